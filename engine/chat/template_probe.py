@@ -328,6 +328,13 @@ _FINDERS = (_json_call, _named_call, _python_call, _gemma_call, _tagged_call)
 
 _SYSTEM_WORD, _USER_WORD, _ANSWER_WORD = "qxsys", "qxask", "qxsaid"
 _REASONING_WORD, _RESULT_WORD = "qxthought", "qxresult"
+_USER_TURN: TemplateTurn = {"role": "user", "content": _USER_WORD}
+_RESULT_TURN: TemplateTurn = {
+    "role": "tool",
+    "name": PROBE_TOOL_NAME,
+    "tool_call_id": PROBE_CALL_ID,
+    "content": _RESULT_WORD,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,7 +399,14 @@ class _TemplateProbe:
         """Return the rendered conversation, or an empty text if the template refuses it."""
         if self._time.is_over():
             raise TemplateExhausted(f"it takes longer than {DEADLINE_S:g} s")
-        own = [_with_typed_content(turn) for turn in turns] if self._is_typed else list(turns)
+        own = list(turns)
+        if self._is_typed:
+            own = [
+                {**turn, "content": [{"type": "text", "text": turn["content"]}]}
+                if isinstance(turn["content"], str)
+                else turn
+                for turn in turns
+            ]
         try:
             return self._template.render(own, [PROBE_TOOL] if tools else [], is_open=is_open)
         except TemplateExhausted:
@@ -402,15 +416,15 @@ class _TemplateProbe:
 
     def rules(self) -> TurnRules:
         """Return which turns the template accepts."""
-        if _USER_WORD not in self._try(_user_turn()):
+        if _USER_WORD not in self._try(_USER_TURN):
             self._is_typed = True
-            self._is_typed = _USER_WORD in self._try(_user_turn())
+            self._is_typed = _USER_WORD in self._try(_USER_TURN)
         source = self._template.source
         return TurnRules(
             takes_system=_SYSTEM_WORD
-            in self._try({"role": "system", "content": _SYSTEM_WORD}, _user_turn()),
-            alternates=not self._try(_user_turn(), _user_turn()),
-            shows_tools=PROBE_TOOL_NAME in self._try(_user_turn(), tools=True),
+            in self._try({"role": "system", "content": _SYSTEM_WORD}, _USER_TURN),
+            alternates=not self._try(_USER_TURN, _USER_TURN),
+            shows_tools=PROBE_TOOL_NAME in self._try(_USER_TURN, tools=True),
             typed_content=self._is_typed,
             thinking_key=".thinking" in source and "reasoning_content" not in source,
         )
@@ -418,7 +432,7 @@ class _TemplateProbe:
     def tags(self, rules: TurnRules) -> ReasoningTags:
         turn = _assistant_turn(_ANSWER_WORD)
         turn["thinking" if rules.thinking_key else "reasoning_content"] = _REASONING_WORD
-        before, found, after = self._try(_user_turn(), turn).partition(_REASONING_WORD)
+        before, found, after = self._try(_USER_TURN, turn).partition(_REASONING_WORD)
         source = self._template.source
         if found:
             for tags in KNOWN_TAGS:
@@ -433,8 +447,8 @@ class _TemplateProbe:
 
     def wrappers(self, tags: ReasoningTags) -> tuple[str, ...]:
         """Return the marks around the text of an answer."""
-        prompt = self._try(_user_turn(), is_open=True)
-        before, found, after = self._try(_user_turn(), _assistant_turn(_ANSWER_WORD)).partition(
+        prompt = self._try(_USER_TURN, is_open=True)
+        before, found, after = self._try(_USER_TURN, _assistant_turn(_ANSWER_WORD)).partition(
             _ANSWER_WORD
         )
         own = without_tags(_answer_part(prompt, before), tags)
@@ -463,15 +477,15 @@ class _TemplateProbe:
         if shown:
             return self._call_rules(shown[0][0], has_two=True), None
         result = self._try(
-            _user_turn(), _assistant_turn(_ANSWER_WORD), _result_turn(), tools=True, is_open=True
+            _USER_TURN, _assistant_turn(_ANSWER_WORD), _RESULT_TURN, tools=True, is_open=True
         )
         return replace(rules, shows_calls=False, shows_results=_RESULT_WORD in result), None
 
     def _call_rules(self, rules: TurnRules, *, has_two: bool) -> TurnRules:
         """Return the rules, completed by those for calls and results."""
         calling_turn = _calling_turn(rules, 1)
-        result = self._try(_user_turn(), calling_turn, _result_turn(), tools=True, is_open=True)
-        other_id = self._try(_user_turn(), _calling_turn(rules, 1, "call_0123456789"), tools=True)
+        result = self._try(_USER_TURN, calling_turn, _RESULT_TURN, tools=True, is_open=True)
+        other_id = self._try(_USER_TURN, _calling_turn(rules, 1, "call_0123456789"), tools=True)
         return replace(
             rules,
             single_calls=not has_two,
@@ -481,9 +495,9 @@ class _TemplateProbe:
 
     def _calls_shown(self, rules: TurnRules, n_calls: int) -> str:
         """Return an answer of so many calls as rendered, without the turn's own marks."""
-        whole = self._try(_user_turn(), _calling_turn(rules, n_calls), tools=True)
-        prompt = self._try(_user_turn(), tools=True, is_open=True)
-        text = self._try(_user_turn(), _assistant_turn(_ANSWER_WORD), tools=True)
+        whole = self._try(_USER_TURN, _calling_turn(rules, n_calls), tools=True)
+        prompt = self._try(_USER_TURN, tools=True, is_open=True)
+        text = self._try(_USER_TURN, _assistant_turn(_ANSWER_WORD), tools=True)
         body = _answer_part(prompt, whole)
         if PROBE_TOOL_NAME not in body or "qxv" not in body or (n_calls == 2 and "qxw" not in body):
             return ""
@@ -494,28 +508,8 @@ class _TemplateProbe:
         return body[: min(ends, default=len(body))]
 
 
-def _with_typed_content(turn: TemplateTurn) -> TemplateTurn:
-    content = turn["content"]
-    if not isinstance(content, str):
-        return turn
-    return {**turn, "content": [{"type": "text", "text": content}]}
-
-
-def _user_turn() -> TemplateTurn:
-    return {"role": "user", "content": _USER_WORD}
-
-
 def _assistant_turn(content: str | None) -> TemplateTurn:
     return {"role": "assistant", "content": content}
-
-
-def _result_turn() -> TemplateTurn:
-    return {
-        "role": "tool",
-        "name": PROBE_TOOL_NAME,
-        "tool_call_id": PROBE_CALL_ID,
-        "content": _RESULT_WORD,
-    }
 
 
 def _calling_turn(rules: TurnRules, n_calls: int, call_id: str = PROBE_CALL_ID) -> TemplateTurn:

@@ -18,7 +18,7 @@ import json
 import secrets
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
@@ -421,18 +421,6 @@ class _MessagesToolChoice(_Fields):
         return _TOOL_CHOICES.get(self.type, self.name)
 
 
-@dataclass(frozen=True, slots=True)
-class MessagesPrompt:
-    """The prompt of a request for a message or for its number of tokens."""
-
-    model: str
-    """As the client wrote it, for the answer."""
-    spec: ModelSpec
-    messages: tuple[Message, ...]
-    tools: tuple[Tool, ...]
-    think: Think
-
-
 class PromptBody(_Fields):
     """The fields of both endpoints."""
 
@@ -444,7 +432,7 @@ class PromptBody(_Fields):
     thinking: _Thinking = _Thinking()
     output_config: _OutputConfig = _OutputConfig()
 
-    def prompt(self) -> MessagesPrompt:
+    def prompt(self) -> ChatRequest:
         # Parsed, because clients may not name a model by a file's path.
         spec = ModelSpec(parse_name(self.model).short)
         system = _joined(self.system)
@@ -455,14 +443,15 @@ class PromptBody(_Fields):
         think: Think = False  # the default of Anthropic's API
         if self.thinking.type != "disabled":
             think = _EFFORT_LEVELS.get(self.output_config.effort) or self.thinking.type is not None
-        return MessagesPrompt(self.model, spec, with_tool_names(messages), tools, think)
+        return ChatRequest(spec, with_tool_names(messages), tools=tools, think=think)
 
 
 @dataclass(frozen=True, slots=True)
 class MessagesRequest:
     """One request for a message."""
 
-    prompt: MessagesPrompt
+    prompt: ChatRequest
+    """The conversation with all tools, to be counted."""
     request: ChatRequest
     streams: bool
     format: MessageFormat
@@ -497,22 +486,20 @@ class MessagesBody(PromptBody):
             "guards_repetition": self.guards_repetition,
             "stop": tuple(filter(None, self.stop_sequences)),
         }
-        request = ChatRequest(
-            prompt.spec,
-            prompt.messages,
-            {name: value for name, value in params.items() if value is not None},
-            priority,
+        request = replace(
+            prompt,
+            params={name: value for name, value in params.items() if value is not None},
+            priority=priority,
             tools=tools,
             tool_choice=choice,
             constraint=Constraint("json_schema", json.dumps(format_.schema_, ensure_ascii=False))
             if format_
             else None,
-            think=prompt.think,
             reserves_answer=False,
             defaults={"temperature": 1.0, "top_p": 1.0, "seed": secrets.randbelow(2**31 - 1)},
         )
         written = MessageFormat(
-            prompt.model,
+            self.model,
             self.max_tokens,
             calls_in_parallel=not self.tool_choice.disable_parallel_tool_use,
             shows_thinking=self.thinking.display != "omitted",
@@ -530,7 +517,7 @@ async def create_message(request: Request) -> Response:
     service = service_of(request)
     body = MessagesBody.read(await read_json(request))
     messages = body.messages_request(priority_of(request))
-    await _check_model(service, messages.prompt)
+    await _check_model(service, messages.prompt, body.model)
     headers = {"request-id": f"req_{secrets.token_hex(12)}"}
     if messages.streams:
         events = _stream_events(service, messages)
@@ -548,23 +535,24 @@ async def create_message(request: Request) -> Response:
 async def count_tokens(request: Request) -> Response:
     """Handle POST /v1/messages/count_tokens; tools are counted, images are not."""
     service = service_of(request)
-    prompt = PromptBody.read(await read_json(request)).prompt()
-    await _check_model(service, prompt)
+    body = PromptBody.read(await read_json(request))
+    prompt = body.prompt()
+    await _check_model(service, prompt, body.model)
     n_tokens = await while_connected(request, _count_prompt(service, prompt))
     return json_response({"input_tokens": n_tokens})
 
 
-async def _check_model(service: Service, prompt: MessagesPrompt) -> None:
+async def _check_model(service: Service, prompt: ChatRequest, name: str) -> None:
     """Raise ApiError (404), with the name as the client wrote it, where there is no such model."""
-    note_model(prompt.spec.ref)
+    note_model(prompt.model.ref)
     try:
-        await service.pool.facts(prompt.spec)
+        await service.pool.facts(prompt.model)
     except ModelNotFound:
-        raise ApiError(404, f"model '{prompt.model}' not found") from None
+        raise ApiError(404, f"model '{name}' not found") from None
 
 
-async def _count_prompt(service: Service, prompt: MessagesPrompt) -> int:
-    return await service.pool.count_chat(prompt.spec, prompt.messages, prompt.tools, prompt.think)
+async def _count_prompt(service: Service, prompt: ChatRequest) -> int:
+    return await service.pool.count_chat(prompt.model, prompt.messages, prompt.tools, prompt.think)
 
 
 async def _reply(service: Service, messages: MessagesRequest) -> Reply:

@@ -38,38 +38,11 @@ from .input_messages import InputItem, input_messages
 from .requests import ApiCaller, OpenAIBody, ResponseFormat, ToolsBody
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseContext:
-    """What a response repeats of its request, and how its items are written."""
-
-    model: str
-    """As the client named it."""
-    given: Mapping[str, Any]
-    """Fields of the request."""
-    calls_in_parallel: bool
-    wants_logprobs: bool
-    truncates: bool
-    namespaces: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """As in `OfferedTools`."""
-
-    def call_item(self, item_id: str, call: ToolCall, arguments: str) -> Body:
-        namespace, name = self.namespaces.get(call.name, ("", call.name))
-        return {
-            "id": item_id,
-            "type": "function_call",
-            "status": "completed",
-            "call_id": call.id,
-            **({"namespace": namespace} if namespace else {}),
-            "name": name,
-            "arguments": arguments,
-        }
-
-
 def response_value(
-    context: ResponseContext, stamp: Stamp, items: Sequence[Body], reply: Reply | None
+    call: ResponseCall, stamp: Stamp, items: Sequence[Body], reply: Reply | None
 ) -> Body:
     """Return a `response` with the given items; no reply: it is in progress."""
-    given, usage = context.given, None
+    given, usage = call.given, None
     details = status = None
     if reply is not None:
         status, usage = "completed", _usage_value(reply)
@@ -87,9 +60,9 @@ def response_value(
         "max_output_tokens": given["max_output_tokens"],
         "max_tool_calls": None,
         "metadata": given["metadata"] or {},
-        "model": context.model,
+        "model": call.model,
         "output": list(items),
-        "parallel_tool_calls": context.calls_in_parallel,
+        "parallel_tool_calls": call.calls_in_parallel,
         "previous_response_id": None,
         "reasoning": {"effort": (given["reasoning"] or {}).get("effort"), "summary": None},
         "service_tier": "default",
@@ -100,7 +73,7 @@ def response_value(
         "tools": given["tools"] or [],
         "top_logprobs": given["top_logprobs"] or 0,
         "top_p": _or_default(given["top_p"], 1.0),
-        "truncation": "auto" if context.truncates else "disabled",
+        "truncation": "auto" if call.truncates else "disabled",
         "usage": usage,
         "user": given["user"],
         **(truncation_fields([reply]) if reply is not None else {}),
@@ -168,8 +141,8 @@ class _OpenItem:
 class _ResponseStreamWriter(CallStreamWriter):
     """Writes one stream of numbered events."""
 
-    def __init__(self, context: ResponseContext, stamp: Stamp) -> None:
-        self._context = context
+    def __init__(self, call: ResponseCall, stamp: Stamp) -> None:
+        self._call = call
         self._stamp = stamp
         self._n_events = 0
         self._n_calls = 0
@@ -184,15 +157,15 @@ class _ResponseStreamWriter(CallStreamWriter):
     def chunk(self, index: int, chunk: Chunk) -> Iterator[bytes]:
         if chunk.reasoning:
             yield from self._add("reasoning", chunk.reasoning, [])
-        logprobs = logprob_values(chunk.logprobs) if self._context.wants_logprobs else []
+        logprobs = logprob_values(chunk.logprobs) if self._call.wants_logprobs else []
         if chunk.text or (logprobs and not chunk.reasoning):
             yield from self._add("message", chunk.text, logprobs)
         for call in chunk.tool_calls:
             self._n_calls += 1
-            if self._n_calls == 1 or self._context.calls_in_parallel:
+            if self._n_calls == 1 or self._call.calls_in_parallel:
                 yield from self._close("completed")
                 item_id, arguments = new_id("fc_"), arguments_text(call)
-                item = self._context.call_item(item_id, call, arguments)
+                item = self._call.call_item(item_id, call, arguments)
                 yield self._added({**item, "arguments": "", "status": "in_progress"})
                 of = {"item_id": item_id, "output_index": len(self._items)}
                 yield self._event("response.function_call_arguments.delta", **of, delta=arguments)
@@ -288,7 +261,7 @@ class _ResponseStreamWriter(CallStreamWriter):
         )
 
     def _response(self, reply: Reply | None) -> Body:
-        return response_value(self._context, self._stamp, self._items, reply)
+        return response_value(self._call, self._stamp, self._items, reply)
 
     def _event(self, name: str, /, **fields: Any) -> bytes:
         value = {"type": name, "sequence_number": self._n_events, **fields}
@@ -302,28 +275,45 @@ _REPEATED_FIELDS = ("instructions", "metadata", "reasoning", "text", "tools", "t
 
 @dataclass(frozen=True, slots=True)
 class ResponseCall(GenerationCall):
-    """A response to a conversation."""
+    """A response to a conversation, and what it repeats of its request."""
 
-    context: ResponseContext
+    given: Mapping[str, Any]
+    """Fields of the request."""
+    calls_in_parallel: bool
+    wants_logprobs: bool
+    truncates: bool
+    namespaces: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """As in `OfferedTools`."""
     prefix = "resp_"
+
+    def call_item(self, item_id: str, call: ToolCall, arguments: str) -> Body:
+        namespace, name = self.namespaces.get(call.name, ("", call.name))
+        return {
+            "id": item_id,
+            "type": "function_call",
+            "status": "completed",
+            "call_id": call.id,
+            **({"namespace": namespace} if namespace else {}),
+            "name": name,
+            "arguments": arguments,
+        }
 
     def body(self, replies: Sequence[Reply], stamp: Stamp) -> Body:
         (reply,) = replies
-        context = self.context
         items: list[Body] = []
         if reply.reasoning:
             items.append(reasoning_item(new_id("rs_"), reply.reasoning))
-        calls = limited_calls(reply.tool_calls, in_parallel=context.calls_in_parallel)
+        calls = limited_calls(reply.tool_calls, in_parallel=self.calls_in_parallel)
         if reply.text or not calls:
             status = "incomplete" if is_incomplete(reply) else "completed"
-            logprobs = logprob_values(reply.logprobs) if context.wants_logprobs else []
+            logprobs = logprob_values(reply.logprobs) if self.wants_logprobs else []
             items.append(message_item(new_id("msg_"), [text_part(reply.text, logprobs)], status))
         for call in calls:
-            items.append(context.call_item(new_id("fc_"), call, arguments_text(call)))
-        return response_value(self.context, stamp, items, reply)
+            items.append(self.call_item(new_id("fc_"), call, arguments_text(call)))
+        return response_value(self, stamp, items, reply)
 
     def stream_writer(self, stamp: Stamp) -> CallStreamWriter:
-        return _ResponseStreamWriter(self.context, stamp)
+        return _ResponseStreamWriter(self, stamp)
 
 
 class _TextOptions(OpenAIBody):
@@ -369,13 +359,14 @@ def read_response(fields: Mapping[str, Any], caller: ApiCaller) -> ResponseCall:
         n_logprobs=body.n_logprobs,
         truncates=body.truncation == "auto" or body.truncates,
     )
-    context = ResponseContext(
+    return ResponseCall(
         body.model,
-        {name: fields.get(name) for name in _REPEATED_FIELDS},
+        requests_for_choices(request, 1),
+        1,
+        streams=body.stream,
+        given={name: fields.get(name) for name in _REPEATED_FIELDS},
         calls_in_parallel=body.parallel_tool_calls,
         wants_logprobs=body.n_logprobs is not None,
         truncates=request.truncates,
         namespaces=body.offered_tools().namespaces,
     )
-    requests = requests_for_choices(request, 1)
-    return ResponseCall(body.model, requests, 1, streams=body.stream, context=context)

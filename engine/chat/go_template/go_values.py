@@ -208,11 +208,16 @@ def _is_whole(value: Any) -> bool:
 
 def _formatted_value(spec: _FormatVerb, value: Any) -> str | None:
     """Return a value as a verb prints it; None: the verb does not fit."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    plus = "+" if is_number and "+" in spec.flags and value >= 0 else ""
     match spec.verb:
+        case "v" if "#" not in spec.flags:
+            return plus + go_text(value)
+        case "v" if isinstance(value, str):
+            return quoted(value)
         case "v":
-            return (
-                _go_syntax(value) if "#" in spec.flags else _number_or(go_text(value), spec, value)
-            )
+            is_nested = isinstance(value, list | dict | GoStruct)
+            return go_value_json(value) if is_nested else go_text(value)
         case "T":
             return type_name(value)
         case "t":
@@ -221,14 +226,12 @@ def _formatted_value(spec: _FormatVerb, value: Any) -> str | None:
             return (_formatted_integer if _is_whole(value) else _formatted_text)(spec, value)
         case "d" | "b" | "o" | "c" | "U":
             return _formatted_integer(spec, value) if _is_whole(value) else None
-        case "e" | "E" | "f" | "F" | "g" | "G":
-            return _formatted_float(spec, value) if isinstance(value, float) else None
+        case "e" | "E" | "f" | "F" | "g" | "G" if isinstance(value, float):
+            if spec.verb in "gG" and spec.precision is None:
+                return plus + go_float_text(value)
+            precision = 6 if spec.precision is None else spec.precision
+            return f"{plus}{value:.{min(precision, 1000)}{spec.verb}}"
     return None
-
-
-def _number_or(text: str, spec: _FormatVerb, value: Any) -> str:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"+{text}" if is_number and "+" in spec.flags and value >= 0 else text
 
 
 def _formatted_text(spec: _FormatVerb, value: Any) -> str | None:
@@ -267,22 +270,6 @@ def _formatted_integer(spec: _FormatVerb, value: int) -> str | None:
             own = {"'": "\\'", '"': '"'}
             return f"'{own.get(character, quoted(character)[1:-1])}'"
     return None
-
-
-def _formatted_float(spec: _FormatVerb, value: float) -> str:
-    plus = "+" if "+" in spec.flags and value >= 0 else ""
-    if spec.verb in "gG" and spec.precision is None:
-        return plus + go_float_text(value)
-    precision = 6 if spec.precision is None else spec.precision
-    return f"{plus}{value:.{min(precision, 1000)}{spec.verb}}"
-
-
-def _go_syntax(value: Any) -> str:
-    if isinstance(value, str):
-        return quoted(value)
-    if isinstance(value, list | dict | GoStruct):
-        return go_value_json(value)
-    return go_text(value)
 
 
 def sprint(values: Sequence[Any]) -> str:
