@@ -16,9 +16,9 @@ from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import FiledCounts, ItemReport, State
 
 from .block_items import loop_value
-from .deleted_documents import DeletionDoubt, MissingSources
 from .filed_items import FiledItems
 from .fingerprints import CONTENT
+from .reconcile import DeletionDoubt, MissingSources
 from .run_records import StepRecord
 from .verify import ItemVerdict
 

@@ -63,6 +63,7 @@ from .lacking_items import MAX_NAMED, LackingItems, blocks_read, no_documents_of
 from .outdated_outputs import NodeOutputs, OutdatedOutput, end_of_block
 from .pruning import OrphanCleaner
 from .quarantine import failure_state
+from .reconcile import keep_folders
 from .run_context import LostRows, RunContext
 from .run_records import StepRecord
 from .run_reviews import AwaitingReview
@@ -238,7 +239,8 @@ class Execute(Walk):
         """
         context, work, block = self.context, state.work, state.block
         todo, claims = state.todo(), None if state.outer else context.claims
-        await asyncio.to_thread(context.judge.sources.keep, work.scope, work.missing)
+        place = work.scope, work.missing, context.options
+        await asyncio.to_thread(keep_folders, context.ledger, *place)
         self._keep_filed(work)
         sizes = expected_tokens(todo, work.items) if state.has_models else {}
         # The items to do, in the order in which they begin. The list's order is kept where items

@@ -37,10 +37,10 @@ from paddock.runner.ledger.output_index import OutputIndex
 from paddock.steps.files.scan import file_at
 
 from .block_items import block_list, split_by_where
-from .deleted_documents import SourceFolder
 from .dependencies import MovedAway, dependencies_of
 from .fingerprints import CONTENT, is_file_value, item_content, ordered_digest, without_time
 from .item_keys import item_names, raw_item_keys
+from .reconcile import SourceFolder
 
 FILED_STATES = frozenset(("done", "skipped"))
 """States of an item that was done with its document."""

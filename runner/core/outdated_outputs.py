@@ -34,6 +34,7 @@ from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
+from paddock.runner.progress.reasons import Outdated
 from paddock.steps.base import ItemName
 from paddock.steps.vectors.open_stores import OpenStores
 
@@ -41,13 +42,6 @@ from .block_work import BlockWork, OuterPipelines
 from .dependencies import OutputWithin, RowsKept, current_paths, dependencies_of
 from .run_context import RunContext
 from .run_records import INPUTS_BY_ITEM, WROTE
-
-GONE = "what they were made of is gone"
-LEFT_OUT = "`where` leaves out what they were made of"
-ELSEWHERE = "they are written elsewhere now"
-NOT_MADE = "their items no longer make them"
-SKIPPED = "their step is skipped"
-NO_STEP = "no step makes them any more"
 
 UNDECIDED_STATES = frozenset(("waiting", "failed"))
 """States of an item on whose outputs another run or a person decides."""
@@ -87,7 +81,7 @@ class NodeOutputs:
     undecided: set[str] = field(default_factory=set)
     filed: Collection[str] = ()
     """Keys of items whose documents were moved away, so that what they made stays."""
-    gone: dict[str, str] = field(default_factory=dict)
+    gone: dict[str, Outdated] = field(default_factory=dict)
     """Key → why, of items that are no longer there."""
     failing: set[str] = field(default_factory=set)
     """Keys of items in which others failed."""
@@ -124,9 +118,9 @@ class NodeOutputs:
             if key in self.done or key in self.undecided or key in self.filed:
                 continue
             if key in work.left_out:
-                self.gone[key] = LEFT_OUT
+                self.gone[key] = Outdated.LEFT_OUT
             elif key not in work.unsettled and (key in deleted or entry.gone is not None):
-                self.gone[key] = GONE
+                self.gone[key] = Outdated.GONE
             else:
                 self.add_item(work.scope, key, entry, is_open=True)
 
@@ -177,7 +171,7 @@ class OutdatedOutput:
     """The top-level step or block that made it; empty: the pipeline no longer has it."""
     item: str
     """Key of the top-level item that it belongs to."""
-    why: str
+    why: Outdated
     is_edited: bool = False
     n_rows: int | None = None
     """Of rows in a store."""
@@ -255,7 +249,7 @@ class OutdatedFinder:
             outer = tuple(key for key in inputs[n:] if isinstance(key, str))
             yield scope, _Place(name, names.get(name, ""), outer)
 
-    def _why(self, scope: str, key: str) -> tuple[_Place, str, str] | None:
+    def _why(self, scope: str, key: str) -> tuple[_Place, str, Outdated] | None:
         """Return where an item's outputs belong, its top-level item, and why they are outdated."""
         place = self._places.get(scope)
         if place is None:
@@ -264,16 +258,16 @@ class OutdatedFinder:
         if not place.node:
             is_own = key == place.step  # else it is of an item, which no top-level step makes
             makers = (is_own or isinstance(node, BoundBlock) or node.inner for node in self._left)
-            return None if any(makers) else (place, top, NO_STEP)
+            return None if any(makers) else (place, top, Outdated.NO_STEP)
         end = self._ends.get(place.node)
         why = None if end is None else self._why_of(end, place, scope, key, top)
         return None if why is None else (place, top, why)
 
     def _why_of(
         self, end: NodeOutputs, place: _Place, scope: str, key: str, top: str
-    ) -> str | None:
+    ) -> Outdated | None:
         if end.is_skipped:
-            return SKIPPED
+            return Outdated.SKIPPED
         if not isinstance(end.node, BoundBlock) and place.step != end.node.id:
             return None  # the pipeline that the step runs decides
         if top in end.undecided or (top in end.filed and top not in end.done):
@@ -281,12 +275,12 @@ class OutdatedFinder:
         if top in end.gone:
             return end.gone[top]
         if top not in end.done:
-            return GONE if end.is_list_sure else None
+            return Outdated.GONE if end.is_list_sure else None
         if top in end.failing:
             entry = self._ledger.entries(scope, [key]).get(key)
             if entry is not None and entry.state in UNDECIDED_STATES:
                 return None  # it is tried again
-        return ELSEWHERE if (scope, key) in end.live.writers else NOT_MADE
+        return Outdated.ELSEWHERE if (scope, key) in end.live.writers else Outdated.NOT_MADE
 
     # --- files
 
@@ -340,7 +334,7 @@ class OutdatedFinder:
 
     # --- rows
 
-    def _stored(self) -> Iterator[tuple[StoredRow, tuple[_Place, str, str]]]:
+    def _stored(self) -> Iterator[tuple[StoredRow, tuple[_Place, str, Outdated]]]:
         for row in self._origins.stored_by_scopes(self._places):
             if any((row.scope, row.path, row.key) in e.live.rows for e in self._ends.values()):
                 continue
@@ -384,11 +378,12 @@ async def find_outdated(
 def kept_texts(outdated: Iterable[OutdatedOutput]) -> Iterator[str]:
     """Yield notes on outdated outputs, and how to remove them, one for each reason.
 
-    >>> pages = [OutdatedOutput("", "", f"out/{n}", "", "", "they moved", n > 1) for n in (1, 2)]
+    >>> why = Outdated.SKIPPED
+    >>> pages = [OutdatedOutput("", "", f"out/{n}", "", "", why, n > 1) for n in (1, 2)]
     >>> [text.partition(":")[0] for text in kept_texts(pages)]
-    ['kept, though they moved', 'edited by hand, and kept though they moved']
+    ['kept, though their step is skipped', 'edited by hand, and kept though their step is skipped']
     """
-    by_why: dict[tuple[str, bool], list[str]] = {}
+    by_why: dict[tuple[Outdated, bool], list[str]] = {}
     for output in outdated:
         by_why.setdefault((output.why, output.is_edited), []).append(output.name)
     for (why, is_edited), names in by_why.items():

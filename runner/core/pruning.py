@@ -20,22 +20,19 @@ from paddock.runner.ledger.entries import Entry, StoredRow
 from paddock.runner.ledger.filed_rows import FiledRows
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import FileCondition
+from paddock.runner.progress.reasons import Outdated
 from paddock.runner.progress.report import ItemReport
 from paddock.steps.base import ItemName, OutsideRoots, StepError
 
 from .block_work import BlockWork
-from .deleted_documents import DeletionDoubt
 from .dependencies import OutputWithin, RowsKept, dependencies_of
 from .outdated_outputs import (
-    ELSEWHERE,
-    GONE,
-    LEFT_OUT,
-    NOT_MADE,
     NodeOutputs,
     OutdatedOutput,
     kept_texts,
     listed_names,
 )
+from .reconcile import DeletionDoubt, mass_doubt
 from .run_context import ItemOutputs, RunContext
 
 DONE_STATES = frozenset(("done", "skipped"))
@@ -172,7 +169,7 @@ class OrphanCleaner:
             removal = _Removal()
             if self._prunes:  # else what `where` leaves out keeps its outputs
                 removal = await self._removed(work, work.dropped)
-                self._note_removal(removal, {}, LEFT_OUT)
+                self._note_removal(removal, {}, Outdated.LEFT_OUT)
             entries += [entry for entry in work.dropped if not self._keeps(entry, removal)]
         if work.filed.pruned:
             ledger, keys = self._context.ledger, sorted(work.filed.pruned)
@@ -222,7 +219,7 @@ class OrphanCleaner:
         for node in ("", *ends):
             of_node = [output for output in outdated if output.node == node]
             doomed += self._doomed(of_node, ends.get(node))
-        by_why: dict[str, list[OutdatedOutput]] = {}
+        by_why: dict[Outdated, list[OutdatedOutput]] = {}
         for output in doomed:
             by_why.setdefault(output.why, []).append(output)
         for why, outputs in by_why.items():
@@ -245,23 +242,23 @@ class OrphanCleaner:
             if prunes and (note := self._lost_by_most(work, end, outdated)) is not None:
                 self._stats.note(note)
                 prunes = False
-            whys = (ELSEWHERE, NOT_MADE) if prunes else ()
+            whys = (Outdated.ELSEWHERE, Outdated.NOT_MADE) if prunes else ()
             moved = end.renamed & end.gone.keys()
             return [output for output in outdated if output.why in whys or output.item in moved]
         # Why outputs of documents that went earlier are kept: a person is asked first
         now = {entry.key for entry in work.deleted}
-        n_left = len({output.item for output in outdated if output.why == GONE} - now)
+        n_left = len({output.item for output in outdated if output.why == Outdated.GONE} - now)
         n_known = len(work.items) + n_left
-        doubt = self._context.judge.sources.many(work.missing, n_left, n_known, prunes=True)
+        doubt = mass_doubt(work.missing.sources, n_left, n_known, self._context.options)
         if doubt is not None:
             self.doubt(work, doubt)
-        return [output for output in outdated if doubt is None or output.why != GONE]
+        return [output for output in outdated if doubt is None or output.why != Outdated.GONE]
 
     def _lost_by_most(
         self, work: BlockWork, end: NodeOutputs, outdated: Sequence[OutdatedOutput]
     ) -> str | None:
         """Return why a watch removes nothing: most items lost what was made of them at once."""
-        lost = {output.item for output in outdated if output.why == NOT_MADE} - end.writing
+        lost = {output.item for output in outdated if output.why == Outdated.NOT_MADE} - end.writing
         most = min(source.most for source in work.missing.sources if source.prunes)
         n_known = len(end.done)
         if self._context.options.is_confirmed or not is_mass_deletion(len(lost), n_known, most):
@@ -347,7 +344,9 @@ class OrphanCleaner:
         order: tuple[FileCondition, ...] = ("same", "interrupted", "edited")
         return next((condition for condition in order if condition in conditions), "missing")
 
-    def _note_removal(self, removal: _Removal, renamed: Mapping[str, str], why: str = GONE) -> None:
+    def _note_removal(
+        self, removal: _Removal, renamed: Mapping[str, str], why: Outdated = Outdated.GONE
+    ) -> None:
         note = self._stats.note
         self._stats.removed(len(removal.removed) + sum(removal.rows.values()))
         if renamed:
@@ -358,7 +357,7 @@ class OrphanCleaner:
         for store, n_rows in removal.rows.items():
             if n_rows:
                 note(f"removed, since {why}: {text.counted(n_rows, 'row')} of '{store}'")
-        kept = "its source is gone" if why == GONE else why
+        kept = "its source is gone" if why == Outdated.GONE else why
         if removal.edited:
             note(f"edited by hand, and kept though {kept}: {listed_names(removal.edited)}")
         for stored, fault in removal.refused.items():

@@ -20,6 +20,7 @@ from paddock.engine.system import private_files
 from paddock.engine.system.text import counted, listed
 from paddock.runner.config.pipeline_secrets import Secrets
 from paddock.runner.progress.events import ModelCall, Observer, ShownState
+from paddock.runner.progress.reasons import Outdated
 from paddock.runner.progress.report import (
     FiledCounts,
     ItemReport,
@@ -69,7 +70,7 @@ class RunStats:
         """Files of scanned folders that no pattern of a scan takes."""
         self._written: dict[str, None] = {}
         self._acted: dict[str, None] = {}
-        self._outdated: dict[str, str] = {}
+        self._outdated: dict[str, Outdated] = {}
         self._filed: dict[str, FiledCounts] = {}
         """By block."""
         self._times_left: dict[str, TimeLeft] = {}
@@ -104,7 +105,7 @@ class RunStats:
         return tuple(self._notes)
 
     @property
-    def outdated(self) -> Mapping[str, str]:
+    def outdated(self) -> Mapping[str, Outdated]:
         """Outputs that no longer apply and are not removed, each with the reason."""
         return dict(self._outdated)
 
@@ -236,7 +237,7 @@ class RunStats:
     def removed(self, n: int) -> None:
         self._sums["removed"] += n
 
-    def keeps(self, outdated: Mapping[str, str]) -> None:
+    def keeps(self, outdated: Mapping[str, Outdated]) -> None:
         """Count outputs that no longer apply and are not removed, each with the reason."""
         self._outdated.update((self.secrets.redact(path), outdated[path]) for path in outdated)
 

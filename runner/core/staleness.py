@@ -52,7 +52,6 @@ from .block_items import (
 )
 from .block_work import BlockWork, ItemWork, OuterPipelines
 from .call_cache import ModelDigests
-from .deleted_documents import DeletionDetector, DeletionDoubt
 from .dependencies import (
     FileRead,
     LabelVectors,
@@ -82,7 +81,7 @@ from .fingerprints import (
     without_time,
 )
 from .item_keys import item_keys, raw_item_keys
-from .renamed_documents import renamed_items
+from .reconcile import DeletionDoubt, SourceFolder, reconcile, source_folders
 from .run_options import RunOptions
 from .run_reviews import RunReviews
 from .stale_reasons import PastItems
@@ -150,7 +149,6 @@ class Judge:
         self.world = World.of(index, stores)
         self.seen_keys: set[str] = set()
         """Keys of all items, where only some are asked for."""
-        self.sources = DeletionDetector(bound, self.ledger, index, options.is_confirmed)
         self._digests = digests
         self.parts = NodeParts(bound, index, digests, self.world.digest)
         self._outer = OuterPipelines(bound.file.name, "", ())
@@ -269,7 +267,7 @@ class Judge:
             names, left, filed = [*whole.keys], whole.left_out, whole.filed
         kept = [*raw_item_keys(block, scope, left), *filed]
         entries = await self.ledger.ask(self.ledger.listed_entries, scope_id, [*names, *filed])
-        sources = tuple(self.sources.of(block, scope, scope_id))
+        sources = tuple(source_folders(self.bound, self.index, block, scope, scope_id))
         former = () if outer else await self.ledger.ask(self._former_scopes)
         filing = await self.ledger.ask(
             BlockFiling, self.index, scope_id, sources, block, scope, former
@@ -327,45 +325,60 @@ class Judge:
         )
         if self.options.leaves_out_items:
             return work
-        return await self._with_absent(work, scope, entries.values(), job)
+        return await self._with_absent(work, sources, entries.values(), job, past)
 
     async def _with_absent(
-        self, work: BlockWork, scope: Scope, entries: Collection[Entry], job: Collection[str]
+        self,
+        work: BlockWork,
+        folders: tuple[SourceFolder, ...],
+        entries: Collection[Entry],
+        job: Collection[str],
+        past: PastItems,
     ) -> BlockWork:
         """Add which items were left out, deleted or renamed, and why the list lacks them."""
         present = work.left_out.union(work.unsettled, (item.key for item in work.items))
         entries = [entry for entry in entries if entry.key not in work.filed.rows]
         there = [entry for entry in entries if entry.gone is None or entry.gone in job]
-        work = replace(work, dropped=tuple(entry for entry in there if entry.key in work.left_out))
+        dropped = tuple(entry for entry in there if entry.key in work.left_out)
         absent = [entry for entry in there if entry.key not in present]
-        missing = await asyncio.to_thread(
-            self.sources.missing, work.block, scope, work.scope, len(there), absent
-        )
-        n_away, n_filed = len(work.filed.away), len(work.filed.rows) + len(work.items)
-        if n_away and (self.options.prune or any(src.prunes for src in missing.sources)):
-            if not self.options.is_confirmed and is_mass_deletion(n_away, n_filed, MOST_DELETED):
+        origins, options = LineageStore(self.ledger), self.options
+        made = await self.ledger.ask(origins.made_of, work.scope) if absent else {}
+        files = (item for item in work.items if item.verdict.state == "new")
+        new = {item.key: item.item["sha256"] for item in files if is_file_value(item.item)}
+        n_known = len(there), sum(entry.gone is None for entry in entries)
+        missing = await asyncio.to_thread(reconcile, absent, n_known, new, made, folders, options)
+        filed, n_away = work.filed, len(work.filed.away)
+        if n_away and (options.prune or any(folder.prunes for folder in folders)):
+            n_filed = len(filed.rows) + len(work.items)
+            if not options.is_confirmed and is_mass_deletion(n_away, n_filed, MOST_DELETED):
                 doubt = DeletionDoubt(work.block.id, filed_doubt(work.block.id, n_away, n_filed))
                 missing = replace(missing, doubts=(*missing.doubts, doubt))
             else:
-                work = replace(work, filed=replace(work.filed, pruned=work.filed.away))
-        if not missing.deleted:
-            return replace(work, missing=missing)
-        past = PastItems(self.ledger, work.scope, work.block)
-        items = await self.ledger.ask(
-            self._with_renames, work.scope, work.items, missing.deleted, past
-        )
-        # Of most a person is own_request first, but for renames
-        renamed_from = {item.renamed_from for item in items}
-        renamed = tuple(entry for entry in missing.deleted if entry.key in renamed_from)
-        n_deleted, n_known = (
-            len(missing.deleted) - len(renamed),
-            sum(e.gone is None for e in entries),
-        )
-        many = self.sources.many(missing, n_deleted, n_known, prunes=self.options.prune)
-        if many is not None:
-            missing = replace(missing, deleted=renamed, doubts=(*missing.doubts, many))
-        absences = await self.ledger.ask(self._absences, work.scope, items, missing.deleted, past)
-        return replace(work, items=tuple(items), missing=missing, absences=absences)
+                filed = replace(filed, pruned=filed.away)
+        items, new_names = [], {old: key for key, old in missing.renamed.items()}
+        for item in work.items:
+            if (was := missing.renamed.get(item.key)) is not None:
+                verdict = item.verdict
+                if verdict.state == "new":
+                    has_other_key = past.had_other_key(was)
+                    why = Why.KEY_FROM(was) if has_other_key else Why.RENAMED_FROM(was)
+                    verdict = replace(verdict, reasons=(why,))
+                item = replace(item, renamed_from=was, verdict=verdict)
+            items.append(item)
+        absences: dict[str, Reason] = {}
+        for key in (entry.key for entry in missing.deleted):
+            source, is_now = made[key].source if key in made else None, new_names.get(key)
+            if past.had_other_key(key):
+                absences[key] = Why.KEY() if is_now is None else Why.KEY_TO(is_now)
+            elif is_now is not None:
+                absences[key] = Why.RENAMED_TO(is_now)
+            else:
+                is_gone = source and not self.world.is_there(source)
+                absences[key] = Why.SOURCE_GONE() if is_gone else Why.UNLISTED()
+        return replace(
+            work, items=tuple(items), dropped=dropped, filed=filed, missing=missing,
+            absences=absences,
+        )  # fmt: skip
 
     def _requested_keys(
         self, block: BoundBlock, scope: Scope, keys: Sequence[str], listed: Sequence[Any]
@@ -514,43 +527,6 @@ class Judge:
         away -= read_again | present
         found = (rows, tuple(new.values()), frozenset(earlier), away)
         return FiledItems(*found, tuple(filing.taken_over))
-
-    def _with_renames(
-        self, scope: str, items: Sequence[ItemWork], deleted: Sequence[Entry], past: PastItems
-    ) -> list[ItemWork]:
-        """Set which deleted item a new one was renamed from."""
-        new = {i.key: i.item for i in items if i.verdict.state == "new" and is_file_value(i.item)}
-        old = renamed_items(self.ledger, scope, deleted, new)
-        made = []
-        for item in items:
-            if (was := old.get(item.key)) is not None:
-                why, verdict = Why.RENAMED_FROM(was), item.verdict
-                if past.had_other_key(was):
-                    why = Why.KEY_FROM(was)
-                if verdict.state == "new":
-                    verdict = ItemVerdict("new", (why,))
-                item = replace(item, renamed_from=was, verdict=verdict)
-            made.append(item)
-        return made
-
-    def _absences(
-        self, scope: str, items: Sequence[ItemWork], deleted: Sequence[Entry], past: PastItems
-    ) -> dict[str, Reason]:
-        """Return why the list no longer has each of the deleted items. Blocking."""
-        renamed = {item.renamed_from: item.key for item in items if item.renamed_from is not None}
-        made = LineageStore(self.ledger).made_of(scope)
-        found = {}
-        for key in (entry.key for entry in deleted):
-            source = made[key].source if key in made else None
-            if past.had_other_key(key):
-                found[key] = Why.KEY_TO(renamed[key]) if key in renamed else Why.KEY()
-            elif key in renamed:
-                found[key] = Why.RENAMED_TO(renamed[key])
-            elif source and not self.world.is_there(source):
-                found[key] = Why.SOURCE_GONE()
-            else:
-                found[key] = Why.UNLISTED()
-        return found
 
     async def step(self, step: BoundStep, scope: Scope, outer: Sequence[str] = ()) -> BlockWork:
         """Judge a step outside of blocks that calls a model: a block of one item."""

@@ -34,7 +34,7 @@ from paddock.runner.bind.bound import (
     find_in_plans,
     node_ids,
 )
-from paddock.runner.core import model_pools, outdated_outputs, run_records
+from paddock.runner.core import model_pools, run_records
 from paddock.runner.core.call_cache import ModelDigests
 from paddock.runner.core.dependencies import (
     ChosenLabels,
@@ -67,7 +67,7 @@ from paddock.runner.ledger.run_history import (
     LedgerFolder,
     open_for_reading,
 )
-from paddock.runner.progress.reasons import Why
+from paddock.runner.progress.reasons import Outdated, Why
 from paddock.runner.progress.report import PlanItem, PlanReport
 from paddock.runner.settings import Settings, read_settings
 from paddock.steps.base import Roots
@@ -465,9 +465,9 @@ class _PipelineNow:
 
 _ELSEWHERE_NOTE = "its models are on other servers: whether they changed is not checked"
 _OUTDATED_TEXT = {
-    outdated_outputs.SKIPPED: "its step is skipped now",
-    outdated_outputs.LEFT_OUT: "`where` leaves out its item now",
-    outdated_outputs.GONE: "its item is gone",
+    Outdated.SKIPPED: "its step is skipped now",
+    Outdated.LEFT_OUT: "`where` leaves out its item now",
+    Outdated.GONE: "its item is gone",
 }
 
 
@@ -655,7 +655,7 @@ class UpstreamChanges:
             and not any(reason.is_loss for reason in item.reasons)
         ]
 
-    def outdated(self, now: _PipelineNow) -> Mapping[str, str]:
+    def outdated(self, now: _PipelineNow) -> Mapping[str, Outdated]:
         """Return the outputs that no longer apply, and why; none where no plan can be made."""
         planned = self._planned(now)
         return {} if isinstance(planned, str) else planned.outdated

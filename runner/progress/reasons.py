@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum, unique
+from enum import Enum, StrEnum, unique
 
 from paddock.engine.system.text import listed
 
@@ -134,6 +134,17 @@ class Reason:
 _LOSSES = frozenset(
     (Why.OUTPUT_LOST, Why.ROWS_LOST, Why.OUTPUT_EDITED, Why.OUTPUT_NO_LONGER_EDITED)
 )
+
+
+class Outdated(StrEnum):
+    """Why an output no longer applies."""
+
+    GONE = "what they were made of is gone"
+    LEFT_OUT = "`where` leaves out what they were made of"
+    ELSEWHERE = "they are written elsewhere now"
+    NOT_MADE = "their items no longer make them"
+    SKIPPED = "their step is skipped"
+    NO_STEP = "no step makes them any more"
 
 
 def quoted(names: Iterable[str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from paddock.engine.system.text import counted, listed, one_line
 
-from .reasons import Reason, Why, in_words
+from .reasons import Outdated, Reason, Why, in_words
 
 Status = Literal["completed", "failed", "quarantined", "budget", "suspended", "interrupted"]
 State = Literal[
@@ -168,7 +168,7 @@ class Report:
     acted: tuple[str, ...] = ()
     """Steps outside of blocks that may have changed something else: commands, functions, moves."""
     filed: FiledCounts = FiledCounts()
-    outdated: Mapping[str, str] = field(default_factory=dict)
+    outdated: Mapping[str, Outdated] = field(default_factory=dict)
     """Outputs that no longer apply and are kept (paths, and rows in stores), and why."""
     not_taken: Mapping[str, int] = field(default_factory=dict)
     """Files of scanned folders that no pattern takes, by suffix."""
@@ -423,7 +423,7 @@ class PlanReport:
     """Advice and warnings, one sentence each; for people."""
     remarks: tuple[str, ...] = ()
     """Notes of steps during planning, such as a folder without files; for people."""
-    outdated: Mapping[str, str] = field(default_factory=dict)
+    outdated: Mapping[str, Outdated] = field(default_factory=dict)
     """Outputs that no longer apply (paths, and rows in stores), and why."""
     filed: FiledCounts = FiledCounts()
     not_taken: Mapping[str, int] = field(default_factory=dict)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.core.outdated_outputs import ELSEWHERE
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.lineage.explain import explain_path
+from paddock.runner.progress.reasons import Outdated
 from paddock.runner.settings import STATE_FOLDER
 from tests.runner.world import World
 
@@ -50,7 +50,7 @@ def test_outputs_of_a_changed_path_are_told_until_prune_removes_them(world: Worl
     )
     report = world.run()
     assert report.notes == (note,)
-    assert report.outdated == dict.fromkeys(["out/0.txt.md", "out/1.txt.md"], ELSEWHERE)
+    assert report.outdated == dict.fromkeys(["out/0.txt.md", "out/1.txt.md"], Outdated.ELSEWHERE)
     assert report.as_json()["outdated"] == world.plan().as_json()["outdated"] == report.outdated
     assert world.plan().remarks == (note,)
     assert not world.plan().has_work

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from paddock.runner.core.pruning import OrphanCleaner
-from paddock.runner.core.renamed_documents import match_renames
+from paddock.runner.core.reconcile import match_renames
 from tests.runner.world import World, reasons, states
 
 

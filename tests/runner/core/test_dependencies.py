@@ -1,0 +1,55 @@
+"""Dependencies are in the ledger as they always were, whatever their classes are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from paddock.runner.core.dependencies import (
+    ChosenLabels,
+    Dependency,
+    FileRead,
+    KeptOutput,
+    RowsKept,
+    as_json,
+    by_name,
+    dependencies_of,
+    read_dependencies,
+)
+from paddock.runner.ledger.entries import Entry
+
+READS = json.dumps(
+    {
+        "rules.md": [120, 1750000000000000000, "a1", 1750000000000000001, 7],
+        "inbox/": ["listed", ['{"patterns":["*.md"]}', "d1"], ['{"patterns":["*.txt"]}', "d2"]],
+        "out/a.md": ["written", "scope", "a"],
+        "notes.lance#owner": ["rows", "notes.lance", "owner", "3:abc", "scope", "a"],
+        "laws.lance": ["store", "content"],
+        "inbox/a.md": ["away"],
+        "held out/b.md": ["held", "out/b.md", "b2"],
+        "limited sum": ["limited", "sum"],
+        "labels label/kind": ["labels", "digest", ["ferry"]],
+        "labels other/kind": ["labels", "digest", None],
+        "nearest label/kind": ["nearest", 0.25, "model", "AQID"],
+        "examples r1": [
+            "examples", ["bills", "bill"], "r1", ["d", "in/a.md", ""], "pool", {"r2": "x"}, -1.0,
+            "model", "AQID",
+        ],
+    }
+)  # fmt: skip
+
+
+def test_what_is_read_of_the_ledger_is_written_back_byte_for_byte() -> None:
+    found: list[Dependency] = read_dependencies(READS)
+    assert len({type(dependency) for dependency in found}) == len(found) - 1  # two of labels
+    assert as_json(by_name(found)) == READS
+    assert as_json({}) is None
+
+
+def test_some_kinds_are_read_alone() -> None:
+    entry = Entry("a", "", "{}", "done", reads=READS)
+    assert [read.path for read in dependencies_of(entry, FileRead)] == ["rules.md"]
+    assert [rows.n_rows for rows in dependencies_of(entry, RowsKept)] == [3]
+    assert [labels.chosen for labels in dependencies_of(entry, ChosenLabels)] == [["ferry"], None]
+    assert dependencies_of(replace(entry, reads='{"a": [1, 2, "c", 4, 5]}'), KeptOutput) == []
+    assert dependencies_of(None, FileRead) == []
