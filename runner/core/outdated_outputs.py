@@ -39,7 +39,7 @@ from paddock.steps.base import ItemName
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .block_work import BlockWork, OuterPipelines
-from .dependencies import OutputWithin, RowsKept, current_paths, dependencies_of
+from .dependencies import Dependency, KeptOutput, OutputWithin, RowsKept, dependencies_of
 from .run_context import RunContext
 from .run_records import INPUTS_BY_ITEM, WROTE
 
@@ -59,13 +59,18 @@ class LiveOutputs:
 
     def add(self, scope: str, entry: Entry) -> bool:
         """Add the outputs of an item, and of those within it; return whether it has files."""
-        paths = current_paths(entry)
-        self.paths |= paths
-        if entry.outputs:
+        paths = {*entry.output_paths}
+        if paths:
             self.writers.add((scope, entry.key))
-        self.writers |= {(out.scope, out.key) for out in dependencies_of(entry, OutputWithin)}
-        for rows in dependencies_of(entry, RowsKept):
-            self.rows.add((rows.scope, rows.store, rows.key))
+        made: list[Dependency] = dependencies_of(entry, OutputWithin, KeptOutput, RowsKept)
+        for dep in made:
+            if isinstance(dep, RowsKept):
+                self.rows.add((dep.scope, dep.store, dep.key))
+            elif isinstance(dep, OutputWithin):
+                self.writers.add((dep.scope, dep.key))
+            if isinstance(dep, OutputWithin | KeptOutput):
+                paths.add(dep.path)
+        self.paths |= paths
         return bool(paths)
 
 
