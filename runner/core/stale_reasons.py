@@ -45,18 +45,6 @@ LABELS = "labels"
 _NO_DETAILS: Mapping[str, Sequence[Reason]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class PastItem:
-    """How an item was last done, besides its entry."""
-
-    content: str | None = None
-    """The digest that today's item would have had then."""
-    details: Mapping[str, Sequence[Reason]] = field(default_factory=dict)
-    """Part of the hash → what of it changed since; the reasons lack their step."""
-    has_other_key: bool = False
-    """Whether the block's `key`, which reads the item too, is another expression."""
-
-
 def stale_parts(
     before: Mapping[str, str],
     now: Mapping[str, str],
@@ -123,14 +111,18 @@ def has_room(was: str | None, now: str | None, *, is_more_enough: bool) -> bool:
 
 
 def part_reasons(
-    names: Sequence[str], before: Mapping[str, str], now: Mapping[str, str], past: PastItem
+    names: Sequence[str],
+    before: Mapping[str, str],
+    now: Mapping[str, str],
+    item: Any,
+    since: SpecChanges,
 ) -> tuple[Reason, ...]:
     """Return every difference. The content only changed where the part that was read then did."""
     others = (name for name in names if name != CONTENT)
-    reasons = tuple(change_reasons(others, before, now, past.details))
-    if CONTENT in names and past.content != before.get(CONTENT):
+    reasons = tuple(change_reasons(others, before, now, since.details))
+    if CONTENT in names and since.content_then(item) != before.get(CONTENT):
         return (Why.CONTENT(), *reasons)
-    rest = Why.KEY() if past.has_other_key else Why.READ_OF_ITEM()
+    rest = Why.KEY() if since.has_other_key else Why.READ_OF_ITEM()
     return reasons or (rest,)
 
 
@@ -146,7 +138,8 @@ def change_reasons(
     """
     found: dict[Reason, None] = {}
     names = frozenset(names)
-    for name in sorted(names, key=_rank):
+    order = {what: number for number, what in enumerate(_PART_NAMES)}
+    for name in sorted(names, key=lambda n: (order.get(n.rpartition(".")[2], len(order)), n)):
         place, _, what = name.rpartition(".")
         if place in names:  # of `escalate`, which came, went or is another
             continue
@@ -190,28 +183,28 @@ _PART_NAMES = {
 }
 
 
-def _rank(name: str) -> tuple[int, str]:
-    what = name.rpartition(".")[2]
-    order = list(_PART_NAMES)
-    return (order.index(what) if what in order else len(order), name)
-
-
 Spec = Mapping[str, Mapping[str, Any]]
 """As `canonical_spec` has it: `{"blocks": {id: …}, "steps": {id: …}}`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpecChanges:
-    """Differences between the recorded spec of an item and today's."""
+    """Differences between the recorded spec of an item and today's, as far as that is known."""
 
-    has_item: bool
+    has_item: bool = False
     """Whether it was a block, whose items are read by a name."""
-    attributes: frozenset[str] | None
+    attributes: frozenset[str] | None = None
     """Attributes of the item that were read then; None: all."""
     details: Mapping[str, Sequence[Reason]] = field(default_factory=dict)
     """Part of the hash → what of it changed; the reasons lack their step."""
     has_other_key: bool = False
-    """Whether the block's `key` is another expression."""
+    """Whether the block's `key`, which reads the item too, is another expression."""
+
+    def content_then(self, item: Any) -> str | None:
+        """Return the digest that today's item would have had then; None: that is not known."""
+        if not self.has_item:
+            return None
+        return ordered_digest(item_content(item, without_time(self.attributes)))
 
 
 def compare_specs(then: Spec, node: BoundNode) -> SpecChanges:
@@ -221,17 +214,17 @@ def compare_specs(then: Spec, node: BoundNode) -> SpecChanges:
         f"{name}.{part}": reasons
         for kind in ("blocks", "steps")
         for name in {**then[kind], **now[kind]}
-        for part, reasons in _text_diff(then[kind].get(name), now[kind].get(name)).items()
+        for part, reasons in _details(then[kind].get(name), now[kind].get(name)).items()
     }
     written = then["blocks"].get(block)
     if written is None:
-        return SpecChanges(False, None, details)
+        return SpecChanges(details=details)
     var = str(written.get("for_each", "")).partition(" in ")[0]
+    read = [path for path in _references(then, block) if path[0] == var]
+    is_whole = any(len(path) == 1 for path in read)
+    attributes = None if is_whole else frozenset(name for _, name, *_ in read)
     has_other_key = written.get("key") != now["blocks"].get(block, {}).get("key")
-    return SpecChanges(True, _spec_attributes(then, block, var), details, has_other_key)
-
-
-# --- which parameters differ
+    return SpecChanges(True, attributes, details, has_other_key)
 
 
 def _code_within(nodes: Iterable[BoundNode], place: str = "") -> Iterator[tuple[str, list[Reason]]]:
@@ -243,15 +236,23 @@ def _code_within(nodes: Iterable[BoundNode], place: str = "") -> Iterator[tuple[
             yield from _code_within(step.inner.nodes, f"{place}{step.id}.")
 
 
-def _text_diff(then: Any, now: Any) -> dict[str, list[Reason]]:
+def _details(then: Any, now: Any) -> dict[str, list[Reason]]:
     """Return, by part of the hash, which keys of a step or block differ."""
     if not isinstance(then, Mapping) or not isinstance(now, Mapping):
         return {}
     texts: list[Reason] = []
     others: list[Reason] = []
     for name in changed_parts(then, now):
-        if name == "servers":
-            others += _tools_diff(then.get(name), now.get(name))
+        if name == "servers":  # the files of its tools that differ, else that its tools do
+            was, is_now = then.get(name) or {}, now.get(name) or {}
+            changed = changed_parts(was, is_now)
+            pairs = [
+                (was[n], is_now.get(n) or {})
+                for n in changed
+                if n in was and n.startswith("files of ")
+            ]
+            files = (Why.TOOL_FILE(file) for pair in pairs for file in changed_parts(*pair))
+            others += files if pairs and len(pairs) == len(changed) else [Why.TOOLS()]
         elif name not in ("with", "reply"):
             others.append(Why.PARAMETER(name))
     for name in changed_parts(given_parameters(then), given_parameters(now)):
@@ -282,51 +283,28 @@ def _text_diff(then: Any, now: Any) -> dict[str, list[Reason]]:
     return details
 
 
-def _tools_diff(then: Any, now: Any) -> list[Reason]:
-    """Return which files of a step's tools differ, else that its tools do."""
-    then, now = then or {}, now or {}
-    changed = changed_parts(then, now)
-    files = [name for name in changed if name.startswith("files of ") and name in then]
-    if not files or len(files) < len(changed):
-        return [Why.TOOLS()]
-    pairs = ((then[name], now.get(name) or {}) for name in files)
-    return [Why.TOOL_FILE(file) for pair in pairs for file in changed_parts(*pair)]
-
-
-# --- what was read of the item
-
-
-def _spec_attributes(spec: Spec, block: str, var: str) -> frozenset[str] | None:
-    read = [path for path in _spec_references(spec, block) if path[0] == var]
-    return None if any(len(path) == 1 for path in read) else frozenset(path[1] for path in read)
-
-
-def _spec_references(spec: Spec, block: str) -> Iterator[Reference]:
+def _references(spec: Spec, block: str) -> Iterator[Reference]:
     """Yield the references within a block; texts that no longer compile are left out."""
+    sources: list[Any] = []
     for name, written in spec["blocks"].items():
-        sources = [written.get("key")]
+        sources.append(written.get("key"))
         if name != block:
             listed = str(written.get("for_each", "")).partition(" in ")[2]
             sources += [listed, written.get("where"), written.get("if")]
-        for source in sources:
-            yield from _expression_references(source)
-        yield from _value_references(written.get("returns"), bare=True)
+        yield from Value.scan(written.get("returns"), bare=True)[0].references
     for written in spec["steps"].values():
-        for name in ("if", "escalate", "review"):
-            yield from _expression_references(written.get(name))
-        yield from _value_references(written.get("with"))
-        yield from _value_references(written.get("returns"), bare=True)
-        yield from _reply_references(written.get("reply") or {})
-
-
-def _reply_references(reply: Mapping[str, Any]) -> Iterator[Reference]:
-    for check in reply.get("check") or ():
+        reply = written.get("reply") or {}
+        sources += [written.get(name) for name in ("if", "escalate", "review")]
+        sources += (reply.get("evidence") or {}).get("from") or ()
+        sources += [choice.get("choose") for choice in _choices_in(reply.get("schema"))]
+        yield from Value.scan(written.get("with"))[0].references
+        yield from Value.scan(written.get("returns"), bare=True)[0].references
+        for check in reply.get("check") or ():
+            with suppress(ExpressionError):
+                yield from Check.of(check).references
+    for source in filter(None, sources):
         with suppress(ExpressionError):
-            yield from Check.of(check).references
-    for source in (reply.get("evidence") or {}).get("from") or ():
-        yield from _expression_references(source)
-    for choice in _choices_in(reply.get("schema")):
-        yield from _expression_references(choice.get("choose"))
+            yield from Expression.of(source).references
 
 
 def _choices_in(schema: Any) -> Iterator[Mapping[str, Any]]:
@@ -338,58 +316,32 @@ def _choices_in(schema: Any) -> Iterator[Mapping[str, Any]]:
         yield from _choices_in(inner)
 
 
-def _expression_references(source: Any) -> frozenset[Reference]:
-    try:
-        return Expression.of(source).references if source else frozenset()
-    except ExpressionError:
-        return frozenset()
-
-
-def _value_references(data: Any, *, bare: bool = False) -> frozenset[Reference]:
-    return Value.scan(data, bare=bare)[0].references
-
-
 class PastItems:
     """How the items of a scope were last done, read from the ledger at first use."""
 
     def __init__(self, ledger: Ledger, scope: str, node: BoundNode) -> None:
-        self._ledger, self._scope, self._node = ledger, scope, node
+        self._origins, self._scope, self._node = LineageStore(ledger), scope, node
         self._specs: Mapping[str, str] | None = None
         """Key → digest of the spec with which an item was done."""
-        self._changes: dict[str, SpecChanges | None] = {}
-        self._lists: dict[str, Mapping[str, Mapping[str, str]]] = {}
-        """By the same digest, the lists of labels that the items were chosen from."""
+        self._known: dict[str, tuple[SpecChanges, Mapping[str, Mapping[str, str]]]] = {}
+        """By the digest: what changed since, and the lists of labels."""
 
-    def had_other_key(self, key: str) -> bool:
-        """Return whether the block's `key` has changed since an item was done."""
-        changes = self._changes_since(key)
-        return changes is not None and changes.has_other_key
-
-    def of(self, key: str, item: Any) -> PastItem:
-        """Return how an item was last done; `item` is its value now."""
-        changes = self._changes_since(key)
-        if changes is None:
-            return PastItem()
-        read = without_time(changes.attributes)
-        content = ordered_digest(item_content(item, read)) if changes.has_item else None
-        return PastItem(content, changes.details, changes.has_other_key)
+    def changes(self, key: str) -> SpecChanges:
+        """Return what of an item's spec changed since it was done."""
+        return self._of(key)[0]
 
     def lists(self, key: str) -> Mapping[str, Mapping[str, str]]:
         """Return the lists that an item was chosen from, by name."""
-        self._changes_since(key)
-        return self._lists.get((self._specs or {}).get(key, ""), {})
+        return self._of(key)[1]
 
-    def _changes_since(self, key: str) -> SpecChanges | None:
-        origins = LineageStore(self._ledger)
+    def _of(self, key: str) -> tuple[SpecChanges, Mapping[str, Mapping[str, str]]]:
         if self._specs is None:
-            self._specs = origins.specs_of(self._scope)
-        digest = self._specs.get(key)
-        if digest is None:
-            return None
-        if digest not in self._changes:
-            text = origins.spec(digest)
-            then = None if text is None else json.loads(text)
-            found = None if then is None else compare_specs(then, self._node)
-            self._changes[digest] = found
-            self._lists[digest] = (then or {}).get(LABELS, {})
-        return self._changes[digest]
+            self._specs = self._origins.specs_of(self._scope)
+        digest = self._specs.get(key, "")
+        if digest not in self._known:
+            text = self._origins.spec(digest) if digest else None
+            then, changes = json.loads(text) if text else {}, SpecChanges()
+            if text:
+                changes = compare_specs(then, self._node)
+            self._known[digest] = changes, then.get(LABELS, {})
+        return self._known[digest]

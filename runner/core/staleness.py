@@ -360,7 +360,7 @@ class Judge:
             if (was := missing.renamed.get(item.key)) is not None:
                 verdict = item.verdict
                 if verdict.state == "new":
-                    has_other_key = past.had_other_key(was)
+                    has_other_key = past.changes(was).has_other_key
                     why = Why.KEY_FROM(was) if has_other_key else Why.RENAMED_FROM(was)
                     verdict = replace(verdict, reasons=(why,))
                 item = replace(item, renamed_from=was, verdict=verdict)
@@ -368,7 +368,7 @@ class Judge:
         absences: dict[str, Reason] = {}
         for key in (entry.key for entry in missing.deleted):
             source, is_now = made[key].source if key in made else None, new_names.get(key)
-            if past.had_other_key(key):
+            if past.changes(key).has_other_key:
                 absences[key] = Why.KEY() if is_now is None else Why.KEY_TO(is_now)
             elif is_now is not None:
                 absences[key] = Why.RENAMED_TO(is_now)

@@ -102,8 +102,8 @@ def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
         is_limited = bool(dependencies_of(entry, LimitedContext))
         names = stale_parts(before, parts, now.older, entry, is_limited=is_limited)
         if names or not changed_parts(before, parts):
-            past = trace.past.of(entry.key, now.item)
-            reasons = part_reasons(names, before, parts, past)
+            since = trace.past.changes(entry.key)
+            reasons = part_reasons(names, before, parts, now.item, since)
             state: State = "changed" if Why.CONTENT() in reasons else "stale"
             return ItemVerdict(state, reasons, is_of_parts=True)
     # 3

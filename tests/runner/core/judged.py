@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 from paddock.runner.core.dependencies import Trace, World
-from paddock.runner.core.stale_reasons import PastItem, PastItems
+from paddock.runner.core.stale_reasons import PastItems, SpecChanges
 from paddock.runner.core.verify import ItemNow, ItemVerdict, verify
 from paddock.runner.ledger.entries import Entry
 
 
-class Past(PastItems):
-    def __init__(self, past: PastItem) -> None:
-        self._past = past
+@dataclass(frozen=True)
+class Since(SpecChanges):
+    content: str | None = None
 
-    def of(self, key: str, item: Any) -> PastItem:
-        return self._past
+    def content_then(self, item: Any) -> str | None:
+        return self.content
+
+
+class Past(PastItems):
+    """Today's item would have had this content then."""
+
+    def __init__(self, content: str | None) -> None:
+        self._since = Since(content=content)
+
+    def changes(self, key: str) -> SpecChanges:
+        return self._since
 
 
 def judged(
@@ -25,8 +36,8 @@ def judged(
     hash_: str,
     parts: Mapping[str, str],
     older: Mapping[str, Collection[str]] | None = None,
-    past: PastItem | None = None,
+    content_then: str | None = None,
 ) -> ItemVerdict:
     world = World(cast(Any, None), cast(Any, None))
     now = ItemNow(hash_, json.dumps(parts), older=older)
-    return verify(Trace("", entry, Past(past or PastItem())), now, world)
+    return verify(Trace("", entry, Past(content_then)), now, world)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 from paddock.runner.core.fingerprints import default_key, item_content, outer_value, spec_parts
-from paddock.runner.core.stale_reasons import PastItem
 from paddock.runner.ledger.entries import Entry
 from tests.runner.core.judged import judged
 
@@ -52,19 +51,18 @@ def test_a_changed_content_goes_before_every_other_reason_and_all_are_named() ->
     before = entry({"content": "1", "sum.prompt": "1"})
     now = {"content": "2", "sum.prompt": "2"}
     expected = ("changed", "content changed; prompt changed (step 'sum')")
-    for past in (None, PastItem(content="3")):
-        verdict = judged(before, "other", now, past=past)
+    for content_then in (None, "3"):
+        verdict = judged(before, "other", now, content_then=content_then)
         assert (verdict.state, verdict.why) == expected
 
 
 def test_what_is_read_of_an_item_may_change_without_its_content() -> None:
     before = entry({"content": "1", "sum.prompt": "1"})
-    past = PastItem(content="1")
     for prompt, why in (
         ("2", "prompt changed (step 'sum')"),
         ("1", "what it reads of the item changed"),
     ):
-        verdict = judged(before, "other", {"content": "2", "sum.prompt": prompt}, past=past)
+        verdict = judged(before, "other", {"content": "2", "sum.prompt": prompt}, content_then="1")
         assert (verdict.state, verdict.why) == ("stale", why)
 
 

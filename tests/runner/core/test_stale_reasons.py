@@ -15,12 +15,11 @@ def test_another_key_is_told_from_the_same(tmp_path: Path) -> None:
     world.run()
     with world.ledger() as ledger:
         scope = ledger.rows("select scope from items where key = '0.txt'")[0][0]
-        assert not PastItems(ledger, scope, each(world)).had_other_key("0.txt")
+        assert not PastItems(ledger, scope, each(world)).changes("0.txt").has_other_key
         world.edit("    do:\n", "    key: doc.stem\n    do:\n")
         past = PastItems(ledger, scope, each(world))
-        assert past.had_other_key("0.txt")
-        assert not past.had_other_key("never.txt")
-        assert past.of("0.txt", {"relpath": "0.txt", "sha256": "0"}).has_other_key
+        assert past.changes("0.txt").has_other_key
+        assert not past.changes("never.txt").has_other_key
 
 
 def each(world: World) -> BoundBlock:
