@@ -69,11 +69,6 @@ def _points_of(name: str) -> tuple[EntryPoint, ...]:
     return own_plugins(STEP_GROUP).get(name) or _effective_points().get(name, ())
 
 
-def is_known_step(name: str) -> bool:
-    """Return whether a step of this name or alias is installed; imports none."""
-    return bool(_points_of(name))
-
-
 def step_names() -> tuple[str, ...]:
     """Return the sorted names of the installed steps; imports none."""
     return tuple(sorted(_effective_points()))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,10 +158,10 @@ class PlanBinder:
         self._plan = plan
         self._pipeline: Pipeline = plan.pipeline
         self._file = Path(self._pipeline.document.file)
-        base = (cwd / self._file).parent
-        later = self._within.later
-        self._given = read_inputs(self._pipeline, inputs, base=base, cwd=cwd, later=later)
-        self._base = base
+        self._base = base = (cwd / self._file).parent
+        self._given = read_inputs(
+            self._pipeline, inputs, base=base, cwd=cwd, later=self._within.later
+        )
         self._models = ModelBinder(
             self._pipeline,
             base.resolve(),
@@ -225,7 +225,10 @@ class PlanBinder:
             if reference[0] == "steps":
                 self._check_output(use.at, reference)
             elif reference[0] == "loop" and "loop" in use.names:
-                self._check_loop(use.at, reference)
+                known = step_reads.LOOP_ATTRIBUTES
+                if len(reference) > 1 and reference[1] not in known:
+                    what = f"`loop` of a block has no '{reference[1]}'"
+                    self._fault(use.at, what, did_you_mean(reference[1], known))
             elif len(reference) > 1 and (over := self._goes_over(use.at, reference[0])) is not None:
                 self._check_item(use.at, over, reference[1])
             elif use.is_open and reference[0] not in use.names and "with" in use.at:
@@ -315,10 +318,8 @@ class PlanBinder:
         self._params[step.at] = parameters
         self._kinds.add_step(step.id, kind, step.reply, step.returns)
         self._check_values(step, parameters, params.templates)
-        # Check the tools that a step names; return what of MCP servers decides its result.
-        if not tool_faults.has_tools(step):
-            servers = None
-        else:
+        servers = None
+        if tool_faults.has_tools(step):
             self._own += tool_faults.tool_faults(step, self._pipeline, self._base)
             servers = tool_faults.tool_spec(step, self._pipeline, self._base)
         # What stops at the groups has an answer for each of them, by keys that only a run shows.
@@ -427,58 +428,43 @@ class PlanBinder:
         at = (*step.at, "uses")
         if not step.uses:
             return None
-        if python_step.is_function_reference(step.uses):
-            return self._own_kind(step.uses, at)
-        if not registry.is_known_step(step.uses):
-            remedy = _of_a_file(step.uses) or did_you_mean(step.uses, registry.step_names())
-            self._fault(at, f"there is no step called '{step.uses}'", remedy)
-            return None
         try:
+            if python_step.is_function_reference(step.uses):
+                return python_step.step_of(step.uses, self._base)  # read, and not run
             return registry.load_step(step.uses)
+        except FunctionNotFound as error:
+            self._fault(at, error.what, error.remedy)
+        except registry.UnknownStep as error:
+            remedy = _of_a_file(step.uses) or did_you_mean(step.uses, error.known)
+            self._fault(at, f"there is no step called '{step.uses}'", remedy)
         except registry.BrokenStep as error:
             self._fault(at, f"step '{error.name}' of '{error.package}' is broken: {error.why}", "")
         return None
 
-    def _own_kind(self, uses: str, at: Place) -> type[Step[Any, Any]] | None:
-        """Read the function that a step names; it runs nothing."""
-        try:
-            return python_step.step_of(uses, self._base)
-        except FunctionNotFound as error:
-            self._fault(at, error.what, error.remedy)
-        return None
-
     def _check_output(self, at: Place, reference: Reference) -> None:
-        if at[-2:] == ("reply", "evidence") and len(reference) == 2:
-            self._check_source(at, reference[1])
-        if len(reference) < 3 or reference[2] == "skipped":
+        if len(reference) < 2:
             return
-        if reference[2:4] == ("results", LIST_ELEMENT):
-            self._check_item(at, reference[1], reference[4])
-        outputs = self._outputs.get(reference[1])
-        if outputs is not None and reference[2] not in outputs:
-            what = f"step '{reference[1]}' has no output '{reference[2]}'"
-            self._fault(at, what, did_you_mean(reference[2], outputs))
-        if reference[2] in self._absent_fields.get(reference[1], ()):
-            what = f"`steps.{reference[1]}.{reference[2]}` is null"
-            remedy = f"Add `{reference[2]}` under the `reply` of step '{reference[1]}'."
-            self._fault(at, what, remedy)
-        if reference[2] in ("output", *ABOUT_FIELDS) and len(reference) > 3:
-            self._check_answer_field(at, reference)
-
-    def _check_answer_field(self, at: Place, reference: Reference) -> None:
-        answer = self._answers.get(reference[1])
-        if answer is None:
-            return
-        known = (*answer, *NAMES_OF_WHOLE.get(reference[2], ()))
-        if reference[3] not in known:
-            what = f"the answer of step '{reference[1]}' has no field '{reference[3]}'"
-            self._fault(at, what, did_you_mean(reference[3], known))
-
-    def _check_source(self, at: Place, step_id: str) -> None:
-        outputs = self._outputs.get(step_id)
-        if outputs is not None and not {"text", "hits"} & {*outputs}:
+        _, step, *path = reference
+        outputs = self._outputs.get(step)
+        is_source = at[-2:] == ("reply", "evidence") and not path
+        if is_source and outputs is not None and not {"text", "hits"} & {*outputs}:
             remedy = "Name a step that reads a document, such as 'files.read', or one of its texts."
-            self._fault(at, f"`evidence`: step '{step_id}' has no text", remedy)
+            self._fault(at, f"`evidence`: step '{step}' has no text", remedy)
+        if not path or path[0] == "skipped":
+            return
+        name, *within = path
+        if path[:2] == ["results", LIST_ELEMENT]:
+            self._check_item(at, step, path[2])
+        if outputs is not None and name not in outputs:
+            self._fault(at, f"step '{step}' has no output '{name}'", did_you_mean(name, outputs))
+        if name in self._absent_fields.get(step, ()):
+            remedy = f"Add `{name}` under the `reply` of step '{step}'."
+            self._fault(at, f"`steps.{step}.{name}` is null", remedy)
+        answer = self._answers.get(step) if name in ("output", *ABOUT_FIELDS) else None
+        known = (*(answer or ()), *NAMES_OF_WHOLE.get(name, ()))
+        if answer is not None and within and within[0] not in known:
+            what = f"the answer of step '{step}' has no field '{within[0]}'"
+            self._fault(at, what, did_you_mean(within[0], known))
 
     def _goes_over(self, at: Place, name: str) -> str | None:
         """Return the block whose results a loop variable stands for, at a place of the file."""
@@ -491,19 +477,13 @@ class PlanBinder:
             what = f"the results of '{block}' have no field '{field}'"
             self._fault(at, what, did_you_mean(field, fields))
 
-    def _check_loop(self, at: Place, reference: Reference) -> None:
-        if len(reference) > 1 and reference[1] not in step_reads.LOOP_ATTRIBUTES:
-            what = f"`loop` of a block has no '{reference[1]}'"
-            self._fault(at, what, did_you_mean(reference[1], step_reads.LOOP_ATTRIBUTES))
-
     def _check_name(self, at: Place, name: str, names: frozenset[str]) -> None:
         split = at.index("with")
         parameters = self._params.get(at[:split])
         added = parameters.reads_names(str(at[split + 1])) if parameters else None
         if added is not None and name not in added:
-            self._fault(
-                at, f"'{name}' is not known here", did_you_mean(name, sorted(names | added))
-            )
+            remedy = did_you_mean(name, sorted(names | added))
+            self._fault(at, f"'{name}' is not known here", remedy)
 
     def _fault(self, at: Place, message: str, remedy: str) -> None:
         if (at, message) not in self._reported:
@@ -511,25 +491,17 @@ class PlanBinder:
             self._own.append(Fault(f"{message}.", remedy, self._pipeline.mark(at)))
 
 
+@dataclass
 class SubPipelineBinder:
     """Binds what the `pipeline` steps of one file run; faults stand in `faults`."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        inputs: Mapping[str, Any] | None,
-        roots: Roots,
-        within: BindContext,
-        cwd: Path,
-        default_models: Mapping[Role, str],
-    ) -> None:
-        self.faults: list[Fault] = []
-        self._pipeline = pipeline
-        self._inputs = inputs
-        self._roots = roots
-        self._within = within
-        self._cwd = cwd
-        self._default_models = default_models
+    _pipeline: Pipeline
+    _inputs: Mapping[str, Any] | None
+    _roots: Roots
+    _within: BindContext
+    _cwd: Path
+    _default_models: Mapping[Role, str]
+    faults: list[Fault] = field(default_factory=list)
 
     def bound(self, step: WrittenStep, *, cache: bool) -> BoundPlan | None:
         """Bind the pipeline that a step names; None where that is a fault."""
@@ -544,7 +516,7 @@ class SubPipelineBinder:
         values, later = self._given(step, plan.pipeline, str(name))
         within = replace(
             self._within,
-            files=(*(self._within.files or (self._own(),)), path),
+            files=(*self._files, path),
             steps=(*self._within.steps, step.id),
             later=later,
             cache=cache,
@@ -557,8 +529,11 @@ class SubPipelineBinder:
 
     # --- the file
 
-    def _own(self) -> Path:
-        return self._roots.base / Path(self._pipeline.document.file).name
+    @property
+    def _files(self) -> tuple[Path, ...]:
+        """The files that lead here, resolved, with this one."""
+        own = self._roots.base / Path(self._pipeline.document.file).name
+        return self._within.files or (own,)
 
     def _path(self, name: str, at: Place) -> Path | None:
         """Find the file; it must lie in the folder of the one that names it."""
@@ -586,8 +561,7 @@ class SubPipelineBinder:
 
     def _may_go_on(self, path: Path, at: Place) -> bool:
         """Refuse circles, and too many pipelines."""
-        files = self._within.files or (self._own(),)
-        found = self._within.found
+        files, found = self._files, self._within.found
         found.n_bound += 1
         if path in files:
             circle = (*files[files.index(path) :], path)
