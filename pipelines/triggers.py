@@ -204,3 +204,7 @@ class BudgetKeys(Keys):
 
     time: Seconds | None = Field(None, description="The most time.")
     tokens: Tokens | None = Field(None, description="The most tokens.")
+
+    @property
+    def is_set(self) -> bool:
+        return self.time is not None or self.tokens is not None

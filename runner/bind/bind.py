@@ -25,7 +25,6 @@ from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.plan import Plan
 from paddock.pipelines.references import BASE_NAMES, LOOP_NAMES, STEP_NAMES
 from paddock.pipelines.template_sandbox import METHODS
-from paddock.runner.ledger.budget import RunBudget
 from paddock.steps import python_step, registry
 from paddock.steps.base import Roots, Step
 from paddock.steps.tools.python_files import FunctionNotFound
@@ -42,6 +41,7 @@ from . import (
 )
 from . import reply as replies
 from .bound import (
+    NO_BUDGET,
     NO_TIMEOUT,
     PIPELINE_STEP,
     BindContext,
@@ -265,7 +265,7 @@ class PlanBinder:
             returns=pipeline.returns,
             watches=found,
             folders=watches.folders(),
-            budget=_budget(pipeline),
+            budget=pipeline.budget or NO_BUDGET,
             moment=self._within.found.moment,
             priority=pipeline.concurrency.priority if pipeline.concurrency else "batch",
         )
@@ -687,8 +687,3 @@ def _outputs(kind: type[Step[Any, Any]], step: WrittenStep) -> tuple[str, ...] |
         is_open = kind.output.model_config.get("extra") == "allow"
         return None if is_open else tuple(kind.output.model_fields)
     return tuple(step.returns.data) if isinstance(step.returns.data, dict) else None
-
-
-def _budget(pipeline: Pipeline) -> RunBudget:
-    keys = pipeline.budget
-    return RunBudget(keys.time, keys.tokens) if keys else RunBudget()

@@ -24,7 +24,7 @@ from paddock.pipelines.keys import OnError, RetryKeys, TimeoutKeys
 from paddock.pipelines.model import EscalationSpec, Pipeline, ReplySpec, ReviewSpec
 from paddock.pipelines.plan import Plan
 from paddock.pipelines.times import TIME_NAMES
-from paddock.runner.ledger.budget import RunBudget
+from paddock.pipelines.triggers import BudgetKeys
 from paddock.steps import registry
 from paddock.steps.base import OutsideRoots, Roots, Step
 from paddock.steps.python_step import is_function_reference
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 PIPELINE_STEP = "pipeline"
 NO_TIMEOUT = TimeoutKeys.model_construct(total=None, idle=None)
+NO_BUDGET = BudgetKeys.model_construct(time=None, tokens=None)
 _READING_STEPS = frozenset(("files.read", "chat", "summarise", "summarize", "reduce", "search"))
 """Steps that change nothing, besides those that are pure."""
 
@@ -193,7 +194,7 @@ class BoundPlan:
     """The folders whose changes start it."""
     folders: tuple[Path, ...] = ()
     """Where documents arrive or are written, as far as it is known before a run."""
-    budget: RunBudget = field(default_factory=RunBudget)
+    budget: BudgetKeys = NO_BUDGET
     given: frozenset[str] = frozenset()
     """The names of the inputs that the caller gave."""
     priority: Priority = "batch"

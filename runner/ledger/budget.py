@@ -8,19 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paddock.engine.system.units import duration
-
-
-@dataclass(frozen=True, slots=True)
-class RunBudget:
-    """The most that a run may spend; None is no limit."""
-
-    time_s: float | None = None
-    tokens: int | None = None
-    """Of prompts and answers together."""
-
-    @property
-    def is_set(self) -> bool:
-        return self.time_s is not None or self.tokens is not None
+from paddock.pipelines.triggers import BudgetKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +44,18 @@ class Spent:
         )
 
 
-def budget_reached(budget: RunBudget, spent: Spent) -> str | None:
+def budget_reached(budget: BudgetKeys, spent: Spent) -> str | None:
     """Return the message that no more items may begin, without a full stop, or None.
 
-    >>> spent = Spent(60.0, 4700, n_ended=16, n_in_flight=4)
-    >>> budget_reached(RunBudget(time_s=7200, tokens=5000), spent)
-    'The budget of 5,000 tokens is used up'
-    >>> budget_reached(RunBudget(time_s=7200), Spent(7200.0, 1))
+    >>> budget = BudgetKeys.model_validate({"time": "2h", "tokens": "5k"})
+    >>> budget_reached(budget, Spent(60.0, 4800, n_ended=16, n_in_flight=4))
+    'The budget of 5,120 tokens is used up'
+    >>> budget_reached(budget, Spent(7200.0, 1))
     'The budget of 2 h is used up'
-    >>> budget_reached(RunBudget(time_s=7200, tokens=5000), Spent(60.0, 4999))
+    >>> budget_reached(budget, Spent(60.0, 5119))
     """
     if budget.tokens is not None and spent.expected_tokens >= budget.tokens:
         return f"The budget of {budget.tokens:,} tokens is used up"
-    if budget.time_s is not None and spent.seconds >= budget.time_s:
-        return f"The budget of {duration(budget.time_s)} is used up"
+    if budget.time is not None and spent.seconds >= budget.time:
+        return f"The budget of {duration(budget.time)} is used up"
     return None

@@ -206,7 +206,7 @@ class TurnNotes:
     async def add(self, turns: Sequence[AgentTurn]) -> None:
         """Add dropped turns, the oldest first."""
         for turn in turns:
-            reply = await self.limited.ask(await self._fitting(turn.words))
+            reply = await self.limited.ask(await self._prompt(turn.words))
             self._notes = reply.text.strip() or self._notes
 
     async def words(self, about: str) -> str:
@@ -215,20 +215,17 @@ class TurnNotes:
 
     async def close(self) -> None: ...
 
-    def _messages(self, words: str) -> list[Message]:
+    async def _prompt(self, words: str) -> list[Message]:
+        """Return the prompt for new notes, with as much of a turn's words as fits."""
         before = f"Notes so far:\n{as_data(self._notes)}\n\n" if self._notes else ""
-        return [
-            Message("system", _NOTES_SYSTEM),
-            Message(
-                "user",
-                f"Task:\n{self.task}\n\n{before}New:\n{words}\n\nRewrite the notes, in "
-                "few words, with all facts, names and numbers that the task needs.",
-            ),
-        ]
 
-    async def _fitting(self, words: str) -> list[Message]:
         def prompt(n: int) -> list[Message]:
-            return self._messages(without_middle(words, n))
+            new = without_middle(words, n)
+            order = (
+                f"Task:\n{self.task}\n\n{before}New:\n{new}\n\nRewrite the notes, in "
+                "few words, with all facts, names and numbers that the task needs."
+            )
+            return [Message("system", _NOTES_SYSTEM), Message("user", order)]
 
         n = await self.limited.most_characters(len(words), prompt) if words else 0
         self.asker.characters_cut += len(words) - n

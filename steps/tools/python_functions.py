@@ -80,7 +80,11 @@ class FunctionPool:
         described = await self.described(function)
 
         async def do(args: Mapping[str, Any]) -> ToolResult:
-            return await self._called(function, args)
+            request = {"do": "call", "args": dict(args), **function.as_request()}
+            answer = await self._ask(request, None)
+            if "refused" in answer:  # what it raised
+                return tool_refusal(str(answer["refused"]))
+            return tool_result(answer["value"])
 
         has_effects = bool(described["has_effects"])
         return RunnableTool(
@@ -126,14 +130,8 @@ class FunctionPool:
                 self._free.append(await _FunctionProcess.started())
             yield
 
-    async def _called(self, function: PythonFunction, args: Mapping[str, Any]) -> ToolResult:
-        """Call a function; what it raises is an error result. Cancellation ends its process."""
-        answer = await self._ask({"do": "call", "args": dict(args), **function.as_request()}, None)
-        if "refused" in answer:
-            return tool_refusal(str(answer["refused"]))
-        return tool_result(answer["value"])
-
     async def _ask(self, request: Mapping[str, Any], limit_s: float | None) -> Mapping[str, Any]:
+        """Return a process's answer; cancellation ends it."""
         # Another call may have taken the free process.
         process = self._free.pop() if self._free else await _FunctionProcess.started()
         is_well = False

@@ -19,7 +19,6 @@ from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
 from paddock.runner.bind.inputs import BindError
 from paddock.runner.bind.scope import Scope
-from paddock.runner.ledger.budget import RunBudget
 from paddock.steps import registry
 from tests.runner.bind.pipeline_faults import faults_of, sentences
 
@@ -374,10 +373,10 @@ budget: {time: 2h, tokens: 5000}
 steps: [{uses: prompt, with: {template: x}}]
 """
     made = bound(tmp_path, text)
-    assert made.budget == RunBudget(time_s=7200.0, tokens=5000)
+    assert (made.budget.time, made.budget.tokens) == (7200.0, 5000)
     assert made.priority == "interactive"
     plain = bound(tmp_path, "steps: [{uses: prompt, with: {template: x}}]")
-    assert (plain.budget, plain.priority) == (RunBudget(), "batch")
+    assert (plain.budget.is_set, plain.priority) == (False, "batch")
 
 
 RESULTS = """\
