@@ -26,7 +26,6 @@ def main() -> None:
 
 
 def command_began() -> None:
-    """Restore the usual Ctrl-C, once a command is imported."""
     if signal.getsignal(signal.SIGINT) is exit_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -149,7 +149,6 @@ def _run_until_end(
     options: RunOptions | None,
     environment: RunEnvironment,
 ) -> tuple[Report, bool]:
-    """Run a pipeline; return its report, and whether a signal ended it."""
 
     async def main() -> tuple[Report, bool]:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS))

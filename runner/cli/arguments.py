@@ -198,7 +198,6 @@ def _file_list(files: Sequence[Path]) -> str:
 
 
 def _similar_file(path: Path) -> str:
-    """Return a hint with the most similar file name of the folder, if any."""
     try:
         names = [file.name for file in path.parent.iterdir()]
     except OSError:

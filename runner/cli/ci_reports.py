@@ -45,7 +45,6 @@ class CiReports:
 
     @contextmanager
     def written_on_error(self) -> Iterator[None]:
-        """Write them also if an error ends the run, or keeps it from beginning."""
         try:
             yield
         except Exception as error:

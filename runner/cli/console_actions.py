@@ -189,7 +189,6 @@ class ConsoleActions:
     # --- runs
 
     def stop(self, by: str, form: Form, past: PastRun) -> str:
-        """Stop a run after its items in flight, or at once."""
         is_now = "now" in form
         run = past.place.state.resolve(), past.row.run, past.row.pid
         with self._turn:
@@ -205,7 +204,6 @@ class ConsoleActions:
         return run_path(past)
 
     def again(self, by: str, form: Form, past: PastRun) -> str:
-        """Start an earlier run's pipeline with its inputs; failed items are tried again."""
         file, inputs = recorded_inputs(past, None, {})
         only = (form["only"],) if "only" in form else ()
         trigger = f"{CONSOLE_TRIGGER} by {by}"
@@ -242,7 +240,6 @@ class ConsoleActions:
 
 
 def pipeline_page(actions: ConsoleActions, file: Path, last: PastRun | None) -> PageParts:
-    """Return the page of a pipeline: what it wants, its inputs, and what can be done with it."""
     try:
         state = actions.state_of(file)
     except PipelineError as error:

@@ -141,7 +141,6 @@ def model_page(
 
 
 def request_page(states: Iterable[tuple[str, State]], notes: Iterable[str]) -> PageParts:
-    """Return the page of what is being answered, and of the last answers."""
     services = [
         (name, [*state.get("under_way", ()), *state.get("last", ())]) for name, state in states
     ]
@@ -197,7 +196,6 @@ def _model_facts(model: State, per_s: float) -> Iterator[tuple[str, str]]:
 
 
 def _life(model: State) -> str:
-    """Return how long a model is loaded, and when it goes."""
     if model["state"] == "loading":
         return "being loaded"
     loaded = f"Loaded in {units.duration(model['load_s'])}" if model["load_s"] else "Loaded"

@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.models.model_cards import ModelCard, list_cards
+from paddock.engine.models.model_cards import list_cards
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.well_known import WELL_KNOWN, Machine, WellKnownModel
 from paddock.engine.settings import PoolSettings
@@ -36,62 +37,47 @@ _FACTS_HERE = {
 
 def model_card(card: Mapping[str, Any], *, is_verbose: bool = False) -> str:
     """Return a model's card; `is_verbose` adds the file's metadata and tensors."""
-    parts = [*_card_parts(card), *(_verbose_card_parts(card) if is_verbose else ())]
-    return "\n\n".join(_card_part(title, rows) for title, rows in parts if rows)
-
-
-def _card_parts(card: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    yield "Model", list(_model_rows(card))
-    yield "Projector", list(_projector_rows(card.get("projector_info") or {}))
-    yield "Capabilities", [(str(capability), "") for capability in card.get("capabilities") or ()]
-    yield "Parameters", [_key_value(line) for line in _value_lines(card, "parameters")]
-    yield "System", [(line, "") for line in _value_lines(card, "system")]
-    yield "License", [(line, "") for line in _value_lines(card, "license")[:_LICENCE_LINES]]
-
-
-def _model_rows(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     details, info = card.get("details") or {}, card.get("model_info") or {}
     architecture = str(info.get("general.architecture") or details.get("family") or "")
-    yield "architecture", architecture
     facts = {"parameters": details.get("parameter_size")}
     for name in ("context_length", "embedding_length"):
         facts[name.replace("_", " ")] = info.get(f"{architecture}.{name}") or details.get(name)
     facts["quantization"] = details.get("quantization_level")
     facts["size"] = units.size(int(card["size"])) if card.get("size") else ""
     facts |= {words: card.get(name) for name, words in _FACTS_HERE.items()}
-    yield from ((label, str(fact)) for label, fact in facts.items() if fact)
-
-
-def _projector_rows(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    architecture = str(info.get("general.architecture") or "")
-    if architecture:
-        yield "architecture", architecture
-        for name in ("vision.embedding_length", "vision.projection_dim"):
-            if info.get(f"{architecture}.{name}"):
-                words = name.partition(".")[2].replace("_", " ")
-                yield words, str(info[f"{architecture}.{name}"])
-
-
-def _verbose_card_parts(card: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    info = card.get("model_info") or {}
-    yield "Metadata", [(name, _short_value(value)) for name, value in sorted(info.items())]
-    tensors = card.get("tensors") or ()
-    yield "Tensors", [(row["name"], f"{row['type']}  {row['shape']}") for row in tensors]
+    model = [("architecture", architecture)]
+    model += ((label, str(fact)) for label, fact in facts.items() if fact)
+    sight = card.get("projector_info") or {}
+    eyes = str(sight.get("general.architecture") or "")
+    projector = [("architecture", eyes)] if eyes else []
+    for name in ("vision.embedding_length", "vision.projection_dim"):
+        if eyes and sight.get(f"{eyes}.{name}"):
+            words = name.partition(".")[2].replace("_", " ")
+            projector.append((words, str(sight[f"{eyes}.{name}"])))
+    lines = {
+        name: [line for line in str(card.get(name) or "").splitlines() if line.strip()]
+        for name in ("parameters", "system", "license")
+    }
+    pairs = (line.partition(" ") for line in lines["parameters"])
+    parts = {
+        "Model": model,
+        "Projector": projector,
+        "Capabilities": [(str(name), "") for name in card.get("capabilities") or ()],
+        "Parameters": [(name, value.strip()) for name, _, value in pairs],
+        "System": [(line, "") for line in lines["system"]],
+        "License": [(line, "") for line in lines["license"][:_LICENCE_LINES]],
+    }
+    if is_verbose:
+        parts["Metadata"] = [(name, _short_value(value)) for name, value in sorted(info.items())]
+        tensors = card.get("tensors") or ()
+        parts["Tensors"] = [(row["name"], f"{row['type']}  {row['shape']}") for row in tensors]
+    return "\n\n".join(_card_part(title, rows) for title, rows in parts.items() if rows)
 
 
 def _short_value(value: Any) -> str:
     if isinstance(value, list) and len(value) > 3:
         return f"[{', '.join(map(str, value[:3]))}, ... {len(value):,} in all]"
     return str(value)
-
-
-def _value_lines(card: Mapping[str, Any], name: str) -> list[str]:
-    return [line for line in str(card.get(name) or "").splitlines() if line.strip()]
-
-
-def _key_value(line: str) -> tuple[str, str]:
-    name, _, value = line.partition(" ")
-    return name, value.strip()
 
 
 def _card_part(title: str, rows: list[tuple[str, str]]) -> str:
@@ -109,9 +95,7 @@ _IDLE_MACHINE_SHARE = 0.85  # as for profiles: on an idle machine it is 0.95 or 
 
 def tuned_copy_text(made: TunedCopy) -> list[str]:
     """Return the measured gain and cost of a copy as sentences."""
-    sentences = [
-        f"{made.name}: {tuned_copy_summary(made)}.",
-    ]
+    sentences = [f"{made.name}: {tuned_copy_summary(made)}."]
     if not made.is_embedder:
         sentences.append(
             f"It writes one answer {made.answer_ratio:.1f} times as fast, and eight at once "
@@ -245,45 +229,28 @@ class ModelRow:
 def local_models(pool: PoolSettings) -> tuple[ModelRow, ...]:
     """Return the models of this machine; for a name that occurs twice, the one that is used."""
     finder = ModelFinder(pool.models_dir, pool.cache_dir)
-    rows = (_model_row(finder, card) for card in list_cards(finder))
+    rows = []
+    for card in list_cards(finder):
+        copy = finder.tuned.find(finder.files.digest(Path(card.path)))
+        role = "embed" if "embedding" in card.capabilities else "chat"
+        tuned = copy.label if copy is not None else ""
+        row = ModelRow(card.name, card.digest, card.size_bytes, role, card.modified_at)
+        rows.append(replace(row, origin=card.origin, path=card.path, tuned=tuned))
     return tuple(sorted(rows, key=lambda row: row.name))
-
-
-def _model_row(finder: ModelFinder, card: ModelCard) -> ModelRow:
-    copy = finder.tuned.find(finder.files.digest(Path(card.path)))
-    return ModelRow(
-        card.name,
-        card.digest,
-        card.size_bytes,
-        "embed" if "embedding" in card.capabilities else "chat",
-        card.modified_at,
-        card.origin,
-        card.path,
-        copy.label if copy is not None else "",
-    )
 
 
 def service_models(client: ServiceClient) -> tuple[ModelRow, ...]:
     with client:
         models = client.get("/api/tags").get("models") or []
-    rows = (
-        ModelRow(
-            str(model.get("name", "")),
-            str(model.get("digest", "")),
-            int(model.get("size") or 0),
-            "embed" if "embedding" in (model.get("capabilities") or ()) else "chat",
-            _parse_time(str(model.get("modified_at", ""))),
-        )
-        for model in models
-    )
+    rows = []
+    for model in models:
+        name, digest = str(model.get("name", "")), str(model.get("digest", ""))
+        role = "embed" if "embedding" in (model.get("capabilities") or ()) else "chat"
+        row = ModelRow(name, digest, int(model.get("size") or 0), role)
+        with suppress(ValueError):
+            row = replace(row, modified_at=datetime.fromisoformat(str(model.get("modified_at"))))
+        rows.append(row)
     return tuple(sorted(rows, key=lambda row: row.name))
-
-
-def _parse_time(text: str) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None
 
 
 def model_table(rows: Sequence[ModelRow], now: datetime | None = None) -> str:

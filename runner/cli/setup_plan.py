@@ -70,7 +70,6 @@ class SetupPlace:
         return _systemctl(*words, is_system=self.is_system)
 
     def is_up(self) -> bool:
-        """Return whether the unit runs, and starts by itself."""
         verbs = ("is-active", "is-enabled")
         states = [_printed(self.systemctl(verb, UNIT_NAME)) for verb in verbs]
         return states[0] in ("active", "activating") and states[1] == "enabled"

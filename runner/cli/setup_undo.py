@@ -43,7 +43,6 @@ def _why_left(file: ManagedFile, place: SetupPlace, needed: Sequence[Path]) -> s
 
 
 def _with_the_end(plan: SetupPlan, place: SetupPlace) -> SetupPlan:
-    """Return the plan of an undo that ends the service, too."""
     reload = place.systemctl("daemon-reload")
     if place.is_managed:
         end = place.systemctl("disable", "--now", UNIT_NAME)

@@ -211,7 +211,6 @@ HOW_TO_LEAVE = "Ctrl-D or /bye leaves."
 def converse(
     service: ServiceClient, session: ChatConversation, history: Path, *, keeps_history: bool = True
 ) -> None:
-    """Read questions and commands until the user leaves."""
     commands = SlashCommands(service, session)
     keyboard = LineInput(history, keeps_history=keeps_history)
     commands.keyboard = keyboard

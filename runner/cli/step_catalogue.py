@@ -122,11 +122,37 @@ _SECTION_TITLES = {
 
 def list_installed() -> InstalledParts:
     """Return the catalogue; imports steps, checks and readers of other packages, not tools."""
-    kinds, broken = registry.load_all_steps()
+    kinds, broken_steps = registry.load_all_steps()
     steps = tuple(step_row(name, kind, registry.step_package(name)) for name, kind in kinds.items())
-    errors = [str(error) for error in broken]
-    parts = (*_tool_rows(), *_check_rows(errors), *_reader_rows(errors))
-    return InstalledParts(steps, parts, tuple(errors))
+    broken = [str(error) for error in broken_steps]
+    parts = [
+        PartRow(
+            "tool", name, DISTRIBUTION, tool.description, ", ".join(tool.arguments.model_fields)
+        )
+        for name, tool in builtin_tools.BUILT_IN_FUNCTIONS.items()
+    ]
+    for point in (point for points in plugins(TOOL_GROUP).values() for point in points):
+        about = f"The function {point.value}."
+        parts.append(PartRow("tool", point.name, package_of(point), about))
+    for name in registry.CHECK_FUNCTIONS:
+        try:
+            function = registry.CHECK_FUNCTIONS[name]
+        except registry.BrokenCheck as error:
+            broken.append(str(error))
+            continue
+        package, takes = registry.check_package(name), _parameter_list(function)
+        parts.append(PartRow("check", name, package, _first_sentence(function), takes))
+    for name, media_type in document_kinds.MEDIA_TYPES.items():
+        parts.append(PartRow("reader", name, DISTRIBUTION, media_type))
+    for name in reader.plugin_kinds():
+        try:
+            kind = reader.load_reader(name)
+        except reader.BrokenReader as error:
+            broken.append(f"{error.what}. {error.remedy}")
+            continue
+        package, suffixes = reader.reader_package(name), ", ".join(kind.suffixes)
+        parts.append(PartRow("reader", name, package, kind.media_type, suffixes))
+    return InstalledParts(steps, tuple(parts), tuple(broken))
 
 
 def step_row(name: str, kind: type[Any], package: str) -> StepRow:
@@ -136,59 +162,15 @@ def step_row(name: str, kind: type[Any], package: str) -> StepRow:
         ParamRow(param, param in required, facts.get("default"), facts)
         for param, facts in schema.get("properties", {}).items()
     )
+    made = kind.output.model_json_schema()
+    refs = {
+        output: facts.get("items", {}).get("$ref", "").rpartition("/")[2]
+        for output, facts in made.get("properties", {}).items()
+    }
+    items = {output: tuple(made["$defs"][ref]["properties"]) for output, ref in refs.items() if ref}
     outputs = tuple(kind.output.model_fields)
     one_of = tuple(getattr(kind.params, "one_of", ()))
-    return StepRow(
-        name, package, _first_sentence(kind), params, outputs, _item_fields(kind), one_of
-    )
-
-
-def _item_fields(kind: type[Any]) -> dict[str, tuple[str, ...]]:
-    """Return the fields of items, by output, for outputs that are lists."""
-    schema = kind.output.model_json_schema()
-    found: dict[str, tuple[str, ...]] = {}
-    for name, facts in schema.get("properties", {}).items():
-        ref = facts.get("items", {}).get("$ref", "").rpartition("/")[2]
-        if ref:
-            found[name] = tuple(schema["$defs"][ref]["properties"])
-    return found
-
-
-def _tool_rows() -> Iterator[PartRow]:
-    for name, tool in builtin_tools.BUILT_IN_FUNCTIONS.items():
-        takes = ", ".join(tool.arguments.model_fields)
-        yield PartRow("tool", name, DISTRIBUTION, tool.description, takes)
-    for point in (point for points in plugins(TOOL_GROUP).values() for point in points):
-        yield PartRow("tool", point.name, package_of(point), f"The function {point.value}.")
-
-
-def _check_rows(broken: list[str]) -> Iterator[PartRow]:
-    for name in registry.CHECK_FUNCTIONS:
-        try:
-            function = registry.CHECK_FUNCTIONS[name]
-        except registry.BrokenCheck as error:
-            broken.append(str(error))
-            continue
-        yield PartRow(
-            "check",
-            name,
-            registry.check_package(name),
-            _first_sentence(function),
-            _parameter_list(function),
-        )
-
-
-def _reader_rows(broken: list[str]) -> Iterator[PartRow]:
-    for name, media_type in document_kinds.MEDIA_TYPES.items():
-        yield PartRow("reader", name, DISTRIBUTION, media_type)
-    for name in reader.plugin_kinds():
-        try:
-            kind = reader.load_reader(name)
-        except reader.BrokenReader as error:
-            broken.append(f"{error.what}. {error.remedy}")
-            continue
-        suffixes = ", ".join(kind.suffixes)
-        yield PartRow("reader", name, reader.reader_package(name), kind.media_type, suffixes)
+    return StepRow(name, package, _first_sentence(kind), params, outputs, items, one_of)
 
 
 def _first_sentence(thing: object) -> str:
@@ -239,7 +221,6 @@ _MAX_NAME_WIDTH = 34
 
 
 def steps_text(rows: Sequence[StepRow]) -> str:
-    """Return steps with description, parameters, defaults and outputs."""
     return "\n\n".join(_step_text(row) for row in rows)
 
 

@@ -79,7 +79,6 @@ class UpUnit:
         return "".join(lines).lstrip()
 
     def unwritable(self) -> str | None:
-        """Return the first value that no unit can have; None: all can be written."""
         values = [*map(str, self.folders), str(self.keys), *self.command, *self.environ.values()]
         if (wrong := next((text for text in values if _UNWRITABLE.search(text)), None)) is not None:
             return wrong

@@ -36,7 +36,6 @@ def is_in_state_folder(name: object) -> bool:
 
 
 def _write_crash_file(text: str) -> Path | None:
-    """Write a traceback to the state folder, else to a temporary one."""
     home = _state_folder()
     name = time.strftime("crash-%Y%m%d-%H%M%S") + f"-{os.getpid()}.txt"
     for folder in (home / "crashes", None):

@@ -449,7 +449,6 @@ def _came_from(request: Request) -> str:
 
 
 def _not_done(name: str, words: str, status: int) -> Response:
-    """Return a page that says why an action was refused or failed."""
     body = render("console_message.html", title="Not done", kind="error", words=words)
     return _html(name, PageParts("Not done", body, status=status))
 

@@ -232,7 +232,12 @@ def compare(
     notes += judgement.notes if judgement is not None else ()
     differences = tuple(_differences(sound, keys, rights))
     n_unsampled = max(map(attrgetter("n_unsampled"), sound), default=0)
-    notes += _remarks(sound, keys, differences)
+    if len(keys) == 1:
+        notes.append("there is 1 item: nothing can be shown by it. Compare on more documents.")
+    elif not keys and sound:
+        notes.append("there is no item to compare.")
+    if len(sound) > 1 and keys and not differences:
+        notes.append(f"all variants say the same of each of the {counted(len(keys), 'item')}.")
     return Comparison(
         pipeline, step, quality, tuple(figures), tuple(tests), differences, len(keys), n_unsampled,
         gold, len(rights), tuple(dict.fromkeys(notes)), judgement,
@@ -298,7 +303,6 @@ def _doubled_remarks(doubled: Mapping[str, Sequence[str]], origin: str) -> Itera
 
 
 def _output_at(answer: ItemAnswer, name: str) -> Any:
-    """Return a field of an answer; None where it has none."""
     if not name:
         return answer.output
     return answer.output.get(name) if isinstance(answer.output, Mapping) else None
@@ -307,7 +311,6 @@ def _output_at(answer: ItemAnswer, name: str) -> Any:
 def _figures(
     run: VariantRun, keys: Sequence[str], rights: _Rights, metrics: Mapping[str, FieldMetric]
 ) -> VariantFigures:
-    """Return the figures of one variant; without any if it has a fault."""
     if run.fault is not None:
         return VariantFigures(run, 0)
     items = [run.items.get(key) or ItemAnswer(key, error="it was not done") for key in keys]
@@ -441,15 +444,3 @@ def _differences(
         first, *others = [(answer.output, answer.is_done) for answer in answers.values()]
         if not all(is_same_value(first[0], output) and first[1] == done for output, done in others):
             yield ItemDifference(key, rights.get(key, {}), answers)
-
-
-def _remarks(
-    runs: Sequence[VariantRun], keys: Sequence[str], differences: Sequence[ItemDifference]
-) -> Iterator[str]:
-    """Yield what keeps a comparison from saying much."""
-    if len(keys) == 1:
-        yield "there is 1 item: nothing can be shown by it. Compare on more documents."
-    elif not keys and runs:
-        yield "there is no item to compare."
-    if len(runs) > 1 and keys and not differences:
-        yield f"all variants say the same of each of the {counted(len(keys), 'item')}."

@@ -73,7 +73,6 @@ def figure_row(variant: VariantFigures, heads: Iterable[str]) -> tuple[str, ...]
 
 
 def comparison_text(found: Comparison) -> str:
-    """Return figures, tests, labels and the items of which variants differ."""
     lines = [f"{printing.printable_line(found.pipeline)}: {head_text(found)}", ""]
     heads = figure_heads(found)
     rows = [("", "", "variant", *heads)]
@@ -97,7 +96,6 @@ def _letters_of(found: Comparison) -> dict[str, str]:
 
 
 def head_text(found: Comparison) -> str:
-    """Return what was compared, on how many items, and with what it is compared."""
     head = f"{counted(len(found.variants), 'variant')} of '{found.step}'"
     head += f" on {counted(found.n_items, 'item')}"
     head += f" of {found.n_items + found.n_unsampled:,}" if found.n_unsampled else ""
@@ -146,7 +144,6 @@ def _test_lines(found: Comparison) -> Iterator[str]:
 
 
 def method_words(found: Comparison) -> str:
-    """Return by which tests pairs were tested."""
     used = {test.result.method for test in found.tests}
     return " and ".join(words for method, words in _METHOD_WORDS.items() if method in used)
 

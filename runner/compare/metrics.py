@@ -176,7 +176,6 @@ def _exact(answer: Any, gold: Any) -> float:
 
 
 def label_of(value: Any) -> str:
-    """Return a label as it is compared: without case, and spaces at its ends."""
     return normalize("NFC", cell_text(value)).strip().casefold()
 
 

@@ -156,7 +156,6 @@ def _change(
     before: RunItem | None,
     after: RunItem | None,
 ) -> RunItemChange:
-    """Return what became of an item: its answers are compared if a model was asked."""
     old, new = (run.hashes.get(name) for run in runs)
     states = _state(before), _state(after)
     n_calls = sum(item.calls for item in (before, after) if item is not None)

@@ -124,12 +124,10 @@ class ComparedPipeline:
         return None if self.until is None else self.until - time.monotonic()
 
     def ledger(self, *, is_readonly: bool = True) -> Ledger:
-        """Return the ledger of the pipeline, not yet opened."""
         state = self.file.parent.absolute() / STATE_FOLDER
         return Ledger(state, is_readonly=is_readonly, url=self.settings.ledger_url)
 
     def home_pool(self) -> AbstractAsyncContextManager[Pool]:
-        """Open the pool of models that name no servers."""
         if self.pool is not None:
             return nullcontext(self.pool)
         return shared_home_pool(self.settings, self.plan.pipeline.name)
@@ -216,7 +214,6 @@ class _Runner:
         )
 
     def _items(self, file: Path, part: ComparedPart, report: Report) -> dict[str, ItemAnswer]:
-        """Return what became of each item, from the ledger."""
         block = part.block or part.step
         left_out = ("unsampled", "skipped", "deleted", "missing")
         results = {

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from paddock.engine.system import no_links
 from paddock.engine.system.files import identity
@@ -60,7 +60,12 @@ def file_values(
             if why is not None and not is_trusted(file.parent):
                 note(foreign_text(file, why, file.parent, config))
                 continue
-            parsed = _parsed_toml(file, opened)
+            try:
+                parsed = tomllib.loads(opened.read().decode())
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                raise SettingsError(
+                    str(file), f"this is not TOML: {error}.", "Correct the file."
+                ) from None
         if is_beside:
             _refuse_far_reaching(file, parsed, config)
         # What one settings file says; its relative folders are relative to it.
@@ -107,7 +112,6 @@ def _refuse_far_reaching(file: Path, names: Iterable[str], config: Path) -> None
 
 
 def config_folder(environ: Mapping[str, str], home: Path) -> Path:
-    """Return the folder of the person's settings file."""
     return Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "paddock"
 
 
@@ -119,10 +123,3 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         problem = f"the settings file cannot be read: {error.strerror}."
         raise SettingsError(str(file), problem, "Make it readable, or move it away.") from None
-
-
-def _parsed_toml(file: Path, opened: BinaryIO) -> dict[str, Any]:
-    try:
-        return tomllib.loads(opened.read().decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(str(file), f"this is not TOML: {error}.", "Correct the file.") from None

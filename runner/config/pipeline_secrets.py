@@ -97,7 +97,6 @@ def _places(part: str, text: str) -> Iterator[int]:
 
 
 def _spellings(value: str) -> Iterator[str]:
-    """Yield the ways in which a value may stand in a text."""
     lines = [line.strip() for line in value.splitlines()]
     for part in (value, value.strip(), *(line for line in lines if len(line) >= _SHORTEST_LINE)):
         if len(part) < SHORTEST_SECRET:

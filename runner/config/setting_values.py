@@ -31,7 +31,6 @@ class BadValue(Exception):
 
 
 def text(value: object) -> str:
-    """Return a text that is not empty."""
     if not isinstance(value, str) or not value.strip():
         raise BadValue("is not a text", "Give a name.")
     return value.strip()
@@ -158,7 +157,6 @@ def seconds(value: object) -> float:
 
 
 def count(value: object) -> int:
-    """Return a whole number of 1 or more."""
     return _at_least(1, value, "Give a number such as 4.")
 
 
@@ -212,7 +210,6 @@ def size_or_auto(value: object) -> int | None:
 
 
 def index(value: object) -> int:
-    """Return a whole number of 0 or more."""
     return _at_least(0, value, "Give a number such as 0.")
 
 

@@ -47,7 +47,6 @@ class WatchSpec:
 
     @property
     def processing(self) -> Path:
-        """The folder with claimed documents."""
         return self.root / PROCESSING
 
 

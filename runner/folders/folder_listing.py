@@ -63,7 +63,6 @@ def list_folder(root: Path, watch_filter: WatchFilter) -> FolderListing:
 def _entries(
     folder: str, prefix: str, watch_filter: WatchFilter, listing: FolderListing
 ) -> list[tuple[str, str]]:
-    """Add the files of one folder to the listing; return the folders to list next."""
     below: list[tuple[str, str]] = []
     files = listing.files
     with os.scandir(folder) as entries:

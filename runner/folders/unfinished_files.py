@@ -66,7 +66,6 @@ class SettlingFiles:
         self._waiting.pop(relpath, None)
 
     def keep(self, relpaths: Mapping[str, object]) -> None:
-        """Forget every file that is not among these."""
         for relpath in [path for path in self._waiting if path not in relpaths]:
             del self._waiting[relpath]
 
@@ -93,7 +92,6 @@ class SettlingFiles:
                 yield seen
 
     def next_at(self) -> float | None:
-        """Return when the first settle time is over."""
         return min((file.since + self._settle_s for file in self._waiting.values()), default=None)
 
 

@@ -132,12 +132,10 @@ def quarantined_items(report: Report) -> list[ItemReport]:
 
 
 def waiting_items(report: Report) -> list[ItemReport]:
-    """Return the items that wait for a person's decision."""
     return [item for item in report.items if item.state == "waiting"]
 
 
 def failed_items(report: Report) -> list[ItemReport]:
-    """Return the items or steps that ended the run."""
     return [item for item in report.items if item.state == "failed"]
 
 

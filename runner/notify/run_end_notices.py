@@ -167,5 +167,4 @@ _EVENT_WORDS: Mapping[Event, str] = {
 
 
 def crash_report(pipeline: str, run: str, words: str) -> Report:
-    """Return the report of a run that died before it could report anything."""
     return Report(run, pipeline, "failed", {}, message=words)

@@ -36,7 +36,6 @@ class JsonFormatter(logging.Formatter):
 
 
 def prepare_logging(settings: Settings) -> None:
-    """Send this process's log to stderr, as text or JSON."""
     form = JsonFormatter() if settings.service.is_log_json else logging.Formatter(_PLAIN)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(form)

@@ -74,7 +74,6 @@ class RunJournal(Observer):
         self._line("step", "once", step=step, items=total, fresh=fresh)
 
     def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
-        """Write how an item, or a top-level step without a key, ended."""
         place = (step, key)
         if state == "running":
             self._underway.setdefault(place, _ItemInFlight(time.monotonic()))

@@ -110,11 +110,14 @@ class LiveTable(RunProgress):
             return Group(*lines, footer)
 
     def _lines_below(self, running: Sequence[tuple[str, str | None]]) -> Iterator[str]:
-        """Yield the running documents and the loaded models."""
         if self._is_over:
             return
         if running:
-            yield "reading: " + _running_documents(running)
+            shown = running[:MAX_NAMED_DOCUMENTS]
+            names = [f"{key} ({step})" if step else key for key, step in shown]
+            if n_more := len(running) - len(shown):
+                names.append(f"and {n_more:,} more")
+            yield "reading: " + ", ".join(names)
         held = self.stats().resident if self.stats else ()
         if held:
             yield "pool: " + ", ".join(map(_model_text, held))
@@ -143,16 +146,17 @@ def _progress_bar(pace: StepProgress) -> ProgressBar | Text:
     total = pace.total
     if not total and pace.is_over:
         return Text("nothing to do", style="dim")
-    return ProgressBar(
-        total=total, completed=pace.n_fresh + pace.n_ended, width=16, pulse=total is None
-    )
+    return ProgressBar(total=total, completed=pace.counts.total(), width=16, pulse=total is None)
 
 
 def _row_cells(pace: StepProgress, now: float) -> list[Text | str]:
     """Return done, running, left, tokens/s, time to go."""
-    done = Text(f"{pace.n_fresh + pace.n_done:,}" if pace.since is not None else "")
-    n_bad = pace.n_quarantined + pace.n_failed
-    for n, what in ((pace.n_skipped, "skipped"), (pace.n_waiting, "waiting"), (n_bad, "failed")):
+    counts = pace.counts
+    done = Text(f"{counts['fresh'] + counts['done']:,}" if pace.since is not None else "")
+    n_bad = counts["quarantined"] + counts["failed"]
+    for n, what in (
+        (counts["skipped"], "skipped"), (counts["waiting"], "waiting"), (n_bad, "failed")
+    ):  # fmt: skip
         if n:
             done.append(f" +{n:,} {what}", style="yellow" if what == "failed" else "")
     rate, left_s = pace.meter.rate(), pace.seconds_left(now)
@@ -167,13 +171,6 @@ def _row_cells(pace: StepProgress, now: float) -> list[Text | str]:
         units.speed(rate) if rate is not None and pace.running else "",
         to_go,
     ]
-
-
-def _running_documents(running: Sequence[tuple[str, str | None]]) -> str:
-    shown = [f"{key} ({step})" if step else key for key, step in running[:MAX_NAMED_DOCUMENTS]]
-    if len(running) > MAX_NAMED_DOCUMENTS:
-        shown.append(f"and {len(running) - MAX_NAMED_DOCUMENTS:,} more")
-    return ", ".join(shown)
 
 
 def _model_text(model: ModelStats) -> str:

@@ -246,7 +246,6 @@ class RunSpans(Observer):
         self._seconds.record(max(0.0, time.time() - call.began), common)
 
     def ended(self, report: Report) -> None:
-        """End the run's span with the report's figures."""
         if self._run is None:
             return
         for name, n in (*report.counts.items(), ("calls", report.calls)):
@@ -302,7 +301,6 @@ class RunSpans(Observer):
 
 
 def _waits(usage: Usage, began: int) -> Iterator[tuple[str, int, float]]:
-    """Yield the parts of a call, one after the other: name, beginning, seconds."""
     for name in _WAITS:
         seconds = float(getattr(usage, f"{name}_s"))
         if seconds > 0:
@@ -311,7 +309,6 @@ def _waits(usage: Usage, began: int) -> Iterator[tuple[str, int, float]]:
 
 
 def _content(call: ModelCall) -> dict[str, str]:
-    """Return prompt and answer as the conventions write messages."""
     message = _message("assistant", call.answer) | {"finish_reason": call.done_reason or "stop"}
     found = {"gen_ai.output.messages": [message]}
     with suppress(ValueError, KeyError):  # a secret that was a number or a name of the request

@@ -49,12 +49,10 @@ class PrefectState:
 
 
 def completed(message: str) -> PrefectState:
-    """Return the state of success: green."""
     return PrefectState("COMPLETED", "Completed", message)
 
 
 def quarantined(message: str) -> PrefectState:
-    """Return the state with newly quarantined items: red, with its own name."""
     return PrefectState("FAILED", "Quarantined", message)
 
 
@@ -188,7 +186,6 @@ def stop_of_parents(states: Iterable[tuple[str, str]]) -> str:
 
 
 def crashed_end(pid: int) -> dict[str, Any]:
-    """Return the end of a run whose process is gone."""
     words = f"Its process {pid} is gone; the same command continues."
     return end_of_run(PrefectState("CRASHED", "Crashed", words))
 

@@ -114,7 +114,6 @@ def _write(stream: TextIO | None, text: str) -> bool:
 
 
 def discard_stdout() -> None:
-    """Drop what could not be written to stdout."""
     if sys.stdout is not None:
         _redirect_to_devnull(sys.stdout)
 

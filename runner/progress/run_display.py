@@ -80,7 +80,6 @@ def _with_stdout_on_stderr(shown: AbstractContextManager[Observer]) -> Iterator[
 
 @contextmanager
 def json_lines_observer() -> Iterator[Observer]:
-    """Yield an observer that writes each event to stderr as one JSON object."""
     with journal.LineWriter(sys.stderr) as lines:
         yield journal.RunJournal(lines)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -43,7 +43,6 @@ class TokenRate:
             self._seconds.popleft()
 
     def rate(self) -> float | None:
-        """Return tokens/s; None if nothing was counted lately."""
         now = self._clock()
         recent = [(second, n) for second, n in self._seconds if second >= now - _RATE_WINDOW_S]
         if not recent:
@@ -60,13 +59,8 @@ class StepProgress:
     meter: TokenRate
     total: int | None = None
     """None until it is known."""
-    n_fresh: int = 0
-    n_done: int = 0
-    n_skipped: int = 0
-    n_quarantined: int = 0
-    n_waiting: int = 0
-    """For a person's decision."""
-    n_failed: int = 0
+    counts: Counter[ItemState] = field(default_factory=Counter)
+    """Items that have ended by state, with those that were fresh at the start."""
     running: dict[str, str | None] = field(default_factory=dict)
     """Keys of the items that run now, with the inner step."""
     ends_at: float | None = None
@@ -76,14 +70,12 @@ class StepProgress:
 
     @property
     def n_ended(self) -> int:
-        """Items that have ended, without fresh ones."""
-        n_bad = self.n_quarantined + self.n_failed
-        return self.n_done + self.n_skipped + self.n_waiting + n_bad
+        return self.counts.total() - self.counts["fresh"]
 
     @property
     def n_to_do(self) -> int | None:
         """Items that had to be done at the start."""
-        return None if self.total is None else max(0, self.total - self.n_fresh)
+        return None if self.total is None else max(0, self.total - self.counts["fresh"])
 
     @property
     def n_left(self) -> int | None:
@@ -99,7 +91,6 @@ class StepProgress:
         return 0.0 if self.since is None else (self.until or now) - self.since
 
     def seconds_left(self, now: float) -> float | None:
-        """Return the estimated time to go; None until it is known."""
         return None if self.ends_at is None or self.is_over else max(0.0, self.ends_at - now)
 
 
@@ -128,7 +119,7 @@ class RunProgress(Observer):
     def step(self, step: str, total: int | None, fresh: int) -> None:
         with self.lock:
             pace = self._step(step)
-            pace.total, pace.n_fresh = total, fresh
+            pace.total, pace.counts["fresh"] = total, fresh
             self._mark_time(pace)
 
     def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
@@ -138,18 +129,7 @@ class RunProgress(Observer):
                 pace.running[key] = detail
             else:
                 pace.running.pop(key, None)
-                if state == "done":
-                    pace.n_done += 1
-                elif state == "fresh":
-                    pace.n_fresh += 1
-                elif state == "skipped":
-                    pace.n_skipped += 1
-                elif state == "quarantined":
-                    pace.n_quarantined += 1
-                elif state == "waiting":
-                    pace.n_waiting += 1
-                else:
-                    pace.n_failed += 1
+                pace.counts[state] += 1
             if not key and pace.total is None:
                 pace.total = 1  # a step outside of blocks is one item
             self._mark_time(pace)
@@ -197,15 +177,15 @@ def failure_line(step: str, key: str, state: str, detail: str | None) -> str:
 def to_do_text(pace: StepProgress) -> str:
     """Return how much a step has to do: `16 items, 12 fresh, 4 to do`."""
     parts = [counted(pace.total or 0, "item")]
-    if pace.n_fresh:
-        parts.append(f"{pace.n_fresh:,} fresh")
+    if n_fresh := pace.counts["fresh"]:
+        parts.append(f"{n_fresh:,} fresh")
         parts.append(f"{pace.n_to_do:,} to do")
     return ", ".join(parts)
 
 
 def progress_text(pace: StepProgress, now: float) -> str:
     """Return a step's progress: `2 of 5 done, 3 running, 45 tokens/s, about 40 s to go`."""
-    parts = [f"{pace.n_done:,} of {pace.n_to_do:,} done" if pace.total else "running"]
+    parts = [f"{pace.counts['done']:,} of {pace.n_to_do:,} done" if pace.total else "running"]
     parts += _counts_apart(pace)
     if pace.running:
         parts.append(f"{len(pace.running)} running")
@@ -219,18 +199,13 @@ def progress_text(pace: StepProgress, now: float) -> str:
 
 def _counts_apart(pace: StepProgress) -> list[str]:
     """Return how many items ended otherwise than done, by state."""
-    counts = [
-        (pace.n_skipped, "skipped"),
-        (pace.n_waiting, "waiting"),
-        (pace.n_quarantined, "quarantined"),
-        (pace.n_failed, "failed"),
-    ]
-    return [f"{n:,} {what}" for n, what in counts if n]
+    states: tuple[ItemState, ...] = ("skipped", "waiting", "quarantined", "failed")
+    return [f"{pace.counts[state]:,} {state}" for state in states if pace.counts[state]]
 
 
 def end_text(pace: StepProgress, now: float) -> str:
     """Return how a step ended: `4 done, 1 quarantined in 12 s`."""
-    done = [f"{pace.n_done:,} done"] if pace.n_done else []
+    done = [f"{n:,} done"] if (n := pace.counts["done"]) else []
     summary = ", ".join(done + _counts_apart(pace))
     if not summary:
         return "nothing to do"

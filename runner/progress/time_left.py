@@ -35,7 +35,6 @@ class OpenCall:
     """Set when it has ended."""
 
     def hear(self, n_tokens: int) -> None:
-        """Note a piece of the answer."""
         self.has_begun = True
         self.n_tokens += n_tokens
 
@@ -103,7 +102,6 @@ class TimeLeft:
         self._size_left = float(n_to_do) if not sizes else sum(sizes.values())
 
     def begin_call(self, key: str, n_chars: int) -> OpenCall:
-        """Note a call as it begins."""
         if self._first_call_at is None:
             self._first_call_at = self._clock()
         call = OpenCall(n_chars)
@@ -116,7 +114,6 @@ class TimeLeft:
         self._sums.add(call, usage)
 
     def end(self, key: str) -> None:
-        """Note the end of an item, however it ended."""
         self._n_ended += 1
         size = self._sizes.get(key, 1.0)
         self._size_left -= size

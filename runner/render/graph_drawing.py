@@ -148,7 +148,6 @@ def layout_graph(boxes: Sequence[GraphBox]) -> GraphLayout:
 
 
 def _size_box(box: GraphBox) -> PlacedBox:
-    """Return a box with its size, and the positions of a block's body in it."""
     if not box.is_block:
         texts = [box.kind, box.model, box_text(box)]
         n_lines = bool(box.label) + sum(bool(text) for text in texts)
@@ -270,7 +269,6 @@ def _row_end(slots: Sequence[_LayerSlot], middle: float) -> float:
 def _edge_points(
     source: str, target: str, between: Sequence[str], slots: Mapping[str, _LayerSlot]
 ) -> tuple[tuple[float, float], ...]:
-    """Return an edge's points, as in `PlacedEdge.points`."""
     first = slots[source]
     points = [(first.x, first.top + first.height), (first.x, first.bottom)]
     for name in between:
@@ -364,7 +362,6 @@ _MERMAID_CLASSES = {
 
 
 def graph_mermaid(scene: PipelineGraph) -> str:
-    """Return the graph as a flow chart, from top to bottom."""
     lines = ["---", f"title: {_mermaid_title(scene.name)}", "---", "flowchart TD"]
     for box in scene.boxes:
         lines += _mermaid_box(box, "    ")
@@ -410,7 +407,6 @@ def _mermaid_text(text: str) -> str:
 
 
 def graph_page(scene: PipelineGraph) -> str:
-    """Return the graph and a table of its steps as an HTML page."""
     return html_page(
         scene.name,
         "pipeline_graph.html",

@@ -160,13 +160,11 @@ class _BoxBuilder:
 
 
 def _step_summary(step: StepNode) -> str:
-    """Return a step's kind, with the file of a sub-pipeline."""
     name = _inner_pipeline(step)
     return step.uses if name is None else f"{step.uses} {name}"
 
 
 def _inner_pipeline(step: StepNode) -> str | None:
-    """Return the file of a step's sub-pipeline, or None."""
     params = step.params.data
     if step.uses != PIPELINE_STEP or not isinstance(params, Mapping):
         return None
@@ -258,7 +256,6 @@ def read_last_run(file: Path) -> LastRunSteps:
 
 
 def _journal_counts(journal: Path) -> Mapping[str, dict[str, Any]]:
-    """Return sums of a journal by top-level step or block."""
     found: dict[str, dict[str, Any]] = {}
     for line in JournalTail(journal).new_lines():
         _add_journal_line(found, line)

@@ -214,7 +214,9 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
     """
     with open_for_reading(past.place) as ledger:
         rows = {(row.scope, row.entry.key): row for row in ledger.items_of(past.row.run)}
-        is_needed = with_calls or _is_lineage_needed(past, rows.values())
+        is_needed = with_calls or (
+            past.status == DIED or any(row.entry.gone == past.row.run for row in rows.values())
+        )
         made = LineageStore(ledger).made_in(past.row.run) if is_needed else ()
         mades = {(row.scope, row.key): row for row in made}
         outers = outer_keys(ledger)
@@ -246,11 +248,6 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
             if past.summary.get("quarantine", {}).get("known")
         ),
     )
-
-
-def _is_lineage_needed(past: PastRun, rows: Iterable[ItemRow]) -> bool:
-    """Return whether how long it took is only known from its items, or some may be renamed."""
-    return past.status == DIED or any(row.entry.gone == past.row.run for row in rows)
 
 
 def _items_of_ledger(
@@ -301,7 +298,6 @@ _LatestItems = Mapping[tuple[str, str], tuple[str, str, str | None]]
 
 
 def _latest_items(ledger: Ledger, past: PastRun, outers: Mapping[str, str]) -> _LatestItems:
-    """Return items of the same file whose latest record is of another run."""
     rows = ledger.rows(queries.ITEMS_OF_OTHER_RUNS, file=past.row.file, run=past.row.run)
     return {
         (step, f"{outers.get(scope, '')}{key}"): (

@@ -23,7 +23,6 @@ MAX_REVIEWS, MAX_REVIEW_FIELDS = 1_000, 40
 
 
 def run_report_page(story: RunDetails, target: Path) -> str:
-    """Return the page, with links relative to its target."""
     past = story.past
     bad = [item for item in story.items if item.is_bad]
     n_told = sum(item.state == "quarantined" for item in bad)
@@ -86,7 +85,6 @@ def _review_order(answer: ReviewedAnswer) -> tuple[int, str, str]:
 
 
 def _file_address(folder: Path, path: str) -> str:
-    """Return the address of a file, relative to a page in a folder."""
     try:
         near = os.path.relpath(path, folder)
     except ValueError:  # another drive

@@ -183,7 +183,6 @@ def items_chart(story: RunDetails) -> Chart:
 
 
 def calls_chart(story: RunDetails) -> Chart:
-    """Return the timeline of calls, with waiting times in a pale colour."""
     spans = [
         TimeSpan(
             call.began,

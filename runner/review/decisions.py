@@ -134,7 +134,17 @@ class LedgerReviews(LeasedReviews):
         self, seen: Review, question: str, verb: Verb, value: Any, reason: str, by: str
     ) -> Callable[[Review, float], Review]:
         """Return what changes a review into the decided one, or refuses."""
-        decided = self._decided(seen, verb, value, reason, by)
+        if verb not in VERBS:
+            raise DecisionRefused(f"There is no decision '{verb}'. Use accept, edit or reject.")
+        if not by.strip():
+            raise DecisionRefused("A decision needs the name of the person who decides.")
+        reason = reason.replace("\0", "").strip()[:MOST_REASON_CHARS]
+        if verb == "reject" and not reason:
+            raise DecisionRefused("A rejection needs a reason, which the run shows and keeps.")
+        if verb == "edit" and (wrong := self.faults(seen, value)):
+            raise DecisionRefused(f"The edited value is not valid. {' '.join(wrong)}")
+        values = {"accept": seen.subject.get("answer"), "edit": value, "reject": None}
+        decided = replace(seen, state=VERBS[verb], value=values[verb], reason=reason or None, by=by)
 
         def decide(review: Review, now: float) -> Review:
             names, same = ("state", "question", "reason", "by"), replace(decided, question=question)
@@ -281,20 +291,6 @@ class LedgerReviews(LeasedReviews):
         only = tuple(subject.get("evidence_only") or ())
         language = str(subject.get("evidence_language") or "")
         return EvidenceRequest(value, subject.get("schema"), only, sources, language)
-
-    def _decided(self, review: Review, verb: Verb, value: Any, reason: str, by: str) -> Review:
-        """Return a review as a decision would leave it, if the decision is sound by itself."""
-        if verb not in VERBS:
-            raise DecisionRefused(f"There is no decision '{verb}'. Use accept, edit or reject.")
-        if not by.strip():
-            raise DecisionRefused("A decision needs the name of the person who decides.")
-        reason = reason.replace("\0", "").strip()[:MOST_REASON_CHARS]
-        if verb == "reject" and not reason:
-            raise DecisionRefused("A rejection needs a reason, which the run shows and keeps.")
-        if verb == "edit" and (wrong := self.faults(review, value)):
-            raise DecisionRefused(f"The edited value is not valid. {' '.join(wrong)}")
-        values = {"accept": review.subject.get("answer"), "edit": value, "reject": None}
-        return replace(review, state=VERBS[verb], value=values[verb], reason=reason or None, by=by)
 
 
 def _opened_again(review: Review, now: float) -> Review:

@@ -205,7 +205,6 @@ class ReviewPage:
         )
 
     async def _text(self, request: Request, by: str) -> Any:
-        """Return a window of a source's text, with the fields that stand there."""
         query = request.query_params
         start, n = (_count(query.get(name), otherwise) for name, otherwise in _WINDOW.items())
 
@@ -232,7 +231,6 @@ class ReviewPage:
         return text
 
     async def _picture(self, request: Request, by: str) -> Response:
-        """Return a page of a source's document as a PNG."""
         page = _count(request.query_params.get("page"), 1)
         number = request.query_params.get("source")
 
@@ -320,7 +318,14 @@ class ReviewPage:
 
     async def _accept_all(self, request: Request, by: str) -> Any:
         """Accept the answers of `rows`, pairs of id and question, in one decision."""
-        pairs = _pairs((await _body(request)).get("rows"))
+        rows = (await _body(request)).get("rows")
+        is_list = isinstance(rows, list) and 0 < len(rows) <= MOST_TOGETHER
+        if not is_list or not all(
+            isinstance(row, list) and len(row) == 2 and all(isinstance(part, str) for part in row)
+            for row in rows
+        ):
+            raise ApiError(400, f"`rows` are pairs of id and question, at most {MOST_TOGETHER:,}.")
+        pairs = dict(rows)
 
         def accept(all_reviews: Sequence[LedgerReviews]) -> dict[str, Any]:
             ids, accepted, left = list[str](), set[str](), list[str]()
@@ -406,16 +411,6 @@ async def _body(request: Request) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ApiError(400, "The body must be a JSON object.")
     return value
-
-
-def _pairs(rows: Any) -> dict[str, str]:
-    is_list = isinstance(rows, list) and 0 < len(rows) <= MOST_TOGETHER
-    if not is_list or not all(
-        isinstance(row, list) and len(row) == 2 and all(isinstance(part, str) for part in row)
-        for row in rows
-    ):
-        raise ApiError(400, f"`rows` are pairs of id and question, at most {MOST_TOGETHER:,}.")
-    return dict(rows)
 
 
 _WINDOW = {"start": 0, "n": WINDOW_CHARS}

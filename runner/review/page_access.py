@@ -138,8 +138,15 @@ class PageAccess:
         """
         if request.method == "POST":
             form = await read_form(request, _MOST_FORM_BYTES) or {}
-            if "ticket" in form:
-                return self._with_ticket(request, form["ticket"])  # of a file: it has no origin
+            if "ticket" in form:  # of a file: it has no origin
+                # Removed before it is looked at: of two requests with one ticket, one is refused.
+                ticket = self._tickets.pop(
+                    digest_of(form["ticket"].encode("utf-8", "replace")), None
+                )
+                if ticket is None or ticket.until < time.monotonic() or self._token is None:
+                    raise AccessRefused(403, f"{_USED} {self._remedy}", needs_token=True)
+                ticket.is_used.set()
+                return self._admitted(request, self._token)
             site, origin = (request.headers.get(name, "") for name in ("sec-fetch-site", "origin"))
             is_aside = site in _ASIDE if site else origin == "null" or _is_own_origin(request)
             if not is_aside:  # it would sign a person in as someone else
@@ -153,14 +160,6 @@ class PageAccess:
         if not self._name_of(secret):
             raise AccessRefused(403, f"{_UNKNOWN} {self._remedy}", needs_token=True)
         return self._admitted(request, secret)
-
-    def _with_ticket(self, request: Request, given: str) -> Response:
-        # Removed before it is looked at: of two requests with one ticket, one is refused.
-        ticket = self._tickets.pop(digest_of(given.encode("utf-8", "replace")), None)
-        if ticket is None or ticket.until < time.monotonic() or self._token is None:
-            raise AccessRefused(403, f"{_USED} {self._remedy}", needs_token=True)
-        ticket.is_used.set()
-        return self._admitted(request, self._token)
 
     def _admitted(self, request: Request, secret: bytes) -> Response:
         if not has_own_host_name(request.headers):

@@ -147,7 +147,6 @@ def _handover_file(address: str, ticket: Ticket) -> Path:
 
 
 def token_file(state_dir: Path) -> Path:
-    """Return the file with the token for the pages of `up` and `serve`."""
     return state_dir / "review.token"
 
 

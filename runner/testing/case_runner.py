@@ -379,7 +379,6 @@ class _CaseRun:
 
 
 def _judge_models(claims: Iterable[ExpectKeys], bound: BoundPlan) -> list[ModelSpec]:
-    """Return the models of claims: those that they name, else the defaults of their roles."""
     models = BoundModels(bound.models, bound.defaults, None)
     return [
         models.resolve(claim.model, "embed" if claim.claim == "similar" else "chat")

@@ -179,7 +179,13 @@ def read_cassette(file: Path) -> Cassette:
             except CassetteError:
                 raise
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                raise CassetteError(_broken_line_text(file, number, line)) from error
+                if line.startswith(("<<<<<<<", "=======", ">>>>>>>")):
+                    what, remedy = "is a merge conflict", "Resolve it, or delete the file"
+                else:
+                    what, remedy = "is not a line of a cassette", "Delete the file"
+                raise CassetteError(
+                    f"{file}:{number}: {what}. {remedy}, and record it again with `--record`."
+                ) from error
     return cassette
 
 
@@ -219,14 +225,6 @@ def _checked_counts(counts: dict[str, int]) -> dict[str, int]:
     if not all(isinstance(n, int) for n in counts.values()):
         raise TypeError("a count")
     return counts
-
-
-def _broken_line_text(file: Path, number: int, line: str) -> str:
-    if line.startswith(("<<<<<<<", "=======", ">>>>>>>")):
-        what, remedy = "is a merge conflict", "Resolve it, or delete the file"
-    else:
-        what, remedy = "is not a line of a cassette", "Delete the file"
-    return f"{file}:{number}: {what}. {remedy}, and record it again with `--record`."
 
 
 def _json_line(value: Mapping[str, Any]) -> str:

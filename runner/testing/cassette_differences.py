@@ -23,7 +23,6 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])")  # the latter
 
 
 def nearest_call(request: Mapping[str, Any], calls: Iterable[RecordedCall]) -> RecordedCall | None:
-    """Return the recorded call with the most words in common."""
     words = Counter(_call_words(request))
     best: tuple[int, RecordedCall] | None = None
     for call in calls:

@@ -158,7 +158,6 @@ def render_claim(value: Any, after: FinishedRun) -> Any:
 
 
 def value_text(value: Any) -> str:
-    """Return a text as it is, other values as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
 
 
@@ -246,7 +245,6 @@ def _equals(claim: ExpectKeys, after: FinishedRun) -> None:
 
 
 def _contains(claim: ExpectKeys, after: FinishedRun) -> None:
-    """Check that all texts of `contains` are there, or none of `lacks`."""
     subject, lacks = claim_subject(claim, after), claim.claim == "lacks"
     texts = render_claim(claim.lacks if lacks else claim.contains, after)
     names = ", ".join(f"'{text}'" for text in texts if (str(text) in subject.text) == lacks)

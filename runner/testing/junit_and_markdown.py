@@ -155,7 +155,6 @@ def count_cases(suites: Iterable[SuiteResult]) -> dict[str, int]:
 
 
 def counts_text(suites: Iterable[SuiteResult]) -> str:
-    """Return the number of cases by outcome; empty for no cases."""
     found = count_cases(suites)
     many = {"error": "errors"}
     words = ((n, word if n == 1 else many.get(word, word)) for word, n in found.items())
@@ -244,7 +243,6 @@ _ICONS = {"passed": "✅", "failed": "❌", "error": "💥", "skipped": "⏭️"
 
 
 def suites_markdown(suites: Iterable[SuiteResult]) -> str:
-    """Return a summary of tests, failures first."""
     found = list(suites)
     cases = [(suite, case) for suite in found for case in suite.cases]
     cases.sort(key=lambda pair: pair[1].word not in ("failed", "error"))
@@ -270,7 +268,6 @@ def suites_markdown(suites: Iterable[SuiteResult]) -> str:
 
 
 def run_markdown(report: Report) -> str:
-    """Return a summary of a run: failures, then numbers."""
     return _markdown(
         "run.md",
         head=RUN_START,

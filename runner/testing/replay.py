@@ -238,7 +238,6 @@ class CassettePool:
             raise PromptTooLong(n_tokens, reserved, n_ctx_tokens)
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
-        """Return the recorded vectors, or ask the real pool and record its vectors."""
         request_json = _asked_json(request.model, embed_key(request, ""))
         given, digest = await self._found("embed", request_json, request.model)
         if given is not None:
@@ -401,7 +400,6 @@ class CassetteTools:
     def record(
         self, kind: Literal["tool", "listing"], request: Mapping[str, Any], got: Any
     ) -> None:
-        """Record a result of a call after its earlier results in this test."""
         name = f"{kind} {sorted(request.items(), key=str)}"
         results = self._results.setdefault(name, [])
         results.append(got)
@@ -414,7 +412,6 @@ class CassetteTools:
         request: Mapping[str, Any],
         do: Callable[[], Awaitable[Any]],
     ) -> Any:
-        """Return the recorded result, or call `do` and record its result."""
         if kind == "tool":
             request = {**request, **self._turn}
         if self.is_replayed:
@@ -495,7 +492,6 @@ class _CassetteCallCache:
         *,
         keeps: bool = True,
     ) -> T:
-        """Return the recorded result of a command, or call `do`."""
         if kind != "tool" or request.get("tool") != RUN_COMMAND:
             return await self._inner.once(kind, request, do, keeps=keeps)
 

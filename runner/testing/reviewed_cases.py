@@ -191,7 +191,6 @@ class _Exporter:
             raise CaseLeftOut(f"{first.message} {first.detail}".strip().split("\n")[0])
 
     def _inputs(self, review: Review) -> dict[str, Any]:
-        """Return the inputs of the run that asked, with paths relative to the pipeline's folder."""
         row = self.ledger.run(review.run)
         given = json.loads(row.given) if row is not None and row.given else {}
         if given.get("hidden"):
@@ -374,7 +373,6 @@ def _parts(expression: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Yield the leaves of a value as a file may show them."""
     if isinstance(value, Mapping | list):
         for inner in value.values() if isinstance(value, Mapping) else value:
             yield from _texts(inner)

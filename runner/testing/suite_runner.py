@@ -160,7 +160,6 @@ def case_specs(
 
 
 def orphaned_cassettes(subjects: Iterable[CaseSpec], stem: str) -> Iterator[Path]:
-    """Yield the cassettes of this file without a test."""
     found = list(subjects)
     own = {subject.cassette for subject in found}
     for folder in sorted({cassette.parent for cassette in own}):

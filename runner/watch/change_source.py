@@ -262,6 +262,5 @@ class ChangeSource:
 
 
 def is_noise(relpath: str, *, is_hot: bool) -> bool:
-    """Return whether a change at this path never matters."""
     parts = relpath.split("/")
     return any(map(is_temporary, parts)) or (is_hot and parts[0] in HOT_FOLDERS)

@@ -69,7 +69,6 @@ class WatchLedger:
     def record(
         self, run: str, files: Mapping[str, FileIdentity], gone: Iterable[str], epoch: int
     ) -> None:
-        """Write which versions were handled, and forget those that are gone."""
         with self._open(is_readonly=False) as ledger:
             ledger.record_watched(self._watch, run, {**files, _EPOCH: (epoch, 0)}, gone)
 
@@ -83,7 +82,6 @@ class WatchLedger:
                 store.record_move(MoveRow(path, MOVED_BY_WATCH, target, "", "", is_done=True), "")
 
     def record_root(self, folder: FolderIdentity) -> None:
-        """Write which folder lies at the root."""
         with self._open(is_readonly=False) as ledger:
             ledger.record_root(self._watch, "", folder.as_text())
 

@@ -74,7 +74,6 @@ def claim_files(
 
 
 def claimed_files(spec: WatchSpec, watch_filter: WatchFilter) -> dict[str, FileVersion]:
-    """Return the files in `processing/`: work that was interrupted."""
     try:
         return list_folder(spec.processing, watch_filter).files
     except OSError:

@@ -119,7 +119,6 @@ class WatchState:
         return 0
 
     def _missed(self, listing: FolderListing, before: FolderIdentity | None) -> list[str]:
-        """Return the known files that the listing lacks."""
         gone = {relpath for batch in self._out.values() for relpath in batch.gone}
         return [
             relpath
@@ -133,7 +132,6 @@ class WatchState:
         ]
 
     def hint(self, found: Mapping[str, FileVersion | None], now: float) -> None:
-        """Take a look at some paths for which there were events."""
         self.release(now)
         for relpath, seen in found.items():
             if relpath in self._latest:
@@ -145,7 +143,6 @@ class WatchState:
                 self._ready.pop(relpath, None)
 
     def check(self, found: Mapping[str, FileVersion | None], now: float) -> None:
-        """Take a second look at files whose settle time is over."""
         for seen in self.settling.stable(found, now):
             self._ready[seen.relpath] = seen
             self._gather(now)
@@ -309,7 +306,6 @@ class WatchState:
     # --- times
 
     def next_at(self) -> float | None:
-        """Return when something is due without a new event."""
         due = self._due_at if len(self._out) < MOST_BATCHES_OUT else None
         times = (
             due,

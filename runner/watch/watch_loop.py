@@ -165,7 +165,6 @@ class FolderWatch:
         }
 
     def _awake(self) -> None:
-        """Wake the loop from another thread."""
         if self._loop is not None:
             call_in(self._loop, self._wake.set)
 

@@ -33,7 +33,6 @@ class WatchMessages:
 
 
 def away_message(error: OSError) -> str:
-    """Return the message that a watched folder cannot be read."""
     if isinstance(error, FileNotFoundError):
         return "the folder does not exist. The watch starts when it does."
     if isinstance(error, NotADirectoryError):
@@ -53,7 +52,6 @@ def other_folder_message(spec: WatchSpec, n_absent: int) -> str:
 
 
 def polling_message(why: OSError | str | None, every_s: float) -> str:
-    """Return the message that a folder is polled, and why."""
     every = f"Polling every {every_s:g} s"
     if why is None:
         return f"the system cannot watch all its folders. {every}."

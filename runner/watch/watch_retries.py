@@ -66,7 +66,6 @@ class WatchRetries:
         self._held[seen.relpath] = _WaitingFile(seen, until)
 
     def holds(self, seen: FileVersion) -> bool:
-        """Return whether this version waits; another version of the file ends the wait."""
         held = self._held.get(seen.relpath)
         if held is None:
             return False
@@ -76,12 +75,10 @@ class WatchRetries:
         return True
 
     def released(self, now: float) -> Iterator[FileVersion]:
-        """Remove and yield the files that have waited long enough."""
         for relpath in [path for path, held in self._held.items() if now >= held.until]:
             yield self._held.pop(relpath).seen
 
     def next_at(self) -> float | None:
-        """Return when the first of them has waited long enough."""
         return min((held.until for held in self._held.values()), default=None)
 
     def judge(self, batch: WatchBatch, outcome: BatchOutcome, now: float) -> RetryVerdict:

@@ -359,7 +359,6 @@ def _compared(
 
 
 def _examples_advice(compared: ComparedPipeline, variants: Sequence[Variant]) -> Iterator[str]:
-    """Yield how to compare with examples in the prompt, where a step could have some."""
     key = f"{compared.step}.examples"
     node = next(step for step in step_nodes(compared.plan.pipeline) if step.id == compared.step)
     changes = [change.target for variant in variants for change in variant.changes]

@@ -188,7 +188,6 @@ def tools_here() -> list[ToolGroup]:
 async def tools_of_servers(
     bound: BoundPlan, secrets: Secrets, allowed: Collection[str]
 ) -> list[ToolGroup]:
-    """Start the allowed MCP servers concurrently, list their tools, and end them."""
     from paddock.runner.core.item_toolset import open_tool_runtime, server_spec
 
     async with open_tool_runtime(RunStats("", bound.name, Observer(), secrets=secrets)) as runtime:

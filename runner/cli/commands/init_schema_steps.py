@@ -62,7 +62,6 @@ class PipelineTemplate:
 
 
 def list_templates(examples: Path | None = None) -> tuple[PipelineTemplate, ...]:
-    """Return the templates that come with Paddock, by name."""
     folder = examples or examples_folder()
     pipelines = {file.parent: file for file in folder.glob(f"*/{PIPELINE_FILE}")}
     packages = {file.parent: file for file in folder.glob(f"*/{PACKAGE_FILE}")}
@@ -231,7 +230,6 @@ def _ask(
 
 
 def _new_folder(default: str) -> Path:
-    """Ask until the answer is a folder that can be made."""
     while True:
         answer = typer.prompt("Which folder shall be made?", default=default, err=True).strip()
         place = Path(answer or default).expanduser()
@@ -244,7 +242,6 @@ def _new_folder(default: str) -> Path:
 
 
 def _choice(question: str, choices: Mapping[_Name, str]) -> _Name:
-    """Ask until the answer is a number or a name of the list; Enter takes the first."""
     names = list(choices)
     printing.print_err(question)
     for number, name in enumerate(names, 1):

@@ -79,7 +79,6 @@ class TransferLines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
         pass
 
     def show(self, status: str, total: int | None = None, completed: int | None = None) -> None:
@@ -188,7 +187,6 @@ class _TransferRequest:
     as_name: str | None = None
 
     def body(self) -> dict[str, object]:
-        """Return the body of the request to a service."""
         named = {"as": self.as_name} if self.as_name else {}
         return {"model": self.model, "insecure": self.insecure, **named}
 

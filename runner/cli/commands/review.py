@@ -216,7 +216,6 @@ def _open_reviews(place: LedgerFolder, by: str | None) -> Iterator[_ReviewSessio
 
 
 def _user_name() -> str:
-    """Return the user's name."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user without an entry
@@ -312,7 +311,6 @@ def _left_text(seconds: float) -> str:
 
 
 def _export(place: LedgerFolder, target: str) -> int:
-    """Write CSV of what waits, or gold data of what was decided."""
     is_gold = target == _GOLD or target.endswith((".jsonl", ".ndjson"))
     path = None if target in (STANDARD_STREAM, "csv", _GOLD) else Path(target)
     if path is not None:
@@ -448,7 +446,6 @@ def _import_summary(
 
 
 def _serve(opened: _ReviewSession, port: int | None, *, opens_browser: bool) -> int:
-    """Serve the page until Ctrl-C."""
 
     def tell(address: str, token: str) -> None:
         n = len(opened.waiting())

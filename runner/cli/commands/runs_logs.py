@@ -216,7 +216,6 @@ def _recorded_items(past: PastRun, failed: bool) -> list[Any]:
 
 
 def _find_run(run: str | None, places: list[str] | None) -> PastRun:
-    """Return the run of this name, or the latest one."""
     # `paddock logs news.yaml` means the latest run of that pipeline.
     looks_like_path = "/" in (run or "") or "." in (run or "")
     if run is not None and places is None and looks_like_path and Path(run).exists():

@@ -147,7 +147,6 @@ def _refused_pipelines(place: SetupPlace, flags: SetupFlags) -> Iterator[str]:
 
 
 def _unit_changes(place: SetupPlace, flags: SetupFlags, keys: Path | None) -> list[FileChange]:
-    """Return the change of the unit file, if it differs."""
     named = ("PADDOCK_HOME", "XDG_CONFIG_HOME")
     own = {name: str(Path(value).absolute()) for name in named if (value := os.environ.get(name))}
     before = unit_variables(ManagedFile.read(place.unit).text or "")
@@ -210,7 +209,6 @@ def _mail_test(place: SetupPlace, to: str) -> MailTest:
 
 
 def _settings_changes(place: SetupPlace, mail: MailTest) -> list[FileChange]:
-    """Return the change of the settings file, if it differs."""
     old = ManagedFile.read(place.settings_file).unedited()
     theirs = place.settings_in(old.others)
     lines = ""

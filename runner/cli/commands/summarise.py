@@ -173,7 +173,6 @@ def _summarise(flags: SummariseFlags, *, prints: bool = False) -> int:
 
 
 def _save_pipeline(file: Path, text: str) -> None:
-    """Write the pipeline, and the schema for editors next to it."""
     if file.is_dir():
         raise CommandError(f"'{file}' is a folder.\n  Name a file for the pipeline.")
     if file.exists():

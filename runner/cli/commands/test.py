@@ -147,7 +147,6 @@ class _CasePrinter:
             printing.print_err(f"  …       {printing.printable_line(name)}")
 
     def case(self, file: SuiteFile, case: CaseResult) -> None:
-        """Print a result in a line, and its problems below."""
         if file is not self._file:
             self._file = file
             variant = f": {file.variant}" if file.variant else ""
