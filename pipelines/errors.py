@@ -99,8 +99,8 @@ class PipelineError(Exception):
         super().__init__("\n".join(fault.render() for fault in self.faults))
 
 
-def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """Return a remedy: the known names, and the nearest.
+def did_you_mean(word: str, names: Iterable[str], *, asks: bool = True) -> str:
+    """Return a remedy: the known names, and if it `asks` the nearest.
 
     >>> did_you_mean("wirter", ["writer", "vec"])
     "Known: 'writer', 'vec'. Did you mean 'writer'?"
@@ -112,7 +112,7 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
     if near and len(names) > MOST_LISTED_NAMES:
         return f"Did you mean '{near}'?"
     listed = "Known: " + ", ".join(f"'{name}'" for name in names) + "."
-    return f"{listed} Did you mean '{near}'?" if near else listed
+    return f"{listed} Did you mean '{near}'?" if near and asks else listed
 
 
 def nearest_name(word: str, names: Iterable[str]) -> str | None:

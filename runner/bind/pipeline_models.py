@@ -100,7 +100,7 @@ class ModelBinder:
         if written not in self.by_alias:
             remedy = f"Add `models: {{{written}: …}}`, or leave `model` out."
             if self.by_alias:
-                known = did_you_mean(written, self.by_alias).partition(" Did you mean")[0]
+                known = did_you_mean(written, self.by_alias, asks=False)
                 remedy = f"{known} Add it under `models` or correct the name."
             what = f"step '{label}' asks for model '{written}', which is not under `models`"
             self._fault(at, what, remedy)

@@ -81,16 +81,12 @@ class ChatConversation:
 
     def create_request(self, name: str) -> dict[str, Any]:
         """Return the body for `/api/create` that saves this conversation as a model."""
+        messages = [{"role": turn["role"], "content": turn["content"]} for turn in self.turns]
         return {
             "model": name,
             "from": self.model,
-            **_without_empty(
-                system=self.system, parameters=dict(self.options), messages=self._plain()
-            ),
+            **_without_empty(system=self.system, parameters=dict(self.options), messages=messages),
         }
-
-    def _plain(self) -> list[ChatMessage]:
-        return [{"role": turn["role"], "content": turn["content"]} for turn in self.turns]
 
 
 def _without_empty(**fields: Any) -> dict[str, Any]:
@@ -202,7 +198,20 @@ def stream_answer(
     last: Mapping[str, Any] = {}
     try:
         out.wait(f"{session.model} ...")
-        last = _show_chunks(service, session, out, texts, thinking)
+        with closing(service.stream("/api/chat", session.chat_request())) as chunks:
+            for chunk in chunks:
+                message = chunk.get("message") or {}
+                text, thought = message.get("content") or "", message.get("thinking") or ""
+                is_read = True
+                if thought:
+                    thinking.append(thought)
+                    is_read = not session.shows_thinking or out.add_thinking(thought)
+                if text:
+                    texts.append(text)
+                    is_read = out.add_text(text)
+                if chunk.get("done") or not is_read:
+                    last = chunk
+                    break
     except KeyboardInterrupt:
         raise AnswerInterrupted from None
     finally:
@@ -221,27 +230,3 @@ def stream_answer(
         printing.print_err("(The answer reached its limit; /set parameter num_predict changes it.)")
     if session.is_verbose:
         printing.print_err(timings_text(last))
-
-
-def _show_chunks(
-    service: ServiceClient,
-    session: ChatConversation,
-    out: PlainAnswer | TerminalAnswer,
-    texts: list[str],
-    thinking: list[str],
-) -> Mapping[str, Any]:
-    """Show chunks as they come; return the last object."""
-    with closing(service.stream("/api/chat", session.chat_request())) as chunks:
-        for chunk in chunks:
-            message = chunk.get("message") or {}
-            text, thought = message.get("content") or "", message.get("thinking") or ""
-            is_read = True
-            if thought:
-                thinking.append(thought)
-                is_read = not session.shows_thinking or out.add_thinking(thought)
-            if text:
-                texts.append(text)
-                is_read = out.add_text(text)
-            if chunk.get("done") or not is_read:
-                return chunk
-    return {}

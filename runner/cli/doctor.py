@@ -30,6 +30,7 @@ from paddock.engine.system.hardware import Cpu
 from paddock.engine.system.processes import how_it_ended, python_command, run_blocking
 from paddock.engine.system.text import counted
 from paddock.engine.tuning.tuned_copies import TunedCopyStore
+from paddock.engine.workers.death_reasons import WorkerEnd
 from paddock.engine.workers.fallbacks import (
     MOST_FALLBACK,
     FallbackStore,
@@ -95,17 +96,17 @@ def kernel_findings(settings: Settings, cpu: Cpu) -> Iterator[Finding]:
     """Decode with trial models, with fallbacks if that crashes; report recorded crashes."""
     n_threads = settings.pool.n_threads or max(1, min(cpu.n_cores, cpu.n_usable))
     ended = [_run_kernel_trial(0, n_threads)]
-    while ended[-1].startswith("killed") and len(ended) <= MOST_FALLBACK:
+    while ended[-1] is not None and ended[-1].is_killed and len(ended) <= MOST_FALLBACK:
         ended.append(_run_kernel_trial(len(ended), n_threads))
-    if not ended[0]:
+    if ended[0] is None:
         yield Finding("kernels", "ok", "llama.cpp computes trial models in every format")
-    elif ended[-1]:
+    elif ended[-1] is not None:
         also = f", also {fallback_words(len(ended) - 1)}" if len(ended) > 1 else ""
-        text = f"the process with trial models was {ended[0]}{also}: no model can run"
+        text = f"the process with trial models was {ended[0].how}{also}: no model can run"
         yield Finding("kernels", "fault", text, f"Build llama.cpp again:\n{rebuild_command()}")
     else:
         fallback = fallback_words(len(ended) - 1)
-        text = f"the process with trial models was {ended[0]}; models run {fallback}"
+        text = f"the process with trial models was {ended[0].how}; models run {fallback}"
         yield Finding("kernels", "warning", text, _rebuild_remedy())
     # Models whose workers have crashed with this build on this processor
     device = this_device()
@@ -121,17 +122,17 @@ def _rebuild_remedy() -> str:
     return f"{sound_build_gain()}:\n{rebuild_command()}"
 
 
-def _run_kernel_trial(fallback: int, n_threads: int) -> str:
-    """Return how the trial failed; empty if it succeeded."""
+def _run_kernel_trial(fallback: int, n_threads: int) -> WorkerEnd | None:
+    """Return how the trial failed; None if it succeeded."""
     command = [*_KERNEL_TRIAL_COMMAND, str(fallback), str(n_threads)]
     ended = run_blocking(command, timeout_s=_KERNEL_TRIAL_TIMEOUT_S)
     if ended is None:
-        return f"stopped after {_KERNEL_TRIAL_TIMEOUT_S:g} s"
-    if ended.code < 0:
-        return how_it_ended(ended.code)
+        return WorkerEnd(f"stopped after {_KERNEL_TRIAL_TIMEOUT_S:g} s")
+    if ended.code <= 0:
+        return WorkerEnd(how_it_ended(ended.code), ended.code) if ended.code else None
     lines = ended.stderr.decode("utf-8", "replace").strip().splitlines()
     why = lines[-1] if lines else "without a message"
-    return f"ended by an error ({why})" if ended.code else ""
+    return WorkerEnd(f"ended by an error ({why})", ended.code)
 
 
 ANSWER_TIMEOUT_S = 3.0

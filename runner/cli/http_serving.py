@@ -112,24 +112,23 @@ def _open_port(settings: Settings) -> socket.socket:
         CommandError: another program has it; the message has a command that helps.
         CannotListen: it cannot be bound at all.
     """
+    host = settings.service.host
     try:
-        return server.listen(settings.service.host, settings.service.port)
+        return server.listen(host, settings.service.port)
     except server.PortTaken as error:
-        raise CommandError(_port_taken_text(error, settings)) from None
-
-
-def _port_taken_text(error: server.PortTaken, settings: Settings) -> str:
-    """Return which program has the port, and what to do."""
+        port = error.port
     program = service_client.identify_service(settings)
-    pid, name = port_holder(error.port)
+    pid, name = port_holder(port)
     holder = f" ({name}, process {pid})" if pid else ""
     if program == "paddock":
-        return f"Paddock serves at {settings.address.url} already{holder}.\n  paddock ps"
+        raise CommandError(
+            f"Paddock serves at {settings.address.url} already{holder}.\n  paddock ps"
+        )
+    remedy = f"paddock serve --host {host} --port {_free_port(port)}"
     if program == "Ollama" and pid and is_systemd_unit(pid, "ollama.service"):
         remedy = "sudo systemctl stop ollama && paddock serve"
-    else:
-        remedy = f"paddock serve --host {settings.service.host} --port {_free_port(error.port)}"
-    return f"Port {error.port} is taken by {program or 'another program'}{holder}.\n  {remedy}"
+    what = f"Port {port} is taken by {program or 'another program'}{holder}."
+    raise CommandError(f"{what}\n  {remedy}")
 
 
 def _free_port(near: int) -> int:

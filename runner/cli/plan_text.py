@@ -51,8 +51,8 @@ def plan_text(report: PlanReport) -> str:
         if report.loads is not None:
             parts.append(counted(report.loads, "model load"))
         if report.seconds is not None:
-            length = units.duration(report.seconds)
-            parts.append(length if length.startswith("under") else f"about {length}")
+            about = "" if report.seconds < 0.1 else "about "  # else "under 0.1 s"
+            parts.append(f"{about}{units.duration(report.seconds)}")
         elif report.calls:
             hint = " How long that is, the run tells after its first document."
         if not parts:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import (
     AbstractAsyncContextManager,
@@ -36,6 +36,7 @@ from paddock.runner.core.call_keys import cached_reply
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.run_records import StepRecord, read_lineage
 from paddock.runner.ledger import queries
+from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.prefect.local_service import shared_home_pool
@@ -224,8 +225,12 @@ class _Runner:
         found: dict[str, ItemAnswer] = {}
         with self._compared.ledger() as ledger:
             for (scope,) in ledger.rows(queries.SCOPES_OF_STEP, file=file.name, step=block):
-                reader = _ScopeReader(ledger, str(scope), part.step)
-                found |= {key: reader.answer(results[key]) for key in results if key in reader.keys}
+                entries = ledger.entries(str(scope))
+                made = LineageStore(ledger).made_of(str(scope))
+                for key in results.keys() & entries.keys():
+                    steps = read_lineage(made[key].made)[1] if key in made else ()
+                    answer = _item_answer(ledger, part.step, results[key], entries[key], steps)
+                    found[key] = answer
         return {key: found[key] for key in results if key in found}
 
 
@@ -317,68 +322,51 @@ def answered_prompts(compared: ComparedPipeline, answers: Iterable[ItemAnswer]) 
         return {answer.key: answered_prompt(ledger, answer) for answer in answers}
 
 
-class _ScopeReader:
-    """Reads the items of one scope."""
-
-    def __init__(self, ledger: Ledger, scope: str, step: str) -> None:
-        self._ledger = ledger
-        self._step = step
-        self._entries = ledger.entries(scope)
-        self._made = LineageStore(ledger).made_of(scope)
-
-    @property
-    def keys(self) -> Container[str]:
-        return self._entries.keys()
-
-    def answer(self, item: ItemReport) -> ItemAnswer:
-        """Return what became of an item, and what its calls cost when they were made."""
-        entry, made = self._entries[item.key], self._made.get(item.key)
-        steps = () if made is None else read_lineage(made.made)[1]
-        answer = self._with_costs(ItemAnswer(item.key), steps)
-        if item.state not in WITH_RESULT:
-            error = item.error or entry.error or f"it is {item.state}"
-            return replace(answer, error=error)
-        result = self._ledger.value(entry.returns, entry.returns_object) or {}
-        answer_facts = result.get("answer")
-        if answer_facts is None:
-            return replace(answer, error="the step was skipped")
-        output = answer_facts.get("output")
-        return replace(
-            answer,
-            output=answer_facts.get("text") if output is None else output,
-            text=answer_facts.get("text") or "",
-            evidence=answer_facts.get("evidence"),
-            confidence=answer_facts.get("confidence"),
-            gold_key=None if result.get("key") is None else cell_text(result["key"]),
-            gold=result.get("gold"),
-        )
-
-    def _with_costs(self, answer: ItemAnswer, steps: Sequence[StepRecord]) -> ItemAnswer:
-        prompt, completion, first_call_hash = 0, 0, ""
-        models: list[str] = []
-        busy: list[tuple[float, float]] = []
-        for step in steps:
-            for call in step.calls:
-                row = self._ledger.call(call.hash) if call.kind == "chat" else None
-                if row is None:
-                    continue
-                usage = cached_reply(row).usage
-                took_s = usage.prefill_s + usage.decode_s
-                # Servers elsewhere do not say how long they computed.
-                if took_s:
-                    busy.append((row.at - took_s, row.at))
-                elif not call.is_known:
-                    busy.append((call.began + call.queue_s, call.began + call.seconds))
-                prompt += usage.prompt_tokens
-                completion += usage.completion_tokens
-                if step.id == self._step:
-                    first_call_hash = first_call_hash or call.hash
-                    models.append(row.model)
-        return replace(
-            answer,
-            first_call_hash=first_call_hash,
-            n_asked=models.count(models[-1]) if models else 0,
-            busy=tuple(busy),
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-        )
+def _item_answer(
+    ledger: Ledger, step: str, item: ItemReport, entry: Entry, steps: Sequence[StepRecord]
+) -> ItemAnswer:
+    """Return what became of an item, and what its calls cost when they were made."""
+    prompt, completion, first_call_hash = 0, 0, ""
+    models: list[str] = []
+    busy: list[tuple[float, float]] = []
+    for record in steps:
+        for call in record.calls:
+            row = ledger.call(call.hash) if call.kind == "chat" else None
+            if row is None:
+                continue
+            usage = cached_reply(row).usage
+            took_s = usage.prefill_s + usage.decode_s
+            # Servers elsewhere do not say how long they computed.
+            if took_s:
+                busy.append((row.at - took_s, row.at))
+            elif not call.is_known:
+                busy.append((call.began + call.queue_s, call.began + call.seconds))
+            prompt += usage.prompt_tokens
+            completion += usage.completion_tokens
+            if record.id == step:
+                first_call_hash = first_call_hash or call.hash
+                models.append(row.model)
+    answer = ItemAnswer(
+        item.key,
+        first_call_hash=first_call_hash,
+        n_asked=models.count(models[-1]) if models else 0,
+        busy=tuple(busy),
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+    )
+    if item.state not in WITH_RESULT:
+        return replace(answer, error=item.error or entry.error or f"it is {item.state}")
+    result = ledger.value(entry.returns, entry.returns_object) or {}
+    facts = result.get("answer")
+    if facts is None:
+        return replace(answer, error="the step was skipped")
+    output = facts.get("output")
+    return replace(
+        answer,
+        output=facts.get("text") if output is None else output,
+        text=facts.get("text") or "",
+        evidence=facts.get("evidence"),
+        confidence=facts.get("confidence"),
+        gold_key=None if result.get("key") is None else cell_text(result["key"]),
+        gold=result.get("gold"),
+    )

@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,36 +47,36 @@ def list_folder(root: Path, watch_filter: WatchFilter) -> FolderListing:
         OSError: the root is missing, not a folder, or cannot be read.
     """
     listing = FolderListing(folder_identity_at(root))
-    waiting = [(str(root), "")]
-    while waiting:
-        folder, prefix = waiting.pop()
-        try:
-            waiting += _entries(folder, prefix, watch_filter, listing)
-            listing.n_folders += 1
-        except OSError as error:
-            if not prefix:
-                raise
-            if not isinstance(error, FileNotFoundError | NotADirectoryError):
-                listing.unreadable.append(prefix)
+    _add_files(listing, str(root), "", watch_filter)
     return listing
 
 
-def _entries(
-    folder: str, prefix: str, watch_filter: WatchFilter, listing: FolderListing
-) -> list[tuple[str, str]]:
-    below: list[tuple[str, str]] = []
-    files = listing.files
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            relpath = prefix + entry.name
-            if entry.is_dir(follow_symlinks=False):
-                if watch_filter.wants_folder(relpath):
-                    below.append((entry.path, f"{relpath}/"))
-            elif watch_filter.wants_file(relpath):
-                seen = file_version_at(entry.path, relpath)
-                if seen is not None:
-                    files[relpath] = seen
-    return below
+def _add_files(listing: FolderListing, top: str, relpath: str, watch_filter: WatchFilter) -> None:
+    """Add the files below a folder of this path, which ends in a slash; the root's is empty.
+
+    Raises:
+        OSError: the folder is missing, not a folder, or cannot be read.
+    """
+    waiting = [(top, relpath)]
+    while waiting:
+        folder, prefix = waiting.pop()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    path = prefix + entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        if watch_filter.wants_folder(path):
+                            waiting.append((entry.path, f"{path}/"))
+                    elif watch_filter.wants_file(path):
+                        seen = file_version_at(entry.path, path)
+                        if seen is not None:
+                            listing.files[path] = seen
+            listing.n_folders += 1
+        except OSError as error:
+            if folder == top:
+                raise
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                listing.unreadable.append(prefix)
 
 
 def look_at_paths(
@@ -90,27 +91,17 @@ def look_at_paths(
         except (OSError, ValueError):
             is_folder = False
         if is_folder:
-            found.update(_files_below(root, relpath, watch_filter))
+            listing, parts = FolderListing(FolderIdentity("")), relpath.split("/")
+            around = ("/".join(parts[: end + 1]) for end in range(len(parts)))
+            if all(map(watch_filter.wants_folder, around)):
+                with suppress(OSError):  # the next full listing finds it
+                    _add_files(listing, path, f"{relpath}/", watch_filter)
+            found.update(listing.files)
         elif watch_filter.wants(relpath):
             found[relpath] = file_version_at(path, relpath)
         elif not os.path.lexists(path):
             found[relpath] = None
     return found
-
-
-def _files_below(root: Path, relpath: str, watch_filter: WatchFilter) -> dict[str, FileVersion]:
-    parts = relpath.split("/")
-    if not all(watch_filter.wants_folder("/".join(parts[: end + 1])) for end in range(len(parts))):
-        return {}
-    listing = FolderListing(FolderIdentity(""))
-    waiting = [(f"{root}{os.sep}{relpath}", f"{relpath}/")]
-    while waiting:
-        folder, prefix = waiting.pop()
-        try:
-            waiting += _entries(folder, prefix, watch_filter, listing)
-        except OSError:
-            continue  # the next full listing finds it
-    return listing.files
 
 
 def root_identity(root: Path) -> tuple[int, int]:

@@ -111,19 +111,13 @@ def notices_of(report: Report, before: SentState, now: float) -> tuple[Notice, .
             before, bad="quarantined", failure="", failed_at=0.0, items=marks, quarantined_at=now
         )
         found.append(Notice("quarantined", before, fresh))
-    if (waits := _waiting_notice(report, before, now)) is not None:
-        found.append(waits)
-    return tuple(found)
-
-
-def _waiting_notice(report: Report, before: SentState, now: float) -> Notice | None:
-    """Return one message for all that waits: not again while any of it waits, but once a day."""
+    # One message for all that waits: not again while any of it waits, but once a day.
     marks = item_digests(waiting_items(report))
     fresh = marks - before.waiting
     is_known = bool(marks & before.waiting) and 0 <= now - before.waiting_at < AGAIN_S
-    if not fresh or is_known:
-        return None
-    return Notice("waiting", replace(before, waiting=marks, waiting_at=now), fresh)
+    if fresh and not is_known:
+        found.append(Notice("waiting", replace(before, waiting=marks, waiting_at=now), fresh))
+    return tuple(found)
 
 
 def quarantined_items(report: Report) -> list[ItemReport]:

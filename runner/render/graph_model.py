@@ -123,11 +123,12 @@ class _BoxBuilder:
         if last.state in ("fresh", "left"):  # so is its content
             level = replace(level, otherwise=LastStepRun(last.state))
         if isinstance(node, Block):
-            body = tuple(self._box(inner, level) for inner in node.body)
+            body = tuple(self._box(child, level) for child in node.body)
             over = f"for each {node.var} in {node.over.source}"
             label = node.id if node.has_own_id else "block"
             return GraphBox(name, label, over, "", node.if_ is not None, reads, body, True, last)
-        does = _step_summary(node)
+        inner = _inner_pipeline(node)
+        does = node.uses if inner is None else f"{node.uses} {inner}"
         label, kind = (node.id, does) if node.has_own_id else (does, "")
         alias = node.params.data.get("model") if isinstance(node.params.data, Mapping) else None
         if not isinstance(alias, str):
@@ -135,14 +136,13 @@ class _BoxBuilder:
         else:
             keys = level.plan.pipeline.models.get(alias)
             model = alias if keys is None else f"{alias} = {keys.ref}"
-        body = self._within(node, level)
+        body = self._within(node, inner, level)
         return GraphBox(
             name, label, kind, model, node.if_ is not None, reads, body, bool(body), last
         )
 
-    def _within(self, step: StepNode, level: _GraphLevel) -> tuple[GraphBox, ...]:
-        """Return the boxes of a step's sub-pipeline; empty without one."""
-        name = _inner_pipeline(step)
+    def _within(self, step: StepNode, name: str | None, level: _GraphLevel) -> tuple[GraphBox, ...]:
+        """Return the boxes of a step's sub-pipeline of this file; empty without one."""
         if name is None:
             return ()
         own = Path(level.plan.pipeline.document.file).absolute()
@@ -157,11 +157,6 @@ class _BoxBuilder:
         self._n_left -= n_boxes
         prefix = f"{level.prefix}{step.id}."
         return self.of(_GraphLevel(inner, level.otherwise, prefix, (*files, path)))
-
-
-def _step_summary(step: StepNode) -> str:
-    name = _inner_pipeline(step)
-    return step.uses if name is None else f"{step.uses} {name}"
 
 
 def _inner_pipeline(step: StepNode) -> str | None:
@@ -258,29 +253,25 @@ def read_last_run(file: Path) -> LastRunSteps:
 def _journal_counts(journal: Path) -> Mapping[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for line in JournalTail(journal).new_lines():
-        _add_journal_line(found, line)
+        step, event = line.get("step"), line.get("event")
+        if not isinstance(step, str) or event not in ("step", "item"):
+            continue
+        sums = found.setdefault(step, {"seconds": 0.0, "calls": 0, "n": 0, "counts": {}, "left": 0})
+        if event == "step":
+            n_fresh = line.get("fresh", 0)
+            sums["left"] += line.get("items", 1) - n_fresh
+            if n_fresh:
+                sums["counts"]["fresh"] = n_fresh
+            continue
+        sums["left"] -= 1
+        sums["seconds"] += line.get("seconds", 0.0)
+        sums["calls"] += line.get("calls", 0)
+        if "key" in line:
+            state = str(line.get("state"))
+            sums["counts"][state] = sums["counts"].get(state, 0) + 1
+        else:
+            sums["n"] = 1
     return found
-
-
-def _add_journal_line(found: dict[str, dict[str, Any]], line: Mapping[str, Any]) -> None:
-    step, event = line.get("step"), line.get("event")
-    if not isinstance(step, str) or event not in ("step", "item"):
-        return
-    sums = found.setdefault(step, {"seconds": 0.0, "calls": 0, "n": 0, "counts": {}, "left": 0})
-    if event == "step":
-        n_fresh = line.get("fresh", 0)
-        sums["left"] += line.get("items", 1) - n_fresh
-        if n_fresh:
-            sums["counts"]["fresh"] = n_fresh
-        return
-    sums["left"] -= 1
-    sums["seconds"] += line.get("seconds", 0.0)
-    sums["calls"] += line.get("calls", 0)
-    if "key" in line:
-        state = str(line.get("state"))
-        sums["counts"][state] = sums["counts"].get(state, 0) + 1
-    else:
-        sums["n"] = 1
 
 
 def _last_step_run(steps: Mapping[str, Any]) -> LastStepRun:

@@ -163,7 +163,26 @@ class CassettePool:
     async def facts(self, model: ModelSpec) -> ModelFacts:
         name = model_name(model)
         if self._real is None:
-            return _facts_from_json(self._tape, name, model)
+            known = self._tape.cassette.model(name)
+            if known is None:
+                models = self._tape.cassette.models
+                names = ", ".join(f"'{model}'" for model in sorted(models)) or "none"
+                raise NotRecorded(
+                    f"model '{name}' is not recorded in {self._tape.shown}. Recorded: {names}. "
+                    f"Record the test again with `--record`."
+                )
+            return ModelFacts(
+                name=model.ref,
+                path="",
+                digest=known["digest"],
+                size_bytes=0,
+                architecture=known["architecture"],
+                role=model.role,
+                n_ctx_train_tokens=known["ctx_train"],
+                n_ctx_tokens=known["ctx"],
+                takes_tools=known["takes_tools"],
+                projector="" if known["sees_images"] else None,
+            )
         facts = await self._real.facts(model)
         # The facts that a test needs; no path, which differs between machines.
         facts_json = {
@@ -203,27 +222,19 @@ class CassettePool:
         return whole_answer(request, self._answer)
 
     async def _answer(self, request: ChatRequest) -> Reply:
-        request_json = _asked_json(request.model, chat_key(request, ""))
+        async def ask(pool: Pool) -> Reply:
+            try:
+                reply = await pool.chat(request).reply()
+            except PromptTooLong as error:
+                text = _conversation(request.messages, request.tools)
+                self._tape.keep_count(request.model.ref, text, error.n_prompt_tokens)
+                raise
+            if self._tape.masking.masked(reply.text) != reply.text:
+                reply = replace(reply, logprobs=())  # its tokens spell what is masked
+            return replace(reply, logprobs=recorded_logprobs(reply))
+
         await self._check_fit(request)
-        given, digest = await self._found("chat", request_json, request.model)
-        if given is not None:
-            return self._read(Reply, given, digest)
-        if self._real is None:
-            raise NotRecorded("nothing is recorded.")
-        try:
-            reply = await self._real.chat(request).reply()
-        except PromptTooLong as error:
-            text = _conversation(request.messages, request.tools)
-            self._tape.keep_count(request.model.ref, text, error.n_prompt_tokens)
-            raise
-        except _REPEATABLE_REFUSALS as error:
-            self._tape.keep("chat", request_json, {"error": str(error)})
-            raise
-        if self._tape.masking.masked(reply.text) != reply.text:
-            reply = replace(reply, logprobs=())  # its tokens spell what is masked
-        reply = replace(reply, logprobs=recorded_logprobs(reply))
-        self._tape.keep("chat", request_json, _given_json(reply))
-        return reply
+        return await self._recorded(Reply, request.model, chat_key(request, ""), ask)
 
     async def _check_fit(self, request: ChatRequest) -> None:
         """Raise PromptTooLong where the count of a prompt is recorded, and is too large."""
@@ -238,37 +249,44 @@ class CassettePool:
             raise PromptTooLong(n_tokens, reserved, n_ctx_tokens)
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
-        request_json = _asked_json(request.model, embed_key(request, ""))
-        given, digest = await self._found("embed", request_json, request.model)
+        key = embed_key(request, "")
+        return await self._recorded(
+            EmbedReply, request.model, key, lambda pool: pool.embed(request)
+        )
+
+    async def _recorded(
+        self,
+        reply_kind: type[R],
+        model: ModelSpec,
+        key: Mapping[str, Any],
+        ask: Callable[[Pool], Awaitable[R]],
+    ) -> R:
+        """Return the recorded reply of a request, or `ask` the real pool and record its reply."""
+        kind: CallKind = "chat" if reply_kind is Reply else "embed"
+        request_json = _asked_json(model, key)
+        if self._real is not None:
+            await self.facts(model)  # first drops replies of another model of this name
+        given = self._tape.find(kind, request_json)
+        digest = (await self.facts(model)).served_digest
+        if given is not None and "error" in given:
+            raise RecordedRefusal(given["error"])
         if given is not None:
-            return self._read(EmbedReply, given, digest)
+            try:
+                return from_plain(reply_kind, {**given, "digest": digest})
+            except ValueError as error:  # edited by hand
+                what = f"a reply in {self._tape.shown} is damaged."
+                raise NotRecorded(f"{what} Delete the file, and record it again.") from error
         if self._real is None:
             raise NotRecorded("nothing is recorded.")
         try:
-            reply = await self._real.embed(request)
-        except _REPEATABLE_REFUSALS as error:
-            self._tape.keep("embed", request_json, {"error": str(error)})
+            reply = await ask(self._real)
+        except PromptTooLong:  # its count is recorded
             raise
-        self._tape.keep("embed", request_json, _given_json(reply))
+        except _REPEATABLE_REFUSALS as error:
+            self._tape.keep(kind, request_json, {"error": str(error)})
+            raise
+        self._tape.keep(kind, request_json, _given_json(reply))
         return reply
-
-    async def _found(
-        self, kind: CallKind, request: Mapping[str, Any], model: ModelSpec
-    ) -> tuple[Mapping[str, Any] | None, str]:
-        """Return the recorded reply, if any, and the model's digest."""
-        if self._real is not None:
-            await self.facts(model)  # first drops replies of another model of this name
-        given = self._tape.find(kind, request)
-        return given, (await self.facts(model)).served_digest
-
-    def _read(self, kind: type[R], given: Mapping[str, Any], digest: str) -> R:
-        if "error" in given:
-            raise RecordedRefusal(given["error"])
-        try:
-            return from_plain(kind, {**given, "digest": digest})
-        except ValueError as error:  # edited by hand
-            what = f"a reply in {self._tape.shown} is damaged."
-            raise NotRecorded(f"{what} Delete the file, and record it again.") from error
 
 
 def _conversation(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
@@ -324,28 +342,6 @@ def _asked_json(model: ModelSpec, request: Mapping[str, Any]) -> dict[str, Any]:
     if "sampling" in plain:
         plain |= {"sampling": map_texts(plain.pop("sampling"), str)}
     return {name: value for name, value in plain.items() if value not in (None, {})}
-
-
-def _facts_from_json(tape: CassetteSession, name: str, model: ModelSpec) -> ModelFacts:
-    known = tape.cassette.model(name)
-    if known is None:
-        names = ", ".join(f"'{model}'" for model in sorted(tape.cassette.models)) or "none"
-        raise NotRecorded(
-            f"model '{name}' is not recorded in {tape.shown}. Recorded: {names}. "
-            f"Record the test again with `--record`."
-        )
-    return ModelFacts(
-        name=model.ref,
-        path="",
-        digest=known["digest"],
-        size_bytes=0,
-        architecture=known["architecture"],
-        role=model.role,
-        n_ctx_train_tokens=known["ctx_train"],
-        n_ctx_tokens=known["ctx"],
-        takes_tools=known["takes_tools"],
-        projector="" if known["sees_images"] else None,
-    )
 
 
 def _given_json(reply: Reply | EmbedReply) -> dict[str, Any]:
@@ -439,7 +435,8 @@ class _CassetteToolset:
     async def tool(
         self, name: str, server: str | None = None, options: Mapping[str, Any] | None = None
     ) -> BoundTool:
-        if server is None and not _is_external(name):
+        is_own = name in BUILT_IN_TOOLS or ".py:" in name
+        if server is None and is_own and name not in _EXTERNAL_TOOLS:
             return await self._inner.tool(name, server, options)
         opened: list[BoundTool] = []
 
@@ -499,12 +496,6 @@ class _CassetteCallCache:
             return cast("T", await self._tapes.taped("tool", request, do))
 
         return await self._inner.once(kind, request, taped, keeps=keeps)
-
-
-def _is_external(name: str) -> bool:
-    if name in _EXTERNAL_TOOLS:
-        return True
-    return name not in BUILT_IN_TOOLS and ".py:" not in name
 
 
 def _tool_facts(tool: BoundTool) -> dict[str, Any]:

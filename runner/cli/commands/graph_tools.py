@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -107,8 +107,16 @@ def tools(
         path = pipeline_file(file, "tools")
         settings = read_settings(path.parent, flags=given_settings(allow=allow))
         groups = tools_of_pipeline(path, parse_inputs(inputs), settings)
+    listed = [
+        {
+            "origin": group.origin,
+            "tools": [asdict(tool) for tool in group.tools],
+            "why": group.why or None,
+        }
+        for group in groups
+    ]
     printing.print_result(
-        {"groups": [_group_json(group) for group in groups]},
+        {"groups": listed},
         "\n".join(line for group in groups for line in _group_lines(group)),
         as_json=as_json,
     )
@@ -123,19 +131,6 @@ def _group_lines(group: ToolGroup) -> Iterator[str]:
         about = one_line(tool.description, _MAX_ABOUT_CHARS)
         name = tool.signature() if tool.schema else tool.name
         yield printing.printable_line(f"  {name}  {about}".rstrip())
-
-
-def _group_json(group: ToolGroup) -> dict[str, object]:
-    listed = [
-        {
-            "name": tool.name,
-            "description": tool.description,
-            "schema": dict(tool.schema),
-            "has_effects": tool.has_effects,
-        }
-        for tool in group.tools
-    ]
-    return {"origin": group.origin, "tools": listed, "why": group.why or None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,13 @@ def copy_template(
     Raises:
         CommandError: an unknown template, or the folder is not empty.
     """
-    chosen = _find_template(template, examples)
+    known = {found.name: found for found in list_templates(examples)}
+    if template not in known:
+        near = difflib.get_close_matches(template, known, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        listed = ", ".join(f"'{name}'" for name in known)
+        raise CommandError(f"There is no template '{template}'.\n  Known: {listed}.{hint}")
+    chosen = known[template]
     _refuse_full(folder)
     written = [_copy_file(file, chosen.folder, folder) for file in _template_files(chosen.folder)]
     return tuple(written) if chosen.is_package else (*written, write_schema(folder, schema))
@@ -104,18 +110,6 @@ def _description(file: Path) -> str:
         r"^# ([A-Z].+)$", text, re.MULTILINE
     )
     return found[1].strip("\"' ") if found else ""
-
-
-def _find_template(name: str, examples: Path | None) -> PipelineTemplate:
-    known = list_templates(examples)
-    for template in known:
-        if template.name == name:
-            return template
-    names = [template.name for template in known]
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    listed = ", ".join(f"'{name}'" for name in names)
-    raise CommandError(f"There is no template '{name}'.\n  Known: {listed}.{hint}")
 
 
 def _refuse_full(folder: Path) -> None:
@@ -189,11 +183,20 @@ def init(
 def _draft(
     have: Documents | None, want: Result | None, folder: str | None, *, takes_first: bool
 ) -> tuple[Path, tuple[Path, ...]]:
-    """Draft a pipeline of what is given and asked; return its folder, and the files."""
+    """Draft a pipeline; return its folder, and the files.
+
+    What is not given is asked, or the first choice.
+    """
     may_ask = not takes_first and _has_answers()
     if not (have or want or folder or takes_first or may_ask):
         raise CommandError(_template_list(list_templates()))
-    answers, place = _ask(have, want, folder, may_ask=may_ask)
+    first = DraftAnswers()
+    documents = have or (_choice("What do you have?", DOCUMENTS) if may_ask else first.documents)
+    result = want or (_choice("What do you want?", RESULTS) if may_ask else first.result)
+    place = Path(folder or f"{documents}-{result}").expanduser()
+    if may_ask and folder is None:
+        place = _new_folder(str(place))
+    answers = DraftAnswers(documents, result)
     there = DocumentsThere.of(place, answers.documents)
     written = write_draft(answers, place, installed_schema(), there)
     if there is not None and answers.documents != "table":
@@ -214,19 +217,6 @@ def _has_answers() -> bool:
         return is_there and isinstance(buffer, BufferedReader) and bool(buffer.peek(1))
     except (OSError, ValueError):  # closed, or no file
         return False
-
-
-def _ask(
-    have: Documents | None, want: Result | None, folder: str | None, *, may_ask: bool
-) -> tuple[DraftAnswers, Path]:
-    """Return the answers and the folder; what is not given is asked, or the first choice."""
-    first = DraftAnswers()
-    documents = have or (_choice("What do you have?", DOCUMENTS) if may_ask else first.documents)
-    result = want or (_choice("What do you want?", RESULTS) if may_ask else first.result)
-    place = Path(folder or f"{documents}-{result}").expanduser()
-    if may_ask and folder is None:
-        place = _new_folder(str(place))
-    return DraftAnswers(documents, result), place
 
 
 def _new_folder(default: str) -> Path:

@@ -159,51 +159,34 @@ def logs(
 
 def _status_text(service: dict[str, Any], state_dir: Path) -> str:
     by = "" if service["kind"] == "background" else f", held by `paddock {service['kind']}`"
-    head = f"Running for {units.duration(service['since_s'])} (process {service['pid']}{by})."
-    rows = [
-        head,
-        *_model_lines(service["models"]),
-        *_lease_lines(service),
-        _prefect_line(service["prefect"], state_dir),
-    ]
-    if not service["is_ours"]:
-        rows.append("It belongs to another version of Paddock, or to other settings than these.")
-    return "\n".join(rows)
-
-
-def _model_lines(models: list[dict[str, Any]]) -> list[str]:
-    if not models:
-        return ["Models: none in memory."]
-    return [
+    rows = [f"Running for {units.duration(service['since_s'])} (process {service['pid']}{by})."]
+    rows += [
         f"Model {model['name']}: {model['state']}, "
         f"{units.size(model['host_bytes'] + model['device_bytes'])}, "
         f"{model.get('running', 0):,} running, {model.get('waiting', 0):,} waiting"
-        for model in models
-    ]
-
-
-def _lease_lines(service: dict[str, Any]) -> list[str]:
-    rows = [
+        for model in service["models"]
+    ] or ["Models: none in memory."]
+    rows += [
         f"In use by {lease['pipeline']} (process {lease['pid']}) "
         f"for {units.duration(lease['held_s'])}."
         for lease in service["leases"]
     ]
-    if rows or service["requests"]:
-        ends = ["It ends after these: a newer service runs."] if service["is_retired"] else []
-        return rows + ends
-    if service["kind"] != "background":
-        return []
-    left_s = max(0.0, service["idle_s"] - service["quiet_s"])
-    return [f"Idle; it ends in {units.duration(left_s)} unless a run starts."]
-
-
-def _prefect_line(prefect: dict[str, Any], state_dir: Path) -> str:
+    if service["leases"] or service["requests"]:
+        rows += ["It ends after these: a newer service runs."] if service["is_retired"] else []
+    elif service["kind"] == "background":
+        left_s = max(0.0, service["idle_s"] - service["quiet_s"])
+        rows.append(f"Idle; it ends in {units.duration(left_s)} unless a run starts.")
+    prefect = service["prefect"]
     if prefect["state"] == "off":
-        return "Prefect: not started."
-    if prefect["state"] == "ready":
-        return f"Prefect:{_prefect_page(prefect, state_dir)}"
-    why = f": {prefect['why']}" if prefect["why"] else ""
-    return f"Prefect: {prefect['state']}{why}"
+        rows.append("Prefect: not started.")
+    elif prefect["state"] == "ready":
+        rows.append(f"Prefect:{_prefect_page(prefect, state_dir)}")
+    else:
+        why = f": {prefect['why']}" if prefect["why"] else ""
+        rows.append(f"Prefect: {prefect['state']}{why}")
+    if not service["is_ours"]:
+        rows.append("It belongs to another version of Paddock, or to other settings than these.")
+    return "\n".join(rows)
 
 
 def _prefect_page(prefect: dict[str, Any], state_dir: Path) -> str:

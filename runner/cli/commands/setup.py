@@ -93,7 +93,10 @@ def setup(flags: SetupFlags) -> int:
         for text in plan.texts(place.unit):
             printing.print_out(f"\n{text}")
     elif plan.lines():
-        _require_consent(is_given=flags.yes)
+        if not flags.yes and not sys.stdin.isatty():
+            raise CommandError("Nothing was changed.\n  `--yes` does this without a question.")
+        if not flags.yes and not typer.confirm("Do this?", err=True):
+            raise CommandError("Nothing was changed.")
         return _carry_out(plan)
     return DONE
 
@@ -232,15 +235,6 @@ def _key_changes(place: SetupPlace) -> list[FileChange]:
 
 
 # --- carrying it out
-
-
-def _require_consent(*, is_given: bool) -> None:
-    if is_given:
-        return
-    if not sys.stdin.isatty():
-        raise CommandError("Nothing was changed.\n  `--yes` does this without a question.")
-    if not typer.confirm("Do this?", err=True):
-        raise CommandError("Nothing was changed.")
 
 
 def _carry_out(plan: SetupPlan) -> int:
