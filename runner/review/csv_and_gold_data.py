@@ -8,7 +8,7 @@ the caller asks for its sound decisions alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,26 +68,24 @@ class SheetDecision:
 
 def reviews_csv(reviews: Iterable[Review]) -> str:
     """Return waiting reviews as CSV, safe against formulas, with empty columns for decisions."""
-    rows = [row for review in reviews for row in _rows(review)]
+    rows = []
+    for review in reviews:
+        for shown in subject_fields(review.subject):
+            place, sure = shown.evidence or {}, shown.confidence or {}
+            rows.append({
+                "id": review.id,
+                "question": review.question,
+                "document": shown_item(review),
+                "field": shown.path,
+                "value": shown.text,
+                "confidence": sure.get("p"),
+                "quote": place.get("quote"),
+                "page": place.get("page"),
+                "decision": "",
+                "new value": "",
+                "reason": "",
+            })  # fmt: skip
     return format_rows(rows or [dict.fromkeys(COLUMNS)], "csv").text
-
-
-def _rows(review: Review) -> Iterator[dict[str, Any]]:
-    for shown in subject_fields(review.subject):
-        place, sure = shown.evidence or {}, shown.confidence or {}
-        yield {
-            "id": review.id,
-            "question": review.question,
-            "document": shown_item(review),
-            "field": shown.path,
-            "value": shown.text,
-            "confidence": sure.get("p"),
-            "quote": place.get("quote"),
-            "page": place.get("page"),
-            "decision": "",
-            "new value": "",
-            "reason": "",
-        }
 
 
 def read_sheet(text: str) -> tuple[list[SheetDecision], list[SheetFault]]:
@@ -172,34 +170,26 @@ def check_decisions(
     sound: list[SheetDecision] = []
     faults: list[SheetFault] = []
     for decision in decisions:
+        review = reviews.get(decision.id)
+        if review is None:
+            what = (
+                f"there is no review '{decision.id}' here: its document was deleted, or the file "
+                "comes from another folder's ledger."
+            )
+            faults.append(SheetFault(decision.line, what, decision.id))
+            continue
         try:
-            if _is_to_take(decision, reviews.get(decision.id), check):
+            if decision.verb == "edit":
+                answer, fields = review.subject.get("answer"), subject_fields(review.subject)
+                decision.value = edited_answer(answer, fields, decision.changes)
+            # As by an earlier import of the file.
+            is_so = review.state == VERBS[decision.verb] and review.question == decision.question
+            if not is_so or (decision.verb == "edit" and review.value != decision.value):
+                check(decision)
                 sound.append(decision)
         except (WrongField, DecisionRefused) as error:
             faults.append(SheetFault(decision.line, str(error), decision.id))
     return sound, faults
-
-
-def _is_to_take(decision: SheetDecision, review: Review | None, check: Check) -> bool:
-    """Return whether a decision is sound, and is not taken already; fill in an edited answer.
-
-    Raises:
-        WrongField, DecisionRefused: it is not sound.
-    """
-    if review is None:
-        raise WrongField(
-            f"there is no review '{decision.id}' here: its document was deleted, or the file comes "
-            "from another folder's ledger."
-        )
-    if decision.verb == "edit":
-        answer = review.subject.get("answer")
-        decision.value = edited_answer(answer, subject_fields(review.subject), decision.changes)
-    # As by an earlier import of the file.
-    is_so = review.state == VERBS[decision.verb] and review.question == decision.question
-    if is_so and (decision.verb != "edit" or review.value == decision.value):
-        return False
-    check(decision)
-    return True
 
 
 def gold_jsonl(reviews: Iterable[Review]) -> str:
