@@ -21,6 +21,7 @@ from paddock.pipelines.checking.check import Check
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.schema_validation import schema_mismatch
 from paddock.runner.ledger.asked_before import is_same_value
+from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import (
     DecisionRefused,
     Review,
@@ -34,8 +35,6 @@ from paddock.steps.readers import documents
 from paddock.steps.readers.reader_pool import EvidenceRequest
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
 
-from .review_leases import LeasedReviews, refuse_leased
-
 Verb = Literal["accept", "edit", "reject"]
 VERBS: Mapping[str, ReviewState] = {"accept": "accepted", "edit": "edited", "reject": "rejected"}
 """Each verb with the state that it leads to."""
@@ -45,6 +44,10 @@ MOST_REASON_CHARS = 2000
 _FOLDER_ID_CHARS = 8
 SHORT_QUESTION_CHARS = 16
 """Of a question's digest, in lists: 64 bits tell one question of an item from the next."""
+
+
+LEASE_S = 120.0
+"""How long a person who looks at an item keeps it to themselves; a page renews it meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class AcceptedTogether:
     """Id of each review that was not accepted, and why."""
 
 
-class LedgerReviews(LeasedReviews):
+class LedgerReviews(ReviewStore):
     """The reviews of one ledger, for people; one that is only read can list, but not decide."""
 
     known_evidence: tuple[EvidenceRequest | None, Any] = (None, None)
@@ -81,6 +84,29 @@ class LedgerReviews(LeasedReviews):
         if found is None:
             raise unknown_review(id_)
         return found
+
+    def take_lease(self, id_: str, by: str, seconds: float = LEASE_S) -> Review:
+        """Keep an open review to one person for some time, or for longer.
+
+        Raises:
+            DecisionRefused: another person has it, or `by` is not among its reviewers.
+        """
+
+        def take(review: Review, now: float) -> Review:
+            refuse_stranger(review, by)
+            _refuse_leased(review, by, now)
+            return replace(review, lease_by=by, lease_until=now + seconds)
+
+        return self.change(id_, take)
+
+    def release(self, id_: str, by: str) -> Review:
+        """End a lease; one of another person is left as it is."""
+
+        def end(review: Review, now: float) -> Review:
+            is_own = review.lease_by == by
+            return replace(review, lease_by=None, lease_until=None) if is_own else review
+
+        return self.change(id_, end)
 
     def refusal(self, review: Review, by: str) -> str | None:
         """Return why a person may not decide on a review, apart from leases; None: they may."""
@@ -163,7 +189,7 @@ class LedgerReviews(LeasedReviews):
                     f"{review.shown_name} was {review.state}{author} {_when(review.decided_at)}. "
                     f"Undo that to decide again."
                 )
-            refuse_leased(review, by, now)
+            _refuse_leased(review, by, now)
             _refuse_late(review, now)
             return replace(
                 review,
@@ -322,3 +348,12 @@ def _refuse_late(review: Review, now: float) -> None:
 
 def _when(at: float | None) -> str:
     return f"at {units.local_time(at or 0.0)}"
+
+
+def _refuse_leased(review: Review, by: str, now: float) -> None:
+    if review.lease_by not in (None, by) and (review.lease_until or 0.0) > now:
+        until = units.local_time(review.lease_until or 0.0, "%H:%M:%S")
+        raise DecisionRefused(
+            f"{review.lease_by} looks at {review.shown_name} until {until}. "
+            f"Take another one, or wait."
+        )

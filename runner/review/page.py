@@ -52,7 +52,6 @@ from .answer_fields import (
 )
 from .decisions import SHORT_QUESTION_CHARS, LedgerReviews, Verb
 from .page_access import PAGE_PATH, AccessRefused, PageAccess, request_body
-from .review_leases import LeasedReviews
 
 WINDOW_CHARS, MOST_WINDOW_CHARS = 6_000, 40_000
 MOST_SIDE_PX = 1600
@@ -114,8 +113,8 @@ class ReviewPage:
             f"{review_path}/picture": self._picture,
         }
         writes = {
-            "lease": self._changing(LeasedReviews.take_lease),
-            "release": self._changing(LeasedReviews.release),
+            "lease": self._changing(LedgerReviews.take_lease),
+            "release": self._changing(LedgerReviews.release),
             "check": self._check,
             "decide": self._decide,
             "undo": self._undo,
@@ -318,7 +317,7 @@ class ReviewPage:
 
     async def _accept_all(self, request: Request, by: str) -> Any:
         """Accept the answers of `rows`, pairs of id and question, in one decision."""
-        rows = (await _body(request)).get("rows")
+        rows: Any = (await _body(request)).get("rows")
         is_list = isinstance(rows, list) and 0 < len(rows) <= MOST_TOGETHER
         if not is_list or not all(
             isinstance(row, list) and len(row) == 2 and all(isinstance(part, str) for part in row)

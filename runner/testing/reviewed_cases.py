@@ -108,7 +108,11 @@ def export_cases(
     except CaseInterrupted:
         raise KeyboardInterrupt from None
     if made:
-        write_output(file, with_tests(text, [*map(_written_case, made)], file.name))
+        cases = [
+            {name: value for name, value in case.items() if value not in ({}, [], None)}
+            for case in made
+        ]
+        write_output(file, with_tests(text, cases, file.name))
     return ExportedCases(
         tuple(case["name"] for case in made), len(by_name) - len(new), tuple(left_out)
     )
@@ -118,10 +122,6 @@ def case_name(review: Review) -> str:
     """Return the name of a review's test, which its id makes unique."""
     item = review.subject.get("item") or review.key
     return f"review {review.id}: {item}, step {review.step}"
-
-
-def _written_case(case: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in case.items() if value not in ({}, [], None)}
 
 
 @dataclass(frozen=True)
@@ -155,10 +155,18 @@ class _Exporter:
         Raises:
             CaseLeftOut: it cannot be made, or does not pass.
         """
+        document = review.subject.get("document")
+        if not document:
+            raise CaseLeftOut("its item is not a document, so a test cannot run on it alone")
+        path = self.file.absolute().parent / document
+        if PurePosixPath(document).is_absolute() or not path.is_file():
+            raise CaseLeftOut("its document is no longer in the pipeline's folder")
+        if sha256_of(path) != review.subject.get("document_sha256"):
+            raise CaseLeftOut("its document has changed since the decision")
         case: dict[str, Any] = {
             "name": name,
             "inputs": self._inputs(review),
-            "files": self._files(review),
+            "files": ["**/*", *_without_others(self._documents(review), document)],
             "replay": CASSETTE_FOLDER,
             "review": "accept",
             "expect": [],
@@ -205,18 +213,6 @@ class _Exporter:
             inputs[name] = path.relative_to(base).as_posix()
         return dict(inputs)
 
-    def _files(self, review: Review) -> list[str]:
-        """Return globs that copy everything but the other documents."""
-        document = review.subject.get("document")
-        if not document:
-            raise CaseLeftOut("its item is not a document, so a test cannot run on it alone")
-        path = self.file.absolute().parent / document
-        if PurePosixPath(document).is_absolute() or not path.is_file():
-            raise CaseLeftOut("its document is no longer in the pipeline's folder")
-        if sha256_of(path) != review.subject.get("document_sha256"):
-            raise CaseLeftOut("its document has changed since the decision")
-        return ["**/*", *_without_others(self._documents(review), document)]
-
     def _documents(self, review: Review) -> list[str]:
         """Return the documents of the review's block, as far as the ledger knows them."""
         rows = LineageStore(self.ledger).made_of(review.scope).values()
@@ -260,7 +256,11 @@ class DecidedAnswers(ForwardingPool):
         self._review = review
         stats = RunStats("", "", Observer())
         origin = CallOrigin("", "", "", looks_up=True)
-        self._hashes = _calls_of_step(ledger, review)
+        made = LineageStore(ledger).made(review.scope, review.key)
+        steps = () if made is None else read_lineage(made.made)[1]
+        self._hashes = frozenset(
+            call.hash for step in steps if step.id == review.step for call in step.calls
+        )
         self._known = LedgerPool(real, ledger, ModelDigests(real.facts), stats, origin)
 
     async def pool_of(self, model: ModelSpec) -> Pool:
@@ -296,13 +296,6 @@ class DecidedAnswers(ForwardingPool):
         if row is None:
             raise UnknownReply("the ledger has no vectors of these texts; run the pipeline first.")
         return cached_vectors(row)
-
-
-def _calls_of_step(ledger: Ledger, review: Review) -> frozenset[str]:
-    """Return the hashes of the calls that the reviewed step made; none if that is not recorded."""
-    made = LineageStore(ledger).made(review.scope, review.key)
-    steps = () if made is None else read_lineage(made.made)[1]
-    return frozenset(call.hash for step in steps if step.id == review.step for call in step.calls)
 
 
 # --- claims

@@ -25,8 +25,14 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.arguments import existing_folder
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.cli.setup_files import FileChange, ManagedFile, require_rights, write_all
-from paddock.runner.cli.setup_plan import COMMAND_S, MailTest, SetupPlace, SetupPlan, one_line
-from paddock.runner.cli.setup_undo import undo_plan
+from paddock.runner.cli.setup_plan import (
+    COMMAND_S,
+    MailTest,
+    SetupPlace,
+    SetupPlan,
+    one_line,
+    undo_plan,
+)
 from paddock.runner.cli.systemd_unit import UNIT_NAME, UpUnit, unit_variables
 from paddock.runner.notify.channels import send_mail
 from paddock.runner.notify.delivery_attempts import MailServer, NotDelivered
