@@ -66,9 +66,7 @@ def with_exit_status(command: Callable[..., int]) -> Callable[..., None]:
             status = command(**kwargs) if flags is None else command(flags(**kwargs))
         except KeyboardInterrupt as error:
             status = _report_error(error, as_json=bool(kwargs.get("as_json")))
-        except (
-            Exception
-        ) as error:  # the outermost frame: every error becomes a message and a status
+        except Exception as error:  # the outermost frame: each is a message and a status
             status = _report_error(error, as_json=bool(kwargs.get("as_json")))
         raise typer.Exit(status)
 

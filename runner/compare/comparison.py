@@ -220,7 +220,10 @@ def compare(
     keys = [*dict.fromkeys(key for run in sound for key in run.items)]
     rights, metrics, gold = _rights(step, sound, keys, source)
     figures = [_figures(run, keys, rights, metrics) for run in runs]
-    quality = "agreement" if rights else "located" if _all_have(figures, "located") else "valid"
+    is_located = bool(sound) and all(
+        variant.located is not None for variant in figures if variant.run.fault is None
+    )
+    quality = "agreement" if rights else "located" if is_located else "valid"
     figures = _with_front([_scored(variant, quality, keys, rights, metrics) for variant in figures])
     scores = {
         variant.name: [*variant.scores.values()] for variant in figures if variant.run.fault is None
@@ -270,12 +273,17 @@ def _rights(
     doubled = {name: by_name[name] for name in rights if len(by_name.get(name, ())) > 1}
     by_key = {by_name.get(name, [name])[0]: rights[name] for name in rights.keys() - doubled.keys()}
     by_item = {key: by_key[key] for key in keys if key in by_key}
-    unknown = [
+    remarks = [
         f"`gold.metrics`: no gold has the field '{name}'."
         for name in source.chosen
         if name not in metrics
     ]
-    remarks = (*unknown, *_doubled_remarks(doubled, kept.origin))
+    for name, (first, second, *_) in [*doubled.items()][:1]:
+        n = counted(len(doubled), "row")
+        remarks.append(
+            f"{kept.origin}: {n} that may be about several items do not count, such as '{name}': "
+            f"'{first}' or '{second}'. Write a `gold.key` that differs for each, as `doc.relpath`."
+        )
     return by_item, metrics, replace(kept, notes=(*kept.notes, *remarks))
 
 
@@ -291,15 +299,6 @@ def _gold_of(
         if item.gold_key:
             by_name.setdefault(item.gold_key, {})[item.key] = None
     return source.given, {name: [*keys] for name, keys in by_name.items()}
-
-
-def _doubled_remarks(doubled: Mapping[str, Sequence[str]], origin: str) -> Iterator[str]:
-    for name, (first, second, *_) in [*doubled.items()][:1]:
-        n = counted(len(doubled), "row")
-        yield (
-            f"{origin}: {n} that may be about several items do not count, such as '{name}': "
-            f"'{first}' or '{second}'. Write a `gold.key` that differs for each, as `doc.relpath`."
-        )
 
 
 def _output_at(answer: ItemAnswer, name: str) -> Any:
@@ -368,11 +367,6 @@ def _field_figures(
         if agreement is not None:
             labels = label_figures(pairs) if metric.kind == "label" else None
             yield name, FieldFigures(metric, agreement, labels)
-
-
-def _all_have(figures: Iterable[VariantFigures], name: str) -> bool:
-    sound = [variant for variant in figures if variant.run.fault is None]
-    return bool(sound) and all(getattr(variant, name) is not None for variant in sound)
 
 
 def _scored(
