@@ -9,6 +9,7 @@ import pytest
 
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.hardware import read_cpu
+from paddock.engine.workers.death_reasons import WorkerEnd
 from paddock.engine.workers.fallbacks import (
     Fallback,
     FallbackStore,
@@ -87,8 +88,9 @@ def test_on_a_processor_with_amx_the_gain_is_named(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paddock.engine.workers.fallbacks.has_amx", lambda: True)
+    crash = WorkerEnd("killed by SIGSEGV", -11)
     monkeypatch.setattr(
-        doctor, "_run_kernel_trial", lambda fallback, _: "" if fallback else "killed by SIGSEGV"
+        doctor, "_run_kernel_trial", lambda fallback, _: None if fallback else crash
     )
     (found,) = _tried(settings)
     assert found.remedy == (
