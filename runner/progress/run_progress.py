@@ -59,7 +59,7 @@ class StepProgress:
     meter: TokenRate
     total: int | None = None
     """None until it is known."""
-    counts: Counter[ItemState] = field(default_factory=Counter)
+    counts: Counter[ShownState] = field(default_factory=Counter)
     """Items that have ended by state, with those that were fresh at the start."""
     running: dict[str, str | None] = field(default_factory=dict)
     """Keys of the items that run now, with the inner step."""
@@ -199,7 +199,7 @@ def progress_text(pace: StepProgress, now: float) -> str:
 
 def _counts_apart(pace: StepProgress) -> list[str]:
     """Return how many items ended otherwise than done, by state."""
-    states: tuple[ItemState, ...] = ("skipped", "waiting", "quarantined", "failed")
+    states: tuple[ShownState, ...] = ("skipped", "waiting", "quarantined", "failed")
     return [f"{pace.counts[state]:,} {state}" for state in states if pace.counts[state]]
 
 
