@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.datastructures import Headers
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from paddock.engine.api.errors import ApiError, error_response
+from paddock.engine.backends.metrics import MetricRegistry
 from paddock.engine.memory.pool_stats import PoolEvents, RefusalReason, UnloadReason
 from paddock.engine.request import DoneReason, Usage
 from paddock.engine.system.hosts import parse_address
@@ -37,34 +37,16 @@ class HttpMetrics:
     """HTTP metrics of one service; used in its event loop."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self._requests = Counter(
-            "paddock_http_requests",
-            "Requests answered, by the pattern of their path.",
-            ("method", "route", "status"),
-            registry=self._registry,
-        )
-        self._seconds = Histogram(
-            "paddock_http_request_seconds",
-            "Time from a request's headers to its answer's last byte.",
-            ("route",),
-            registry=self._registry,
-            buckets=_DURATION_BUCKETS_S,
-        )
-        self._running = Gauge(
-            "paddock_http_requests_running", "Requests under way.", registry=self._registry
-        )
-        self._gone = Counter(
-            "paddock_http_clients_gone",
-            "Clients that disconnected before their answer's end.",
-            registry=self._registry,
-        )
-        self._refused = Counter(
-            "paddock_http_refused",
-            "Requests refused before they reached a model.",
-            ("reason",),
-            registry=self._registry,
-        )
+        self._registry = made = MetricRegistry()
+        what = "Requests answered, by the pattern of their path"
+        self._requests = made.counter("http_requests", what, "method", "route", "status")
+        what = "Time from a request's headers to its answer's last byte"
+        self._seconds = made.histogram("http_request_seconds", what, _DURATION_BUCKETS_S, "route")
+        self._running = made.gauge("http_requests_running", "Requests under way")
+        what = "Clients that disconnected before their answer's end"
+        self._gone = made.counter("http_clients_gone", what)
+        what = "Requests refused before they reached a model"
+        self._refused = made.counter("http_refused", what, "reason")
 
     def began(self) -> None:
         self._running.inc()
@@ -82,7 +64,7 @@ class HttpMetrics:
         self._refused.labels(reason).inc()
 
     def text(self) -> bytes:
-        return generate_latest(self._registry)
+        return self._registry.text()
 
 
 log = logging.getLogger(__name__)

@@ -109,6 +109,33 @@ _SEQUENCES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _N_STREAMS = 4096
 
 
+class MetricRegistry:
+    """Makes metrics by Paddock's names, all with the same first labels."""
+
+    def __init__(self, *labels: str) -> None:
+        self._labels = labels
+        self._registry = CollectorRegistry()
+
+    def counter(self, name: str, what: str, *labels: str) -> Counter:
+        names = (*self._labels, *labels)
+        return Counter(f"paddock_{name}", f"{what}.", names, registry=self._registry)
+
+    def gauge(self, name: str, what: str) -> Gauge:
+        return Gauge(f"paddock_{name}", f"{what}.", self._labels, registry=self._registry)
+
+    def histogram(
+        self, name: str, what: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
+        names = (*self._labels, *labels)
+        return Histogram(
+            f"paddock_{name}", f"{what}.", names, registry=self._registry, buckets=buckets
+        )
+
+    def text(self) -> bytes:
+        """Return the numbers for Prometheus."""
+        return generate_latest(self._registry)
+
+
 class Metrics(PoolEvents):
     """Counts the events of a pool.
 
@@ -117,49 +144,38 @@ class Metrics(PoolEvents):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._registry = CollectorRegistry()
+        self._registry = made = MetricRegistry("model")
         self._models: dict[str, None] = {}
         self._last_chunk_at: OrderedDict[tuple[str, int], float] = OrderedDict()
-        self._loads = self._counter("loads", "Times a model was loaded")
-        self._load_s = self._counter("load_seconds", "Time spent on loading")
-        self._unloads = self._counter("unloads", "Times a model went", "reason")
-        self._deaths = self._counter("worker_deaths", "Workers that ended unasked")
-        self._widened = self._counter("context_widenings", "Contexts made again for longer ones")
-        self._requeued = self._counter("requeued", "Requests sent again after a worker's death")
-        self._refused = self._counter("refused", "Requests that were not taken", "reason")
-        self._answers = self._counter("answers", "Chats answered", "reason")
-        self._prompt = self._counter("prompt_tokens", "Tokens of answered prompts")
-        self._reused = self._counter("prompt_reused_tokens", "Of these, found in the KV cache")
-        self._completion = self._counter("completion_tokens", "Tokens of answers")
-        self._streamed = self._counter("said_tokens", "Tokens of answers, as they come")
-        self._drafted = self._counter("drafted_tokens", "Tokens guessed ahead")
-        self._accepted = self._counter("accepted_tokens", "Guessed tokens that were right")
-        self._preemptions = self._counter("preemptions", "Sequences put back to make room")
-        self._texts = self._counter("embedded_texts", "Texts embedded")
-        self._text_tokens = self._counter("embedded_tokens", "Tokens of embedded texts")
-        self._running = self._gauge("running_sequences", "Requests that are being computed")
-        self._waiting = self._gauge("waiting_sequences", "Requests that wait inside the worker")
-        self._cells = self._gauge("cells_used", "Cells of the KV cache in use")
-        self._shared = self._gauge("cells_shared", "Cells that sharing saves")
-        self._outside_s = self._histogram("outside_seconds", "Wait for a worker", _LONG_S)
-        self._queue_s = self._histogram("queue_seconds", "Wait inside the worker", _LONG_S)
-        self._first_s = self._histogram("first_token_seconds", "Request to first token", _LONG_S)
-        self._between_s = self._histogram("between_tokens_seconds", "Token to token", _SHORT_S)
-        self._step_s = self._histogram("step_seconds", "One forward pass", _SHORT_S)
-        self._batch = self._histogram("batch_tokens", "Tokens of one step", _TOKENS)
-        self._batch_rows = self._histogram("batch_sequences", "Sequences of one step", _SEQUENCES)
-        self._embed_s = self._histogram("embed_seconds", "Requests for vectors", _LONG_S)
-
-    def _counter(self, name: str, what: str, *labels: str) -> Counter:
-        return Counter(f"paddock_{name}", f"{what}.", ("model", *labels), registry=self._registry)
-
-    def _gauge(self, name: str, what: str) -> Gauge:
-        return Gauge(f"paddock_{name}", f"{what}.", ("model",), registry=self._registry)
-
-    def _histogram(self, name: str, what: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(
-            f"paddock_{name}", f"{what}.", ("model",), registry=self._registry, buckets=buckets
-        )
+        self._loads = made.counter("loads", "Times a model was loaded")
+        self._load_s = made.counter("load_seconds", "Time spent on loading")
+        self._unloads = made.counter("unloads", "Times a model went", "reason")
+        self._deaths = made.counter("worker_deaths", "Workers that ended unasked")
+        self._widened = made.counter("context_widenings", "Contexts made again for longer ones")
+        self._requeued = made.counter("requeued", "Requests sent again after a worker's death")
+        self._refused = made.counter("refused", "Requests that were not taken", "reason")
+        self._answers = made.counter("answers", "Chats answered", "reason")
+        self._prompt = made.counter("prompt_tokens", "Tokens of answered prompts")
+        self._reused = made.counter("prompt_reused_tokens", "Of these, found in the KV cache")
+        self._completion = made.counter("completion_tokens", "Tokens of answers")
+        self._streamed = made.counter("said_tokens", "Tokens of answers, as they come")
+        self._drafted = made.counter("drafted_tokens", "Tokens guessed ahead")
+        self._accepted = made.counter("accepted_tokens", "Guessed tokens that were right")
+        self._preemptions = made.counter("preemptions", "Sequences put back to make room")
+        self._texts = made.counter("embedded_texts", "Texts embedded")
+        self._text_tokens = made.counter("embedded_tokens", "Tokens of embedded texts")
+        self._running = made.gauge("running_sequences", "Requests that are being computed")
+        self._waiting = made.gauge("waiting_sequences", "Requests that wait inside the worker")
+        self._cells = made.gauge("cells_used", "Cells of the KV cache in use")
+        self._shared = made.gauge("cells_shared", "Cells that sharing saves")
+        self._outside_s = made.histogram("outside_seconds", "Wait for a worker", _LONG_S)
+        self._queue_s = made.histogram("queue_seconds", "Wait inside the worker", _LONG_S)
+        self._first_s = made.histogram("first_token_seconds", "Request to first token", _LONG_S)
+        self._between_s = made.histogram("between_tokens_seconds", "Token to token", _SHORT_S)
+        self._step_s = made.histogram("step_seconds", "One forward pass", _SHORT_S)
+        self._batch = made.histogram("batch_tokens", "Tokens of one step", _TOKENS)
+        self._batch_rows = made.histogram("batch_sequences", "Sequences of one step", _SEQUENCES)
+        self._embed_s = made.histogram("embed_seconds", "Requests for vectors", _LONG_S)
 
     # Reading
 
@@ -170,7 +186,7 @@ class Metrics(PoolEvents):
             n_running = sum(model.n_running for model in replicas)
             self._running.labels(name).set(n_running)
             self._waiting.labels(name).set(sum(model.n_users for model in replicas) - n_running)
-        return generate_latest(self._registry)
+        return self._registry.text()
 
     def snapshot(self) -> dict[str, ModelMetrics]:
         """Return the numbers of now, by the models' names."""

@@ -44,7 +44,6 @@ from .manifests import (
     SYSTEM_TYPE,
     TEMPLATE_TYPE,
     Manifest,
-    ManifestLayer,
 )
 from .model_names import ModelName
 from .model_store import ModelStore
@@ -293,10 +292,11 @@ class _Pull:
 
     async def _finish(self, name: ModelName, manifest: Manifest) -> None:
         """Write the manifest, and remove blobs that only the old one needed."""
-        old = await run_to_end_in_thread(self._replaced, name)
+        old = await run_to_end_in_thread(self._stored, name)
         self.report(ProgressLine("writing manifest"))
         await run_to_end_in_thread(self.store.put_manifest, name, manifest)
-        unused = {layer.digest for layer in old} - {layer.digest for layer in manifest.blobs}
+        unused = {layer.digest for layer in old.blobs} if old is not None else set()
+        unused -= {layer.digest for layer in manifest.blobs}
         if unused and self.options.prunes:
             self.report(ProgressLine("removing unused layers"))
             await run_to_end_in_thread(
@@ -304,11 +304,10 @@ class _Pull:
             )
         self.report(ProgressLine("success"))
 
-    def _replaced(self, name: ModelName) -> tuple[ManifestLayer, ...]:
+    def _stored(self, name: ModelName) -> Manifest | None:
         with suppress(ManifestBroken):
-            old = self.store.manifest(name)
-            return old.blobs if old is not None else ()
-        return ()
+            return self.store.manifest(name)
+        return None
 
     async def _accept_local_copy(self, name: ModelName, error: Exception) -> None:
         """Report success if the model is complete on this machine; otherwise raise `error`."""
@@ -325,9 +324,5 @@ class _Pull:
         self.report(ProgressLine("success"))
 
     def _is_complete(self, name: ModelName) -> bool:
-        with suppress(ManifestBroken):
-            found = self.store.manifest(name)
-            return found is not None and all(
-                self.store.blobs.has(blob.digest) for blob in found.blobs
-            )
-        return False
+        found = self._stored(name)
+        return found is not None and all(self.store.blobs.has(blob.digest) for blob in found.blobs)

@@ -18,7 +18,7 @@ import httpx
 from paddock.engine.errors import BlobMissing, InvalidName, ManifestBroken, ModelNotFound
 
 from .download import run_to_end_in_thread
-from .manifests import Manifest, ManifestLayer
+from .manifests import ManifestLayer
 from .model_names import ModelName, parse_name
 from .model_store import ModelStore
 from .oci_registry import RegistryClient
@@ -66,15 +66,11 @@ class BlobUpload:
             BlobMissing: it is not on this machine.
             TransferRefused, HostUnreachable, TransferInterrupted: the upload failed.
         """
-        if await self._registry.has_blob(self._layer.digest):
-            self._report_sent(self._layer.size_bytes)
-            return
-        if not await run_to_end_in_thread(self._path.is_file):
-            raise BlobMissing(self._layer.digest)
-        if mount_from and await self._mounts(mount_from):
-            self._report_sent(self._layer.size_bytes)
-            return
-        await self._send_all()
+        if not await self._registry.has_blob(self._layer.digest):
+            if not await run_to_end_in_thread(self._path.is_file):
+                raise BlobMissing(self._layer.digest)
+            if not (mount_from and await self._mounts(mount_from)):
+                await self._send_all()
         self._report_sent(self._layer.size_bytes)
 
     async def _mounts(self, repository: str) -> bool:
@@ -240,7 +236,10 @@ async def _push(
     store: ModelStore, name: ModelName, options: TransferOptions, report: ReportProgress
 ) -> None:
     report(ProgressLine("retrieving manifest"))
-    manifest = await run_to_end_in_thread(_manifest_to_push, store, name)
+    manifest = await run_to_end_in_thread(store.manifest, name)
+    if manifest is None:
+        known = await run_to_end_in_thread(store.names)
+        raise ModelNotFound(name.short, [other.short for other in known])
     async with TransferClient(options, report) as connection:
         registry = RegistryClient(connection, name)
         report(ProgressLine("pushing model"))
@@ -250,13 +249,6 @@ async def _push(
         report(ProgressLine("pushing manifest"))
         await registry.put_manifest(manifest)
     report(ProgressLine("success"))
-
-
-def _manifest_to_push(store: ModelStore, name: ModelName) -> Manifest:
-    manifest = store.manifest(name)
-    if manifest is None:
-        raise ModelNotFound(name.short, [known.short for known in store.names()])
-    return manifest
 
 
 def _mount_source(store: ModelStore, name: ModelName, layer: ManifestLayer) -> str | None:
