@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from paddock.engine.decoding.scheduler_data import MOST_MTP_SEQUENCES, ContextLimits
 from paddock.engine.gguf import GgufHeader
@@ -449,18 +450,6 @@ def _load_of(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _LoadNeeds:
-    spread_bytes: int
-    """Weights and cells: they lie where their layers do."""
-    compute_bytes: int
-    """Of each device that computes."""
-    n_layers: int
-    """With the output."""
-    expert_bytes: tuple[int, ...] = ()
-    """Of each layer, where the model is a mixture of experts."""
-
-
 def _layouts_of(
     load: WorkerOptions,
     request: LayoutRequest,
@@ -474,97 +463,93 @@ def _layouts_of(
     per_cell, buffers = _with_draft_bytes(request, header, load)
     cache = 0.0 if header.is_encoder else load.n_cells * per_cell
     n_layers = header.number("block_count") + 1
-    needs = _LoadNeeds(int(size + cache), buffers, n_layers, expert_bytes(header))
-    load_s = size / _READ_BYTES_PER_S
+    spread_bytes, load_s = int(size + cache), size / _READ_BYTES_PER_S
     n_there = n_layers if load.n_gpu_layers < 0 else min(load.n_gpu_layers, n_layers)
-    here = MemoryAmount(needs.spread_bytes + needs.compute_bytes + _RUNTIME_BYTES)
     if not device.gpus:
         placed = f"all {n_layers} layers on the processor"
         if device.is_gpu:  # it shares main memory
             placed = _placement_text(n_there, n_layers, "")
         placed += f"; {device.why_no_gpu}" if device.why_no_gpu else ""
+        here = MemoryAmount(spread_bytes + buffers + _RUNTIME_BYTES)
         return [ModelLayout(replace(load, placed=placed), here, load_s, is_good)]
-    found = _on_devices(load, needs, n_there, device, settings)
+    on_devices = _DeviceLoad(
+        load, device, settings, spread_bytes, buffers, n_layers, expert_bytes(header)
+    )
+    found = on_devices.layouts(n_there)
     if _may_spill(settings, device):
-        found += _spilled(load, needs, device, settings)
+        found += on_devices.spilled()
     return [
         replace(layout, load_s=load_s, is_good=is_good and not layout.is_spilled)
         for layout in found
     ]
 
 
-def _on_devices(
-    load: WorkerOptions, needs: _LoadNeeds, n_there: int, device: Device, settings: PoolSettings
-) -> list[ModelLayout]:
-    """Return the layouts with so many layers on graphics devices."""
-    there, here = _split_bytes(needs, n_there)
-    ways = placements(
-        there,
-        device.gpus,
-        main_gpu=settings.main_gpu,
-        split_mode=settings.split_mode,
-        overhead_bytes=settings.gpu_overhead_bytes + needs.compute_bytes,
-    )
-    why = f"; num_gpu is {load.n_gpu_layers}" if n_there < needs.n_layers else ""
-    found = []
-    for way in ways:
-        names = ", ".join(device.gpus[i].name for i in way.gpus)
-        placed = _placement_text(n_there, needs.n_layers, names) + why
-        put = replace(_placed_load(load, way, device), placed=placed)
-        found.append(
-            ModelLayout(put, _memory_of(way, there, needs, device) + MemoryAmount(here), 0.0)
+@dataclass(frozen=True, slots=True)
+class _DeviceLoad:
+    """A load of which graphics devices compute at least a part."""
+
+    load: WorkerOptions
+    device: Device
+    settings: PoolSettings
+    spread_bytes: int
+    """Weights and cells: they lie where their layers do."""
+    compute_bytes: int
+    """Of each device that computes."""
+    n_layers: int
+    """With the output."""
+    expert_bytes: tuple[int, ...]
+    """Of each layer, where the model is a mixture of experts."""
+
+    def layouts(self, n_there: int) -> list[ModelLayout]:
+        """Return the layouts with so many layers on graphics devices."""
+        there_bytes = self.spread_bytes * n_there // self.n_layers
+        ways = placements(
+            there_bytes,
+            self.device.gpus,
+            main_gpu=self.settings.main_gpu,
+            split_mode=self.settings.split_mode,
+            overhead_bytes=self.settings.gpu_overhead_bytes + self.compute_bytes,
         )
-    return found
+        why = f"; num_gpu is {self.load.n_gpu_layers}" if n_there < self.n_layers else ""
+        return [self._layout(way, there_bytes, n_there, why) for way in ways]
 
+    def spilled(self) -> list[ModelLayout]:
+        """Return the layout that leaves to the processor what a device has no memory for now.
 
-def _spilled(
-    load: WorkerOptions, needs: _LoadNeeds, device: Device, settings: PoolSettings
-) -> list[ModelLayout]:
-    """Return the layout that leaves to the processor what a device has no memory for now.
+        Of a mixture of experts that is the experts' weights of the first layers, as few as must
+        be: a token goes through a few of the experts, and through all of the rest. Without memory
+        for a layer there is no layout.
+        """
+        way = placements(0, self.device.gpus, main_gpu=self.settings.main_gpu)[0]
+        gpu = self.device.gpus[way.gpus[0]]
+        taken_bytes = gpu.context_bytes + self.settings.gpu_overhead_bytes + self.compute_bytes
+        free_bytes = gpu.free_bytes - taken_bytes
+        why = "; it has no room for more (allow_cpu)"
+        there_bytes = self.spread_bytes
+        for n_experts, n_bytes in enumerate(self.expert_bytes, 1):
+            there_bytes -= n_bytes
+            if there_bytes <= free_bytes:
+                why = f", the experts of {n_experts} of them on the processor{why}"
+                return [self._layout(way, there_bytes, self.n_layers, why, n_cpu_experts=n_experts)]
+        n_there = min(self.n_layers - 1, int(free_bytes / (self.spread_bytes / self.n_layers)))
+        if n_there < 1:
+            return []
+        there_bytes = self.spread_bytes * n_there // self.n_layers
+        return [self._layout(way, there_bytes, n_there, why, n_gpu_layers=n_there)]
 
-    Of a mixture of experts that is the experts' weights of the first layers, as few as must be: a
-    token goes through a few of the experts, and through all of the rest. Without memory for a layer
-    there is no layout.
-    """
-    way = placements(0, device.gpus, main_gpu=settings.main_gpu)[0]
-    gpu = device.gpus[way.gpus[0]]
-    taken_bytes = gpu.context_bytes + settings.gpu_overhead_bytes + needs.compute_bytes
-    free = gpu.free_bytes - taken_bytes
-    why = "; it has no room for more (allow_cpu)"
-    there = needs.spread_bytes
-    for n_experts, n_bytes in enumerate(needs.expert_bytes, 1):
-        there -= n_bytes
-        if there <= free:
-            placed = _placement_text(needs.n_layers, needs.n_layers, gpu.name)
-            experts = f", the experts of {n_experts} of them on the processor"
-            put = replace(
-                _placed_load(load, way, device),
-                n_cpu_experts=n_experts,
-                placed=placed + experts + why,
-            )
-            room = _memory_of(way, there, needs, device) + MemoryAmount(needs.spread_bytes - there)
-            return [ModelLayout(put, room, 0.0, is_spilled=True)]
-    n_there = min(needs.n_layers - 1, int(free / (needs.spread_bytes / needs.n_layers)))
-    if n_there < 1:
-        return []
-    there, here = _split_bytes(needs, n_there)
-    placed = _placement_text(n_there, needs.n_layers, gpu.name) + why
-    put = replace(_placed_load(load, way, device), n_gpu_layers=n_there, placed=placed)
-    room = _memory_of(way, there, needs, device) + MemoryAmount(here)
-    return [ModelLayout(put, room, 0.0, is_spilled=True)]
-
-
-def _split_bytes(needs: _LoadNeeds, n_there: int) -> tuple[int, int]:
-    there = needs.spread_bytes * n_there // needs.n_layers
-    return there, needs.spread_bytes - there
-
-
-def _memory_of(way: Placement, there: int, needs: _LoadNeeds, device: Device) -> MemoryAmount:
-    """Return what a worker takes of the devices, and its process in addition to the layers."""
-    buffers = [0] * len(device.gpus)
-    for gpu in way.gpus:
-        buffers[gpu] = needs.compute_bytes
-    return way.room(there, device.gpus) + MemoryAmount(_PROCESS_BYTES, tuple(buffers))
+    def _layout(
+        self, way: Placement, there_bytes: int, n_there: int, why: str, **spilled: Any
+    ) -> ModelLayout:
+        """Return a layout; `spilled`: options by which the processor computes a part."""
+        gpus = self.device.gpus
+        placed = _placement_text(n_there, self.n_layers, ", ".join(gpus[i].name for i in way.gpus))
+        load = replace(_placed_load(self.load, way, self.device), placed=placed + why, **spilled)
+        buffers = [0] * len(gpus)
+        for gpu in way.gpus:
+            buffers[gpu] = self.compute_bytes
+        own = MemoryAmount(_PROCESS_BYTES + self.spread_bytes - there_bytes, tuple(buffers))
+        room = way.room(there_bytes, gpus) + own
+        return ModelLayout(load, room, 0.0, is_spilled=bool(spilled))
 
 
 def _placed_load(load: WorkerOptions, way: Placement, device: Device) -> WorkerOptions:

@@ -367,7 +367,16 @@ def remove_stale_files(folder: Path, *, waits: bool = False) -> list[Path]:
     Skips files that cannot be opened, and young ones, unless it `waits` a second for these.
     Subfolders are not searched.
     """
-    return [file for file in _temporary_files(folder) if _is_stale(file, waits) and _remove(file)]
+    removed = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            is_ours = entry.name.startswith(".") and entry.name.endswith(TEMPORARY_SUFFIX)
+            file = Path(entry.path)
+            if is_ours and entry.is_file(follow_symlinks=False) and _is_stale(file, waits):
+                with suppress(OSError):
+                    file.unlink()
+                    removed.append(file)
+    return removed
 
 
 def rename_in(folder: int, name: str, target: str) -> None:
@@ -385,14 +394,6 @@ def _is_stream(path: Path) -> bool:
     except OSError:
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
-
-
-def _temporary_files(folder: Path) -> Iterator[Path]:
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            is_ours = entry.name.startswith(".") and entry.name.endswith(TEMPORARY_SUFFIX)
-            if is_ours and entry.is_file(follow_symlinks=False):
-                yield Path(entry.path)
 
 
 def _is_stale(file: Path, waits: bool) -> bool:
@@ -472,14 +473,6 @@ def _make_alike(handle: int, like: os.stat_result) -> None:
         else:
             mode &= ~0o070
     os.fchmod(handle, mode)
-
-
-def _remove(file: Path) -> bool:
-    try:
-        file.unlink()
-    except OSError:
-        return False
-    return True
 
 
 def _temporary_name(name: str) -> str:
