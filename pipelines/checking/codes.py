@@ -98,6 +98,10 @@ def is_in_address(text: str, start: int, end: int) -> bool:
     return _IN_ADDRESS.search(text, first, last) is not None
 
 
+def _is_joined(sign: str) -> bool:
+    return sign.isdecimal() or LETTER.match(sign) is not None
+
+
 class CodeIndex:
     """The codes of a text, as `folding.plain` has it."""
 
@@ -140,6 +144,10 @@ class CodeIndex:
     def _is_whole(self, start: int, end: int) -> bool:
         text = self._text
         before, behind = text[max(0, start - 2) : start], text[end : end + 2]
+        if text[start] in _JOINS - {"#", "+"} and before and _is_joined(before[-1]):
+            return False
+        if text[end - 1] in _JOINS and behind and _is_joined(behind[0]):
+            return False
         if text[start].isalnum() and before:
             sign, earlier = before[-1], before[:-1]
             is_digit = text[start].isdecimal()

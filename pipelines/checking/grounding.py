@@ -11,18 +11,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import regex
+
 from .cldr import unit_named
 from .numbers import SoughtNumber
 from .source_index import DayAndTime, SourceIndex, TextValue, sought_number, values_in
-from .text_index import Quote
+from .text_index import UNSPACED, Quote
 
 Lack: TypeAlias = Literal["missing", "question", "year", "range", "order", "month"]
 """Why a value is not supported: `Quote.reason`, or no place, or only in a question."""
 
 _CITATION = re.compile(r"(?<=[^\s\[])(?:[^\S\n]?\[\d{1,3}(?:\s?[,;\u2013-]\s?\d{1,3})*\])+")
 _LIST_NUMBER = re.compile(r"^([^\S\n]*)(\d{1,3})([.)])[^\S\n]+(?=\S)", re.MULTILINE)
-_SENTENCE_END = re.compile(r"[?\uff1f\u061f](?!\w)|[.!](?=\W|\Z)|[|\t\n\u3002\uff01]")
-_LAST_WORD = re.compile(r"[^\W\d_]{1,4}\Z")
+_SENTENCE_END = regex.compile(  # in an address `?` is followed by a letter
+    rf"(?V1)\?(?![\w--[{UNSPACED}]])|[.!](?=\W|\Z)|[|\t\n\u3002\uff01\uff1f\u061f]"
+)
+_LAST_WORD = re.compile(r"(?<!\w)[^\W\d_]{1,4}\Z")
 _MOST_SENTENCE_CHARS = 600
 _NEAR_CHARS = 24
 

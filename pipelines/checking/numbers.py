@@ -162,7 +162,7 @@ class NumberIndex:
         return next(iter(used)) if len(used) == 1 else cldr.decimal_mark(self._languages())
 
     @cached_property
-    def _groups_by_space(self) -> bool | None:
+    def groups_by_space(self) -> bool | None:
         """Whether a space groups thousands; None: that is open, so none of these is a number."""
         if not _MAY_BE_SPACED.search(self._text):
             return False
@@ -172,7 +172,7 @@ class NumberIndex:
     def _by_digits(self) -> dict[str, list[Span]]:
         """The tokens by their digits, without zeros at the ends."""
         found: dict[str, list[Span]] = {}
-        groups = self._groups_by_space
+        groups = self.groups_by_space
         for token in (_TOKEN if groups is False else _SPACED_TOKEN).finditer(self._text):
             if groups is not None or " " not in token[0]:
                 found.setdefault(_significant(token[0]), []).append(token.span())

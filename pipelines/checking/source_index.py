@@ -26,7 +26,7 @@ _MOST_VALUE_CHARS = 100
 _ISO_MOMENT = re.compile(
     r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:\.0+)?(?:Z|[+-]\d\d:?\d\d)?"
 )
-_SPACED_AMOUNT = re.compile(r"(?<=\d) (?=\d{3}(?:[ ,.]\d|\D*\Z))")
+_SPACED_AMOUNT = re.compile(r"(?<=\d) (?=\d{3}(?!\d))")
 _IS_VERSION = re.compile(r"\d{1,2}\.\d+")
 _MOMENT_CHARS = 24  # between a day and its time
 
@@ -116,6 +116,9 @@ class SourceIndex:
     def _find(self, sought: Sought, text: str, within: float = 0.0) -> list[Quote]:
         if isinstance(sought, Code):
             spans = self._codes.find(plain(sought.text).text)
+            if not spans and text[0] == "." and text[1:].isdecimal():  # .5 for 0.5
+                number = sought_in(f"0{text}")
+                return [] if number is None else self._find(number, text, within)
             return [self._quote(*span, {text}) for span in spans]
         if isinstance(sought, DayAndTime):
             return self._find_moment(sought, text)
@@ -191,6 +194,8 @@ def values_in(text: str, language: str = "") -> list[TextValue]:
     ['HC-0457', '3 May 2024', '40 EUR', '9:30']
     """
     index, whole = SourceIndex(text, language), plain(text)
+    if index.numbers.groups_by_space is None:  # a number all the same: what is open is not found
+        return values_in(_SPACED_AMOUNT.sub("\u00a0", text), language)
     taken = _Taken()
     for date in index.dates.all():
         days = [datetime.date(y, m, d) for y, m, d in date.days if y is not None]

@@ -186,13 +186,14 @@ class TextIndex:
                     or (text[start - 1] == "." and before.isalpha())
                 ):
                     return False
+        if _is_cut(text[start - 1 : start], text[start], text[start + 1 : start + 2]) or (
+            _is_cut(text[end : end + 1], text[end - 1], text[end - 2 : end - 1])
+        ):
+            return False
         if end < len(text) and text[end] != "'" and _is_word_sign(text[end - 1]):
             if not _BORDER.match(text, end):
                 return False
-            if text[end] in _JOINS_DIGITS:
-                after = text[end + 1 : end + 2]
-                is_in_code = after.isalnum() if text[end - 1].isdecimal() else after.isdecimal()
-                return not (is_in_code and (text[end] != ":" or text[end - 1].isdecimal()))
+            return not _is_cut(text[end + 1 : end + 2], text[end], text[end - 1])
         return True
 
     def _quote(self, start: int, end: int, bare: str) -> Quote:
@@ -264,6 +265,12 @@ class TextIndex:
     def _folded_span(self, first: int, last: int) -> Span:
         """Return the offsets in the folded text of the words from one number to another."""
         return self._word_starts[first], self._word_starts[last] + len(self.words[last])
+
+
+def _is_cut(outside: str, mark: str, inside: str) -> bool:
+    """Return whether a code goes on behind a mark at an end of a text."""
+    goes_on = outside.isalnum() if inside.isdecimal() else outside.isdecimal()
+    return goes_on and mark in _JOINS_DIGITS and (mark != ":" or inside.isdecimal())
 
 
 def _is_word_sign(sign: str) -> bool:
