@@ -40,8 +40,29 @@ def read_image(file: BinaryIO, request: ReadRequest) -> Document:
         raise Unreadable("is a picture, and `ocr` is off")
     if not reader.ocr_is_installed():
         raise Unreadable("is a picture", INSTALL_OCR)
+    pages: list[SeenText] = []
     with _opened_picture(file) as picture:
-        return _read_pictures(picture, request)
+        n = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
+        for index in range(min(n, _MOST_FRAMES)):
+            request.check()
+            picture.seek(index)
+            _refuse_large(picture)
+            pages.append(ocr_engine.recognise(_pixels_of(picture, _MOST_IMAGE_SIDE_PX)))
+        media_type = f"image/{(picture.format or 'unknown').lower()}"
+    notes = [": read from a picture by OCR"]
+    if n > _MOST_FRAMES:
+        notes.append(f": only the first {_MOST_FRAMES} of its {n} pictures were read")
+    texts = tuple(page.text for page in pages)
+    notes += unread_notes(dict(enumerate(pages, 1)), is_all=not any(texts))
+    return Document(
+        texts,
+        "",
+        media_type,
+        tuple(notes if any(texts) else ()),
+        "has no text that OCR can read",
+        tuple(page.lines for page in pages),
+        tuple(page.scores for page in pages),
+    )
 
 
 @contextmanager
@@ -60,32 +81,6 @@ def _opened_picture(file: BinaryIO) -> Iterator[Any]:
             if file.read(4) == b"ftyp" and find_spec("pi_heif") is None:
                 raise Unreadable("is a picture of the kind HEIC", INSTALL_OCR) from error
             raise Unreadable("is damaged or not a picture") from error
-
-
-def _read_pictures(picture: Any, request: ReadRequest) -> Document:
-    pages: list[SeenText] = []
-    n = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
-    for index in range(min(n, _MOST_FRAMES)):
-        request.check()
-        picture.seek(index)
-        _refuse_large(picture)
-        pages.append(ocr_engine.recognise(_pixels_of(picture, _MOST_IMAGE_SIDE_PX)))
-    notes = [": read from a picture by OCR"]
-    if n > _MOST_FRAMES:
-        notes.append(f": only the first {_MOST_FRAMES} of its {n} pictures were read")
-    media_type = f"image/{(picture.format or 'unknown').lower()}"
-    nothing = "has no text that OCR can read"
-    texts = tuple(page.text for page in pages)
-    notes += unread_notes(dict(enumerate(pages, 1)), is_all=not any(texts))
-    return Document(
-        texts,
-        "",
-        media_type,
-        tuple(notes if any(texts) else ()),
-        nothing,
-        tuple(page.lines for page in pages),
-        tuple(page.scores for page in pages),
-    )
 
 
 def unread_notes(pages: Mapping[int, SeenText], *, is_all: bool = False) -> Iterator[str]:
