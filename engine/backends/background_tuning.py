@@ -151,9 +151,7 @@ class BackgroundTuner:
                     continue
                 try:
                     is_tried = await self._tried(name, used, idle_s)
-                except (
-                    Exception
-                ):  # a fault of ours, in the trial of one model: the others' turn comes
+                except Exception:  # a fault of ours in the trial of one: the others' turn comes
                     log.exception("%s is not tuned", name)
                     is_tried = used.is_done = True
                 idle_s = 0.0 if is_tried else idle_s

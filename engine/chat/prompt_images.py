@@ -114,9 +114,8 @@ class ImagePlaceholders:
             if first is None:
                 if len(self._firsts) == MAX_KNOWN_PIECES:
                     self._firsts.popitem(last=False)
-                if (
-                    self._next + _STEP * n_rows > _LAST_NUMBER
-                ):  # no cache holds rows from so long ago
+                if self._next + _STEP * n_rows > _LAST_NUMBER:
+                    # No cache holds rows from so long ago.
                     self._firsts.clear()
                     self._next = _STEP
                 first, self._next = self._next, self._next + _STEP * n_rows

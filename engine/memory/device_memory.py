@@ -239,7 +239,17 @@ def placements(
         ]
     whole = [i for i in order if not gpus[i].is_instance]
     if not ways and split_mode != "none" and len(whole) > 1:
-        ways = _splits(needed_bytes, gpus, whole, split_mode or "layer", overhead_bytes)
+        # Split it over the first two, three, … of the devices that could hold it.
+        for n in range(2, len(whole) + 1):
+            chosen = tuple(sorted(whole[:n]))
+            could = [max(0, _usable_total(gpus[i]) - overhead_bytes) for i in chosen]
+            if sum(could) >= needed_bytes * _SPLIT_OVERHEAD or n == len(whole):
+                now = [max(0, _usable_free(gpus[i]) - overhead_bytes) for i in chosen]
+                basis = now if sum(now) >= needed_bytes * _SPLIT_OVERHEAD else could
+                basis = basis if sum(basis) else [1] * n
+                total = sum(basis)
+                shares = tuple(part / total for part in basis)
+                ways.append(Placement(chosen, shares, split_mode or "layer"))
     return tuple(ways) or (Placement((order[0],), (1.0,), "none"),)
 
 
@@ -260,23 +270,6 @@ def _gpus_by_free_memory(gpus: Sequence[GpuMemory], main_gpu: int | None) -> lis
     if main_gpu is not None and main_gpu < len(gpus):
         order = [main_gpu, *(i for i in order if i != main_gpu)]
     return order
-
-
-def _splits(
-    needed_bytes: int, gpus: Sequence[GpuMemory], order: list[int], mode: SplitMode, overhead: int
-) -> list[Placement]:
-    """Return the splits over the first two, three, … of the devices that could hold it."""
-    ways = []
-    for n in range(2, len(order) + 1):
-        chosen = tuple(sorted(order[:n]))
-        could = [max(0, _usable_total(gpus[i]) - overhead) for i in chosen]
-        if sum(could) >= needed_bytes * _SPLIT_OVERHEAD or n == len(order):
-            now = [max(0, _usable_free(gpus[i]) - overhead) for i in chosen]
-            basis = now if sum(now) >= needed_bytes * _SPLIT_OVERHEAD else could
-            basis = basis if sum(basis) else [1] * n
-            total = sum(basis)
-            ways.append(Placement(chosen, tuple(part / total for part in basis), mode))
-    return ways
 
 
 def _usable_free(gpu: GpuMemory) -> int:

@@ -166,12 +166,8 @@ def _check_layer_type(
         raise RecipeRefused(
             f"{name} is an adapter for '{header.architecture}' models, and this one is '{family}'"
         )
-    is_first = header.part == 0
-    if (
-        kind == manifests.MODEL_TYPE
-        and is_first
-        and any(layer.media_type == kind for layer in draft.layers)
-    ):
+    is_first_part = kind == manifests.MODEL_TYPE and header.part == 0
+    if is_first_part and any(layer.media_type == kind for layer in draft.layers):
         raise RecipeRefused(f"{name} is a second model file; a model has one")
 
 

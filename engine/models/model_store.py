@@ -314,7 +314,14 @@ class ModelStore:
 
     def check(self, name: ModelName | None = None) -> list[BlobFault]:
         """Verify every blob, or those of one model, and return the faults."""
-        users = self._users()
+        users: dict[str, tuple[str, ...]] = {}
+        """The models that need each blob."""
+        for user, path in sorted(self._manifests.all(), key=lambda pair: pair[0].full):
+            with suppress(FileNotFoundError, ManifestBroken, BadDigest):
+                for layer in self._manifests.read(path).blobs:
+                    digest = f"sha256:{digest_hex(layer.digest)}"
+                    if user.short not in users.get(digest, ()):
+                        users[digest] = (*users.get(digest, ()), user.short)
         if name is None:
             digests = {digest: users[digest] for digest in users}
             digests |= {digest: users.get(digest, ()) for digest in self.blobs.digests()}
@@ -343,16 +350,6 @@ class ModelStore:
             if [part.lower() for part in ours[:3]] == [part.lower() for part in theirs[:3]]:
                 return ModelName(known.host, known.namespace, known.model, name.tag)
         return name
-
-    def _users(self) -> dict[str, tuple[str, ...]]:
-        users: dict[str, tuple[str, ...]] = {}
-        for name, path in sorted(self._manifests.all(), key=lambda pair: pair[0].full):
-            with suppress(FileNotFoundError, ManifestBroken, BadDigest):
-                for layer in self._manifests.read(path).blobs:
-                    digest = f"sha256:{digest_hex(layer.digest)}"
-                    if name.short not in users.get(digest, ()):
-                        users[digest] = (*users.get(digest, ()), name.short)
-        return users
 
     def _remove_unnamed(self, digests: Iterable[str], keep: Collection[str]) -> list[str]:
         try:

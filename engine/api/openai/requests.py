@@ -463,7 +463,17 @@ class ToolsBody(SamplingBody):
         )
 
     def offered_tools(self) -> OfferedTools:
-        offered, found = self._offered(), self._choice()
+        by_name: dict[str, Tool] = {}
+        namespaces: dict[str, tuple[str, str]] = {}
+        for namespace, function in self._functions():
+            name = qualified_name(namespace, function.name)
+            if name in by_name and (namespace or name in namespaces):
+                raise invalid_value("tools", f"two tools are called '{shown(name)}'.")
+            by_name[name] = Tool(name, function.description, function.parameters)
+            if namespace:
+                namespaces[name] = (namespace, function.name)
+        offered = OfferedTools(tuple(by_name.values()), namespaces=namespaces)
+        found = self._choice()
         if found is None:
             return offered
         if found.function is not None:
@@ -489,15 +499,3 @@ class ToolsBody(SamplingBody):
             for inner in outer.tools:
                 if inner.function is not None:
                     yield outer.name, inner.function
-
-    def _offered(self) -> OfferedTools:
-        tools: dict[str, Tool] = {}
-        namespaces: dict[str, tuple[str, str]] = {}
-        for namespace, function in self._functions():
-            name = qualified_name(namespace, function.name)
-            if name in tools and (namespace or name in namespaces):
-                raise invalid_value("tools", f"two tools are called '{shown(name)}'.")
-            tools[name] = Tool(name, function.description, function.parameters)
-            if namespace:
-                namespaces[name] = (namespace, function.name)
-        return OfferedTools(tuple(tools.values()), namespaces=namespaces)
