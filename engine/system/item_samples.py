@@ -48,11 +48,6 @@ class ItemSample:
         if self.is_first and (self.by or self.seed != SEED):
             raise ValueError("the first items of a list have no seed and no strata.")
 
-    @property
-    def why_left_out(self) -> str:
-        """The reason of an item that is not taken."""
-        return f"not among the first {self.n_items:,}" if self.is_first else "not in the sample"
-
     def chosen(self, keys: Sequence[str], strata: Sequence[str] = ()) -> frozenset[str]:
         """Return the keys that are taken; `strata` has each key's stratum, or is empty.
 

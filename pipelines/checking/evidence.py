@@ -132,14 +132,11 @@ def _leaves(
     elif isinstance(value, list | tuple) and path not in empty:
         for at, held in enumerate(value):
             yield from _leaves(held, schema.item(at), only, empty, (*path, at), labels)
-    elif (path in empty or _needs_evidence(value, schema)) and _is_among(path, only):
-        yield path, value, labels
-
-
-def _needs_evidence(value: Any, schema: SchemaParts) -> bool:
-    if isinstance(value, bool) or is_empty(value):
-        return False
-    return schema.marked() is True or not schema.lists(value)
+    else:
+        is_stated = not (isinstance(value, bool) or is_empty(value))
+        is_sought = is_stated and (schema.marked() is True or not schema.lists(value))
+        if (path in empty or is_sought) and _is_among(path, only):
+            yield path, value, labels
 
 
 def _is_among(path: Path, only: tuple[str, ...]) -> bool:

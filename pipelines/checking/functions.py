@@ -351,20 +351,15 @@ def _is_match(pattern: str, text: str) -> bool:
     try:
         validator = SchemaValidator({"type": "str", "pattern": pattern})
     except SchemaError as error:
-        raise ValueError(
-            f"the pattern '{pattern}' cannot be used: {_pattern_error(error)}"
-        ) from None
+        lines = [line.strip() for line in str(error).splitlines()]
+        messages = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        why = messages[-1] if messages else lines[-1]
+        raise ValueError(f"the pattern '{pattern}' cannot be used: {why}") from None
     try:
         validator.validate_python(text)
     except ValidationError:
         return False
     return True
-
-
-def _pattern_error(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines()]
-    messages = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return messages[-1] if messages else lines[-1]
 
 
 LANGUAGE_NAMES = {
@@ -395,7 +390,14 @@ def language(value: Any, *wanted: str) -> str | None:
     'It is written in English; write it in German.'
     """
     identifier = language_identifier(is_normalised=True)
-    codes = [_language_code(name, identifier.labels) for name in wanted]
+    by_name = {name.casefold(): code for code, name in LANGUAGE_NAMES.items()}
+    codes: list[str] = []
+    for name in wanted:
+        word = _language_word(str(name))
+        code = {"nb": "no", "nn": "no"}.get(word, by_name.get(word, word))
+        if code not in identifier.labels:
+            raise ValueError(f"there is no language '{name}'; write a code such as 'de'")
+        codes.append(code)
     if not codes:
         raise ValueError("`language` needs the language, such as 'de'")
     ranked = identifier.rank(text_of(value)[:_MOST_LANGUAGE_CHARS])
@@ -423,16 +425,6 @@ language.in_advance = _language_in_advance  # type: ignore[attr-defined]  # a fu
 
 def _language_word(name: str) -> str:
     return name.strip().casefold().replace("_", "-").partition("-")[0]
-
-
-def _language_code(requested: str, known: Any) -> str:
-    word = _language_word(str(requested))
-    word = {"nb": "no", "nn": "no"}.get(word, word)
-    by_name = {name.casefold(): code for code, name in LANGUAGE_NAMES.items()}
-    code = by_name.get(word, word)
-    if code not in set(known):
-        raise ValueError(f"there is no language '{requested}'; write a code such as 'de'")
-    return code
 
 
 _CITED = re.compile(r"[\[\uff3b\u3010]\s?(\d+(?:\s?[,;\u2013-]\s?\d+)*)\s?[\]\uff3d\u3011]")

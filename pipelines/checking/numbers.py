@@ -293,8 +293,10 @@ def _is_in_code(text: str, start: int, end: int) -> bool:
     is_rate = last == "/" != first and _named_unit(text, end + 1)[1] is not None  # 88/min
     if last and not is_rate and (last in "_@\\\x00" or (last in "/:.'-" and _joins(behind))):
         return True
-    if last and LETTER.match(last) and _attached_unit(text, end) is None:
-        return True
+    if last and LETTER.match(last):  # a unit that touches it has two letters or more: 5kg, not 5th
+        stop, unit = _named_unit(text, end)
+        if unit is None or (stop - end == 1 and last.isalpha()):
+            return True
     return is_in_groups(text, start, end) or is_in_address(text, start, end)
 
 
@@ -338,12 +340,6 @@ def _is_currency_word(text: str, start: int, end: int) -> bool:
         return False
     name = text[begin:start]
     return not name.isalpha() or (len(name) == 3 and not text[start:end].isdecimal())
-
-
-def _attached_unit(text: str, at: int) -> Unit | None:
-    """Return the unit whose letters touch a number, of two letters or more: `5kg`, not `5th`."""
-    stop, unit = _named_unit(text, at)
-    return unit if unit is not None and (stop - at > 1 or not text[at].isalpha()) else None
 
 
 def _named_unit(text: str, at: int) -> tuple[int, Unit | None]:

@@ -110,7 +110,12 @@ class TextIndex:
         return quotes
 
     def _find_whole(self, text: str) -> list[Span]:
-        found = self._spans_in(self._folded, folded(text).text.strip())
+        whole, sought, found, last = self._folded, folded(text).text.strip(), list[Span](), 0
+        for start in self._starts_in(whole, sought):
+            end = start + len(sought)
+            if start >= last and self._is_whole(whole, start, end):
+                found.append(whole.original(start, end))
+                last = end
         sought = folded(text, "kept").text.strip()
         if found or "-" not in sought or len(sought) > _MOST_HYPHENATED_CHARS:
             return found
@@ -120,16 +125,6 @@ class TextIndex:
         pattern = re.compile("\x01?".join("[-\x01]" if s == "-" else re.escape(s) for s in sought))
         spans = (match.span() for match in pattern.finditer(marked.text))
         return [marked.original(*span) for span in spans if self._is_whole(marked, *span)]
-
-    def _spans_in(self, whole: FoldedText, sought: str) -> list[Span]:
-        found: list[Span] = []
-        last = 0
-        for start in self._starts_in(whole, sought):
-            end = start + len(sought)
-            if start >= last and self._is_whole(whole, start, end):
-                found.append(whole.original(start, end))
-                last = end
-        return found
 
     def _starts_in(self, whole: FoldedText, sought: str) -> Iterator[int]:
         """Yield where a text occurs: at its rarest word, or by one pass over the text."""
@@ -217,7 +212,12 @@ class TextIndex:
         if len(words) > _MOST_SIMILAR_WORDS:
             return []
         misread = [_as_misread(word) for word in words]
-        free = [at for at, word in enumerate(words) if not self._is_fixed(word, bare)]
+        free = [
+            at
+            for at, word in enumerate(words)
+            if len(word) >= _LEAST_MISREAD_CHARS and word.isalpha() and word in bare
+            if word not in self._positions
+        ]
         if not free:
             return []
         for first in self._similar_places(words, misread, free):
@@ -247,11 +247,6 @@ class TextIndex:
                 for at, (word, other) in enumerate(zip(words, found, strict=True))
             ):
                 yield first
-
-    def _is_fixed(self, word: str, text: str) -> bool:
-        """Return whether a word must be there unchanged."""
-        is_plain = len(word) >= _LEAST_MISREAD_CHARS and word.isalpha() and word in text
-        return not is_plain or word in self._positions
 
     @cached_property
     def _misread(self) -> dict[str, list[int]]:

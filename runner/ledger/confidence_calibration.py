@@ -126,7 +126,11 @@ class Calibration:
         >>> line.of(0.56), line.of(0.58)
         (0.5, None)
         """
-        if tenth_of(raw) not in self.tenths or not self._is_among_reviewed(raw):
+        after = bisect_left(self.raws, raw)
+        if tenth_of(raw) not in self.tenths or after == len(self.raws):
+            return None
+        before = self.raws[after - 1] if after else -1.0
+        if self.raws[after] != raw and self.raws[after] - before > MOST_GAP:
             return None
         return self._between(raw, [share for _, share in self.knots])
 
@@ -141,13 +145,6 @@ class Calibration:
             return high
         left, low = self.knots[after - 1][0], heights[after - 1]
         return round(low + (high - low) * (raw - left) / (right - left), 4)
-
-    def _is_among_reviewed(self, raw: float) -> bool:
-        after = bisect_left(self.raws, raw)
-        if after == len(self.raws):
-            return False
-        is_reviewed = self.raws[after] == raw
-        return is_reviewed or (after > 0 and self.raws[after] - self.raws[after - 1] <= MOST_GAP)
 
     def covers(self, name: FieldName) -> bool:
         return self.names is None or name in self.names
@@ -505,7 +502,9 @@ def _n_same(left: Sequence[Any], other: Sequence[Any]) -> int:
 
 def _partners(before: Sequence[Any], after: Sequence[Any]) -> list[int | None]:
     """Return the place in `after` of each item of `before`; None: it was removed."""
-    costs = [[_pair_cost(element, other) for other in after] for element in before]
+    costs = [[_difference(element, other) for other in after] for element in before]
+    # Two items that share nothing are better left out
+    costs = [[cost if cost < 1 else 3.0 for cost in row] for row in costs]
     n, m = len(before), len(after)
     # total[i][j]: the least cost of what is behind i and j; to leave an item out costs 1
     total = [[float(n - i + m - j) for j in range(m + 1)] for i in range(n + 1)]
@@ -522,12 +521,6 @@ def _partners(before: Sequence[Any], after: Sequence[Any]) -> list[int | None]:
         found.append(j if is_pair else None)
         j += is_pair
     return found
-
-
-def _pair_cost(left: Any, other: Any) -> float:
-    """Return the cost of a pair; two items that share nothing are better left out."""
-    difference = _difference(left, other)
-    return difference if difference < 1 else 3.0
 
 
 def _difference(left: Any, other: Any) -> float:
@@ -702,6 +695,8 @@ def _step_calibration(key: CalibrationKey, reviews: Sequence[Review]) -> StepCal
             )
         else:
             n_rejected += review.state == "rejected"
+    undecided = [review for review in reviews if not review.is_decided or review.state == "expired"]
+    undecided += [review for review in reviews if review.together is not None]
     return StepCalibration(
         key,
         str(newest.subject.get("model") or ""),
@@ -709,7 +704,11 @@ def _step_calibration(key: CalibrationKey, reviews: Sequence[Review]) -> StepCal
         tuple(answers),
         n_rejected,
         is_of_all=all(_asks_about_all(str(review.subject.get("when"))) for review in reviews),
-        asked_share=_asked_share(reviews, when),
+        asked_share=AskedShare(
+            max((review.share for review in reviews if review.share is not None), default=None),
+            sum(_is_in_doubt(review, when) and not review.is_sampled for review in undecided),
+            sum(review.is_sampled for review in undecided),
+        ),
     )
 
 
@@ -725,17 +724,6 @@ def _asks_about_all(when: str) -> bool:
         return bool(Expression.of(when).evaluate({"confidence": sure, "evidence": found}))
     except ExpressionError:  # it reads the answer, or is no expression any more
         return False
-
-
-def _asked_share(reviews: Sequence[Review], when: Collection[Any]) -> AskedShare:
-    shares = [review.share for review in reviews if review.share is not None]
-    undecided = [review for review in reviews if not review.is_decided or review.state == "expired"]
-    undecided += [review for review in reviews if review.together is not None]
-    return AskedShare(
-        max(shares, default=None),
-        sum(_is_in_doubt(review, when) and not review.is_sampled for review in undecided),
-        sum(review.is_sampled for review in undecided),
-    )
 
 
 def _is_in_doubt(review: Review, when: Collection[Any]) -> bool:

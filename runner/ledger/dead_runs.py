@@ -24,14 +24,10 @@ def run_status(row: RunRow, ledger: Ledger) -> str:
     if row.status != "running":
         return row.status
     if row.host not in (None, socket.gethostname()):
-        return DIED if ledger.is_shared and _is_silent(row, ledger) else row.status
+        since = time.time() - SILENT_S
+        is_old = ledger.is_shared and row.started < since
+        return DIED if is_old and not ledger.has_heartbeat(row.run, since) else row.status
     return "running" if row.pid is not None and is_process_alive(row.pid, row.started) else DIED
-
-
-def _is_silent(row: RunRow, ledger: Ledger) -> bool:
-    """Return whether another machine's run has sent no heartbeat for `SILENT_S`."""
-    since = time.time() - SILENT_S
-    return row.started < since and not ledger.has_heartbeat(row.run, since)
 
 
 def is_process_alive(pid: int, started: float) -> bool:

@@ -80,7 +80,12 @@ class AnswerField:
             )
         if self.kind == "text":
             return text
-        found = _json_or_none(text)
+        try:
+            found = answer_from_json(text.strip())
+        except WrongField:
+            return text
+        if isinstance(found, float) and not math.isfinite(found):
+            return text
         is_number = isinstance(found, int | float) and not isinstance(found, bool)
         return text if found is None or (self.kind == "number" and not is_number) else found
 
@@ -173,7 +178,13 @@ def _inner_schema(schema: Any, key: str | int) -> Any:
 
 def _kind(schema: Any, value: Any) -> tuple[FieldKind, tuple[Any, ...], bool]:
     """Return a field's kind, its choices, and whether it may be null."""
-    types, choices = _types_and_choices(schema)
+    types: list[str] = []
+    choices: list[Any] = []
+    for form in _alternatives(schema):
+        named, values = form.get("type"), form.get("enum")
+        types += [named] if isinstance(named, str) else named if isinstance(named, list) else []
+        choices += values if isinstance(values, list) else []
+        choices += [form["const"]] if "const" in form else []
     is_nullable = "null" in types or None in choices
     if "boolean" in types and not choices:
         choices = [True, False]
@@ -183,17 +194,6 @@ def _kind(schema: Any, value: Any) -> tuple[FieldKind, tuple[Any, ...], bool]:
     if len(kinds) == 1:
         return kinds.pop(), (), is_nullable
     return ("text" if isinstance(value, str) else "json"), (), is_nullable or value is None
-
-
-def _types_and_choices(schema: Any) -> tuple[list[str], list[Any]]:
-    types: list[str] = []
-    choices: list[Any] = []
-    for form in _alternatives(schema):
-        named, values = form.get("type"), form.get("enum")
-        types += [named] if isinstance(named, str) else named if isinstance(named, list) else []
-        choices += values if isinstance(values, list) else []
-        choices += [form["const"]] if "const" in form else []
-    return types, choices
 
 
 def edited_answer(answer: Any, fields: Sequence[AnswerField], changes: Mapping[str, str]) -> Any:
@@ -238,14 +238,6 @@ def answer_from_json(text: str) -> Any:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"JSON has no {name}")
-
-
-def _json_or_none(text: str) -> Any:
-    try:
-        found = answer_from_json(text.strip())
-    except WrongField:
-        return None
-    return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
 MAX_VALUE_CHARS = 60

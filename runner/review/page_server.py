@@ -124,7 +124,10 @@ async def _hand_over(address: str, ticket: Ticket) -> None:
     except OSError:  # address and token were printed
         return
     try:
-        await asyncio.to_thread(_open_browser, file)
+        with contextlib.suppress(
+            Exception
+        ):  # the address was printed: without a screen that is all
+            await asyncio.to_thread(webbrowser.open, file.as_uri())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TICKET_S):
                 await ticket.is_used.wait()
@@ -215,11 +218,6 @@ def shown_folder(folder: Path, common: str | None) -> str:
     if common is None:
         return ""
     return folder.name if str(folder) == common else os.path.relpath(folder, common)
-
-
-def _open_browser(file: Path) -> None:
-    with contextlib.suppress(Exception):  # the address was printed; without a screen that is all
-        webbrowser.open(file.as_uri())
 
 
 def asks_people(pipeline: Pipeline) -> bool:
