@@ -99,15 +99,17 @@ class PipelineError(Exception):
         super().__init__("\n".join(fault.render() for fault in self.faults))
 
 
-def did_you_mean(word: str, names: Iterable[str], *, asks: bool = True) -> str:
-    """Return a remedy: the known names, and if it `asks` the nearest.
+def did_you_mean(
+    word: str, names: Iterable[str], none: str = "There are none.", *, asks: bool = True
+) -> str:
+    """Return a remedy: the known names, and if it `asks` the nearest; `none` if there are none.
 
     >>> did_you_mean("wirter", ["writer", "vec"])
     "Known: 'writer', 'vec'. Did you mean 'writer'?"
     """
     names = tuple(dict.fromkeys(names))
     if not names:
-        return "There are none."
+        return none
     near = nearest_name(word, names)
     if near and len(names) > MOST_LISTED_NAMES:
         return f"Did you mean '{near}'?"

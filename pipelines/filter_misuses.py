@@ -31,7 +31,7 @@ def misuses(node: nodes.Filter) -> Iterator[tuple[str, str]]:
     kinds_taken = {parameter.kind for parameter in signature.parameters.values()}
     if unknown and inspect.Parameter.VAR_KEYWORD not in kinds_taken:
         names = list(signature.parameters)[1:]
-        remedy = did_you_mean(unknown[0], names) if names else "It takes none."
+        remedy = did_you_mean(unknown[0], names, "It takes none.")
         yield f"`{node.name}` takes no `{unknown[0]}`", remedy
         return
     try:

@@ -60,8 +60,7 @@ def unknown_name(use: ReferenceUse, pipeline: Pipeline) -> tuple[str, str] | Non
         if name is None:
             return "`secrets` alone names no secret", "Write `secrets.<name>`."
         if name not in pipeline.secrets:
-            known = pipeline.secrets
-            remedy = did_you_mean(name, known) if known else "Declare it under `secrets`."
+            remedy = did_you_mean(name, pipeline.secrets, "Declare it under `secrets`.")
             return f"there is no secret '{name}'", remedy
         if _is_command_line(use.at):
             return (
@@ -74,8 +73,7 @@ def unknown_name(use: ReferenceUse, pipeline: Pipeline) -> tuple[str, str] | Non
         remedy = "Secrets are read under `with` and `if`, in `pool.key`, and in `on`."
         return "a secret cannot be read here", remedy
     if root == "inputs" and is_known and name is not None and name not in pipeline.inputs:
-        inputs = pipeline.inputs
-        remedy = did_you_mean(name, inputs) if inputs else "Declare it under `inputs`."
+        remedy = did_you_mean(name, pipeline.inputs, "Declare it under `inputs`.")
         return f"there is no input '{name}'", remedy
     if is_known or use.is_open:
         return None

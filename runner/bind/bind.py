@@ -607,7 +607,7 @@ class SubPipelineBinder:
             if key.startswith("x-"):
                 continue
             if key not in pipeline.inputs:
-                remedy = did_you_mean(key, pipeline.inputs) if pipeline.inputs else "It takes none."
+                remedy = did_you_mean(key, pipeline.inputs, "It takes none.")
                 mark = self._pipeline.document.key_mark(at)
                 self.faults.append(Fault(f"'{name}' has no input '{key}'.", remedy, mark))
                 continue

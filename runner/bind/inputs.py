@@ -85,7 +85,7 @@ def paths_outside(
 def _unknown_inputs(pipeline: Pipeline, inputs: Mapping[str, Any]) -> Iterator[Fault]:
     unknown = [name for name in inputs if name not in pipeline.inputs]
     for name in unknown[:_MOST_UNKNOWN_INPUTS]:
-        remedy = did_you_mean(name, pipeline.inputs) if pipeline.inputs else "It takes none."
+        remedy = did_you_mean(name, pipeline.inputs, "It takes none.")
         yield Fault(f"the pipeline has no input '{name}'.", remedy)
     if (n_left := len(unknown) - _MOST_UNKNOWN_INPUTS) > 0:
         yield Fault(f"the pipeline has none of {counted(n_left, 'more input')} either.")

@@ -108,7 +108,7 @@ class ParameterBinder:
         for name in written:
             if name not in fields:
                 what = f"step '{step.uses}' has no parameter '{name}'."
-                remedy = did_you_mean(name, fields) if fields else "It has none."
+                remedy = did_you_mean(name, fields, "It has none.")
                 mark = self._document.key_mark((*self._at, name))
                 self.faults.append(Fault(what, remedy, mark))
         templates = {name: made for name in written if (made := self._template(name)) is not None}

@@ -68,10 +68,9 @@ class ModelBinder:
         if written is None:
             matching = [role for role in ROLES if role in roles and role in self.defaults]
             return self.defaults[matching[0]] if matching else None
-        at: Place = (*step.at, "with", "model")
         if not isinstance(written, str):
             return None  # its type is reported with the parameters
-        return self._named(step, written, at, roles)
+        return self._named(step, written, (*step.at, "with", "model"), roles)
 
     def escalation(self, step: StepNode, kind: type[Any]) -> BoundEscalation | None:
         """Return which answers of a step another model gives; None: none, or that is a fault."""
@@ -90,13 +89,11 @@ class ModelBinder:
         self, step: StepNode, written: str, at: Place, roles: frozenset[Role]
     ) -> ModelSpec | None:
         """Return the model of a name that a step has; None where it is a fault."""
-        if "{{" in written:
-            remedy = "Use two steps with `if`."
-            self._fault(
-                at, f"the model of step '{_step_label(step)}' must be named as it is", remedy
-            )
-            return None
         label = _step_label(step)
+        if "{{" in written:
+            what = f"the model of step '{label}' must be named as it is"
+            self._fault(at, what, "Use two steps with `if`.")
+            return None
         if written not in self.by_alias:
             remedy = f"Add `models: {{{written}: …}}`, or leave `model` out."
             if self.by_alias:
@@ -207,12 +204,10 @@ class ModelBinder:
         """
         from paddock.engine.models import model_names, pull_sources
 
+        if model_names.is_path(ref) and not ref.startswith("hf:"):
+            return str((self._base / Path(ref).expanduser()).resolve())
         if not ref.startswith("hf:"):
-            return (
-                str((self._base / Path(ref).expanduser()).resolve())
-                if model_names.is_path(ref)
-                else ref
-            )
+            return ref
         try:
             return str(pull_sources.parse_source(ref).name)
         except InvalidName:
@@ -340,7 +335,7 @@ def _model_fault(error: EngineError, plan: BoundPlan, alias: str) -> Fault:
     if isinstance(error, NoModelFile):
         folder = Path(plan.models[alias].ref).parent
         names = [file.name for file in folder.glob("*.gguf")] if folder.is_dir() else []
-        near = did_you_mean(Path(written).name, names) if names else "There is no GGUF file."
+        near = did_you_mean(Path(written).name, names, "There is no GGUF file.")
         return Fault(f"no such file: '{written}'.", f"Looked for in {folder}. {near}", mark)
     if isinstance(error, ModelBroken) and not plan.models[alias].pool:
         return Fault(f"'{written}': {error.why.rstrip('.')}.", "", mark)

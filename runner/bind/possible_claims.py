@@ -20,8 +20,8 @@ def test_claim_faults(pipeline: Pipeline, base: Path) -> Iterator[Fault]:
         at = pipeline.place_of_test(test.name)
         for name in test.inputs:
             if name not in pipeline.inputs:
-                gives, known = f"test '{test.name}' gives the input '{name}'", pipeline.inputs
-                remedy = did_you_mean(name, known) if known else "It takes none."
+                gives = f"test '{test.name}' gives the input '{name}'"
+                remedy = did_you_mean(name, pipeline.inputs, "It takes none.")
                 mark = pipeline.document.key_mark((*at, "inputs", name))
                 yield Fault(f"{gives}, which the pipeline does not have.", remedy, mark)
         for number, claim in enumerate(test.expect):
@@ -49,7 +49,7 @@ def _claim_faults(
         return
     role, known = "embed" if claim.claim == "similar" else "chat", pipeline.models
     if alias not in known:
-        remedy = did_you_mean(alias, known) if known else "Add it under `models`."
+        remedy = did_you_mean(alias, known, "Add it under `models`.")
         yield ("model",), f"`{claim.claim}`: there is no model '{alias}' under `models`", remedy
     elif (has := known[alias].role) != role:
         what = f"`{claim.claim}` needs a model of the role '{role}', and '{alias}' has '{has}'"

@@ -192,8 +192,7 @@ def varied_place(option: VariedOption, target: str, pipeline: Pipeline) -> Place
     """
     if option == "model":
         if target not in pipeline.models:
-            known = pipeline.models
-            remedy = did_you_mean(target, known) if known else "Declare it under `models`."
+            remedy = did_you_mean(target, pipeline.models, "Declare it under `models`.")
             raise _fault(f"there is no model '{target}' under `models`.", remedy)
         written = pipeline.document.data["models"][target]
         return ("models", target) if isinstance(written, str) else ("models", target, "ref")

@@ -160,7 +160,7 @@ class ItemToolset:
     def _spec(self, name: str) -> McpServerSpec:
         declared = self._bound.pipeline.servers
         if name not in declared:
-            remedy = did_you_mean(name, declared) if declared else "Name it under `mcpServers`."
+            remedy = did_you_mean(name, declared, "Name it under `mcpServers`.")
             raise StepError(f"there is no MCP server '{name}'.", remedy=remedy)
         return server_spec(declared[name], self._bound, self._tool_runtime.stats)
 

@@ -91,7 +91,7 @@ def resolve_tool(name: str, server: str | None, servers: Collection[str]) -> Too
 def unknown_tool(name: str, server: str | None, servers: Collection[str]) -> tuple[str, str]:
     """Return the sentence, without its end, and the remedy for a name that is no tool."""
     if server is not None:
-        remedy = did_you_mean(server, servers) if servers else "Name it under `mcpServers`."
+        remedy = did_you_mean(server, servers, "Name it under `mcpServers`.")
         return f"there is no MCP server '{server}'", remedy
     names = [*BUILT_IN_TOOLS, *installed_tools(), *(f"{known}.…" for known in servers)]
     hint = "" if "." in name else " Write a function of your own as `tools.py:clean`."
