@@ -13,7 +13,7 @@ import json
 import types
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -49,7 +49,10 @@ def to_plain(value: Any, body: bytearray | None = None) -> Any:
     if value is None or isinstance(value, str | int | float):
         return value
     if isinstance(value, bytes):
-        return _bytes_plain(value, body)
+        if body is None:
+            return base64.b64encode(value).decode()
+        body += value
+        return [len(body) - len(value), len(value)]
     if isinstance(value, Mapping):
         return {name: to_plain(inner, body) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -82,13 +85,13 @@ def from_plain(kind: type[T], plain: Any, body: bytes = b"") -> T:
 def _written_fields(kind: Any) -> tuple[tuple[str, Any, _Write], ...]:
     hints = get_type_hints(kind)
     return tuple(
-        (field.name, _default(field), _vectors_plain if hints[field.name] == _VECTORS else to_plain)
+        (
+            field.name,
+            field.default if field.default_factory is MISSING else field.default_factory(),
+            _vectors_plain if hints[field.name] == _VECTORS else to_plain,
+        )
         for field in fields(kind)
     )
-
-
-def _default(field: Field[Any]) -> Any:
-    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 @cache
@@ -166,13 +169,6 @@ def _as(kind: type[T], plain: Any) -> T:
     if not isinstance(plain, kind):
         raise TypeError(f"{str(plain)[:40]!r} is not a {kind.__name__}")
     return plain
-
-
-def _bytes_plain(value: bytes, body: bytearray | None) -> Any:
-    if body is None:
-        return base64.b64encode(value).decode()
-    body += value
-    return [len(body) - len(value), len(value)]
 
 
 def _read_bytes(plain: Any, body: bytes) -> bytes:

@@ -115,7 +115,10 @@ class EndingSearch:
         if not self._is_json and not self._marks:
             return None
         if signs >= _PLAIN_TEXT:
-            return b'"' if _QUOTE in signs else _padding(place)
+            if _QUOTE in signs:
+                return b'"'
+            # Dots lengthen a text that is too short to end.
+            return next((text for text in FILLERS if place.allows(text)), None)
         if signs >= _QUOTED_COMMA:
             return b'"'  # of a text with few signs: between values, only one of both is possible
         if not signs & _WORDS:
@@ -137,11 +140,6 @@ def _is_null_next(place: ByteMatcher) -> bool:
     if not place.allows(b"null") or not after.take(b"null"):
         return False
     return after.may_end or _is_between_values(after.signs())
-
-
-def _padding(place: ByteMatcher) -> bytes | None:
-    """Return dots that lengthen a text which is too short to end."""
-    return next((text for text in FILLERS if place.allows(text)), None)
 
 
 def _is_between_values(signs: frozenset[int]) -> bool:

@@ -61,11 +61,10 @@ class ItemSample:
             members.setdefault(strata[number] if strata else "", []).append(key)
         shares = seats({name: len(found) for name, found in members.items()}, self.n_items)
         return frozenset(
-            key for name, found in members.items() for key in self._lowest(found, shares[name])
+            key
+            for name, found in members.items()
+            for key in sorted(found, key=lambda key: (draw(self.seed, key), key))[: shares[name]]
         )
-
-    def _lowest(self, keys: Sequence[str], n_keys: int) -> Sequence[str]:
-        return sorted(keys, key=lambda key: (draw(self.seed, key), key))[:n_keys]
 
 
 def seats(sizes: Mapping[str, int], n_seats: int) -> dict[str, int]:
