@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.text import counted
-from paddock.pipelines.errors import Fault, Mark, did_you_mean
+from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.input_values import Input, WrongInput
 from paddock.pipelines.model import Pipeline
 from paddock.steps.base import Roots
@@ -142,7 +142,4 @@ class BindError(Exception):
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
-        self.reason = fault.message
-        self.remedy = fault.remedy
-        self.mark: Mark | None = fault.mark
         super().__init__(f"{fault.message} {fault.remedy}".strip())

@@ -83,8 +83,7 @@ class BoundParams:
         except ValidationError as error:
             details = error.errors(include_url=False)
             found = faults_of(details, self.table, given, self.document, at, is_rendered=True)
-            fault = next(found)
-            raise BindError(fault) from error
+            raise BindError(next(found)) from error
 
     def with_model(self, alias: str) -> BoundParams:
         constant = self.constant and self.constant.model_copy(update={"model": alias})

@@ -329,10 +329,11 @@ def test_a_value_that_turns_out_wrong_is_told_with_its_place(tmp_path: Path) -> 
     params = step(block(bound(tmp_path, text).nodes[0]).body[0]).params
     with pytest.raises(BindError) as caught:
         params.render(Scope.of({}).child("d", {"x": [5]}))
-    assert caught.value.reason == "'text' must be text; this is a list."
-    assert caught.value.remedy == 'Make text of it: `| tojson`, or `| join(", ")`.'
-    assert caught.value.mark is not None
-    assert caught.value.mark.line == 2
+    fault = caught.value.fault
+    assert fault.message == "'text' must be text; this is a list."
+    assert fault.remedy == 'Make text of it: `| tojson`, or `| join(", ")`.'
+    assert fault.mark is not None
+    assert fault.mark.line == 2
     with pytest.raises(BindError, match=r"`text`: there is no 'x' here .* Known: 'y'\."):
         params.render(Scope.of({}).child("d", {"y": 5}))
     assert params.render(Scope.of({}).child("d", {"x": 5})).text == "5", "as in a longer text"
