@@ -249,8 +249,14 @@ class _Sources:
         key = type(value), value
         if key not in self._known:
             quotes = self.index.find(value)
-            inside = (q for q in quotes if self.number_of(q.start) == self.number_of(q.end - 1))
-            self._known[key] = _Found(_without_overlaps(inside))
+            inside = [q for q in quotes if self.number_of(q.start) == self.number_of(q.end - 1)]
+            kept: list[Quote] = []  # of those that overlap, the exact one, else the longest
+            for quote in sorted(inside, key=lambda q: (q.start, q.match != "exact", -q.end)):
+                if not kept or quote.start >= kept[-1].end:
+                    kept.append(quote)
+                elif quote.match == "exact" and kept[-1].match != "exact":
+                    kept[-1] = quote
+            self._known[key] = _Found(kept)
         return self._known[key]
 
     def evidence(self, leaf: _Leaf) -> dict[str, Any]:
@@ -274,17 +280,6 @@ class _Sources:
             found["line"] = line - first + 1
             found["column"] = quote.start - max(at, self._lines[line]) + 1
         return {**found, "others": len(leaf.found.quotes) - 1}
-
-
-def _without_overlaps(quotes: Iterator[Quote]) -> list[Quote]:
-    """Return quotes in order; of those that overlap, the exact one, else the longest."""
-    kept: list[Quote] = []
-    for quote in sorted(quotes, key=lambda q: (q.start, q.match != "exact", -q.end)):
-        if not kept or quote.start >= kept[-1].end:
-            kept.append(quote)
-        elif quote.match == "exact" and kept[-1].match != "exact":
-            kept[-1] = quote
-    return kept
 
 
 class _Choice:

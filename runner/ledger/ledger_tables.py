@@ -221,11 +221,21 @@ def write_statements(pending: Pending, placeholder: str) -> Iterator[tuple[str, 
         rows = sorted(pending[table].items(), key=lambda row: tuple(map(str, row[0])))
         for keys in _batches([key for key, row in rows if row is None]):
             values = [value for key in keys for value in key]
-            yield _delete(table, _marks(placeholder, len(KEYS[table]), len(keys))), values
+            marks = _marks(placeholder, len(KEYS[table]), len(keys))
+            yield (
+                f"delete from {table} where ({', '.join(KEYS[table])}) in (values {marks})",
+                values,
+            )
         for some in _batches([row for _, row in rows if row is not None]):
             columns = tuple(some[0])
             values = [row[name] for row in some for name in columns]
-            yield _upsert(table, columns, _marks(placeholder, len(columns), len(some))), values
+            marks = _marks(placeholder, len(columns), len(some))
+            changed = (f"{n} = excluded.{n}" for n in columns if n not in KEYS[table])
+            yield (
+                f"insert into {table} ({', '.join(columns)}) values {marks} on conflict "
+                f"({', '.join(KEYS[table])}) do update set {', '.join(changed)}",
+                values,
+            )
 
 
 def _batches(rows: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -236,16 +246,3 @@ def _batches(rows: Sequence[T]) -> Iterator[Sequence[T]]:
 def _marks(placeholder: str, n_columns: int, n_rows: int) -> str:
     row = f"({', '.join([placeholder] * n_columns)})"
     return ", ".join([row] * n_rows)
-
-
-def _delete(table: str, marks: str) -> str:
-    return f"delete from {table} where ({', '.join(KEYS[table])}) in (values {marks})"
-
-
-def _upsert(table: str, columns: Sequence[str], marks: str) -> str:
-    keys = KEYS[table]
-    changed = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in keys)
-    return (
-        f"insert into {table} ({', '.join(columns)}) values {marks} "
-        f"on conflict ({', '.join(keys)}) do update set {changed}"
-    )

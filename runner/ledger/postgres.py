@@ -181,7 +181,13 @@ def connection_error(url: str, error: psycopg.Error) -> LedgerError:
     """Return why the ledger cannot be used, and what to do."""
     place, message = database_name(url), one_line(str(error))
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        return _privilege_error(url, message)
+        parts = psycopg.conninfo.conninfo_to_dict(url)
+        user = parts.get("user") or "paddock"
+        return LedgerError(
+            f"{place} does not let '{user}' make or use the ledger's tables ({message}). Ask its "
+            f'owner to execute: grant create on database "{parts.get("dbname") or user}" to '
+            f'"{user}"; if another user made the tables, use that one on all machines.'
+        )
     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
         return LedgerError(
             f"{place} takes no writes ({message}): it is a standby. "
@@ -195,17 +201,6 @@ def connection_error(url: str, error: psycopg.Error) -> LedgerError:
     return LedgerError(
         f"{place}: the ledger cannot be used ({message}). Correct that and run again; "
         f"finished items are kept."
-    )
-
-
-def _privilege_error(url: str, message: str) -> LedgerError:
-    parts = psycopg.conninfo.conninfo_to_dict(url)
-    user = parts.get("user") or "paddock"
-    name = parts.get("dbname") or user
-    return LedgerError(
-        f"{database_name(url)} does not let '{user}' make or use the ledger's tables ({message}). "
-        f'Ask its owner to execute: grant create on database "{name}" to "{user}"; '
-        f"if another user made the tables, use that one on all machines."
     )
 
 

@@ -15,6 +15,7 @@ import os
 import re
 import stat
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, fields, replace
@@ -276,8 +277,23 @@ class _Sweeper:
 
     def sweep(self) -> SweepResult:
         runs = {run: status for run, status in self._database.rows(queries.RUN_STATES, {})}
-        old_runs = self._sweep_runs()
-        variants = self._forgotten_variants()
+        # Remove old runs that no item refers to, except each pipeline's latest
+        kept, old_runs = Counter[str](), list[str]()
+        for run, file, at in self._database.rows(queries.RUNS_WITHOUT_ITEMS, {}):
+            kept[file] += 1
+            if (kept[file] > RUNS_KEPT or is_variant(file)) and at < self._limits.runs_before:
+                old_runs.append(run)
+        self._swept.runs = len(old_runs)
+        self._delete("runs", "run", old_runs)
+        # Scopes of variants that were not compared for as long as calls are kept
+        compared = {
+            str(file): at for file, at in self._database.rows(queries.LAST_START_BY_FILE, {})
+        }
+        variants = frozenset(
+            str(scope)
+            for scope, file, *_ in self._database.rows(queries.SCOPES, {})
+            if is_variant(file) and compared.get(file, 0.0) < self._limits.calls_before
+        )
         calls = self._sweep_calls(variants)
         # Remove the entries of documents deleted long ago, and of outputs that are gone too
         before = {"before": self._limits.calls_before}
@@ -300,7 +316,7 @@ class _Sweeper:
         gone_items = frozenset((scope, key) for scope, key in rows)
         items = gone_items | self._dropped(variants)
         self._sweep_objects(calls, items)
-        self._sweep_logs(runs, old_runs)
+        self._sweep_logs(runs, frozenset(old_runs))
         for folder in (self._objects, self._notices):
             for name, facts in folder.files().items():
                 if _LEFTOVER.fullmatch(name) and facts.st_mtime < self._now - OBJECT_GRACE_S:
@@ -309,29 +325,6 @@ class _Sweeper:
         return self._swept
 
     # --- rows
-
-    def _sweep_runs(self) -> frozenset[str]:
-        """Remove old runs that no item refers to, except each pipeline's latest; return them."""
-        kept: dict[str, int] = {}
-        old: list[str] = []
-        for run, file, at in self._database.rows(queries.RUNS_WITHOUT_ITEMS, {}):
-            kept[file] = kept.get(file, 0) + 1
-            if (kept[file] > RUNS_KEPT or is_variant(file)) and at < self._limits.runs_before:
-                old.append(run)
-        self._swept.runs = len(old)
-        self._delete("runs", "run", old)
-        return frozenset(old)
-
-    def _forgotten_variants(self) -> frozenset[str]:
-        """Return the scopes of variants that were not compared for as long as calls are kept."""
-        starts = self._database.rows(queries.LAST_START_BY_FILE, {})
-        compared = {str(file): at for file, at in starts}
-        before = self._limits.calls_before
-        return frozenset(
-            str(scope)
-            for scope, file, *_ in self._database.rows(queries.SCOPES, {})
-            if is_variant(file) and compared.get(file, 0.0) < before
-        )
 
     def _dropped(self, scopes: Iterable[str]) -> frozenset[tuple[str, str]]:
         """Remove all that is known of these scopes, which have no outputs; return their items."""

@@ -110,29 +110,22 @@ async def _shown(address: str, token: str, access: PageAccess, options: ReviewPa
     """Announce the address, open a browser if asked to, and wait."""
     options.tell(address, token)
     if options.opens_browser:
-        await _hand_over(address, access.new_ticket())
+        # With a private file that posts a ticket; where there can be none, the address was printed
+        ticket = access.new_ticket()
+        with contextlib.suppress(OSError):
+            file = await asyncio.to_thread(_handover_file, address, ticket)
+            try:
+                with contextlib.suppress(Exception):  # without a screen the address is all
+                    await asyncio.to_thread(webbrowser.open, file.as_uri())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TICKET_S):
+                        await ticket.is_used.wait()
+            finally:
+                file.unlink(missing_ok=True)
     await asyncio.Event().wait()
 
 
 _HANDOVER_PREFIX = "paddock-review-"
-
-
-async def _hand_over(address: str, ticket: Ticket) -> None:
-    """Open the browser with a private file that posts the ticket; remove the file afterwards."""
-    try:
-        file = await asyncio.to_thread(_handover_file, address, ticket)
-    except OSError:  # address and token were printed
-        return
-    try:
-        with contextlib.suppress(
-            Exception
-        ):  # the address was printed: without a screen that is all
-            await asyncio.to_thread(webbrowser.open, file.as_uri())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TICKET_S):
-                await ticket.is_used.wait()
-    finally:
-        file.unlink(missing_ok=True)
 
 
 def _handover_file(address: str, ticket: Ticket) -> Path:
