@@ -117,12 +117,12 @@ def hidden(text: str) -> str:
 def list_number(n: int, style: str, *, is_doubled: bool = False) -> str:
     """Return an automatic number as it is shown: by letters or Roman numerals, else in digits.
 
-    `style` is `a`, `A`, `i`, `I` or `1`. After z come aa, ab; `is_doubled`: aa, bb, as in Word.
+    `style` is `a`, `A`, `i`, `I`, `1` or `①`. After z comes aa; `is_doubled`: then bb, as in Word.
 
-    >>> [list_number(n, style) for n, style in ((4, "1"), (28, "a"), (1994, "I"), (0, "i"))]
-    ['4', 'ab', 'MCMXCIV', '0']
+    >>> [list_number(n, style) for n, style in ((4, "①"), (28, "a"), (1994, "I"), (0, "i"))]
+    ['④', 'ab', 'MCMXCIV', '0']
     """
-    shown = ""
+    shown = chr(0x245F + n) if style == "①" and 0 < n <= 20 else ""
     if style.lower() == "a" and 0 < n < 1_000:
         if is_doubled:
             shown = chr(97 + (n - 1) % 26) * ((n - 1) // 26 + 1)

@@ -388,7 +388,10 @@ class _OutlookMessage:
             add = mail.add_alternative if plain else mail.set_content
             add(page, maintype="text", subtype="html", cte="base64", params=named)
         elif not plain and self._data(at, 0x1009, "0102"):
-            self.notes.append(": a message whose text is compressed Rich Text alone is not read")
+            self.notes.append(
+                ": a message whose text is compressed Rich Text alone is not read; save it as text "
+                "or HTML in Outlook"
+            )
         attached = self._below(at, "__attach_version1.0_")
         for name in attached[: MOST_ATTACHED + 1]:  # the last one is noted as not read
             self._attach(mail, name, depth)

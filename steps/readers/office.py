@@ -339,15 +339,21 @@ def _list_styles(shape: Any) -> list[Any]:
 
 def drawn_list(body: Any, styles: Sequence[Any]) -> str:
     """Return a box's paragraphs; several are a list, with their numbers where they have some."""
-    lines = [(p, text) for p in body.iterfind(DRAWN_TEXT) if (text := paragraph_text(p))]
-    counts: dict[int, tuple[str, int]] = {}
-    shown = []
-    for paragraph, text in lines:
+    lines = []
+    for paragraph in body.iterfind(DRAWN_TEXT):
         form = paragraph.find(f"{DRAWING_NS}pPr")
         written = "" if form is None else form.get("lvl", "0")
         level = min(int(written), 8) if written.isdecimal() else 0
-        forms = (style.find(f"{DRAWING_NS}lvl{level + 1}pPr") for style in styles)
-        bullets = (b for f in (form, *forms) if f is not None for b in f if b.tag in _BULLETS)
+        of_level = (style.find(f"{DRAWING_NS}lvl{level + 1}pPr") for style in styles)
+        forms = [found for found in (form, *of_level) if found is not None]
+        fonts = (part for found in forms for part in found.iterchildren(f"{DRAWING_NS}defRPr"))
+        strike = next(filter(None, (font.get("strike") for font in fonts)), _UNSTRUCK)
+        if text := paragraph_text(paragraph, strike):
+            lines.append((level, forms, text))
+    counts: dict[int, tuple[str, int]] = {}
+    shown = []
+    for level, forms, text in lines:
+        bullets = (b for found in forms for b in found if b.tag in _BULLETS)
         bullet = next(bullets, None)
         kind = "" if bullet is None or bullet.tag != _AUTO_NUMBER else bullet.get("type", "")
         before, n = counts.get(level, ("", 0))
@@ -361,7 +367,14 @@ def drawn_list(body: Any, styles: Sequence[Any]) -> str:
 
 _AUTO_NUMBER = f"{DRAWING_NS}buAutoNum"
 _BULLETS = (_AUTO_NUMBER, *(f"{DRAWING_NS}bu{kind}" for kind in ("None", "Char", "Blip")))
-_NUMBER_STYLES = {"alphaLc": "a", "alphaUc": "A", "romanLc": "i", "romanUc": "I"}
+_NUMBER_STYLES = {
+    **{"alphaLc": "a", "alphaUc": "A", "romanLc": "i", "romanUc": "I", "circleNum": "①"},
+    **dict.fromkeys(("arabicP", "arabicDb"), "1"),
+}
+
+
+def has_unknown_number(bullet: Any) -> bool:
+    return not bullet.get("type", "").startswith(tuple(_NUMBER_STYLES))
 
 
 def _auto_number(kind: str, n: int) -> str:
@@ -378,25 +391,28 @@ def _auto_number(kind: str, n: int) -> str:
     return number + next((end for name, end in ends.items() if kind.endswith(name)), "")
 
 
-def paragraph_text(paragraph: Any) -> str:
-    """Return a drawn paragraph in one line, with the marks of its runs."""
-    return " ".join(marked(_drawn_pieces(paragraph))[0].split())
+_UNSTRUCK = "noStrike"
 
 
-def _drawn_pieces(parts: Iterable[Any]) -> Iterator[Piece]:
+def paragraph_text(paragraph: Any, strike: str = _UNSTRUCK) -> str:
+    """Return a drawn paragraph in one line, with the marks of its runs; `strike`: by its styles."""
+    return " ".join(marked(_drawn_pieces(paragraph, strike))[0].split())
+
+
+def _drawn_pieces(parts: Iterable[Any], strike: str) -> Iterator[Piece]:
     for child in parts:
         if child.tag in (f"{DRAWING_NS}r", f"{DRAWING_NS}fld"):
             form = child.find(f"{DRAWING_NS}rPr")
             shift = "0" if form is None else form.get("baseline", "0").rstrip("%")
             rise = 0 if shift.strip("-0.") == "" else -1 if shift.startswith("-") else 1
-            is_struck = form is not None and form.get("strike", "noStrike") != "noStrike"
+            is_struck = (strike if form is None else form.get("strike", strike)) != _UNSTRUCK
             yield escaped(child.findtext(DRAWN_RUN) or ""), Look(rise, is_struck)
         elif child.tag == f"{DRAWING_NS}br":
             yield " ", PLAIN
         elif child.tag == f"{MATH_NS}oMath":
             yield omml_text(child), PLAIN
         elif isinstance(child.tag, str) and not child.tag.endswith(("Pr", "}Fallback")):
-            yield from _drawn_pieces(child)
+            yield from _drawn_pieces(child, strike)
 
 
 CHART_NS = "{http://schemas.openxmlformats.org/drawingml/2006/chart}"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO
 
+from paddock.engine.system.text import counted
 from paddock.pipelines.text_marks import hidden
 
 from .document_kinds import MEDIA_TYPES
@@ -19,6 +20,7 @@ from .office import (
     damage_errors,
     drawn_texts,
     embedded_notes,
+    has_unknown_number,
     import_library,
     in_reading_order,
     open_archive,
@@ -58,6 +60,7 @@ def read_pptx(file: BinaryIO, request: ReadRequest) -> Document:
         unshown: list[str] = []
         kinds: list[str] = []
         repeated: set[str] = set()
+        n_odd = 0
         pictures = InnerPictures(request)
         for slide in presentation.slides:
             request.check(len(pages[-1]) if pages else 0)
@@ -69,6 +72,7 @@ def read_pptx(file: BinaryIO, request: ReadRequest) -> Document:
             page = "\n\n".join(filter(None, (page, pictures.of_part(slide.part))))
             pages.append(hidden(page) if slide._element.get("show") in OFF else page)
             kinds += [relation.reltype for relation in slide.part.rels.values()]
+            n_odd += sum(map(has_unknown_number, slide._element.iter("{*}buAutoNum")))
         numbered = enumerate(presentation.slides, 1)
         slides = [str(n) for n, slide in numbered if slide._element.get("show") in OFF]
         title = (presentation.core_properties.title or "").strip()
@@ -76,6 +80,9 @@ def read_pptx(file: BinaryIO, request: ReadRequest) -> Document:
     if title.lower() == "powerpoint presentation":
         title = ""  # the program's default title
     notes = [f": hidden slides are read as well ({', '.join(slides)})"] if slides else []
+    if n_odd:
+        what = counted(n_odd, "automatic number has", "automatic numbers have")
+        notes.append(f": {what} a format that is not known and written in digits")
     notes += [
         *damage,
         *hidden_text_note("the slide", unshown),

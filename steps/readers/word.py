@@ -43,7 +43,16 @@ from .office import (
 )
 from .office_archives import load_archive
 from .reader import Document, ReadRequest, Unreadable, hidden_text_note, text_sample
-from .word_styles import WORD_NS, ListNumbers, StyleSheet, form_of, is_on, number_format, value_of
+from .word_styles import (
+    WORD_NS,
+    ListNumbers,
+    StyleSheet,
+    form_of,
+    is_on,
+    number_format,
+    table_style,
+    value_of,
+)
 
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 _TEXT_BOX = f"{WORD_NS}txbxContent"
@@ -67,6 +76,7 @@ _NOTES = (("footnotes", "footnote"), ("endnotes", "endnote"), ("comments", "comm
 _TEXT = f"{WORD_NS}t"
 _DELETED_MARK = f"{WORD_NS}rPr/{WORD_NS}del"
 _CHUNK = "/aFChunk"
+_NUMBER_FIELD = re.compile(r"\s*(?:LISTNUM|AUTONUM)")  # whose results no file has
 _LEAST_RAISED_HALF_POINTS = 4  # less is for looks: two points
 _MOST_COLUMNS = 64
 
@@ -232,6 +242,10 @@ class _DocxLines:
         if self.n_inserted:
             what = counted(self.n_inserted, "insertion is", "insertions are")
             yield f": {what} tracked and read as text"
+        fields = self.document.element.iter(f"{WORD_NS}instrText", f"{WORD_NS}fldSimple")
+        written = (field.text or field.get(f"{WORD_NS}instr", "") for field in fields)
+        if n := sum(map(bool, map(_NUMBER_FIELD.match, written))):
+            yield f": {counted(n, 'number')} of fields (LISTNUM, AUTONUM) not read"
         if self.n_symbols:
             yield f": {counted(self.n_symbols, 'symbol')} of special fonts cannot be read"
         if self.numbers.n_unknown:
@@ -383,7 +397,7 @@ class _DocxLines:
         paragraph = next(run.iterancestors(f"{WORD_NS}p"), run)
         named = value_of(form_of(paragraph), "pStyle")
         own = () if form is None else [(e.tag, *e.values()) for e in form if e.tag in _LOOK_TAGS]
-        key = (named, *own)
+        key = (named, table_style(run), *own)
         if key not in self._looks:  # documents have few looks, and many runs
             size = self.styles.of_run(run, f"{WORD_NS}sz")
             points = "" if size is None else size.get(f"{WORD_NS}val", "")

@@ -31,6 +31,7 @@ _NUMBER_FORMATS: dict[str, Callable[[int], str]] = {
     "upperLetter": lambda n: list_number(n, "A", is_doubled=True),
     "lowerLetter": lambda n: list_number(n, "a", is_doubled=True),
     "ordinal": lambda n: f"{n}{_ordinal_ending(n)}",
+    "decimalEnclosedCircle": lambda n: list_number(n, "①"),
     "chicago": lambda n: "*†‡§"[(n - 1) % 4] * min((n + 3) // 4, _MOST_MARK_CHARS),
 }
 
@@ -47,6 +48,11 @@ def value_of(form: Any, name: str) -> str:
     """Return a value within an element's format; empty where there is none."""
     found = None if form is None else form.find(f"{WORD_NS}{name}")
     return "" if found is None else found.get(f"{WORD_NS}val", "")
+
+
+def table_style(run: Any) -> str:
+    table = next(run.iterancestors(f"{WORD_NS}tbl"), None)
+    return "" if table is None else value_of(table.find(f"{WORD_NS}tblPr"), "tblStyle")
 
 
 def form_of(paragraph: Any) -> Any:
@@ -116,7 +122,8 @@ class StyleSheet:
         paragraph = next(run.iterancestors(f"{WORD_NS}p"), None)
         of_paragraph = "" if paragraph is None else self.paragraph_style(paragraph)
         found = []
-        for key in ((value_of(form, "rStyle"), name), (of_paragraph, name)):
+        for style in (value_of(form, "rStyle"), of_paragraph, table_style(run)):
+            key = style, name
             if key not in self._inherited:
                 places = (s.find(f"{WORD_NS}rPr/{name}") for s in self.chain(key[0]))
                 self._inherited[key] = next((place for place in places if place is not None), None)

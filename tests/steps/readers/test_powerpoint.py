@@ -248,3 +248,28 @@ def test_a_merged_cell_of_a_slide_is_said_once_and_the_columns_stay() -> None:
     table.cell(1, 0).merge(table.cell(2, 0))
     found = document(saved(presentation))
     assert found.text == "| a b |  | c |\n| --- | --- | --- |\n| d g | e | f |\n|  | h | i |"
+
+
+def test_what_a_layout_strikes_is_struck_and_numbers_of_odd_formats_are_counted() -> None:
+    from pptx.oxml import parse_xml
+
+    names = 'xmlns:a="http://schemas.openxmlformats.org/drawingml/2006/main"'
+    presentation = new_presentation(pptx([("Fees", "rent\nwater\nheating", "")]))
+    (slide,) = presentation.slides
+    styles = slide.slide_layout.placeholders[1]._element.txBody.find("{*}lstStyle")
+    styles.clear()
+    styles.append(
+        parse_xml(f'<a:lvl1pPr {names}><a:buNone/><a:defRPr strike="sngStrike"/></a:lvl1pPr>')
+    )
+    for kind, paragraph in zip(
+        ("circleNumDbPlain", "thaiAlphaPeriod", ""), slide.placeholders[1].text_frame.paragraphs,
+        strict=True,
+    ):  # fmt: skip
+        number = f'<a:buAutoNum type="{kind}" startAt="3"/>' if kind else ""
+        paragraph._p.insert(0, parse_xml(f"<a:pPr {names}>{number}</a:pPr>"))
+    paragraph.runs[0].font._element.set("strike", "noStrike")
+    found = document(saved(presentation))
+    assert found.text == "# Fees\n\n③ ~~rent~~\n3. ~~water~~\n- heating"
+    assert found.notes == (
+        ": 1 automatic number has a format that is not known and written in digits",
+    )

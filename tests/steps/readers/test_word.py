@@ -59,6 +59,30 @@ def test_what_was_inserted_is_read_and_what_was_deleted_is_not() -> None:
     )
 
 
+def test_numbers_of_fields_are_counted() -> None:
+    field = "<w:r><w:instrText> LISTNUM  \\\\l 1 </w:instrText></w:r>"
+    simple = "<w:fldSimple w:instr=' AUTONUMLGL '><w:r><w:t>the tenant</w:t></w:r></w:fldSimple>"
+    found = written(lambda made: within(made, f"<w:p {W}>{field}{simple}</w:p>"))
+    assert found.text == "the tenant"
+    assert found.notes == (": 2 numbers of fields (LISTNUM, AUTONUM) not read",)
+
+
+def test_what_a_style_of_tables_strikes_is_struck() -> None:
+    from docx.oxml import parse_xml
+
+    style = "<w:style {} w:type='table' w:styleId='Old'><w:rPr><w:strike/></w:rPr></w:style>"
+
+    def fill(made: Any) -> None:
+        made.styles.element.append(parse_xml(style.format(W)))
+        cell = "<w:tc><w:p><w:r>{}<w:t>{}</w:t></w:r></w:p></w:tc>"
+        valid = cell.format("<w:rPr><w:strike w:val='0'/></w:rPr>", "45")
+        rows = f"<w:tr>{cell.format('', 'Fee')}{cell.format('', '40')}{valid}</w:tr>"
+        form = "<w:tblPr><w:tblStyle w:val='Old'/></w:tblPr>"
+        within(made, f"<w:tbl {W}>{form}{rows}</w:tbl>")
+
+    assert written(fill).text.startswith("| ~~Fee~~ | ~~40~~ | 45 |")
+
+
 def test_form_fields_and_text_boxes_are_read_once() -> None:
     box = "<w:txbxContent><w:p><w:r><w:t>In a box</w:t></w:r></w:p></w:txbxContent>"
     mc = 'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"'
