@@ -34,7 +34,13 @@ def read_epub(file: BinaryIO, request: ReadRequest) -> Document:
             methods = root.iterfind(".//{*}EncryptedData/{*}EncryptionMethod")
             if any(method.get("Algorithm", "") not in _FONT_OBFUSCATION for method in methods):
                 raise Unreadable("has DRM and cannot be read")
-        folder, package = _epub_package(book)
+        if _CONTAINER not in book.namelist():
+            raise Unreadable(f"is damaged or not {_EBOOK}: it has no {_CONTAINER}")
+        root_file = _epub_xml(book, _CONTAINER).find(".//{*}rootfile")
+        if root_file is None or not root_file.get("full-path"):
+            raise Unreadable(f"is damaged: its {_CONTAINER} names no contents")
+        folder = posixpath.dirname(root_file.get("full-path", ""))
+        package = _epub_xml(book, root_file.get("full-path", ""))
         pages: list[str] = []
         notes: list[str] = []
         names, pictures = set(book.namelist()), InnerPictures(request)
@@ -64,17 +70,6 @@ def read_epub(file: BinaryIO, request: ReadRequest) -> Document:
     title = " ".join((package.findtext(".//{*}metadata/{*}title") or "").split())
     notes += pictures.notes()
     return Document(tuple(pages), title, MEDIA_TYPES["epub"], tuple(notes), pictures.why_empty)
-
-
-def _epub_package(book: zipfile.ZipFile) -> tuple[str, ElementTree.Element]:
-    """Return the path of the package document and its folder."""
-    if _CONTAINER not in book.namelist():
-        raise Unreadable(f"is damaged or not {_EBOOK}: it has no {_CONTAINER}")
-    root = _epub_xml(book, _CONTAINER).find(".//{*}rootfile")
-    path = root.get("full-path", "") if root is not None else ""
-    if not path:
-        raise Unreadable(f"is damaged: its {_CONTAINER} names no contents")
-    return posixpath.dirname(path), _epub_xml(book, path)
 
 
 def _reading_order(

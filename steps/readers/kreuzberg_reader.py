@@ -24,8 +24,8 @@ from .reader import Document, ReadRequest, Unreadable
 _CODE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 _ESCAPED = re.compile(r"(?:\\[!-/:-@\[-{}~]|--|&#\d+;)+|(?<!\[)\^")
 _UNTOLD = (
-    ": hidden, deleted or struck text, comments, margins, pictures and automatic numbers may be "
-    "missing or stand as plain text"
+    ": hidden, deleted or struck text, comments, margins, text boxes, pictures and automatic "
+    "numbers may be missing or stand as plain text"
 )
 _RTF_LOSSES = {
     "hidden text": re.compile(rb"\\v(?![a-z0-9])"),
@@ -44,7 +44,7 @@ _RTF_ENCODINGS = {
 _RTF_TOKEN = re.compile(
     rb"\\[\\{}]|([{}])|\\(deff|f|fcharset|uc|u)(-?\d{1,9}) ?|((?:\\'[0-9a-fA-F]{2})+)"
 )
-_RTF_SIGN = re.compile(rb"\\'[0-9a-fA-F]{2}|[^\\{}]")
+_RTF_SIGN = re.compile(rb"[\r\n]*(?:\\'[0-9a-fA-F]{2}|[^\\{}])")
 _RTF_RAISED = re.compile(rb"\\su(per|b)(?:\s?\\(?!nosupersub|chftn)[a-z]+-?\d*)*\s([^\\{}]+)")
 _RAISED = re.compile("([\ue0f0\ue0f1])([^\ue0f2]*)\ue0f2")  # our own signs; the library has none
 _RULE = re.compile(r"(?:\| --- ?)+")
@@ -128,7 +128,7 @@ def _rtf_in_unicode(data: bytes) -> bytes:
             for _ in range(n_others):
                 other = _RTF_SIGN.match(data, start)
                 start = other.end() if other else start
-            shown = data[found.start() : start]
+            shown = found[0].rstrip() + (b"?" * n_others or b" ")  # as the library skips them
         elif codes and (encoding := encodings.get(font, default)):
             narrow = bytes.fromhex(codes.replace(b"\\'", b"").decode())
             for own in (narrow, narrow + data[start : start + 1]):  # its last sign has two bytes

@@ -191,10 +191,19 @@ class _MailText:
         media_type = part.get_content_type()
         name = _one_line(part.get_filename() or "") or _name_of(part)
         if media_type == "message/rfc822":
-            return self._nested(part, name, depth)
+            inner = part.get_content()
+            if depth >= _MOST_DEPTH or self.n_attachments > MOST_ATTACHED:
+                return self._unread(f"{name} (a mail)", name, "mails are nested too deeply in it")
+            if isinstance(inner, EmailMessage):
+                self.add(inner, depth + 1)
+            return f"{name} (a mail)"
         data = part.get_payload(decode=True)
-        if not isinstance(data, bytes):
-            data = _parts_as_written(part)
+        if not isinstance(data, bytes):  # it has parts itself, such as a delivery status
+            written: list[str] = []
+            for piece in list(part.walk())[1:]:
+                written += [f"{name}: {value}" for name, value in piece.raw_items()]
+                written.append("" if piece.is_multipart() else str(piece.get_payload()))
+            data = "\n".join(written).encode("utf-8", "replace")
         line = f"{name} ({media_type}, {len(data):,} bytes)"
         if self.n_attachments > MOST_ATTACHED:
             return self._unread(line, name, f"only the first {MOST_ATTACHED} are read")
@@ -202,14 +211,6 @@ class _MailText:
         self.pages += found.pages
         self.notes += found.notes
         return line if found.is_read else f"{line}, not read"
-
-    def _nested(self, part: MIMEPart, name: str, depth: int) -> str:
-        inner = part.get_content()
-        if depth >= _MOST_DEPTH or self.n_attachments > MOST_ATTACHED:
-            return self._unread(f"{name} (a mail)", name, "mails are nested too deeply in it")
-        if isinstance(inner, EmailMessage):
-            self.add(inner, depth + 1)
-        return f"{name} (a mail)"
 
     def _unread(self, line: str, name: str, why: str) -> str:
         self.notes.append(f": attachment '{name}' is not read: {why}")
@@ -320,16 +321,6 @@ def _leaves(part: MIMEPart, unread: list[MIMEPart]) -> Iterator[MIMEPart]:
             yield leaf
         else:
             unread.append(leaf)
-
-
-def _parts_as_written(part: MIMEPart) -> bytes:
-    """Return headers and texts of a part that has parts itself, such as a delivery status."""
-    written: list[str] = []
-    for inner in part.walk():
-        if inner is not part:
-            written += [f"{name}: {value}" for name, value in inner.raw_items()]
-            written.append("" if inner.is_multipart() else str(inner.get_payload()))
-    return "\n".join(written).encode("utf-8", "replace")
 
 
 def _header(message: MIMEPart, name: str) -> str:

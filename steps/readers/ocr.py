@@ -90,11 +90,11 @@ def unread_notes(pages: Mapping[int, SeenText], *, is_all: bool = False) -> Iter
         Unreadable: `is_all` of a document are in a script that no model here reads.
     """
     for script in dict.fromkeys(page.foreign for page in pages.values() if page.foreign):
-        why, remedy = ocr_engine.why_foreign(script), ocr_engine.foreign_remedy(script)
+        refusal = ocr_engine.foreign_refusal(script)
         if is_all:
-            raise Unreadable(why, remedy)
+            raise refusal
         which = page_ranges([n for n, page in pages.items() if page.foreign == script])
-        yield f": left out is the text of {which}, which {why}. {remedy.rstrip('.')}"
+        yield f": left out is the text of {which}, which {refusal}. {refusal.remedy.rstrip('.')}"
     partly = [n for n, page in pages.items() if page.n_unread and not page.foreign]
     if partly:
         lines = counted(sum(pages[n].n_unread for n in partly), "line")

@@ -29,6 +29,7 @@ from paddock.pipelines.text_marks import escaped
 
 from . import reader
 from .ocr_layout import SeenText, TextBox, join_boxes
+from .reader import Unreadable
 
 _THREADS = 2  # the models of the run need the CPU too
 _DETECTION_SIDE_PX = 960  # where lines are looked for: as many words of 6.5 points as with 1280
@@ -82,23 +83,20 @@ def recognise(pixels: Any, known: Sequence[TextBox] = ()) -> SeenText:
     return _engine().read(pixels, known)
 
 
-def why_foreign(script: str) -> str:
-    """Return why a picture is not read, in words that follow its name."""
-    if script != _OTHER_SCRIPT:
-        return f"shows text in {script}, which no OCR model here reads"
-    return "shows text that no OCR model here reads: it is in another script, or too unclear"
-
-
-def foreign_remedy(script: str) -> str:
-    """Return how a picture can be read that is in a script which no model here reads."""
+def foreign_refusal(script: str) -> Unreadable:
+    """Return why a picture in a script is not read, and the model that reads it."""
+    why = f"shows text in {script}, which no OCR model here reads"
+    if script == _OTHER_SCRIPT:
+        why = "shows text that no OCR model here reads: it is in another script, or too unclear"
     reads = _engine().scripts
     lacking = {name: model for name, (_, model) in _SCRIPTS.items() if name not in reads}
     if script in lacking:
         lacking = {script: lacking[script]}
     named = ", ".join(f"{model} ({name})" for name, model in lacking.items())
-    return (
+    return Unreadable(
+        why,
         f"The models here read {', '.join(reads)}. Put RapidOCR's model "
-        f"NAME_PP-OCRv5_rec_mobile.onnx into {reader.ocr_models_folder()}, NAME being {named}."
+        f"NAME_PP-OCRv5_rec_mobile.onnx into {reader.ocr_models_folder()}, NAME being {named}.",
     )
 
 

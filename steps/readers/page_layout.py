@@ -466,7 +466,11 @@ def _line_text(
         run = Traced()
         for at in range(start, end):
             word = words[at]
-            is_glued = not at or _is_glued(words[at - 1], word, row if level else None)
+            # A space between Asian characters, or before raised ones, may be only a gap
+            last = words[at - 1]
+            is_asian = _ASIAN.match(last.text[-1]) and _ASIAN.match(word.text)
+            most = 0.5 * word.size if is_asian else 0.2 * row.size if level else 0
+            is_glued = not at or (most > 0 and _gap(last, word) < most)
             (run if at > start else out).add("" if is_glued else word.space)
             run.add(word.text, word.at)
         run = run.escaped(escaped(run.text))
@@ -485,13 +489,6 @@ def _line_text(
         out.add(tail)
         start = end
     return out
-
-
-def _is_glued(last: Word, word: Word, row: _Row | None) -> bool:
-    """Return whether a space is only a gap: between Asian characters, before raised ones (row)."""
-    is_asian = _ASIAN.match(last.text[-1]) and _ASIAN.match(word.text)
-    most = 0.5 * word.size if is_asian else 0.2 * row.size if row else 0
-    return most > 0 and _gap(last, word) < most
 
 
 # --- tables

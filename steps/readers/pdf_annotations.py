@@ -28,14 +28,20 @@ class Losses:
     """Typed texts that are kept only as drawings; films and sounds."""
 
     def attached(self, document: Any) -> Iterator[tuple[str, int, bytes]]:
-        """Yield names, sizes and contents of the files in a document, each once."""
+        """Yield names, sizes and contents of files, each once; no content of a huge one."""
         with PDFIUM_LOCK:
             n_files = raw.FPDFDoc_GetAttachmentCount(document)
             own = [raw.FPDFDoc_GetAttachment(document, index) for index in range(n_files)]
         known = set[int]()
         for handle in filter(None, (*own, *self.files)):
             with PDFIUM_LOCK:
-                file = _attached_file(handle)
+                name = " ".join(utf16(raw.FPDFAttachment_GetName, handle).split()) or "unnamed"
+                size, data = c_ulong(), create_string_buffer(0)
+                raw.FPDFAttachment_GetFile(handle, None, 0, byref(size))
+                if 0 < size.value <= _MOST_FILE_BYTES:
+                    data = create_string_buffer(size.value)
+                    raw.FPDFAttachment_GetFile(handle, data, size.value, byref(size))
+            file = name, size.value, data.raw
             if hash(file) not in known:
                 known.add(hash(file))
                 yield file
@@ -165,19 +171,15 @@ class Annotations:
             name = self._field_text(raw.FPDFAnnot_GetFormFieldName, annotation)
             label = self._field_text(raw.FPDFAnnot_GetFormFieldAlternateName, annotation)
             value = self._value(annotation, kind)
-        if value and (is_hidden or self._is_password(annotation, kind)):
+        is_text = kind == raw.FPDF_FORMFIELD_TEXTFIELD
+        flags = raw.FPDFAnnot_GetFormFieldFlags(self._form, annotation) if is_text else 0
+        if value and (is_hidden or flags & raw.FPDF_FORMFLAG_TEXT_PASSWORD):
             self._losses.n_unshown += 1
         elif value:
             shown = one_line(label or name, _SHOWN_CHARS) or "field"
             pieces = self._fields.setdefault((name, shown), [(f"{shown}:", None)])
             is_new = all(value != known for known, _ in pieces[1:])
             pieces += [(value, self._box(annotation))] if is_new else []
-
-    def _is_password(self, annotation: Any, kind: int) -> bool:
-        if kind != raw.FPDF_FORMFIELD_TEXTFIELD:
-            return False
-        flags = raw.FPDFAnnot_GetFormFieldFlags(self._form, annotation)
-        return bool(flags & raw.FPDF_FORMFLAG_TEXT_PASSWORD)
 
     def _value(self, annotation: Any, kind: int) -> str:
         """Return a field's value; of a choice that is one of several, which one it is."""
@@ -226,15 +228,3 @@ _MOST_FILE_BYTES = 64 * 1024 * 1024
 
 def _annotation_text(annotation: Any, key: str) -> str:
     return utf16(raw.FPDFAnnot_GetStringValue, annotation, key.encode())
-
-
-def _attached_file(attachment: Any) -> tuple[str, int, bytes]:
-    """Return the name, size and content of an attached file; no content of a huge one."""
-    name = " ".join(utf16(raw.FPDFAttachment_GetName, attachment).split()) or "unnamed"
-    size = c_ulong()
-    raw.FPDFAttachment_GetFile(attachment, None, 0, byref(size))
-    if not 0 < size.value <= _MOST_FILE_BYTES:
-        return name, size.value, b""
-    data = create_string_buffer(size.value)
-    raw.FPDFAttachment_GetFile(attachment, data, size.value, byref(size))
-    return name, size.value, data.raw

@@ -49,18 +49,11 @@ def find_pdf_boxes(
                     if start >= 0:
                         origins = text.origins[start : start + len(quote.text)]
                         places = [read.places[at] for at in origins if at >= 0]
-                        found[index] = _box_around(page, textpage, places)
+                        boxes, rect = list[PageBox](), raw.FS_RECTF()
+                        for place in places:
+                            if raw.FPDFText_GetLooseCharBox(textpage, place, rect):
+                                boxes += filter(None, [shown_box(page, rect)])
+                        if boxes:
+                            lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+                            found[index] = min(lefts), min(tops), max(rights), max(bottoms)
     return found
-
-
-def _box_around(page: Any, textpage: Any, places: Sequence[int]) -> PageBox | None:
-    """Return the box around characters of a page, as it is shown; None if they are not on it."""
-    boxes: list[PageBox] = []
-    rect = raw.FS_RECTF()
-    for place in places:
-        if raw.FPDFText_GetLooseCharBox(textpage, place, rect):
-            boxes += filter(None, [shown_box(page, rect)])
-    if not boxes:
-        return None
-    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
-    return min(lefts), min(tops), max(rights), max(bottoms)

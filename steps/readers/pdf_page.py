@@ -297,9 +297,11 @@ def _undrawn_texts(page: Any, textpage: Any) -> Iterator[tuple[int, str]]:
             continue
         is_hidden = x_1 <= left or x_0 >= right or y_1 <= bottom or y_0 >= top
         colour = _fill_of(piece)
+        is_faint = bool(colour) and (min(colour[:3]) >= _PAPER or colour[3] < _FAINT)
         if not is_hidden and (
             _is_of_layer(piece)
-            or _is_faint(piece, colour)
+            or is_faint
+            or raw.FPDFTextObj_GetTextRenderMode(piece) in _UNPAINTED
             or covers.may_hide(index, bounds, colour)
         ):
             pixels = low_pixels(page) if pixels is None else pixels
@@ -329,10 +331,11 @@ class _Covers:
         middle = bisect(self._at, index)
         for at in range(max(0, middle - _MOST_COVERS), min(len(self._at), middle + _MOST_COVERS)):
             left, bottom, right, top = self._bounds[at]
-            if (
-                (left <= x_0 and bottom <= y_0 and right >= x_1 and top >= y_1)
-                and (at >= middle or _is_alike(self._colours[at], colour))
-            ):  # fmt: skip
+            own = self._colours[at] if at < middle else ()
+            is_alike = all(abs(a - b) < _FAINT for a, b in zip(own, colour, strict=False))
+            if (left <= x_0 and bottom <= y_0 and right >= x_1 and top >= y_1) and (
+                at >= middle or (own and colour and is_alike)
+            ):
                 return True
         return False
 
@@ -342,17 +345,6 @@ def _fill_of(piece: Any) -> tuple[int, ...]:
     parts = tuple(c_uint() for _ in range(4))
     has_one = raw.FPDFPageObj_GetFillColor(piece, *parts)
     return tuple(part.value for part in parts) if has_one else ()
-
-
-def _is_alike(own: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    return bool(own and other) and all(abs(a - b) < _FAINT for a, b in zip(own, other, strict=True))
-
-
-def _is_faint(piece: Any, colour: tuple[int, ...]) -> bool:
-    """Return whether a text is as white as paper, transparent or painted by nothing."""
-    if raw.FPDFTextObj_GetTextRenderMode(piece) in _UNPAINTED:
-        return True
-    return bool(colour) and (min(colour[:3]) >= _PAPER or colour[3] < _FAINT)
 
 
 def _is_of_layer(piece: Any) -> bool:

@@ -64,7 +64,7 @@ def read_pptx(file: BinaryIO, request: ReadRequest) -> Document:
         pictures = InnerPictures(request)
         for slide in presentation.slides:
             request.check(len(pages[-1]) if pages else 0)
-            blocks = [*_slide_blocks(slide, unshown), _slide_comments(slide, authors)]
+            blocks = list(_slide_blocks(slide, unshown, authors))
             repeated_here = dict.fromkeys(_layout_blocks(slide, unshown, pictures))
             blocks += [text for text in repeated_here if text not in repeated]
             repeated.update(repeated_here)
@@ -92,7 +92,7 @@ def read_pptx(file: BinaryIO, request: ReadRequest) -> Document:
     return Document(tuple(pages), title, MEDIA_TYPES["pptx"], tuple(notes))
 
 
-def _slide_blocks(slide: Any, unshown: list[str]) -> Iterator[str]:
+def _slide_blocks(slide: Any, unshown: list[str], authors: dict[str, str]) -> Iterator[str]:
     """Yield a slide's texts; those of shapes that it does not show go to `unshown` as well."""
     title = slide.shapes.title
     if title is not None and title.has_text_frame:
@@ -117,6 +117,16 @@ def _slide_blocks(slide: Any, unshown: list[str]) -> Iterator[str]:
         paragraphs = (p for frame in frames for p in frame._txBody.iter(DRAWN_TEXT))
         notes = "\n".join(filter(None, map(paragraph_text, paragraphs)))
         yield f"Notes: {notes}" if notes else ""
+    lines = ["Comments:"]
+    for relation in slide.part.rels.values():
+        if not relation.is_external and relation.reltype.endswith("/comments"):
+            for comment in part_tree(relation).iter("{*}cm", "{*}reply"):
+                body = comment.find("{*}txBody")
+                body = comment.find("{*}text") if body is None else body
+                text = text_of(body) if body is not None else ""
+                author = authors.get(comment.get("authorId", ""), "")
+                lines += [f"- {text} ({author})" if author else f"- {text}"] if text else []
+    yield "\n".join(lines) if len(lines) > 1 else ""
 
 
 def _layout_blocks(slide: Any, unshown: list[str], pictures: InnerPictures) -> Iterator[str]:
@@ -135,19 +145,6 @@ def _layout_blocks(slide: Any, unshown: list[str], pictures: InnerPictures) -> I
             continue
         for shape in in_reading_order(s for s in owner.shapes if not s.is_placeholder):
             yield from filter(None, shape_blocks(shape, 0, unshown))
-
-
-def _slide_comments(slide: Any, authors: dict[str, str]) -> str:
-    lines = ["Comments:"]
-    for relation in slide.part.rels.values():
-        if not relation.is_external and relation.reltype.endswith("/comments"):
-            for comment in part_tree(relation).iter("{*}cm", "{*}reply"):
-                body = comment.find("{*}txBody")
-                body = comment.find("{*}text") if body is None else body
-                text = text_of(body) if body is not None else ""
-                author = authors.get(comment.get("authorId", ""), "")
-                lines += [f"- {text} ({author})" if author else f"- {text}"] if text else []
-    return "\n".join(lines) if len(lines) > 1 else ""
 
 
 def _is_beside(shape: Any, size: Any) -> bool:

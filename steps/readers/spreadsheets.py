@@ -180,7 +180,8 @@ class _CellReader:
             cells: list[str] = []
             for at, (cell, formula) in enumerate(zip(found, formulas, strict=False)):
                 value = cell.value
-                self.n_rounded += _is_rounded(value)
+                is_number = isinstance(value, float)
+                self.n_rounded += is_number and _MOST_DIGITS <= abs(value) < MOST_WHOLE
                 text = self._text(value, formula)
                 if text:
                     style = getattr(cell, "_style_id", 0)
@@ -203,10 +204,6 @@ class _CellReader:
             return _cell_text(value)
         self.n_bare += 1
         return _cell_text(formula)
-
-
-def _is_rounded(value: Any) -> bool:
-    return isinstance(value, float) and _MOST_DIGITS <= abs(value) < MOST_WHOLE
 
 
 def _cell_text(value: Any) -> str:

@@ -381,17 +381,6 @@ class _DocxLines:
         self.n_symbols += not shown
         return shown
 
-    def _rise(self, run: Any) -> int:
-        aligned = self.styles.of_run(run, f"{WORD_NS}vertAlign")
-        if aligned is not None and aligned.get(f"{WORD_NS}val") in _RISES:
-            return _RISES[aligned.get(f"{WORD_NS}val")]
-        position = self.styles.of_run(run, f"{WORD_NS}position")
-        moved = "" if position is None else position.get(f"{WORD_NS}val", "")
-        half_points = int(moved) if moved.lstrip("-").isdecimal() else 0
-        if abs(half_points) < _LEAST_RAISED_HALF_POINTS:
-            return 0
-        return 1 if half_points > 0 else -1
-
     def _look(self, run: Any) -> Look:
         form = run.find(f"{WORD_NS}rPr")
         paragraph = next(run.iterancestors(f"{WORD_NS}p"), run)
@@ -407,7 +396,14 @@ class _DocxLines:
             is_struck = any(self.styles.is_on(run, name) for name in _STRIKES)
             colour = self.styles.of_run(run, f"{WORD_NS}color")
             is_white = self.paper is not None and colour is not None and _is_white(colour)
-            self._looks[key] = Look(self._rise(run), is_struck, is_hidden), is_white
+            aligned = self.styles.of_run(run, f"{WORD_NS}vertAlign")
+            position = self.styles.of_run(run, f"{WORD_NS}position")
+            moved = "" if position is None else position.get(f"{WORD_NS}val", "")
+            half_points = int(moved) if moved.lstrip("-").isdecimal() else 0
+            is_moved = abs(half_points) >= _LEAST_RAISED_HALF_POINTS
+            rise = (1 if half_points > 0 else -1) if is_moved else 0
+            rise = rise if aligned is None else _RISES.get(aligned.get(f"{WORD_NS}val"), rise)
+            self._looks[key] = Look(rise, is_struck, is_hidden), is_white
         look, is_white = self._looks[key]
         if is_white and self.paper and not self.paper.is_filled(run):
             return look._replace(is_hidden=True)

@@ -45,8 +45,8 @@ STYLES = """<office:automatic-styles>
 
 BY_KREUZBERG = ": read by kreuzberg, without places"
 UNTOLD = (
-    ": hidden, deleted or struck text, comments, margins, pictures and automatic numbers may be "
-    "missing or stand as plain text"
+    ": hidden, deleted or struck text, comments, margins, text boxes, pictures and automatic "
+    "numbers may be missing or stand as plain text"
 )
 
 
@@ -368,6 +368,7 @@ def test_rich_text_keeps_raised_struck_and_own_marks(placed: Placed) -> None:
         ("ansi\\ansicpg1252", r"caf\'e9 {\f1 \'cf\'f0} {\f2 \'e8} \'80 \\'e9", "café Пр č € \\'e9"),
         ("ansi\\deff3", r"\'93\'fa\'83e \f1\'cf\u1078\'e6\'f0", "日テ Пжр"),
         ("ansi\\deff1", r"\uc0\u1078 \'cf{\uc2\u1078\'e6\'e6\'cf}", "жПжП"),
+        ("ansi", "\\uc2\\u12293\n\\'81X\\u12392\\'82\\'c6", "々と"),
         ("mac", r"caf\'8e", "café"),
     ],
 )
