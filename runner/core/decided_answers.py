@@ -84,18 +84,12 @@ def _after_edit(before: Any, new: Any, was: Any, value: Any) -> Any:
             for name, inner in value.items()
         }
     if all(isinstance(each, list) for each in (before, was, value)) and len(before) == len(was):
-        return _list_after_edit(before, new if isinstance(new, list) else (), was, value)
+        others = [*(new if isinstance(new, list) else ()), *[None] * len(value)]
+        return [
+            other if origin is None else _after_edit(before[origin], other, was[origin], element)
+            for origin, other, element in zip(_origins(was, value), others, value, strict=False)
+        ]
     return new
-
-
-def _list_after_edit(
-    before: Sequence[Any], new: Sequence[Any], was: Sequence[Any], value: Sequence[Any]
-) -> list[Any]:
-    others = [*new, *[None] * len(value)]
-    return [
-        other if origin is None else _after_edit(before[origin], other, was[origin], element)
-        for origin, other, element in zip(_origins(was, value), others, value, strict=False)
-    ]
 
 
 def _origins(was: Sequence[Any], now: Sequence[Any]) -> list[int | None]:

@@ -42,13 +42,16 @@ _ORDER = attrgetter("order")
 
 
 class Dependency:
-    """What an item depended on; of most kinds the fields are its JSON, behind the kind."""
+    """What an item depended on: its fields are its JSON, behind its kind."""
 
     __slots__: ClassVar[tuple[str, ...]] = ()
     kind: ClassVar[str] = ""
+    prefix: ClassVar[str] = ""
+    """Of its name, in front of its first field."""
+    is_named: ClassVar[bool] = False
+    """Whether its first field stands in its name alone."""
     order: ClassVar[int] = 0
     """Of several reasons the one of the lowest order counts."""
-
     begins: ClassVar[str] = "["
     """How its JSON begins."""
 
@@ -57,56 +60,38 @@ class Dependency:
 
     @property
     def name(self) -> str:
-        raise NotImplementedError
+        first, *_ = self.__slots__
+        return f"{self.prefix}{getattr(self, first)}"
 
     def as_json(self) -> list[Any]:
-        return [self.kind, *(getattr(self, field) for field in self.__slots__)]
+        values = [getattr(self, field) for field in self.__slots__]
+        return [*filter(None, (self.kind,)), *values[self.is_named :]]
 
     @classmethod
     def of_json(cls: Any, name: str, values: Sequence[Any]) -> Dependency:
         """Return a dependency; `values` are those behind its kind."""
-        return cls(*values)  # type: ignore[no-any-return]
+        own = (name.removeprefix(cls.prefix),) if cls.is_named else ()
+        return cls(*own, *values)  # type: ignore[no-any-return]
 
     def reason(self, world: World, trace: Trace) -> Reason | None:
         """Return why the item of a trace is stale, or its output is kept; None: it is as it was."""
         return None
 
 
-class _Named(Dependency):
-    """A dependency whose first field is its name, and not among its values."""
-
-    __slots__ = ()
-
-    @property
-    def name(self) -> str:
-        _, name, *_ = super().as_json()
-        return str(name)
-
-    def as_json(self) -> list[Any]:
-        kind, _, *values = super().as_json()
-        return [kind, *values]
-
-    @classmethod
-    def of_json(cls: Any, name: str, values: Sequence[Any]) -> Dependency:
-        return cls(name, *values)  # type: ignore[no-any-return]
-
-
 # --- what it read
 
 
 @dataclass(frozen=True, slots=True)
-class FileRead(_Named):
+class FileRead(Dependency):
     """A file that was read, but for the item's own document."""
 
+    is_named = True
     path: str
     size: int
     mtime_ns: int
     sha256: str
     ctime_ns: int
     inode: int
-
-    def as_json(self) -> list[Any]:
-        return [self.size, self.mtime_ns, self.sha256, self.ctime_ns, self.inode]
 
     def reason(self, world: World, trace: Trace) -> Reason | None:
         if world.has(self):
@@ -140,10 +125,10 @@ class FolderListed(Dependency):
 
 
 @dataclass(frozen=True, slots=True)
-class StoreSearched(_Named):
+class StoreSearched(Dependency):
     """A vector store that was searched."""
 
-    kind = "store"
+    kind, is_named = "store", True
     path: str
     content: str
 
@@ -152,10 +137,10 @@ class StoreSearched(_Named):
 
 
 @dataclass(frozen=True, slots=True)
-class MovedAway(_Named):
+class MovedAway(Dependency):
     """A file that the item moved away."""
 
-    kind = "away"
+    kind, is_named = "away", True
     path: str
 
     def reason(self, world: World, trace: Trace) -> Reason | None:
@@ -166,12 +151,8 @@ class MovedAway(_Named):
 class LimitedContext(Dependency):
     """A step for which the model's context was too small: a larger one changes its result."""
 
-    kind = "limited"
+    kind, prefix = "limited", "limited "
     step: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind} {self.step}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,31 +163,17 @@ class ChosenLabels(Dependency):
     is gone, or has another description, or that a new label may fit.
     """
 
-    kind = "labels"
+    kind, prefix, is_named = "labels", "labels ", True
     order = 1
     list_name: str
     digest: str
     chosen: Sequence[str] | None
     """None: there is no answer yet."""
 
-    @property
-    def name(self) -> str:
-        return f"{self.kind} {self.list_name}"
-
-    def as_json(self) -> list[Any]:
-        return [self.kind, self.digest, self.chosen]
-
-    @classmethod
-    def of_json(cls, name: str, values: Sequence[Any]) -> Dependency:
-        return cls(name.removeprefix(f"{cls.kind} "), *values)
-
     def reason(self, world: World, trace: Trace) -> Reason | None:
         name = self.list_name
-        now, before, step = (
-            world.lists.get(name),
-            trace.past.lists(trace.entry.key).get(name),
-            name.partition("/")[0],
-        )
+        before = trace.past.lists(trace.entry.key).get(name)
+        now, step = world.lists.get(name), name.partition("/")[0]
         if now is None or self.digest in (now.digest, now.ordered_digest):
             return None
         if before is None or self.chosen is None:
@@ -236,24 +203,13 @@ class ChosenLabels(Dependency):
 class NarrowedLabels(Dependency):
     """A text for which the nearest labels of a list were offered."""
 
-    kind = "nearest"
+    kind, prefix, is_named = "nearest", "nearest ", True
     list_name: str
     least: float
     """How near the farthest of them is."""
     model: str
     """Identity of the model that made `vector`."""
     vector: Vector8
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind} {self.list_name}"
-
-    def as_json(self) -> list[Any]:
-        return [self.kind, self.least, self.model, self.vector]
-
-    @classmethod
-    def of_json(cls, name: str, values: Sequence[Any]) -> Dependency:
-        return cls(name.removeprefix(f"{cls.kind} "), *values)
 
     def near(self, new: LabelVectors) -> frozenset[str] | None:
         """Return which labels are among the nearest to the text; None: that is not known."""
@@ -312,10 +268,10 @@ class UsedExamples(Dependency):
 
 
 @dataclass(frozen=True, slots=True)
-class OutputWithin(_Named):
+class OutputWithin(Dependency):
     """A file that a nested item wrote."""
 
-    kind = "written"
+    kind, is_named = "written", True
     order = 3
     path: str
     scope: str
@@ -360,14 +316,10 @@ class KeptOutput(Dependency):
     replaces it (`--take`).
     """
 
-    kind = "held"
+    kind, prefix = "held", "held "
     order = 3
     path: str
     sha256: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind} {self.path}"
 
     def reason(self, world: World, trace: Trace) -> Reason | None:
         return world.of_kept(self.path, self.sha256)

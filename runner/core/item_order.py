@@ -37,11 +37,11 @@ def expected_tokens(todo: Sequence[ItemWork], items: Iterable[ItemWork]) -> dict
             for kind in {"", _file_kind(item)}:
                 found.setdefault(kind, []).append(rate)
     rates = {"": 1.0} | {kind: median(rates) for kind, rates in found.items()}
-    return {item.key: _expected_tokens(item, rates) for item in todo}
-
-
-def _expected_tokens(item: ItemWork, rates: Mapping[str, float]) -> float:
-    return _recorded_tokens(item) or _size_bytes(item) * rates.get(_file_kind(item), rates[""])
+    return {
+        item.key: _recorded_tokens(item)
+        or _size_bytes(item) * rates.get(_file_kind(item), rates[""])
+        for item in todo
+    }
 
 
 def _recorded_tokens(item: ItemWork) -> int:

@@ -135,8 +135,11 @@ class ItemToolset:
         if options:
             raise StepError(f"the tool '{name}' has no option '{next(iter(options))}'.")
         if named.kind == "server":
-            return await self._of_server(named.name, str(named.server))
-
+            found = await self._tool_runtime.servers.tools(self._spec(str(named.server)))
+            if named.name not in found:
+                what = f"the MCP server '{named.server}' has no tool '{named.name}'."
+                raise StepError(what, remedy=did_you_mean(named.name, found))
+            return found[named.name]
         if named.kind == "installed":
             return await self._tool_runtime.functions.tool(
                 name, python_functions.installed_function(name)
@@ -149,13 +152,6 @@ class ItemToolset:
         if fault is not None:
             raise StepError(f"{fault.rstrip('.')}.")
         return await self._tool_runtime.functions.tool(name, function)
-
-    async def _of_server(self, name: str, server: str) -> RunnableTool:
-        found = await self._tool_runtime.servers.tools(self._spec(server))
-        if name not in found:
-            what = f"the MCP server '{server}' has no tool '{name}'."
-            raise StepError(what, remedy=did_you_mean(name, found))
-        return found[name]
 
     def _spec(self, name: str) -> McpServerSpec:
         declared = self._bound.pipeline.servers

@@ -118,10 +118,6 @@ def step_name(file: str, step: str) -> StepName:
     return whole_file(file).rpartition(".")[0], step
 
 
-def _is_stood_by(review: Review) -> bool:
-    return review.state == "edited" or (review.state == "accepted" and not review.together)
-
-
 def decisions_of(
     reviews: Sequence[Review],
     scopes: Mapping[str, tuple[str, str]],
@@ -142,7 +138,8 @@ def decisions_of(
         if review.state in ("accepted", "edited"):
             of_ids.add(review.id)
         places = ((review.scope, review.key), *map(tuple, review.subject.get("around") or ()))
-        is_there = _is_stood_by(review) and not any(place in gone for place in places)
+        is_seen = review.state == "edited" or (review.state == "accepted" and not review.together)
+        is_there = is_seen and not any(place in gone for place in places)
         decision = Decision.of(review) if is_there else None
         if decision is not None and len(of_step) < MOST_DECISIONS:
             of_step.append(decision)

@@ -96,7 +96,12 @@ class QueryBatches(ForwardingPool):
                 batch[0].reply.set_exception(error)
                 waiting.remove(batch[0])
             else:
-                await self._send_alone(batch, waiting)
+                for query in batch:
+                    try:
+                        query.reply.set_result(await self._pool.embed(query.request))
+                    except EngineError as alone:
+                        query.reply.set_exception(alone)
+                    waiting.remove(query)
             return
         sizes = [len(query.request.texts) for query in batch] + [1] * len(expected)
         # A reply for each so many texts; tokens by the length of the texts.
@@ -118,24 +123,13 @@ class QueryBatches(ForwardingPool):
                 )
             )
             begin = end
-        divided = made
-        replies = iter(divided)
+        replies = iter(made)
         for query, reply in zip(batch, replies, strict=False):
             if query in waiting:  # else it was cancelled meanwhile
                 query.reply.set_result(reply)
                 waiting.remove(query)
         kept = {(kind, text): reply for text, reply in zip(expected, replies, strict=True)}
         self._ready = dict(islice(self._ready.items(), MOST_QUERY_TEXTS)) | kept
-
-    async def _send_alone(
-        self, batch: Sequence[_WaitingQuery], waiting: list[_WaitingQuery]
-    ) -> None:
-        for query in batch:
-            try:
-                query.reply.set_result(await self._pool.embed(query.request))
-            except EngineError as error:
-                query.reply.set_exception(error)
-            waiting.remove(query)
 
 
 def _first_queries(waiting: Sequence[_WaitingQuery]) -> list[_WaitingQuery]:

@@ -582,22 +582,17 @@ def _spec_lines(spec: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     for kind in ("blocks", "steps"):
         for name, step in sorted(spec.get(kind, {}).items()):
-            for field, value in sorted(_step_fields(step)):
-                texts = (
-                    value.splitlines()
-                    if isinstance(value, str)
-                    else [json.dumps(value, ensure_ascii=False)]
-                )
+            fields: list[tuple[str, Any]] = []
+            for field, value in step.items():
+                if isinstance(value, Mapping):
+                    fields += value.items()
+                elif value is not None:
+                    fields.append((field, value))
+            for field, value in sorted(fields):
+                is_text = isinstance(value, str)
+                texts = value.splitlines() if is_text else [json.dumps(value, ensure_ascii=False)]
                 lines += [f"{name}.{field}: {text}" for text in texts]
     return lines
-
-
-def _step_fields(step: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in step.items():
-        if isinstance(value, Mapping):
-            yield from value.items()
-        elif value is not None:
-            yield name, value
 
 
 _SURROUNDINGS = {
