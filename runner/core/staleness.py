@@ -39,7 +39,6 @@ from paddock.runner.ledger.filed_rows import FiledRow
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.reasons import Reason, Why
-from paddock.runner.progress.report import State
 from paddock.steps.base import Vector
 from paddock.steps.vectors.open_stores import OpenStores
 
@@ -87,7 +86,6 @@ from .run_reviews import RunReviews
 from .stale_reasons import PastItems
 from .verify import ItemNow, ItemRequest, ItemVerdict, permit, verify
 
-WORK_STATES: tuple[State, ...] = ("new", "changed", "stale")
 NOT_REQUESTED = ItemVerdict("skipped", (Why.NOT_REQUESTED(),), is_left_out=True)
 
 

@@ -178,7 +178,7 @@ class ItemRequest:
     is_of_variant: bool = False
     """Whether figures are of the items that are asked for alone, also where more is known."""
     job_runs: frozenset[str] = frozenset()
-    """The other runs of the same job: before a crash, or on other machines."""
+    """The runs of the same job: this one, before a crash, and on other machines."""
 
 
 def permit(
