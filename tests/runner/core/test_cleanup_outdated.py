@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from paddock.runner.bind.bound import paths_depend_on_item_alone
-from paddock.runner.core import outdated_outputs
 from paddock.runner.lineage.explain import explain_path
+from paddock.runner.progress.reasons import Outdated
 from tests.runner.world import ReviewedWorld, World, outputs
 
 PAGES = """\
@@ -54,7 +54,7 @@ def test_a_step_whose_condition_became_false_leaves_an_outdated_file(world: Worl
     (first,) = {why(world, "out/a")[0]}
     world.write("inbox/a", "drop")
     report = world.run()
-    assert report.outdated == {"out/a": outdated_outputs.NOT_MADE}
+    assert report.outdated == {"out/a": Outdated.NOT_MADE}
     assert report.notes == (
         "kept, though their items no longer make them: out/a (`--prune` removes)",
     )
@@ -88,7 +88,7 @@ def test_so_does_an_item_that_fails_and_why_says_so(world: World) -> None:
     world.edit("      - {id: kind", fails + "      - {id: kind")
     report = world.run()
     assert report.counts["quarantined"] == 1
-    assert report.outdated == world.run().outdated == {"out/a": outdated_outputs.NOT_MADE}
+    assert report.outdated == world.run().outdated == {"out/a": Outdated.NOT_MADE}
     run, changes = why(world, "out/a")
     assert run != report.run
     assert changes[0] == f"it is no longer an output: run '{report.run}' quarantined its item"
@@ -99,7 +99,7 @@ def test_so_does_an_item_that_fails_and_why_says_so(world: World) -> None:
 def test_so_does_a_step_of_its_own_that_is_skipped(world: World) -> None:
     world.edit("length > 1", "length > 5")
     report = world.run()
-    assert report.outdated == world.plan().outdated == {"out/INDEX": outdated_outputs.SKIPPED}
+    assert report.outdated == world.plan().outdated == {"out/INDEX": Outdated.SKIPPED}
     run, changes = why(world, "out/INDEX")
     assert run != report.run
     assert changes[0] == "it is no longer an output: its step does not write it any more"
@@ -111,7 +111,7 @@ def test_and_a_block_that_is_skipped(world: World) -> None:
     world.edit("    for_each: doc in", '    if: "false"\n    for_each: doc in')
     report = world.run()
     files = ["out/INDEX", "out/a", "out/b", "out/c"]
-    assert report.outdated == dict.fromkeys(files, outdated_outputs.SKIPPED)
+    assert report.outdated == dict.fromkeys(files, Outdated.SKIPPED)
     assert world.plan().outdated == report.outdated
     assert "it no longer applies: its step is skipped now" in why(world, "out/a")[1]
     world.edit('    if: "false"\n', "")
@@ -130,7 +130,7 @@ def test_and_a_step_or_block_that_was_renamed_or_removed(world: World) -> None:
     world.edit(world.text[start:], "")
     report = world.run()
     assert report.outdated.keys() == {"out/a", "out/b", "out/c", "out/INDEX"}
-    assert report.outdated["out/INDEX"] == outdated_outputs.NO_STEP
+    assert report.outdated["out/INDEX"] == Outdated.NO_STEP
     world.run(prune=True)
     assert outputs(world) == ["a.md", "b.md", "c.md"]
 
@@ -322,7 +322,7 @@ def test_an_item_that_waits_for_review_decides_nothing_and_a_rejected_one_does(
     world.decide("a", "reject", reason="no")
     report = world.run()
     assert report.counts["quarantined"] == 1
-    assert report.outdated == {"out/a": outdated_outputs.NOT_MADE}
+    assert report.outdated == {"out/a": Outdated.NOT_MADE}
     world.run(prune=True)
     assert "a" not in outputs(world)
 
