@@ -89,10 +89,6 @@ class BlockState:
         return self.in_state(ItemState.FAILED)
 
     @property
-    def has_ended_items(self) -> bool:
-        return any(item.has_ended for item in self.work.items)
-
-    @property
     def wait(self) -> AwaitingReview | None:
         """Why the last item waits, or was left; None: none does."""
         waiting = self.in_state(ItemState.WAITING, ItemState.UNASKED)
@@ -109,15 +105,6 @@ class BlockState:
             raise AwaitingReview(what)
         if self.in_state(ItemState.UNASKED):
             raise AwaitingReview(f"a review in '{self.block.id}' is due", is_asked=False)
-
-    def with_sure_result(self) -> set[int]:
-        """Return the indexes of the items whose result stands."""
-        return {
-            item.index
-            for item in self.work.items
-            if (item.has_ended or item.verdict.state in ("fresh", "held"))
-            and item.state is not ItemState.FAILED
-        }
 
     async def lacking(self, reviews: RunReviews) -> LackingItems | None:
         """Return the items whose results others will miss; none of what a person rejected."""

@@ -44,7 +44,7 @@ from paddock.steps.base import StepError
 from paddock.steps.run_pipeline import named_outputs
 
 from .block_state import BlockState, count, count_shared, judged
-from .block_work import BlockWork, ItemState, ItemWork
+from .block_work import ItemState, ItemWork
 from .call_cache import PutOff
 from .deadly_items import CrashHistory, ItemPlace, RepeatedCrash, suspects_text
 from .dependencies import Dependencies, by_name, dependencies_of, kept_paths
@@ -64,7 +64,7 @@ from .outdated_outputs import NodeOutputs, OutdatedOutput, end_of_block
 from .pruning import OrphanCleaner
 from .quarantine import failure_state
 from .reconcile import keep_folders
-from .run_context import LostRows, RunContext
+from .run_context import RunContext
 from .run_records import StepRecord
 from .run_reviews import AwaitingReview
 from .steps_left_as_they_are import Left
@@ -126,7 +126,7 @@ class Execute(Walk):
 
     async def block(self, block: BoundBlock) -> dict[str, Any]:
         state = await self._done(block, keeps_results=block.id in self._read_blocks)
-        if state.has_ended_items:
+        if any(item.has_ended for item in state.work.items):
             ledger, scope = self.context.ledger, state.work.scope
             for text in await broken_promises(ledger, block.body, scope):
                 self.stats.note(text)
@@ -174,13 +174,31 @@ class Execute(Walk):
                 break
             except ClaimLost:  # this machine slept, and another one took the turn
                 continue
-        if outputs is not None and step.inner is None and not changes_nothing(step):
+        # Of files it is reported which were written.
+        is_reported = step.kind.is_pure or step.uses in ("files.read", "files.write", "search")
+        if outputs is not None and step.inner is None and not is_reported:
             stats.acted(step.id)
         if self.outer:  # for the item around it
             self.reads |= attempt.dependencies()
         await self.items.record_written(attempt)
         for lost in attempt.outputs.lost_rows:
-            self._note_lost_rows(step, lost)
+            # What became of the items whose rows a table no longer has, as far as is known
+            lacking = [
+                (name, state, n)
+                for name in sorted(blocks_read(step.references))
+                for state, n in self.scope["steps"].get(name, {}).get("counts", {}).items()
+                if n and state in WITHOUT_RESULT
+            ]
+            found = [
+                f"{counted(n, f'item of {name!r} is', f'items of {name!r} are')} {state}"
+                for name, state, n in lacking
+            ]
+            if sum(n for _, _, n in lacking) < lost.n_before - lost.n_now:  # some went before
+                found.append("what its rows are made of has changed")
+            words = lost.text(" and ".join(found))
+            stats.note(words)
+            if lost.is_left:
+                stats.item(ItemReport(step.id, self._key(step), "missing", error=words))
         if kept := kept_paths(attempt.outputs.searched):
             reasons = (Why.OUTPUTS_KEPT(tuple(kept)),)
             stats.item(ItemReport(step.id, self._key(step), "held", reasons=reasons))
@@ -189,25 +207,6 @@ class Execute(Walk):
             self.ends[step.id] = NodeOutputs.of_step(step, scope_id, attempt.wrote(), stores)
         stats.item_state(step.id, "", "skipped" if outputs is None else "done")
         return outputs
-
-    def _note_lost_rows(self, step: BoundStep, lost: LostRows) -> None:
-        """Note what became of the items whose rows a table no longer has, as far as is known."""
-        lacking = [
-            (name, state, n)
-            for name in sorted(blocks_read(step.references))
-            for state, n in self.scope["steps"].get(name, {}).get("counts", {}).items()
-            if n and state in WITHOUT_RESULT
-        ]
-        found = [
-            f"{counted(n, f'item of {name!r} is', f'items of {name!r} are')} {state}"
-            for name, state, n in lacking
-        ]
-        if sum(n for _, _, n in lacking) < lost.n_before - lost.n_now:  # some went before
-            found.append("what its rows are made of has changed")
-        words = lost.text(" and ".join(found))
-        self.stats.note(words)
-        if lost.is_left:
-            self.stats.item(ItemReport(step.id, self._key(step), "missing", error=words))
 
     def fail(self, node: BoundNode, error: StepFailed | ExpressionError) -> NoReturn:
         text = str(error) if isinstance(error, StepFailed) else f"'{node.id}': {error}"
@@ -241,7 +240,20 @@ class Execute(Walk):
         todo, claims = state.todo(), None if state.outer else context.claims
         place = work.scope, work.missing, context.options
         await asyncio.to_thread(keep_folders, context.ledger, *place)
-        self._keep_filed(work)
+        # Record which items are filed since the last run.
+        ledger, run, store = context.ledger, self.stats.run, FiledRows(context.ledger)
+        keys = [row.key for row in work.filed.new]
+        for entry in ledger.entries(work.scope, keys).values() if keys else ():
+            if entry.gone is None:
+                ledger.record(work.scope, replace(entry, gone=FILED), entry.run)
+        for row in work.filed.new:
+            store.record(work.scope, row, run)
+        for taken in work.filed.taken_over:
+            store.drop(*taken)
+        self.stats.filed(block.id, work.filed_counts)
+        if work.again:
+            names = listed(work.again, MAX_NAMED)
+            self.stats.note(f"as filed before, so the same item: {names}")
         sizes = expected_tokens(todo, work.items) if state.has_models else {}
         # The items to do, in the order in which they begin. The list's order is kept where items
         # run one by one, and where a budget or the first failure may end the run early.
@@ -293,7 +305,12 @@ class Execute(Walk):
         if not context.options.leaves_out_items:
             # Handle the items whose source is gone; note what applies of the block.
             renamed = {item.renamed_from for item in work.items}
-            done = state.with_sure_result()
+            done = {
+                item.index
+                for item in work.items
+                if (item.has_ended or item.verdict.state in ("fresh", "held"))
+                and item.state is not ItemState.FAILED
+            }
             for entry in await OrphanCleaner(context).handle_gone(work, done):
                 state.filed.pop(entry.key, None)
                 if entry.key not in renamed:  # which is counted under its new name
@@ -306,22 +323,6 @@ class Execute(Walk):
             self.left.partial.add(block.id)
         self.has_failures = self.has_failures or bool(state.failed)
         self.attempts = max(self.attempts, state.attempts)
-
-    def _keep_filed(self, work: BlockWork) -> None:
-        """Record which items are filed since the last run, and note what is said of them."""
-        ledger, run, store = self.context.ledger, self.stats.run, FiledRows(self.context.ledger)
-        keys = [row.key for row in work.filed.new]
-        for entry in ledger.entries(work.scope, keys).values() if keys else ():
-            if entry.gone is None:
-                ledger.record(work.scope, replace(entry, gone=FILED), entry.run)
-        for row in work.filed.new:
-            store.record(work.scope, row, run)
-        for place in work.filed.taken_over:
-            store.drop(*place)
-        self.stats.filed(work.block.id, work.filed_counts)
-        if work.again:
-            names = listed(work.again, MAX_NAMED)
-            self.stats.note(f"as filed before, so the same item: {names}")
 
     # --- running items
 
@@ -430,9 +431,7 @@ class Execute(Walk):
 
         1. It waits until it may run with what else runs; an item around it does that for it.
         2. This machine must still hold it; the ledger notes that it is in flight.
-        3. Its steps run, or it is given up since the process died of it too often.
-        4. It has ended: by its result, an error, or a person who has to decide. Or it is put off,
-           left by the stop gate, or another machine has taken it over.
+        3. Its steps run. Meanwhile another machine may take it over.
         """
         context, suspects, scope = self.context, self.context.suspects, state.work.scope
         known, deadly = suspects.of(scope, item), None
@@ -449,40 +448,8 @@ class Execute(Walk):
                     await suspects.begin(scope, item, around)
                 attempt = ItemAttempt.of_item(context, state, item)
                 attempt.is_repeated_crash = deadly is not None
-                began = time.monotonic()
-                for made in item.begun:
-                    self.stats.forget(made, attempt.shown_key)
-                item.become(ItemState.RUNNING)
-                self.stats.item_state(state.block.id, attempt.shown_key, "running")
-                if attempt.is_decided and item.entry is not None:
-                    # Its answers may not be asked for again.
-                    attempt.reads |= by_name(dependencies_of(item.entry))
                 try:
-                    if deadly is not None:
-                        raise deadly
-                    documents = context.documents.open(
-                        scope, item, attempt.file_key, attempt.made_by
-                    )
-                    with documents as attempt.document:  # 3
-                        steps = _ExecutedSteps(self, attempt)
-                        seen = item.seen(state.block, state.scope)
-                        seen = await walk_item(steps, state.block.body, seen)
-                    # As a later run reads it from the ledger: both must see the same.
-                    result = item_result(state.block, seen, attempt.last)
-                    result = self.stats.secrets.redacted(result)
-                    attempt.with_filed = result_with_filed(state.block, seen, attempt.last)
-                except StopGateClosed:  # 4: in a nested block, whose finished items are recorded
-                    pass
-                except PutOff:
-                    item.begun = attempt.steps
-                    item.become(ItemState.PUT_OFF)
-                except StepFailed as error:
-                    await self._end_failed(state, item, attempt, error, time.monotonic() - began)
-                except AwaitingReview as wait:
-                    seconds = time.monotonic() - began
-                    await self._end_waiting(state, item, attempt, wait, seconds)
-                else:
-                    await self._end_done(state, item, attempt, result, time.monotonic() - began)
+                    await self._try(state, item, attempt, deadly)
                 finally:
                     suspects.end(scope, item.key)
                 if claims is not None and not item.has_ended:
@@ -493,91 +460,81 @@ class Execute(Walk):
             shown = state.work.shown(item.key)
             self.stats.note(f"'{shown}': another machine took it over meanwhile")
 
-    async def _end_done(
-        self,
-        state: BlockState,
-        item: ItemWork,
-        attempt: ItemAttempt,
-        result: Any,
-        seconds: float,
+    async def _try(
+        self, state: BlockState, item: ItemWork, attempt: ItemAttempt, deadly: StepFailed | None
     ) -> None:
-        """Record an item that went well, or of which all steps were skipped."""
-        state.filed.pop(item.key, None)  # what it came out as before
-        item.with_filed, item.has_news = attempt.with_filed, attempt.has_news
-        if attempt.with_filed is None and item.key in state.work.filed.parts:
-            FiledRows(self.context.ledger).drop(attempt.scope, item.key)
-        if state.keeps_results:
-            item.result = result
-        if result is None and not attempt.has_run:
-            report = state.report(item, "skipped", seconds)
-            await self._end(state, item, attempt, report, "skipped", None)
+        """Run an item's steps, and record how it ended.
+
+        1. It is given up since the process died of it too often, or its steps run.
+        2. It is left by the stop gate, or put off: nothing is recorded.
+        3. It failed: `on_error` says what that means.
+        4. A person has to decide; where no one is asked, nothing is recorded.
+        5. It went well, or all its steps were skipped.
+        6. It is recorded, and counts as ended once its entry is durable.
+        """
+        context, stats, began = self.context, self.stats, time.monotonic()
+        for made in item.begun:
+            stats.forget(made, attempt.shown_key)
+        item.become(ItemState.RUNNING)
+        stats.item_state(state.block.id, attempt.shown_key, "running")
+        if attempt.is_decided and item.entry is not None:
+            # Its answers may not be asked for again.
+            attempt.reads |= by_name(dependencies_of(item.entry))
+        kept, why, failure = "done", None, None
+        try:  # 1
+            if deadly is not None:
+                raise deadly
+            file_key, made_by = attempt.file_key, attempt.made_by
+            with context.documents.open(attempt.scope, item, file_key, made_by) as document:
+                attempt.document, steps = document, _ExecutedSteps(self, attempt)
+                seen = item.seen(state.block, state.scope)
+                seen = await walk_item(steps, state.block.body, seen)
+            # As a later run reads it from the ledger: both must see the same.
+            result = stats.secrets.redacted(item_result(state.block, seen, attempt.last))
+            attempt.with_filed = result_with_filed(state.block, seen, attempt.last)
+        except StopGateClosed:  # 2: in a nested block, whose finished items are recorded
             return
-        report = state.report(item, item.verdict.state, seconds)
-        if held := attempt.held():
-            report = replace(report, state="held", reasons=(Why.OUTPUTS_KEPT(tuple(held)),))
-        await self._end(state, item, attempt, report, "done", result)
-        item.has_result = result is not None
-
-    async def _end_waiting(
-        self,
-        state: BlockState,
-        item: ItemWork,
-        attempt: ItemAttempt,
-        wait: AwaitingReview,
-        seconds: float,
-    ) -> None:
-        """Record an item that waits for a person; or leave it, where no one is asked."""
-        reasons = (Why.RECORDED(wait.why),)
-        if wait.is_asked:
-            report = replace(state.report(item, "waiting", seconds), reasons=reasons)
-            await self._end(state, item, attempt, report, "waiting", None)
-            item.why = wait.why
+        except PutOff:
+            item.begun = attempt.steps
+            item.become(ItemState.PUT_OFF)
             return
-        report = replace(state.report(item, "skipped", seconds), reasons=reasons)
-        count(self.context, item, report)
-        item.become(ItemState.UNASKED, wait.why)
-        self.stats.item_state(report.step, attempt.shown_key, "skipped", wait.why)
-
-    async def _end_failed(
-        self,
-        state: BlockState,
-        item: ItemWork,
-        attempt: ItemAttempt,
-        error: StepFailed,
-        seconds: float,
-    ) -> None:
-        """Record a failed item as `on_error` says."""
-        if state.step and not isinstance(error, LeftByReview):
-            raise error
-        text, most = str(error), self.context.max_attempts
-        kept, attempt.attempts = failure_state(item.attempts, most, item.cause(error.cause))
-        if kept == "quarantined" and attempt.attempts > 1:
-            text += f" (failed {attempt.attempts} times in a row)"
-        if state.block.on_error == "skip" or isinstance(error, LeftByReview):
-            report = state.report(item, "skipped", seconds, text)
-            kept_as = "failed" if kept == "failed" else "skipped"
-            await self._end(state, item, attempt, report, kept_as, None)
-        elif state.block.on_error == "fail":
-            report = state.report(item, "failed", seconds, text)
-            await self._end(state, item, attempt, report, "failed", None)
-            raise RunFailed(f"'{attempt.shown_key}': {text}", cause=error.cause) from error
-        else:
-            # Who asks for another try wants to know how it ended.
-            is_known = item.has_failed_before and not self.context.options.retry_failed
-            report = state.report(item, "quarantined", seconds, text, is_known=is_known)
-            await self._end(state, item, attempt, report, kept, None)
-
-    async def _end(
-        self,
-        state: BlockState,
-        item: ItemWork,
-        attempt: ItemAttempt,
-        report: ItemReport,
-        kept: str,
-        result: Any,
-    ) -> None:
-        """Record an item, count it, and wait until the entry is durable; `kept`: its state."""
-        context, was = self.context, item.verdict.state if report.state == "held" else None
+        except StepFailed as error:  # 3
+            if state.step and not isinstance(error, LeftByReview):
+                raise
+            why, result, most = str(error), None, context.max_attempts
+            kept, attempt.attempts = failure_state(item.attempts, most, item.cause(error.cause))
+            if kept == "quarantined" and attempt.attempts > 1:
+                why += f" (failed {attempt.attempts} times in a row)"
+            report = state.report(item, "quarantined", time.monotonic() - began, why)
+            if state.block.on_error == "skip" or isinstance(error, LeftByReview):
+                report = replace(report, state="skipped")
+                kept = "failed" if kept == "failed" else "skipped"
+            elif state.block.on_error == "fail":
+                report, kept, failure = replace(report, state="failed"), "failed", error
+            elif not context.options.retry_failed:  # else it is told how the other try ended
+                report = replace(report, is_known=item.has_failed_before)
+        except AwaitingReview as wait:  # 4
+            why, result, kept = wait.why, None, "waiting"
+            report = state.report(item, "waiting", time.monotonic() - began)
+            report = replace(report, reasons=(Why.RECORDED(why),))
+            if not wait.is_asked:
+                count(context, item, replace(report, state="skipped"))
+                item.become(ItemState.UNASKED, why)
+                stats.item_state(report.step, attempt.shown_key, "skipped", why)
+                return
+        else:  # 5
+            report = state.report(item, item.verdict.state, time.monotonic() - began)
+            state.filed.pop(item.key, None)  # what it came out as before
+            item.with_filed, item.has_news = attempt.with_filed, attempt.has_news
+            if attempt.with_filed is None and item.key in state.work.filed.parts:
+                FiledRows(context.ledger).drop(attempt.scope, item.key)
+            if state.keeps_results:
+                item.result = result
+            if result is None and not attempt.has_run:
+                report, kept = replace(report, state="skipped"), "skipped"
+            elif held := attempt.held():
+                report = replace(report, state="held", reasons=(Why.OUTPUTS_KEPT(tuple(held)),))
+        was = item.verdict.state if report.state == "held" else None  # 6
         await context.fence()
         try:
             await self.items.record(attempt, kept, report.error, result, report.seconds)
@@ -591,12 +548,15 @@ class Execute(Walk):
         ends: ShownState = "done"
         if report.state in ("skipped", "failed", "quarantined", "waiting"):
             ends = report.state
-        item.become(_STATE_OF[ends], report.error)
+        item.become(_STATE_OF[ends], why)
+        item.has_result = result is not None
         if state.outer:
             state.reads |= attempt.dependencies()
         if kept in ("failed", "done"):
             state.attempts = max(state.attempts, attempt.attempts)
-        self.stats.item_state(report.step, attempt.shown_key, ends, report.error)
+        stats.item_state(report.step, attempt.shown_key, ends, report.error)
+        if failure is not None:
+            raise RunFailed(f"'{attempt.shown_key}': {why}", cause=failure.cause) from failure
 
 
 _STATE_OF = {
@@ -710,8 +670,3 @@ class _SubPipelineRun:
         self, block: str, keys: Sequence[str]
     ) -> AbstractContextManager[TaskChunk | None]:
         return self.walk.context.show_chunk(f"{self.step.id}.{block}", keys)
-
-
-def changes_nothing(step: BoundStep) -> bool:
-    """Return whether a step has no side effects besides files, which are reported themselves."""
-    return step.kind.is_pure or step.uses in ("files.read", "files.write", "search")

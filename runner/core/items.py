@@ -70,7 +70,6 @@ from .past_decisions import StepName, step_name
 from .pruning import RowKeeper
 from .quarantine import MISSING_PACKAGE
 from .run_context import RunContext
-from .run_options import RunOptions
 from .run_records import (
     INPUTS_BY_ITEM,
     WROTE,
@@ -544,7 +543,14 @@ def sub_pipeline_context(
     bound = replace(bound, watches=outer.bound.watches, priority=outer.bound.priority)
     item = (attempt.block, attempt.shown_key) if attempt.outer else None
     is_nested = item is not None
-    options = _sub_pipeline_options(outer.options, step.id, bound, is_nested=is_nested)
+    # Forcing the step forces everything in it.
+    prefix, options = f"{step.id}.", outer.options
+    force = {name.removeprefix(prefix) for name in options.force if name.startswith(prefix)}
+    if step.id in options.force:
+        force.update(callable_names(bound.nodes))
+    options = replace(options, force=frozenset(force), variant_of="")
+    if is_nested:  # the item around it is asked for
+        options = replace(options, only=frozenset(), sample=None)
     return replace(
         outer,
         bound=bound,
@@ -555,17 +561,3 @@ def sub_pipeline_context(
         room=SuspectRoom() if is_nested else outer.room,
         parallel_around=attempt.parallel,
     )
-
-
-def _sub_pipeline_options(
-    options: RunOptions, step: str, bound: BoundPlan, *, is_nested: bool
-) -> RunOptions:
-    """Return the options of a sub-pipeline: forcing the step forces everything in it."""
-    prefix = f"{step}."
-    force = {name.removeprefix(prefix) for name in options.force if name.startswith(prefix)}
-    if step in options.force:
-        force.update(callable_names(bound.nodes))
-    options = replace(options, force=frozenset(force), variant_of="")
-    if not is_nested:
-        return options
-    return replace(options, only=frozenset(), sample=None)  # the item around it is asked for

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 from paddock.engine.system import files, text
 from paddock.runner.bind.bound import (
@@ -255,37 +254,45 @@ class OutdatedFinder:
             yield scope, _Place(name, names.get(name, ""), outer)
 
     def _why(self, scope: str, key: str) -> tuple[_Place, str, Outdated] | None:
-        """Return where an item's outputs belong, its top-level item, and why they are outdated."""
+        """Return where an item's outputs belong, its top-level item, and why they are outdated.
+
+        None: they apply, or that is not known.
+
+        1. No step of the pipeline makes them any more, and all those that may have are walked.
+        2. The walk has not reached their step or block.
+        3. It is skipped.
+        4. Their item is undecided, filed, or the pipeline that a step runs decides.
+        5. Their item is gone.
+        6. It, or what is within it, is tried again.
+        7. It is done, and made something else.
+        """
         place = self._places.get(scope)
         if place is None:
             return None
         top = place.outer[0] if place.outer else key
-        if not place.node:
+        if not place.node:  # 1
             is_own = key == place.step  # else it is of an item, which no top-level step makes
             makers = (is_own or isinstance(node, BoundBlock) or node.inner for node in self._left)
             return None if any(makers) else (place, top, Outdated.NO_STEP)
         end = self._ends.get(place.node)
-        why = None if end is None else self._why_of(end, place, scope, key, top)
-        return None if why is None else (place, top, why)
-
-    def _why_of(
-        self, end: NodeOutputs, place: _Place, scope: str, key: str, top: str
-    ) -> Outdated | None:
-        if end.is_skipped:
-            return Outdated.SKIPPED
-        if not isinstance(end.node, BoundBlock) and place.step != end.node.id:
-            return None  # the pipeline that the step runs decides
-        if top in end.undecided or (top in end.filed and top not in end.done):
+        if end is None:  # 2
             return None
-        if top in end.gone:
-            return end.gone[top]
+        if end.is_skipped:  # 3
+            return place, top, Outdated.SKIPPED
+        is_of_inner = not isinstance(end.node, BoundBlock) and place.step != end.node.id
+        is_filed = top in end.filed and top not in end.done
+        if is_of_inner or top in end.undecided or is_filed:  # 4
+            return None
+        if top in end.gone:  # 5
+            return place, top, end.gone[top]
         if top not in end.done:
-            return Outdated.GONE if end.is_list_sure else None
-        if top in end.failing:
+            return (place, top, Outdated.GONE) if end.is_list_sure else None
+        if top in end.failing:  # 6
             entry = self._ledger.entries(scope, [key]).get(key)
             if entry is not None and entry.state in UNDECIDED_STATES:
-                return None  # it is tried again
-        return Outdated.ELSEWHERE if (scope, key) in end.live.writers else Outdated.NOT_MADE
+                return None
+        is_written = (scope, key) in end.live.writers  # 7
+        return place, top, Outdated.ELSEWHERE if is_written else Outdated.NOT_MADE
 
     # --- files
 
@@ -308,7 +315,14 @@ class OutdatedFinder:
         """Return whether the path names nothing but its item, by the step that writes it."""
         if place.node:
             if place.step not in self._rules:
-                self._rules[place.step] = self._names_item_alone(place.step)
+                found = find_in_plans(self._bound, place.step)
+                self._rules[place.step] = False
+                if found is not None:
+                    plan, node = found
+                    around = [top for top in plan.nodes if any(p is node for p in nodes_of([top]))]
+                    spec = json.loads(canonical_spec(around[-1]))
+                    is_alone = paths_depend_on_item_alone(spec, plan.inputs_in_paths)
+                    self._rules[place.step] = is_alone
             return self._rules[place.step]
         made = self._origins.made(row.scope, row.key)
         if made is None or made.spec is None:  # else how the step made another one last
@@ -325,17 +339,6 @@ class OutdatedFinder:
                 spec["steps"] = json.loads(canonical_spec(block))["steps"] | spec["steps"]
         inputs = self._bound.inputs_in_paths.union(made.made.get(INPUTS_BY_ITEM, ()))
         return paths_depend_on_item_alone(spec, inputs, is_within_item=bool(place.outer))
-
-    def _names_item_alone(self, name: str) -> bool:
-        found = find_in_plans(self._bound, name)
-        if found is None:
-            return False
-        plan, node = found
-        spec: dict[str, dict[str, Any]] = {"blocks": {}, "steps": {}}
-        for top in plan.nodes:
-            if any(part is node for part in nodes_of([top])):
-                spec = json.loads(canonical_spec(top))
-        return paths_depend_on_item_alone(spec, plan.inputs_in_paths)
 
     # --- rows
 

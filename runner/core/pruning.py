@@ -19,7 +19,6 @@ from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.ledger.entries import Entry, StoredRow
 from paddock.runner.ledger.filed_rows import FiledRows
 from paddock.runner.ledger.lineage_rows import LineageStore
-from paddock.runner.ledger.output_index import FileCondition
 from paddock.runner.progress.reasons import Outdated
 from paddock.runner.progress.report import ItemReport
 from paddock.steps.base import ItemName, OutsideRoots, StepError
@@ -163,8 +162,18 @@ class OrphanCleaner:
         the ledger marks them as gone.
         """
         entries: list[Entry] = []
-        if work.deleted:
-            entries += await self._finished(work, done)
+        if work.deleted:  # their outputs go where that is asked, and those of renamed ones
+            renamed = {
+                item.renamed_from: item.key
+                for item in work.items
+                if item.renamed_from is not None and item.index in done
+            }
+            doomed = [entry for entry in work.deleted if entry.key in renamed]
+            if self._prunes or any(source.prunes for source in work.missing.sources):
+                doomed = [*work.deleted]
+            removal = await self._removed(work, doomed)
+            self._note_removal(removal, renamed)
+            entries += [entry for entry in work.deleted if not self._keeps(entry, removal)]
         if work.dropped:
             removal = _Removal()
             if self._prunes:  # else what `where` leaves out keeps its outputs
@@ -195,22 +204,6 @@ class OrphanCleaner:
         shown = work.shown(doubt.folder)
         self._stats.item(ItemReport(work.block.id, shown, "missing", error=doubt.text))
 
-    async def _finished(self, work: BlockWork, done: Collection[int]) -> Sequence[Entry]:
-        """Remove outputs of deleted items, where that is asked, and of renamed ones."""
-        deleted = work.deleted
-        renamed = {
-            item.renamed_from: item.key
-            for item in work.items
-            if item.renamed_from is not None and item.index in done
-        }
-        if self._prunes or any(source.prunes for source in work.missing.sources):
-            doomed = [*deleted]
-        else:
-            doomed = [entry for entry in deleted if entry.key in renamed]
-        removal = await self._removed(work, doomed)
-        self._note_removal(removal, renamed)
-        return [entry for entry in deleted if not self._keeps(entry, removal)]
-
     async def sweep(
         self, outdated: Sequence[OutdatedOutput], ends: Mapping[str, NodeOutputs]
     ) -> None:
@@ -223,7 +216,16 @@ class OrphanCleaner:
         for output in doomed:
             by_why.setdefault(output.why, []).append(output)
         for why, outputs in by_why.items():
-            self._note_removal(await self._removed_outdated(outputs), {}, why)
+            made = [(out.scope, out.key, out.stored) for out in outputs if out.n_rows is None]
+            removal = await asyncio.to_thread(self._remove_all, made, is_outdated=True)
+            rows = [
+                StoredRow(out.scope, out.stored, out.key, "", out.n_rows)
+                for out in outputs
+                if out.n_rows is not None
+            ]
+            removal.rows, refused = await self._row_keeper.forget_rows(rows)
+            removal.refused |= refused
+            self._note_removal(removal, {}, why)
         kept = [output for output in outdated if output not in doomed]
         self._stats.keeps({o.name: o.why for o in outdated if o in kept or o.is_edited})
         for note in kept_texts(kept):
@@ -238,11 +240,20 @@ class OrphanCleaner:
             return outdated if self._prunes else ()
         if not self._prunes:
             # Those of renamed items, and where the watch on their folder says so, of others
-            prunes = any(source.prunes for source in work.missing.sources)
-            if prunes and (note := self._lost_by_most(work, end, outdated)) is not None:
-                self._stats.note(note)
-                prunes = False
-            whys = (Outdated.ELSEWHERE, Outdated.NOT_MADE) if prunes else ()
+            most = min((src.most for src in work.missing.sources if src.prunes), default=None)
+            lost = {
+                output.item for output in outdated if output.why == Outdated.NOT_MADE
+            } - end.writing
+            n_lost, n_known = len(lost), len(end.done)
+            is_sure = self._context.options.is_confirmed
+            if most is not None and not is_sure and is_mass_deletion(n_lost, n_known, most):
+                self._stats.note(
+                    f"{n_lost:,} of {n_known:,} items of '{work.block.id}' no longer make any "
+                    "output, so what was made of them is kept. If that is right, run it with "
+                    "`--prune`."
+                )
+                most = None
+            whys = () if most is None else (Outdated.ELSEWHERE, Outdated.NOT_MADE)
             moved = end.renamed & end.gone.keys()
             return [output for output in outdated if output.why in whys or output.item in moved]
         # Why outputs of documents that went earlier are kept: a person is asked first
@@ -253,32 +264,6 @@ class OrphanCleaner:
         if doubt is not None:
             self.doubt(work, doubt)
         return [output for output in outdated if doubt is None or output.why != Outdated.GONE]
-
-    def _lost_by_most(
-        self, work: BlockWork, end: NodeOutputs, outdated: Sequence[OutdatedOutput]
-    ) -> str | None:
-        """Return why a watch removes nothing: most items lost what was made of them at once."""
-        lost = {output.item for output in outdated if output.why == Outdated.NOT_MADE} - end.writing
-        most = min(source.most for source in work.missing.sources if source.prunes)
-        n_known = len(end.done)
-        if self._context.options.is_confirmed or not is_mass_deletion(len(lost), n_known, most):
-            return None
-        return (
-            f"{len(lost):,} of {n_known:,} items of '{work.block.id}' no longer make any output, "
-            f"so what was made of them is kept. If that is right, run it with `--prune`."
-        )
-
-    async def _removed_outdated(self, doomed: Sequence[OutdatedOutput]) -> _Removal:
-        made = [(o.scope, o.key, o.stored) for o in doomed if o.n_rows is None]
-        removal = await asyncio.to_thread(self._remove_all, made, is_outdated=True)
-        rows = [
-            StoredRow(o.scope, o.stored, o.key, "", o.n_rows)
-            for o in doomed
-            if o.n_rows is not None
-        ]
-        removal.rows, refused = await self._row_keeper.forget_rows(rows)
-        removal.refused |= refused
-        return removal
 
     async def _removed(self, work: BlockWork, entries: Sequence[Entry]) -> _Removal:
         made = [
@@ -320,12 +305,13 @@ class OrphanCleaner:
         """Remove files; without `is_outdated` only those of these items alone. Blocking."""
         removal, index = _Removal(), self._index
         for scope, key, stored in made:
-            condition, path = self._condition(stored), Path(index.absolute(stored))
-            if condition == "missing":
+            path = Path(index.absolute(stored))  # by all items that ever wrote it
+            conditions = {index.condition(row.scope, stored) for row in index.rows_at(stored)}
+            if conditions <= {"missing"}:
                 continue
             if not (is_outdated or index.is_only_of(scope, key, stored)):
                 continue
-            if condition == "edited" or path.is_symlink():
+            if conditions.isdisjoint(("same", "interrupted")) or path.is_symlink():
                 removal.edited.append(stored)
                 continue
             try:
@@ -336,13 +322,6 @@ class OrphanCleaner:
             else:
                 removal.removed.append(stored)
         return removal
-
-    def _condition(self, stored: str) -> FileCondition:
-        """Return a file's condition, by all items that ever wrote it. Blocking."""
-        index = self._index
-        conditions = {index.condition(row.scope, stored) for row in index.rows_at(stored)}
-        order: tuple[FileCondition, ...] = ("same", "interrupted", "edited")
-        return next((condition for condition in order if condition in conditions), "missing")
 
     def _note_removal(
         self, removal: _Removal, renamed: Mapping[str, str], why: Outdated = Outdated.GONE

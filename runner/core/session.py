@@ -10,13 +10,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import (
-    AbstractContextManager,
-    AsyncExitStack,
-    asynccontextmanager,
-    nullcontext,
-    suppress,
-)
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import Any
@@ -97,24 +91,20 @@ class RunSession:
             for name, count in loads.items()
         }
 
-    def _given_inputs(self) -> str:
-        """Return the inputs that were given by hand, as JSON, so that another run can continue."""
-        bound = self.bound
+    def _record(self, row: Mapping[str, Any]) -> None:
+        bound, context, stats = self.bound, self.context, self.stats
+        # The inputs that were given by hand, so that another run can continue.
         hidden = bound.given & bound.secret_inputs
         kept = {name: bound.inputs[name] for name in bound.given - hidden}
-        given = {"inputs": self.stats.secrets.redacted(kept), "hidden": sorted(hidden)}
-        return canonical_json(given)
-
-    def _record(self, row: Mapping[str, Any]) -> None:
-        context, stats = self.context, self.stats
+        given = {"inputs": stats.secrets.redacted(kept), "hidden": sorted(hidden)}
         head: dict[str, Any] = {
             "run": stats.run,
             "pipeline": stats.pipeline,
-            "file": self.bound.file.name,
+            "file": bound.file.name,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "trigger": context.options.trigger,
-            "given": self._given_inputs(),
+            "given": canonical_json(given),
         }
         job = context.claims.joined.job if context.claims is not None else context.options.job
         if job and job != stats.run:
@@ -161,16 +151,46 @@ async def open_session(
     bound, settings = prepared.bound, prepared.settings
     kept = settings.kept_from(bound.roots.allowed)
     bound = replace(bound, roots=replace(bound.roots, outside=kept))
+    state = bound.roots.base / STATE_FOLDER
     async with AsyncExitStack() as stack:
-        opening = _Opening(stack, prepared, options, environment, is_plan)
-        stats, ledger = await opening.open_ledger()
+        # Ledger, name of the run and journal.
+        ledger = stack.enter_context(Ledger(state, is_readonly=is_plan, url=settings.ledger_url))
+        run = new_run_name(await ledger.ask(ledger.run_names))
+        if ledger.is_shared and not is_plan:  # a name that no other run has, on any machine
+            while not await ledger.ask(ledger.reserve_run, run, bound.name, bound.file.name):
+                run = new_run_name(await ledger.ask(ledger.run_names))
+        observer = environment.observer
+        if not is_plan:
+            observer = _recording_observer(stack, prepared, options, observer, run)
+        stats = RunStats(run, bound.name, observer, state / "runs" / f"{run}.log", prepared.secrets)
+        for text in settings.left_out:
+            stats.note(text)
+        ledger.on_wait = partial(tasks.call_in, asyncio.get_running_loop(), stats.note)
+        # Other machines, and the turn of this run.
+        wait = run_locks.TurnWait(options.wait_s, lambda: environment.is_stopping, stats.waits)
         claims, has_crashed = None, False
         if not is_plan:
-            claims = await opening.join_other_machines(stats, ledger)
-            has_crashed = await opening.wait_for_turn(stats, claims)
+            if ledger.is_shared:
+                claims = await _join_other_machines(stack, prepared, options, ledger, stats, wait)
+            if environment.has_group_turn:
+                gate = environment.stop_gate
+                turn = group_turn(bound, settings, claims, run, gate, wait)
+                await stack.enter_async_context(turn)
+            if claims is None:
+                has_crashed = await stack.enter_async_context(_folder_lock(bound, stats, wait))
+            elif bound.budget.is_set:
+                await claims.counting(run)
             for words in comparison_notes(bound.pipeline):
                 stats.note(words)
-        index = await opening.open_outputs(ledger, claims, has_crashed=has_crashed)
+        # The index of outputs; temporary files of crashed runs go when the run ends.
+        scopes = await ledger.ask(ledger.scopes_of, bound.file.name)
+        if options.variant_of:
+            scopes |= await ledger.ask(ledger.scopes_of, options.variant_of)
+        index = await ledger.ask(OutputIndex, ledger, bound.roots.base, scopes, bound.file.name)
+        if claims is not None:
+            stack.push_async_callback(_clean_up_after_dead_machines, claims, index)
+        if has_crashed:
+            stack.push_async_callback(asyncio.to_thread, _sweep_temporary_files, index)
         allowed = settings.allow.union(options.allow)
         pools = PoolOptions(
             given=environment.pool,
@@ -226,119 +246,79 @@ async def open_session(
         yield RunSession(context, time.time())
 
 
-def _otel_spans(prepared: PreparedRun, observer: Observer) -> AbstractContextManager[Observer]:
-    """Return what sends a run's spans, if they are wanted."""
+def _recording_observer(
+    stack: AsyncExitStack,
+    prepared: PreparedRun,
+    options: RunOptions,
+    observer: Observer,
+    run: str,
+) -> Observer:
+    """Return an observer that also keeps the run's journal, and sends spans if they are wanted."""
     settings, redact = prepared.settings, prepared.secrets.redact
-    module, is_with_content = otel_module(settings), settings.otel == "content"
-    if module is None:
-        return nullcontext(Observer())
-    spans: AbstractContextManager[Observer] = module.otel_spans(
-        observer.note, redact, is_with_content=is_with_content
+    state = prepared.bound.roots.base / STATE_FOLDER
+    lines = stack.enter_context(LineWriter(state / "runs" / f"{run}.jsonl"))
+    observers = [observer, RunJournal(lines, redact, trigger=options.trigger)]
+    if (module := otel_module(settings)) is not None:
+        is_whole = settings.otel == "content"
+        spans = module.otel_spans(observer.note, redact, is_with_content=is_whole)
+        observers.append(stack.enter_context(spans))
+    return MultiObserver(*observers)
+
+
+async def _join_other_machines(
+    stack: AsyncExitStack,
+    prepared: PreparedRun,
+    options: RunOptions,
+    ledger: Ledger,
+    stats: RunStats,
+    wait: run_locks.TurnWait,
+) -> WorkClaims:
+    """Return the claims of a run that machines do together."""
+    bound, settings = prepared.bound, prepared.settings
+
+    def release_name() -> None:  # of a run that never began: its inputs were not recorded
+        with suppress(LedgerError):
+            ledger.rows(queries.RELEASE_RUN, run=stats.run)
+
+    stack.callback(release_name)
+    view = await asyncio.to_thread(MachineView.of, bound)
+    if options.view is not None:
+        await asyncio.to_thread(view.refuse_other, options.view, "the machine that ordered it")
+    # What machines do together: the same file, folders and options.
+    given = [sorted(options.only), sorted(options.force), options.retry_failed, options.no_cache]
+    given += [options.refresh, options.prune] if options.refresh or options.prune else []
+    given += ["take"] if options.takes_over else []
+    given += [astuple(options.sample)] if options.sample is not None else []
+    name = canonical_json([run_lock_name(bound), given])
+    digest = hashlib.sha256(name.encode()).hexdigest()[:32]
+    place = SharedPlace(run_lock_name(bound), digest, options.job, view)
+    claims = await stack.enter_async_context(
+        open_claims(ledger, place, stats.run, settings.unattended, wait)
     )
-    return spans
+    if n_others := claims.joined.n_others:
+        others = "another machine" if n_others == 1 else f"{n_others} other machines"
+        stats.note(f"working together with {others}")
+    return claims
 
 
-@dataclass(frozen=True, slots=True)
-class _Opening:
-    """Opens the parts of a session, in order; `stack` closes them."""
-
-    stack: AsyncExitStack
-    prepared: PreparedRun
-    options: RunOptions
-    environment: RunEnvironment
-    is_plan: bool
-
-    async def open_ledger(self) -> tuple[RunStats, Ledger]:
-        """Open ledger and journal, and name the run."""
-        bound, secrets = self.prepared.bound, self.prepared.secrets
-        state = bound.roots.base / STATE_FOLDER
-        url = self.prepared.settings.ledger_url
-        ledger = self.stack.enter_context(Ledger(state, is_readonly=self.is_plan, url=url))
-        run = await _reserve_run_name(bound, ledger, is_plan=self.is_plan)
-        observer = self.environment.observer
-        if not self.is_plan:
-            lines = self.stack.enter_context(LineWriter(state / "runs" / f"{run}.jsonl"))
-            journal = RunJournal(lines, secrets.redact, trigger=self.options.trigger)
-            spans = self.stack.enter_context(_otel_spans(self.prepared, observer))
-            observer = MultiObserver(observer, journal, spans)
-        stats = RunStats(run, bound.name, observer, state / "runs" / f"{run}.log", secrets)
-        for text in self.prepared.settings.left_out:
-            stats.note(text)
-        ledger.on_wait = partial(tasks.call_in, asyncio.get_running_loop(), stats.note)
-        return stats, ledger
-
-    async def join_other_machines(self, stats: RunStats, ledger: Ledger) -> WorkClaims | None:
-        """Return the claims of a run that machines do together; None: the ledger is this machine's.
-
-        A ledger in a file also says that it is not the one that other machines know.
-        """
-        bound, options = self.prepared.bound, self.options
-        if not ledger.is_shared:
-            return None
-        self.stack.callback(_release_run_name, ledger, stats.run)
-        view = await asyncio.to_thread(MachineView.of, bound)
-        if options.view is not None:
-            await asyncio.to_thread(view.refuse_other, options.view, "the machine that ordered it")
-        place = SharedPlace(run_lock_name(bound), _job_id(bound, options), options.job, view)
-        claims = await self.stack.enter_async_context(
-            open_claims(
-                ledger, place, stats.run, self.prepared.settings.unattended, self._wait(stats)
-            )
+def _folder_lock(
+    bound: BoundPlan, stats: RunStats, wait: run_locks.TurnWait
+) -> AbstractAsyncContextManager[bool]:
+    """Return the lock of a run's folders; it yields whether the run that held it has crashed."""
+    state = bound.roots.base / STATE_FOLDER
+    if has_folder_identity(state):
+        stats.note(
+            "other machines know this folder by a ledger in PostgreSQL; "
+            "this run uses the file beside it, since PADDOCK_LEDGER names none"
         )
-        n_others = claims.joined.n_others
-        if n_others:
-            others = "another machine" if n_others == 1 else f"{n_others} other machines"
-            stats.note(f"working together with {others}")
-        return claims
-
-    async def wait_for_turn(self, stats: RunStats, claims: WorkClaims | None) -> bool:
-        """Wait for the run's concurrency group and, without claims, for the lock of its folders.
-
-        Return whether the run that held the lock before has crashed.
-        """
-        bound, settings = self.prepared.bound, self.prepared.settings
-        environment, wait = self.environment, self._wait(stats)
-        if environment.has_group_turn:
-            turn = group_turn(bound, settings, claims, stats.run, environment.stop_gate, wait)
-            await self.stack.enter_async_context(turn)
-        if claims is not None:
-            if bound.budget.is_set:
-                await claims.counting(stats.run)
-            return False
-        state = bound.roots.base / STATE_FOLDER
-        if has_folder_identity(state):
-            stats.note(
-                "other machines know this folder by a ledger in PostgreSQL; "
-                "this run uses the file beside it, since PADDOCK_LEDGER names none"
-            )
-        lock = run_locks.hold_lock(
-            state / "locks",
-            run_lock_name(bound),
-            run=stats.run,
-            deadline_s=wait.longest_s,
-            note=wait.note,
-            is_over=wait.is_over,
-        )
-        return await self.stack.enter_async_context(lock)
-
-    def _wait(self, stats: RunStats) -> run_locks.TurnWait:
-        environment = self.environment
-        return run_locks.TurnWait(self.options.wait_s, lambda: environment.is_stopping, stats.waits)
-
-    async def open_outputs(
-        self, ledger: Ledger, claims: WorkClaims | None, *, has_crashed: bool
-    ) -> OutputIndex:
-        """Read the index of outputs; temporary files of crashed runs go when the run ends."""
-        bound = self.prepared.bound
-        scopes = await ledger.ask(ledger.scopes_of, bound.file.name)
-        if self.options.variant_of:
-            scopes |= await ledger.ask(ledger.scopes_of, self.options.variant_of)
-        index = await ledger.ask(OutputIndex, ledger, bound.roots.base, scopes, bound.file.name)
-        if claims is not None:
-            self.stack.push_async_callback(_clean_up_after_dead_machines, claims, index)
-        if has_crashed:
-            self.stack.push_async_callback(asyncio.to_thread, _sweep_temporary_files, index)
-        return index
+    return run_locks.hold_lock(
+        state / "locks",
+        run_lock_name(bound),
+        run=stats.run,
+        deadline_s=wait.longest_s,
+        note=wait.note,
+        is_over=wait.is_over,
+    )
 
 
 def _job_runs(
@@ -354,22 +334,6 @@ def _job_runs(
         return ledger.runs_of(options.job)
 
     return read
-
-
-async def _reserve_run_name(bound: BoundPlan, ledger: Ledger, *, is_plan: bool) -> str:
-    """Return a name that no other run has, on any machine."""
-    while True:
-        run = new_run_name(await ledger.ask(ledger.run_names))
-        if is_plan or not ledger.is_shared:
-            return run
-        if await ledger.ask(ledger.reserve_run, run, bound.name, bound.file.name):
-            return run
-
-
-def _release_run_name(ledger: Ledger, run: str) -> None:
-    """Free the name of a run that never began: its inputs were not recorded."""
-    with suppress(LedgerError):
-        ledger.rows(queries.RELEASE_RUN, run=run)
 
 
 async def _clean_up_after_dead_machines(claims: WorkClaims, index: OutputIndex) -> None:
@@ -388,15 +352,6 @@ def _sweep_temporary_files(index: OutputIndex) -> int:
     return index.ledger.objects.sweep() + sum(
         len(files.remove_stale_files(folder, waits=True)) for folder in sorted(folders)
     )
-
-
-def _job_id(bound: BoundPlan, options: RunOptions) -> str:
-    """Return the id of what machines do together: the same file, folders and options."""
-    parts = [sorted(options.only), sorted(options.force), options.retry_failed, options.no_cache]
-    parts += [options.refresh, options.prune] if options.refresh or options.prune else []
-    parts += ["take"] if options.takes_over else []
-    parts += [astuple(options.sample)] if options.sample is not None else []
-    return hashlib.sha256(canonical_json([run_lock_name(bound), parts]).encode()).hexdigest()[:32]
 
 
 def run_lock_name(bound: BoundPlan) -> str:
