@@ -511,7 +511,7 @@ class Execute(Walk):
                 kept = "failed" if kept == "failed" else "skipped"
             elif state.block.on_error == "fail":
                 report, kept, failure = replace(report, state="failed"), "failed", error
-            elif not context.options.retry_failed:  # else it is told how the other try ended
+            elif not context.options.retry_failed:  # who asks for a try wants to know its end
                 report = replace(report, is_known=item.has_failed_before)
         except AwaitingReview as wait:  # 4
             why, result, kept = wait.why, None, "waiting"
