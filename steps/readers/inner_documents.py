@@ -13,7 +13,7 @@ from contextlib import suppress
 from hashlib import sha256
 from html import unescape
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
 from paddock.engine.system.text import counted
@@ -33,29 +33,19 @@ MOST_ATTACHED = 100
 _MOST_PICTURES = 200  # are read: 15 minutes of a processor
 
 
-class Attached(NamedTuple):
-    """What is read of an attached file, and the notes on it; they follow the document's name."""
-
-    pages: list[str]
-    notes: list[str]
-    is_read: bool = True
-
-
-def read_attached(name: str, media_type: str, data: bytes, request: ReadRequest) -> Attached:
-    """Read an attached file as pages, the first under its name."""
-    why = ""
+def read_attached(
+    name: str, media_type: str, data: bytes, request: ReadRequest
+) -> tuple[list[str] | None, list[str]]:
+    """Return an attached file's pages, the first under its name, and notes; None: not read."""
     try:
         kind = kind_within(name, media_type, data[:HEAD_BYTES])
         document = request.within(kind, BytesIO(data))
-    except UnknownKind as error:
-        why = str(error)
-    except Unreadable as error:
-        why = f"it {error}"
-    if why:
-        return Attached([], [f": attachment '{name}' is not read: {why}"], is_read=False)
+    except (UnknownKind, Unreadable) as error:
+        why = f"it {error}" if isinstance(error, Unreadable) else str(error)
+        return None, [f": attachment '{name}' is not read: {why}"]
     pages = [page for page in document.pages if page.strip()]
     pages[:1] = [f"# {name}\n\n{page}" for page in pages[:1]]
-    return Attached(pages, [f": attachment '{name}'{after_name(n)}" for n in document.notes])
+    return pages, [f": attachment '{name}'{after_name(note)}" for note in document.notes]
 
 
 class InnerPictures:

@@ -207,10 +207,10 @@ class _MailText:
         line = f"{name} ({media_type}, {len(data):,} bytes)"
         if self.n_attachments > MOST_ATTACHED:
             return self._unread(line, name, f"only the first {MOST_ATTACHED} are read")
-        found = read_attached(name, media_type, data, self.request)
-        self.pages += found.pages
-        self.notes += found.notes
-        return line if found.is_read else f"{line}, not read"
+        pages, notes = read_attached(name, media_type, data, self.request)
+        self.pages += pages or ()
+        self.notes += notes
+        return f"{line}, not read" if pages is None else line
 
     def _unread(self, line: str, name: str, why: str) -> str:
         self.notes.append(f": attachment '{name}' is not read: {why}")

@@ -168,7 +168,15 @@ class _OcrEngine:
         """Read one picture; others wait."""
         with self._lock:
             corners, sure = self._find(pixels)
-            is_new = [not _is_covered(four, known) for four in corners]
+            is_new = list[bool]()
+            for four in corners:  # whether no known text stands where a line does
+                (left, top), (right, bottom) = four.min(0), four.max(0)
+                covered = sum(
+                    max(0.0, min(right, box.right) - max(left, box.left))
+                    * max(0.0, min(bottom, box.bottom) - max(top, box.top))
+                    for box in known
+                )
+                is_new.append(bool(covered <= _COVERED * (right - left) * (bottom - top)))
             corners, sure = corners[is_new], list(compress(sure, is_new))
             if not len(corners):
                 return SeenText("")
@@ -275,17 +283,6 @@ def _rapidocr(params: Mapping[str, Any], n_threads: int) -> Any:
             **params,
         }
     )
-
-
-def _is_covered(four: Any, known: Sequence[TextBox]) -> bool:
-    """Return whether known texts stand where a line does."""
-    (left, top), (right, bottom) = four.min(0), four.max(0)
-    covered = sum(
-        max(0.0, min(right, box.right) - max(left, box.left))
-        * max(0.0, min(bottom, box.bottom) - max(top, box.top))
-        for box in known
-    )
-    return bool(covered > _COVERED * (right - left) * (bottom - top))
 
 
 def _turned(pixels: Any, corners: Any) -> tuple[Any, Any]:

@@ -302,7 +302,15 @@ def _shown_blocks(shape: Any, depth: int, unshown: list[str]) -> Iterator[str]:
         for inner in in_reading_order(shape.shapes):
             yield from shape_blocks(inner, depth + 1, unshown)
     elif getattr(shape, "has_table", False) and shape.has_table:
-        yield markdown_table(_drawn_row(row, unshown) for row in shape.table._tbl.tr_lst)
+        rows = list[list[str]]()
+        for row in shape.table._tbl.tr_lst:
+            rows.append([])
+            for cell in row.tc_lst:
+                text = " ".join(filter(None, map(paragraph_text, cell.iter(DRAWN_TEXT))))
+                is_merged = "1" in (cell.get("hMerge"), cell.get("vMerge")) and text
+                unshown += [text] if is_merged else []
+                rows[-1].append(hidden(text) if is_merged else text)
+        yield markdown_table(rows)
     elif getattr(shape, "has_chart", False) and shape.has_chart:
         with suppress(KeyError):  # the chart itself is missing
             yield from _chart_blocks(shape.chart._chartSpace)
@@ -310,16 +318,6 @@ def _shown_blocks(shape: Any, depth: int, unshown: list[str]) -> Iterator[str]:
         yield drawn_list(shape.text_frame._txBody, _list_styles(shape))
     if not hasattr(shape, "shapes"):
         yield described(_properties(shape))
-
-
-def _drawn_row(row: Any, unshown: list[str]) -> list[str]:
-    texts = []
-    for cell in row.tc_lst:
-        text = " ".join(filter(None, map(paragraph_text, cell.iter(DRAWN_TEXT))))
-        is_merged = "1" in (cell.get("hMerge"), cell.get("vMerge")) and text
-        unshown += [text] if is_merged else []
-        texts.append(hidden(text) if is_merged else text)
-    return texts
 
 
 def _list_styles(shape: Any) -> list[Any]:

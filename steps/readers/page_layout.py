@@ -178,7 +178,16 @@ def page_lines(words: Sequence[Word], rules: Sequence[Rule]) -> list[PageLine]:
         for word in words:  # laid out as in a mirror
             word.left, word.right = -word.right, -word.left
         rules = [(-right, bottom, -left, top) for left, bottom, right, top in rules]
-    _strike(words, rules)
+    # Words whose letters a thin line crosses are struck
+    thin = (rule for rule in rules if rule[3] - rule[1] < 3 < rule[2] - rule[0])
+    strokes = sorted(((bottom + top) / 2, left, right) for left, bottom, right, top in thin)
+    heights = [height for height, _, _ in strokes]
+    for word in words if strokes else ():
+        start = bisect_left(heights, word.base + 0.14 * word.size)
+        end = bisect_right(heights, word.base + 0.5 * word.size)
+        for _, left, right in strokes[start : min(end, start + 50)]:
+            shared = min(right, word.right) - max(left, word.left)
+            word.is_struck |= word.is_upright and shared >= 0.8 * (word.right - word.left)
     rest, tables = _ruled_tables(words, rules)
     rows, is_sorted = _sorted_rows(_rows(rest))
     # Labels of notes: raised at the beginning of a line.
@@ -424,19 +433,6 @@ def _page_line(row: _Row, labels: Collection[str]) -> PageLine:
 
 
 # --- marks
-
-
-def _strike(words: Sequence[Word], rules: Sequence[Rule]) -> None:
-    """Mark the words whose letters a thin line crosses."""
-    thin = (rule for rule in rules if rule[3] - rule[1] < 3 < rule[2] - rule[0])
-    lines = sorted(((bottom + top) / 2, left, right) for left, bottom, right, top in thin)
-    heights = [height for height, _, _ in lines]
-    for word in words if lines else ():
-        start = bisect_left(heights, word.base + 0.14 * word.size)
-        end = bisect_right(heights, word.base + 0.5 * word.size)
-        for _, left, right in lines[start : min(end, start + 50)]:
-            shared = min(right, word.right) - max(left, word.left)
-            word.is_struck |= word.is_upright and shared >= 0.8 * (word.right - word.left)
 
 
 def _level(word: Word, last: Word | None, row: _Row) -> int:

@@ -13,14 +13,14 @@ from typing import BinaryIO
 
 from paddock.engine.system.text import counted, listed
 
-from . import ocr, reader
+from . import ocr, ocr_engine, reader
 from .document_kinds import MEDIA_TYPES
 from .inner_documents import MOST_ATTACHED, read_attached
 from .ocr import page_ranges
-from .ocr_layout import SeenText
+from .ocr_layout import SeenText, TextBox
 from .pdf_annotations import Losses
 from .pdf_page import PdfPages, unreadable_share
-from .pdf_pictures import inserted, read_picture_text
+from .pdf_pictures import inserted
 from .pdfium import MOST_SIDE_PX, PDFIUM_LOCK, DamagedPage, open_pdf, page_pixels
 from .reader import Document, LineBox, ReadRequest, Unreadable
 
@@ -53,7 +53,14 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
             is_noise = unreadable_share(text) > _MOST_UNREADABLE
             if (page.is_picture or page.n_pictures or is_noise) and sees:
                 pixels = page_pixels(document, number - 1, MOST_SIDE_PX, shows_forms=False)
-                by_ocr[number] = read_picture_text(pixels, () if is_noise else page.own)
+                height, width = pixels.shape[:2]
+                own_texts = [
+                    TextBox(
+                        t.text, t.left * width, t.top * height, t.right * width, t.bottom * height
+                    )
+                    for t in (() if is_noise else page.own)
+                ]
+                by_ocr[number] = ocr_engine.recognise(pixels, own_texts)
                 if by_ocr[number].text:
                     own = "" if is_noise else text
                     by_ocr[number] = inserted(own, by_ocr[number], page.own)
@@ -86,12 +93,12 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
             if not data:
                 lost.append(f": attachment '{name}' is not read: it has {n_bytes:,} bytes")
                 continue
-            within = read_attached(name, "", data, request)
-            attached += [name] if within.pages else []
-            pages += within.pages
-            boxes += [()] * len(within.pages)
-            scores += [()] * len(within.pages)
-            lost += within.notes
+            behind, notes = read_attached(name, "", data, request)
+            attached += [name] if behind else []
+            pages += behind or ()
+            boxes += [() for _ in behind or ()]
+            scores += [() for _ in behind or ()]
+            lost += notes
         if attached:
             lost.append(f": attached files stand behind its own pages ({listed(attached)})")
     if damaged:

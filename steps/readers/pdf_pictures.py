@@ -15,7 +15,6 @@ from pypdfium2 import raw  # type: ignore[import-untyped]
 
 from paddock.pipelines.text_marks import escaped
 
-from . import ocr_engine
 from .ocr_layout import SeenText, TextBox
 from .pdfium import bounds_of, shown_box
 from .reader import PageBox
@@ -61,21 +60,6 @@ def unread_pictures(page: Any, textpage: Any) -> tuple[int, Sequence[TextBox]]:
         for left, top, right, bottom in pictures
     )
     return sum(share < _COVERED for share in covered), own
-
-
-def read_picture_text(pixels: Any, own: Sequence[TextBox]) -> SeenText:
-    """Read what a page shows and its own text does not say.
-
-    Where that is more than the own text, it is returned with it, by place (`has_known`).
-    """
-    height, width = pixels.shape[:2]
-    return ocr_engine.recognise(
-        pixels,
-        [
-            TextBox(t.text, t.left * width, t.top * height, t.right * width, t.bottom * height)
-            for t in own
-        ],
-    )
 
 
 def inserted(text: str, seen: SeenText, own: Sequence[TextBox]) -> SeenText:

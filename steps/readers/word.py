@@ -364,22 +364,21 @@ class _DocxLines:
                 is_beside = previous is not None and "".join(previous.itertext())[-1:].isalnum()
                 yield f" {text}" if is_beside and text[:1].isdigit() else text, look
             elif child.tag == f"{WORD_NS}sym":
-                yield self._symbol(child), look
+                code, font = (
+                    int(child.get(f"{WORD_NS}char", "0"), 16),
+                    child.get(f"{WORD_NS}font", ""),
+                )
+                shown = chr(code)
+                if 0xE000 <= code < 0xF900:  # an area of private characters: the font decides
+                    shown = _SYMBOLS.get(font.lower(), {}).get(code & 0xFF, "")
+                    self.n_symbols += not shown
+                yield shown, look
             elif child.tag == f"{WORD_NS}r":
                 yield from self._pieces(child, self._look(child))
             elif _has_text(child):
                 if child.tag == f"{WORD_NS}ins" and next(child.iter(_TEXT), None) is not None:
                     self.n_inserted += 1
                 yield from self._pieces(child, look)
-
-    def _symbol(self, element: Any) -> str:
-        code = int(element.get(f"{WORD_NS}char", "0"), 16)
-        if not 0xE000 <= code < 0xF900:  # in the area of private characters the font decides
-            return chr(code)
-        font = element.get(f"{WORD_NS}font", "").lower()
-        shown = _SYMBOLS.get(font, {}).get(code & 0xFF, "")
-        self.n_symbols += not shown
-        return shown
 
     def _look(self, run: Any) -> Look:
         form = run.find(f"{WORD_NS}rPr")

@@ -30,14 +30,12 @@ _NUMBER_FORMATS: dict[str, Callable[[int], str]] = {
     "lowerRoman": lambda n: list_number(n, "i"),
     "upperLetter": lambda n: list_number(n, "A", is_doubled=True),
     "lowerLetter": lambda n: list_number(n, "a", is_doubled=True),
-    "ordinal": lambda n: f"{n}{_ordinal_ending(n)}",
+    "ordinal": lambda n: (
+        f"{n}{({1: 'st', 2: 'nd', 3: 'rd'} if n // 10 % 10 != 1 else {}).get(n % 10, 'th')}"
+    ),
     "decimalEnclosedCircle": lambda n: list_number(n, "①"),
     "chicago": lambda n: "*†‡§"[(n - 1) % 4] * min((n + 3) // 4, _MOST_MARK_CHARS),
 }
-
-
-def _ordinal_ending(n: int) -> str:
-    return {1: "st", 2: "nd", 3: "rd"}.get(n % 10 if n // 10 % 10 != 1 else 0, "th")
 
 
 def number_format(name: str) -> Callable[[int], str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import binascii
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -54,7 +54,17 @@ class _Layout:
                 has = _attributes(part)
                 if _name(part).endswith(("-level-style-number", "outline-level-style")):
                     self.levels[name, has.get("level", "")] = has
-                self.styles[name] = self.styles.get(name, "") + _css(has)
+                position = has.get("text-position", "").partition("%")[0].strip("0 ")
+                is_low = position.startswith(("sub", "-"))
+                shown = {has.get("display"), has.get("visibility")}
+                looks = {
+                    "display:none;": shown & {"none", "false", "hidden"},
+                    f"vertical-align:{'sub' if is_low else 'super'};": position,
+                    "text-decoration:line-through;": has.get("text-line-through-style", "none")
+                    != "none",
+                }
+                css = "".join(look for look, is_on in looks.items() if is_on)
+                self.styles[name] = self.styles.get(name, "") + css
 
     def number(self, name: str, level: int, start: str = "") -> str:
         """Count an item or heading, and return its number as the program shows it."""
@@ -104,7 +114,7 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
                 elif _name(e) == "image":
                     seen.append(held[name]() if name in held else _unpacked(_line(e)))
             has_text = pictures.text(seen)
-            objects = (e for e in page.iter() if _name(e) in _OBJECTS and not _is_formula(e))
+            objects = (e for e in page.iter() if _name(e) in _OBJECTS and e.find("{*}math") is None)
             tracked = Counter(map(_name, page.iter()))
             unread = {"embedded object": len(list(objects)), "deletion": tracked["deletion"]}
             layout.notes.clear()
@@ -139,10 +149,6 @@ def _unpacked(text: str) -> bytes:
         return b""
 
 
-def _is_formula(element: Element) -> bool:
-    return any(_name(child) == "math" for child in element)
-
-
 def _margins(roots: Sequence[Element], kind: str) -> Iterator[Element]:
     """Yield what is on each page: headers, footers, drawings of masters, without their places.
 
@@ -166,16 +172,6 @@ def _pages(root: Element) -> Iterator[Element]:
                 SubElement(page, "h").text = _attributes(part).get("name", "")
             page.append(part)
             yield page
-
-
-def _css(has: Mapping[str, str]) -> str:
-    position = has.get("text-position", "").partition("%")[0].strip("0 ")
-    looks = {
-        "display:none;": {has.get("display"), has.get("visibility")} & {"none", "false", "hidden"},
-        f"vertical-align:{'sub' if position.startswith(('sub', '-')) else 'super'};": position,
-        "text-decoration:line-through;": has.get("text-line-through-style", "none") != "none",
-    }
-    return "".join(css for css, is_on in looks.items() if is_on)
 
 
 def _convert(
@@ -238,7 +234,7 @@ def _convert(
         label, body = (_line(part) for part in [*e, Element(""), Element("")][:2])
         tag, text = "sup", f"[{label}]"
         layout.notes.append(f"<p><sup>[{escape(label)}]</sup>: {escape(body)}</p>")
-    elif name in _UNREAD and not _is_formula(e):
+    elif name in _UNREAD and e.find("{*}math") is None:
         text = ""
     e.tag = tag
     if text is not None:
