@@ -359,8 +359,8 @@ def _is_beside(last: _Row, row: _Row) -> bool:
 
 
 def _row(words: list[Word]) -> _Row:
-    sizes: Counter[float] = Counter()
-    for word in words:
+    sizes = dict.fromkeys((word.size for word in words), 0)
+    for word in words if len(sizes) > 1 else ():
         sizes[word.size] += 1 if word.is_symbol else len(word.text)
     size = max(sizes, key=lambda size: (sizes[size], size))
     n_titled = len(words) - 1
@@ -451,11 +451,14 @@ def _line_text(
     words: Sequence[Word], row: _Row, labels: Collection[str], *, is_first: bool = False
 ) -> Traced:
     """Return the words of a piece of a row, with its marks."""
-    keys = [
-        (_level(word, last, row), word.is_struck, word.is_hidden)
-        for last, word in pairwise([None, *words])
-        if word is not None
-    ]
+    most = _SMALL * row.size
+    is_plain = not any(word.size <= most or word.is_struck or word.is_hidden for word in words)
+    keys = [(0, False, False)] * len(words)
+    if not is_plain:
+        keys = [
+            (_level(word, last, row), word.is_struck, word.is_hidden)
+            for last, word in zip((None, *words), words, strict=False)
+        ]
     out, start = Traced(), 0
     for (level, is_struck, is_hidden), group in groupby(keys):
         end = start + len(list(group))

@@ -8,16 +8,18 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect
+from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from ctypes import (
     POINTER,
     addressof,
-    byref,
     c_double,
+    c_float,
     c_int,
     c_uint,
     c_ulong,
     c_ushort,
+    c_void_p,
     cast,
     create_string_buffer,
 )
@@ -41,10 +43,19 @@ from .page_layout import (
 )
 from .pdf_annotations import Annotations, LaidOver, Losses
 from .pdf_pictures import unread_pictures
-from .pdfium import PDFIUM_LOCK, DamagedPage, bounds_of, low_pixels, open_page, shown_box, utf16
+from .pdfium import (
+    PDFIUM_LOCK,
+    DamagedPage,
+    PageObject,
+    by_address,
+    low_pixels,
+    open_page,
+    page_objects,
+    shown_box,
+    utf16,
+)
 
-# No characters, or two of UTF-16.
-_ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff\U00010000-\U0010ffff]")
+_ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")  # no characters
 _PRINTED = r"[^\s\x00-\x1f\ufffe\uffff]"
 _TOKEN = re.compile(rf"[.…·]{{4,}}|(?:(?![.…·]{{4}}){_PRINTED})*\x02|(?:(?![.…·]{{4}}){_PRINTED})+")
 _BOLD_NAME = re.compile(rb"bold|black|heavy|demi|medi\b|(?:cm|sf|cmss|lm)bx", re.IGNORECASE)
@@ -79,8 +90,10 @@ def unreadable_share(text: str) -> float:
     printed = "".join(_REPEATED.sub(r"\1", text).split())
     if not printed:
         return 0.0
-    n_lost = sum(unicodedata.category(char)[0] == "C" or char == "\ufffd" for char in printed)
-    n_alnum = sum(map(str.isalnum, printed))
+    counts = Counter(printed)
+    is_lost = {char for char in counts if unicodedata.category(char)[0] == "C" or char == "\ufffd"}
+    n_lost = sum(counts[char] for char in is_lost)
+    n_alnum = sum(n for char, n in counts.items() if char.isalnum())
     letters = unicodedata.normalize("NFD", "".join(_LATIN_WORD.findall(text))).casefold()
     n_vowels, n_letters = sum(map(letters.count, "aeiouyæøœ")), sum(map(str.isalpha, letters))
     if (len(printed) >= _LEAST_CHARS and n_alnum < _LEAST_ALNUM * len(printed)) or (
@@ -137,16 +150,17 @@ class PdfPages:
             with open_page(self._document, index) as page:
                 textpage = page.get_textpage()
                 annotations = Annotations(page, textpage, self._losses)
-                undrawn = dict(_undrawn_texts(page, textpage))
+                pieces = page_objects(page)
+                undrawn = dict(_undrawn_texts(page, textpage, pieces))
                 self._losses.hidden += undrawn.values()
                 text, places = _characters(textpage)
                 rotation = page.get_rotation()
                 words = list(_words(textpage.raw, text, places, rotation, undrawn))
-                rules = [_turned(rule, rotation) for rule in (*_rules(page), *annotations.struck)]
+                rules = [_turned(rule, rotation) for rule in (*_rules(pieces), *annotations.struck)]
                 has_nothing = set("".join(text.split())) == {"\ufffd"}
                 lines = [] if has_nothing else page_lines(words, rules)
-                is_picture = not lines and next(page.get_objects(max_depth=1), None) is not None
-                n_pictures, own = unread_pictures(page, textpage)
+                is_picture = not lines and bool(pieces)
+                n_pictures, own = unread_pictures(page, textpage, pieces)
                 textpage.close()
         except DamagedPage:
             return None
@@ -156,9 +170,15 @@ class PdfPages:
 
 def _characters(textpage: Any) -> tuple[str, Sequence[int]]:
     """Return a page's text, and PDFium's index of each of its characters."""
+
+    def known(char: str, place: int) -> str:
+        if char in (HYPHEN, "\ufffe") and raw.FPDFText_IsHyphen(textpage, place) == 1:
+            return HYPHEN
+        return "\ufffd" if _ODD.match(char) else char
+
     text, n_chars = textpage.get_text_range(), textpage.count_chars()
-    if n_chars == len(text) and not _ODD.search(text):
-        return text, range(n_chars)
+    if n_chars == len(text) and max(text, default="") < "\U00010000":
+        return _ODD.sub(lambda odd: known(odd[0], odd.start()), text), range(n_chars)
     chars, places = list[str](), list[int]()
     for place in range(n_chars):
         char = chr(raw.FPDFText_GetUnicode(textpage, place))
@@ -166,14 +186,14 @@ def _characters(textpage: Any) -> tuple[str, Sequence[int]]:
             pair = (chars[-1] + char).encode("utf-16-le", "surrogatepass")
             chars[-1] = pair.decode("utf-16-le", "replace")
             continue
-        if char == HYPHEN and raw.FPDFText_IsHyphen(textpage, place) != 1:
-            char = "\ufffd"
-        is_odd = char != HYPHEN and _ODD.match(char) is not None and not char >= "\ud800"
-        chars.append("\ufffd" if is_odd or char in "\ufffe\uffff" else char)
+        chars.append(known(char, place))
         places.append(place)
     return "".join(chars), places
 
 
+_object_at = by_address(raw.FPDFText_GetTextObject, c_void_p, c_void_p, c_int)
+_box_at = by_address(raw.FPDFText_GetLooseCharBox, c_int, c_void_p, c_int, c_void_p)
+_fill_colour = by_address(raw.FPDFPageObj_GetFillColor, c_int, *[c_void_p] * 5)
 _Style: TypeAlias = tuple[float, float, bool, bool, bool, bool]
 """Of a text object: base, size, is_bold, is_upright, is_hidden, is_symbol, as `Word` has them."""
 
@@ -182,21 +202,24 @@ def _words(
     textpage: Any, text: str, places: Sequence[int], rotation: int, undrawn: Container[int]
 ) -> Iterator[Word]:
     """Yield a page's words; parts of one in several styles are words without a space between."""
-    styles: dict[int, _Style] = {}
+    styles: dict[int | None, _Style] = {}
+    fonts: dict[int, tuple[bool, bool]] = {}
     rect = raw.FS_RECTF()
-    to_rect = byref(rect)
+    to_rect, page_address = addressof(rect), cast(textpage, c_void_p).value
 
     def style_at(at: int) -> _Style:
-        piece = raw.FPDFText_GetTextObject(textpage, places[at])
-        address = addressof(piece.contents) if piece else 0
+        address = _object_at(page_address, places[at])
         if address not in styles:
-            styles[address] = _style(textpage, places[at], piece, rotation, address in undrawn)
+            is_hidden = address in undrawn
+            styles[address] = _style(textpage, places[at], rotation, is_hidden, fonts)
         return styles[address]
 
-    def box(at: int) -> Rule:
-        raw.FPDFText_GetLooseCharBox(textpage, places[at], to_rect)
-        sides = (rect.left, rect.bottom, rect.right, rect.top)
-        return _turned(sides, rotation) if rotation else sides
+    def sides(at: int) -> tuple[float, ...]:
+        """Return left and right."""
+        _box_at(page_address, places[at], to_rect)
+        if not rotation:
+            return rect.left, rect.right
+        return _turned((rect.left, rect.bottom, rect.right, rect.top), rotation)[::2]
 
     line = last = 0
     for token in _TOKEN.finditer(text):
@@ -209,45 +232,53 @@ def _words(
             left, right = start / 1000, end / 1000
             yield Word(text[start:end], start, line, space, left, right, -line, 1.0, *_PLAIN)
             continue
-        style, first, final = style_at(start), box(start), box(end - 1)
-        width = max(final[2], first[2]) - min(first[0], final[0])
+        style, first, final = style_at(start), sides(start), sides(end - 1)
         parts = [(start, end, style, first, final)]
+        width = max(final[1], first[1]) - min(first[0], final[0])
         if (end - start > 1 and style is not style_at(end - 1)) or width > _WIDE * style[1] * (
             end - start
         ):
             parts, before = [], first
             for at in range(start + 1, end):
-                own, here = style_at(at), box(at)
-                gap = max(here[0] - before[2], before[0] - here[2])
+                own, here = style_at(at), sides(at)
+                gap = max(here[0] - before[1], before[0] - here[1])
                 if own != style or gap > _WORD_GAP * own[1]:
                     parts.append((start, at, style, first, before))
                     start, style, first = at, own, here
                 before = here
             parts.append((start, end, style, first, final))
         for begin, stop, style, first, final in parts:
-            left, right = min(first[0], final[0]), max(first[2], final[2])
+            left, right = min(first[0], final[0]), max(first[1], final[1])
             yield Word(text[begin:stop], begin, line, space, left, right, *style)
             space = ""
 
 
-def _style(textpage: Any, place: int, piece: Any, rotation: int, is_hidden: bool) -> _Style:
+def _style(
+    textpage: Any, place: int, rotation: int, is_hidden: bool, fonts: dict[int, tuple[bool, bool]]
+) -> _Style:
+    """Return how a character is written; `fonts` keeps which are bold, and of signs."""
     matrix, x, y = raw.FS_MATRIX(), c_double(), c_double()
     raw.FPDFText_GetMatrix(textpage, place, matrix)
     raw.FPDFText_GetCharOrigin(textpage, place, x, y)
     base = _turned((x.value, y.value, x.value, y.value), rotation)[1]
     along = complex(matrix.a, matrix.b) * (1, -1j, -1, 1j)[rotation // 90 % 4]
     size = raw.FPDFText_GetFontSize(textpage, place) * hypot(matrix.c, matrix.d)
-    name, is_bold = create_string_buffer(100), False
+    piece = raw.FPDFText_GetTextObject(textpage, place)
     font = raw.FPDFTextObj_GetFont(piece) if piece else None
+    is_bold = is_symbol = False
     if font:
-        raw.FPDFFont_GetBaseFontName(font, name, len(name))
-        is_bold = (
-            bool(_BOLD_NAME.search(name.value))
-            or bool(raw.FPDFFont_GetFlags(font) & _FORCE_BOLD)
-            or raw.FPDFTextObj_GetTextRenderMode(piece) == raw.FPDF_TEXTRENDERMODE_FILL_STROKE
-        )
+        address = addressof(font.contents)
+        if address not in fonts:
+            name = create_string_buffer(100)
+            raw.FPDFFont_GetBaseFontName(font, name, len(name))
+            is_forced = raw.FPDFFont_GetFlags(font) & _FORCE_BOLD
+            is_named = _BOLD_NAME.search(name.value) is not None
+            fonts[address] = is_named or bool(is_forced), bool(_SYMBOL_NAME.search(name.value))
+        is_bold, is_symbol = fonts[address]
+        if not is_bold:
+            mode = raw.FPDFTextObj_GetTextRenderMode(piece)
+            is_bold = mode == raw.FPDF_TEXTRENDERMODE_FILL_STROKE
     is_upright = along.real > 0 and abs(along.imag) < 0.05 * along.real
-    is_symbol = bool(_SYMBOL_NAME.search(name.value))
     return base, round(size, 1) or 1.0, is_bold, is_upright, is_hidden, is_symbol
 
 
@@ -261,15 +292,12 @@ def _turned(box: Rule, rotation: int) -> Rule:
     return (-top, left, -bottom, right) if rotation == 270 else box
 
 
-def _rules(page: Any) -> Iterator[Rule]:
+def _rules(pieces: Sequence[PageObject]) -> Iterator[Rule]:
     """Yield the thin bars of a page, and the sides of what else is drawn with a line."""
     fill, is_stroked = c_int(), c_int()
-    n_objects = raw.FPDFPage_CountObjects(page)
-    for index in range(min(n_objects, _MOST_RULES)):
-        piece = raw.FPDFPage_GetObject(page, index)
-        if raw.FPDFPageObj_GetType(piece) != raw.FPDF_PAGEOBJ_PATH:
+    for piece, kind, (left, bottom, right, top) in pieces[:_MOST_RULES]:
+        if kind != raw.FPDF_PAGEOBJ_PATH:
             continue
-        left, bottom, right, top = bounds_of(piece)
         if min(right - left, top - bottom) < _THIN_RULE:
             yield left, bottom, right, top
         elif raw.FPDFPath_GetDrawMode(piece, fill, is_stroked) and is_stroked.value:
@@ -277,7 +305,9 @@ def _rules(page: Any) -> Iterator[Rule]:
             yield from ((x, bottom, x, top) for x in (left, right))
 
 
-def _undrawn_texts(page: Any, textpage: Any) -> Iterator[tuple[int, str]]:
+def _undrawn_texts(
+    page: Any, textpage: Any, pieces: Sequence[PageObject]
+) -> Iterator[tuple[int, str]]:
     """Yield an open page's texts that it does not show, with the addresses of their objects.
 
     They are beyond its borders, in layers that are switched off, white or covered. The page is
@@ -286,13 +316,11 @@ def _undrawn_texts(page: Any, textpage: Any) -> Iterator[tuple[int, str]]:
     left, bottom, right, top = page.get_bbox()
     if left >= right or bottom >= top:  # a damaged crop box, which most programs leave out
         return
-    n_objects = raw.FPDFPage_CountObjects(page)
-    pieces = [raw.FPDFPage_GetObject(page, index) for index in range(n_objects)]
     covers, pixels = _Covers(pieces), None
-    for index, piece in enumerate(pieces):
-        if raw.FPDFPageObj_GetType(piece) != raw.FPDF_PAGEOBJ_TEXT:
+    for index, (piece, kind, bounds) in enumerate(pieces):
+        if kind != raw.FPDF_PAGEOBJ_TEXT:
             continue
-        x_0, y_0, x_1, y_1 = bounds = bounds_of(piece)
+        x_0, y_0, x_1, y_1 = bounds
         if x_0 >= x_1 or y_0 >= y_1:  # such as spaces
             continue
         is_hidden = x_1 <= left or x_0 >= right or y_1 <= bottom or y_0 >= top
@@ -315,14 +343,14 @@ def _undrawn_texts(page: Any, textpage: Any) -> Iterator[tuple[int, str]]:
 class _Covers:
     """The pictures, fields and drawings of a page, in the order in which they are painted."""
 
-    def __init__(self, pieces: Sequence[Any]) -> None:
+    def __init__(self, pieces: Sequence[PageObject]) -> None:
         self._at = [
-            index
-            for index, piece in enumerate(pieces)
-            if raw.FPDFPageObj_GetType(piece) not in _COVER_NOTHING
+            at
+            for at, found in enumerate(pieces)
+            if found.kind not in _COVER_NOTHING and not _is_frame(found)
         ]
-        self._bounds = [bounds_of(pieces[index]) for index in self._at]
-        self._colours = [_fill_of(pieces[index]) for index in self._at]
+        self._bounds = [pieces[at].bounds for at in self._at]
+        self._colours = [_fill_of(pieces[at].piece) for at in self._at]
 
     def may_hide(self, index: int, bounds: tuple[float, ...], colour: tuple[int, ...]) -> bool:
         """Return whether one that is painted later, or in a text's colour, lies around it."""
@@ -340,11 +368,25 @@ class _Covers:
         return False
 
 
+def _is_frame(found: PageObject) -> bool:
+    """Return whether it is thin lines around something, as cells of tables have them."""
+    if found.kind != raw.FPDF_PAGEOBJ_PATH:
+        return False
+    fill, is_stroked, width, matrix = c_int(), c_int(), c_float(), raw.FS_MATRIX()
+    raw.FPDFPath_GetDrawMode(found.piece, fill, is_stroked)
+    raw.FPDFPageObj_GetStrokeWidth(found.piece, width)
+    raw.FPDFPageObj_GetMatrix(found.piece, matrix)
+    scale = max(hypot(matrix.a, matrix.b), hypot(matrix.c, matrix.d))
+    thickness = width.value * scale * raw.FPDFPath_CountSegments(found.piece)
+    left, bottom, right, top = found.bounds
+    return not fill.value and thickness < min(right - left, top - bottom) / 2
+
+
 def _fill_of(piece: Any) -> tuple[int, ...]:
     """Return red, green, blue and opacity of an object's fill, up to 255; empty: it has none."""
-    parts = tuple(c_uint() for _ in range(4))
-    has_one = raw.FPDFPageObj_GetFillColor(piece, *parts)
-    return tuple(part.value for part in parts) if has_one else ()
+    parts = (c_uint * 4)()
+    places = (addressof(parts) + 4 * at for at in range(4))
+    return tuple(parts) if _fill_colour(piece, *places) else ()
 
 
 def _is_of_layer(piece: Any) -> bool:
@@ -367,7 +409,9 @@ def _is_drawn(page: Any, rect: Any, pixels: Any) -> bool:
     part = pixels[int(top * height) : int(bottom * height) + 1, int(left * width) :][
         :, : int((right - left) * width) + 1
     ]
-    if not part.size:
-        return False
-    lightest, darkest = part.max(axis=(0, 1)).astype(int), part.min(axis=(0, 1))
-    return bool((lightest - darkest >= _FAINT).any())
+    middle = len(part) // 2  # a line of it tells most texts, in a third of the time
+    return any(
+        bool((piece.max(axis=(0, 1)).astype(int) - piece.min(axis=(0, 1)) >= _FAINT).any())
+        for piece in (part[middle : middle + 1], part)
+        if piece.size
+    )

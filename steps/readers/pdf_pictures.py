@@ -16,7 +16,7 @@ from pypdfium2 import raw  # type: ignore[import-untyped]
 from paddock.pipelines.text_marks import escaped
 
 from .ocr_layout import SeenText, TextBox
-from .pdfium import bounds_of, shown_box
+from .pdfium import PageObject, shown_box
 from .reader import PageBox
 
 _LEAST_SHARE = 0.03  # of a page, which a picture has: a logo on A4 has 0.015
@@ -27,17 +27,20 @@ _TAIL_CHARS = 20  # by which a line is found in a page's text
 _MOST_OBJECTS, _MOST_TEXTS = 5_000, 2_000  # of a page, that are looked at
 
 
-def unread_pictures(page: Any, textpage: Any) -> tuple[int, Sequence[TextBox]]:
+def unread_pictures(
+    page: Any, textpage: Any, pieces: Sequence[PageObject]
+) -> tuple[int, Sequence[TextBox]]:
     """Return how many pictures of an open page its own text leaves uncovered, and that text.
 
     Its places are fractions of the page.
     """
     pictures, share = list[PageBox](), 0.0
-    for index in range(min(raw.FPDFPage_CountObjects(page), _MOST_OBJECTS)):
-        piece = raw.FPDFPage_GetObject(page, index)
-        left, bottom, right, top = bounds_of(piece)
-        rect = raw.FS_RECTF(left, top, right, bottom)
-        box = shown_box(page, rect) if _is_picture(piece) else None
+    for piece, kind, (left, bottom, right, top) in pieces[:_MOST_OBJECTS]:
+        if kind != raw.FPDF_PAGEOBJ_IMAGE and not (
+            kind == raw.FPDF_PAGEOBJ_FORM and _is_picture(piece)
+        ):
+            continue
+        box = shown_box(page, raw.FS_RECTF(left, top, right, bottom))
         if box is not None:
             share += _area(box)
             pictures += [box] if _area(box) >= _LEAST_SHARE else []
