@@ -120,7 +120,7 @@ def open_page(document: Any, index: int) -> Iterator[Any]:
 
 def by_address(function: Any, answer: Any, *kinds: Any) -> Callable[..., Any]:
     """Return a function of PDFium that takes addresses: it is called in half the time."""
-    address = cast(function, c_void_p).value
+    address = cast(function, c_void_p).value or 0
     called: Callable[..., Any] = PYFUNCTYPE(answer, *kinds)(address)
     return called
 
@@ -144,7 +144,7 @@ def page_objects(page: Any) -> list[PageObject]:
     found = list[PageObject]()
     for index in range(raw.FPDFPage_CountObjects(handle)):
         piece = raw.FPDFPage_GetObject(handle, index)
-        sides[:] = 0.0, 0.0, 0.0, 0.0
+        sides[:] = [0.0] * 4
         _bounds_of(piece, *places)
         found.append(PageObject(piece, _kind_of(piece), tuple(sides)))
     return found
