@@ -154,9 +154,9 @@ def _run_until_end(
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS))
         # An event belongs to the loop in which it was first awaited.
         own = replace(environment, stop=asyncio.Event(), stop_gate=StopGate())
-        with stop_on_signals(own.stop, own.stop_gate) as signals:
+        with stop_on_signals(own.stop, own.stop_gate):
             report = await run_async(path, inputs, options, own)
-        return report, bool(signals) and report.status == "interrupted"
+        return report, own.stop.is_set() and report.status == "interrupted"
 
     return asyncio.run(main())
 
@@ -181,21 +181,23 @@ async def _run_async(
     options: RunOptions,
     environment: RunEnvironment,
 ) -> Report:
-    from paddock.runner.prefect.run_tracking import is_within_flow_run, pipeline_flow, run_prepared
+    from paddock.runner.prefect import run_tracking
 
-    if options.local is not True and is_within_flow_run():
-        flows = pipeline_flow()
-        if not flows.is_pipeline_run():
-            report: Report = await flows.run_as_subflow(
-                Path(path), inputs or {}, options, environment
-            )
-            return report
+    if options.local is not True and run_tracking.is_within_flow_run():
+        is_flow = not run_tracking.pipeline_flow().is_pipeline_run()
+    else:
+        settings = environment.settings or read_settings(Path(path).parent)
+        is_flow = await run_tracking.becomes_flow_run(options, settings, environment.observer.note)
+    if is_flow:
+        flows = run_tracking.pipeline_flow()
+        report: Report = await flows.run_as_flow(Path(path), inputs or {}, options, environment)
+        return report
     prepared = prepare(Path(path), inputs, options, environment)
     if options.agreed is not None:
         own = prepared.settings.address.url
         permissions.refuse_unconsented(prepared.bound, own, options.agreed, Path(path))
     refuse_unready(prepared, options, environment)
-    return await run_prepared(prepared, options, environment)
+    return await run_tracking.run_prepared(prepared, options, environment)
 
 
 def refuse_unready(prepared: PreparedRun, options: RunOptions, environment: RunEnvironment) -> None:

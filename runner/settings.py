@@ -102,6 +102,8 @@ class Settings:
     """So long a document may take for each of its pages or parts."""
     read_memory_bytes: int | None = None
     """What reading one document may take; None: what this machine has room for."""
+    is_prefect: bool = False
+    """Whether each run is a flow run of Prefect's; `PREFECT_API_URL` asks for it, too."""
     unattended: UnattendedSettings = field(default_factory=UnattendedSettings)
     otel: OtelMode = "off"
     """Whether runs are sent to OpenTelemetry's collector, and with prompts and answers."""

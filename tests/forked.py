@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PRELOAD = (
     "paddock.engine.backends.balancer", "paddock.runner.cli.commands.run",
     "paddock.runner.ledger.postgres",
-    "paddock.runner.prefect.local_service", "paddock.runner.prefect.mirrored_run",
+    "paddock.runner.prefect.local_service",
     "paddock.runner.prefect.run_tracking", "paddock.runner.render.run_report_page",
     "paddock.runner.review.decisions", "paddock.steps.files.rows", "paddock.steps.files.write",
     "paddock.steps.llm.chat", "tests.runner.world",

@@ -19,6 +19,7 @@ import psutil
 from paddock.runner.daemon import daemon_client, daemon_files
 from paddock.runner.daemon.daemon_files import DaemonError, DaemonInfo
 from paddock.runner.daemon.prefect_auth import basic_auth_headers, own_auth_string
+from paddock.runner.daemon.prefect_server import end_host, running_server
 from tests.fakes import tiny
 from tests.forked import Forked, ForkServer
 from tests.waiting import rest
@@ -122,7 +123,7 @@ class Home:
             worker.resume()  # also where its service is gone, so that it ends
 
     def api(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        url = self.told()["prefect"]["url"]
+        url = running_server(self.state_dir)
         data = json.dumps(body or {}).encode()
         head = {"Content-Type": "application/json", **own_headers(self.state_dir)}
         request = urllib.request.Request(f"{url}/{path}", data, head)
@@ -138,10 +139,12 @@ class Home:
         return next((str(one["state_name"]) for one in flow_runs if one["name"] == run), "")
 
     def end(self) -> None:
-        """Kill the services and all below them."""
-        for residence in self.services():
+        """Kill the services, a server that `--prefect` started, and all below them."""
+        host = end_host(self.state_dir)
+        pids = [service.pid for service in self.services()]
+        for pid in [*pids, *([] if host is None else [host])]:
             with suppress(psutil.Error):
-                service = psutil.Process(residence.pid)
+                service = psutil.Process(pid)
                 for process in (*service.children(recursive=True), service):
                     with suppress(psutil.Error):
                         process.kill()

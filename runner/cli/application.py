@@ -92,7 +92,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "allow": "Allow pipeline files what they ask for, for `paddock up`.",
         "setup": "Keep `paddock up` running under systemd, with mail and a key.",
         "mcp": "Serve the pipelines of FOLDER to agents as tools (Model Context Protocol).",
-        "service": "Local service: one pool and one Prefect server for all runs on this machine.",
+        "service": "Local service: one pool for all runs on this machine.",
         "worker": "Take runs from a work pool, with this machine's models, until it is stopped.",
         "cluster": "Several machines on the same pipelines.",
     },

@@ -87,6 +87,7 @@ SETTING_SPECS: Mapping[str, SettingSpec] = {
     "ledger": SettingSpec(setting_values.text, "ledger_url", is_secret=True),
     "read_timeout": SettingSpec(setting_values.seconds, "read_timeout_s"),
     "read_memory": SettingSpec(setting_values.size, "read_memory_bytes"),
+    "prefect": SettingSpec(setting_values.flag, "is_prefect"),
     "service_idle": SettingSpec(setting_values.seconds, "unattended.service_idle_s"),
     "up_host": SettingSpec(
         partial(service_address, port=UP_PORT), "unattended.address", flag="listen"

@@ -100,23 +100,6 @@ class DaemonLease:
         """Set when the daemon is gone."""
         self.id = uuid.uuid4().hex
 
-    async def prefect_url(self) -> str:
-        """Start Prefect's server if need be, and return the address that it has or will have.
-
-        Raises:
-            DaemonError: the daemon does not answer.
-        """
-        return str((await request_daemon(self.daemon, "/prefect", {})).get("url", ""))
-
-    async def prefect(self, within_s: float) -> dict[str, Any]:
-        """Wait for Prefect's server for at most `within_s`; return `state`, `url` and `why`.
-
-        Raises:
-            DaemonError: the daemon does not answer.
-        """
-        body = {"within_s": within_s}
-        return await request_daemon(self.daemon, "/prefect", body, within_s=within_s + ANSWER_S)
-
 
 @asynccontextmanager
 async def hold_lease(daemon: DaemonInfo, *, pipeline: str) -> AsyncIterator[DaemonLease]:
@@ -158,13 +141,8 @@ LOOK_S = 0.02
 Tell = Callable[[str], None]
 
 
-async def ensure_daemon(
-    settings: Settings, *, wants_prefect: bool = True, tell: Tell | None = None
-) -> DaemonInfo:
+async def ensure_daemon(settings: Settings, tell: Tell | None = None) -> DaemonInfo:
     """Return the daemon that fits these settings; start it if need be. Its socket is open.
-
-    If Prefect's server is wanted it is starting; `prefect_api_url` is the address that it will
-    have.
 
     Raises:
         DaemonError: it does not start; with the last line that it wrote.
@@ -172,21 +150,16 @@ async def ensure_daemon(
     paths = make_daemon_folders(paths_of(settings))
     daemon = await asyncio.to_thread(daemon_files.daemon_at, paths)
     if daemon is None:
-        daemon = await _start_once(settings, paths, wants_prefect, tell)
+        daemon = await _start_once(settings, paths, tell)
         # Ask daemons of other versions or with other settings to end once they are idle
         for other in await asyncio.to_thread(daemon_files.running_daemons, daemon.state_dir):
             if other.socket != daemon.socket and other.kind == "background":
                 with suppress(DaemonError):
                     await request_daemon(other, "/retire", {})
-    if wants_prefect:
-        answer = await request_daemon(daemon, "/prefect", {})
-        daemon = daemon.with_prefect(str(answer.get("url", "")))
     return daemon
 
 
-async def _start_once(
-    settings: Settings, paths: DaemonPaths, wants_prefect: bool, tell: Tell | None
-) -> DaemonInfo:
+async def _start_once(settings: Settings, paths: DaemonPaths, tell: Tell | None) -> DaemonInfo:
     """Start a daemon, unless another process starts one at the same time."""
     deadline = time.monotonic() + START_S
     try:
@@ -196,7 +169,7 @@ async def _start_once(
             is_over=lambda: daemon_files.daemon_at(paths) is not None,
         ):
             daemon = daemon_files.daemon_at(paths)
-            return daemon or await _spawn_and_wait(settings, paths, wants_prefect, deadline, tell)
+            return daemon or await _spawn_and_wait(settings, paths, deadline, tell)
     except LockTaken:
         if (daemon := daemon_files.daemon_at(paths)) is None:
             raise DaemonError(_late_error(settings)) from None
@@ -204,11 +177,11 @@ async def _start_once(
 
 
 async def _spawn_and_wait(
-    settings: Settings, paths: DaemonPaths, wants_prefect: bool, deadline: float, tell: Tell | None
+    settings: Settings, paths: DaemonPaths, deadline: float, tell: Tell | None
 ) -> DaemonInfo:
     """Start the daemon's process and wait until its socket is open."""
     stderr_file = paths.folder / f"{paths.name}.err"
-    text = daemon_files.encode_start_options(daemon_files.StartOptions(settings, wants_prefect))
+    text = daemon_files.encode_start_options(settings)
     command = python_command("-m", "paddock.runner.daemon.daemon_main", text)
     pid = await asyncio.to_thread(spawn_detached, command, stderr_file)
     while time.monotonic() < deadline:

@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,22 +106,16 @@ DaemonKind = Literal["background", "up", "serve", "worker"]
 
 @dataclass(frozen=True, slots=True)
 class DaemonInfo:
-    """A running daemon: one model pool behind a socket, and one Prefect server."""
+    """A running daemon: one model pool behind a socket."""
 
     state_dir: Path
     socket: Path
-    prefect_api_url: str
-    """Empty while it has no Prefect server."""
     version: str
     pid: int
     kind: DaemonKind = "background"
     """What holds it: `background`, `up`, `serve` or `worker`."""
     began: float = 0.0
     """Unix time."""
-
-    def with_prefect(self, url: str) -> DaemonInfo:
-        """Return a copy with the address of Prefect's API."""
-        return replace(self, prefect_api_url=url)
 
 
 def record_of(daemon: DaemonInfo) -> dict[str, Any]:
@@ -135,7 +129,6 @@ def info_from_record(record: dict[str, Any]) -> DaemonInfo | None:
         return DaemonInfo(
             state_dir=Path(record["state_dir"]),
             socket=Path(record["socket"]),
-            prefect_api_url=str(record["prefect_api_url"]),
             version=str(record["version"]),
             pid=int(record["pid"]),
             kind=record["kind"],
@@ -184,36 +177,23 @@ def is_listening(path: Path) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class StartOptions:
-    """How a daemon starts."""
-
-    settings: Settings
-    wants_prefect: bool
-
-
-def encode_start_options(order: StartOptions) -> str:
-    settings = order.settings
+def encode_start_options(settings: Settings) -> str:
+    """Return what a daemon needs of the settings, for its command line."""
     value = {
         "state_dir": settings.state_dir,
         "idle_s": settings.unattended.service_idle_s,
-        "keep_tracking_s": settings.unattended.keep_tracking_s,
-        "wants_prefect": order.wants_prefect,
         "pool": asdict(settings.pool),
     }
     return json.dumps(value, default=str)
 
 
-def decode_start_options(text: str) -> StartOptions:
-    """Return the options that `encode_start_options` wrote."""
+def decode_start_options(text: str) -> Settings:
+    """Return what `encode_start_options` wrote."""
     from pydantic import TypeAdapter
 
     value = json.loads(text)
-    settings = Settings(
+    return Settings(
         pool=TypeAdapter(PoolSettings).validate_python(value["pool"]),
         state_dir=Path(value["state_dir"]),
-        unattended=UnattendedSettings(
-            service_idle_s=float(value["idle_s"]), keep_tracking_s=float(value["keep_tracking_s"])
-        ),
+        unattended=UnattendedSettings(service_idle_s=float(value["idle_s"])),
     )
-    return StartOptions(settings, bool(value["wants_prefect"]))

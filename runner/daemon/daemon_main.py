@@ -26,15 +26,14 @@ from .daemon_server import hold_daemon
 
 LOG_BYTES, N_LOGS = 1 << 20, 3
 LOOK_S = 1.0
-ENDING_S = 25.0  # workers and Prefect's server take some seconds to end
+ENDING_S = 25.0  # workers take some seconds to end
 
 log = logging.getLogger("paddock.runner.daemon.daemon_main")  # it is `__main__` itself
 
 
 def main() -> None:
     """Serve until a signal ends it, or until it has been idle for long enough."""
-    order = daemon_files.decode_start_options(sys.argv[1])
-    settings = order.settings
+    settings = daemon_files.decode_start_options(sys.argv[1])
     paths = make_daemon_folders(paths_of(settings))
     os.chdir(paths.folder)
     file = daemon_log(settings.state_dir)
@@ -45,7 +44,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("paddock").setLevel(logging.INFO)
     try:
-        asyncio.run(_serve(settings, wants_prefect=order.wants_prefect))
+        asyncio.run(_serve(settings))
     except LockTaken:
         log.info("another process serves at %s already", paths.socket)
     except Exception:
@@ -53,7 +52,7 @@ def main() -> None:
         raise
 
 
-async def _serve(settings: Settings, *, wants_prefect: bool) -> None:
+async def _serve(settings: Settings) -> None:
     paths, idle_s = paths_of(settings), settings.unattended.service_idle_s
     # Wait for a daemon that is ending; return at once when one is listening.
     with suppress(LockTaken):
@@ -64,16 +63,12 @@ async def _serve(settings: Settings, *, wants_prefect: bool) -> None:
             is_over=lambda: daemon_files.daemon_at(paths) is not None,
         ):
             pass
-    async with hold_daemon(
-        settings, paths, kind="background", wants_prefect=wants_prefect, idle_s=idle_s
-    ) as state:
+    async with hold_daemon(settings, paths, kind="background", idle_s=idle_s) as state:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, state.ends.set)
         log.info("serves at %s (process %d)", paths.socket, os.getpid())
-        while not state.ends.is_set() and (
-            state.mirrors.n_ended or not state.leases.is_over(idle_s)
-        ):
+        while not (state.ends.is_set() or state.leases.is_over(idle_s)):
             await wait_for_event(state.ends, LOOK_S)
         log.info("ends: %s", "a signal asked for it" if state.ends.is_set() else "idle")
 

@@ -1,8 +1,8 @@
 """Serve the local daemon in this process, or use the one that another process serves.
 
-The process that gets the lock opens the Unix socket: model pool, Ollama's API, Prefect's server,
-record. Another process becomes a client and takes over when the holder ends. The socket lies in a
-folder that only its owner can enter, so requests need no further authentication.
+The process that gets the lock opens the Unix socket: model pool, Ollama's API, record. Another
+process becomes a client and takes over when the holder ends. The socket lies in a folder that only
+its owner can enter, so requests need no further authentication.
 """
 
 from __future__ import annotations
@@ -49,16 +49,12 @@ from .daemon_files import (
     paths_of,
 )
 from .leases import Leases
-from .prefect_mirror import PrefectMirrors
-from .prefect_server import PrefectServer
 
 API = "/api/"
 BEAT_S = 5.0
 _SHOWN_OF_MODEL = (
     "name", "state", "host_bytes", "device_bytes", "expires_s", "fallback", "pid",
 )  # fmt: skip
-WAIT_S = 150.0
-"""The longest wait for Prefect's server in one request."""
 
 
 @dataclass
@@ -67,10 +63,8 @@ class DaemonState:
 
     daemon: DaemonInfo
     pool: LocalPool
-    prefect: PrefectServer
     leases: Leases
     idle_s: float
-    mirrors: PrefectMirrors
     ends: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the daemon must end."""
 
@@ -86,7 +80,6 @@ class DaemonState:
             "requests": self.leases.n_requests,
             "quiet_s": round(self.leases.quiet_s, 1),
             "idle_s": self.idle_s if math.isfinite(self.idle_s) else None,
-            "prefect": self.prefect.status.as_json(),
             "models": [
                 {
                     "running": model.n_running,
@@ -101,9 +94,7 @@ class DaemonState:
 def make_daemon_app(state: DaemonState) -> ASGIApp:
     own: Mapping[str, tuple[str, Callable[[Request], Awaitable[Response]]]] = {
         "": ("GET", _get_status),
-        "/prefect": ("POST", _post_prefect),
         "/lease": ("POST", _post_lease),
-        "/mirror": ("POST", _post_mirror),
         "/retire": ("POST", _post_retire),
         "/rest": ("POST", _post_rest),
         "/stop": ("POST", _post_stop),
@@ -124,40 +115,19 @@ async def _get_status(request: Request) -> Response:
     return JSONResponse(_state_of(request).as_json())
 
 
-async def _post_prefect(request: Request) -> Response:
-    """Start Prefect's server if need be, and wait for it for as long as the request asks."""
-    within_s = min(WAIT_S, float((await _json_body(request)).get("within_s", 0.0)))
-    server = _state_of(request).prefect
-    server.want(is_urgent=within_s > 0)
-    _state_of(request).mirrors.take_kept()
-    status = await server.ready(within_s) if within_s > 0 else server.status
-    return JSONResponse(status.as_json())
-
-
 async def _post_lease(request: Request) -> Response:
-    """Hold a lease while the connection stays open. A broken connection may mean a crashed run."""
+    """Hold a lease while the connection stays open."""
     body, state = await _json_body(request), _state_of(request)
 
     async def beats() -> AsyncGenerator[bytes, None]:
         with state.leases.lease(
             str(body.get("id", "")), int(body.get("pid", 0)), str(body.get("pipeline", ""))
-        ) as lease:
-            try:
-                while not state.ends.is_set():
-                    yield b"{}\n"
-                    await wait_for_event(state.ends, BEAT_S)
-            finally:
-                if not state.ends.is_set():
-                    state.mirrors.crashed(lease.id, lease.pid)
+        ):
+            while not state.ends.is_set():
+                yield b"{}\n"
+                await wait_for_event(state.ends, BEAT_S)
 
     return await stream_response(request, beats(), rpc.MEDIA_TYPE, lambda _: b"")
-
-
-async def _post_mirror(request: Request) -> Response:
-    """Take an update of a run for the mirror in Prefect."""
-    state, body = _state_of(request), await _json_body(request)
-    is_new, stop = state.mirrors.take(body), state.mirrors.stop_of(body)
-    return JSONResponse({"is_new": is_new, "stop": stop})
 
 
 async def _post_retire(request: Request) -> Response:
@@ -247,14 +217,14 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def serve_or_join(
-    settings: Settings, *, kind: DaemonKind = "up", wants_prefect: bool = True
+    settings: Settings, *, kind: DaemonKind = "up"
 ) -> AsyncIterator[DaemonInfo]:
     """Yield the local daemon, served by this process or by another one.
 
     Raises:
         DaemonError: its folder or socket cannot be used.
     """
-    seat = _ServeOrJoin(settings, kind, wants_prefect)
+    seat = _ServeOrJoin(settings, kind)
     async with running(seat.keep()) as task:
         yield await seat.ready(task)
 
@@ -281,10 +251,9 @@ async def _keep_offering(settings: Settings, pool: LocalPool) -> None:
 class _ServeOrJoin:
     """Hold the daemon, or use another process's until that one ends."""
 
-    def __init__(self, settings: Settings, kind: DaemonKind, wants_prefect: bool) -> None:
+    def __init__(self, settings: Settings, kind: DaemonKind) -> None:
         self._settings = settings
         self._kind = kind
-        self._wants_prefect = wants_prefect
         self._paths = make_daemon_folders(paths_of(settings))
         self._ready: asyncio.Future[DaemonInfo] = asyncio.get_running_loop().create_future()
 
@@ -301,9 +270,7 @@ class _ServeOrJoin:
         """Serve, or use another process's daemon, until cancelled."""
         while True:
             try:
-                async with hold_daemon(
-                    self._settings, self._paths, kind=self._kind, wants_prefect=self._wants_prefect
-                ) as state:
+                async with hold_daemon(self._settings, self._paths, kind=self._kind) as state:
                     self._tell(state.daemon)
                     await asyncio.Event().wait()
             except LockTaken:
@@ -312,8 +279,6 @@ class _ServeOrJoin:
                 if daemon is not None:
                     with suppress(DaemonError):
                         async with hold_lease(daemon, pipeline=f"paddock {self._kind}") as lease:
-                            if self._wants_prefect:
-                                daemon = daemon.with_prefect(await lease.prefect_url())
                             self._tell(daemon)
                             await lease.broken.wait()
                 await asyncio.sleep(0.2)
@@ -330,7 +295,6 @@ async def hold_daemon(
     *,
     kind: DaemonKind,
     pool: LocalPool | None = None,
-    wants_prefect: bool = False,
     idle_s: float = float("inf"),
 ) -> AsyncIterator[DaemonState]:
     """Hold the daemon and serve at its socket.
@@ -341,25 +305,13 @@ async def hold_daemon(
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(lock_now(paths.lock))
-        prefect = await stack.enter_async_context(
-            PrefectServer(settings.state_dir, paths.folder, settings.unattended.keep_tracking_s)
-        )
-        url = prefect.want() if wants_prefect else ""
         if pool is None:
             pool = await stack.enter_async_context(LocalPool(settings.pool))
             await stack.enter_async_context(BackgroundTuner(pool))
-        if kind == "background":
-            stats = pool.stats
-            prefect.defer_while(lambda: any(model.state == "loading" for model in stats().resident))
         daemon = DaemonInfo(
-            settings.state_dir, paths.socket, url, own_version(), os.getpid(), kind, time.time()
+            settings.state_dir, paths.socket, own_version(), os.getpid(), kind, time.time()
         )
-        leases = Leases()
-        mirrors = PrefectMirrors(prefect.client, settings.state_dir)
-        stack.push_async_callback(mirrors.close)
-        if wants_prefect:
-            mirrors.take_kept()
-        state = DaemonState(daemon, pool, prefect, leases, idle_s, mirrors)
+        state = DaemonState(daemon, pool, Leases(), idle_s)
         # Write the record before the socket opens: a client that connects reads it.
         files.write_json_atomically(paths.record, daemon_files.record_of(daemon))
         stack.callback(paths.record.unlink, missing_ok=True)

@@ -1,7 +1,6 @@
-"""A run's session with the local daemon: lease, address of its model pool, Prefect updates.
+"""A run's session with the local daemon: its lease, and the address of its model pool.
 
-Reconnects when the daemon goes away. Runs whose end Prefect does not show yet are kept as files
-(the backlog) until a daemon shows them.
+Reconnects when the daemon goes away.
 """
 
 from __future__ import annotations
@@ -9,8 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.system.server_address import PoolAddress
@@ -18,20 +15,8 @@ from paddock.engine.system.tasks import end
 from paddock.runner.settings import Settings
 
 from . import daemon_files
-from .daemon_client import DaemonLease, ensure_daemon, hold_lease, request_daemon
+from .daemon_client import DaemonLease, ensure_daemon, hold_lease
 from .daemon_files import DaemonError, DaemonInfo, paths_of
-from .prefect_backlog import keep_run
-
-
-@dataclass(frozen=True, slots=True)
-class MirrorReply:
-    """The answer to an update of a run."""
-
-    must_repeat: bool
-    """The next update must have all tasks: this one was not taken, or the run was not known."""
-    stop: str = ""
-    """Why the run must stop, a sentence without its full stop; empty: it need not."""
-
 
 MOST_RECONNECTS = 10  # more often than that, no daemon will stay up
 
@@ -39,12 +24,9 @@ MOST_RECONNECTS = 10  # more often than that, no daemon will stay up
 class DaemonSession:
     """One run's connection to the local daemon. Made by `daemon_session`."""
 
-    def __init__(
-        self, settings: Settings, pipeline: str, wants_prefect: bool, tell: Callable[[str], None]
-    ) -> None:
+    def __init__(self, settings: Settings, pipeline: str, tell: Callable[[str], None]) -> None:
         self._settings = settings
         self._pipeline = pipeline
-        self._wants_prefect = wants_prefect
         self._tell = tell
         self._moving = asyncio.Lock()
         self._stack = AsyncExitStack()
@@ -52,7 +34,6 @@ class DaemonSession:
         self._n_moves = 0
         self._is_refused = False
         self._staying: asyncio.Task[None] | None = None
-        self._starting: asyncio.Task[bool] | None = None
 
     @property
     def daemon(self) -> DaemonInfo:
@@ -80,9 +61,7 @@ class DaemonSession:
         Raises:
             DaemonError: there is none, and none starts.
         """
-        daemon = await ensure_daemon(
-            self._settings, wants_prefect=self._wants_prefect, tell=self._tell
-        )
+        daemon = await ensure_daemon(self._settings, self._tell)
         await self._stack.aclose()
         self._daemon_lease = await self._stack.enter_async_context(
             hold_lease(daemon, pipeline=self._pipeline)
@@ -91,7 +70,8 @@ class DaemonSession:
             self._staying = asyncio.create_task(self.stay())
 
     async def detach(self) -> None:
-        await end(*(task for task in (self._staying, self._starting) if task is not None))
+        if self._staying is not None:
+            await end(self._staying)
         await self._stack.aclose()
 
     async def stay(self) -> None:
@@ -121,31 +101,6 @@ class DaemonSession:
                 raise EngineError(str(error)) from None
         return PoolAddress(socket=self.daemon.socket)
 
-    async def mirror(self, update: dict[str, Any]) -> MirrorReply:
-        """Send an update of the run to the daemon's Prefect mirror; implements `SendUpdate`.
-
-        A run with items to do starts the daemon for it. Without an answer, the end of a run is
-        written to the backlog.
-        """
-        ending = update["end"]
-        if self._daemon_lease is None and update["has_work"] and self._starting is None:
-            self._starting = asyncio.create_task(self.start())
-        if self._starting is not None and ending is not None:
-            await asyncio.wait({self._starting})
-        if self._daemon_lease is not None:
-            update |= {"lease": self._daemon_lease.id}
-            try:
-                answer = await request_daemon(self.daemon, "/mirror", update)
-                return MirrorReply(bool(answer.get("is_new")), str(answer.get("stop") or ""))
-            except DaemonError:
-                pass
-        if ending is not None:
-            try:
-                keep_run(self._settings.state_dir, update)
-            except OSError as error:
-                self._tell(f"Prefect does not show the end of this run: {error}")
-        return MirrorReply(must_repeat=True)
-
     async def _move(self, gone: DaemonLease) -> None:
         """Connect to a running daemon, once for all tasks that found the old one gone."""
         async with self._moving:
@@ -162,10 +117,10 @@ class DaemonSession:
 
 @asynccontextmanager
 async def daemon_session(
-    settings: Settings, *, pipeline: str, wants_prefect: bool, tell: Callable[[str], None]
+    settings: Settings, *, pipeline: str, tell: Callable[[str], None]
 ) -> AsyncIterator[DaemonSession]:
     """Yield a run's session with the local daemon, which starts when it is needed."""
-    session = DaemonSession(settings, pipeline, wants_prefect, tell)
+    session = DaemonSession(settings, pipeline, tell)
     try:
         if await asyncio.to_thread(is_daemon_running, settings):
             await session.start()

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import psutil
 
@@ -26,22 +27,23 @@ from paddock.engine.system.file_locks import LockTaken, lock_now
 from paddock.engine.system.processes import (
     end_group,
     python_command,
+    spawn_detached,
     start_in_session,
     without_keys,
 )
 from paddock.engine.system.retry import Backoff, Pauses
-from paddock.engine.system.tasks import end, running, wait_for_event
+from paddock.engine.system.tasks import end, running
+from paddock.runner.settings import Settings
 
+from .daemon_files import DaemonError, daemon_folder
 from .prefect_auth import SERVER_VARIABLE, own_auth_string
-from .prefect_retention import own_client, retention_settings
-
-if TYPE_CHECKING:
-    import httpx
+from .prefect_retention import retention_settings
 
 HOST = "127.0.0.1"
 BACKLOG = 2048
 COMMAND = python_command("-m", "paddock.runner.daemon.prefect_process")
-START_S = 120.0  # a new database takes 12 s, on a busy machine
+HOST_MODULE = "paddock.runner.daemon.prefect_host"
+START_S, START_POLL_S = 120.0, 0.2  # a new database takes 12 s, on a busy machine
 LOOK_S, STEADY_LOOK_S = 2.0, 15.0  # each look costs both processes some milliseconds
 ANSWER_S = 10.0
 STOP_S = 8.0
@@ -51,8 +53,6 @@ VACATE_POLL_S = 0.1
 BACKOFF = Backoff(0.5, 30.0, factor=3.0)
 """Waits before a restart when it ends soon each time."""
 STEADY_S = 60.0
-DEFER_S = 60.0  # the longest that a start waits for a model that is loading
-FIRST_LOOK_S, DEFER_POLL_S = 3.0, 0.5  # a run that has just begun asks for its model soon
 
 TUNED: Mapping[str, str] = {
     # 4 to 5 ms of its CPU a task in place of 15 to 18.
@@ -76,7 +76,7 @@ TUNED: Mapping[str, str] = {
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
 }
 
-PrefectServerState = Literal["off", "starting", "ready", "failing"]
+PrefectServerState = Literal["starting", "ready", "failing"]
 
 log = logging.getLogger(__name__)
 
@@ -90,33 +90,82 @@ class PrefectServerStatus:
     pid: int | None = None
     why: str = ""
 
-    def as_json(self) -> dict[str, Any]:
-        return {"state": self.state, "url": self.url, "pid": self.pid, "why": self.why}
+
+def running_server(state_dir: Path) -> str:
+    """Return the address of this machine's own server; empty where none runs. Blocks."""
+    port = files.read_json_object(_record_of(state_dir)).get("port")
+    if not isinstance(port, int) or not _is_own(port):
+        return ""
+    try:
+        socket.create_connection((HOST, port), timeout=1.0).close()
+    except OSError:
+        return ""
+    return _url(port)
+
+
+def end_host(state_dir: Path) -> int | None:
+    """Ask the process to end that `ensure_own_server` started; return its number, if it runs."""
+    host = files.read_json_object(_record_of(state_dir)).get("host")
+    with suppress(psutil.Error):
+        if isinstance(host, int) and HOST_MODULE in psutil.Process(host).cmdline():
+            os.kill(host, signal.SIGTERM)
+            return host
+    return None
+
+
+def _record_of(state_dir: Path) -> Path:
+    return daemon_folder(state_dir) / "prefect.server"
+
+
+async def ensure_own_server(settings: Settings) -> str:
+    """Return the address of this machine's own server; start one that ends when it is idle.
+
+    Raises:
+        DaemonError: it does not start.
+    """
+    state_dir, unattended = settings.state_dir, settings.unattended
+    record = _record_of(state_dir)
+    deadline, host = time.monotonic() + START_S, None
+    while time.monotonic() < deadline:
+        port = files.read_json_object(record).get("port")
+        if isinstance(port, int) and _is_own(port) and await _is_healthy(port):
+            return _url(port)
+        if host is None:
+            private_files.private_folder(record.parent)
+            values = (state_dir, unattended.keep_tracking_s, unattended.service_idle_s)
+            command = python_command("-m", HOST_MODULE, *map(str, values))
+            host = await asyncio.to_thread(spawn_detached, command, record.parent / "prefect.err")
+        await asyncio.sleep(START_POLL_S)
+    raise DaemonError(
+        f"Prefect's server did not start within {START_S:g} s.\n"
+        f"  {record.parent / 'prefect.log'} may say why; without `--prefect` no run needs it."
+    )
 
 
 class PrefectServer:
-    """One server, wanted or not. Use it as `async with PrefectServer(…) as server`."""
+    """One server. Use it as `async with PrefectServer(…) as server`."""
 
-    def __init__(self, state_dir: Path, folder: Path, keep_s: float) -> None:
+    def __init__(self, state_dir: Path, keep_s: float, *, is_host: bool = False) -> None:
+        """`keep_s`: retention of runs; `is_host`: this process is there for the server alone."""
         self._state_dir = state_dir
         self._home = state_dir / "prefect"
         self._keep_s = keep_s
-        """Retention of runs in seconds."""
-        self._record = folder / "prefect.server"
+        self._host = os.getpid() if is_host else None
+        folder = daemon_folder(state_dir)
+        self._record = _record_of(state_dir)
         self._lock_file = folder / "prefect.lock"
-        self._log_file = folder / "prefect.log"
-        self._requested = asyncio.Event()
-        self._is_urgent = asyncio.Event()
-        self._is_loading: Callable[[], bool] | None = None
+        self.log_file = folder / "prefect.log"
         self._changed = asyncio.Condition()
-        self._status = PrefectServerStatus("off", "")
+        self._status = PrefectServerStatus("starting", "")
         self._port: int | None = None
         self._listener: socket.socket | None = None
         """The listening socket of our own server; open until this ends."""
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> PrefectServer:
-        """Start supervising; the server starts when it is wanted."""
+        """Start it, or watch the one that another process keeps."""
+        private_files.private_folder(self._record.parent)
+        self._status = PrefectServerStatus("starting", _url(self._chosen()))
         self._task = asyncio.create_task(self._keep())
         return self
 
@@ -129,41 +178,15 @@ class PrefectServer:
     def status(self) -> PrefectServerStatus:
         return self._status
 
-    def defer_while(self, is_loading: Callable[[], bool]) -> None:
-        """Start it later while a model is loading, unless it is wanted urgently.
-
-        A new model is measured when it is loaded. A start takes 12 s of processor time, which
-        would spoil the measurement on two cores.
-        """
-        self._is_loading = is_loading
-
-    def want(self, *, is_urgent: bool = False) -> str:
-        """Start it if need be; return its expected address.
-
-        It gets another port when a foreign program took the expected one, so clients take the
-        address from `ready` or `status`.
-        """
-        if is_urgent:
-            self._is_urgent.set()
-        if not self._status.url:
-            self._status = PrefectServerStatus("starting", _url(self._chosen()))
-        self._requested.set()
-        return self._status.url
-
     async def ready(self, within_s: float = START_S) -> PrefectServerStatus:
-        """Wait for at most `within_s` until it answers."""
-        self.want()
+        """Wait for at most `within_s` until it answers.
+
+        It gets another port when a foreign program took the one that it had.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s), self._changed:
                 await self._changed.wait_for(lambda: self._status.state == "ready")
         return self._status
-
-    @asynccontextmanager
-    async def client(self) -> AsyncIterator[httpx.AsyncClient]:
-        """Wait for it, and yield a client of its API."""
-        status = await self.ready()
-        async with own_client(status.url, self._state_dir) as client:
-            yield client
 
     async def _say(self, state: PrefectServerState, pid: int | None = None, why: str = "") -> None:
         async with self._changed:
@@ -174,8 +197,6 @@ class PrefectServer:
 
     async def _keep(self) -> None:
         """Run it, or watch the one of another process, until cancelled."""
-        await self._requested.wait()
-        await self._defer()
         pauses = Pauses(BACKOFF)
         while True:
             began = time.monotonic()
@@ -197,18 +218,6 @@ class PrefectServer:
             else:
                 await pauses.wait()
 
-    async def _defer(self) -> None:
-        """Wait while a model is loading."""
-        if self._is_loading is None:
-            return
-        deadline = time.monotonic() + DEFER_S
-        pause_s = FIRST_LOOK_S
-        while not self._is_urgent.is_set():
-            await wait_for_event(self._is_urgent, pause_s)
-            if not self._is_loading() or time.monotonic() > deadline:
-                return
-            pause_s = DEFER_POLL_S
-
     async def _look_on(self) -> None:
         """Take the status of the server that another process of this user runs."""
         self._close()
@@ -216,12 +225,7 @@ class PrefectServer:
         port = known.get("port")
         if isinstance(port, int):
             self._status = PrefectServerStatus(self._status.state, _url(port), known.get("pid"))
-            # Whether this user listens at a port; True where that cannot be known (not Linux).
-            is_own_listener = (
-                not socket_owners.knows_socket_owners()
-                or socket_owners.listener_owner(HOST, port) == os.getuid()
-            )
-            is_there = is_own_listener and await _is_healthy(port)
+            is_there = _is_own(port) and await _is_healthy(port)
             await self._say("ready" if is_there else "starting", known.get("pid"))
         await asyncio.sleep(LOOK_S / 4 if self._status.state != "ready" else LOOK_S)
 
@@ -236,7 +240,8 @@ class PrefectServer:
         port = int(listener.getsockname()[1])
         self._status = PrefectServerStatus("starting", _url(port))
         async with self._process(listener, port, auth_string) as process:
-            files.write_json_atomically(self._record, {"port": port, "pid": process.pid})
+            record = {"port": port, "pid": process.pid, "host": self._host}
+            files.write_json_atomically(self._record, record)
             async with running(process.wait()) as ended:
                 await self._watch(port, process, ended)
         why = f"it ended with status {process.returncode}" + self._last_words()
@@ -277,7 +282,7 @@ class PrefectServer:
     ) -> AsyncIterator[asyncio.subprocess.Process]:
         private_files.private_folder(self._home)
         # The log holds one start only: it is short.
-        with private_files.open_private(self._log_file, "wb") as out:
+        with private_files.open_private(self.log_file, "wb") as out:
             process = await start_in_session(
                 (*COMMAND, str(listener.fileno())), stdin=asyncio.subprocess.PIPE,
                 environ=server_environment(self._home, port, os.environ, self._keep_s, auth_string),
@@ -338,7 +343,7 @@ class PrefectServer:
 
     def _last_words(self) -> str:
         with suppress(OSError):
-            lines = self._log_file.read_text("utf-8", "replace").strip().splitlines()
+            lines = self.log_file.read_text("utf-8", "replace").strip().splitlines()
             return f" ({lines[-1].strip()[:200]})" if lines else ""
         return ""
 
@@ -382,6 +387,12 @@ def _listen_at(port: int) -> socket.socket | None:
         listener.close()
         return None
     return listener
+
+
+def _is_own(port: int) -> bool:
+    """Return whether this user listens at a port; True where that cannot be known (not Linux)."""
+    knows = socket_owners.knows_socket_owners()
+    return not knows or socket_owners.listener_owner(HOST, port) == os.getuid()
 
 
 async def _is_healthy(port: int) -> bool:

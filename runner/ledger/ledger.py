@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -321,8 +320,7 @@ class Ledger:
     ) -> list[RunRow]:
         """Return the latest runs, newest first: of all files or one, that began before a time."""
         query = queries.LATEST_RUNS if file is None else queries.LATEST_RUNS_OF_FILE
-        until = math.inf if before is None else before
-        return self._runs(query, file=file, before=until, limit=limit)
+        return self._runs(query, file=file, before=before, limit=limit)
 
     def run(self, name: str) -> RunRow | None:
         return next(iter(self._runs(queries.RUN, run=name)), None)

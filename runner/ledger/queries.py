@@ -172,10 +172,10 @@ FILED_OF_CONTENT = "select scope, key, path from filed where sha256 = :content"
 
 RUNS = f"select {_columns(RunRow.__slots__)} from runs"
 RUN = f"{RUNS} where run = :run"
-LATEST_RUNS = f"{RUNS} where started < :before order by started desc limit :limit"
-LATEST_RUNS_OF_FILE = (
-    f"{RUNS} where started < :before and file = :file order by started desc limit :limit"
-)
+# Without a time all of them, also a damaged one that is compared to none.
+_BEFORE = "(cast(:before as float8) is null or started < cast(:before as float8))"
+LATEST_RUNS = f"{RUNS} where {_BEFORE} order by started desc limit :limit"
+LATEST_RUNS_OF_FILE = f"{RUNS} where {_BEFORE} and file = :file order by started desc limit :limit"
 RUN_OF_PROCESS = f"{RUNS} where parent = :job and pid = :pid order by started desc limit 1"
 # That work, or crashed, and have no item begun.
 RUNNING_WITHOUT_ATTEMPTS = (

@@ -15,24 +15,19 @@ from paddock.runner.daemon.daemon_session import DaemonSession, daemon_session, 
 from paddock.runner.daemon.on_demand_pool import ServicePool
 from paddock.runner.settings import Settings
 
-from .run_mode import RunMode, run_mode
+from .run_mode import ServiceUse, service_use
 
 
 @asynccontextmanager
 async def local_service(
-    mode: RunMode, bound: BoundPlan, settings: Settings, note: Callable[[str], None]
+    use: ServiceUse, bound: BoundPlan, settings: Settings, note: Callable[[str], None]
 ) -> AsyncIterator[DaemonSession | None]:
     """Yield this machine's service, started if needed; None: not used."""
-    needs_service = mode.prefect == "service" or (
-        not settings.pool_urls and any(not spec.pool for spec in used_models(bound))
-    )
-    if not needs_service or (mode.service == "found" and not is_daemon_running(settings)):
+    needs_service = not settings.pool_urls and any(not spec.pool for spec in used_models(bound))
+    if not needs_service or (use == "found" and not is_daemon_running(settings)):
         yield None
         return
-    wants_prefect = mode.prefect == "service"
-    async with daemon_session(
-        settings, pipeline=bound.name, wants_prefect=wants_prefect, tell=note
-    ) as daemon:
+    async with daemon_session(settings, pipeline=bound.name, tell=note) as daemon:
         yield daemon
 
 
@@ -40,12 +35,12 @@ async def local_service(
 async def shared_home_pool(settings: Settings, name: str) -> AsyncIterator[Pool]:
     """Yield one pool for several runs: where a run would use this machine's service, that."""
     note = partial(print, file=sys.stderr)
-    is_alone = run_mode(None, os.environ).service == "none"
+    is_alone = service_use(None, os.environ) == "none"
     if is_alone or settings.pool_urls or settings.pool.is_exact:  # it may have tuned copies
         async with open_home_pool(settings) as pool:
             yield pool
     else:
-        session = daemon_session(settings, pipeline=name, wants_prefect=False, tell=note)
+        session = daemon_session(settings, pipeline=name, tell=note)
         async with session as daemon, ServicePool(settings, daemon) as pool:
             yield pool
 

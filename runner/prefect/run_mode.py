@@ -1,42 +1,42 @@
-"""Whether a run uses this machine's service, and where it is shown."""
+"""Whether a run uses this machine's service, and whether it is a flow run of Prefect's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
-
-@dataclass(frozen=True, slots=True)
-class RunMode:
-    """Whether a run uses the service, and where it is shown."""
-
-    service: Literal["none", "found", "started"]
-    """Whether this machine's service is used: not at all, where it runs, or in any case."""
-    prefect: Literal["none", "within", "api", "service"]
-    """Where it is shown: nowhere, in the current flow run, by `PREFECT_API_URL`, or by the
-    service."""
+ServiceUse = Literal["none", "found", "started"]
+"""Whether this machine's service is used: not at all, where it runs, or in any case."""
 
 
-def run_mode(
+def service_use(
     local: bool | None, environ: Mapping[str, str], *, has_pool: bool = False, within: bool = False
-) -> RunMode:
-    """Decide where a run is served and shown; `has_pool`: the caller brings a pool.
+) -> ServiceUse:
+    """Decide whether a run uses the service.
 
-    >>> run_mode(None, {}), run_mode(True, {}), run_mode(None, {"CI": "1"})
-    (RunMode(service='started', prefect='service'), RunMode(service='none', prefect='none'), \
-RunMode(service='none', prefect='none'))
+    `has_pool`: the caller brings a pool; `within`: the run is in a flow run.
+
+    >>> service_use(None, {}), service_use(True, {}), service_use(None, {"CI": "1"})
+    ('started', 'none', 'none')
+    >>> service_use(False, {"CI": "1"}), service_use(None, {"CI": "1"}, within=True)
+    ('started', 'found')
     """
-    if local is True:
-        return RunMode("none", "none")
     in_ci = is_ci(environ) and local is None
-    if within:
-        return RunMode("none" if has_pool else "found" if in_ci else "started", "within")
-    if environ.get("PREFECT_API_URL", "").strip():
-        return RunMode("none" if has_pool or in_ci else "started", "api")
-    if in_ci or (has_pool and local is None):
-        return RunMode("none", "none")
-    return RunMode("started", "service")
+    if local is True or (has_pool and (within or local is None)) or (in_ci and not within):
+        return "none"
+    return "found" if in_ci else "started"
+
+
+def is_flow(local: bool | None, environ: Mapping[str, str], *, is_prefect: bool) -> bool:
+    """Decide whether a run is a flow run; `is_prefect`: the setting of that name.
+
+    >>> is_flow(None, {}, is_prefect=False), is_flow(None, {}, is_prefect=True)
+    (False, True)
+    >>> api = {"PREFECT_API_URL": "http://127.0.0.1:4200/api"}
+    >>> is_flow(None, api, is_prefect=False), is_flow(True, api, is_prefect=True)
+    (True, False)
+    """
+    return local is not True and (is_prefect or bool(environ.get("PREFECT_API_URL", "").strip()))
 
 
 def is_ci(environ: Mapping[str, str]) -> bool:

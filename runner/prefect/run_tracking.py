@@ -1,7 +1,7 @@
-"""Where a run is shown: by the local service's mirror, by Prefect, or nowhere.
+"""Carry out a prepared run: with this machine's service or without, inside a flow run or not.
 
-With `PREFECT_API_URL` it is shown on that server, by this process. Does not import Prefect, which
-takes a second or two, nor what speaks with the service where a run does without (`--local`).
+Does not import Prefect, which takes a second or two, nor what speaks with the service where a run
+does without (`--local`).
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import asyncio
 import importlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paddock.engine.system import http
 from paddock.engine.system.tasks import running
@@ -25,11 +25,9 @@ from paddock.runner.notify.notify_at_end import notify_at_end
 from paddock.runner.progress.drain import INTERRUPTED, STOP_REQUESTED
 from paddock.runner.progress.prefect_view import FLOW_MODULE
 from paddock.runner.progress.report import Report
+from paddock.runner.settings import Settings
 
-from .run_mode import RunMode, run_mode
-
-if TYPE_CHECKING:
-    from paddock.runner.daemon.daemon_session import DaemonSession
+from .run_mode import is_flow, service_use
 
 CHECK_TIMEOUT_S = 4.0  # an API that cannot be reached is an error within 5 s
 
@@ -46,6 +44,41 @@ def is_within_flow_run() -> bool:
 def pipeline_flow() -> Any:
     """Return the module of that name, which imports Prefect and this module."""
     return importlib.import_module(FLOW_MODULE)
+
+
+def run_in_flow() -> Any:
+    return importlib.import_module("paddock.runner.workers.run_in_flow")
+
+
+async def becomes_flow_run(
+    options: RunOptions, settings: Settings, note: Callable[[str], None]
+) -> bool:
+    """Return whether a run is to be a flow run of its own; a server answers then.
+
+    Without `PREFECT_API_URL` it is this machine's own server, started if need be.
+
+    Raises:
+        TrackingError: Prefect's API does not answer.
+        DaemonError: no server starts.
+    """
+    if not is_flow(options.local, os.environ, is_prefect=settings.is_prefect):
+        return False
+    if "prefect" not in sys.modules:
+        importlib.import_module("paddock.runner.prefect.client_settings")
+    if os.environ.get("PREFECT_API_URL", "").strip():
+        await check_prefect_api(os.environ)
+        return True
+    from paddock.runner.daemon import prefect_auth, prefect_server
+
+    url = await prefect_server.ensure_own_server(settings)
+    note(
+        f"Prefect shows this run at {url.removesuffix('/api')}; the password of that page is in "
+        f"{prefect_auth.password_file(settings.state_dir)}."
+    )
+    importlib.import_module("paddock.runner.workers.queued_run").use_server(
+        url, prefect_auth.own_auth_string(settings.state_dir)
+    )
+    return True
 
 
 async def check_prefect_api(environ: Mapping[str, str]) -> None:
@@ -83,12 +116,9 @@ async def run_prepared(
         TrackingError: Prefect's API cannot be reached.
     """
     bound, settings, observer = prepared.bound, prepared.settings, environment.observer
-    mode = run_mode(
-        options.local,
-        os.environ,
-        has_pool=environment.pool is not None,
-        within=is_within_flow_run(),
-    )
+    is_within = options.local is not True and is_within_flow_run()
+    has_pool = environment.pool is not None
+    use = service_use(options.local, os.environ, has_pool=has_pool, within=is_within)
     async with AsyncExitStack() as stack:
         stack.enter_context(prepared.secrets.guarded())
         outcome = await stack.enter_async_context(
@@ -102,19 +132,17 @@ async def run_prepared(
                 is_wanted=options.notifies and not options.leaves_out_items,
             )
         )
-        daemon = service = None
-        if mode.service != "none":
+        service = None
+        if use != "none":
             from .local_service import local_service, pool_on_demand
 
             daemon = await stack.enter_async_context(
-                local_service(mode, bound, settings, observer.note)
+                local_service(use, bound, settings, observer.note)
             )
             service = None if daemon is None else pool_on_demand(settings, daemon)
-        if mode.prefect == "api":
-            await check_prefect_api(os.environ)
         waiting: AbstractAsyncContextManager[None] = nullcontext()
-        if mode.prefect == "within":
-            waiting = pipeline_flow().stopped_while_waiting(environment.stop_gate)
+        if is_within:
+            waiting = run_in_flow().stopped_while_waiting(environment.stop_gate)
         try:
             async with waiting:
                 session = await stack.enter_async_context(
@@ -124,11 +152,11 @@ async def run_prepared(
             report = outcome.report = report_not_begun(error, bound, environment)
             observer.ended(report)
             return report
-        report = outcome.report = await _run_tracked(session, mode, daemon)
+        report = outcome.report = await _run_to_end(session, is_within=is_within)
         return report
 
 
-async def _run_tracked(session: RunSession, mode: RunMode, daemon: DaemonSession | None) -> Report:
+async def _run_to_end(session: RunSession, *, is_within: bool) -> Report:
     """Run an open session, and record how it ended, by an error too.
 
     Raises:
@@ -137,7 +165,10 @@ async def _run_tracked(session: RunSession, mode: RunMode, daemon: DaemonSession
     session.begin()
     async with running(_note_stop(session)):
         try:
-            report = await _run_shown(session, mode, daemon)
+            if is_within:
+                report: Report = await run_in_flow().run_in_current_flow(session)
+            else:
+                report = await run.run(session.context)
         except asyncio.CancelledError:  # by the caller's own task, or Prefect's flow around it
             session.end(session.stats.report("interrupted", message=INTERRUPTED))
             raise
@@ -155,16 +186,3 @@ async def _note_stop(session: RunSession) -> None:
     await gate.wait()
     if gate.is_stop_requested:
         session.stats.observer.stops(f"{STOP_REQUESTED}: items in flight end, no other begins.")
-
-
-async def _run_shown(session: RunSession, mode: RunMode, daemon: DaemonSession | None) -> Report:
-    if mode.prefect == "within":
-        report: Report = await pipeline_flow().run_in_current_flow(session)
-        return report
-    if mode.prefect == "api" or (mode.prefect == "service" and daemon is not None):
-        from . import mirrored_run
-
-        if daemon is None or mode.prefect == "api":
-            return await mirrored_run.run_with_prefect(session)
-        return await mirrored_run.run_with_mirror(session, daemon.mirror)
-    return await run.run(session.context)

@@ -1,29 +1,20 @@
 """What Prefect shows of a run, as plain values: tasks, states, progress, inputs, item table.
 
-A task stands for a step, a block, or a chunk of a block's items. Imports no Prefect. The work
-never waits for being shown: it goes on, exactly once, whether its Prefect task could be created,
-ended, or neither.
+A task stands for a step, a block, or a chunk of a block's items. Imports no Prefect.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from paddock.runner.config.pipeline_secrets import Redact
-
-from .drain import StopGateClosed
 from .events import Observer, ShownState
 from .report import Report, counts_text
 
 if TYPE_CHECKING:
-    from paddock.runner.bind.bound import BoundPlan
+    pass
 
 FLOW_MODULE = "paddock.runner.workers.pipeline_flow"
 """The flow of a pipeline; imports Prefect, which takes a second or two."""
@@ -71,32 +62,6 @@ class TaskChunk:
         return f"{self.block}: {self.label}" if self.label else self.block
 
 
-class ChunkTasks:
-    """Implements `paddock.runner.core.run_context.ShowChunk`; keeps what has begun."""
-
-    def __init__(self, redact: Redact) -> None:
-        self._redact = redact
-        self.begun: list[TaskChunk] = []
-
-    @contextmanager
-    def __call__(self, block: str, keys: Sequence[str]) -> Iterator[TaskChunk]:
-        """Show a chunk while it runs; without keys it is the whole of a step or block."""
-        label = f"{keys[0]} and {len(keys) - 1} more" if keys[1:] else "".join(keys)
-        chunk = TaskChunk(block, self._redact(label))
-        self.begun.append(chunk)
-        try:
-            yield chunk
-        except asyncio.CancelledError:
-            chunk.state = PrefectState("CANCELLED", "Cancelled", "interrupted")
-            raise
-        except StopGateClosed:
-            chunk.state = PrefectState("CANCELLED", "Cancelled", "left for the next run")
-            raise
-        except Exception as error:
-            chunk.state = PrefectState("FAILED", "Failed", self._redact(str(error)))
-            raise
-
-
 class ProgressMeter(Observer):
     """Share of a run that is done: the mean of its steps and blocks, so that it never decreases."""
 
@@ -127,18 +92,6 @@ MAX_ROWS = 500
 PROGRESS_DESCRIPTION = "How much of the steps and blocks is done"
 
 
-def end_of_run(
-    state: PrefectState, rows: Sequence[Mapping[str, Any]] = (), description: str = ""
-) -> dict[str, Any]:
-    """Return how a run ended and its table of items, as JSON has it; times are Unix times."""
-    return {
-        "state": asdict(state),
-        "ended": time.time(),
-        "rows": list(rows),
-        "description": description,
-    }
-
-
 StateWish = Literal["stop", "suspend"]
 
 SUSPENDED = "It was suspended in Prefect"
@@ -149,7 +102,7 @@ SUSPEND_REFUSED = "This run cannot be paused. Cancel it: the next run goes on wi
 def wish_of_state(kind: str, name: str) -> tuple[StateWish, str] | None:
     """Return what a person wants by the state of a running run, and a sentence without full stop.
 
-    None: it runs. `DELETED` is no state of Prefect's: there is no such run any more.
+    None: it runs.
 
     >>> wish_of_state("CANCELLING", "Cancelling")
     ('stop', 'It was cancelled in Prefect')
@@ -160,34 +113,27 @@ def wish_of_state(kind: str, name: str) -> tuple[StateWish, str] | None:
         return None
     if kind in ("PAUSED", "SCHEDULED"):
         return "suspend", SUSPENDED
-    if kind == "DELETED":
-        return "stop", "It was deleted in Prefect"
     if kind in ("CANCELLING", "CANCELLED"):
         return "stop", "It was cancelled in Prefect"
     return "stop", f"It was set to '{name}' in Prefect"
 
 
-def stop_of_parents(states: Iterable[tuple[str, str]]) -> str:
-    """Return why a run stops, by the states of its parent flow runs; empty: it goes on.
+def wish_of_parents(states: Iterable[tuple[str, str]]) -> tuple[StateWish, str] | None:
+    """Return why a run stops, by the states of its parent flow runs; None: it goes on.
 
     A parent that completes or fails may leave a run that it started to itself; one that is paused
     waits in its process, one that is suspended begins again in another.
 
-    >>> stop_of_parents([("COMPLETED", "Completed"), ("CANCELLING", "Cancelling")])
-    'A parent flow run was cancelled in Prefect'
+    >>> wish_of_parents([("COMPLETED", "Completed"), ("CANCELLING", "Cancelling")])
+    ('stop', 'A parent flow run was cancelled in Prefect')
     """
     found = set(states)
     if ("PAUSED", "Suspended") in found:
-        return PARENT_SUSPENDED
+        return "suspend", PARENT_SUSPENDED
     ended = {"CANCELLING", "CANCELLED", "CRASHED"}.intersection(kind for kind, _ in found)
     if ended == {"CRASHED"}:
-        return "A parent flow run crashed"
-    return "A parent flow run was cancelled in Prefect" if ended else ""
-
-
-def crashed_end(pid: int) -> dict[str, Any]:
-    words = f"Its process {pid} is gone; the same command continues."
-    return end_of_run(PrefectState("CRASHED", "Crashed", words))
+        return "stop", "A parent flow run crashed"
+    return ("stop", "A parent flow run was cancelled in Prefect") if ended else None
 
 
 def last_state(report: Report) -> PrefectState:
@@ -210,32 +156,6 @@ def last_state(report: Report) -> PrefectState:
         name = SENT_AWAY if report.is_sent_away else report.status.capitalize()
         return PrefectState("COMPLETED", name, report.message or words)
     return quarantined(words) if report.exit_status() else completed(words)
-
-
-LATE_S = 1.0
-"""A run that Prefect shows later than this has its times in the message of its last state."""
-
-
-def dated(state: PrefectState, began: float, ended: float) -> PrefectState:
-    """Return a run's last state with its times, in seconds since 1970.
-
-    Prefect's API dates each state itself, when it arrives, and takes no other time.
-
-    >>> dated(PrefectState("COMPLETED", "Completed", "2 new"), 0, 60).message
-    '2 new. It ran from 1970-01-01 00:00:00+00:00 to 1970-01-01 00:01:00+00:00.'
-    """
-    first, last = (
-        datetime.fromtimestamp(at, UTC).isoformat(" ", "seconds") for at in (began, ended)
-    )
-    words = f"{state.message.removesuffix('.')}. It ran from {first} to {last}."
-    return replace(state, message=words)
-
-
-def flow_parameters(bound: BoundPlan) -> dict[str, Any]:
-    """Return a flow run's parameters: the file and its inputs, those that are secret as `***`."""
-    secret = bound.secret_inputs
-    inputs = {name: "***" if name in secret else v for name, v in bound.inputs.items()}
-    return {"path": str(bound.file.absolute()), "inputs": inputs}
 
 
 def item_table(report: Report) -> tuple[list[dict[str, Any]], str]:

@@ -37,7 +37,7 @@ from paddock.engine.system.tasks import TaskSet, end, running
 from paddock.engine.wire import from_plain, to_plain
 from paddock.runner.api import FILE_THREADS
 from paddock.runner.progress.report import Report, Status
-from paddock.runner.workers import queued_run
+from paddock.runner.workers import queued_run, run_in_flow
 from paddock.runner.workers.flow_order import FlowOrder
 from paddock.runner.workers.queued_run import RunControl
 
@@ -111,7 +111,7 @@ def run_in_process(task: RunTask, link: socket.socket) -> None:
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a descriptor is wanted
         os.dup2(nothing.fileno(), 0)
     asyncio.run(_run_task(task, link))
-    queued_run.send_logs()
+    run_in_flow.send_what_is_shown()
     sys.stdout.flush()
     os._exit(0)  # do not wait for Prefect's threads, whose server may be gone
 

@@ -33,6 +33,7 @@ from paddock.runner.daemon.daemon_client import request_daemon
 from paddock.runner.daemon.daemon_files import DaemonError
 from paddock.runner.daemon.daemon_server import serve_or_join
 from paddock.runner.daemon.prefect_auth import own_auth_string, password_file
+from paddock.runner.daemon.prefect_server import PrefectServer
 from paddock.runner.daemon.run_signatures import Signer, signer_for
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
@@ -120,8 +121,8 @@ class Up:
         self._is_prefect_there: bool | None = None
         self._stopped_runs = wishes.settings.state_dir / "up" / "stopped.json"
         """Flow runs that were at work when `up` was asked to end."""
-        self._is_ours = False
-        """Whether the Prefect server is this machine's own."""
+        self._server: PrefectServer | None = None
+        """This machine's own Prefect server; None: `PREFECT_API_URL` names another."""
         self._has_changed = True
         self._in_place: Callable[[], None] | None = None
         self._kill_runs: Callable[[], None] | None = None
@@ -165,7 +166,8 @@ class Up:
         """Open pool, Prefect, queue and sockets; close them in bounded time."""
         async with AsyncExitStack() as stack:
             url = await unless(self._reached(stack), self.stop)
-            signer, auth_string = await asyncio.to_thread(self._keys, is_own_server=self._is_ours)
+            is_own = self._server is not None
+            signer, auth_string = await asyncio.to_thread(self._keys, is_own_server=is_own)
             unattended, flags = self._settings.unattended, self._wishes.flags
             queue = await stack.enter_async_context(open_queue(url, signer, auth_string))
             self._prefect_queue = queue
@@ -255,45 +257,31 @@ class Up:
     async def _reached(self, stack: AsyncExitStack) -> str:
         """Open the pool and, unless one is configured, Prefect's server; return its address."""
         url = os.environ.get("PREFECT_API_URL", "").strip()
-        here = serve_or_join(self._settings, wants_prefect=not url)
         try:
-            self._daemon = await stack.enter_async_context(here)
-            self._is_ours, url = not url, url or self._daemon.prefect_api_url
-            if self._is_ours:
-                url = await self._prefect()
-            else:
-                await renew_crash_automation(url)
+            self._daemon = await stack.enter_async_context(serve_or_join(self._settings))
         except DaemonError as error:
             raise UpError(str(error)) from None
+        if url:
+            await renew_crash_automation(url)
+        else:
+            keep_s = self._settings.unattended.keep_tracking_s
+            server = PrefectServer(self._settings.state_dir, keep_s)
+            self._server = await stack.enter_async_context(server)
+            status = await server.ready(PREFECT_S)
+            url = status.url
+            if status.state != "ready":
+                raise UpError(
+                    f"Prefect's server did not start: {status.why or 'it took too long'}.\n"
+                    f"  {server.log_file} may say why."
+                )
         os.environ["PREFECT_API_URL"] = url
         return url
 
-    async def _prefect(self) -> str:
-        """Wait for Prefect's server; return its address."""
-        deadline = time.monotonic() + PREFECT_S
-        answer: dict[str, Any] = {}
-        while time.monotonic() < deadline:
-            answer = await request_daemon(
-                self._daemon, "/prefect", {"within_s": 5.0}, within_s=15.0
-            )
-            if answer.get("state") == "ready":
-                return str(answer["url"])
-            await asyncio.sleep(0.2)
-        raise UpError(
-            f"Prefect's server did not start: {answer.get('why') or 'it took too long'}.\n"
-            "  `paddock service logs` may say why."
-        )
-
     async def _follow_prefect(self) -> None:
         """Ask for our own Prefect server's address: it may have restarted at another port."""
-        if not self._is_ours:
-            return
-        with contextlib.suppress(DaemonError):  # another process is about to hold it
-            answer = await request_daemon(self._daemon, "/prefect", {})
-            url = str(answer.get("url", ""))
-            if url and url != self._prefect_queue.api_url:
-                await self._prefect_queue.move(url)
-                os.environ["PREFECT_API_URL"] = url
+        if self._server is not None and self._server.status.url != self._prefect_queue.api_url:
+            os.environ["PREFECT_API_URL"] = self._server.status.url
+            await self._prefect_queue.move(self._server.status.url)
 
     # --- the loops
 
@@ -539,7 +527,7 @@ class Up:
         host, port = listener.getsockname()[:2]
         what = named_pipelines([pipeline.pipeline.name for pipeline in self._served.values()])
         api = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
-        password = password_file(self._settings.state_dir) if self._is_ours else None
+        password = password_file(self._settings.state_dir) if self._server is not None else None
         password_note = f"\n  That page needs the password in {password}." if password else ""
         password_note += self._page_words(f"http://{host}:{port}")
         return (

@@ -62,7 +62,7 @@ async def serve_work_pool(settings: Settings, name: str, api_url: str) -> int:
     stop = asyncio.Event()
     with stop_on_signals(stop):
         await renew_crash_automation(api_url)
-        async with serve_or_join(settings, kind="worker", wants_prefect=False):
+        async with serve_or_join(settings, kind="worker"):
             log.info(
                 "worker %s takes runs of '%s' from %s; they may access %s",
                 name,

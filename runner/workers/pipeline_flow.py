@@ -12,21 +12,17 @@ import hashlib
 import inspect
 import json
 import keyword
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 from urllib.parse import quote, unquote
-from uuid import UUID
 
 import httpx
-from coolname.data import config as prefects_words
 from prefect import Flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.context import FlowRunContext
 from prefect.exceptions import Pause, PrefectException
 from prefect.flow_engine import AsyncFlowRunEngine
@@ -37,29 +33,20 @@ from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.engine import propose_state
 from pydantic import Field, SecretStr, WithJsonSchema
 
-from paddock.engine.system import http
 from paddock.engine.system.item_samples import ItemSample
-from paddock.engine.system.tasks import running
 from paddock.engine.system.text import one_line
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.input_values import Input
 from paddock.runner import api
 from paddock.runner.bind.bind import read_plan
 from paddock.runner.bind.inputs import read_inputs
-from paddock.runner.config.pipeline_secrets import Redact
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.core.session import RunSession
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE
 from paddock.runner.daemon.prefect_client import client_options
-from paddock.runner.daemon.prefect_mirror import PrefectMirrors
-from paddock.runner.prefect.mirrored_run import run_displayed
 from paddock.runner.progress.drain import StopGate, stop_on_signals
-from paddock.runner.progress.events import MultiObserver, Observer, ShownState
 from paddock.runner.progress.prefect_view import (
     FLOW_MODULE,
     PARENT_SUSPENDED,
-    RUN_TAG,
-    SUSPENDED,
     last_state,
     prefect_name,
     wish_of_state,
@@ -67,6 +54,7 @@ from paddock.runner.progress.prefect_view import (
 from paddock.runner.progress.report import Report
 
 from .flow_order import ORDER, quoted_path
+from .run_in_flow import current_flow_run, send_what_is_shown
 
 BY_PATH = {"entrypoint_type": EntrypointType.MODULE_PATH}
 KEPT = ("retries", "retry_delay_seconds", "timeout_seconds", "flow_run_name")
@@ -251,13 +239,16 @@ def flow_of(
         }
         flow_run = current_flow_run()
         is_process = flow_run is not None and flow_run.deployment_id is not None
+        # Prefect's engine has put its own handler in place of that of who called us.
+        is_outermost = flow_run is not None and flow_run.parent_task_run_id is None
+        takes_signals = is_process or (is_outermost and environment is not None)
 
         async def try_once(is_repeated: bool) -> Report:
             around = environment or RunEnvironment()
             stop, gate = around.stop, around.stop_gate
             retries_failed = options.retry_failed or is_repeated or order.get("retry_failed")
             requested = replace(options, retry_failed=bool(retries_failed))
-            with stop_on_signals(stop, gate) if is_process else contextlib.nullcontext():
+            with stop_on_signals(stop, gate) if takes_signals else contextlib.nullcontext():
                 report = await carry_out(path, given, requested, around)
             if stays_open(report, gate, is_continued=is_continued()):
                 if gate.words == PARENT_SUSPENDED:
@@ -398,21 +389,16 @@ def state_of(report: Report) -> State[Any]:
     return State(type=StateType(state.type), name=state.name, message=state.message)
 
 
-def current_flow_run() -> FlowRun | None:
-    context = FlowRunContext.get()
-    return context.flow_run if context is not None else None
-
-
 def is_pipeline_run() -> bool:
     """Return whether the current flow run is a pipeline's own, rather than one around it."""
     context = FlowRunContext.get()
     return context is not None and isinstance(context.flow, PipelineFlow)
 
 
-async def run_as_subflow(
+async def run_as_flow(
     path: Path, inputs: Mapping[str, Any], options: RunOptions, environment: RunEnvironment
 ) -> Report:
-    """Run a pipeline as a sub-flow of the current flow run.
+    """Run a pipeline as a flow run: a sub-flow of the current one, if there is one.
 
     A run that has ended has its report, whether or not Prefect's server could take its state.
 
@@ -430,8 +416,11 @@ async def run_as_subflow(
         return reports[-1]
 
     made = _refusing_left_out(flow_of(path, options, environment, carry_out))
+    is_outermost = FlowRunContext.get() is None
     try:
         state: State[Any] = await made(**inputs, return_state=True)  # type: ignore[misc]
+        if is_outermost:  # this process may end at once
+            await asyncio.to_thread(send_what_is_shown)
     except (PrefectException, httpx.HTTPError) as error:
         if not reports:
             raise
@@ -472,91 +461,3 @@ def api_options(url: str) -> dict[str, Any]:
         "PREFECT_CLIENT_CUSTOM_HEADERS": json.dumps(settings.client.custom_headers),
     }
     return client_options(url, environ)
-
-
-async def run_in_current_flow(session: RunSession) -> Report:
-    """Run an open session inside the current flow run: steps and chunks are its tasks.
-
-    Raises:
-        PipelineError: the YAML turned out to be wrong for the data at hand.
-    """
-    stats = session.stats
-    stats.observer = MultiObserver(stats.observer, _RunLogger(stats.secrets.redact))
-    display, place = _display()
-    naming = name_flow_run(stats.run)
-    try:
-        return await run_displayed(session, display, place)
-    finally:
-        await naming
-
-
-@contextlib.asynccontextmanager
-async def stopped_while_waiting(stop_gate: StopGate) -> AsyncIterator[None]:
-    """Close the gate as a person wants by the current flow run's state, before its run begins."""
-
-    async def watch() -> None:
-        words = await display.stop_while_waiting(place)
-        is_suspended = words in (SUSPENDED, PARENT_SUSPENDED)
-        stop_gate.close(words, "suspended" if is_suspended else "interrupted")
-
-    display, place = _display()
-    async with running(watch()):
-        yield
-
-
-def _display() -> tuple[PrefectMirrors, dict[str, Any]]:
-    """Return what shows the current flow run on its server, and its place there."""
-    context = FlowRunContext.get()
-    assert context is not None and context.flow_run is not None
-    options = api_options(str(context.client.api_url))
-    # Who made its deployment starts it again when it is resumed.
-    is_resumable = context.flow_run.deployment_id is not None
-    place = {"flow_run": str(context.flow_run.id), "is_resumable": is_resumable}
-    return PrefectMirrors(lambda: http.client(**options)), place
-
-
-_named: ContextVar[UUID | None] = ContextVar("named", default=None)
-
-
-def name_flow_run(name: str) -> asyncio.Task[None]:
-    """Start to name the flow run after its first run in the ledger, and to add our tag."""
-    flow_run, named = current_flow_run(), _named.get()
-    _named.set(flow_run.id if flow_run is not None else None)
-    is_first = flow_run is not None and named != flow_run.id
-    return asyncio.create_task(_rename(FlowRunContext.get() if is_first else None, name))
-
-
-async def _rename(context: FlowRunContext | None, name: str) -> None:
-    if context is not None and context.flow_run is not None:
-        found, lists = context.flow_run, cast("dict[str, dict[str, Any]]", prefects_words)
-        known = {word for words in lists.values() for word in words.get("words", ())}
-        # A name of other words is a person's own.
-        is_made_up = known.issuperset(words := found.name.split("-")) and len(words) == 2
-        changes: dict[str, Any] = {"name": name} if is_made_up else {}
-        tags = sorted({*found.tags, RUN_TAG})
-        with contextlib.suppress(PrefectException, httpx.HTTPError):
-            changed: Any = context.client.update_flow_run(found.id, tags=tags, **changes)
-            await changed
-
-
-class _RunLogger(Observer):
-    """Logs a run's notes and failed items to the flow run."""
-
-    def __init__(self, redact: Redact) -> None:
-        self._redact = redact
-        self._logger = get_run_logger()
-
-    def step(self, step: str, total: int | None, fresh: int) -> None:
-        if total is not None:
-            self._log(logging.INFO, f"{step}: {total} items to do, {fresh} fresh")
-
-    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
-        if state in ("failed", "quarantined"):
-            place = f"{step}: {key}" if key else step
-            self._log(logging.WARNING, f"{place} {state}: {detail or ''}")
-
-    def note(self, text: str) -> None:
-        self._log(logging.INFO, text)
-
-    def _log(self, level: int, text: str) -> None:
-        self._logger.log(level, "%s", self._redact(text))

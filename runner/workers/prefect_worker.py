@@ -46,6 +46,7 @@ from paddock.runner.settings import read_settings
 
 from .delegation import WORKER_LABEL, failure_message
 from .flow_order import FlowOrder, order_of, without_defaults
+from .run_in_flow import send_what_is_shown
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -171,7 +172,7 @@ def _run_in_fork(environ: dict[str, str], folder: str) -> None:
     try:
         run_in_this_process(UUID(environ["PREFECT__FLOW_RUN_ID"]))
     finally:
-        queued_run.send_logs()
+        send_what_is_shown()
 
 
 def run_in_this_process(flow_run: UUID) -> None:

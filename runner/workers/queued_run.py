@@ -40,7 +40,6 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext, refresh_global_settings_context
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
-from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL
 
 from paddock.engine.system import http
@@ -66,14 +65,14 @@ from .delegation import (
     name_inputs_and_view,
 )
 from .flow_order import FlowOrder
-from .pipeline_flow import RESERVED, api_options, flow_of, name_flow_run
+from .pipeline_flow import RESERVED, api_options, flow_of
+from .run_in_flow import name_flow_run
 
 log = logging.getLogger("paddock.up")
 
 REACH_S = 60.0  # our own server restarts within some seconds, 12 on a busy machine
 REACH_PAUSE_S = 1.0
 ANSWER_S = 5.0
-LOGS_S = 3.0  # its server may be gone
 
 _PREFIX = re.compile(r"^Flow run encountered an exception:(?: \w+:)? ?")
 """Prefect's prefix of an error's message."""
@@ -403,11 +402,6 @@ def _show_as(name: str) -> None:
 
 def take_interrupts() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def send_logs() -> None:
-    """Send what is logged to Prefect, in bounded time, before a forked process ends."""
-    APILogWorker.drain_all(timeout=LOGS_S)
 
 
 async def wait_until_ended(process: BaseProcess) -> None:

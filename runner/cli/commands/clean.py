@@ -16,8 +16,8 @@ from paddock.engine.system.text import counted
 from paddock.runner.cli.arguments import JsonOption, existing_paths
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.config.setting_values import BadValue, seconds
-from paddock.runner.daemon.daemon_files import running_daemons
 from paddock.runner.daemon.prefect_retention import delete_old_runs
+from paddock.runner.daemon.prefect_server import running_server
 from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.retention import SweepResult, clean_ledgers
 from paddock.runner.progress import printing
@@ -72,21 +72,18 @@ def clean(
 
 
 def _delete_prefect_runs(age_s: float | None, *, is_dry: bool) -> tuple[int, tuple[str, ...]]:
-    """Delete old runs from this machine's own Prefect servers; return the count and errors.
+    """Delete old runs from this machine's own Prefect server, if it runs; return count and errors.
 
     A server that PREFECT_API_URL names is not ours to clean.
     """
     settings = read_settings(Path.cwd())
     before = time.time() - (settings.unattended.keep_tracking_s if age_s is None else age_s)
-    n_runs = 0
-    faults: list[str] = []
-    for url in {daemon.prefect_api_url for daemon in running_daemons(settings.state_dir)} - {""}:
-        try:
-            deleting = delete_old_runs(url, before, settings.state_dir, is_dry=is_dry)
-            n_runs += asyncio.run(deleting)
-        except OSError as error:
-            faults.append(f"{error.filename}: {error.strerror}.")
-    return n_runs, tuple(faults)
+    if not (url := running_server(settings.state_dir)):
+        return 0, ()
+    try:
+        return asyncio.run(delete_old_runs(url, before, settings.state_dir, is_dry=is_dry)), ()
+    except OSError as error:
+        return 0, (f"{error.filename}: {error.strerror}.",)
 
 
 def _parse_age(text: str | None) -> float | None:

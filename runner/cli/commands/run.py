@@ -110,6 +110,10 @@ class RunFlags(PipelineFlags):
     ] = "ask"
     fail_on: FailOnOption = "new"
     local: LocalOption = False
+    prefect: Annotated[
+        bool,
+        typer.Option("--prefect", help="Run as a flow of Prefect's; start a server if need be."),
+    ] = False
     exact: ExactOption = False
     notify: Annotated[
         bool,
@@ -181,7 +185,7 @@ def run(flags: RunFlags) -> int:
 
 def _run(flags: RunFlags) -> int:
     path, given = flags.pipeline_and_inputs()
-    own = flags.given_settings(log_json=flags.log_json, exact=flags.exact)
+    own = flags.given_settings(log_json=flags.log_json, exact=flags.exact, prefect=flags.prefect)
     settings = read_settings(path.parent, flags=own)
     if flags.file is not None:
         warn_of_model_with_same_name(flags.file, path, settings)

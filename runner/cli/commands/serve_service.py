@@ -14,14 +14,13 @@ from paddock.engine.system import units
 from paddock.runner.cli.arguments import ApiKeysOption, ExactOption, JsonOption, given_settings
 from paddock.runner.cli.exit_status import DONE, FAILED, command_group
 from paddock.runner.daemon import daemon_client, daemon_files, service_client
-from paddock.runner.daemon.daemon_client import DaemonLease, ensure_daemon
+from paddock.runner.daemon.daemon_client import ensure_daemon
 from paddock.runner.daemon.daemon_files import daemon_log
-from paddock.runner.daemon.prefect_auth import password_file
+from paddock.runner.daemon.prefect_server import end_host
 from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
-    from paddock.runner.daemon.daemon_files import DaemonInfo
     from paddock.runner.settings import Settings
 
 
@@ -81,9 +80,7 @@ def status(as_json: JsonOption = False) -> int:
     if as_json:
         printing.print_json({"running": bool(services), "services": services, "serve": apart})
     elif services:
-        printing.print_out(
-            "\n\n".join(_status_text(service, settings.state_dir) for service in services)
-        )
+        printing.print_out("\n\n".join(_status_text(service) for service in services))
         if apart:
             printing.print_out(
                 f"\n`paddock serve` also runs, at {apart}: `paddock ps` shows the models of both."
@@ -106,32 +103,26 @@ def _served_at(settings: Settings) -> str | None:
 
 
 def start(as_json: JsonOption = False) -> int:
-    """Start it now, and wait until Prefect answers; the first run would also start it."""
-    settings = read_settings(Path.cwd())
-
-    async def ready() -> tuple[DaemonInfo, dict[str, Any]]:
-        daemon = await ensure_daemon(settings, tell=printing.print_err)
-        return daemon, await DaemonLease(daemon).prefect(150.0)
-
-    daemon, prefect = asyncio.run(ready())
+    """Start it now; the first run would also start it."""
+    daemon = asyncio.run(ensure_daemon(read_settings(Path.cwd()), printing.print_err))
     if as_json:
-        printing.print_json({"pid": daemon.pid, "prefect": prefect})
+        printing.print_json({"pid": daemon.pid})
     else:
-        page = _prefect_page(prefect, settings.state_dir)
-        printing.print_out(f"The local service runs (process {daemon.pid}).{page}")
+        printing.print_out(f"The local service runs (process {daemon.pid}).")
     return DONE
 
 
 def stop(as_json: JsonOption = False) -> int:
-    """Stop it; a run that uses it starts another one and continues."""
+    """Stop it, and a Prefect server that `--prefect` started; runs that need one start another."""
     state_dir = read_settings(Path.cwd()).state_dir
     found = daemon_files.running_daemons(state_dir)
     for daemon in found:
         daemon_client.ask_daemon(daemon, "/stop", {})
+    host = end_host(state_dir)
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while (left := daemon_files.running_daemons(state_dir)) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
-    pids = [daemon.pid for daemon in found]
+    pids = [*(daemon.pid for daemon in found), *([] if host is None else [host])]
     if as_json:
         printing.print_json({"stopped": pids, "running": [daemon.pid for daemon in left]})
     elif left:
@@ -157,7 +148,7 @@ def logs(
     return DONE
 
 
-def _status_text(service: dict[str, Any], state_dir: Path) -> str:
+def _status_text(service: dict[str, Any]) -> str:
     by = "" if service["kind"] == "background" else f", held by `paddock {service['kind']}`"
     rows = [f"Running for {units.duration(service['since_s'])} (process {service['pid']}{by})."]
     rows += [
@@ -176,29 +167,13 @@ def _status_text(service: dict[str, Any], state_dir: Path) -> str:
     elif service["kind"] == "background":
         left_s = max(0.0, service["idle_s"] - service["quiet_s"])
         rows.append(f"Idle; it ends in {units.duration(left_s)} unless a run starts.")
-    prefect = service["prefect"]
-    if prefect["state"] == "off":
-        rows.append("Prefect: not started.")
-    elif prefect["state"] == "ready":
-        rows.append(f"Prefect:{_prefect_page(prefect, state_dir)}")
-    else:
-        why = f": {prefect['why']}" if prefect["why"] else ""
-        rows.append(f"Prefect: {prefect['state']}{why}")
     if not service["is_ours"]:
         rows.append("It belongs to another version of Paddock, or to other settings than these.")
     return "\n".join(rows)
 
 
-def _prefect_page(prefect: dict[str, Any], state_dir: Path) -> str:
-    if prefect.get("state") != "ready":
-        return ""
-    url = str(prefect["url"]).removesuffix("/api")
-    file = password_file(state_dir)
-    return f" Runs are shown at {url}\n  The password of that page is in {file}."
-
-
 service = command_group(
     "service",
-    "Local service: one pool and one Prefect server for all runs on this machine.",
+    "Local service: one pool for all runs on this machine.",
     {"status": status, "start": start, "stop": stop, "logs": logs},
 )

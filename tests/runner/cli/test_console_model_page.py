@@ -185,7 +185,7 @@ async def test_a_console_shows_the_models_of_a_service_that_runs_started(
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path))
     settings = read_settings(tmp_path)
     console = WebConsole(PageAccess(TOKEN, "ann", ""), ConsoleSources(lambda: [tmp_path], settings))
-    async with serve_or_join(settings, wants_prefect=False):
+    async with serve_or_join(settings):
         page = (await asyncio.to_thread(console._models, {})).body
     assert "No model is loaded. The first request loads the one that it names." in page
     assert "Not Found" not in page

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import traceback
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paddock.engine.errors import BadRequest, EngineError, ModelUnusable
+from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
 from paddock.pipelines.errors import PipelineError
-from paddock.runner import api
 from paddock.runner.api import run, validate
 from paddock.runner.config.pipeline_secrets import RedactedError
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.core.session import open_session
-from paddock.runner.daemon.daemon_session import MirrorReply
-from paddock.runner.prefect import mirrored_run
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
@@ -166,52 +159,6 @@ def test_an_error_that_ends_the_run_is_raised_without_a_secret_and_without_its_c
         ran(folder, Breaking())
     assert str(caught.value) == "what of ***?"
     assert TOKEN not in "".join(traceback.format_exception(caught.value))
-
-
-def shown_of(pipeline: Path, pool: FakePool) -> str:
-    """Carry out a run and return all that the service is told of it, to show it in Prefect."""
-    updates: list[dict[str, Any]] = []
-
-    async def send(update: dict[str, Any]) -> MirrorReply:
-        updates.append(update)
-        return MirrorReply(must_repeat=False)
-
-    async def work() -> None:
-        own = replace(settings(pipeline.parent), allow=frozenset(["secrets", "run"]))
-        options, environment = RunOptions(), RunEnvironment(settings=own, pool=pool)
-        prepared = api.prepare(pipeline, {"pin": "pin-9876"}, options, environment)
-        async with open_session(prepared, options, environment) as session:
-            session.begin()
-            with suppress(EngineError):
-                await mirrored_run.run_with_mirror(session, send)
-
-    asyncio.run(work())
-    assert updates[-1]["end"]["state"]["type"] == "FAILED"
-    return json.dumps(updates)
-
-
-def test_what_prefect_shows_of_a_step_that_fails_has_no_secret(folder: Path) -> None:
-    failing = (
-        "{id: top, uses: run, with: {command: [sh, -c, 'echo no $T >&2; exit 4'], "
-        "env: {T: '{{ secrets.token }}'}}}"
-    )
-    (folder / "p.yaml").write_text(
-        PIPELINE.split("  - {id: docs")[0] + f"  - {failing}\n  - {{id: docs, uses: files.scan, "
-        'with: {root: "./inbox"}, needs: [top]}\n'
-    )
-    shown = shown_of(folder / "p.yaml", FakePool())
-    assert "ended with code 4" in shown
-    assert "no ***" in shown
-    assert TOKEN not in shown
-
-
-def test_what_prefect_shows_of_an_error_that_ends_the_run_has_no_secret(folder: Path) -> None:
-    def refuse(request: ChatRequest) -> str:
-        raise ModelUnusable("fake", f"what of {TOKEN} and pin-9876?", "")
-
-    shown = shown_of(folder / "p.yaml", FakePool(answer=refuse))
-    assert "what of *** and ***?" in shown
-    assert TOKEN not in shown
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from paddock.runner.daemon.prefect_server import end_host
 from tests.fakes import tiny
 from tests.prefect_server import seed
 
@@ -79,6 +80,7 @@ class Killing:
         unwanted = ("CI", "PREFECT_API_URL")
         environ = {name: value for name, value in os.environ.items() if name not in unwanted}
         environ |= {"PADDOCK_HOME": str(self.home), "PADDOCK_SERVICE_IDLE": "60"}
+        environ |= {"PADDOCK_PREFECT": "on"}
         with (self.folder / "stdout").open("w") as out, (self.folder / "stderr").open("a") as err:
             run = subprocess.Popen(
                 [sys.executable, "-c", CLI, "run", "--json", str(self.folder / "pipeline.yaml")],
@@ -117,18 +119,13 @@ class Killing:
 
     def victims(self, kind: str) -> list[psutil.Process]:
         """Return the processes of a kind that there are now."""
-        service = self.service()
-        if service is None:
-            return []
-        if kind == "service":
-            return [service]
-        with contextlib.suppress(psutil.Error):
-            servers: list[psutil.Process] = []
-            workers: list[psutil.Process] = []
-            for child in service.children():
-                is_prefect = any("prefect" in word for word in child.cmdline())
-                (servers if is_prefect else workers).append(child)
-            return servers if kind == "prefect" else workers
+        with contextlib.suppress(OSError, ValueError, psutil.Error):
+            if kind == "prefect":
+                record = json.loads((self.home / "residence/prefect.server").read_text())
+                return [psutil.Process(record["pid"])]
+            service = self.service()
+            if service is not None:
+                return [service] if kind == "service" else service.children()
         return []
 
     def end(self) -> None:
@@ -136,12 +133,15 @@ class Killing:
         for run in self.runs:
             run.kill()
             run.wait()
-        service = self.service()
+        service, host = self.service(), end_host(self.home)
         if service is not None:
             with contextlib.suppress(psutil.Error):
                 for process in (*service.children(recursive=True), service):
                     with contextlib.suppress(psutil.Error):
                         process.kill()
+        if host is not None:
+            with contextlib.suppress(psutil.Error):
+                psutil.Process(host).wait(30)
 
 
 @pytest.fixture

@@ -42,15 +42,11 @@ def test_other_settings_of_the_pool_or_another_version_mean_another_service(
 def test_a_service_that_is_started_has_the_settings_of_what_starts_it(tmp_path: Path) -> None:
     changed = replace(
         settings(tmp_path, keep_alive_s=-1.0, draft_models={"a": "b"}, n_threads=2),
-        unattended=UnattendedSettings(service_idle_s=7.0, keep_tracking_s=99.0),
+        unattended=UnattendedSettings(service_idle_s=7.0),
     )
-    order = daemon_files.decode_start_options(
-        daemon_files.encode_start_options(daemon_files.StartOptions(changed, wants_prefect=True))
-    )
-    assert paths_of(order.settings) == paths_of(changed)
-    assert order.settings.unattended.service_idle_s == 7.0
-    assert order.settings.unattended.keep_tracking_s == 99.0
-    assert order.wants_prefect
+    read = daemon_files.decode_start_options(daemon_files.encode_start_options(changed))
+    assert paths_of(read) == paths_of(changed)
+    assert read.unattended.service_idle_s == 7.0
 
 
 def test_its_folder_is_its_owners_alone(tmp_path: Path) -> None:
@@ -92,7 +88,7 @@ def test_a_file_in_the_folders_place_is_said(tmp_path: Path) -> None:
 
 def test_a_record_without_anybody_behind_its_socket_is_no_ones(tmp_path: Path) -> None:
     where = make_daemon_folders(paths_of(settings(tmp_path)))
-    daemon = DaemonInfo(tmp_path, where.socket, "", "1", 1)
+    daemon = DaemonInfo(tmp_path, where.socket, "1", 1)
     files.write_json_atomically(where.record, daemon_files.record_of(daemon))
     assert where.record.stat().st_mode & 0o777 == 0o600
     assert daemon_files.find_daemon(settings(tmp_path)) is None
@@ -109,7 +105,7 @@ def test_a_socket_of_another_user_is_not_ours(tmp_path: Path) -> None:
     """It may lie in the system's temporary folder, where anyone can make one that is gone."""
     where = make_daemon_folders(paths_of(settings(tmp_path)))
     files.write_json_atomically(
-        where.record, daemon_files.record_of(DaemonInfo(tmp_path, where.socket, "", "1", 1))
+        where.record, daemon_files.record_of(DaemonInfo(tmp_path, where.socket, "1", 1))
     )
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(where.socket))

@@ -15,7 +15,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from paddock.runner.daemon import prefect_backlog
 from tests.fakes.foreign_modules import add_foreign_modules
 from tests.forked import ForkServer
 from tests.prefect_server import seed
@@ -35,9 +34,6 @@ def shared_home(
         os.umask(umask)
         assert output.count("Started the local service") == 1
         home.forks = fork_server
-        until(lambda: home.told()["prefect"]["state"] == "ready")
-        # Before any test kills the service, which has yet to tell Prefect of this run.
-        until(lambda: home.shown(first_run(home)) == "Completed")
         yield home
 
 
@@ -52,15 +48,7 @@ def served_home(shared_home: Home) -> Home:
 
 @pytest.fixture
 def home(served_home: Home) -> Home:
-    """Return the home with a service whose Prefect server is ready."""
-    until(lambda: served_home.told()["prefect"]["state"] == "ready")
     return served_home
-
-
-def first_run(home: Home) -> str:
-    """Name the run that started the service."""
-    logs = (home.root / ".paddock" / "runs").glob("*.jsonl")
-    return min(logs, key=lambda file: file.stat().st_mtime).stem
 
 
 def has_ended(process: psutil.Process) -> bool:
@@ -83,59 +71,9 @@ def test_the_next_run_finds_service_and_model(home: Home) -> None:
     assert home.told()["pid"] == before
 
 
-def test_service_models_readers_and_prefect_import_nothing_from_the_folder(home: Home) -> None:
+def test_service_models_and_readers_import_nothing_from_the_folder(home: Home) -> None:
     assert (home.root / "socket.py").exists()
     assert not home.root.with_name(f"{home.root.name}-imported").exists()
-
-
-def test_runs_are_shown_in_prefect(home: Home) -> None:
-    home.more(1)
-    report, _ = home.run()
-    until(lambda: home.shown(report["run"]) == "Completed")
-    names = {task["name"] for task in home.tasks()}
-    assert {"docs", "each"} < names
-    assert any(name.startswith("each: ") for name in names)
-    keys = {artefact["key"] for artefact in home.api("artifacts/filter", {"limit": 200})}
-    assert {"ferries-progress", "ferries-results"} <= keys
-
-
-def test_no_run_waits_for_prefect_or_imports_it(home: Home) -> None:
-    server = psutil.Process(home.told()["prefect"]["pid"])
-    server.suspend()
-    home = Home(home.root, None, home.n_documents)  # a Python of its own
-    try:
-        report, output = home.run(PYTHONPROFILEIMPORTTIME="1")
-        assert report["status"] == "completed"
-        assert re.search(r"\| +paddock\.runner\.prefect\.run_tracking$", output, re.MULTILINE)
-        assert not re.search(r"\| +prefect$", output, re.MULTILINE)
-    finally:
-        server.resume()
-    until(lambda: home.shown(report["run"]) == "Completed")
-
-
-def test_new_quarantine_is_red_and_progress_ends_at_100(home: Home) -> None:
-    home.more(1)
-    (home.root / "inbox/below").mkdir()
-    (home.root / "inbox/below/deep.txt").write_text("A document in a folder of its own.")
-    (home.root / "inbox/empty.txt").write_text("")
-    done = home.paddock("run", "--json", "pipeline.yaml")
-    assert done.returncode == 3, done.stderr
-    run = json.loads(done.stdout)["run"]
-    until(lambda: home.shown(run) == "Quarantined")
-    (shown,) = [
-        flow_run for flow_run in home.api("flow_runs/filter", {}) if flow_run["name"] == run
-    ]
-    assert shown["state_type"] == "FAILED"
-    query = {"artifacts": {"flow_run_id": {"any_": [shown["id"]]}}}
-    artefacts = {
-        artefact["key"]: artefact["data"] for artefact in home.api("artifacts/filter", query)
-    }
-    assert artefacts["ferries-progress"] == 100
-    (home.root / "inbox/empty.txt").unlink()
-
-
-def test_the_run_that_came_before_prefect_is_shown_too(home: Home) -> None:
-    assert home.shown(first_run(home)) == "Completed"
 
 
 def test_state_is_the_owners_alone_and_outputs_follow_the_umask(home: Home) -> None:
@@ -145,7 +83,7 @@ def test_state_is_the_owners_alone_and_outputs_follow_the_umask(home: Home) -> N
             for path in (Path(where), *(Path(where, name) for name in names)):
                 with suppress(FileNotFoundError):  # a running service's files come and go
                     modes[path] = path.lstat().st_mode
-    assert {"prefect.db", "service.log", "ledger.sqlite"} <= {path.name for path in modes}
+    assert {"service.log", "ledger.sqlite"} <= {path.name for path in modes}
     shown = {str(path): oct(stat.S_IMODE(mode)) for path, mode in modes.items()}
     expected = {
         str(path): oct(0o700 if stat.S_ISDIR(mode) else 0o600) for path, mode in modes.items()
@@ -172,7 +110,6 @@ def test_status_says_what_it_holds(home: Home) -> None:
     assert lines[0].endswith(f"(process {pid}).")
     assert lines[1].startswith(f"Model {home.model}: ready, ")
     assert re.match("Idle; it ends in 1[45] min ", lines[2])
-    assert lines[3].startswith("Prefect: Runs are shown at http://127.0.0.1:")
     status = json.loads(home.paddock("service", "status", "--json").stdout)
     assert status["running"] is True
     assert status["services"][0]["pid"] == pid
@@ -203,16 +140,11 @@ def test_its_models_are_met_by_ps_stop_and_embed_as_those_of_serve_are(home: Hom
 
 def test_local_and_ci_run_without_it(home: Home) -> None:
     home.more(1)
-    until(
-        lambda: not list(prefect_backlog.kept_runs(home.state_dir))
-    )  # every run is shown to its end
-    n_shown = len(home.api("flow_runs/filter", {"limit": 200}))
     report, _ = home.run("--local")
     assert report["models"][home.model]["loads"] == 1
     home.more(1)
     report, _ = home.run(CI="true")
     assert report["models"][home.model]["loads"] == 1
-    assert len(home.api("flow_runs/filter", {"limit": 200})) == n_shown
 
 
 def test_a_run_goes_on_when_the_service_is_killed(home: Home) -> None:
@@ -227,47 +159,16 @@ def test_a_run_goes_on_when_the_service_is_killed(home: Home) -> None:
     assert json.loads(done.stdout)["counts"]["new"] == 16
     assert "The local service went away; the run continues with another one." in done.stderr
     assert home.told()["pid"] != before.pid
-    until(lambda: home.told()["prefect"]["state"] == "ready")
-    until(lambda: home.shown(json.loads(done.stdout)["run"]) == "Completed")
 
 
-def test_a_run_goes_on_when_prefects_server_is_killed_and_it_comes_back(home: Home) -> None:
-    home.more(16)
-    until(lambda: home.told()["prefect"]["state"] == "ready")
-    server = home.told()["prefect"]
-    with home.standing_model():
-        run = home.started("run", "--json", "pipeline.yaml")
-        until(lambda: any(model["running"] + model["waiting"] for model in home.told()["models"]))
-        os.kill(server["pid"], signal.SIGKILL)
-    done = ended(run)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["counts"]["new"] == 16
-    until(lambda: home.told()["prefect"]["state"] == "ready")
-    assert home.told()["prefect"]["url"] == server["url"]
-    assert home.told()["prefect"]["pid"] != server["pid"]
-    until(lambda: home.shown(json.loads(done.stdout)["run"]) == "Completed")
-
-
-def test_a_run_that_is_killed_is_crashed_in_prefect_and_its_requests_end(home: Home) -> None:
+def test_the_requests_of_a_run_that_is_killed_end(home: Home) -> None:
     n_before = home.n_documents
     home.more(4)
-    until(
-        lambda: not list(prefect_backlog.kept_runs(home.state_dir))
-    )  # every run is shown to its end
-    known = {flow_run["name"] for flow_run in home.api("flow_runs/filter", {"limit": 200})}
-
-    def name() -> str:
-        shown = home.api("flow_runs/filter", {"limit": 200})
-        return next((flow_run["name"] for flow_run in shown if flow_run["name"] not in known), "")
-
     with home.standing_model():
         run = home.started("run", "--json", "pipeline.yaml")
-        until(name)
-        until(lambda: home.shown(name()) == "Running")
         until(lambda: any(model["running"] + model["waiting"] for model in home.told()["models"]))
         run.kill()
         run.communicate()
-    until(lambda: home.shown(name()) == "Crashed")
     until(lambda: not any(model["running"] + model["waiting"] for model in home.told()["models"]))
     until(lambda: home.told()["leases"] == [])
     for number in range(n_before, home.n_documents):  # no other run has to do them
@@ -298,9 +199,7 @@ def test_stop_ends_it_and_all_below_it(served_home: Home) -> None:
     )  # fmt: skip
 
 
-def test_a_run_without_work_starts_no_service_and_is_shown_by_the_next_one(
-    shared_home: Home,
-) -> None:
+def test_a_run_without_work_starts_no_service(shared_home: Home) -> None:
     home = shared_home
     if home.services():
         home.run()
@@ -312,8 +211,6 @@ def test_a_run_without_work_starts_no_service_and_is_shown_by_the_next_one(
     home.more(1)
     _, output = home.run()
     assert "Started the local service" in output
-    until(lambda: home.told()["prefect"]["state"] == "ready")
-    until(lambda: home.shown(report["run"]) == "Completed")
 
 
 def test_answers_that_are_known_need_no_service_and_no_model(

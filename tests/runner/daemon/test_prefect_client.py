@@ -16,13 +16,11 @@ import httpx
 import pytest
 
 from paddock.engine.system import http
-from paddock.runner.daemon.prefect_client import client_options
-from paddock.runner.daemon.prefect_mirror import PrefectMirrors
+from paddock.runner.daemon.prefect_client import PrefectRefusal, ask, client_options
 from paddock.runner.daemon.prefect_retention import delete_old_runs
 from paddock.runner.prefect.run_tracking import TrackingError, check_prefect_api
 from tests.fakes.far_side import certificate
 from tests.prefect_server import server
-from tests.runner.daemon.test_prefect_mirror import ended, update
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\ntrue"
 
@@ -45,19 +43,17 @@ async def answering(
 
 
 @pytest.mark.timeout(240)
-async def test_a_server_that_asks_for_csrf_tokens_shows_a_run_and_is_cleaned(
+async def test_a_server_that_asks_for_csrf_tokens_is_asked_and_is_cleaned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_SERVER_CSRF_PROTECTION_ENABLED", "true")
     with server(tmp_path) as url:
         options = client_options(url, {})
-        mirrors = PrefectMirrors(lambda: http.client(**options))
-        mirrors.take(update())
-        mirrors.take(ended())
-        assert await mirrors.finish(120.0) == ""
         async with http.client(**options) as api:
-            (run,) = (await api.post("/flow_runs/filter", json={})).json()
-        assert (run["name"], run["state_name"]) == ("calm-jay", "Completed")
+            flow = await ask(api, "POST", "/flows/", {"name": "kept"})
+            run = await ask(api, "POST", "/flow_runs/", {"flow_id": flow["id"]})
+            ended = {"state": {"type": "COMPLETED"}, "force": True}
+            await ask(api, "POST", f"/flow_runs/{run['id']}/set_state", ended)
         assert await delete_old_runs(url, time.time() + 60, tmp_path / "state") == 1
 
 
@@ -108,9 +104,9 @@ async def test_headers_of_a_gateway_are_sent_and_a_redirect_gets_none_of_them() 
         async with answering(to, own) as url:
             with pytest.raises(TrackingError, match=f"redirects to '{elsewhere}'"):
                 await check_prefect_api({"PREFECT_API_URL": url, **environ})
-            mirrors = PrefectMirrors(lambda: http.client(**client_options(url, environ)))
-            mirrors.take(ended())
-            assert f"a redirect to {elsewhere}" in await mirrors.finish(60.0)
+            async with http.client(**client_options(url, environ)) as api:
+                with pytest.raises(PrefectRefusal, match=f"a redirect to {elsewhere}"):
+                    await ask(api, "POST", "/flows/", {})
     assert not theirs
     assert all("x-gate: op3n" in head and "bearer k3y" in head for head in own)
 

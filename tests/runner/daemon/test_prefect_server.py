@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from paddock.engine.system.private_files import private_folder
 from paddock.runner.daemon import prefect_server
 from paddock.runner.daemon.prefect_server import PrefectServer
 from tests.waiting import soon
@@ -54,13 +55,14 @@ def taken() -> Iterator[int]:
 
 def record(folder: Path, port: int, pid: int) -> None:
     """Write what the process that kept the server before has left."""
-    (folder / "prefect.server").write_text(json.dumps({"port": port, "pid": pid}))
+    residence = private_folder(folder / "residence")
+    (residence / "prefect.server").write_text(json.dumps({"port": port, "pid": pid}))
 
 
 async def addresses(folder: Path) -> tuple[str, str]:
     """Return the address that was expected, and the one where it answers."""
-    async with PrefectServer(folder, folder, 3601.0) as server:
-        expected = server.want()
+    async with PrefectServer(folder, 3601.0) as server:
+        expected = server.status.url
         status = await server.ready(120.0)
         assert status.state == "ready", status
         return expected, status.url
@@ -87,16 +89,16 @@ def test_where_a_foreign_program_has_its_port_it_tells_another_address(
     expected, url = asyncio.run(addresses(tmp_path))
     assert expected == f"http://127.0.0.1:{taken}/api"
     assert url != expected
-    assert json.loads((tmp_path / "prefect.server").read_text())["port"] == int(
+    assert json.loads((tmp_path / "residence/prefect.server").read_text())["port"] == int(
         url.removesuffix("/api").rpartition(":")[2]
     )
 
 
 async def test_the_next_holder_goes_on_at_the_same_address(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(PrefectServer(tmp_path, tmp_path, 3601.0))
+        first = await stack.enter_async_context(PrefectServer(tmp_path, 3601.0))
         before = await first.ready(120.0)
-        async with PrefectServer(tmp_path, tmp_path, 3601.0) as second:
+        async with PrefectServer(tmp_path, 3601.0) as second:
             assert (await second.ready(120.0)).pid == before.pid
             await stack.aclose()
             await soon(lambda: second.status.pid != before.pid)
@@ -105,35 +107,10 @@ async def test_the_next_holder_goes_on_at_the_same_address(tmp_path: Path) -> No
 
 
 async def test_it_is_started_again_after_it_could_not_be(tmp_path: Path) -> None:
-    in_the_way = tmp_path / "prefect.log"
-    in_the_way.mkdir()
+    in_the_way = tmp_path / "residence/prefect.log"
+    in_the_way.mkdir(parents=True)
 
-    async with PrefectServer(tmp_path, tmp_path, 3601.0) as server:
-        server.want()
+    async with PrefectServer(tmp_path, 3601.0) as server:
         await soon(lambda: server.status.state == "failing")
         in_the_way.rmdir()
-        assert (await server.ready(120.0)).state == "ready"
-
-
-async def test_it_starts_when_no_model_is_loading_any_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(prefect_server, "FIRST_LOOK_S", 0.0)
-    loading = iter([True, True, False])
-    seen: list[bool] = []
-
-    def is_loading() -> bool:
-        seen.append(next(loading))
-        return seen[-1]
-
-    async with PrefectServer(tmp_path, tmp_path, 60.0) as server:
-        server.defer_while(is_loading)
-        assert (await server.ready(120.0)).state == "ready"
-    assert seen == [True, True, False]
-
-
-async def test_it_starts_at_once_where_it_is_wanted_urgently(tmp_path: Path) -> None:
-    async with PrefectServer(tmp_path, tmp_path, 60.0) as server:
-        server.defer_while(lambda: True)
-        server.want(is_urgent=True)
         assert (await server.ready(120.0)).state == "ready"

@@ -9,20 +9,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.progress.prefect_view import LATE_S
-from paddock.runner.settings import STATE_FOLDER
 from tests.forked import ForkServer
 from tests.prefect_server import prefect_client
 from tests.runner.world import World
 from tests.waiting import until
 
+N_TASKS = 7 + 4 + 3 + 1  # of the four runs
 ROOT = Path(__file__).resolve().parents[3]
 
 RUN = """
@@ -69,6 +67,8 @@ def test_a_run_appears_in_prefect_with_its_tasks_and_artefacts(
     home.mkdir()
     folder.mkdir()
     world = World(folder, n_documents=6)
+    name = f"summaries-{uuid4().hex[:8]}"
+    world.edit("name: summaries", f"name: {name}")
     world.write("inbox/{odd} name.txt", "A name with braces.")
     world.write("inbox/below/deep.txt", "A document in a folder of its own.")
     world.write("inbox/empty.txt", "")
@@ -79,19 +79,10 @@ def test_a_run_appears_in_prefect_with_its_tasks_and_artefacts(
     assert _ended_by(fork_server, signal.SIGTERM, folder, environ) == 130
     world.edit("root: ./inbox", "root: ./nowhere")
     third = python(fork_server, RUN, str(folder), environ=environ)
-    runs, task_runs, artefacts = _shown_when_complete(prefect_api, world.file)
+    runs, task_runs, artefacts = _shown_when_complete(prefect_api, name)
     assert (first["status"], first["chats"]) == ("quarantined", 9)
     assert (second["counts"]["fresh"], second["chats"]) == (9, 0)
     assert third["status"] == "failed"
-
-    # Where it is shown late, Prefect's own times are not those of the run: its message has them.
-    with Ledger(folder / STATE_FOLDER, is_readonly=True) as ledger:
-        began = {run.run: run.started for run in ledger.runs()}
-    for shown in runs:
-        words, when, _ = shown["state"]["message"].partition(". It ran from 20")
-        shown["state"]["message"] = words.removesuffix(".")
-        start = datetime.fromisoformat(shown["start_time"]).timestamp()
-        assert when or start - began[shown["name"]] <= LATE_S
 
     def state_of(shown: Any) -> tuple[str, str]:
         return shown["state_name"], shown["state"]["message"]
@@ -101,16 +92,12 @@ def test_a_run_appears_in_prefect_with_its_tasks_and_artefacts(
     assert sorted(run["state_name"] for run in runs) == [
         "Cancelled", "Completed", "Failed", "Quarantined",
     ]  # fmt: skip
-    with prefect_client(prefect_api) as api:
-        flows = {api.get(f"/flows/{run['flow_id']}").json()["name"] for run in runs}
-    assert flows == {"summaries"}
     run = by_name[first["run"]]
     assert state_of(run) == ("Quarantined", "9 done, 1 quarantined")
     assert run["state_type"] == "FAILED"  # the page takes the colour from it
     known = by_name[second["run"]]  # nothing is newly quarantined, so its exit status is 0
     assert state_of(known) == ("Completed", "9 fresh, 1 quarantined")
-    assert run["parameters"]["path"] == str(world.file)
-    assert state_of(by_name[third["run"]]) == ("Failed", third["message"].removesuffix("."))
+    assert state_of(by_name[third["run"]]) == ("Failed", third["message"])
 
     def tasks(name: str) -> dict[str, tuple[str, str]]:
         own = [task for task in task_runs if task["flow_run_id"] == by_name[name]["id"]]
@@ -128,8 +115,8 @@ def test_a_run_appears_in_prefect_with_its_tasks_and_artefacts(
     assert tasks(second["run"])["each"] == ("Completed", "8 fresh, 1 quarantined")
 
     shown = {a["key"]: a for a in artefacts if a["flow_run_id"] == run["id"]}
-    assert shown["summaries-progress"]["data"] == 100
-    rows = json.loads(shown["summaries-results"]["data"])
+    assert shown[f"{name}-progress"]["data"] == 100
+    rows = json.loads(shown[f"{name}-results"]["data"])
     assert rows[0]["key"] == "empty.txt" and rows[0]["error"]
     assert len(rows) == 10
 
@@ -144,26 +131,25 @@ def _ended_by(
     return process.wait()
 
 
-def _shown(url: str, file: Path) -> tuple[list[Any], list[Any], list[Any]]:
+def _shown(url: str, name: str) -> tuple[list[Any], list[Any], list[Any]]:
     """Return what the server has of a pipeline's runs: flow runs, task runs and artifacts."""
     with prefect_client(url) as api:
 
         def found(kind: str, **which: Any) -> list[Any]:
             return list(api.post(f"/{kind}/filter", json=which).raise_for_status().json())
 
-        newest = found("flow_runs", sort="START_TIME_DESC", limit=200)
-        runs = [run for run in newest if run["parameters"].get("path") == str(file)]
+        runs = found("flow_runs", flows={"name": {"any_": [name]}})
         own = {"flow_runs": {"id": {"any_": [run["id"] for run in runs]}}}
         return runs, found("task_runs", **own), found("artifacts", **own)
 
 
-def _shown_when_complete(url: str, file: Path) -> tuple[list[Any], list[Any], list[Any]]:
+def _shown_when_complete(url: str, name: str) -> tuple[list[Any], list[Any], list[Any]]:
     """Read the server until it has recorded every task: it does so a second or two later."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 60
     while True:
-        runs, tasks, artefacts = _shown(url, file)
-        n_done = len([task for task in tasks if task["state_name"] == "Completed"])
-        if n_done >= 8 or time.monotonic() > deadline:
+        runs, tasks, artefacts = _shown(url, name)
+        n_over = len([task for task in tasks if task["end_time"]])
+        if n_over >= N_TASKS or time.monotonic() > deadline:
             return runs, tasks, artefacts
         time.sleep(0.3)
 

@@ -159,10 +159,7 @@ os.environ["PREFECT_CLIENT_MAX_RETRIES"] = "0"
 from prefect import flow as prefect_flow
 from paddock.runner import run_async
 from paddock.runner.core.run_options import RunEnvironment
-from paddock.runner.prefect import mirrored_run
 from paddock.runner.progress.events import Observer
-
-mirrored_run.RECORD_END_STOPPED_S = 1.0
 
 class Cut(Observer):
     def ended(self, report):

@@ -9,43 +9,38 @@ import pytest
 from paddock.runner.daemon.daemon_session import is_daemon_running
 from paddock.runner.daemon.on_demand_pool import ServicePool
 from paddock.runner.prefect.local_service import shared_home_pool
-from paddock.runner.prefect.run_mode import RunMode, is_ci, run_mode
+from paddock.runner.prefect.run_mode import is_ci, is_flow, service_use
 from tests.runner.world import settings
 
 API = {"PREFECT_API_URL": "http://127.0.0.1:4200/api"}
-ALONE = RunMode("none", "none")
 
 
 @pytest.mark.parametrize("environ", [{}, API, {"CI": "1"}, {**API, "CI": "true"}])
 def test_local_is_alone_whatever_the_environment_says(environ: dict[str, str]) -> None:
-    assert run_mode(True, environ) == ALONE
+    assert service_use(True, environ) == "none"
+    assert not is_flow(True, environ, is_prefect=True)
 
 
-def test_by_itself_a_run_has_the_service_and_is_shown_by_it() -> None:
-    assert run_mode(None, {}) == RunMode("started", "service")
+def test_by_itself_a_run_has_the_service_and_no_prefect() -> None:
+    assert service_use(None, {}) == "started"
+    assert not is_flow(None, {"PREFECT_API_URL": " "}, is_prefect=False)
 
 
-def test_an_api_by_name_is_where_it_is_shown() -> None:
-    assert run_mode(None, API) == RunMode("started", "api")
-    assert run_mode(None, {"PREFECT_API_URL": " "}) == RunMode("started", "service")
+def test_a_named_api_or_the_setting_makes_a_run_a_flow_run() -> None:
+    assert is_flow(None, {**API, "CI": "1"}, is_prefect=False)
+    assert is_flow(None, {}, is_prefect=True)
 
 
 def test_a_machine_that_builds_and_tests_is_left_alone() -> None:
-    assert run_mode(None, {"CI": "1"}) == ALONE
-    assert run_mode(None, {**API, "CI": "1"}) == RunMode("none", "api")
-    assert run_mode(False, {"CI": "1"}) == RunMode("started", "service")
+    assert service_use(None, {"CI": "1"}) == "none"
+    assert service_use(None, {"CI": "1"}, within=True) == "found"
+    assert service_use(False, {"CI": "1"}) == "started"
 
 
 def test_a_pool_of_the_callers_needs_no_service() -> None:
-    assert run_mode(None, {}, has_pool=True) == ALONE
-    assert run_mode(None, API, has_pool=True) == RunMode("none", "api")
-    assert run_mode(False, {}, has_pool=True) == RunMode("started", "service")
-
-
-def test_inside_a_flow_run_it_is_shown_there() -> None:
-    assert run_mode(None, API, within=True) == RunMode("started", "within")
-    assert run_mode(None, {"CI": "1"}, within=True) == RunMode("found", "within")
-    assert run_mode(None, {}, within=True, has_pool=True) == RunMode("none", "within")
+    assert service_use(None, {}, has_pool=True) == "none"
+    assert service_use(None, {}, within=True, has_pool=True) == "none"
+    assert service_use(False, {}, has_pool=True) == "started"
 
 
 @pytest.mark.parametrize(
