@@ -10,11 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from paddock.engine.errors import DeadlineExceeded
 from paddock.engine.request import ChatRequest, Chunk, Reply
 from paddock.engine.system.tasks import end
-from paddock.engine.workers.worker_protocol import AnswerEnd
+
+if TYPE_CHECKING:  # it brings numpy, which a plan lacks
+    from paddock.engine.workers.worker_protocol import AnswerEnd
 
 
 @asynccontextmanager

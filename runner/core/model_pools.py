@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paddock.engine.backends.answer import Answer
 from paddock.engine.errors import EngineError
 from paddock.engine.memory.pool_stats import PoolStats
 from paddock.engine.models.default_context import DEFAULT_CTX_TOKENS
@@ -25,6 +26,7 @@ from paddock.engine.request import (
     ModelFacts,
     ModelSpec,
     Pool,
+    Reply,
     Stream,
     Tool,
 )
@@ -329,7 +331,7 @@ class LookupPool(RoutedPool):
 
 
 class OnDemandPool(ForwardingPool):
-    """A pool inside this process that opens at its first use; await `ready` before `chat`.
+    """A pool inside this process that opens at its first use, or by `ready`.
 
     A run whose items are all fresh only looks models up.
     """
@@ -363,8 +365,17 @@ class OnDemandPool(ForwardingPool):
         return await (self._facts if self._pool is None else self._pool.facts)(model)
 
     def chat(self, request: ChatRequest) -> Stream:
-        stream: Stream = self._pool.chat(request)
-        return stream
+        if self._pool is not None:
+            stream: Stream = self._pool.chat(request)
+            return stream
+
+        async def serve(answer: Answer) -> Reply:
+            stream = (await self._opened()).chat(request)
+            async for chunk in stream:
+                answer.add(chunk)
+            return await stream.reply()
+
+        return Answer(request, serve)
 
     async def pool_of(self, model: ModelSpec) -> Pool:
         return await self._opened()
