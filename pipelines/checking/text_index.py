@@ -265,7 +265,8 @@ class TextIndex:
 def _is_cut(outside: str, mark: str, inside: str) -> bool:
     """Return whether a code goes on behind a mark at an end of a text."""
     goes_on = outside.isalnum() if inside.isdecimal() else outside.isdecimal()
-    return goes_on and mark in _JOINS_DIGITS and (mark != ":" or inside.isdecimal())
+    joins = mark in _JOINS_DIGITS or mark == "#"
+    return goes_on and joins and (mark != ":" or inside.isdecimal())
 
 
 def _is_word_sign(sign: str) -> bool:
