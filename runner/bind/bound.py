@@ -314,7 +314,7 @@ def checked_input(declared: Input, value: Any, roots: Roots) -> Any:
 
 
 def with_inputs(inner: BoundPlan, inputs: Mapping[str, Any], roots: Roots) -> BoundPlan:
-    """Return a bound pipeline these inputs; `roots` are those of the pipeline that gives them.
+    """Return a bound pipeline with these inputs; `roots` are those of the pipeline that gives them.
 
     Raises:
         WrongInput: one is unknown, missing, of another kind, or leads outside; it is named.

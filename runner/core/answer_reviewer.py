@@ -111,7 +111,6 @@ class AnswerReviewer:
         assert step.review is not None
         names = ("document_sha256", "answer")
         # What a question is about, without the texts that the answer was made of
-        assert step.review is not None
         name = attempt.name(step.id, scope, self._context.index)
         subject = {
             "pipeline": self._context.bound.file.name,

@@ -119,13 +119,13 @@ class RowKeeper:
             if is_alone:
                 await self._drop([row for _, is_done, row in here if not is_done])
 
-    async def _drop(self, several: Sequence[StoredRow]) -> int:
-        """Drop rows of one store; return their number."""
+    async def _drop(self, rows: Sequence[StoredRow]) -> int:
+        """Drop rows of vector stores; return their number."""
         n_rows = 0
-        for path in {row.path for row in several}:
-            names = [ItemName(owner=f"{row.scope}\n{row.key}") for row in several]
-            n_rows = await self._stores.forget(Path(self._index.absolute(path)), names)
-        for row in several:
+        for path in {row.path for row in rows}:
+            names = [ItemName(owner=f"{row.scope}\n{row.key}") for row in rows if row.path == path]
+            n_rows += await self._stores.forget(Path(self._index.absolute(path)), names)
+        for row in rows:
             self._origins.drop_stored(row)
         return n_rows
 

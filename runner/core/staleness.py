@@ -568,7 +568,7 @@ class Judge:
         return permit(verdict, trace, now, request)
 
     def _request(self, nodes: Collection[str], job_runs: frozenset[str]) -> ItemRequest:
-        """Return what is own_request of the items of a block or step; `nodes`: the ids in it."""
+        """Return the run's request for the items of a block or step; `nodes`: the ids in it."""
         options, sample, left_out = self.options, self.options.sample, NOT_REQUESTED
         if sample is not None:
             first = Why.NOT_AMONG_FIRST(sample.n_items)
