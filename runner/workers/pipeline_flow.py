@@ -46,7 +46,6 @@ from paddock.runner.daemon.prefect_client import client_options
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.prefect_view import (
     FLOW_MODULE,
-    PARENT_SUSPENDED,
     last_state,
     prefect_name,
     wish_of_state,
@@ -251,7 +250,7 @@ def flow_of(
             with stop_on_signals(stop, gate) if takes_signals else contextlib.nullcontext():
                 report = await carry_out(path, given, requested, around)
             if stays_open(report, gate, is_continued=is_continued()):
-                if gate.words == PARENT_SUSPENDED:
+                if gate.status == "suspended":
                     await _show_suspended()
                 raise Pause(gate.words)  # a final state would take its place
             if is_process and report.status == "interrupted":
@@ -356,13 +355,15 @@ def stays_open(report: Report, stop_gate: StopGate, *, is_continued: bool) -> bo
 
 
 async def _show_suspended() -> None:
-    """Show the current flow run as suspended, as its parent is."""
+    """Show the current flow run as suspended, where only its parent is shown so."""
     flow_run = current_flow_run()
     if flow_run is not None:
         with contextlib.suppress(PrefectException, httpx.HTTPError):
             async with get_client() as client:
-                state: State[Any] = State(type=StateType.PAUSED, name="Suspended")
-                await client.set_flow_run_state(flow_run.id, state, force=True)
+                now = (await client.read_flow_run(flow_run.id)).state
+                if now is not None and now.is_running():
+                    state: State[Any] = State(type=StateType.PAUSED, name="Suspended")
+                    await client.set_flow_run_state(flow_run.id, state, force=True)
 
 
 async def _is_tried_again(words: str) -> bool:
