@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.live import CHAT, Live, live_service
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -41,9 +42,10 @@ def numbers(live: Live) -> dict[str, float]:
 
 
 def test_metrics_have_the_pool_s_numbers_and_the_service_s(loaded: Live) -> None:
+    said = f"paddock_said_tokens_total[('model', '{CHAT}')]"
+    until(lambda: numbers(loaded)[said] >= 8)  # a worker reports them every second
     metrics = numbers(loaded)
     assert metrics[f"paddock_loads_total[('model', '{CHAT}')]"] == 1
-    assert metrics[f"paddock_said_tokens_total[('model', '{CHAT}')]"] >= 8
     route = "[('method', 'POST'), ('route', '/api/generate'), ('status', '200')]"
     assert metrics[f"paddock_http_requests_total{route}"] == 1
     assert metrics["paddock_http_requests_running[]"] == 1, "this very one"
