@@ -49,6 +49,10 @@ def _columns_of(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
+class MustBe(ValueError):
+    """A value that breaks a rule of its key. The message follows the key's name: "must be …"."""
+
+
 MOST_LISTED_NAMES = 18  # the keys of a step; with more, only the nearest name is shown
 
 

@@ -23,7 +23,7 @@ from pydantic_core import core_schema
 from paddock.engine.system.template_limits import TemplateLimitExceeded
 from paddock.engine.system.text import nested_values, one_line
 
-from .errors import did_you_mean
+from .errors import MustBe, did_you_mean
 from .filter_misuses import misuses
 from .template_sandbox import METHODS, MissingValueError, closed_attribute_message, environment
 
@@ -517,7 +517,7 @@ class Template:
             if isinstance(value, Template):
                 return value
             if not isinstance(value, str):
-                raise ValueError("must be text, or {file: PATH}")  # noqa: TRY004 - of Pydantic
+                raise MustBe("must be text, or {file: PATH}")
             try:
                 return Template.of(value)
             except ExpressionError as error:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from paddock.pipelines.checking.check import Check
 
+from .errors import MustBe
 from .expressions import ExpressionError, Path
 from .keys import Keys, TextList
 from .validation import FaultCollector
@@ -39,7 +40,7 @@ def _regex(given: str) -> str:
     try:
         re.compile(given)
     except re.error as error:
-        raise ValueError(f"must be a regular expression: {error}") from error
+        raise MustBe(f"must be a regular expression: {error}") from error
     return given
 
 

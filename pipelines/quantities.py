@@ -10,6 +10,8 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 from paddock.engine.system.units import BYTES_PER_UNIT, SECONDS_PER_UNIT
 
+from .errors import MustBe
+
 TOKENS_PER_UNIT = {"": 1, "k": 1 << 10, "K": 1 << 10, "m": 1 << 20, "M": 1 << 20}
 
 _QUANTITY = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s?([a-zA-Z]*)\Z", re.ASCII)
@@ -61,7 +63,7 @@ def _is_count(value: Any) -> bool:
 def _parse_quantity(value: Any, units: Mapping[str, float], what: str) -> float:
     found = _QUANTITY.match(value) if isinstance(value, str) else None
     if found is None or found[2] not in units:
-        raise ValueError(f"must be {what}")
+        raise MustBe(f"must be {what}")
     return float(found[1]) * units[found[2]]
 
 
@@ -90,7 +92,7 @@ def parse_percentage(given: Any) -> float:
     """
     match = _PERCENT.match(given) if isinstance(given, str) else None
     if match is None or float(match[1]) > 100:
-        raise ValueError("must be a percentage such as 50%")
+        raise MustBe("must be a percentage such as 50%")
     return float(match[1]) / 100
 
 

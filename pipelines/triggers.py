@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from .errors import MustBe
 from .keys import Keys, TextList
 from .quantities import Percentage, Seconds, Tokens
 
@@ -36,7 +37,7 @@ def _cron(given: str) -> str:
     fields = given.split()
     if len(fields) != len(_CRON_FIELDS):
         example = "such as '0 6 * * 1-5' (minute, hour, day, month, day of the week)"
-        raise ValueError(f"must have five fields {example}; this has {len(fields)}")
+        raise MustBe(f"must have five fields {example}; this has {len(fields)}")
     for field, (name, low, high, words) in zip(fields, _CRON_FIELDS, strict=True):
         for part in field.split(","):
             found = _CRON_PART.match(part)
@@ -45,7 +46,7 @@ def _cron(given: str) -> str:
                 end.lower() in words or (end.isdigit() and low <= int(end) <= high) for end in ends
             )
             if found is None or found[4] == "0" or not is_known:
-                raise ValueError(f"must be a cron expression; '{field}' is not a valid {name}")
+                raise MustBe(f"must be a cron expression; '{field}' is not a valid {name}")
     return given
 
 
@@ -53,13 +54,13 @@ def _timezone(given: str) -> str:
     try:
         ZoneInfo(given)
     except (KeyError, ValueError, OSError) as error:
-        raise ValueError("must be a time zone such as Europe/Paris or UTC") from error
+        raise MustBe("must be a time zone such as Europe/Paris or UTC") from error
     return given
 
 
 def _window(given: str) -> str:
     if not re.fullmatch(f"{_TIME_OF_DAY}-{_TIME_OF_DAY}", given):
-        raise ValueError("must be two times such as '22:00-07:00'")
+        raise MustBe("must be two times such as '22:00-07:00'")
     return given
 
 
@@ -103,7 +104,7 @@ _DELETES = {"keep": {"prune": False}, "prune": {"prune": True}}
 def _deletes_from_word(given: Any) -> Any:
     """Expand `keep` and `prune` to their tables."""
     if isinstance(given, str) and given not in _DELETES:
-        raise ValueError("must be keep, prune, or a table such as {prune: true, most: 50%}")
+        raise MustBe("must be keep, prune, or a table such as {prune: true, most: 50%}")
     return _DELETES[given] if isinstance(given, str) else given
 
 

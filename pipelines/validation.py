@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from paddock.engine.system.text import shorten
 from paddock.pipelines.checking.check import Check
 
-from .errors import Fault, did_you_mean
+from .errors import Fault, MustBe, did_you_mean
 from .expressions import Expression, ExpressionError, Path, Value
 from .keys import Keys
 from .yaml_source import YamlDocument
@@ -114,8 +114,9 @@ def _sentence(name: str, details: Sequence[ErrorDetails]) -> tuple[str, str]:
     first = details[0]
     given, context, kind = first["input"], first.get("ctx", {}), first["type"]
     if kind == "value_error":  # of one of our own checks
-        message = str(context.get("error", first["msg"])).rstrip(".")
-        if not message.startswith("must "):
+        error = context.get("error")
+        message = str(error or first["msg"]).rstrip(".")
+        if not isinstance(error, MustBe):
             return f"in '{name}': {message}.", ""
         shown = f"; it is {_quoted(given)}" if _is_scalar(given) else ""
         return f"'{name}' {message}{shown}.", ""
