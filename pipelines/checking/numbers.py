@@ -286,12 +286,12 @@ def _is_in_code(text: str, start: int, end: int) -> bool:
     elif first and (
         first in "/_@&=?\\^\x00"
         or (first == "." and before != ".")
-        or (first == "+" and _joins(before))
+        or (first in "+#" and _joins(before))
         or (first in ":'" and before.isdecimal())
     ):
         return True
     is_rate = last == "/" != first and _named_unit(text, end + 1)[1] is not None  # 88/min
-    if last and not is_rate and (last in "_@\\\x00" or (last in "/:.'-" and _joins(behind))):
+    if last and not is_rate and (last in "_@\\\x00" or (last in "/:.'-#" and _joins(behind))):
         return True
     if last and LETTER.match(last):  # a unit that touches it has two letters or more: 5kg, not 5th
         stop, unit = _named_unit(text, end)

@@ -190,7 +190,7 @@ async def _spawn_and_wait(
             if tell is not None:
                 tell(_started_message(daemon, settings))
             return daemon
-        code = _exit_code(pid)
+        code = exit_code(pid)
         if code is not None and not daemon_files.daemon_at(paths):  # otherwise another was quicker
             raise DaemonError(_died_error(stderr_file, code, settings))
         await asyncio.sleep(LOOK_S)
@@ -198,7 +198,7 @@ async def _spawn_and_wait(
     raise DaemonError(_late_error(settings))
 
 
-def _exit_code(pid: int) -> int | None:
+def exit_code(pid: int) -> int | None:
     """Return how our child ended; None while it runs."""
     ended, status = os.waitpid(pid, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if ended else None

@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import end, running
 from paddock.runner.settings import Settings
 
+from .daemon_client import exit_code
 from .daemon_files import DaemonError, daemon_folder
 from .prefect_auth import SERVER_VARIABLE, own_auth_string
 from .prefect_retention import retention_settings
@@ -117,24 +118,35 @@ def _record_of(state_dir: Path) -> Path:
     return daemon_folder(state_dir) / "prefect.server"
 
 
-async def ensure_own_server(settings: Settings) -> str:
+async def ensure_own_server(settings: Settings, note: Callable[[str], None]) -> str:
     """Return the address of this machine's own server; start one that ends when it is idle.
+
+    `note` is called with a sentence before a start, which takes some seconds.
 
     Raises:
         DaemonError: it does not start.
     """
     state_dir, unattended = settings.state_dir, settings.unattended
     record = _record_of(state_dir)
-    deadline, host = time.monotonic() + START_S, None
+    errors, host, is_ours = record.with_name("prefect.err"), None, True
+    deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         port = files.read_json_object(record).get("port")
         if isinstance(port, int) and _is_own(port) and await _is_healthy(port):
             return _url(port)
         if host is None:
+            note("Starting Prefect's server …")
             private_files.private_folder(record.parent)
             values = (state_dir, unattended.keep_tracking_s, unattended.service_idle_s)
             command = python_command("-m", HOST_MODULE, *map(str, values))
-            host = await asyncio.to_thread(spawn_detached, command, record.parent / "prefect.err")
+            host = await asyncio.to_thread(spawn_detached, command, errors)
+        elif is_ours:
+            status = exit_code(host)
+            is_ours = status is None
+            if status:  # with 0 another process keeps it
+                lines = errors.read_text("utf-8", "replace").strip().splitlines()
+                why = lines[-1].strip() if lines else f"it ended with status {status}"
+                raise DaemonError(f"Prefect's server did not start: {why}")
         await asyncio.sleep(START_POLL_S)
     raise DaemonError(
         f"Prefect's server did not start within {START_S:g} s.\n"

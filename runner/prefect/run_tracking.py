@@ -70,7 +70,7 @@ async def becomes_flow_run(
         return True
     from paddock.runner.daemon import prefect_auth, prefect_server
 
-    url = await prefect_server.ensure_own_server(settings)
+    url = await prefect_server.ensure_own_server(settings, note)
     note(
         f"Prefect shows this run at {url.removesuffix('/api')}; the password of that page is in "
         f"{prefect_auth.password_file(settings.state_dir)}."
@@ -78,6 +78,8 @@ async def becomes_flow_run(
     importlib.import_module("paddock.runner.workers.queued_run").use_server(
         url, prefect_auth.own_auth_string(settings.state_dir)
     )
+    # Prefect's settings have it; commands of steps, and a later run, are not to find it.
+    os.environ.pop("PREFECT_API_URL", None)
     return True
 
 

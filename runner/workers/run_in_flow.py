@@ -86,7 +86,11 @@ async def run_in_current_flow(session: RunSession) -> Report:
                 percent = 100.0 if is_whole else meter.percent
                 await _show_artifact(f"{key}-progress", _progress(percent), artifacts)
                 if rows:
-                    table = {"type": "table", "description": description, "data": json.dumps(rows)}
+                    table = {
+                        "type": "table",
+                        "description": description,
+                        "data": json.dumps(rows, default=str),
+                    }
                     await _show_artifact(f"{key}-results", table, artifacts)
         return report
     finally:

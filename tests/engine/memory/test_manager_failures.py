@@ -132,7 +132,7 @@ async def test_slow_steps_are_no_hang_and_a_hang_among_them_is_found_later() -> 
     async with opened(machine) as house:
         assert await house.chat("a", n_tokens=4) == "a"
         assert not [line for line in house.notes.lines if line.startswith("died")]
-        await machine.workers[0].kill(WorkerEnd("somebody ended it"))
+        await machine.workers[0].kill(WorkerEnd("it was ended"))
         assert await house.chat("a", n_tokens=4) == "a"
         assert "died a: it made no step within 180 s" in house.notes.lines
 

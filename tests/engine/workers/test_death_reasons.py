@@ -42,7 +42,7 @@ def test_other_deaths_are_not_taken_for_it(words: str) -> None:
 def test_a_kill_counts_where_the_kernel_says_that_it_killed_for_memory() -> None:
     killed = end_of_process(-9, "idle")
     assert killed.ran_out_of_memory(4, 5)
-    assert not killed.ran_out_of_memory(4, 4), "somebody else killed it"
+    assert not killed.ran_out_of_memory(4, 4), "another process killed it"
 
 
 def test_want_of_memory_is_found_before_its_consequences() -> None:
