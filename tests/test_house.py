@@ -194,7 +194,6 @@ def test_each_store_has_its_sql_on_one_page() -> None:
 
 # Texts of others, or no sentences
 READS_TEXTS_OF_OTHERS = {
-    "pipelines/validation.py": "a predicate of ours gets its subject",
     "pipelines/yaml_source.py": "PyYAML",
     "steps/readers/office.py": "python-docx and its like",
     "steps/text/sentences.py": "what mails say at their end",

@@ -140,7 +140,7 @@ def kind_of(path: PurePath, head: bytes) -> str:
         kinds = "Give it the suffix of its kind: `.doc`, `.xls`, `.ppt` or `.msg`."
         what, remedy = _NOT_READ.get(suffix, (unnamed, kinds))
         raise UnknownKind(f"{what}, which is not read", remedy)
-    if head.startswith(_RTF):
+    if head.lstrip().startswith(_RTF):
         return "rtf"
     is_zipped = head.startswith(b"PK\x03\x04")
     if named in _ZIPPED or (named in _ALSO_ZIPPED and (is_zipped or suffix.startswith(".fod"))):
@@ -173,7 +173,8 @@ def kind_of(path: PurePath, head: bytes) -> str:
         raise UnknownKind("damaged: a picture by its name, but not by its content")
     if suffix in _MEDIA_SUFFIXES:
         raise UnknownKind(f"{_MEDIA_SUFFIXES[suffix]} by its name, not text")
-    return _written_as(named, head) if named in {*_OLD_OFFICE, *_ALSO_ZIPPED} else named or "txt"
+    is_old = named in {*_OLD_OFFICE, *_ALSO_ZIPPED, "rtf"}
+    return _written_as(named, head) if is_old else named or "txt"
 
 
 def _written_as(named: str, head: bytes) -> str:

@@ -539,3 +539,17 @@ def test_kreuzberg_opens_no_connection_starts_no_program_and_keeps_no_file(
     )  # fmt: skip
     assert done.stdout.split("\n")[0] == "0 0 []"
     assert Path("/etc/hostname").read_text().strip() not in read(files[1]).text
+
+
+@pytest.mark.parametrize("suffix", ["doc", "xls", "ppt", "msg", "rtf"])
+def test_what_is_an_old_office_file_only_by_its_name_is_refused_or_read_as_what_it_is(
+    tmp_path: Path, suffix: str
+) -> None:
+    odd = tmp_path / f"odd.{suffix}"
+    odd.write_bytes(b"a\0b\xff\xfe\x01\x02 hello")
+    with pytest.raises(Unreadable, match=f"damaged: `.{suffix}` by its name"):
+        read(odd)
+    plain = tmp_path / f"plain.{suffix}"
+    plain.write_bytes(b"Subject: a\n\nHello, a plain text." if suffix == "msg" else b"Hello, all.")
+    assert "Hello" in read(plain).text
+    assert not any("kreuzberg" in note for note in read(plain).notes)
