@@ -89,8 +89,10 @@ class Home:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
-    def paddock(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        return ended(self.started(*arguments, **environ))
+    def paddock(
+        self, *arguments: str, within_s: float = END_S, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        return ended(self.started(*arguments, **environ), within_s)
 
     def run(self, *arguments: str, **environ: str) -> tuple[dict[str, Any], str]:
         done = self.paddock("run", "--json", "pipeline.yaml", *arguments, **environ)
@@ -162,8 +164,10 @@ def at_home(root: Path, forks: ForkServer | None = None) -> Iterator[Home]:
         home.end()
 
 
-def ended(process: subprocess.Popen[str] | Forked) -> subprocess.CompletedProcess[str]:
-    out, err = process.communicate(timeout=END_S)
+def ended(
+    process: subprocess.Popen[str] | Forked, within_s: float = END_S
+) -> subprocess.CompletedProcess[str]:
+    out, err = process.communicate(timeout=within_s)
     assert process.returncode is not None
     return subprocess.CompletedProcess("paddock", process.returncode, out, err)
 

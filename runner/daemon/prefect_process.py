@@ -19,7 +19,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 
 from paddock.engine.api.connection_deadlines import deadline_protocol
 from paddock.engine.api.host_check import is_own_host
@@ -29,13 +29,18 @@ from .prefect_auth import SERVER_VARIABLE, basic_auth_headers
 
 if TYPE_CHECKING:
     from docket import Docket, Worker
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 UNAUTHORIZED = 401
 HEADER_S = 20.0
 """How long a request's headers may take; silent connections do not shut out others."""
 _DOCUMENTATION = frozenset({"docs", "redoc", "openapi.json"})
+_ONLY_FROM_HERE = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self'"
+    " 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:"
+)
+"""Prefect's page asks an analytics service for its settings, whatever the server's own say."""
 
 
 def main() -> None:
@@ -91,7 +96,8 @@ def _quiet_worker(worker: Any) -> type[Worker]:
 
 
 class SameOriginOnly:
-    """Answer 403 to requests with a foreign Host header, and to pages of other origins.
+    """Answer 403 to requests with a foreign Host header, and to pages of other origins; its own
+    pages ask nothing elsewhere.
 
     The first come from a page whose name resolves to this machine (DNS rebinding), the second from
     a page that posts to this port. Covers web sockets too, which no CORS rule does.
@@ -119,7 +125,13 @@ class SameOriginOnly:
                 given = headers.get("authorization", "")
                 if not hmac.compare_digest(given.encode(), self._password.encode()):
                     return await _refuse(scope, send, "its documentation needs the password", 401)
-        await self._app(scope, receive, send)
+
+        async def send_with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["content-security-policy"] = _ONLY_FROM_HERE
+            await send(message)
+
+        await self._app(scope, receive, send_with_policy)
 
 
 def _is_documentation(path: str) -> bool:

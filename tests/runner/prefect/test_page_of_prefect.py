@@ -1,0 +1,26 @@
+"""`paddock run --prefect examples/first-run` as a person sees it on Prefect's own page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.browser import browser, needs_browser
+from tests.recording.prefect_page import ran, run_page
+
+pytestmark = [needs_browser, pytest.mark.timeout(280)]
+BLOCKED = "violates the following Content Security Policy directive"
+
+
+def test_prefect_shows_each_step_and_its_page_asks_nothing_elsewhere(tmp_path: Path) -> None:
+    with ran(tmp_path) as (home, report), browser() as chromium:
+        page = run_page(chromium, home, report["run"])
+        shown = str(page.ask("document.body.innerText"))
+        asked = {url for url in page.asked_for() if urlsplit(url).hostname != "127.0.0.1"}
+        blocked = [said for said in page.complaints() if BLOCKED in said]
+    assert {"Completed", "docs", "each", "table", "bills"} <= set(shown.split("\n"))
+    assert "Prefect Cloud" not in shown
+    for url in asked:  # it tries, and the browser refuses
+        assert url.startswith(("data:", "blob:")) or any(url in said for said in blocked), url
