@@ -96,11 +96,11 @@ def _quiet_worker(worker: Any) -> type[Worker]:
 
 
 class SameOriginOnly:
-    """Answer 403 to requests with a foreign Host header, and to pages of other origins; its own
-    pages ask nothing elsewhere.
+    """Answer 403 to requests with a foreign Host header, and to pages of other origins.
 
     The first come from a page whose name resolves to this machine (DNS rebinding), the second from
-    a page that posts to this port. Covers web sockets too, which no CORS rule does.
+    a page that posts to this port. Covers web sockets too, which no CORS rule does. Its own
+    pages ask nothing elsewhere.
     """
 
     def __init__(self, app: ASGIApp, port: int, auth_string: str = "") -> None:
