@@ -89,10 +89,8 @@ class Home:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
-    def paddock(
-        self, *arguments: str, within_s: float = END_S, **environ: str
-    ) -> subprocess.CompletedProcess[str]:
-        return ended(self.started(*arguments, **environ), within_s)
+    def paddock(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        return ended(self.started(*arguments, **environ))
 
     def run(self, *arguments: str, **environ: str) -> tuple[dict[str, Any], str]:
         done = self.paddock("run", "--json", "pipeline.yaml", *arguments, **environ)

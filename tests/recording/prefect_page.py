@@ -25,7 +25,7 @@ from tests.browser import Browser, Page, browser
 from tests.prefect_server import seed
 from tests.recording.models_page import smaller
 from tests.recording.review_page import EXAMPLE
-from tests.residence import Home
+from tests.residence import Home, ended
 
 OUT = Path(__file__).with_name("prefect-page.png")
 WIDE = (1240, 860)
@@ -39,7 +39,7 @@ def ran(root: Path) -> Iterator[tuple[Home, dict[str, Any]]]:
     home = Home(root)
     seed(home.state_dir / "prefect")
     try:
-        done = home.paddock("run", "--json", "--prefect", str(folder), within_s=200.0)
+        done = ended(home.started("run", "--json", "--prefect", str(folder)), within_s=200.0)
         assert done.returncode == 0, done.stderr
         yield home, json.loads(done.stdout)
     finally:
