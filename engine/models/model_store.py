@@ -67,7 +67,10 @@ class ManifestFiles:
         for path in (self._newer.joinpath(*_newer_parts(name)), self._place(name)):
             if path.is_file():
                 return name, path
-        return next(((known, path) for known, path in self.all() if known.key == name.key), None)
+        for known, path in self.all():
+            if known.key == name.key:
+                return known, path
+        return None
 
     def read(self, path: Path) -> Manifest:
         """Read a manifest; of a list, the first usable one. FileNotFoundError: it was removed."""

@@ -260,6 +260,8 @@ def _read_verdict(file: Path) -> TuningVerdict | None:
 def _read(kind: type[_Record], file: Path) -> _Record | None:
     """Return what a file holds; None where it is damaged: a name or a type is another one."""
     data = files.read_json_object(file)
+    if not data:
+        return None
     known = {field.name for field in fields(kind)}
     try:
         return from_plain(kind, data) if data.keys() <= known else None

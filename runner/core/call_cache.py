@@ -94,7 +94,9 @@ class ModelDigests:
         """
         name = (spec.pool, spec.ref)
         if name not in self.known:
-            self.known[name] = await self._facts(spec)
+            facts = self.known[name] = await self._facts(spec)
+            if spec.n_ctx_tokens is None:
+                self._contexts[name] = facts.n_ctx_tokens
         return self.known[name].identity
 
     async def default_context(self, spec: ModelSpec) -> int | None:
