@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +118,11 @@ WITH_PREFECT = {
 }  # fmt: skip
 
 
+# What a process starts once for all of its tests, within limits of its own: not in the first one's.
+STARTED_ONCE = frozenset((
+    "fork_server", "live", "prefect_api", "server", "shared_browser", "shared_service",
+))  # fmt: skip
+
 # Tests that meet most of the errors that a person can cause: none may have stray marks.
 WITH_MESSAGES = (
     "pipelines/", "runner/bind/", "steps/readers/", "steps/tools/", "steps/files/",
@@ -174,11 +179,23 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; the order is the same in every process."""
+    """Put the longest files first, in the same order in every process; bound each test's time."""
     rank = {name: number for number, name in enumerate(LONGEST)}
     here = Path(__file__).parent
     names = {item.path: item.path.relative_to(here).as_posix() for item in items}
     items.sort(key=lambda item: (rank.get(names[item.path], len(rank)), names[item.path]))
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(time_limit(item))
+
+
+def time_limit(item: pytest.Item) -> pytest.MarkDecorator:
+    """Return the limit of a test: a minute, or what it may take."""
+    seconds = item.config.getoption("--timeout")
+    if mark := item.get_closest_marker("may_take"):
+        seconds, _why = mark.args
+    is_first_to_start = not STARTED_ONCE.isdisjoint(getattr(item, "fixturenames", ()))
+    return pytest.mark.timeout(seconds, func_only=is_first_to_start)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -192,14 +209,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     names = inspect.signature(pyfuncitem.obj).parameters
     test = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
-    run: Callable[[Coroutine[Any, Any, None]], None]
-    run = pyfuncitem.funcargs.get("run_coroutine", run_within)  # type: ignore[assignment]
-    run(test)
+    if "run_coroutine" in pyfuncitem.funcargs:
+        run: Any = pyfuncitem.funcargs["run_coroutine"]
+        run(test)
+        return True
+    limit = pyfuncitem.get_closest_marker("timeout")
+    assert limit is not None
+    asyncio.run(asyncio.wait_for(test, 0.8 * limit.args[0]))
     return True
-
-
-def run_within(test: Coroutine[Any, Any, None], seconds: float = 250) -> None:
-    asyncio.run(asyncio.wait_for(test, seconds))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -117,7 +117,7 @@ def keep_pages(file: Path, n_pages: int) -> None:
         part.save(file)
 
 
-@pytest.mark.timeout(1200)  # minutes on busy cores
+@pytest.mark.may_take(1200, "a real model reads a whole folder")
 def test_the_whole_digest_and_then_only_what_changes(tmp_path: Path) -> None:
     pipeline = copied("folder-digest", tmp_path, *KINDS)
     keep_pages(pipeline.parent / "inbox" / "river-handbook.pdf", HANDBOOK_PAGES)

@@ -22,7 +22,7 @@ PARTS = {
 }  # fmt: skip
 
 pytestmark = [
-    pytest.mark.timeout(240),
+    pytest.mark.may_take(240, "Node loads the clients anew for each test"),
     pytest.mark.skipif(
         NODE is None or not (HERE / "node_modules" / "openai").is_dir(),
         reason=f"NO JAVASCRIPT CLIENTS HERE: install Node.js, then npm install --prefix {HERE}",

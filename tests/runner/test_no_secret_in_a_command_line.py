@@ -28,7 +28,7 @@ from tests.runner.cli.commands.shell import paddock
 from tests.runner.review.test_page_of_serve import serving
 from tests.runner.schedule.up_process import UpFolder
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.may_take(280, "each command is a process, and one starts Prefect's worker")
 
 MCP = Path(__file__).parents[1] / "fakes/mcp_server.py"
 BILLS = """\

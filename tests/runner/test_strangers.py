@@ -48,7 +48,7 @@ name: theirs
 steps: [{uses: files.write, with: {path: out/mark, text: done}}]
 """
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.may_take(280, "`paddock up` and its Prefect server are started")
 as_root = pytest.mark.skipif(
     os.getuid() != 0, reason="a second user was NOT tried: only root can be another user"
 )

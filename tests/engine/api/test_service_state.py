@@ -20,7 +20,7 @@ from tests.browser import Browser, Page, needs_browser
 from tests.fakes.crashing import crashing
 from tests.live import CHAT, VECTORS, Live, live_service
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.may_take(240, "services are started, killed and started again")
 
 SECRET = "correct-horse-battery"
 # No model can end this before it is given up.

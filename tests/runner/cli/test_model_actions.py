@@ -23,7 +23,7 @@ from tests.runner.cli.test_console_actions import buttons, click, console, error
 from tests.runner.cli.test_web_console import opened
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.may_take(280, "models are pulled, loaded and measured")
 
 
 @pytest.fixture(scope="module")

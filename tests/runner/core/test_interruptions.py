@@ -104,7 +104,7 @@ def expected(tmp_path: Path) -> dict[str, str]:
     return outputs(world)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.may_take(180, "a run is killed and started again five times")
 def test_a_killed_run_continues_and_repeats_nothing_that_is_finished(
     tmp_path: Path, fork_server: ForkServer
 ) -> None:

@@ -154,7 +154,7 @@ def killing(tmp_path: Path) -> Iterator[Killing]:
     killing.end()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.may_take(600, "run, worker, service and Prefect's server are killed and started again")
 @pytest.mark.parametrize("seed", [11])
 def test_after_any_kills_and_only_restarts_all_is_done_and_nothing_twice(
     killing: Killing, seed: int

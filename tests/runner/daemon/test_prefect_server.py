@@ -38,7 +38,7 @@ print(door.getsockname()[1], flush=True)
 time.sleep(1)
 """
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.may_take(280, "each starts a Prefect server")
 
 
 @pytest.fixture(autouse=True)

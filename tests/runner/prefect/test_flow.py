@@ -59,7 +59,7 @@ def python(forks: ForkServer, code: str, *arguments: str, environ: Mapping[str, 
     return json.loads(out)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.may_take(240, "Prefect shows a run some time after it has ended")
 def test_a_run_appears_in_prefect_with_its_tasks_and_artefacts(
     tmp_path: Path, prefect_api: str, fork_server: ForkServer
 ) -> None:

@@ -25,7 +25,7 @@ from tests.runner.schedule.up_process import CLI, HOOK, ROOT, WATCH, UpFolder, s
 
 LEFT_BY_RUNS = shutil.ignore_patterns(".paddock", "out")
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.may_take(280, "`paddock up` is started")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from paddock.runner.review.decisions import LedgerReviews
 from tests.fakes.clerk import Clerk, Said, clerk, pipeline
 from tests.runner.schedule.up_process import UpFolder
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.may_take(280, "`paddock up` is started")
 
 API = "/review/api"
 NAMES = ("rope", "sail", "mast")

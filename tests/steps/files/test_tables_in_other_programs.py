@@ -124,7 +124,7 @@ def test_pandas_finds_the_same_rows_and_no_formula(format_: str) -> None:
             assert not [cell for row in found for cell in row if is_computed(cell, delimiter)]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.may_take(240, "LibreOffice makes its profile when it is first started")
 def test_libreoffice_computes_nothing(tmp_path: Path) -> None:
     office = shutil.which("soffice")
     if office is None:

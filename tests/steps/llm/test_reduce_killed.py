@@ -150,7 +150,7 @@ def finished(folder: Path) -> dict[str, tuple[str, float]]:
     return {json.loads(request)["messages"][-1][1]: (run, at) for request, run, at in rows}
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.may_take(180, "runs are killed and started again")
 def test_a_digest_that_is_killed_while_it_folds_goes_on_with_what_was_folded(
     tmp_path: Path, server: Server
 ) -> None:

@@ -255,7 +255,6 @@ def test_a_mail_that_a_program_saved_in_a_wide_encoding_is_read(encoding: str) -
     assert (found.title, found.pages[0].split("\n\n")[1], found.notes) == ("Miete", "Größe", ())
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize(("n_texts", "n_noted"), [(1, 0), (60, 10)])
 def test_a_mail_whose_forms_repeat_endlessly_is_read_once(n_texts: int, n_noted: int) -> None:
     forms = "".join(f"--x\nContent-Type: text/html\n\n<p>Fee {n % n_texts}\n" for n in range(3_000))

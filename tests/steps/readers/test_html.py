@@ -187,7 +187,6 @@ def test_embedded_pages_are_noted() -> None:
     assert page.notes == (": 2 embedded pages or files are not read",)
 
 
-@pytest.mark.timeout(90)  # less than 10 s of work; when each looked at all before it, minutes
 @pytest.mark.parametrize(
     "markup",
     [

@@ -393,7 +393,6 @@ def test_a_store_that_another_program_holds_is_waited_for_and_then_named(
     )
 
 
-@pytest.mark.timeout(60)
 def test_a_store_that_cannot_be_held_is_told_to_all_who_wait(tmp_path: Path) -> None:
     (tmp_path / "index.lance" / lance_table.LOCK_NAME).mkdir(parents=True)
 
