@@ -24,6 +24,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from paddock.engine.system import no_links
 from paddock.engine.system.text import one_line
 
+from .facts import Facts
+
 if TYPE_CHECKING:
     from concurrent.futures import Future
     from threading import Event
@@ -682,6 +684,9 @@ class Step(Protocol[P, O]):
     static method `own_roles(written)` returns that; if they decide that it also calls the default
     model of another role, `roles_besides(written)` returns those, so that the run opens their pools
     before it starts."""
+
+    facts: ClassVar[Facts] = Facts()
+    """What else the runner has to know of it."""
 
     def reads(self, params: P) -> Sequence[str]:
         """Return the files that the result depends on, as written in the parameters.

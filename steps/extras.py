@@ -1,8 +1,15 @@
-"""Libraries of optional extras: whether they are installed, and what to do where they are not."""
+"""What this machine may lack, libraries of optional extras and programs, and what to do then."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from paddock.engine.system import processes
+
+from .facts import Missing, Written
 
 NEEDS_LANCEDB = (
     "vector stores need LanceDB, which is not installed.",
@@ -18,6 +25,26 @@ _NEEDS_MCP = (
 def missing_lancedb() -> tuple[str, str] | None:
     """Return sentence and remedy if the library is not installed; imports nothing."""
     return NEEDS_LANCEDB if importlib.util.find_spec("lancedb") is None else None
+
+
+def missing_store_library(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
+    """Yield the library of vector stores where a step names a store and it is not installed."""
+    if written.get("store") is not None and (lacks := missing_lancedb()) is not None:
+        yield ("store",), *lacks
+
+
+def is_missing_program(program: object, environ: object, folder: Path) -> bool:
+    """Return whether a program that is looked for in PATH is not there.
+
+    A path is left to the run: an earlier step may make what it names.
+    """
+    if not isinstance(program, str) or not program or "{" in program or os.sep in program:
+        return False
+    added = dict(environ) if isinstance(environ, Mapping) else {}
+    if "{" in str(added.get("PATH", "")):
+        return False
+    whole = processes.clean_environ(added, os.environ)
+    return processes.find_program(program, folder, whole) is None
 
 
 def missing_mcp_library() -> tuple[str, str] | None:

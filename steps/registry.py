@@ -18,6 +18,7 @@ from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.keys import STEP_ALIASES
 
 from .base import Output, Params, Step
+from .facts import Facts
 from .plugins import (
     CHECK_GROUP,
     STEP_GROUP,
@@ -94,6 +95,22 @@ def load_step(name: str) -> type[Step[Any, Any]]:
     if fault:
         raise BrokenStep(name, step_package(name), f"{points[0].value} {fault}")
     return kind  # type: ignore[no-any-return]  # `_step_fault` has looked at its shape
+
+
+@cache
+def facts_of(name: str) -> Facts:
+    """Return what is known of a step by its name; imports it, which `bind` has done before.
+
+    Of functions of files, unknown and broken steps nothing is known.
+    """
+    try:
+        return facts_of_kind(load_step(name))
+    except (UnknownStep, BrokenStep):
+        return Facts()
+
+
+def facts_of_kind(kind: type[Step[Any, Any]]) -> Facts:
+    return getattr(kind, "facts", Facts())
 
 
 def load_all_steps() -> tuple[dict[str, type[Step[Any, Any]]], tuple[BrokenStep, ...]]:

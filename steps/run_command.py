@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -22,6 +22,8 @@ from paddock.engine.system.text import last_part, shorten
 from paddock.steps.tools.code_digests import files_named
 
 from .base import Output, Params, Step, StepError, Tools
+from .extras import is_missing_program
+from .facts import Facts, Missing, Written
 from .paths import printable, resolve_path
 
 DEFAULT_TIMEOUT_S = 600.0
@@ -71,11 +73,20 @@ class RunOutput(Output):
     code: int
 
 
+def _missing(step: str, written: Written, folder: Path) -> Iterator[Missing]:
+    command = written.get("command")
+    first = command[0] if isinstance(command, list) and command else None
+    if is_missing_program(first, written.get("env"), folder):
+        what = f"step '{step}' runs '{first}', and there is no such program here."
+        yield ("command", 0), what, "Install it, or name its path."
+
+
 class RunCommand(Step[RunParams, RunOutput]):
     """A command without a shell; it needs `--allow run`."""
 
     params = RunParams
     output = RunOutput
+    facts = Facts(command="command", missing=_missing)
 
     async def run(self, params: RunParams, tools: Tools) -> RunOutput:
         cwd = resolve_path(tools.roots, params.cwd or ".")

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from .base import Output, Params, Step, StepError, Tools
+from .facts import Facts
 
 RESULT_OUTPUT = "result"
 """The output for a `returns` that is a single expression."""
@@ -40,6 +41,7 @@ class RunPipeline(Step[PipelineParams, PipelineOutput]):
 
     params = PipelineParams
     output = PipelineOutput
+    facts = Facts(pipeline="file")
 
     async def run(self, params: PipelineParams, tools: Tools) -> PipelineOutput:
         if tools.pipelines is None:

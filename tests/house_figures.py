@@ -264,6 +264,29 @@ def html_in_f_strings() -> list[str]:
     ]
 
 
+def kinds_of_steps_told_apart() -> list[str]:
+    """Return where the runner or the language tells a kind of step by its name.
+
+    That is a comparison, a look into a table or a `match` with an attribute `uses`.
+    """
+    found = []
+    for module in modules():
+        for node in module.nodes:
+            if isinstance(node, ast.Compare):
+                subjects = [node.left, *node.comparators]
+            elif isinstance(node, ast.Match):
+                subjects = [node.subject]
+            elif isinstance(node, ast.Subscript):
+                subjects = [node.slice]
+            elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "get":
+                subjects = [*node.args[:1]]
+            else:
+                continue
+            if any(isinstance(part, ast.Attribute) and part.attr == "uses" for part in subjects):
+                found.append(f"{module.place}:{node.lineno}: {ast.unparse(node)[:80]}")
+    return [place for place in found if place.startswith(("runner/", "pipelines/"))]
+
+
 _LOOKS = frozenset((
     "startswith", "endswith", "removeprefix", "removesuffix", "partition", "rpartition", "split",
     "find",

@@ -220,6 +220,13 @@ def test_nothing_decides_by_a_sentence_of_ours() -> None:
     assert READS_TEXTS_OF_OTHERS.keys() <= files, "what is read no more is no exception"
 
 
+def test_kinds_of_steps_are_told_apart_by_their_facts() -> None:
+    """`steps/facts.py` has what the runner knows of a kind, so that a new one is declared once."""
+    evaluators = "runner/testing/suite_runner.py"  # of GitHub Models: `uses: github/similarity`
+    found = figures.kinds_of_steps_told_apart()
+    assert [place for place in found if not place.startswith(evaluators)] == []
+
+
 def test_the_runner_has_few_modules_at_its_top() -> None:
     assert figures.at_top_of_runner() == ["__init__.py", "__main__.py", "api.py", "settings.py"]
 

@@ -27,6 +27,7 @@ from paddock.pipelines.references import BASE_NAMES, LOOP_NAMES, STEP_NAMES
 from paddock.pipelines.template_sandbox import METHODS
 from paddock.steps import python_step, registry
 from paddock.steps.base import Roots, Step
+from paddock.steps.facts import Facts
 from paddock.steps.tools.python_files import FunctionNotFound
 
 from . import (
@@ -43,7 +44,6 @@ from . import reply as replies
 from .bound import (
     NO_BUDGET,
     NO_TIMEOUT,
-    PIPELINE_STEP,
     BindContext,
     BoundBlock,
     BoundNode,
@@ -311,26 +311,23 @@ class PlanBinder:
         self._own += replies.review_faults(self._pipeline.document, step, kind)
         if kind is None:
             return None
+        facts = registry.facts_of_kind(kind)
         self._outputs[step.id] = _outputs(kind, step)
         parameters = ParameterBinder(kind.params, step, self._pipeline.document)
         params = parameters.bound()
         self._own += parameters.faults
         self._params[step.at] = parameters
         self._kinds.add_step(step.id, kind, step.reply, step.returns)
-        self._check_values(step, parameters, params.templates)
-        servers = None
-        if tool_faults.has_tools(step):
-            self._own += tool_faults.tool_faults(step, self._pipeline, self._base)
-            servers = tool_faults.tool_spec(step, self._pipeline, self._base)
+        self._check_values(step, facts, parameters, params.templates)
+        self._own += tool_faults.tool_faults(step, self._pipeline, self._base)
+        servers = tool_faults.tool_spec(step, self._pipeline, self._base)
         # What stops at the groups has an answer for each of them, by keys that only a run shows.
         is_answer = step.returns is None and step.params.data.get("fold", "all") == "all"
         self._answers[step.id] = replies.reply_fields(step.reply) if is_answer else None
         if step.returns is None and getattr(kind, "takes_reply", False):
             spec = replies.reply_spec(step.reply) if step.reply is not None else {}
             self._absent_fields[step.id] = frozenset(ABOUT_FIELDS) - spec.keys()
-        within = (
-            self._inner.bound(step, cache=controls.cache) if step.uses == PIPELINE_STEP else None
-        )
+        within = self._inner.bound(step, cache=controls.cache) if facts.pipeline else None
         if within is not None and step.returns is None:
             self._outputs[step.id] = outputs_of(within)
         return BoundStep(
@@ -360,7 +357,11 @@ class PlanBinder:
         )
 
     def _check_values(
-        self, step: WrittenStep, parameters: ParameterBinder, templates: Mapping[str, Template]
+        self,
+        step: WrittenStep,
+        facts: Facts,
+        parameters: ParameterBinder,
+        templates: Mapping[str, Template],
     ) -> None:
         """Check what the step would refuse only in a run, behind the model calls before it."""
         at, written = (*step.at, "with"), step.params.data
@@ -373,13 +374,14 @@ class PlanBinder:
             for name, text in names.items()
             if isinstance(text, str) and (found := _RESULTS.fullmatch(text.strip("{ }")))
         }
-        item = self._kinds.items.get(blocks.get("rows", ""))
-        if step.uses == "files.write" and item not in (None, dict):
-            what = f"each result of '{blocks['rows']}' is {KIND_NAMES[item]}, not a row"
-            self._fault((*at, "rows"), what, "Give the block `returns: {name: …}`.")
-        by = written.get("by")
-        if step.uses == "reduce" and isinstance(by, str) and re.fullmatch(r"[\w.]+", by):
-            self._check_item((*at, "by"), blocks.get("over", ""), by.partition(".")[0])
+        table, group_by = facts.table, facts.group_by
+        item = self._kinds.items.get(blocks.get(table, ""))
+        if item not in (None, dict):
+            what = f"each result of '{blocks[table]}' is {KIND_NAMES[item]}, not a row"
+            self._fault((*at, table), what, "Give the block `returns: {name: …}`.")
+        by = written.get(group_by)
+        if isinstance(by, str) and re.fullmatch(r"[\w.]+", by):
+            self._check_item((*at, group_by), blocks.get("over", ""), by.partition(".")[0])
         for name, template in templates.items():
             for path in sorted(template.element_reads(blocks)):
                 self._check_item((*at, name), blocks[path[0]], path[2])

@@ -27,6 +27,7 @@ from paddock.pipelines.times import TIME_NAMES
 from paddock.pipelines.triggers import BudgetKeys
 from paddock.steps import registry
 from paddock.steps.base import OutsideRoots, Roots, Step
+from paddock.steps.facts import Facts
 from paddock.steps.python_step import is_function_reference
 from paddock.steps.run_pipeline import RESULT_OUTPUT
 
@@ -37,11 +38,8 @@ from .parameters import BoundParams
 if TYPE_CHECKING:
     from paddock.engine.request import ModelSpec, Priority, Role
 
-PIPELINE_STEP = "pipeline"
 NO_TIMEOUT = TimeoutKeys.model_construct(total=None, idle=None)
 NO_BUDGET = BudgetKeys.model_construct(time=None, tokens=None)
-_READING_STEPS = frozenset(("files.read", "chat", "summarise", "summarize", "reduce", "search"))
-"""Steps that change nothing, besides those that are pure."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +102,10 @@ class BoundStep:
     def written(self) -> Mapping[str, Any]:
         """Its parameters as they stand under `with`; in place of a file's name, its text."""
         return self.params.step.written
+
+    @cached_property
+    def facts(self) -> Facts:
+        return registry.facts_of_kind(self.kind)
 
     def mark_of(self, *at: str | int) -> Mark:
         """Return the place of one of its keys in the file."""
@@ -248,7 +250,7 @@ class BindContext:
 
 def only_reads(step: BoundStep) -> bool:
     """Return whether a step only reads and asks, so that it can be done twice."""
-    return step.kind.is_pure or step.uses in _READING_STEPS
+    return step.kind.is_pure or step.facts.only_reads
 
 
 def sub_plans(nodes: Iterable[BoundNode]) -> Iterator[BoundPlan]:
@@ -465,7 +467,7 @@ def prompt_digest(step: BoundStep, plan: BoundPlan) -> str:
         prompts[current.id] = [current.uses, written]
         read = {path[1] for path in current.references if path[0] == "steps" and len(path) > 1}
         found = (steps[name] for name in sorted(read - prompts.keys()) if name in steps)
-        waiting += [other for other in found if other.uses == "prompt"]
+        waiting += [other for other in found if other.facts.is_template]
     return hashlib.sha256(canonical_json(prompts).encode()).hexdigest()
 
 
@@ -475,13 +477,6 @@ def _spec_data(spec: str) -> object:
 
 _PATH_TYPES = ("dir", "path")
 """Input types whose values have outputs of their own."""
-_WITHOUT_CLOCK = frozenset(
-    ("chat", "embed", "files.read", "files.rows", "files.write", "prompt", "reduce", "split",
-     "summarise")
-)  # fmt: skip
-"""Steps whose outputs follow from what they read. A command or a tool may tell the date."""
-_PATH_OF = {"files.write": "path", "files.move": "to"}
-"""The parameter of each writing step that names its file."""
 
 
 def paths_depend_on_item_alone(
@@ -497,7 +492,8 @@ def paths_depend_on_item_alone(
         uses = str(step.get("uses"))
         if not is_function_reference(uses) and registry.step_package(uses) != DISTRIBUTION:
             return False
-        path = (step.get("with") or {}).get(_PATH_OF.get(uses, ""))
+        facts = registry.facts_of(uses)
+        path = (step.get("with") or {}).get(facts.writes or facts.moves_to)
         if not _follows_from_item(path, spec, inputs, is_within_item=is_within_item):
             return False
     return True
@@ -524,7 +520,7 @@ def _follows_from_item(
             return path[0] in own or is_within_item or bool(seen)
         if name in seen:
             return True
-        if name not in steps or steps[name].get("uses") not in _WITHOUT_CLOCK:
+        if name not in steps or not registry.facts_of(str(steps[name].get("uses"))).is_repeatable:
             return False
         read = [*_read_by(steps[name].get("with")), *_read_by(steps[name].get("returns"), True)]
         return all(follows(path, seen | {name}) for path in read)

@@ -18,7 +18,7 @@ from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.steps.base import OutsideRoots, Params, Roots
 from paddock.steps.files.globs import BadPattern, Globs
-from paddock.steps.tools.tool_names import TOOL_STEPS, tools_used
+from paddock.steps.registry import facts_of
 
 from .protected_files import YAML_SUFFIXES
 from .self_triggering import UNKNOWN, self_trigger_fault, watch_sees
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 PROCESSING = "processing"
 _EXPRESSION = re.compile(r"(\{\{.*?\}\})", re.DOTALL)
 _STATEMENT = re.compile(r"\{[%#]")
-_PATHS = {"files.write": "path", "embed": "store", "files.move": "to"}
-"""Steps that write, and the parameter that says where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +175,8 @@ class WatchBinder:
     def _moves(self) -> Iterator[StepNode]:
         """Yield the steps that take an item of a block away: its own path is a loop variable's."""
         for node in self._pipeline.nodes():
-            if isinstance(node, StepNode) and node.uses == "files.move":
-                read = node.params.places().get(("path",), frozenset())
+            if isinstance(node, StepNode) and (name := facts_of(node.uses).takes_away):
+                read = node.params.places().get((name,), frozenset())
                 is_items = any(path[0] not in ("inputs", "steps", "secrets") for path in read)
                 if is_items and node.params.data.get("mode") != "copy":
                     yield node
@@ -193,8 +191,8 @@ class WatchBinder:
         folder = watch.root / PROCESSING
         scanned: list[str | None] = []
         for step, scope, base in self._all():
-            if step.uses == "files.scan":
-                text = _known_path(step.params.data.get("root"), scope)
+            if name := facts_of(step.uses).lists:
+                text = _known_path(step.params.data.get(name), scope)
                 scanned.append(text if text is None or UNKNOWN in text else str(base / text))
         if any(text is None or UNKNOWN in text for text in scanned):
             return  # only a run shows which folder it is
@@ -224,12 +222,12 @@ class WatchBinder:
         own = {id(node) for node in self._pipeline.nodes()}
         yield from (place for place in self._written() if id(place.step) in own)
         for step, scope, base in self._all():
-            given = step.params.data
-            if id(step) in own and step.uses == "files.move" and given.get("mode") != "copy":
-                text = _known_path(given.get("path"), scope)
+            given, name = step.params.data, facts_of(step.uses).takes_away
+            if id(step) in own and name and given.get("mode") != "copy":
+                text = _known_path(given.get(name), scope)
                 if text is not None and UNKNOWN not in text and "\0" not in text:
                     path = _resolved(Path(os.path.normpath(base / text)))
-                    yield WrittenPlace(step, text, path, "path", is_new=False)
+                    yield WrittenPlace(step, text, path, name, is_new=False)
 
     def path_faults(
         self, steps: Iterable[tuple[StepNode, type[Params]]], *, are_folders_known: bool
@@ -271,15 +269,13 @@ class WatchBinder:
     def _written(self) -> Iterator[WrittenPlace]:
         """Yield where steps write, as far as it is known at least by its beginning."""
         for step, scope, base in self._all():
-            if step.uses not in _PATHS:
-                continue
-            given, param = step.params.data, _PATHS[step.uses]
-            text = _known_path(given.get(param), scope) if given else None
+            facts, given = facts_of(step.uses), step.params.data
+            text = _known_path(given.get(facts.output), scope) if facts.output and given else None
             if text is not None and not text.startswith(UNKNOWN) and "\0" not in text:
                 path = _resolved(Path(os.path.normpath(base / text)))
-                if step.uses == "files.move" and (text.endswith(("/", os.sep)) or path.is_dir()):
+                if facts.moves_to and (text.endswith(("/", os.sep)) or path.is_dir()):
                     path /= UNKNOWN  # a folder gets the file under its own name
-                yield WrittenPlace(step, text, path, param)
+                yield WrittenPlace(step, text, path, facts.output)
 
     def _fault(self, at: Place, message: str, remedy: str) -> None:
         self.faults.append(Fault(message, remedy, self._pipeline.mark(at)))
@@ -287,14 +283,12 @@ class WatchBinder:
 
 def _step_paths(step: StepNode) -> Iterator[tuple[str, bool]]:
     """Yield the paths in a step's parameters, and whether each names a file."""
-    given = step.params.data
-    roots = [given.get("root")] if step.uses == "files.scan" else []
-    if step.uses in TOOL_STEPS:
-        roots = [tool.options.get("root") for tool in tools_used(step.uses, given)]
+    given, facts = step.params.data, facts_of(step.uses)
+    roots = [given.get(facts.lists), *(tool.options.get("root") for tool in facts.tools(given))]
     yield from ((root, False) for root in roots if isinstance(root, str))
-    written = given.get(_PATHS.get(step.uses, ""))
+    written = given.get(facts.output)
     if isinstance(written, str):
-        yield written, step.uses != "embed"
+        yield written, not facts.fills
 
 
 def _folder_of(text: str, *, is_file: bool) -> str | None:

@@ -32,11 +32,10 @@ from paddock.runner.config.pipeline_secrets import secret_place, trigger_secrets
 from paddock.runner.config.setting_values import PERMISSIONS
 from paddock.steps.python_step import is_function_reference
 from paddock.steps.tools.code_digests import file_content, python_modules_of
-from paddock.steps.tools.tool_names import FUNCTION_REFERENCE, resolve_tool, tools_used
+from paddock.steps.tools.tool_names import FUNCTION_REFERENCE, resolve_tool
 
 from . import protected_files
-from .bound import PIPELINE_STEP, BoundPlan, BoundStep, all_plans, steps_of
-from .tool_faults import has_tools
+from .bound import BoundPlan, BoundStep, all_plans, steps_of
 
 MAX_COMMAND_CHARS = 1000
 """Of a command that is shown: a script is meant to be read before it is allowed."""
@@ -79,17 +78,16 @@ def remote_address_text(url: str) -> str:
 def _step_needs(bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
     """Yield what the steps of one pipeline reach; `own` is the address of Paddock's service."""
     for step in steps_of(bound.nodes):
-        if step.uses == "run":
-            command = step.written.get("command")
+        if name := step.facts.command:
+            command = step.written.get(name)
             words = command if isinstance(command, list) and command else [command]
             cwd, env = step.written.get("cwd"), step.written.get("env")
             shown = command_text(words, bound, cwd=cwd, env=env)
-            yield PermissionNeed("run", f"run {shown}", step.mark_of("with", "command"), True)
+            yield PermissionNeed("run", f"run {shown}", step.mark_of("with", name), True)
         elif is_function_reference(step.uses):
             what = f"call the Python function '{step.uses}'"
             yield PermissionNeed("tool", what, step.mark_of("uses"), True)
-        elif has_tools(step):
-            yield from _tool_needs(step, bound, own)
+        yield from _tool_needs(step, bound, own)
 
 
 def command_text(
@@ -148,7 +146,7 @@ def _filled_in(written: object, bound: BoundPlan) -> tuple[str, bool]:
 
 
 def _tool_needs(step: BoundStep, bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
-    for use in tools_used(step.uses, step.written):
+    for use in step.facts.tools(step.written):
         named = resolve_tool(use.name, use.server, bound.pipeline.servers)
         mark = step.mark_of("with", *use.path)
         if named is None:
@@ -356,24 +354,23 @@ def _consent_items(bound: BoundPlan) -> Iterator[list[Any]]:
 
 def _step_consent_items(step: BoundStep, plan: BoundPlan) -> Iterator[list[Any]]:
     written = step.written
-    if step.uses == "run":
-        command = written.get("command")
+    if step.facts.command:
+        command = written.get(step.facts.command)
         words = command if isinstance(command, list) else []
         yield ["run", written, _input_defaults(written, plan), _script_digests(words, plan)]
-    elif step.uses == PIPELINE_STEP:  # what the inner pipeline fills into its commands
+    elif step.facts.pipeline:  # what the inner pipeline fills into its commands
         yield ["pipeline", written, _input_defaults(written, plan)]
     elif is_function_reference(step.uses):
         yield ["function", step.uses, _code_digests(step.uses, plan.roots.base)]
-    elif has_tools(step):
-        for use in tools_used(step.uses, written):
-            named = resolve_tool(use.name, use.server, plan.pipeline.servers)
-            code: Any = None
-            if named is not None and named.kind == "function":
-                code = _code_digests(use.name, plan.roots.base)
-            elif named is not None and named.kind == "installed":
-                code = named.name
-            options = dict(use.options)
-            yield ["tool", use.name, use.server, options, _input_defaults(options, plan), code]
+    for use in step.facts.tools(written):
+        named = resolve_tool(use.name, use.server, plan.pipeline.servers)
+        code: Any = None
+        if named is not None and named.kind == "function":
+            code = _code_digests(use.name, plan.roots.base)
+        elif named is not None and named.kind == "installed":
+            code = named.name
+        options = dict(use.options)
+        yield ["tool", use.name, use.server, options, _input_defaults(options, plan), code]
 
 
 def _input_defaults(written: Any, plan: BoundPlan) -> dict[str, Any]:

@@ -52,13 +52,13 @@ def _chat_steps(
     for node in nodes:
         if isinstance(node, BoundBlock):
             yield from _chat_steps(node.body, (*loops, node))
-        elif node.uses == "chat" and not any(name in node.written for name in _MODEL_SEES_FIRST):
+        elif node.facts.prompt and not any(name in node.written for name in _MODEL_SEES_FIRST):
             yield node, loops
 
 
 def _documents_read(step: BoundStep, steps: Mapping[str, BoundStep]) -> Iterator[Reference]:
     """Yield the texts that a prompt takes from steps that ask no model: answers are short."""
-    prompt = step.params.templates.get("prompt")
+    prompt = step.params.templates.get(step.facts.prompt)
     if not isinstance(prompt, Template):
         return
     for path in sorted(prompt.references):
@@ -71,7 +71,7 @@ def _document_prompt(
     step: BoundStep, document: Reference, loops: tuple[BoundBlock, ...]
 ) -> _DocumentPrompt | None:
     """Return how a step reads a document; None where its prompt does more than insert it."""
-    prompt = step.params.templates["prompt"].source
+    prompt = step.params.templates[step.facts.prompt].source
     place = re.search(r"\{\{-?\s*" + re.escape(".".join(document)) + r"\s*-?\}\}", prompt)
     if place is None:
         return None

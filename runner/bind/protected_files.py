@@ -21,8 +21,9 @@ from paddock.pipelines.model import Pipeline, step_nodes
 from paddock.runner.config.config_file import FILE_NAME
 from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.paths import write_refusal
+from paddock.steps.registry import facts_of
 from paddock.steps.tools.code_digests import file_content, python_modules_of
-from paddock.steps.tools.tool_names import FUNCTION_REFERENCE, TOOL_STEPS, tools_used
+from paddock.steps.tools.tool_names import FUNCTION_REFERENCE
 
 YAML_SUFFIXES = (".yaml", ".yml")
 PYTHON_SUFFIXES = (".py", ".pyc", ".pyd", ".so", ".pth")
@@ -131,12 +132,12 @@ class ProtectedFiles:
 
 def _named_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
     for step in step_nodes(pipeline):
-        data = step.params.data
+        data, facts = step.params.data, facts_of(step.uses)
         schema = step.reply.written if step.reply is not None else None
         texts = [_file_key_value(value) for value in (*data.values(), schema)]
-        texts += [data.get("file")] if step.uses == "pipeline" else []
+        texts.append(data.get(facts.pipeline))
         yield from _files(texts, base)
-        command = data.get("command") if step.uses == "run" else None
+        command = data.get(facts.command)
         yield from scripts_named(command if isinstance(command, list) else (), base)
     written = pipeline.document.data
     servers = written.get("mcpServers") if isinstance(written, Mapping) else None
@@ -163,10 +164,8 @@ def _files(texts: Iterable[Any], base: Path) -> Iterator[Path]:
 
 def _function_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
     for step in step_nodes(pipeline):
-        names = [step.uses]
-        if step.uses in TOOL_STEPS:
-            names = [use.name for use in tools_used(step.uses, step.params.data)]
-        for name in names:
+        tools = facts_of(step.uses).tools(step.params.data)
+        for name in (step.uses, *(use.name for use in tools)):
             found = FUNCTION_REFERENCE.match(name)
             file = files.existing_file(base, found["file"]) if found is not None else None
             if file is not None:

@@ -23,7 +23,7 @@ from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.reply_schema import ReplySchema
 from paddock.pipelines.yaml_source import YamlDocument
 from paddock.steps.base import Step, StepError
-from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck, own_roles
+from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck, facts_of_kind, own_roles
 
 from .scope import ALL_FIELDS, NAMES_OF_WHOLE, Scope
 
@@ -149,10 +149,6 @@ def review_faults(
     yield from _when_faults("review", step.review.when, document, step)
 
 
-ANSWERING_STEPS = ("chat", "summarise", "summarize", "reduce")
-"""Steps that do nothing but ask: another model can be asked the same."""
-
-
 def escalate_faults(
     document: YamlDocument, step: WrittenStep, kind: type[Step[Any, Any]] | None
 ) -> Iterator[Fault]:
@@ -160,7 +156,7 @@ def escalate_faults(
     if step.escalate is None or kind is None:
         return
     at = (*step.at, "escalate")
-    if step.uses not in ANSWERING_STEPS or _has_no_answer(step, kind):
+    if not facts_of_kind(kind).only_answers or _has_no_answer(step, kind):
         what = f"step '{step.uses}' cannot `escalate`: no other model can be asked the same."
         remedy = "It belongs to 'chat', 'summarise' (without `how: extract`) and 'reduce'."
         yield Fault(what, remedy, document.key_mark(at))

@@ -6,23 +6,17 @@ command made by a template) is found when that item is done.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
-from paddock.engine.system import processes
 from paddock.pipelines.errors import Fault, Mark, PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError
-from paddock.steps.extras import missing_lancedb, missing_mcp_library
-from paddock.steps.readers import reader
-from paddock.steps.readers.document_kinds import NEEDS_FORMATS
+from paddock.steps.extras import is_missing_program, missing_mcp_library
 from paddock.steps.tools.python_files import missing_imports
-from paddock.steps.tools.tool_names import FUNCTION_REFERENCE, resolve_tool, tools_used
+from paddock.steps.tools.tool_names import FUNCTION_REFERENCE, resolve_tool
 
 from . import pipeline_models
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .scope import Scope
-from .tool_faults import has_tools
 
 
 def refuse_missing(bound: BoundPlan) -> None:
@@ -75,55 +69,21 @@ def _holds(condition: Expression, bound: BoundPlan) -> bool:
 
 
 def _missing_of_step(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
-    if step.uses == "run":
-        command = step.written.get("command")
-        first = command[0] if isinstance(command, list) and command else None
-        if _is_missing(first, step.written.get("env"), bound.roots.base):
-            what = f"step '{step.id}' runs '{first}', and there is no such program here."
-            mark = step.mark_of("with", "command", 0)
-            yield Fault(what, "Install it, or name its path.", mark)
-    elif step.uses == "search" or (step.uses == "embed" and step.written.get("store") is not None):
-        yield from _missing_package(missing_lancedb(), step.mark_of("with", "store"))
-    elif step.uses == "files.read":
-        # What reading a kind of document needs, where the step names the kind
-        kind, mark = step.written.get("type"), step.mark_of("with", "type")
-        if kind in ("docx", "pptx", "xlsx") and not reader.office_is_installed():
-            yield _extra(f"documents of type '{kind}'", "documents", mark)
-        elif kind in NEEDS_FORMATS and not reader.formats_is_installed():
-            yield _extra(f"documents of type '{kind}'", "formats", mark)
-        elif kind == "image" and not reader.ocr_is_installed():
-            yield _extra("texts of pictures", "ocr", mark)
-    elif named := FUNCTION_REFERENCE.match(step.uses):
-        yield from _missing_function(named["file"], bound, step.mark_of("uses"))
-    elif has_tools(step):
-        yield from _missing_tools(step, bound)
-
-
-def _is_missing(program: object, environ: object, folder: Path) -> bool:
-    """Return whether a program that is looked for in PATH is not there.
-
-    A path is left to the run: an earlier step may make what it names.
-    """
-    if not isinstance(program, str) or not program or "{" in program or os.sep in program:
-        return False
-    added = dict(environ) if isinstance(environ, Mapping) else {}
-    if "{" in str(added.get("PATH", "")):
-        return False
-    whole = processes.clean_environ(added, os.environ)
-    return processes.find_program(program, folder, whole) is None
-
-
-def _missing_tools(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
-    for use in tools_used(step.uses, step.written):
+    for path, what, remedy in step.facts.missing(step.id, step.written, bound.roots.base):
+        yield Fault(what, remedy, step.mark_of("with", *path))
+    if function := FUNCTION_REFERENCE.match(step.uses):
+        yield from _missing_function(function["file"], bound, step.mark_of("uses"))
+    for use in step.facts.tools(step.written):
         named = resolve_tool(use.name, use.server, bound.pipeline.servers)
         mark = step.mark_of("with", *use.path)
         if named is not None and named.kind == "function":
             yield from _missing_function(str(named.file), bound, mark)
         elif named is not None and named.server is not None:
-            yield from _missing_package(missing_mcp_library(), mark)
+            if (library := missing_mcp_library()) is not None:
+                yield Fault(*library, mark)
             server = bound.pipeline.servers[named.server]
             program, environ = (server.texts.data.get(key) for key in ("command", "env"))
-            if server.is_command and _is_missing(program, environ, bound.roots.base):
+            if server.is_command and is_missing_program(program, environ, bound.roots.base):
                 by = f"is started by '{program}', which is not installed here."
                 what, at = f"the MCP server '{named.server}' {by}", bound.pipeline.mark(server.at)
                 yield Fault(what, "Install it, or correct `command`.", at)
@@ -133,13 +93,3 @@ def _missing_function(file: str, bound: BoundPlan, mark: Mark) -> Iterator[Fault
     for module in missing_imports(bound.roots.base / file):
         what = f"the file '{file}' imports '{module}', which is not installed."
         yield Fault(what, "Install it in the environment that runs Paddock.", mark)
-
-
-def _extra(what: str, extra: str, mark: Mark) -> Fault:
-    needs = f"{what} need the extra '{extra}', which is not installed."
-    return Fault(needs, f"Install it: `pip install 'paddock-llm[{extra}]'`.", mark)
-
-
-def _missing_package(missing: tuple[str, str] | None, mark: Mark) -> Iterator[Fault]:
-    if missing is not None:
-        yield Fault(*missing, mark)

@@ -118,20 +118,12 @@ def item_attributes(var: str, inside: frozenset[Reference]) -> frozenset[str] | 
     return frozenset(path[1] for path in read)
 
 
-_CONTENT_PARAMETERS: Mapping[str, tuple[str, ...]] = {
-    "files.read": ("path",),
-    "files.rows": ("path",),
-    "summarise": ("file",),
-    "summarize": ("file",),
-    "chat": ("images",),
-}
-"""Parameters that name files whose content alone decides the result."""
 _ONE_VALUE = re.compile(r"\{\{[^{}]*\}\}\Z")
 
 
 def shown_references(step: WrittenStep) -> frozenset[Reference]:
     """Return what a step reads, but for the paths of files of which it takes the content alone."""
-    names = _CONTENT_PARAMETERS.get(step.uses, ())
+    names = registry.facts_of(step.uses).contents
     files = {name: step.params.data[name] for name in names if name in step.params.data}
     lists = [value if isinstance(value, list) else [value] for value in files.values()]
     texts = [text for values in lists for text in values]
@@ -151,7 +143,7 @@ def shown_within(block: Block) -> frozenset[Reference]:
     found = read.difference(*(_references(step) - shown_references(step) for step in steps))
     for step in steps:
         found |= shown_references(step)
-        if step.uses == "files.read" and _shows_its_path(step, blocks, read):
+        if registry.facts_of(step.uses).shows_path and _shows_its_path(step, blocks, read):
             found |= _references(step)
     for node in blocks:
         found |= _read_by(node.over, node.where, node.if_, node.key, node.returns)

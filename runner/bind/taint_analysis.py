@@ -16,15 +16,6 @@ from paddock.pipelines.model import Pipeline
 
 from .bound import BoundBlock, BoundNode, BoundStep
 
-PASS_THROUGH_STEPS = frozenset(
-    ("agent", "chat", "embed", "files.write", "prompt", "reduce", "split", "summarise", "tool")
-)
-"""Steps whose outputs are made of their inputs alone, except as `_has_untrusted_output` says. All
-others are untrusted, steps of other packages too."""
-TRUSTED_TOOLS = frozenset(("calculator", "now"))
-"""Tools whose results are trusted."""
-_MODEL_STEPS = frozenset(("agent", "chat", "reduce", "summarise"))
-"""Steps that tell their `usage`, in numbers."""
 _TRUSTED_FILE_ATTRIBUTES = ("sha256", "size", "modified")
 _FILES = re.compile(r"steps\.(\w+)\.files\Z")
 
@@ -66,19 +57,15 @@ class _TaintMarker:
             besides.update(*(choice.source.references for choice in step.reply.choices))
             if step.reply.evidence is not None:  # which its answer quotes
                 besides |= step.reply.evidence.references
-        is_tainted = (
-            bool(untrusted)
-            or step.uses not in PASS_THROUGH_STEPS
-            or _has_untrusted_output(step)
-            or bool(self._untrusted(besides))
-        )
+        brings_text = step.facts.brings_text(step.written)
+        is_tainted = bool(untrusted) or brings_text or bool(self._untrusted(besides))
         self._trusted.add(("steps", step.id, "skipped"))
         if step.returns is not None:
             is_tainted = is_tainted or bool(self._untrusted(step.returns.references))
-        elif step.uses in _MODEL_STEPS:
-            self._trusted.add(("steps", step.id, "usage"))
-        elif step.uses == "files.scan":
-            self._scans.add(step.id)
+        else:
+            self._trusted |= {("steps", step.id, name) for name in step.facts.without_text}
+            if step.facts.lists:
+                self._scans.add(step.id)
         self._tainted["steps", step.id] = is_tainted
         inner = step.inner
         if inner is not None:
@@ -121,21 +108,3 @@ class _TaintMarker:
         if path[0] == "steps":  # what stands after who reads it is not known yet
             return self._tainted.get(path[:2], True)
         return self._tainted.get(path[:2] if path[0] == "inputs" else path[:1], False)
-
-
-def _has_untrusted_output(step: BoundStep) -> bool:
-    """Return whether a step reads more than it is given: a file, a picture, a tool's result."""
-    match step.uses:
-        case "summarise":
-            return "file" in step.written
-        case "chat":
-            return bool(step.written.get("images"))
-        case "tool":
-            is_of_server = bool(step.written.get("server"))
-            return is_of_server or step.written.get("name") not in TRUSTED_TOOLS
-        case "agent":
-            tools = step.written.get("tools")
-            if not isinstance(tools, list):
-                return True
-            return not all(isinstance(tool, str) and tool in TRUSTED_TOOLS for tool in tools)
-    return False

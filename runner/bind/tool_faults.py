@@ -20,26 +20,18 @@ from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.mcp_servers import McpServer
 from paddock.pipelines.model import Pipeline, StepNode
+from paddock.steps.registry import facts_of
 from paddock.steps.tools.code_digests import code_digests, files_named
 from paddock.steps.tools.python_files import function_fault
 from paddock.steps.tools.tool_names import (
     TOOL_OPTIONS,
-    TOOL_STEPS,
     resolve_tool,
     tool_version,
-    tools_used,
     unknown_tool,
 )
 
 if TYPE_CHECKING:
     from paddock.steps.tools.builtin_tools import BuiltinTool
-
-    from .bound import BoundStep
-
-
-def has_tools(step: StepNode | BoundStep) -> bool:
-    """Return whether a step names tools; most do not, and need no more of this."""
-    return step.uses == "tool" or (step.uses in TOOL_STEPS and bool(step.written.get("tools")))
 
 
 def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
@@ -49,7 +41,7 @@ def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
     that its command names; of an installed tool the version of its package.
     """
     found: dict[str, Any] = {}
-    for use in tools_used(step.uses, step.params.data):
+    for use in facts_of(step.uses).tools(step.params.data):
         named = resolve_tool(use.name, use.server, pipeline.servers)
         if named is not None and named.server is not None:
             server = pipeline.servers[named.server]
@@ -77,7 +69,7 @@ def _server_file_digests(server: McpServer, base: Path) -> dict[str, str]:
 
 
 def tool_faults(step: StepNode, pipeline: Pipeline, base: Path) -> Iterator[Fault]:
-    for use in tools_used(step.uses, step.params.data):
+    for use in facts_of(step.uses).tools(step.params.data):
         at: Place = (*step.at, "with", *use.path)
         if not use.is_written:
             what = "a tool is named as it is, so that what a pipeline reaches for is known before"
@@ -86,7 +78,7 @@ def tool_faults(step: StepNode, pipeline: Pipeline, base: Path) -> Iterator[Faul
         named = resolve_tool(use.name, use.server, pipeline.servers)
         if named is None:
             what, remedy = unknown_tool(use.name, use.server, pipeline.servers)
-            place = (*at[:-1], "server") if step.uses == "tool" and use.server else at
+            place = (*at[:-1], "server") if use.server and use.path[0] != "tools" else at
             yield Fault(f"{what}.", remedy, pipeline.mark(place))
         elif named.kind == "function":
             yield from _function_faults(named, base, pipeline, at)
@@ -124,7 +116,7 @@ def _built_in_faults(step: StepNode, use: Any, pipeline: Pipeline, at: Place) ->
         wrong = tool.fault("options", own)
         if wrong is not None and set(use.options) <= {*allowed, "timeout"}:
             yield Fault(f"`options`: {wrong}", "", pipeline.mark(at))
-    if step.uses == "tool":
+    if use.path[0] != "tools":
         yield from _argument_faults(step, use.name, tool, pipeline)
 
 

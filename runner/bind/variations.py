@@ -23,8 +23,7 @@ from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.keys import StepKeys
 from paddock.pipelines.model import Pipeline, StepNode, step_nodes
 from paddock.pipelines.yaml_source import YamlDocument, parse_yaml
-
-from .reply import ANSWERING_STEPS
+from paddock.steps.registry import facts_of
 
 VariedOption = Literal["model", "prompt", "set"]
 """What `paddock compare` varies."""
@@ -226,7 +225,7 @@ def _fault(message: str, remedy: str) -> PipelineError:
 
 def answering_steps(pipeline: Pipeline) -> dict[str, StepNode]:
     nodes = (node for node in step_nodes(pipeline) if node.has_own_id)
-    return {node.id: node for node in nodes if node.uses in ANSWERING_STEPS}
+    return {node.id: node for node in nodes if facts_of(node.uses).only_answers}
 
 
 def not_answering(named: str, pipeline: Pipeline) -> Fault:

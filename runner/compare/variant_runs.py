@@ -211,7 +211,7 @@ class _Runner:
             sum(item.state == "unsampled" for item in report.items),
             None if step.reply is None else step.reply.schema,
             memory_bytes=memory_bytes,
-            checks_at_once=step.uses == "chat",
+            checks_at_once=bool(step.facts.prompt),
         )
 
     def _items(self, file: Path, part: ComparedPart, report: Report) -> dict[str, ItemAnswer]:

@@ -21,7 +21,6 @@ from paddock.pipelines.expressions import Expression
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Block, Node, StepNode, step_nodes
 from paddock.pipelines.plan import Plan
-from paddock.runner.bind.reply import ANSWERING_STEPS
 from paddock.runner.bind.variations import Change, Variant, answering_steps, not_answering
 from paddock.runner.ledger.entries import variant_file
 
@@ -103,7 +102,7 @@ def compared_step(plan: Plan, variants: Sequence[Variant], named: str | None) ->
 
 def _not_one_step(steps: Collection[str]) -> PipelineError:
     if not steps:
-        kinds = ", ".join(f"`{name}`" for name in ANSWERING_STEPS if name != "summarize")
+        kinds = "`chat`, `summarise`, `reduce`"
         return _fault("no step answers: there is nothing to compare.", f"Add one of {kinds}.")
     known = ", ".join(f"'{name}'" for name in steps)
     return _fault(f"several steps answer: {known}.", "Name one: `--step NAME`, or `gold.step`.")

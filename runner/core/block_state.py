@@ -167,7 +167,7 @@ class BlockState:
             "waiting": [item.key for item in self.in_state(ItemState.WAITING)],
         }
         filed, names = self.work.filed, self.work.names
-        moves = (step for step in all_steps(self.block.body) if step.uses == "files.move")
+        moves = (step for step in all_steps(self.block.body) if step.facts.takes_away)
         is_filing = filed.places or any(step.written.get("mode") != "copy" for step in moves)
         if not (self.filed or is_filing or any(src.is_hot for src in self.work.missing.sources)):
             return outputs

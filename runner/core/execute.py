@@ -30,6 +30,7 @@ from paddock.runner.bind.bound import (
     all_steps,
     called_plan,
     has_no_nested_items,
+    only_reads,
     with_inputs,
 )
 from paddock.runner.bind.scope import Scope
@@ -175,7 +176,7 @@ class Execute(Walk):
             except ClaimLost:  # this machine slept, and another one took the turn
                 continue
         # Of files it is reported which were written.
-        is_reported = step.kind.is_pure or step.uses in ("files.read", "files.write", "search")
+        is_reported = only_reads(step) or bool(step.facts.writes)
         if outputs is not None and step.inner is None and not is_reported:
             stats.acted(step.id)
         if self.outer:  # for the item around it
@@ -378,7 +379,7 @@ class Execute(Walk):
         """
         if state.block.max_parallel or not state.has_models:
             return state.block.max_parallel or PLAIN_PARALLEL
-        if all(step.uses == "search" for step in all_steps(state.block.body) if step.kind.roles):
+        if all(step.facts.searches for step in all_steps(state.block.body) if step.kind.roles):
             return SEARCH_PARALLEL
         n_places = 0
         specs = (spec for step in all_steps(state.block.body) for spec in step.models)

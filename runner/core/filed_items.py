@@ -357,17 +357,17 @@ def filed_results(ledger: Ledger, filed: FiledItems) -> dict[str, tuple[Place, A
 
 def with_filed_rows(step: BoundStep, scope: Scope) -> Mapping[str, Scope]:
     """Return the scope of each parameter of a step that sees the rows of filed items, too."""
-    is_table = step.uses == "files.write" and "rows" in step.written
-    whole = scope.with_filed() if is_table else None
-    return {} if whole is None else {"rows": whole}
+    table = step.facts.table
+    whole = scope.with_filed() if table in step.written else None
+    return {} if whole is None else {table: whole}
 
 
 def reads_new_items(node: BoundNode) -> frozenset[tuple[str, ...]]:
     """Return what a node reads, but for what sees filed items, too."""
     if isinstance(node, BoundBlock):  # its list has the filed ones that it has not done
         return outer_references(node) | (node.if_.references if node.if_ else frozenset())
-    if node.uses != "files.write":
+    if not node.facts.table:
         return node.references
-    others = (read for path, read in node.params.places().items() if path[0] != "rows")
+    others = (read for path, read in node.params.places().items() if path[0] != node.facts.table)
     condition = () if node.if_ is None else (node.if_.references,)
     return frozenset().union(*others, *condition)

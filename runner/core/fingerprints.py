@@ -49,8 +49,6 @@ RETURNS = "(returns)"
 """A sub-pipeline's `returns`, among the parts of its step's hash; not a valid id."""
 KEYED = "hmac:"
 """Begins a part that is made of secrets: a digest with a key, which cannot be guessed."""
-_MEASURING_STEPS = frozenset(("chat", "reduce", "split", "summarise", "summarize"))
-"""Steps that ask whether a prompt fits and take no other notice of the context."""
 # Parameters that are text for the model or for a file: reasons call them "prompt".
 TEXTS = frozenset(("prompt", "template", "map", "reduce", "system", "instructions", "messages"))
 _AFTER_ANSWER = ("escalate", "escalate_also", "review", "also")
@@ -293,7 +291,7 @@ class NodeParts:
         """Return what of a model's options decides results, and its context where that may not."""
         n_ctx = model.n_ctx_tokens
         is_elsewhere = n_ctx is None and model.pool  # servers may differ, and a plan may not ask
-        if is_elsewhere or step.uses not in _MEASURING_STEPS:
+        if is_elsewhere or not step.facts.only_measures:
             return _model_options(model, n_ctx), []
         default = await self._digests.default_context(model)
         known = [context_part(n_ctx, default)] if n_ctx or default else []

@@ -127,7 +127,7 @@ def expect_queries(
     """Have the queries of a block's new items embedded together, where no step makes them."""
     inner = {("steps", name) for name in node_ids(block.body)}
     for step in block.body:
-        if not isinstance(step, BoundStep) or step.uses != "search" or context.queries is None:
+        if not isinstance(step, BoundStep) or not step.facts.searches or context.queries is None:
             continue
         written = step.written
         query = Value.of(written.get("query"))
@@ -223,7 +223,7 @@ class ItemRunner:
                     cause = MISSING_PACKAGE if isinstance(error, ModuleNotFoundError) else "other"
                     what = f"{type(error).__name__}: {error}"
                     raise StepFailed(step.id, what, cause=cause) from error
-            if attempt.outer and step.uses == "files.scan" and outputs is not None:
+            if attempt.outer and step.facts.lists and outputs is not None:
                 # Mark a folder that was listed for this item alone
                 files = None if step.returns is not None else outputs["files"]
                 params, roots = step.params.render(scope), context.bound.roots

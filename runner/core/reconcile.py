@@ -217,12 +217,12 @@ def source_folders(
 ) -> Iterator[SourceFolder]:
     """Yield the folders that a block's items were listed in; `owner` is its scope. Blocking."""
     for step in bound.nodes:
-        if not isinstance(step, BoundStep) or step.uses != "files.scan":
+        if not (isinstance(step, BoundStep) and step.facts.lists):
             continue
         if ("steps", step.id) not in {path[:2] for path in block.over.references}:
             continue
         try:
-            text = Value.of(step.written["root"]).render(scope)
+            text = Value.of(step.written[step.facts.lists]).render(scope)
             root = bound.roots.resolve(str(text))
         except (ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
             root = None

@@ -136,7 +136,7 @@ class RunContext:
         if self.tape is not None:
             memo, toolset = self.tape.memo(memo), self.tape.toolset(toolset)
         pool = self.pool
-        if step.uses == "search" and self.queries is not None:
+        if step.facts.searches and self.queries is not None:
             pool = self.queries[self.bound.file, step.id]
         return Tools(
             pool=LedgerPool(pool, self.ledger, self.digests, self.stats, caller, self.fence),

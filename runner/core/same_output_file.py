@@ -20,9 +20,6 @@ from paddock.steps.paths import nearest_existing, write_refusal
 from .block_work import BlockWork
 from .run_context import RunContext
 
-_PATH_KEYS = {"files.write": "path", "embed": "store"}
-"""The parameter of each writing step that names its output."""
-
 
 def refuse_output_conflicts(
     block: BoundBlock, items: BlockWork, scope: Scope, context: RunContext
@@ -41,7 +38,7 @@ def refuse_output_conflicts(
         rendered = {item.key: _rendered_path(path, item.seen(block, scope), base) for item in todo}
         paths = {key: text for key, text in rendered.items() if text is not None}
         folders: Iterable[str] = paths.values()
-        if step.uses != "embed":
+        if step.facts.writes:
             taken: dict[str, str] = {}
             for key, text in paths.items():
                 other = taken.setdefault(text, key)
@@ -76,7 +73,7 @@ def refuse_written_by_others(context: RunContext, scope: Scope) -> None:
     """
     base = str(context.bound.roots.base)
     for step, path in _output_paths(context.bound.nodes):
-        if step.uses != "embed" and (text := _rendered_path(path, scope, base)):
+        if step.facts.writes and (text := _rendered_path(path, scope, base)):
             refuse_other_pipelines(context, step, [text])
 
 
@@ -114,11 +111,11 @@ def _output_paths(
     """Yield the output paths that depend on none of these steps, of those with or without `if`."""
     inner = set(node_ids(body))
     for step in body:
-        if not isinstance(step, BoundStep) or step.uses not in _PATH_KEYS:
+        if not isinstance(step, BoundStep):
             continue
         if (step.if_ is not None) != conditional:
             continue
-        written = step.written.get(_PATH_KEYS[step.uses])
+        written = step.written.get(step.facts.writes or step.facts.fills)
         if written is None:
             continue
         path = Value.of(written)

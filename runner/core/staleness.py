@@ -410,7 +410,7 @@ class Judge:
         items: list[ItemWork] = []
         held: list[str] = []
         older, unfinished = self._older, self._settled_files
-        writes = [step for step in all_steps(block.block.body) if step.uses == "files.write"]
+        writes = [step for step in all_steps(block.block.body) if step.facts.writes]
         overwrites = bool(writes) and all(s.written.get("on_edited") == "overwrite" for s in writes)
         own_request = replace(block.request, takes_over=overwrites or self.options.takes_over)
         others_request = replace(

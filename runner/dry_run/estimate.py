@@ -23,6 +23,7 @@ from paddock.runner.bind.bound import (
     BoundStep,
     all_steps,
     called_plan,
+    only_reads,
     steps_of,
     with_inputs,
 )
@@ -87,7 +88,7 @@ async def estimate_run(
         context = session.context
         plan = PlanSoFar(
             counts_exactly=has_pool or not settings.pool_urls,
-            fills_stores=any(step.uses == "embed" for step in all_steps(context.bound.nodes)),
+            fills_stores=any(step.facts.fills for step in all_steps(context.bound.nodes)),
             prompts=AskedPrompts(bool(context.ledger.rows(queries.HAS_CALLS))),
         )
         walk, stats = Estimate(context, plan), context.stats
@@ -180,12 +181,12 @@ class Estimate(Walk):
             PipelineError: it is another pipeline's output.
         """
         data = step.written
-        if step.uses != "files.write" or data.get("on_edited") == "overwrite":
+        if not step.facts.writes or data.get("on_edited") == "overwrite":
             return
         try:
             if is_skipped(step, self.scope):
                 return
-            text = str(Value.of(data["path"]).render(self.scope))
+            text = str(Value.of(data[step.facts.writes]).render(self.scope))
             path = self.bound.roots.resolve(text)
             refuse_other_pipelines(self.context, step, [str(path)])
             there = sha256_of(path) if path.is_file() else None
@@ -212,7 +213,7 @@ class Estimate(Walk):
         """
         attempt = ItemAttempt.of(self.context, step)
         steps = ItemEstimate(self._plan, self.context, attempt, self.unknown)
-        steps.has_changed = is_pending and step.uses == "search"
+        steps.has_changed = is_pending and bool(step.facts.searches)
         foreseen = Foreseen.bounded([step], bound_step(step))
         try:
             async with asyncio.timeout(MAX_WALK_S):
@@ -247,7 +248,7 @@ class Estimate(Walk):
         elif (outputs := repeatable_output(state, context.ledger)) is not None:
             if lacks := await state.lacking(context.judge.reviews):
                 self.left.lacking.setdefault(block.id, lacks)
-            fills = (s.uses == "embed" and "store" in s.written for s in all_steps(block.body))
+            fills = (s.facts.fills in s.written for s in all_steps(block.body))
             if state.work.deleted and any(fills):
                 self.unknown[block.id] = block.id  # searches find less
             return outputs
@@ -289,10 +290,7 @@ class Estimate(Walk):
     async def step(self, step: BoundStep) -> Any:
         if step.inner is not None:
             return await self._pipeline(step)
-        is_asked_elsewhere = step.model is not None and (
-            not self._plan.counts_exactly or bool(step.model.pool)
-        )
-        if is_asked_elsewhere or not (step.kind.is_pure or step.uses == "files.read"):
+        if not only_reads(step):
             await self._without_outputs(step)
             return UNKNOWN
         # It gives now what it will give in the run.
@@ -347,13 +345,6 @@ def _plan_items(work: BlockWork) -> Iterator[PlanItem]:
         yield PlanItem(block, key, state, (Why.WHERE(),))
 
 
-_REPEATABLE = frozenset(
-    ("files.read", "files.rows", "files.write", "split", "prompt", "chat", "summarise", "embed",
-     "reduce")
-)  # fmt: skip
-"""Steps that give the same output for the same input, with cached model calls."""
-
-
 def repeatable_output(state: BlockState, ledger: Ledger) -> dict[str, Any] | None:
     """Return a block's outputs where its items only lack output files: the same as before.
 
@@ -373,8 +364,8 @@ def repeatable_output(state: BlockState, ledger: Ledger) -> dict[str, Any] | Non
 def _is_repeatable(block: BoundBlock) -> bool:
     """Return whether doing an item once more gives what it gave before."""
     last = block.body[-1]
-    if block.returns is None and isinstance(last, BoundStep) and last.uses == "files.write":
+    if block.returns is None and isinstance(last, BoundStep) and last.facts.writes:
         return False  # whether the file was changed is another matter the next time
     if block.returns is not None and any("changed" in path for path in block.returns.references):
         return False
-    return all(step.uses in _REPEATABLE and step.cache for step in steps_of(block.body))
+    return all(step.facts.is_repeatable and step.cache for step in steps_of(block.body))

@@ -25,6 +25,7 @@ from paddock.runner.bind.bound import (
     BoundPlan,
     BoundStep,
     all_steps,
+    only_reads,
     with_inputs,
 )
 from paddock.runner.bind.evidence_finder import EvidenceFinder
@@ -75,12 +76,6 @@ from .plan_cost import (
 
 MAX_WALK_S = 5.0
 """A plan does not walk longer than that; items that are left are bounded or estimated."""
-
-_READING_STEPS = frozenset(
-    ("files.read", "files.rows", "files.scan", "split", "prompt", "chat", "summarise", "summarize",
-     "embed", "search")
-)  # fmt: skip
-"""Built-in steps without side effects, with the outputs and stores of a dry run."""
 
 _STEP_ERRORS = (StepError, EngineError, ExpressionError, OutsideRoots, ReplyNotCached)
 
@@ -296,7 +291,7 @@ class ItemEstimate(ItemSteps):
         foreseen = await self._tried(step, scope, is_partly_unknown, prompts)
         n_new = foreseen.seen.n_calls - foreseen.seen.n_known if foreseen.seen is not None else 0
         # Whether how often a step asks depends on how long texts are
-        if step.uses in ("summarise", "summarize") or hasattr(step.kind, "foresee"):
+        if step.facts.is_sized or hasattr(step.kind, "foresee"):
             is_sized = True
         else:
             is_sized = step.written.get("on_overflow") in ("map-reduce", "refine")
@@ -362,7 +357,7 @@ class ItemEstimate(ItemSteps):
             return Foreseen.bounded([step], bound_step(step))
         if is_taught(step):
             tools = await self._with_examples(step, scope, params, tools)
-        fills_store = self._plan.fills_stores and step.uses == "search"
+        fills_store = self._plan.fills_stores and bool(step.facts.searches)
         kind: Any = step.kind()
         foresees, failure = hasattr(kind, "foresee"), None
         seen: CallForecast | None = None
@@ -388,7 +383,7 @@ class ItemEstimate(ItemSteps):
         is_open = foresees and (seen is None or seen.n_known < seen.n_calls)
         is_unknown = is_partly_unknown or is_open or pool.has_unknown
         # A `reduce` that groups by answers which may be unknown: to which group does each belong?
-        is_grouped = step.uses == "reduce" and "by" in step.written
+        is_grouped = step.facts.group_by in step.written
         has_new_groups = is_grouped and is_partly_unknown and is_open
         calls = pool.calls
         if seen is not None:
@@ -539,9 +534,8 @@ def models_used(body: Iterable[BoundNode]) -> Counter[str]:
 
 
 def _reads_only(step: BoundStep) -> bool:
-    """Return whether a dry run may carry out a step."""
-    is_pure = step.kind.is_pure and not step.kind.roles
-    return step.uses in _READING_STEPS or is_pure or hasattr(step.kind, "foresee")
+    """Return whether a dry run may carry out a step, with its own outputs and stores."""
+    return only_reads(step) or bool(step.facts.fills) or hasattr(step.kind, "foresee")
 
 
 def _steps_read(references: Iterable[Reference]) -> frozenset[str]:

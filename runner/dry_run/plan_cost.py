@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -78,32 +78,10 @@ def bound_step(step: BoundStep) -> CallBounds:
         return bound_steps(step.inner.nodes)
     if not step.kind.roles:
         return NO_CALLS
-    return with_repairs(step, CallBounds(_max_calls(step)))
-
-
-def _max_calls(step: BoundStep) -> int | None:
-    written = step.written
-    if step.uses == "agent":
-        # Bound an agent: its turns, the answer without tools, and what it does to remember
-        n_turns = written.get("max_turns", step.kind.params.model_fields["max_turns"].default)
-        if not isinstance(n_turns, int):
-            return None  # an expression
-        memory = written.get("memory", "window")
-        kept = {"window": 0, "summary": n_turns, "store": 3 * n_turns + 3}.get(memory)
-        return None if kept is None else n_turns + 1 + kept
     if any(choice.keys.narrow for choice in choices_of(step)):
-        return None  # the labels are embedded, which may be many
-    if step.uses == "search":
-        return int(written.get("mode") != "text")
-    if step.uses in ("chat", "summarise", "summarize"):
-        usual = "error" if step.uses == "chat" else "map-reduce"
-        has_parts = written.get("on_overflow", usual) in ("map-reduce", "refine")
-        if "tools" in written and step.reply is not None:
-            return 2  # what it calls, then an answer of that form
-        return None if has_parts or "map" in written else 1
-    if step.uses == "embed" and "store" not in written:
-        return 1
-    return None
+        return CallBounds(None)  # the labels are embedded, which may be many
+    most = step.facts.most_calls(step.written, step.reply is not None)
+    return with_repairs(step, CallBounds(most))
 
 
 def with_repairs(step: BoundStep, calls: CallBounds, *, holds_forms: bool = False) -> CallBounds:
@@ -118,16 +96,7 @@ def with_repairs(step: BoundStep, calls: CallBounds, *, holds_forms: bool = Fals
     if step.reply is not None and (step.reply.checks or not is_held):
         most += step.reply.repair * (most if hasattr(step.kind, "foresee") else 1)
     of_model = step.model.params if step.model else {}
-    # How often a step asks once more for one answer that ended at its limit. `of_model` are the
-    # sampling values of its model.
-    if step.uses == "chat":
-        is_left = step.written.get("on_truncated", "keep") in ("keep", "error")
-        n_again = 0 if is_left else getattr(step.kind, "most_continuations", 0)
-    else:
-        own = step.written.get("params", {})
-        limits = {"max_tokens", "num_predict"}
-        may_have_limit = not isinstance(own, Mapping) or limits & {*own, *of_model}
-        n_again = int(bool(may_have_limit) and step.uses in ("summarise", "summarize", "reduce"))
+    n_again = step.facts.most_repeats(step.written, of_model)
     most *= (1 + times(step.retry, "check")) * (1 + n_again)
     return replace(calls, repairs=most - calls.most)
 

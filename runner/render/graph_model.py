@@ -15,12 +15,12 @@ from typing import Any, Literal
 from paddock.engine.system import units
 from paddock.pipelines.model import Block, Node, StepNode
 from paddock.pipelines.plan import Plan
-from paddock.runner.bind.bound import PIPELINE_STEP
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading, recent_runs
 from paddock.runner.progress.journal import JournalTail
 from paddock.runner.progress.report import MADE_STATES, sums_by_outcome
 from paddock.runner.settings import STATE_FOLDER
+from paddock.steps.registry import facts_of
 
 MAX_LEVELS, MAX_INNER_BOXES = 4, 300
 """Limits of sub-pipelines; deeper or larger ones are drawn as one box."""
@@ -161,9 +161,9 @@ class _BoxBuilder:
 
 def _inner_pipeline(step: StepNode) -> str | None:
     params = step.params.data
-    if step.uses != PIPELINE_STEP or not isinstance(params, Mapping):
+    if not isinstance(params, Mapping):
         return None
-    name = params.get("file")
+    name = params.get(facts_of(step.uses).pipeline)
     return name if isinstance(name, str) else None
 
 

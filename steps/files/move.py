@@ -25,6 +25,7 @@ from paddock.engine.system import files, no_links
 from paddock.engine.system.files import TemporaryFile
 from paddock.engine.system.tasks import in_left_thread
 from paddock.steps.base import Output, Params, Step, StepError, Tools
+from paddock.steps.facts import Facts
 from paddock.steps.paths import file_sha256, numbered_name, printable, refusing, resolve_path
 
 _MOST_NAMES = 1000
@@ -70,6 +71,7 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
 
     params = FilesMoveParams
     output = FilesMoveOutput
+    facts = Facts(takes_away="path", moves_to="to")
 
     def reads(self, params: FilesMoveParams) -> Sequence[str]:
         return (params.path,) if params.mode == "copy" else ()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
 from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import Output, Params, Step, StepError, StepSkipped, Tools
+from paddock.steps.facts import Facts, Missing, Written
 from paddock.steps.paths import printable, resolve_path
 from paddock.steps.readers import reader
-from paddock.steps.readers.document_kinds import MEDIA_TYPES
+from paddock.steps.readers.document_kinds import MEDIA_TYPES, NEEDS_FORMATS
 from paddock.steps.readers.reader import Document
 from paddock.steps.readers.text_encoding import is_known_encoding
 
@@ -102,6 +104,20 @@ class FilesReadOutput(Output):
     )
 
 
+def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
+    """Yield the extra for a kind of document, where the step names the kind."""
+    kind, what, extra = written.get("type"), "", ""
+    if kind in ("docx", "pptx", "xlsx") and not reader.office_is_installed():
+        what, extra = f"documents of type '{kind}'", "documents"
+    elif kind in NEEDS_FORMATS and not reader.formats_is_installed():
+        what, extra = f"documents of type '{kind}'", "formats"
+    elif kind == "image" and not reader.ocr_is_installed():
+        what, extra = "texts of pictures", "ocr"
+    if extra:
+        needs = f"{what} need the extra '{extra}', which is not installed."
+        yield ("type",), needs, f"Install it: `pip install 'paddock-llm[{extra}]'`."
+
+
 class FilesRead(Step[FilesReadParams, FilesReadOutput]):
     """Text of one document: plain text in any encoding, HTML, PDF.
 
@@ -112,6 +128,13 @@ class FilesRead(Step[FilesReadParams, FilesReadOutput]):
     params = FilesReadParams
     output = FilesReadOutput
     version = 5
+    facts = Facts(
+        only_reads=True,
+        is_repeatable=True,
+        contents=("path",),
+        shows_path=True,
+        missing=_missing,
+    )
 
     def reads(self, params: FilesReadParams) -> Sequence[str]:
         return (params.path,)

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 from paddock.engine.system.no_links import NotRegularFile, read_file
 from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import Output, Params, Step, StepError, StepLog, Tools
+from paddock.steps.facts import Facts
 from paddock.steps.paths import os_refusal, printable, resolve_path
 from paddock.steps.readers.reader import after_name
 from paddock.steps.readers.text_encoding import NotText, UnclearEncoding, decode_text
@@ -78,6 +79,7 @@ class FilesRows(Step[FilesRowsParams, FilesRowsOutput]):
     output = FilesRowsOutput
     version = 2
     is_pure = True
+    facts = Facts(is_repeatable=True, contents=("path",))
 
     def reads(self, params: FilesRowsParams) -> Sequence[str]:
         return (params.path,)

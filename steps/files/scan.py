@@ -15,6 +15,7 @@ from paddock.engine.system.files import sha256_of
 from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import Output, Params, Step, Tools
+from paddock.steps.facts import Facts
 from paddock.steps.paths import printable, resolve_path
 
 from .folder_walk import FolderWalk, FoundFile, listed_names
@@ -84,6 +85,7 @@ class FilesScan(Step[FilesScanParams, FilesScanOutput]):
     params = FilesScanParams
     output = FilesScanOutput
     is_pure = True
+    facts = Facts(lists="root")
 
     async def run(self, params: FilesScanParams, tools: Tools) -> FilesScanOutput:
         root = resolve_path(tools.roots, params.root)

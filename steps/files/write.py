@@ -23,6 +23,7 @@ from paddock.engine.system.files import TemporaryFile
 from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import Output, Params, Step, StepError, Tools
+from paddock.steps.facts import Facts, brings_none
 from paddock.steps.paths import file_sha256, printable, refusing, resolve_path
 from paddock.steps.prompt import render_template
 
@@ -102,6 +103,7 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
 
     params = FilesWriteParams
     output = FilesWriteOutput
+    facts = Facts(is_repeatable=True, writes="path", table="rows", brings_text=brings_none)
 
     async def run(self, params: FilesWriteParams, tools: Tools) -> FilesWriteOutput:
         """Write it, unless it has this content already or was edited."""

@@ -14,7 +14,9 @@ from paddock.engine.request import Message, Role, with_system_text
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import Params, ReplyForm, Step, Tools
+from paddock.steps.facts import Facts, Written
 from paddock.steps.prompt import render_template
+from paddock.steps.tools.tool_names import TRUSTED_TOOLS, listed_tools
 
 from .agent_memory import (
     AgentTurn,
@@ -105,6 +107,23 @@ class AgentOutput(AnswerOutput):
     usage: UsageOutput
 
 
+def _brings_text(written: Written) -> bool:
+    tools = written.get("tools")
+    if not isinstance(tools, list):
+        return True
+    return not all(isinstance(tool, str) and tool in TRUSTED_TOOLS for tool in tools)
+
+
+def _most_calls(written: Written, _has_reply: bool) -> int | None:
+    """Count its turns, the answer without tools, and what it does to remember."""
+    n_turns = written.get("max_turns", AgentParams.model_fields["max_turns"].default)
+    if not isinstance(n_turns, int):
+        return None  # an expression
+    memory = written.get("memory", "window")
+    kept = {"window": 0, "summary": n_turns, "store": 3 * n_turns + 3}.get(memory)
+    return None if kept is None else n_turns + 1 + kept
+
+
 class Agent(Step[AgentParams, AgentOutput]):
     """A model that may call the listed tools for at most `max_turns` turns."""
 
@@ -112,6 +131,12 @@ class Agent(Step[AgentParams, AgentOutput]):
     output = AgentOutput
     roles = frozenset({"chat"})
     takes_reply = True
+    facts = Facts(
+        brings_text=_brings_text,
+        without_text=("usage",),
+        tools=listed_tools,
+        most_calls=_most_calls,
+    )
 
     @staticmethod
     def roles_besides(written: Mapping[str, Any]) -> frozenset[Role]:

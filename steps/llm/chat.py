@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -18,9 +19,11 @@ from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.pipelines.prompt_file import ConversationTemplate
 from paddock.steps.base import Params, Step, StepError, Tools
+from paddock.steps.facts import Facts, Written
 from paddock.steps.paths import printable, refusing, resolve_path
 from paddock.steps.prompt import render_template
 from paddock.steps.text.text_parts import to_part
+from paddock.steps.tools.tool_names import listed_tools
 
 from .ask_and_repair import (
     AnswerOutput,
@@ -151,6 +154,17 @@ class ChatOutput(AnswerOutput):
     )
 
 
+def _most_calls(written: Written, has_reply: bool) -> int | None:
+    if "tools" in written and has_reply:
+        return 2  # what it calls, then an answer of that form
+    return None if written.get("on_overflow") in ("map-reduce", "refine") else 1
+
+
+def _most_repeats(written: Written, _of_model: Written) -> int:
+    is_left = written.get("on_truncated", "keep") in ("keep", "error")
+    return 0 if is_left else MOST_CONTINUATIONS
+
+
 class Chat(Step[ChatParams, ChatOutput]):
     """Messages or a prompt to a model."""
 
@@ -158,7 +172,19 @@ class Chat(Step[ChatParams, ChatOutput]):
     output = ChatOutput
     roles = frozenset({"chat"})
     takes_reply = True
-    most_continuations = MOST_CONTINUATIONS
+    facts = Facts(
+        only_reads=True,
+        is_repeatable=True,
+        only_answers=True,
+        only_measures=True,
+        prompt="prompt",
+        contents=("images",),
+        brings_text=lambda written: bool(written.get("images")),
+        without_text=("usage",),
+        tools=partial(listed_tools, may_be_its_own=True),
+        most_calls=_most_calls,
+        most_repeats=_most_repeats,
+    )
 
     @staticmethod
     def roles_besides(written: Mapping[str, Any]) -> frozenset[Role]:

@@ -6,9 +6,9 @@ itself is refused in any case.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply, Tool, reserved_tokens
 from paddock.steps.base import StepError, Tools
@@ -17,8 +17,18 @@ _NEAR_LIMIT = 0.9  # of the limit, in tokens
 _CLOSING_TOKENS = 32  # a short limit's grammar may begin to close the answer so many before it
 OnTruncated = Literal["keep", "error", "continue", "more"]
 """`more`: ask once again with twice the limit."""
+_LIMITS = {"max_tokens", "num_predict"}
 MOST_CONTINUATIONS = 8
 """Of `continue`; a model that does not end by then has lost its thread."""
+
+
+def one_repeat(written: Mapping[str, Any], of_model: Mapping[str, Any]) -> int:
+    """Return 1 where answers may have a limit: such a step asks once more for one that is cut off.
+
+    `of_model`: the sampling values of its model.
+    """
+    own = written.get("params", {})
+    return int(not isinstance(own, Mapping) or bool(_LIMITS & {*own, *of_model}))
 
 
 @dataclass(frozen=True, slots=True)

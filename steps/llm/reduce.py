@@ -33,6 +33,7 @@ from paddock.steps.base import (
     StepSkipped,
     Tools,
 )
+from paddock.steps.facts import Facts, brings_none
 from paddock.steps.prompt import render_template
 from paddock.steps.text.chunker import cut_text
 from paddock.steps.text.text_parts import to_part
@@ -46,6 +47,7 @@ from .ask_and_repair import (
     ask_checked,
     empty_answer,
 )
+from .cut_off_answers import one_repeat
 from .map_reduce import IndexRange, LevelReducer, ReduceNote, cut_limits
 from .prompt_truncation import first_part
 
@@ -127,6 +129,16 @@ class Reduce(Step[ReduceParams, ReduceOutput]):
     output = ReduceOutput
     roles = frozenset({"chat"})
     takes_reply = True
+    facts = Facts(
+        only_reads=True,
+        is_repeatable=True,
+        only_answers=True,
+        only_measures=True,
+        group_by="by",
+        brings_text=brings_none,
+        without_text=("usage",),
+        most_repeats=one_repeat,
+    )
 
     async def run(self, params: ReduceParams, tools: Tools) -> ReduceOutput:
         return await _reduce(params, tools)

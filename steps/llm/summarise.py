@@ -18,6 +18,7 @@ from paddock.engine.request import Role
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import UNKNOWN, Output, Params, Step, StepError, Tools
+from paddock.steps.facts import Facts, Written
 from paddock.steps.files.read import FilesReadParams, read_document
 from paddock.steps.prompt import render_template
 from paddock.steps.readers.reader import page_offsets, reader_versions
@@ -33,6 +34,7 @@ from paddock.steps.text.text_parts import (
 )
 
 from .ask_and_repair import AnswerOutput, Asker, UsageOutput, ask_checked, empty_answer
+from .cut_off_answers import one_repeat
 from .map_reduce import LastPrompt, MapReduce, SummaryPrompts
 
 if TYPE_CHECKING:
@@ -153,6 +155,11 @@ class SummariseOutput(AnswerOutput):
     usage: UsageOutput
 
 
+def _most_calls(written: Written, _has_reply: bool) -> int | None:
+    has_parts = written.get("on_overflow", "map-reduce") in ("map-reduce", "refine")
+    return None if has_parts or "map" in written else 1
+
+
 class Summarise(Step[SummariseParams, SummariseOutput]):
     """A text, chunks or a file of any length: one shot, map-reduce, refine, or an extract."""
 
@@ -161,6 +168,18 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
     version = 3
     roles = frozenset({"chat", "embed"})
     takes_reply = True
+    facts = Facts(
+        only_reads=True,
+        is_repeatable=True,
+        only_answers=True,
+        only_measures=True,
+        is_sized=True,
+        contents=("file",),
+        brings_text=lambda written: "file" in written,
+        without_text=("usage",),
+        most_calls=_most_calls,
+        most_repeats=one_repeat,
+    )
 
     @staticmethod
     def own_roles(written: Mapping[str, Any]) -> frozenset[Role]:

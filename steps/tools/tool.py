@@ -22,6 +22,8 @@ from paddock.steps.base import (
     ToolResult,
     Tools,
 )
+from paddock.steps.facts import Facts, Written
+from paddock.steps.tools.tool_names import TRUSTED_TOOLS, one_tool
 
 MOST_RESULT_CHARS = 1_000_000
 """The longest result: more would not help a model, and fill the ledger."""
@@ -106,11 +108,16 @@ class ToolOutput(Output):
     text: str
 
 
+def _brings_text(written: Written) -> bool:
+    return bool(written.get("server")) or written.get("name") not in TRUSTED_TOOLS
+
+
 class CallTool(Step[ToolParams, ToolOutput]):
     """One call of a tool; some tools need the caller's consent."""
 
     params = ToolParams
     output = ToolOutput
+    facts = Facts(tools=one_tool, brings_text=_brings_text)
 
     def reads(self, params: ToolParams) -> Sequence[str]:
         """Return the file that it reads; the code of a function is a part of the step's spec."""

@@ -16,8 +16,8 @@ from paddock.pipelines.expressions import TEMPLATE_START
 from paddock.pipelines.expressions import Path as Place
 from paddock.steps.plugins import TOOL_GROUP, plugins
 
-TOOL_STEPS = ("tool", "agent", "chat")
-"""Steps that name tools."""
+TRUSTED_TOOLS = frozenset(("calculator", "now"))
+"""Tools whose results are not the text of others."""
 BUILT_IN_TOOLS = ("calculator", "files.read", "files.search", "http.get", "now")
 TOOL_OPTIONS: Mapping[str, frozenset[str]] = {
     "http.get": frozenset(("hosts", "max_bytes")),
@@ -98,19 +98,20 @@ def unknown_tool(name: str, server: str | None, servers: Collection[str]) -> tup
     return f"there is no tool '{name}'", f"{did_you_mean(name, names)}{hint}"
 
 
-def tools_used(uses: str, written: Mapping[str, Any]) -> Iterator[ToolUse]:
-    """Yield the tools that a step names: `tool` by `name`, others in the list `tools`."""
-    if uses == "tool":
-        yield from _tool_use(written, (), ("name",))
-        return
+def one_tool(written: Mapping[str, Any]) -> Iterator[ToolUse]:
+    """Yield the tool that a step calls, which its parameters name."""
+    yield from _tool_use(written, (), ("name",))
+
+
+def listed_tools(written: Mapping[str, Any], *, may_be_its_own: bool = False) -> Iterator[ToolUse]:
+    """Yield the tools in a step's list `tools`; with `parameters` one is its author's own."""
     tools = written.get("tools")
     if isinstance(tools, str):
         yield ToolUse(("tools",), tools, is_written=False)
     for index, entry in enumerate(tools if isinstance(tools, list) else ()):
         if isinstance(entry, str):
             yield ToolUse(("tools", index), entry, is_written=not TEMPLATE_START.search(entry))
-        # With `parameters` a tool of `chat` is the author's own.
-        elif isinstance(entry, Mapping) and not (uses == "chat" and "parameters" in entry):
+        elif isinstance(entry, Mapping) and not (may_be_its_own and "parameters" in entry):
             yield from _tool_use(entry, ("tools", index), ("tools", index))
 
 

@@ -14,6 +14,8 @@ from pydantic import Field
 
 from paddock.engine.request import REQUEST_TEXTS, EmbedReply, EmbedRequest, ModelSpec, OnOverflow
 from paddock.steps.base import EmbedModel, Output, Params, Step, StepError, Tools, Vector, VectorRow
+from paddock.steps.extras import missing_store_library
+from paddock.steps.facts import Facts, brings_none
 from paddock.steps.text.text_parts import TextPart, to_part
 
 
@@ -57,6 +59,13 @@ class Embed(Step[EmbedParams, EmbedOutput]):
     params = EmbedParams
     output = EmbedOutput
     roles = frozenset({"embed"})
+    facts = Facts(
+        is_repeatable=True,
+        fills="store",
+        brings_text=brings_none,
+        missing=missing_store_library,
+        most_calls=lambda written, has_reply: None if "store" in written else 1,
+    )
 
     async def run(self, params: EmbedParams, tools: Tools) -> EmbedOutput:
         given: Sequence[Any] = params.texts if params.texts is not None else params.chunks or ()

@@ -25,6 +25,8 @@ from paddock.steps.base import (
     StepError,
     Tools,
 )
+from paddock.steps.extras import missing_store_library
+from paddock.steps.facts import Facts
 
 from .embed import embed_texts
 from .where_filter import FILTER_COLUMNS, sql_condition
@@ -125,6 +127,12 @@ class Search(Step[SearchParams, SearchOutput]):
     params = SearchParams
     output = SearchOutput
     roles = frozenset({"embed"})
+    facts = Facts(
+        only_reads=True,
+        searches="store",
+        missing=missing_store_library,
+        most_calls=lambda written, has_reply: int(written.get("mode") != "text"),
+    )
 
     async def run(self, params: SearchParams, tools: Tools) -> SearchOutput:
         if not params.query.strip():

@@ -61,6 +61,7 @@ from paddock.runner.progress.run_display import run_observer
 from paddock.runner.settings import STATE_FOLDER, read_settings
 from paddock.runner.testing.junit_and_markdown import junit_xml
 from paddock.steps.readers.text_encoding import NotText, decode_text
+from paddock.steps.registry import load_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -363,7 +364,8 @@ def _examples_advice(compared: ComparedPipeline, variants: Sequence[Variant]) ->
     node = next(step for step in step_nodes(compared.plan.pipeline) if step.id == compared.step)
     changes = [change.target for variant in variants for change in variant.changes]
     is_tried = any(target == key or target.startswith(f"{key}.") for target in changes)
-    if node.uses != "chat" or node.params.data.get("examples") or is_tried:
+    takes_some = "examples" in load_step(node.uses).params.model_fields
+    if not takes_some or node.params.data.get("examples") or is_tried:
         return
     name = step_name(compared.file.name, compared.step)
     with compared.ledger() as ledger:

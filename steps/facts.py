@@ -1,0 +1,95 @@
+"""What the runner knows of a kind of step besides its types: the record `Step.facts`.
+
+The defaults hold for a step of which nothing is known, such as one of another package that says
+nothing. A field that names a parameter is empty where the kind has none of that sort.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from .tools.tool_names import ToolUse
+
+Written: TypeAlias = Mapping[str, Any]
+"""A step's parameters as they stand under `with`."""
+Missing: TypeAlias = tuple[tuple[str | int, ...], str, str]
+"""The place in the parameters of what this machine lacks; a sentence, its remedy."""
+
+
+def brings_none(written: Written) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Facts about a kind of step."""
+
+    # --- how it may be treated
+
+    only_reads: bool = False
+    """It changes nothing, though it may ask a model. Steps that are pure need not say so."""
+    is_repeatable: bool = False
+    """Its outputs follow from what it reads, with the same replies: it sees no clock."""
+    only_answers: bool = False
+    """It does nothing but ask, so that another model can be asked the same."""
+    only_measures: bool = False
+    """It asks whether a prompt fits, and takes no other notice of the model's context."""
+    is_sized: bool = False
+    """How often it asks depends on the lengths of texts, whatever it does when one is too long."""
+    is_template: bool = False
+    """Its output is text of its author with values filled in."""
+
+    # --- parameters by what they mean
+
+    prompt: str = ""
+    """The template that it sends as one prompt, once for each item."""
+    group_by: str = ""
+    """The field by which it groups the items of `over`."""
+    contents: tuple[str, ...] = ()
+    """Files whose content alone decides the result, whatever their names."""
+    shows_path: bool = False
+    """Its output `path` is the name of that file."""
+    lists: str = ""
+    """The folder whose files are its output `files`."""
+    writes: str = ""
+    """The file that it writes."""
+    table: str = ""
+    """The rows of the file that it writes, those of filed documents among them."""
+    takes_away: str = ""
+    """The file that it moves or deletes, unless its `mode` is `copy`."""
+    moves_to: str = ""
+    """The file or folder where that is found then."""
+    fills: str = ""
+    """The vector store to which it adds rows."""
+    searches: str = ""
+    """The vector store that it searches."""
+    command: str = ""
+    """The program that it starts, with arguments."""
+    pipeline: str = ""
+    """The pipeline file that it runs."""
+
+    # --- what follows from the parameters as written
+
+    brings_text: Callable[[Written], bool] = lambda written: True
+    """Whether its outputs have text that is not from its parameters: of a file, a tool's result."""
+    without_text: tuple[str, ...] = ()
+    """Outputs that hold no text, whatever the others hold."""
+    tools: Callable[[Written], Iterable[ToolUse]] = lambda written: ()
+    """The tools that it names."""
+    missing: Callable[[str, Written, Path], Iterable[Missing]] = lambda step, written, folder: ()
+    """What the step of this id needs and this machine lacks; its commands start in the folder."""
+    most_calls: Callable[[Written, bool], int | None] = lambda written, has_reply: None
+    """How often it calls a model at most, before repairs; None: that depends on its texts."""
+    most_repeats: Callable[[Written, Written], int] = lambda written, of_model: 0
+    """How often it asks once more, at most, for an answer that ended at its limit.
+
+    The second are the sampling values of its model."""
+
+    @property
+    def output(self) -> str:
+        """The parameter that says where it writes, moves a file or adds rows."""
+        return self.writes or self.moves_to or self.fills
