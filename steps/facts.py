@@ -7,17 +7,30 @@ nothing. A field that names a parameter is empty where the kind has none of that
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from .tools.tool_names import ToolUse
+    from paddock.pipelines.expressions import Path as Place
 
 Written: TypeAlias = Mapping[str, Any]
 """A step's parameters as they stand under `with`."""
 Missing: TypeAlias = tuple[tuple[str | int, ...], str, str]
 """The place in the parameters of what this machine lacks; a sentence, its remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """A use of a tool in a step, with its options."""
+
+    path: Place
+    """The path in the step's parameters."""
+    name: str
+    server: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    is_written: bool = True
+    """Whether it is a literal, not an expression."""
 
 
 def brings_none(written: Written) -> bool:

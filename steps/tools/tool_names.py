@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import TEMPLATE_START
 from paddock.pipelines.expressions import Path as Place
+from paddock.steps.facts import ToolUse
 from paddock.steps.plugins import TOOL_GROUP, plugins
 
 TRUSTED_TOOLS = frozenset(("calculator", "now"))
@@ -41,19 +42,6 @@ class ToolReference:
     server: str | None = None
     file: str | None = None
     """As written, relative to the pipeline."""
-
-
-@dataclass(frozen=True, slots=True)
-class ToolUse:
-    """A use of a tool in a step, with its options."""
-
-    path: Place
-    """The path in the step's parameters."""
-    name: str
-    server: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    is_written: bool = True
-    """Whether it is a literal, not an expression."""
 
 
 def installed_tools() -> tuple[str, ...]:
