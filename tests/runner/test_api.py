@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.errors import DeadlineExceeded
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan, run, validate
@@ -133,23 +132,6 @@ def test_one_environment_serves_several_runs(world: World) -> None:
     assert first.returns["counts"]["new"] == second.returns["counts"]["fresh"] == 5
 
 
-def test_an_edited_document_is_done_again_and_only_that_one(world: World) -> None:
-    world.run()
-    world.write("inbox/3.txt", "Another text.")
-    assert reasons(world.plan()) == {"3.txt": "content changed"}
-    report = world.run()
-    assert states(report) == {"3.txt": "changed"}
-    assert len(world.pool.chats) == 2  # the document, and the digest that reads it
-    assert "Another" in world.pool.chats[0].messages[-1].content
-
-
-def test_a_touched_document_is_fresh(world: World) -> None:
-    world.run()
-    text = (world.folder / "inbox/2.txt").read_text()
-    world.write("inbox/2.txt", text)
-    assert world.run().counts == {"fresh": 6}
-
-
 def test_a_changed_prompt_makes_all_stale_and_plan_says_why(world: World) -> None:
     world.run()
     world.edit("Sum up:", "Summarise:")
@@ -158,35 +140,6 @@ def test_a_changed_prompt_makes_all_stale_and_plan_says_why(world: World) -> Non
     assert reasons(plan, "digest") == {"digest": "it reads 'each', which has work to do"}
     assert (plan.calls, plan.loads) == (6, 1)
     assert world.run().counts == {"stale": 6}
-
-
-def test_a_changed_prompt_file_makes_all_stale(world: World) -> None:
-    world.write("ask.md", "Sum up: {{ steps.text.text }}")
-    world.edit('"Sum up: {{ steps.text.text }} ({{ inputs.tone }})"', "{file: ask.md}")
-    world.run()
-    assert world.run().counts == {"fresh": 6}
-    world.write("ask.md", "Say it shorter: {{ steps.text.text }}")
-    assert set(reasons(world.plan()).values()) == {"prompt changed (step 'sum')"}
-
-
-def test_a_changed_model_parameter_or_input_is_its_own_reason(world: World) -> None:
-    world.run()
-    assert set(reasons(world.plan({"tone": "merry"})).values()) == {"value changed: inputs.tone"}
-    world.edit('({{ inputs.tone }})"}', '({{ inputs.tone }})", params: {temperature: 1}}')
-    assert set(reasons(world.plan()).values()) == {"`params` changed (step 'sum')"}
-    world.edit("params: {temperature: 1}", "model: other")
-    world.edit("inputs:", "models: {other: qwen:1b, first: smollm2:135m}\ninputs:")
-    assert set(reasons(world.plan()).values()) == {"model changed (step 'sum')"}
-
-
-def test_work_that_was_done_before_costs_no_call_again(world: World) -> None:
-    world.run()
-    world.edit("Sum up:", "Summarise:")
-    world.run()
-    world.edit("Summarise:", "Sum up:")
-    report = world.run()
-    assert report.counts == {"stale": 6}
-    assert (report.calls, report.cached_calls) == (0, 6)
 
 
 def test_cache_off_and_no_cache_ask_again(world: World) -> None:
@@ -198,35 +151,6 @@ def test_cache_off_and_no_cache_ask_again(world: World) -> None:
     assert world.run().calls == 5  # the digest's request is known
     world.edit("Sum up:", "Summarise:")
     assert world.run(no_cache=True).calls == 6
-
-
-def test_a_deleted_document_is_reported_once_and_its_output_left(world: World) -> None:
-    world.run()
-    (world.folder / "inbox/4.txt").unlink()
-    assert reasons(world.plan()) == {"4.txt": "its source is gone"}
-    report = world.run()
-    assert states(report) == {"4.txt": "deleted"}
-    assert (world.folder / "out/4.txt").exists()
-    assert world.run().counts == {"fresh": 5}
-
-
-def test_a_missing_output_is_written_again_without_a_call(world: World) -> None:
-    world.run()
-    (world.folder / "out/1.txt").unlink()
-    plan = world.plan()
-    assert reasons(plan) == {"1.txt": "output is missing: out/1.txt"}
-    report = world.run()
-    assert (report.calls, report.cached_calls) == (0, 1)
-    assert (world.folder / "out/1.txt").exists()
-
-
-def test_an_output_that_someone_edited_is_kept_and_told(world: World) -> None:
-    world.run()
-    world.write("out/1.txt", "mine")
-    report = world.run()
-    assert report.counts == {"fresh": 5, "held": 1}
-    assert report.notes == ("edited, or not ours, and kept: out/1.txt",)
-    assert world.output("1.txt") == "mine"
 
 
 def test_a_broken_document_is_quarantined_and_known_the_next_time(world: World) -> None:
@@ -250,38 +174,6 @@ def test_a_broken_document_is_quarantined_and_known_the_next_time(world: World) 
     assert states(world.run()) == {"empty.txt": "changed"}
 
 
-def test_a_timeout_is_quarantined_and_tried_again_in_the_next_run(world: World) -> None:
-    def slow(request: ChatRequest) -> str:
-        if (
-            "Document 2" in request.messages[-1].content
-            and "Sum up" in request.messages[-1].content
-        ):
-            raise DeadlineExceeded("idle", 5)
-        return echo(request)
-
-    report = world.run(pool=FakePool(answer=slow))
-    assert states(report)["2.txt"] == "quarantined"
-    error = next(item.error for item in report.items if item.key == "2.txt")
-    assert error == "step 'sum': no new token within 5 s (timeout.idle)"
-    again = world.run()
-    assert states(again) == {"2.txt": "stale"}
-
-
-def test_retry_tries_again_as_often_as_it_says(world: World) -> None:
-    attempts: list[str] = []
-
-    def busy(request: ChatRequest) -> str:
-        attempts.append(request.messages[-1].content)
-        if attempts.count(attempts[-1]) < 3:
-            raise DeadlineExceeded("total", 1)
-        return echo(request)
-
-    world.edit("{id: sum,", "{id: sum, retry: {times: 2, on: [timeout], backoff: 1ms},")
-    world.edit("{id: digest,", "{id: digest, retry: {times: 2, on: [timeout], backoff: 1ms},")
-    assert world.run(pool=FakePool(answer=busy)).status == "completed"
-    assert len(attempts) == 18
-
-
 def test_on_error_fail_stops_the_run_and_skip_goes_on(world: World) -> None:
     world.write("inbox/empty.txt", "")
     world.edit("    do:", "    on_error: fail\n    do:")
@@ -301,20 +193,6 @@ def test_a_failing_step_outside_a_block_fails_the_run_with_its_place(world: Worl
         f"{world.file}:5:10: step 'docs': the folder '{world.folder}/nowhere' does not exist. "
         "Correct `root`, or create the folder."
     )
-
-
-def test_force_does_a_step_again_and_asks_the_model_again(world: World) -> None:
-    world.run()
-    report = world.run(force=["sum"])
-    assert set(states(report).values()) == {"stale"}
-    assert report.calls == 5
-
-
-def test_a_step_or_key_that_is_not_there_is_told(world: World) -> None:
-    with pytest.raises(PipelineError) as caught:
-        world.run(force=["summ"])
-    assert caught.value.faults[0].message == "there is no step 'summ' to force."
-    assert "Did you mean 'sum'?" in caught.value.faults[0].remedy
 
 
 def test_a_key_that_no_item_has_is_refused_before_anything_is_done(world: World) -> None:
@@ -339,33 +217,6 @@ def test_a_key_of_any_of_several_blocks_is_known(world: World) -> None:
         world.run(only=["2.txt", "cid"])
 
 
-def test_only_does_one_item_and_leaves_what_reads_the_others(world: World) -> None:
-    report = world.run(only=["2.txt"])
-    assert states(report) == {
-        "2.txt": "new", "0.txt": "skipped", "1.txt": "skipped", "3.txt": "skipped",
-        "4.txt": "skipped",
-    }  # fmt: skip
-    assert not (world.folder / "out/DIGEST.md").exists()
-    assert report.notes == (
-        "'digest' is left as it is: only some items of 'each' were done.",
-        "'report' is left as it is: only some items of 'digest' were done.",
-    )
-    assert world.run().counts == {"new": 5, "fresh": 1}
-
-
-def test_two_items_with_the_same_key_are_a_fault_that_names_both(world: World) -> None:
-    world.edit("    do:", "    key: doc.suffix\n    do:")
-    with pytest.raises(PipelineError) as caught:
-        world.run()
-    (fault,) = caught.value.faults
-    inbox = world.folder / "inbox"
-    assert fault.message == (
-        f"`key: doc.suffix` gives two items of block 'each' the same key '.txt': number 1 "
-        f"('{inbox}/0.txt') and number 2 ('{inbox}/1.txt')."
-    )
-    assert not (world.folder / "out").exists()
-
-
 def test_two_items_that_would_write_the_same_file_are_a_fault_before_anything(world: World) -> None:
     world.edit("out/{{ doc.relpath }}", "out/same{{ doc.suffix }}")
     with pytest.raises(PipelineError) as caught:
@@ -387,23 +238,6 @@ def test_plan_before_the_first_run_makes_nothing(world: World) -> None:
     plan = world.plan()
     assert set(states(plan).values()) == {"new"} and plan.calls == 6
     assert not (world.folder / ".paddock").exists()
-
-
-def test_what_plan_cannot_know_it_says(tmp_path: Path) -> None:
-    world = World(
-        tmp_path,
-        """\
-steps:
-  - {id: list, uses: tool, with: {name: now}}
-  - id: each
-    for_each: line in [steps.list.result]
-    do:
-      - {id: say, uses: prompt, with: {template: "{{ line }}"}}
-""",
-    )
-    plan = world.plan()
-    assert plan.notes == ("What 'each' has to do is unknown until 'list' has run.",)
-    assert plan.calls is None and plan.has_work
 
 
 def test_a_moved_folder_is_fresh_where_it_lands(world: World) -> None:

@@ -17,20 +17,6 @@ from tests.fakes.pool import FakePool
 from tests.runner.bind.pipeline_faults import faults_of, sentences
 from tests.runner.world import World, errors, reasons, states
 
-PIPELINE = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
-      - id: bill
-        uses: chat
-        with: {prompt: "Read: {{ steps.text.text }}"}
-        reply: {schema: {total: float, kind: "enum[bill, note]"}}
-    returns: {total: steps.bill.output.total}
-"""
-
 
 def faults(reply: str, after: str = "", uses: str = "chat, with: {prompt: x}") -> list[str]:
     text = f"steps:\n  - {{id: a, uses: {uses}, reply: {reply}}}\n{after}"
@@ -270,16 +256,3 @@ def test_a_skipped_source_among_others_is_left_out(tmp_path: Path) -> None:
     (result,) = here.run(pool=answering(number="R-7", total=84.0, kind="bill")).returns
     assert result["evidence"]["number"]["source"] == "steps.text.text"
     assert result["evidence"]["number"]["others"] == 1
-
-
-def test_evidence_that_is_asked_for_later_makes_items_stale_and_costs_no_call(
-    tmp_path: Path,
-) -> None:
-    here = World(tmp_path, PIPELINE, n_documents=2)
-    pool = answering(total=1.5, kind="bill")
-    assert here.run(pool=pool).calls == 2
-    here.edit('"enum[bill, note]"}}', '"enum[bill, note]"}, evidence: steps.text}')
-    assert set(reasons(here.plan()).values()) == {"sources of its evidence changed (step 'bill')"}
-    again = here.run(pool=FakePool())
-    assert (again.status, again.calls, again.cached_calls) == ("completed", 0, 2)
-    assert states(here.plan()) == {}

@@ -19,7 +19,7 @@ from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.bind.scope import Scope
 from paddock.steps.base import StepError
 from tests.fakes.pool import FakePool
-from tests.runner.world import World, errors, reasons, states
+from tests.runner.world import World, errors
 
 PIPELINE = """\
 inputs:
@@ -101,20 +101,6 @@ def test_undecided_of_old_pipelines_is_false_and_a_note_says_so(tmp_path: Path) 
         "step 'sum': `undecided` has no effect any more, since `grounded` decides. "
         "The next release does not know it: remove it."
     ]
-
-
-def test_schema_and_checks_are_part_of_what_an_item_was_made_from(tmp_path: Path) -> None:
-    here = world(tmp_path)
-    here.run(pool=answering(lambda _: "ok"))
-    assert states(here.run()) == {}
-    here.write("form.json", '{"gist": "str", "risk": "bool?"}')
-    assert reasons(here.plan()) == {"0.txt": "schema changed (step 'sum')"}
-    here.write("form.json", FORM)
-    here.edit("repair: 1", "repair: 2")
-    assert reasons(here.plan()) == {"0.txt": "checks changed (step 'sum')"}
-    here.edit("repair: 2", "repair: 1")
-    assert states(here.plan()) == {}
-    assert reasons(here.plan({"most": 4})) == {"0.txt": "value changed: inputs.most"}
 
 
 def test_a_step_that_is_tried_again_after_a_failed_check_gets_another_answer(

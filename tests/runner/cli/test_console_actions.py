@@ -10,14 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from html import unescape
 from pathlib import Path
 
 import httpx
 import pytest
 
-from paddock.runner.cli.console_actions import USE_MODELS, ConsoleSources
+from paddock.runner.cli.console_actions import USE_MODELS
 from paddock.runner.cli.console_run_pages import pipeline_address
 from paddock.runner.cli.console_serving import serve_console
 from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs
@@ -324,11 +323,6 @@ def test_a_pipeline_is_run_by_keyboard_and_its_page_follows_the_run(
         assert len(runs_of(world.folder)) == 2, "clicked three times, begun once"
 
 
-def reads(page: Page, words: str) -> None:
-    """Wait until the page shows some words."""
-    page.wait(f"document.body?.innerText.includes({words!r})", 240)
-
-
 def button(form: str) -> str:
     return f"document.querySelector('form[action$=\"{form}\"] button')"
 
@@ -337,38 +331,3 @@ def click(page: Page, form: str, label: str) -> None:
     is_there = f"{button(form)}?.textContent === {label!r}"
     page.wait(f"document.readyState === 'complete' && {is_there}", 240)
     page.ask(f"{button(form)}.click()")
-
-
-@needs_browser
-def test_a_pipeline_is_allowed_paused_resumed_run_and_stopped_by_clicks(
-    world: World, chromium: Browser, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = world.write("wait.yaml", WAIT)
-    held: list[bool] = [False]
-
-    def paused(_: Path, change: bool | None = None) -> bool:
-        held[0] = held[0] if change is None else change
-        return held[0]
-
-    sources = partial(ConsoleSources, paused=paused)
-    monkeypatch.setattr("paddock.runner.cli.console_serving.ConsoleSources", sources)
-    with served(world.folder, allow="run") as address:
-        page = opened(chromium, address)
-        page.ask(f"location.assign('{pipeline_address(file.resolve())}')")
-        click(page, "/allow", "Allow")
-        reads(page, "This file is allowed that")
-        click(page, "/pause", "Pause")
-        reads(page, "Its schedules, watches and webhooks wait.")
-        assert held == [True]
-        click(page, "/pause", "Resume")
-        page.wait(f"{button('/pause')}?.textContent === 'Pause'", 240)
-        assert held == [False]
-        click(page, "/run", "Run")
-        page.wait("location.pathname.startsWith('/ui/runs/')", 240)
-        until((world.folder / "began").exists)
-        click(page, "/stop", "Stop after items in flight")
-        reads(page, "stopping after items in flight")
-        (world.folder / "go").touch()
-        reads(page, "A stop was requested. 2 items are left")
-        assert page.complaints() == []
-    assert ended(world.folder).summary["counts"]["new"] == 1

@@ -14,7 +14,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from typer.testing import CliRunner
 
-from paddock.engine.request import ChatRequest, ToolCall
 from paddock.engine.system.processes import spawn_detached
-from paddock.runner.api import run_async
 from paddock.runner.cli import detached_run, mcp_server
 from paddock.runner.cli.agent_tools import (
     DATA,
@@ -42,15 +39,13 @@ from paddock.runner.cli.agent_tools import (
 from paddock.runner.cli.application import application
 from paddock.runner.cli.detached_run import DetachedRuns, ToolRefusal
 from paddock.runner.cli.exit_status import CommandError
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.reviews import DecisionRefused
 from paddock.runner.ledger.run_history import LedgerFolder, recent_runs
 from tests.fakes.foreign_modules import add_foreign_modules
-from tests.fakes.pool import FakePool
 from tests.forked import ForkServer
 from tests.runner.cli.commands.test_review import ask
 from tests.runner.cli.forked_runs import fork_runs
-from tests.runner.world import World, settings
+from tests.runner.world import World
 from tests.waiting import until
 
 COPY = """\
@@ -358,36 +353,6 @@ def test_a_run_imports_nothing_from_the_folder(
     run = started(tools_of(box), "copy")
     assert ended(tools_of(box), run)["status"] == "completed"
     assert not mark.exists()
-
-
-async def test_an_agent_step_of_ours_uses_it(box: Path, tmp_path: Path) -> None:
-    env = {name: os.environ[name] for name in ("PADDOCK_HOME", "CI", "PADDOCK_HOST")}
-    world = World(tmp_path / "ours", f"""\
-mcpServers:
-  box: {{command: {sys.executable}, args: [-m, paddock.runner, mcp, {box}], env: {json.dumps(env)}}}
-steps:
-  - {{id: plan, uses: tool, with: {{name: box.plan, args: {{pipeline: copy}}}}}}
-  - id: work
-    uses: agent
-    with: {{prompt: "Copy them.", tools: [{{server: box}}], max_turns: 3}}
-returns: {{plan: steps.plan.text, text: steps.work.text, calls: steps.work.calls}}
-""")  # fmt: skip
-    pool = FakePool()
-
-    def say(request: ChatRequest) -> Any:
-        if len(pool.chats) == 1:
-            return [ToolCall("run", {"pipeline": "copy"})]
-        return "It runs."
-
-    pool.answer = say
-    own = replace(settings(world.folder), allow=frozenset({"mcp"}))
-    environment = RunEnvironment(pool=pool, settings=own)
-    report = await run_async(world.file, {}, RunOptions(local=True), environment)
-    assert json.loads(report.returns["plan"])["n_items"] == 3
-    assert report.returns["text"] == "It runs."
-    folder = LedgerFolder(box / ".paddock")
-    (past,) = until(lambda: recent_runs([folder], limit=5).runs)  # which may begin after the answer
-    assert past.row.trigger == "mcp"
 
 
 # --- over HTTP

@@ -16,11 +16,9 @@ from paddock.engine.models.pull_sources import parse_source
 from paddock.runner.cli.console_actions import USE_MODELS, ModelActions
 from paddock.runner.cli.exit_status import CommandError
 from paddock.runner.settings import read_settings
-from tests.browser import Browser, needs_browser
 from tests.live import CHAT, Live, live_service
 from tests.runner.cli.live_console import TOKEN, console_service, slow_service
-from tests.runner.cli.test_console_actions import buttons, click, console, error_of, served
-from tests.runner.cli.test_web_console import opened
+from tests.runner.cli.test_console_actions import buttons, console, error_of
 from tests.waiting import until
 
 pytestmark = pytest.mark.may_take(280, "models are pulled, loaded and measured")
@@ -159,22 +157,3 @@ def test_without_a_service_the_buttons_are_dead_and_say_why(
         assert (
             client.post(f"{USE_MODELS}/ask", data={"model": CHAT, "prompt": "x"}).status_code == 409
         )
-
-
-@needs_browser
-def test_a_pull_is_begun_and_its_end_seen_in_a_browser(
-    tmp_path: Path, live: Live, chromium: Browser, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PADDOCK_HOST", live.url.partition("://")[2])
-    with served(tmp_path) as address:
-        page = opened(chromium, address)
-        page.ask(f"location.assign('{USE_MODELS}')")
-        page.wait("document.getElementById('source') !== null", 240)
-        page.ask("document.getElementById('source').focus()")
-        page.type("127.0.0.1:9/library/none")
-        click(page, "/pull", "Pull")
-        status = "document.querySelector('[role=status]')?.textContent"
-        page.wait(f"{status}?.startsWith('127.0.0.1:9/library/none: ')", 240)
-        page.wait("document.getElementById('source') !== null", 240)  # it has ended
-        assert page.complaints() == []

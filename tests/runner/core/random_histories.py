@@ -1,6 +1,7 @@
 """Random histories of a folder: after `--prune` it is as a run from scratch makes it.
 
     python -m tests.runner.core.random_histories --histories 1000 --seed 1
+    python -m tests.runner.core.random_histories --histories 1 --seed 100261 200208 --plain
 
 A history edits, renames and deletes documents, changes the pipeline, and runs it between these,
 sometimes killed at a random write. Then, without `--prune`, the run has to name exactly the files
@@ -11,8 +12,8 @@ With `--filing` documents are moved away when they are done: then the table has 
 arrivals give when they are replayed one by one, whatever became of the files; the table is over a
 block, a second or third one, or what a sub-pipeline returns.
 
-With `--plain` no larger model is asked, nothing is labelled and no run takes a sample: a seed makes
-what it made before there was that.
+With `--plain` no larger model is asked, nothing is labelled, no step runs a pipeline and no run
+takes a sample: a seed makes what it made before there was that.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ from tests.runner.world import World
 TEXTS = ("keep me", "drop me", "keep two words", "bad", "keep bad", "one two three", "keep", "a b")
 NAMES = ("a.txt", "b.txt", "c.txt", "sub/d.txt", "sub/e.txt")
 LABELS = ("red", "green", "blue", "grey")
-OUTPUTS = ("out", "other", "parts", "copies", "tags", "INDEX", "INDEX.txt")
+OUTPUTS = ("out", "other", "parts", "copies", "tags", "subs", "INDEX", "INDEX.txt")
 KILLED = 9
-ASKS_MORE = ("escalate", "tag", "labels")
+NOT_PLAIN = ("escalate", "tag", "labels", "sub", "sub_if", "sub_page", "sub_page_if", "sub_path")
 STORES = 0.1  # a child process imports LanceDB for a second
 
 
@@ -83,6 +84,11 @@ class Shape:
         "each_if": (None, None, "steps.docs.files | length > 1"),
         "store": (None, "store"),
         "store_if": (None, "'keep' in steps.text.text"),
+        "sub": (None, "sub", "inner"),
+        "sub_if": (None, None, "'keep' in steps.text.text", "false"),
+        "sub_page": ("page", "sheet", None),
+        "sub_page_if": (None, None, "'keep' in inputs.text", "inputs.name != 'b.txt'"),
+        "sub_path": ("subs/{{ inputs.name }}", "subs/{{ inputs.name | slug }}.md"),
     }
 
     def __init__(self, chance: random.Random, *, is_plain: bool) -> None:
@@ -96,7 +102,7 @@ class Shape:
     def change(self) -> str:
         names = [name for name in self.CHOICES if self.may_store or "store" not in name]
         name = self._chance.choice(
-            [name for name in names if not self._is_plain or name not in ASKS_MORE]
+            [name for name in names if not self._is_plain or name not in NOT_PLAIN]
         )
         self.of[name] = self._chance.choice(self.CHOICES[name])
         return f"{name}: {self.of[name]}"
@@ -130,6 +136,10 @@ class Shape:
             body.append(step("fails", "prompt", {"template": broken}))
         if of["parts"]:
             body.append(self._parts())
+        if of["sub"]:
+            given = {"name": "{{ doc.relpath }}", "text": "{{ steps.text.text }}"}
+            sub = {"file": "sub.yaml", "inputs": given}
+            body.append(step(of["sub"], "pipeline", sub, of["sub_if"]))
         nodes = [
             step("docs", "files.scan", {"root": "inbox"}),
             self._block(of["block"], body, of["each_if"]),
@@ -143,6 +153,15 @@ class Shape:
             )
         models = {"models": {"small": {"ref": "small"}, "big": {"ref": "big"}}}
         return json.dumps(({} if self._is_plain else models) | {"steps": nodes}, indent=1)
+
+    def sub_yaml(self) -> str:
+        """Return the pipeline that a step runs for each document."""
+        nodes = [_step("say", "prompt", {"template": "Part {{ inputs.text }}"})]
+        if self.of["sub_page"]:
+            page = {"path": self.of["sub_path"], "text": "{{ steps.say.text }}"}
+            nodes.append(_step(self.of["sub_page"], "files.write", page, self.of["sub_page_if"]))
+        inputs = {key: {"type": "str"} for key in ("name", "text")}
+        return json.dumps({"inputs": inputs, "steps": nodes, "returns": "steps.say.text"})
 
     @property
     def _model(self) -> dict[str, str]:
@@ -207,6 +226,7 @@ class History:
 
     def save(self) -> None:
         (self.folder / "pipeline.yaml").write_text(self.shape.yaml(), "utf-8")
+        (self.folder / "sub.yaml").write_text(self.shape.sub_yaml(), "utf-8")
 
     def documents(self) -> list[Path]:
         return sorted(path for path in (self.folder / "inbox").rglob("*") if path.is_file())
@@ -271,7 +291,8 @@ class History:
         with tempfile.TemporaryDirectory() as name:
             scratch = Path(name)
             shutil.copytree(self.folder / "inbox", scratch / "inbox", copy_function=shutil.copy2)
-            shutil.copy(self.folder / "pipeline.yaml", scratch)
+            for file in self.folder.glob("*.yaml"):
+                shutil.copy(file, scratch)
             fresh = self.last_run(scratch)
             there = files_of(scratch)
             found = [f"run: {kept['message']}"] if kept["status"] == "failed" else []
@@ -399,8 +420,12 @@ class FilingHistory(History):
             found.append(f"answers: {ours}, of all arrivals {replayed}")
         again = self.last_run(self.folder)
         after = (self.folder / "out/t.csv").stat().st_mtime_ns if self.filed else 0
-        if again["status"] != "completed" or (before and before != after):
-            found.append(f"a run with nothing new: {again['status']}, wrote {before != after}")
+        if again["status"] != "completed" or again["calls"] or (before and before != after):
+            n_calls = again["calls"]
+            found.append(
+                f"a run with nothing new: {again['status']}, {n_calls} calls, "
+                f"wrote {before != after}"
+            )
         return found
 
 
@@ -435,6 +460,7 @@ def run_here(
         sample=sample,
     )  # fmt: skip
     facts: dict[str, Any] = {"status": report.status, "message": report.message}
+    facts["calls"] = report.calls
     facts["outdated"] = [*report.outdated]
     facts["is_left"] = any("is left as it is" in note for note in report.notes)
     return {**facts, "plan": [*world.plan().outdated] if plans else [], "rows": rows_of(folder)}
@@ -530,14 +556,14 @@ def import_all() -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Random histories against runs from scratch.")
-    parser.add_argument("--histories", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--histories", type=int, default=1000, help="of each seed and those on it")
+    parser.add_argument("--seed", type=int, nargs="+", default=[1])
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--filing", action="store_true", help="documents are moved away when done")
     given = parser.parse_args()
     import_all()
-    n_bad = 0
-    for seed in range(given.seed, given.seed + given.histories):
+    n_bad, seeds = 0, [first + n for first in given.seed for n in range(given.histories)]
+    for seed in seeds:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             if given.filing:
@@ -549,7 +575,7 @@ def main() -> int:
             n_bad += 1
             print(f"seed {seed}:", *history.events, sep="\n  ")
             print(*faults, sep="\n    ", flush=True)
-    print(f"{given.histories} histories, {n_bad} of them wrong")
+    print(f"{len(seeds)} histories, {n_bad} of them wrong")
     return min(n_bad, 1)
 
 

@@ -170,20 +170,6 @@ def test_a_block_offers_results_in_order_counts_changes_and_failures(tmp_path: P
     assert offered["failed"][0]["key"] == "bb.txt"
 
 
-def test_a_file_that_a_step_reads_besides_its_item_counts(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    style = "      - {id: style, uses: files.read, with: {path: style.txt}}\n      - {id: sum,"
-    world.edit("      - {id: sum,", style)
-    world.edit("Sum up:", "{{ steps.style.text }}:")
-    world.documents(2)
-    world.write("style.txt", "Dry")
-    world.run()
-    assert world.run().counts == {"fresh": 3}
-    world.write("style.txt", "Wet")
-    assert set(reasons(world.plan()).values()) == {"file changed: style.txt"}
-    assert world.run().counts == {"stale": 3}
-
-
 def test_an_input_of_type_path_counts_with_what_it_holds(tmp_path: Path) -> None:
     world = World(tmp_path, n_documents=1)
     world.edit("  tone:", "  guide: {type: path, default: guide.txt}\n  tone:")

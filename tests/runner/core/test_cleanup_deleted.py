@@ -60,18 +60,6 @@ def test_what_someone_edited_is_kept_and_said_so(world: World) -> None:
     assert "edited by hand, and kept though its source is gone: out/0.md" in report.notes
 
 
-def test_a_document_that_comes_back_is_done_again(world: World) -> None:
-    text = (world.folder / "inbox/0.txt").read_text()
-    (world.folder / "inbox/0.txt").unlink()
-    world.run()
-    world.write("inbox/0.txt", text)
-    world.run()
-    assert outputs(world) == sorted(ZERO + ONE + TWO)
-    (world.folder / "inbox/0.txt").unlink()
-    assert world.run().counts["deleted"] == 1
-    assert outputs(world) == sorted(ONE + TWO)
-
-
 def test_a_file_that_another_document_writes_now_is_kept(world: World) -> None:
     (world.folder / "inbox/0.txt").rename(world.folder / "inbox/0.text")
     world.run()
@@ -264,17 +252,4 @@ def test_without_being_asked_nothing_is_removed(tmp_path: Path, watch: str) -> N
     world.run()
     (tmp_path / "inbox/0.txt").unlink()
     assert world.run().counts["deleted"] == 1
-    assert outputs(world) == sorted(ZERO + ONE)
-
-
-def test_documents_that_leave_a_hot_folder_count_as_done_and_not_as_deleted(tmp_path: Path) -> None:
-    text = COPIES.replace("{path: inbox, deletes: prune}", "{path: inbox, claim: move}")
-    world = World(tmp_path, text.replace("root: inbox", "root: inbox/processing"))
-    world.write("inbox/processing/0.txt", "x")
-    world.run()
-    (tmp_path / "inbox/done").mkdir()
-    (tmp_path / "inbox/processing/0.txt").rename(tmp_path / "inbox/done/0.txt")
-    world.write("inbox/processing/1.txt", "y")
-    report = world.run()
-    assert "deleted" not in report.counts
     assert outputs(world) == sorted(ZERO + ONE)

@@ -79,18 +79,6 @@ def test_what_someone_edited_there_is_kept_and_said_so(world: World) -> None:
     assert (report.notes, list(report.outdated)) == ((edited,), ["out/0.txt.md"])
 
 
-def test_items_within_items_and_steps_of_their_own_are_looked_at_too(world: World) -> None:
-    world.edit("parts/{{ doc.relpath }}-{{ n }}", "parts/{{ n }}-{{ doc.relpath }}")
-    world.edit("INDEX", "INDEX.txt")
-    assert sorted(world.run().outdated) == [
-        "INDEX", "parts/0.txt-1", "parts/0.txt-2", "parts/1.txt-1", "parts/1.txt-2",
-    ]  # fmt: skip
-    world.run(prune=True)
-    assert [name for name in files(world) if name.startswith(("p", "I"))] == [
-        "INDEX.txt", "parts/1-0.txt", "parts/1-1.txt", "parts/2-0.txt", "parts/2-1.txt",
-    ]  # fmt: skip
-
-
 def test_a_former_path_that_another_item_or_another_pipeline_writes_now_stays(world: World) -> None:
     world.edit("out/{{ doc.relpath }}.md", "out/{{ 1 - doc.stem | int }}.txt.md")
     assert world.run(prune=True).notes == ()
@@ -122,25 +110,6 @@ def test_names_that_mean_the_same_file_are_one(world: World) -> None:
     world.edit("out/{{ doc.relpath }}.md", "here/{{ doc.relpath }}.md")
     world.run(prune=True)
     assert files(world)[1:3] == ["out/0.txt.md", "out/1.txt.md"]
-
-
-def test_a_step_that_writes_no_more_leaves_what_it_wrote_to_a_person(tmp_path: Path) -> None:
-    world = World(tmp_path, "on: {watch: {path: inbox, deletes: prune}}\n" + COPIES, n_documents=2)
-    world.run()
-    world.edit("out/{{ doc.relpath }}.md", "out/{{ doc.stem }}.md")
-    assert world.run().notes == (
-        "removed, since they are written elsewhere now: out/0.txt.md, out/1.txt.md",
-    )
-    start, end = world.text.index("      - {id: page"), world.text.index("  - {id: index")
-    world.edit(world.text[start:end], "")
-    report = world.run()
-    assert report.notes[0] == (
-        "2 of 2 items of 'each' no longer make any output, so what was made of them is kept. "
-        "If that is right, run it with `--prune`."
-    )
-    assert len(report.outdated) == 6
-    assert {"out/0.md", "out/1.md"} < report.outdated.keys()
-    assert files(world)[1:3] == ["out/0.md", "out/1.md"]
 
 
 def test_why_says_that_a_file_is_no_output_any_more(world: World) -> None:

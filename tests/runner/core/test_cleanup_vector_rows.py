@@ -72,14 +72,6 @@ def test_a_row_says_where_it_comes_from(world: World) -> None:
     assert len(row["vector"]) == 8
 
 
-def test_documents_that_stay_the_same_cost_nothing(world: World) -> None:
-    world.run()
-    before = rows(world)
-    report = world.run()
-    assert (report.counts["fresh"], report.calls, report.written) == (3, 0, ())
-    assert rows(world) == before
-
-
 def test_of_a_changed_document_only_new_parts_are_embedded(world: World) -> None:
     world.run()
     n_before = n_versions(world)
@@ -139,14 +131,6 @@ def test_what_is_kept_of_deleted_documents_is_told_and_removed_where_that_is_ask
     assert world.run(prune=True).notes == ()
 
 
-def test_a_renamed_document_leaves_no_rows_behind_and_costs_no_call(world: World) -> None:
-    world.run()
-    (world.folder / "inbox/1.txt").rename(world.folder / "inbox/new.txt")
-    world.run()
-    assert world.pool.embeds == []
-    assert sorted({row["source"] for row in rows(world)}) == ["0.txt", "2.txt", "new.txt"]
-
-
 def test_rows_leave_a_store_that_the_author_no_longer_names(world: World) -> None:
     world.run()
     world.edit("index.lance", "other.lance")
@@ -190,14 +174,6 @@ def test_what_another_run_on_other_folders_is_about_to_finish_is_left_alone(worl
     world.write("other/a.txt", "Another folder.")
     world.run({"folder": str(world.folder / "other")})
     assert {row["item"] for row in rows(world)} == {"0.txt", "1.txt", "2.txt", "a.txt"}
-
-
-def test_documents_that_a_watch_prunes_leave_the_store(world: World) -> None:
-    world.edit("steps:\n", "on: {watch: {path: inbox, deletes: prune}}\nsteps:\n")
-    world.run()
-    (world.folder / "inbox/1.txt").unlink()
-    world.run()
-    assert {row["item"] for row in rows(world)} == {"0.txt", "2.txt"}
 
 
 def test_rows_of_items_within_items_belong_to_the_document(world: World) -> None:

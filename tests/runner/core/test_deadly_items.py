@@ -157,18 +157,6 @@ def test_many_suspects_run_together(tmp_path: Path) -> None:
     assert attempts(world) == []
 
 
-def test_among_many_suspects_the_one_that_kills_is_quarantined_and_no_other(tmp_path: Path) -> None:
-    world = World(tmp_path, MANY, n_documents=16)
-    killed_with_all_in_flight(world, 16)
-    for _ in range(6):  # among 16, 8, 4, 2, then twice alone
-        assert died(world, "Document 9,") == signal.SIGKILL
-    assert prompts_of(world)[-1].startswith("Sum up: Document 9,")
-    report = world.run()
-    assert states(report) == {"9.txt": "quarantined"}
-    assert errors(report) == {"9.txt": DIED.format(7)}
-    assert outputs(world) == {f"{n}.txt" for n in range(16) if n != 9}
-
-
 def test_what_is_released_runs_alone_and_is_quarantined_again_after_as_many_deaths(
     tmp_path: Path,
 ) -> None:
@@ -192,16 +180,6 @@ def test_a_document_that_has_changed_is_no_suspect(tmp_path: Path) -> None:
     report = world.run()
     assert (report.status, report.notes) == ("completed", ())
     assert attempts(world) == []
-
-
-def test_two_that_kill_the_run_are_found_among_those_that_do_not(tmp_path: Path) -> None:
-    world = World(tmp_path, FOUR, n_documents=10)
-    n_deaths = 0
-    while died(world, "Document 2", "Document 7") is not None:
-        n_deaths += 1
-        assert n_deaths <= 10
-    assert outputs(world) == {f"{n}.txt" for n in range(10) if n not in (2, 7)}
-    assert world.run().counts["quarantined"] == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -294,14 +294,6 @@ def test_examples_with_tools_are_refused(topics: Bills) -> None:
         topics.work(pool=pool())
 
 
-def test_the_plan_foresees_that_nothing_is_asked_again(topics: Bills) -> None:
-    topics.work(pool=pool())
-    decide(topics, a1="pets", a2="trees", a3="sky")
-    topics.work(pool=pool())
-    plan: Any = topics.plan()
-    assert states(plan) == {}
-
-
 def test_a_plan_takes_no_answer_without_examples_for_one_with_examples(topics: Bills) -> None:
     line = "          examples: {from: reviews, k: 2}\n"
     topics.edit(line, "")

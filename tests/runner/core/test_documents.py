@@ -33,18 +33,6 @@ steps:
 returns: {results: steps.each.results}
 """
 
-ROWS = """\
-steps:
-  - {id: table, uses: files.rows, with: {path: people.csv}}
-  - id: each
-    for_each: person in steps.table.rows
-    key: person.name
-    do:
-      - {id: word, uses: chat, with: {prompt: "Greet {{ person.name }}, born {{ person.born }}"}}
-    returns: {name: person.name, word: steps.word.text}
-  - {uses: files.write, with: {path: out/words.csv, rows: "{{ steps.each.results }}"}}
-"""
-
 
 def test_what_is_said_of_a_document_names_its_pages(tmp_path: Path) -> None:
     def answer(request: ChatRequest) -> str:
@@ -88,17 +76,6 @@ def test_a_new_extra_makes_old_only_what_could_not_be_read(
     assert (states(report), world.output("b.png").split("] ")[1]) == (
         {"b.png": "stale"}, "Sum up: Roof (plain)",
     )  # fmt: skip
-
-
-def test_rows_are_items_and_only_a_new_one_costs_a_call(tmp_path: Path) -> None:
-    world = World(tmp_path, ROWS, {"people.csv": "name;born\nAda;1815\nGrace;1906\n"})
-    assert {item.key for item in world.plan().items if item.step == "each"} == {"Ada", "Grace"}
-    assert world.run().calls == 2
-    world.write("people.csv", "name;born\nEdsger;1930\nAda;1815\nGrace;1906\n")
-    report = world.run()
-    assert (states(report), report.calls) == ({"Edsger": "new"}, 1)
-    names = [line.split(",")[0] for line in world.output("words.csv").splitlines()]
-    assert names == ["name", "Edsger", "Ada", "Grace"]
 
 
 def test_bad_documents_fail_alone_and_are_not_tried_again(tmp_path: Path) -> None:

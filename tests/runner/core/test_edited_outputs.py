@@ -80,13 +80,6 @@ def held_of_two_kinds(world: World) -> None:
     assert {*whys(world.run())} == {"1.txt", "2.txt"}
 
 
-def test_a_file_that_was_never_ours_is_held_from_the_first_run_on(world: World) -> None:
-    world.write("out/2.txt", "Never yours.")
-    for _ in range(2):
-        assert whys(world.run()) == {"2.txt": "edited, or not ours, and kept: out/2.txt"}
-    assert world.output("2.txt") == "Never yours."
-
-
 def test_a_held_output_that_is_deleted_is_written_without_a_call(world: World) -> None:
     held_of_two_kinds(world)
     for name in ("1.txt", "2.txt"):

@@ -132,14 +132,6 @@ def test_the_larger_model_is_asked_the_same_with_its_own_parameters(bills: Bills
     assert big[0].model.params == {"temperature": 0.1}
 
 
-def test_the_calls_of_the_larger_model_are_collected(bills: Bills) -> None:
-    bills.bills(**{f"n{number}": number for number in range(40, 70)})
-    bills.work()
-    assert bills.n_swaps == 2
-    assert bills.models_called.count("small") == 34
-    assert bills.models_called.count("big") == 3 + 19
-
-
 def test_what_other_models_are_asked_behind_it_waits_for_a_pass_of_its_own(bills: Bills) -> None:
     asks = 'prompt: "Sum: {{ steps.bill.text }} bill q total 1"'
     bills.add_step(
@@ -239,12 +231,6 @@ def test_why_names_no_change_of_a_larger_model_on_another_server(bills: Bills) -
     bills.work(allow=frozenset(["network"]))
     (origin,) = explain_path(bills.folder / "out/b", [bills.folder]).origins
     assert [change.what for change in origin.changes] == []
-
-
-def test_an_unchanged_pipeline_asks_nothing_again(bills: Bills) -> None:
-    bills.work()
-    report = bills.work()
-    assert (report.counts["fresh"], report.calls, states(report)) == (4, 0, {})
 
 
 def test_an_answer_that_fails_its_checks_is_escalated(bills: Bills) -> None:

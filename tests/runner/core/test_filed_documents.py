@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -20,8 +18,6 @@ from paddock.runner.progress.report import Report
 from paddock.runner.watch.handled_files import WatchLedger
 from paddock.runner.watch.hot_folder import finish_files, make_hot_folders
 from tests.fakes.pool import FakePool
-from tests.runner.core import filing_days
-from tests.runner.core.random_histories import in_a_process
 from tests.runner.world import World, reasons, states
 
 FILING = """\
@@ -62,17 +58,6 @@ def rows(world: World, table: str = "t.csv") -> list[str]:
     return [line.partition(",")[0] for line in world.output(table).splitlines()[1:]]
 
 
-def test_a_table_keeps_the_rows_of_documents_that_a_step_moved_away(world: World) -> None:
-    arrive(world, "b.txt", "d.txt")
-    world.run()
-    arrive(world, "a.txt", "c.txt")
-    report = world.run()
-    assert rows(world) == ["a.txt", "b.txt", "c.txt", "d.txt"]
-    assert not report.counts.get("deleted")
-    asked = [request.messages[-1].content for request in world.pool.chats]
-    assert sorted(asked) == ["Kind of Letter a.txt", "Kind of Letter c.txt"]
-
-
 def test_a_run_with_nothing_new_writes_nothing(world: World) -> None:
     world.text += DIGEST
     world.write("pipeline.yaml", world.text)
@@ -99,19 +84,6 @@ def test_a_table_has_one_order_before_and_after_its_documents_are_filed(world: W
     world.run()
     assert rows(world) == ["a.txt", "b.txt"]
     assert (world.folder / "out/t.csv").stat().st_mtime_ns == before
-
-
-def test_what_is_no_table_sees_what_is_new(world: World) -> None:
-    world.text += DIGEST
-    world.write("pipeline.yaml", world.text)
-    arrive(world, "a.txt", "b.txt")
-    world.run()
-    arrive(world, "c.txt")
-    world.run()
-    assert rows(world) == ["a.txt", "b.txt", "c.txt"]
-    assert world.output("n.txt") == "n=1"
-    assert "a.txt" not in world.output("DIGEST.md")
-    assert "c.txt" in world.output("DIGEST.md")
 
 
 def test_an_expression_over_the_rows_sees_those_of_filed_documents(world: World) -> None:
@@ -233,21 +205,6 @@ def test_new_content_is_filed_while_the_document_of_its_name_is_read_again(
     assert rows(world) == ["a.txt"] * 3
 
 
-@pytest.mark.parametrize("seed", [1, 31])
-def test_any_history_of_filing_ends_as_all_arrivals_replayed(seed: int) -> None:
-    command = [sys.executable, "-m", "tests.runner.core.random_histories", "--filing"]
-    command += ["--histories", "3", "--seed", str(seed)]
-    folder = Path(__file__).parents[3]
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    expected = "3 histories, 0 of them wrong\n"
-    assert (ended.returncode, ended.stdout) == (0, expected), ended.stderr
-
-
-@pytest.mark.parametrize("way", ["hand", "hot"])
-def test_after_each_of_many_days_the_table_is_what_was_filed(tmp_path: Path, way: str) -> None:
-    filing_days.live(tmp_path, way, 23)
-
-
 def test_a_filed_document_that_fails_when_it_is_read_again_keeps_its_row(world: World) -> None:
     arrive(world, "a.txt", "b.txt")
     world.run()
@@ -298,29 +255,6 @@ def test_why_knows_a_filed_document_by_its_content_where_a_clerk_moved_it(world:
     (world.folder / "filed/a.txt").rename(world.folder / "2026/first letter.txt")
     answer = explain_path(world.folder / "2026/first letter.txt", [world.folder])
     assert answer.read_by == ("item 'a.txt' of 'each', filed at filed/a.txt",)
-
-
-@pytest.mark.parametrize("step", ["files.move", "second"])
-def test_a_document_that_another_block_moves_or_a_step_deletes_is_filed(
-    world: World, step: str
-) -> None:
-    if step == "second":
-        body = world.text.index("      - {id: move")
-        end = world.text.index("    returns:")
-        move = world.text[body:end]
-        block = "  - id: away\n    needs: [each]\n    for_each: doc in steps.docs.files\n    do:\n"
-        world.text = world.text.replace(move, "") + block + move
-        world.write("pipeline.yaml", world.text)
-    else:
-        world.edit(', to: "filed/{{ doc.relpath }}"', ", mode: delete")
-    for text in ("one", "two"):
-        world.write("inbox/a.txt", text)
-        world.run()
-    arrive(world, "b.txt")
-    assert world.run().status == "completed"
-    assert not [*(world.folder / "inbox").iterdir()]
-    assert rows(world) == ["a.txt", "a.txt", "b.txt"]
-    assert not states(world.run())
 
 
 class HotFolder:
@@ -396,24 +330,6 @@ def test_a_ledger_of_an_older_paddock_keeps_its_rows_and_makes_nothing_again(wor
     assert rows(world) == ["a.txt", "b.txt", "c.txt"]
     world.edit("Kind of", "Which kind:")
     assert sorted(states(world.run())) == ["a.txt", "c.txt"]
-
-
-@pytest.mark.parametrize("at", range(1, 14))
-def test_a_run_that_is_killed_loses_no_document(tmp_path: Path, at: int) -> None:
-    world = World(tmp_path, FILING)
-    for name, text in (("a.txt", "one"), ("b.txt", "two")):
-        world.write(f"inbox/{name}", text)
-    in_a_process(tmp_path, lambda: {"n": len(world.run().items)}, kill=at)
-    world.write("inbox/a.txt", "three")
-    world.run()
-    world.run()
-    assert rows(world) == ["a.txt", "a.txt", "b.txt"] or not_yet_moved(world)
-    assert not [*(world.folder / "inbox").iterdir()]
-
-
-def not_yet_moved(world: World) -> bool:
-    """Return whether the first `a.txt` was written over before it was moved away."""
-    return rows(world) == ["a.txt", "b.txt"] and not (world.folder / "filed/a-1.txt").exists()
 
 
 def test_a_document_that_a_person_deleted_is_not_filed(world: World) -> None:

@@ -12,10 +12,9 @@ import pytest
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest
 from tests.fakes.pool import FakePool
-from tests.runner.core.filing_shapes import SHAPES, pipeline_files
+from tests.runner.core.filing_shapes import pipeline_files
 from tests.runner.world import World, settings
 
-FARTHER = sorted(set(SHAPES) - {"plain"})
 DIGEST = """\
   - {id: digest, uses: chat, with: {prompt: "All: {{ RESULTS }}"}}
   - {id: report, uses: files.write, with: {path: out/DIGEST.md, text: "{{ steps.digest.text }}"}}
@@ -40,24 +39,6 @@ def prompts(world: World) -> list[str]:
     return sorted(request.messages[-1].content for request in world.pool.chats)
 
 
-@pytest.mark.parametrize("shape", FARTHER)
-def test_a_table_farther_from_its_documents_keeps_their_rows(tmp_path: Path, shape: str) -> None:
-    world = world_of(tmp_path, shape)
-    arrive(world, "b.txt", "d.txt")
-    world.run()
-    assert rows(world) == ["b.txt", "d.txt"]
-    arrive(world, "a.txt", "c.txt")
-    report = world.run()
-    assert rows(world) == ["a.txt", "b.txt", "c.txt", "d.txt"]
-    assert {prompt.split()[-1] for prompt in prompts(world)} == {"a.txt", "c.txt"}
-    made = (world.folder / "out/t.csv").stat().st_mtime_ns
-    for _ in range(2):
-        report = world.run()
-        assert (report.status, report.calls, report.written) == ("completed", 0, ()), report.notes
-    assert (world.folder / "out/t.csv").stat().st_mtime_ns == made
-    assert report.filed.n == (0 if "in_block" in shape else 4)  # a fresh item is not looked into
-
-
 def test_a_shared_ledger_keeps_the_rows_as_well(tmp_path: Path, url: str) -> None:
     world = world_of(tmp_path, "second")
     shared = replace(settings(tmp_path), ledger_url=url)
@@ -68,9 +49,11 @@ def test_a_shared_ledger_keeps_the_rows_as_well(tmp_path: Path, url: str) -> Non
     assert rows(world) == ["a.txt", "b.txt"]
 
 
-RESULTS = {"second": "steps.second.results", "sub": "steps.sub.rows"} | {
-    "sub_in_block": "steps.folders.results"
-}
+RESULTS = {
+    "plain": "steps.each.results",
+    "second": "steps.second.results",
+    "sub": "steps.sub.rows",
+} | {"sub_in_block": "steps.folders.results"}
 
 
 @pytest.mark.parametrize("shape", RESULTS)

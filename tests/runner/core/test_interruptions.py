@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import os
 import random
@@ -15,7 +14,6 @@ from typing import Any
 import pytest
 
 from paddock.engine.request import ChatRequest, Reply
-from paddock.engine.system.files import TemporaryFile
 from paddock.runner.api import run_async
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
@@ -194,26 +192,6 @@ def test_waiting_ends_at_its_deadline_and_on_ctrl_c(
     first.kill()
     first.communicate()
     assert world.run().status == "completed"  # the dead one's lock is free
-
-
-def test_a_full_disk_stops_the_run_and_it_goes_on_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = World(tmp_path, n_documents=3)
-
-    def full(self: TemporaryFile, data: bytes) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as disk:
-        disk.setattr(TemporaryFile, "write", full)
-        report = world.run()
-    assert report.status == "failed" and report.exit_status() == 1
-    assert report.message is not None and "the disk is full" in report.message
-    assert not list((world.folder / "out").iterdir())
-    again = world.run()
-    assert again.status == "completed"
-    assert again.cached_calls > 0  # replies that had come before the disk was full
-    assert len(outputs(world)) == 4
 
 
 async def test_a_run_whose_task_is_cancelled_is_interrupted_and_goes_on(tmp_path: Path) -> None:

@@ -161,16 +161,6 @@ def test_a_new_description_may_fit_the_items_of_its_label(here: ReviewedWorld) -
     assert reasons(here.plan()) == {"2.txt": why}
 
 
-def test_relabel_all_makes_everything_stale_when_the_list_changes(here: ReviewedWorld) -> None:
-    here.edit("unknown: none of these}", "unknown: none of these, relabel: all}")
-    here.run(pool=FakePool(answer=clerk))
-    here.write("tags.csv", written({name: TAGS[name] for name in ("ferry", "tram")}))
-    changed = "labels changed: steps.tags.rows (step 'label')"
-    gone = "its label is gone: 'bridge' (step 'label')"
-    assert [*reasons(here.plan()).values()] == [changed, gone, changed]
-    assert len(reasons(here.run(pool=FakePool(answer=clerk)))) == 3
-
-
 def test_with_relabel_all_the_order_of_the_prompt_counts_and_another_column_does_not(
     here: ReviewedWorld,
 ) -> None:

@@ -69,28 +69,6 @@ async def killed(*_: object) -> None:
     raise RuntimeError("killed")
 
 
-def test_a_plan_counts_no_call_for_a_renamed_document(world: World) -> None:
-    world.edit(
-        '  - {id: digest, uses: chat, with: {prompt: "All: {{ steps.each.results }}"}}\n', ""
-    )
-    world.edit("steps.digest.text", "inputs.tone")
-    world.run()
-    rename(world, "a.txt", "z.txt")
-    assert world.plan().calls == 0
-    world.write("inbox/d.txt", "Something new.")
-    assert world.plan().calls == 1
-
-
-def test_a_plan_counts_the_calls_of_a_renamed_document_whose_name_is_asked_about(
-    tmp_path: Path,
-) -> None:
-    world = World(tmp_path, n_documents=2)
-    world.edit("Sum up:", "Sum up {{ doc.name }}:")
-    world.run()
-    rename(world, "0.txt", "z.txt")
-    assert world.run().calls == 2  # it, and the digest
-
-
 def test_what_a_person_edited_stays_when_its_document_is_renamed(world: World) -> None:
     world.write("out/a.txt", "Mine.")
     rename(world, "a.txt", "z.txt")
@@ -100,14 +78,6 @@ def test_what_a_person_edited_stays_when_its_document_is_renamed(world: World) -
         "renamed, so what was made of them goes by the new name: a.txt → z.txt",
         "edited by hand, and kept though its source is gone: out/a.txt",
     ]
-
-
-def test_a_copy_is_no_renaming(world: World) -> None:
-    world.write("inbox/z.txt", "The ferry.")
-    report = world.run()
-    assert states(report) == {"z.txt": "new"}
-    assert reasons(report) == {"z.txt": None}
-    assert outputs(world) == ["DIGEST.md", "a.txt", "b.txt", "c.txt", "z.txt"]
 
 
 def test_a_renamed_document_that_fails_keeps_its_old_output(tmp_path: Path) -> None:

@@ -105,13 +105,6 @@ def test_a_sampled_run_never_overwrites_the_full_table_with_a_part_of_it(world: 
     assert not report.n_removed
 
 
-def test_no_table_is_made_of_a_part_and_the_full_run_makes_it(world: World) -> None:
-    world.run(sample=ItemSample(3))
-    assert not (world.folder / "out").exists()
-    world.run()
-    assert len(world.output("table.csv").splitlines()) == 11
-
-
 def test_a_sample_that_has_all_that_is_stale_of_a_block_updates_its_table(world: World) -> None:
     world.run()
     world.write("inbox/5.txt", "Another text.")

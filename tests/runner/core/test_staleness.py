@@ -167,25 +167,6 @@ def test_more_that_can_be_read_tries_again_what_failed_and_nothing_that_was_read
     assert verdict(None, "ocr", "quarantined") == "quarantined"  # an older Paddock's entry
 
 
-@pytest.mark.parametrize(
-    ("on_edited", "unchanged", "changed"),
-    [("keep", "held", "held"), ("overwrite", "stale", "stale"), ("fail", "held", "quarantined")],
-)
-def test_what_a_person_edited_is_treated_as_the_step_says(
-    tmp_path: Path, on_edited: str, unchanged: str, changed: str
-) -> None:
-    world = World(tmp_path, n_documents=1)
-    world.edit(
-        'text: "{{ steps.sum.text }}"', f'text: "{{{{ steps.sum.text }}}}", on_edited: {on_edited}'
-    )
-    world.run()
-    world.write("out/0.txt", "Mine.")
-    assert states(world.run()) == {"0.txt": unchanged}
-    world.edit("Sum up:", "In short:")
-    assert states(world.run()) == {"0.txt": changed}
-    assert (world.output("0.txt") == "Mine.") == (on_edited != "overwrite")
-
-
 def test_a_document_that_changes_before_its_item_reads_it_is_done_again(tmp_path: Path) -> None:
     world = World(tmp_path, SUMMARIES.replace("    do:\n", "    max_parallel: 1\n    do:\n"))
     world.documents(2)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +16,6 @@ from paddock.runner.lineage.explain import explain_path
 from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, errors, reasons, settings, states
-from tests.waiting import until
 
 OUTER = """\
 name: outer
@@ -120,13 +117,6 @@ def test_what_a_plan_cannot_know_is_told_by_its_whole_name(world: World) -> None
     )
 
 
-def test_what_the_inner_file_says_makes_its_items_old(world: World) -> None:
-    world.run()
-    world.write("parts/clean.yaml", CLEAN.replace("Sum up:", "Shorten:"))
-    assert set(reasons(world.plan(), "clean.each").values()) == {"prompt changed (step 'sum')"}
-    assert world.run().calls == 4
-
-
 def test_a_change_of_the_outer_file_repeats_no_call_within(world: World) -> None:
     world.run()
     world.edit("All:", "Together:")
@@ -134,15 +124,6 @@ def test_a_change_of_the_outer_file_repeats_no_call_within(world: World) -> None
     assert report.calls == 1 and states(report, "clean.each") == {}
     world.edit("tone: dry", "tone: warm")
     assert world.run().calls == 4
-
-
-def test_the_same_file_run_alone_has_a_ledger_scope_of_its_own(world: World) -> None:
-    world.run()
-    world.edit("parts/clean.yaml", "parts/same.yaml")
-    world.write("parts/same.yaml", CLEAN)
-    report = world.run()
-    assert report.calls == 0, "the ledger's scope is the step's; the calls are known"
-    assert states(report, "clean.each") == {}
 
 
 def test_for_each_item_of_a_block_a_pipeline_of_its_own(tmp_path: Path) -> None:
@@ -395,49 +376,6 @@ def test_a_folder_counts_whatever_the_step_that_lists_it_returns(tmp_path: Path)
     world.write("areas/north/1.txt", "x")
     assert reasons(world.plan(), "all") == {"north": "folder changed: areas/north"}
     assert world.run().returns == [{"text": "2 documents"}]
-
-
-KILLED = """
-import os, sys
-from pathlib import Path
-from tests.fakes.pool import FakePool, echo
-from tests.runner.world import run_arguments, settings
-from paddock.runner import run
-
-folder = Path(sys.argv[1])
-calls = os.open(folder / "calls", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-
-def answer(request):
-    os.write(calls, (request.messages[-1].content.replace("\\n", " ") + "\\n").encode())
-    return echo(request)
-
-arguments = run_arguments(
-    local=True, pool=FakePool(answer=answer, delay_s=0.4), settings=settings(folder)
-)
-run(folder / "pipeline.yaml", None, *arguments)
-"""
-
-
-def test_a_kill_in_the_middle_loses_nothing_and_repeats_no_finished_call(tmp_path: Path) -> None:
-    world = areas(tmp_path)
-    world.write("parts/clean.yaml", CLEAN.replace("    do:\n", "    max_parallel: 1\n    do:\n"))
-    for number in range(2, 8):
-        world.write(f"areas/north/{number}.txt", f"Document {number} of the north.")
-    calls = tmp_path / "calls"
-    house = Path(__file__).parents[3]
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], cwd=house)
-    try:
-        until(lambda: process.poll() or (calls.exists() and calls.read_text().count("\n") >= 6))
-    finally:
-        process.kill()
-        process.wait()
-    before = len(calls.read_text().splitlines())
-    assert before >= 6
-    report = world.run()
-    assert report.status == "completed" and [result["n"] for result in report.returns] == [8, 2]
-    assert report.calls <= 8 + 2 + 2 - (before - 2), "at most one was in flight for each area"
-    assert len(list((tmp_path / "out").rglob("*.txt"))) == 10
-    assert world.run().calls == 0
 
 
 class StepObserver(Observer):

@@ -131,36 +131,6 @@ def test_a_plan_says_what_may_be_refused_under_a_condition(
     assert any(remark.startswith(may) for remark in folder.plan("second").remarks) == says
 
 
-def test_who_takes_over_owns_it_and_the_former_is_refused(folder: Folder) -> None:
-    folder.write("a", "items")
-    folder.write("b", "table")
-    folder.run("a")
-    folder.run("b", takes_over=True)
-    assert folder.there == "b"
-    with pytest.raises(PipelineError, match="another pipeline, 'b"):
-        folder.run("a")
-    folder.run("a", takes_over=True)
-    assert folder.there == "a"
-
-
-def test_a_pipeline_that_was_renamed_or_removed_hands_over_also_when_it_is_back(
-    folder: Folder,
-) -> None:
-    folder.write("a", "items")
-    folder.run("a")
-    (folder.path / "a.yaml").rename(folder.path / "b.yaml")
-    folder.run("b")
-    folder.write("b", "table")
-    folder.run("b")
-    assert folder.there == "b"
-    folder.write("a", "items")
-    with pytest.raises(PipelineError, match="another pipeline, 'b"):
-        folder.run("a")
-    folder.table.unlink()  # what is not there belongs to no one
-    folder.run("a", prune=True)
-    assert folder.there == "a"
-
-
 def test_a_copy_takes_another_name_and_moved_files_are_no_outputs(folder: Folder) -> None:
     filing = """steps:
   - {id: docs, uses: files.scan, with: {root: ./inbox}}

@@ -129,14 +129,6 @@ def test_what_is_no_file_stops_no_one_and_what_is_left_out_is_named(inbox: Path,
     assert states(run()[1])["closed/a.txt"] == "new"
 
 
-def test_an_empty_file_is_quarantined_and_then_known(inbox: Path, run: Run) -> None:
-    (inbox / "empty.txt").touch()
-    assert [run()[0], run()[0]] == [3, 0]
-    (inbox / "empty.txt").write_text("Now there is something.")
-    status, report, _ = run()
-    assert (status, states(report)["empty.txt"]) == (0, "changed")
-
-
 def test_a_file_that_is_gone_before_it_is_read_is_no_longer_missed(inbox: Path, run: Run) -> None:
     pipeline = inbox.parent / "pipeline.yaml"
     before = "      - {id: text,"
@@ -272,26 +264,6 @@ def test_a_pipeline_in_a_folder_that_cannot_be_written_says_what_to_do(
         f"{inbox.parent}/.paddock: the ledger's folder cannot be written (Permission denied).\n"
         "  Make it writable, or copy the pipeline to a folder of your own.\n",
     )
-
-
-def test_a_pipe_in_place_of_a_document_fails_its_item_at_once(inbox: Path) -> None:
-    """A pipe without a writer: a process that opens it as a file waits for ever."""
-    text = """\
-name: named
-steps:
-  - id: each
-    for_each: name in ["good.txt", "pipe.txt", "pipe.csv"]
-    do:
-      - {id: text, uses: files.read, if: name != 'pipe.csv', with: {path: "inbox/{{ name }}"}}
-      - {uses: files.rows, if: name == 'pipe.csv', with: {path: "inbox/{{ name }}"}}
-"""
-    os.mkfifo(inbox / "pipe.txt")
-    os.mkfifo(inbox / "pipe.csv")
-    found = errors(World(inbox.parent, text).run())
-    assert sorted(found.values()) == [
-        "step '(files.rows)': 'pipe.csv' is a device or a pipe.",
-        "step 'text': 'pipe.txt' is a device or a pipe, not a document.",
-    ]
 
 
 def steps(text: str) -> str:

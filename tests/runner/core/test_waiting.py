@@ -213,14 +213,6 @@ def test_a_document_that_changes_while_it_waits_is_asked_again(bills: Bills) -> 
     assert [was["value"] for was in third.earlier] == [{"number": "b", "total": 6}]
 
 
-def test_a_changed_document_with_the_decided_answer_is_asked_again(bills: Bills) -> None:
-    bills.work()
-    bills.decide("b.txt", "accept")
-    bills.work()
-    bills.write("inbox/b.txt", "bill b\ntotal 60\nand a line more\n")
-    assert states(bills.work())["b.txt"] == "waiting"
-
-
 def test_the_same_answer_to_another_prompt_is_not_asked_again(bills: Bills) -> None:
     bills.work()
     bills.decide("b.txt", "accept")
@@ -546,13 +538,6 @@ def test_a_pipeline_that_waits_makes_the_step_that_runs_it_wait(tmp_path: Path) 
     written = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
     assert written == {"a": "a", "b": "b", "whole": "whole"}
     assert states(world.work()) == {}
-
-
-def test_a_skipped_step_is_not_reviewed(bills: Bills) -> None:
-    bills.edit("uses: chat\n", "uses: chat\n        if: doc.stem != 'b'\n")
-    report = bills.work()
-    assert "b.txt" not in bills.waiting()
-    assert states(report)["c.txt"] == "waiting"
 
 
 # What reaches questions that are open, and what a decision leaves as it was

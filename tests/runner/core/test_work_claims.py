@@ -236,21 +236,6 @@ def test_machines_ask_once_what_a_person_decides_and_continue_it_once(machines: 
     assert len(outputs(machines.world)) == N_DOCUMENTS - 1 + 1
 
 
-def test_who_comes_late_counts_what_the_others_did_of_the_job(machines: Machines) -> None:
-    first = machines.start(alone=6, until="late asks")
-    late = machines.start(go="go late", until="late asks")
-    machines.ready(late)
-    machines.go(first)
-    machines.until(lambda: len(machines.calls()) == 6)
-    (machines.world.folder / "go late").touch()
-    machines.until(lambda: late.pid in machines.asking())
-    (machines.world.folder / "late asks").touch()
-    reports = [machines.report(first), machines.report(late)]
-    assert reports[0]["counts"] == reports[1]["counts"]
-    assert reports[0]["counts"]["new"] == N_DOCUMENTS + 1
-    assert len(machines.calls()) == N_DOCUMENTS + 1
-
-
 def test_what_a_killed_machine_held_is_done_by_the_others(
     machines: Machines, tmp_path: Path
 ) -> None:
@@ -347,14 +332,6 @@ def test_a_machine_that_slept_writes_nothing_of_what_another_has_taken_over(
     assert len(machines.calls()) <= N_DOCUMENTS + 1 + 2
     assert written == {path: path.stat().st_mtime_ns for path in written}
     assert outputs(machines.world) == outputs(undisturbed(tmp_path))
-
-
-def test_machines_with_other_wishes_don_t_disturb_each_other(machines: Machines) -> None:
-    processes = [machines.start(delay_s=0.05, inputs={"tone": tone}) for tone in ("plain", "grand")]
-    machines.go(*processes)
-    reports = [machines.report(process) for process in processes]
-    assert [report["status"] for report in reports] == ["completed"] * 2
-    assert len(set(machines.calls())) <= len(machines.calls()) <= 2 * (N_DOCUMENTS + 1) + 2
 
 
 def test_a_pipeline_that_is_saved_while_a_machine_works_is_run_after_it(machines: Machines) -> None:

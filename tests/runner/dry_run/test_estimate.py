@@ -106,29 +106,6 @@ def test_a_renamed_document_costs_its_calls_where_the_prompt_has_changed_too(alo
     assert planned_and_made(alone) == (3, 3)
 
 
-def test_two_documents_that_swap_their_names_cost_no_call_and_neither_does_a_copy(
-    alone: World,
-) -> None:
-    first, second = (alone.folder / "inbox" / name for name in ("0.txt", "1.txt"))
-    first_text, other = first.read_text(), second.read_text()
-    first.write_text(other)
-    second.write_text(first_text)
-    alone.write("inbox/copy.txt", first_text)
-    assert planned_and_made(alone) == (0, 0)
-    alone.edit("Sum up:", "Sum up {{ doc.stem }}:")
-    alone.run()
-    first.write_text(first_text)
-    second.write_text(other)
-    assert planned_and_made(alone) == (2, 2)
-
-
-def test_a_document_costs_its_calls_where_its_path_is_asked_about(tmp_path: Path) -> None:
-    world = World(tmp_path, ALONE.replace("Sum up:", "Sum up {{ doc.path }}:"), n_documents=2)
-    world.run()
-    (tmp_path / "inbox/0.txt").rename(tmp_path / "inbox/z.txt")
-    assert planned_and_made(world) == (1, 1)
-
-
 def test_a_file_that_is_read_besides_costs_calls_also_where_an_output_is_missing(
     tmp_path: Path,
 ) -> None:

@@ -28,7 +28,7 @@ from paddock.steps.readers import documents as documents_reader
 from tests.browser import Browser, Page, needs_browser
 from tests.fakes import papers
 from tests.fakes.clerk import Said, clerk, pipeline
-from tests.runner.review.served_page import ServedPage, quote, served_folders, sure
+from tests.runner.review.served_page import ServedPage, quote, sure
 from tests.runner.world import settings
 
 pytestmark = [needs_browser, pytest.mark.may_take(240, "Chromium draws pages on a busy machine")]
@@ -684,127 +684,6 @@ def test_who_may_not_decide_finds_dead_buttons_and_the_reason(
             assert not page.ask("document.getElementById('reason-dialog').open")
         enter(page)
     assert served_page.review(review.id).state == "open"
-
-
-def test_changed_terms_reach_an_open_page(tmp_path: Path, chromium: Browser) -> None:
-    answer = {"number": "R-7", "total": 84.5, "pay_by": "2026-01-31"}
-    (tmp_path / "inbox").mkdir()
-    (tmp_path / "inbox/rope.txt").write_text("Invoice R-7\nTotal 84.50\nPay by 2026-01-31\n")
-    own = replace(settings(tmp_path), allow=frozenset(["network"]))
-    with clerk({"R-7": Said(answer, {"total": (0.5, "84.0")})}) as model:
-
-        def run_with(review: str) -> Report:
-            (tmp_path / "bills.yaml").write_text(pipeline(model.url, review))
-            around = RunEnvironment(settings=own)
-            return run(tmp_path / "bills.yaml", None, RunOptions(local=True), around)
-
-        assert run_with("{by: [ben]}").counts["waiting"] == 1
-        with ServedPage(tmp_path).served("ann") as address:
-            page = opened(chromium, address)
-            notices = "document.getElementById('notices').textContent"
-            page.wait(f"{notices}.includes('Its reviewers are: ben.')")
-            assert page.ask("document.getElementById('accept').disabled")
-            run_with("{by: [ann]}")
-            page.wait("!document.getElementById('accept').disabled")
-            assert "Its reviewers" not in page.ask(notices)
-            run_with("{by: [ann], ttl: 9d, on_expiry: skip}")
-            page.wait(f"{notices}.includes('then it is skipped')")
-            run_with('{by: [ann], ttl: 9d, when: "output.total > 80"}')
-            page.wait(f"{notices}.includes('output.total > 80: output.total is 84.5')")
-            run_with("{by: [cyn]}")
-            page.wait(f"{notices}.includes('Its reviewers are: cyn.')")
-            enter(page)
-            page.wait("!document.getElementById('problem').hidden")
-            assert page.complaints() == []
-    assert len(model.asked) == 1
-    assert len(open_reviews(ServedPage(tmp_path))) == 1
-
-
-def test_an_edit_keeps_what_is_known_of_other_fields_and_undo_asks_nothing_again(
-    tmp_path: Path, chromium: Browser
-) -> None:
-    answer = {"number": "R-7", "total": 84.5, "pay_by": "2026-01-31"}
-    known = (
-        "returns: {file: doc.relpath, bill: steps.bill.output, p: steps.bill.confidence.number.p, "
-        "least: steps.bill.confidence.min, missing: steps.bill.evidence.missing}"
-    )
-    (tmp_path / "inbox").mkdir()
-    (tmp_path / "inbox/rope.txt").write_text("Invoice R-7\nTotal 84.50\nPay by 2026-01-31\n")
-    own = RunEnvironment(settings=replace(settings(tmp_path), allow=frozenset(["network"])))
-    with clerk({"R-7": Said(answer, {"total": (0.5, "84.0")})}) as model:
-        text = pipeline(model.url).replace(
-            "returns: {file: doc.relpath, bill: steps.bill.output}", known
-        )
-        assert known in text
-        (tmp_path / "bills.yaml").write_text(text)
-
-        def work() -> Report:
-            return run(tmp_path / "bills.yaml", None, RunOptions(local=True), own)
-
-        assert work().counts["waiting"] == 1
-        with ServedPage(tmp_path).served() as address:
-            page = opened(chromium, address)
-            assert "total has 50%" in page.text("#row-0")
-            page.press("e", text="e")
-            page.wait("document.activeElement.id === 'input-1'")  # the least sure one
-            page.type("85.25")
-            page.wait("document.getElementById('wrong-1').textContent === ''")
-            enter(page)
-            page.wait("!document.getElementById('queue-empty').hidden")
-            assert "waiting" not in work().counts
-            (row,) = json.loads((tmp_path / "out/all.json").read_text())
-            assert row["bill"] == {**answer, "total": 85.25}
-            assert row["p"] == pytest.approx(0.99, abs=0.001)
-            assert row["least"] == pytest.approx(0.99, abs=0.001)
-            assert row["missing"] == ["total"]
-            page.press("u", text="u")
-            wait_for_item(page, "rope.txt")
-            again = work()
-            assert (again.counts["waiting"], again.calls) == (1, 0)
-            page.wait("!document.getElementById('accept').disabled")
-            assert page.text("#earlier") == ""
-            enter(page)
-            page.wait("!document.getElementById('queue-empty').hidden")
-            assert "waiting" not in work().counts
-            (row,) = json.loads((tmp_path / "out/all.json").read_text())
-            assert (row["bill"], row["least"]) == (answer, pytest.approx(0.5, abs=0.001))
-            assert page.complaints() == []
-    assert len(model.asked) == 1
-
-
-def test_copies_of_a_folder_are_shown_each_with_its_own_documents(
-    tmp_path: Path, chromium: Browser
-) -> None:
-    folders = {name: ServedPage(tmp_path / name) for name in ("harbour", "old/harbour")}
-    for name_, served_page in folders.items():
-        served_page.folder.mkdir(parents=True)
-        (review,) = served_page.ask("a.txt", text=f"Total 84.50 of {name_}", due=["total has 62 %"])
-    with served_folders(*(served_page.folder for served_page in folders.values())) as address:
-        page = opened(chromium, address)
-        for name_, key in (("harbour", "j"), ("old/harbour", "k")):
-            page.wait(f"document.getElementById('asked').textContent.startsWith('{name_},')")
-            page.wait(SHOWN)
-            assert page.ask("document.getElementById('text-parts').textContent").endswith(name_)
-            assert f"{name_}: total has 62 %" in page.text("[aria-selected=true].row")
-            page.press(key, text=key)
-        page.wait("document.getElementById('asked').textContent.startsWith('harbour,')")
-        page.wait(SHOWN)
-        page.press("x", text="x")
-        page.wait("document.getElementById('reason-dialog').open")
-        page.type("of the harbour")
-        page.press("Escape")
-        page.press("j", text="j")
-        page.wait("document.getElementById('asked').textContent.startsWith('old/harbour,')")
-        page.wait(SHOWN)
-        page.press("x", text="x")
-        page.wait("document.getElementById('reason-dialog').open")
-        assert page.ask("document.getElementById('reason').value") == ""
-        page.press("Escape")
-        enter(page)
-        page.wait("document.getElementById('n-waiting').textContent === '1'")
-        assert page.complaints() == []
-    decided = [served_page.review(review.id).state for served_page in folders.values()]
-    assert decided == ["open", "accepted"]
 
 
 def test_a_second_value_is_shown_with_its_probability_and_not_far_behind(

@@ -26,8 +26,8 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import Review
 from paddock.runner.progress.report import Report
 from paddock.runner.review.decisions import LedgerReviews
-from tests.fakes.clerk import DUE, Clerk, Said, clerk, pipeline
-from tests.fakes.papers import INVOICES, in_columns, letter, write
+from tests.fakes.clerk import Clerk, Said, clerk, pipeline
+from tests.fakes.papers import INVOICES, write
 from tests.runner.cli.commands.shell import paddock_here
 from tests.runner.mounting import run_with_mounts
 from tests.runner.world import settings
@@ -161,100 +161,6 @@ def test_what_is_sure_and_found_goes_on_and_the_rest_waits_for_a_person(invoices
     assert reviews[SAILMAKER].subject["evidence"]["pay_by"]["match"] == "none"
 
 
-def test_a_decision_continues_the_item_at_the_next_run_without_a_call(invoices: Invoices) -> None:
-    invoices.run()
-    n_asked = len(invoices.model.asked)
-    assert n_waiting(invoices.run()) == 3, "it is asked once and waits"
-
-    invoices.decide(BOATYARD, "accept")
-    invoices.decide(CHANDLERY, "edit", RIGHT[CHANDLERY])
-    invoices.decide(SAILMAKER, "reject", reason="the page is another firm's")
-    report = invoices.run()
-
-    assert len(invoices.model.asked) == n_asked
-    assert report.calls == 0
-    assert n_waiting(report) == 0
-    assert report.counts["quarantined"] == 1
-    assert report.exit_status() == 3
-    assert invoices.written() == {
-        PIANO: RIGHT[PIANO],
-        BOATYARD: {**RIGHT[BOATYARD], "total": 1100.0},
-        CHANDLERY: RIGHT[CHANDLERY],
-    }
-    assert sorted(invoices.table()) == sorted([PIANO, BOATYARD, CHANDLERY])
-    (bad,) = (item for item in report.items if item.state == "quarantined")
-    assert "the page is another firm's" in str(bad.error)
-
-    again = invoices.run()
-    assert (again.calls, again.exit_status(), n_waiting(again)) == (0, 0, 0)
-    assert len(invoices.model.asked) == n_asked
-    with invoices.reviews() as reviews:
-        assert [review.is_applied for review in reviews.decided()] == [True] * 3
-
-
-def test_a_document_that_changes_is_asked_again_and_the_old_decision_is_shown(
-    invoices: Invoices,
-) -> None:
-    invoices.run()
-    invoices.decide(CHANDLERY, "edit", RIGHT[CHANDLERY])
-    invoices.run()
-    # The same firm writes again, under the same name.
-    text = "Invoice number: HC-0460\n\nTotal: 1.234,50 EUR\n\nPay by: 03.05.2024\n"
-    (invoices.folder / "inbox" / CHANDLERY).write_bytes(in_columns([SENDERS[CHANDLERY]], text))
-    report = invoices.run()
-    assert n_waiting(report) == 3
-    (earlier,) = invoices.waiting()[CHANDLERY].earlier
-    assert (earlier["state"], earlier["by"]) == ("edited", "ann")
-    assert earlier["value"] == RIGHT[CHANDLERY]
-
-
-def test_an_unchanged_answer_of_another_asking_is_not_asked_again(invoices: Invoices) -> None:
-    invoices.run()
-    invoices.decide(CHANDLERY, "accept")
-    some = invoices.run()
-    assert (some.exit_status(), n_waiting(some)) == (0, 2), "what is decided goes on by itself"
-    assert invoices.written().keys() == {PIANO, CHANDLERY}
-    n_asked = len(invoices.model.asked)
-    report = invoices.run(no_cache=True, force=frozenset(["each"]))
-    assert len(invoices.model.asked) == n_asked + 4
-    assert invoices.waiting().keys() == {BOATYARD, SAILMAKER}
-    assert n_waiting(report) == 2
-
-    # The model now says by itself what a person had put right: nothing to ask.
-    invoices.decide(BOATYARD, "edit", RIGHT[BOATYARD])
-    invoices.model.answers[SENDERS[BOATYARD]] = Said(RIGHT[BOATYARD], {"total": (0.5, "1")})
-    report = invoices.run(no_cache=True, force=frozenset(["each"]))
-    assert invoices.waiting().keys() == {SAILMAKER}
-    assert invoices.written()[BOATYARD] == RIGHT[BOATYARD]
-
-
-@pytest.mark.parametrize(
-    ("way", "status", "written"),
-    [("fail", 3, {PIANO}), ("skip", 0, {PIANO}), ("accept", 0, {PIANO, *WAITING})],
-)
-def test_without_a_person_a_run_fails_or_leaves_out_or_takes_what_was_due(
-    invoices: Invoices, way: str, status: int, written: set[str]
-) -> None:
-    report = invoices.run(review=way)
-    assert report.exit_status() == status, report.message
-    assert n_waiting(report) == 0
-    assert invoices.written().keys() == written
-    # A person may come later: then what was not accepted is asked after all, of the person alone.
-    n_asked = len(invoices.model.asked)
-    later = invoices.run()
-    assert len(invoices.model.asked) == n_asked
-    assert n_waiting(later) == len(WAITING - written)
-
-
-def test_without_log_probabilities_confidence_is_unknown_and_every_answer_waits(
-    invoices: Invoices,
-) -> None:
-    invoices.model.sends_logprobs = False
-    report = invoices.run()
-    assert n_waiting(report) == 4
-    assert invoices.waiting()[PIANO].subject["confidence"] is None
-
-
 def test_two_runs_at_once_ask_each_question_once(invoices: Invoices) -> None:
     with ThreadPoolExecutor(2) as threads:
         reports = [future.result() for future in [threads.submit(invoices.run) for _ in range(2)]]
@@ -348,57 +254,6 @@ def test_what_people_decided_is_found_where_the_output_is_explained(invoices: In
     invoices.run()
     output = invoices.output("why", f"out/{CHANDLERY}.json")
     assert "ann" in output and "HC-9999" in output and "HC-0457" in output
-
-
-def test_after_fifty_reviewed_fields_confidence_says_how_often_it_was_right(tmp_path: Path) -> None:
-    """Of totals that the model gives 0.6 half are wrong; numbers and days are always right."""
-    firms = [f"Firm {n:02}" for n in range(17)]
-    with clerk({}) as model:
-        invoices = Invoices(tmp_path, model)
-        invoices.edit(f'when: "{DUE}"', "when: true")
-        for n, firm in enumerate(firms):
-            _receive_letter(invoices, firm, n)
-        assert n_waiting(invoices.run()) == len(firms)
-        assert len(invoices.waiting()) == len(firms)
-        for n, firm in enumerate(firms):
-            right = {"number": f"N-{n}", "total": 100.0 + n, "pay_by": "2024-05-03"}
-            invoices.decide(f"{firm}.eml", "edit" if n % 2 else "accept", right if n % 2 else None)
-        invoices.run()
-        _receive_letter(invoices, "Firm 99", 99)
-        invoices.run()
-        sure = invoices.waiting()["Firm 99.eml"].subject["confidence"]
-        assert {name: field["is_calibrated"] for name, field in sure.items()} == dict.fromkeys(
-            sure, True
-        )
-        assert sure["total"]["raw"] == pytest.approx(0.6)
-        assert sure["total"]["p"] == pytest.approx(0.5, abs=0.1)
-        assert sure["number"]["p"] > 0.9
-
-
-def _receive_letter(invoices: Invoices, firm: str, n: int) -> None:
-    text = f"Invoice number: N-{n}\nTotal: {100 + n}.00 EUR\nPay by: 3 May 2024\n"
-    (invoices.folder / "inbox").mkdir(exist_ok=True)
-    (invoices.folder / "inbox" / f"{firm}.eml").write_bytes(letter(firm, "Bill", text))
-    answer = {"number": f"N-{n}", "total": 100.0 + n + n % 2, "pay_by": "2024-05-03"}
-    invoices.model.answers[firm] = Said(answer, {"total": (0.6, "1")})
-
-
-@pytest.mark.parametrize("name", sorted(RIGHT))
-def test_right_values_of_every_kind_of_document_are_found_where_they_stand(
-    tmp_path: Path, name: str
-) -> None:
-    answer = Said(RIGHT[name], dict.fromkeys(RIGHT[name], (0.3, "1")))
-    with clerk({SENDERS[name]: answer}) as model:
-        invoices = Invoices(tmp_path, model)
-        invoices.run()
-        evidence = invoices.waiting()[name].subject["evidence"]
-    missing = [field for field, entry in evidence.items() if entry["match"] == "none"]
-    assert missing == (["pay_by"] if name == "tides.csv" else [])
-    for entry in evidence.values():
-        has_page = name.endswith((".pdf", ".png"))
-        if entry["match"] != "none":
-            assert bool(entry["box"]) == has_page
-            assert (entry["page"], entry["line"] is None) == (1 if has_page else None, has_page)
 
 
 ABOUT = (

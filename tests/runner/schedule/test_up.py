@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,11 +17,8 @@ import pytest
 
 from paddock.runner.cli.console_run_pages import pipeline_address
 from tests.forked import ForkServer
-from tests.prefect_server import seed
 from tests.runner.cli.commands.terminal import terminal
-from tests.runner.schedule.up_process import CLI, HOOK, ROOT, WATCH, UpFolder, signed
-
-LEFT_BY_RUNS = shutil.ignore_patterns(".paddock", "out")
+from tests.runner.schedule.up_process import CLI, HOOK, WATCH, UpFolder, signed
 
 pytestmark = pytest.mark.may_take(280, "`paddock up` is started")
 
@@ -164,26 +159,6 @@ def test_it_ends_with_the_window_of_its_terminal_and_else_a_hangup_is_a_reload(
         screen.process.wait(60)
 
 
-def test_runs_reach_its_own_server_where_another_program_has_the_port_it_had(
-    tmp_path: Path,
-) -> None:
-    folder, services = tmp_path / "pipes", tmp_path / "home" / "residence"
-    services.mkdir(parents=True, mode=0o700)
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        record = {"port": other.getsockname()[1], "pid": 2**30}
-        (services / "prefect.server").write_text(json.dumps(record))
-        seed(tmp_path / "home" / "prefect")
-        up = UpFolder(folder)
-        up.notes("notes", WATCH)
-        up.write("notes/inbox/a.txt", "a")
-        try:
-            up.start()
-            up.until(lambda: up.output("notes", "a.txt"))
-        finally:
-            up.stop()
-    assert "failed" not in up.log_text()
-
-
 def test_a_burst_of_calls_is_taken_at_once_none_is_lost_and_none_is_run_twice(up: UpFolder) -> None:
     group = "concurrency: {group: 'burst', on_conflict: skip}"
     up.write("burst/inbox/a.txt", "a")
@@ -213,85 +188,6 @@ def test_a_burst_of_calls_is_taken_at_once_none_is_lost_and_none_is_run_twice(up
     up.start()
     up.until(lambda: len(up.flow_runs("burst")) == 16)
     assert call(100) == 200
-
-
-def test_a_group_lets_one_at_a_time_and_a_newer_run_may_take_its_place(running: UpFolder) -> None:
-    up = running
-    group = "concurrency: {group: 'shared', on_conflict: %s}"
-    for name, conflict in (("one", "queue"), ("two", "skip"), ("three", "cancel_running")):
-        up.write(f"{name}/inbox/a.txt", name)
-        up.waits(name, f"{HOOK % name}\n{group % conflict}")
-    up.serves("one", "two", "three")
-    up.call("one")
-    up.until(lambda: up.marks("one"))
-    up.call("two")
-    up.call("one", n=2)
-    up.until(lambda: len(up.flow_runs("two")) == 1
-               and up.flow_runs("two")[0]["state_name"] == "Skipped")  # fmt: skip
-    waiting = up.until(
-        lambda: [run for run in up.get()["queue"] if "waits for run" in run["state"]]
-    )
-    assert [run["pipeline"] for run in waiting] == ["one"]
-    up.write("one/go", "")
-    up.until(lambda: [run["state_name"] for run in up.flow_runs("one")]
-               == ["Completed", "Completed"])  # fmt: skip
-
-    up.call("three")
-    up.until(lambda: up.marks("three"))
-    up.call("three", n=2)
-    up.until(lambda: "a newer run of its group takes its place" in up.log_text())
-    up.write("three/go", "")
-    up.until(lambda: up.flow_runs("three")[-1]["state_name"] == "Completed")
-
-
-def test_a_window_holds_runs_back_stops_them_at_an_items_border_and_lets_them_go_on(
-    running: UpFolder,
-) -> None:
-    up = running
-    now = datetime.now().astimezone()
-    far = [now + timedelta(hours=hours) for hours in (-2, 6, 10)]
-    opened, shut = (f"{begin:%H:%M}-{other:%H:%M}" for begin, other in (far[:2], far[1:]))
-
-    def with_window(window: str) -> None:
-        up.waits("night", f"on: {{webhook: [{{path: /night, secret: hush}}], window: '{window}'}}")
-        up.reload()
-
-    for name in "ab":
-        up.write(f"night/inbox/{name}.txt", name)
-    with_window(shut)
-    up.serves("night")
-    up.call("night")
-    (held,) = up.until(lambda: [run for run in up.get()["queue"] if "window" in run["state"]])
-    assert held["state"] == f"AwaitingConcurrencySlot: waits for its window {shut}"
-    with_window(opened)
-    up.until(lambda: up.marks("night"))
-    with_window(shut)
-    up.until(lambda: f"stops: its window {shut} is over" in up.log_text())
-    up.write("night/go", "")  # the item in flight is finished, the next one is not begun
-    up.until(lambda: not up.get()["running"])
-    assert (up.output("night", "a.txt"), up.output("night", "b.txt")) == ("done", None)
-    (again,) = up.until(
-        lambda: [run for run in up.get()["queue"] if "waits for its window" in run["state"]]
-    )
-    assert datetime.fromisoformat(again["not_before"]).astimezone().strftime("%H:%M") == shut[:5]
-    with_window(opened)
-    up.until(lambda: up.output("night", "b.txt") == "done")
-    assert len(up.marks("night")) == 2
-
-
-def test_the_example_summarises_what_comes_into_its_inbox(
-    running: UpFolder, tmp_path: Path
-) -> None:
-    up, folder = running, tmp_path / "watched-inbox"
-    shutil.copytree(ROOT / "examples/watched-inbox", folder, ignore=LEFT_BY_RUNS)
-    folder.rename(up.folder / "watched-inbox")
-    up.reload()
-    up.until(lambda: up.output("watched-inbox", "letter.txt.md"), within_s=150)
-    up.write("watched-inbox/inbox/second.txt", "The ferry leaves at noon on Sundays.")
-    up.until(lambda: up.output("watched-inbox", "second.txt.md"), within_s=150)
-    up.until(lambda: up.output("watched-inbox", "LIST.txt") == "letter.txt\nsecond.txt\n")
-    up.until(lambda: not up.get()["running"])
-    assert "crashed" not in up.log_text()
 
 
 def test_a_pipeline_is_paused_and_resumed_on_the_console(running: UpFolder) -> None:

@@ -16,7 +16,6 @@ from paddock.runner.api import validate
 from paddock.runner.cli.application import application
 from paddock.runner.core import model_pools
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.review.decisions import LedgerReviews
 from tests.fakes.pool import FakePool
 from tests.runner.compare.bills import N_BILLS, Bills, clerk, right_answer
@@ -169,21 +168,6 @@ def test_a_wrong_option_leaves_an_earlier_report(bills: Bills) -> None:
     assert compare(".", "--report", "compare.html", "--junit", "j.xml").exit_code == 0
 
 
-def test_what_people_decided_is_gold(bills: Bills) -> None:
-    bills.edit("evidence.missing", "output.kind == 'food'")
-    assert bills.run(pool=FakePool(answer=clerk)).counts["waiting"] == N_BILLS
-    with Ledger(bills.folder / ".paddock") as ledger:
-        reviews = LedgerReviews(ledger)
-        for review in ReviewStore(ledger).waiting(is_whole=True)[:4]:
-            answer = {**review.subject["answer"], "kind": "travel"}
-            reviews.decide(review.id, review.question, "edit", by="ann", value=answer)
-    done = compare(".", "--model", "clerk=small,big", "--gold", "reviews")
-    assert done.exit_code == 0, done.output
-    assert "gold for 4 of them: reviews.jsonl (items that people decided on: more doubtful" in (
-        done.stdout
-    )
-
-
 def test_gold_is_checked_with_the_file(bills: Bills) -> None:
     bills.edit("metrics: {total: {number: 0.01}}", "metrics: {total: roughly}")
     done = compare(".")
@@ -273,20 +257,6 @@ def test_an_earlier_result_that_cannot_be_compared_is_a_sentence(
     assert (done.exit_code, words in done.stderr) == (2, True), done.stderr
     if "this is no result" in done.stderr or "is empty" in done.stderr:
         assert bills.made.chats == []
-
-
-def test_a_judge_is_asked_about_the_answers_that_differ(bills: Bills) -> None:
-    def answer(request: ChatRequest) -> str:
-        if request.model.ref != "judge:1b":
-            return clerk(request)
-        # the second answer of the two is about travelling, in one order and in the other
-        is_second = "travel" in request.messages[-1].content.rpartition("<answer>")[2]
-        return json.dumps({"reason": "r", "better": "2" if is_second else "1"})
-
-    bills.made.answer = answer
-    done = compare(".", "--model", "clerk=small,big", "--judge", "judge:1b")
-    assert done.exit_code == 0, done.output
-    assert "B against A by judge judge:1b: 10 better, 0 worse, 10 equal (p = 0.002)" in done.stdout
 
 
 COMPARE = """\
