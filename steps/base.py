@@ -116,6 +116,8 @@ class Roots:
 
 
 Vector = Sequence[float]
+ColumnValue = str | float | bool
+"""A value of a vector store's own column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,7 @@ class VectorRow:
     """Where it comes from; empty: the item's own file, else its key."""
     made: str = ""
     """What else decided the vector besides text, model and dimensions."""
+    columns: Mapping[str, ColumnValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +182,8 @@ class SearchHit:
     page: int | None
     page_end: int | None
     headings: tuple[str, ...]
+    columns: Mapping[str, ColumnValue] = field(default_factory=dict)
+    """Those that the step gave it which stored it, without those that are empty."""
 
 
 class VectorStore(Protocol):
@@ -210,9 +215,9 @@ class VectorStore(Protocol):
         """
 
     async def nearest(
-        self, vector: Vector, k: int, where: Mapping[str, Any] | str | None = None
-    ) -> list[SearchHit]:
-        """Return the `k` rows with the most similar vectors (cosine), nearest first.
+        self, vectors: Sequence[Vector], k: int, where: Mapping[str, Any] | str | None = None
+    ) -> list[list[SearchHit]]:
+        """Return for each vector the `k` rows with the most similar ones (cosine), nearest first.
 
         `where`: see `steps/vectors/where_filter.py`; `{"item": key}` selects one item.
 

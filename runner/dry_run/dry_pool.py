@@ -273,9 +273,12 @@ class DryStore(StoreHandle):
     async def replace(self, item: ItemName, rows: Sequence[VectorRow]) -> int:
         return 0
 
-    async def nearest(self, vector: Vector, k: int, where: Where = None) -> list[SearchHit]:
+    async def nearest(
+        self, vectors: Sequence[Vector], k: int, where: Where = None
+    ) -> list[list[SearchHit]]:
         """Return the nearest rows; none where the vector is a placeholder."""
-        return [] if len(vector) != self.dimensions else await super().nearest(vector, k, where)
+        is_other = any(len(vector) != self.dimensions for vector in vectors)
+        return [[] for _ in vectors] if is_other else await super().nearest(vectors, k, where)
 
 
 def with_tree(surely: CallBounds, n_new: int, model: str | None) -> CallBounds:

@@ -265,7 +265,7 @@ class RecalledTurns:
             return ""
         (vector,) = await self._vectors([about])
         store = await self._opened(len(vector))
-        found = await store.nearest(vector, _RECALLED_TURNS, {"item": self.item.key})
+        (found,) = await store.nearest([vector], _RECALLED_TURNS, {"item": self.item.key})
         own = sorted((hit.index, hit.text) for hit in found if hit.step == self.item.step)
         texts = [without_middle(text, _RECALLED_CHARS) for _, text in own]
         return f"From earlier in this conversation:\n{as_data(chr(10).join(texts))}" if own else ""

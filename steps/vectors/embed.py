@@ -6,17 +6,22 @@ embedded again.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from paddock.engine.request import REQUEST_TEXTS, EmbedReply, EmbedRequest, ModelSpec, OnOverflow
+from paddock.engine.system.text import shorten
 from paddock.steps.base import EmbedModel, Output, Params, Step, StepError, Tools, Vector, VectorRow
 from paddock.steps.extras import missing_store_library
 from paddock.steps.facts import Facts, brings_none
 from paddock.steps.text.text_parts import TextPart, to_part
+
+from .row_changes import COLUMN_NAME, TABLE_COLUMNS
+from .where_filter import value_kind
 
 
 class EmbedParams(Params):
@@ -38,11 +43,27 @@ class EmbedParams(Params):
     dimensions: int | None = Field(
         default=None, ge=1, description="Keep only this many dimensions, normalised again."
     )
+    columns: dict[str, Any] | None = Field(
+        default=None,
+        description="Values that the rows in the `store` have besides, such as {supplier: ACME}: "
+        "texts, numbers, true or false. `search` filters by them and returns them.",
+    )
     on_overflow: OnOverflow = Field(
         default="error",
         description="What happens to a text that does not fit: an error, or the mean of its parts' "
         "vectors, weighted by tokens.",
     )
+
+    @field_validator("columns", mode="after")
+    @classmethod
+    def _are_names(cls, columns: Any) -> Any:
+        for name in columns or ():
+            if not COLUMN_NAME.fullmatch(name) or name in TABLE_COLUMNS:
+                raise ValueError(
+                    f"'{name}' is no name for a column: use small letters, digits and _, and none "
+                    f"of {', '.join(TABLE_COLUMNS)}"
+                )
+        return columns
 
 
 class EmbedOutput(Output):
@@ -97,6 +118,13 @@ async def _embed_into_store(
     store = await tools.stores.open(path, params.dimensions, EmbedModel(model.ref, facts.identity))
     # Where a text is embedded in parts, they depend on the context size too.
     made = f"split {facts.n_ctx_tokens}" if params.on_overflow == "split" else ""
+    columns = {name: value for name, value in (params.columns or {}).items() if value is not None}
+    for name, value in columns.items():
+        if value_kind(value) is None or (isinstance(value, float) and not math.isfinite(value)):
+            raise StepError(
+                f"the column '{name}' cannot hold {shorten(str(value), 60)!r}.",
+                remedy="Give it a text, a number, true or false.",
+            )
     vectors: dict[str, Vector] = dict(await store.known(tools.item, made))
     new = [text for text in dict.fromkeys(part.text for part in parts) if text not in vectors]
     for first in range(0, len(new), REQUEST_TEXTS):
@@ -115,6 +143,7 @@ async def _embed_into_store(
                 headings=tuple(part.headings),
                 source=source if isinstance(source, str) else "",
                 made=made,
+                columns=columns,
             )
         )
     await tools.outputs.note_rows_kept(path)

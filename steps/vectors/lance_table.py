@@ -16,19 +16,29 @@ import hashlib
 import json
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
 
 from paddock.engine.system.files import sync_file, sync_folder, write_json_atomically
-from paddock.engine.system.text import one_line
+from paddock.engine.system.text import one_line, shorten
 from paddock.steps.base import EmbedModel, SearchHit, StepError
 from paddock.steps.extras import NEEDS_LANCEDB
 
-from .row_changes import HashedRow, KnownRow, RowChanges, RowsToDrop, RowsToKeep, RowSum
-from .where_filter import sql_literal
+from .row_changes import (
+    TABLE_COLUMNS,
+    HashedRow,
+    KnownRow,
+    RowChanges,
+    RowsToDrop,
+    RowsToKeep,
+    RowSum,
+)
+from .where_filter import KIND_WORDS, ColumnKind, sql_literal, value_kind
 
 TABLE_NAME = "rows"
 """The table's name in the library's folder of tables, which a store is."""
@@ -227,6 +237,16 @@ class LanceTable:
     # --- content
 
     @property
+    def columns(self) -> dict[str, ColumnKind]:
+        """The store's own columns."""
+        kinds = {"string": "text", "double": "number", "bool": "truth"}
+        return {
+            field.name: cast("ColumnKind", kinds[str(field.type)])
+            for field in self._table.schema
+            if field.name not in TABLE_COLUMNS and str(field.type) in kinds
+        }
+
+    @property
     def version(self) -> int:
         return int(self._table.version)
 
@@ -276,6 +296,7 @@ class LanceTable:
     # --- writing
 
     def commit(self, change: RowChanges) -> None:
+        self._add_columns(change)
         with store_errors(self.path, "written"):
             if change.put and not change.has_old and not change.drop:
                 self._table.add(self._rows(change.put))
@@ -288,6 +309,31 @@ class LanceTable:
             else:
                 self._table.delete(_drop_condition(change.drop))
         self._to_disk()
+
+    def _add_columns(self, change: RowChanges) -> None:
+        """Add the columns that rows have and the table has not.
+
+        Raises:
+            StepError: a value is not of its column's kind.
+        """
+        known = self.columns
+        new: dict[str, ColumnKind] = {}
+        for _, kept in change.put:
+            for name, value in kept.row.columns.items():
+                kind = value_kind(value)
+                assert kind is not None  # `embed` checks it
+                if known.get(name, new.setdefault(name, kind)) != kind:
+                    raise StepError(
+                        f"the column '{name}' of the store '{self.path}' holds "
+                        f"{KIND_WORDS[known.get(name, new[name])]}; {shorten(str(value), 60)!r} is "
+                        "none.",
+                        remedy="Give it the same kind of value in each item.",
+                    )
+        if added := [name for name in new if name not in known]:
+            arrow = _pyarrow()
+            types = {"text": arrow.string(), "number": arrow.float64(), "truth": arrow.bool_()}
+            with store_errors(self.path, "written"):
+                self._table.add_columns([arrow.field(name, types[new[name]]) for name in added])
 
     def tidy(self, old_s: float) -> None:
         """Merge the files of many commits, and drop versions that are older than this."""
@@ -327,7 +373,9 @@ class LanceTable:
 
     def _rows(self, put: Sequence[tuple[RowsToKeep, HashedRow]]) -> Any:
         arrow = _pyarrow()
-        schema = _arrow_schema(self.label)
+        schema, own = _arrow_schema(self.label), self.columns
+        for name in own:
+            schema = schema.append(self._table.schema.field(name))
         floats = array("f")
         for _, kept in put:
             floats.extend(kept.row.vector)
@@ -350,13 +398,16 @@ class LanceTable:
                 "text": _clean_text(kept.row.text),
                 "print": kept.print,
                 "made": kept.row.made,
+                **{name: _column_value(kept.row.columns.get(name)) for name in own},
             }
             for target, kept in put
         ]
-        columns = [
-            arrow.array([row[name] for row in rows], schema.field(name).type) for name in fields
-        ]
-        return arrow.Table.from_arrays([*columns, vectors], schema=schema)
+        columns = {
+            name: arrow.array([row[name] for row in rows], schema.field(name).type)
+            for name in fields
+        }
+        columns["vector"] = vectors
+        return arrow.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
 
     def _to_disk(self) -> None:
         """Sync the files that are new since the last call."""
@@ -370,19 +421,49 @@ class LanceTable:
 
     # --- searching
 
-    def nearest(self, vector: Sequence[float], k: int, where: str) -> list[SearchHit]:
-        """Return the rows with the most similar vectors; exact search."""
+    def nearest(
+        self, vectors: Sequence[Sequence[float]], k: int, where: str
+    ) -> list[list[SearchHit]]:
+        """Return for each vector the rows with the most similar ones; exact search.
+
+        The library compares one vector after the other; here a batch of rows is compared with all.
+        """
+        asked = _unit_rows(np.asarray(vectors, dtype=np.float32))
+        scores = np.empty((len(asked), 0), dtype=np.float32)
+        ids = np.empty((len(asked), 0), dtype=np.int64)
         with store_errors(self.path, "read"):
-            query = self._table.search(list(vector)).distance_type("cosine")
-            rows = _found_rows(query, k, where)
-        return _ranked_hits(rows, k, lambda row: 1.0 - row["_distance"])
+            query = self._table.search().select(["vector"]).with_row_id(True)
+            for batch in (query.where(where) if where else query).to_batches(_BATCH_ROWS):
+                flat = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
+                found = _unit_rows(flat.reshape(-1, self.label.dimensions))
+                row_ids = batch.column("_rowid").to_numpy(zero_copy_only=False).astype(np.int64)
+                scores = np.hstack([scores, asked @ found.T])
+                ids = np.hstack([ids, np.broadcast_to(row_ids, (len(asked), len(row_ids)))])
+                if scores.shape[1] > k + _EXTRA_ROWS:
+                    best = np.argpartition(-scores, k + _EXTRA_ROWS, axis=1)[:, : k + _EXTRA_ROWS]
+                    scores = np.take_along_axis(scores, best, axis=1)
+                    ids = np.take_along_axis(ids, best, axis=1)
+            needed = [int(row_id) for row_id in np.unique(ids)]
+            names = [name for name in self._table.schema.names if name != "vector"]
+            query = self._table.take_row_ids(needed).select(names)
+            rows = dict(zip(needed, query.to_arrow().to_pylist(), strict=True)) if needed else {}
+        return [
+            _ranked_hits(
+                [rows[int(one)] | {"_score": float(s)} for one, s in zip(own, found, strict=True)],
+                k,
+                self.columns,
+            )
+            for own, found in zip(ids, scores, strict=True)
+        ]
 
     def matching(self, text: str, k: int, where: str) -> list[SearchHit]:
         """Return the rows that match the words best; requires the index."""
         with store_errors(self.path, "read"):
             words = _lancedb().query.MatchQuery(text, "text")
-            rows = _found_rows(self._table.search(words, query_type="fts"), k, where)
-        return _ranked_hits(rows, k, lambda row: row["_score"])
+            query = self._table.search(words, query_type="fts")
+            query = query.where(where, prefilter=True) if where else query
+            rows: list[dict[str, Any]] = query.limit(k + _EXTRA_ROWS).to_list()
+        return _ranked_hits(rows, k, self.columns)
 
 
 def _lancedb() -> Any:
@@ -424,22 +505,25 @@ def _clean_text(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _found_rows(query: Any, k: int, where: str) -> list[dict[str, Any]]:
-    query = query.where(where, prefilter=True) if where else query
-    rows: list[dict[str, Any]] = query.limit(k + _EXTRA_ROWS).to_list()
-    return rows
+def _column_value(value: Any) -> Any:
+    return _clean_text(value) if isinstance(value, str) else value
 
 
-def _ranked_hits(
-    rows: Sequence[dict[str, Any]], k: int, score: Callable[[dict[str, Any]], float]
-) -> list[SearchHit]:
+def _unit_rows(vectors: Any) -> Any:
+    """Return them with length 1."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(lengths == 0, 1, lengths)
+
+
+def _ranked_hits(rows: Sequence[dict[str, Any]], k: int, columns: Iterable[str]) -> list[SearchHit]:
     """Order by score; equal ones by where they come from, so that every machine agrees."""
     names = ("text", "source", "item", "step", "index", "page", "page_end")
     hits = [
         SearchHit(
             **{name: row[name] for name in names},
-            score=round(score(row), 6),
+            score=round(row["_score"], 6),
             headings=tuple(row["headings"] or ()),
+            columns={name: row[name] for name in columns if row[name] is not None},
         )
         for row in rows
     ]

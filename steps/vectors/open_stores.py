@@ -22,7 +22,7 @@ from paddock.steps.base import EmbedModel, ItemName, SearchHit, StepError, Vecto
 from . import lance_table
 from .lance_table import LanceTable, MissingTable, StoreFormat, StoreManifest, refuse_other_model
 from .row_changes import RowChanges, RowsToDrop, RowsToKeep, RowSum, row_changes, row_owner
-from .where_filter import InvalidFilter, Where, sql_condition
+from .where_filter import ColumnKind, InvalidFilter, Where, sql_condition
 
 MOST_BATCH_ITEMS, MOST_BATCH_ROWS = 64, 20_000
 """The most of one commit: it is in memory, and lost with a kill."""
@@ -229,7 +229,7 @@ class StoreWriter:
         except StepError:  # another program may have removed the version that was being read
             return await asyncio.to_thread(read_latest)
 
-    async def matching(self, text: str, k: int, where: str) -> list[SearchHit]:
+    async def matching(self, text: str, k: int, where: Where) -> list[SearchHit]:
         """Search by words; the index is updated first if rows have changed."""
         table = self._table
         if table is None or not self._sums:
@@ -237,7 +237,9 @@ class StoreWriter:
         if await asyncio.to_thread(self._lacks_index, table):
             async with self._turn, self._held():
                 await _run_to_end(lambda: self._index(table))
-        return await self.read(lambda table: table.matching(text, k, where))
+        return await self.read(
+            lambda table: table.matching(text, k, checked_condition(where, table.columns))
+        )
 
     def _place(self, *, is_made: bool = False) -> Path:
         """Return a path of the store's folder, opened at the first call.
@@ -430,16 +432,20 @@ class StoreHandle:
         target = await asyncio.to_thread(RowsToKeep.of, owner, item, rows)
         return await self.writer.replace(target, label)
 
-    async def nearest(self, vector: Vector, k: int, where: Where = None) -> list[SearchHit]:
-        rows_that = checked_condition(where)
-        if not self.writer.sums:
-            return []
+    async def nearest(
+        self, vectors: Sequence[Vector], k: int, where: Where = None
+    ) -> list[list[SearchHit]]:
+        if not self.writer.sums or not vectors:
+            return [[] for _ in vectors]
         assert self.writer.label is not None  # there are rows
-        refuse_other_model(self.path, self.writer.label, StoreFormat(self.model, len(vector)))
-        return await self.writer.read(lambda table: table.nearest(vector, k, rows_that))
+        for n_dimensions in {len(vector) for vector in vectors}:
+            refuse_other_model(self.path, self.writer.label, StoreFormat(self.model, n_dimensions))
+        return await self.writer.read(
+            lambda table: table.nearest(vectors, k, checked_condition(where, table.columns))
+        )
 
     async def matching(self, text: str, k: int, where: Where = None) -> list[SearchHit]:
-        return await self.writer.matching(text, k, checked_condition(where))
+        return await self.writer.matching(text, k, where)
 
 
 class OpenStores:
@@ -540,9 +546,9 @@ class OpenStores:
                     self._note(f"{error}")
 
 
-def checked_condition(where: Where) -> str:
+def checked_condition(where: Where, columns: Mapping[str, ColumnKind]) -> str:
     try:
-        return sql_condition(where)
+        return sql_condition(where, columns)
     except InvalidFilter as error:
         raise StepError(f"`where`: {error}.") from error
 

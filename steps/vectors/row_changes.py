@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,12 @@ from pathlib import Path
 from paddock.steps.base import ItemName, VectorRow
 
 _DIGEST_BYTES = 16
+COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+TABLE_COLUMNS = (
+    *("id", "owner", "step", "item", "source", "index", "page", "page_end", "headings", "text"),
+    *("print", "made", "vector", "score"),
+)
+"""Names that a store's own columns cannot have."""
 _MOST_LISTED_ROWS = 500
 """Above this, dropped rows are not listed one by one."""
 
@@ -78,6 +85,7 @@ class RowsToKeep:
         for row in rows:
             parts = [owner, item.step, item.key, row.source or source, row.index, row.text]
             parts += [row.page, row.page_end, list(row.headings), row.made]
+            parts += [dict(sorted(row.columns.items()))] if row.columns else []
             text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
             digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:_DIGEST_BYTES]
             hashed.append(HashedRow(f"{owner}:{item.step}:{row.index}", digest.hex(), row))

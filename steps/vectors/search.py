@@ -9,12 +9,14 @@ Learning Methods", SIGIR 2009: scores of different kinds cannot be added, ranks 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema, field_validator
 
+from paddock.engine.request import REQUEST_TEXTS
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import (
     EmbedModel,
@@ -24,12 +26,13 @@ from paddock.steps.base import (
     Step,
     StepError,
     Tools,
+    Vector,
 )
 from paddock.steps.extras import missing_store_library
 from paddock.steps.facts import Facts
 
 from .embed import embed_texts
-from .where_filter import FILTER_COLUMNS, sql_condition
+from .where_filter import FILTER_COLUMNS, OWN, sql_condition
 
 RANK_OFFSET = 60
 """The paper's k: a large one flattens the difference between ranks."""
@@ -52,11 +55,11 @@ SearchMode = Literal["vector", "text", "hybrid"]
 
 _WIDER, _AT_LEAST = 4, 20
 """How many times `k` rows are read of each of two rankings."""
-
+MOST_QUERIES = 10_000
 
 _WHERE_SCHEMA: dict[str, Any] = {
     "anyOf": [
-        {"type": "object", "properties": {name: {} for name in FILTER_COLUMNS}},
+        {"type": "object", "properties": {name: {} for name in (*FILTER_COLUMNS, OWN)}},
         {"type": "string"},
         {"type": "null"},
     ]
@@ -70,8 +73,21 @@ class SearchParams(Params):
     paths: ClassVar[tuple[str, ...]] = ("store",)
 
     store: str = Field(min_length=1, description="The folder of the store, filled by `embed`.")
-    query: str = Field(description="What to search for.")
-    k: int = Field(default=5, ge=1, le=1000, description="How many rows at most.")
+    one_of: ClassVar[tuple[str, ...]] = ("query", "queries")
+
+    query: str | None = Field(default=None, description="What to search for.")
+    queries: list[str] | None = Field(
+        default=None,
+        max_length=MOST_QUERIES,
+        description="Several at once, in one pass over the store: `results` has a list of rows for "
+        "each, in their order.",
+    )
+    k: int = Field(default=5, ge=1, le=1000, description="How many rows at most, for each query.")
+    min_score: float | None = Field(
+        default=None,
+        description="The least score of a row: its cosine with `mode: vector`, BM25 with `text`. "
+        "The score of `hybrid` only orders.",
+    )
     mode: SearchMode = Field(
         default="vector",
         description="By meaning, by words (BM25), or both in one order (reciprocal rank fusion).",
@@ -82,6 +98,13 @@ class SearchParams(Params):
         ", or a condition such as \"page >= 3 and source == 'a.md'\".",
     )
     model: str | None = Field(default=None, description="Which model embeds the question.")
+
+    @classmethod
+    def faults(cls, given: Mapping[str, Any]) -> tuple[str, ...]:
+        if "min_score" in given and given.get("mode") == "hybrid":
+            what = "`min_score` has no meaning with `mode: hybrid`, whose score only orders."
+            return (*super().faults(given), what)
+        return super().faults(given)
 
     @field_validator("where", mode="after")
     @classmethod
@@ -113,12 +136,24 @@ class FoundRow(Output):
     """Its index among the texts of its item, from 0."""
     item: str
     """The key of its item."""
+    columns: dict[str, Any]
+    """The columns that `embed` gave it."""
+
+
+class QueryHits(Output):
+    """What one of several queries found."""
+
+    query: str
+    hits: list[FoundRow]
 
 
 class SearchOutput(Output):
     """Outputs of `search`."""
 
     hits: list[FoundRow]
+    """With `queries` empty."""
+    results: list[QueryHits]
+    """With `query` empty."""
 
 
 class Search(Step[SearchParams, SearchOutput]):
@@ -135,8 +170,11 @@ class Search(Step[SearchParams, SearchOutput]):
     )
 
     async def run(self, params: SearchParams, tools: Tools) -> SearchOutput:
-        if not params.query.strip():
-            raise StepError("the `query` is empty.", remedy="Set it to what to search for.")
+        queries = params.queries if params.query is None else [params.query]
+        assert queries is not None  # one of them is given
+        if not all(query.strip() for query in queries):
+            which = "`query`" if params.query is not None else "text of `queries`"
+            raise StepError(f"the {which} is empty.", remedy="Set it to what to search for.")
         path = tools.roots.resolve(params.store)
         model = tools.models.resolve(params.model, "embed")
         facts = await tools.pool.facts(model)
@@ -149,31 +187,43 @@ class Search(Step[SearchParams, SearchOutput]):
                 remedy="Run the step that fills it (`embed` with `store`) on some documents first.",
             )
         where = params.where.source if isinstance(params.where, Template) else params.where
-        hits: Sequence[SearchHit]
-        if params.mode == "text":
-            hits = await store.matching(params.query, params.k, where)
-        else:
-            reply = await embed_texts(tools, model, [params.query], dimensions=store.dimensions)
-            (vector,) = reply.vectors
-            if params.mode == "vector":
-                hits = await store.nearest(vector, params.k, where)
-            else:
-                wide = max(_WIDER * params.k, _AT_LEAST)
-                by_meaning = await store.nearest(vector, wide, where)
-                by_words = await store.matching(params.query, wide, where)
-                hits = rank_fusion(by_meaning, by_words)[: params.k]
-        found = [
-            FoundRow(
-                number=number,
-                text=hit.text,
-                score=hit.score,
-                source=hit.source,
-                page=hit.page,
-                page_end=hit.page_end,
-                headings=list(hit.headings),
-                index=hit.index,
-                item=hit.item,
+        is_hybrid = params.mode == "hybrid"
+        k = max(_WIDER * params.k, _AT_LEAST) if is_hybrid else params.k
+        orders: list[list[list[SearchHit]]] = []
+        if params.mode != "text":
+            vectors: list[Vector] = []
+            for first in range(0, len(queries), REQUEST_TEXTS):
+                texts = queries[first : first + REQUEST_TEXTS]
+                reply = await embed_texts(tools, model, texts, dimensions=store.dimensions)
+                vectors += reply.vectors
+            orders.append(await store.nearest(vectors, k, where))
+        if params.mode != "vector":
+            orders.append([await store.matching(query, k, where) for query in queries])
+        found: list[list[FoundRow]] = []
+        for of_query in zip(*orders, strict=True):
+            hits = rank_fusion(*of_query)[: params.k] if is_hybrid else of_query[0]
+            least = -math.inf if params.min_score is None else params.min_score
+            found.append(
+                [
+                    FoundRow(
+                        number=number,
+                        text=hit.text,
+                        score=hit.score,
+                        source=hit.source,
+                        page=hit.page,
+                        page_end=hit.page_end,
+                        headings=list(hit.headings),
+                        index=hit.index,
+                        item=hit.item,
+                        columns=dict(hit.columns),
+                    )
+                    for number, hit in enumerate(hits, 1)
+                    if hit.score >= least
+                ]
             )
-            for number, hit in enumerate(hits, 1)
-        ]
-        return SearchOutput(hits=found)
+        if params.query is not None:
+            return SearchOutput(hits=found[0], results=[])
+        pairs = zip(queries, found, strict=True)
+        return SearchOutput(
+            hits=[], results=[QueryHits(query=query, hits=rows) for query, rows in pairs]
+        )

@@ -68,7 +68,7 @@ def test_what_is_kept_is_found_again_with_its_place(tmp_path: Path) -> None:
     async def work(store: VectorStore, stores: OpenStores) -> None:
         first = VectorRow(0, "the ferry", vector("the ferry", 8), 2, 3, ("Boats", "Times"))
         await store.replace(item("a.md"), [first, *rows("x", "the bell")[1:]])
-        (hit, *others) = await store.nearest(vector("the ferry", 8), 5)
+        ((hit, *others),) = await store.nearest([vector("the ferry", 8)], 5)
         assert (hit.text, hit.source, hit.item, hit.step) == ("the ferry", "a.md", "a.md", "index")
         assert (hit.index, hit.page, hit.page_end, hit.headings) == (0, 2, 3, ("Boats", "Times"))
         assert (hit.score, len(others), store.n_rows, store.dimensions) == (1.0, 1, 2, 8)
@@ -174,7 +174,10 @@ def test_both_orders_are_the_same_whatever_the_store_has_been_through(tmp_path: 
     documents = [(f"{n}.md", [f"ferry {n % 3} bell", "bell " * (n % 4 + 1)]) for n in range(12)]
 
     async def asked(store: VectorStore) -> list[Any]:
-        return [await store.matching("ferry bell", 6), await store.nearest(vector("ferry", 8), 6)]
+        return [
+            await store.matching("ferry bell", 6),
+            *await store.nearest([vector("ferry", 8)], 6),
+        ]
 
     async def at_once(store: VectorStore, stores: OpenStores) -> list[Any]:
         await refilled(store, *documents)
@@ -203,9 +206,63 @@ def test_a_filter_is_kept_to_by_meaning_and_by_words(tmp_path: Path) -> None:
         }  # fmt: skip
         for key, filters in wanted.items():
             for where in filters:
-                near = await store.nearest(vector("bell", 8), 9, where)
+                (near,) = await store.nearest([vector("bell", 8)], 9, where)
                 said = await store.matching("bell", 9, where)
                 assert {hit.item for hit in near} == {hit.item for hit in said} == {*key.split()}
+
+    within(tmp_path, work)
+
+
+def test_own_columns_are_stored_filtered_and_returned_also_where_older_rows_have_none(
+    tmp_path: Path,
+) -> None:
+    bills = {
+        "a.md": {"supplier": "it's ACME", "year": 2024.0, "paid": True},
+        "b.md": {"year": 2026.0},
+    }
+
+    async def work(store: VectorStore, stores: OpenStores) -> None:
+        await store.replace(item("old.md"), rows("bell zero"))
+        for key, columns in bills.items():
+            await store.replace(item(key), rows("bell", columns=columns))
+        wanted: dict[str, list[Where]] = {
+            "a.md": [{"columns": {"supplier": "it's*"}}, "columns.year < 2025",
+                     "columns.paid == true", "'ACME' in columns.supplier",
+                     {"columns": {"year": {"from": 2024, "to": 2025}}}],
+            "b.md": [{"columns": {"year": 2026, "supplier": None}}, "columns.year in [2026]"],
+            "old.md": ["columns.year == none", {"columns": {"year": None}, "source": "old*"}],
+        }  # fmt: skip
+        for key, filters in wanted.items():
+            for where in filters:
+                (near,) = await store.nearest([vector("bell", 8)], 9, where)
+                assert {hit.item for hit in near} == {key}, where
+                assert near[0].columns == bills.get(key, {})
+                assert await store.matching("bell", 9, where) != []
+
+    within(tmp_path, work)
+    where = {"columns": {"suplier": "x"}}
+    why = told(tmp_path, lambda store, _: store.nearest([vector("x", 8)], 1, where))
+    assert "no column 'suplier' (did you mean 'supplier'?)" in why
+    other = rows("bell", columns={"year": "2024"})
+    why = told(tmp_path, lambda store, _: store.replace(item("c.md"), other))
+    assert why.startswith(
+        "the column 'year' of the store '…/index.lance' holds a number; '2024' is"
+    )
+    assert len(texts_in(tmp_path)) == 3
+
+
+def test_many_vectors_are_compared_at_once_and_find_what_each_would_alone(tmp_path: Path) -> None:
+    words = [f"text {n}" for n in range(300)]
+
+    async def work(store: VectorStore, stores: OpenStores) -> None:
+        await refilled(store, *((f"{n}.md", words[n : n + 50]) for n in range(0, 300, 50)))
+        asked = [vector(word, 8) for word in words[::7]]
+        together = await store.nearest(asked, 5)
+        alone = [(await store.nearest([one], 5))[0] for one in asked]
+        assert [[hit.text for hit in hits] for hits in together] == [
+            [hit.text for hit in hits] for hits in alone
+        ]
+        assert [hits[0].text for hits in together] == words[::7]
 
     within(tmp_path, work)
 
@@ -286,7 +343,7 @@ def test_a_broken_store_is_told_and_costs_no_more_than_its_folder(
     within(tmp_path, fill)
     for file in (tmp_path / "index.lance/rows.lance").glob(what):
         file.write_bytes(b"garbage")
-    sentence = told(tmp_path, lambda store, _: store.nearest(vector("one", 8), 1))
+    sentence = told(tmp_path, lambda store, _: store.nearest([vector("one", 8)], 1))
     assert sentence.startswith("the store '…/index.lance' cannot be read (")
     assert sentence.endswith(
         "). If it is broken, delete that folder and run the pipeline that fills it: the "

@@ -64,7 +64,32 @@ def test_a_hit_says_where_it_stands(tmp_path: Path) -> None:
         "headings": ["Boats"],
         "index": 0,
         "item": "a.md",
+        "columns": {},
     }
+
+
+def test_several_queries_go_in_few_requests_and_have_a_list_each(tmp_path: Path) -> None:
+    kept(with_store(tmp_path), columns={"supplier": "ACME", "year": None})
+    pool = FakePool()
+    texts = ["The fog bell was cast in 1871.", "The last ferry leaves at nine."]
+    params = SearchParams(store="index.lance", queries=texts, k=1, min_score=0.99)
+    out = asyncio.run(Search().run(params, with_store(tmp_path, pool)))
+    assert [request.texts for request in pool.embeds] == [tuple(texts)]
+    assert [[hit.text for hit in one.hits] for one in out.results] == [[text] for text in texts]
+    assert (out.hits, out.results[0].hits[0].columns) == ([], {"supplier": "ACME"})
+
+
+def test_rows_below_the_least_score_are_no_hits(tmp_path: Path) -> None:
+    kept(with_store(tmp_path))
+    assert found(tmp_path, "The last ferry leaves at nine.", min_score=1.01).hits == []
+    with pytest.raises(ValidationError, match="whose score only orders"):
+        SearchParams(store="s", query="q", mode="hybrid", min_score=0.5)
+
+
+@pytest.mark.parametrize("name", ["text", "Year", "a b", "", "_rowid"])
+def test_a_column_has_a_name_of_its_own(name: str) -> None:
+    with pytest.raises(ValidationError, match="is no name for a column"):
+        EmbedParams(texts=["a"], store="s", columns={name: 1})
 
 
 def test_only_texts_whose_vectors_are_not_there_are_embedded(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_filter_becomes_a_condition_on_known_columns(where: Any, wanted: str) 
     ("where", "told"),
     [
         ({"sorce": "a.md"}, "rows have no 'sorce' (did you mean 'source'?). They have `source`, "
-         "`item`, `step`, `text`, `index`, `page`, `page_end`, `headings`"),
+         "`item`, `step`, `text`, `index`, `page`, `page_end`, `headings`, and `columns.NAME`"),
         ({"page": "3"}, "'page' holds a number; '3' is none"),
         ({"page": True}, "'page' holds a number; 'True' is none"),
         ({"source": 3}, "'source' holds a text; '3' is none"),
@@ -58,7 +58,7 @@ def test_a_filter_becomes_a_condition_on_known_columns(where: Any, wanted: str) 
          "`page >= 3 and source == 'a.md'`"),
         ("source == a.md", "'a.md' is not a value: write texts in quotes"),
         ("__import__('os').system('x') == 1", "'__import__('os').system('x')' is not a column. "
-         "They have `source`, `item`, `step`, `text`, `index`, `page`, `page_end`, `headings`"),
+         "They have `source`, `item`, `step`, `text`, `index`, `page`, `page_end`, `headings`, and `columns.NAME`"),
         ("'x' in page", "'page' holds a number: nothing can be in it"),
         ("source in 'a.md'", "''a.md'' is not a list: write `source in ['a', 'b']`"),
         ("(" * 5000, "it is longer than 2,000 characters"),
