@@ -58,7 +58,8 @@ def test_a_filter_becomes_a_condition_on_known_columns(where: Any, wanted: str) 
          "`page >= 3 and source == 'a.md'`"),
         ("source == a.md", "'a.md' is not a value: write texts in quotes"),
         ("__import__('os').system('x') == 1", "'__import__('os').system('x')' is not a column. "
-         "They have `source`, `item`, `step`, `text`, `index`, `page`, `page_end`, `headings`, and `columns.NAME`"),
+         "They have `source`, `item`, `step`, `text`, `index`, `page`, `page_end`, `headings`, "
+         "and `columns.NAME`"),
         ("'x' in page", "'page' holds a number: nothing can be in it"),
         ("source in 'a.md'", "''a.md'' is not a list: write `source in ['a', 'b']`"),
         ("(" * 5000, "it is longer than 2,000 characters"),
