@@ -428,17 +428,17 @@ class LanceTable:
 
         The library compares one vector after the other; here a batch of rows is compared with all.
         """
-        asked = _unit_rows(np.asarray(vectors, dtype=np.float32))
-        scores = np.empty((len(asked), 0), dtype=np.float32)
-        ids = np.empty((len(asked), 0), dtype=np.int64)
+        queries = _unit_rows(np.asarray(vectors, dtype=np.float32))
+        scores = np.empty((len(queries), 0), dtype=np.float32)
+        ids = np.empty((len(queries), 0), dtype=np.int64)
         with store_errors(self.path, "read"):
             query = self._table.search().select(["vector"]).with_row_id(True)
             for batch in (query.where(where) if where else query).to_batches(_BATCH_ROWS):
                 flat = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
                 found = _unit_rows(flat.reshape(-1, self.label.dimensions))
                 row_ids = batch.column("_rowid").to_numpy(zero_copy_only=False).astype(np.int64)
-                scores = np.hstack([scores, asked @ found.T])
-                ids = np.hstack([ids, np.broadcast_to(row_ids, (len(asked), len(row_ids)))])
+                scores = np.hstack([scores, queries @ found.T])
+                ids = np.hstack([ids, np.broadcast_to(row_ids, (len(queries), len(row_ids)))])
                 if scores.shape[1] > k + _EXTRA_ROWS:
                     best = np.argpartition(-scores, k + _EXTRA_ROWS, axis=1)[:, : k + _EXTRA_ROWS]
                     scores = np.take_along_axis(scores, best, axis=1)
@@ -449,7 +449,10 @@ class LanceTable:
             rows = dict(zip(needed, query.to_arrow().to_pylist(), strict=True)) if needed else {}
         return [
             _ranked_hits(
-                [rows[int(one)] | {"_score": float(s)} for one, s in zip(own, found, strict=True)],
+                [
+                    rows[int(row_id)] | {"_score": float(s)}
+                    for row_id, s in zip(own, found, strict=True)
+                ],
                 k,
                 self.columns,
             )
