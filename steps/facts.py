@@ -69,7 +69,8 @@ class Facts:
     lists: str = ""
     """The folder whose files are its output `files`."""
     writes: str = ""
-    """The file that it writes."""
+    """The file that it writes, and does nothing else: outside of blocks, too, it runs only where
+    that or what it reads is not as it was."""
     table: str = ""
     """The rows of the file that it writes, those of filed documents among them."""
     takes_away: str = ""

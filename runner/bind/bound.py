@@ -107,6 +107,17 @@ class BoundStep:
     def facts(self) -> Facts:
         return registry.facts_of_kind(self.kind)
 
+    @cached_property
+    def makes_output(self) -> bool:
+        """Whether all that it does is to make a file of what it reads."""
+        copies = self.facts.takes_away and self.written.get("mode") == "copy"
+        return bool(self.facts.writes or copies)
+
+    @property
+    def has_trace(self) -> bool:
+        """Whether it has an entry outside of blocks, too, as a block of one item."""
+        return bool(self.kind.roles) or self.makes_output
+
     def mark_of(self, *at: str | int) -> Mark:
         """Return the place of one of its keys in the file."""
         return self.params.document.mark((*self.params.step.at, *at))

@@ -18,7 +18,7 @@ from paddock.runner.progress.report import LISTED_STATES, ItemReport, State
 
 from .block_work import BlockWork, ItemState, ItemWork
 from .deadly_items import ItemPlace
-from .dependencies import Dependencies, with_outputs
+from .dependencies import Dependencies, current_paths, with_outputs
 from .escalation import EscalationPass
 from .failures import RunStopped
 from .filed_items import filed_results
@@ -291,6 +291,17 @@ def _take(
         item.has_result = entry.has_result
         if entry.has_result and state.keeps_results:
             item.result = context.ledger.value(entry.returns, entry.returns_object)
+            if (step := state.step) is not None and step.makes_output and current_paths(entry):
+                # Its file is there, maybe in another place, and was not written now
+                there = {
+                    "path": context.index.absolute(min(current_paths(entry))),
+                    "changed": False,
+                }
+                if step.kind.output.model_fields.keys() <= there.keys():
+                    item.result = {name: there[name] for name in step.kind.output.model_fields}
+                    if step.returns is not None:
+                        seen = state.scope.with_step(step.id, item.result)
+                        item.result = step.returns.render(seen)
     if state.outer:
         state.reads |= with_outputs(entry, state.work.scope)
 
@@ -302,4 +313,5 @@ def count(
     item.counted_as = report.state
     if report.state not in ("fresh", "skipped", "waiting") and not report.is_known:
         item.changed_as = was or report.state
-    context.stats.item(report)
+    if item.is_counted or report.state == "held":
+        context.stats.item(report)

@@ -76,6 +76,8 @@ class ItemWork:
     entry: Entry | None
     place: tuple[int, int] = (0, 1)
     """Its index in the block's list, and the list's length."""
+    is_counted: bool = True
+    """Whether reports count it in any case; a step that asks no model only where it is held."""
     filed: FiledRow | None = None
     """Of a document that a step moved away before: the item is done where that lies."""
     renamed_from: str | None = None

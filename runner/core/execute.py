@@ -48,7 +48,7 @@ from .block_state import BlockState, count, count_shared, judged
 from .block_work import ItemState, ItemWork
 from .call_cache import PutOff
 from .deadly_items import CrashHistory, ItemPlace, RepeatedCrash, suspects_text
-from .dependencies import Dependencies, by_name, dependencies_of, kept_paths
+from .dependencies import Dependencies, by_name, dependencies_of
 from .escalation import broken_promises
 from .failures import LeftByReview, RunFailed, StepFailed
 from .item_attempt import ItemAttempt
@@ -119,11 +119,8 @@ class Execute(Walk):
         if isinstance(node, BoundStep):
             self.stats.step(node.id, None, 0)
         self.stats.item_state(node.id, "", "skipped")
-        if self.outer or self.context.options.leaves_out_items:
-            return
-        self.ends[node.id] = NodeOutputs(node, is_skipped=True)
-        if isinstance(node, BoundStep):
-            await self.items.record_written(self._attempt(node))
+        if not (self.outer or self.context.options.leaves_out_items):
+            self.ends[node.id] = NodeOutputs(node, is_skipped=True)
 
     async def block(self, block: BoundBlock) -> dict[str, Any]:
         state = await self._done(block, keeps_results=block.id in self._read_blocks)
@@ -139,9 +136,9 @@ class Execute(Walk):
         self.left.note_filed(state)
         return state.outputs()
 
-    async def model_step(self, step: BoundStep) -> Any:
+    async def item_step(self, step: BoundStep) -> Any:
         """Run a step if it is stale; what it fails with is not recorded."""
-        self.stats.step(step.id, 1, 0)
+        self.stats.step(step.id, 1 if step.kind.roles else None, 0)
         state = await self._done(step, keeps_results=True)
         if state.wait is not None:
             raise state.wait
@@ -157,7 +154,7 @@ class Execute(Walk):
         return state
 
     async def step(self, step: BoundStep) -> Any:
-        """Run a step without an entry; those with side effects on one machine after the other."""
+        """Run a step without a trace; those with side effects on one machine after the other."""
         context, stats, outputs = self.context, self.stats, None
         stats.step(step.id, None, 0)
         stats.item_state(step.id, "", "running")
@@ -175,34 +172,11 @@ class Execute(Walk):
                 break
             except ClaimLost:  # this machine slept, and another one took the turn
                 continue
-        # Of files it is reported which were written.
-        is_reported = only_reads(step) or bool(step.facts.writes)
-        if outputs is not None and step.inner is None and not is_reported:
+        if outputs is not None and step.inner is None and not only_reads(step):
             stats.acted(step.id)
         if self.outer:  # for the item around it
             self.reads |= attempt.dependencies()
         await self.items.record_written(attempt)
-        for lost in attempt.outputs.lost_rows:
-            # What became of the items whose rows a table no longer has, as far as is known
-            lacking = [
-                (name, state, n)
-                for name in sorted(blocks_read(step.references))
-                for state, n in self.scope["steps"].get(name, {}).get("counts", {}).items()
-                if n and state in WITHOUT_RESULT
-            ]
-            found = [
-                f"{counted(n, f'item of {name!r} is', f'items of {name!r} are')} {state}"
-                for name, state, n in lacking
-            ]
-            if sum(n for _, _, n in lacking) < lost.n_before - lost.n_now:  # some went before
-                found.append("what its rows are made of has changed")
-            words = lost.text(" and ".join(found))
-            stats.note(words)
-            if lost.is_left:
-                stats.item(ItemReport(step.id, self._key(step), "missing", error=words))
-        if kept := kept_paths(attempt.outputs.searched):
-            reasons = (Why.OUTPUTS_KEPT(tuple(kept)),)
-            stats.item(ItemReport(step.id, self._key(step), "held", reasons=reasons))
         if not self.outer:
             stores = map(context.index.stored, attempt.outputs.kept)
             self.ends[step.id] = NodeOutputs.of_step(step, scope_id, attempt.wrote(), stores)
@@ -394,6 +368,8 @@ class Execute(Walk):
     ) -> None:
         context, scope, gate = self.context, state.work.scope, self.context.stop_gate
         has_no_own = has_no_nested_items(state.block.body)
+        # A budget that is used up stops no step that only writes what was made
+        asks_gate = state.step is None or state.has_models
         claims = None if state.outer else context.claims  # nested ones go with their outer item
         if claims is not None:
             chunk, done, held = await claims.take(scope, chunk, context.index)
@@ -409,7 +385,8 @@ class Execute(Walk):
 
         def over(_: asyncio.Task[None]) -> None:
             room.release()
-            gate.end(is_whole=has_no_own)
+            if asks_gate:
+                gate.end(is_whole=has_no_own)
 
         keys = [item.key for item in chunk]
         is_shown = state.is_outermost
@@ -417,7 +394,7 @@ class Execute(Walk):
             async with task_group() as group:
                 for item in chunk:
                     await room.acquire()
-                    if not await gate.may_begin(is_whole=has_no_own):
+                    if asks_gate and not await gate.may_begin(is_whole=has_no_own):
                         room.release()
                         break
                     task = group.create_task(self._item(state, item, claims))
@@ -535,6 +512,10 @@ class Execute(Walk):
                 report, kept = replace(report, state="skipped"), "skipped"
             elif held := attempt.held():
                 report = replace(report, state="held", reasons=(Why.OUTPUTS_KEPT(tuple(held)),))
+            if state.step is not None and self._has_left_table(state.step, state, attempt):
+                item.become(ItemState.DONE)  # its entry is of the rows that are left there
+                stats.item_state(report.step, attempt.shown_key, "done")
+                return
         was = item.verdict.state if report.state == "held" else None  # 6
         await context.fence()
         try:
@@ -558,6 +539,33 @@ class Execute(Walk):
         stats.item_state(report.step, attempt.shown_key, ends, report.error)
         if failure is not None:
             raise RunFailed(f"'{attempt.shown_key}': {why}", cause=failure.cause) from failure
+
+    def _has_left_table(self, step: BoundStep, state: BlockState, attempt: ItemAttempt) -> bool:
+        """Note why a table loses rows; return whether it is left until a person confirms that."""
+        counts = {
+            name: self.scope["steps"].get(name, {}).get("counts", {})
+            for name in sorted(blocks_read(step.references))
+        }
+        # What became of the items whose rows it no longer has, as far as is known
+        lacking = [
+            (name, became, n)
+            for name in counts
+            for became, n in counts[name].items()
+            if n and became in WITHOUT_RESULT
+        ]
+        found = [
+            f"{counted(n, f'item of {name!r} is', f'items of {name!r} are')} {became}"
+            for name, became, n in lacking
+        ]
+        for lost in attempt.outputs.lost_rows:
+            is_whole = sum(n for _, _, n in lacking) >= lost.n_before - lost.n_now
+            others = () if is_whole else ("what its rows are made of has changed",)
+            words = lost.text(" and ".join((*found, *others)))
+            self.stats.note(words)
+            if lost.is_left:
+                key = state.work.shown(step.id)
+                self.stats.item(ItemReport(step.id, key, "missing", error=words))
+        return any(lost.is_left for lost in attempt.outputs.lost_rows)
 
 
 _STATE_OF = {

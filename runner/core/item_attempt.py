@@ -119,13 +119,14 @@ class ItemAttempt:
     def of_item(cls, context: RunContext, state: BlockState, item: ItemWork) -> ItemAttempt:
         """Return the attempt at an item of a block."""
         work, is_step = state.work, state.step is not None
+        may_shrink = state.step is None or follows_time(context.bound.nodes, state.step)
         return cls(
             work.scope,
             item.key,
             state.shown(item.key),
             state.step or state.block,
             state.outer if is_step else (*state.outer, item.key),
-            ItemOutputs(context, work.scope, item.key, may_shrink=not is_step),
+            ItemOutputs(context, work.scope, item.key, may_shrink=may_shrink),
             item,
             work.made_by,
             work.names.get(item.key, item.key),

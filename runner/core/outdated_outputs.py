@@ -40,7 +40,7 @@ from paddock.steps.vectors.open_stores import OpenStores
 from .block_work import BlockWork, OuterPipelines
 from .dependencies import Dependency, KeptOutput, OutputWithin, RowsKept, dependencies_of
 from .run_context import RunContext
-from .run_records import INPUTS_BY_ITEM, WROTE
+from .run_records import INPUTS_BY_ITEM
 
 UNDECIDED_STATES = frozenset(("waiting", "failed"))
 """States of an item on whose outputs another run or a person decides."""
@@ -139,18 +139,6 @@ class NodeOutputs:
         if made.live.paths:
             made.live.writers.add((scope, step.id))
         return made
-
-    @classmethod
-    def of_last_run(cls, step: BoundStep, scope: str, index: OutputIndex) -> NodeOutputs | None:
-        """Return what applies of a step without an entry that is left as it is; None: not known."""
-        origins = LineageStore(index.ledger)
-        made = origins.made(scope, step.id)
-        if made is None:  # a killed run may have written, and no other one
-            written = [row.path for row in index.rows() if row.scope == scope]
-            return cls.of_step(step, scope, written, ())
-        if made.spec is None or origins.spec(made.spec) != canonical_spec(step):
-            return None
-        return cls.of_step(step, scope, made.made.get(WROTE, ()), ())
 
     def add_item(self, scope: str, key: str, entry: Entry | None, *, is_open: bool) -> None:
         """Add an item that is listed now; `is_open`: it is still to be done."""

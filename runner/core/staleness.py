@@ -60,7 +60,15 @@ from .dependencies import (
     World,
     dependencies_of,
 )
-from .filed_items import FILED_STATES, BlockFiling, FiledItems, ListWithFiled, filed_doubt
+from .filed_items import (
+    FILED_STATES,
+    BlockFiling,
+    FiledItems,
+    ListWithFiled,
+    filed_doubt,
+    reads_new_items,
+    with_filed_rows,
+)
 from .fingerprints import (
     CONTENT,
     KEYED,
@@ -527,10 +535,15 @@ class Judge:
         return FiledItems(*found, tuple(filing.taken_over))
 
     async def step(self, step: BoundStep, scope: Scope, outer: Sequence[str] = ()) -> BlockWork:
-        """Judge a step outside of blocks that calls a model: a block of one item."""
+        """Judge a step outside of blocks that has a trace: a block of one item."""
         scope_id = self.scope_id(step.id, outer)
         parts = await self.parts.of_step(step)
         parts.update(self.parts.outer(step.references - step.of_lists, step.shown, scope))
+        for whole in with_filed_rows(step, scope).values():
+            news = {".".join(path) for path in reads_new_items(step)}
+            for name, every in self.parts.outer(step.references, step.shown, whole).items():
+                if every != parts[name]:  # its rows have those of filed items, too
+                    parts[name] = part_digest([parts[name], every]) if name in news else every
         entries = await self.ledger.ask(self.ledger.entries, scope_id)
         past = PastItems(self.ledger, scope_id, step)
         entry = entries.get(step.id)
@@ -538,12 +551,19 @@ class Judge:
         world = await self._world_of([step], scope, () if trace is None else (trace,))
         now = ItemNow(item_hash(parts), canonical_json(parts), None, self._older)
         request = self._request({step.id}, await self.job_runs())
-        request = replace(request, takes_over=self.options.takes_over)
+        # What is to fail on an edited file has to run
+        replaces = step.written.get("on_edited", "keep") != "keep"
+        request = replace(request, takes_over=replaces or self.options.takes_over)
         verdict = self._verdict(trace, now, world, request)
         if entry is not None and not verdict.is_work and entry.state == "quarantined":
             verdict = ItemVerdict("stale", (Why.FAILED_BEFORE(str(entry.error)),))
-        item = ItemWork(0, step.id, None, verdict, now.hash, now.parts, entry)
-        return BlockWork(BoundBlock.of_step(step), tuple(outer), scope_id, (item,), step=step)
+        is_counted = bool(step.kind.roles)
+        item = ItemWork(
+            0, step.id, None, verdict, now.hash, now.parts, entry, is_counted=is_counted
+        )
+        held = verdict.kept if verdict.state == "held" else ()
+        block = BoundBlock.of_step(step)
+        return BlockWork(block, tuple(outer), scope_id, (item,), held=held, step=step)
 
     @property
     def _older(self) -> Mapping[str, Collection[str]] | None:

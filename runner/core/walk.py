@@ -94,7 +94,7 @@ class Walk(ABC):
         4. What it reads has to run first: what it would do is not known. Only while planning.
         5. It reads what was skipped, or its `if` is false: it is skipped.
         6. A block: its items are judged, and those with work to do are done.
-        7. A step that calls a model: the same, as a block of one item.
+        7. A step that calls a model, or only writes files: the same, as a block of one item.
         8. Any other step; one that runs a pipeline walks that (`note_inner`).
         9. Its outputs are handed on. What has to wait for a person, or to run first, has none.
         """
@@ -105,9 +105,6 @@ class Walk(ABC):
             self.has_left = True
         elif (left := self.left.why(node, before, self.scope)) is not None:  # 3
             await self.leave(node, left)
-            keeps_outputs = left.by in (LeftBy.WITHOUT_RESULTS, LeftBy.WITHOUT_NEWS)
-            if keeps_outputs and not self.outer:
-                await self.note_last_run(node)
             if left.by is LeftBy.WITHOUT_NEWS:
                 self.scope = self.scope.with_step(node.id, None)
         else:
@@ -123,8 +120,8 @@ class Walk(ABC):
                             await self.skip(node)
                         elif isinstance(node, BoundBlock):  # 6
                             outputs = await self.block(node)
-                        elif node.kind.roles:  # 7
-                            outputs = await self.model_step(node)
+                        elif node.has_trace:  # 7
+                            outputs = await self.item_step(node)
                         else:  # 8
                             outputs = await self.step(node)
                     except AwaitingReview as wait:
@@ -152,15 +149,6 @@ class Walk(ABC):
         words = counts_text(outputs["counts"]) or "no items"
         is_red = any(change["state"] == "quarantined" for change in outputs["changed"])
         return quarantined(words) if is_red else completed(words)
-
-    async def note_last_run(self, node: BoundNode) -> None:
-        """Note of a step without an entry that is left: what it wrote last applies."""
-        if isinstance(node, BoundBlock) or node.kind.roles or node.inner is not None:
-            return
-        scope, context = self.context.judge.scope_id(node.id), self.context
-        end = await context.ledger.ask(NodeOutputs.of_last_run, node, scope, context.index)
-        if end is not None:
-            self.ends[node.id] = end
 
     def returned(self) -> tuple[Any, Any]:
         """Return the pipeline's `returns`, and the same with what is filed; None: nothing is.
@@ -228,7 +216,8 @@ class Walk(ABC):
         """Return the outputs of a block; all of these may be `UNKNOWN`."""
 
     @abstractmethod
-    async def model_step(self, step: BoundStep) -> Any: ...
+    async def item_step(self, step: BoundStep) -> Any:
+        """Return the outputs of a step with a trace."""
 
     @abstractmethod
     async def step(self, step: BoundStep) -> Any: ...

@@ -52,6 +52,7 @@ from paddock.runner.folders.file_filter import not_taken_by_watches
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.progress.prefect_view import TaskChunk
 from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import PlanItem, PlanReport, State
@@ -166,36 +167,33 @@ class Estimate(Walk):
             item = PlanItem(node.id, node.id, "new" if entry is None else "stale", reasons)
             await self._add_model_step(node, item, entry, is_pending=True)
         else:
-            await self._without_outputs(node)
+            await asyncio.to_thread(self._note_held, node)
+            await self._guess(node)
 
-    async def _without_outputs(self, step: BoundStep) -> None:
-        """Note what may be known of a step that has no entry and has to run."""
-        await self.note_last_run(step)
-        await asyncio.to_thread(self._note_held, step)
-        await self._guess(step)
-
-    def _note_held(self, step: BoundStep) -> None:
-        """Add a step whose edited output file a run will keep. Blocking.
+    def _note_held(self, step: BoundStep) -> bool:
+        """Add a step whose edited output file a run will keep; return whether it is one. Blocking.
 
         Raises:
             PipelineError: it is another pipeline's output.
         """
         data = step.written
         if not step.facts.writes or data.get("on_edited") == "overwrite":
-            return
+            return False
         try:
             if is_skipped(step, self.scope):
-                return
+                return False
             text = str(Value.of(data[step.facts.writes]).render(self.scope))
             path = self.bound.roots.resolve(text)
             refuse_other_pipelines(self.context, step, [str(path)])
             there = sha256_of(path) if path.is_file() else None
         except (StepFailed, ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
-            return  # not known yet, or the run tells what is wrong
+            return False  # not known yet, or the run tells what is wrong
         index = self.context.index
-        if there is not None and there not in index.known_sha256(path):
-            kept = Why.OUTPUTS_KEPT((index.stored(path),))
-            self._add(PlanItem(step.id, step.id, "held", (kept,)))
+        if there is None or there in index.known_sha256(path):
+            return False
+        kept = Why.OUTPUTS_KEPT((index.stored(path),))
+        self._add(PlanItem(step.id, step.id, "held", (kept,)))
+        return True
 
     def _add(self, item: PlanItem) -> None:
         self._plan.items.append(replace(item, step=f"{self._prefix}{item.step}"))
@@ -262,15 +260,25 @@ class Estimate(Walk):
         cost.add(foreseen.refs, calls, recorded, len(state.todo()))
         return UNKNOWN
 
-    async def model_step(self, step: BoundStep) -> Any:
+    async def item_step(self, step: BoundStep) -> Any:
+        ledger = self.context.ledger
         state = await judged(self.context, step, self.scope, keeps_results=True)
         await self._note_end(state)
         (work,) = state.work.items
         item = PlanItem(step.id, step.id, work.verdict.state, work.verdict.reasons)
-        if work.verdict.is_work:
+        if work.verdict.is_work and step.kind.roles:
             await self._add_model_step(step, item, work.entry, is_pending=False)
             return UNKNOWN
-        self._add(item)
+        if work.verdict.is_work:
+            # Where an older Paddock wrote it, no trace says of what: a run compares the content
+            made = await ledger.ask(LineageStore(ledger).made, state.work.scope, step.id)
+            is_held = await asyncio.to_thread(self._note_held, step)
+            if not is_held and (made is None or work.entry is not None):
+                self._add(item)
+            await self._guess(step)
+            return UNKNOWN
+        if work.is_counted or work.verdict.state == "held":
+            self._add(item)
         if state.wait is not None:
             raise state.wait
         return work.result
@@ -291,7 +299,7 @@ class Estimate(Walk):
         if step.inner is not None:
             return await self._pipeline(step)
         if not only_reads(step):
-            await self._without_outputs(step)
+            await self._guess(step)
             return UNKNOWN
         # It gives now what it will give in the run.
         self.ends[step.id] = NodeOutputs(step, done={step.id})

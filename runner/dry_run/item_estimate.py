@@ -216,10 +216,10 @@ class ItemEstimate(ItemSteps):
             ItemEnds: it surely fails.
         """
         is_unknown, attempt = self._is_unknown(step.references), self._attempt
-        is_own_item = self._is_whole_pipeline and bool(step.kind.roles)
+        is_own_item = self._is_whole_pipeline and step.has_trace
         if not is_own_item:
             foreseen = await self._foresee(step, scope, is_unknown or self.has_changed)
-        else:  # at the top of a pipeline a step that asks models is an item, and may be fresh
+        else:  # at the top of a pipeline a step with a trace is an item, and may be fresh
             state = await self._judged(step, scope)
             if not state.todo() and not is_unknown:
                 if state.wait is not None:

@@ -681,7 +681,7 @@ def upstream_names(bound: BoundPlan, step: str) -> tuple[str, ...]:
         node.id
         for node in bound.nodes
         if node.id in found
-        and (isinstance(node, BoundBlock) or node.kind.roles or node.inner is not None)
+        and (isinstance(node, BoundBlock) or node.has_trace or node.inner is not None)
     )
 
 

@@ -218,7 +218,7 @@ class ItemTrace:
     run: str
     at: float
     entry: Entry | None
-    """None for a step without an entry, since it calls no model."""
+    """None for a step without one, which runs each time, or which an older Paddock ran."""
     made: LineageRow | None
     outputs: tuple[str, ...]
     n_rows: int | None = None

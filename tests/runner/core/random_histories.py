@@ -38,6 +38,7 @@ from paddock.engine.request import ChatRequest
 from paddock.engine.system.files import TEMPORARY_SUFFIX, TemporaryFile
 from paddock.engine.system.item_samples import ItemSample
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.progress.report import MADE_STATES
 from paddock.steps.vectors.open_stores import OpenStores
 from tests.fakes.pool import FakePool, echo
 from tests.runner.core.filing_shapes import SHAPES, pipeline_files
@@ -47,9 +48,11 @@ from tests.runner.world import World
 TEXTS = ("keep me", "drop me", "keep two words", "bad", "keep bad", "one two three", "keep", "a b")
 NAMES = ("a.txt", "b.txt", "c.txt", "sub/d.txt", "sub/e.txt")
 LABELS = ("red", "green", "blue", "grey")
-OUTPUTS = ("out", "other", "parts", "copies", "tags", "subs", "INDEX", "INDEX.txt")
+OF_RESULTS = ("INDEX", "INDEX.txt", "TABLE.csv", "TABLE.jsonl")
+OUTPUTS = ("out", "other", "parts", "copies", "tags", "subs", "LIST", *OF_RESULTS)
 KILLED = 9
-NOT_PLAIN = ("escalate", "tag", "labels", "sub", "sub_if", "sub_page", "sub_page_if", "sub_path")
+OF_SUBS = ("sub", "sub_if", "sub_page", "sub_page_if", "sub_path")
+NOT_PLAIN = ("escalate", "tag", "labels", "table", "delimiter", "listed", *OF_SUBS)
 STORES = 0.1  # a child process imports LanceDB for a second
 
 
@@ -79,6 +82,9 @@ class Shape:
         "copy_if": (None, "'drop' in steps.text.text", "false"),
         "index_if": (None, "steps.BLOCK.results | length > 2", "false"),
         "index": ("INDEX", "INDEX.txt", None),
+        "table": (None, "TABLE.csv", "TABLE.jsonl"),
+        "delimiter": (",", ";"),
+        "listed": (None, "LIST"),
         "second_if": ("false", "true", "steps.docs.files | length > 2"),
         "second_path": ("out/second-{{ doc.stem }}", "other/second/{{ doc.stem }}"),
         "each_if": (None, None, "steps.docs.files | length > 1"),
@@ -151,6 +157,15 @@ class Shape:
             nodes.append(
                 step("index", "files.write", {"path": of["index"], "text": text}, condition)
             )
+        if of["table"]:  # steps without a model outside of blocks, one behind the other
+            table = {"path": of["table"], "rows": f"{{{{ steps.{of['block']}.results }}}}"}
+            table |= {"delimiter": of["delimiter"]} if of["table"].endswith(".csv") else {}
+            nodes.append(step("table", "files.write", table))
+            copy = {"path": "{{ steps.table.path }}", "to": "copies/", "mode": "copy"}
+            nodes.append(step("kept", "files.move", copy))
+        if of["listed"]:
+            listed = "{{ steps.docs.files | map(attribute='relpath') | join(' ') }}"
+            nodes.append(step("listed", "files.write", {"path": of["listed"], "text": listed}))
         models = {"models": {"small": {"ref": "small"}, "big": {"ref": "big"}}}
         return json.dumps(({} if self._is_plain else models) | {"steps": nodes}, indent=1)
 
@@ -169,7 +184,7 @@ class Shape:
 
     def _block(self, id_: str, body: list[Any], condition: str | None) -> dict[str, Any]:
         block: dict[str, Any] = {"id": id_, "for_each": "doc in steps.docs.files", "do": body}
-        block["returns"] = "doc.relpath"
+        block["returns"] = {"file": "doc.relpath"} if self.of["table"] else "doc.relpath"
         for name in ("where", "key"):
             if self.of[name]:
                 block[name] = self.of[name]
@@ -240,7 +255,8 @@ class History:
         return self.faults()
 
     def change(self) -> None:
-        kind = self.chance.choice(("write", "write", "rename", "delete", "shape", "shape"))
+        kinds = ("write", "write", "rename", "delete", "shape", "shape")
+        kind = self.chance.choice(kinds if self.is_plain else (*kinds, "lose"))
         documents = self.documents()
         if kind == "write" or not documents:
             self.write(self.chance.choice(NAMES))
@@ -254,6 +270,10 @@ class History:
             document = self.chance.choice(documents)
             document.unlink()
             self.events.append(f"delete {document.name}")
+        elif kind == "lose":  # an output, which the next run makes again
+            lost = self.chance.choice([*files_of(self.folder)] or ["nothing"])
+            (self.folder / lost).unlink(missing_ok=True)
+            self.events.append(f"lose {lost}")
         else:
             self.events.append(self.shape.change())
             self.save()
@@ -301,20 +321,22 @@ class History:
             outdated = {name for name in kept["outdated"] if not name.endswith("of store")}
             planned = set(kept["plan"])
             if kept["is_left"]:  # all its items failed, which no plan knows: it stays, a note says
-                for name in ("INDEX", "INDEX.txt"):
-                    here.pop(name, None)
-                    there.pop(name, None)
-                outdated -= {"INDEX", "INDEX.txt"}
-                planned -= {"INDEX", "INDEX.txt"} - set(kept["outdated"])
+                left = {*OF_RESULTS, *(f"copies/{name}" for name in OF_RESULTS)}
+                here = {name: here[name] for name in here.keys() - left}
+                there = {name: there[name] for name in there.keys() - left}
+                outdated -= left
+                planned -= left - set(kept["outdated"])
             if outdated != here.keys() - there.keys():
                 extra = sorted(here.keys() - there.keys())
                 found.append(f"outdated: told {sorted(outdated)}, are {extra}")
+            if kept["work"] and not kept["is_left"] and kept["status"] != "failed":
+                found.append(f"work is left: {kept['work']}")
             if planned != set(kept["outdated"]):
                 found.append(f"plan tells {sorted(planned)}, the run {kept['outdated']}")
             pruned = self.last_run(self.folder, prune=True)
             now = files_of(self.folder)
             if kept["is_left"]:
-                now = {name: now[name] for name in now if not name.startswith("INDEX")}
+                now = {name: now[name] for name in now.keys() - left}
             if now != there:
                 found.append(f"files: {sorted(now.items() ^ there.items())}")
             if pruned["rows"] != fresh["rows"]:
@@ -463,7 +485,14 @@ def run_here(
     facts["calls"] = report.calls
     facts["outdated"] = [*report.outdated]
     facts["is_left"] = any("is left as it is" in note for note in report.notes)
-    return {**facts, "plan": [*world.plan().outdated] if plans else [], "rows": rows_of(folder)}
+    plan = world.plan() if plans else None
+    facts["plan"] = [] if plan is None else [*plan.outdated]
+    facts["work"] = (
+        [f"{item.step} {item.key}" for item in plan.items if item.state in MADE_STATES]
+        if plan is not None
+        else []
+    )
+    return {**facts, "rows": rows_of(folder)}
 
 
 def rows_of(folder: Path) -> list[str]:

@@ -1,0 +1,152 @@
+"""A step outside of blocks that only writes files has a trace, as an item has."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from paddock.runner.progress.report import PlanReport
+from paddock.runner.settings import STATE_FOLDER
+from paddock.steps.files.write import FilesWrite
+from tests.runner.world import World
+
+TABLE = """\
+name: table
+inputs:
+  note: {type: str, default: first}
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+    returns: {file: doc.relpath, text: steps.text.text}
+  - {id: table, uses: files.write, with: {path: out/t.csv, rows: "{{ steps.each.results }}"}}
+  - {id: copy, uses: files.move, with: {path: "{{ steps.table.path }}", to: copies/, mode: copy}}
+  - {id: note, uses: files.write, with: {path: out/note.txt, text: "{{ inputs.note }}"}}
+returns: {path: steps.table.path, changed: steps.table.changed}
+"""
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path / "first", TABLE, n_documents=3)
+    world.run()
+    return world
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the paths that `files.write` was asked to write, as they come."""
+    paths: list[str] = []
+    run = FilesWrite.run
+
+    async def noted(self: FilesWrite, params: object, tools: object) -> object:
+        paths.append(params.path)  # type: ignore[attr-defined]
+        return await run(self, params, tools)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FilesWrite, "run", noted)
+    return paths
+
+
+def work(plan: PlanReport) -> dict[str, tuple[str, str | None]]:
+    return {item.step: (item.state, item.why) for item in plan.items if item.state != "fresh"}
+
+
+def test_what_is_as_it_was_is_not_written_again(world: World, written: list[str]) -> None:
+    assert work(world.plan()) == {}
+    report = world.run()
+    assert (written, report.written, report.returns["changed"]) == ([], (), False)
+    assert (report.counts, [item.step for item in report.items]) == ({"fresh": 3}, ["each"] * 3)
+
+
+@pytest.mark.parametrize(
+    ("lost", "step"), [("out/t.csv", "table"), ("copies/t.csv", "copy"), ("out/note.txt", "note")]
+)
+def test_a_plan_names_a_lost_output_and_the_run_makes_it_again(
+    world: World, lost: str, step: str
+) -> None:
+    before = (world.folder / lost).read_text()
+    (world.folder / lost).unlink()
+    assert work(world.plan()) == {step: ("stale", f"output is missing: {lost}")}
+    assert world.run().counts == {"fresh": 3}
+    assert (world.folder / lost).read_text() == before
+    assert work(world.plan()) == {}
+
+
+def test_what_it_reads_and_how_it_is_written_are_parts_of_it(
+    world: World, written: list[str]
+) -> None:
+    assert work(world.plan({"note": "second"})) == {"note": ("stale", "value changed: inputs.note")}
+    world.edit("path: out/t.csv", 'delimiter: ";", path: out/t.csv')
+    assert work(world.plan())["table"] == ("stale", "`delimiter` changed (step 'table')")
+    world.run()
+    assert written == [str(Path("out/t.csv"))]
+    assert world.output("t.csv") == (world.folder / "copies/t.csv").read_text()
+    written.clear()
+    world.run(force=frozenset({"note"}))
+    assert written == ["out/note.txt"]
+
+
+def test_a_new_document_is_in_the_table(world: World, written: list[str]) -> None:
+    world.write("inbox/9.txt", "The ninth")
+    assert work(world.plan()) == {"each": ("new", None)}
+    assert world.run().returns["changed"] is True
+    assert written == ["out/t.csv"]
+    assert "The ninth" in (world.folder / "copies/t.csv").read_text()
+
+
+def test_an_edited_output_is_held_until_it_is_taken(world: World) -> None:
+    world.write("out/note.txt", "mine")
+    assert work(world.plan()) == {"note": ("held", "edited, or not ours, and kept: out/note.txt")}
+    for _ in range(2):
+        report = world.run({"note": "second"})
+        assert [(item.step, item.state) for item in report.items if item.state == "held"] == [
+            ("note", "held")
+        ]
+        assert world.output("note.txt") == "mine"
+    world.run({"note": "second"}, takes_over=True)
+    assert world.output("note.txt") == "second"
+
+
+def test_what_an_older_paddock_wrote_is_taken_over_by_its_content(world: World) -> None:
+    with closing(sqlite3.connect(world.folder / STATE_FOLDER / "ledger.sqlite")) as ledger, ledger:
+        ledger.execute("delete from items where key in ('table', 'copy', 'note')")
+    paths = [world.folder / name for name in ("out/t.csv", "out/note.txt")]
+    before = [(path.stat().st_ino, path.stat().st_mtime_ns) for path in paths]
+    assert work(world.plan()) == {}
+    report = world.run()
+    assert [(path.stat().st_ino, path.stat().st_mtime_ns) for path in paths] == before
+    assert (report.written, report.counts) == ((), {"fresh": 3})
+    (world.folder / "out/t.csv").unlink()
+    assert work(world.plan())["table"] == ("stale", "output is missing: out/t.csv")
+
+
+def test_its_path_is_of_the_folder_in_which_it_is_now(world: World, written: list[str]) -> None:
+    moved = world.folder.parent / "second"
+    shutil.move(world.folder, moved)
+    assert World(moved, TABLE).run().returns["path"] == str(moved / "out/t.csv")
+
+
+def test_a_budget_that_is_used_up_stops_no_table(tmp_path: Path, written: list[str]) -> None:
+    text = TABLE.replace("steps:", "budget: {tokens: 1}\nsteps:", 1)
+    asks = '{id: text, uses: chat, with: {prompt: "Of {{ doc.sha256 }}"}}'
+    text = text.replace('{id: text, uses: files.read, with: {path: "{{ doc.path }}"}}', asks)
+    report = World(tmp_path, text, n_documents=1).run()
+    assert (report.status, {*written}) == ("completed", {"out/t.csv", "out/note.txt"})
+
+
+def test_a_table_that_was_left_is_asked_about_again(world: World, written: list[str]) -> None:
+    every = "steps.each.results }}"
+    world.edit(every, "steps.each.results | selectattr('file', 'in', []) | list }}")
+    for _ in range(2):
+        report = world.run()
+        assert report.counts["missing"] == 1
+    assert written == ["out/t.csv"] * 2
+    world.run(is_confirmed=True)
+    world.run()
+    assert written == ["out/t.csv"] * 3
