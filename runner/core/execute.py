@@ -61,7 +61,7 @@ from .items import (
     sub_pipeline_context,
 )
 from .lacking_items import MAX_NAMED, LackingItems, blocks_read, no_documents_of
-from .outdated_outputs import NodeOutputs, OutdatedOutput, end_of_block
+from .outdated_outputs import LiveOutputs, NodeOutputs, OutdatedOutput, end_of_block
 from .pruning import OrphanCleaner
 from .quarantine import failure_state
 from .reconcile import keep_folders
@@ -179,7 +179,9 @@ class Execute(Walk):
         await self.items.record_written(attempt)
         if not self.outer:
             stores = map(context.index.stored, attempt.outputs.kept)
-            self.ends[step.id] = NodeOutputs.of_step(step, scope_id, attempt.wrote(), stores)
+            rows = {(scope_id, store, step.id) for store in stores}
+            live = LiveOutputs({*attempt.wrote()}, rows, {(scope_id, step.id)})
+            self.ends[step.id] = NodeOutputs(step, live=live, done={step.id})
         stats.item_state(step.id, "", "skipped" if outputs is None else "done")
         return outputs
 

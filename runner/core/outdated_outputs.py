@@ -21,7 +21,6 @@ from paddock.runner.bind.bound import (
     BoundBlock,
     BoundNode,
     BoundPlan,
-    BoundStep,
     callable_names,
     canonical_spec,
     find_in_plans,
@@ -127,18 +126,6 @@ class NodeOutputs:
                 self.gone[key] = Outdated.GONE
             else:
                 self.add_item(work.scope, key, entry, is_open=True)
-
-    @classmethod
-    def of_step(
-        cls, step: BoundStep, scope: str, paths: Iterable[str], stores: Iterable[str]
-    ) -> NodeOutputs:
-        """Return what applies of a step without an entry: what it wrote last."""
-        made = cls(step, done={step.id})
-        made.live.paths.update(paths)
-        made.live.rows.update((scope, store, step.id) for store in stores)
-        if made.live.paths:
-            made.live.writers.add((scope, step.id))
-        return made
 
     def add_item(self, scope: str, key: str, entry: Entry | None, *, is_open: bool) -> None:
         """Add an item that is listed now; `is_open`: it is still to be done."""

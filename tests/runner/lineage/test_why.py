@@ -417,7 +417,7 @@ OUTER = """\
 inputs: {here: {type: dir, default: .}}
 steps:
   - {id: part, uses: pipeline, with: {file: parts/part.yaml, inputs: {here: "{{ inputs.here }}"}}}
-  - {uses: files.write, with: {path: ALL.md, text: "- {{ steps.part.counts }}"}}
+  - {uses: files.write, with: {path: ALL.md, text: "- {{ steps.part.counts.failed }}"}}
 """
 INNER = """\
 inputs: {here: {type: dir}}
