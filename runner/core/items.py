@@ -403,7 +403,7 @@ class ItemRunner:
             calls=sum(caller.n_calls for caller in attempt.callers),
             tokens=sum(caller.n_tokens for caller in attempt.callers),
             attempts=attempt.attempts,
-            was="held" if attempt.held() else item.verdict.state,
+            was="" if not item.is_counted else "held" if attempt.held() else item.verdict.state,
         )
         document = attempt.document if state in FILED_STATES else None
         kept = (text, object_)
@@ -486,7 +486,7 @@ class ItemRunner:
                 source=None if source is None else source.path,
                 made=self.stats.secrets.redacted(
                     lineage_as_json(source, attempt.steps, attempt.renamed_from)
-                    | ({WROTE: attempt.wrote()} if attempt.entry is None else {})
+                    | ({} if attempt.is_counted else {WROTE: attempt.wrote()})
                     | ({INPUTS_BY_ITEM: sorted(inputs)} if inputs else {})
                 ),
             ),

@@ -141,7 +141,7 @@ def source_of(item: Any, stored: str | None) -> ItemSource | None:
 
 RENAMED = "renamed_from"
 WROTE = "wrote"
-"""Stored paths of the files of a step that has no entry."""
+"""Stored paths of the files of a step that no report counts."""
 INPUTS_BY_ITEM = "inputs_by_item"
 """Inputs of a sub-pipeline that its caller made of the item."""
 

@@ -123,7 +123,7 @@ class Entry:
     attempts: int = 0
     """Failures in a row for reasons that may pass."""
     was: str | None = None
-    """Its state before it was done: `new`, `changed` or `stale`."""
+    """Its state before it was done: `new`, `changed` or `stale`; empty: no report counts it."""
     run: str = field(default="", compare=False)
     """The run that recorded it; the ledger fills it in."""
     at: float = field(default=0.0, compare=False)

@@ -32,7 +32,11 @@ _ITEMS = (
     f"select items.scope, scopes.step, {_columns(Entry.__slots__, 'items.')} from items "
     f"left join scopes on scopes.scope = items.scope"
 )
-ITEMS_OF_RUN = f"{_ITEMS} where items.run = :run order by scopes.step, items.key"
+# Those that its report counts: a step that only writes a file `was` nothing.
+ITEMS_OF_RUN = (
+    f"{_ITEMS} where items.run = :run and coalesce(items.was, 'new') <> '' "
+    f"order by scopes.step, items.key"
+)
 # Those that a run did not try, since they had been given up before it.
 QUARANTINED_BEFORE_RUN = (
     f"{_ITEMS} where scopes.file = :file and items.state = 'quarantined' and items.gone is null "

@@ -200,7 +200,7 @@ async def test_an_agent_finds_plans_runs_and_explains(box: Path) -> None:
         assert head["inputs"]["folder"]["default"] == "./inbox"
         assert (await call("validate", pipeline="copy"))["ok"]
         planned = await call("plan", pipeline="copy.yaml", sample=2)
-        assert (planned["calls"], planned["n_items"]) == (0, 3)
+        assert (planned["calls"], planned["n_items"]) == (0, 4)
         run = (await ask_until(has_begun, call, "run", pipeline="copy.yaml"))["run"]
         status = await ask_until(has_returned, call, "status", run=run, wait_s=45)
         assert (status["status"], status["trigger"]) == ("completed", "mcp")
