@@ -445,18 +445,19 @@ class LanceTable:
                     ids = np.take_along_axis(ids, best, axis=1)
             needed = [int(row_id) for row_id in np.unique(ids)]
             names = [name for name in self._table.schema.names if name != "vector"]
-            query = self._table.take_row_ids(needed).select(names)
-            rows = dict(zip(needed, query.to_arrow().to_pylist(), strict=True)) if needed else {}
+            query = self._table.take_row_ids(needed).select(names).with_row_id(True)
+            found = query.to_arrow().to_pylist() if needed else ()
+            rows = {int(row["_rowid"]): row for row in found}
         return [
             _ranked_hits(
                 [
                     rows[int(row_id)] | {"_score": float(s)}
-                    for row_id, s in zip(own, found, strict=True)
+                    for row_id, s in zip(own, scored, strict=True)
                 ],
                 k,
                 self.columns,
             )
-            for own, found in zip(ids, scores, strict=True)
+            for own, scored in zip(ids, scores, strict=True)
         ]
 
     def matching(self, text: str, k: int, where: str) -> list[SearchHit]:

@@ -26,7 +26,6 @@ from paddock.steps.base import (
     Step,
     StepError,
     Tools,
-    Vector,
 )
 from paddock.steps.extras import missing_store_library
 from paddock.steps.facts import Facts
@@ -191,12 +190,12 @@ class Search(Step[SearchParams, SearchOutput]):
         k = max(_WIDER * params.k, _AT_LEAST) if is_hybrid else params.k
         orders: list[list[list[SearchHit]]] = []
         if params.mode != "text":
-            vectors: list[Vector] = []
+            nearest: list[list[SearchHit]] = []
             for first in range(0, len(queries), REQUEST_TEXTS):
                 texts = queries[first : first + REQUEST_TEXTS]
                 reply = await embed_texts(tools, model, texts, dimensions=store.dimensions)
-                vectors += reply.vectors
-            orders.append(await store.nearest(vectors, k, where))
+                nearest += await store.nearest(reply.vectors, k, where)
+            orders.append(nearest)
         if params.mode != "vector":
             orders.append([await store.matching(query, k, where) for query in queries])
         found: list[list[FoundRow]] = []
