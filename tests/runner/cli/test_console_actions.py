@@ -30,8 +30,6 @@ from tests.runner.review.served_page import in_thread
 from tests.runner.world import World
 from tests.waiting import until
 
-pytestmark = pytest.mark.may_take(280, "runs that the console starts are processes of their own")
-
 WAIT = """\
 steps:
   - {id: docs, uses: files.scan, with: {root: inbox}}

@@ -24,8 +24,6 @@ from tests.fakes.crashing import crashing
 from tests.live import CHAT, VECTORS, Live
 from tests.runner.cli.live_console import TOKEN, console_service
 
-pytestmark = pytest.mark.may_take(240, "Chromium draws what a real model decodes")
-
 # No model can end this before it is given up.
 STORY = {
     "prompt": "Write a very long story about a ferry.",

@@ -268,10 +268,10 @@ def test_lines_that_are_no_messages_do_not_end_it(box: Path) -> None:
         }  # fmt: skip
 
 
-async def test_two_hundred_calls_at_once_are_all_answered(box: Path) -> None:
+async def test_many_calls_at_once_are_all_answered(box: Path) -> None:
     async with agent(box, "--max-runs", "1") as (_, call):
         calls = [call("run", pipeline="copy") if n % 20 == 0 else call("plan", pipeline="copy")
-                 for n in range(200)]  # fmt: skip
+                 for n in range(60)]  # fmt: skip
         answers = await asyncio.gather(*calls)
         late = "there was no answer within"
         assert all(
@@ -661,7 +661,7 @@ def test_a_run_that_is_starting_is_counted_once(
     waiting_pipeline(box)
     tools = tools_of(box, most=2, allow="run")
     ended(tools, started(tools, "copy"))
-    monkeypatch.setattr("paddock.runner.cli.detached_run._POLL_S", 5.0)  # it is named late
+    monkeypatch.setattr("paddock.runner.cli.detached_run._POLL_S", 2.0)  # it is named late
     with ThreadPoolExecutor() as threads:
         first = threads.submit(started, tools, "slow")
         place = LedgerFolder(box / ".paddock")

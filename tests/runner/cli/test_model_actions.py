@@ -21,8 +21,6 @@ from tests.runner.cli.live_console import TOKEN, console_service, slow_service
 from tests.runner.cli.test_console_actions import buttons, console, error_of
 from tests.waiting import until
 
-pytestmark = pytest.mark.may_take(280, "models are pulled, loaded and measured")
-
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:

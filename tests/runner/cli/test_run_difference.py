@@ -18,8 +18,6 @@ from tests.fakes.pool import FakePool
 from tests.runner.cli.test_web_console import links, served, signed_in
 from tests.runner.world import World, carried_out
 
-pytestmark = pytest.mark.may_take(240, "commands are processes of their own")
-
 MARKUP = "<script>window.hacked = 1</script>"
 
 

@@ -43,8 +43,6 @@ from tests.runner.cli.live_console import slow_service
 from tests.runner.review.served_page import in_thread
 from tests.runner.world import World
 
-pytestmark = pytest.mark.may_take(240, "Chromium draws pages of runs that go on")
-
 CLI = "from paddock.runner.cli.application import main; main()"
 CHECKS = Path(__file__).with_name("page_checks.js").read_text("utf-8")
 HOSTILE = "</pre><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>{{7*7}}"

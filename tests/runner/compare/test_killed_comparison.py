@@ -12,7 +12,7 @@ from paddock.engine.request import ChatRequest
 from tests.forked import Forked, ForkServer
 from tests.runner.compare.bills import N_BILLS, Bills, clerk
 
-N_KILLS = 8
+N_KILLS = 5
 Row = tuple[str, str, float]
 """A call: its hash, the run that made it, when."""
 

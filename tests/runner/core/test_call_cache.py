@@ -320,17 +320,6 @@ class Beginning(FakePool):
         return await super().answer_to(request)
 
 
-async def test_an_item_that_waits_for_a_call_that_is_cancelled_asks_itself(tmp_path: Path) -> None:
-    pool = Beginning(delay_s=0.05)
-    with equal_calls(tmp_path, pool, 2) as streams:
-        first, second = [asyncio.create_task(stream.reply()) for stream in streams]
-        await pool.begun.acquire()
-        first.cancel()
-        assert "Is it?" in (await second).text
-        assert first.cancelled()
-    assert len(pool.chats) == 2
-
-
 @contextmanager
 def ledger_pools(folder: Path, pool: FakePool, n: int) -> Iterator[list[LedgerPool]]:
     """Yield what items ask, each of its own, which know the ledger's replies."""
@@ -401,13 +390,6 @@ async def test_of_equal_calls_in_flight_one_is_made_for_each_that_is_cancelled(
     assert len(pool.chats) == n_cancelled + 1
 
 
-def test_where_nothing_is_looked_up_each_item_asks(tmp_path: Path) -> None:
-    world = World(tmp_path, SUMMARIES)
-    _equal_documents(world, 6)
-    report = world.run(pool=FakePool(delay_s=0.05), no_cache=True)
-    assert (len(world.pool.chats), report.calls, report.cached_calls) == (6 + 1, 6 + 1, 0)
-
-
 EQUAL_TEXTS = """\
 name: texts
 models: {vec: {ref: m, role: embed}}
@@ -428,10 +410,3 @@ def test_equal_texts_in_flight_together_are_embedded_once(tmp_path: Path) -> Non
     report = world.run(pool=pool)
     assert (report.status, pool.n_texts) == ("completed", 1)
     assert (report.calls, report.cached_calls) == (1, 5)
-
-
-def test_one_item_after_the_other_asks_equal_prompts_once(tmp_path: Path) -> None:
-    world = World(tmp_path, SUMMARIES.replace("for_each:", "max_parallel: 1\n    for_each:"))
-    _equal_documents(world, 3)
-    report = world.run(pool=FakePool(n_parallel=1))
-    assert (report.status, report.calls, report.cached_calls) == ("completed", 2, 2)

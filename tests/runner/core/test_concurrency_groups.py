@@ -153,14 +153,16 @@ def test_a_run_waits_for_another_of_its_group_whatever_their_folders(machine: Ma
     assert note.endswith(", which is of the same group")
 
 
-def test_runs_of_other_groups_or_of_none_wait_for_no_one(machine: Machine) -> None:
+def test_runs_of_other_groups_or_of_none_wait_for_no_one(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
     a, b = machine.world("a", "{group: nightly}"), machine.world("b", "{group: daily}")
     asyncio.run(machine.two(a, b))
     assert not is_one_after_the_other(machine.events)
     assert not [note for note in machine.notes if "waiting" in note]
 
 
-def test_the_group_may_be_made_of_inputs(machine: Machine) -> None:
+def test_the_group_may_be_made_of_inputs(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
     a, b = (machine.world(name, '{group: "tone {{ inputs.tone }}"}') for name in "ab")
     asyncio.run(machine.two(a, b, inputs={"tone": "grand"}))
     assert not is_one_after_the_other(machine.events)

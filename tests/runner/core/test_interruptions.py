@@ -11,8 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from paddock.engine.request import ChatRequest, Reply
 from paddock.runner.api import run_async
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
@@ -102,7 +100,6 @@ def expected(tmp_path: Path) -> dict[str, str]:
     return outputs(world)
 
 
-@pytest.mark.may_take(180, "a run is killed and started again five times")
 def test_a_killed_run_continues_and_repeats_nothing_that_is_finished(
     tmp_path: Path, fork_server: ForkServer
 ) -> None:

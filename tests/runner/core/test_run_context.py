@@ -155,7 +155,7 @@ def test_a_late_tool_is_tried_again_where_the_author_says_so(tmp_path: Path) -> 
     )
     world = World(tmp_path, (
         "steps:\n"
-        '  - {id: a, uses: tool, with: {name: "tools.py:f", options: {timeout: 8s}}, '
+        '  - {id: a, uses: tool, with: {name: "tools.py:f", options: {timeout: 4s}}, '
         "retry: {times: 1, on: [timeout], backoff: 1ms}}\n"
         "returns: steps.a.result\n"
     ))  # fmt: skip

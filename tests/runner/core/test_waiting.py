@@ -486,15 +486,6 @@ def test_a_step_outside_of_blocks_does_as_the_run_is_told(
     assert states(top.work(), "bill") == ({} if mode == "accept" else {"bill": "waiting"})
 
 
-def test_a_step_outside_of_blocks_that_no_one_decides_on_in_time_is_skipped(top: Bills) -> None:
-    top.edit("review: {}", "review: {ttl: 1ms, on_expiry: skip}")
-    assert states(top.work(), "bill") == {"bill": "waiting"}
-    report = top.work()
-    assert (report.status, states(report, "bill")) == ("completed", {"bill": "skipped"})
-    assert not (top.folder / "out/bill").exists()
-    assert top.waiting() == {}
-
-
 def test_a_rejected_answer_of_a_step_outside_of_blocks_fails_the_run(top: Bills) -> None:
     top.work()
     top.decide("bill", "reject", reason="not ours")

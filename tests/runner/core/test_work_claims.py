@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import time
 from collections import Counter
@@ -98,7 +97,7 @@ class Machines:
         self.running: list[Forked] = []
         self._server = server
 
-    def start(self, delay_s: float = 0.25, **options: Any) -> Forked:
+    def start(self, delay_s: float = 0.1, **options: Any) -> Forked:
         given = {"delay_s": delay_s, **options}
         process = self._server.start(participate, self.world.folder, self.url, given)
         self.running.append(process)
@@ -236,25 +235,6 @@ def test_machines_ask_once_what_a_person_decides_and_continue_it_once(machines: 
     assert len(outputs(machines.world)) == N_DOCUMENTS - 1 + 1
 
 
-def test_what_a_killed_machine_held_is_done_by_the_others(
-    machines: Machines, tmp_path: Path
-) -> None:
-    doomed = machines.start(dead_after_s=600.0, alone=6, until="never")
-    other = machines.start(dead_after_s=3.0, go="go other")
-    machines.ready(other)
-    machines.go(doomed)
-    machines.until(lambda: len(machines.asking()) == 2)
-    assert len(machines.calls()) == 6
-    (machines.world.folder / "go other").touch()
-    machines.until(lambda: len(machines.calls()) > 8)
-    os.kill(doomed.pid, signal.SIGKILL)
-    report = machines.report(other)
-    assert report["status"] == "completed"
-    assert outputs(machines.world) == outputs(undisturbed(tmp_path))
-    # What was in flight at the kill is asked once more, what was finished is not.
-    assert len(machines.calls()) == len(set(machines.calls())) == N_DOCUMENTS + 1
-
-
 def test_what_a_killed_machine_had_in_flight_is_taken_over_together(machines: Machines) -> None:
     machines.world.edit("max_parallel: 2", "max_parallel: 18")
     doomed = machines.start(delay_s=60.0, dead_after_s=2.0)
@@ -270,14 +250,6 @@ def test_what_a_killed_machine_had_in_flight_is_taken_over_together(machines: Ma
     assert report["status"] == "completed"
     assert report["n_running_most"] == 18
     assert max(Counter(machines.calls()).values()) == 1
-
-
-def test_what_failed_on_one_machine_is_quarantined_for_all(machines: Machines) -> None:
-    reports = machines.work_together(2, fails="Document 7,")
-    assert [report["status"] for report in reports] == ["quarantined"] * 2
-    assert reports[0]["counts"] == reports[1]["counts"]
-    errors = [[i["error"] for i in r["items"] if i["key"] == "7.txt"] for r in reports]
-    assert errors[0] == errors[1] and errors[0]
 
 
 def test_a_document_that_kills_every_machine_is_quarantined_and_the_others_are_done(
@@ -332,45 +304,6 @@ def test_a_machine_that_slept_writes_nothing_of_what_another_has_taken_over(
     assert len(machines.calls()) <= N_DOCUMENTS + 1 + 2
     assert written == {path: path.stat().st_mtime_ns for path in written}
     assert outputs(machines.world) == outputs(undisturbed(tmp_path))
-
-
-def test_a_pipeline_that_is_saved_while_a_machine_works_is_run_after_it(machines: Machines) -> None:
-    first = machines.start(alone=6, until="late")
-    machines.go(first)
-    machines.until(lambda: len(machines.calls()) == 6)
-    machines.world.edit("Sum up:", "Shorten:")
-    second = machines.start(delay_s=0.0, until="late")
-    machines.until(lambda: "note: waiting for run" in second.said())
-    assert "which sees another version ('pipeline.yaml' is " in second.said()
-    (machines.world.folder / "late").touch()
-    reports = [machines.report(first), machines.report(second)]
-    assert [report["status"] for report in reports] == ["completed"] * 2
-    assert [report["counts"]["new"] for report in reports] == [N_DOCUMENTS + 1, 0]
-    texts = outputs(machines.world)
-    texts.pop("DIGEST.md")
-    assert len(texts) == N_DOCUMENTS
-    assert all("Shorten:" in text for text in texts.values()), texts
-
-
-def test_a_machine_with_a_copy_of_the_shared_folder_writes_nothing(
-    machines: Machines, fork_server: ForkServer, tmp_path: Path
-) -> None:
-    first = machines.start(alone=6, until="late")
-    machines.go(first)
-    machines.until(lambda: len(machines.calls()) == 6)
-    shutil.copytree(machines.world.folder, tmp_path / "copy", symlinks=True)
-    (tmp_path / "copy" / "out").rename(tmp_path / "copy" / "old")
-    machines.world.folder, shared = tmp_path / "copy", machines.world.folder
-    other = machines.start(until="late")
-    machines.world.folder = shared
-    out, err = other.communicate(timeout=WAIT_S)
-    machines.running.remove(other)
-    assert other.returncode == 1, out + err
-    assert "the folder '.' is another one on this machine than for run '" in err
-    assert not (tmp_path / "copy" / "out").exists()
-    (machines.world.folder / "late").touch()
-    assert machines.report(first)["status"] == "completed"
-    assert len(machines.calls()) == N_DOCUMENTS + 1
 
 
 def test_a_machine_with_another_model_under_the_same_name_undoes_nothing_and_says_so(

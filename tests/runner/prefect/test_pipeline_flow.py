@@ -490,53 +490,6 @@ def test_a_sub_flow_stops_when_a_parent_of_its_parent_is_cancelled_by_hand(
         assert [kept.status for kept in ledger.runs()] == ["interrupted"]
 
 
-def test_a_sub_flow_stops_when_a_parent_is_suspended_and_goes_on_in_its_next_run(
-    up: UpFolder, prefect_api: str
-) -> None:
-    prefect, (name, file) = Prefect(prefect_api), _waiting_for_go(up, "a.txt", "b.txt")
-    flow_named = {"flows": {"name": {"any_": [f"around {name}"]}}}
-    with _running(up, "-c", NESTED, file) as process:
-        until(lambda: len(up.marks(name)) == 1)
-        (around,) = prefect.post("flow_runs/filter", flow_named)
-        # Of a flow that has a deployment, the server takes it without force.
-        state = {"type": "PAUSED", "name": "Suspended", "state_details": {"pause_reschedule": True}}
-        prefect.post(f"flow_runs/{around['id']}/set_state", {"state": state, "force": True})
-        (run,) = prefect.runs(file)
-        until(lambda: "it goes on when that is resumed" in prefect.logs(run["id"]))
-        up.write(f"{name}/go", "")
-        until(lambda: process.poll() is not None)
-    assert prefect.state(run["id"])["name"] == "Suspended"
-    with Ledger(file.parent / STATE_FOLDER, is_readonly=True) as ledger:
-        (kept,) = ledger.runs()
-    words = "A parent flow run was suspended in Prefect. 1 item is left; the same command goes on."
-    assert (kept.status, kept.message) == ("suspended", words)
-    assert up.output(name, "b.txt") is None
-
-
-def _waiting(prefect: Prefect, file: Path, but: str) -> Any:
-    """Return the flow run other than this one, once it runs."""
-    found = (run for run in prefect.runs(file) if run["id"] != but)
-    return next((run for run in found if run["state"]["type"] == "RUNNING"), None)
-
-
-def test_a_run_that_waits_for_another_is_cancelled_in_prefect(
-    up: UpFolder, prefect_api: str
-) -> None:
-    prefect, (name, file) = Prefect(prefect_api), _waiting_for_go(up, "a.txt")
-    log = up.folder.parent / "process.log"
-    with _running(up, "-c", NESTED, file):
-        until(lambda: len(up.marks(name)) == 1)
-        (first,) = prefect.runs(file)
-        with _running(up, "-c", NESTED, file):
-            run = until(lambda: _waiting(prefect, file, first["id"]))
-            prefect.set_state(run["id"], "CANCELLING", "Cancelling")
-            until(lambda: "the pipeline: " in log.read_text())
-    words = "It was cancelled in Prefect. It was still waiting for another run; nothing was begun."
-    assert f"the pipeline: Cancelled {words}" in log.read_text()
-    ended = prefect.state(run["id"])
-    assert (ended["type"], ended["name"], ended["message"]) == ("CANCELLED", "Cancelled", words)
-
-
 def test_a_failed_run_is_tried_again_and_the_last_try_shows_why(
     up: UpFolder, prefect_api: str
 ) -> None:

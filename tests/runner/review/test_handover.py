@@ -23,8 +23,6 @@ from tests.browser import Browser, needs_browser
 from tests.fakes.process_list import watched_process_list
 from tests.runner.review.served_page import ServedPage
 
-pytestmark = pytest.mark.may_take(120, "commands and browsers are processes of their own")
-
 API = "/review/api"
 CLI = "from paddock.runner.cli.application import main; main()"
 OPENER = """#!/bin/sh

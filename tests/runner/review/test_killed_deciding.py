@@ -18,7 +18,7 @@ from tests.forked import Forked, ForkServer
 from tests.runner.review.deciding import BILLS, answer, choice, decide, noted, run
 from tests.runner.world import World
 
-KILLS = 30
+KILLS = 15
 DOCUMENTS_A_KILL = 3
 
 
@@ -63,7 +63,7 @@ def counted(folder: Path, query: str) -> int:
         return int(ledger.execute(query).fetchone()[0])
 
 
-@pytest.mark.may_take(600, "many processes decide and are killed")
+@pytest.mark.may_take(180, "many processes decide and are killed")
 @pytest.mark.parametrize("seed", [15])
 def test_no_decision_is_lost_or_applied_twice(
     tmp_path: Path, fork_server: ForkServer, seed: int

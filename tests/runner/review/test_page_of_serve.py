@@ -17,8 +17,6 @@ from paddock.runner.review.page_server import FolderReviews
 from tests.browser import Browser, needs_browser
 from tests.runner.review.served_page import ServedPage
 
-pytestmark = pytest.mark.may_take(120, "a service is started for each")
-
 API = "/review/api"
 CLI = "from paddock.runner.cli.application import main; main()"
 

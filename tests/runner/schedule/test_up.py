@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -157,37 +156,6 @@ def test_it_ends_with_the_window_of_its_terminal_and_else_a_hangup_is_a_reload(
         assert screen.process.poll() is None
         screen.close()
         screen.process.wait(60)
-
-
-def test_a_burst_of_calls_is_taken_at_once_none_is_lost_and_none_is_run_twice(up: UpFolder) -> None:
-    group = "concurrency: {group: 'burst', on_conflict: skip}"
-    up.write("burst/inbox/a.txt", "a")
-    up.waits("burst", f"{HOOK % 'burst'}\n{group}")
-    up.start()
-
-    def call(number: int) -> int:
-        body = json.dumps({"n": number}).encode()
-        headers = {**signed(body), "X-GitHub-Delivery": str(number)}
-        return up.post("/burst", body, headers)[0]
-
-    with ThreadPoolExecutor(40) as threads:
-        statuses = list(threads.map(call, [*range(15), *range(5)]))
-    assert sorted(statuses) == [200] * 5 + [202] * 15
-    up.until(lambda: up.get()["calls_waiting"] == 0, within_s=180)
-    up.until(lambda: [run["state_name"] for run in up.flow_runs("burst")].count("Skipped")
-               == 14, within_s=180)  # fmt: skip
-    up.until(lambda: up.marks("burst"))
-    assert len(up.marks("burst")) == 1
-    assert len(up.flow_runs("burst")) == 15
-
-    # What was accepted while `up` was about to be killed is run by the next one.
-    up.write("burst/go", "")
-    up.until(lambda: not up.get()["running"])
-    assert call(100) == 202
-    up.signal(signal.SIGKILL)
-    up.start()
-    up.until(lambda: len(up.flow_runs("burst")) == 16)
-    assert call(100) == 200
 
 
 def test_a_pipeline_is_paused_and_resumed_on_the_console(running: UpFolder) -> None:

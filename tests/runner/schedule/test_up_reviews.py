@@ -14,8 +14,6 @@ from paddock.runner.review.decisions import LedgerReviews
 from tests.fakes.clerk import Clerk, Said, clerk, pipeline
 from tests.runner.schedule.up_process import UpFolder
 
-pytestmark = pytest.mark.may_take(280, "`paddock up` is started")
-
 API = "/review/api"
 NAMES = ("rope", "sail", "mast")
 ON = "on: {webhook: [{path: /bills}]}\nmodels:"

@@ -7,10 +7,8 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -18,7 +16,6 @@ from prefect.settings import Settings as PrefectSettings
 
 from paddock.engine.system.retry import Backoff
 from paddock.runner.daemon import prefect_client as prefect_client_module
-from paddock.runner.progress.prefect_view import SHARE_TAG
 from paddock.runner.settings import UnattendedSettings
 from paddock.runner.workers import cluster_checks
 from paddock.runner.workers.cluster_checks import ClusterFinding
@@ -140,61 +137,6 @@ def test_an_automation_of_an_earlier_version_is_replaced(
     state = "warning" if change.get("enabled") is False else "ok"
     assert found["lost machines"].state == state
     assert set(automations(prefect_api)) == set(before)
-
-
-EVENT_PAUSE_S = 2.0
-"""Prefect's server with SQLite drops an event when another is counted at the same moment four
-times over ("database is locked"), and takes events that come together in any order."""
-
-
-@pytest.mark.usefixtures("no_automations")
-def test_only_our_own_silent_runs_are_marked_as_crashed(prefect_api: str, monkeypatch: Any) -> None:
-    # Prefect takes 10, but a busy machine may need as long between a heartbeat and its state.
-    monkeypatch.setattr(cluster_checks, "SILENT_S", 30)
-    asyncio.run(cluster_checks.check_prefect(prefect_api, "letters"))
-    shown = {"Suspended": "PAUSED", "Paused": "PAUSED", "Quarantined": "FAILED"}
-    ids = []
-    for tags in (["another team's"], [], ["paddock"], *[[SHARE_TAG]] * 4):
-        ids.append(_silent_run(prefect_api, tags))
-        time.sleep(EVENT_PAUSE_S)
-    for run, (name, kind) in zip(ids[3:], shown.items(), strict=False):
-        state = {"state": {"type": kind, "name": name}, "force": True}
-        posted(prefect_api, f"/flow_runs/{run}/set_state", state)
-        time.sleep(EVENT_PAUSE_S)
-    deadline = time.monotonic() + 240
-    while _state(prefect_api, ids[-1]) == "Running" and time.monotonic() < deadline:
-        time.sleep(0.5)
-    time.sleep(6)  # the server looks once a minute at all that are silent, and acts one by one
-    assert [_state(prefect_api, run) for run in ids] == [
-        "Running", "Running", "Running", "Suspended", "Paused", "Quarantined", "Crashed",
-    ]  # fmt: skip
-
-
-def _silent_run(api: str, tags: list[str]) -> str:
-    """Make a running flow run with one heartbeat, as Prefect's engine sends it; return its id."""
-    flow = posted(api, "/flows/", {"name": "silent"})["id"]
-    running = {"type": "RUNNING", "name": "Running"}
-    about = {"flow_id": flow, "tags": tags, "state": running}
-    run = str(posted(api, "/flow_runs/", about)["id"])
-    heartbeat = {
-        "id": str(uuid4()),
-        "occurred": datetime.now(UTC).isoformat(),
-        "event": "prefect.flow-run.heartbeat",
-        "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
-        "related": [
-            {"prefect.resource.id": f"prefect.flow.{flow}", "prefect.resource.role": "flow"},
-            *({"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}
-              for tag in tags),
-        ],
-    }  # fmt: skip
-    posted(api, "/events", [heartbeat])
-    return run
-
-
-def _state(api: str, run: str) -> str:
-    with prefect_client(api) as client:
-        found = client.get(f"/flow_runs/{run}").raise_for_status()
-    return str(found.json()["state"]["name"])
 
 
 async def test_a_server_with_prefects_own_settings_is_told_how_to_start_it() -> None:
