@@ -202,7 +202,7 @@ READS_TEXTS_OF_OTHERS = {
     "engine/sampling/json_schema.py": "llguidance",
     "engine/workers/death_reasons.py": "llama.cpp",
     "runner/bind/never_due_schedules.py": "the parser of cron",
-    "runner/core/stale_reasons.py": "the name of a part",
+    "runner/core/parts.py": "the key of a tool in a spec",
     "runner/daemon/service_client.py": "what a browser is shown, also by Ollama",
     "runner/ledger/entries.py": "SQLite",
     "runner/schedule/schedule_planner.py": "the key of a trigger",

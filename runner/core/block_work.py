@@ -17,7 +17,7 @@ from paddock.runner.progress.report import FiledCounts, ItemReport, State
 
 from .block_items import loop_value
 from .filed_items import FiledItems
-from .fingerprints import CONTENT
+from .parts import CONTENT
 from .reconcile import DeletionDoubt, MissingSources
 from .run_records import StepRecord
 from .verify import ItemVerdict
@@ -136,7 +136,7 @@ class ItemWork:
         if self.entry is None or self.entry.state != "quarantined":
             return False
         was, now = json.loads(self.entry.parts), json.loads(self.parts)
-        return bool(was.get(CONTENT) == now.get(CONTENT))
+        return bool(was.get(CONTENT.name) == now.get(CONTENT.name))
 
     def cause(self, cause: str) -> str:
         """Return the cause under which its failure is recorded.

@@ -28,9 +28,9 @@ from paddock.steps.base import Roots, StepError
 from paddock.steps.files.scan import FilesScanParams, scan_folder
 from paddock.steps.vectors.open_stores import OpenStores
 
-from .fingerprints import part_digest
+from .parts import part_digest
 from .past_decisions import PendingReview, StepDecisions, StepName
-from .stale_reasons import PastItems
+from .past_items import PastItems
 
 Labels = Mapping[str, str]
 """Each label of a list, with its description."""
@@ -397,6 +397,11 @@ class Trace:
         self.dependencies: Sequence[Dependency]
         self.dependencies = sorted(dependencies_of(entry), key=_ORDER) if entry.reads else ()
         """In the order in which their reasons count."""
+
+    @property
+    def has_fitted(self) -> bool:
+        """Whether it was done, and no context was too small for it."""
+        return self.entry.state == "done" and not dependencies_of(self.entry, LimitedContext)
 
 
 # --- the world

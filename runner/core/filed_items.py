@@ -38,8 +38,9 @@ from paddock.steps.files.scan import file_at
 
 from .block_items import block_list, split_by_where
 from .dependencies import MovedAway, dependencies_of
-from .fingerprints import CONTENT, is_file_value, item_content, ordered_digest, without_time
+from .fingerprints import is_file_value, item_content, without_time
 from .item_keys import item_names, raw_item_keys
+from .parts import CONTENT, ordered_digest
 from .reconcile import SourceFolder
 
 FILED_STATES = frozenset(("done", "skipped"))
@@ -319,7 +320,7 @@ class ListWithFiled:
                 content = item_content(every[index], without_time(block.item_attributes))
                 left.setdefault(ordered_digest(content), []).append(index)
             for key in [key for key in free if key in known]:
-                if same := left.get(json.loads(known[key].parts).get(CONTENT)):
+                if same := left.get(json.loads(known[key].parts).get(CONTENT.name)):
                     keys[same.pop(0)] = key
                     free.remove(key)
             for index, key in zip(sorted(itertools.chain(*left.values())), free, strict=True):

@@ -6,7 +6,6 @@ version, also of those within a sub-pipeline, and each outer value that it reads
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,50 +27,35 @@ from paddock.runner.bind.bound import (
 from paddock.runner.bind.scope import Scope
 from paddock.runner.config.pipeline_secrets import Secrets
 from paddock.runner.ledger.output_index import OutputIndex
-from paddock.steps.python_step import is_function_reference
+
+from .parts import (
+    KEYED,
+    PATH,
+    TIME,
+    ContextPart,
+    EscalatePart,
+    ModelPart,
+    OuterValue,
+    ParametersPart,
+    ReadersPart,
+    ServersPart,
+    VersionPart,
+    ordered_digest,
+    part_digest,
+    spec_parts,
+)
 
 if TYPE_CHECKING:
     from .call_cache import ModelDigests
 
-CONTENT = "content"
-LOOP = "loop"
-"""A part of items that read their place in the block's list."""
-PATH, TIME = "path", "modified"
-"""Parts of items that read a file's path or time, not only its content."""
-CONTEXT = ".ctx"
-"""A part that is no digest: the context of a step's model, and what it is by default."""
-SUFFIX = "suffix"
-"""A part of files that are read, and whose key does not end as their name does."""
-PART_CHARS = 16
-READERS = ".readers"
-"""A part that is no digest: the installed readers of documents, one a line."""
 RETURNS = "(returns)"
 """A sub-pipeline's `returns`, among the parts of its step's hash; not a valid id."""
-KEYED = "hmac:"
-"""Begins a part that is made of secrets: a digest with a key, which cannot be guessed."""
-# Parameters that are text for the model or for a file: reasons call them "prompt".
-TEXTS = frozenset(("prompt", "template", "map", "reduce", "system", "instructions", "messages"))
-_AFTER_ANSWER = ("escalate", "escalate_also", "review", "also")
-"""Keys of a spec that decide what becomes of an answer."""
 # A file's attributes that change without its content; its digest stands for them.
 _VOLATILE = frozenset(("path", "modified", "size"))
 
 
 Place = Callable[[str], str]
 """Path → the path as the ledger stores it."""
-
-
-def part_digest(value: Any) -> str:
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:PART_CHARS]
-
-
-def ordered_digest(value: Any) -> str:
-    """Return the short digest of what may show in a result: the order of names counts."""
-    return hashlib.sha256(ordered_json(value).encode()).hexdigest()[:PART_CHARS]
-
-
-def item_hash(parts: Mapping[str, str]) -> str:
-    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
 def is_file_value(value: Any) -> bool:
@@ -97,7 +81,7 @@ def item_content(item: Any, attributes: frozenset[str] | None) -> Any:
 
 def without_time(attributes: frozenset[str] | None) -> frozenset[str] | None:
     """Return the attributes of which an item's content is made: its time is a part of its own."""
-    return None if attributes is None else attributes - {TIME}
+    return None if attributes is None else attributes - {TIME.name}
 
 
 def default_key(item: Any) -> str:
@@ -128,13 +112,14 @@ def item_place(item: Any, var: str, shown: Collection[Reference], place: Place) 
     if not is_file_value(item):
         return {}
     read = {path[1:2] for path in shown if path[0] == var}
-    names = (name for name in (PATH, TIME) if name in item and not read.isdisjoint(((), (name,))))
-    return {name: place(item[name]) if name == PATH else item[name] for name in names}
+    names = (name for name in (PATH.name, TIME.name) if name in item)
+    shown_names = (name for name in names if not read.isdisjoint(((), (name,))))
+    return {n: place(item[n]) if n == PATH.name else item[n] for n in shown_names}
 
 
 def kind_suffix(item: Any, key: str, attributes: frozenset[str] | None) -> str | None:
     """Return the ending of a file's name, by which it is read; None: its key has it, if any."""
-    if not is_file_value(item) or (attributes is not None and PATH not in attributes):
+    if not is_file_value(item) or (attributes is not None and "path" not in attributes):
         return None
     suffix = str(item.get("suffix") or "")
     return None if suffix and key.endswith(suffix) else suffix
@@ -147,8 +132,8 @@ def hashable_value(value: Any, place: Place | None = None) -> Any:
     """
     if is_file_value(value):
         content = item_content(value, None)
-        if place is not None and isinstance(value.get(PATH), str):
-            content |= {PATH: place(value[PATH]), TIME: value.get(TIME)}
+        if place is not None and isinstance(value.get("path"), str):
+            content |= {"path": place(value["path"]), "modified": value.get("modified")}
         return dict(sorted(content.items()))
     if isinstance(value, Mapping):
         return {name: hashable_value(inner, place) for name, inner in value.items()}
@@ -166,58 +151,11 @@ def outer_value(
     """
     value: Any = variables
     for name in path:
-        if is_file_value(value) and name == PATH:
+        if is_file_value(value) and name == "path":
             digest = value["sha256"]
-            return digest if place is None else [digest, place(str(value[PATH]))]
+            return digest if place is None else [digest, place(str(value["path"]))]
         value = value.get(name) if isinstance(value, Mapping) else None
     return hashable_value(value, place)
-
-
-def spec_parts(step: str, spec: str) -> dict[str, str]:
-    """Split a step's spec into its prompt and its parameters."""
-    written = json.loads(spec)
-    if not isinstance(written, dict):
-        return {f"{step}.parameters": part_digest(written)}
-    values = given_parameters(written)
-    texts = {name: values.pop(name) for name in sorted(TEXTS) if name in values}
-    control = {name: value for name, value in written.items() if name != "with"}
-    reply = control.pop("reply", None)
-    later = {name: control.pop(name, None) for name in _AFTER_ANSWER}
-    parts = {f"{step}.parameters": ordered_digest([control, values])}
-    if texts:
-        parts[f"{step}.prompt"] = ordered_digest(texts)
-    if isinstance(reply, dict):
-        parts[f"{step}.schema"] = ordered_digest(reply.get("schema"))
-        parts[f"{step}.check"] = part_digest([reply.get("check"), reply.get("repair")])
-        for name in ("evidence", "confidence"):
-            if name in reply:  # a step without it keeps its parts
-                parts[f"{step}.{name}"] = part_digest(reply[name])
-    for name, value in later.items():
-        if value is not None:
-            parts[f"{step}.{name}"] = part_digest(value)
-    return parts
-
-
-def given_parameters(written: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what stands under `with`; a model's name does not count, its digest does."""
-    given = dict(written.get("with") or {})
-    if not is_function_reference(str(written.get("uses"))):  # which may have such an argument
-        given.pop("model", None)
-    return given
-
-
-def changed_parts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the names of parts, or of keys, that differ; the order within a value counts."""
-    return [
-        name
-        for name in {**before, **now}
-        if ordered_json(before.get(name)) != ordered_json(now.get(name))
-    ]
-
-
-def context_part(n_ctx_tokens: int | None, default: int | None) -> str:
-    """Return the part of a context that the author may set; `default`: what it is without."""
-    return f"{n_ctx_tokens or ''} of {default or ''}".rstrip()
 
 
 class NodeParts:
@@ -234,8 +172,8 @@ class NodeParts:
         self.secrets = Secrets()
         """The run's; without a digest nothing that is made of secrets is compared."""
         self.older: dict[str, frozenset[str]] = {}
-        """Step version → compatible earlier versions, as parts of a hash. Of a part with a key:
-        what an earlier Paddock had for the same value."""
+        """As `parts.Older`: compatible earlier versions of steps, and of a part with a key what an
+        earlier Paddock had for the same value."""
 
     async def of(self, node: BoundNode) -> dict[str, str]:
         """Return the parts of an item's hash, without its content and other steps' outputs."""
@@ -245,7 +183,7 @@ class NodeParts:
         else:
             parts = await self.of_step(node)
             parts.update(self.outer(node.references - node.of_lists, node.shown, scope))
-        return {name: parts[name] for name in parts if not name.startswith("steps.")}
+        return parts
 
     async def of_block(self, block: BoundBlock, scope: Scope) -> dict[str, str]:
         """Return every part of the items' hash that is the same for all of them."""
@@ -260,31 +198,34 @@ class NodeParts:
         return parts
 
     async def of_step(self, step: BoundStep) -> dict[str, str]:
-        parts = spec_parts(step.id, step.spec)
+        id_ = step.id
+        parts = spec_parts(id_, json.loads(step.spec))
         version = part_digest([step.uses, step.kind.version])
-        parts[f"{step.id}.version"] = version
+        parts[f"{id_}.{VersionPart.what}"] = version
         older: Iterable[int] = getattr(step.kind, "compatible_versions", ())
         self.older[version] = frozenset(part_digest([step.uses, number]) for number in older)
         # A step that depends on installed readers lists them: removing one makes results stale.
         if (installed := getattr(step.kind, "installed", None)) is not None:
-            parts[f"{step.id}{READERS}"] = "\n".join(sorted(installed(step.written)))
+            parts[f"{id_}.{ReadersPart.what}"] = "\n".join(sorted(installed(step.written)))
         if step.inner is not None:
-            parts.update(await self._inner_parts(step.id, step.inner))
+            parts.update(await self._inner_parts(id_, step.inner))
         parts.update(self._server_part(step))
         if step.model is not None:
             digest = await self._digests.of(step.model)
             besides = [await self._digests.of(spec) for spec in step.besides]
-            parts[f"{step.id}.model"] = part_digest([digest, *besides] if besides else digest)
-            written = parts[f"{step.id}.parameters"]
+            parts[f"{id_}.{ModelPart.what}"] = part_digest(
+                [digest, *besides] if besides else digest
+            )
+            written = parts[f"{id_}.{ParametersPart.what}"]
             options, context = await self._options(step, step.model)
-            parts[f"{step.id}.parameters"] = part_digest([written, options])
-            parts |= {f"{step.id}{CONTEXT}": text for text in context}
+            parts[f"{id_}.{ParametersPart.what}"] = part_digest([written, options])
+            parts |= {f"{id_}.{ContextPart.what}": text for text in context}
         if step.escalate is not None:
-            place, to = f"{step.id}.escalate", step.escalate.to
+            place, to = f"{id_}.{EscalatePart.what}", step.escalate.to
             options, context = await self._options(step, to)
-            parts[f"{place}.model"] = await self._digests.of(to)
-            parts[f"{place}.parameters"] = part_digest(options)
-            parts |= {f"{place}{CONTEXT}": text for text in context}
+            parts[f"{place}.{ModelPart.what}"] = await self._digests.of(to)
+            parts[f"{place}.{ParametersPart.what}"] = part_digest(options)
+            parts |= {f"{place}.{ContextPart.what}": text for text in context}
         return parts
 
     async def _options(self, step: BoundStep, model: ModelSpec) -> tuple[object, list[str]]:
@@ -294,7 +235,7 @@ class NodeParts:
         if is_elsewhere or not step.facts.only_measures:
             return _model_options(model, n_ctx), []
         default = await self._digests.default_context(model)
-        known = [context_part(n_ctx, default)] if n_ctx or default else []
+        known = [ContextPart.value(n_ctx, default)] if n_ctx or default else []
         return _model_options(model, None), known
 
     async def _inner_parts(self, place: str, inner: BoundPlan) -> dict[str, str]:
@@ -341,7 +282,7 @@ class NodeParts:
         given, keyed = self.outer(read, (), scope), self.secrets.digest
         if not given or keyed is None:
             return {}
-        return {f"{step.id}.servers": f"{KEYED}{keyed(canonical_json(given))}"}
+        return {f"{step.id}.{ServersPart.what}": f"{KEYED}{keyed(canonical_json(given))}"}
 
     def outer(
         self, references: Iterable[Reference], shown: Collection[Reference], scope: Scope
@@ -367,7 +308,7 @@ class NodeParts:
                     continue
                 plain, digest = digest, f"{KEYED}{keyed(digest)}"
                 self.older[digest] = frozenset((plain,))
-            parts[".".join(path)] = digest
+            parts[OuterValue.of(path).name] = digest
         return parts
 
     def _content(self, path: str) -> str | None:

@@ -36,13 +36,12 @@ from .dependencies import (
 from .documents_in_use import DocumentInUse
 from .escalation import EscalationPass
 from .fingerprints import (
-    CONTENT,
     file_path_of,
     is_file_value,
     item_content,
     item_path,
-    part_digest,
 )
+from .parts import CONTENT, part_digest
 from .run_context import ItemOutputs, RunContext
 from .run_records import CallRecord, StepRecord
 from .staleness import values_digest
@@ -247,6 +246,6 @@ def as_of_its_content(item: ItemWork) -> ItemWork:
     """Return an item; with the content of none, if its document changed since it was listed."""
     with contextlib.suppress(OSError):
         if sha256_of(item.item["path"]) != item.item["sha256"]:
-            parts = canonical_json(json.loads(item.parts) | {CONTENT: ""})
+            parts = canonical_json(json.loads(item.parts) | {CONTENT.name: ""})
             return replace(item, parts=parts, hash=hashlib.sha256(parts.encode()).hexdigest())
     return item

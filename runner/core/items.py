@@ -67,6 +67,7 @@ from .failures import RunStopped, StepFailed, stop_if_fatal
 from .filed_items import FILED_STATES, with_filed_rows
 from .item_attempt import ItemAttempt, as_of_its_content, was_touched
 from .past_decisions import StepName, step_name
+from .past_items import LABELS
 from .pruning import RowKeeper
 from .quarantine import MISSING_PACKAGE
 from .run_context import RunContext
@@ -79,7 +80,6 @@ from .run_records import (
     source_of,
 )
 from .run_reviews import AwaitingReview
-from .stale_reasons import LABELS
 from .step_retries import cause_of, retry_pause_s, times
 
 CANCEL_GRACE_S = 2.0

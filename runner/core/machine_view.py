@@ -24,7 +24,7 @@ from paddock.runner.folders.folder_identity import folder_identity_at, mount_of,
 from paddock.runner.ledger.entries import LedgerError
 from paddock.steps.tools.code_digests import file_content
 
-from .fingerprints import changed_parts, ordered_digest
+from .parts import ordered_digest
 
 NONCE_PREFIX = ".paddock-share-"
 """Hidden: no scan and no watch takes it."""
@@ -111,7 +111,8 @@ class MachineView:
         return "; ".join(
             f"{name} is {theirs.get(name, 'missing')} there and "
             f"{self.digests.get(name, 'missing')} here"
-            for name in changed_parts(theirs, self.digests)
+            for name in {**theirs, **self.digests}
+            if theirs.get(name) != self.digests.get(name)
         )
 
     def refuse_other(self, view: Mapping[str, Any], whose: str) -> None:

@@ -70,28 +70,31 @@ from .filed_items import (
     with_filed_rows,
 )
 from .fingerprints import (
-    CONTENT,
-    KEYED,
-    LOOP,
-    SUFFIX,
     NodeParts,
     Place,
-    changed_parts,
     is_file_value,
     item_content,
-    item_hash,
     item_place,
     kind_suffix,
-    ordered_digest,
-    part_digest,
     read_by_all,
     without_time,
 )
 from .item_keys import item_keys, raw_item_keys
+from .parts import (
+    CONTENT,
+    PLACE_IN_LIST,
+    SUFFIX,
+    Older,
+    OuterValue,
+    keyed_parts,
+    ordered_digest,
+    part_digest,
+    part_of,
+)
+from .past_items import PastItems
 from .reconcile import DeletionDoubt, SourceFolder, reconcile, source_folders
 from .run_options import RunOptions
 from .run_reviews import RunReviews
-from .stale_reasons import PastItems
 from .verify import ItemNow, ItemRequest, ItemVerdict, permit, verify
 
 NOT_REQUESTED = ItemVerdict("skipped", (Why.NOT_REQUESTED(),), is_left_out=True)
@@ -118,13 +121,14 @@ class _JudgedBlock:
         block, read, attributes = self.block, "", self.block.item_attributes
         if block.loop_attributes:
             loop = loop_value(*place)
-            read = f'"{LOOP}":"{part_digest({key: loop[key] for key in block.loop_attributes})}",'
+            digest = part_digest({key: loop[key] for key in block.loop_attributes})
+            read = f'"{PLACE_IN_LIST.name}":"{digest}",'
         for name, value in item_place(item, block.var, block.shown, self.place).items():
             read += f'"{name}":"{part_digest(value)}",'
         if (suffix := kind_suffix(item, key, attributes)) is not None and block.key is not None:
-            read += f'"{SUFFIX}":"{part_digest(suffix)}",'
+            read += f'"{SUFFIX.name}":"{part_digest(suffix)}",'
         content = ordered_digest(item_content(item, without_time(attributes)))
-        return f'{{"{CONTENT}":"{content}",{read}{self.base[1:]}'
+        return f'{{"{CONTENT.name}":"{content}",{read}{self.base[1:]}'
 
 
 EmbedLabels = Callable[[BoundStep, Sequence[str]], Awaitable[tuple[str, Sequence[Vector]] | None]]
@@ -549,7 +553,8 @@ class Judge:
         entry = entries.get(step.id)
         trace = None if entry is None else Trace(scope_id, entry, past)
         world = await self._world_of([step], scope, () if trace is None else (trace,))
-        now = ItemNow(item_hash(parts), canonical_json(parts), None, self._older)
+        text = canonical_json(parts)
+        now = ItemNow(hashlib.sha256(text.encode()).hexdigest(), text, None, self._older)
         request = self._request({step.id}, await self.job_runs())
         # What is to fail on an edited file has to run
         replaces = step.written.get("on_edited", "keep") != "keep"
@@ -566,8 +571,7 @@ class Judge:
         return BlockWork(block, tuple(outer), scope_id, (item,), held=held, step=step)
 
     @property
-    def _older(self) -> Mapping[str, Collection[str]] | None:
-        """The step versions whose results are as good as those of today's, by these."""
+    def _older(self) -> Older:
         return None if self.options.refresh else self.parts.older
 
     def _verdict(
@@ -579,8 +583,7 @@ class Judge:
             # Take today's secrets for those that it was made with, so that their changes show
             entry, parts = trace.entry, json.loads(now.parts)
             before = json.loads(entry.parts)
-            names = changed_parts(before, parts)
-            if new := {n: parts[n] for n in names if parts.get(n, "").startswith(KEYED)}:
+            if new := keyed_parts(before, parts):
                 text = now.parts if parts == before | new else canonical_json(before | new)
                 row = {name: getattr(entry, name) for name in Entry.__slots__}
                 row |= {"scope": trace.scope, "parts": text}
@@ -625,11 +628,13 @@ def _without_place(parts: str, entry: Entry | None) -> str:
     """Return the parts of an item that has no place in a list any more: its entry's counts."""
     if entry is None:
         return parts
-    return canonical_json(json.loads(parts) | {LOOP: json.loads(entry.parts).get(LOOP, "")})
+    name = PLACE_IN_LIST.name
+    return canonical_json(json.loads(parts) | {name: json.loads(entry.parts).get(name, "")})
 
 
 def values_digest(item: ItemWork) -> str:
     """Return the digest of the values that a top-level step reads: it has no document."""
     parts: Mapping[str, str] = json.loads(item.parts)
-    read = {name: parts[name] for name in parts if name.startswith(("steps.", "inputs."))}
+    values = (part for part in map(part_of, parts) if isinstance(part, OuterValue))
+    read = {v.name: parts[v.name] for v in values if v.root in ("steps", "inputs")}
     return part_digest(read)

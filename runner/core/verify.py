@@ -7,7 +7,6 @@ applies what the run was asked for. Both are pure: `World.prepare` has looked at
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,14 +17,11 @@ from paddock.runner.progress.report import MADE_STATES, State
 from .dependencies import (
     ChosenLabels,
     KeptOutput,
-    LimitedContext,
     OutputWithin,
     Trace,
     World,
-    dependencies_of,
 )
-from .fingerprints import changed_parts
-from .stale_reasons import part_reasons, stale_parts
+from .parts import Older, changed_parts, stale_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +64,7 @@ class ItemNow:
     parts: str
     """JSON: part of the hash → its digest."""
     item: Any = None
-    older: Mapping[str, Collection[str]] | None = None
-    """By the version of a step, those whose results are as good; None: none is, and neither is what
-    was read before more could be read."""
+    older: Older = None
 
 
 NEW, FRESH = ItemVerdict("new", is_of_parts=True), ItemVerdict("fresh")
@@ -99,11 +93,10 @@ def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
     # 2
     if entry.hash != now.hash:
         before, parts = json.loads(entry.parts), json.loads(now.parts)
-        is_limited = bool(dependencies_of(entry, LimitedContext))
-        names = stale_parts(before, parts, now.older, entry, is_limited=is_limited)
-        if names or not changed_parts(before, parts):
+        stale = stale_parts(before, parts, trace, now.older)
+        if stale or not changed_parts(before, parts):
             since = trace.past.changes(entry.key)
-            reasons = part_reasons(names, before, parts, now.item, since)
+            reasons = since.reasons(stale, before, parts, now.item)
             state: State = "changed" if Why.CONTENT() in reasons else "stale"
             return ItemVerdict(state, reasons, is_of_parts=True)
     # 3

@@ -28,9 +28,8 @@ from paddock.runner.progress.report import State
 from paddock.runner.settings import UnattendedSettings
 
 from .block_work import ItemWork
-from .fingerprints import CONTEXT, READERS, changed_parts
 from .machine_view import MachineView, as_json
-from .stale_reasons import change_reasons
+from .parts import change_reasons, changed_parts
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.coordination import (
@@ -287,9 +286,5 @@ def differs_by_machine(item: ItemWork, entry: Entry) -> bool:
     """
     if entry.hash == item.hash:
         return False
-    names = changed_parts(json.loads(entry.parts), json.loads(item.parts))
-    return bool(names) and all(
-        name.endswith((".model", ".version", CONTEXT, READERS))
-        and not name.startswith(("inputs.", "steps."))
-        for name in names
-    )
+    parts = changed_parts(json.loads(entry.parts), json.loads(item.parts))
+    return bool(parts) and all(part.differs_by_machine for part in parts)

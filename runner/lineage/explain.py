@@ -40,7 +40,6 @@ from paddock.runner.core.dependencies import (
     ChosenLabels,
     Dependency,
     FolderListed,
-    LimitedContext,
     RowsKept,
     StoreSearched,
     Trace,
@@ -48,13 +47,17 @@ from paddock.runner.core.dependencies import (
     current_paths,
     dependencies_of,
 )
-from paddock.runner.core.fingerprints import CONTENT, CONTEXT, LOOP, NodeParts
-from paddock.runner.core.stale_reasons import (
-    PastItems,
+from paddock.runner.core.fingerprints import NodeParts
+from paddock.runner.core.parts import (
+    PLACE_IN_LIST,
+    ModelPart,
+    OuterValue,
+    RulePart,
     change_reasons,
-    compare_specs,
+    part_of,
     stale_parts,
 )
+from paddock.runner.core.past_items import PastItems, compare_specs
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import CallRow, LedgerError
 from paddock.runner.ledger.filed_rows import FiledRows
@@ -360,7 +363,7 @@ class _PathInLedger:
         hidden = {f"inputs.{name}" for name in now.hidden}
         known = {name: parts[name] for name in parts.keys() - hidden}
         changes += self._surroundings(trace, node, owner.roots, subject)
-        changes += pipeline_changes(trace, node, spec, known, older)
+        changes += pipeline_changes(self._origins, trace, node, spec, known, older)
         for step in _upstream_references(spec):
             n_newer = self._traces.newer(trace.place.file, step, trace.at)
             if n_newer:
@@ -395,7 +398,8 @@ class _PathInLedger:
         if entry is None or now is None or not now.can_be_planned:
             return ()
         parts = json.loads(entry.parts)
-        reads_more = LOOP in parts or any(name.startswith("steps.") for name in parts)
+        values = (part for part in map(part_of, parts) if isinstance(part, OuterValue))
+        reads_more = PLACE_IN_LIST.name in parts or any(part.root == "steps" for part in values)
         if source is not None and not reads_more and not dependencies_of(entry, ChosenLabels):
             return ()
         return self._before.own_changes(now, trace)
@@ -516,7 +520,8 @@ async def _hash_parts(
     known = {
         name: parts[name]
         for name in parts.keys() - unknown
-        if not (now.is_elsewhere and name.endswith(".model"))
+        if not (now.is_elsewhere and isinstance(part_of(name), ModelPart))
+        and not name.startswith("steps.")
     }
     return known, maker.older
 
@@ -537,6 +542,7 @@ _STEP_REFERENCE = re.compile(r"\bsteps\.([a-z][a-z0-9_]*)")
 
 
 def pipeline_changes(
+    origins: LineageStore,
     trace: ItemTrace,
     node: BoundNode,
     before: Mapping[str, Any],
@@ -555,12 +561,10 @@ def pipeline_changes(
     was = {
         name: recorded[name]
         for name in recorded
-        if name != CONTENT
-        and not name.startswith("steps.")
-        and (name in parts or name.endswith((".prompt", ".parameters", ".version", CONTEXT)))
+        if name in parts or isinstance(part_of(name), RulePart)
     }
-    is_limited = bool(dependencies_of(entry, LimitedContext))
-    names = stale_parts(was, parts, older, entry, is_limited=is_limited)
+    past = Trace(trace.place.scope, entry, PastItems(origins.ledger, trace.place.scope, node))
+    names = stale_parts(was, parts, past, older)
     details = compare_specs(before, node).details if before else {}
     for number, reason in enumerate(change_reasons(names, was, parts, details)):
         yield LineageChange(str(reason), lines if number == 0 else ())

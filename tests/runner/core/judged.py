@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from paddock.runner.core.dependencies import Trace, World
-from paddock.runner.core.stale_reasons import PastItems, SpecChanges
+from paddock.runner.core.past_items import PastItems, SpecChanges
 from paddock.runner.core.verify import ItemNow, ItemVerdict, verify
 from paddock.runner.ledger.entries import Entry
 

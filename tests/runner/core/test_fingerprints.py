@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from paddock.runner.core.fingerprints import default_key, outer_value, spec_parts
+from paddock.runner.core.fingerprints import default_key, outer_value
+from paddock.runner.core.parts import spec_parts
 from paddock.runner.ledger.entries import Entry
 from tests.runner.core.judged import judged
 
@@ -55,7 +56,7 @@ def test_a_step_s_texts_are_its_prompt_and_what_cannot_change_the_result_is_noth
     def parts(**changes: object) -> dict[str, str]:
         given = {"prompt": "Sum up", "words": 80, **changes}
         control = {"uses": "chat", "retry": changes.get("retry"), "with": given}
-        return spec_parts("sum", json.dumps(control))
+        return spec_parts("sum", control)
 
     assert parts(prompt="Other")["sum.prompt"] != parts()["sum.prompt"]
     assert parts(prompt="Other")["sum.parameters"] == parts()["sum.parameters"]

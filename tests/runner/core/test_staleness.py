@@ -187,3 +187,26 @@ def test_a_document_that_changes_before_its_item_reads_it_is_done_again(tmp_path
     world.run()
     assert text.split(",")[0] in world.output(name)
     assert not world.plan().has_work
+
+
+NAMED_AS_PARTS = """\
+steps:
+  - {id: table, uses: files.rows, with: {path: rows.csv}}
+  - id: each
+    for_each: row in steps.table.rows
+    key: row.id
+    do:
+      - id: words
+        for_each: word in ["ferry"]
+        key: word
+        do: [{id: say, uses: chat, with: {prompt: "{{ word }}: {{ row.ctx }}, {{ row.version }}"}}]
+"""
+
+
+def test_columns_of_an_outer_item_may_have_the_names_of_parts_of_a_rule(tmp_path: Path) -> None:
+    world = World(tmp_path, NAMED_AS_PARTS, {"rows.csv": "id,ctx,version\na,1,1\nb,2,2\n"})
+    assert world.run().calls == 2
+    world.write("rows.csv", "id,ctx,version\na,3,1\nb,2,4\n")
+    report = world.run()
+    assert (report.status, states(report)) == ("completed", {"a": "changed", "b": "changed"})
+    assert report.calls == 2

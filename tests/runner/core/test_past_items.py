@@ -6,7 +6,7 @@ from pathlib import Path
 
 from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.bound import BoundBlock
-from paddock.runner.core.stale_reasons import PastItems
+from paddock.runner.core.past_items import PastItems
 from tests.runner.world import World
 
 

@@ -1,0 +1,424 @@
+"""The parts of an item's hash: a class for each kind, with its name in the ledger.
+
+An entry has the value of each part by its name, most often a short digest. A part of the rule that
+decides results is one class here: what it is now, whether a result by another value is as good, and
+why it makes items stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from paddock.engine.system.text import canonical_json, ordered_json
+from paddock.pipelines.expressions import Reference
+from paddock.runner.progress.reasons import Reason, Why
+from paddock.steps.python_step import is_function_reference
+
+if TYPE_CHECKING:
+    from .dependencies import Trace
+
+PART_CHARS = 16
+KEYED = "hmac:"
+"""Begins the value of a part that is made of secrets: a digest with a key, not to be guessed."""
+# Parameters that are text for the model or for a file: reasons call them "prompt".
+_TEXTS = frozenset(("prompt", "template", "map", "reduce", "system", "instructions", "messages"))
+
+Spec = Mapping[str, Any]
+"""Of a step or block, as it was written."""
+Values = Mapping[str, str]
+"""By the names of parts."""
+Older = Mapping[str, Collection[str]] | None
+"""By the value of a part, earlier ones whose results are as good; None: no other value's is."""
+Details = Mapping[str, Sequence[Reason]]
+"""By the name of a part, what of it changed, as far as is known; the reasons lack their step."""
+
+
+def part_digest(value: Any) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:PART_CHARS]
+
+
+def ordered_digest(value: Any) -> str:
+    """Return the short digest of what may show in a result: the order of names counts."""
+    return hashlib.sha256(ordered_json(value).encode()).hexdigest()[:PART_CHARS]
+
+
+def changed_names(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the names of values that differ; the order within a value counts."""
+    return [
+        name
+        for name in {**before, **now}
+        if ordered_json(before.get(name)) != ordered_json(now.get(name))
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of the hash of an item."""
+
+    name: str
+    differs_by_machine: ClassVar[bool] = False
+    """Whether machines that do the same job may have different ones."""
+
+    def is_as_good(self, was: str | None, now: str, trace: Trace, older: Older) -> bool:
+        """Return whether a result that was made by another value is as good as one of now."""
+        return False
+
+    def reasons(self, before: Values, now: Values, details: Details) -> Sequence[Reason]:
+        """Return why an item with another value is stale; none: another part's reason says it."""
+        raise NotImplementedError
+
+
+# --- of the item, and of what it reads
+
+
+@dataclass(frozen=True, slots=True)
+class ItemPart(Part):
+    """What an item is."""
+
+    why: Why
+
+    def reasons(self, before: Values, now: Values, details: Details) -> Sequence[Reason]:
+        # What is no part of one of both was not read, but for an ending that the key has.
+        is_read = (self.name in before and self.name in now) or self is SUFFIX
+        return (self.why(),) if is_read else ()
+
+
+CONTENT = ItemPart("content", Why.CONTENT)
+PLACE_IN_LIST = ItemPart("loop", Why.PLACE_IN_LIST)
+"""Of items that read it."""
+PATH, TIME = ItemPart("path", Why.PATH), ItemPart("modified", Why.TIME)
+"""Of items that read the path or the time of their file, not only its content."""
+SUFFIX = ItemPart("suffix", Why.SUFFIX)
+"""Of files that are read, and whose key does not end as their name does."""
+_ITEM_PARTS = {part.name: part for part in (CONTENT, PLACE_IN_LIST, PATH, TIME, SUFFIX)}
+
+
+@dataclass(frozen=True, slots=True)
+class OuterValue(Part):
+    """A value from outside of the block or step."""
+
+    @classmethod
+    def of(cls, path: Reference) -> OuterValue:
+        return cls(".".join(path))
+
+    @property
+    def root(self) -> str:
+        """The first name of its path, such as `inputs`."""
+        return self.name.partition(".")[0]
+
+    def reasons(self, before: Values, now: Values, details: Details) -> Sequence[Reason]:
+        return (Why.VALUE(self.name),)
+
+
+# --- of the rule
+
+
+def _given(spec: Spec) -> dict[str, Any]:
+    """Return what stands under `with`; a model's name does not count, its digest does."""
+    given = dict(spec.get("with") or {})
+    if not is_function_reference(str(spec.get("uses"))):  # which may have such an argument
+        given.pop("model", None)
+    return given
+
+
+@dataclass(frozen=True, slots=True)
+class RulePart(Part):
+    """A part of a step or block, to which its name leads: `sum.prompt`, `clean.sum.prompt`."""
+
+    what: ClassVar[str]
+    """The last word of its name."""
+    why: ClassVar[Why]
+
+    @property
+    def place(self) -> str:
+        return self.name.rpartition(".")[0]
+
+    @classmethod
+    def now(cls, spec: Spec) -> str | None:
+        """Return the value of a step by its spec; None: there is none, or more tells it."""
+        return None
+
+    @classmethod
+    def details(cls, then: Spec, now: Spec) -> Sequence[Reason] | None:
+        """Return what changed between two specs of a step or block; None: that is not known."""
+        return None
+
+    def reasons(self, before: Values, now: Values, details: Details) -> Sequence[Reason]:
+        place = self.place
+        if before.get(place) != now.get(place):  # of `escalate`, which came, went or is another
+            return ()
+        # Of a step that is new or gone there is one reason; a block has no version.
+        version, both = f"{place}.version", {f"{place}.version", f"{place}.parameters"}
+        if version in now and not both & before.keys():
+            return (Why.STEP_NEW(place),)
+        if version in before and not both & now.keys():
+            return (Why.STEP_REMOVED(place),)
+        return [reason.of_step(place) for reason in details.get(self.name, (self.why(),))]
+
+
+class _PromptPart(RulePart):
+    what, why = "prompt", Why.PROMPT
+
+    @classmethod
+    def now(cls, spec: Spec) -> str | None:
+        given = _given(spec)
+        texts = {name: given[name] for name in sorted(_TEXTS & given.keys())}
+        return ordered_digest(texts) if texts else None
+
+    @classmethod
+    def details(cls, then: Spec, now: Spec) -> Sequence[Reason] | None:
+        names = [name for name in changed_names(_given(then), _given(now)) if name in _TEXTS]
+        reasons = (Why.TEMPLATE() if name == "template" else Why.PROMPT() for name in names)
+        return [*dict.fromkeys(reasons)] or None
+
+
+class _SchemaPart(RulePart):
+    what, why = "schema", Why.SCHEMA
+    keys: ClassVar[tuple[str, ...]] = ("schema",)
+
+    @classmethod
+    def now(cls, spec: Spec) -> str | None:
+        return ordered_digest(spec["reply"].get("schema")) if "reply" in spec else None
+
+    @classmethod
+    def details(cls, then: Spec, now: Spec) -> Sequence[Reason] | None:
+        was, is_now = then.get("reply") or {}, now.get("reply") or {}
+        if was and is_now:
+            return None if {*cls.keys}.intersection(changed_names(was, is_now)) else ()
+        first, *_ = cls.keys  # the other half of `reply` may come or go without this one
+        return () if (was.get(first) or None) == (is_now.get(first) or None) else None
+
+
+class _CheckPart(_SchemaPart):
+    what, why, keys = "check", Why.CHECKS, ("check", "repair")
+
+    @classmethod
+    def now(cls, spec: Spec) -> str | None:
+        return (
+            part_digest([spec["reply"].get(key) for key in cls.keys]) if "reply" in spec else None
+        )
+
+
+class _ConfidencePart(RulePart):
+    what, why = "confidence", Why.CONFIDENCE
+
+    @classmethod
+    def now(cls, spec: Spec) -> str | None:
+        reply = spec.get("reply") or {}
+        return part_digest(reply[cls.what]) if cls.what in reply else None
+
+
+class _EvidencePart(_ConfidencePart):
+    what, why = "evidence", Why.EVIDENCE
+
+    @classmethod
+    def details(cls, then: Spec, now: Spec) -> Sequence[Reason] | None:
+        was, is_now = ((spec.get("reply") or {}).get("evidence") or {} for spec in (then, now))
+        is_of_rules = was and is_now and changed_names(was, is_now) == ["rules"]
+        return (Why.EVIDENCE_RULES(),) if is_of_rules else None
+
+
+class EscalatePart(RulePart):
+    """When a larger model answers; that model has parts of its own below this one's name."""
+
+    what, why = "escalate", Why.ESCALATE
+
+    @classmethod
+    def now(cls, spec: Spec) -> str | None:
+        value = spec.get(cls.what)
+        return None if value is None else part_digest(value)
+
+
+class _EscalateAlsoPart(EscalatePart):
+    what, why = "escalate_also", Why.ESCALATE_ALSO
+
+
+class _ReviewPart(EscalatePart):
+    what, why = "review", Why.REVIEW_WHEN
+
+
+class _ReviewAlsoPart(EscalatePart):
+    what, why = "also", Why.REVIEW_ALSO
+
+
+class ModelPart(RulePart):
+    """The model that a step asks, and those besides."""
+
+    what, why, differs_by_machine = "model", Why.MODEL, True
+
+    @classmethod
+    def details(cls, then: Spec, now: Spec) -> Sequence[Reason] | None:
+        # The embedding model comes or goes with examples.
+        return () if ("examples" in _given(then)) != ("examples" in _given(now)) else None
+
+
+class ParametersPart(RulePart):
+    """All else that stands in a spec, and the options of the model."""
+
+    what, why = "parameters", Why.PARAMETERS
+
+    @classmethod
+    def now(cls, spec: Spec) -> str | None:
+        others = {"with", "reply", *(part.what for part in _AFTER_ANSWER)}
+        control = {name: value for name, value in spec.items() if name not in others}
+        values = {name: value for name, value in _given(spec).items() if name not in _TEXTS}
+        return ordered_digest([control, values])
+
+    @classmethod
+    def details(cls, then: Spec, now: Spec) -> Sequence[Reason] | None:
+        found: list[Reason] = []
+        for name in changed_names(then, now):
+            if name == "servers":  # the files of its tools that differ, else that its tools do
+                was, is_now = then.get(name) or {}, now.get(name) or {}
+                changed = changed_names(was, is_now)
+                pairs = [
+                    (was[n], is_now.get(n) or {})
+                    for n in changed
+                    if n in was and n.startswith("files of ")
+                ]
+                files = (Why.TOOL_FILE(file) for pair in pairs for file in changed_names(*pair))
+                found += files if pairs and len(pairs) == len(changed) else [Why.TOOLS()]
+            elif name not in ("with", "reply"):
+                found.append(Why.PARAMETER(name))
+        names = changed_names(_given(then), _given(now))
+        found += [Why.PARAMETER(name) for name in names if name not in _TEXTS]
+        return found or ([Why.MODEL_PARAMETERS()] if "with" in now else [])
+
+
+class ContextPart(RulePart):
+    """The context of a step's model that the author may set, and what it is without; no digest."""
+
+    what, why, differs_by_machine = "ctx", Why.CONTEXT, True
+
+    @staticmethod
+    def value(n_ctx_tokens: int | None, default: int | None) -> str:
+        return f"{n_ctx_tokens or ''} of {default or ''}".rstrip()
+
+    def is_as_good(self, was: str | None, now: str, trace: Trace, older: Older) -> bool:
+        return has_room(was, now, is_more_enough=trace.has_fitted)
+
+
+def has_room(was: str | None, now: str, *, is_more_enough: bool) -> bool:
+    """Return whether a context is as large as it was, or larger where that is enough.
+
+    >>> has_room("2048 of 4096", "3072 of 4096", is_more_enough=True)
+    True
+    >>> has_room("2048 of 4096", "2048 of 8192", is_more_enough=False)
+    True
+    >>> has_room(" of 4096", " of 8192", is_more_enough=False)
+    False
+    >>> has_room(None, "2048 of 4096", is_more_enough=True)  # None: it was the default
+    False
+    """
+    size_was, _, default_was = (was or "").partition(" of ")
+    size_now, _, default_now = now.partition(" of ")
+    was_tokens = size_was.removesuffix(" of") or default_was or default_now
+    now_tokens = size_now.removesuffix(" of") or default_now or default_was
+    if not (was_tokens.isdigit() and now_tokens.isdigit()):  # the digest of a value `x.ctx`
+        return False
+    return was_tokens == now_tokens or (is_more_enough and int(was_tokens) < int(now_tokens))
+
+
+class ServersPart(RulePart):
+    """What the MCP servers of a step are given."""
+
+    what, why = "servers", Why.SERVERS
+
+
+class VersionPart(RulePart):
+    """The kind of step, or its code."""
+
+    what, why, differs_by_machine = "version", Why.VERSION, True
+
+    def is_as_good(self, was: str | None, now: str, trace: Trace, older: Older) -> bool:
+        return was in (older or {}).get(now, ())
+
+    @classmethod
+    def details(cls, then: Spec, now: Spec) -> Sequence[Reason] | None:
+        uses = str(now.get("uses", ""))
+        return (Why.CODE(uses.rpartition(":")[0]),) if is_function_reference(uses) else None
+
+
+class ReadersPart(RulePart):
+    """The installed readers of documents, one a line; no digest."""
+
+    what, why, differs_by_machine = "readers", Why.READERS, True
+
+    def is_as_good(self, was: str | None, now: str, trace: Trace, older: Older) -> bool:
+        # Installing OCR asks for files that could not be read, not for all of them again.
+        more_can_be_read = {*(was or "").split("\n")} - {""} < {*now.split("\n")}
+        return was is None or (trace.entry.has_result and more_can_be_read)
+
+
+_AFTER_ANSWER = (EscalatePart, _EscalateAlsoPart, _ReviewPart, _ReviewAlsoPart)
+"""What becomes of an answer."""
+RULE_PARTS: Mapping[str, type[RulePart]] = {
+    part.what: part
+    for part in (
+        _PromptPart, _SchemaPart, _CheckPart, _EvidencePart, _ConfidencePart, *_AFTER_ANSWER,
+        ModelPart, ParametersPart, ContextPart, ServersPart, VersionPart, ReadersPart,
+    )
+}  # fmt: skip
+"""By the last word of their names, in the order in which reasons are told."""
+_ORDER: Mapping[type[Part], int] = {part: n for n, part in enumerate(RULE_PARTS.values())}
+
+
+# --- all parts of an item
+
+
+def part_of(name: str) -> Part:
+    """Return the part with a name."""
+    place, _, what = name.rpartition(".")
+    value = OuterValue(name)
+    is_of_rule = place and value.root not in ("inputs", "steps", "secrets")
+    part = RULE_PARTS.get(what, OuterValue) if is_of_rule else OuterValue
+    return _ITEM_PARTS.get(name) or part(name)
+
+
+def spec_parts(place: str, spec: Spec) -> dict[str, str]:
+    """Return the parts of a step that its spec tells."""
+    values = ((what, part.now(spec)) for what, part in RULE_PARTS.items())
+    return {f"{place}.{what}": value for what, value in values if value is not None}
+
+
+def changed_parts(before: Values, now: Values) -> list[Part]:
+    """Return the parts that differ."""
+    return [part_of(name) for name in {**before, **now} if before.get(name) != now.get(name)]
+
+
+def stale_parts(before: Values, now: Values, trace: Trace, older: Older) -> list[Part]:
+    """Return the parts that differ so that a result would not be as good."""
+    return [
+        part
+        for part in changed_parts(before, now)
+        if not _is_as_good(part, before.get(part.name), now.get(part.name, ""), trace, older)
+    ]
+
+
+def _is_as_good(part: Part, was: str | None, now: str, trace: Trace, older: Older) -> bool:
+    if now.startswith(KEYED):  # none was recorded, or one by another key
+        is_by_other_key = was and was.startswith(KEYED) and was[:-PART_CHARS] != now[:-PART_CHARS]
+        return was is None or is_by_other_key or was in (older or {}).get(now, ())
+    return older is not None and part.is_as_good(was, now, trace, older)
+
+
+def keyed_parts(before: Values, now: Values) -> dict[str, str]:
+    """Return the values of parts that differ and are made of secrets."""
+    return {
+        name: now[name]
+        for name in now
+        if now[name].startswith(KEYED) and now[name] != before.get(name)
+    }
+
+
+def change_reasons(
+    parts: Iterable[Part], before: Values, now: Values, details: Details = MappingProxyType({})
+) -> list[Reason]:
+    """Return each difference once, in the order: prompt, model, parameters, version, values."""
+    ordered = sorted(parts, key=lambda part: (_ORDER.get(type(part), len(_ORDER)), part.name))
+    reasons = (reason for part in ordered for reason in part.reasons(before, now, details))
+    return [*dict.fromkeys(reasons)]
