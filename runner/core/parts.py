@@ -11,15 +11,13 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.expressions import Reference
+from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.python_step import is_function_reference
-
-if TYPE_CHECKING:
-    from .dependencies import Trace
 
 PART_CHARS = 16
 KEYED = "hmac:"
@@ -56,6 +54,16 @@ def changed_names(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierResult:
+    """A result that an item has from before."""
+
+    entry: Entry
+    has_fitted: bool
+    """Whether no context was too small for it."""
+    older: Older
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """One part of the hash of an item."""
 
@@ -63,8 +71,8 @@ class Part:
     differs_by_machine: ClassVar[bool] = False
     """Whether machines that do the same job may have different ones."""
 
-    def is_as_good(self, was: str | None, now: str, trace: Trace, older: Older) -> bool:
-        """Return whether a result that was made by another value is as good as one of now."""
+    def is_as_good(self, was: str | None, now: str, result: EarlierResult) -> bool:
+        """Return whether a result by another value is as good as one by that of now."""
         return False
 
     def reasons(self, before: Values, now: Values, details: Details) -> Sequence[Reason]:
@@ -298,8 +306,8 @@ class ContextPart(RulePart):
     def value(n_ctx_tokens: int | None, default: int | None) -> str:
         return f"{n_ctx_tokens or ''} of {default or ''}".rstrip()
 
-    def is_as_good(self, was: str | None, now: str, trace: Trace, older: Older) -> bool:
-        return has_room(was, now, is_more_enough=trace.has_fitted)
+    def is_as_good(self, was: str | None, now: str, result: EarlierResult) -> bool:
+        return has_room(was, now, is_more_enough=result.has_fitted)
 
 
 def has_room(was: str | None, now: str, *, is_more_enough: bool) -> bool:
@@ -334,8 +342,8 @@ class VersionPart(RulePart):
 
     what, why, differs_by_machine = "version", Why.VERSION, True
 
-    def is_as_good(self, was: str | None, now: str, trace: Trace, older: Older) -> bool:
-        return was in (older or {}).get(now, ())
+    def is_as_good(self, was: str | None, now: str, result: EarlierResult) -> bool:
+        return was in (result.older or {}).get(now, ())
 
     @classmethod
     def details(cls, then: Spec, now: Spec) -> Sequence[Reason] | None:
@@ -348,10 +356,10 @@ class ReadersPart(RulePart):
 
     what, why, differs_by_machine = "readers", Why.READERS, True
 
-    def is_as_good(self, was: str | None, now: str, trace: Trace, older: Older) -> bool:
+    def is_as_good(self, was: str | None, now: str, result: EarlierResult) -> bool:
         # Installing OCR asks for files that could not be read, not for all of them again.
         more_can_be_read = {*(was or "").split("\n")} - {""} < {*now.split("\n")}
-        return was is None or (trace.entry.has_result and more_can_be_read)
+        return was is None or (result.entry.has_result and more_can_be_read)
 
 
 _AFTER_ANSWER = (EscalatePart, _EscalateAlsoPart, _ReviewPart, _ReviewAlsoPart)
@@ -390,20 +398,20 @@ def changed_parts(before: Values, now: Values) -> list[Part]:
     return [part_of(name) for name in {**before, **now} if before.get(name) != now.get(name)]
 
 
-def stale_parts(before: Values, now: Values, trace: Trace, older: Older) -> list[Part]:
+def stale_parts(before: Values, now: Values, result: EarlierResult) -> list[Part]:
     """Return the parts that differ so that a result would not be as good."""
     return [
         part
         for part in changed_parts(before, now)
-        if not _is_as_good(part, before.get(part.name), now.get(part.name, ""), trace, older)
+        if not _is_as_good(part, before.get(part.name), now.get(part.name, ""), result)
     ]
 
 
-def _is_as_good(part: Part, was: str | None, now: str, trace: Trace, older: Older) -> bool:
+def _is_as_good(part: Part, was: str | None, now: str, result: EarlierResult) -> bool:
     if now.startswith(KEYED):  # none was recorded, or one by another key
         is_by_other_key = was and was.startswith(KEYED) and was[:-PART_CHARS] != now[:-PART_CHARS]
-        return was is None or is_by_other_key or was in (older or {}).get(now, ())
-    return older is not None and part.is_as_good(was, now, trace, older)
+        return was is None or is_by_other_key or was in (result.older or {}).get(now, ())
+    return result.older is not None and part.is_as_good(was, now, result)
 
 
 def keyed_parts(before: Values, now: Values) -> dict[str, str]:

@@ -93,7 +93,7 @@ def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
     # 2
     if entry.hash != now.hash:
         before, parts = json.loads(entry.parts), json.loads(now.parts)
-        stale = stale_parts(before, parts, trace, now.older)
+        stale = stale_parts(before, parts, trace.result(now.older))
         if stale or not changed_parts(before, parts):
             since = trace.past.changes(entry.key)
             reasons = since.reasons(stale, before, parts, now.item)

@@ -564,7 +564,7 @@ def pipeline_changes(
         if name in parts or isinstance(part_of(name), RulePart)
     }
     past = Trace(trace.place.scope, entry, PastItems(origins.ledger, trace.place.scope, node))
-    names = stale_parts(was, parts, past, older)
+    names = stale_parts(was, parts, past.result(older))
     details = compare_specs(before, node).details if before else {}
     for number, reason in enumerate(change_reasons(names, was, parts, details)):
         yield LineageChange(str(reason), lines if number == 0 else ())
