@@ -28,7 +28,7 @@ from paddock.steps.base import Roots, StepError
 from paddock.steps.files.scan import FilesScanParams, scan_folder
 from paddock.steps.vectors.open_stores import OpenStores
 
-from .parts import EarlierResult, Older, part_digest
+from .parts import KnownResult, Older, part_digest
 from .past_decisions import PendingReview, StepDecisions, StepName
 from .past_items import PastItems
 
@@ -398,11 +398,11 @@ class Trace:
         self.dependencies = sorted(dependencies_of(entry), key=_ORDER) if entry.reads else ()
         """In the order in which their reasons count."""
 
-    def result(self, older: Older) -> EarlierResult:
+    def result(self, older: Older) -> KnownResult:
         """Return its result; `older`: whose results are as good as those of now."""
         entry = self.entry
         has_fitted = entry.state == "done" and not dependencies_of(entry, LimitedContext)
-        return EarlierResult(entry, has_fitted, older)
+        return KnownResult(entry, has_fitted, older)
 
 
 # --- the world

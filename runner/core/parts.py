@@ -54,7 +54,7 @@ def changed_names(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 
 @dataclass(frozen=True, slots=True)
-class EarlierResult:
+class KnownResult:
     """A result that an item has from before."""
 
     entry: Entry
@@ -71,7 +71,7 @@ class Part:
     differs_by_machine: ClassVar[bool] = False
     """Whether machines that do the same job may have different ones."""
 
-    def is_as_good(self, was: str | None, now: str, result: EarlierResult) -> bool:
+    def is_as_good(self, was: str | None, now: str, result: KnownResult) -> bool:
         """Return whether a result by another value is as good as one by that of now."""
         return False
 
@@ -306,7 +306,7 @@ class ContextPart(RulePart):
     def value(n_ctx_tokens: int | None, default: int | None) -> str:
         return f"{n_ctx_tokens or ''} of {default or ''}".rstrip()
 
-    def is_as_good(self, was: str | None, now: str, result: EarlierResult) -> bool:
+    def is_as_good(self, was: str | None, now: str, result: KnownResult) -> bool:
         return has_room(was, now, is_more_enough=result.has_fitted)
 
 
@@ -342,7 +342,7 @@ class VersionPart(RulePart):
 
     what, why, differs_by_machine = "version", Why.VERSION, True
 
-    def is_as_good(self, was: str | None, now: str, result: EarlierResult) -> bool:
+    def is_as_good(self, was: str | None, now: str, result: KnownResult) -> bool:
         return was in (result.older or {}).get(now, ())
 
     @classmethod
@@ -356,7 +356,7 @@ class ReadersPart(RulePart):
 
     what, why, differs_by_machine = "readers", Why.READERS, True
 
-    def is_as_good(self, was: str | None, now: str, result: EarlierResult) -> bool:
+    def is_as_good(self, was: str | None, now: str, result: KnownResult) -> bool:
         # Installing OCR asks for files that could not be read, not for all of them again.
         more_can_be_read = {*(was or "").split("\n")} - {""} < {*now.split("\n")}
         return was is None or (result.entry.has_result and more_can_be_read)
@@ -398,7 +398,7 @@ def changed_parts(before: Values, now: Values) -> list[Part]:
     return [part_of(name) for name in {**before, **now} if before.get(name) != now.get(name)]
 
 
-def stale_parts(before: Values, now: Values, result: EarlierResult) -> list[Part]:
+def stale_parts(before: Values, now: Values, result: KnownResult) -> list[Part]:
     """Return the parts that differ so that a result would not be as good."""
     return [
         part
@@ -407,7 +407,7 @@ def stale_parts(before: Values, now: Values, result: EarlierResult) -> list[Part
     ]
 
 
-def _is_as_good(part: Part, was: str | None, now: str, result: EarlierResult) -> bool:
+def _is_as_good(part: Part, was: str | None, now: str, result: KnownResult) -> bool:
     if now.startswith(KEYED):  # none was recorded, or one by another key
         is_by_other_key = was and was.startswith(KEYED) and was[:-PART_CHARS] != now[:-PART_CHARS]
         return was is None or is_by_other_key or was in (result.older or {}).get(now, ())
