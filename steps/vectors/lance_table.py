@@ -445,7 +445,7 @@ class LanceTable:
                     ids = np.take_along_axis(ids, best, axis=1)
             needed = [int(row_id) for row_id in np.unique(ids)]
             names = [name for name in self._table.schema.names if name != "vector"]
-            query = self._table.take_row_ids(needed).select(names).with_row_id(True)
+            query = self._table.take_row_ids(needed).select(names).with_row_id()
             found = query.to_arrow().to_pylist() if needed else ()
             rows = {int(row["_rowid"]): row for row in found}
         return [
