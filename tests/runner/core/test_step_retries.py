@@ -88,8 +88,9 @@ def test_each_cause_is_tried_again_only_where_the_author_says_so(world: World) -
     report = world.run(pool=failing(lost, 1))
     assert states(report)["1.txt"] == "quarantined"
     assert error_of(report) == "step 'sum': the worker of model 'm' died: signal 9"
-    world.edit("{id: sum,", "{id: sum, retry: {times: 1, on: [worker], backoff: 1ms},")
-    assert world.run(pool=failing(lost, 1)).status == "completed"
+    world.edit("{id: sum,", "{id: sum, retry: {times: 2, on: [worker], backoff: 1ms},")
+    assert states(world.run(pool=failing(lost, 3), retry_failed=True))["1.txt"] == "quarantined"
+    assert world.run(pool=failing(lost, 2), retry_failed=True).status == "completed"
     world.write("inbox/1.txt", "Document 1, changed.")
     assert states(world.run(pool=failing(late, 1)))["1.txt"] == "quarantined"
 
