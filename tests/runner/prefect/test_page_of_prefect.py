@@ -10,7 +10,10 @@ import pytest
 from tests.browser import browser, needs_browser
 from tests.recording.prefect_page import ran, run_page
 
-pytestmark = [needs_browser, pytest.mark.timeout(280)]
+pytestmark = [
+    needs_browser,
+    pytest.mark.may_take(280, "Prefect's server is started, and its page drawn"),
+]
 BLOCKED = "violates the following Content Security Policy directive"
 
 
