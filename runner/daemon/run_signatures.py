@@ -54,16 +54,6 @@ class Signer:
         """
         return f"{self._mac('key', '', '')[:8]}:{self._mac('secret', '', text)[:16]}"
 
-    def signed_process(self, flow_run: str, mark: str) -> str:
-        """Return the mark of the process that carries out a flow run, with its signature."""
-        return f"{mark}:{self._mac('process', flow_run, mark)}"
-
-    def process(self, flow_run: str, written: str) -> str:
-        """Return the mark that `signed_process` wrote; empty when the signature is not our own."""
-        mark, _, found = written.rpartition(":")
-        expected = self._mac("process", flow_run, mark)
-        return mark if hmac.compare_digest(found.encode(), expected.encode()) else ""
-
     def _mac(self, kind: str, about: str, text: str) -> str:
         message = json.dumps([kind, about, text]).encode()
         return hmac.new(self._key, message, hashlib.sha256).hexdigest()

@@ -1,8 +1,9 @@
 """The queue of unattended runs in Prefect.
 
-Deployments, waiting and running flow runs, their states. One deployment for each pipeline file, of
-that pipeline's flow. A waiting run is a scheduled flow run, which survives a restart. Decides
-nothing: `start_decisions` does.
+Deployments, waiting and running flow runs. One deployment for each pipeline file, of that
+pipeline's flow. A waiting run is a scheduled flow run, which survives a restart. While a run has a
+process, Prefect's engine there alone writes its state; this does before and after. Decides nothing:
+`start_decisions` does.
 """
 
 from __future__ import annotations
@@ -39,20 +40,16 @@ ANSWER_S = 30.0  # a server on a busy machine took up to 8 s
 PAGE, MOST_READ = 200, 1_000
 MOST_NAME_LETTERS = 200
 HELD_STATE = "AwaitingConcurrencySlot"
+RETRY_STATE = "AwaitingRetry"
 PLANNED_STATE = "Planned"
 """Prefect shows `Scheduled` runs as late once their time has passed, also while `up` is stopped."""
-AGAIN_SUFFIX = ":again"
-"""Suffix of a run's id: the key of the run that continues it."""
 
 RunPhase = Literal["waiting", "suspended", "running", "cancelling", "ended"]
 RunEnd = Literal["", "completed", "budget", "interrupted", "skipped", "failed", "crashed"]
 _OPEN = ["SCHEDULED", "PENDING", "RUNNING", "CANCELLING", "PAUSED"]
 
-ShownState = Literal[
-    "starting", "skipped", "interrupted", "budget", "completed", "failed", "crashed"
-]
-_STATES: Mapping[ShownState, tuple[str, str]] = {
-    "starting": ("PENDING", "Pending"),
+ShownEnd = Literal["skipped", "interrupted", "budget", "completed", "failed", "crashed"]
+_STATES: Mapping[ShownEnd, tuple[str, str]] = {
     "skipped": ("CANCELLED", "Skipped"),
     "interrupted": ("CANCELLED", "Cancelled"),
     "budget": ("COMPLETED", "Budget"),
@@ -79,21 +76,26 @@ class QueuedRun:
     name: str
     deployment: str
     phase: RunPhase
-    shown: str
-    """The state's name and message, to be changed only when it differs."""
     at: datetime
     """When it was due first."""
     next_at: datetime
     """When to look at it again."""
-    is_held: bool = False
-    process: str = ""
-    """`host:pid:since:signature` of the process that runs it."""
+    state: str = ""
+    """Prefect's name for its state."""
+    words: str = ""
+    """The state's message."""
     order: Mapping[str, Any] = field(default_factory=dict)
     """See `FlowOrder`; as anyone may have written it until it is admitted."""
     key: str = ""
     """Its idempotency key, unique in its flow."""
     end: RunEnd = ""
     """How it ended, as in a report; empty while it has not."""
+    row: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """As Prefect's API has it."""
+
+    @property
+    def is_held(self) -> bool:
+        return self.state == HELD_STATE
 
 
 class PrefectQueue:
@@ -103,7 +105,7 @@ class PrefectQueue:
     count.
     """
 
-    def __init__(self, signer: Signer, auth_string: str, stack: AsyncExitStack) -> None:
+    def __init__(self, signer: Signer | None, auth_string: str, stack: AsyncExitStack) -> None:
         """Send nothing yet: `move` opens the client, which `stack` closes."""
         self.api_url = ""
         self._signer = signer
@@ -156,19 +158,20 @@ class PrefectQueue:
     async def submit(
         self, deployment: str, order: Mapping[str, Any], *, key: str, at: datetime, words: str
     ) -> QueuedRun:
-        """Sign a run and put it into the queue, or return the one that has this key already.
+        """Put a run into the queue, or return the one that has this key already.
+
+        On a server that others use, its order is signed.
 
         Raises:
             DeletedInPrefect: there is no such deployment.
             QueueError: Prefect does not take it now.
         """
-        # A run that continues another one was not planned by a schedule.
-        trigger = [] if order.get("parent") else [str(order.get("trigger", ""))]
+        plain = without_defaults(order)
         about = {
-            "parameters": as_parameters(self._signer.signed(without_defaults(order), key)),
+            "parameters": as_parameters(self._signer.signed(plain, key) if self._signer else plain),
             "state": _scheduled(PLANNED_STATE, at, words),
             "idempotency_key": key,
-            "tags": [RUN_TAG, *trigger],
+            "tags": [RUN_TAG, str(order.get("trigger", ""))],
         }
         made = await self._ask("POST", f"/deployments/{deployment}/create_flow_run", about)
         return _queued_run(made)
@@ -212,11 +215,6 @@ class PrefectQueue:
         found = await self._found("flow_runs", conditions, 1, sort="EXPECTED_START_TIME_DESC")
         return _time(found[0]["expected_start_time"]) if found else None
 
-    async def successor(self, run: str) -> QueuedRun | None:
-        key = {"idempotency_key": {"any_": [f"{run}{AGAIN_SUFFIX}"]}}
-        found = await self._found("flow_runs", key, 1)
-        return _queued_run(found[0]) if found else None
-
     async def read(self, run: str) -> QueuedRun | None:
         """Return the current state of a run; None when it was deleted."""
         try:
@@ -229,33 +227,37 @@ class PrefectQueue:
         with contextlib.suppress(DeletedInPrefect):
             await self._ask("DELETE", f"/flow_runs/{run}")
 
-    async def started(self, run: str, process: str) -> None:
-        """Record the signed mark of a run's process, which may be signalled by its number."""
-        signed = self._signer.signed_process(run, process)
-        await self._ask("PATCH", f"/flow_runs/{run}", {"infrastructure_pid": signed})
+    async def hold(self, run: str, words: str, at: datetime | None = None) -> None:
+        """Show that a run without a process waits, and why; `at`: it is started again then."""
+        name = HELD_STATE if at is None else RETRY_STATE
+        await self._state("flow_runs", run, _scheduled(name, at or datetime.now(UTC), words))
 
-    async def hold(self, run: str, words: str, until: datetime | None) -> None:
-        """Show why a run waits."""
-        await self._state(run, _scheduled(HELD_STATE, until or datetime.now(UTC), words))
+    async def finish(self, run: str, end: ShownEnd, words: str) -> None:
+        """Show the end of a run that never begins, or whose process could not show it."""
+        kind, name = _STATES[end]
+        await self._state("flow_runs", run, {"type": kind, "name": name, "message": words})
 
-    async def show(self, run: str, state: ShownState, words: str) -> None:
-        """Set the state of a run: before it starts, or at its end if it could not do so itself."""
-        kind, name = _STATES[state]
-        await self._state(run, {"type": kind, "name": name, "message": words})
+    async def end_tasks(self, run: str, words: str) -> None:
+        """Show the tasks as ended that a killed process left at work."""
+        of_run = {"id": {"any_": [run]}}
+        at_work = {"state": {"type": {"any_": ["PENDING", "RUNNING"]}}}
+        for task in await self._found("task_runs", at_work, PAGE, flow_runs=of_run):
+            state = {"type": "CRASHED", "name": "Crashed", "message": words}
+            await self._state("task_runs", task["id"], state)
 
-    async def _state(self, run: str, state: Mapping[str, Any]) -> None:
+    async def _state(self, kind: str, id_: str, state: Mapping[str, Any]) -> None:
         with contextlib.suppress(DeletedInPrefect):
             body = {"state": state, "force": True}
-            await self._ask("POST", f"/flow_runs/{run}/set_state", body)
+            await self._ask("POST", f"/{kind}/{id_}/set_state", body)
 
     async def _found(
-        self, kind: str, conditions: Mapping[str, Any], most: float = float("inf"), **order: str
+        self, kind: str, conditions: Mapping[str, Any], most: float = float("inf"), **more: Any
     ) -> list[dict[str, Any]]:
-        """Return deployments or flow runs by a filter, read in pages; about `most` of them."""
+        """Return objects of a kind by a filter, read in pages; about `most` of them."""
         found: list[dict[str, Any]] = []
         n_page = int(min(PAGE, most))
         while len(found) < most:
-            body = {kind: conditions, "limit": n_page, "offset": len(found), **order}
+            body = {kind: conditions, "limit": n_page, "offset": len(found), **more}
             page = await self._ask("POST", f"/{kind}/filter", body)
             found += page
             if len(page) < n_page:
@@ -282,9 +284,9 @@ class PrefectQueue:
 
 @asynccontextmanager
 async def open_queue(
-    api_url: str, signer: Signer, auth_string: str = ""
+    api_url: str, signer: Signer | None, auth_string: str = ""
 ) -> AsyncIterator[PrefectQueue]:
-    """Open Prefect's API at this address; `auth_string` is of our own server."""
+    """Open Prefect's API at this address; `auth_string` is of our own server, with no signer."""
     async with AsyncExitStack() as stack:
         opened = PrefectQueue(signer, auth_string, stack)
         await opened.move(api_url)
@@ -328,12 +330,12 @@ def _queued_run(run: Mapping[str, Any]) -> QueuedRun:
         name="".join(filter(str.isprintable, run["name"]))[:MOST_NAME_LETTERS],
         deployment=run["deployment_id"] or "",
         phase=_PHASES.get(kind, "ended"),
-        shown=f"{name}: {state['message'] or ''}" if state else "",
         at=at,
         next_at=_time(run["next_scheduled_start_time"]) or at,
-        is_held=name == HELD_STATE,
-        process=run["infrastructure_pid"] or "",
+        state=name,
+        words=(state or {}).get("message") or "",
         order=order_of(run["parameters"]),
         key=run["idempotency_key"] or "",
         end=_run_end(kind, name),
+        row=run,
     )

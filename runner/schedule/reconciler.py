@@ -146,7 +146,7 @@ class Reconciler:
             if deployment is not None:
                 await self._run_manager.skip_run(run, deployment, why)
             else:
-                await self._prefect_queue.show(run.id, "skipped", why)
+                await self._prefect_queue.finish(run.id, "skipped", why)
         if is_gone:
             await self._prefect_queue.undeploy(id_)
 

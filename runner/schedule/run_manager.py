@@ -26,16 +26,15 @@ from paddock.runner.workers.flow_order import FlowOrder
 
 from .cron import missed
 from .prefect_queue import (
-    AGAIN_SUFFIX,
-    HELD_STATE,
     MOST_READ,
+    RETRY_STATE,
     DeletedInPrefect,
     PrefectQueue,
     QueuedRun,
     QueueError,
-    ShownState,
+    ShownEnd,
 )
-from .process_marks import is_other_machine, is_process_alive
+from .process_marks import StartRecord, StartRecords, is_process_alive
 from .run_endings import NoRestart, RestartRun, RunEnding, StopReason, after_ending
 from .run_processes import ProcessEnd, RunExecutor, RunProcess, RunTask, StopRequest
 from .signed_orders import NotAdmitted, admitted_order
@@ -43,6 +42,7 @@ from .start_decisions import (
     ActiveRun,
     DrainRun,
     DueRun,
+    HoldRun,
     SkipRun,
     StartRun,
     dispatch,
@@ -73,6 +73,8 @@ class ManagedRun:
     deployment: Deployment
     group: str
     running: RunProcess
+    attempt: int = 1
+    """The number of starts since the run's last progress, from 1."""
     stopped: StopReason | None = None
     is_adopted: bool = False
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -81,11 +83,6 @@ class ManagedRun:
     def name(self) -> str:
         """Its name in the ledger; until that is known, Prefect's."""
         return self.running.run or self.tracked.name
-
-    @property
-    def attempt(self) -> int:
-        """Return the number of starts since the run's last progress, from 1."""
-        return int(self.tracked.order.get("attempt") or 1)
 
     @property
     def calls(self) -> Sequence[Mapping[str, Any]]:
@@ -118,11 +115,11 @@ def is_due(run: QueuedRun, triggered: TriggeredPipeline, now: datetime) -> bool:
     Only schedules and people plan ahead: other runs that are due much later were queued while the
     machine's clock was wrong, and would wait for years.
     """
-    if run.is_held or run.at <= now:
+    if run.is_held or run.next_at <= now:
         return True
     ahead = (*(schedule.key for schedule in triggered.schedules), FlowOrder(path="").trigger)
-    is_planned = run.order.get("trigger", ahead[-1]) in ahead and not run.order.get("parent")
-    return not is_planned and run.at - now > CLOCK_WAS_WRONG
+    is_planned = run.order.get("trigger", ahead[-1]) in ahead and run.state != RETRY_STATE
+    return not is_planned and run.next_at - now > CLOCK_WAS_WRONG
 
 
 async def drain_run(running: RunProcess, words: str, why: StopReason) -> None:
@@ -187,6 +184,7 @@ class ManagerOptions:
     max_restarts: int
     given_up: Callable[[Deployment, str, str], Coroutine[Any, Any, None]]
     """Called when a run crashed too often."""
+    records: StartRecords
     flags: Mapping[str, object] = field(default_factory=dict)
     """The command line's settings, for runs."""
     has_progressed: Callable[[Deployment, str], bool] = lambda deployment, run: False
@@ -195,22 +193,21 @@ class ManagerOptions:
     """Returns how a run ended by its ledger; None: unknown."""
     auth_string: str = field(default="", repr=False)
     """Password of our own Prefect server; empty for another server."""
-    stopped: Collection[str] = ()
-    """Flow runs that were at work when the last `paddock up` was asked to end."""
 
 
 class RunManager:
     """All running and waiting runs."""
 
     def __init__(
-        self, prefect_queue: PrefectQueue, signer: Signer, options: ManagerOptions
+        self, prefect_queue: PrefectQueue, signer: Signer | None, options: ManagerOptions
     ) -> None:
+        """`signer`: of a server that others use; None: it is our own."""
         self.deployments: dict[str, Deployment] = {}
         """By the pipeline's key."""
         self.jobs: dict[str, ManagedRun] = {}
         """By the flow run's id."""
         self.queue: list[QueuedRun] = []
-        """Runs that waited in the last round."""
+        """Runs that waited in the last round, each with why and until when."""
         self.wake = asyncio.Event()
         """Set when something may be due at once."""
         self.is_stopping = False
@@ -226,6 +223,9 @@ class RunManager:
         self._prefect_queue = prefect_queue
         self._signer = signer
         self._options = options
+        self._records = options.records
+        self._orders: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
+        """By the flow run's id: orders as they are written, and as they were verified."""
         self._waiting: dict[str, OnEnd] = {}
         self._following: set[asyncio.Task[None]] = set()
         self._telling = TaskSet()
@@ -259,8 +259,6 @@ class RunManager:
             made = await self._prefect_queue.submit(
                 deployment.id, order, key=key, at=due, words=words
             )
-            while made.phase == "ended" and (next_ := await self._prefect_queue.successor(made.id)):
-                made = next_  # it was restarted since
         except DeletedInPrefect:
             self.lacks_deployments = True
             self.wake.set()
@@ -275,9 +273,14 @@ class RunManager:
         """Return whether a run waits, or was at work in a process that is gone."""
         if run.phase == "waiting":
             return True
-        process = self._signer.process(run.id, run.process)
-        is_here = not (is_other_machine(process) or is_process_alive(process))
-        return run.phase == "running" and run.id not in self.jobs and is_here
+        record = self._started(run)
+        is_gone = record is not None and not is_process_alive(record.mark)
+        return run.phase == "running" and run.id not in self.jobs and is_gone
+
+    def _started(self, run: QueuedRun) -> StartRecord | None:
+        """Return our last start of a run; None: whatever is at it is not ours."""
+        is_own_server = self._signer is None
+        return self._records.get(run.id) or (StartRecord() if is_own_server else None)
 
     def n_waiting(self, deployment: Deployment) -> int:
         """Return how many runs of a pipeline waited in the last round."""
@@ -304,7 +307,9 @@ class RunManager:
         if by_id and time.monotonic() - self._polled_at > POLL_S:
             await self._prefect_queue.poll(by_id)
             self._polled_at = time.monotonic()
-        ours = set(self.jobs)  # a run that ends during this read was not left by a killed `up`
+        # A run that ends during this read was not left by a killed `up`; one that has begun is
+        # shown as running until a person changes that.
+        ours = {id_: bool(job.running.run) for id_, job in self.jobs.items()}
         found = await self._prefect_queue.open_runs(by_id)
         runs = [
             run
@@ -312,18 +317,17 @@ class RunManager:
             if (run := await self._admitted(found_run, by_id)) is not None
         ]
         for run in runs:
-            await self._act_on(run, by_id[run.deployment], was_ours=run.id in ours)
+            await self._act_on(run, by_id[run.deployment], had_begun=ours.get(run.id))
         self.queue = [run for run in runs if run.phase == "waiting" and run.id not in self.jobs]
         if len(found) < MOST_READ:
-            await self._finish_unstarted({run.id for run in found}, by_id)
+            there = {run.id for run in found}
+            await self._finish_unstarted(there, by_id)
+            self._orders = {id_: order for id_, order in self._orders.items() if id_ in there}
         if self.is_stopping:
             return
         now = datetime.now(UTC)
         waiting = {
-            run.id: run
-            for run in self.queue
-            if is_due(run, by_id[run.deployment].triggered, now)
-            and run.order.get("parent") not in self.jobs  # what it continues has ended
+            run.id: run for run in self.queue if is_due(run, by_id[run.deployment].triggered, now)
         }
         due = {
             id_: due_run for id_, run in waiting.items() if (due_run := await self._due(run, by_id))
@@ -336,6 +340,7 @@ class RunManager:
             key: replace(deployment.triggered.rule, is_paused=deployment.id in paused)
             for key, deployment in self.deployments.items()
         }
+        held: dict[str, HoldRun] = {}
         for decision in dispatch([*due.values()], active, rules, now, self._options.max_runs):
             if isinstance(decision, DrainRun):
                 reason: StopReason = "window" if decision.is_again else "cancelled"
@@ -347,38 +352,52 @@ class RunManager:
                 await self._start(run, deployment, due[run.id].group)
             elif isinstance(decision, SkipRun):
                 await self.skip_run(run, deployment, decision.words)
-            elif run.shown != f"{HELD_STATE}: {decision.words}":
-                await self._prefect_queue.hold(run.id, decision.words, decision.until)
+            else:
+                held[run.id] = decision
+                # Prefect gets one state for all turns of others, and one when a window closes.
+                if not run.is_held or (decision.until is not None and run.words != decision.words):
+                    await self._prefect_queue.hold(run.id, decision.words)
+        self.queue = [
+            replace(run, words=why.words, next_at=why.until or run.next_at)
+            if (why := held.get(run.id))
+            else run
+            for run in self.queue
+            if run.id not in self.jobs
+        ]
 
-    async def _act_on(self, run: QueuedRun, deployment: Deployment, *, was_ours: bool) -> None:
-        """Adopt a run that a killed `up` left; stop one that was cancelled or suspended."""
+    async def _act_on(
+        self, run: QueuedRun, deployment: Deployment, *, had_begun: bool | None
+    ) -> None:
+        """Adopt a run that a killed `up` left; stop one that was cancelled or suspended.
+
+        `had_begun`: None, it had no process.
+        """
         job = self.jobs.get(run.id)
         if job is None:
-            if run.phase in ("running", "cancelling") and not was_ours:
+            if run.phase in ("running", "cancelling") and had_begun is None:
                 await self._found(run, deployment)
         elif run.phase == "cancelling":
             self.stop_job(job, "cancelled", "it was cancelled in Prefect")
-        elif run.phase in ("suspended", "waiting") and was_ours:
+        elif run.phase in ("suspended", "waiting") and had_begun:
             self.stop_job(job, "suspended", SUSPENDED)
 
     async def _admitted(self, run: QueuedRun, by_id: Mapping[str, Deployment]) -> QueuedRun | None:
-        """Return a run with its verified order; None when it was refused."""
+        """Return a run with its order, verified once; None when it was refused."""
         if run.id in self.jobs:
             return run
         deployment = by_id[run.deployment]
+        written, order = self._orders.get(run.id, (None, {}))
         try:
-            order = admitted_order(
-                run.order, run.key, deployment.triggered, self._signer,
-                is_own_server=bool(self._options.auth_string),
-            )  # fmt: skip
+            if written != run.order:
+                order = admitted_order(run.order, run.key, deployment.triggered, self._signer)
+                self._orders[run.id] = run.order, order
         except NotAdmitted as error:
             name = deployment.triggered.pipeline.name
             log.warning("%s: run '%s' of Prefect is refused: %s", name, run.name, error)
-            await self._prefect_queue.show(run.id, "failed", f"Refused: {error}")
+            await self._prefect_queue.finish(run.id, "failed", f"Refused: {error}")
             await self._tell(run.id, None, "failed", None, run)
             return None
-        process = self._signer.process(run.id, run.process)
-        return replace(run, order=order, process=process)
+        return replace(run, order=order)
 
     async def _finish_unstarted(
         self, open_: Collection[str], by_id: Mapping[str, Deployment]
@@ -389,7 +408,7 @@ class RunManager:
             if run is None or run.phase == "ended":
                 await self._tell(id_, None, run.end if run else "interrupted", None, run)
             elif run.deployment not in by_id:  # its deployment was deleted
-                await self._prefect_queue.show(id_, "skipped", "its deployment no longer exists")
+                await self._prefect_queue.finish(id_, "skipped", "its deployment no longer exists")
                 await self._tell(id_, None, "skipped", None, run)
 
     async def _due(self, run: QueuedRun, by_id: Mapping[str, Deployment]) -> DueRun | None:
@@ -404,17 +423,17 @@ class RunManager:
 
     async def skip_run(self, run: QueuedRun, deployment: Deployment, words: str) -> None:
         log.info("%s: a run is skipped: %s", deployment.triggered.pipeline.name, words)
-        await self._prefect_queue.show(run.id, "skipped", words)
+        await self._prefect_queue.finish(run.id, "skipped", words)
         self.queue = [other for other in self.queue if other.id != run.id]
         await self._tell(run.id, None, "skipped", None, run)
 
     # --- starting
 
     async def _start(self, run: QueuedRun, deployment: Deployment, group: str) -> None:
-        await self._prefect_queue.show(run.id, "starting", "starts")
+        record = self._records.note(run.id, mark="", run="", is_stopped=False)
         triggered = deployment.triggered
         task = RunTask(
-            run.id,
+            run.row,
             FlowOrder(**run.order),
             triggered.text,
             self._options.flags,
@@ -426,11 +445,10 @@ class RunManager:
             running = await self.executor.start(task)
         except OSError as error:
             log.warning("%s: %s", deployment.triggered.pipeline.name, error)
-            await self._prefect_queue.hold(run.id, str(error), None)
+            await self._prefect_queue.hold(run.id, str(error))
             return
-        job = ManagedRun(run, deployment, group, running)
-        self._take(job)
-        await self._prefect_queue.started(run.id, running.mark)
+        self._records.note(run.id, mark=running.mark)
+        self._take(ManagedRun(run, deployment, group, running, record.attempt))
 
     def _take(self, job: ManagedRun) -> None:
         self.jobs[job.tracked.id] = job
@@ -440,28 +458,30 @@ class RunManager:
 
     async def _found(self, run: QueuedRun, deployment: Deployment) -> None:
         """Adopt a run of another `paddock up` that was killed."""
-        if is_other_machine(run.process):
+        record = self._started(run)
+        if record is None:
             return
-        running = self.executor.adopt(run.process) if run.process else None
+        running = self.executor.adopt(record.mark)
         try:
             group = deployment.triggered.group(run.order.get("inputs") or {})
         except PipelineError:
             group = run.id
-        if running is not None:
+        stopped: StopReason | None = "shutdown" if record.is_stopped else None
+        if is_adopted := running is not None:
+            stopped = None
             log.info("%s: run %s continued by itself", deployment.triggered.pipeline.name, run.name)
-            running.run = run.name
-            self._take(ManagedRun(run, deployment, group, running, is_adopted=True))
-            return
-        running = RunProcess(0)
-        running.ended.set_result(ProcessEnd())
-        stopped: StopReason | None = "shutdown" if run.id in self._options.stopped else None
-        if run.phase == "cancelling":
-            stopped = "cancelled"
-        self._take(ManagedRun(run, deployment, group, running, stopped))
+        else:
+            running = RunProcess(0)
+            running.ended.set_result(ProcessEnd())
+            if run.phase == "cancelling":
+                stopped = "cancelled"
+        running.run = record.run
+        self._take(ManagedRun(run, deployment, group, running, record.attempt, stopped, is_adopted))
 
     def _began(self, running: RunProcess) -> None:
         for job in self.jobs.values():
             if job.running is running:
+                self._records.note(job.tracked.id, run=running.run)
                 trigger = job.tracked.order.get("trigger", "")
                 name = job.deployment.triggered.pipeline.name
                 log.info("%s: run %s has begun (%s)", name, running.run, trigger)
@@ -515,53 +535,42 @@ class RunManager:
             ending = replace(ending, has_progressed=got_on)
         return end, ending
 
-    def _next_after(
-        self, job: ManagedRun, ending: RunEnding
-    ) -> tuple[NoRestart | RestartRun, list[Sequence[Mapping[str, Any]]]]:
-        """Return what follows an end, and the groups of calls that runs of their own continue."""
-        now = datetime.now(UTC)
-        next_ = after_ending(ending, now, max_restarts=self._options.max_restarts)
-        if isinstance(next_, RestartRun):
-            return NoRestart() if is_superseded_by_schedule(job, now) else next_, [job.calls]
-        if next_.is_given_up and job.calls[1:]:  # one of them ends the process
-            words = f"{ending.crash}; its calls are runs of their own now"
-            return RestartRun(now, 1, words), [[call] for call in job.calls]
-        return next_, [job.calls]
-
     async def _finish(self, job: ManagedRun, end: ProcessEnd) -> None:
-        """Record how a run ended, and restart it if that is due."""
-        shown = await self._prefect_queue.read(job.tracked.id)
+        """Record how a run ended; the same flow run is started again if that is due."""
+        id_, now = job.tracked.id, datetime.now(UTC)
+        shown = await self._prefect_queue.read(id_)
         is_open = shown is not None and shown.phase != "ended"
         end, ending = await self._end_by_ledger(job, end, shown)
         if job.stopped == "suspended" and is_open:
-            self.jobs.pop(job.tracked.id, None)
+            self.jobs.pop(id_, None)
             words = "%s: run %s is suspended; it goes on when it is resumed in Prefect"
             log.info(words, job.deployment.triggered.pipeline.name, job.name)
             return
-        next_, groups = self._next_after(job, ending)
-        if job.deployment.triggered.key not in self.deployments:
-            next_ = NoRestart()  # its file is gone
-        if isinstance(next_, RestartRun):  # before its end is shown: an open run is not forgotten
-            # Queue a run again, as one for each group of its calls; the first continues it.
-            old = job.tracked
-            order = {**old.order, "attempt": next_.attempt, "parent": old.id}
-            order["root"] = old.order.get("root") or old.id
-            # The ledger joins all starts of a run by it.
-            order["job"] = old.order.get("job") or job.running.run or old.name
-            for number, calls in enumerate(groups):
-                own = {"calls": [*calls], "inputs": calls[0]["inputs"]} if calls else {}
-                made = await self._prefect_queue.submit(
+        if ending.crash is not None and shown is not None:
+            await self._prefect_queue.end_tasks(id_, ending.crash)
+        next_ = after_ending(ending, now, max_restarts=self._options.max_restarts)
+        if isinstance(next_, RestartRun) and (
+            shown is None  # a person has deleted it
+            or job.deployment.triggered.key not in self.deployments  # its file is gone
+            or is_superseded_by_schedule(job, now)
+        ):
+            next_ = NoRestart()
+        # One of the calls ends the process.
+        is_split = isinstance(next_, NoRestart) and next_.is_given_up and bool(job.calls[1:])
+        if is_split:
+            order = {**job.tracked.order, "root": job.tracked.order.get("root") or id_}
+            for number, call in enumerate(job.calls):
+                await self._prefect_queue.submit(
                     self.deployments.get(job.deployment.triggered.key, job.deployment).id,
-                    order | own,
-                    key=f"{old.id}{AGAIN_SUFFIX}{number or ''}",
-                    at=next_.at,
-                    words=next_.words,
-                )
-                if old.id in self._waiting:
-                    self._waiting[made.id] = self._waiting.pop(old.id)
-        if is_open:
+                    {**order, "calls": [call], "inputs": call["inputs"]},
+                    key=f"{id_}:{number}", at=now, words="continues a run of several calls",
+                )  # fmt: skip
+        if isinstance(next_, RestartRun):
+            await self._prefect_queue.hold(id_, next_.words, None if next_.at <= now else next_.at)
+            self._records.note(id_, attempt=next_.attempt)
+        elif is_open:
             # Set a flow run's final state, if its process could not
-            state: ShownState = "failed"
+            state: ShownEnd = "failed"
             report, words = end.report, end.words or ""
             if ending.crash is not None:
                 state, words = "crashed", ending.crash
@@ -573,8 +582,8 @@ class RunManager:
                 state, words = "interrupted", "It was asked to stop."
             elif report is not None:
                 words = report.message or ""
-            await self._prefect_queue.show(job.tracked.id, state, words)
-        self.jobs.pop(job.tracked.id, None)
+            await self._prefect_queue.finish(id_, state, words)
+        self.jobs.pop(id_, None)
         if end.report is not None:
             missing = (item.error or "" for item in end.report.items if item.state == "missing")
             self.missing[job.deployment.triggered.key] = tuple(missing)
@@ -586,16 +595,17 @@ class RunManager:
         if isinstance(next_, RestartRun):
             at = f"{next_.at.astimezone():%H:%M:%S}"
             log.info("%s: queued again for %s: %s", name, at, next_.words)
-        elif next_.is_given_up:
+            return
+        self._records.forget([id_])
+        if is_split:
+            log.info("%s: its calls are runs of their own now", name)
+            return
+        if next_.is_given_up:
             log.error("%s: run %s is not restarted.", name, run)
-        if isinstance(next_, NoRestart):
-            if next_.is_given_up:
-                self._telling.start(
-                    self._options.given_up(job.deployment, job.name, ending.crash or "")
-                )
-            job.running.run = job.name
-            status = "crashed" if ending.crash else ending.status
-            await self._tell(job.tracked.id, job, status, end.report, job.tracked)
+            self._telling.start(self._options.given_up(job.deployment, run, ending.crash or ""))
+        job.running.run = run
+        status = "crashed" if ending.crash else ending.status
+        await self._tell(id_, job, status, end.report, job.tracked)
 
     async def _tell(
         self,
@@ -617,6 +627,7 @@ class RunManager:
         for job in list(self.jobs.values()):
             if job.stopped is None:
                 job.stopped = "shutdown"
+                self._records.note(job.tracked.id, is_stopped=True)
             for task in job.tasks:
                 task.cancel()
             words = "`paddock up` was stopped"
@@ -632,6 +643,8 @@ class RunManager:
     def abandon(self) -> None:
         """Kill every process, after a moment in which they record that no item is the cause."""
         for job in self.jobs.values():
+            if job.stopped != "cancelled":
+                self._records.note(job.tracked.id, is_stopped=True)
             stop_now(job.running)
         time.sleep(ABANDON_S if self.jobs else 0)
         for job in self.jobs.values():

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 import psutil
 
@@ -50,9 +51,10 @@ log = logging.getLogger("paddock.up")
 class RunTask:
     """One run to carry out."""
 
-    flow_run: str
+    flow_run: Mapping[str, Any]
+    """As Prefect's API has it."""
     order: FlowOrder
-    """As verified. The flow run's parameters are not read again: others may have changed them."""
+    """As verified. The flow run's parameters do not count: others may have changed them."""
     text: str
     flags: Mapping[str, object] = field(default_factory=dict)
     """The command line's settings; the rest, permissions too, is read when the run begins."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import socket
@@ -25,7 +24,6 @@ from typing import Any
 from starlette.routing import BaseRoute
 
 from paddock.engine.api.server import PortTaken, listen, serving
-from paddock.engine.system import files
 from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.tasks import StopRequested, task_group, unless, wait_for_event
 from paddock.pipelines.model import Pipeline
@@ -50,6 +48,7 @@ from .consents import Consents
 from .discovery import PipelineChanges, PipelineFinder
 from .folder_locks import FolderLocks, FolderTaken
 from .prefect_queue import DeletedInPrefect, QueueError, open_queue
+from .process_marks import StartRecords
 from .reconciler import Reconciler
 from .run_manager import Deployment, ManagerOptions, RunManager
 from .runs_after_review import ReviewRuns
@@ -119,8 +118,6 @@ class Up:
         self._served: dict[str, TriggeredPipeline] = {}
         self._round_at = time.monotonic()
         self._is_prefect_there: bool | None = None
-        self._stopped_runs = wishes.settings.state_dir / "up" / "stopped.json"
-        """Flow runs that were at work when `up` was asked to end."""
         self._server: PrefectServer | None = None
         """This machine's own Prefect server; None: `PREFECT_API_URL` names another."""
         self._has_changed = True
@@ -175,14 +172,14 @@ class Up:
                 unattended.max_runs,
                 unattended.max_restarts,
                 partial(alert_given_up, flags),
+                StartRecords(self._settings.state_dir / "up" / "runs.json"),
                 flags,
                 self._has_progressed,
                 self._known_end,
                 auth_string,
-                frozenset(files.read_json_object(self._stopped_runs)),
             )
             self._run_manager = RunManager(queue, signer, options)
-            self._kill_runs = self._abandon_runs
+            self._kill_runs = self._run_manager.abandon
             watching = WatchManager(self._run_manager, self._open_ledger, unattended.max_attempts)
             tell = partial(alert_trouble, flags)
             self._ledgers = LedgerHealth(self._open_ledger, tell)
@@ -224,30 +221,19 @@ class Up:
         pipelines = self._served.values()
         return sorted({pipeline.file.parent for pipeline in pipelines if chosen(pipeline.pipeline)})
 
-    def _keys(self, *, is_own_server: bool) -> tuple[Signer, str]:
-        """Return the signer of runs, and the password of our own Prefect server. Blocks."""
+    def _keys(self, *, is_own_server: bool) -> tuple[Signer | None, str]:
+        """Return the password of our own Prefect server, or the signer of runs. Blocks."""
         settings = self._settings
         try:
-            signer = signer_for(settings.state_dir, settings.ledger_url)
-            return signer, own_auth_string(settings.state_dir) if is_own_server else ""
+            if is_own_server:
+                return None, own_auth_string(settings.state_dir)
+            return signer_for(settings.state_dir, settings.ledger_url), ""
         except (LedgerError, OSError) as error:
             raise UpError(f"Runs cannot be signed: {error}") from None
-
-    def _abandon_runs(self) -> None:
-        self._note_stopped_runs()
-        self._run_manager.abandon()
-
-    def _note_stopped_runs(self) -> None:
-        """Note which runs did not crash, though the next start may find them killed."""
-        jobs = self._run_manager.jobs.items()
-        names = {id_: job.name for id_, job in jobs if job.stopped != "cancelled"}
-        with contextlib.suppress(OSError):  # then they count as crashed
-            files.write_atomically(self._stopped_runs, json.dumps(names))
 
     async def _closed(self) -> None:
         """Stop the running runs in bounded time."""
         within_s = self._settings.service.stop_timeout_s
-        self._note_stopped_runs()
         await self._reconciler.watching.stop()
         await self._run_manager.stop(within_s * 0.6)
         with contextlib.suppress(Exception):  # the next start reports what is left

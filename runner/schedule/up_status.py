@@ -74,7 +74,7 @@ def _queued_json(run: QueuedRun, names: Mapping[str, str]) -> dict[str, Any]:
         "trigger": run.order.get("trigger"),
         "at": run.at.isoformat(),
         "not_before": run.next_at.isoformat(),
-        "state": run.shown,
+        "state": run.words,
     }
 
 

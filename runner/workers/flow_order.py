@@ -28,18 +28,19 @@ class FlowOrder:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     trigger: str = "Prefect"
     attempt: int = 1
-    """Counts the starts after crashes."""
+    """Of a share: counts the starts after crashes."""
     retry_failed: bool = False
     share: int = 0
     """Numbers the flow runs that do `job` together. 0 delegates to the workers if a work pool and
     a shared ledger are configured."""
     parent: str = ""
-    """The flow run that this one continues."""
+    """Of a share: the flow run that this one continues."""
     job: str = ""
+    """Names the runs that do one work together, or one after the other; empty: the flow run."""
     view: Mapping[str, Any] = field(default_factory=dict)
     """Of a share: what the machine that ordered it sees (`core.machine_view`)."""
     root: str = ""
-    """The first of all flow runs that continued one another."""
+    """The flow run whose webhook calls this one is a part of."""
     calls: Sequence[Mapping[str, Any]] = ()
     """Webhook calls that waited together, each with its `id` and `inputs`: they are runs of one
     process, one after the other, but for those that the ledger has as done. `inputs` are then

@@ -17,7 +17,6 @@ import re
 import signal
 import socket
 import sys
-import time
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -27,7 +26,7 @@ from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import httpx
 
@@ -35,7 +34,6 @@ from paddock.runner.prefect import client_settings  # noqa: F401 - first, see th
 
 # isort: split
 
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext, refresh_global_settings_context
 from prefect.exceptions import Pause
@@ -70,8 +68,6 @@ from .run_in_flow import name_flow_run
 
 log = logging.getLogger("paddock.up")
 
-REACH_S = 60.0  # our own server restarts within some seconds, 12 on a busy machine
-REACH_PAUSE_S = 1.0
 ANSWER_S = 5.0
 
 _PREFIX = re.compile(r"^Flow run encountered an exception:(?: \w+:)? ?")
@@ -116,7 +112,7 @@ async def run_ordered(found: FlowRun, order: FlowOrder, control: RunControl) -> 
     """
     path = Path(order.path)
     options = RunOptions(
-        retry_failed=order.retry_failed, trigger=order.trigger, job=order.job,
+        retry_failed=order.retry_failed, trigger=order.trigger, job=order.job or str(found.id),
         text=control.text, agreed=control.agreed,
     )  # fmt: skip
     environment = RunEnvironment(stop=control.stop, stop_gate=control.stop_gate)
@@ -165,14 +161,12 @@ class _OrderedRun:
 
             try:
                 if order.calls:
-                    over: Mapping[str, Report] = {}
-                    if order.parent:
-                        over = await asyncio.to_thread(_ended_calls, path, settings, order.calls)
+                    over = await asyncio.to_thread(_ended_calls, path, settings, order.calls)
                     control.report = await _run_calls(control, order.calls, over, run_once)
                 else:
                     kept = {name: value for name, value in order.inputs.items() if name in RESERVED}
                     control.report = await run_once(
-                        {**inputs, **kept}, control.stop_gate, order.job
+                        {**inputs, **kept}, control.stop_gate, options.job
                     )
             except Exception as error:
                 # Whatever keeps a machine from beginning is its own matter: others do the job.
@@ -429,7 +423,9 @@ def use_server(api_url: str = "", auth_string: str = "") -> None:
     os.environ.pop(CLIENT_VARIABLE, None)  # Prefect's settings have it
 
 
-async def run_queued_flow(flow_run: str, order: FlowOrder, control: RunControl) -> str:
+async def run_queued_flow(
+    flow_run: Mapping[str, Any], order: FlowOrder, control: RunControl
+) -> str:
     """Carry out a flow run with a verified order; return its final state's message.
 
     Raises:
@@ -439,15 +435,15 @@ async def run_queued_flow(flow_run: str, order: FlowOrder, control: RunControl) 
     >>> _PREFIX.sub("", "Flow run encountered an exception: LedgerError: the disk is full.")
     'the disk is full.'
     """
-    found = await _read(UUID(flow_run))
     try:
-        state = await run_ordered(found, order, control)
+        state = await run_ordered(FlowRun.model_validate(flow_run), order, control)
     except Pause as pause:
         return f"{pause}."
-    except httpx.HTTPError as error:
-        if control.has_begun or not _is_passing(error):
+    except (httpx.HTTPError, RuntimeError) as error:
+        cause = error.__cause__ if isinstance(error, RuntimeError) else error  # as a client opens
+        if control.has_begun or not isinstance(cause, httpx.HTTPError) or not _is_passing(cause):
             raise
-        raise PrefectUnreachable(str(error)) from error
+        raise PrefectUnreachable(str(cause)) from error
     return _PREFIX.sub("", str(state.message or ""))
 
 
@@ -466,21 +462,6 @@ async def is_reachable(api_url: str) -> bool:
     except httpx.HTTPError:
         return False
     return True
-
-
-async def _read(flow_run: UUID) -> FlowRun:
-    """Read a flow run; wait for a server that restarts."""
-    deadline = time.monotonic() + REACH_S
-    while True:
-        try:
-            async with get_client() as client:
-                return await client.read_flow_run(flow_run)
-        except httpx.HTTPError as error:
-            if not _is_passing(error):
-                raise
-            if time.monotonic() > deadline:
-                raise PrefectUnreachable(str(error)) from error
-        await asyncio.sleep(REACH_PAUSE_S)
 
 
 class _ControlObserver(Observer):

@@ -43,14 +43,6 @@ def test_it_is_of_one_run_and_of_one_key() -> None:
     assert "key" not in repr(SIGNER)
 
 
-def test_a_process_is_that_of_one_flow_run() -> None:
-    written = SIGNER.signed_process("run-1", "den:17:3.25")
-    assert SIGNER.process("run-1", written) == "den:17:3.25"
-    assert SIGNER.process("run-2", written) == ""
-    assert SIGNER.process("run-1", written.replace("17", "18")) == ""
-    assert [SIGNER.process("run-1", text) for text in ("", "den:17:3.25", "ü:ü")] == ["", "", ""]
-
-
 def test_the_key_lies_with_the_state_or_in_the_database_of_all_machines(tmp_path: Path) -> None:
     here, again, other = (signer_for(tmp_path / name, "") for name in ("a", "a", "b"))
     assert here == again != other

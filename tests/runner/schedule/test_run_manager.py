@@ -18,7 +18,7 @@ from prefect.states import Cancelled, Cancelling, Completed, Failed, Running, Sc
 
 from paddock.runner.progress.report import Report
 from paddock.runner.schedule.prefect_queue import PrefectQueue, QueuedRun, QueueError, open_queue
-from paddock.runner.schedule.process_marks import process_mark
+from paddock.runner.schedule.process_marks import StartRecords, process_mark
 from paddock.runner.schedule.run_manager import Deployment, ManagedRun, RunManager, is_due
 from paddock.runner.schedule.run_processes import ProcessEnd, RunProcess
 from paddock.runner.schedule.schedule_planner import SchedulePlanner
@@ -52,7 +52,7 @@ def test_a_run_taken_over_goes_on_where_it_had_stopped_at_a_border(
                 ends.append(status)
 
             first = await manager.submit(deployment, "watch inbox", f"{tmp_path}", ended=ended)
-            await queue.started(first.id, process_mark(pid))
+            manager._records.note(first.id, mark=process_mark(pid))
             await client.set_flow_run_state(UUID(first.id), Running(), force=True)
             await manager.round()
             assert manager.jobs[first.id].is_adopted
@@ -64,52 +64,35 @@ def test_a_run_taken_over_goes_on_where_it_had_stopped_at_a_border(
             if not is_again:
                 assert (there, ends) == ([], [state.name.lower() if state.name else ""])
                 return
-            (second,) = there
+            (again,) = there
             assert ends == []
-            assert second.order["parent"] == second.order["root"] == first.id
-
-            # Who submitted it and asks again, as a watch at the next start, hears of the later one.
-            again = await manager_of(queue).submit(deployment, "watch inbox", f"{tmp_path}")
-            assert again.id == second.id
+            assert (again.id, again.phase) == (first.id, "waiting")
 
     asyncio.run(main())
 
 
 class Ended(PrefectQueue):
-    """A queue that takes some writes, and none after them: `paddock up` has ended there."""
+    """A queue that takes no writes: `paddock up` has ended."""
 
-    n_writes = 0
-
-    async def submit(self, *given: Any, **named: Any) -> QueuedRun:
-        self._write()
-        return await super().submit(*given, **named)
-
-    async def show(self, *given: Any) -> None:
-        self._write()
-        await super().show(*given)
-
-    def _write(self) -> None:
-        if self.n_writes == 0:
-            raise QueueError("`paddock up` has ended")
-        self.n_writes -= 1
+    async def hold(self, *given: Any) -> None:
+        raise QueueError("`paddock up` has ended")
 
 
-@pytest.mark.parametrize("n_writes", [0, 1, 2])
+@pytest.mark.parametrize("is_written", [True, False])
 @pytest.mark.parametrize("why", ["shutdown", "window", "crash"])
 async def test_wherever_up_ends_a_run_that_did_not_finish_is_continued_once(
-    tmp_path: Path, prefect_api: str, why: str, n_writes: int
+    tmp_path: Path, prefect_api: str, why: str, is_written: bool
 ) -> None:
-    """A run's end is two writes: the run that continues it, and then its final state."""
-
     async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
         manager = manager_of(queue)
         deployment = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
         calls = [{"id": f"{tmp_path}:{n}", "inputs": {}} for n in range(2)]
         first = await manager.submit(deployment, "webhook /x", f"{tmp_path}", calls=calls)
         await client.set_flow_run_state(UUID(first.id), Running(), force=True)
+        records = manager._records
+        records.note(first.id, is_stopped=why == "shutdown")
         manager._prefect_queue = ended = copy(queue)
-        ended.__class__ = Ended
-        vars(ended)["n_writes"] = n_writes
+        ended.__class__ = PrefectQueue if is_written else Ended
         job = ManagedRun(first, deployment, "", RunProcess(0))
         if why != "crash":
             job.stopped = why  # type: ignore[assignment]
@@ -117,17 +100,17 @@ async def test_wherever_up_ends_a_run_that_did_not_finish_is_continued_once(
         manager._take(job)
         await asyncio.gather(*manager._following)
 
-        stopped = {first.id} if why != "crash" else ()
         for _ in range(2):  # and it is killed again, and started again
-            manager = manager_of(queue, max_runs=0, stopped=stopped)
+            manager = manager_of(queue, max_runs=0, records=StartRecords(records._file))
             await put(queue, manager, deployment.triggered)
             await manager.round()
             await asyncio.gather(*manager._following)
         (again,) = await queue.open_runs([deployment.id])
-        assert (again.order["parent"], again.order["calls"]) == (first.id, calls)
-        shown = await queue.read(first.id)
-        assert shown is not None
-        assert shown.end == ("crashed" if why == "crash" else "interrupted")
+        assert (again.id, again.phase, again.order["calls"]) == (first.id, "waiting", calls)
+        record = manager._records.get(first.id)
+        assert record is not None
+        is_crash = why == "crash" or (why == "window" and not is_written)
+        assert record.attempt == (2 if is_crash else 1)
 
 
 async def test_a_run_of_calls_that_crashes_too_often_leaves_each_call_a_run_of_its_own(
@@ -137,15 +120,17 @@ async def test_a_run_of_calls_that_crashes_too_often_leaves_each_call_a_run_of_i
         manager = manager_of(queue)
         deployment = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
         calls = [{"id": f"{tmp_path}:{n}", "inputs": {}} for n in range(3)]
-        first = await manager.submit(
-            deployment, "webhook /x", f"{tmp_path}", calls=calls, attempt=2
-        )
+        first = await manager.submit(deployment, "webhook /x", f"{tmp_path}", calls=calls)
+        manager._records.note(first.id, attempt=2)
         await client.set_flow_run_state(UUID(first.id), Running(), force=True)
         await manager.round()
         await asyncio.gather(*manager._following)
         there = await queue.open_runs([deployment.id])
         assert [run.order["calls"] for run in there] == [[call] for call in calls]
-        assert {run.order["attempt"] for run in there} == {1}
+        assert {run.order["root"] for run in there} == {first.id}
+        assert [manager._records.get(run.id) for run in (first, *there)] == [None] * 4
+        shown = await queue.read(first.id)
+        assert shown is not None and shown.end == "crashed"
 
 
 async def test_a_run_that_was_cancelled_while_up_was_away_is_not_continued(
@@ -155,6 +140,7 @@ async def test_a_run_that_was_cancelled_while_up_was_away_is_not_continued(
         manager = manager_of(queue)
         deployment = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
         first = await manager.submit(deployment, "webhook /x", f"{tmp_path}")
+        manager._records.note(first.id, mark="den:17:3.25")
         await client.set_flow_run_state(UUID(first.id), Cancelling(), force=True)
         await manager.round()
         await asyncio.gather(*manager._following)
@@ -174,7 +160,7 @@ def test_a_run_that_ended_while_no_one_could_be_told_is_not_run_again(
 
             first = await manager.submit(deployment, "webhook /x", f"{tmp_path}", ended=ended)
             with subprocess.Popen(["sleep", "600"]) as run:  # noqa: ASYNC220
-                await queue.started(first.id, process_mark(run.pid))
+                manager._records.note(first.id, mark=process_mark(run.pid), run="calm-owl")
                 await client.set_flow_run_state(UUID(first.id), Running(), force=True)
                 run.kill()
             await manager.round()
@@ -185,6 +171,7 @@ def test_a_run_that_ended_while_no_one_could_be_told_is_not_run_again(
             assert shown.end == "completed"
 
     def known(deployment: Deployment, run: str) -> Report | None:
+        assert run == "calm-owl"
         return Report(run, deployment.triggered.pipeline.name, "completed", {})
 
     asyncio.run(main())
@@ -209,19 +196,20 @@ async def test_of_what_was_missed_the_latest_runs_once_also_where_one_was_under_
             deployment, timed.key, f"{deployment.id}:{timed.key}:{at.isoformat()}", at=at
         )
         with subprocess.Popen(["sleep", "600"]) as run:  # noqa: ASYNC220
-            await queue.started(first.id, process_mark(run.pid))
+            records = manager._records
+            records.note(first.id, mark=process_mark(run.pid))
             await client.set_flow_run_state(UUID(first.id), Running(), force=True)
             run.kill()  # with the whole machine, which comes back six hours later
         for _ in range(3):  # `paddock up` is started again and again meanwhile
-            manager = manager_of(queue, max_runs=0)
+            manager = manager_of(queue, max_runs=0, records=StartRecords(records._file))
             await put(queue, manager, deployment.triggered)
             await SchedulePlanner(queue, manager).plan(now)
             await manager.round()
             await soon(lambda: not manager.jobs)  # noqa: B023 - it is waited for here
             await manager.round()
         there = await queue.open_runs([deployment.id])
-        assert sum("parent" in run.order for run in there) == n_again
-        assert sum(run.at <= now and "parent" not in run.order for run in there) == n_missed
+        assert sum(run.id == first.id for run in there) == n_again
+        assert sum(run.at <= now and run.id != first.id for run in there) == n_missed
 
 
 def test_a_run_that_ends_while_the_queue_is_read_is_not_taken_for_a_crashed_one(
@@ -239,7 +227,7 @@ def test_a_run_that_ends_while_the_queue_is_read_is_not_taken_for_a_crashed_one(
             manager = manager_of(queue)
             deployment = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
             first = await manager.submit(deployment, "watch inbox", f"{tmp_path}")
-            await queue.started(first.id, process_mark(run.pid))
+            manager._records.note(first.id, mark=process_mark(run.pid))
             await client.set_flow_run_state(UUID(first.id), Running(), force=True)
             await manager.round()
             read = queue.open_runs
@@ -415,16 +403,16 @@ def test_no_process_is_ended_that_a_stranger_names(
 @pytest.mark.parametrize(
     ("trigger", "extra", "is_in_a_year"),
     [("webhook /x", {}, True), ("watch inbox", {}, True), ("schedule 0 6 * * *", {}, False),
-     ("schedule 0 6 * * *", {"parent": "first"}, True), ("Prefect", {}, False)],
+     ("schedule 0 6 * * *", {"state": "AwaitingRetry"}, True), ("Prefect", {}, False)],
 )  # fmt: skip
 def test_what_was_queued_while_the_clock_was_wrong_does_not_wait_for_years(
-    tmp_path: Path, trigger: str, extra: dict[str, str], is_in_a_year: bool
+    tmp_path: Path, trigger: str, extra: dict[str, Any], is_in_a_year: bool
 ) -> None:
     pipeline, now = triggered(tmp_path, '{cron: "0 6 * * *"}'), datetime.now(UTC)
 
     def is_due_in(wait: timedelta) -> bool:
-        run = QueuedRun("r", "r", "d", "waiting", "", now + wait, now + wait,
-                        order={"trigger": trigger, **extra})  # fmt: skip
+        run = QueuedRun("r", "r", "d", "waiting", now + wait, now + wait,
+                        order={"trigger": trigger}, **extra)  # fmt: skip
         return is_due(run, pipeline, now)
 
     assert is_due_in(timedelta()) and not is_due_in(timedelta(minutes=5))

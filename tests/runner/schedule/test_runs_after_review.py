@@ -48,7 +48,7 @@ class Queue:
         self.submitted.append((key, arguments["inputs"]))
         self.ends.append(arguments["ended"])
         now = datetime.now(UTC)
-        return QueuedRun("f", "f", "d", "waiting", "", now, now)
+        return QueuedRun("f", "f", "d", "waiting", now, now)
 
     def end(self, status: str) -> None:
         asyncio.run(cast(Any, self.ends.pop()(None, status, None)))

@@ -48,7 +48,7 @@ def refused(
     is_own_server: bool = True,
 ) -> str:
     with pytest.raises(NotAdmitted) as error:
-        admitted_order(parameters, key, letters, SIGNER, is_own_server=is_own_server)
+        admitted_order(parameters, key, letters, None if is_own_server else SIGNER)
     return str(error.value)
 
 
@@ -56,9 +56,9 @@ def refused(
 def test_what_paddock_put_into_the_queue_is_carried_out_as_it_was_put_there(
     letters: TriggeredPipeline, is_own_server: bool
 ) -> None:
-    expected = unsigned_order(letters.key) | {"inputs": {"style": "long"}, "attempt": 2}
+    expected = unsigned_order(letters.key) | {"inputs": {"style": "long"}, "trigger": "webhook /x"}
     signed = SIGNER.signed(expected, "key")
-    assert admitted_order(signed, "key", letters, SIGNER, is_own_server=is_own_server) == expected
+    assert admitted_order(signed, "key", letters, None if is_own_server else SIGNER) == expected
     assert refused(letters, signed, "another key", is_own_server=False) == OTHERS
 
 
@@ -84,7 +84,7 @@ def test_on_a_server_of_others_only_the_deployments_own_parameters_count(
     letters: TriggeredPipeline, extra: dict[str, Any]
 ) -> None:
     deployed = unsigned_order(letters.key)
-    assert admitted_order(deployed, "", letters, SIGNER, is_own_server=False) == deployed
+    assert admitted_order(deployed, "", letters, SIGNER) == deployed
     assert refused(letters, deployed | extra, is_own_server=False) == OTHERS
 
 
@@ -95,7 +95,7 @@ def test_a_run_of_a_schedule_is_not_lost_with_the_key_that_signed_it(
     (timed,) = letters.schedules
     planned = unsigned_order(letters.key) | {"trigger": timed.key}
     for parameters in (planned, Signer(b"an earlier key").signed(planned, "key")):
-        found = admitted_order(parameters, "key", letters, SIGNER, is_own_server=is_own_server)
+        found = admitted_order(parameters, "key", letters, None if is_own_server else SIGNER)
         assert found == planned
 
 
@@ -104,7 +104,7 @@ def test_what_is_started_on_our_own_page_has_its_inputs_checked(letters: Trigger
         return unsigned_order(letters.key) | {"inputs": inputs}
 
     def taken(parameters: dict[str, Any]) -> dict[str, Any]:
-        return admitted_order(parameters, "", letters, SIGNER, is_own_server=True)
+        return admitted_order(parameters, "", letters, None)
 
     assert taken(given(style="long"))["inputs"] == {"style": "long"}
     inside = str(letters.file.parent / "inbox")
@@ -119,12 +119,21 @@ def test_what_is_started_on_our_own_page_has_its_inputs_checked(letters: Trigger
     assert taken(order_of(shown))["inputs"] == {"style": "short", "inbox": inside}
 
 
-def test_of_a_run_of_our_own_page_only_path_inputs_and_a_retry_count(
+@pytest.mark.parametrize(
+    "odd", [{"color": "red"}, {"attempt": "often"}, {"calls": "all"}, {"calls": ["all"]}]
+)
+def test_on_our_own_server_an_order_must_have_the_form_of_ours(
+    letters: TriggeredPipeline, odd: dict[str, Any]
+) -> None:
+    """Who has its password is this user."""
+    ours = unsigned_order(letters.key) | {"trigger": "watch inbox", "inputs": {"inbox": "/etc"}}
+    assert admitted_order(ours, "", letters, None) == ours
+    assert refused(letters, ours | odd).startswith("it is no order of Paddock's: ")
+
+
+def test_of_a_form_of_our_own_page_only_inputs_and_a_retry_count(
     letters: TriggeredPipeline,
 ) -> None:
-    copied = unsigned_order(letters.key) | {
-        "trigger": "watch inbox", "attempt": 7, "share": 3, "job": "x", "parent": "y", "root": "z",
-        "signature": "0", "retry_failed": True,
-    }  # fmt: skip
-    found = admitted_order(copied, "", letters, SIGNER, is_own_server=True)
-    assert found == unsigned_order(letters.key) | {"retry_failed": True}
+    given = unsigned_order(letters.key) | {"attempt": 7, "share": 3, "retry_failed": True}
+    expected = unsigned_order(letters.key) | {"retry_failed": True}
+    assert admitted_order(given, "", letters, None) == expected

@@ -60,7 +60,7 @@ def test_files_that_come_schedules_and_calls_start_runs_and_changed_files_are_pi
     )
     # At a minute's beginning one of the three is begun, and the next one is planned a moment later.
     # Of this name no run is late in Prefect, also while `up` is stopped.
-    planned = ["Planned: planned by its schedule"] * 3
+    planned = ["planned by its schedule"] * 3
     up.until(lambda: [run["state"] for run in up.get()["queue"] if run["pipeline"] == "timed"]
                == planned)  # fmt: skip
     up.until(lambda: {made["status"] for made in up.deployments("timed", "seen")} == {"READY"})

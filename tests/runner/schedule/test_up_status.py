@@ -32,7 +32,7 @@ async def test_a_run_that_has_not_been_let_in_waits_and_does_not_run(tmp_path: P
     deployment = Deployment(triggered(tmp_path, '{cron: "0 6 * * *"}'), "deployment")
 
     def tracked(name: str) -> QueuedRun:
-        return QueuedRun(name, name, "deployment", "running", "Scheduled: at six", AT, AT)
+        return QueuedRun(name, name, "deployment", "running", AT, AT, words="at six")
 
     runs = ManagedRun(tracked("runs"), deployment, "", RunProcess(os.getpid()))
     held = ManagedRun(tracked("held"), deployment, "", RunProcess(os.getpid()))
@@ -45,6 +45,6 @@ async def test_a_run_that_has_not_been_let_in_waits_and_does_not_run(tmp_path: P
     assert (status["waiting"], status["planned"]) == (2, 1), "its schedule is not due yet"
     assert [(run["flow_run"], run["state"]) for run in status["queue"]] == [
         ("held", "Waiting for another run of group 'nightly'."),
-        ("queued", "Scheduled: at six"),
-        ("planned", "Scheduled: at six"),
+        ("queued", "at six"),
+        ("planned", "at six"),
     ]

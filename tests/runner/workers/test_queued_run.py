@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from paddock.runner.progress.drain import StopGate
@@ -18,9 +17,10 @@ from paddock.runner.workers import queued_run
 from paddock.runner.workers.flow_order import FlowOrder
 from paddock.runner.workers.pipeline_flow import stays_open
 from paddock.runner.workers.queued_run import PrefectUnreachable, RunControl, _ControlObserver
-from tests.benchmarks.processes import free_port
 
 ORDER = FlowOrder(path="/srv/letters/pipeline.yaml")
+TEXT = "steps: [{id: docs, uses: files.scan, with: {root: .}}]\n"
+FLOW_RUN = {"id": str(uuid4()), "flow_id": str(uuid4()), "name": "calm-owl"}
 
 
 def test_what_a_run_waits_for_is_told_until_it_begins() -> None:
@@ -34,36 +34,12 @@ def test_what_a_run_waits_for_is_told_until_it_begins() -> None:
     assert reasons[1:] == [""]
 
 
-def test_a_run_waits_for_a_server_that_is_being_started_again() -> None:
-    port = free_port()
-
-    async def no_such_run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        head = b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 2\r\n\r\n"
-        writer.write(head + b"{}")
-        await writer.drain()
-        writer.close()
-
-    async def main() -> None:
-        carried = asyncio.create_task(queued_run.run_queued_flow(str(uuid4()), ORDER, RunControl()))
-        await asyncio.sleep(0.5)
-        assert not carried.done()
-        async with await asyncio.start_server(no_such_run, "127.0.0.1", port):
-            with pytest.raises(ObjectNotFound):
-                await carried
-
-    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
-        asyncio.run(main())
-
-
-def test_a_run_that_reaches_no_server_has_begun_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queued_run, "REACH_S", 0.1)
-    monkeypatch.setattr(queued_run, "REACH_PAUSE_S", 0.05)
+def test_a_run_that_reaches_no_server_has_begun_nothing() -> None:
     with (
         temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
         pytest.raises(PrefectUnreachable, match="All connection attempts failed"),
     ):
-        asyncio.run(queued_run.run_queued_flow(str(uuid4()), ORDER, RunControl()))
+        asyncio.run(queued_run.run_queued_flow(FLOW_RUN, ORDER, RunControl(text=TEXT)))
 
 
 @pytest.mark.parametrize(
@@ -73,19 +49,14 @@ def test_a_run_that_reaches_no_server_has_begun_nothing(monkeypatch: pytest.Monk
 def test_a_server_that_fails_itself_as_on_a_full_disk_ends_no_run_that_has_not_begun(
     monkeypatch: pytest.MonkeyPatch, status: int, has_begun: bool, is_tried_again: bool
 ) -> None:
-    async def read(flow_run: object) -> None: ...
-
     async def refused(*_: object) -> None:
         request = httpx.Request("POST", "http://localhost/set_state")
         httpx.Response(status, request=request).raise_for_status()
 
-    monkeypatch.setattr(queued_run, "_read", read)
     monkeypatch.setattr(queued_run, "run_ordered", refused)
     kind = PrefectUnreachable if is_tried_again else httpx.HTTPStatusError
     with pytest.raises(kind):
-        asyncio.run(
-            queued_run.run_queued_flow(str(uuid4()), ORDER, RunControl(has_begun=has_begun))
-        )
+        asyncio.run(queued_run.run_queued_flow(FLOW_RUN, ORDER, RunControl(has_begun=has_begun)))
 
 
 @pytest.mark.parametrize(
