@@ -251,13 +251,13 @@ class PrefectQueue:
             await self._ask("POST", f"/{kind}/{id_}/set_state", body)
 
     async def _found(
-        self, kind: str, conditions: Mapping[str, Any], most: float = float("inf"), **more: Any
+        self, kind: str, conditions: Mapping[str, Any], most: float = float("inf"), **filters: Any
     ) -> list[dict[str, Any]]:
         """Return objects of a kind by a filter, read in pages; about `most` of them."""
         found: list[dict[str, Any]] = []
         n_page = int(min(PAGE, most))
         while len(found) < most:
-            body = {kind: conditions, "limit": n_page, "offset": len(found), **more}
+            body = {kind: conditions, "limit": n_page, "offset": len(found), **filters}
             page = await self._ask("POST", f"/{kind}/filter", body)
             found += page
             if len(page) < n_page:
