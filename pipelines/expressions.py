@@ -42,12 +42,13 @@ _METHODS = METHODS[dict] | METHODS[str] | METHODS[list] | {"replace", "join"}
 
 def references(tree: nodes.Template | nodes.Expr) -> frozenset[Reference]:
     """Return every path that the template reads from its scope, without its own variables."""
-    free = {chain[0] for chain in _chains(tree)}
+    chains = [*_chains(tree)]
+    free = {chain[0] for chain in chains}
     if any(name.ctx != "load" for name in tree.find_all(nodes.Name)):
         assert isinstance(tree, nodes.Template)  # only statements make names
         free = find_undeclared_variables(tree)
     free -= set(environment().globals)
-    return frozenset(found for found in _chains(tree) if found[0] in free)
+    return frozenset(chain for chain in chains if chain[0] in free)
 
 
 def _chains(node: nodes.Node) -> Iterator[Reference]:
@@ -320,9 +321,9 @@ def _compiled(source: str, *, bare: bool) -> Expression:
         raise ExpressionError(f"'{shown}' is refused: {message}", remedy, line=line)
     whole = tree if lone is None else lone
     read = references(whole)
-    # Only results of blocks have fields that are known before a run; most texts read none.
-    elements = element_reads(whole) if "results" in source else ()
-    reads = read.union(path for path in elements if path[0] == "steps")
+    reads = read
+    if "results" in source:  # only results of blocks have fields that are known before a run
+        reads = read.union(path for path in element_reads(whole) if path[0] == "steps")
     chain = chain_of(lone) if lone is not None else None
     environment().with_metered_loops(tree)
     return Expression(source, tree, read, reads, lone is None, chain)
@@ -368,7 +369,6 @@ class Value:
         self.data = data
         """As it is written."""
         self._places = places
-        self._render = _renderer(data, (), places)
 
     @classmethod
     def of(cls, data: Any, *, bare: bool = False) -> Value:
@@ -425,6 +425,11 @@ class Value:
         source = self.data[name]
         made = self._places.get((name,))
         return Template.of(source) if made is None else Template(source, made, None, {})
+
+    @cached_property
+    def _render(self) -> Callable[[Mapping[str, Any]], Any]:
+        """Renders `data`; checks of a pipeline need no such function."""
+        return _renderer(self.data, (), self._places)
 
     def render(
         self, scope: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]] | None = None

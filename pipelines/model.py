@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from pathlib import PurePath
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -186,10 +186,10 @@ class Pipeline:
     document: YamlDocument
     name: str
     description: str
-    inputs: Mapping[str, Input]
-    models: Mapping[str, ModelKeys]
-    defaults: ControlKeys
     steps: tuple[Node, ...]
+    defaults: ControlKeys
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    models: Mapping[str, ModelKeys] = field(default_factory=dict)
     returns: Value | None = None
     on: OnKeys | None = None
     concurrency: ConcurrencyKeys | None = None
@@ -262,12 +262,14 @@ class StepParser:
         keys = checks.table(StepKeys, data, at)
         self._shape(data, at)
         node_id, has_own = self._id(data, at)
+        name = next((name for name in ("id", "uses", "for_each") if name in data), None)
+        mark = checks.document.mark(at if name is None else (*at, name))
         if "for_each" in data or "do" in data:
             var, over = self._loop(data.get("for_each"), (*at, "for_each"), names)
             return Block(
                 id=node_id,
                 at=at,
-                mark=self._mark(data, at),
+                mark=mark,
                 var=var,
                 over=over,
                 body=self.read(data.get("do"), (*at, "do"), (*names, var)),
@@ -281,23 +283,31 @@ class StepParser:
         given = data.get("with")
         given = without_x_keys(given) if isinstance(given, dict) else {}
         params, errors = Value.scan(given)
-        files = self._files(given, errors)
+        base = FilePath(checks.document.file).parent
+        files: dict[str, Template] = {}
+        for name, value in given.items():
+            if name in TEXT_OR_FILE_PARAMETERS and is_file_reference(value):
+                try:
+                    files[name] = read_template_file(base, value["file"])
+                except ExpressionError as refused:
+                    refused.path = (name, "file")
+                    errors.append(refused)
         for error in errors:
             self._checks.failed(error, (*at, "with", *error.path))
         uses = data.get("uses")
         return StepNode(
             id=node_id,
             at=at,
-            mark=self._mark(data, at),
+            mark=mark,
             uses=uses if isinstance(uses, str) else "",
             params=params,
             files=files,
             has_own_id=has_own,
             **self._controls(data, keys, at),
-            reply=self._reply(data.get("reply"), (*at, "reply")),
-            escalate=self._escalate(data.get("escalate"), (*at, "escalate")),
-            review=self._review(data.get("review"), (*at, "review")),
-            broken=frozenset(str(error.path[0]) for error in errors),
+            reply=self._reply(data["reply"], (*at, "reply")) if "reply" in data else None,
+            escalate=self._escalate(data, at) if "escalate" in data else None,
+            review=self._review(data, at) if "review" in data else None,
+            broken=frozenset(str(error.path[0]) for error in errors) if errors else frozenset(),
         )
 
     def _id(self, data: dict[str, Any], at: Path) -> tuple[str, bool]:
@@ -368,33 +378,18 @@ class StepParser:
         return ReplySpec(written, form, checks, keys.repair, evidence, keys.confidence)
 
     def _escalate(self, data: Any, at: Path) -> EscalationSpec | None:
-        keys = _sound(EscalateKeys, data)
-        when = self._checks.expression(keys.when, (*at, "when")) if keys is not None else None
-        if keys is None or when is None:
+        if (keys := _sound(EscalateKeys, data["escalate"])) is None:
             return None
-        return EscalationSpec(keys.to, when, keys.also, keys.target)
+        when = self._checks.expression(keys.when, (*at, "escalate", "when"))
+        return EscalationSpec(keys.to, when, keys.also, keys.target) if when is not None else None
 
     def _review(self, data: Any, at: Path) -> ReviewSpec | None:
-        keys = _sound(ReviewKeys, data)
-        when = self._checks.expression(keys.condition, (*at, "when")) if keys is not None else None
-        if keys is None or when is None:
+        if (keys := _sound(ReviewKeys, data["review"])) is None:
+            return None
+        when = self._checks.expression(keys.condition, (*at, "review", "when"))
+        if when is None:
             return None
         return ReviewSpec(when, tuple(keys.by), keys.ttl, keys.on_expiry, keys.also)
-
-    def _files(self, given: dict[str, Any], errors: list[ExpressionError]) -> dict[str, Template]:
-        base, made = FilePath(self._checks.document.file).parent, {}
-        for name, value in given.items():
-            if name in TEXT_OR_FILE_PARAMETERS and is_file_reference(value):
-                try:
-                    made[name] = read_template_file(base, value["file"])
-                except ExpressionError as error:
-                    error.path = (name, "file")
-                    errors.append(error)
-        return made
-
-    def _mark(self, data: dict[str, Any], at: Path) -> Any:
-        name = next((name for name in ("id", "uses", "for_each") if name in data), None)
-        return self._checks.document.mark(at if name is None else (*at, name))
 
     def _controls(self, data: dict[str, Any], keys: StepKeys | None, at: Path) -> dict[str, Any]:
         controls: dict[str, Any] = {
@@ -458,11 +453,6 @@ def parse_pipeline(document: YamlDocument) -> Pipeline:
     return _PipelineParser(checks).pipeline(without_x_keys(document.data))
 
 
-def _named_items(data: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the entries of a mapping whose keys the author chose."""
-    yield from without_x_keys(data).items() if isinstance(data, dict) else ()
-
-
 class _PipelineParser:
     """Parses the parts of a file one by one, so that a fault does not hide others."""
 
@@ -479,42 +469,47 @@ class _PipelineParser:
         if not (isinstance(name, str) and name):  # that of the file, or of its folder
             is_of_folder = path.stem == "pipeline" and path.parent.name
             name = path.parent.name if is_of_folder else path.stem
-        servers = read_servers(data.get("mcpServers"), checks)
-        self._elsewhere += [
-            OutsideText(server.at, server.texts, NAMES_IN_SERVERS) for server in servers.values()
-        ]
+        servers = read_servers(data["mcpServers"], checks) if "mcpServers" in data else {}
+        variables: set[str] = set()
+        for server in servers.values():
+            self._elsewhere.append(OutsideText(server.at, server.texts, NAMES_IN_SERVERS))
+            variables |= server.variables
+        readers = {"inputs": self._inputs, "models": self._models, "secrets": self._secrets}
+        parts: dict[str, Any] = {
+            key: dict(read(without_x_keys(data[key])))
+            for key, read in readers.items()
+            if isinstance(data.get(key), dict)
+        }
         # The environment variables that a JSON file of servers names
-        variables = sorted({name for server in servers.values() for name in server.variables})
+        for variable in sorted(variables):
+            keys = SecretKeys(env=variable, file=None)
+            parts.setdefault("secrets", {})[secret_of(variable)] = keys
         tables: dict[str, type[Keys]] = {"on": OnKeys, "concurrency": ConcurrencyKeys}
-        tables |= {"budget": BudgetKeys, "gold": GoldKeys}
-        parts: dict[str, Any] = {key: self._part(table, data, key) for key, table in tables.items()}
-        pipeline = Pipeline(
+        tables |= {"budget": BudgetKeys, "gold": GoldKeys, "defaults": ControlKeys}
+        for key, table in tables.items():
+            if data.get(key) is not None:
+                parts[key] = self._part(table, data[key], key)
+        if data.get("compare") is not None:
+            parts["compare"] = checks.table(CompareKeys, data["compare"], ("compare",))
+        if "tests" in data:
+            parts["tests"] = tuple(read_tests(checks, data["tests"], self._text))
+        return Pipeline(
             document=self._document,
             name=name,
             description=str(data.get("description") or ""),
-            inputs=dict(self._inputs(data.get("inputs"))),
-            models=dict(self._models(data.get("models"))),
-            secrets=dict(self._secrets(data.get("secrets")))
-            | {secret_of(name): SecretKeys(env=name, file=None) for name in variables},
-            servers=servers,
-            defaults=self._part(ControlKeys, data, "defaults") or ControlKeys.model_validate({}),
-            **parts,
-            compare=None
-            if data.get("compare") is None
-            else checks.table(CompareKeys, data["compare"], ("compare",)),
-            tests=tuple(read_tests(checks, data.get("tests"), self._text)),
             steps=steps.read(data.get("steps"), ("steps",)),
             returns=checks.returns(data.get("returns"), ()),
+            **{**parts, "defaults": parts.get("defaults") or ControlKeys.model_validate({})},
+            servers=servers,
+            elsewhere=tuple(self._elsewhere),
+            faults=tuple(checks.faults),
         )
-        return replace(pipeline, elsewhere=tuple(self._elsewhere), faults=tuple(checks.faults))
 
-    def _part(self, table: type[K], data: Mapping[str, Any], name: str) -> K | None:
-        if data.get(name) is None:
-            return None
-        written = without_x_keys_nested(data[name])
+    def _part(self, table: type[K], data: Any, name: str) -> K | None:
+        written = without_x_keys_nested(data)
         for key, value in written.items() if isinstance(written, dict) else ():
             self._text(value, (name, key), NAMES_OUTSIDE_STEPS.get((name, key), {"inputs"}))
-        return self._checks.table(table, data[name], (name,))
+        return self._checks.table(table, data, (name,))
 
     def _text(self, data: Any, at: Path, names: Set[str], *, bare: bool = False) -> None:
         """Keep a text outside of steps; `plan` checks its references."""
@@ -522,8 +517,8 @@ class _PipelineParser:
             value = self._checks.value(data, at, bare=bare)
             self._elsewhere.append(OutsideText(at, value, frozenset(names)))
 
-    def _models(self, data: Any) -> Iterator[tuple[str, ModelKeys]]:
-        for alias, item in _named_items(data):
+    def _models(self, data: dict[str, Any]) -> Iterator[tuple[str, ModelKeys]]:
+        for alias, item in data.items():
             given = {"ref": item} if isinstance(item, str) else item
             model = self._checks.table(ModelKeys, given, ("models", alias))
             if model is not None and model.pool is not None:
@@ -533,13 +528,13 @@ class _PipelineParser:
             # A faulty one counts as known: a step that names it is not at fault.
             yield alias, model or ModelKeys.model_validate({"ref": "?"})
 
-    def _inputs(self, data: Any) -> Iterator[tuple[str, Input]]:
-        for name, item in _named_items(data):
+    def _inputs(self, data: dict[str, Any]) -> Iterator[tuple[str, Input]]:
+        for name, item in data.items():
             self._check_name(("inputs", name), f"'{name}' cannot be the name of an input")
             yield name, self._input(name, item, ("inputs", name))
 
-    def _secrets(self, data: Any) -> Iterator[tuple[str, SecretKeys]]:
-        for name, item in _named_items(data):
+    def _secrets(self, data: dict[str, Any]) -> Iterator[tuple[str, SecretKeys]]:
+        for name, item in data.items():
             at: Path = ("secrets", name)
             self._check_name(at, f"'{name}' cannot be the name of a secret")
             if isinstance(item, str):

@@ -98,24 +98,23 @@ class ExpectKeys(Keys):
 
     @property
     def claim(self) -> str:
-        return next(name for name in EXPECTATION_KEYS if _field(name) in self.model_fields_set)
+        """The one of `EXPECTATION_KEYS` that is given."""
+        given = {name.rstrip("_") for name in self.model_fields_set}
+        return next(name for name in EXPECTATION_KEYS if name in given)
 
     @property
     def value(self) -> Any:
-        return getattr(self, _field(self.claim))
+        return getattr(self, "schema_" if self.claim == "schema" else self.claim)
 
     @model_validator(mode="after")
-    def _one_claim(self) -> ExpectKeys:
-        claims = [name for name in EXPECTATION_KEYS if _field(name) in self.model_fields_set]
+    def _one_claim_with_its_keys(self) -> ExpectKeys:
+        given = {name.rstrip("_") for name in self.model_fields_set}
+        claims = [name for name in EXPECTATION_KEYS if name in given]
         if len(claims) != 1:
             names = ", ".join(f"`{name}`" for name in EXPECTATION_KEYS[:-1])
             both = f", not {' and '.join(f'`{name}`' for name in claims)}" if claims else ""
             raise ValueError(f"give exactly one of {names} and `{EXPECTATION_KEYS[-1]}`{both}")
-        return self
-
-    @model_validator(mode="after")
-    def _keys_of_claim(self) -> ExpectKeys:
-        claim = self.claim
+        claim = claims[0]
         if self.value is None and claim != "equals":
             raise ValueError(f"give `{claim}` a value")
         if self.file is not None and self.of is not None:
@@ -224,7 +223,3 @@ def _check_expectation(claim: ExpectKeys, at: Path, text: TextReader, row: Set[s
         text(claim.value, (*at, claim.claim), NAMES_AFTER_RUN | row)
     text(claim.file, (*at, "file"), TEST_NAMES | row)
     text(claim.of, (*at, "of"), NAMES_AFTER_RUN | row, bare=True)
-
-
-def _field(claim: str) -> str:
-    return "schema_" if claim == "schema" else claim

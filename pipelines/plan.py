@@ -74,7 +74,8 @@ class DependencyGraph:
                 self._resolve(use, top, None)
         for text in pipeline.elsewhere:
             for use in uses_in(text.text, text.at, text.names):
-                self._name(use)
+                if (found := unknown_name(use, pipeline)) is not None:
+                    self._fault(use, *found)
 
     def ordered(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
         """Sort one level and its bodies by dependency; else in the order of the file."""
@@ -117,7 +118,8 @@ class DependencyGraph:
         """Check a reference; where it names a step, add the edge."""
         self.uses.append(use)
         if use.reference[0] != "steps":
-            self._name(use)
+            if (found := unknown_name(use, self._pipeline)) is not None:
+                self._fault(use, *found)
             return
         if len(use.reference) == 1:
             what = "`steps` alone names no step"
@@ -138,10 +140,6 @@ class DependencyGraph:
             ids += [step_id for step_id in around.nodes if not step_id.startswith("(")]
             reader, around = around.block, around.outer
         self._fault(use, *unknown_step(name, self._homes.get(name), ids))
-
-    def _name(self, use: ReferenceUse) -> None:
-        if (found := unknown_name(use, self._pipeline)) is not None:
-            self._fault(use, *found)
 
     def _cycle(self, by_id: Mapping[str, Node]) -> None:
         """Report one cycle among nodes that depend on each other."""

@@ -67,19 +67,27 @@ def _parse_quantity(value: Any, units: Mapping[str, float], what: str) -> float:
     return float(found[1]) * units[found[2]]
 
 
-def _quantity_schema(*examples: str, plain: bool) -> WithJsonSchema:
-    text = {"type": "string", "examples": list(examples)}
-    return WithJsonSchema({"anyOf": [text, {"type": "integer"}]} if plain else text)
-
-
 Seconds = Annotated[
-    float, BeforeValidator(parse_seconds), _quantity_schema("300ms", "30s", "5m", plain=False)
+    float,
+    BeforeValidator(parse_seconds),
+    WithJsonSchema({"type": "string", "examples": ["300ms", "30s", "5m"]}),
 ]
+_OR_INTEGER = {"type": "integer"}
 SizeBytes = Annotated[
-    int, BeforeValidator(parse_size_bytes), _quantity_schema("512MiB", "2GiB", plain=True)
+    int,
+    BeforeValidator(parse_size_bytes),
+    WithJsonSchema({"anyOf": [{"type": "string", "examples": ["512MiB", "2GiB"]}, _OR_INTEGER]}),
 ]
-Tokens = Annotated[int, BeforeValidator(parse_tokens), _quantity_schema("4k", "16k", plain=True)]
-KeepAlive = Annotated[float, BeforeValidator(parse_keep_alive), _quantity_schema("15m", plain=True)]
+Tokens = Annotated[
+    int,
+    BeforeValidator(parse_tokens),
+    WithJsonSchema({"anyOf": [{"type": "string", "examples": ["4k", "16k"]}, _OR_INTEGER]}),
+]
+KeepAlive = Annotated[
+    float,
+    BeforeValidator(parse_keep_alive),
+    WithJsonSchema({"anyOf": [{"type": "string", "examples": ["15m"]}, _OR_INTEGER]}),
+]
 
 _PERCENT = re.compile(r"^([0-9]{1,3}(?:\.[0-9]{1,3})?)%\Z", re.ASCII)
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -89,7 +89,12 @@ class YamlDocument:
         """Return key and value of the root and of each part of a path that is there."""
         found: list[tuple[Node | None, Node | None]] = [(self._root, self._root)]
         for name in path:
-            if (inner := _child(found[-1][1], name)) is None:
+            node, inner = found[-1][1], None
+            if isinstance(node, MappingNode):
+                inner = next((pair for pair in node.value if pair[0].value == name), None)
+            elif isinstance(node, SequenceNode) and name in range(len(node.value)):
+                inner = node.value[name], node.value[name]
+            if inner is None:
                 break
             found.append(inner)
         return found
@@ -112,16 +117,6 @@ def _last_of(node: Node) -> Node:
         last = node.value[-1]
         node = last[1] if isinstance(last, tuple) else last
     return node
-
-
-def _child(node: Node | None, name: str | int) -> tuple[Node, Node] | None:
-    if isinstance(node, MappingNode):
-        for key, value in node.value:
-            if key.value == name:
-                return key, value
-    elif isinstance(node, SequenceNode) and isinstance(name, int) and name < len(node.value):
-        return node.value[name], node.value[name]
-    return None
 
 
 def _mark(file: str, lines: tuple[str, ...], line: int, column: int, length: int) -> Mark:
@@ -182,21 +177,26 @@ def parse_yaml(text: str, file: str) -> YamlDocument:
             root = loader.get_single_node()
         finally:
             loader.dispose()
-        if "\\u" in text and root is not None:
-            # Join surrogate pairs, as JSON writes characters beyond U+FFFF
-            for node in _once(root, set()):
-                if isinstance(node, ScalarNode) and _SURROGATE.search(node.value):
-                    raw = node.value.encode("utf-16-le", "surrogatepass")
-                    node.value = raw.decode("utf-16-le", "surrogatepass")
     except yaml.YAMLError as error:
         raise PipelineError([_syntax(error, file, lines)]) from error
     except (RecursionError, ValueError) as error:
         raise _refusal_of_file(file, "is not valid YAML", "Correct it.") from error
+    reader = _NodeReader()
     document = YamlDocument(file, None, root, lines)
-    faults = list(_check(document))
+    try:
+        read = _ReadNode(None, 0, 0) if root is None else reader.read(root)
+    except _YamlCycle:
+        what = "an alias makes this value contain itself."
+        remedy = "Remove the alias: it is within the value that it names."
+        raise PipelineError([Fault(what, remedy, document.mark())]) from None
+    if read.n_values > MAX_NODES or read.n_levels > MAX_DEPTH:
+        what = f"more than {MAX_NODES:,} values" if read.n_values > MAX_NODES else "too many levels"
+        what = f"its aliases make {what} of this file."
+        raise PipelineError([Fault(what, "Use fewer aliases (`*name`).", document.mark())])
+    faults = list(_faults(document, reader.nodes))
     if faults:
         raise PipelineError(faults)
-    return YamlDocument(file, _plain(root, {}), root, lines)
+    return YamlDocument(file, read.plain, root, lines)
 
 
 def _refusal_of_file(file: str, what: str, remedy: str) -> PipelineError:
@@ -302,30 +302,70 @@ class _YamlCycle(Exception):
     """An alias within the value that it names."""
 
 
-def _check(document: YamlDocument) -> Iterator[Fault]:
-    """Yield faults of valid YAML: cycles, too many aliases, keys that are not text."""
-    root = document._root
-    if root is None:
-        return
-    try:
-        size, depth = _extent(root, {}, set())
-    except _YamlCycle:
-        remedy = "Remove the alias: it is within the value that it names."
-        yield Fault("an alias makes this value contain itself.", remedy, document.mark())
-        return
-    if size > MAX_NODES or depth > MAX_DEPTH:
-        what = f"more than {MAX_NODES:,} values" if size > MAX_NODES else "too many levels"
-        remedy = "Use fewer aliases (`*name`)."
-        yield Fault(f"its aliases make {what} of this file.", remedy, document.mark())
-        return
-    for node in _once(root, set()):
+class _ReadNode(NamedTuple):
+    """What a node stands for: its plain value, and its size with what its aliases name."""
+
+    plain: Any
+    n_values: int
+    n_levels: int
+
+
+class _NodeReader:
+    """Reads each node once, however many aliases name it."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        """In the order of the file."""
+        self._known: dict[int, _ReadNode | None] = {}
+        """None: within the node that is being read."""
+
+    def read(self, node: Node) -> _ReadNode:
+        """Return what a node stands for.
+
+        Raises:
+            _YamlCycle: an alias is within the value that it names.
+        """
+        if id(node) in self._known:
+            known = self._known[id(node)]
+            if known is None:
+                raise _YamlCycle
+            return known
+        self._known[id(node)] = None
+        self.nodes.append(node)
+        plain: Any = None
+        n_values, n_levels = 1, 0
         if isinstance(node, MappingNode):
-            yield from _check_keys(document, node)
+            plain = {}
+            for key, value in node.value:
+                of_key, of_value = self.read(key), self.read(value)
+                n_values += of_key.n_values + of_value.n_values
+                n_levels = max(n_levels, of_key.n_levels, of_value.n_levels)
+                if isinstance(key, ScalarNode):  # else a fault
+                    plain[key.value] = of_value.plain
+        elif isinstance(node, SequenceNode):
+            plain = []
+            for item in node.value:
+                of_item = self.read(item)
+                n_values += of_item.n_values
+                n_levels = max(n_levels, of_item.n_levels)
+                plain.append(of_item.plain)
+        else:
+            if _SURROGATE.search(node.value):
+                # Join surrogate pairs, as JSON writes characters beyond U+FFFF
+                raw = node.value.encode("utf-16-le", "surrogatepass")
+                node.value = raw.decode("utf-16-le", "surrogatepass")
+            plain = _scalar(node)
+        read = self._known[id(node)] = _ReadNode(plain, n_values, n_levels + 1)
+        return read
+
+
+def _faults(document: YamlDocument, nodes: Iterable[Node]) -> Iterator[Fault]:
+    """Yield faults of valid YAML: keys that are not text, or twice there, unusable scalars."""
+    for node in nodes:
+        if isinstance(node, MappingNode):
+            yield from _key_faults(document, node)
         elif isinstance(node, ScalarNode):
-            try:
-                value = _scalar(node)
-            except ValueError:
-                value = math.inf
+            value = _scalar(node)
             if isinstance(value, float) and not math.isfinite(value):
                 what = f"'{node.value[:40]}' is not a usable number."
                 yield Fault(what, "Put it in quotes if it is text.", document.mark_of(node))
@@ -334,42 +374,12 @@ def _check(document: YamlDocument) -> Iterator[Fault]:
                 yield Fault(what, "Write the whole character.", document.mark_of(node))
 
 
-def _extent(node: Node, known: dict[int, tuple[int, int]], above: set[int]) -> tuple[int, int]:
-    """Return the number of values and levels of a node, following aliases."""
-    if id(node) in known:
-        return known[id(node)]
-    if id(node) in above:
-        raise _YamlCycle
-    above.add(id(node))
-    extents = [_extent(child, known, above) for child in _children(node)]
-    above.discard(id(node))
-    known[id(node)] = (
-        1 + sum(size for size, _ in extents),
-        1 + max((depth for _, depth in extents), default=0),
-    )
-    return known[id(node)]
-
-
-def _children(node: Node) -> Iterator[Node]:
-    if isinstance(node, MappingNode):
-        for key, value in node.value:
-            yield key
-            yield value
-    elif isinstance(node, SequenceNode):
-        yield from node.value
-
-
-def _once(node: Node, seen: set[int]) -> Iterator[Node]:
-    if id(node) not in seen:
-        seen.add(id(node))
-        yield node
-        for child in _children(node):
-            yield from _once(child, seen)
-
-
-def _check_keys(document: YamlDocument, node: MappingNode) -> Iterator[Fault]:
+def _key_faults(document: YamlDocument, node: MappingNode) -> Iterator[Fault]:
     seen: dict[str, Node] = {}
     for key, _ in node.value:
+        if isinstance(key, ScalarNode) and key.value not in seen and key.value != "<<":
+            seen[key.value] = key
+            continue
         mark = document.mark_of(key)
         if not isinstance(key, ScalarNode):
             what = "a key must be text; this is a list or a mapping."
@@ -385,23 +395,6 @@ def _check_keys(document: YamlDocument, node: MappingNode) -> Iterator[Fault]:
             seen[key.value] = key
 
 
-def _plain(node: Node | None, made: dict[int, Any]) -> Any:
-    """Return plain values; a shared node is built once."""
-    if node is None:
-        return None
-    if id(node) in made:
-        return made[id(node)]
-    plain: Any
-    if isinstance(node, MappingNode):
-        plain = {key.value: _plain(value, made) for key, value in node.value}
-    elif isinstance(node, SequenceNode):
-        plain = [_plain(item, made) for item in node.value]
-    else:
-        plain = _scalar(node)
-    made[id(node)] = plain
-    return plain
-
-
 def _scalar(node: Node) -> Any:
     """Read a scalar by YAML 1.2's core schema."""
     text: str = node.value
@@ -413,5 +406,8 @@ def _scalar(node: Node) -> Any:
         base = {"0o": 8, "0x": 16}.get(text[:2], 10)
         if base == 10 and _LEADING_ZERO.match(text):
             return text
-        return int(text, base)
+        try:
+            return int(text, base)
+        except ValueError:  # more digits than Python reads
+            return math.inf
     return float(text.replace(".inf", "inf").lower()) if _FLOAT.match(text) else text
