@@ -102,8 +102,11 @@ def bind_for_comparison(plan: Plan) -> BoundPlan:
     """
     binder = PlanBinder(plan, None, Path.cwd(), {})
     bound = binder.bound()
-    faults = [*binder.faults, *variations.varied_name_faults(plan.pipeline)]
-    if faults := faults or [*variations.variation_faults(plan.pipeline, _faults_in)]:
+    faults = binder.faults
+    if plan.pipeline.compare is not None or plan.pipeline.gold is not None:
+        faults += variations.varied_name_faults(plan.pipeline)
+        faults = faults or [*variations.variation_faults(plan.pipeline, _faults_in)]
+    if faults:
         raise PipelineError(faults)
     return bound
 
@@ -306,9 +309,12 @@ class PlanBinder:
     ) -> BoundStep | None:
         self._outputs[step.id] = None
         kind = self._kind(step)
-        self._own += replies.reply_faults(self._pipeline.document, step, kind)
-        self._own += replies.escalate_faults(self._pipeline.document, step, kind)
-        self._own += replies.review_faults(self._pipeline.document, step, kind)
+        if step.reply is not None:
+            self._own += replies.reply_faults(self._pipeline.document, step, step.reply, kind)
+        if step.escalate is not None and kind is not None:
+            self._own += replies.escalate_faults(self._pipeline.document, step, kind)
+        if step.review is not None:
+            self._own += replies.review_faults(self._pipeline.document, step, step.review, kind)
         if kind is None:
             return None
         facts = registry.facts_of_kind(kind)
@@ -330,6 +336,7 @@ class PlanBinder:
         within = self._inner.bound(step, cache=controls.cache) if facts.pipeline else None
         if within is not None and step.returns is None:
             self._outputs[step.id] = outputs_of(within)
+        reads = step_reads.StepReads.of(step)
         return BoundStep(
             id=step.id,
             uses=registry.own_name(step.uses),
@@ -346,10 +353,10 @@ class PlanBinder:
             model=self._models.of(step, kind),
             besides=self._models.besides(step, kind),
             reply=step.reply,
-            references=step_reads.step_references(step, names | STEP_NAMES),
-            after_answer=step_reads.after_answer(step, names),
-            of_lists=step_reads.list_references(step, names),
-            escalate=self._models.escalation(step, kind),
+            references=reads.named(names | STEP_NAMES),
+            after_answer=reads.after_answer(names) if reads.answer else frozenset(),
+            of_lists=reads.only_lists(names) if reads.lists else frozenset(),
+            escalate=self._models.escalation(step, step.escalate, kind) if step.escalate else None,
             review=step.review,
             shown=step_reads.shown_references(step),
             spec=step_reads.step_spec(step, servers),

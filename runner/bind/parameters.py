@@ -100,6 +100,11 @@ class ParameterBinder:
         self._document = document
         self._at = (*step.at, "with")
         self._fields = {field.alias or name: field for name, field in table.model_fields.items()}
+        self._template_names = {
+            name
+            for name, field in self._fields.items()
+            if Template in (field.annotation, *get_args(field.annotation))
+        }
 
     def bound(self) -> BoundParams:
         """Return the parameters; what is wrong with them stands in `faults`."""
@@ -110,7 +115,10 @@ class ParameterBinder:
                 remedy = did_you_mean(name, fields, "It has none.")
                 mark = self._document.key_mark((*self._at, name))
                 self.faults.append(Fault(what, remedy, mark))
-        templates = {name: made for name in written if (made := self._template(name)) is not None}
+        templates: dict[str, Template] = {}
+        for name in written if self._template_names else ():
+            if (made := self._template(name)) is not None:
+                templates[name] = made
         rest = {name: item for name, item in step.written.items() if name not in templates}
         value, _ = Value.scan(rest)
         # Which parameters stand together, and that none is missing
@@ -125,8 +133,8 @@ class ParameterBinder:
                 what, remedy = f"needs the parameter '{name}'.", f"Add `{name}: …` under `with`."
                 place = mark if written else step.mark
                 self.faults.append(Fault(f"step '{step.uses}' {what}", remedy, place))
-        for name, made in step.files.items():
-            if isinstance(made, ConversationTemplate) and name not in self.table.conversations:
+        for name, file in step.files.items():
+            if isinstance(file, ConversationTemplate) and name not in self.table.conversations:
                 what = f"`{name}` of step '{step.uses}' takes a text, no whole conversation."
                 place = self._document.mark((*self._at, name, "file"))
                 self.faults.append(Fault(what, "`prompt` of 'chat' takes a .prompt.yml.", place))
@@ -149,7 +157,8 @@ class ParameterBinder:
             is_later = at[0] in later if at else any(f"`{n}`" in message for n in later)
             if not is_later:
                 certain.append(detail)
-        self.faults += faults_of(certain, self.table, given, self._document, self._at)
+        if certain:
+            self.faults += faults_of(certain, self.table, given, self._document, self._at)
         # An instance for every scope, where nothing in it is rendered
         texts = [template.source for template in templates.values()]
         if not value.is_constant or any("{{" in text or "{%" in text for text in texts):
@@ -159,6 +168,8 @@ class ParameterBinder:
     def kind_faults(self, kinds: Mapping[str, Kind]) -> Iterator[Fault]:
         """Yield which parameters take no value of the kind that their expressions give."""
         known = {name: _SAMPLES[kind] for name, kind in kinds.items() if kind is not None}
+        if not known:
+            return
         given = {name: _KnownAtRunTime() for name in self.step.params.data} | known
         _, details = _validated(self.table, given, strict=False)
         for name in known:
@@ -170,7 +181,7 @@ class ParameterBinder:
 
     def reads_names(self, name: str) -> frozenset[str] | None:
         """Return which names the step adds for the text of a parameter; None: any."""
-        if name not in self._fields or not self._takes_template(name):
+        if name not in self._template_names:
             return frozenset()
         names = self.step.params.data.get("vars", {})
         added = self.table.sees.get(name, TEXT_OR_FILE_PARAMETERS.get(name))
@@ -178,11 +189,8 @@ class ParameterBinder:
             return None
         return added | frozenset(names)
 
-    def _takes_template(self, name: str) -> bool:
-        return Template in set(_types(self._fields[name].annotation))
-
     def _template(self, name: str) -> Template | None:
-        if name not in self._fields or not self._takes_template(name):
+        if name not in self._template_names:
             return None
         written = self.step.params.data[name]
         if name in self.step.files:
@@ -219,9 +227,3 @@ def _loosened(table: type[Params], later: frozenset[str]) -> type[Params]:
     members["faults"] = classmethod(lambda cls, given: ())
     made = new_class(table.__name__, (table,), exec_body=lambda names: names.update(members))
     return cast("type[Params]", made)
-
-
-def _types(annotation: Any) -> Iterator[Any]:
-    yield annotation
-    for argument in get_args(annotation):
-        yield from _types(argument)

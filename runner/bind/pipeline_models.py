@@ -19,7 +19,7 @@ from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.keys import ModelKeys, PoolKeys, SamplingParams
-from paddock.pipelines.model import Pipeline, StepNode
+from paddock.pipelines.model import EscalationSpec, Pipeline, StepNode
 from paddock.pipelines.validation import faults_of
 from paddock.steps.registry import own_roles
 
@@ -72,18 +72,18 @@ class ModelBinder:
             return None  # its type is reported with the parameters
         return self._named(step, written, (*step.at, "with", "model"), roles)
 
-    def escalation(self, step: StepNode, kind: type[Any]) -> BoundEscalation | None:
-        """Return which answers of a step another model gives; None: none, or that is a fault."""
-        if step.escalate is None:
-            return None
-        at, alias = (*step.at, "escalate", "to"), step.escalate.to
+    def escalation(
+        self, step: StepNode, spec: EscalationSpec, kind: type[Any]
+    ) -> BoundEscalation | None:
+        """Return which answers of a step another model gives; None: that is a fault."""
+        at, alias = (*step.at, "escalate", "to"), spec.to
         to = self._named(step, alias, at, frozenset({"chat"}))
         if to is None:
             return None
         if to == self.of(step, kind):
             what = f"`escalate.to`: '{alias}' is the model that step '{_step_label(step)}' has"
             self._fault(at, what, "Name a larger one.")
-        return BoundEscalation(step.escalate, to)
+        return BoundEscalation(spec, to)
 
     def _named(
         self, step: StepNode, written: str, at: Place, roles: frozenset[Role]
@@ -260,11 +260,11 @@ def model_file_faults(bound: BoundPlan) -> Iterator[Fault]:
     The files are opened, but only their first four bytes are read.
     """
     for plan, alias in _used_models(bound):
-        spec, written = plan.models[alias], _model_ref(plan, alias)
+        spec = plan.models[alias]
         if spec.pool or not Path(spec.ref).is_absolute():
             continue
         try:
-            check_file(Path(spec.ref), written)
+            check_file(Path(spec.ref), _model_ref(plan, alias))
         except EngineError as error:
             yield _model_fault(error, plan, alias)
 

@@ -18,7 +18,7 @@ from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.label_choices import FieldPath, LabelList, PromptLabels, chosen_labels
-from paddock.pipelines.model import ReplySpec
+from paddock.pipelines.model import ReplySpec, ReviewSpec
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.reply_schema import ReplySchema
 from paddock.pipelines.yaml_source import YamlDocument
@@ -78,19 +78,17 @@ def _has_no_answer(step: WrittenStep, kind: type[Step[Any, Any]] | None) -> bool
 
 
 def reply_faults(
-    document: YamlDocument, step: WrittenStep, kind: type[Step[Any, Any]] | None
+    document: YamlDocument, step: WrittenStep, reply: ReplySpec, kind: type[Step[Any, Any]] | None
 ) -> Iterator[Fault]:
     """Yield what is wrong with the `reply` of a step; `kind` is its class, if it is known."""
-    if step.reply is None:
-        return
     at = (*step.at, "reply")
     if _has_no_answer(step, kind):
         what = f"step '{step.uses}' gives no answer of a model, so `reply` has nothing to look at."
         yield Fault(what, _ANSWERING_REMEDY, document.key_mark(at))
         return
     yield from schema_faults(document, step)
-    answer = reply_fields(step.reply)
-    for index, check in step.reply.checks.items():
+    answer = reply_fields(reply)
+    for index, check in reply.checks.items():
         mark = document.mark((*at, "check", index))
         try:
             for message, remedy in check.faults(CHECK_FUNCTIONS):
@@ -99,19 +97,19 @@ def reply_faults(
             message, _, remedy = str(error).partition(". ")
             yield Fault(f"`check`: {message}.", remedy, mark)
         read = sorted(path for path in check.references if path[0] == "output")
-        if read and step.reply.written is None:
+        if read and reply.written is None:
             what = "`check` reads `output`, which is null without a `schema`."
             yield Fault(what, "Add `schema`, or look at `text`.", mark)
         elif answer is not None:
             for name in sorted({path[1] for path in read if len(path) > 1} - {*answer}):
                 what = f"`check`: the answer has no field '{name}'."
                 yield Fault(what, did_you_mean(name, answer), mark)
-        if step.reply.evidence is None and _reads_evidence(check):
+        if reply.evidence is None and _reads_evidence(check):
             what = f"`check`: '{check.source}' needs `evidence`, which is not asked for."
             yield Fault(what, "Add `evidence` under `reply`, with the text to look in.", mark)
-    if step.reply.evidence is not None:
+    if reply.evidence is not None:
         mark = document.mark((*at, "evidence", "only"))
-        for fault in _unknown_only_faults(step.reply.evidence.only, step.reply.schema):
+        for fault in _unknown_only_faults(reply.evidence.only, reply.schema):
             yield Fault(*fault, mark)
 
 
@@ -136,17 +134,15 @@ def _unknown_only_faults(only: Sequence[str], schema: Any) -> Iterator[tuple[str
 
 
 def review_faults(
-    document: YamlDocument, step: WrittenStep, kind: type[Step[Any, Any]] | None
+    document: YamlDocument, step: WrittenStep, review: ReviewSpec, kind: type[Step[Any, Any]] | None
 ) -> Iterator[Fault]:
     """Yield what is wrong with the `review` of a step; `kind` is its class, if it is known."""
-    if step.review is None:
-        return
     at = (*step.at, "review")
     if _has_no_answer(step, kind):
         what = f"step '{step.uses}' gives no answer of a model, so `review` has nothing to show."
         yield Fault(what, _ANSWERING_REMEDY, document.key_mark(at))
         return
-    yield from _when_faults("review", step.review.when, document, step)
+    yield from _when_faults("review", review.when, document, step)
 
 
 def escalate_faults(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from paddock.engine.system.text import canonical_json, ordered_json
@@ -18,52 +19,58 @@ from paddock.steps import registry
 from . import reply as replies
 
 
+@dataclass(frozen=True)
+class StepReads:
+    """What a step reads, by when it does."""
+
+    parameters: frozenset[Reference]
+    """Before its answer is there, but for lists of labels."""
+    lists: frozenset[Reference]
+    """Lists of labels."""
+    answer: frozenset[Reference]
+    """Once its answer is there."""
+
+    @classmethod
+    def of(cls, step: WrittenStep) -> StepReads:
+        names = step.params.data.get("vars")
+        own = TIME_NAMES & names.keys() if isinstance(names, dict) else ()
+        parameters = set(_read_by(step.if_))
+        read = _read_by(step.params, *step.files.values())
+        parameters.update(path for path in read if path[0] not in own)
+        if step.returns is not None:
+            own_outputs = ("steps", step.id)
+            parameters.update(path for path in step.returns.references if path[:2] != own_outputs)
+        lists, answer = set[Reference](), set[Reference]()
+        if step.reply is not None:
+            for check in step.reply.checks.values():
+                parameters.update(path for path in check.references if path[0] not in ANSWER_NAMES)
+            lists |= _read_by(*(choice.source for choice in step.reply.choices))
+            answer |= _read_by(step.reply.evidence)
+        for spec in (step.escalate, step.review):
+            if spec is not None:
+                answer |= spec.when.references
+        return cls(frozenset(parameters), frozenset(lists), frozenset(answer))
+
+    @property
+    def whole(self) -> frozenset[Reference]:
+        return self.parameters | self.lists | self.answer
+
+    def named(self, names: frozenset[str]) -> frozenset[Reference]:
+        """Return what is read of these names: inputs, steps, loop variables."""
+        return frozenset(path for path in self.whole if path[0] in names)
+
+    def after_answer(self, names: frozenset[str]) -> frozenset[Reference]:
+        """Return those of the references that are only read once the step's answer is there."""
+        return self.named(names) - self.parameters - self.lists
+
+    def only_lists(self, names: frozenset[str]) -> frozenset[Reference]:
+        """Return what only lists of labels read, of which a change makes few items stale."""
+        return self.named(names) - self.parameters - self.answer
+
+
 def _read_by(*parts: Any) -> frozenset[Reference]:
     """Return what expressions, values and templates read; parts that are not there are None."""
-    return frozenset().union(*(part.references for part in parts if part is not None))
-
-
-def _of_parameters(step: WrittenStep) -> frozenset[Reference]:
-    """Return what is read before a step's answer is there, but for lists of labels."""
-    names = step.params.data.get("vars")
-    own = TIME_NAMES & names.keys() if isinstance(names, dict) else ()
-    read = _read_by(step.params, *step.files.values())
-    checked = _read_by(*step.reply.checks.values()) if step.reply else frozenset()
-    return (
-        frozenset(path for path in read if path[0] not in own)
-        | _read_by(step.if_)
-        | {path for path in _read_by(step.returns) if path[:2] != ("steps", step.id)}
-        | {path for path in checked if path[0] not in ANSWER_NAMES}
-    )
-
-
-def _of_lists(step: WrittenStep) -> frozenset[Reference]:
-    return _read_by(*(choice.source for choice in step.reply.choices) if step.reply else ())
-
-
-def _of_answer(step: WrittenStep) -> frozenset[Reference]:
-    conditions = (spec.when for spec in (step.escalate, step.review) if spec is not None)
-    return _read_by(*conditions, step.reply.evidence if step.reply else None)
-
-
-def _references(step: WrittenStep) -> frozenset[Reference]:
-    return _of_parameters(step) | _of_lists(step) | _of_answer(step)
-
-
-def step_references(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
-    """Return what a step reads of these names: inputs, steps, loop variables."""
-    return frozenset(path for path in _references(step) if path[0] in names)
-
-
-def after_answer(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
-    """Return those of a step's references that are only read once its answer is there."""
-    return step_references(step, names) - _of_parameters(step) - _of_lists(step)
-
-
-def list_references(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
-    """Return what only lists of labels read, of which a change makes few items stale."""
-    read = frozenset(path for path in _of_lists(step) if path[0] in names)
-    return read - _of_parameters(step) - _of_answer(step)
+    return frozenset().union(*[part.references for part in parts if part is not None])
 
 
 def references_within(block: Block) -> frozenset[Reference]:
@@ -73,7 +80,7 @@ def references_within(block: Block) -> frozenset[Reference]:
         if isinstance(node, Block):
             found |= _read_by(node.over, node.where, node.if_, node.key, node.returns)
         else:
-            found |= _references(node)
+            found |= StepReads.of(node).whole
     return found
 
 
@@ -94,11 +101,9 @@ def loop_attributes(block: Block) -> frozenset[str]:
         if isinstance(node, Block):
             found |= _read_by(node.over, node.where, node.key, node.if_)
         else:
-            found |= _references(node)
-    read = [path for path in found if path[0] == "loop"]
-    if any(len(path) == 1 for path in read):
-        return frozenset(LOOP_ATTRIBUTES)
-    return frozenset(path[1] for path in read)
+            found |= StepReads.of(node).whole
+    read = item_attributes("loop", found)
+    return frozenset(LOOP_ATTRIBUTES) if read is None else read
 
 
 def references_outside(
@@ -112,10 +117,8 @@ def references_outside(
 
 def item_attributes(var: str, inside: frozenset[Reference]) -> frozenset[str] | None:
     """Name the attributes of the loop variable that are read; None: all of it."""
-    read = [path for path in inside if path[0] == var]
-    if any(len(path) == 1 for path in read):
-        return None
-    return frozenset(path[1] for path in read)
+    read = {path[1:2] for path in inside if path[0] == var}
+    return None if () in read else frozenset().union(*read)
 
 
 _ONE_VALUE = re.compile(r"\{\{[^{}]*\}\}\Z")
@@ -128,9 +131,9 @@ def shown_references(step: WrittenStep) -> frozenset[Reference]:
     lists = [value if isinstance(value, list) else [value] for value in files.values()]
     texts = [text for values in lists for text in values]
     if not all(isinstance(text, str) and _ONE_VALUE.match(text) for text in texts):
-        return _references(step)
+        return StepReads.of(step).whole
     given = {name: value for name, value in step.params.data.items() if name not in files}
-    besides = _references(step) - step.params.references
+    besides = StepReads.of(step).whole - step.params.references
     return Value.scan(given)[0].references.union(besides)
 
 
@@ -138,16 +141,18 @@ def shown_within(block: Block) -> frozenset[Reference]:
     """Return what is read within a block, but for paths of files whose content alone counts."""
     read = references_within(block)
     nodes = [block, *_nodes_within(block)]
-    steps = [node for node in nodes if not isinstance(node, Block)]
     blocks = [node for node in nodes if isinstance(node, Block)]
-    found = read.difference(*(_references(step) - shown_references(step) for step in steps))
-    for step in steps:
-        found |= shown_references(step)
-        if registry.facts_of(step.uses).shows_path and _shows_its_path(step, blocks, read):
-            found |= _references(step)
-    for node in blocks:
-        found |= _read_by(node.over, node.where, node.if_, node.key, node.returns)
-    return found
+    hidden, shown = set[Reference](), set[Reference]()
+    for node in nodes:
+        if isinstance(node, Block):
+            shown |= _read_by(node.over, node.where, node.if_, node.key, node.returns)
+            continue
+        whole, of_step = StepReads.of(node).whole, shown_references(node)
+        hidden |= whole - of_step
+        shown |= of_step
+        if registry.facts_of(node.uses).shows_path and _shows_its_path(node, blocks, read):
+            shown |= whole
+    return (read - hidden) | shown
 
 
 def _shows_its_path(step: WrittenStep, blocks: Sequence[Block], read: frozenset[Reference]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, get_origin
 
 from jinja2 import nodes
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from paddock.pipelines.expressions import Path, Value, chain_of
 from paddock.pipelines.model import ReplySpec
@@ -42,6 +43,8 @@ class ValueKinds:
 
     def __init__(self) -> None:
         self._outputs: dict[str, Mapping[str, Kind]] = {}
+        self._fields: dict[str, Mapping[str, FieldInfo]] = {}
+        """By step without `returns`: those of its output."""
         self._answers: dict[str, Any] = {}
         """By step: the schema of its `output`."""
         self.items: dict[str, Kind] = {}
@@ -50,10 +53,10 @@ class ValueKinds:
     def add_step(
         self, step: str, kind: type[Step[Any, Any]], reply: ReplySpec | None, returns: Value | None
     ) -> None:
-        fields = kind.output.model_fields.items()
-        self._outputs[step] = {name: _of_annotation(field.annotation) for name, field in fields}
         self._answers[step] = reply.schema if reply is not None else None
-        if returns is not None:
+        if returns is None:
+            self._fields[step] = kind.output.model_fields
+        else:
             names = returns.data if isinstance(returns.data, dict) else ()
             self._outputs[step] = {name: self.of(returns, (name,)) for name in names}
 
@@ -83,6 +86,8 @@ class ValueKinds:
         match chain_of(node):
             case ("steps", step, "output", *path) if self._answers.get(step) is not None:
                 return _of_schema(self._answers[step], path)
+            case ("steps", step, output) if output in self._fields.get(step, ()):
+                return _of_annotation(self._fields[step][output].annotation)
             case ("steps", step, output):
                 return self._outputs.get(step, {}).get(output)
         return None

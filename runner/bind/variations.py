@@ -28,7 +28,6 @@ from paddock.steps.registry import facts_of
 VariedOption = Literal["model", "prompt", "set"]
 """What `paddock compare` varies."""
 MOST_VARIANTS = 100
-_ABOUT_STEP = frozenset(field.alias or name for name, field in StepKeys.model_fields.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +206,8 @@ def varied_place(option: VariedOption, target: str, pipeline: Pipeline) -> Place
         return (*node.at, "with", "prompt")
     if not path:
         raise _fault(f"'{target}' names no key of the step.", "Write `STEP.KEY`.")
-    inner = path if path[0] in _ABOUT_STEP else ["with", *path]
+    about_step = {field.alias or key for key, field in StepKeys.model_fields.items()}
+    inner = path if path[0] in about_step else ["with", *path]
     return (*node.at, *inner)
 
 
