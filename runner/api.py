@@ -88,11 +88,14 @@ async def plan_async(
     prepared = prepare(Path(path), inputs, options, environment, is_plan=True)
     bound, settings = prepared.bound, prepared.settings
     requirements.refuse_missing(bound)
-    _refuse_unknown_steps(bound, options.force)
+    if options.force:
+        _refuse_unknown_steps(bound, options.force)
     allow = settings.allow.union(options.allow)
     wants = permissions.permission_advice(bound, allow, settings.address.url)
     notes = (*ignored_key_notes(bound), *prefix_sharing_advice(bound))
-    all_notes = (*notes, *comparison_notes(bound.pipeline), *((wants,) if wants else ()))
+    if bound.pipeline.compare is not None or bound.pipeline.gold is not None:
+        notes += tuple(comparison_notes(bound.pipeline))
+    all_notes = (*notes, *((wants,) if wants else ()))
     report = await estimate_run(prepared, options, environment)
     return replace(report, advice=(*report.advice, *all_notes))
 
@@ -183,7 +186,9 @@ async def _run_async(
 ) -> Report:
     from paddock.runner.prefect import run_tracking
 
-    if options.local is not True and run_tracking.is_within_flow_run():
+    if options.local is True:
+        is_flow = False
+    elif run_tracking.is_within_flow_run():
         is_flow = not run_tracking.pipeline_flow().is_pipeline_run()
     else:
         settings = environment.settings or read_settings(Path(path).parent)
@@ -208,7 +213,8 @@ def refuse_unready(prepared: PreparedRun, options: RunOptions, environment: RunE
     """
     if environment.tape is None:  # a replayed test calls no tools and programs
         requirements.refuse_missing(prepared.bound)
-    _refuse_unknown_steps(prepared.bound, options.force)
+    if options.force:
+        _refuse_unknown_steps(prepared.bound, options.force)
 
 
 def _refuse_unknown_steps(bound: BoundPlan, force: frozenset[str]) -> None:

@@ -243,7 +243,7 @@ class PlanBinder:
         found = () if self._within.files else watches.bound()
         self._own += [
             *watches.faults,
-            *never_due_schedules.schedule_faults(pipeline),
+            *(never_due_schedules.schedule_faults(pipeline) if pipeline.on is not None else ()),
             *store_order.store_order_faults(self._plan),
         ]
         self._own += self._refused_targets(watches)

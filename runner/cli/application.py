@@ -25,7 +25,7 @@ from paddock.engine.system.distribution import OLLAMA_API, own_version
 from paddock.runner.progress import printing
 
 from . import pipeline_or_model
-from .completion import completed_command, is_completion_request
+from .completion import REQUEST_VARIABLE, completed_command
 from .exit_status import INTERRUPTED, with_exit_status
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -137,7 +137,7 @@ def application(command: str | None = None) -> typer.Typer:
         name="paddock",
         cls=RootGroup,
         help="Declarative YAML pipelines for local language models.",
-        add_completion=is_completion_request(os.environ),
+        add_completion=bool(os.environ.get(REQUEST_VARIABLE)),
         no_args_is_help=True,
         rich_markup_mode=None,  # importing Rich to draw the help takes 0.15 s
         pretty_exceptions_enable=False,
@@ -218,7 +218,7 @@ def main(begun: Callable[[], None] = lambda: None) -> None:
     sys.argv[1:] = pipeline_or_model.translate_ollama_run(sys.argv[0], sys.argv[1:])
     try:
         # The command that is run, or whose arguments a shell completes
-        if is_completion_request(os.environ):
+        if os.environ.get(REQUEST_VARIABLE):
             # Keep Typer from importing Rich for help texts, which takes 0.15 s.
             sys.modules["rich"] = None  # type: ignore[assignment]
             requested_command = completed_command(os.environ)

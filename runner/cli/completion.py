@@ -39,10 +39,6 @@ def completion(
     return DONE
 
 
-def is_completion_request(environ: Mapping[str, str]) -> bool:
-    return bool(environ.get(REQUEST_VARIABLE))
-
-
 def completed_command(environ: Mapping[str, str]) -> str | None:
     """Return the command whose arguments are completed; None while its own name is typed."""
     words = environ.get(_LINE, "").lstrip().split(" ")

@@ -212,14 +212,22 @@ def read_secrets(
     }
     if faults:
         raise PipelineError(dict.fromkeys(faults))
-    hidden = values | dict(_secret_inputs(pipeline, inputs or {}))
+    hidden = dict(values)
+    for name, declared in pipeline.inputs.items():
+        value = (inputs or {}).get(name)
+        if not declared.is_secret or value == declared.default:
+            continue  # what stands in the file is no secret
+        if isinstance(value, str) and len(value) >= SHORTEST_SECRET:
+            hidden[f"inputs.{name}"] = value
     for file, secrets in within.items():
         hidden |= {f"{file}:{name}": value for name, value in secrets.items()}
-    return Secrets(values, redactor(hidden), within)
+    return Secrets(values, redactor(hidden) if hidden else unredacted, within)
 
 
 def trigger_secrets(pipeline: Pipeline) -> frozenset[str]:
     """Return the secrets that only `on` names: a run that a person starts does not need them."""
+    if not pipeline.secrets:
+        return frozenset()
     data = pipeline.document.data
     steps = [value for key, value in data.items() if key not in ("on", "secrets")]
     return frozenset(
@@ -303,12 +311,3 @@ def _usable_secret(value: str) -> str:
         why = f"it has more than {MAX_SECRET_CHARS:,} characters"
         raise _UnusableSecret(why, "Name the file that holds the key alone.")
     return value
-
-
-def _secret_inputs(pipeline: Pipeline, inputs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, declared in pipeline.inputs.items():
-        value = inputs.get(name)
-        if not declared.is_secret or value == declared.default:
-            continue  # what stands in the file is no secret
-        if isinstance(value, str) and len(value) >= SHORTEST_SECRET:
-            yield f"inputs.{name}", value

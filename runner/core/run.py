@@ -81,20 +81,22 @@ async def run(context: RunContext) -> Report:
         PipelineError: the YAML turned out to be wrong for the data at hand.
     """
     stats, stop_gate = context.stats, context.stop_gate
-    meter = BudgetMeter(context)
-    stop_gate.limit = meter.reached
     walk = Execute(context)
     work = asyncio.create_task(_clean_up_and_walk(walk))
-    sharing = asyncio.create_task(meter.share_spending())
+    tasks = {work}
+    if context.bound.pipeline.budget is not None:
+        meter = BudgetMeter(context)
+        stop_gate.limit = meter.reached
+        tasks.add(asyncio.create_task(meter.share_spending()))
     stopped = asyncio.create_task(context.stop.wait())
     try:
         await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         context.suspects.stop()  # before what is in flight unwinds, which may be cut short
         stopped.cancel()
-        sharing.cancel()
-        work.cancel()
-        await asyncio.wait({work, sharing})
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
     if work.cancelled():
         words = stop_gate.words if stop_gate.status in ("interrupted", "suspended") else ""
         message = f"{words or 'Interrupted'}; the same command continues."
@@ -113,8 +115,9 @@ async def run(context: RunContext) -> Report:
 async def _clean_up_and_walk(walk: Execute) -> Any:
     """Drop rows that an earlier form of the file left in stores, then walk."""
     context = walk.context
-    not_taken = await asyncio.to_thread(lambda: [*not_taken_by_watches(context.bound)])
-    context.stats.not_taken.update(not_taken)
+    if context.bound.watches:
+        not_taken = await asyncio.to_thread(lambda: [*not_taken_by_watches(context.bound)])
+        context.stats.not_taken.update(not_taken)
     try:
         is_alone = context.claims is None
         place = context.judge.place()

@@ -157,11 +157,12 @@ class RunStats:
 
     def not_taken_by_suffix(self) -> Mapping[str, int]:
         """Return how many files of scanned folders no step takes, by suffix; note it once."""
+        if self.taken >= self.not_taken:
+            return {}
         names = [os.path.basename(path) for path in self.not_taken - self.taken]  # noqa: PTH119
         sums = Counter(os.path.splitext(name)[1].lower().removeprefix(".") for name in names)  # noqa: PTH122
         found = dict(sorted(sums.items()))
-        if found:
-            self.observer.note(not_taken_in_words(found))
+        self.observer.note(not_taken_in_words(found))
         return found
 
     def step(
@@ -170,7 +171,7 @@ class RunStats:
         """Report how many items there are (None: the step is none); `sizes` of those to be done."""
         if self._item is None:  # else they are details of one item
             name = f"{self._prefix}{step}"
-            if total is not None:
+            if total is not None and total > fresh:
                 self._times_left.setdefault(name, TimeLeft()).expect(total - fresh, sizes or {})
             self.observer.step(name, total, fresh)
 
@@ -290,7 +291,7 @@ class RunStats:
             seconds=time.monotonic() - self.began,
             items=tuple(sorted(self._items, key=lambda item: (order[item.step], item.key))),
             returns=self.secrets.redacted(returns),
-            notes=(*self._tally_notes(), *self._notes),
+            notes=(*(self._tally_notes() if self._tallies else ()), *self._notes),
             not_taken=self.not_taken_by_suffix(),
             written=tuple(self._written),
             n_removed=self._sums["removed"],

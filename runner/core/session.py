@@ -172,7 +172,7 @@ async def open_session(
         if not is_plan:
             if ledger.is_shared:
                 claims = await _join_other_machines(stack, prepared, options, ledger, stats, wait)
-            if environment.has_group_turn:
+            if environment.has_group_turn and bound.pipeline.concurrency is not None:
                 gate = environment.stop_gate
                 turn = group_turn(bound, settings, claims, run, gate, wait)
                 await stack.enter_async_context(turn)
@@ -180,8 +180,9 @@ async def open_session(
                 has_crashed = await stack.enter_async_context(_folder_lock(bound, stats, wait))
             elif bound.budget.is_set:
                 await claims.counting(run)
-            for words in comparison_notes(bound.pipeline):
-                stats.note(words)
+            if bound.pipeline.compare is not None or bound.pipeline.gold is not None:
+                for words in comparison_notes(bound.pipeline):
+                    stats.note(words)
         # The index of outputs; temporary files of crashed runs go when the run ends.
         scopes = await ledger.ask(ledger.scopes_of, bound.file.name)
         if options.variant_of:
@@ -258,9 +259,9 @@ def _recording_observer(
     state = prepared.bound.roots.base / STATE_FOLDER
     lines = stack.enter_context(LineWriter(state / "runs" / f"{run}.jsonl"))
     observers = [observer, RunJournal(lines, redact, trigger=options.trigger)]
-    if (module := otel_module(settings)) is not None:
+    if settings.otel != "off":
         is_whole = settings.otel == "content"
-        spans = module.otel_spans(observer.note, redact, is_with_content=is_whole)
+        spans = otel_module(settings).otel_spans(observer.note, redact, is_with_content=is_whole)
         observers.append(stack.enter_context(spans))
     return MultiObserver(*observers)
 

@@ -36,22 +36,20 @@ async def notify_at_end(
     observer: Observer,
     secrets: Secrets,
     stop: asyncio.Event,
-    *,
-    is_wanted: bool,
-) -> AsyncIterator[ReportedEnd]:
-    """Yield an object that takes the run's report, and send the notifications at the end.
+    outcome: ReportedEnd,
+) -> AsyncIterator[None]:
+    """Send the notifications at the end of a run; `outcome` has its report by then.
 
     An error that ends the run is sent as its failure, and raised again. The observer gets what was
     not delivered.
     """
-    outcome = ReportedEnd()
-    if not is_wanted or bound.pipeline.on is None or not bound.pipeline.on.notify:
-        yield outcome
+    if bound.pipeline.on is None or not bound.pipeline.on.notify:
+        yield
         return
     for words in undeliverable_channels(bound, settings):
         observer.note(words)
     try:
-        yield outcome
+        yield
     except Exception as error:
         if not stop.is_set():
             words = str(error) or type(error).__name__

@@ -21,13 +21,13 @@ from paddock.runner.core import run
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.session import NOT_BEGUN, RunSession, open_session, report_not_begun
 from paddock.runner.daemon.prefect_client import client_options
-from paddock.runner.notify.notify_at_end import notify_at_end
+from paddock.runner.notify.notify_at_end import ReportedEnd, notify_at_end
 from paddock.runner.progress.drain import INTERRUPTED, STOP_REQUESTED
 from paddock.runner.progress.prefect_view import FLOW_MODULE
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
 
-from .run_mode import is_flow, service_use
+from .run_mode import ServiceUse, is_flow, service_use
 
 CHECK_TIMEOUT_S = 4.0  # an API that cannot be reached is an error within 5 s
 
@@ -120,20 +120,18 @@ async def run_prepared(
     bound, settings, observer = prepared.bound, prepared.settings, environment.observer
     is_within = options.local is not True and is_within_flow_run()
     has_pool = environment.pool is not None
-    use = service_use(options.local, os.environ, has_pool=has_pool, within=is_within)
+    use: ServiceUse = "none"
+    if options.local is not True:
+        use = service_use(options.local, os.environ, has_pool=has_pool, within=is_within)
+    outcome = ReportedEnd()
     async with AsyncExitStack() as stack:
         stack.enter_context(prepared.secrets.guarded())
-        outcome = await stack.enter_async_context(
-            notify_at_end(
-                bound,
-                settings,
-                observer,
-                prepared.secrets,
-                environment.stop,
-                # else most items were not looked at
-                is_wanted=options.notifies and not options.leaves_out_items,
+        # A run that leaves out items has not looked at most of them
+        if bound.pipeline.on is not None and options.notifies and not options.leaves_out_items:
+            notifying = notify_at_end(
+                bound, settings, observer, prepared.secrets, environment.stop, outcome
             )
-        )
+            await stack.enter_async_context(notifying)
         service = None
         if use != "none":
             from .local_service import local_service, pool_on_demand

@@ -10,13 +10,11 @@ from paddock.runner.settings import Settings
 
 
 def otel_module(settings: Settings) -> Any:
-    """Return `otel_spans`; None where nothing is sent.
+    """Return `otel_spans`, for settings that ask for spans.
 
     Raises:
         SettingsError: the extra is not installed.
     """
-    if settings.otel == "off":
-        return None
     try:
         return import_module("paddock.runner.progress.otel_spans")
     except ImportError as error:

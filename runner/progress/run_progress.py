@@ -85,7 +85,7 @@ class StepProgress:
 
     @property
     def is_over(self) -> bool:
-        return self.total is not None and not self.n_left
+        return self.total is not None and self.counts.total() >= self.total
 
     def seconds(self, now: float) -> float:
         return 0.0 if self.since is None else (self.until or now) - self.since

@@ -176,10 +176,13 @@ def run(flags: RunFlags) -> int:
     YAML; the summary of the run then goes to stderr, too.
     """
     junit, summary, report = flags.junit, flags.summary, flags.report
+    reports = CiReports(Path(flags.file or HERE), junit, summary)
+    if report is None and not reports.are_requested:
+        return _run(flags)
     targets = {"run.html": report, "junit.xml": junit, "summary.md": summary}
     require_reports(targets, option_values(flags.inputs))
     remove_old_reports(report, junit, summary)
-    with CiReports(Path(flags.file or HERE), junit, summary).written_on_error():
+    with reports.written_on_error():
         return _run(flags)
 
 
