@@ -262,19 +262,6 @@ FORMATS = frozenset(
 """The formats of JSON Schema that can be enforced."""
 _LEAP_YEAR = r"(?:\d\d(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
 _REAL_DAY = rf"(?:\d{{4}}-(?:(?:0[13-9]|1[0-2])-|02-[01]|02-2[0-8])|{_LEAP_YEAR}-02-29)"
-_LEAP_SECONDS = "|".join(
-    rf"{(23 + sign * hours) % 24:02}:59:60(?:\.\d+)?[{'+' if sign > 0 else '-'}]{hours:02}:00"
-    for sign in (1, -1)
-    for hours in range(24)
-)
-_REAL_TIME = rf"(?:\d\d:\d\d:[0-5]|23:59:60(?:\.\d+)?[Zz]|{_LEAP_SECONDS})"
-_FORMAT_PATTERNS = {
-    "date": rf"^{_REAL_DAY}",
-    "date-time": rf"^{_REAL_DAY}\d*[Tt]{_REAL_TIME}",
-    "time": rf"^{_REAL_TIME}",
-}
-"""What llguidance's formats allow and no validation should: 29 February of every year, and a leap
-second at any time of day. It ends a day in UTC, by whole hours."""
 _FORMAT_LENGTHS = {"hostname": 253, "email": 254}
 """Most characters of a name in DNS, and of an address with one."""
 
@@ -283,7 +270,20 @@ def format_bounds(name: object) -> dict[str, Any]:
     """Return the keywords that keep llguidance's format from what no validation should allow."""
     if not isinstance(name, str):
         return {}
-    pattern, most = _FORMAT_PATTERNS.get(name), _FORMAT_LENGTHS.get(name)
+    # What llguidance's formats allow and no validation should: 29 February of every year, and a
+    # leap second at any time of day. It ends a day in UTC, by whole hours.
+    leap_seconds = "|".join(
+        rf"{(23 + sign * hours) % 24:02}:59:60(?:\.\d+)?[{'+' if sign > 0 else '-'}]{hours:02}:00"
+        for sign in (1, -1)
+        for hours in range(24)
+    )
+    real_time = rf"(?:\d\d:\d\d:[0-5]|23:59:60(?:\.\d+)?[Zz]|{leap_seconds})"
+    patterns = {
+        "date": rf"^{_REAL_DAY}",
+        "date-time": rf"^{_REAL_DAY}\d*[Tt]{real_time}",
+        "time": rf"^{real_time}",
+    }
+    pattern, most = patterns.get(name), _FORMAT_LENGTHS.get(name)
     return {
         **({"pattern": translated(pattern)} if pattern else {}),
         **({"maxLength": most} if most else {}),

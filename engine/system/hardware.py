@@ -222,7 +222,11 @@ def give_back_memory() -> None:
 
 
 class _NvmlMemory(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_ulonglong) for name in ("total", "free", "used"))
+    _fields_ = (
+        ("total", ctypes.c_ulonglong),
+        ("free", ctypes.c_ulonglong),
+        ("used", ctypes.c_ulonglong),
+    )
 
 
 def nvidia_gpus(nvml: Any) -> tuple[Gpu, ...]:

@@ -25,18 +25,16 @@ _NAME_CHARS = 253
 _PORTS = {"http": 80, "https": 443}
 
 # Ranges that are not of the public internet. A wider network does not name them.
-_NOT_PUBLIC: tuple[Network, ...] = tuple(
-    ipaddress.ip_network(cidr)
-    for cidr in (
+_NOT_PUBLIC: tuple[Network, ...] = tuple(map(
+    ipaddress.ip_network,
+    (
         "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
         "172.16.0.0/12", "192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15",
         "::1/128", "fc00::/7", "fe80::/10", "fec0::/10", "64:ff9b:1::/48",
-    )
-)  # fmt: skip
+    ),
+))  # fmt: skip
 # IPv6 addresses that gateways and the system take for the IPv4 address in their last 32 bits.
-_IPV4_AT_END = tuple(
-    ipaddress.IPv6Network(cidr) for cidr in ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")
-)
+_IPV4_AT_END = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
 
 
 class BadHost(ValueError):

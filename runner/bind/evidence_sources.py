@@ -18,7 +18,7 @@ from paddock.steps.readers.reader import LineBox, join_pages, page_offsets
 
 from .scope import Scope
 
-_PAGED = frozenset(MEDIA_TYPES[kind] for kind in ("pdf", "pptx"))
+_PAGED = frozenset((MEDIA_TYPES["pdf"], MEDIA_TYPES["pptx"]))
 _WITHOUT_PAGES = frozenset(MEDIA_TYPES.values()) - _PAGED
 """Their readers' pages are a mail's parts, a book's chapters or a workbook's sheets."""
 _MOST_SOURCE_CHARS = 8_000_000

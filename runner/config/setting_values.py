@@ -7,7 +7,8 @@ typed value, or raises `BadValue`. `None` stands for "decide from the machine or
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -240,31 +241,33 @@ def switch(value: object) -> Switch:
     raise BadValue("is not a switch", "Give 'auto', 1 or 0.")
 
 
-def _one_of(kind: Any, problem: str, remedy: str) -> Callable[[object], Any]:
-    """Return what reads one of the words of a `Literal`."""
-
-    def read(value: object) -> Any:
-        written = str(value).strip().lower()
-        if written not in get_args(kind):
-            raise BadValue(problem, remedy)
-        return written
-
-    return read
+def _one_of(kind: Any, problem: str, remedy: str, value: object) -> Any:
+    """Return one of the words of a `Literal`."""
+    written = str(value).strip().lower()
+    if written not in get_args(kind):
+        raise BadValue(problem, remedy)
+    return written
 
 
 OtelMode = Literal["off", "on", "content"]
 """Whether runs are sent to OpenTelemetry's collector, and with prompts and answers."""
-split_mode = _one_of(
-    SplitMode, "is not a way to split a model", "Give 'none', 'layer', 'row' or 'tensor'."
+split_mode = partial(
+    _one_of, SplitMode, "is not a way to split a model", "Give 'none', 'layer', 'row' or 'tensor'."
 )
-cache_type = _one_of(
-    CacheType, "is not a type of cache that this version has", "Give 'f16', 'q8_0' or 'q4_0'."
+cache_type = partial(
+    _one_of,
+    CacheType,
+    "is not a type of cache that this version has",
+    "Give 'f16', 'q8_0' or 'q4_0'.",
 )
-cache_layout = _one_of(
-    CacheLayout, "is not a layout of the cache", "Give 'auto', 'unified' or 'split'."
+cache_layout = partial(
+    _one_of, CacheLayout, "is not a layout of the cache", "Give 'auto', 'unified' or 'split'."
 )
-tune_mode = _one_of(TuneMode, "is no way to tune models", "Give 'auto', 'near', 'ask' or 'off'.")
-otel_mode = _one_of(
+tune_mode = partial(
+    _one_of, TuneMode, "is no way to tune models", "Give 'auto', 'near', 'ask' or 'off'."
+)
+otel_mode = partial(
+    _one_of,
     OtelMode,
     "is no way to send spans",
     "Give 'off', 'on', or 'content' to send prompts and answers, too.",

@@ -101,12 +101,15 @@ class RunReviews:
         async with self._loading:
             if self._pending is not None:
                 return
-            terms = terms_of(self._bound)
-            if not self.is_dry:
-                await asyncio.to_thread(self._store.renew, terms)
-                await asyncio.to_thread(self._store.expire)
             found: dict[Place, list[Review]] = {}
-            for review in await self._ledger.ask(self._store.pending, terms):
+            pending = await self._ledger.ask(self._store.pending)
+            if pending:
+                terms = terms_of(self._bound)
+                if not self.is_dry:
+                    await asyncio.to_thread(self._store.renew, terms)
+                    await asyncio.to_thread(self._store.expire)
+                pending = await self._ledger.ask(self._store.pending, terms)
+            for review in pending:
                 for place in (
                     (review.scope, review.key),
                     *(tuple(place) for place in review.subject.get("around") or ()),
@@ -118,12 +121,12 @@ class RunReviews:
 
     def of_item(self, scope: str, key: str) -> PendingReview | None:
         """Return what of an item waits, or was decided since the last run; after `load`."""
-        reviews = (self._pending or {}).get((scope, key), ())
+        reviews = (self._pending or {}).get((scope, key))
+        if not reviews:
+            return None
         decided = [review for review in reviews if review.is_decided]
         if decided:
             return PendingReview(False, decision_reason(decided[0]))
-        if not reviews:
-            return None
         own = [review for review in reviews if (review.scope, review.key) == (scope, key)]
         if own:
             return PendingReview(True, Why.WAITS_SINCE(str(iso_time(own[0].asked_at))))

@@ -30,7 +30,9 @@ from paddock.runner.settings import read_settings
 from .entries import LedgerError
 
 LEDGER_FILE = "ledger.sqlite"
-_NEVER_LINKS = frozenset(("id", *(LEDGER_FILE + end for end in ("", "-wal", "-shm", "-journal"))))
+_NEVER_LINKS = frozenset(
+    ("id", LEDGER_FILE, f"{LEDGER_FILE}-wal", f"{LEDGER_FILE}-shm", f"{LEDGER_FILE}-journal")
+)
 
 
 class WrongKind(enum.Enum):

@@ -7,19 +7,12 @@ ends in a condition may be narrowed to some keys (`Ledger.rows_of_keys`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from .entries import AttemptRow, Entry, OutputRow, RunRow, StoredRow
 from .ledger_tables import FILED, IS_ALIVE
 
-
-def _columns(names: Iterable[str], table: str = "") -> str:
-    return ", ".join(f"{table}{name}" for name in names)
-
-
 # --- items: one entry for each item and each step outside of blocks
 
-_ENTRIES = f"select {_columns(Entry.__slots__)} from items where scope = :scope"
+_ENTRIES = f"select {', '.join(Entry.__slots__)} from items where scope = :scope"
 _KEYS = "select key from items where scope = :scope"
 
 ENTRIES = _ENTRIES
@@ -29,7 +22,7 @@ ENTRIES_NOT_FILED = (
 )
 KEYS_OF_SCOPE = _KEYS
 _ITEMS = (
-    f"select items.scope, scopes.step, {_columns(Entry.__slots__, 'items.')} from items "
+    f"select items.scope, scopes.step, items.{', items.'.join(Entry.__slots__)} from items "
     f"left join scopes on scopes.scope = items.scope"
 )
 # Those that its report counts: a step that only writes a file `was` nothing.
@@ -72,14 +65,16 @@ SCOPES_OF_FOLDERS = "select scope, step from scopes where file = :file and input
 # Another step of the same pipeline, with the same inputs as a scope.
 SCOPES_BESIDE = f"{SCOPES_OF_STEP} and inputs = (select inputs from scopes where scope = :scope)"
 # All that is known of a scope that has no outputs.
-DROP_SCOPE = tuple(
-    f"delete from {table} where scope = :scope"
-    for table in ("provenance", "attempts", "items", "scopes")
+DROP_SCOPE = (
+    "delete from provenance where scope = :scope",
+    "delete from attempts where scope = :scope",
+    "delete from items where scope = :scope",
+    "delete from scopes where scope = :scope",
 )
 
 # --- outputs: the files that items wrote; without a size a file of the user's that was moved
 
-OUTPUTS = f"select {_columns(OutputRow.__slots__)} from outputs"
+OUTPUTS = f"select {', '.join(OutputRow.__slots__)} from outputs"
 OUTPUTS_OF_SCOPE = f"{OUTPUTS} where scope = :scope"
 WRITTEN_OUTPUTS = f"{OUTPUTS} where size is not null"
 MOVED_BELOW = "select scope, path from outputs where size is null and substr(path, 1, :n) = :at"
@@ -106,8 +101,8 @@ CALL_COLUMNS = (
 )  # fmt: skip
 REPLY_COLUMNS = (*CALL_COLUMNS, "run", "at", "usage", "reply", "reply_object")
 WHOLE_CALL_COLUMNS = (*REPLY_COLUMNS, "request", "request_object")
-CALL_WITH_REPLY = f"select {_columns(REPLY_COLUMNS)} from calls where hash = :hash"
-WHOLE_CALL = f"select {_columns(WHOLE_CALL_COLUMNS)} from calls where hash = :hash"
+CALL_WITH_REPLY = f"select {', '.join(REPLY_COLUMNS)} from calls where hash = :hash"
+WHOLE_CALL = f"select {', '.join(WHOLE_CALL_COLUMNS)} from calls where hash = :hash"
 HAS_CALLS = "select hash from calls limit 1"
 CALLS_OF_ITEM = "select hash from calls where scope = :scope and key = :key order by at"
 CALLS_OF_RUN = "select step, key, hash, kind from calls where run = :run order by at"
@@ -147,11 +142,11 @@ DROP_UNUSED_SPECS = "delete from specs where spec not in (select spec from prove
 
 # --- stored: rows of items in vector stores
 
-STORED = f"select {_columns(StoredRow.__slots__)} from stored"
+STORED = f"select {', '.join(StoredRow.__slots__)} from stored"
 STORED_OF_SCOPE = f"{STORED} where scope = :scope"
 STORED_IN = f"{STORED} where path = :path"
 STORED_BY_FILE = (
-    f"select c.inputs, c.step, i.key is not null, {_columns(StoredRow.__slots__, 's.')} "
+    f"select c.inputs, c.step, i.key is not null, s.{', s.'.join(StoredRow.__slots__)} "
     f"from stored s join scopes c on c.scope = s.scope "
     f"left join items i on i.scope = s.scope and i.key = s.key where c.file = :file"
 )
@@ -174,7 +169,7 @@ FILED_OF_CONTENT = "select scope, key, path from filed where sha256 = :content"
 
 # --- runs
 
-RUNS = f"select {_columns(RunRow.__slots__)} from runs"
+RUNS = f"select {', '.join(RunRow.__slots__)} from runs"
 RUN = f"{RUNS} where run = :run"
 # Without a time all of them, also a damaged one that is compared to none.
 _BEFORE = "(cast(:before as float8) is null or started < cast(:before as float8))"
@@ -221,7 +216,7 @@ HAS_HEARTBEAT = "select 1 from holders where run = :run and seen > :since"
 
 # --- attempts: items that a run has begun
 
-ATTEMPTS = f"select {_columns(AttemptRow.__slots__)} from attempts where 1 = 1"
+ATTEMPTS = f"select {', '.join(AttemptRow.__slots__)} from attempts where 1 = 1"
 # In PostgreSQL: of runs without a heartbeat for `:dead_s`.
 ATTEMPTS_OF_DEAD = (
     f"{ATTEMPTS} and not exists "
@@ -249,9 +244,9 @@ _REVIEW_COLUMNS = (
     "decided_by", "decided_at", "is_applied", "lease_by", "lease_until", "reason", "earlier",
     "head",
 )  # fmt: skip
-REVIEWS = f"select {_columns(_REVIEW_COLUMNS)} from reviews"
+REVIEWS = f"select {', '.join(_REVIEW_COLUMNS)} from reviews"
 _LARGE_COLUMNS = ("value", "value_object", "subject", "subject_object")
-WHOLE_REVIEWS = f"select {_columns((*_REVIEW_COLUMNS, *_LARGE_COLUMNS))} from reviews"
+WHOLE_REVIEWS = f"select {', '.join((*_REVIEW_COLUMNS, *_LARGE_COLUMNS))} from reviews"
 """Both are followed by one of these:"""
 OF_SCOPE = "where scope = :scope"
 OF_ID = "where id = :id"

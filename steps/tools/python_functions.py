@@ -31,7 +31,6 @@ from .tool_names import tool_version
 MOST_FUNCTION_PROCESSES = 4
 _START_S = 60.0
 _KEPT_BYTES = 4096
-_COMMAND = processes.python_command("-m", "paddock.steps.tools.function_worker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +172,8 @@ class _FunctionProcess:
     async def started(cls) -> _FunctionProcess:
         try:
             environ = processes.python_environ(os.environ)
-            held = await processes.start_guarded(_COMMAND, environ=environ)
+            command = processes.python_command("-m", "paddock.steps.tools.function_worker")
+            held = await processes.start_guarded(command, environ=environ)
         except OSError as error:
             raise StepError(f"Python cannot be started: {error.strerror or error}.") from error
         made = cls(held)

@@ -147,9 +147,7 @@ class _Column:
         return sql_literal(value)
 
 
-_KNOWN_COLUMNS = (
-    f"They have {', '.join(f'`{column}`' for column in FILTER_COLUMNS)}, and `{OWN}.NAME`"
-)
+_KNOWN_COLUMNS = f"They have `{'`, `'.join(FILTER_COLUMNS)}`, and `{OWN}.NAME`"
 KIND_WORDS: Mapping[ColumnKind, str] = {
     **{"text": "a text", "number": "a number", "list": "texts", "truth": "true or false"},
     "any": "a text, a number, true or false",
