@@ -190,14 +190,15 @@ class LocalPool:
         return tuple(worker.pid for worker in workers if worker is not None)
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        facts = await self._facts(model)
+        facts = await self._facts(model, asks_for_tools=True)
         with suppress(EngineError):  # the first request says why it cannot be loaded
             model_use = await self._model_use(model, facts)
             facts = replace(facts, n_parallel=await self._residents.n_parallel(model_use))
         return facts
 
-    async def _facts(self, model: ModelSpec) -> ModelFacts:
-        return (await self._catalogue.facts(model.ref)).with_context(model.n_ctx_tokens)
+    async def _facts(self, model: ModelSpec, *, asks_for_tools: bool = False) -> ModelFacts:
+        facts = await self._catalogue.facts(model.ref, asks_for_tools=asks_for_tools)
+        return facts.with_context(model.n_ctx_tokens)
 
     async def load(self, model: ModelSpec) -> float:
         """Load a model; return the seconds that it took, 0 if it was loaded.

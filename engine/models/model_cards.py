@@ -395,9 +395,14 @@ class ModelFactsCache:
         self._store = models.store
         self._known: OrderedDict[str, tuple[ModelFacts, _FileStamps]] = OrderedDict()
 
-    async def facts(self, ref: str) -> ModelFacts:
-        """Return a model's current facts, or raise as the finder does."""
-        known = await asyncio.to_thread(self._looked_up, ref, self._known.get(ref))
+    async def facts(self, ref: str, *, asks_for_tools: bool = True) -> ModelFacts:
+        """Return a model's current facts, or raise as the finder does.
+
+        `asks_for_tools`: with `takes_tools`, for which its chat template is compiled.
+        """
+        known = await asyncio.to_thread(
+            self._looked_up, ref, self._known.get(ref), asks_for_tools=asks_for_tools
+        )
         self._known[ref] = known
         self._known.move_to_end(ref)
         if len(self._known) > _MAX_CACHED_FACTS:
@@ -405,17 +410,19 @@ class ModelFactsCache:
         return known[0]
 
     def _looked_up(
-        self, ref: str, known: tuple[ModelFacts, _FileStamps] | None
+        self, ref: str, known: tuple[ModelFacts, _FileStamps] | None, *, asks_for_tools: bool
     ) -> tuple[ModelFacts, _FileStamps]:
         if known is not None and known[1] == self._stamps(ref, known[0]):
-            return known
+            is_told = known[0].takes_tools is not None or known[0].role != "chat"
+            if is_told or not asks_for_tools:
+                return known
         facts = self._found(ref)
         while True:  # what is replaced while it is read gets no stamp that is newer than its facts
             stamps, before = self._stamps(ref, facts), facts
             facts = self._found(ref)
             if facts == before:
                 break
-        if facts.role == "chat":
+        if facts.role == "chat" and asks_for_tools:
             facts = replace(facts, takes_tools="tools" in model_capabilities(self._models, facts))
         return facts, stamps
 
