@@ -191,6 +191,9 @@ async def time_limit(seconds: float | None) -> AsyncIterator[None]:
     Raises:
         TimeoutError: it took longer.
     """
+    if seconds is None:
+        yield
+        return
     async with asyncio.timeout(seconds) as limit:
         token = _ACTIVE_LIMITS.set((*_ACTIVE_LIMITS.get(), limit))
         try:

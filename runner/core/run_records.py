@@ -75,10 +75,11 @@ class StepRecord:
 
     def note_answer(self, outputs: Mapping[str, Any]) -> None:
         """Keep where the values of an answer stand, and how sure they are."""
-        found = {name: outputs.get(name) for name in ("evidence", "confidence")}
-        if any(value is not None for value in found.values()):
+        evidence, confidence = outputs.get("evidence"), outputs.get("confidence")
+        if evidence is not None or confidence is not None:
             answer = outputs.get("output")
-            self.answer = {"answer": outputs.get("text") if answer is None else answer, **found}
+            answer = outputs.get("text") if answer is None else answer
+            self.answer = {"answer": answer, "evidence": evidence, "confidence": confidence}
 
     def end(self) -> None:
         """Measure its duration, by the monotonic clock."""
@@ -99,15 +100,15 @@ class StepTotals:
     """Of `n`."""
 
     def plus(self, made: StepRecord) -> StepTotals:
-        new = [call for call in made.calls if not call.is_known]
-        return StepTotals(
-            self.n + 1,
-            round(self.seconds + made.seconds, 4),
-            self.calls + len(new),
-            self.known_calls + len(made.calls) - len(new),
-            self.tokens + sum(call.prompt + call.completion for call in new),
-            self.failed + (made.state == "failed"),
-        )
+        calls, known_calls, tokens = self.calls, self.known_calls, self.tokens
+        for call in made.calls:
+            if call.is_known:
+                known_calls += 1
+            else:
+                calls += 1
+                tokens += call.prompt + call.completion
+        seconds, failed = round(self.seconds + made.seconds, 4), made.state == "failed"
+        return StepTotals(self.n + 1, seconds, calls, known_calls, tokens, self.failed + failed)
 
     def without(self, made: StepRecord) -> StepTotals:
         """Return the totals without an execution that is repeated; its time stays."""

@@ -66,13 +66,13 @@ class Writer:
         Raises:
             LedgerError: it could not be written.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
         with self._wake:
             if self._error is not None:
                 raise self._error
             if not self._pending and not self._is_busy:
                 return
+            loop = asyncio.get_running_loop()
+            future: asyncio.Future[None] = loop.create_future()
             self._waiters.append((loop, future))
             self._wake.notify()
         await future
