@@ -402,12 +402,12 @@ def _scalar(node: Node) -> Any:
         return text
     if text in _WORDS:
         return _WORDS[text]
-    if _INT.match(text):
-        base = {"0o": 8, "0x": 16}.get(text[:2], 10)
-        if base == 10 and _LEADING_ZERO.match(text):
-            return text
-        try:
+    try:
+        if _INT.match(text):
+            base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+            if base == 10 and _LEADING_ZERO.match(text):
+                return text
             return int(text, base)
-        except ValueError:  # more digits than Python reads
-            return math.inf
-    return float(text.replace(".inf", "inf").lower()) if _FLOAT.match(text) else text
+        return float(text.replace(".inf", "inf").lower()) if _FLOAT.match(text) else text
+    except ValueError:  # `.nan`, or more digits than Python reads
+        return math.inf
