@@ -240,13 +240,14 @@ class PlanBinder:
         within = ((plan.pipeline, plan.inputs, plan.roots.base) for plan in sub_plans(nodes))
         watches = WatchBinder(pipeline, self._given.values, roots, within)
         # What starts a pipeline does not count where a step of another one does.
-        found = () if self._within.files else watches.bound()
+        found = watches.bound() if pipeline.on is not None and not self._within.files else ()
+        folders = watches.folders()
         self._own += [
             *watches.faults,
             *(never_due_schedules.schedule_faults(pipeline) if pipeline.on is not None else ()),
             *store_order.store_order_faults(self._plan),
         ]
-        self._own += self._refused_targets(watches)
+        self._own += self._refused_targets(watches, folders)
         steps = [(parameters.step, parameters.table) for parameters in self._params.values()]
         self._own += watches.path_faults(steps, are_folders_known=self._are_folders_known)
         if pipeline.tests:  # few files have some, and their functions take time to import
@@ -267,7 +268,7 @@ class PlanBinder:
             defaults=self._models.defaults,
             returns=pipeline.returns,
             watches=found,
-            folders=watches.folders(),
+            folders=folders,
             budget=pipeline.budget or NO_BUDGET,
             moment=self._within.found.moment,
             priority=pipeline.concurrency.priority if pipeline.concurrency else "batch",
@@ -282,9 +283,9 @@ class PlanBinder:
             for name, declared in self._pipeline.inputs.items()
         )
 
-    def _refused_targets(self, watches: WatchBinder) -> Iterable[Fault]:
+    def _refused_targets(self, watches: WatchBinder, folders: tuple[Path, ...]) -> Iterable[Fault]:
         """Yield which steps would write what no step may, as far as their paths are known."""
-        own = protected_files.ProtectedFiles.of([(self._pipeline, self._base)], watches.folders())
+        own = protected_files.ProtectedFiles.of([(self._pipeline, self._base)], folders)
         for place in watches.written():
             refusal = own.refusal(place.path, is_new=place.is_new)
             if refusal is not None:

@@ -71,9 +71,13 @@ class WatchBinder:
     ) -> None:
         """`within` are the pipelines that steps run, with their inputs and folders."""
         self._pipeline = pipeline
-        self._scope = _input_scope(inputs)
         self._roots = roots
-        self._within = [(nested, _input_scope(given), base) for nested, given, base in within]
+        self._pipelines: list[tuple[Pipeline, Mapping[str, Any], Path]] = []
+        """This one and those within it, each with what is known of its inputs, and its folder."""
+        for plan, given, base in ((pipeline, inputs, roots.base), *within):
+            known = {name: value for name, value in given.items() if value is not None}
+            self._pipelines.append((plan, {"inputs": known}, base))
+        self._scope = self._pipelines[0][1]
         self.faults: list[Fault] = []
 
     def bound(self) -> tuple[BoundWatch, ...]:
@@ -114,7 +118,7 @@ class WatchBinder:
         base = self._roots.base
         for keys in self._pipeline.on.watch if self._pipeline.on else ():
             yield _known_path(keys.path, self._scope) or UNKNOWN, base, False
-        for pipeline, scope, base in self._pipelines():
+        for pipeline, scope, base in self._pipelines:
             for name, declared in pipeline.inputs.items():
                 value = scope["inputs"].get(name)
                 if declared.type == "dir" and isinstance(value, str):
@@ -122,10 +126,6 @@ class WatchBinder:
         for step, scope, base in self._all():
             for text, is_file in _step_paths(step):
                 yield _known_path(text, scope) or UNKNOWN, base, is_file
-
-    def _pipelines(self) -> Iterator[tuple[Pipeline, Mapping[str, Any], Path]]:
-        yield self._pipeline, self._scope, self._roots.base
-        yield from self._within
 
     def _watch(self, keys: WatchKeys, at: Place) -> BoundWatch | None:
         text = _known_path(keys.path, self._scope)
@@ -210,20 +210,19 @@ class WatchBinder:
         except (OutsideRoots, OSError, ValueError, RuntimeError):
             return False
 
-    def _all(self) -> Iterator[tuple[StepNode, Mapping[str, Any], Path]]:
-        """Yield every step, those of inner pipelines too, with what is known and where."""
-        for pipeline, scope, base in self._pipelines():
+    def _all(self, *, is_own: bool = False) -> Iterator[tuple[StepNode, Mapping[str, Any], Path]]:
+        """Yield every step with what is known and where; `is_own`: without inner pipelines'."""
+        for pipeline, scope, base in self._pipelines[: 1 if is_own else None]:
             for node in pipeline.nodes():
                 if isinstance(node, StepNode):
                     yield node, scope, base
 
     def written(self) -> Iterator[WrittenPlace]:
         """Yield what this pipeline's own steps write, move or remove, as far as it is known."""
-        own = {id(node) for node in self._pipeline.nodes()}
-        yield from (place for place in self._written() if id(place.step) in own)
-        for step, scope, base in self._all():
+        yield from self._written(is_own=True)
+        for step, scope, base in self._all(is_own=True):
             given, name = step.params.data, facts_of(step.uses).takes_away
-            if id(step) in own and name and given.get("mode") != "copy":
+            if name and given.get("mode") != "copy":
                 text = _known_path(given.get(name), scope)
                 if text is not None and UNKNOWN not in text and "\0" not in text:
                     path = _resolved(Path(os.path.normpath(base / text)))
@@ -266,9 +265,9 @@ class WatchBinder:
             known.is_relative_to(root) or root.is_relative_to(known) for root in self._roots.allowed
         )
 
-    def _written(self) -> Iterator[WrittenPlace]:
+    def _written(self, *, is_own: bool = False) -> Iterator[WrittenPlace]:
         """Yield where steps write, as far as it is known at least by its beginning."""
-        for step, scope, base in self._all():
+        for step, scope, base in self._all(is_own=is_own):
             facts, given = facts_of(step.uses), step.params.data
             text = _known_path(given.get(facts.output), scope) if facts.output and given else None
             if text is not None and not text.startswith(UNKNOWN) and "\0" not in text:
@@ -313,10 +312,6 @@ def _folder_of(text: str, *, is_file: bool) -> str | None:
     if is_file and (not unknown or is_other_kind):
         return None
     return "."
-
-
-def _input_scope(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {"inputs": {name: value for name, value in inputs.items() if value is not None}}
 
 
 def _known_path(text: object, scope: Mapping[str, Any]) -> str | None:

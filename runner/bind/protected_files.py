@@ -76,11 +76,9 @@ class ProtectedFiles:
             bases.add(base)
             parts.add(base / Path(pipeline.document.file).name)
             parts |= set(_named_files(pipeline, base))
-            modules = {
-                mod for file in _function_files(pipeline, base) for mod in python_modules_of(file)
-            }
-            parts |= modules
-            code |= {file.parent for file in _function_files(pipeline, base)}
+            for file in _function_files(pipeline, base):
+                parts |= set(python_modules_of(file))
+                code.add(file.parent)
         return cls(frozenset(bases), frozenset(parts), folders, frozenset(code))
 
     def refusal(self, path: Path, *, is_new: bool = True) -> WriteRefusal | None:
@@ -96,7 +94,10 @@ class ProtectedFiles:
                 return WriteRefusal("lies in '.paddock', where Paddock keeps its own state")
         if path.name.casefold() == FILE_NAME:
             return WriteRefusal("is a settings file of Paddock")
-        if self._is_part(path, folded):
+        identity = None if folded in self.folded else files.identity(path)
+        if folded in self.folded or (
+            identity is not None and identity in map(files.identity, self.parts)
+        ):  # under this name or another
             return WriteRefusal("is a part of the pipeline itself")
         suffix = path.suffix.casefold() if is_new else ""
         if suffix not in (*YAML_SUFFIXES, *PYTHON_SUFFIXES) or self._is_in_named_folder(path):
@@ -108,13 +109,6 @@ class ProtectedFiles:
             remedy = f"Write it into a folder that the step's path names, as in 'out/x{suffix}'."
             return WriteRefusal("lies where the pipeline's functions import from", remedy)
         return None
-
-    def _is_part(self, path: Path, folded: str) -> bool:
-        """Return whether a file is one of the pipeline's, under this name or another."""
-        if folded in self.folded:
-            return True
-        identity = files.identity(path)
-        return identity is not None and identity in map(files.identity, self.parts)
 
     @cached_property
     def folded(self) -> frozenset[str]:
@@ -134,25 +128,22 @@ def _named_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
     for step in step_nodes(pipeline):
         data, facts = step.params.data, facts_of(step.uses)
         schema = step.reply.written if step.reply is not None else None
-        texts = [_file_key_value(value) for value in (*data.values(), schema)]
-        texts.append(data.get(facts.pipeline))
-        yield from _files(texts, base)
-        command = data.get(facts.command)
-        yield from scripts_named(command if isinstance(command, list) else (), base)
+        # What stands in place of a text: `{file: prompts/x.md}`
+        tables = [value for value in (*data.values(), schema) if isinstance(value, Mapping)]
+        yield from _files(
+            [*(table.get("file") for table in tables), data.get(facts.pipeline)], base
+        )
+        if isinstance(command := data.get(facts.command), list):
+            yield from scripts_named(command, base)
     written = pipeline.document.data
     servers = written.get("mcpServers") if isinstance(written, Mapping) else None
-    yield from _files([_file_key_value(servers) or servers], base)
-    yield from _files((keys.file for keys in pipeline.secrets.values()), base)
+    named = servers.get("file") or servers if isinstance(servers, Mapping) else servers
+    yield from _files([named, *(keys.file for keys in pipeline.secrets.values())], base)
     for server in pipeline.servers.values():
         texts = server.texts.data
         yield from scripts_named([texts.get("command"), *texts.get("args", ())], base)
     for notify in pipeline.on.notify if pipeline.on is not None else ():
         yield from scripts_named(notify.command if isinstance(notify.command, list) else (), base)
-
-
-def _file_key_value(value: Any) -> Any:
-    """Return the name of a file that stands in place of a text: `{file: prompts/x.md}`."""
-    return value.get("file") if isinstance(value, Mapping) else None
 
 
 def _files(texts: Iterable[Any], base: Path) -> Iterator[Path]:

@@ -100,11 +100,12 @@ class _TaintMarker:
         return replace(block, body=body)
 
     def _untrusted(self, references: Iterable[Reference]) -> list[Reference]:
-        return [path for path in references if self._is_tainted(path)]
-
-    def _is_tainted(self, path: Reference) -> bool:
-        if path[:2] in self._trusted or path[:3] in self._trusted:
-            return False
-        if path[0] == "steps":  # what stands after who reads it is not known yet
-            return self._tainted.get(path[:2], True)
-        return self._tainted.get(path[:2] if path[0] == "inputs" else path[:1], False)
+        found: list[Reference] = []
+        for path in references:
+            if path[:2] in self._trusted or path[:3] in self._trusted:
+                continue
+            source = path[:1] if path[0] not in ("inputs", "steps") else path[:2]
+            # What stands after who reads it is not known yet
+            if self._tainted.get(source, path[0] == "steps"):
+                found.append(path)
+        return found

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from paddock.engine.memory.pool_stats import PoolStats
@@ -87,54 +88,18 @@ class Observer:
 
 
 class MultiObserver(Observer):
-    """Forwards events to several observers."""
+    """Forwards each event to several observers."""
 
     def __init__(self, *observers: Observer) -> None:
-        self._observers = observers
+        for event in vars(Observer):
+            if not event.startswith("_"):
+                methods = [getattr(observer, event) for observer in observers]
+                setattr(self, event, partial(_forward, methods))
 
-    def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
-        for observer in self._observers:
-            observer.began(run, pipeline, steps)
 
-    def pool(self, stats: Callable[[], PoolStats]) -> None:
-        for observer in self._observers:
-            observer.pool(stats)
-
-    def step(self, step: str, total: int | None, fresh: int) -> None:
-        for observer in self._observers:
-            observer.step(step, total, fresh)
-
-    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
-        for observer in self._observers:
-            observer.item(step, key, state, detail)
-
-    def call(self, step: str, key: str, call: ModelCall) -> None:
-        for observer in self._observers:
-            observer.call(step, key, call)
-
-    def tokens(self, n: int) -> None:
-        for observer in self._observers:
-            observer.tokens(n)
-
-    def time_left(self, step: str, seconds: float) -> None:
-        for observer in self._observers:
-            observer.time_left(step, seconds)
-
-    def note(self, text: str) -> None:
-        for observer in self._observers:
-            observer.note(text)
-
-    def waits(self, text: str) -> None:
-        for observer in self._observers:
-            observer.waits(text)
-
-    def stops(self, text: str) -> None:
-        for observer in self._observers:
-            observer.stops(text)
-
-    def ended(self, report: Report) -> None:
-        for observer in self._observers:
-            observer.ended(report)
+def _forward(methods: Sequence[Callable[..., None]], *event: Any) -> None:
+    for method in methods:
+        method(*event)
 
 
 LONGEST_KEY, LONGEST_TEXT = 1_000, 4_000
