@@ -251,7 +251,8 @@ def prepare(
     )
     inner = [plan.pipeline for plan in all_plans(bound) if plan is not bound]
     environ = os.environ if environment.environ is None else environment.environ
-    unused = frozenset() if options.notifies else trigger_secrets(bound.pipeline)
+    is_unused = bool(bound.pipeline.secrets) and not options.notifies
+    unused = trigger_secrets(bound.pipeline) if is_unused else frozenset()
     secrets = read_secrets(bound.pipeline, environ, bound.inputs, inner, unused=unused)
     if not isinstance(environ, PlaceholderSecrets):
 

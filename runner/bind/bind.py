@@ -192,6 +192,7 @@ class PlanBinder:
         self._over_results: list[tuple[Place, str, str]] = []
         """Blocks that go over another one's results: their places, variables, and that other."""
         self._params: dict[Place, ParameterBinder] = {}
+        self._fills_store = False
         self._own: list[Fault] = []
         self._reported: set[tuple[Place, str]] = set()
 
@@ -245,7 +246,7 @@ class PlanBinder:
         self._own += [
             *watches.faults,
             *(never_due_schedules.schedule_faults(pipeline) if pipeline.on is not None else ()),
-            *store_order.store_order_faults(self._plan),
+            *(store_order.store_order_faults(self._plan) if self._fills_store else ()),
         ]
         self._own += self._refused_targets(watches, folders)
         steps = [(parameters.step, parameters.table) for parameters in self._params.values()]
@@ -319,6 +320,7 @@ class PlanBinder:
         if kind is None:
             return None
         facts = registry.facts_of_kind(kind)
+        self._fills_store |= bool(facts.fills)
         self._outputs[step.id] = _outputs(kind, step)
         parameters = ParameterBinder(kind.params, step, self._pipeline.document)
         params = parameters.bound()
@@ -330,7 +332,8 @@ class PlanBinder:
         servers = tool_faults.tool_spec(step, self._pipeline, self._base)
         # What stops at the groups has an answer for each of them, by keys that only a run shows.
         is_answer = step.returns is None and step.params.data.get("fold", "all") == "all"
-        self._answers[step.id] = replies.reply_fields(step.reply) if is_answer else None
+        has_fields = is_answer and step.reply is not None
+        self._answers[step.id] = replies.reply_fields(step.reply) if has_fields else None
         if step.returns is None and getattr(kind, "takes_reply", False):
             spec = replies.reply_spec(step.reply) if step.reply is not None else {}
             self._absent_fields[step.id] = frozenset(ABOUT_FIELDS) - spec.keys()

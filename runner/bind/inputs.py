@@ -48,7 +48,8 @@ def read_inputs(
     `later` are those whose values only show when a step runs the pipeline.
     """
     given = GivenInputs()
-    given.faults += _unknown_inputs(pipeline, inputs or {})
+    if inputs:
+        given.faults += _unknown_inputs(pipeline, inputs)
     for name, declared in pipeline.inputs.items():
         if inputs is not None and name in inputs:
             given.by_hand.add(name)

@@ -230,7 +230,9 @@ def refuse_unpermitted(
     Raises:
         NotPermitted: with all that it wants besides.
     """
-    needed = [need for need in needs(bound, own) if is_notifying or not need.is_of_up]
+    if not (wanted := needs(bound, own)):
+        return
+    needed = [need for need in wanted if is_notifying or not need.is_of_up]
     lacking = [need for need in needed if need.name not in allowed]
     if any(not (is_plan and need.is_of_run) for need in lacking):
         raise NotPermitted(lacking, permission_names(needed))
@@ -238,7 +240,9 @@ def refuse_unpermitted(
 
 def permission_advice(bound: BoundPlan, allowed: Collection[str], own: str) -> str | None:
     """Return what a run of a planned pipeline will need; None: nothing more than it has."""
-    needed = [need for need in needs(bound, own) if not need.is_of_up]
+    if not (wanted := needs(bound, own)):
+        return None
+    needed = [need for need in wanted if not need.is_of_up]
     lacking = [need for need in needed if need.name not in allowed]
     if not lacking:
         return None
@@ -260,12 +264,13 @@ def needs(bound: BoundPlan, own: str) -> list[PermissionNeed]:
             if far := [remote_address_text(url) for url in pool.urls if is_remote(url, own)]:
                 what = f"ask {' and '.join(far)} for a model"
                 needed.append(PermissionNeed("network", what, pool.mark, True))
-        of_triggers = trigger_secrets(plan.pipeline)
+        of_triggers = trigger_secrets(plan.pipeline) if plan.pipeline.secrets else frozenset()
         for name, keys in plan.pipeline.secrets.items():
             mark, what = plan.pipeline.mark(("secrets", name)), f"read {secret_place(keys)}"
             needed.append(PermissionNeed("secrets", what, mark, is_of_up=name in of_triggers))
         needed += _step_needs(plan, own)
-        needed += _notify_needs(plan, own) if plan is bound else ()  # a step sends no messages
+        if plan is bound and plan.pipeline.on is not None:  # a step sends no messages
+            needed += _notify_needs(plan, own)
         found += sorted(needed, key=lambda need: need.mark.line if need.mark else 0)
     return list(dict.fromkeys(found))
 

@@ -226,8 +226,6 @@ def read_secrets(
 
 def trigger_secrets(pipeline: Pipeline) -> frozenset[str]:
     """Return the secrets that only `on` names: a run that a person starts does not need them."""
-    if not pipeline.secrets:
-        return frozenset()
     data = pipeline.document.data
     steps = [value for key, value in data.items() if key not in ("on", "secrets")]
     return frozenset(

@@ -108,7 +108,7 @@ async def open_pools(
             near = _home_pool(settings, options.here, options.is_plan, servers)
             home = await stack.enter_async_context(near)
         elsewhere: dict[str, Pool] = {}
-        if options.ledger is not None:
+        if options.ledger is not None and options.forbidden_pools:
             elsewhere = dict.fromkeys(
                 options.forbidden_pools, RecordedPool(options.ledger, settings)
             )
