@@ -26,7 +26,7 @@ class Moment(str):
     @classmethod
     def of(cls, seconds: float, *, is_date: bool) -> Moment:
         at = datetime.fromtimestamp(seconds, UTC).replace(microsecond=0)
-        made = cls(local_date(at.isoformat()) if is_date else _written(at))
+        made = cls(at.astimezone().date().isoformat() if is_date else _written(at))
         made._at, made._is_date = at, is_date
         return made
 

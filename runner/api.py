@@ -59,7 +59,13 @@ def plan(
         RuntimeError: an event loop is running, as in a notebook.
     """
     _refuse_running_loop("plan")
-    return asyncio.run(plan_async(path, inputs, options, settings=settings, pool=pool))
+    found: list[PlanReport] = []
+
+    async def look() -> None:  # what it returned, `signal` would write into an error that it drops
+        found.append(await plan_async(path, inputs, options, settings=settings, pool=pool))
+
+    asyncio.run(look())
+    return found[0]
 
 
 def _refuse_running_loop(name: str) -> None:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
@@ -79,12 +79,15 @@ class ModelDigests:
 
     def __init__(self, facts: Callable[[ModelSpec], Awaitable[ModelFacts]]) -> None:
         self._facts = facts
-        self.refusals = RefusalCheck()
         self.known: dict[tuple[str, str], ModelFacts] = {}
         """Models that were looked up, by pool and name."""
         self.in_flight: WeakValueDictionary[str, CallInFlight] = WeakValueDictionary()
         """By the hash of a call."""
         self._contexts: dict[tuple[str, str], int | None] = {}
+
+    @cached_property
+    def refusals(self) -> RefusalCheck:
+        return RefusalCheck()
 
     async def of(self, spec: ModelSpec) -> str:
         """Return the sha256 that the model's name stands for: that of the file, of any copy of it.

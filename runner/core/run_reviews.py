@@ -77,7 +77,7 @@ class RunReviews:
         self._calibrations: dict[CalibrationKey, StepCalibration] | None = None
         self.decisions: Mapping[StepName, StepDecisions] = {}
         """After `load`, where a step's prompt has decisions as examples."""
-        self._examples = DecidedExamples(self._store.source_text)
+        self._examples: DecidedExamples | None = None
         self._loading = asyncio.Lock()
 
     async def calibrations(self) -> Mapping[CalibrationKey, StepCalibration]:
@@ -94,6 +94,7 @@ class RunReviews:
     ) -> ChosenExamples | None:
         """Return examples for an item's prompt, as `DecidedExamples.chosen`; after `load`."""
         known = self.decisions.get(item.step, StepDecisions())
+        self._examples = self._examples or DecidedExamples(self._store.source_text)
         return await self._examples.chosen(step, params, tools, known, item)
 
     async def load(self) -> None:

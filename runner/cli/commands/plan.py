@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from paddock.runner import api
+from paddock.runner.api import plan as plan_run
 from paddock.runner.cli.arguments import (
     HERE,
     InputsOption,
@@ -43,7 +43,7 @@ def plan(flags: PlanFlags) -> int:
     path = pipeline_file(flags.file, "plan")
     settings = read_settings(path.parent, flags=flags.given_settings())
     options = RunOptions(sample=flags.item_sample())
-    report = api.plan(path, parse_inputs(flags.inputs), options, settings=settings)
+    report = plan_run(path, parse_inputs(flags.inputs), options, settings=settings)
     if flags.as_json:
         printing.print_json(report.as_json())
     else:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from paddock.runner import api
+from paddock.runner.api import run_until_end
 from paddock.runner.cli.arguments import (
     HERE,
     ExactOption,
@@ -183,10 +183,10 @@ def run(flags: RunFlags) -> int:
     require_reports(targets, option_values(flags.inputs))
     remove_old_reports(report, junit, summary)
     with reports.written_on_error():
-        return _run(flags)
+        return _run(flags, with_reports=True)
 
 
-def _run(flags: RunFlags) -> int:
+def _run(flags: RunFlags, *, with_reports: bool = False) -> int:
     path, given = flags.pipeline_and_inputs()
     own = flags.given_settings(log_json=flags.log_json, exact=flags.exact, prefect=flags.prefect)
     settings = read_settings(path.parent, flags=own)
@@ -198,7 +198,7 @@ def _run(flags: RunFlags) -> int:
         display = run_observer(is_quiet_stdout=flags.as_json, is_log=is_log)
         with display as observer:
             environment = RunEnvironment(settings=settings, observer=observer)
-            return api.run_until_end(path, given, options, environment)
+            return run_until_end(path, given, options, environment)
 
     ended = run_until_confirmed(go, flags.options())
     if flags.report is not None and ended.run:
@@ -206,7 +206,7 @@ def _run(flags: RunFlags) -> int:
 
         write_named_run_report(path, ended.run, flags.report)
     status = ended.exit_status(flags.fail_on)
-    if not CiReports(path, flags.junit, flags.summary).write(ended):
+    if with_reports and not CiReports(path, flags.junit, flags.summary).write(ended):
         status = status or FAILED
     has_value = ended.returns is not None
     if not is_log:
