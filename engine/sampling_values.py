@@ -40,10 +40,10 @@ def checked_sampling(params: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         BadRequest: a name that is not known, or a value that cannot be used.
     """
-    return {name: _checked(name, value) for name, value in params.items()}
+    return {name: checked_value(name, value) for name, value in params.items()}
 
 
-def _checked(name: str, value: Any) -> Any:
+def checked_value(name: str, value: Any) -> Any:
     if name in NUMBER_RANGES:
         return _number(name, value, *NUMBER_RANGES[name])
     if name == "max_tokens":  # -1 and -2: up to the end of the context

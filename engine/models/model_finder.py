@@ -21,7 +21,7 @@ from paddock.engine.errors import BadRequest, ModelBroken, ModelNotFound, NotInS
 from paddock.engine.gguf import GgufHeader, GgufScalar, join_headers, read_header
 from paddock.engine.model_file_parts import check_file, split_file_names
 from paddock.engine.request import ModelFacts
-from paddock.engine.sampling_values import SAMPLING_NAMES, checked_sampling
+from paddock.engine.sampling_values import SAMPLING_NAMES, checked_value
 from paddock.engine.system.files import (
     content_stamp,
     read_json_object,
@@ -358,7 +358,7 @@ def sampling_params(params: Mapping[str, Any]) -> dict[str, Any]:
         if known not in SAMPLING_NAMES:
             continue
         try:
-            usable |= checked_sampling({known: value})
+            usable[known] = checked_value(known, value)
         except BadRequest:
             continue  # a mistake in a model is no reason to refuse every request
     return usable

@@ -64,7 +64,8 @@ class ManifestFiles:
 
     def find(self, name: ModelName) -> tuple[ModelName, Path] | None:
         """Return a name as it is spelled in the store, and its file; None: there is none."""
-        for path in (self._newer.joinpath(*_newer_parts(name)), self._place(name)):
+        older = self._folder.joinpath(*name.parts)
+        for path in (self._newer.joinpath(*_newer_parts(name)), older):
             if path.is_file():
                 return name, path
         for known, path in self.all():
@@ -106,7 +107,7 @@ class ManifestFiles:
 
     def write(self, name: ModelName, raw: bytes) -> None:
         """Write or replace a manifest atomically."""
-        path = self._place(name)
+        path = self._folder.joinpath(*name.parts)
         with store_write_errors(self._root):
             path.parent.mkdir(parents=True, exist_ok=True)
             # Written in the top folder: any file in a model's own folder counts as a tag.
@@ -123,9 +124,6 @@ class ManifestFiles:
                     with store_write_errors(self._root):
                         path.unlink(missing_ok=True)
                     _drop_empty(path.parent, folder)
-
-    def _place(self, name: ModelName) -> Path:
-        return self._folder.joinpath(*name.parts)
 
     def _choose_from_list(self, raw: bytes) -> Manifest | None:
         """Return the first usable manifest of a list; None: `raw` is no list."""

@@ -139,7 +139,8 @@ class TunedCopyStore:
 
     def find(self, original: str) -> TunedCopy | None:
         """Return the copy of a model's file, if it exists and is complete."""
-        tuned = _read_record(self._file(original))
+        file = self._file(original)
+        tuned = _read_record(file) if file.exists() else None  # of most models there is none
         if tuned is None or tuned.original != original:
             return None
         try:
@@ -260,8 +261,6 @@ def _read_verdict(file: Path) -> TuningVerdict | None:
 def _read(kind: type[_Record], file: Path) -> _Record | None:
     """Return what a file holds; None where it is damaged: a name or a type is another one."""
     data = files.read_json_object(file)
-    if not data:
-        return None
     known = {field.name for field in fields(kind)}
     try:
         return from_plain(kind, data) if data.keys() <= known else None
