@@ -230,9 +230,9 @@ def refuse_unpermitted(
     Raises:
         NotPermitted: with all that it wants besides.
     """
-    if not (wanted := needs(bound, own)):
+    if not (all_needs := needs(bound, own)):
         return
-    needed = [need for need in wanted if is_notifying or not need.is_of_up]
+    needed = [need for need in all_needs if is_notifying or not need.is_of_up]
     lacking = [need for need in needed if need.name not in allowed]
     if any(not (is_plan and need.is_of_run) for need in lacking):
         raise NotPermitted(lacking, permission_names(needed))
@@ -240,9 +240,9 @@ def refuse_unpermitted(
 
 def permission_advice(bound: BoundPlan, allowed: Collection[str], own: str) -> str | None:
     """Return what a run of a planned pipeline will need; None: nothing more than it has."""
-    if not (wanted := needs(bound, own)):
+    if not (all_needs := needs(bound, own)):
         return None
-    needed = [need for need in wanted if not need.is_of_up]
+    needed = [need for need in all_needs if not need.is_of_up]
     lacking = [need for need in needed if need.name not in allowed]
     if not lacking:
         return None
