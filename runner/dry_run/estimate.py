@@ -61,6 +61,7 @@ from paddock.steps.base import OutsideRoots
 from .dry_pool import AskedPrompts
 from .item_estimate import (
     MAX_WALK_S,
+    Certainty,
     Foreseen,
     ItemEnds,
     ItemEstimate,
@@ -210,7 +211,8 @@ class Estimate(Walk):
         `is_pending`: steps before it have work to do, and may yet make what it needs.
         """
         attempt = ItemAttempt.of(self.context, step)
-        steps = ItemEstimate(self._plan, self.context, attempt, self.unknown)
+        unknown = dict.fromkeys(self.unknown, Certainty.UNKNOWN)
+        steps = ItemEstimate(self._plan, self.context, attempt, unknown)
         steps.has_changed = is_pending and bool(step.facts.searches)
         foreseen = Foreseen.bounded([step], bound_step(step))
         try:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from types import MappingProxyType
 from typing import Any
 
 from paddock.engine.errors import EngineError
@@ -80,6 +82,18 @@ MAX_WALK_S = 5.0
 _STEP_ERRORS = (StepError, EngineError, ExpressionError, OutsideRoots, ReplyNotCached)
 
 
+class Certainty(IntEnum):
+    """How much a plan knows of a step or block. Of several that are read the greatest counts."""
+
+    KNOWN = 0
+    """It gives what it will give in the run."""
+    UNKNOWN = 1
+    """It is done, but what it gives is not known: its outputs are, or contain, placeholders. What
+    reads these is tried with them; a list or an `if` of them is not known either."""
+    AT_MOST = 2
+    """It may not be done at all: its calls, and those of what reads it, are made at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class Foreseen:
     """Calls and outputs of one step or block."""
@@ -87,9 +101,7 @@ class Foreseen:
     calls: CallBounds = NO_CALLS
     outputs: dict[str, Any] | None = field(default_factory=dict)
     """None: it is skipped; empty where they are not known."""
-    is_unknown: bool = False
-    """Whether `outputs` are, or contain, placeholders."""
-    may_be_skipped: bool = False
+    certainty: Certainty = Certainty.KNOWN
     seen: CallForecast | None = None
     """Calls, and how many of them have replies; None where the step could not be run."""
     refs: Counter[str] = field(default_factory=Counter)
@@ -101,11 +113,7 @@ class Foreseen:
     def bounded(cls, body: Iterable[BoundNode], calls: CallBounds) -> Foreseen:
         """Return what is known by the YAML alone."""
         refs = models_used(body) if calls.most != 0 else Counter[str]()
-        return cls(calls, is_unknown=True, refs=refs)
-
-    def perhaps(self) -> Foreseen:
-        """Return the same of what may not be done."""
-        return replace(self, calls=self.calls.perhaps(), is_unknown=True)
+        return cls(calls, certainty=Certainty.UNKNOWN, refs=refs)
 
 
 class ItemEnds(Exception):
@@ -147,17 +155,17 @@ class ItemEstimate(ItemSteps):
         plan: PlanSoFar,
         context: RunContext,
         attempt: ItemAttempt,
-        unknown: Iterable[str] = (),
+        around: Mapping[str, Certainty] = MappingProxyType({}),
         *,
         is_whole_pipeline: bool = False,
     ) -> None:
-        """`unknown`: steps around it whose outputs are placeholders or missing."""
+        """`around`: the certainty of steps around it, where that is not `KNOWN`."""
         without_effects(context, attempt)
         self._plan = plan
         self._context = context
         self._attempt = attempt
         self._is_whole_pipeline = is_whole_pipeline
-        self._unknown = set(unknown)
+        self.certainty = {**around}
         self.is_unsure = False
         """Whether what follows may not be reached, or may be fresh."""
         self.has_changed = False
@@ -167,14 +175,13 @@ class ItemEstimate(ItemSteps):
         self.last: Any = None
         self.foreseen = Foreseen()
         """Of the last step or block."""
-        self._perhaps_skipped: set[str] = set()
 
-    @property
-    def has_unknown(self) -> bool:
-        return bool(self._unknown)
-
-    def _is_unknown(self, references: Iterable[Reference]) -> bool:
-        return not self._unknown.isdisjoint(_steps_read(references))
+    def _certainty_of(self, *read: Iterable[Reference]) -> Certainty:
+        """Return that of what these references read."""
+        names = (path[1] for paths in read for path in paths if path[0] == "steps" and path[1:])
+        return max(
+            (self.certainty.get(name, Certainty.KNOWN) for name in names), default=Certainty.KNOWN
+        )
 
     # --- what `walk_item` asks
 
@@ -185,29 +192,33 @@ class ItemEstimate(ItemSteps):
             ItemEnds: its `if` cannot be evaluated.
         """
         self.foreseen = Foreseen(outputs=None)
-        if node.if_ is not None and self._is_unknown(node.if_.references):
-            return False
-        if isinstance(node, BoundBlock) and self._is_unknown(node.over.references):
+        if self._decides_on(node):
             return False
         try:
             return is_skipped(node, scope)
         except (StepFailed, ExpressionError) as error:
             raise ItemEnds from error
 
+    def _decides_on(self, node: BoundNode) -> Certainty:
+        """Return the certainty of a node's `if`, and of a block's list."""
+        lists = (node.over.references,) if isinstance(node, BoundBlock) else ()
+        return self._certainty_of(*lists, () if node.if_ is None else node.if_.references)
+
     async def block(self, block: BoundBlock, scope: Scope) -> tuple[Any, LackingItems | None]:
         """Foresee a block within the item: its own items may be fresh."""
-        conditions = [block.over.references, *([block.if_.references] if block.if_ else [])]
-        if any(map(self._is_unknown, conditions)):
+        if self._decides_on(block):
             self.foreseen = Foreseen.bounded(block.body, unbounded_steps(block.body))
             return self.foreseen.outputs, None
         try:
             state = await self._judged(block, scope)
         except (ExpressionError, PipelineError) as error:
             raise ItemEnds from error
-        self.foreseen = await foresee_block(self._plan, self._context, state, self._unknown)
-        if self._is_unknown(block.references):
-            self.foreseen = self.foreseen.perhaps()
-        return self.foreseen.outputs, None
+        foreseen = await foresee_block(self._plan, self._context, state, self.certainty)
+        if self._certainty_of(block.references):
+            calls = foreseen.calls.perhaps()
+            foreseen = replace(foreseen, calls=calls, certainty=Certainty.UNKNOWN)
+        self.foreseen = foreseen
+        return foreseen.outputs, None
 
     async def step(self, step: BoundStep, scope: Scope) -> Any:
         """Foresee one step.
@@ -215,7 +226,7 @@ class ItemEstimate(ItemSteps):
         Raises:
             ItemEnds: it surely fails.
         """
-        is_unknown, attempt = self._is_unknown(step.references), self._attempt
+        is_unknown, attempt = bool(self._certainty_of(step.references)), self._attempt
         is_own_item = self._is_whole_pipeline and step.has_trace
         if not is_own_item:
             foreseen = await self._foresee(step, scope, is_unknown or self.has_changed)
@@ -232,17 +243,16 @@ class ItemEstimate(ItemSteps):
             self._attempt = attempt
             if is_unknown and state.work.items[0].entry is not None:
                 foreseen = replace(foreseen, calls=foreseen.calls.perhaps())
-        if step.if_ is not None and self._is_unknown(step.if_.references):
-            foreseen = replace(foreseen.perhaps(), may_be_skipped=True)
+        if self._decides_on(step):
+            foreseen = replace(foreseen, certainty=Certainty.AT_MOST)
         self.foreseen = foreseen
         return foreseen.outputs
 
     def hand_on(self, node: BoundNode, outputs: Any) -> None:
-        foreseen = self.foreseen
-        may_be_skipped = foreseen.may_be_skipped or not self._perhaps_skipped.isdisjoint(
-            _steps_read(node.references)
-        )
-        is_sure = not (may_be_skipped or self.is_unsure)
+        foreseen, certainty = self.foreseen, self.foreseen.certainty
+        if self._certainty_of(node.references) is Certainty.AT_MOST and outputs is not None:
+            certainty = Certainty.AT_MOST
+        is_sure = certainty is not Certainty.AT_MOST and not self.is_unsure
         self.calls += foreseen.calls if is_sure else foreseen.calls.perhaps()
         # The calls of one step by model, so that each step weighs what it asks
         refs, most = foreseen.refs, foreseen.calls.most
@@ -251,15 +261,13 @@ class ItemEstimate(ItemSteps):
             found[next(iter(refs))] += most - found.total()
             refs = found
         self.refs.update(refs)
-        if foreseen.is_unknown:
-            self._unknown.add(node.id)
-        if may_be_skipped:
-            self._perhaps_skipped.add(node.id)
+        if certainty:
+            self.certainty[node.id] = certainty
         if isinstance(node, BoundStep):
-            may_fail = foreseen.is_unknown and node.reply is not None and bool(node.reply.checks)
+            may_fail = certainty and node.reply is not None and bool(node.reply.checks)
             if may_fail or node.review is not None:  # or the item may wait for a person
                 self.is_unsure = True
-            if not (_reads_only(node) or node.inner is not None):
+            if certainty and not (_reads_only(node) or node.inner is not None):
                 self.has_changed = True
         self.last = outputs
 
@@ -311,7 +319,7 @@ class ItemEstimate(ItemSteps):
         is_due: bool | None = None
         try:
             own = await self._foresee(replace(step, escalate=None), scope, is_partly_unknown)
-            if not own.is_unknown and own.outputs and step.returns is None:
+            if not own.certainty and own.outputs and step.returns is None:
                 with contextlib.suppress(ExpressionError):
                     item = self._attempt.shown_key or self._attempt.key
                     is_due = escalated(step, scope, item, own.outputs) is not None
@@ -327,7 +335,7 @@ class ItemEstimate(ItemSteps):
             larger,
             calls=own.calls + calls,
             outputs=larger.outputs if is_due else own.outputs,
-            is_unknown=larger.is_unknown or not is_due,
+            certainty=larger.certainty if is_due else Certainty.UNKNOWN,
             refs=own.refs + larger.refs,
         )
 
@@ -412,7 +420,7 @@ class ItemEstimate(ItemSteps):
         return Foreseen(
             calls,
             outputs,
-            is_unknown=is_unknown,
+            Certainty.UNKNOWN if is_unknown else Certainty.KNOWN,
             seen=seen or CallForecast(pool.n_known + pool.n_new, pool.n_known),
             refs=pool.refs or (models_used([step]) if calls.most else Counter()),
         )
@@ -476,23 +484,26 @@ class ItemEstimate(ItemSteps):
             outputs = pipeline_outputs(step, bound, end, scope)
         except ExpressionError:
             is_unknown = True
-        is_unknown = is_unknown or within.has_unknown
-        return Foreseen(within.calls, outputs, is_unknown=is_unknown, refs=within.refs)
+        is_unknown = is_unknown or any(within.certainty.values())
+        certainty = Certainty.UNKNOWN if is_unknown else Certainty.KNOWN
+        return Foreseen(within.calls, outputs, certainty, refs=within.refs)
 
 
 async def foresee_block(
-    plan: PlanSoFar, context: RunContext, state: BlockState, unknown: Iterable[str] = ()
+    plan: PlanSoFar,
+    context: RunContext,
+    state: BlockState,
+    around: Mapping[str, Certainty] = MappingProxyType({}),
 ) -> Foreseen:
     """Foresee every stale item; those left when the time is over are bounded or estimated.
 
     In a random order, so that those that were walked speak for the others.
-    `unknown` are the steps around the block whose outputs are placeholders.
     """
     block, todo = state.block, state.todo()
     calls, refs, n_left = NO_CALLS, Counter[str](), 0
     for item in sorted(todo, key=lambda item: draw(SEED, item.key)):
-        steps = ItemEstimate(plan, context, ItemAttempt.of_item(context, state, item), unknown)
-        item.result = _unknown_result(item.key)
+        steps = ItemEstimate(plan, context, ItemAttempt.of_item(context, state, item), around)
+        item.result = {"text": f"{UNKNOWN} {item.key}"}
         try:
             async with plan.in_time():
                 scope = await walk_item(steps, block.body, item.seen(block, state.scope))
@@ -511,8 +522,9 @@ async def foresee_block(
     rest, n_walked = bound_steps(block.body).of_items(n_left), len(todo) - n_left
     is_estimate = rest.most is None and calls.most is not None and n_walked > 0
     calls += calls.estimate(n_left / n_walked) if is_estimate else rest
+    certainty = Certainty.UNKNOWN if todo else Certainty.KNOWN
     outputs = dict(state.outputs())
-    return Foreseen(calls, outputs, bool(todo), refs=refs, is_estimate=is_estimate)
+    return Foreseen(calls, outputs, certainty, refs=refs, is_estimate=is_estimate)
 
 
 def pipeline_outputs(step: BoundStep, bound: BoundPlan, inner: Scope, scope: Scope) -> Any:
@@ -536,11 +548,3 @@ def models_used(body: Iterable[BoundNode]) -> Counter[str]:
 def _reads_only(step: BoundStep) -> bool:
     """Return whether a dry run may carry out a step, with its own outputs and stores."""
     return only_reads(step) or bool(step.facts.fills) or hasattr(step.kind, "foresee")
-
-
-def _steps_read(references: Iterable[Reference]) -> frozenset[str]:
-    return frozenset(path[1] for path in references if path[0] == "steps" and len(path) > 1)
-
-
-def _unknown_result(key: str) -> dict[str, Any]:
-    return {"text": f"{UNKNOWN} {key}"}
