@@ -363,8 +363,14 @@ class ItemEstimate(ItemSteps):
             if not is_partly_unknown:
                 raise ItemEnds from error
             return Foreseen.bounded([step], bound_step(step))
-        if is_taught(step):
-            tools = await self._with_examples(step, scope, params, tools)
+        if is_taught(step):  # with the examples of its prompt; a placeholder for unknown ones
+            taught, place = tools, (scope, self._attempt)
+            with contextlib.suppress(*_STEP_ERRORS):
+                taught = await taught_tools(self._context, step, params, tools, place)
+            known = self._context.judge.reviews.decisions.get(taught_as(self._context, step))
+            if taught is tools and params.examples.k and known is not None and known.decisions:
+                taught = replace(tools, examples=(Example(UNKNOWN, UNKNOWN),))
+            tools = taught
         fills_store = self._plan.fills_stores and bool(step.facts.searches)
         kind: Any = step.kind()
         foresees, failure = hasattr(kind, "foresee"), None
@@ -424,18 +430,6 @@ class ItemEstimate(ItemSteps):
             seen=seen or CallForecast(pool.n_known + pool.n_new, pool.n_known),
             refs=pool.refs or (models_used([step]) if calls.most else Counter()),
         )
-
-    async def _with_examples(
-        self, step: BoundStep, scope: Scope, params: Any, tools: Tools
-    ) -> Tools:
-        """Return tools with the examples of a step's prompt; a placeholder for unknown ones."""
-        taught, context = tools, self._context
-        with contextlib.suppress(*_STEP_ERRORS):
-            taught = await taught_tools(context, step, params, tools, (scope, self._attempt))
-        known = context.judge.reviews.decisions.get(taught_as(context, step))
-        if taught is tools and params.examples.k and known is not None and known.decisions:
-            return replace(tools, examples=(Example(UNKNOWN, UNKNOWN),))
-        return taught
 
     async def _tools(
         self, step: BoundStep, scope: Scope, prompts: AskedPrompts, *, is_long: bool
