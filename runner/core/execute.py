@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
@@ -618,8 +618,8 @@ class _ExecutedSteps(ItemSteps):
         state.refuse_waiting()
         return state.outputs(), await state.lacking(context.judge.reviews)
 
-    async def step(self, step: BoundStep, scope: Scope) -> Any:
-        return await self.walk.items.step(step, scope, self.attempt)
+    def step(self, step: BoundStep, scope: Scope) -> Awaitable[Any]:
+        return self.walk.items.step(step, scope, self.attempt)
 
     def hand_on(self, node: BoundNode, outputs: Any) -> None:
         self.attempt.has_run = self.attempt.has_run or outputs is not None

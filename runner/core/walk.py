@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum, auto
 from typing import Any, NoReturn
@@ -246,7 +246,8 @@ class ItemSteps(ABC):
         """Return the outputs of a block within the item, and the items that lack theirs."""
 
     @abstractmethod
-    async def step(self, step: BoundStep, scope: Scope) -> Any: ...
+    def step(self, step: BoundStep, scope: Scope) -> Awaitable[Any]:
+        """Return what gives the outputs of a step, None: it is skipped."""
 
     @abstractmethod
     def hand_on(self, node: BoundNode, outputs: Any) -> None:

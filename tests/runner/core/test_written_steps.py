@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import traceback
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from paddock.runner.core.walk import walk_item
 from paddock.runner.progress.report import PlanReport
 from paddock.runner.settings import STATE_FOLDER
+from paddock.steps.files.read import FilesRead
 from paddock.steps.files.write import FilesWrite
 from tests.runner.world import World
 
@@ -150,3 +153,17 @@ def test_a_table_that_was_left_is_asked_about_again(world: World, written: list[
     world.run(is_confirmed=True)
     world.run()
     assert written == ["out/t.csv"] * 3
+
+
+def test_from_the_walk_to_a_step_of_an_item_are_five_frames(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_frames: list[int] = []
+
+    async def counted(self: FilesRead, params: object, tools: object) -> None:
+        stack = [frame.name for frame in reversed(traceback.extract_stack())]
+        n_frames.append(stack.index(walk_item.__name__) + 1)
+
+    monkeypatch.setattr(FilesRead, "run", counted)
+    world.run(force=frozenset({"each"}))
+    assert n_frames == [5] * 3
