@@ -291,17 +291,15 @@ def _take(
         item.has_result = entry.has_result
         if entry.has_result and state.keeps_results:
             item.result = context.ledger.value(entry.returns, entry.returns_object)
-            if (step := state.step) is not None and step.makes_output and current_paths(entry):
+            step, paths = state.step, current_paths(entry)
+            if step is not None and step.makes_output and paths:
                 # Its file is there, maybe in another place, and was not written now
-                there = {
-                    "path": context.index.absolute(min(current_paths(entry))),
-                    "changed": False,
-                }
-                if step.kind.output.model_fields.keys() <= there.keys():
-                    item.result = {name: there[name] for name in step.kind.output.model_fields}
-                    if step.returns is not None:
-                        seen = state.scope.with_step(step.id, item.result)
-                        item.result = step.returns.render(seen)
+                there = {"path": context.index.absolute(min(paths)), "changed": False}
+                names = step.kind.output.model_fields.keys()
+                if names <= there.keys():
+                    item.result = {name: there[name] for name in names}
+                    seen = state.scope.with_step(step.id, item.result)
+                    item.result = item.result if step.returns is None else step.returns.render(seen)
     if state.outer:
         state.reads |= with_outputs(entry, state.work.scope)
 

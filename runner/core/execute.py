@@ -160,7 +160,7 @@ class Execute(Walk):
         stats.item_state(step.id, "", "running")
         scope_id, claims = context.judge.scope_id(step.id, self.outer), context.claims
         while True:
-            attempt = self._attempt(step)
+            attempt = ItemAttempt.of(context, step, self.outer, self.around)
             try:
                 async with AsyncExitStack() as stack:
                     if not (claims is None or step.kind.is_pure or step.inner is not None):
@@ -178,16 +178,15 @@ class Execute(Walk):
             self.reads |= attempt.dependencies()
         await self.items.record_written(attempt)
         if not self.outer:
-            stores = map(context.index.stored, attempt.outputs.kept)
-            rows = {(scope_id, store, step.id) for store in stores}
-            live = LiveOutputs({*attempt.wrote()}, rows, {(scope_id, step.id)})
+            live = LiveOutputs({*attempt.wrote()}, writers={(scope_id, step.id)})
             self.ends[step.id] = NodeOutputs(step, live=live, done={step.id})
         stats.item_state(step.id, "", "skipped" if outputs is None else "done")
         return outputs
 
     def fail(self, node: BoundNode, error: StepFailed | ExpressionError) -> NoReturn:
         text = str(error) if isinstance(error, StepFailed) else f"'{node.id}': {error}"
-        self.stats.item(ItemReport(node.id, self._key(node), "failed", error=text))
+        key = "/".join((*self.outer, node.id))
+        self.stats.item(ItemReport(node.id, key, "failed", error=text))
         self.stats.item_state(node.id, "", "failed", text)
         cause = error.cause if isinstance(error, StepFailed) else "other"
         place = f"{node.mark.file}:{node.mark.line}:{node.mark.column}"
@@ -195,12 +194,6 @@ class Execute(Walk):
 
     async def outdated(self, found: Sequence[OutdatedOutput]) -> None:
         await OrphanCleaner(self.context).sweep(found, self.ends)
-
-    def _attempt(self, step: BoundStep) -> ItemAttempt:
-        return ItemAttempt.of(self.context, step, self.outer, self.around)
-
-    def _key(self, node: BoundNode) -> str:
-        return "/".join((*self.outer, node.id))
 
     # --- the items of a block
 

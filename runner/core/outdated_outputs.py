@@ -109,23 +109,19 @@ class NodeOutputs:
             made.add_item(work.scope, item.key, entry, is_open=item.index in is_open)
             if item.renamed_from and item.key in made.done and entry and entry.state == "done":
                 made.renamed.add(item.renamed_from)
-        made._add_absent(work, entries)
-        made.undecided |= work.unsettled
-        return made
-
-    def _add_absent(self, work: BlockWork, entries: Mapping[str, Entry]) -> None:
-        """Add the items that the list no longer has."""
-        self.filed = work.filed.rows.keys()
+        made.filed = work.filed.rows.keys()
         deleted = {entry.key for entry in work.deleted}
-        for key, entry in entries.items():
-            if key in self.done or key in self.undecided or key in self.filed:
+        for key, entry in entries.items():  # those that the list no longer has
+            if key in made.done or key in made.undecided or key in made.filed:
                 continue
             if key in work.left_out:
-                self.gone[key] = Outdated.LEFT_OUT
+                made.gone[key] = Outdated.LEFT_OUT
             elif key not in work.unsettled and (key in deleted or entry.gone is not None):
-                self.gone[key] = Outdated.GONE
+                made.gone[key] = Outdated.GONE
             else:
-                self.add_item(work.scope, key, entry, is_open=True)
+                made.add_item(work.scope, key, entry, is_open=True)
+        made.undecided |= work.unsettled
+        return made
 
     def add_item(self, scope: str, key: str, entry: Entry | None, *, is_open: bool) -> None:
         """Add an item that is listed now; `is_open`: it is still to be done."""

@@ -161,40 +161,35 @@ class Estimate(Walk):
             at = self._prefix
             what = f"What '{at}{node.id}' has to do is unknown until '{at}{cause}' has run."
             self._plan.notes.append(what)
-        elif node.kind.roles:
+        else:
             scope = self.context.judge.scope_id(node.id)
             entry = self.context.ledger.entries(scope).get(node.id)
             reasons = () if entry is None else (Why.READS_UNDONE(cause),)
             item = PlanItem(node.id, node.id, "new" if entry is None else "stale", reasons)
-            await self._add_model_step(node, item, entry, is_pending=True)
-        else:
-            await asyncio.to_thread(self._note_held, node)
-            await self._guess(node)
+            await self._add_work(node, item if node.kind.roles else None, entry, is_pending=True)
 
-    def _note_held(self, step: BoundStep) -> bool:
-        """Add a step whose edited output file a run will keep; return whether it is one. Blocking.
+    def _held(self, step: BoundStep) -> PlanItem | None:
+        """Return a step whose edited output file a run will keep; None: it keeps none. Blocking.
 
         Raises:
             PipelineError: it is another pipeline's output.
         """
         data = step.written
         if not step.facts.writes or data.get("on_edited") == "overwrite":
-            return False
+            return None
         try:
             if is_skipped(step, self.scope):
-                return False
+                return None
             text = str(Value.of(data[step.facts.writes]).render(self.scope))
             path = self.bound.roots.resolve(text)
             refuse_other_pipelines(self.context, step, [str(path)])
             there = sha256_of(path) if path.is_file() else None
         except (StepFailed, ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
-            return False  # not known yet, or the run tells what is wrong
+            return None  # not known yet, or the run tells what is wrong
         index = self.context.index
         if there is None or there in index.known_sha256(path):
-            return False
-        kept = Why.OUTPUTS_KEPT((index.stored(path),))
-        self._add(PlanItem(step.id, step.id, "held", (kept,)))
-        return True
+            return None
+        return PlanItem(step.id, step.id, "held", (Why.OUTPUTS_KEPT((index.stored(path),)),))
 
     def _add(self, item: PlanItem) -> None:
         self._plan.items.append(replace(item, step=f"{self._prefix}{item.step}"))
@@ -263,21 +258,15 @@ class Estimate(Walk):
         return UNKNOWN
 
     async def item_step(self, step: BoundStep) -> Any:
-        ledger = self.context.ledger
         state = await judged(self.context, step, self.scope, keeps_results=True)
         await self._note_end(state)
         (work,) = state.work.items
         item = PlanItem(step.id, step.id, work.verdict.state, work.verdict.reasons)
-        if work.verdict.is_work and step.kind.roles:
-            await self._add_model_step(step, item, work.entry, is_pending=False)
-            return UNKNOWN
         if work.verdict.is_work:
             # Where an older Paddock wrote it, no trace says of what: a run compares the content
-            made = await ledger.ask(LineageStore(ledger).made, state.work.scope, step.id)
-            is_held = await asyncio.to_thread(self._note_held, step)
-            if not is_held and (made is None or work.entry is not None):
-                self._add(item)
-            await self._guess(step)
+            made = LineageStore(self.context.ledger).made(state.work.scope, step.id)
+            is_open = work.entry is None and made is not None and not work.is_counted
+            await self._add_work(step, None if is_open else item, work.entry, is_pending=False)
             return UNKNOWN
         if work.is_counted or work.verdict.state == "held":
             self._add(item)
@@ -285,16 +274,20 @@ class Estimate(Walk):
             raise state.wait
         return work.result
 
-    async def _add_model_step(
-        self, step: BoundStep, item: PlanItem, entry: Entry | None, *, is_pending: bool
+    async def _add_work(
+        self, step: BoundStep, item: PlanItem | None, entry: Entry | None, *, is_pending: bool
     ) -> None:
+        """Add what a step asks, and the item that it is, if any."""
         foreseen = await self._guess(step, is_pending=is_pending)
-        calls, seen, reasons = foreseen.calls, foreseen.seen, item.reasons
+        calls, seen = foreseen.calls, foreseen.seen
         if is_pending and entry is not None:
             calls = calls.perhaps()  # what it reads may come out as it was
-        if seen is not None and seen.n_known:
-            reasons += (Why.CALLS_LEFT(seen.n_calls - seen.n_known, seen.n_calls),)
-        self._add(replace(item, reasons=reasons))
+        item = await asyncio.to_thread(self._held, step) or item
+        if item is not None:
+            if seen is not None and seen.n_known:
+                left = Why.CALLS_LEFT(seen.n_calls - seen.n_known, seen.n_calls)
+                item = replace(item, reasons=(*item.reasons, left))
+            self._add(item)
         self._plan.cost.add(foreseen.refs, calls, [entry] if entry is not None else [], 1)
 
     async def step(self, step: BoundStep) -> Any:
