@@ -36,6 +36,7 @@ from paddock.runner.bind.bound import (
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.filed_rows import FiledRows
 from paddock.runner.ledger.ledger_tables import FILED
+from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.events import ShownState
 from paddock.runner.progress.prefect_view import TaskChunk
@@ -62,7 +63,7 @@ from .items import (
 )
 from .lacking_items import MAX_NAMED, LackingItems, blocks_read, no_documents_of
 from .outdated_outputs import LiveOutputs, NodeOutputs, OutdatedOutput, end_of_block
-from .pruning import OrphanCleaner
+from .pruning import ENDED_STATES, OrphanCleaner
 from .quarantine import failure_state
 from .reconcile import keep_folders
 from .run_context import RunContext
@@ -72,8 +73,6 @@ from .steps_left_as_they_are import Left
 from .walk import ItemSteps, Walk, is_skipped, returns_read, walk_item
 from .work_claims import CLAIM_BACKOFF, ClaimLost, WorkClaims
 
-ENDED_STATES = ("done", "skipped", "quarantined")
-"""States of an entry in which an item waits for no decision."""
 MODEL_PARALLEL, PLAIN_PARALLEL, SEARCH_PARALLEL = 16, 32, 64
 # Few enough that progress shows where each item takes seconds; many where one takes a millisecond.
 MODEL_CHUNK_ITEMS, PLAIN_CHUNK_ITEMS = 4, 50
@@ -176,7 +175,11 @@ class Execute(Walk):
             stats.acted(step.id)
         if self.outer:  # for the item around it
             self.reads |= attempt.dependencies()
-        await self.items.record_written(attempt)
+        if not only_reads(step) and step.inner is None:  # what `why` says, if it ever wrote
+            ledger = context.ledger
+            made = await ledger.ask(LineageStore(ledger).made, scope_id, step.id)
+            if made is not None or attempt.outputs.written:
+                self.items.record_made(attempt)
         if not self.outer:
             live = LiveOutputs({*attempt.wrote()}, writers={(scope_id, step.id)})
             self.ends[step.id] = NodeOutputs(step, live=live, done={step.id})
@@ -647,7 +650,9 @@ class _SubPipelineRun:
             raise StepError(f"{error.message}.", remedy=error.remedy) from error
         context = sub_pipeline_context(walk.context, step, attempt, bound)
         around = attempt.with_outer_items if attempt.outer else ()
-        inner = Execute(replace(context, show_chunk=self._show_chunk), attempt.outer, around)
+        show = walk.context.show_chunk
+        context = replace(context, show_chunk=lambda block, keys: show(f"{step.id}.{block}", keys))
+        inner = Execute(context, attempt.outer, around)
         try:
             await inner.nodes()
             returns, with_filed = inner.returned()
@@ -669,8 +674,3 @@ class _SubPipelineRun:
         if with_filed is not None:
             attempt.with_filed = named_outputs(with_filed)
         return returns
-
-    def _show_chunk(
-        self, block: str, keys: Sequence[str]
-    ) -> AbstractContextManager[TaskChunk | None]:
-        return self.walk.context.show_chunk(f"{self.step.id}.{block}", keys)

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,13 +24,10 @@ from .block_work import ItemWork
 from .call_cache import CallOrigin
 from .deadly_items import ItemPlace
 from .dependencies import (
-    ChosenLabels,
     Dependencies,
     Dependency,
     OutputWithin,
-    UsedExamples,
     by_name,
-    dependencies_of,
     kept_paths,
 )
 from .documents_in_use import DocumentInUse
@@ -167,18 +164,6 @@ class ItemAttempt:
     def is_decided(self) -> bool:
         """Whether a person has decided on an answer of the unchanged item since its last run."""
         return self.work is not None and self.work.verdict.is_decided
-
-    @property
-    def last_labels(self) -> Mapping[str, Sequence[str]]:
-        """The labels of its last answers, by the list's name."""
-        chosen = dependencies_of(None if self.work is None else self.work.entry, ChosenLabels)
-        return {labels.list_name: labels.chosen or () for labels in chosen}
-
-    @property
-    def last_examples(self) -> Mapping[str, UsedExamples]:
-        """The examples of its last answers, by the id of its review."""
-        used = dependencies_of(None if self.work is None else self.work.entry, UsedExamples)
-        return {examples.id: examples for examples in used}
 
     def calls_before(self, step: str) -> dict[str, list[CallRecord]]:
         """Return by hash what a step had asked before the item was put off."""

@@ -61,7 +61,15 @@ from .answer_reviewer import AnswerReviewer
 from .block_work import ItemWork
 from .call_cache import CallOrigin, PutOff
 from .decided_examples import TaughtItem, is_taught
-from .dependencies import ChosenLabels, LimitedContext, NarrowedLabels, as_json, by_name
+from .dependencies import (
+    ChosenLabels,
+    LimitedContext,
+    NarrowedLabels,
+    UsedExamples,
+    as_json,
+    by_name,
+    dependencies_of,
+)
 from .escalation import escalated, escalation_mark
 from .failures import RunStopped, StepFailed, stop_if_fatal
 from .filed_items import FILED_STATES, with_filed_rows
@@ -256,7 +264,8 @@ class ItemRunner:
         params = step.params.render(scope, with_filed_rows(step, scope))  # 1
         await self._note_reads(attempt, step.kind().reads(params), tools.roots)
         if choices_of(step) and isinstance(tools.reply, ScopedReply):  # 2
-            judge, last = context.judge, attempt.last_labels
+            judge, entry = context.judge, None if attempt.work is None else attempt.work.entry
+            last = {lab.list_name: lab.chosen or () for lab in dependencies_of(entry, ChosenLabels)}
             before = {
                 choice.field: last.get(judge.list_name(step, choice.field), ())
                 for choice in choices_of(step)
@@ -451,15 +460,6 @@ class ItemRunner:
         there = entries.get(attempt.key)
         return there is not None and (there.hash, there.seconds) == (put.hash, put.seconds)
 
-    async def record_written(self, attempt: ItemAttempt) -> None:
-        """Record what a step without an entry writes now, if it ever wrote anything."""
-        ledger, before = self.context.ledger, self._origins.made
-        if (
-            attempt.outputs.written
-            or await ledger.ask(before, attempt.scope, attempt.key) is not None
-        ):
-            self.record_made(attempt)
-
     def record_made(self, attempt: ItemAttempt) -> None:
         """Record an item's lineage; it is committed with the next entry."""
         node, lists = attempt.node, attempt.lists
@@ -521,7 +521,9 @@ async def taught_tools(
         return tools
     scope, attempt = place
     own_id = review_id(attempt.scope, attempt.key, step.id)
-    last = attempt.last_examples.get(own_id)
+    entry = None if attempt.work is None else attempt.work.entry
+    used = dependencies_of(entry, UsedExamples)
+    last = next((examples for examples in used if examples.id == own_id), None)
     document = attempt.name(step.id, scope, context.index).path
     shown = (
         (attempt.shown_key or attempt.key) if is_variant(context.judge.scopes_within.file) else ""

@@ -353,8 +353,14 @@ def repeatable_output(state: BlockState, ledger: Ledger) -> dict[str, Any] | Non
 
     None where something else is to be done, or where it may turn out otherwise.
     """
-    todo = state.todo()
-    if todo and not (all(i.verdict.is_remade for i in todo) and _is_repeatable(state.block)):
+    todo, block, last = state.todo(), state.block, state.block.body[-1]
+    if block.returns is None:  # whether a file was changed is another matter the next time
+        tells_changes = isinstance(last, BoundStep) and bool(last.facts.writes)
+    else:
+        tells_changes = any("changed" in path for path in block.returns.references)
+    can_repeat = all(step.facts.is_repeatable and step.cache for step in steps_of(block.body))
+    is_same = can_repeat and not tells_changes and all(item.verdict.is_remade for item in todo)
+    if todo and not is_same:
         return None
     for item in todo:
         if item.entry is not None:
@@ -362,13 +368,3 @@ def repeatable_output(state: BlockState, ledger: Ledger) -> dict[str, Any] | Non
         item.become(ItemState.DONE)
         item.counted_as = item.changed_as = item.verdict.state
     return state.outputs()
-
-
-def _is_repeatable(block: BoundBlock) -> bool:
-    """Return whether doing an item once more gives what it gave before."""
-    last = block.body[-1]
-    if block.returns is None and isinstance(last, BoundStep) and last.facts.writes:
-        return False  # whether the file was changed is another matter the next time
-    if block.returns is not None and any("changed" in path for path in block.returns.references):
-        return False
-    return all(step.facts.is_repeatable and step.cache for step in steps_of(block.body))
