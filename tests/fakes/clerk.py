@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Json = dict[str, Any]
+from tests.fakes.http_server import Json, openai, serving
+
 SURE = 0.99
 
 
@@ -68,47 +67,17 @@ class Clerk:
                 return answer
         return Said({"number": "", "total": 0, "pay_by": "1970-01-01"})
 
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-
-    def do_GET(self) -> None:
-        if self.path == "/v1/models":
-            self._body(b'{"object": "list", "data": [{"id": "clerk", "object": "model"}]}')
-        else:
-            self._body(b'{"error": "no such route"}', status=404)
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        if self.path != "/v1/chat/completions":
-            self._body(b'{"error": "no such route"}', status=404)
-            return
-        asked = json.loads(body)
-        clerk = self.server.clerk
-        prompt = "\n".join(str(turn["content"]) for turn in asked["messages"])
-        clerk.asked.append(prompt)
-        tokens = list(clerk.said(prompt).tokens())
-        has_logprobs = clerk.sends_logprobs and asked.get("logprobs")
-        events = [_event(one["token"], one if has_logprobs else None) for one in tokens]
+    def events(self, body: Json) -> list[Json]:
+        prompt = "\n".join(str(turn["content"]) for turn in body["messages"])
+        self.asked.append(prompt)
+        tokens = list(self.said(prompt).tokens())
+        has_logprobs = self.sends_logprobs and body.get("logprobs")
         usage = {"prompt_tokens": len(prompt), "completion_tokens": len(tokens)}
-        events += [
+        return [
+            *(_event(one["token"], one if has_logprobs else None) for one in tokens),
             {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
             {"choices": [], "usage": usage},
         ]
-        lines = [*map(json.dumps, events), "[DONE]"]
-        self._body("".join(f"data: {line}\n\n" for line in lines).encode(), "text/event-stream")
-
-    def _body(
-        self, body: bytes, media_type: str = "application/json", *, status: int = 200
-    ) -> None:
-        self.send_response(status)
-        self.send_header("content-type", media_type)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing."""
 
 
 def _event(text: str, logprob: Json | None) -> Json:
@@ -116,25 +85,13 @@ def _event(text: str, logprob: Json | None) -> Json:
     return {"choices": [choice | ({"logprobs": {"content": [logprob]}} if logprob else {})]}
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    clerk: Clerk
-
-
 @contextmanager
 def clerk(answers: Mapping[str, Said]) -> Iterator[Clerk]:
     state = Clerk()
     state.answers = dict(answers)
-    with _Server(("127.0.0.1", 0), _Handler) as server:
-        server.clerk = state
-        state.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield state
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(openai(state.events, "clerk")) as server:
+        state.url = server.url
+        yield state
 
 
 PIPELINE = """\

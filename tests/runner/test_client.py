@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from paddock.runner.daemon.service_client import ServiceClient, ServiceError
-from tests.fakes.answers import serving
+from tests.fakes.http_server import by_path, serving
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_what_the_service_refuses_is_told_in_its_words(
     status: int, body: bytes, words: str
 ) -> None:
     with (
-        serving(api__show=(status, body)) as server,
+        serving(by_path(api__show=(status, body))) as server,
         ServiceClient(f"http://{server.host}") as client,
         pytest.raises(ServiceError) as caught,
     ):
@@ -42,7 +42,7 @@ def test_what_the_service_refuses_is_told_in_its_words(
 
 def lines_of(content: bytes) -> list[dict[str, Any]]:
     with (
-        serving(api__chat=(200, content)) as server,
+        serving(by_path(api__chat=(200, content))) as server,
         ServiceClient(f"http://{server.host}") as client,
     ):
         return list(client.stream("/api/chat", {}))
@@ -65,7 +65,7 @@ def test_an_answer_that_is_no_object_is_told() -> None:
 
 
 def test_a_refused_stream_is_told() -> None:
-    with serving(api__chat=(503, b'{"error":"busy"}')) as server:
+    with serving(by_path(api__chat=(503, b'{"error":"busy"}'))) as server:
         client = ServiceClient(f"http://{server.host}")
         with client, pytest.raises(ServiceError, match="busy"):
             next(client.stream("/api/chat", {}))
@@ -109,7 +109,7 @@ def test_a_blob_is_sent_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / "blob"
     file.write_bytes(b"x" * 3_000_000)
     with (
-        serving(**{"api__blobs__sha256:ab": (200, b"")}) as server,
+        serving(by_path(**{"api__blobs__sha256:ab": (200, b"")})) as server,
         ServiceClient(f"http://{server.host}") as client,
     ):
         assert client.has_blob("sha256:ab")

@@ -12,15 +12,14 @@ import hmac
 import json
 import secrets
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from paddock.runner.daemon.prefect_auth import password_file
+from tests.fakes import http_server
 from tests.fakes.clerk import Said, clerk
 from tests.fakes.process_list import SeenCommandLines, watched_process_list
 from tests.prefect_server import seed
@@ -156,32 +155,23 @@ def test_of_all_that_up_starts_no_command_line_has_a_secret(
                 assert has == [], f"{what} has {name}"
 
 
-class _Registry(BaseHTTPRequestHandler):
-    """Asks for a password, and has no model."""
-
-    def do_GET(self) -> None:
-        authorization = self.headers.get("Authorization", "")
-        self.server.given.append(authorization)  # type: ignore[attr-defined]
-        self.send_response(404 if authorization else 401)
-        self.send_header("WWW-Authenticate", 'Basic realm="models"')
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    do_HEAD = do_GET
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing."""
-
-
 @contextmanager
 def registry() -> Iterator[tuple[str, list[str]]]:
-    """Serve a registry; yield its host and what it was given as `Authorization`."""
+    """Serve a registry that asks for a password and has no model.
+
+    Yield its host and what it was given as `Authorization`.
+    """
     given: list[str] = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Registry) as server:
-        server.given = given  # type: ignore[attr-defined]
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        yield f"127.0.0.1:{server.server_port}", given
-        server.shutdown()
+
+    def answer(request: http_server.Request) -> http_server.Answer:
+        given.append(request.headers.get("Authorization", ""))
+        status = 404 if given[-1] else 401
+        return http_server.Answer(
+            status=status, headers={"WWW-Authenticate": 'Basic realm="models"'}
+        )
+
+    with http_server.serving(answer) as server:
+        yield server.host, given
 
 
 def test_no_command_puts_a_secret_into_a_command_line(

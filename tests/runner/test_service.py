@@ -30,7 +30,10 @@ from paddock.engine.system.key_proof import PROOF_PATH, home_secret, knows_key
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.settings import Settings, read_settings
-from tests.fakes.answers import OLLAMA, READY, serving
+from tests.fakes.http_server import by_path, serving
+
+READY = (200, b'{"status":"ready"}')
+OLLAMA = (200, b"Ollama is running")
 
 
 def settings(tmp_path: Path, host: str, **variables: str) -> Settings:
@@ -38,7 +41,11 @@ def settings(tmp_path: Path, host: str, **variables: str) -> Settings:
 
 
 def test_a_service_is_told_from_ollama_and_from_others(tmp_path: Path) -> None:
-    with serving(readyz=READY) as ours, serving(**{"": OLLAMA}) as ollama, serving() as other:
+    with (
+        serving(by_path(readyz=READY)) as ours,
+        serving(by_path(**{"": OLLAMA})) as ollama,
+        serving(by_path()) as other,
+    ):
         kinds = [
             service_client.identify_server(settings(tmp_path, service.host).address)
             for service in (ours, ollama, other)
@@ -48,13 +55,13 @@ def test_a_service_is_told_from_ollama_and_from_others(tmp_path: Path) -> None:
 
 
 def test_a_service_that_is_ending_is_still_ours(tmp_path: Path) -> None:
-    with serving(readyz=(503, b'{"status":"stopping"}')) as server:
+    with serving(by_path(readyz=(503, b'{"status":"stopping"}'))) as server:
         assert service_client.identify_server(settings(tmp_path, server.host).address) == "paddock"
 
 
 def test_on_this_machine_no_service_is_needed(tmp_path: Path) -> None:
     assert service_client.find_service(settings(tmp_path, "127.0.0.1:1")) is None
-    with serving(**{"": OLLAMA}) as server:
+    with serving(by_path(**{"": OLLAMA})) as server:
         assert service_client.find_service(settings(tmp_path, server.host)) is None
 
 
@@ -67,7 +74,7 @@ def test_another_machine_that_does_not_answer_is_an_error(
     assert str(caught.value) == (
         "No service answers at http://127.0.0.1:1 (PADDOCK_HOST).\n  Start one there: paddock serve"
     )
-    with serving(**{"": OLLAMA}) as server, pytest.raises(ServiceError) as caught:
+    with serving(by_path(**{"": OLLAMA})) as server, pytest.raises(ServiceError) as caught:
         service_client.find_service(settings(tmp_path, server.host))
     assert str(caught.value) == (
         f"At http://{server.host} (PADDOCK_HOST) Ollama answers, not Paddock."
@@ -81,13 +88,15 @@ def test_where_no_service_runs_it_is_told_how_one_starts(tmp_path: Path) -> None
         "No model is in memory: no Paddock service runs.\n"
         "  The next `paddock run` starts one; `paddock serve` starts one for other programs."
     )
-    with serving(**{"": OLLAMA}) as server, pytest.raises(ServiceError) as other:
+    with serving(by_path(**{"": OLLAMA})) as server, pytest.raises(ServiceError) as other:
         service_client.all_services(settings(tmp_path, server.host))
     assert f"runs (at http://{server.host} Ollama answers).\n" in str(other.value)
 
 
 def test_objects_are_asked_and_sent_with_the_key(tmp_path: Path) -> None:
-    with serving(readyz=READY, api__tags=(200, b'{"models":[]}'), api__copy=(200, b"")) as server:
+    with serving(
+        by_path(readyz=READY, api__tags=(200, b'{"models":[]}'), api__copy=(200, b""))
+    ) as server:
         client = service_client.find_service(
             settings(tmp_path, server.host, PADDOCK_API_KEY="a key")
         )
@@ -139,7 +148,7 @@ def unwritten(tmp_path: Path, host: str, **variables: str) -> Settings:
 def test_an_address_that_no_one_wrote_is_asked_where_ones_own_process_listens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving(readyz=READY, api__tags=(200, b"{}")) as server:
+    with serving(by_path(readyz=READY, api__tags=(200, b"{}"))) as server:
         found = unwritten(tmp_path, server.host, PADDOCK_API_KEY="secret")
         client = service_client.find_service(found)
         assert client is not None

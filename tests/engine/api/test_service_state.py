@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from paddock.engine.request import ChatRequest, Message, ModelSpec, Stream
 from paddock.engine.settings import PoolSettings, ServiceSettings
 from tests.browser import Browser, Page, needs_browser
 from tests.fakes.crashing import crashing
+from tests.fakes.http_server import Answer, serving
 from tests.live import CHAT, VECTORS, Live, live_service
 
 pytestmark = pytest.mark.may_take(240, "services are started, killed and started again")
@@ -175,26 +174,9 @@ def test_its_numbers_need_a_key_where_there_are_keys(locked: Live) -> None:
 @contextmanager
 def a_page_elsewhere() -> Iterator[int]:
     """Serve an empty page at a port; under which name, the browser decides."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.end_headers()
-            self.wfile.write(b"<!doctype html><title>elsewhere</title>")
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    page = Answer(b"<!doctype html><title>elsewhere</title>", media_type="text/html")
+    with serving(lambda request: page) as server:
         yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def fetch(page: Page, url: str, **options: Any) -> Any:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,8 @@ from paddock.engine.request import ChatRequest
 from paddock.runner.api import run
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.report import Report
+from tests.fakes import http_server
+from tests.fakes.http_server import Answer, Json, openai, said
 from tests.fakes.pool import FakePool
 from tests.runner.world import settings, states
 
@@ -42,55 +42,28 @@ AGENT = LABELS.replace(
 Refuse = Callable[[str], tuple[int, Any] | None]
 
 
-class _Handler(BaseHTTPRequestHandler):
+@dataclass
+class Refusing:
     """A server of OpenAI's API that answers `OK`, or refuses what `refuse` says of a text."""
 
     refuse: Refuse
+    url: str = ""
 
-    def do_GET(self) -> None:
-        is_models = self.path == "/v1/models"
-        self._send(200 if is_models else 404, {"data": [{"id": "m", "object": "model"}]})
-
-    def do_POST(self) -> None:
-        if self.path != "/v1/chat/completions":
-            return self._send(404, {})
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+    def answer(self, body: Json) -> Answer | list[Json]:
         text = "\n".join(str(message["content"]) for message in body["messages"])
-        refused = type(self).refuse(text)
+        refused = self.refuse(text)
         if refused is not None:
-            return self._send(*refused)
-        usage = {"prompt_tokens": 3 * len(text.split()), "completion_tokens": 1}
-        choice = {"choices": [{"index": 0, "delta": {"content": "OK"}, "finish_reason": "stop"}]}
-        events = [choice, {"choices": [], "usage": usage}]
-        data = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
-        return self._sent(200, "text/event-stream", data.encode())
-
-    def _send(self, status: int, body: Any) -> None:
-        self._sent(status, "application/json", json.dumps(body).encode())
-
-    def _sent(self, status: int, kind: str, data: bytes) -> None:
-        self.send_response(status)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args: object) -> None:
-        pass
+            status, said_of_it = refused
+            return Answer(json.dumps(said_of_it).encode(), status)
+        return said("OK", prompt_tokens=3 * len(text.split()), completion_tokens=1)
 
 
 @contextmanager
-def serving(refuse: Refuse) -> Iterator[tuple[str, type[_Handler]]]:
-    handler = type("_Own", (_Handler,), {"refuse": staticmethod(refuse)})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", handler
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+def serving(refuse: Refuse) -> Iterator[Refusing]:
+    own = Refusing(refuse)
+    with http_server.serving(openai(own.answer)) as server:
+        own.url = server.url
+        yield own
 
 
 def ran(folder: Path, text: str, *urls: str) -> Report:
@@ -127,18 +100,18 @@ def test_a_server_that_refuses_everything_stops_the_run_and_empties_nothing(
     tmp_path: Path, refusal: tuple[int, Any], n: int, text: str
 ) -> None:
     documents(tmp_path, n)
-    with serving(answers) as (url, handler):
-        assert ran(tmp_path, text, url).status == "completed"
+    with serving(answers) as server:
+        assert ran(tmp_path, text, server.url).status == "completed"
         before = (tmp_path / "out.csv").read_bytes()
-        handler.refuse = staticmethod(lambda _: refusal)
+        server.refuse = lambda _: refusal
         for _ in range(2):
-            report = ran(tmp_path, text.replace("Label:", "The label:"), url)
+            report = ran(tmp_path, text.replace("Label:", "The label:"), server.url)
             assert (report.status, report.exit_status()) == ("failed", 1)
             assert str(refusal[0]) in (report.message or "") or refusal[0] == 429
             assert states(report) == {}
             assert (tmp_path / "out.csv").read_bytes() == before
-        handler.refuse = staticmethod(answers)
-        report = ran(tmp_path, text.replace("Label:", "The label:"), url)
+        server.refuse = answers
+        report = ran(tmp_path, text.replace("Label:", "The label:"), server.url)
     assert (report.status, set(states(report).values())) == ("completed", {"stale"})
 
 
@@ -160,8 +133,8 @@ def test_what_a_server_refuses_of_a_document_quarantines_that_one(
     def refuse(text: str) -> tuple[int, Any] | None:
         return refusal if any(f"Document {n}," in text for n in (0, 1, 2)) else None
 
-    with serving(refuse) as (url, _):
-        report = ran(tmp_path, LABELS, url)
+    with serving(refuse) as server:
+        report = ran(tmp_path, LABELS, server.url)
     bad = {key for key, state in states(report).items() if state == "quarantined"}
     assert bad == {"0.txt", "1.txt", "2.txt"}
     assert (report.status, report.exit_status()) == ("quarantined", 3)
@@ -171,10 +144,10 @@ def test_what_a_server_refuses_of_a_document_quarantines_that_one(
 def test_a_broken_server_is_left_to_the_others(tmp_path: Path) -> None:
     documents(tmp_path, 8)
     with (
-        serving(lambda _: (404, {"error": "no such path"})) as (broken, _),
-        serving(answers) as (other, _),
+        serving(lambda _: (404, {"error": "no such path"})) as broken,
+        serving(answers) as other,
     ):
-        report = ran(tmp_path, LABELS, broken, other)
+        report = ran(tmp_path, LABELS, broken.url, other.url)
     assert report.status == "completed"
     assert any("the others go on" in note for note in report.notes)
 

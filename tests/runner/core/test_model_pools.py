@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
 from paddock.runner.testing.suite_runner import SuiteOptions, read_suite, run_suites
+from tests.fakes.http_server import Json, openai, serving
 from tests.fakes.pool import FakePool
 from tests.live import live_service
 from tests.llama_server import KEY, MODEL, LlamaServer, llama_server
@@ -230,60 +228,31 @@ def test_an_address_that_cannot_be_one_is_a_fault(tmp_path: Path, urls: str, exp
     assert fault.message == expected
 
 
-class _Far(BaseHTTPRequestHandler):
-    """An OpenAI server that calls `files.read` three times, then answers."""
-
+@pytest.fixture
+def far_url() -> Iterator[str]:
+    """Serve an OpenAI server that calls `files.read` three times, then answers."""
     n_turns = 0
 
-    def do_GET(self) -> None:
-        if self.path == "/v1/models":
-            self._send("application/json", b'{"data": [{"id": "m", "object": "model"}]}')
-        else:
-            self.send_error(404)
-
-    def do_POST(self) -> None:
-        if self.path != "/v1/chat/completions":
-            self.send_error(404)
-            return
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        _Far.n_turns += bool(body.get("tools"))  # a probe of how much it reads has none
+    def answer(body: Json) -> list[Json]:
+        nonlocal n_turns
+        n_turns += bool(body.get("tools"))  # a probe of how much it reads has none
         says = "It leaves at noon."
         if body.get("response_format"):
             says = '{"reason": "It says noon.", "verdict": "yes"}'
-        delta: dict[str, Any] = {"content": says}
-        if body.get("tools") and _Far.n_turns <= 3:
+        delta: Json = {"content": says}
+        if body.get("tools") and n_turns <= 3:
             name = body["tools"][0]["function"]["name"]
             called = {"name": name, "arguments": '{"path": "a.txt"}'}
             delta = {"tool_calls": [{"index": 0, "id": "a", "function": called}]}
         n_words = sum(len(str(message["content"]).split()) for message in body["messages"])
         usage = {"prompt_tokens": 3 * n_words, "completion_tokens": 5}
-        events = [
+        return [
             {"choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]},
             {"choices": [], "usage": usage},
         ]
-        lines = [f"data: {json.dumps(event)}\n\n" for event in events]
-        self._send("text/event-stream", "".join([*lines, "data: [DONE]\n\n"]).encode())
 
-    def _send(self, kind: str, body: bytes) -> None:
-        self.send_response(200)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def far_url() -> Iterator[str]:
-    _Far.n_turns = 0
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Far) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(openai(answer)) as server:
+        yield server.url
 
 
 def test_an_agents_memory_in_a_store_has_its_embedding_model_though_all_others_are_elsewhere(

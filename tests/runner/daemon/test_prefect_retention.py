@@ -12,7 +12,7 @@ from prefect.settings import Settings
 from paddock.engine.system.retry import Backoff
 from paddock.runner.daemon import prefect_client, prefect_retention
 from paddock.runner.daemon.prefect_retention import delete_old_runs, retention_settings
-from tests.fakes.answers import serving
+from tests.fakes.http_server import Answer, serving
 from tests.prefect_server import prefect_client as client_of
 
 
@@ -82,16 +82,10 @@ async def test_runs_that_ended_long_ago_are_forgotten_and_no_others(
 async def test_a_server_whose_database_is_busy_is_asked_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with serving(api__flow_runs__count=(503, b"{}")) as server:
-
-        class ReadyNow(Backoff):
-            def pause_s(self, n_failures: int) -> float:
-                server.table["/api/flow_runs/count"] = (200, b"7")
-                return 0.0
-
-        monkeypatch.setattr(prefect_client, "BACKOFF", ReadyNow(0, 0))
-        url = f"http://{server.host}/api"
-        assert await delete_old_runs(url, 0.0, tmp_path, is_dry=True) == 7
+    monkeypatch.setattr(prefect_client, "BACKOFF", Backoff(0, 0))
+    answers = [Answer(b"{}", 503), Answer(b"7")]
+    with serving(lambda request: answers.pop(0)) as server:
+        assert await delete_old_runs(f"{server.url}/api", 0.0, tmp_path, is_dry=True) == 7
         assert len(server.seen) == 2
 
 
@@ -99,9 +93,9 @@ async def test_a_server_that_stays_busy_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(prefect_client, "BACKOFF", Backoff(0, 0))
-    with serving(api__flow_runs__filter=(503, b"{}")) as server:
+    with serving(lambda request: Answer(b"{}", 503)) as server:
         with pytest.raises(OSError, match=r"Prefect's server does not answer .*503"):
-            await delete_old_runs(f"http://{server.host}/api", 0.0, tmp_path)
+            await delete_old_runs(f"{server.url}/api", 0.0, tmp_path)
         assert len(server.seen) == prefect_retention.BUSY_TRIES
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from paddock.runner.progress.report import ItemReport, Report, Status
 from tests.benchmarks.processes import free_port
+from tests.fakes.http_server import Answer, Request, serving
 
 
 @dataclass
@@ -29,29 +27,15 @@ class Hook:
 def hook(*answers: int) -> Iterator[Hook]:
     kept = Hook(list(answers))
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            kept.got.append(json.loads(body))
-            kept.paths.append(self.path)
-            kept.headers.append(dict(self.headers))
-            self.send_response(kept.answers.pop(0) if kept.answers else 204)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def answer(request: Request) -> Answer:
+        kept.got.append(request.json())
+        kept.paths.append(request.path)
+        kept.headers.append(dict(request.headers.items()))
+        return Answer(status=kept.answers.pop(0) if kept.answers else 204)
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    kept.url = f"http://127.0.0.1:{server.server_port}/hook?token=t0ken"
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with serving(answer) as server:
+        kept.url = f"{server.url}/hook?token=t0ken"
         yield kept
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @dataclass

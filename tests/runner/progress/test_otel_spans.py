@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import socket
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.progress import otel_spans
 from paddock.runner.progress.otel_spans import request_spans
 from paddock.runner.progress.report import Report
+from tests.fakes.http_server import Answer, Request, serving
 from tests.fakes.pool import FakePool
 from tests.live import CHAT, live_service
 from tests.runner.world import Notes, World, run_arguments, settings
@@ -59,34 +58,21 @@ class Collector:
 def collector() -> Iterator[Collector]:
     found = Collector()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if self.path == "/v1/metrics":
-                for metric in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-                    for within in metric.scope_metrics:
-                        found.metrics.update({metric.name: metric for metric in within.metrics})
-            else:
-                assert self.path == "/v1/traces"
-                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                    for scope in resource.scope_spans:
-                        found.spans.extend(scope.spans)
-            self.send_response(200)
-            self.end_headers()
+    def answer(request: Request) -> Answer:
+        if request.path == "/v1/metrics":
+            for metric in ExportMetricsServiceRequest.FromString(request.body).resource_metrics:
+                for within in metric.scope_metrics:
+                    found.metrics.update({metric.name: metric for metric in within.metrics})
+        else:
+            assert request.path == "/v1/traces"
+            for resource in ExportTraceServiceRequest.FromString(request.body).resource_spans:
+                for scope in resource.scope_spans:
+                    found.spans.extend(scope.spans)
+        return Answer()
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """No line for each request."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    found.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with serving(answer) as server:
+        found.url = server.url
         yield found
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def traced(

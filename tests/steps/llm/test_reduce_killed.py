@@ -11,14 +11,14 @@ import os
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.fakes.http_server import Json, openai, said, serving
 
 CLI = "from paddock.runner.cli.application import main; main()"
 PIPELINE = """\
@@ -38,60 +38,24 @@ N_DOCUMENTS = 60
 DELAY_S = 0.4  # of an answer: a kill falls into the middle of several, on a busy machine too
 
 
-class Server(ThreadingHTTPServer):
+class Server:
     """A server of OpenAI's API. `prompts` are those that it was asked, in order.
 
-    It does not answer the prompt `held`.
+    It answers with the numbers in a prompt, and with what makes this prompt this one; not to the
+    prompt `held`.
     """
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
         self.prompts: list[str] = []
-        self.held = ""
+        self.held = self.url = ""
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Answers with the numbers in a prompt, and with what makes this prompt this one."""
-
-    server: Server
-
-    def do_GET(self) -> None:
-        known = self.path == "/v1/models"
-        self._say(200 if known else 404, "application/json", {"data": [{"id": "m"}]})
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.path != "/v1/chat/completions":
-            self._say(404, "application/json", {})
-            return
-        asked = json.loads(body)
-        prompt = asked["messages"][-1]["content"]
-        self.server.prompts.append(prompt)
+    def answer(self, body: Json) -> list[Json]:
+        prompt = body["messages"][-1]["content"]
+        self.prompts.append(prompt)
         time.sleep(DELAY_S)
-        while prompt == self.server.held:
+        while prompt == self.held:
             time.sleep(0.05)
-        said = {"delta": {"content": folded(prompt)}, "index": 0, "finish_reason": "stop"}
-        self._say(200, "text/event-stream", {"choices": [said], "model": "m"})
-
-    def _say(self, status: int, kind: str, value: Any) -> None:
-        said = json.dumps(value)
-        if kind.endswith("stream"):
-            said = f"data: {said}\n\ndata: [DONE]\n\n"
-        with contextlib.suppress(OSError):  # what asked was killed
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(said)))
-            self.end_headers()
-            self.wfile.write(said.encode())
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing."""
+        return said(folded(prompt))
 
 
 def folded(prompt: str) -> str:
@@ -102,12 +66,9 @@ def folded(prompt: str) -> str:
 @pytest.fixture
 def server() -> Iterator[Server]:
     server = Server()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join(120)
+    with serving(openai(server.answer)) as listening:
+        server.url = listening.url
+        yield server
 
 
 def start(folder: Path, server: Server) -> subprocess.Popen[str]:

@@ -4,7 +4,6 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +14,7 @@ from paddock.steps.base import Roots, StepError, ToolResult
 from paddock.steps.tools import http_fetch
 from paddock.steps.tools.http_fetch import fetch as fetched
 from paddock.steps.tools.tool import ToolContext
+from tests.fakes.http_server import Answer, HttpServer, Request, serving
 from tests.fakes.tools import FakeLog
 
 LOG = FakeLog()
@@ -46,32 +46,25 @@ PAGES: dict[str, tuple[int, dict[str, str], bytes]] = {
 }
 
 
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        status, headers, body = PAGES[urlsplit(self.path).path]  # whole, where it is a proxy
-        self.server.hosts.append(self.headers["Host"])  # type: ignore[attr-defined]
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
+def page_of(request: Request) -> Answer:
+    status, headers, body = PAGES[urlsplit(request.path).path]  # whole, where it is a proxy
+    others = {name: value for name, value in headers.items() if name != "Content-Type"}
+    return Answer(body, status, headers.get("Content-Type", ""), others)
 
-    def log_message(self, *_: object) -> None:
-        pass
+
+def hosts(server: HttpServer) -> list[str | None]:
+    return [request.headers["Host"] for request in server.seen]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[ThreadingHTTPServer]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
-        made.hosts = []  # type: ignore[attr-defined]
-        threading.Thread(target=made.serve_forever, daemon=True).start()
+def server() -> Iterator[HttpServer]:
+    with serving(page_of) as made:
         yield made
-        made.shutdown()
 
 
 @pytest.fixture
-def base(server: ThreadingHTTPServer) -> str:
-    return f"http://127.0.0.1:{server.server_port}"
+def base(server: HttpServer) -> str:
+    return server.url
 
 
 def fetch(url: str, hosts: list[str] | None = None, max_bytes: int = 4000) -> ToolResult:
@@ -142,7 +135,7 @@ def test_a_server_that_is_not_named_is_not_asked(base: str) -> None:
     assert refused("http://me:key@127.0.0.1/") == ("a URL with a user name is not allowed.")
 
 
-def test_a_redirect_is_followed_by_the_same_rules(base: str, server: ThreadingHTTPServer) -> None:
+def test_a_redirect_is_followed_by_the_same_rules(base: str, server: HttpServer) -> None:
     assert fetch(f"{base}/there").value == {"a": [1]}
     assert "'evil.example' is not allowed" in refused(f"{base}/away")
     assert "'169.254.169.254' is not allowed" in refused(f"{base}/metadata")
@@ -153,7 +146,7 @@ def test_a_redirect_is_followed_by_the_same_rules(base: str, server: ThreadingHT
 
 
 def test_a_name_that_leads_into_a_private_network_is_not_asked(
-    base: str, server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+    base: str, server: HttpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lookup(host: str, *_: Any, **__: Any) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.server_port))]
@@ -162,29 +155,27 @@ def test_a_name_that_leads_into_a_private_network_is_not_asked(
     url = f"http://wiki.example:{server.server_port}/json"
     assert "is in a private network" in refused(url, ["wiki.example"])
     assert fetch(url, ["wiki.example", "127.0.0.0/8"]).value == {"a": [1]}
-    assert server.hosts[-1] == f"wiki.example:{server.server_port}"  # type: ignore[attr-defined]
+    assert hosts(server)[-1] == f"wiki.example:{server.server_port}"
 
 
 @pytest.mark.parametrize(
     "url",
     ["http://2130706433:{}/json", "http://0x7f.1:{}/json", "http://[::ffff:127.0.0.1]:{}/json"],
 )
-def test_an_address_is_the_same_however_it_is_written(
-    url: str, server: ThreadingHTTPServer
-) -> None:
+def test_an_address_is_the_same_however_it_is_written(url: str, server: HttpServer) -> None:
     url = url.format(server.server_port)
     assert fetch(url, ["127.0.0.1"]).value == {"a": [1]}
     assert "'127.0.0.1' is not allowed" in refused(url, ["example.org"])
 
 
-def test_a_port_of_the_list_is_the_only_one(server: ThreadingHTTPServer) -> None:
+def test_a_port_of_the_list_is_the_only_one(server: HttpServer) -> None:
     url = f"http://127.0.0.1:{server.server_port}/json"
     assert fetch(url, [f"127.0.0.1:{server.server_port}"]).value == {"a": [1]}
     assert "is not allowed" in refused(url, ["127.0.0.1:1"])
 
 
 @pytest.fixture
-def behind_a_proxy(server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def behind_a_proxy(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make our server the proxy: it is asked for whole addresses."""
     for name in ("NO_PROXY", "ALL_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -208,34 +199,34 @@ def resolver(known: dict[str, str]) -> Any:
 
 @pytest.mark.usefixtures("behind_a_proxy")
 def test_a_proxy_of_the_environment_is_asked_for_names_that_are_allowed(
-    server: ThreadingHTTPServer,
+    server: HttpServer,
 ) -> None:
     url = "http://docs.example/json"
     assert fetch(url, ["docs.example"]).value == {"a": [1]}
-    assert server.hosts[-1] == "docs.example"  # type: ignore[attr-defined]
-    asked = len(server.hosts)  # type: ignore[attr-defined]
+    assert hosts(server)[-1] == "docs.example"
+    asked = len(server.seen)
     assert "'docs.example' is not allowed" in refused(url, ["example.org"])
     assert "'10.0.0.7' is not allowed" in refused("http://10.0.0.7/json", ["docs.example"])
-    assert len(server.hosts) == asked  # type: ignore[attr-defined]
+    assert len(server.seen) == asked
     away = refused("http://docs.example/metadata", ["docs.example"])
     assert "'169.254.169.254' is not allowed" in away
 
 
 @pytest.mark.usefixtures("behind_a_proxy")
 def test_a_name_that_leads_inside_is_not_asked_of_a_proxy_either(
-    server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", resolver({"wiki.example": "10.0.0.7"}))
-    asked = len(server.hosts)  # type: ignore[attr-defined]
+    asked = len(server.seen)
     url = "http://wiki.example/json"
     assert "is in a private network" in refused(url, ["wiki.example"])
-    assert len(server.hosts) == asked  # type: ignore[attr-defined]
+    assert len(server.seen) == asked
     assert fetch(url, ["wiki.example", "10.0.0.0/8"]).value == {"a": [1]}
 
 
 @pytest.mark.usefixtures("behind_a_proxy")
 def test_no_proxy_and_this_machine_are_asked_directly(
-    base: str, server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+    base: str, server: HttpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert http_fetch.proxy_of("http", "localhost", 80) is None
     assert http_fetch.proxy_of("http", "127.0.0.1", 80) is None

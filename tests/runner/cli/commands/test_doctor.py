@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import http.server
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from paddock.runner.cli import doctor
 from paddock.runner.cli.doctor import Finding, NativeBuild
 from paddock.runner.config.service_address import ServiceAddress
 from paddock.runner.settings import read_settings
+from tests.fakes.http_server import by_path, serving
 
 H200 = Gpu("cuda", "NVIDIA H200", 143771 * 1024**2, "9.0")
 CPU_BUILD = NativeBuild(supports_gpu=False, features=("AVX2",))
@@ -174,25 +173,12 @@ def test_a_state_folder_that_cannot_be_one_is_a_fault(tmp_path: Path) -> None:
     assert found[1].text.endswith("but the folder is not writable")
 
 
-class _Healthy(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200 if self.path in ("/api/health", "/v1/models") else 404)
-        self.end_headers()
-        self.wfile.write(b"true")
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing."""
-
-
 @pytest.fixture
 def server() -> Iterator[str]:
     """A server on this machine that answers as Prefect's does."""
-    with http.server.HTTPServer(("127.0.0.1", 0), _Healthy) as listening:
-        thread = threading.Thread(target=listening.serve_forever)
-        thread.start()
-        yield f"127.0.0.1:{listening.server_port}"
-        listening.shutdown()
-        thread.join()
+    healthy = (200, b"true")
+    with serving(by_path(api__health=healthy, v1__models=healthy)) as server:
+        yield server.host
 
 
 def test_a_prefect_server_that_answers_is_found_and_no_password_shown(server: str) -> None:

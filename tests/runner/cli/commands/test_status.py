@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 
 from paddock.runner.cli import doctor
 from paddock.runner.settings import read_settings
+from tests.fakes.http_server import Answer, serving
 from tests.runner.cli.commands.shell import invoke
 
 UP: dict[str, Any] = {
@@ -28,20 +27,8 @@ UP: dict[str, Any] = {
 
 @contextmanager
 def up_answers(code: int, answer: object) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps(answer).encode()
-            self.send_response(code)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+    with serving(lambda request: Answer(json.dumps(answer).encode(), code)) as server:
+        yield server.host
 
 
 @pytest.fixture(autouse=True)
