@@ -32,7 +32,6 @@ from tests.benchmarks import (
     gauge,
     gone,
     harness,
-    host_time,
     job,
     kill,
     labels,
@@ -51,7 +50,6 @@ from tests.benchmarks.harness import (
     circumstances,
     measure,
     medians,
-    percentile,
     table,
 )
 from tests.benchmarks.loads import Ask
@@ -77,13 +75,6 @@ def test_contenders_take_turns() -> None:
     )
     assert turns == ["a", "b", "a", "b", "a", "b"]
     assert found == {"a": 1, "b": 7.0}
-
-
-def test_a_child_is_measured_from_outside(tmp_path: Path) -> None:
-    child = measure([sys.executable, "-c", "print(len(b'x' * 50_000_000))"], cwd=tmp_path)
-    assert child.stdout.strip() == "50000000"
-    assert child.peak_bytes > 50_000_000
-    assert child.seconds > 0
 
 
 def test_a_child_that_fails_says_why(tmp_path: Path) -> None:
@@ -141,11 +132,6 @@ def test_without_a_truth_words_count_that_two_readers_find() -> None:
 # Every command, from end to end
 
 COMMANDS = {
-    "host_time": (
-        host_time,
-        "--sequences 1,2 --steps 3 --rounds 1 --vocabulary 50000 --only greedy;sampled",
-        "| sampled |",
-    ),
     "job": (job, f"--rounds 1 --alone 1 {FEW} {ANY}", "| paddock |"),
     "job-forms": (
         job,
@@ -250,13 +236,6 @@ def test_the_graphics_command_finds_the_house_where_nothing_is_installed() -> No
 
 
 # Parts
-
-
-def test_contenders_are_chosen_by_their_keys() -> None:
-    keys = [one.key for one in contenders.chosen("example,paddock", contenders.EVERYBODY)]
-    assert keys == ["example", "paddock"]
-    with pytest.raises(SystemExit, match="nobody is called nobody; there are paddock,"):
-        contenders.chosen("nobody", contenders.EVERYBODY)
 
 
 def test_documents_of_a_round_share_no_beginning_and_come_out_the_same_again() -> None:
@@ -387,7 +366,3 @@ def test_the_device_table_puts_ours_first_and_compares_in_the_right_direction() 
 def test_examples_in_docstrings_hold(module: ModuleType) -> None:
     found = doctest.testmod(module)
     assert found.attempted and not found.failed
-
-
-def test_a_percentile_is_one_of_the_values() -> None:
-    assert percentile(list(range(1, 21)), 0.95) == 19
