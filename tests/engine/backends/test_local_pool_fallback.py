@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -24,7 +23,7 @@ from paddock.engine.workers.fallbacks import FallbackStore, rebuild_command, sou
 from paddock.engine.workers.worker_process import WORKER_COMMAND, WorkerProcess
 from paddock.engine.workers.worker_protocol import WorkerOptions
 from tests.engine.pools import SETTINGS, VECTORS, ask
-from tests.fakes import tiny
+from tests.fakes import faulty_worker, tiny
 from tests.fakes.crashing import With, crashing
 
 REBUILD = rebuild_command()
@@ -191,8 +190,7 @@ async def test_a_build_that_crashes_in_every_answer_is_no_fault_of_the_request(
 async def test_a_request_that_crashes_every_worker_is_given_up_and_the_model_stays_as_it_was(
     machine: Machine,
 ) -> None:
-    script = Path(__file__).parents[2] / "fakes" / "poisoned_worker.py"
-    machine.command = (sys.executable, str(script))
+    machine.command = faulty_worker.command("poisoned")
     async with machine.pool() as pool:
         with pytest.raises(WorkerLost) as caught:
             await pool.chat(machine.ask("POISON")).reply()

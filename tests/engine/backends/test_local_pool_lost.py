@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -20,14 +19,14 @@ from paddock.engine.request import EmbedRequest, ModelSpec
 from paddock.engine.workers.worker_process import WorkerProcess
 from paddock.engine.workers.worker_protocol import WorkerOptions
 from tests.engine.pools import CHAT, SETTINGS, VECTORS, ask, opened, started_by
-from tests.fakes import aborting_worker, short_worker, tiny
+from tests.fakes import faulty_worker, tiny
 
 
 def dying_once(
     file: Path, *arguments: str
 ) -> Callable[[WorkerOptions, float], Awaitable[WorkerProcess]]:
     """Return what starts workers of which the first makes a file, and aborts or stands still."""
-    return started_by(sys.executable, aborting_worker.__file__, str(file), *arguments)
+    return started_by(*faulty_worker.command("aborting", file, *arguments))
 
 
 async def test_a_killed_worker_costs_nothing_but_time(noise: ModelSpec, tmp_path: Path) -> None:
@@ -106,7 +105,7 @@ async def test_a_worker_that_makes_no_step_is_killed_and_started_again(
 async def test_where_memory_lets_no_context_grow_fewer_requests_share_the_cells(
     tmp_path: Path,
 ) -> None:
-    start = started_by(sys.executable, short_worker.__file__, str(200 * 1024**2))
+    start = started_by(*faulty_worker.command("short", 200 * 1024**2))
     spec = replace(CHAT, n_ctx_tokens=8192)
     settings = replace(SETTINGS, cache_dir=tmp_path / "cache", num_parallel=8, cache_layout="split")
     async with asyncio.timeout(250), LocalPool(settings, start=start) as pool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -21,10 +20,9 @@ from paddock.engine.workers.fallbacks import MOST_FALLBACK
 from paddock.engine.workers.worker_process import WorkerProcess
 from paddock.engine.workers.worker_protocol import PendingRequest, WorkerGone, WorkerOptions
 from tests.engine.pools import SETTINGS, VECTORS, ask, started_by
-from tests.fakes import tiny
+from tests.fakes import faulty_worker, tiny
 
 N_PARALLEL = 4
-POISONED = Path(__file__).parents[2] / "fakes" / "poisoned_worker.py"
 
 
 async def _kill_busy(pool: LocalPool, n_kills: int) -> None:
@@ -113,8 +111,7 @@ async def test_a_chat_that_kills_its_worker_while_another_runs_is_a_suspect(
         return asyncio.ensure_future(worker.chat(request, sampling, pending, 65_536))
 
     async with asyncio.timeout(120):
-        command = (sys.executable, str(POISONED), dies_at)
-        worker = await WorkerProcess.started(load, 100, command)
+        worker = await WorkerProcess.started(load, 100, faulty_worker.command("poisoned", dies_at))
         story = chat("Story", running)
         await steps.wait()
         deaths = await asyncio.gather(
@@ -130,7 +127,7 @@ async def test_a_chat_that_kills_its_worker_is_given_up_and_those_with_it_are_an
     dies_at: str, noise: ModelSpec, tmp_path: Path
 ) -> None:
     settings = replace(SETTINGS, num_parallel=N_PARALLEL, cache_dir=tmp_path / "cache")
-    start = started_by(sys.executable, str(POISONED), dies_at)
+    start = started_by(*faulty_worker.command("poisoned", dies_at))
     async with asyncio.timeout(250), LocalPool(settings, start=start) as pool:
         texts = [*(f"Story {n}" for n in range(6)), "POISON", *(f"Tale {n}" for n in range(6))]
         priorities: tuple[Priority, ...] = ("batch", "normal", "interactive")

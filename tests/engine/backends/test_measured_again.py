@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -24,7 +23,7 @@ from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files
 from paddock.engine.system.retry import Backoff
 from tests.engine.pools import CHAT, SETTINGS, ask
-from tests.fakes import measured_worker, virtual
+from tests.fakes import faulty_worker, virtual
 from tests.waiting import eventually
 
 
@@ -56,8 +55,7 @@ class Machine:
     @asynccontextmanager
     async def serving(self, *, n_disturbed: int) -> AsyncIterator[LocalPool]:
         settings = replace(SETTINGS, profile_s=self.seconds, cache_dir=self._cache, tune="off")
-        script = str(Path(measured_worker.__file__))
-        command = (sys.executable, script, str(n_disturbed), str(self._begun))
+        command = faulty_worker.command("disturbed", n_disturbed, self._begun)
         start = WorkerStarter(settings, command)
         async with LocalPool(settings, start=start) as pool, BackgroundTuner(pool):
             yield pool

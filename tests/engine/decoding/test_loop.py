@@ -848,7 +848,7 @@ def test_equal_requests_of_one_model_have_equal_answers_or_other_fingerprints(re
     n_threads = [2, 2, 1, 2, 1, 2]
     for number, n in enumerate(n_threads):
         context._governors = {many: Governed(n) for many in (False, True)}
-        bench.run([job(real, number, long, drafts=False, max_tokens=40)])
+        bench.run([job(real, number, long, drafts=False, max_tokens=20)])
     ends = {done["id"]: done for step in bench.steps for done in step.done}
     for number, end in ends.items():
         texts.setdefault(end["fingerprint"], set()).add(bench.texts[number])

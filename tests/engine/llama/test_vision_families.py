@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +74,10 @@ class Seeing:
         conversation: Conversation,
         n_tokens: int = N_TOKENS,
         priority: Priority = "normal",
+        n_ctx_tokens: int = 2048,
         **given: Any,
     ) -> ChatRequest:
-        spec = ModelSpec(str(self.model), n_ctx_tokens=2048)
+        spec = ModelSpec(str(self.model), n_ctx_tokens=n_ctx_tokens)
         params = {"max_tokens": n_tokens, "temperature": 0}
         return ChatRequest(
             spec, conversation.turns, params, priority, wants_tokens=True, n_logprobs=1, **given
@@ -176,8 +177,8 @@ async def test_answers_are_those_of_libmtmd_beside_seven_others(
 @pytest.mark.parametrize("seeing", KINDS, indirect=True)
 async def test_answers_stay_the_same_after_a_preemption(seeing: Seeing) -> None:
     # Any two of the answers need more cells than there are.
-    async with seeing.pool(num_parallel=4, cache_layout="unified", n_cells=2048) as pool:
-        requests = [seeing.request(conversation, 1200) for conversation in ALL]
+    async with seeing.pool(num_parallel=4, cache_layout="unified", n_cells=1536) as pool:
+        requests = [seeing.request(conversation, 900, n_ctx_tokens=1536) for conversation in ALL]
         replies = await asyncio.gather(*(pool.chat(request).reply() for request in requests))
     for reply, conversation in zip(replies, ALL, strict=True):
         seeing.check(reply, conversation)
@@ -215,9 +216,8 @@ async def test_answers_stay_the_same_with_drafts(pool: LocalPool, seeing: Seeing
 async def test_an_answer_about_an_image_ends_where_a_text_would_shift(
     pool: LocalPool, seeing: Seeing
 ) -> None:
-    request = seeing.request(ONE, -1, shifts=True)
-    spec = replace(request.model, n_ctx_tokens=256)
-    reply = await pool.chat(replace(request, model=spec)).reply()
+    request = seeing.request(ONE, -1, n_ctx_tokens=256, shifts=True)
+    reply = await pool.chat(request).reply()
     seeing.check(reply, ONE)
     assert (reply.done_reason, reply.usage.shifted_tokens) == ("length", 0)
     assert reply.usage.prompt_tokens + reply.usage.completion_tokens == 256

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from paddock.engine.workers.worker_protocol import (
     WorkerOptions,
 )
 from tests.engine.llama.test_vision import N_MODEL, PATCH, SIDE
-from tests.fakes import slow_eyes
+from tests.fakes import faulty_worker
 from tests.fakes.eyes import llava, square
 
 
@@ -37,7 +36,7 @@ async def worker_at_work(
         str(model), "chat", 512, 1024, 2, 512, 1, projector=str(projector), n_gpu_layers=0
     )
     begun = tmp_path / "begun"
-    command = (sys.executable, slow_eyes.__file__, str(begun), str(tmp_path / "gate"))
+    command = faulty_worker.command("slow-eyes", begun, tmp_path / "gate")
 
     async def until_begun() -> None:
         while not begun.exists():  # noqa: ASYNC110 - there is nothing else to wait for
