@@ -6,13 +6,15 @@
 `run`: the plan and the report of `examples/folder-digest` over eight documents and one that cannot
 be read. `review` and `console`: what waits after `examples/first-run`, and that run. `compare`: two
 prompts of `examples/choose-a-model`. `models`: the console's page of a busy service, for which four
-readers ask for stories, and one embeds. Runs, models and service are real.
+readers ask for stories, and one embeds. `prefect`: the first run on Prefect's own page. Runs,
+models and service are real.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import random
 import shutil
 import subprocess
@@ -32,8 +34,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from paddock.engine.settings import PoolSettings
 from paddock.runner.api import run
 from paddock.runner.core.run_options import RunOptions
+from paddock.runner.daemon.prefect_auth import own_auth_string
+from paddock.runner.daemon.prefect_server import running_server
 from tests.browser import Browser, Page, browser
 from tests.live import CHAT, VECTORS, Live
+from tests.prefect_server import seed
+from tests.residence import Home, ended
 from tests.runner.cli.live_console import TOKEN, console_service
 from tests.runner.cli.test_web_console import go, links, opened, served, signed_in
 from tests.runner.review.served_page import ServedPage
@@ -122,6 +128,32 @@ def console_pages(folder: Path, chromium: Browser) -> Shown:
             yield f"console-{name}", page, {"": (1180, 800), "narrow": (390, 1300)}
 
 
+def prefect_page(folder: Path, chromium: Browser) -> Shown:
+    work, home = folder / "first-run", Home(folder)
+    shutil.copytree(EXAMPLES / "first-run", work, ignore=shutil.ignore_patterns(".paddock", "out"))
+    seed(home.state_dir / "prefect")
+    try:
+        done = ended(home.started("run", "--json", "--prefect", str(work)), within_s=200.0)
+        assert done.returncode == 0, done.stderr
+        name = json.loads(done.stdout)["run"]
+        address = running_server(home.state_dir).removesuffix("/api")
+        page = chromium.page(address)
+        page.wait("!!document.querySelector('input[type=password]')")
+        page.ask("document.querySelector('input[type=password]').focus()")
+        page.type(own_auth_string(home.state_dir))
+        page.press("Enter", text="\r")
+        page.wait("location.pathname.endsWith('/dashboard')")
+        flow_runs = home.api("flow_runs/filter", {"limit": 200})
+        (shown,) = [one["id"] for one in flow_runs if one["name"] == name]
+        page.open(f"{address}/v2/runs/flow-run/{shown}?tab=TaskRuns")
+        page.wait(f"document.body.innerText.includes('{name}')")
+        page.wait("document.body.innerText.includes('digest')")
+        page.ask("new Promise((done) => setTimeout(done, 4000))")  # its chart is drawn after it
+        yield "prefect-page", page, {"": (1240, 860)}
+    finally:
+        home.end()
+
+
 def models_page(folder: Path, chromium: Browser) -> Shown:
     with console_service(folder, PoolSettings(num_parallel=8)) as live, traffic(live):
         page = chromium.page(f"{live.url}/ui/models")
@@ -181,7 +213,7 @@ def traffic(live: Live) -> Iterator[None]:
 
 PAGES: Mapping[str, Callable[[Path, Browser], Shown]] = {
     "run": run_pages, "review": review_page, "console": console_pages, "compare": compare_page,
-    "models": models_page,
+    "models": models_page, "prefect": prefect_page,
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Sampling
+from paddock.engine.workers.death_reasons import WorkerEnd
 from paddock.engine.workers.worker_main import SLOW_IMAGE_ROW_S
 from paddock.engine.workers.worker_process import WorkerProcess
 from paddock.engine.workers.worker_protocol import (
@@ -46,7 +47,7 @@ async def worker_at_work(
     try:
         yield worker, until_begun
     finally:
-        await worker.kill("the test is over")
+        await worker.kill(WorkerEnd("it was ended"))
 
 
 ENDS = {0: -100.0, 2: -100.0, 4: -100.0}
