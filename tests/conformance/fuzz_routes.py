@@ -100,6 +100,10 @@ OPTIONS = ("num_ctx", "num_predict", "seed", "temperature", "top_k", "top_p", "m
            "num_keep",
            "num_batch", "num_gpu", "repeat_penalty", "repeat_last_n", "mirostat", "use_mmap", "x",
            "presence_penalty", "draft_num_predict")  # fmt: skip
+BLOCKS = ("text", "image", "image_url", "input_text", "document", "search_result", "tool_use",
+          "tool_result", "thinking", "function_call", "reasoning", "x", 7)  # fmt: skip
+IN_BLOCKS = ("text", "source", "image_url", "id", "name", "input", "arguments", "tool_use_id",
+             "content", "thinking", "summary", "is_error", "role")  # fmt: skip
 ORIGINS = ("http://localhost:3000", "http://localhost:80@evil.example", "null", "http://localhost.",
            "https://evil.example", "app://x", "http://localhost.evil.example")  # fmt: skip
 
@@ -200,11 +204,20 @@ class Maker:
         if name == "messages" and some.random() < 0.7:
             return [
                 {"role": some.choice(("user", "system", "tool", "assistant", "x", 7)),
-                 "content": self.value(), "images": some.choice(([], ["AAAA"], "x", [7])),
+                 "content": self.blocks() if some.random() < 0.5 else self.value(),
+                 "images": some.choice(([], ["AAAA"], "x", [7])),
                  "tool_calls": some.choice(([], [{}], "x"))}
                 for _ in range(some.randrange(1, 4))
             ]  # fmt: skip
         return self.value()
+
+    def blocks(self) -> list[dict[str, Any]]:
+        return [
+            {"type": self.some.choice(BLOCKS), **{
+                name: self.value() for name in self.some.sample(IN_BLOCKS, self.some.randrange(4))
+            }}
+            for _ in range(self.some.randrange(3))
+        ]  # fmt: skip
 
     def content(self, path: str) -> bytes:
         if self.some.random() < 0.05:
@@ -257,11 +270,22 @@ def judge(tally: Tally, what: str, answer: httpx.Response) -> None:
                 json.loads(line)
         except ValueError:
             tally.wrong.append(f"{what}: no JSON: {said[:300]}")
-    is_of_ollama = answer.request.url.path.startswith("/api/")
-    if answer.is_error and is_of_ollama and said not in ("", "404 page not found"):
-        error = answer.json() if is_json else None
-        if not isinstance(error, dict) or not isinstance(error.get("error"), str) or len(error) > 1:
-            tally.wrong.append(f"{what}: no error as Ollama's clients read it: {said[:300]}")
+    if answer.is_error and said not in ("", "404 page not found", "405 method not allowed"):
+        path = answer.request.url.path
+        if not is_error_of(path, answer.json() if is_json else None):
+            tally.wrong.append(f"{what}: no error as clients of {path} read it: {said[:300]}")
+
+
+def is_error_of(path: str, body: Any) -> bool:
+    """Return whether an error has the form of the path's dialect."""
+    error = body.get("error") if isinstance(body, dict) else None
+    if path.startswith("/api/"):
+        return isinstance(error, str) and len(body) == 1
+    if path.startswith("/v1/messages"):
+        return isinstance(error, dict) and body["type"] == "error" and bool(error["message"])
+    if path.startswith("/v1/"):
+        return isinstance(error, dict) and set(error) == {"message", "type", "param", "code"}
+    return True
 
 
 def fuzz_serve(live: Live, tally: Tally, seed: int, ends_at: float, most: int) -> None:

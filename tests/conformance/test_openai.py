@@ -8,8 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from tests.conformance.rows import Row, check, ids
 from tests.live import CHAT, VECTORS, Live
@@ -170,49 +168,6 @@ def test_a_packed_body_is_read(client: httpx.Client) -> None:
 
 
 # Anything at all: never a 5xx, never a dead worker
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=20)
-    | st.sampled_from(["user", "auto", "json_schema", "text", CHAT, "\ud800"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["type", "role", "content", "text", "url", "image_url", "function", "name",
-                         "arguments", "schema", "json_schema", "format", "effort", "x"]),
-        inner, max_size=4
-    ),
-    max_leaves=12,
-)  # fmt: skip
-NAMES = (
-    "messages", "prompt", "input", "stream", "n", "stop", "tools", "tool_choice", "logit_bias",
-    "response_format", "logprobs", "top_logprobs", "temperature", "seed", "text", "reasoning",
-    "reasoning_effort", "suffix", "echo", "dimensions", "encoding_format", "instructions",
-    "stream_options", "truncate", "include", "metadata",
-)  # fmt: skip
-
-
-@settings(
-    max_examples=80,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(
-    path=st.sampled_from(sorted(SENT)),
-    fields=st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=4),
-)
-def test_no_field_of_any_kind_breaks_the_service(
-    client: httpx.Client, path: str, fields: dict[str, Any]
-) -> None:
-    limits = {"max_tokens": 2, "max_output_tokens": 2}
-    n = fields.get("n")
-    if isinstance(n, int | float) and n > 2:
-        fields["n"] = 2
-    body = json.dumps({**SENT[path], **fields, **limits})
-    answer = client.post(path, content=body)
-    assert answer.status_code < 500, f"{path} {body}\n{answer.text}"
-    if answer.status_code != 200:
-        assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
 
 def test_after_all_that_the_same_worker_still_answers(client: httpx.Client, live: Live) -> None:

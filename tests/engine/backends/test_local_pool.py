@@ -12,11 +12,9 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.backends.answer import Answer
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import (
     BadRequest,
-    Busy,
     DeadlineExceeded,
     ModelNotFound,
     PromptTooLong,
@@ -150,31 +148,6 @@ async def test_what_a_pool_holds_can_be_seen(single: LocalPool) -> None:
     assert held.pid in single.worker_pids()
 
 
-async def begun(answers: list[Answer]) -> None:
-    """Wait until one of them has its first piece; which of several that ask at once is open."""
-
-    async def first(answer: Answer) -> None:
-        async for _ in answer:
-            break
-
-    firsts = [asyncio.create_task(first(answer)) for answer in answers]
-    _, others = await asyncio.wait(firsts, return_when=asyncio.FIRST_COMPLETED, timeout=60)
-    for other in others:
-        other.cancel()
-    await asyncio.wait(firsts)
-
-
-async def test_a_caller_that_does_not_wait_is_told_when_the_queue_is_full(noise: ModelSpec) -> None:
-    async with opened(replace(SETTINGS, num_parallel=1, max_queue=2)) as pool:
-        running = [pool.chat(ask("Tell a story.", noise, {"max_tokens": 900})) for _ in range(4)]
-        await begun(running)
-        with pytest.raises(Busy) as caught:
-            await pool.chat(ask("Hello", noise), waits=False).reply()
-        assert str(caught.value).endswith("requests wait already. Try again later.")
-        await asyncio.gather(*(stream.reply() for stream in running))
-        assert (await pool.chat(ask("Hello", noise), waits=False).reply()).text
-
-
 async def test_a_longer_context_does_not_load_the_weights_again_nor_loosens_a_smaller_one(
     noise: ModelSpec,
 ) -> None:
@@ -191,16 +164,6 @@ async def test_a_longer_context_does_not_load_the_weights_again_nor_loosens_a_sm
         assert pool.stats().resident[0].n_ctx_tokens == 1024
         with pytest.raises(PromptTooLong):
             await pool.chat(ask(text, model=small)).reply()
-
-
-async def test_an_idle_model_is_unloaded_when_its_time_is_up(noise: ModelSpec) -> None:
-    async with opened() as pool:
-        await pool.chat(ask("Hello", model=replace(noise, keep_alive_s=0))).reply()
-        while pool.stats().resident:  # noqa: ASYNC110 - the pool tells no one
-            await asyncio.sleep(0.02)
-        await pool.chat(ask("Hello", model=replace(noise, keep_alive_s=-1))).reply()
-        await asyncio.sleep(0.2)
-        assert [model.state for model in pool.stats().resident] == ["ready"]
 
 
 async def test_two_models_take_turns_where_only_one_has_room(noise: ModelSpec) -> None:

@@ -21,18 +21,6 @@ def test_a_shared_beginning_is_the_longest_one(first: list[int], other: list[int
     assert n == min(len(first), len(other)) or first[n] != other[n]
 
 
-def test_a_shared_cell_is_counted_once_and_freed_with_its_last_holder() -> None:
-    cells = PrefixCache(10)
-    cells.extend(0, tokens(1, 2, 3, 4))
-    cells.share(0, 1, 3)
-    cells.extend(1, tokens(9, 9))
-    assert cells.n_used == 6
-    cells.trim(0, 0)
-    assert cells.n_used == 5
-    cells.trim(1, 0)
-    assert cells.n_used == 0
-
-
 def test_the_longest_beginning_wins() -> None:
     cells = PrefixCache(20)
     cells.extend(0, tokens(1, 2, 3, 4))

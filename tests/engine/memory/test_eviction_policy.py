@@ -70,23 +70,10 @@ def test_a_model_that_was_just_loaded_has_a_turn_as_long_as_its_load() -> None:
     assert decide([slow], [B], MemoryAmount(), ONE, 105) == WaitForChange(129)
 
 
-def test_a_person_does_not_wait_for_a_job() -> None:
-    busy = replace(A, n_users=3)
-    person = replace(B, is_interactive=True)
-    assert decide([busy], [person], MemoryAmount(), ONE, 100) == EvictModels(("a",))
-    assert decide([A], [person], MemoryAmount(), ONE, 100) == EvictModels(("a",))
-
-
 def test_a_leased_model_that_is_idle_is_spared_for_max_wait_and_no_longer() -> None:
     leased = replace(A, is_leased=True, last_used_at=98)
     assert decide([leased], [B], MemoryAmount(), ONE, 100) == WaitForChange(103)
     assert decide([leased], [B], MemoryAmount(), ONE, 103) == EvictModels(("a",))
-
-
-def test_another_goes_rather_than_a_leased_one() -> None:
-    leased = replace(A, is_leased=True, last_used_at=0)
-    other = replace(A, key="c", load_s=90, last_used_at=0)
-    assert decide([leased, other], [B], MemoryAmount(), THREE, 1000) == EvictModels(("c",))
 
 
 def test_a_pinned_model_never_goes() -> None:
@@ -152,12 +139,6 @@ def test_a_job_that_has_waited_for_long_is_not_put_off_for_people_any_more() -> 
     person = replace(B, key="person", since=100, is_interactive=True)
     old = replace(B, key="old", since=39)
     assert [waiting_model.key for waiting_model in in_order([person, old])] == ["old", "person"]
-
-
-def test_a_model_that_made_room_does_not_come_back_before_the_one_it_went_for() -> None:
-    victim = replace(B, key="victim", is_interactive=True, after="b")
-    assert [waiting_model.key for waiting_model in in_order([victim, B])] == ["b", "victim"]
-    assert [waiting_model.key for waiting_model in in_order([victim])] == ["victim"]
 
 
 stays = st.lists(
