@@ -5,8 +5,6 @@ lines are stored once. Who does not play it, or asked for less motion, sees the 
 Colours, bold, italics and underlines are kept; backgrounds are not, as nothing of ours has any.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence

@@ -10,8 +10,6 @@ readers ask for stories, and one embeds. `prefect`: the first run on Prefect's o
 models and service are real.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import json
@@ -128,30 +126,42 @@ def console_pages(folder: Path, chromium: Browser) -> Shown:
             yield f"console-{name}", page, {"": (1180, 800), "narrow": (390, 1300)}
 
 
-def prefect_page(folder: Path, chromium: Browser) -> Shown:
-    work, home = folder / "first-run", Home(folder)
+@contextmanager
+def prefect_run(root: Path) -> Iterator[tuple[Home, str]]:
+    """Run the first run as a flow on a server that the command starts; yield home and name."""
+    work, home = root / "first-run", Home(root)
     shutil.copytree(EXAMPLES / "first-run", work, ignore=shutil.ignore_patterns(".paddock", "out"))
     seed(home.state_dir / "prefect")
     try:
         done = ended(home.started("run", "--json", "--prefect", str(work)), within_s=200.0)
         assert done.returncode == 0, done.stderr
-        name = json.loads(done.stdout)["run"]
-        address = running_server(home.state_dir).removesuffix("/api")
-        page = chromium.page(address)
-        page.wait("!!document.querySelector('input[type=password]')")
-        page.ask("document.querySelector('input[type=password]').focus()")
-        page.type(own_auth_string(home.state_dir))
-        page.press("Enter", text="\r")
-        page.wait("location.pathname.endsWith('/dashboard')")
-        flow_runs = home.api("flow_runs/filter", {"limit": 200})
-        (shown,) = [one["id"] for one in flow_runs if one["name"] == name]
-        page.open(f"{address}/v2/runs/flow-run/{shown}?tab=TaskRuns")
-        page.wait(f"document.body.innerText.includes('{name}')")
-        page.wait("document.body.innerText.includes('digest')")
-        page.ask("new Promise((done) => setTimeout(done, 4000))")  # its chart is drawn after it
-        yield "prefect-page", page, {"": (1240, 860)}
+        yield home, json.loads(done.stdout)["run"]
     finally:
         home.end()
+
+
+def page_of_prefect(chromium: Browser, home: Home, run_name: str) -> Page:
+    """Sign in and open the page of a run."""
+    address = running_server(home.state_dir).removesuffix("/api")
+    page = chromium.page(address)
+    page.wait("!!document.querySelector('input[type=password]')")
+    page.ask("document.querySelector('input[type=password]').focus()")
+    page.type(own_auth_string(home.state_dir))
+    page.press("Enter", text="\r")
+    page.wait("location.pathname.endsWith('/dashboard')")
+    flow_runs = home.api("flow_runs/filter", {"limit": 200})
+    (shown,) = [one["id"] for one in flow_runs if one["name"] == run_name]
+    page.open(f"{address}/v2/runs/flow-run/{shown}?tab=TaskRuns")
+    page.wait(f"document.body.innerText.includes('{run_name}')")
+    page.wait("document.body.innerText.includes('digest')")
+    return page
+
+
+def prefect_page(folder: Path, chromium: Browser) -> Shown:
+    with prefect_run(folder) as (home, run_name):
+        page = page_of_prefect(chromium, home, run_name)
+        page.ask("new Promise((done) => setTimeout(done, 4000))")  # its chart is drawn after it
+        yield "prefect-page", page, {"": (1240, 860)}
 
 
 def models_page(folder: Path, chromium: Browser) -> Shown:

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import doctest
 import re
 from xml.etree import ElementTree

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.browser import browser, needs_browser
-from tests.recording.prefect_page import ran, run_page
+from tests.recording.photographs import page_of_prefect, prefect_run
 
 pytestmark = [
     needs_browser,
@@ -18,8 +18,8 @@ BLOCKED = "violates the following Content Security Policy directive"
 
 
 def test_prefect_shows_each_step_and_its_page_asks_nothing_elsewhere(tmp_path: Path) -> None:
-    with ran(tmp_path) as (home, report), browser() as chromium:
-        page = run_page(chromium, home, report["run"])
+    with prefect_run(tmp_path) as (home, run_name), browser() as chromium:
+        page = page_of_prefect(chromium, home, run_name)
         shown = str(page.ask("document.body.innerText"))
         asked = {url for url in page.asked_for() if urlsplit(url).hostname != "127.0.0.1"}
         blocked = [said for said in page.complaints() if BLOCKED in said]
