@@ -1,7 +1,5 @@
 """axe-core of npm in the tests' Chromium: faults of accessibility that a machine can find."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Calls of a method that goes on working, noted."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -3,8 +3,6 @@
 A start takes some milliseconds of a processor; that of a new Python, with its imports, a second.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import logging

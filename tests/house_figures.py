@@ -5,8 +5,6 @@ uv run python tests/house_figures.py
 With a function's name it prints what is behind a figure, e.g. `house_figures.py banned_openings`.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import re

@@ -1,7 +1,5 @@
 """A real llama-server in a process of its own, with the small model that comes with the tests."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

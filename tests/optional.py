@@ -1,7 +1,5 @@
 """What may be None, and in a test must not be."""
 
-from __future__ import annotations
-
 from typing import TypeVar
 
 _T = TypeVar("_T")

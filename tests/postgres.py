@@ -1,7 +1,5 @@
 """A real PostgreSQL for tests: Debian's where it is on PATH, else the one that comes as a wheel."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """A Prefect server of a test's own, and one that many tests share."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

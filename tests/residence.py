@@ -1,7 +1,5 @@
 """A state folder whose local service tests start by real runs, and end with the block."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Marks that no message may have: two full stops, one after a space, an escaped line end."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

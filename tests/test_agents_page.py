@@ -1,7 +1,5 @@
 """The page for coding assistants, and `llms.txt`: what they show is run, what they name exists."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

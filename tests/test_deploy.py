@@ -4,8 +4,6 @@ An image is built by no one here: where no Docker engine runs, the Dockerfile an
 read, not carried out.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

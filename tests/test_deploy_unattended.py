@@ -4,8 +4,6 @@ No Docker engine and no systemd runs here: units are verified by systemd's own t
 read, and what both name must exist in Paddock, PostgreSQL's driver and Prefect.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Every example, run with the models that come along."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """The guide's pages: narrow enough to read, links that lead somewhere, an example that is run."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

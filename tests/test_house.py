@@ -1,7 +1,5 @@
 """The house holds together: what is packaged, who may import whom, how large modules are."""
 
-from __future__ import annotations
-
 import ast
 import doctest
 import gc

@@ -1,7 +1,5 @@
 """The example of a package of one's own: installed into a folder, used like what is built in."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

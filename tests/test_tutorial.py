@@ -5,8 +5,6 @@ stands for anything, `>` begins a line that goes on, and `^C` is the key that en
 block `diff` is an edit of the file that the sentence before it names.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -5,8 +5,6 @@ them, and `ggml-rpc-server`; build them with -DGGML_RPC=ON -DGGML_BACKEND_DL=ON.
 what needs no device is tried.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import socket

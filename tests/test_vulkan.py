@@ -5,8 +5,6 @@ Computing there takes seconds for each token, so it is tried only by `poe test-v
 suite, so that a renamed class is noticed without a device.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

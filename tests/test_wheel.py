@@ -1,7 +1,5 @@
 """The wheel by itself: what is in it, and that it works in an empty environment."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -3,8 +3,6 @@
 What is compiled takes minutes, so it is tried only by `poe test-wheels`, on what `poe wheels` made.
 """
 
-from __future__ import annotations
-
 import base64
 import doctest
 import hashlib

@@ -1,7 +1,5 @@
 """The common frame of the benchmarks with contenders: command line, turns, failures, progress."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

@@ -7,8 +7,6 @@ all rounds are compared, in wall-clock time and in processor time. The latter is
 that others use: with one thread it has no waiting in it.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

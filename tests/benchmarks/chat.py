@@ -12,8 +12,6 @@ Last, while such a half runs again, a request arrives whose prompt is longer tha
 chat half a second after it: how long it waits shows whether a longer context stops the others.
 """
 
-from __future__ import annotations
-
 import asyncio
 import statistics
 import sys

@@ -4,8 +4,6 @@ So that `gpu.py` runs where no client library is installed, and so that a client
 any moment, as `gone.py` has it do: leaving the block closes the connection.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

@@ -7,8 +7,6 @@ database and the shared folder can take at most, and what a document costs the d
 and disk. Each document has one model call, answered at once by a pool inside the participant.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import subprocess

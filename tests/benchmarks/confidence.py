@@ -10,8 +10,6 @@ without confidence, in turns, by one thread; processor time a token of all our p
 that is the same on a busy machine.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random

@@ -4,8 +4,6 @@ A contender is started afresh for each of its turns, on a free port of this mach
 processes, and is gone after it: no one computes or holds memory next to the one that is measured.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import json

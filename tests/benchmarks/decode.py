@@ -12,8 +12,6 @@ beyond that. The last columns are measured inside the worker: a decode step, and
 llama.cpp's own.
 """
 
-from __future__ import annotations
-
 import asyncio
 import random
 import statistics

@@ -1,7 +1,5 @@
 """The parts of `gpu.py`: each within its time limit, all in one table."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import functools

@@ -4,8 +4,6 @@ Kernels for batches of other sizes round in other places, on processors as on gr
 that greedy answers of a small model part somewhere; the table says how many do, and how early.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The table of `gpu.py`: a row for each measurement, and ours to the best of the others. Pure."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -8,8 +8,6 @@ installed with its weights at hand (nothing is downloaded). The last column is t
 between a contender's vectors and ours, over all texts: one that computes something else would show.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import importlib

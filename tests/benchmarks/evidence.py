@@ -8,8 +8,6 @@ and one in ten is nowhere. The time has the index of the text in it; the model a
 PDF are not in it. The bound is 2 s for 200 pages.
 """
 
-from __future__ import annotations
-
 import argparse
 import random
 import statistics

@@ -10,8 +10,6 @@ waits for review is neither right nor wrong. Prints a row for each document, and
 of this process and its children.
 """
 
-from __future__ import annotations
-
 import csv
 import os
 import shutil

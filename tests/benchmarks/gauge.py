@@ -4,8 +4,6 @@ Run in the place of a pool's worker (`gauged`): the very same code, with clocks 
 that compute. When it ends, it writes what it found into the file that `PADDOCK_GAUGE` names.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import itertools

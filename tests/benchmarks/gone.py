@@ -8,8 +8,6 @@ watch until the process takes no processor time any more: that time, and the dec
 engine itself counts from then on (a step already begun ends in any case).
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import contextlib

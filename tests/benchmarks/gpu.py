@@ -13,8 +13,6 @@ prometheus-client, llguidance and llama-cpp-python (with typing-extensions and d
 nothing is fetched from anywhere.
 """
 
-from __future__ import annotations
-
 import argparse
 import atexit
 import importlib.util

@@ -1,7 +1,5 @@
 """What every benchmark needs: rounds that alternate, children that are measured, one table."""
 
-from __future__ import annotations
-
 import datetime
 import math
 import os

@@ -14,8 +14,6 @@ same numbers of random tokens, the instructions not counted, computed in a bare 
 nothing.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

@@ -7,8 +7,6 @@ undisturbed tells what it costs. In a batch the kernels add in another order, so
 differ between the two runs where words are all but equally likely.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

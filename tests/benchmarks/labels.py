@@ -12,8 +12,6 @@ What the constraint itself takes is measured without the model: random logits, o
 likeliest token is mostly not allowed, so that each choice needs its mask.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import sys

@@ -4,8 +4,6 @@ Everything comes out of numbers, so that each run asks the same. Documents of di
 share no beginning but the instructions: no one may keep an answer from the round before.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Mapping

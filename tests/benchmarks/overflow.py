@@ -7,8 +7,6 @@ Each document is of some 750 tokens with its instructions and its answer, and th
 ours and for the example server.
 """
 
-from __future__ import annotations
-
 import asyncio
 import collections
 import sys

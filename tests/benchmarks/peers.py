@@ -12,8 +12,6 @@ that exist already are used from the folder that `PADDOCK_PEERS` names, and the 
 the path that `PADDOCK_EXAMPLE_SERVER` names.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil

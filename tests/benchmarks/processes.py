@@ -1,7 +1,5 @@
 """Servers that live as long as a block, and what a process has taken of memory and processor."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

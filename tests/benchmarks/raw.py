@@ -1,7 +1,5 @@
 """`llama-batched-bench`: the bare decode loop, random tokens, nothing sampled."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -20,8 +20,6 @@ places" each also in its column, between the same empty ones. A document that a 
 counts as empty.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

@@ -4,8 +4,6 @@ Started by the Python that has the reader, with its name. Each line of its input
 line of its output one JSON object: the text, or the error, and the seconds.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import sys

@@ -7,8 +7,6 @@ clock and the largest resident size. `--cocoindex` names the Python of an enviro
 CocoIndex (`uv pip install cocoindex`), which does the same work in turns with us.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

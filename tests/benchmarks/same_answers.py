@@ -10,8 +10,6 @@ rounding, whole numbers a fault. What the profile promises (`paddock show`) must
 one the pool drafts wherever it can; `--set profile_s=12` measures one first.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import sys

@@ -7,8 +7,6 @@ conversations, with one image, two, a large one, and two at once, are asked one 
 once; how many of the tokens are llama-server's own, up to the first other one.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json

@@ -6,8 +6,6 @@ Prints, for the first run (which starts the service and loads the model) and for
 the first model call was in the worker, and when the command had ended, in seconds from its start.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import statistics

@@ -1,7 +1,5 @@
 """Other people's servers: llama-server, and the example server of llama-cpp-python."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import sys

@@ -1,7 +1,5 @@
 """What all contenders have in common: how they are set up, what they are asked and say."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field

@@ -9,8 +9,6 @@ how many are read in a second. Every picture is new, so nothing is kept of it. W
 have 1,024 pixels a side: four slices and the whole.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import base64

@@ -6,8 +6,6 @@ Each is a fresh process, against one that only imports pydantic, yaml, jinja2 an
 medians of rounds in which all take turns; what counts is the ratio.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

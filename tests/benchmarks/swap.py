@@ -9,8 +9,6 @@ those that run have ended, stops the llama-server and starts the other; with fou
 nothing but the order of things differs. Our pool with `max_wait_s` 0 shows what collating gives.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import contextlib

@@ -3,8 +3,6 @@
 What they measure is for a person to start; a benchmark that rots is worse than none.
 """
 
-from __future__ import annotations
-
 import asyncio
 import doctest
 import json

@@ -10,8 +10,6 @@ thousands of files have come. The runner's cost: documents through five steps wi
 tracked by Prefect through the same service, twice.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

@@ -1,7 +1,5 @@
 """One PostgreSQL with a Prefect server for the tests of clusters: both take 8 s to start."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

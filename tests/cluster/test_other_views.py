@@ -1,7 +1,5 @@
 """Machines of which one sees or has something else than the others: nothing is mixed or lost."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """A share on a real worker: one document kills each of its processes; a person cancels it."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections import Counter

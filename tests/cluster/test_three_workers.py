@@ -1,7 +1,5 @@
 """Three machines, one killed with its children: the proof, with few documents."""
 
-from __future__ import annotations
-
 from tests.cluster.three_workers import Servers, prove
 
 

@@ -7,8 +7,6 @@ Machines are processes with state folders of their own. Real PostgreSQL, real Pr
 them ask by URL, and that counts what it was asked.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

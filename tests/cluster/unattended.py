@@ -7,8 +7,6 @@ folders of their own. In the middle of the work: `kill -9` of a worker with all 
 `paddock up` alone, of `paddock up` with all its processes, and SIGTERM to it.
 """
 
-from __future__ import annotations
-
 import argparse
 import signal
 import subprocess

@@ -8,8 +8,6 @@ What is wrong: a status of 500 without Ollama's own wording, an answer that is n
 inside (a traceback, a panic), a request without an answer, a worker that died.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import base64

@@ -1,7 +1,5 @@
 """OpenAI's own client, speaking to a running service."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import openai

@@ -4,8 +4,6 @@ A body that is sent may be an object (written as JSON), bytes as they are, or no
 back is compared as far as a row says: an object whole, a text whole, a pattern where it is one.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 Bounded: some hundred requests, in less than a minute.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import httpx

@@ -1,7 +1,5 @@
 """A program in Go, with `net/http` and `encoding/json` alone, against a live service."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

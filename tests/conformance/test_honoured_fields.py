@@ -1,7 +1,5 @@
 """Fields of other servers that the service honours, asked of a real model."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import re

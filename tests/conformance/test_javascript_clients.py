@@ -1,7 +1,5 @@
 """The official JavaScript clients, `ollama` and `openai` of npm, against a live service."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import time

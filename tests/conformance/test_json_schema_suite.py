@@ -5,8 +5,6 @@ its licence (MIT), one line for each of its files. Of the schemas that `validate
 writes nothing that the suite calls invalid, and validation refuses all of that.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

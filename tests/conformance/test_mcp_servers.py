@@ -1,7 +1,5 @@
 """A widely used MCP server of npm, configured in the file that its users have, in a pipeline."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Ollama's generate and chat: every member of their answers, streamed and whole."""
 
-from __future__ import annotations
-
 import json
 import math
 import time

@@ -1,7 +1,5 @@
 """The official Python client against the service: everything that its users do, unchanged."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import json

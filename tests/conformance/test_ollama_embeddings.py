@@ -1,7 +1,5 @@
 """Ollama's embeddings: order, norm, dimensions, and what is said of texts that are too long."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

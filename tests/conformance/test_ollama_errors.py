@@ -1,7 +1,5 @@
 """Ollama's errors: status and text, word for word, for every endpoint."""
 
-from __future__ import annotations
-
 import json
 import re
 import threading

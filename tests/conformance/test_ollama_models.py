@@ -1,7 +1,5 @@
 """Ollama's model management: lists, cards, copies, creations, blobs; and what says it is alive."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

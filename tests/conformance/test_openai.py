@@ -1,7 +1,5 @@
 """OpenAI's API as tables: what is sent, and what must come back; and what no one should send."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

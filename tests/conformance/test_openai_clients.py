@@ -1,7 +1,5 @@
 """OpenAI's own Python client against a live service: what its users write, unchanged."""
 
-from __future__ import annotations
-
 import base64
 import json
 import math

@@ -1,7 +1,5 @@
 """OpenAI's clients: many at once, and what becomes of a request whose client or worker goes."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

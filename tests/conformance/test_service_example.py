@@ -1,7 +1,5 @@
 """The files of `examples/service`, as its page tells people to use them."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The bundled model, loaded in the test's own process, and one that says noise."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

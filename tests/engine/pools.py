@@ -1,7 +1,5 @@
 """Pools with real worker processes, one for each piece of work or one for many."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager

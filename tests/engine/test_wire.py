@@ -1,7 +1,5 @@
 """One codec writes and reads whatever leaves a process."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Write LoRA adapters of rank 1 as GGUF files, small enough for a test."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -5,8 +5,6 @@ to a prompt is that of the first document whose mark stands in it, as JSON token
 its log probability and a runner-up.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """A broken build of llama.cpp: a preloaded library that raises a signal at a decode."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Debian's own registry, started on a free port with a folder that goes with the test."""
 
-from __future__ import annotations
-
 import shutil
 import socket
 import subprocess

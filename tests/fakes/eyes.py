@@ -4,8 +4,6 @@ Weights are random, so answers are noise, but they depend on every row of an ima
 position: what differs from libmtmd's own reading of a prompt gives other probabilities.
 """
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Callable, Mapping

@@ -1,8 +1,6 @@
 """A server of files and models in a thread, that can be as bad as the internet: it cuts, stalls,
 redirects, asks for tokens, knows no ranges; and it counts what it sent."""
 
-from __future__ import annotations
-
 import base64
 import datetime
 import hashlib

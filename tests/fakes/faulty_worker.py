@@ -16,8 +16,6 @@ slow-eyes FILE GATE: each part of an image takes as long as the gate is missing;
 for each part.
 """
 
-from __future__ import annotations
-
 import os
 import resource
 import signal

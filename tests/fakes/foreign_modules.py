@@ -1,7 +1,5 @@
 """Modules of a folder that have the names of Python's own: no process of ours may import them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 NAMES = (

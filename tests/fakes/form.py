@@ -1,7 +1,5 @@
 """What a step's `reply` asks for, without a pipeline: a schema, and a check that is a function."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Write small GGUF files: any values, and float tensors of zeros or of random values."""
 
-from __future__ import annotations
-
 import math
 import struct
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Documents that want to take the run with them: small on the disk, large or endless when read."""
 
-from __future__ import annotations
-
 import struct
 import zipfile
 import zlib

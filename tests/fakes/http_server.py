@@ -1,7 +1,5 @@
 """Small HTTP servers: a function answers each request, and what was asked is kept."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping

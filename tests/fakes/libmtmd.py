@@ -1,7 +1,5 @@
 """libmtmd's own helper on a fresh context: the reference for models that see."""
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A real MCP server, made with the official package: `mcp_server.py [stdio|http PORT]`."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

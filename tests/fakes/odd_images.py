@@ -1,7 +1,5 @@
 """Image files: some that are refused, with the sentence, and odd ones that are seen."""
 
-from __future__ import annotations
-
 import io
 import struct
 from collections.abc import Mapping

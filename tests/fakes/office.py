@@ -1,7 +1,5 @@
 """Small documents of the kinds that offices write, made by the libraries that others use."""
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Mapping, Sequence
 from email.message import EmailMessage

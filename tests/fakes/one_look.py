@@ -1,7 +1,5 @@
 """Decode one picture, and print by how many bytes the most memory of this process grew."""
 
-from __future__ import annotations
-
 import resource
 import sys
 from pathlib import Path

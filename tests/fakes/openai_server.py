@@ -1,7 +1,5 @@
 """A small server of OpenAI's API that speaks as one program or another, and may cut prompts."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Real small PDFs, written by hand: enough of the format for text on pages."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 

@@ -1,7 +1,5 @@
 """Root's privilege to read and write everything, put aside for a while (Linux)."""
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What other users of the machine see meanwhile, the command lines; and each one's environment."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Iterator

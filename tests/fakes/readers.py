@@ -1,7 +1,5 @@
 """Documents read in the test's own process, where a test can look into the reader."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path

@@ -4,8 +4,6 @@ Run as a module it is a worker. Their addresses stand for the UUIDs of graphics 
 sees those that CUDA_VISIBLE_DEVICES names, or the processor; a server serves one process at a time.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 from collections.abc import Sequence

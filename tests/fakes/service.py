@@ -3,8 +3,6 @@
 Says its address, and goes on until its input ends.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 They know every byte as a token of its own, so any text can be asked for; what they say is noise.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

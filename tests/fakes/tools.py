@@ -1,7 +1,5 @@
 """What a step is handed, without a runner: models by name, outputs and notes in memory."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tools without a runner: plain functions by name, each call remembered."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What lies between two machines: a wire that is cut after some bytes, and a proxy for HTTP."""
 
-from __future__ import annotations
-
 import select
 import socket
 import threading

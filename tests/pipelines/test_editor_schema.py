@@ -1,7 +1,5 @@
 """JSON Schema for editors: what it takes, what it marks."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from paddock.pipelines.errors import Fault, Mark, PipelineError, did_you_mean
 
 LINE = "        model: qwen3-8b"

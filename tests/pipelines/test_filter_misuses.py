@@ -1,7 +1,5 @@
 """A filter that can only fail is a fault before anything runs."""
 
-from __future__ import annotations
-
 import pytest
 
 from paddock.pipelines.expressions import Expression, ExpressionError

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from paddock.pipelines.expressions import Expression, ExpressionError

@@ -1,7 +1,5 @@
 """`mcpServers`: inline, or in the JSON file that people have already."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Every key of the language, and every fault of a file at once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

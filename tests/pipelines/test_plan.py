@@ -1,7 +1,5 @@
 """The graph: edges from references, order, and what cannot work."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Prompt files of GitHub Models: read as they are, with every fault at its place."""
 
-from __future__ import annotations
-
 import pytest
 
 from paddock.pipelines.errors import PipelineError

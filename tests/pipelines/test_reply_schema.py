@@ -1,7 +1,5 @@
 """The form of an answer: JSON Schema, its short form, in place, as text or in a file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Filters whose cost depends on more than the length of the text."""
 
-from __future__ import annotations
-
 import random
 import textwrap
 

@@ -1,7 +1,5 @@
 """Template files: a stranger's folder may hold anything, and nothing of it leaves the sandbox."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -3,8 +3,6 @@
 It knows what arrived, what ran, who was killed, and what lies there in the end.
 """
 
-from __future__ import annotations
-
 import itertools
 import statistics
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Ends processes by force, as the kernel and colleagues do; tells them by their command lines."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import random

@@ -6,8 +6,6 @@ It is a plug-in as anybody could write one; `world.py` puts it onto the path of 
 so can be told from outside whether work that was finished is done again.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

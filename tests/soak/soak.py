@@ -8,8 +8,6 @@ python tests/soak/soak.py [--minutes 20] [--seed 1] [--keep]
 Prints one table; status 0 if nothing was lost and nothing done twice.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import contextlib

@@ -1,7 +1,5 @@
 """The judge is judged first: it finds what is lost, torn or repeated, and excuses no more."""
 
-from __future__ import annotations
-
 from tests.soak.judge import GRACE_S, Arrival, Kill, Mark, Verdict, table, verdict
 
 A = Arrival("p", "a.txt", "one", at=10.0)

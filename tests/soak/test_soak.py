@@ -1,7 +1,5 @@
 """A minute of the soak: real processes, real kills, all done once. `soak.py` is the long one."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from pathlib import Path

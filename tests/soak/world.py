@@ -1,7 +1,5 @@
 """A folder of pipelines that start by themselves, and `paddock up` over it, as under systemd."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hashlib

@@ -1,7 +1,5 @@
 """A small application behind the service's real doors, and ways to ask it without a socket."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field

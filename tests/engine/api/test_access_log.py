@@ -1,7 +1,5 @@
 """The access log: one line a request, which no one outside can forge."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging

@@ -1,7 +1,5 @@
 """API keys: their file, and who is let in."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

@@ -1,7 +1,5 @@
 """All the doors together: their order, and that nothing which is sent breaks one."""
 
-from __future__ import annotations
-
 import asyncio
 from functools import cache
 from pathlib import Path

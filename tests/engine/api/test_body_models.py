@@ -1,7 +1,5 @@
 """Models of bodies: strict types, faults with their place, little work for a hostile body."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

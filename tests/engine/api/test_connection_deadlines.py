@@ -1,7 +1,5 @@
 """Connections whose other side does not go on: they are ended, and no one else's is."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import threading

@@ -1,7 +1,5 @@
 """Which pages may ask, and what a browser is told: CORS as WIRE 1.0 has it."""
 
-from __future__ import annotations
-
 import pytest
 
 from paddock.engine.api.cors import AllowedOrigins

@@ -1,7 +1,5 @@
 """Errors in each dialect's shape."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

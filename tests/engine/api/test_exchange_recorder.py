@@ -1,7 +1,5 @@
 """What is written down of a request: all of it but what was said."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import time

@@ -1,7 +1,5 @@
 """Health: what the workers say, asked once for all who want to know."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

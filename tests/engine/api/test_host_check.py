@@ -1,7 +1,5 @@
 """Whom a request may call the service by, as WIRE 1.0 and Ollama's own list have it."""
 
-from __future__ import annotations
-
 import ipaddress
 import socket
 

@@ -1,7 +1,5 @@
 """Bodies: whatever comes is read as JSON or refused with a sentence."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What machines look at, on a running service: /metrics, /healthz, /readyz."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

@@ -1,7 +1,5 @@
 """Images that cannot be read are refused in a sentence by both APIs; odd ones are seen."""
 
-from __future__ import annotations
-
 import base64
 
 import httpx

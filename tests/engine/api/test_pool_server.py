@@ -1,7 +1,5 @@
 """What other machines may ask of a pool: models by their names."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every field of every client's requests: honoured, refused, harmless, or named in `Warning`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, get_type_hints

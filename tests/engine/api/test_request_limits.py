@@ -1,7 +1,5 @@
 """How large bodies may be, and how slowly they may come."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncIterator

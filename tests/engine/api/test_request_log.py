@@ -1,7 +1,5 @@
 """The request_log, and what a pool's events tell it of the request that they are for."""
 
-from __future__ import annotations
-
 import asyncio
 
 from paddock.engine.api.request_log import Exchange, RequestLog, RequestLogEvents, note_model

@@ -1,7 +1,5 @@
 """The server: its port, and how it ends."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

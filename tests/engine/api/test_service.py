@@ -1,7 +1,5 @@
 """What handlers are told of the service and of a request."""
 
-from __future__ import annotations
-
 import pytest
 from starlette.requests import Request
 

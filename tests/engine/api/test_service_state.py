@@ -1,7 +1,5 @@
 """The state of a service for the console, and which pages of a real browser may ask for it."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Clients that vanish, and answers that fail on their way."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket

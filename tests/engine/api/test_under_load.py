@@ -1,7 +1,5 @@
 """Many clients at once: no one is lost, and who does not fit is told when to come back."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from pathlib import Path

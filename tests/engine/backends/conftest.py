@@ -1,7 +1,5 @@
 """The pool of the shared service, for tests that run in its event loop."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Coroutine
 from typing import Any
 

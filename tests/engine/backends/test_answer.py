@@ -1,7 +1,5 @@
 """An answer between the worker that makes it and those who read it."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 

@@ -1,7 +1,5 @@
 """A service that stays makes faster copies of its models while it is idle, and never in the way."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import sys

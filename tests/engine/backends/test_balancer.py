@@ -1,7 +1,5 @@
 """One pool over several servers: what happens when they come and go."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager

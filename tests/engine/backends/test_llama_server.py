@@ -1,7 +1,5 @@
 """A real llama-server: what it tells, counts, answers and refuses."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager

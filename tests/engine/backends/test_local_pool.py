@@ -1,7 +1,5 @@
 """The pool with real worker processes and the real bundled models."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

@@ -3,8 +3,6 @@
 The crash is real: a preloaded library raises the signal within a decode (`tests/fakes/crash.c`).
 """
 
-from __future__ import annotations
-
 import asyncio
 import signal
 from collections.abc import AsyncIterator

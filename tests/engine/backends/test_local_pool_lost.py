@@ -1,7 +1,5 @@
 """Workers that die or hang, models that cannot be loaded: what the pool makes of them."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

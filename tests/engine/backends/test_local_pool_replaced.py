@@ -1,7 +1,5 @@
 """Files of a model that are replaced while a pool has it: what answers, and under which digest."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """What a chat may ask besides a conversation, through a real pool and a real worker."""
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Requests in flight when a model's worker dies: innocent ones, and those that it dies of."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

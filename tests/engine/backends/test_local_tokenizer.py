@@ -1,7 +1,5 @@
 """Counting with the vocabulary of a file on this machine."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import AsyncIterator

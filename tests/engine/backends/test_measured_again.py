@@ -1,7 +1,5 @@
 """A loaded model whose measurement other programs disturbed is measured again while it is idle."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """Servers of OpenAI's API, each as it is: what is asked of them, and what their answers mean."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """Which of a server's models is meant, and by what it is known."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """A pool in another process: the door on its side, `RemotePool` on the other, a socket between."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

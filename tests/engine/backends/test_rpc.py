@@ -1,7 +1,5 @@
 """What crosses between a pool and who asks it: the same on both sides."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import math

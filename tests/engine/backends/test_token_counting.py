@@ -1,7 +1,5 @@
 """Tokens where no one can count them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A server that cuts prompts is found out, and one that reads them whole never is."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

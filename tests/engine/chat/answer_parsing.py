@@ -1,7 +1,5 @@
 """Parse answers in pieces: for the tests of this folder."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import count, pairwise

@@ -1,7 +1,5 @@
 """Read the Go templates next to these tests."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from paddock.engine.chat.chat_template import ChatTemplate, is_go_template, template_capabilities

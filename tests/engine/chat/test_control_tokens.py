@@ -1,7 +1,5 @@
 """What a text only spells is no control token."""
 
-from __future__ import annotations
-
 from paddock.engine.chat.control_tokens import TextPiece
 from paddock.engine.request import Message, Tool, ToolCall
 from tests.engine.chat.test_chat_template import template

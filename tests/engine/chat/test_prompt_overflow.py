@@ -1,7 +1,5 @@
 """Which turns go, and which tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

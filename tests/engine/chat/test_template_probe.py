@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from paddock.engine.chat.chat_template import ChatTemplate

@@ -1,7 +1,5 @@
 """The models of some kilobytes, loaded in the test's own process."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """What a scheduler's operations leave in the streams of a split cache, on a real small model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """A draft model is a help: whatever goes wrong with it, there are only fewer guesses."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import pytest

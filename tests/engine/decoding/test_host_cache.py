@@ -1,7 +1,5 @@
 """What is kept outside the cache: conversations stay, documents of jobs make way."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from paddock.engine.arrays import Tokens

@@ -1,7 +1,5 @@
 """Images in the scheduler: which rows are computed together, and where a sequence may be cut."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The owner thread's work on the real small model, in this process."""
 
-from __future__ import annotations
-
 import json
 import queue
 import time

@@ -1,7 +1,5 @@
 """A model's own guesses are a help: they change nothing, and whatever goes wrong there are none."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path

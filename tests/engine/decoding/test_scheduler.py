@@ -1,7 +1,5 @@
 """Who is in the next batch: nothing is lost or changed, no one starves, what is known is reused."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import pairwise
 

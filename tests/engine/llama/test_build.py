@@ -1,7 +1,5 @@
 """Which build of llama.cpp is used: a user's own, ours, or llama-cpp-python's."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

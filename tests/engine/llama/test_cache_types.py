@@ -1,7 +1,5 @@
 """A KV cache of each type, with the bundled model."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

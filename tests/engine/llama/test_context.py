@@ -1,7 +1,5 @@
 """A context holds memory only while it can be used."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What llama.cpp's log tells: its buffers by device, and why a call failed."""
 
-from __future__ import annotations
-
 import pytest
 
 from paddock.engine.llama.library import LlamaLog, LogRecording

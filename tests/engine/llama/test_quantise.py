@@ -1,7 +1,5 @@
 """A rewritten file is whole, in Q8_0, and says what the original said."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Low-bit blocks become Q8_0 almost exactly, and are read as llama.cpp reads them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

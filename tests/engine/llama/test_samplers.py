@@ -1,7 +1,5 @@
 """Whole rows through llama.cpp's own chain are the reference for what is found in another way."""
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Each family of models that see answers as libmtmd's own reading of the prompt does."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass

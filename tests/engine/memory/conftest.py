@@ -1,7 +1,5 @@
 """Virtual time for the tests of the model manager."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Coroutine
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A machine without models and the actor of its residents, in virtual time."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager

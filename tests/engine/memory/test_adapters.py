@@ -1,7 +1,5 @@
 """LoRA adapters over the real small model."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import replace
 from pathlib import Path

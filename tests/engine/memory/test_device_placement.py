@@ -1,7 +1,5 @@
 """Which graphics devices a model is put on, on made-up machines."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

@@ -1,7 +1,5 @@
 """Which model comes and which goes, asked of the pure rules."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from hypothesis import given

@@ -1,7 +1,5 @@
 """This machine and the real small model, as the actor is told of them."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

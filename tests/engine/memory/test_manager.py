@@ -1,7 +1,5 @@
 """The actor on a machine without models, in virtual time: who comes, who goes, who waits."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Loads that fail and workers that die: what is tried again, what is told, who stays."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -1,7 +1,5 @@
 """Whatever comes, in any order and with any faults: no one waits for ever, limits are kept."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """What models took is kept, and a broken book is as good as none."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from paddock.engine.memory.measured_sizes import MeasuredSize, MeasuredSizes

@@ -1,7 +1,5 @@
 """How models are laid out on made-up machines, and what that is taken to need."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

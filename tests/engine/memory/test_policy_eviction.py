@@ -1,7 +1,5 @@
 """Who makes room: never a pinned one, never in vain, never more than needed."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

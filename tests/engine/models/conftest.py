@@ -1,7 +1,5 @@
 """Stores, weights to make models from, and a server to pull from."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Models made in a store, and what is then in it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

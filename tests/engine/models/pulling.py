@@ -1,7 +1,5 @@
 """What the tests of transfers share: a store, a far side, and a pull that is run to its end."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import replace
 from pathlib import Path

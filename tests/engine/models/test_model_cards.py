@@ -1,7 +1,5 @@
 """What is told of a model, by its manifest and its file's header, without loading it."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

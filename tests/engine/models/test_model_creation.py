@@ -1,7 +1,5 @@
 """Models are made in Ollama's layout and words, whole or not at all."""
 
-from __future__ import annotations
-
 import json
 import math
 import struct

@@ -1,7 +1,5 @@
 """A name stands for what is on disk now, whatever changed it."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import json

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import string
 from contextlib import suppress
 from pathlib import PurePosixPath

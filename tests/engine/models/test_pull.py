@@ -1,7 +1,5 @@
 """A model is brought: what is told, what is there afterwards, what is refused."""
 
-from __future__ import annotations
-
 import pytest
 
 from paddock.engine.errors import DigestMismatch

@@ -1,7 +1,5 @@
 """Pulls that something cuts short: wires, kills, full disks, other pulls. They are gone on with."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import subprocess

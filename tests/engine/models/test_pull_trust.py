@@ -1,7 +1,5 @@
 """Whom a pull asks and whom it believes: hosts, redirects, tokens, proxies, hostile manifests."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket

@@ -1,7 +1,5 @@
 """Push and pull against a real registry, over a wire that is cut."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 from dataclasses import replace

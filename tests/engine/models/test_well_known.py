@@ -1,7 +1,5 @@
 """A proposal is the strongest model that fits and is quick enough."""
 
-from __future__ import annotations
-
 import pytest
 
 from paddock.engine.models.pull_sources import parse_source

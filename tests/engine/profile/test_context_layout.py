@@ -1,7 +1,5 @@
 """Layouts and sizes follow from what was measured."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from paddock.engine.profile.context_layout import (

@@ -1,7 +1,5 @@
 """A promise follows from the weights' formats and their measured kernels."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

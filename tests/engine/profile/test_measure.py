@@ -1,7 +1,5 @@
 """Real models are measured within the time that is given."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Profiles give times between the measured points, and are kept by model, device and build."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """Schemas as people write them, with the real model and few tokens: every answer is valid."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

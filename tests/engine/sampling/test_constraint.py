@@ -1,7 +1,5 @@
 """Answers are held to a schema, an expression or a grammar, over the real vocabulary."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Hostile schemas and grammars: refused in plain words, whatever they do to what compiles them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any

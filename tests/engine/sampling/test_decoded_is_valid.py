@@ -1,7 +1,5 @@
 """What the decoder can produce, validation accepts: answers written at random, byte by byte."""
 
-from __future__ import annotations
-
 import json
 import random
 from typing import Any

@@ -1,7 +1,5 @@
 """A schema may hold itself where an answer can still end, and nowhere else."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

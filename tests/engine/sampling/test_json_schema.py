@@ -1,7 +1,5 @@
 """What an answer cannot be held to is told by its place in the schema."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Integers of any size are kept exact in answers, and exclusive bounds are exclusive."""
 
-from __future__ import annotations
-
 import json
 from decimal import Decimal
 from typing import Any

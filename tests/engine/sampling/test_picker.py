@@ -1,7 +1,5 @@
 """Bias, penalties, constraints and circles, in their order."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

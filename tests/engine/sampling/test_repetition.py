@@ -1,7 +1,5 @@
 """Circles are noticed; what repeats for good reason is left alone."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable
 

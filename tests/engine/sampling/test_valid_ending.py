@@ -1,7 +1,5 @@
 """Whatever the limit, as long as any end fits: the answer is valid."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

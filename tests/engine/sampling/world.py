@@ -1,7 +1,5 @@
 """The real vocabulary of the bundled model, and a stand-in that says anything at all."""
 
-from __future__ import annotations
-
 from functools import cache
 from importlib.resources import files
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files that can be made again are kept within bounds, for their owner alone."""
 
-from __future__ import annotations
-
 import os
 import stat
 import time

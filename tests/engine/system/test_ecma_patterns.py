@@ -1,7 +1,5 @@
 """Patterns mean what ECMA-262 says, or are refused with the reason."""
 
-from __future__ import annotations
-
 import pytest
 
 from paddock.engine.sampling.json_schema import check_schema

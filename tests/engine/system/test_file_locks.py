@@ -1,7 +1,5 @@
 """File locks: one holder at a time, and how long others wait."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Temporary files: renamed whole or removed; those of a killed process are found and removed."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Frames: whatever the other process does, it is answered or refused, and never waited for."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import os

@@ -1,7 +1,5 @@
 """What the machine's own records say, read from small copies of them."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

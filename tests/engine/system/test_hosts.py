@@ -1,7 +1,5 @@
 """Hosts, patterns and addresses: one canonical form, and nothing that two readers read twice."""
 
-from __future__ import annotations
-
 import ipaddress
 from ipaddress import ip_address
 

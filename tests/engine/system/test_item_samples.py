@@ -1,7 +1,5 @@
 """Which items a sample takes: pure properties of `ItemSample`."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

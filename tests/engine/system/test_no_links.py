@@ -1,7 +1,5 @@
 """No part of a path is a link when it is opened, whatever was there when it was checked."""
 
-from __future__ import annotations
-
 import errno
 import os
 import socket

@@ -1,7 +1,5 @@
 """State that only its owner may read, whatever the umask and whatever was there before."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import subprocess

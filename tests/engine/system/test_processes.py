@@ -1,7 +1,5 @@
 """Subprocesses: their output, and how they end."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import subprocess

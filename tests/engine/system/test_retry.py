@@ -1,7 +1,5 @@
 """Retry: which errors are retried, and for how long."""
 
-from __future__ import annotations
-
 import random
 
 import pytest

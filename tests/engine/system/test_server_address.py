@@ -1,7 +1,5 @@
 """The address of a server that is not ours."""
 
-from __future__ import annotations
-
 import pytest
 
 from paddock.engine.system.server_address import BadAddress, ServerAddress, base_url, is_here

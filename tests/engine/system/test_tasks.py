@@ -1,7 +1,5 @@
 """Tasks: races against stops, ends, sets, answers from other threads."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from typing import Any

@@ -1,7 +1,5 @@
 """Records of tuned copies: what is there serves, what is gone does not, what others use stays."""
 
-from __future__ import annotations
-
 import json
 import random
 from dataclasses import asdict, replace

@@ -1,7 +1,5 @@
 """A copy is made whole or not at all, only once at a time, and only where it helps."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from dataclasses import replace

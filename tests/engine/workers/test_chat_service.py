@@ -1,7 +1,5 @@
 """What a worker says goes out in few frames, and in time."""
 
-from __future__ import annotations
-
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What workers say when memory runs out, as llama.cpp said it, and what they say otherwise."""
 
-from __future__ import annotations
-
 import pytest
 
 from paddock.engine.workers.death_reasons import WorkerEnd, end_of_process

@@ -1,7 +1,5 @@
 """Embeddings through a real pool and a real worker."""
 
-from __future__ import annotations
-
 import asyncio
 import struct
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """What is remembered of crashes, and the line that gets a sound build."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

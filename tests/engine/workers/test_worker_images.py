@@ -1,7 +1,5 @@
 """A real worker while it computes an image: it reads on, and ends at once."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager

@@ -1,8 +1,6 @@
 """Requests with long texts or images: one after the other next to all others, and cancelled in
 order."""
 
-from __future__ import annotations
-
 import os
 import sys
 import threading

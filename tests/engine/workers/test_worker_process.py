@@ -1,7 +1,5 @@
 """A worker process whose other end is a few lines of Python: how it may go wrong."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 

@@ -1,7 +1,5 @@
 """A worker measures its model only if it must and may."""
 
-from __future__ import annotations
-
 from contextlib import closing
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What goes through the pipe comes out as it went in."""
 
-from __future__ import annotations
-
 import io
 
 from paddock.engine.errors import (

@@ -2,8 +2,6 @@
 
 # ruff: noqa: RUF001 - words of many scripts
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

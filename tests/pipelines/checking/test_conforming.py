@@ -1,7 +1,5 @@
 """A value is of its schema, formats included, wherever it comes from."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Each value of an answer is found where it is in the sources, or said to be nowhere."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Callable
 from typing import Any

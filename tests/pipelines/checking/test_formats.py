@@ -1,7 +1,5 @@
 """Numbers and dates are found as Babel formats them in every language, and never after a change."""
 
-from __future__ import annotations
-
 import datetime
 import random
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """Numbers, dates and times of an answer are looked for as they may be meant, not as written."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

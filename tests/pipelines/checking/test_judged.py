@@ -6,8 +6,6 @@ may follow: `value => quote @ line`. Of `grounded`, `+` is accepted and `-` is r
 accepted as well, though what its words say of the values is wrong: no rule looks at that.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

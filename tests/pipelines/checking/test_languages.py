@@ -1,7 +1,5 @@
 """The language of an answer is told apart where there is enough of it."""
 
-from __future__ import annotations
-
 import pytest
 
 from paddock.pipelines.checking.functions import language

@@ -1,7 +1,5 @@
 """No value is found in struck or hidden text, and a note's mark is no part of a value."""
 
-from __future__ import annotations
-
 import pytest
 
 from paddock.pipelines.checking.evidence import SourceText, locate

@@ -4,8 +4,6 @@
 Babel with all its languages takes several seconds.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

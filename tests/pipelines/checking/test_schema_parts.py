@@ -1,7 +1,5 @@
 """Fields that an answer leaves empty though its schema requires them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

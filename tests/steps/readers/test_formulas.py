@@ -1,7 +1,5 @@
 """Formulas of Office and of pages in linear form: the same formula is the same text in both."""
 
-from __future__ import annotations
-
 import bs4
 import pytest
 from docx.oxml import parse_xml

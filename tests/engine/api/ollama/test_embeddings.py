@@ -1,7 +1,5 @@
 """Vectors on the wire."""
 
-from __future__ import annotations
-
 from paddock.engine.api.ollama.embeddings import vectors_json
 
 

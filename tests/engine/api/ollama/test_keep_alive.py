@@ -1,7 +1,5 @@
 """`keep_alive`: numbers are seconds, texts are Go's durations."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Turns, tools and calls as Ollama's JSON has them."""
 
-from __future__ import annotations
-
 from paddock.engine.api.ollama.requests import MessageBody, ToolBody, message_value
 from paddock.engine.request import Chunk, ToolCall
 

@@ -1,7 +1,5 @@
 """Ollama's `options`: their types, their ranges, and those that mean nothing here."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """What Ollama's clients ask, in the engine's words."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Files and batches through OpenAI's own client, against a live service."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import subprocess

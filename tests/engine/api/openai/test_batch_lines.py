@@ -1,7 +1,5 @@
 """Lines of a batch, and what a killed process leaves of their results."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Files and batches on disk."""
 
-from __future__ import annotations
-
 import stat
 import time
 from pathlib import Path

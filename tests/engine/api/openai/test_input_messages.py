@@ -1,7 +1,5 @@
 """OpenAI's messages and items, and the engine's."""
 
-from __future__ import annotations
-
 import base64
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The fields that generating endpoints share."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """POST /v1/rerank with a tiny model; its scores are those of llama-server for the same file."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

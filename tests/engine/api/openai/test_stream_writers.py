@@ -1,7 +1,5 @@
 """How answers are written, whole and piece by piece."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -4,8 +4,6 @@ Go 1.19 is enough. What newer ones can (loops over numbers) is passed over, and 
 purpose in another way: numbers compare whatever their kind, and `json` keeps order and signs.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
