@@ -14,6 +14,7 @@ import types
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from enum import StrEnum
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -102,6 +103,8 @@ def _reader(hint: Any) -> _Read:
         return _READERS[hint]
     if isinstance(hint, type) and is_dataclass(hint):
         return _dataclass_reader(hint)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return lambda plain, _: hint(plain)
     if origin in (Union, types.UnionType):
         return _union_reader([_reader(arg) for arg in args])
     if origin is Literal:

@@ -43,6 +43,7 @@ from paddock.runner.lineage.explain import explain_path, item_steps
 from paddock.runner.lineage.traces import (
     LedgerTraces,
 )
+from paddock.runner.progress.item_states import BAD
 from paddock.runner.progress.journal import JournalProgress
 from paddock.runner.render.console_page import CONSOLE_PAGES
 from paddock.runner.render.html_page import render
@@ -293,7 +294,7 @@ class RunPages:
             assert entry is not None
             steps = list(item_steps(LineageStore(ledger), trace))
             answers = reviews_of_item(ledger, trace.place.scope, trace.key).answers
-        has_failed = entry.state in ("failed", "quarantined")
+        has_failed = entry.state in BAD
         is_of_block = bool(trace.place.outer) or trace.key != trace.place.step
         body = render(
             "console_item.html",

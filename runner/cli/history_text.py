@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.system import units
 from paddock.engine.system.text import counted, shorten
 from paddock.runner.progress import printing
+from paddock.runner.progress.item_states import BAD
 from paddock.runner.progress.journal import JournalProgress
 from paddock.runner.progress.report import counts_text, done_in_words, outdated_in_words
 
@@ -117,7 +118,7 @@ def journal_line(event: Mapping[str, Any]) -> str:
 
 
 def is_failure(event: Mapping[str, Any]) -> bool:
-    return event.get("event") == "item" and event.get("state") in ("failed", "quarantined")
+    return event.get("event") == "item" and event.get("state") in BAD
 
 
 def ledger_item_line(row: ItemRow) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from paddock.engine.system import units
 from paddock.engine.system.text import counted, listed
 from paddock.runner.progress import printing
+from paddock.runner.progress.item_states import WORK, ItemState
 from paddock.runner.progress.report import (
     HELD_REMEDY,
     PlanItem,
     PlanReport,
-    State,
     not_taken_in_words,
 )
 
@@ -20,7 +20,7 @@ MAX_NAMED_ITEMS = 5  # in each group; `--json` has them all
 WAITING_TEXT = "a person has to decide"
 HELD_TEXT = "outputs were edited, or others wrote them, and are kept"
 
-_WORK_STATES: tuple[State, ...] = ("new", "changed", "stale", "deleted")
+_WORK_STATES = (*WORK, ItemState.DELETED)
 
 
 def plan_text(report: PlanReport) -> str:
@@ -65,10 +65,10 @@ def plan_text(report: PlanReport) -> str:
 
 def _group_lines(report: PlanReport) -> Iterator[str]:
     """Yield one line for the items of a step with the same state and reason."""
-    groups: dict[tuple[str, State, str], list[PlanItem]] = {}
+    groups: dict[tuple[str, ItemState, str], list[PlanItem]] = {}
     for item in report.items:
         # The reasons of these name outputs and times, which would split the group.
-        common = {"held": HELD_TEXT, "waiting": WAITING_TEXT}
+        common = {ItemState.HELD: HELD_TEXT, ItemState.WAITING: WAITING_TEXT}
         why = common.get(item.state) or item.why or ""
         groups.setdefault((item.step, item.state, why), []).append(item)
     width = max((len(step) for step, _, _ in groups), default=0)

@@ -11,9 +11,9 @@ from paddock.engine.system import units
 from paddock.engine.system.text import counted, listed
 from paddock.pipelines.yaml_source import to_yaml
 from paddock.runner.progress import printing
+from paddock.runner.progress.item_states import LISTED
 from paddock.runner.progress.report import (
     HELD_REMEDY,
-    LISTED_STATES,
     ItemReport,
     Report,
     outdated_in_words,
@@ -103,14 +103,14 @@ def returned_text(value: Any) -> str:
 def _with_outcomes(value: Any) -> Any:
     """Return a value in which a block's `counts` are by what became of its items.
 
-    >>> _with_outcomes({"counts": dict.fromkeys(LISTED_STATES, 0) | {"new": 2, "stale": 1}})
+    >>> _with_outcomes({"counts": dict.fromkeys(LISTED, 0) | {"new": 2, "stale": 1}})
     {'counts': {'done': 3}}
     """
     if isinstance(value, list):
         return [_with_outcomes(inner) for inner in value]
     if not isinstance(value, dict):
         return value
-    if value.keys() == set(LISTED_STATES):
+    if value.keys() == set(LISTED):
         return sums_by_outcome(value)
     return {name: _with_outcomes(inner) for name, inner in value.items()}
 

@@ -22,8 +22,8 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.run_history import PastRun, open_for_reading
 from paddock.runner.progress.events import LONGEST_TEXT
+from paddock.runner.progress.item_states import WORK
 from paddock.runner.progress.journal import JournalTail
-from paddock.runner.progress.report import MADE_STATES
 from paddock.runner.render.run_details import RunItem, outer_keys, read_run_details
 
 from .comparison_page import MOST_EQUAL_PAIRS, n_equal_pairs, word_differences
@@ -103,7 +103,7 @@ def _state(item: RunItem | None) -> str:
     """Return the state of an item, empty if there is none; why one was done does not count."""
     if item is None:
         return ""
-    return "done" if item.state in MADE_STATES else item.state
+    return "done" if item.state in WORK else item.state
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,8 @@ from paddock.runner.prefect.local_service import shared_home_pool
 from paddock.runner.prefect.run_tracking import run_prepared
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.events import Observer
-from paddock.runner.progress.report import WITH_RESULT, ItemReport, Report
+from paddock.runner.progress.item_states import WITH_RESULT
+from paddock.runner.progress.report import ItemReport, Report
 from paddock.runner.settings import STATE_FOLDER, Settings
 
 from .variants import ComparedPart, compared_part

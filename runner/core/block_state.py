@@ -12,11 +12,18 @@ from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_step
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_rows import Place, place_of
-from paddock.runner.progress.events import ShownState
+from paddock.runner.progress.item_states import (
+    BAD,
+    LISTED,
+    OPEN,
+    UNCHANGED,
+    ItemState,
+    end_of,
+)
 from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
-from paddock.runner.progress.report import LISTED_STATES, ItemReport, State
+from paddock.runner.progress.report import ItemReport
 
-from .block_work import BlockWork, ItemState, ItemWork
+from .block_work import BlockWork, ItemWork
 from .deadly_items import ItemPlace
 from .dependencies import Dependencies, current_paths, with_outputs
 from .escalation import EscalationPass
@@ -91,11 +98,11 @@ class BlockState:
     @property
     def wait(self) -> AwaitingReview | None:
         """Why the last item waits, or was left; None: none does."""
-        waiting = self.in_state(ItemState.WAITING, ItemState.UNASKED)
+        waiting = self.in_state(*OPEN)
         if not waiting:
             return None
         last = waiting[-1]
-        return AwaitingReview(last.why or "", is_asked=last.state is ItemState.WAITING)
+        return AwaitingReview(last.why or "", is_asked=last.state is not ItemState.UNASKED)
 
     def refuse_waiting(self) -> None:
         """Raise `AwaitingReview` where an item waits: so does the one around a nested block."""
@@ -150,17 +157,17 @@ class BlockState:
     def outputs(self) -> dict[str, Any]:
         """Return the value of `steps.<block>`; items without a result are not in `results`."""
         items = self.work.items
-        counts = dict.fromkeys(LISTED_STATES, 0)
+        counts = {state.value: 0 for state in LISTED}  # expressions read plain values
         counts["deleted"] += len(self.gone)
         for item in items:
             if item.counted_as is not None:
-                counts[item.counted_as] += 1
+                counts[item.counted_as.value] += 1
         outputs = {
             "results": [item.result for item in items if item.result is not None],
             "counts": counts,
             # In the list's order, not by time: a prompt may read it.
             "changed": [
-                *({"key": i.key, "state": i.changed_as} for i in items if i.changed_as),
+                *({"key": i.key, "state": i.changed_as.value} for i in items if i.changed_as),
                 *({"key": key, "state": "deleted"} for key in self.gone),
             ],
             "failed": [{"key": item.key, "error": item.why or ""} for item in self.failed],
@@ -186,7 +193,7 @@ class BlockState:
     def report(
         self,
         item: ItemWork,
-        state: State,
+        state: ItemState,
         seconds: float = 0.0,
         error: str | None = None,
         *,
@@ -201,7 +208,7 @@ class BlockState:
         ended = [item for item in chunk if item.has_ended]
         n_failed = sum(item.state is ItemState.FAILED for item in ended)
         n_waiting = sum(item.state is ItemState.WAITING for item in ended)
-        n_skipped = sum(item.counted_as == "skipped" for item in ended)
+        n_skipped = sum(item.counted_as is ItemState.SKIPPED for item in ended)
         done = f"{len(ended) - n_failed - n_waiting - n_skipped} done"
         done += f", {n_skipped} skipped" if n_skipped else ""
         done += f", {n_waiting} waiting" if n_waiting else ""
@@ -238,19 +245,19 @@ async def judged(
             count_shared(context, state, item, entry)
         elif not verdict.is_work:
             reported, error = verdict.state, None
-            if reported == "quarantined":
+            if reported is ItemState.QUARANTINED:
                 error = verdict.why or ""
             if entry is not None:
                 _take(context, state, item, entry, reported, verdict.why)
-                has_result = reported not in ("quarantined", "waiting")
-                if has_result and entry.state == "skipped" and entry.error:  # `on_error: skip`
-                    reported, error = "skipped", entry.error
+                may_be_skipped = reported not in BAD and reported not in OPEN
+                if may_be_skipped and entry.state == ItemState.SKIPPED and entry.error:
+                    reported, error = ItemState.SKIPPED, entry.error  # `on_error: skip`
                 if entry.gone is not None:
                     # Its source is back after a deletion; the next deletion is a new one.
                     context.ledger.record(work.scope, replace(entry, gone=None), context.stats.run)
             count(context, item, state.report(item, reported, 0.0, error, is_known=True))
             if state.step:
-                shown: ShownState = reported if reported in ("skipped", "waiting") else "fresh"
+                shown = reported if reported in UNCHANGED else ItemState.FRESH
                 context.stats.item_state(state.block.id, "", shown, verdict.why)
     return state
 
@@ -258,17 +265,14 @@ async def judged(
 def count_shared(context: RunContext, state: BlockState, item: ItemWork, entry: Entry) -> None:
     """Count an item that another machine has done in this job."""
     reported, shown, error = state_done_elsewhere(entry), state.shown(item.key), entry.error
-    if reported == "quarantined" and state.block.on_error == "fail":
+    if reported is ItemState.QUARANTINED and state.block.on_error == "fail":
         raise RunStopped(f"'{shown}': {error}")
-    if reported == "quarantined" and state.block.on_error == "skip":
-        reported = "skipped"
+    if reported is ItemState.QUARANTINED and state.block.on_error == "skip":
+        reported = ItemState.SKIPPED
     _take(context, state, item, entry, reported, error)
     state.attempts = max(state.attempts, entry.attempts)
     count(context, item, state.report(item, reported, 0.0, error))
-    ends: ShownState = "done"
-    if reported in ("skipped", "quarantined", "waiting"):
-        ends = reported
-    context.stats.item_state(state.block.id, shown, ends, error)
+    context.stats.item_state(state.block.id, shown, end_of(reported), error)
 
 
 def _take(
@@ -276,15 +280,15 @@ def _take(
     state: BlockState,
     item: ItemWork,
     entry: Entry,
-    reported: State,
+    reported: ItemState,
     why: str | None,
 ) -> None:
     """Take how an item ended by its entry, of an earlier run or another machine."""
-    if reported == "quarantined":
+    if reported in BAD:
         item.become(ItemState.FAILED, why or "")
-    elif reported == "waiting":
-        item.become(ItemState.WAITING, why or "")
-    elif entry.state != "done":
+    elif reported in OPEN:
+        item.become(reported, why or "")
+    elif entry.state != ItemState.DONE:
         item.become(ItemState.SKIPPED, entry.error or None)
     else:
         item.become(ItemState.DONE)
@@ -305,11 +309,11 @@ def _take(
 
 
 def count(
-    context: RunContext, item: ItemWork, report: ItemReport, was: State | None = None
+    context: RunContext, item: ItemWork, report: ItemReport, was: ItemState | None = None
 ) -> None:
     """Count an item as reported; `was`: its state before it ran, where it is held now."""
     item.counted_as = report.state
-    if report.state not in ("fresh", "skipped", "waiting") and not report.is_known:
+    if report.state not in UNCHANGED and not report.is_known:
         item.changed_as = was or report.state
-    if item.is_counted or report.state == "held":
+    if item.is_counted or report.state is ItemState.HELD:
         context.stats.item(report)

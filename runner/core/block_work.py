@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import Any
 
 from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_rows import FiledRow
+from paddock.runner.progress.item_states import NEXT, ItemState
 from paddock.runner.progress.reasons import Reason, Why
-from paddock.runner.progress.report import FiledCounts, ItemReport, State
+from paddock.runner.progress.report import FiledCounts, ItemReport
 
 from .block_items import loop_value
 from .filed_items import FiledItems
@@ -21,46 +21,6 @@ from .parts import CONTENT
 from .reconcile import DeletionDoubt, MissingSources
 from .run_records import StepRecord
 from .verify import ItemVerdict
-
-
-class ItemState(Enum):
-    """Where an item of a block is. `_NEXT` has the allowed steps.
-
-                   ┌─▶ ELSEWHERE ─┐      ┌─▶ PUT_OFF ─┐
-        TO_DO ─────┴──────────────┴──▶ RUNNING ◀──────┘
-          └─────────────┬────────────────┴─▶ DONE, SKIPPED, FAILED, WAITING, UNASKED
-                        └ of what the ledger says: fresh, or another machine has done it
-
-    An item that is still TO_DO, ELSEWHERE or RUNNING at the end was left by the stop gate.
-    """
-
-    TO_DO = auto()
-    ELSEWHERE = auto()
-    """Another machine holds it, or has taken it over: it is waited for."""
-    RUNNING = auto()
-    PUT_OFF = auto()
-    """A larger model has to be asked, in the next pass over the block."""
-    DONE = auto()
-    SKIPPED = auto()
-    """None of its steps ran, it failed under `on_error: skip`, or it was not asked for."""
-    FAILED = auto()
-    """Quarantined, or to be tried again by the next run."""
-    WAITING = auto()
-    """A person has to decide on an answer."""
-    UNASKED = auto()
-    """A person would have to, and the run was told to ask no one."""
-
-
-_ENDS = frozenset(
-    (ItemState.DONE, ItemState.SKIPPED, ItemState.FAILED, ItemState.WAITING, ItemState.UNASKED)
-)
-_NEXT: Mapping[ItemState, frozenset[ItemState]] = {
-    ItemState.TO_DO: _ENDS | {ItemState.RUNNING, ItemState.ELSEWHERE},
-    ItemState.ELSEWHERE: _ENDS | {ItemState.RUNNING, ItemState.ELSEWHERE},
-    ItemState.RUNNING: _ENDS | {ItemState.PUT_OFF, ItemState.ELSEWHERE},
-    ItemState.PUT_OFF: frozenset((ItemState.RUNNING, ItemState.ELSEWHERE)),
-    **dict.fromkeys(_ENDS, frozenset[ItemState]()),
-}
 
 
 @dataclass(slots=True, eq=False)
@@ -92,20 +52,20 @@ class ItemWork:
     """Whether its pipelines had anything but filed items, if they had any."""
     why: str | None = None
     """Why it failed, waits or is left."""
-    counted_as: State | None = None
-    changed_as: State | None = None
+    counted_as: ItemState | None = None
+    changed_as: ItemState | None = None
     """What the block's `changed` says; None: it is not changed."""
     begun: Sequence[StepRecord] = ()
     """Its steps in this run before it was put off."""
 
     def become(self, state: ItemState, why: str | None = None) -> None:
-        assert state in _NEXT[self.state], (self.key, self.state, state)
+        assert state in NEXT[self.state], (self.key, self.state, state)
         self.state, self.why = state, why
 
     @property
     def has_ended(self) -> bool:
         """Whether it ended in this run, done or failed, and was not known before."""
-        return self.verdict.is_work and self.state in _ENDS
+        return self.verdict.is_work and not NEXT[self.state]
 
     @property
     def has_failed(self) -> bool:
@@ -133,7 +93,7 @@ class ItemWork:
     @property
     def has_failed_before(self) -> bool:
         """Whether it was given up with the content that it has now, by whatever version."""
-        if self.entry is None or self.entry.state != "quarantined":
+        if self.entry is None or self.entry.state != ItemState.QUARANTINED:
             return False
         was, now = json.loads(self.entry.parts), json.loads(self.parts)
         return bool(was.get(CONTENT.name) == now.get(CONTENT.name))
@@ -193,7 +153,7 @@ class BlockWork:
         why = Why.WHERE() if key in self.left_out else self.absences.get(key)
         why = Why.FILED_AND_GONE() if key in self.filed.pruned else why
         reasons = () if why is None else (why,)
-        return ItemReport(self.block.id, self.shown(key), "deleted", reasons=reasons)
+        return ItemReport(self.block.id, self.shown(key), ItemState.DELETED, reasons=reasons)
 
     @property
     def deleted(self) -> tuple[Entry, ...]:

@@ -38,15 +38,21 @@ from paddock.runner.ledger.filed_rows import FiledRows
 from paddock.runner.ledger.ledger_tables import FILED
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.progress.drain import StopGateClosed
-from paddock.runner.progress.events import ShownState
+from paddock.runner.progress.item_states import (
+    BAD,
+    DECIDED,
+    WITHOUT_RESULT,
+    ItemState,
+    end_of,
+)
 from paddock.runner.progress.prefect_view import TaskChunk
 from paddock.runner.progress.reasons import Why
-from paddock.runner.progress.report import WITHOUT_RESULT, ItemReport
+from paddock.runner.progress.report import ItemReport
 from paddock.steps.base import StepError
 from paddock.steps.run_pipeline import named_outputs
 
 from .block_state import BlockState, count, count_shared, judged
-from .block_work import ItemState, ItemWork
+from .block_work import ItemWork
 from .call_cache import PutOff
 from .deadly_items import CrashHistory, ItemPlace, RepeatedCrash, suspects_text
 from .dependencies import Dependencies, by_name, dependencies_of
@@ -63,7 +69,7 @@ from .items import (
 )
 from .lacking_items import MAX_NAMED, LackingItems, blocks_read, no_documents_of
 from .outdated_outputs import LiveOutputs, NodeOutputs, OutdatedOutput, end_of_block
-from .pruning import ENDED_STATES, OrphanCleaner
+from .pruning import OrphanCleaner
 from .quarantine import failure_state
 from .reconcile import keep_folders
 from .run_context import RunContext
@@ -109,7 +115,7 @@ class Execute(Walk):
 
     async def leave(self, node: BoundNode, left: Left) -> None:
         self.stats.note(left.text(node.id))
-        self.stats.item_state(node.id, "", "skipped")
+        self.stats.item_state(node.id, "", ItemState.SKIPPED)
 
     async def wait_for(self, node: BoundNode, cause: str) -> None:
         raise AssertionError("a run knows what its steps give")
@@ -117,7 +123,7 @@ class Execute(Walk):
     async def skip(self, node: BoundNode) -> None:
         if isinstance(node, BoundStep):
             self.stats.step(node.id, None, 0)
-        self.stats.item_state(node.id, "", "skipped")
+        self.stats.item_state(node.id, "", ItemState.SKIPPED)
         if not (self.outer or self.context.options.leaves_out_items):
             self.ends[node.id] = NodeOutputs(node, is_skipped=True)
 
@@ -156,7 +162,7 @@ class Execute(Walk):
         """Run a step without a trace; those with side effects on one machine after the other."""
         context, stats, outputs = self.context, self.stats, None
         stats.step(step.id, None, 0)
-        stats.item_state(step.id, "", "running")
+        stats.item_state(step.id, "", ItemState.RUNNING)
         scope_id, claims = context.judge.scope_id(step.id, self.outer), context.claims
         while True:
             attempt = ItemAttempt.of(context, step, self.outer, self.around)
@@ -183,14 +189,14 @@ class Execute(Walk):
         if not self.outer:
             live = LiveOutputs({*attempt.wrote()}, writers={(scope_id, step.id)})
             self.ends[step.id] = NodeOutputs(step, live=live, done={step.id})
-        stats.item_state(step.id, "", "skipped" if outputs is None else "done")
+        stats.item_state(step.id, "", ItemState.SKIPPED if outputs is None else ItemState.DONE)
         return outputs
 
     def fail(self, node: BoundNode, error: StepFailed | ExpressionError) -> NoReturn:
         text = str(error) if isinstance(error, StepFailed) else f"'{node.id}': {error}"
         key = "/".join((*self.outer, node.id))
-        self.stats.item(ItemReport(node.id, key, "failed", error=text))
-        self.stats.item_state(node.id, "", "failed", text)
+        self.stats.item(ItemReport(node.id, key, ItemState.FAILED, error=text))
+        self.stats.item_state(node.id, "", ItemState.FAILED, text)
         cause = error.cause if isinstance(error, StepFailed) else "other"
         place = f"{node.mark.file}:{node.mark.line}:{node.mark.column}"
         raise RunFailed(f"{place}: {text}", cause=cause) from error
@@ -234,7 +240,7 @@ class Execute(Walk):
         if not (state.outer or not sizes or block.max_parallel == 1 or is_cut_short):
             todo = longest_first(todo, sizes)
         if state.is_outermost:
-            n_fresh = sum(item.verdict.state in ("fresh", "held") for item in work.items)
+            n_fresh = sum(item.verdict.is_kept for item in work.items)
             shown = {work.shown(key): size for key, size in sizes.items()}
             self.stats.step(block.id, n_fresh + len(todo), n_fresh, shown)
         if work.held:
@@ -281,8 +287,7 @@ class Execute(Walk):
             done = {
                 item.index
                 for item in work.items
-                if (item.has_ended or item.verdict.state in ("fresh", "held"))
-                and item.state is not ItemState.FAILED
+                if (item.has_ended or item.verdict.is_kept) and item.state is not ItemState.FAILED
             }
             for entry in await OrphanCleaner(context).handle_gone(work, done):
                 state.filed.pop(entry.key, None)
@@ -452,11 +457,11 @@ class Execute(Walk):
         for made in item.begun:
             stats.forget(made, attempt.shown_key)
         item.become(ItemState.RUNNING)
-        stats.item_state(state.block.id, attempt.shown_key, "running")
+        stats.item_state(state.block.id, attempt.shown_key, ItemState.RUNNING)
         if attempt.is_decided and item.entry is not None:
             # Its answers may not be asked for again.
             attempt.reads |= by_name(dependencies_of(item.entry))
-        kept, why, failure = "done", None, None
+        kept, why, failure = ItemState.DONE, None, None
         try:  # 1
             if deadly is not None:
                 raise deadly
@@ -479,24 +484,25 @@ class Execute(Walk):
                 raise
             why, result, most = str(error), None, context.max_attempts
             kept, attempt.attempts = failure_state(item.attempts, most, item.cause(error.cause))
-            if kept == "quarantined" and attempt.attempts > 1:
+            if kept is ItemState.QUARANTINED and attempt.attempts > 1:
                 why += f" (failed {attempt.attempts} times in a row)"
-            report = state.report(item, "quarantined", time.monotonic() - began, why)
+            report = state.report(item, ItemState.QUARANTINED, time.monotonic() - began, why)
             if state.block.on_error == "skip" or isinstance(error, LeftByReview):
-                report = replace(report, state="skipped")
-                kept = "failed" if kept == "failed" else "skipped"
+                report = replace(report, state=ItemState.SKIPPED)
+                kept = kept if kept is ItemState.FAILED else ItemState.SKIPPED
             elif state.block.on_error == "fail":
-                report, kept, failure = replace(report, state="failed"), "failed", error
+                kept, failure = ItemState.FAILED, error
+                report = replace(report, state=kept)
             elif not context.options.retry_failed:  # who asks for a try wants to know its end
                 report = replace(report, is_known=item.has_failed_before)
         except AwaitingReview as wait:  # 4
-            why, result, kept = wait.why, None, "waiting"
-            report = state.report(item, "waiting", time.monotonic() - began)
+            why, result, kept = wait.why, None, ItemState.WAITING
+            report = state.report(item, kept, time.monotonic() - began)
             report = replace(report, reasons=(Why.RECORDED(why),))
             if not wait.is_asked:
-                count(context, item, replace(report, state="skipped"))
+                count(context, item, replace(report, state=ItemState.SKIPPED))
                 item.become(ItemState.UNASKED, why)
-                stats.item_state(report.step, attempt.shown_key, "skipped", why)
+                stats.item_state(report.step, attempt.shown_key, ItemState.SKIPPED, why)
                 return
         else:  # 5
             report = state.report(item, item.verdict.state, time.monotonic() - began)
@@ -507,14 +513,16 @@ class Execute(Walk):
             if state.keeps_results:
                 item.result = result
             if result is None and not attempt.has_run:
-                report, kept = replace(report, state="skipped"), "skipped"
+                kept = ItemState.SKIPPED
+                report = replace(report, state=kept)
             elif held := attempt.held():
-                report = replace(report, state="held", reasons=(Why.OUTPUTS_KEPT(tuple(held)),))
+                reasons = (Why.OUTPUTS_KEPT(tuple(held)),)
+                report = replace(report, state=ItemState.HELD, reasons=reasons)
             if state.step is not None and self._has_left_table(state.step, state, attempt):
                 item.become(ItemState.DONE)  # its entry is of the rows that are left there
-                stats.item_state(report.step, attempt.shown_key, "done")
+                stats.item_state(report.step, attempt.shown_key, ItemState.DONE)
                 return
-        was = item.verdict.state if report.state == "held" else None  # 6
+        was = item.verdict.state if report.state is ItemState.HELD else None  # 6
         await context.fence()
         try:
             await self.items.record(attempt, kept, report.error, result, report.seconds)
@@ -522,17 +530,15 @@ class Execute(Walk):
             if await self.items.stands(attempt):
                 count(context, item, report, was)
             raise
-        if kept in ENDED_STATES:
+        if kept in DECIDED:
             await context.judge.reviews.forget(attempt.scope, [attempt.key])
         count(context, item, report, was)
-        ends: ShownState = "done"
-        if report.state in ("skipped", "failed", "quarantined", "waiting"):
-            ends = report.state
-        item.become(_STATE_OF[ends], why)
+        ends = end_of(report.state)
+        item.become(ItemState.FAILED if ends in BAD else ends, why)
         item.has_result = result is not None
         if state.outer:
             state.reads |= attempt.dependencies()
-        if kept in ("failed", "done"):
+        if kept in (ItemState.FAILED, ItemState.DONE):
             state.attempts = max(state.attempts, attempt.attempts)
         stats.item_state(report.step, attempt.shown_key, ends, report.error)
         if failure is not None:
@@ -562,17 +568,8 @@ class Execute(Walk):
             self.stats.note(words)
             if lost.is_left:
                 key = state.work.shown(step.id)
-                self.stats.item(ItemReport(step.id, key, "missing", error=words))
+                self.stats.item(ItemReport(step.id, key, ItemState.MISSING, error=words))
         return any(lost.is_left for lost in attempt.outputs.lost_rows)
-
-
-_STATE_OF = {
-    "done": ItemState.DONE,
-    "skipped": ItemState.SKIPPED,
-    "failed": ItemState.FAILED,
-    "quarantined": ItemState.FAILED,
-    "waiting": ItemState.WAITING,
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from paddock.runner.ledger.filed_rows import (
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
+from paddock.runner.progress.item_states import WHOLE
 from paddock.steps.files.scan import file_at
 
 from .block_items import block_list, split_by_where
@@ -43,7 +44,6 @@ from .item_keys import item_names, raw_item_keys
 from .parts import CONTENT, ordered_digest
 from .reconcile import SourceFolder
 
-FILED_STATES = frozenset(("done", "skipped"))
 """States of an item that was done with its document."""
 
 
@@ -161,7 +161,7 @@ class BlockFiling:
         entries: Mapping[str, Entry],
     ) -> None:
         """File the items that are done and whose document is no longer the one that is listed."""
-        done = {key for key, e in entries.items() if e.gone is None and e.state in FILED_STATES}
+        done = {key for key, e in entries.items() if e.gone is None and e.state in WHOLE}
         moved = self._store.moves_from([there[key][0] for key in done & there.keys()])
         came_back = {path for path, _ in moved}
         gone = [

@@ -46,6 +46,7 @@ from paddock.runner.ledger.ledger_tables import FILED
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.reviews import review_id
 from paddock.runner.progress.drain import StopGateClosed
+from paddock.runner.progress.item_states import WHOLE, ItemState
 from paddock.steps.base import (
     Output,
     OutsideRoots,
@@ -72,7 +73,7 @@ from .dependencies import (
 )
 from .escalation import escalated, escalation_mark
 from .failures import RunStopped, StepFailed, stop_if_fatal
-from .filed_items import FILED_STATES, with_filed_rows
+from .filed_items import with_filed_rows
 from .item_attempt import ItemAttempt, as_of_its_content, was_touched
 from .past_decisions import StepName, step_name
 from .past_items import LABELS
@@ -182,7 +183,7 @@ class ItemRunner:
         context, stats = self.context, self.stats
         await context.fence()
         if step.kind.roles:
-            stats.item_state(attempt.block, attempt.shown_key, "running", step.id)
+            stats.item_state(attempt.block, attempt.shown_key, ItemState.RUNNING, step.id)
         caller = context.caller(attempt.scope, step, attempt.shown_key, attempt.block)
         caller.before = attempt.calls_before(step.id)
         attempt.callers.append(caller)
@@ -375,7 +376,12 @@ class ItemRunner:
                 attempt.note(await in_left_thread(world.file, path))
 
     async def record(
-        self, attempt: ItemAttempt, state: str, error: str | None, result: Any, seconds: float
+        self,
+        attempt: ItemAttempt,
+        state: ItemState,
+        error: str | None,
+        result: Any,
+        seconds: float,
     ) -> None:
         """Record an item's entry, and wait until it is durable."""
         context, ledger, secrets = self.context, self.context.ledger, self.stats.secrets
@@ -397,11 +403,12 @@ class ItemRunner:
         if was_touched(item.item, self.stats.began_at):
             item = await in_left_thread(as_of_its_content, item)
         text, object_ = ledger.keep(secrets.redacted(result))
+        was = ItemState.HELD if attempt.held() else item.verdict.state
         entry = Entry(
             key=item.key,
             hash=item.hash,
             parts=item.parts,
-            state=state,
+            state=state.value,
             error=error and secrets.redact(error),
             returns=text,
             returns_object=object_,
@@ -412,9 +419,9 @@ class ItemRunner:
             calls=sum(caller.n_calls for caller in attempt.callers),
             tokens=sum(caller.n_tokens for caller in attempt.callers),
             attempts=attempt.attempts,
-            was="" if not item.is_counted else "held" if attempt.held() else item.verdict.state,
+            was=was.value if item.is_counted else "",
         )
-        document = attempt.document if state in FILED_STATES else None
+        document = attempt.document if state in WHOLE else None
         kept = (text, object_)
         if attempt.with_filed is not None:
             kept = ledger.keep(secrets.redacted(attempt.with_filed))

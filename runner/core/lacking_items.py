@@ -55,7 +55,7 @@ class LackingItems:
 
         Not where no item failed; nor a table where some wait: `files.write` keeps what it has.
         """
-        is_table = isinstance(node, BoundStep) and "rows" in node.written
+        is_table = isinstance(node, BoundStep) and node.facts.table in node.written
         is_only_waiting = self.n_items and not (self.failed or self.expired)
         waits = self.waiting or self.unasked
         return self.has_nothing and not (is_only_waiting or (is_table and waits))

@@ -32,6 +32,7 @@ from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
+from paddock.runner.progress.item_states import UNDECIDED, ItemState
 from paddock.runner.progress.reasons import Outdated
 from paddock.steps.base import ItemName
 from paddock.steps.vectors.open_stores import OpenStores
@@ -40,9 +41,6 @@ from .block_work import BlockWork, OuterPipelines
 from .dependencies import Dependency, KeptOutput, OutputWithin, RowsKept, dependencies_of
 from .run_context import RunContext
 from .run_records import INPUTS_BY_ITEM
-
-UNDECIDED_STATES = frozenset(("waiting", "failed"))
-"""States of an item on whose outputs another run or a person decides."""
 
 
 @dataclass(slots=True)
@@ -107,7 +105,8 @@ class NodeOutputs:
         for item in work.items:
             entry = entries.get(item.key)
             made.add_item(work.scope, item.key, entry, is_open=item.index in is_open)
-            if item.renamed_from and item.key in made.done and entry and entry.state == "done":
+            is_done = entry is not None and entry.state == ItemState.DONE
+            if item.renamed_from and item.key in made.done and is_done:
                 made.renamed.add(item.renamed_from)
         made.filed = work.filed.rows.keys()
         deleted = {entry.key for entry in work.deleted}
@@ -125,7 +124,7 @@ class NodeOutputs:
 
     def add_item(self, scope: str, key: str, entry: Entry | None, *, is_open: bool) -> None:
         """Add an item that is listed now; `is_open`: it is still to be done."""
-        is_open = is_open or entry is None or entry.state in UNDECIDED_STATES
+        is_open = is_open or entry is None or entry.state in UNDECIDED
         (self.undecided if is_open else self.done).add(key)
         if entry is not None:
             if self.live.add(scope, entry):
@@ -260,7 +259,7 @@ class OutdatedFinder:
             return (place, top, Outdated.GONE) if end.is_list_sure else None
         if top in end.failing:  # 6
             entry = self._ledger.entries(scope, [key]).get(key)
-            if entry is not None and entry.state in UNDECIDED_STATES:
+            if entry is not None and entry.state in UNDECIDED:
                 return None
         is_written = (scope, key) in end.live.writers  # 7
         return place, top, Outdated.ELSEWHERE if is_written else Outdated.NOT_MADE

@@ -19,6 +19,7 @@ from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.ledger.entries import Entry, StoredRow
 from paddock.runner.ledger.filed_rows import FiledRows
 from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.progress.item_states import DECIDED, WHOLE, ItemState
 from paddock.runner.progress.reasons import Outdated
 from paddock.runner.progress.report import ItemReport
 from paddock.steps.base import ItemName, OutsideRoots, StepError
@@ -33,11 +34,6 @@ from .outdated_outputs import (
 )
 from .reconcile import DeletionDoubt, mass_doubt
 from .run_context import ItemOutputs, RunContext
-
-DONE_STATES = frozenset(("done", "skipped"))
-"""States in which an item keeps only the rows of this run."""
-ENDED_STATES = DONE_STATES | {"quarantined"}
-"""States in which rows of earlier runs no longer apply."""
 
 
 class RowKeeper:
@@ -65,7 +61,7 @@ class RowKeeper:
         }
         now: dict[str, RowsKept] = {}
         for path in outputs.kept:
-            if state in ENDED_STATES:
+            if state in DECIDED:
                 await self._stores.keep_only(path, name)
             owner = self._stores.owner(name, path)
             stored, whole = self._index.stored(path), self._stores.holds(path, owner)
@@ -77,9 +73,9 @@ class RowKeeper:
             if rows.sum != (old[stored].sum if stored in old else ""):
                 self._stats.wrote(self._index.absolute(stored))
         for stored in old.keys() - now.keys():
-            if state in DONE_STATES:
+            if state in WHOLE:
                 await self._drop([StoredRow(scope, stored, key, "", 0)])
-            elif state not in ENDED_STATES:
+            elif state not in DECIDED:
                 now[stored] = old[stored]
         return [*now.values()]
 
@@ -202,7 +198,7 @@ class OrphanCleaner:
         """Report why documents do not count as deleted."""
         self._stats.note(doubt.text)
         shown = work.shown(doubt.folder)
-        self._stats.item(ItemReport(work.block.id, shown, "missing", error=doubt.text))
+        self._stats.item(ItemReport(work.block.id, shown, ItemState.MISSING, error=doubt.text))
 
     async def sweep(
         self, outdated: Sequence[OutdatedOutput], ends: Mapping[str, NodeOutputs]

@@ -6,7 +6,7 @@ worker, a full queue, a disk or network folder that failed. A fault of the docum
 
 from __future__ import annotations
 
-from typing import Literal
+from paddock.runner.progress.item_states import ItemState
 
 TRANSIENT_CAUSES = frozenset(("timeout", "worker", "busy", "io"))
 MISSING_PACKAGE = "missing"
@@ -14,23 +14,22 @@ MISSING_PACKAGE = "missing"
 NOT_REVIEWED = "review"
 """A review is due, and the run was told to ask no one; the next run may."""
 
-FailureState = Literal["failed", "quarantined"]
 
-
-def failure_state(n_before: int, most: int, cause: str) -> tuple[FailureState, int]:
+def failure_state(n_before: int, most: int, cause: str) -> tuple[ItemState, int]:
     """Return the state of a failed item, and its failures in a row for transient causes.
 
     `failed` is retried by the next run; `quarantined` only when it, or its steps, have changed, or
     with `--retry-failed`.
 
-    >>> failure_state(1, 3, "io"), failure_state(2, 3, "io"), failure_state(1, 3, "other")
-    (('failed', 2), ('quarantined', 3), ('quarantined', 0))
-    >>> failure_state(0, 3, "missing"), failure_state(2, 3, "missing")
-    (('failed', 1), ('failed', 2))
+    >>> [(str(state), n) for state, n in (failure_state(n, 3, "io") for n in (1, 2))]
+    [('failed', 2), ('quarantined', 3)]
+    >>> failure_state(1, 3, "other")[1], failure_state(0, 3, "missing")[1]
+    (0, 1)
     """
     if cause in (MISSING_PACKAGE, NOT_REVIEWED):
-        return "failed", max(n_before, 1)  # above zero: the item around it is retried as well
+        # Above zero: the item around it is retried as well.
+        return ItemState.FAILED, max(n_before, 1)
     if cause not in TRANSIENT_CAUSES:
-        return "quarantined", 0
+        return ItemState.QUARANTINED, 0
     n_now = n_before + 1
-    return ("quarantined" if n_now >= most else "failed"), n_now
+    return (ItemState.QUARANTINED if n_now >= most else ItemState.FAILED), n_now

@@ -19,7 +19,8 @@ from typing import Any
 from paddock.engine.system import private_files
 from paddock.engine.system.text import counted, listed
 from paddock.runner.config.pipeline_secrets import Secrets
-from paddock.runner.progress.events import ModelCall, Observer, ShownState
+from paddock.runner.progress.events import ModelCall, Observer
+from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Outdated
 from paddock.runner.progress.report import (
     FiledCounts,
@@ -221,7 +222,7 @@ class RunStats:
         error = report.error and self.secrets.redact(report.error)
         self._items.append(replace(report, step=f"{self._prefix}{report.step}", error=error))
 
-    def item_state(self, step: str, key: str, state: ShownState, detail: str | None = None) -> None:
+    def item_state(self, step: str, key: str, state: ItemState, detail: str | None = None) -> None:
         if self._item is None:
             detail = detail and self.secrets.redact(detail)
             name = f"{self._prefix}{step}"
@@ -246,7 +247,7 @@ class RunStats:
         if counts.n:
             name = f"{self._prefix}{block}"
             self._filed[name] = self._filed.get(name, FiledCounts()) + counts
-            self.counts["filed"] += counts.n
+            self.counts[ItemState.FILED] += counts.n
 
     def acted(self, step: str) -> None:
         """Keep that a step outside of blocks may have changed something."""
@@ -270,7 +271,7 @@ class RunStats:
 
     def report(self, status: Status, *, returns: Any = None, message: str | None = None) -> Report:
         """Return the report; a completed run with quarantined items is `quarantined`."""
-        if status == "completed" and self.counts["quarantined"]:
+        if status == "completed" and self.counts[ItemState.QUARANTINED]:
             status = "quarantined"
         steps = {name: asdict(done) for name, done in self._steps.items()}
         order: dict[str, int] = {}

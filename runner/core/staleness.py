@@ -38,6 +38,7 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_rows import FiledRow
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
+from paddock.runner.progress.item_states import WHOLE, ItemState
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.base import Vector
 from paddock.steps.vectors.open_stores import OpenStores
@@ -61,7 +62,6 @@ from .dependencies import (
     dependencies_of,
 )
 from .filed_items import (
-    FILED_STATES,
     BlockFiling,
     FiledItems,
     ListWithFiled,
@@ -97,7 +97,7 @@ from .run_options import RunOptions
 from .run_reviews import RunReviews
 from .verify import ItemNow, ItemRequest, ItemVerdict, permit, verify
 
-NOT_REQUESTED = ItemVerdict("skipped", (Why.NOT_REQUESTED(),), is_left_out=True)
+NOT_REQUESTED = ItemVerdict(ItemState.SKIPPED, (Why.NOT_REQUESTED(),), is_left_out=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +353,7 @@ class Judge:
         absent = [entry for entry in there if entry.key not in present]
         origins, options = LineageStore(self.ledger), self.options
         made = await self.ledger.ask(origins.made_of, work.scope) if absent else {}
-        files = (item for item in work.items if item.verdict.state == "new")
+        files = (item for item in work.items if item.verdict.state is ItemState.NEW)
         new = {item.key: item.item["sha256"] for item in files if is_file_value(item.item)}
         n_known = len(there), sum(entry.gone is None for entry in entries)
         missing = await asyncio.to_thread(reconcile, absent, n_known, new, made, folders, options)
@@ -369,7 +369,7 @@ class Judge:
         for item in work.items:
             if (was := missing.renamed.get(item.key)) is not None:
                 verdict = item.verdict
-                if verdict.state == "new":
+                if verdict.state is ItemState.NEW:
                     has_other_key = past.changes(was).has_other_key
                     why = Why.KEY_FROM(was) if has_other_key else Why.RENAMED_FROM(was)
                     verdict = replace(verdict, reasons=(why,))
@@ -443,7 +443,7 @@ class Judge:
             may_wait = unfinished is not None and (verdict.is_work or verdict.is_left_out)
             if unfinished is not None and may_wait and unfinished.is_left(item):
                 continue  # the watch passes it on once it has settled
-            if verdict.state == "held":
+            if verdict.state is ItemState.HELD:
                 held += verdict.kept
             items.append(
                 ItemWork(len(items), key, item, verdict, hash_, parts, entry, place, filed=row)
@@ -463,7 +463,7 @@ class Judge:
         by_all = {self.index.stored(self.index.absolute(p)) for p in read_by_all(block.block)}
         for item in items:
             entry, verdict = item.entry, item.verdict
-            if item.key not in others or entry is None or entry.state not in FILED_STATES:
+            if item.key not in others or entry is None or entry.state not in WHOLE:
                 left.append(replace(item, index=len(left)) if done else item)
                 continue
             is_away, read = dependencies_of(entry, MovedAway), dependencies_of(entry, FileRead)
@@ -511,12 +511,12 @@ class Judge:
             if block.block.loop_attributes:
                 parts = _without_place(parts, entry)
             hash_ = hashlib.sha256(parts.encode()).hexdigest()
-            verdict = ItemVerdict("stale", (Why.EARLIER_VERSION(),))
-            is_done = entry is None or entry.state in FILED_STATES
+            verdict = ItemVerdict(ItemState.STALE, (Why.EARLIER_VERSION(),))
+            is_done = entry is None or entry.state in WHOLE
             if is_forced or row.outdated_by != made_by or not is_done:
                 trace, now = traces.get(row.key), ItemNow(hash_, parts, None, self._older)
                 verdict = self._verdict(trace, now, block.world, request)
-            if verdict.state in ("fresh", "held"):
+            if verdict.is_kept:
                 rows[row.key] = new[row.key] = row._replace(made_by=made_by, outdated_by="")
                 continue
             # Others of that name write the same outputs, as far as these go by the name.
@@ -560,13 +560,13 @@ class Judge:
         replaces = step.written.get("on_edited", "keep") != "keep"
         request = replace(request, takes_over=replaces or self.options.takes_over)
         verdict = self._verdict(trace, now, world, request)
-        if entry is not None and not verdict.is_work and entry.state == "quarantined":
-            verdict = ItemVerdict("stale", (Why.FAILED_BEFORE(str(entry.error)),))
+        if entry is not None and not verdict.is_work and entry.state == ItemState.QUARANTINED:
+            verdict = ItemVerdict(ItemState.STALE, (Why.FAILED_BEFORE(str(entry.error)),))
         is_counted = bool(step.kind.roles)
         item = ItemWork(
             0, step.id, None, verdict, now.hash, now.parts, entry, is_counted=is_counted
         )
-        held = verdict.kept if verdict.state == "held" else ()
+        held = verdict.kept if verdict.state is ItemState.HELD else ()
         block = BoundBlock.of_step(step)
         return BlockWork(block, tuple(outer), scope_id, (item,), held=held, step=step)
 
@@ -596,7 +596,7 @@ class Judge:
         if sample is not None:
             first = Why.NOT_AMONG_FIRST(sample.n_items)
             why = first if sample.is_first else Why.NOT_SAMPLED()
-            left_out = ItemVerdict("unsampled", (why,), is_left_out=True)
+            left_out = ItemVerdict(ItemState.UNSAMPLED, (why,), is_left_out=True)
         return ItemRequest(
             is_forced=not options.force.isdisjoint(nodes),
             retries_failed=options.retry_failed,

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from paddock.runner.ledger.entries import Entry
+from paddock.runner.progress.item_states import OPEN, WORK, ItemState
 from paddock.runner.progress.reasons import Reason, Why, in_words
-from paddock.runner.progress.report import MADE_STATES, State
 
 from .dependencies import (
     ChosenLabels,
@@ -28,7 +28,7 @@ from .parts import Older, changed_parts, stale_parts
 class ItemVerdict:
     """State of an item, and why; `quarantined`: known to fail."""
 
-    state: State
+    state: ItemState
     reasons: tuple[Reason, ...] = ()
     is_of_parts: bool = False
     """Whether its parts decide, or how it ended: what it depended on was not looked at."""
@@ -48,12 +48,17 @@ class ItemVerdict:
     @property
     def is_work(self) -> bool:
         """Whether the item must run."""
-        return self.state in MADE_STATES
+        return self.state in WORK
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the item is done, and stays as it is."""
+        return self.state in (ItemState.FRESH, ItemState.HELD)
 
     @property
     def is_remade(self) -> bool:
         """Whether only outputs are missing."""
-        return self.state == "stale" and any(reason.is_loss for reason in self.reasons)
+        return self.state is ItemState.STALE and any(reason.is_loss for reason in self.reasons)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class ItemNow:
     older: Older = None
 
 
-NEW, FRESH = ItemVerdict("new", is_of_parts=True), ItemVerdict("fresh")
+NEW, FRESH = ItemVerdict(ItemState.NEW, is_of_parts=True), ItemVerdict(ItemState.FRESH)
 
 
 def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
@@ -97,38 +102,39 @@ def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
         if stale or not changed_parts(before, parts):
             since = trace.past.changes(entry.key)
             reasons = since.reasons(stale, before, parts, now.item)
-            state: State = "changed" if Why.CONTENT() in reasons else "stale"
+            state = ItemState.CHANGED if Why.CONTENT() in reasons else ItemState.STALE
             return ItemVerdict(state, reasons, is_of_parts=True)
     # 3
-    if entry.state == "failed":
-        return ItemVerdict("stale", (Why.FAILED_BEFORE(str(entry.error)),), is_of_parts=True)
-    if entry.state == "done" and entry.attempts:
-        return ItemVerdict("stale", (Why.FAILED_WITHIN(),), is_of_parts=True)
+    if entry.state == ItemState.FAILED:
+        failed = Why.FAILED_BEFORE(str(entry.error))
+        return ItemVerdict(ItemState.STALE, (failed,), is_of_parts=True)
+    if entry.state == ItemState.DONE and entry.attempts:
+        return ItemVerdict(ItemState.STALE, (Why.FAILED_WITHIN(),), is_of_parts=True)
     # 4
     pending = world.pending(trace.scope, entry.key)
-    if pending is not None or entry.state == "waiting":
+    if pending is not None or entry.state in OPEN:
         reason, _ = _difference(trace, world)
         if reason is not None:
-            return ItemVerdict("stale", (reason,))
+            return ItemVerdict(ItemState.STALE, (reason,))
         if pending is not None and pending.is_open:
-            return ItemVerdict("waiting", (pending.why,))
+            return ItemVerdict(ItemState.WAITING, (pending.why,))
         return _decided(entry, () if pending is None else (pending.why,))
     # 5
-    if entry.state == "quarantined":
+    if entry.state == ItemState.QUARANTINED:
         kept = [dep for dep in trace.dependencies if isinstance(dep, KeptOutput)]
         looked_at = [dep for dep in trace.dependencies if isinstance(dep, ChosenLabels)] + kept
         for reason in (dep.reason(world, trace) for dep in looked_at):
             if reason is not None and reason.why is not Why.OUTPUT_EDITED:
-                return ItemVerdict("stale", (reason,))
+                return ItemVerdict(ItemState.STALE, (reason,))
         why = (Why.RECORDED(entry.error or ""),)
-        return ItemVerdict("quarantined", why, kept=tuple(dep.path for dep in kept))
+        return ItemVerdict(ItemState.QUARANTINED, why, kept=tuple(dep.path for dep in kept))
     # 6, 7
     reason, edited = _difference(trace, world)
     if reason is not None:
-        return ItemVerdict("stale", (reason,))
+        return ItemVerdict(ItemState.STALE, (reason,))
     # 8
     if edited:
-        return ItemVerdict("held", (Why.OUTPUTS_KEPT(tuple(edited)),), kept=tuple(edited))
+        return ItemVerdict(ItemState.HELD, (Why.OUTPUTS_KEPT(tuple(edited)),), kept=tuple(edited))
     return FRESH
 
 
@@ -151,7 +157,7 @@ def _difference(trace: Trace, world: World) -> tuple[Reason | None, list[str]]:
 
 
 def _decided(entry: Entry, why: tuple[Reason, ...]) -> ItemVerdict:
-    was: State = next((state for state in MADE_STATES if state == entry.was), "stale")
+    was = next((state for state in WORK if state == entry.was), ItemState.STALE)
     return ItemVerdict(was, why, is_decided=True)
 
 
@@ -190,16 +196,16 @@ def permit(
     if trace is not None and trace.entry.run in request.job_runs and trace.entry.hash == now.hash:
         verdict = replace(FRESH, is_shared=True)  # 1
     elif trace is not None and not verdict.is_of_parts:  # 2
-        entry, is_given_up = trace.entry, trace.entry.state == "quarantined"
+        entry, is_given_up = trace.entry, trace.entry.state == ItemState.QUARANTINED
         if request.is_forced:
-            verdict = ItemVerdict("stale", (Why.FORCED(),))  # 3
+            verdict = ItemVerdict(ItemState.STALE, (Why.FORCED(),))  # 3
         elif request.retries_failed and (is_given_up or entry.has_inner_failures):
-            verdict = ItemVerdict("stale", (Why.RETRIED(),))  # 4
-        elif verdict.state == "waiting" and not request.asks_people:
+            verdict = ItemVerdict(ItemState.STALE, (Why.RETRIED(),))  # 4
+        elif verdict.state in OPEN and not request.asks_people:
             verdict = _decided(entry, verdict.reasons)  # 5
         elif verdict.kept and request.takes_over:
             first, *_ = verdict.kept
-            verdict = ItemVerdict("stale", (Why.OUTPUT_EDITED(first),))  # 6
+            verdict = ItemVerdict(ItemState.STALE, (Why.OUTPUT_EDITED(first),))  # 6
     if not request.is_asked_for and (verdict.is_work or request.is_of_variant):
         return request.left_out  # 7
     return verdict

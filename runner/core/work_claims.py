@@ -23,8 +23,8 @@ from paddock.runner.ledger.entries import Entry, LedgerError, ViewAtWork
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.drain import StopGate, StopGateClosed
+from paddock.runner.progress.item_states import BAD, WORK, ItemState
 from paddock.runner.progress.reasons import in_words
-from paddock.runner.progress.report import State
 from paddock.runner.settings import UnattendedSettings
 
 from .block_work import ItemWork
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 CLAIM_BACKOFF = Backoff(first_s=0.1, longest_s=1.0)
 
-_WORK_STATES: tuple[State, ...] = ("new", "changed", "stale", "held")
 
 T = TypeVar("T")
 _held_claim: ContextVar[tuple[str, str] | None] = ContextVar("held", default=None)
@@ -257,18 +256,16 @@ async def open_claims(
         await asyncio.to_thread(view.remove_nonces, claims.holder)
 
 
-def state_done_elsewhere(entry: Entry) -> State:
+def state_done_elsewhere(entry: Entry) -> ItemState:
     """Return the state of an item that another machine has done in this job.
 
     It is the state before it ran, so that all machines count the same; failures are not retried.
     """
-    if entry.state in ("quarantined", "failed"):
-        return "quarantined"
-    if entry.state == "skipped":
-        return "skipped"
-    if entry.state == "waiting":
-        return "waiting"
-    return next((state for state in _WORK_STATES if state == entry.was), "new")
+    if entry.state in BAD:
+        return ItemState.QUARANTINED
+    if entry.state != ItemState.DONE:
+        return ItemState(entry.state)
+    return next((state for state in (*WORK, ItemState.HELD) if state == entry.was), ItemState.NEW)
 
 
 def is_newly_done(item: ItemWork, entry: Entry) -> bool:

@@ -30,7 +30,7 @@ from paddock.runner.bind.bound import (
 from paddock.runner.bind.inputs import BindError
 from paddock.runner.bind.scope import Scope
 from paddock.runner.core.block_state import BlockState, judged
-from paddock.runner.core.block_work import BlockWork, ItemState
+from paddock.runner.core.block_work import BlockWork
 from paddock.runner.core.failures import RunStopped, StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.items import ItemRunner, sub_pipeline_context
@@ -53,9 +53,10 @@ from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.prefect_view import TaskChunk
 from paddock.runner.progress.reasons import Why
-from paddock.runner.progress.report import PlanItem, PlanReport, State
+from paddock.runner.progress.report import PlanItem, PlanReport
 from paddock.steps.base import OutsideRoots
 
 from .dry_pool import AskedPrompts
@@ -165,7 +166,8 @@ class Estimate(Walk):
             scope = self.context.judge.scope_id(node.id)
             entry = self.context.ledger.entries(scope).get(node.id)
             reasons = () if entry is None else (Why.READS_UNDONE(cause),)
-            item = PlanItem(node.id, node.id, "new" if entry is None else "stale", reasons)
+            state = ItemState.NEW if entry is None else ItemState.STALE
+            item = PlanItem(node.id, node.id, state, reasons)
             await self._add_work(node, item if node.kind.roles else None, entry, is_pending=True)
 
     def _held(self, step: BoundStep) -> PlanItem | None:
@@ -189,7 +191,8 @@ class Estimate(Walk):
         index = self.context.index
         if there is None or there in index.known_sha256(path):
             return None
-        return PlanItem(step.id, step.id, "held", (Why.OUTPUTS_KEPT((index.stored(path),)),))
+        kept = Why.OUTPUTS_KEPT((index.stored(path),))
+        return PlanItem(step.id, step.id, ItemState.HELD, (kept,))
 
     def _add(self, item: PlanItem) -> None:
         self._plan.items.append(replace(item, step=f"{self._prefix}{item.step}"))
@@ -268,7 +271,7 @@ class Estimate(Walk):
             is_open = work.entry is None and made is not None and not work.is_counted
             await self._add_work(step, None if is_open else item, work.entry, is_pending=False)
             return UNKNOWN
-        if work.is_counted or work.verdict.state == "held":
+        if work.is_counted or work.verdict.state is ItemState.HELD:
             self._add(item)
         if state.wait is not None:
             raise state.wait
@@ -337,14 +340,14 @@ def _plan_items(work: BlockWork) -> Iterator[PlanItem]:
     renamed = {item.renamed_from for item in work.items}
     for entry in work.deleted:
         if entry.key not in renamed:
-            yield PlanItem(block, entry.key, "deleted", (work.absences[entry.key],))
+            yield PlanItem(block, entry.key, ItemState.DELETED, (work.absences[entry.key],))
     for key in sorted(work.filed.pruned):
-        yield PlanItem(block, key, "deleted", (Why.FILED_AND_GONE(),))
+        yield PlanItem(block, key, ItemState.DELETED, (Why.FILED_AND_GONE(),))
     for doubt in work.doubts:
-        yield PlanItem(block, doubt.folder, "missing", (Why.RECORDED(doubt.text),))
+        yield PlanItem(block, doubt.folder, ItemState.MISSING, (Why.RECORDED(doubt.text),))
     dropped = {entry.key for entry in work.dropped}
     for key in sorted(work.left_out):
-        state: State = "deleted" if key in dropped else "skipped"
+        state = ItemState.DELETED if key in dropped else ItemState.SKIPPED
         yield PlanItem(block, key, state, (Why.WHERE(),))
 
 

@@ -13,7 +13,8 @@ from paddock.runner.bind.offered_labels import choices_of
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.step_retries import times
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.progress.report import MADE_STATES, CallsAre, PlanItem
+from paddock.runner.progress.item_states import WORK
+from paddock.runner.progress.report import CallsAre, PlanItem
 
 if TYPE_CHECKING:
     from paddock.engine.profile.context_layout import Workload
@@ -166,7 +167,7 @@ class PlanCost:
             known = dict(self._workloads(speeds, last))
             gains = [speeds.gain(ref, known.get(ref)) for ref in sorted(self.models)]
         seconds = None
-        if tokens == 0 and not any(item.state in MADE_STATES for item in items):
+        if tokens == 0 and not any(item.state in WORK for item in items):
             seconds = 0.0
         elif tokens and last is not None and last.get("seconds"):
             seconds = self._measured_s(tokens, speeds, last)

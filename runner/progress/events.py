@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from paddock.engine.memory.pool_stats import PoolStats
     from paddock.engine.request import Usage
 
+    from .item_states import ItemState
     from .report import Report
-
-ShownState = Literal["running", "done", "fresh", "skipped", "quarantined", "failed", "waiting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class Observer:
         fail, or not asked for, do not count.
         """
 
-    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
         """An item of a block, or a top-level step (`key` is then empty), changed its state.
 
         Items counted as `fresh` in `step` are not reported one by one. `detail` is the running

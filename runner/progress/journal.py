@@ -25,7 +25,8 @@ from paddock.runner.ledger.run_history import outcome_of
 
 if TYPE_CHECKING:
     from .report import Report
-from .events import LONGEST_KEY, LONGEST_TEXT, ModelCall, Observer, ShownState
+from .events import LONGEST_KEY, LONGEST_TEXT, ModelCall, Observer
+from .item_states import APART, BAD, ItemState
 
 LineWeight = Literal["often", "failure", "once"]
 """Events that a full journal leaves out, the first ones first."""
@@ -73,7 +74,7 @@ class RunJournal(Observer):
     def step(self, step: str, total: int | None, fresh: int) -> None:
         self._line("step", "once", step=step, items=total, fresh=fresh)
 
-    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
         place = (step, key)
         if state == "running":
             self._underway.setdefault(place, _ItemInFlight(time.monotonic()))
@@ -284,9 +285,9 @@ class JournalProgress:
             elif line.get("event") == "item" and step in self._totals:  # not of a nested block
                 self._ended[step] += 1
             state = line.get("state") if line.get("event") == "item" else None
-            if state in ("failed", "quarantined"):
+            if state in BAD:
                 self.not_done["failed"] += 1
-            elif state in ("waiting", "skipped") and step in self._totals:
+            elif state in APART and step in self._totals:
                 self.not_done[state] += 1
             elif line.get("event") == "time_left":
                 with contextlib.suppress(KeyError, TypeError, ValueError):  # no line of ours

@@ -23,7 +23,7 @@ from rich.text import Text
 from paddock.engine.system import units
 
 from . import printing
-from .events import ShownState
+from .item_states import APART, BAD, ItemState
 from .run_progress import Clock, RunProgress, StepProgress, failure_line
 
 if TYPE_CHECKING:
@@ -80,9 +80,9 @@ class LiveTable(RunProgress):
         super().began(run, pipeline, steps)
         self._above(f"run {run} of {pipeline}", "bold")
 
-    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
         super().item(step, key, state, detail)
-        if state in ("quarantined", "failed"):
+        if state in BAD:
             self._n_failures += 1
             if self._n_failures <= MAX_FAILURE_LINES:
                 self._above(failure_line(step, key, state, detail), "yellow")
@@ -152,13 +152,13 @@ def _progress_bar(pace: StepProgress) -> ProgressBar | Text:
 def _row_cells(pace: StepProgress, now: float) -> list[Text | str]:
     """Return done, running, left, tokens/s, time to go."""
     counts = pace.counts
-    done = Text(f"{counts['fresh'] + counts['done']:,}" if pace.since is not None else "")
-    n_bad = counts["quarantined"] + counts["failed"]
-    for n, what in (
-        (counts["skipped"], "skipped"), (counts["waiting"], "waiting"), (n_bad, "failed")
-    ):  # fmt: skip
+    n_done = counts[ItemState.FRESH] + counts[ItemState.DONE]
+    done = Text(f"{n_done:,}" if pace.since is not None else "")
+    apart = {state: counts[state] for state in APART if state not in BAD}
+    apart[ItemState.FAILED] = sum(counts[state] for state in BAD)
+    for state, n in apart.items():
         if n:
-            done.append(f" +{n:,} {what}", style="yellow" if what == "failed" else "")
+            done.append(f" +{n:,} {state}", style="yellow" if state in BAD else "")
     rate, left_s = pace.meter.rate(), pace.seconds_left(now)
     if pace.is_over:
         to_go = Text(f"in {units.duration(pace.seconds(now))}", style="dim")

@@ -36,7 +36,8 @@ from paddock.engine.request import Usage
 from paddock.engine.system.text import counted, shorten
 from paddock.runner.config.pipeline_secrets import Redact
 
-from .events import LONGEST_TEXT, ModelCall, Observer, ShownState
+from .events import LONGEST_TEXT, ModelCall, Observer
+from .item_states import BAD, SHOWN, ItemState
 from .report import Report
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 FLUSH_S = 5.0
 _WAITS = ("load", "queue", "prefill", "decode")
 _OPERATIONS = {"chat": "chat", "embed": "embeddings"}
-_GOOD = ("completed", "done", "fresh", "skipped", "waiting")
+_GOOD = {"completed", *SHOWN} - BAD
 # Bounds of the histograms, as the GenAI conventions advise.
 _TOKEN_BOUNDS = [4**n for n in range(14)]
 _SECOND_BOUNDS = [0.01 * 2**n for n in range(14)]
@@ -192,7 +193,7 @@ class RunSpans(Observer):
         span.set_attribute("paddock.items", 1 if total is None else total)
         span.set_attribute("paddock.items.fresh", fresh)
 
-    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
         """Begin or end an item's span; a top-level step without items has only its own."""
         if state == "running":
             span = self._items.get((step, key))

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from .events import Observer, ShownState
+from .events import Observer
+from .item_states import ItemState
 from .report import Report, counts_text
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class ProgressMeter(Observer):
             self._n_items[step] = 1 if total is None else total
             self._n_ended[step] = fresh
 
-    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
         if step in self._n_items and state != "running":
             self._n_ended[step] += 1
 

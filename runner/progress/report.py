@@ -9,35 +9,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass, field
 from operator import add
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from markupsafe import Markup
 
 from paddock.engine.system.text import counted, listed, one_line
 
+from .item_states import BAD, OPEN, REPORTED, WITH_RESULT, WORK, ItemState
 from .reasons import Outdated, Reason, Why, in_words
 
 Status = Literal["completed", "failed", "quarantined", "budget", "suspended", "interrupted"]
-State = Literal[
-    "new",
-    "changed",
-    "stale",
-    "fresh",
-    "held",
-    "skipped",
-    "unsampled",
-    "failed",
-    "quarantined",
-    "waiting",
-    "filed",
-    "deleted",
-    "missing",
-]
-"""`skipped`: none of its steps ran, or it failed under `on_error: skip`, or was not asked for.
-`waiting`: a person has to decide on an answer. `held`: done, but edited outputs, or files that
-are not ours, are kept. `filed`: done, and its document was moved away.
-`unsampled`: it has work to do and is not in the sample. `missing`: a folder whose documents count
-as deleted only after a person confirms it."""
 CallsAre = Literal["exact", "at most", "about"]
 HELD_REMEDY = (
     "To have ours, delete the outputs, set `on_edited: overwrite`, or run again with `--take`."
@@ -48,17 +29,8 @@ ReviewMode = Literal["ask", "fail", "skip", "accept"]
 ask."""
 
 MAX_SUFFIXES = 6  # named in a line
-STATES: tuple[State, ...] = get_args(State)
 MOST_SHOWN_FAILURES = 3
 """In what a notebook shows of a report."""
-LISTED_STATES: tuple[State, ...] = tuple(state for state in STATES if state != "filed")
-"""States of items in a block's list, which its `counts` have."""
-MADE_STATES: tuple[State, ...] = ("new", "changed", "stale")
-"""What an item was before a run did it."""
-WITHOUT_RESULT: frozenset[State] = frozenset(
-    ("skipped", "failed", "quarantined", "waiting", "deleted")
-)
-WITH_RESULT: frozenset[State] = frozenset((*MADE_STATES, "fresh", "held"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +39,7 @@ class ItemReport:
 
     step: str
     key: str
-    state: State
+    state: ItemState
     seconds: float = 0.0
     error: str | None = None
     """One sentence, for `failed`, `quarantined` and `missing`."""
@@ -82,13 +54,15 @@ class ItemReport:
 
     @property
     def has_failed(self) -> bool:
-        return self.state == "quarantined" or bool(self.state == "skipped" and self.error)
+        return self.state is ItemState.QUARANTINED or (
+            self.state is ItemState.SKIPPED and bool(self.error)
+        )
 
     def as_json(self) -> dict[str, Any]:
         return {
             "step": self.step,
             "key": self.key,
-            "state": self.state,
+            "state": self.state.value,
             "seconds": round(self.seconds, 3),
             "error": self.error,
         }
@@ -212,8 +186,8 @@ class Report:
     def exit_status(self, fail_on: FailOn = "new") -> int:
         """Return the process's exit status.
 
-        >>> known = ItemReport("each", "a.md", "quarantined", is_known=True)
-        >>> done = ItemReport("each", "b.md", "fresh")
+        >>> known = ItemReport("each", "a.md", ItemState.QUARANTINED, is_known=True)
+        >>> done = ItemReport("each", "b.md", ItemState.FRESH)
         >>> Report("a", "p", "quarantined", {}, items=(known, done)).exit_status()
         0
         >>> Report("a", "p", "quarantined", {}, items=(known,)).exit_status()
@@ -226,10 +200,10 @@ class Report:
     def quarantine(self) -> QuarantineCounts:
         if self.counted is not None:
             return self.counted
-        quarantined = [item for item in self.items if item.state == "quarantined"]
+        quarantined = [item for item in self.items if item.state is ItemState.QUARANTINED]
         n_known = sum(item.is_known for item in quarantined)
         failed = dict.fromkeys(item.step for item in self.items if item.has_failed)
-        done = {item.step for item in self.items if item.state in (*WITH_RESULT, "waiting")}
+        done = {item.step for item in self.items if item.state in (*WITH_RESULT, *OPEN)}
         done |= {
             step for step, totals in self.steps.items() if totals.get("counts", {}).get("filed")
         }
@@ -239,7 +213,7 @@ class Report:
     @property
     def not_done(self) -> list[ItemReport]:
         """The items that failed or are quarantined."""
-        return [item for item in self.items if item.state in ("failed", "quarantined")]
+        return [item for item in self.items if item.state in BAD]
 
     def done_in_words(self) -> str:
         """Return the effects that items do not show, in words."""
@@ -252,7 +226,7 @@ class Report:
             "run": self.run,
             "pipeline": self.pipeline,
             "status": self.status,
-            "counts": {state: self.counts.get(state, 0) for state in STATES},
+            "counts": {state.value: self.counts.get(state, 0) for state in REPORTED},
             "calls": self.calls,
             "cached_calls": self.cached_calls,
             "tokens": {
@@ -357,7 +331,7 @@ def sums_by_outcome(counts: Mapping[str, Any]) -> dict[str, int]:
     """
     sums = {"done": 0}
     for state, n in counts.items():
-        outcome = "done" if state in MADE_STATES else _OUTCOMES.get(state, state)
+        outcome = "done" if state in WORK else _OUTCOMES.get(state, state)
         sums[outcome] = sums.get(outcome, 0) + int(n or 0)
     return {outcome: n for outcome, n in sums.items() if n}
 
@@ -381,7 +355,7 @@ class PlanItem:
 
     step: str
     key: str
-    state: State
+    state: ItemState
     reasons: tuple[Reason, ...] = ()
 
     @property
@@ -394,7 +368,7 @@ class PlanItem:
         return any(reason.why is Why.LABEL_UNDECIDED for reason in self.reasons)
 
     def as_json(self) -> dict[str, Any]:
-        return {"step": self.step, "key": self.key, "state": self.state, "why": self.why}
+        return {"step": self.step, "key": self.key, "state": self.state.value, "why": self.why}
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,7 +425,7 @@ class PlanReport:
     def has_work(self) -> bool:
         """Whether a run would do anything (`--detailed-exitcode` 10)."""
         return bool(self.notes) or any(
-            item.state in ("new", "changed", "stale", "deleted") for item in self.items
+            item.state in (*WORK, ItemState.DELETED) for item in self.items
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, redi
 from typing import TYPE_CHECKING, Any, TextIO
 
 from . import journal, printing
-from .events import Observer, ShownState
+from .events import Observer
+from .item_states import BAD, ItemState
 from .run_progress import (
     RunProgress,
     StepProgress,
@@ -99,7 +100,7 @@ class NotebookLines(RunProgress):
         self._cell = display.display(self._pretty(""), display_id=True)
         self._notes: list[str] = []
 
-    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
         super().item(step, key, state, detail)
         if self.clock() - self._shown_at >= NOTEBOOK_EVERY_S:
             self._show()
@@ -137,17 +138,17 @@ class ProgressLines(RunProgress):
         elif fresh:
             printing.print_err(f"{step}: fresh")
 
-    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
         """Print a failure at once, and progress when it is due."""
         super().item(step, key, state, detail)
-        if state in ("quarantined", "failed"):
+        if state in BAD:
             printing.print_err(failure_line(step, key, state, detail))
         words = self._words(self.steps[step], key, state)
         if words:
             printing.print_err(f"{step}: {words}")
             self._shown_at = self.clock()
 
-    def _words(self, pace: StepProgress, key: str, state: ShownState) -> str | None:
+    def _words(self, pace: StepProgress, key: str, state: ItemState) -> str | None:
         """Return the line that is due now, if any."""
         if state == "running":
             is_first = not key and len(pace.running) == 1 and not pace.n_ended

@@ -16,7 +16,8 @@ from paddock.engine.system import units
 from paddock.engine.system.text import counted
 
 from . import printing
-from .events import ModelCall, Observer, ShownState
+from .events import ModelCall, Observer
+from .item_states import APART, ItemState
 
 if TYPE_CHECKING:
     from paddock.engine.memory.pool_stats import PoolStats
@@ -59,7 +60,7 @@ class StepProgress:
     meter: TokenRate
     total: int | None = None
     """None until it is known."""
-    counts: Counter[ShownState] = field(default_factory=Counter)
+    counts: Counter[ItemState] = field(default_factory=Counter)
     """Items that have ended by state, with those that were fresh at the start."""
     running: dict[str, str | None] = field(default_factory=dict)
     """Keys of the items that run now, with the inner step."""
@@ -70,12 +71,12 @@ class StepProgress:
 
     @property
     def n_ended(self) -> int:
-        return self.counts.total() - self.counts["fresh"]
+        return self.counts.total() - self.counts[ItemState.FRESH]
 
     @property
     def n_to_do(self) -> int | None:
         """Items that had to be done at the start."""
-        return None if self.total is None else max(0, self.total - self.counts["fresh"])
+        return None if self.total is None else max(0, self.total - self.counts[ItemState.FRESH])
 
     @property
     def n_left(self) -> int | None:
@@ -119,10 +120,10 @@ class RunProgress(Observer):
     def step(self, step: str, total: int | None, fresh: int) -> None:
         with self.lock:
             pace = self._step(step)
-            pace.total, pace.counts["fresh"] = total, fresh
+            pace.total, pace.counts[ItemState.FRESH] = total, fresh
             self._mark_time(pace)
 
-    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
         with self.lock:
             pace = self._step(step)
             if state == "running":
@@ -177,7 +178,7 @@ def failure_line(step: str, key: str, state: str, detail: str | None) -> str:
 def to_do_text(pace: StepProgress) -> str:
     """Return how much a step has to do: `16 items, 12 fresh, 4 to do`."""
     parts = [counted(pace.total or 0, "item")]
-    if n_fresh := pace.counts["fresh"]:
+    if n_fresh := pace.counts[ItemState.FRESH]:
         parts.append(f"{n_fresh:,} fresh")
         parts.append(f"{pace.n_to_do:,} to do")
     return ", ".join(parts)
@@ -185,7 +186,9 @@ def to_do_text(pace: StepProgress) -> str:
 
 def progress_text(pace: StepProgress, now: float) -> str:
     """Return a step's progress: `2 of 5 done, 3 running, 45 tokens/s, about 40 s to go`."""
-    parts = [f"{pace.counts['done']:,} of {pace.n_to_do:,} done" if pace.total else "running"]
+    parts = [
+        f"{pace.counts[ItemState.DONE]:,} of {pace.n_to_do:,} done" if pace.total else "running"
+    ]
     parts += _counts_apart(pace)
     if pace.running:
         parts.append(f"{len(pace.running)} running")
@@ -199,13 +202,12 @@ def progress_text(pace: StepProgress, now: float) -> str:
 
 def _counts_apart(pace: StepProgress) -> list[str]:
     """Return how many items ended otherwise than done, by state."""
-    states: tuple[ShownState, ...] = ("skipped", "waiting", "quarantined", "failed")
-    return [f"{pace.counts[state]:,} {state}" for state in states if pace.counts[state]]
+    return [f"{pace.counts[state]:,} {state}" for state in APART if pace.counts[state]]
 
 
 def end_text(pace: StepProgress, now: float) -> str:
     """Return how a step ended: `4 done, 1 quarantined in 12 s`."""
-    done = [f"{n:,} done"] if (n := pace.counts["done"]) else []
+    done = [f"{n:,} done"] if (n := pace.counts[ItemState.DONE]) else []
     summary = ", ".join(done + _counts_apart(pace))
     if not summary:
         return "nothing to do"

@@ -17,8 +17,9 @@ from paddock.pipelines.model import Block, Node, StepNode
 from paddock.pipelines.plan import Plan
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading, recent_runs
+from paddock.runner.progress.item_states import BAD, OPEN, WORK, ItemState
 from paddock.runner.progress.journal import JournalTail
-from paddock.runner.progress.report import MADE_STATES, sums_by_outcome
+from paddock.runner.progress.report import sums_by_outcome
 from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.registry import facts_of
 
@@ -200,7 +201,6 @@ def element_id(box_id: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]", lambda match: f"_{ord(match[0]):x}", box_id)
 
 
-_FAILED_STATES = ("failed", "quarantined")
 _ENDED_STATUSES = ("completed", "quarantined")
 
 
@@ -291,10 +291,10 @@ def _last_step_run(steps: Mapping[str, Any]) -> LastStepRun:
 
 
 def _box_state(counts: Mapping[str, int]) -> BoxState:
-    if any(counts.get(state) for state in _FAILED_STATES):
+    if any(counts.get(state) for state in BAD):
         return "failed"
-    if counts.get("left") or counts.get("waiting"):  # not at its end
+    if counts.get("left") or any(counts.get(state) for state in OPEN):  # not at its end
         return "running"
-    if counts and not any(counts.get(state) for state in (*MADE_STATES, "done")):
+    if counts and not any(counts.get(state) for state in (*WORK, ItemState.DONE)):
         return "fresh"
     return "done"

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
-from paddock.runner.progress.report import MADE_STATES
+from paddock.runner.progress.item_states import WORK
 
 # Resolved, because an editable install is a tree of links that lacks the data files.
 _WEB_FOLDER = Path(__file__).resolve().parent / "web"
@@ -30,7 +30,7 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.globals.update(MADE_STATES=MADE_STATES, zip=zip)
+_TEMPLATES.globals.update(MADE_STATES=WORK, zip=zip)
 _TEMPLATES.filters.update(
     counted=counted,
     duration=units.duration,

@@ -24,8 +24,8 @@ from paddock.runner.ledger.entries import ItemRow, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.run_history import PastRun, open_for_reading
+from paddock.runner.progress.item_states import BAD, STORED, WORK, ItemState
 from paddock.runner.progress.journal import JournalTail
-from paddock.runner.progress.report import MADE_STATES
 
 TOOL_KIND = "tool"
 """Kind of calls of tools."""
@@ -59,7 +59,7 @@ class RunItem:
 
     @property
     def is_bad(self) -> bool:
-        return self.state in ("failed", "quarantined")
+        return self.state in BAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +233,8 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
     made_rows = mades.values() if with_calls else ()
     calls = sorted(_run_calls(made_rows, outers, began), key=lambda call: call.began)
     counts = past.summary.get("counts") or {}
-    n_done: int = sum(counts.get(state, 0) for state in MADE_STATES)
-    n_taken = max(0, n_done - sum(item.state in (*MADE_STATES, "done") for item in items))
+    n_done: int = sum(counts.get(state, 0) for state in WORK)
+    n_taken = max(0, n_done - sum(item.state in (*WORK, ItemState.DONE) for item in items))
     return RunDetails(
         past,
         tuple(items),
@@ -277,7 +277,6 @@ def _seconds_of(past: PastRun, items: Iterable[RunItem], calls: Iterable[RunCall
     return max(ends, default=0.0)
 
 
-_ENDED_STATES = ("done", "skipped", "failed", "quarantined", "waiting")
 _TOKEN_NOTES = {
     "prompt": "tokens read", "prompt_reused": "of them reused", "completion": "tokens written",
 }  # fmt: skip
@@ -315,7 +314,7 @@ def _items_of_journal(past: PastRun, latest: _LatestItems, base: Path) -> Iterat
         return
     ended: dict[tuple[str, str], dict[str, Any]] = {}
     for line in JournalTail(past.journal).new_lines():
-        if line.get("event") == "item" and line.get("state") in _ENDED_STATES:
+        if line.get("event") == "item" and line.get("state") in STORED:
             ended[line["step"], line.get("key", line["step"])] = line
     for place in ended.keys() & latest.keys():
         run, state, source = latest[place]

@@ -15,6 +15,7 @@ from typing import Any
 from markupsafe import Markup
 
 from paddock.engine.system import units
+from paddock.runner.progress.item_states import BAD, OPEN
 
 from .html_page import render
 from .run_details import RunDetails
@@ -70,7 +71,7 @@ def bars_of(lane: Sequence[TimeSpan], least_s: float) -> list[TimeSpan]:
         is_short = min(span.end - span.start, before.end - before.start) < least_s
         if bars and is_short and span.start - before.end < least_s:
             # A failure must stay visible.
-            is_worse = span.kind in ("failed", "quarantined") and span.kind != before.kind
+            is_worse = span.kind in BAD and span.kind != before.kind
             end, n = max(before.end, span.end), before.n + span.n
             shown = span if is_worse else before
             bars[-1] = replace(shown, start=before.start, end=end, n=n, waited=0.0)
@@ -145,7 +146,7 @@ def look_of(kind: str) -> str:
     >>> look_of("quarantined"), look_of("changed"), look_of("tool")
     ('bad', 'done', 'tool')
     """
-    look = "bad" if kind in ("failed", "quarantined") else kind
+    look = "bad" if kind in BAD else "waiting" if kind in OPEN else kind
     return look if look in LEGEND else "done"
 
 

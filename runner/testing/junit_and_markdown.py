@@ -21,7 +21,8 @@ from paddock.engine.system.text import one_line, shorten
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.protected_files import RUN_START, TESTS_START
 from paddock.runner.bind.variations import letters
-from paddock.runner.progress.report import STATES, ItemReport, Report
+from paddock.runner.progress.item_states import BAD, REPORTED, WORK, ItemState
+from paddock.runner.progress.report import ItemReport, Report
 from paddock.runner.render.html_page import render_text
 
 ReplySource = Literal["live", "record", "replay"]
@@ -164,7 +165,7 @@ def counts_text(suites: Iterable[SuiteResult]) -> str:
 def _skip_reason(item: ItemReport) -> str | None:
     if item.is_known and item.state == "quarantined":
         return f"Not tried again: {item.error}"
-    if item.state not in ("skipped", "unsampled", "held", "missing", "waiting"):
+    if item.state in (*WORK, *BAD, ItemState.FRESH):
         return None
     return item.why or item.error or item.state
 
@@ -178,7 +179,7 @@ def run_as_suite(report: Report, file: str) -> SuiteResult:
             seconds=item.seconds,
             problems=(
                 (CaseProblem(item.state, item.error or item.state),)
-                if item.state in ("quarantined", "failed") and not item.is_known
+                if item.state in BAD and not item.is_known
                 else ()
             ),
             is_error=item.state == "failed",
@@ -276,7 +277,7 @@ def run_markdown(report: Report) -> str:
             (_table_cell(item.key), item.state, _table_cell(item.error or ""))
             for item in report.not_done
         ],
-        counts={state: n for state in STATES if (n := report.counts.get(state))},
+        counts={state: n for state in REPORTED if (n := report.counts.get(state))},
         most_rows=MAX_TABLE_ROWS,
         most_notes=MAX_SHOWN_PROBLEMS,
     )

@@ -36,7 +36,8 @@ from paddock.runner.config.pipeline_secrets import Redact
 from paddock.runner.core import run
 from paddock.runner.core.session import RunSession
 from paddock.runner.progress.drain import StopGate, StopGateClosed
-from paddock.runner.progress.events import MultiObserver, Observer, ShownState
+from paddock.runner.progress.events import MultiObserver, Observer
+from paddock.runner.progress.item_states import BAD, ItemState
 from paddock.runner.progress.prefect_view import (
     PROGRESS_DESCRIPTION,
     RUN_TAG,
@@ -295,8 +296,8 @@ class _RunLogger(Observer):
         if total is not None:
             self._log(logging.INFO, f"{step}: {total} items to do, {fresh} fresh")
 
-    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
-        if state in ("failed", "quarantined"):
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+        if state in BAD:
             place = f"{step}: {key}" if key else step
             self._log(logging.WARNING, f"{place} {state}: {detail or ''}")
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from paddock.runner.cli.plan_text import plan_text
+from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import PlanItem, PlanReport
 
@@ -11,11 +12,16 @@ PROMPT_TEXT = "the prompt of step 'sum' changed"
 
 def test_items_stand_in_groups_of_the_same_reason() -> None:
     items = (
-        PlanItem("each", "a.md", "new"),
-        *(PlanItem("each", f"{n}.md", "stale", (Why.RECORDED(PROMPT_TEXT),)) for n in range(7)),
-        PlanItem("each", "b\x1b.md", "deleted", (Why.RECORDED("its document is gone"),)),
-        *(PlanItem("each", f"f{n}.md", "fresh") for n in range(1200)),
-        PlanItem("digest", "digest", "changed", (Why.RECORDED("an item of 'each' changed"),)),
+        PlanItem("each", "a.md", ItemState.NEW),
+        *(
+            PlanItem("each", f"{n}.md", ItemState.STALE, (Why.RECORDED(PROMPT_TEXT),))
+            for n in range(7)
+        ),
+        PlanItem("each", "b\x1b.md", ItemState.DELETED, (Why.RECORDED("its document is gone"),)),
+        *(PlanItem("each", f"f{n}.md", ItemState.FRESH) for n in range(1200)),
+        PlanItem(
+            "digest", "digest", ItemState.CHANGED, (Why.RECORDED("an item of 'each' changed"),)
+        ),
     )
     report = PlanReport("folder-digest", items, calls=9, tokens=12345, loads=1, seconds=75.0)
     assert plan_text(report) == (
@@ -32,8 +38,11 @@ def test_items_stand_in_groups_of_the_same_reason() -> None:
 
 def test_what_is_not_in_the_sample_is_counted_and_not_listed() -> None:
     items = (
-        PlanItem("each", "a.md", "new"),
-        *(PlanItem("each", f"{n}.md", "unsampled", (Why.NOT_SAMPLED(),)) for n in range(1_999)),
+        PlanItem("each", "a.md", ItemState.NEW),
+        *(
+            PlanItem("each", f"{n}.md", ItemState.UNSAMPLED, (Why.NOT_SAMPLED(),))
+            for n in range(1_999)
+        ),
     )
     assert plan_text(PlanReport("p", items, calls=1)) == (
         "p: 1 of 2,000 items to do\n"
@@ -44,7 +53,7 @@ def test_what_is_not_in_the_sample_is_counted_and_not_listed() -> None:
 
 
 def test_nothing_to_do_is_said_first() -> None:
-    report = PlanReport("p", (PlanItem("each", "a.md", "fresh"),), calls=0, loads=0)
+    report = PlanReport("p", (PlanItem("each", "a.md", ItemState.FRESH),), calls=0, loads=0)
     assert plan_text(report) == "p: nothing to do\n  each  fresh        1 item"
 
 
@@ -58,7 +67,7 @@ def test_what_only_the_run_can_tell_is_said() -> None:
 
 
 def test_a_number_of_calls_that_is_a_bound_or_an_estimate_says_so() -> None:
-    items = (PlanItem("each", "a.md", "new"),)
+    items = (PlanItem("each", "a.md", ItemState.NEW),)
     for calls_are in ("at most", "about"):
         report = PlanReport("folder-digest", items, calls=9, calls_are=calls_are)
         assert plan_text(report).endswith(
@@ -69,7 +78,7 @@ def test_a_number_of_calls_that_is_a_bound_or_an_estimate_says_so() -> None:
 
 
 def test_of_several_models_the_sure_calls_and_the_possible_ones_are_told_apart() -> None:
-    items = (PlanItem("each", "a.md", "new"),)
+    items = (PlanItem("each", "a.md", ItemState.NEW),)
     models = {"small": 6, "mid": 6, "big": 6}
     report = PlanReport(
         "p", items, 18, "at most", 18, 8, models=models, least_models={"small": 6, "mid": 2}
@@ -82,7 +91,7 @@ def test_of_several_models_the_sure_calls_and_the_possible_ones_are_told_apart()
 
 
 def test_calls_that_the_ledger_may_know_are_a_range() -> None:
-    items = (PlanItem("each", "a.md", "new"),)
+    items = (PlanItem("each", "a.md", ItemState.NEW),)
     report = PlanReport("p", items, calls=2, calls_are="at most", likely_calls=1, least_calls=0)
     assert plan_text(report).endswith(
         "That would take 0 to 1 model call (at most 2 if answers are asked for again). "
@@ -91,6 +100,6 @@ def test_calls_that_the_ledger_may_know_are_a_range() -> None:
 
 
 def test_a_time_too_short_to_be_told_is_not_about_under_it() -> None:
-    items = (PlanItem("each", "a.md", "new"),)
+    items = (PlanItem("each", "a.md", ItemState.NEW),)
     report = PlanReport("folder-digest", items, calls=1, seconds=0.01)
     assert plan_text(report).endswith("That would take 1 model call, under 0.1 s.")

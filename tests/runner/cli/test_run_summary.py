@@ -7,6 +7,7 @@ import pytest
 
 from paddock.runner.bind.permissions import NotConsented, PermissionNeed
 from paddock.runner.cli.run_summary import closing_lines, print_closing
+from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.report import ItemReport, Report
 
 
@@ -27,8 +28,8 @@ def report(**changes: object) -> Report:
 def test_three_lines_close_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     items = (
-        ItemReport("each", "a.pdf", "quarantined", error="damaged"),
-        ItemReport("each", "b.md", "new"),
+        ItemReport("each", "a.pdf", ItemState.QUARANTINED, error="damaged"),
+        ItemReport("each", "b.md", ItemState.NEW),
     )
     written = (str(tmp_path / "out" / "sub" / "a.md"), str(tmp_path / "out" / "b.md"))
     lines = closing_lines(
@@ -63,12 +64,12 @@ def test_one_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_failures_that_were_known_are_told_apart() -> None:
-    items = (ItemReport("each", "a.pdf", "quarantined", error="damaged", is_known=True),)
+    items = (ItemReport("each", "a.pdf", ItemState.QUARANTINED, error="damaged", is_known=True),)
     assert closing_lines(report(items=items), fail_hint="See.")[1] == "Still not done: a.pdf. See."
 
 
 def test_many_failures_are_counted() -> None:
-    items = tuple(ItemReport("each", f"{n}.md", "failed", error="x") for n in range(5))
+    items = tuple(ItemReport("each", f"{n}.md", ItemState.FAILED, error="x") for n in range(5))
     assert closing_lines(report(items=items), fail_hint="See.")[1] == (
         "Not done: 0.md, 1.md, 2.md and 2 more. See."
     )
@@ -94,8 +95,8 @@ def test_what_waits_for_review_is_named_with_the_command() -> None:
 
 def test_skipped_items_are_counted_and_those_that_failed_named() -> None:
     items = (
-        ItemReport("each", "a.pdf", "skipped", error="damaged"),
-        ItemReport("each", "b.md", "skipped"),
+        ItemReport("each", "a.pdf", ItemState.SKIPPED, error="damaged"),
+        ItemReport("each", "b.md", ItemState.SKIPPED),
     )
     lines = closing_lines(report(items=items, counts={"skipped": 2}), fail_hint="")
     assert lines[1] == "2 items were skipped, 1 of them with an error: a.pdf."
@@ -103,7 +104,7 @@ def test_skipped_items_are_counted_and_those_that_failed_named() -> None:
 
 
 def test_a_command_to_copy_quotes_the_name_of_its_file(capsys: pytest.CaptureFixture[str]) -> None:
-    failed = (ItemReport("each", "a.pdf", "quarantined", error="damaged"),)
+    failed = (ItemReport("each", "a.pdf", ItemState.QUARANTINED, error="damaged"),)
     given = report(items=failed, counts={"waiting": 1})
     print_closing(given, "a;touch b.yaml", is_apart=False)
     shown = capsys.readouterr().out

@@ -16,7 +16,8 @@ from paddock.runner.core.block_work import ItemWork
 from paddock.runner.core.item_order import expected_tokens, longest_first
 from paddock.runner.core.verify import ItemVerdict
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.progress.events import Observer, ShownState
+from paddock.runner.progress.events import Observer
+from paddock.runner.progress.item_states import ItemState
 from tests.fakes.pool import FakePool
 from tests.runner.world import World
 
@@ -40,7 +41,7 @@ returns: {all: steps.each.results, changed: steps.each.changed, failed: steps.ea
 def item(key: str, size: int, tokens: int = 0, suffix: str = ".txt") -> ItemWork:
     entry = Entry(key, "", "", "done", tokens=tokens) if tokens else None
     file = {"path": key, "suffix": suffix, "size": size}
-    return ItemWork(0, key, file, ItemVerdict("new"), "", "", entry)
+    return ItemWork(0, key, file, ItemVerdict(ItemState.NEW), "", "", entry)
 
 
 def keys(items: list[ItemWork]) -> list[str]:
@@ -86,7 +87,7 @@ class Begun(Observer):
 
     keys: list[str] = field(default_factory=list)
 
-    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
         if state == "running" and key and key not in self.keys:
             self.keys.append(key)
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.report import ItemReport, Report, Status
 from tests.benchmarks.processes import free_port
 from tests.fakes.http_server import Answer, Request, serving
@@ -68,5 +69,5 @@ def mail_server(refusal: str = "") -> Iterator[tuple[Box, str]]:
 
 
 def ended(status: Status, *bad: str, message: str | None = None) -> Report:
-    items = tuple(ItemReport("each", key, "quarantined", error="damaged") for key in bad)
+    items = tuple(ItemReport("each", key, ItemState.QUARANTINED, error="damaged") for key in bad)
     return Report("swift-otter", "digest", status, {}, items=items, message=message)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from paddock.runner.notify.due_notices import AGAIN_S, SentState, notices_of, without_ended_items
 from paddock.runner.notify.notification import notification_of
+from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.report import ItemReport, Report
 from tests.runner.notify.receivers import ended
 
@@ -60,7 +61,7 @@ def test_a_block_of_which_nothing_is_done_is_told_of_once_a_day() -> None:
     broken = ended("quarantined", "a", "b")
     runs = heard([broken] * 9, step_s=AGAIN_S / 4)
     assert [bool(events) for events in runs] == [*(True, False, False, False) * 2, True]
-    some = replace(broken, items=(*broken.items, ItemReport("each", "c", "fresh")))
+    some = replace(broken, items=(*broken.items, ItemReport("each", "c", ItemState.FRESH)))
     assert [bool(events) for events in heard([some] * 9, step_s=AGAIN_S / 4)] == [
         True,
         *[False] * 8,
@@ -115,7 +116,7 @@ def test_the_same_news_is_never_told_twice_and_no_bad_end_is_missed(reports: lis
 
 
 def waits(*keys: str) -> Report:
-    items = tuple(ItemReport("each", key, "waiting") for key in keys)
+    items = tuple(ItemReport("each", key, ItemState.WAITING) for key in keys)
     return Report("swift-otter", "digest", "completed", {}, items=items)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from paddock.runner.notify.due_notices import SentState, notices_of
 from paddock.runner.notify.notification import Notification, notification_of
+from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.report import ItemReport, Report
 
 HOST = socket.gethostname()
@@ -21,7 +22,7 @@ def notification(report: Report, before: SentState | None = None, secret: str = 
 
 
 def bad(*keys: str, error: str = "it is damaged.") -> tuple[ItemReport, ...]:
-    return tuple(ItemReport("each", key, "quarantined", error=error) for key in keys)
+    return tuple(ItemReport("each", key, ItemState.QUARANTINED, error=error) for key in keys)
 
 
 def test_a_failure_says_why_where_and_what_to_do() -> None:

@@ -18,6 +18,7 @@ from paddock.runner.cli.history_text import journal_line, run_progress_text
 from paddock.runner.ledger.run_history import LedgerFolder, recent_runs
 from paddock.runner.progress import journal
 from paddock.runner.progress.events import ModelCall
+from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.journal import JournalProgress, LineWriter, RunJournal
 from paddock.runner.progress.report import Report
 from tests.runner.world import World
@@ -90,8 +91,8 @@ def test_what_is_secret_is_taken_out_of_names_errors_and_notes() -> None:
         lambda line, _: lines.append(line), lambda text: text.replace("s3cret", "***")
     )
     observer.began("swift-otter", "news", ["each"])
-    observer.item("each", "s3cret.md", "running", None)
-    observer.item("each", "s3cret.md", "failed", "'s3cret' was refused")
+    observer.item("each", "s3cret.md", ItemState.RUNNING, None)
+    observer.item("each", "s3cret.md", ItemState.FAILED, "'s3cret' was refused")
     observer.note("the key s3cret is wrong")
     observer.ended(Report("swift-otter", "news", "failed", {}, message="s3cret!"))
     assert len(lines) == 4
@@ -102,12 +103,12 @@ def test_calls_that_the_ledger_answered_are_not_counted_as_work() -> None:
     lines: list[str] = []
     observer = RunJournal(lambda line, _: lines.append(line))
     observer.began("swift-otter", "news", ["each"])
-    observer.item("each", "a.md", "running", None)
+    observer.item("each", "a.md", ItemState.RUNNING, None)
     usage = Usage(prompt_tokens=10, completion_tokens=5)
     for is_cached in (False, True):
         call = ModelCall("hash", "chat", "writer", usage, began=0, is_cached=is_cached)
         observer.call("each", "a.md", call)
-    observer.item("each", "a.md", "done", None)
+    observer.item("each", "a.md", ItemState.DONE, None)
     item = json.loads(lines[-1])
     assert (item["calls"], item["tokens"]) == (1, 15)
 
@@ -117,7 +118,7 @@ def test_a_name_that_is_no_unicode_can_be_written(tmp_path: Path) -> None:
     with LineWriter(file) as lines:
         observer = RunJournal(lines)
         observer.began("a", "p", [])
-        observer.item("each", os.fsdecode(b"\xff.md"), "done", None)
+        observer.item("each", os.fsdecode(b"\xff.md"), ItemState.DONE, None)
     assert json.loads(file.read_text().splitlines()[1])["key"] == "\udcff.md"
 
 
@@ -131,8 +132,8 @@ def test_a_long_journal_keeps_what_failed_and_the_end(
         observer = RunJournal(lines)
         observer.began("a", "p", [])
         for number in range(1_000):
-            observer.item("each", f"{number}.md", "done", None)
-        observer.item("each", "bad.md", "failed", "damaged")
+            observer.item("each", f"{number}.md", ItemState.DONE, None)
+        observer.item("each", "bad.md", ItemState.FAILED, "damaged")
         observer.ended(Report("a", "p", "quarantined", {"failed": 1}))
     entries = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["event"] for line in entries[-3:]] == ["item", "ended", "left_out"]
@@ -219,7 +220,7 @@ def test_a_pipe_that_no_one_empties_does_not_hold_up_the_run(
         observer = RunJournal(lines)
         observer.began("a", "p", [])
         for number in range(20_000):
-            observer.item("each", f"{number}.md", "done", None)
+            observer.item("each", f"{number}.md", ItemState.DONE, None)
     os.close(reading)  # which ends the thread that writes
     with contextlib.suppress(BrokenPipeError):
         stream.close()

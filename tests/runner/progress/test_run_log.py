@@ -17,6 +17,7 @@ from paddock.runner.progress.command_logs import (
     prepare_logging,
     run_log,
 )
+from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.journal import RunJournal
 from paddock.runner.settings import Settings
 from tests.runner.world import settings
@@ -76,7 +77,7 @@ def test_a_run_that_no_one_watches_tells_its_notes_alone(
 ) -> None:
     with run_log(settings(tmp_path), "watch") as observer:
         observer.began("swift-otter", "news", [])
-        observer.item("each", "a.md", "done", None)
+        observer.item("each", "a.md", ItemState.DONE, None)
         observer.note("waiting for\nanother")
     assert capsys.readouterr().err == "run swift-otter of news: waiting for another\n"
 
@@ -87,7 +88,7 @@ def test_a_run_that_a_machine_watches_tells_all(
     with run_log(as_json, "watch") as observer:
         assert isinstance(observer, RunJournal)
         observer.began("swift-otter", "news", [])
-        observer.item("each", "a.md", "done", None)
+        observer.item("each", "a.md", ItemState.DONE, None)
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [(line["event"], line.get("trigger")) for line in lines] == [
         ("began", "watch"),

@@ -13,6 +13,7 @@ from rich.console import Console
 from paddock.engine.memory.pool_stats import ModelStats, PoolStats
 from paddock.engine.request import Usage
 from paddock.runner.progress.events import ModelCall
+from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.live_displays import LiveTable
 from paddock.runner.progress.run_display import ProgressLines, run_observer, script_observer
 from paddock.runner.progress.run_progress import RunProgress
@@ -37,16 +38,16 @@ def test_plain_lines_tell_beginning_failures_and_end(
 ) -> None:
     lines = ProgressLines(clock)
     lines.began("swift-otter", "digest", ["docs", "each"])
-    lines.item("docs", "", "running", None)
+    lines.item("docs", "", ItemState.RUNNING, None)
     clock.now += 0.5
-    lines.item("docs", "", "done", None)
+    lines.item("docs", "", ItemState.DONE, None)
     lines.step("each", 4, 2)
-    lines.item("each", "a.md", "running", "summary")
-    lines.item("each", "b.pdf", "running", "text")
+    lines.item("each", "a.md", ItemState.RUNNING, "summary")
+    lines.item("each", "b.pdf", ItemState.RUNNING, "text")
     clock.now += 2
-    lines.item("each", "b.pdf", "quarantined", "the PDF is damaged")
+    lines.item("each", "b.pdf", ItemState.QUARANTINED, "the PDF is damaged")
     clock.now += 1.5
-    lines.item("each", "a.md", "done", None)
+    lines.item("each", "a.md", ItemState.DONE, None)
     assert capsys.readouterr() == (
         "",
         "run swift-otter of digest\n"
@@ -113,13 +114,13 @@ def test_plain_lines_between_come_every_few_seconds_only(
     lines = ProgressLines(clock)
     lines.began("swift-otter", "digest", ["each"])
     lines.step("each", 10_000, 0)
-    lines.item("each", "a", "waiting", None)
+    lines.item("each", "a", ItemState.WAITING, None)
     for number in range(200):
-        lines.item("each", str(number), "running", "summary")
+        lines.item("each", str(number), ItemState.RUNNING, "summary")
         lines.tokens(12)
         clock.now += 0.125
         lines.time_left("each", 1245.0)
-        lines.item("each", str(number), "done", None)
+        lines.item("each", str(number), ItemState.DONE, None)
     printed = capsys.readouterr().err.splitlines()[2:]
     assert len(printed) == 5
     rest = "1 waiting, 96 tokens/s, about 20 min 45 s to go"
@@ -129,7 +130,7 @@ def test_plain_lines_between_come_every_few_seconds_only(
 def test_what_files_are_called_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
     lines = ProgressLines()
     lines.began("r", "p", ["each"])
-    lines.item("each", "a\x1b[2J\nb\u202etxt", "quarantined", "bad \x07 byte")
+    lines.item("each", "a\x1b[2J\nb\u202etxt", ItemState.QUARANTINED, "bad \x07 byte")
     lines.note("note\x1b]0;title\x07")
     assert capsys.readouterr().err.splitlines()[1:] == [
         "each: quarantined a\\x1b[2J\\nb\\u202etxt: bad \\x07 byte",
@@ -151,17 +152,17 @@ def live(clock: Clock, width: int = 100) -> LiveTable:
 def test_the_table_shows_done_running_left_speed_and_time_to_go(clock: Clock) -> None:
     table = live(clock)
     table.began("swift-otter", "digest", ["docs", "each", "digest"])
-    table.item("docs", "", "done", None)
+    table.item("docs", "", ItemState.DONE, None)
     table.step("each", 20, 10)
     for key in ("a.md", "b.md", "c.pdf"):
-        table.item("each", key, "running", "summary")
+        table.item("each", key, ItemState.RUNNING, "summary")
     clock.now += 4
     table.tokens(200)
     clock.now += 2
     table.time_left("each", 30.0)
     clock.now += 6
-    table.item("each", "a.md", "done", None)
-    table.item("each", "c.pdf", "quarantined", "damaged")
+    table.item("each", "a.md", ItemState.DONE, None)
+    table.item("each", "c.pdf", ItemState.QUARANTINED, "damaged")
     shown = picture(table).splitlines()
     assert shown[0].split() == ["step", "done", "running", "left", "tokens/s", "to", "go"]
     assert shown[2].replace("━", "").replace("╸", "").split() == [
@@ -183,7 +184,7 @@ def test_the_table_fits_a_narrow_terminal(clock: Clock) -> None:
     table = live(clock, width=50)
     table.began("swift-otter", "digest", ["each"])
     table.step("each", 3, 0)
-    table.item("each", "a-very-long-name-of-a-document-" * 3, "running", "summary")
+    table.item("each", "a-very-long-name-of-a-document-" * 3, ItemState.RUNNING, "summary")
     assert max(map(len, picture(table, 50).splitlines())) <= 50
 
 
@@ -192,7 +193,7 @@ def test_more_documents_than_fit_are_counted() -> None:
     table.began("r", "p", ["each"])
     table.step("each", 9, 0)
     for number in range(6):
-        table.item("each", f"{number}.md", "running", None)
+        table.item("each", f"{number}.md", ItemState.RUNNING, None)
     assert "reading: 0.md, 1.md, 2.md, 3.md, and 2 more" in picture(table)
 
 
@@ -201,7 +202,7 @@ def test_a_folder_of_broken_files_does_not_scroll_for_ever() -> None:
     table.began("r", "p", ["each"])
     table.step("each", 1000, 0)
     for number in range(1000):
-        table.item("each", f"{number}.pdf", "quarantined", "damaged")
+        table.item("each", f"{number}.pdf", ItemState.QUARANTINED, "damaged")
     table.print_messages()
     file = table._console.file
     assert isinstance(file, io.StringIO)
@@ -216,8 +217,8 @@ def test_the_last_picture_and_every_line_stay(clock: Clock) -> None:
     with live(clock) as table:
         table.began("swift-otter", "digest", ["each"])
         table.step("each", 1, 0)
-        table.item("each", "a.md", "running", "text")
-        table.item("each", "a.md", "failed", "damaged")
+        table.item("each", "a.md", ItemState.RUNNING, "text")
+        table.item("each", "a.md", ItemState.FAILED, "damaged")
     file = table._console.file
     assert isinstance(file, io.StringIO)
     shown = [line.split() for line in file.getvalue().splitlines()]
@@ -231,7 +232,7 @@ def test_tokens_of_two_steps_at_work_are_told_apart_by_their_calls(clock: Clock)
     pace.began("r", "p", ["one", "two"])
     for step in ("one", "two"):
         pace.step(step, 2, 0)
-        pace.item(step, "a", "running", None)
+        pace.item(step, "a", ItemState.RUNNING, None)
     clock.now += 1
     for step, n_tokens, is_cached in (("two", 60, False), ("one", 90, True)):
         usage = Usage(completion_tokens=n_tokens)

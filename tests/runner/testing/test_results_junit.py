@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from lxml import etree  # type: ignore[import-untyped]
 
 from paddock.pipelines.errors import Fault, Mark, PipelineError
+from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.report import ItemReport, Report
 from paddock.runner.testing.junit_and_markdown import (
     CaseProblem,
@@ -108,7 +109,9 @@ def test_each_variant_has_a_class_of_its_own() -> None:
 
 
 def test_what_was_quarantined_before_is_no_failure() -> None:
-    item = ItemReport("each", "a.pdf", "quarantined", error="it is encrypted.", is_known=True)
+    item = ItemReport(
+        "each", "a.pdf", ItemState.QUARANTINED, error="it is encrypted.", is_known=True
+    )
     report = Report("r", "digest", "quarantined", {}, items=(item,))
     (case,) = read(junit_xml([run_as_suite(report, "p.yaml")])).iter("testcase")
     assert [(made.tag, made.get("message")) for made in case] == [
@@ -118,11 +121,11 @@ def test_what_was_quarantined_before_is_no_failure() -> None:
 
 def test_the_documents_of_a_run_are_cases() -> None:
     items = (
-        ItemReport("each", "a.md", "new", 1.0),
-        ItemReport("each", "b.pdf", "quarantined", 0.1, error="it is encrypted."),
-        ItemReport("each", "c.md", "fresh", is_known=True),
-        ItemReport("each", "d.md", "skipped"),
-        ItemReport("each", "e.md", "deleted"),
+        ItemReport("each", "a.md", ItemState.NEW, 1.0),
+        ItemReport("each", "b.pdf", ItemState.QUARANTINED, 0.1, error="it is encrypted."),
+        ItemReport("each", "c.md", ItemState.FRESH, is_known=True),
+        ItemReport("each", "d.md", ItemState.SKIPPED),
+        ItemReport("each", "e.md", ItemState.DELETED),
     )
     root = read(
         junit_xml([run_as_suite(Report("r", "digest", "quarantined", {}, items=items), "p.yaml")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.report import ItemReport, Report
 from paddock.runner.testing.junit_and_markdown import (
     CaseProblem,
@@ -38,8 +39,8 @@ def test_tests_that_failed_come_first_with_what_is_wrong() -> None:
 
 def test_a_run_tells_what_was_not_done_and_its_numbers() -> None:
     items = (
-        ItemReport("each", "a.md", "new"),
-        ItemReport("each", "b|c.pdf", "quarantined", error="it is `encrypted`."),
+        ItemReport("each", "a.md", ItemState.NEW),
+        ItemReport("each", "b|c.pdf", ItemState.QUARANTINED, error="it is `encrypted`."),
     )
     report = Report(
         "swift-otter",
@@ -64,7 +65,7 @@ def test_a_run_tells_what_was_not_done_and_its_numbers() -> None:
 
 def test_a_summary_is_bounded() -> None:
     items = tuple(
-        ItemReport("each", f"{n}.pdf", "quarantined", error="x" * 400) for n in range(9000)
+        ItemReport("each", f"{n}.pdf", ItemState.QUARANTINED, error="x" * 400) for n in range(9000)
     )
     text = run_markdown(Report("r", "p", "quarantined", {"quarantined": 9000}, items=items))
     assert len(text) < 200_100

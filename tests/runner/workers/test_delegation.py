@@ -18,6 +18,7 @@ from paddock.runner.daemon.run_signatures import Signer
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.ledger_identity import folder_identity
 from paddock.runner.prefect.run_tracking import TrackingError
+from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.prefect_view import SHARE_TAG
 from paddock.runner.progress.report import FailOn, ItemReport, Report
 from paddock.runner.settings import STATE_FOLDER
@@ -152,8 +153,8 @@ async def test_the_report_of_a_job_has_what_its_machines_quarantined(
     workers: Workers, tmp_path: Path, is_known: bool, status_of: dict[FailOn, int]
 ) -> None:
     workers.job = replace(workers.job, path=tmp_path / "p.yaml", n_shares=1)
-    bad = ItemReport("each", "a.md", "quarantined", error="no text", is_known=is_known)
-    items = (bad, ItemReport("each", "b.md", "fresh"))
+    bad = ItemReport("each", "a.md", ItemState.QUARANTINED, error="no text", is_known=is_known)
+    items = (bad, ItemReport("each", "b.md", ItemState.FRESH))
     of_share = Report("owl", "p", "quarantined", {"fresh": 1, "quarantined": 1}, items=items)
     with Ledger(tmp_path / STATE_FOLDER) as ledger:
         ledger.record_run({
