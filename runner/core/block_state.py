@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.text import counted
@@ -22,12 +23,13 @@ from paddock.runner.progress.item_states import (
 )
 from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
 from paddock.runner.progress.report import ItemReport
+from paddock.steps.base import StepError
 
 from .block_work import BlockWork, ItemWork
 from .deadly_items import ItemPlace
 from .dependencies import Dependencies, current_paths, with_outputs
 from .escalation import EscalationPass
-from .failures import RunStopped
+from .failures import RunStopped, StepFailed
 from .filed_items import filed_results
 from .lacking_items import LackingItems
 from .run_context import RunContext
@@ -228,12 +230,21 @@ async def judged(
     Raises:
         PipelineError: two items have the same key, or would write the same file.
         RunStopped: another machine has given up an item, with `on_error: fail`.
+        StepFailed: something else of this run writes the file of a step.
     """
     if isinstance(node, BoundBlock):
         work = await context.judge.block(node, scope, outer)
         refuse_output_conflicts(node, work, scope, context)
     else:
         work = await context.judge.step(node, scope, outer)
+        (item,) = work.items
+        try:  # what is not written again is its own all the same
+            for path in (
+                () if item.verdict.is_work or item.entry is None else item.entry.output_paths
+            ):
+                context.index.claim(work.scope, item.key, Path(context.index.absolute(path)))
+        except StepError as error:
+            raise StepFailed(node.id, str(error)) from error
     state = BlockState(work, scope, keeps_results)
     if keeps_results:
         state.filed = filed_results(context.ledger, work.filed)

@@ -167,3 +167,14 @@ def test_from_the_walk_to_a_step_of_an_item_are_five_frames(
     monkeypatch.setattr(FilesRead, "run", counted)
     world.run(force=frozenset({"each"}))
     assert n_frames == [5] * 3
+
+
+def test_two_steps_that_write_one_file_are_refused_in_each_run(world: World) -> None:
+    second = '  - {id: same, uses: files.write, needs: [note], with: {path: "out/{{ inputs.file }}"'
+    world.edit("inputs:", "inputs:\n  file: {type: str, default: note.txt}")
+    world.edit("returns: {path", f'{second}, text: "other"}}}}\nreturns: {{path')
+    for _ in range(2):
+        report = world.run()
+        assert "'same' and 'note' would write the same file" in str(report.message)
+        assert world.output("note.txt") == "first"
+    assert world.run({"file": "other.txt"}).status == "completed"
