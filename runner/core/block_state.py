@@ -238,13 +238,12 @@ async def judged(
     else:
         work = await context.judge.step(node, scope, outer)
         (item,) = work.items
+        paths = () if item.entry is None or item.verdict.is_work else item.entry.output_paths
         try:  # what is not written again is its own all the same
-            for path in (
-                () if item.verdict.is_work or item.entry is None else item.entry.output_paths
-            ):
+            for path in paths:
                 context.index.claim(work.scope, item.key, Path(context.index.absolute(path)))
-        except StepError as error:
-            raise StepFailed(node.id, str(error)) from error
+        except StepError as conflict:
+            raise StepFailed(node.id, str(conflict)) from conflict
     state = BlockState(work, scope, keeps_results)
     if keeps_results:
         state.filed = filed_results(context.ledger, work.filed)
