@@ -26,6 +26,7 @@ from paddock.engine.system.text import nested_values, one_line
 from .errors import MustBe, did_you_mean
 from .filter_misuses import misuses
 from .template_sandbox import METHODS, MissingValueError, closed_attribute_message, environment
+from .typed_rows import without_types
 
 Reference = tuple[str, ...]
 """A dotted path from its root: ("steps", "text", "pages")."""
@@ -222,11 +223,12 @@ class Expression:
     def _code(self) -> Any:
         return environment().from_string(self.tree)
 
-    def evaluate(self, scope: Mapping[str, Any]) -> Any:
+    def evaluate(self, scope: Mapping[str, Any], *, keeps_types: bool = False) -> Any:
+        """Return its value; rows with types are plain lists unless these are kept."""
         if self.chain is not None:
             found = _look_up(scope, self.chain)
             if found is not _ABSENT:
-                return found
+                return found if keeps_types else without_types(found)
         try:
             with environment().metering(scope):
                 if self.is_text:
@@ -365,10 +367,14 @@ _BARE_STEP = re.compile(r"steps(\.[a-z][a-z0-9_]*)+\Z")
 class Value:
     """Nested data with expressions in it, as under `with` and `returns`."""
 
-    def __init__(self, data: Any, places: Mapping[Path, Expression]) -> None:
+    def __init__(
+        self, data: Any, places: Mapping[Path, Expression], tables: Collection[str] = ()
+    ) -> None:
         self.data = data
         """As it is written."""
         self._places = places
+        self._tables = tables
+        """Names at the top whose values keep the types of rows."""
 
     @classmethod
     def of(cls, data: Any, *, bare: bool = False) -> Value:
@@ -379,7 +385,9 @@ class Value:
         return value
 
     @classmethod
-    def scan(cls, data: Any, *, bare: bool = False) -> tuple[Value, list[ExpressionError]]:
+    def scan(
+        cls, data: Any, *, bare: bool = False, tables: Collection[str] = ()
+    ) -> tuple[Value, list[ExpressionError]]:
         """Compile every text; return the value and what could not be parsed."""
         places: dict[Path, Expression] = {}
         errors: list[ExpressionError] = []
@@ -398,7 +406,7 @@ class Value:
             except ExpressionError as error:
                 error.path = path
                 errors.append(error)
-        return cls(data, places), errors
+        return cls(data, places, tables), errors
 
     @property
     def is_constant(self) -> bool:
@@ -429,7 +437,7 @@ class Value:
     @cached_property
     def _render(self) -> Callable[[Mapping[str, Any]], Any]:
         """Renders `data`; checks of a pipeline need no such function."""
-        return _renderer(self.data, (), self._places)
+        return _renderer(self.data, (), self._places, self._tables)
 
     def render(
         self, scope: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]] | None = None
@@ -440,20 +448,21 @@ class Value:
         """
         if not others:
             return self._render(scope)
-        parts = {name: _renderer(item, (name,), self._places) for name, item in self.data.items()}
+        given = self._places, self._tables
+        parts = {name: _renderer(item, (name,), *given) for name, item in self.data.items()}
         return {name: render(others.get(name, scope)) for name, render in parts.items()}
 
 
 def _renderer(
-    data: Any, path: Path, places: Mapping[Path, Expression]
+    data: Any, path: Path, places: Mapping[Path, Expression], tables: Collection[str]
 ) -> Callable[[Mapping[str, Any]], Any]:
     """Return a function that renders `data`; parts without expressions are constant."""
     if path in places:
-        made = places[path]
+        made, keeps_types = places[path], path[:1] != () and path[0] in tables
 
         def render_text(scope: Mapping[str, Any]) -> Any:
             try:
-                return made.evaluate(scope)
+                return made.evaluate(scope, keeps_types=keeps_types)
             except ExpressionError as error:
                 error.path = path
                 raise
@@ -462,9 +471,10 @@ def _renderer(
     if not any(place[: len(path)] == path for place in places):
         return lambda scope: data
     if isinstance(data, dict):
-        items = [(name, _renderer(item, (*path, name), places)) for name, item in data.items()]
+        given = places, tables
+        items = [(name, _renderer(item, (*path, name), *given)) for name, item in data.items()]
         return lambda scope: {name: render(scope) for name, render in items}
-    parts = [_renderer(item, (*path, index), places) for index, item in enumerate(data)]
+    parts = [_renderer(item, (*path, n), places, tables) for n, item in enumerate(data)]
     return lambda scope: [render(scope) for render in parts]
 
 

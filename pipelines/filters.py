@@ -20,6 +20,7 @@ from jinja2.filters import FILTERS as JINJA_FILTERS
 from jinja2.tests import TESTS as JINJA_TESTS
 
 from .times import local_date, local_time, moved
+from .typed_rows import without_types
 
 MAX_FILTER_CHARS = 32 * 1024 * 1024
 MAX_PARSED_CHARS = 4_000_000  # each part of a text costs some 50 bytes
@@ -74,7 +75,9 @@ def basename(value: str) -> str:
 def tojson(value: Any, indent: int | None = None) -> str:
     """Return JSON without HTML escapes."""
     return json.dumps(
-        value, ensure_ascii=False, indent=_bounded_size("indent", indent or 0) or None
+        without_types(value),
+        ensure_ascii=False,
+        indent=_bounded_size("indent", indent or 0) or None,
     )
 
 

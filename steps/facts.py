@@ -72,7 +72,7 @@ class Facts:
     """The file that it writes, and does nothing else: outside of blocks, too, it runs only where
     that or what it reads is not as it was."""
     table: str = ""
-    """The rows of the file that it writes, those of filed documents among them."""
+    """Rows, or several tables by name: those of filed documents among them, and typed columns."""
     takes_away: str = ""
     """The file that it moves or deletes, unless its `mode` is `copy`."""
     moves_to: str = ""

@@ -34,7 +34,10 @@ ONLY_IN = {
     },
     "watchdog": {"runner/watch/change_source.py"},
     "lancedb": {"steps/vectors/"},
-    "pyarrow": {"steps/vectors/"},
+    "pyarrow": {"steps/vectors/", "steps/tables/"},
+    "duckdb": {"steps/tables/duckdb_tables.py"},
+    "openpyxl": {"steps/tables/workbook_rows.py"},
+    "xlsxwriter": {"steps/tables/workbook_file.py"},
     "bs4": {"steps/readers/html.py"},
     "markdownify": {"steps/readers/html.py"},
     "pypdfium2": {"steps/readers/pdf"},
@@ -54,7 +57,7 @@ ONLY_IN = {
 
 # `paddock` on the package index is another project; ours is `paddock-llm`.
 NOT_OURS = re.compile(
-    r"\bpaddock\\?\[(demo|cluster|documents|mcp|ocr|retrieval)"
+    r"\bpaddock\\?\[(demo|cluster|documents|mcp|ocr|retrieval|tables)"
     r"|\b(pip3? install|uv add|uv tool install|pipx install|uvx)( [^&;|#`]*?)?"
     r" ['\"]?paddock(?![-\w/.])"
 )

@@ -322,11 +322,12 @@ class PlanBinder:
         facts = registry.facts_of_kind(kind)
         self._fills_store |= bool(facts.fills)
         self._outputs[step.id] = _outputs(kind, step)
-        parameters = ParameterBinder(kind.params, step, self._pipeline.document)
-        params = parameters.bound()
+        parameters = ParameterBinder(kind.params, step, self._pipeline.document, facts.table)
+        columns = self._columns_of(step, facts)
+        params = replace(parameters.bound(), columns=columns)
         self._own += parameters.faults
         self._params[step.at] = parameters
-        self._kinds.add_step(step.id, kind, step.reply, step.returns)
+        self._kinds.add_step(step.id, kind, step.reply, step.returns, step.written)
         self._check_values(step, facts, parameters, params.templates)
         self._own += tool_faults.tool_faults(step, self._pipeline, self._base)
         servers = tool_faults.tool_spec(step, self._pipeline, self._base)
@@ -367,6 +368,18 @@ class PlanBinder:
             inner=within,
         )
 
+    def _columns_of(
+        self, step: WrittenStep, facts: Facts
+    ) -> Mapping[tuple[str | int, ...], Mapping[str, str]]:
+        """Return the columns of the tables that a step takes, as far as they are known."""
+        found = {}
+        for path in step.params.places():
+            compiled = step.params.compiled(path) if path[0] == facts.table else None
+            columns = None if compiled is None else self._kinds.columns_of(compiled.tree)
+            if columns is not None:
+                found[path] = columns
+        return found
+
     def _check_values(
         self,
         step: WrittenStep,
@@ -400,6 +413,7 @@ class PlanBinder:
     def _block(self, block: Block, names: frozenset[str], controls: _InheritedKeys) -> BoundBlock:
         defaults = self._pipeline.defaults
         self._outputs[block.id] = tuple(BLOCK_OUTPUTS)
+        self._kinds.enter_block(block.var, block.over.tree)
         body = tuple(self._nodes(block.body, names | {block.var} | LOOP_NAMES, controls))
         self._kinds.add_block(block.id, block.returns)
         if (over := self._kinds.of_expression(block.over.tree)) in (str, float, bool):

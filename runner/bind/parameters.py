@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, reduce
+from operator import getitem
 from types import new_class
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -15,6 +16,7 @@ from paddock.pipelines.expressions import ExpressionError, Reference, Template, 
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import StepNode
 from paddock.pipelines.prompt_file import TEXT_OR_FILE_PARAMETERS, ConversationTemplate
+from paddock.pipelines.typed_rows import TypedRows
 from paddock.pipelines.validation import faults_of
 from paddock.pipelines.yaml_source import YamlDocument
 from paddock.steps.base import Params
@@ -50,6 +52,8 @@ class BoundParams:
     templates: Mapping[str, Template]
     constant: Params | None = None
     """The instance itself, where no scope is needed to make it."""
+    columns: Mapping[Place, Mapping[str, str]] = field(default_factory=dict)
+    """By the place of a table's rows: the types of their columns, as far as schemas tell."""
 
     def places(self) -> Mapping[Place, frozenset[Reference]]:
         """Return which path within the parameters reads what."""
@@ -78,6 +82,11 @@ class BoundParams:
             raise BindError(fault) from error
         for name, template in self.templates.items():
             given[name] = template.bound(scope)
+        for place, types in self.columns.items():
+            *above, last = place
+            holder = reduce(getitem, above, given)
+            if isinstance(holder[last], list):
+                holder[last] = TypedRows(holder[last], types)
         try:
             return self.table.model_validate(given)
         except ValidationError as error:
@@ -93,12 +102,16 @@ class BoundParams:
 class ParameterBinder:
     """Checks what stands under a step's `with` against the step's own type."""
 
-    def __init__(self, table: type[Params], step: StepNode, document: YamlDocument) -> None:
+    def __init__(
+        self, table: type[Params], step: StepNode, document: YamlDocument, rows: str = ""
+    ) -> None:
+        """`rows`: the parameter that takes tables."""
         self.faults: list[Fault] = []
         self.table = table
         self.step = step
         self._document = document
         self._at = (*step.at, "with")
+        self._rows = rows
         self._fields = {field.alias or name: field for name, field in table.model_fields.items()}
         self._template_names = {
             name
@@ -120,7 +133,7 @@ class ParameterBinder:
             if (made := self._template(name)) is not None:
                 templates[name] = made
         rest = {name: item for name, item in step.written.items() if name not in templates}
-        value, _ = Value.scan(rest)
+        value, _ = Value.scan(rest, tables=(self._rows,))
         # Which parameters stand together, and that none is missing
         mark, together = self._document.mark(self._at), self.table.faults(written)
         for sentence in together:

@@ -1,5 +1,7 @@
 """Kinds of values (text, number, list, mapping) that expressions give, as far as schemas tell.
 
+Of lists of rows, the types of their columns.
+
 A parameter that gets another kind than it takes would fail only in a run, behind the model calls
 that are made first. Of a kind that is not certain, None, nothing is said.
 """
@@ -16,6 +18,7 @@ from pydantic.fields import FieldInfo
 from paddock.pipelines.expressions import Path, Value, chain_of
 from paddock.pipelines.model import ReplySpec
 from paddock.steps.base import Step
+from paddock.steps.tables.column_types import ColumnType, type_of_schema, type_of_value
 
 Kind: TypeAlias = type[Any] | None
 """str, float, bool, list, dict; None: only a run knows."""
@@ -49,20 +52,64 @@ class ValueKinds:
         """By step: the schema of its `output`."""
         self.items: dict[str, Kind] = {}
         """By block: what each of its results is."""
+        self._columns: dict[tuple[str, str], Mapping[str, ColumnType]] = {}
+        """By block or step, and output that has rows: their columns; an empty type is unknown."""
+        self._rows: dict[str, Mapping[str, ColumnType]] = {}
+        """By loop variable: the columns of the rows that a block goes over."""
 
     def add_step(
-        self, step: str, kind: type[Step[Any, Any]], reply: ReplySpec | None, returns: Value | None
+        self,
+        step: str,
+        kind: type[Step[Any, Any]],
+        reply: ReplySpec | None,
+        returns: Value | None,
+        written: Mapping[str, Any],
     ) -> None:
         self._answers[step] = reply.schema if reply is not None else None
+        if (
+            isinstance(columns := written.get("columns"), dict)
+            and "rows" in kind.output.model_fields
+        ):
+            self._columns[step, "rows"] = {name: str(kind) for name, kind in columns.items()}
         if returns is None:
             self._fields[step] = kind.output.model_fields
         else:
             names = returns.data if isinstance(returns.data, dict) else ()
             self._outputs[step] = {name: self.of(returns, (name,)) for name in names}
 
+    def enter_block(self, var: str, over: nodes.Template) -> None:
+        """Note the loop variable before the block's steps are added."""
+        self._rows[var] = self.columns_of(over) or {}
+
     def add_block(self, block: str, returns: Value | None) -> None:
         self._outputs[block] = BLOCK_OUTPUTS
         self.items[block] = dict if returns is None else self.of(returns, ())
+        if returns is not None and isinstance(returns.data, dict):
+            self._columns[block, "results"] = {
+                name: self._type_of(returns, name) for name in returns.data
+            }
+
+    def columns_of(self, tree: nodes.Template) -> Mapping[str, ColumnType] | None:
+        """Return the columns of the rows that an expression names; None: they are not known."""
+        match chain_of(tree.body[0].node):  # type: ignore[attr-defined]
+            case ("steps", step, output):
+                return self._columns.get((step, output))
+        return None
+
+    def _type_of(self, returns: Value, name: str) -> ColumnType:
+        compiled = returns.compiled((name,))
+        if compiled is None:
+            return type_of_value(returns.data[name])
+        match compiled.chain:
+            case ("steps", step, "output", *path):
+                schema = self._answers.get(step)
+                for part in path:
+                    schema = _child_schema(schema, part)
+                return type_of_schema(schema)
+            case (var, column) if var in self._rows:
+                return self._rows[var].get(column, "")
+        kinds: Mapping[Any, ColumnType] = {str: "str", bool: "bool"}
+        return kinds.get(self.of(returns, (name,)), "")
 
     def of(self, value: Value, path: Path) -> Kind:
         compiled = value.compiled(path)
@@ -103,9 +150,13 @@ def _of_annotation(hint: Any) -> Kind:
     return next((kind for kind, types in of_types if is_one and issubclass(found, types)), None)
 
 
+def _child_schema(schema: Any, name: str) -> Any:
+    names = schema.get("properties") if isinstance(schema, dict) else None
+    return names.get(name) if isinstance(names, dict) else None
+
+
 def _of_schema(schema: Any, path: Iterable[str]) -> Kind:
     for name in path:
-        names = schema.get("properties") if isinstance(schema, dict) else None
-        schema = names.get(name) if isinstance(names, dict) else None
+        schema = _child_schema(schema, name)
     kind = schema.get("type") if isinstance(schema, dict) else None
     return _SCHEMA_KINDS.get(kind) if isinstance(kind, str) else None

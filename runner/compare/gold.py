@@ -16,7 +16,7 @@ from paddock.engine.system.text import cell_text, counted
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.ledger.reviews import Review
 from paddock.runner.review.csv_and_gold_data import gold_jsonl
-from paddock.steps.files.row_formats import FORMAT_OF_SUFFIX, UnreadableRows, parse_rows
+from paddock.steps.tables.row_formats import FORMAT_OF_SUFFIX, UnreadableRows, parse_rows
 
 from .metrics import FieldMetric, GoldNotFitting
 

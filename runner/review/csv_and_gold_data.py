@@ -14,7 +14,7 @@ from typing import Any
 
 from paddock.engine.system.units import iso_time
 from paddock.runner.ledger.reviews import DecisionRefused, Review
-from paddock.steps.files.row_formats import UnreadableRows, format_rows, parse_rows
+from paddock.steps.tables.row_formats import UnreadableRows, format_rows, parse_rows
 
 from .answer_fields import WrongField, edited_answer, shown_item, subject_fields
 from .decisions import VERBS, Verb

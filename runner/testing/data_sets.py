@@ -18,8 +18,8 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import Pipeline
 from paddock.pipelines.pipeline_tests import TestKeys
-from paddock.steps.files.row_formats import FORMAT_OF_SUFFIX, UnreadableRows, parse_rows
 from paddock.steps.readers.text_encoding import NotText, decode_text
+from paddock.steps.tables.row_formats import FORMAT_OF_SUFFIX, UnreadableRows, parse_rows
 
 MOST_BYTES = 64 << 20
 MOST_NAME_CHARS = 48

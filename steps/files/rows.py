@@ -1,28 +1,27 @@
-"""The step `files.rows`: rows of CSV, TSV, JSONL and JSON files."""
+"""The step `files.rows`: the rows of a table in a file."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from paddock.engine.system.no_links import NotRegularFile, read_file
 from paddock.pipelines.quantities import SizeBytes
-from paddock.steps.base import Output, Params, Step, StepError, StepLog, Tools
-from paddock.steps.facts import Facts
-from paddock.steps.paths import os_refusal, printable, resolve_path
-from paddock.steps.readers.reader import after_name
-from paddock.steps.readers.text_encoding import NotText, UnclearEncoding, decode_text
+from paddock.pipelines.typed_rows import TypedRows
+from paddock.steps.base import Output, Params, Step, Tools
+from paddock.steps.facts import Facts, Missing, Written
+from paddock.steps.paths import resolve_path
+from paddock.steps.tables.column_types import WrittenType
+from paddock.steps.tables.table_files import (
+    TableSource,
+    format_of,
+    missing_library,
+    read_table,
+)
 
-from .read import DEFAULT_MAX_FILE_BYTES, KnownEncoding
-from .row_formats import FORMAT_OF_SUFFIX, UnreadableRows, parse_rows, typed_rows
-
-_THREAD_FROM_BYTES = 256 * 1024
-
-ColumnKind = Literal["str", "int", "float", "bool"]
+from .read import KnownEncoding
 
 
 class FilesRowsParams(Params):
@@ -31,29 +30,52 @@ class FilesRowsParams(Params):
     paths: ClassVar[tuple[str, ...]] = ("path",)
 
     path: str = Field(min_length=1, description="The file.")
-    format: Literal["auto", "csv", "tsv", "jsonl", "json"] = Field(
-        default="auto", description="Its format; by default from its name."
+    format: Literal[
+        "auto", "csv", "tsv", "jsonl", "json", "xlsx", "parquet", "arrow", "sqlite", "duckdb"
+    ] = Field(default="auto", description="Its format; by default from its name.")
+    table: str = Field(
+        default="",
+        description="Which table of the file: of XLSX the name of a sheet or table, or cells "
+        "(`Bills!A3:F90`); of SQLite and DuckDB a table. By default the only one.",
     )
-    columns: list[str] | dict[str, ColumnKind] | None = Field(
+    columns: list[str] | dict[str, WrittenType] | None = Field(
         default=None,
         min_length=1,
         description="The columns to read, in this order; by default all. In a file without a "
-        "header (`header: false`) their names. `{customer: int, total: float}` makes numbers of "
-        "the texts of CSV.",
+        "header (`header: false`) their names. `{customer: int, total: decimal, day: date}` gives "
+        "them types: `str`, `int`, `float`, `bool`, `date`, `time`, `datetime`, `decimal`.",
     )
-    header: bool = Field(default=True, description="Whether the first row names the columns.")
+    types: Literal["text", "auto"] = Field(
+        default="text",
+        description="Of CSV without types in `columns`: all values stay texts, or (`auto`) a "
+        "column has the type that all of its cells have.",
+    )
+    separator: Literal["auto", ",", ";", "\t", "|"] = Field(
+        default="auto", description="What separates the cells of CSV; by default detected."
+    )
+    decimal: Literal["auto", ".", ","] = Field(
+        default="auto",
+        description="The decimal mark of numbers in CSV: `,` of `1.234,50`. By default a point; "
+        "with `types: auto` found.",
+    )
+    header: bool | Annotated[int, Field(ge=0, le=9)] = Field(
+        default=True,
+        description="Whether the first row names the columns; of XLSX also how many rows do.",
+    )
     encoding: KnownEncoding = Field(
         default="auto", description="Its encoding; by default detected."
     )
-    max_bytes: SizeBytes = Field(
-        default=DEFAULT_MAX_FILE_BYTES, description="A larger file is a failure. Default: 64MiB."
+    max_bytes: SizeBytes | None = Field(
+        default=None,
+        description="A larger file is a failure. Default: 64MiB; of Parquet, Arrow, SQLite and "
+        "DuckDB 4GiB.",
     )
 
     @field_validator("columns")
     @classmethod
     def _are_different(
-        cls, value: list[str] | dict[str, ColumnKind] | None
-    ) -> list[str] | dict[str, ColumnKind] | None:
+        cls, value: list[str] | dict[str, str] | None
+    ) -> list[str] | dict[str, str] | None:
         for name in value or ():
             if list(value or ()).count(name) > 1:
                 raise ValueError(f"column '{name}' is named twice")
@@ -61,77 +83,61 @@ class FilesRowsParams(Params):
 
 
 class FilesRowsOutput(Output):
-    """Outputs of `files.rows`: each row by the names of its columns.
+    """Outputs of `files.rows`: each row by the names of its columns, and the columns' types.
 
-    Values of CSV are text unless `columns` says otherwise, an empty cell is an empty text; JSON
-    keeps its types.
+    Values of CSV are text unless `columns` or `types` says otherwise, an empty cell is an empty
+    text, with a type null. Dates and times are ISO text, decimals of more than 15 digits text.
     """
 
-    rows: list[dict[str, Any]]
+    rows: TypedRows
     columns: list[str]
     count: int
+    types: dict[str, str] = Field(default={})
+
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """Return the rows as they are: there may be millions of them."""
+        facts = {"columns": self.columns, "count": self.count, "types": self.types}
+        return {"rows": self.rows, **facts}
+
+
+def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
+    """Yield the library of a file's format that is not installed."""
+    form = str(written.get("format") or format_of(str(written.get("path"))))
+    if (lacks := missing_library(form)) is not None:
+        yield ("path",), *lacks
 
 
 class FilesRows(Step[FilesRowsParams, FilesRowsOutput]):
-    """The rows of a CSV, TSV, JSONL or JSON file; delimiter and encoding are detected."""
+    """The rows of a table: CSV, TSV, JSONL, JSON, XLSX, Parquet, Arrow, SQLite or DuckDB."""
 
     params = FilesRowsParams
     output = FilesRowsOutput
     version = 2
     is_pure = True
-    facts = Facts(is_repeatable=True, contents=("path",))
+    facts = Facts(is_repeatable=True, contents=("path",), missing=_missing)
 
     def reads(self, params: FilesRowsParams) -> Sequence[str]:
-        return (params.path,)
+        is_sqlite = format_of(params.path) == "sqlite"
+        return (params.path, f"{params.path}-wal") if is_sqlite else (params.path,)
 
     async def run(self, params: FilesRowsParams, tools: Tools) -> FilesRowsOutput:
         path = resolve_path(tools.roots, params.path)
-        data = await asyncio.to_thread(_read_bytes, path, params.max_bytes)
-        if len(data) < _THREAD_FROM_BYTES and data.isascii():  # an encoding may take a second
-            return _rows_output(data, path, params, tools.log)
-        return await asyncio.to_thread(_rows_output, data, path, params, tools.log)
-
-
-def _read_bytes(path: Path, max_bytes: int) -> bytes:
-    name = f"'{printable(path.name)}'"
-    try:
-        data = read_file(path, max_bytes)
-    except NotRegularFile as error:
-        raise StepError(f"{name} is {error.what}.", kind="io") from error
-    except OSError as error:
-        raise os_refusal(f"{name} cannot be read", error) from error
-    if len(data) > max_bytes:
-        raise StepError(
-            f"{name} has more than the {max_bytes:,} bytes that `max_bytes` allows.",
-            remedy="Raise `max_bytes` to read it.",
+        format_ = params.format if params.format != "auto" else format_of(path.name)
+        source = TableSource(
+            path=str(path),
+            format=format_,
+            table=params.table,
+            columns=params.columns,
+            header=params.header,
+            finds_types=params.types == "auto",
+            separator="" if params.separator == "auto" else params.separator,
+            decimal="" if params.decimal == "auto" else params.decimal,
+            encoding=params.encoding,
+            max_bytes=params.max_bytes,
         )
-    return data
-
-
-def _rows_output(data: bytes, path: Path, params: FilesRowsParams, log: StepLog) -> FilesRowsOutput:
-    name = f"'{printable(path.name)}'"
-    try:
-        decoded = decode_text(data, params.encoding)
-        text = decoded.text
-        names = None if params.columns is None else list(params.columns)
-        format_: str = params.format
-        if format_ == "auto":
-            by_content = "jsonl" if text.lstrip().startswith("{") else "csv"
-            format_ = {**FORMAT_OF_SUFFIX, ".tab": "tsv"}.get(path.suffix.lower(), by_content)
-        table = parse_rows(text, format_, names, params.header)
-        if isinstance(params.columns, dict):
-            typed_rows(table, params.columns)
-        for note in (*decoded.notes, *table.notes):
-            log.note(f"{name}{after_name(note)}.")
-    except UnclearEncoding as error:
-        raise StepError(f"{name} cannot be read: {error}.", remedy=error.remedy) from error
-    except NotText as error:
-        remedy = "Save the sheet as CSV, or read it as text with `files.read`."
-        is_sheet = data.startswith(b"PK")
-        raise StepError(f"{name} is not text: {error}.", remedy=remedy * is_sheet) from error
-    except UnreadableRows as error:
-        raise StepError(f"{name} {error}.", remedy=error.remedy) from error
-    # Not validated: these are our own values, perhaps a million.
-    return FilesRowsOutput.model_construct(
-        rows=table.rows, columns=table.columns, count=len(table.rows)
-    )
+        rows, columns, notes = await read_table(source, tools.readers)
+        for note in notes:
+            tools.log.note(note)
+        return FilesRowsOutput.model_construct(
+            rows=rows, columns=columns, count=len(rows), types=dict(rows.types)
+        )

@@ -11,32 +11,34 @@ import asyncio
 import hashlib
 import os
 import stat
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from paddock.engine.system import no_links
 from paddock.engine.system.files import TemporaryFile
 from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.expressions import Template
-from paddock.steps.base import Output, Params, Step, StepError, Tools
+from paddock.pipelines.typed_rows import TypedRows
+from paddock.steps.base import Output, Params, Roots, Step, StepError, Tools
 from paddock.steps.facts import Facts, brings_none
 from paddock.steps.paths import file_sha256, printable, refusing, resolve_path
 from paddock.steps.prompt import render_template
-
-from .row_formats import (
-    FORMAT_OF_SUFFIX,
-    WRITTEN_SUFFIXES,
-    UnreadableRows,
-    count_rows,
-    excel_sheet,
-    format_rows,
+from paddock.steps.tables.column_types import WrittenType
+from paddock.steps.tables.row_formats import UnreadableRows, count_rows, format_rows
+from paddock.steps.tables.table_files import (
+    FORMATS,
+    TableSource,
+    format_of,
+    missing_library,
+    read_table,
 )
+from paddock.steps.tables.workbook_file import workbook_file
 
-_THREAD_FROM_ROWS = 1_000  # about 5 ms
+_MOST_PATH_CHARS = 1_000
 
 
 class FilesWriteParams(Params):
@@ -49,14 +51,34 @@ class FilesWriteParams(Params):
     path: str = Field(min_length=1, description="The file; missing folders are created.")
     text: str | None = Field(default=None, description="What to write.")
     template: Template | None = Field(default=None, description="A template of what to write.")
-    rows: list[Any] | None = Field(
+    rows: TypedRows | None = Field(
         default=None,
-        description="Rows to write, mappings of names: as CSV, TSV, JSONL, JSON or XLSX by the "
-        "suffix.",
+        description="Rows to write, mappings of names: as CSV, TSV, JSONL, JSON, XLSX, Parquet, "
+        "Arrow, SQLite or DuckDB by the suffix.",
     )
-    delimiter: Literal[",", ";", "|"] = Field(
+    columns: list[str] | dict[str, WrittenType] | None = Field(
+        default=None,
+        min_length=1,
+        description="The columns to write, in this order, or their types: `{total: decimal(10,2), "
+        "day: date}`. By default all, with the types of the rows or of the reply's schema.",
+    )
+    table: str = Field(
+        default="rows", min_length=1, description="The name of the sheet, or of the table."
+    )
+    links: str = Field(
+        default=".",
+        description="The folder in which the documents lie that rows name: in XLSX their paths "
+        "are links.",
+    )
+    separator: Literal[",", ";", "|"] = Field(
         default=",",
         description="What separates the cells of CSV; `;` where Excel has a comma in its numbers.",
+    )
+    delimiter: Literal[",", ";", "|"] | None = Field(
+        default=None, description="The same as `separator`."
+    )
+    decimal: Literal[".", ","] = Field(
+        default=".", description="The decimal mark of numbers in CSV; `,` beside `separator: ;`."
     )
     bom: bool = Field(
         default=False,
@@ -75,9 +97,17 @@ class FilesWriteParams(Params):
 
     @classmethod
     def faults(cls, given: Mapping[str, Any]) -> tuple[str, ...]:
-        lacks = "waiting" in given and "rows" not in given
-        stray = ("`waiting` belongs to `rows`. A template can read it by itself.",) if lacks else ()
-        return (*super().faults(given), *stray)
+        names = ("columns", "table", "separator", "decimal", "links")
+        stray = [f"`{name}` belongs to `rows`." for name in names if name in given]
+        if "waiting" in given:
+            stray.append("`waiting` belongs to `rows`. A template can read it by itself.")
+        return (*super().faults(given), *(stray if "rows" not in given else ()))
+
+    @model_validator(mode="after")
+    def _has_another_mark(self) -> FilesWriteParams:
+        if self.decimal == (self.delimiter or self.separator):
+            raise ValueError('`decimal: ","` needs another separator: `separator: ";"`')
+        return self
 
     @classmethod
     def path_fault(cls, path: str, given: Collection[str]) -> tuple[str, str] | None:
@@ -85,9 +115,11 @@ class FilesWriteParams(Params):
         suffix = PurePath(name).suffix.lower()
         if not name:
             return f"'{printable(path)}' names a folder; `path` must name a file.", ""
-        if "rows" not in given or suffix in WRITTEN_SUFFIXES or "…" in (suffix or name):
+        if "rows" not in given or "…" in (suffix or name):
             return None
-        known = ", ".join(f"`{suffix}`" for suffix in WRITTEN_SUFFIXES)
+        if suffix in FORMATS:
+            return missing_library(FORMATS[suffix], writes=True)
+        known = ", ".join(f"`{suffix}`" for suffix in FORMATS)
         return f"'{printable(name)}' has no suffix of a format for rows.", f"End it in {known}."
 
 
@@ -99,7 +131,7 @@ class FilesWriteOutput(Output):
 
 
 class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
-    """Text, a template or rows (CSV, TSV, JSONL, JSON, XLSX) to a file, atomically."""
+    """Text, a template, or rows in any format of tables to a file, atomically."""
 
     params = FilesWriteParams
     output = FilesWriteOutput
@@ -137,6 +169,12 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
                 )
             tools.log.note(f"{what}: it is kept as it is.")
             return FilesWriteOutput(path=str(path), changed=False)
+        mark = None if tools.outputs.takes_over else await asyncio.to_thread(_open_elsewhere, path)
+        if there is not None and mark is not None:
+            await tools.outputs.holds(path, sha256)
+            what = f"'{printable(path)}' is open in another program ('{printable(mark)}')"
+            tools.log.note(f"{what}: it is kept as it is until that is closed.")
+            return FilesWriteOutput(path=str(path), changed=False)
         is_table = there is not None and params.rows is not None
         if is_table and not await _may_lose(path, params, tools):
             return FilesWriteOutput(path=str(path), changed=False)
@@ -154,20 +192,26 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
 
 async def _may_lose(path: Path, params: FilesWriteParams, tools: Tools) -> bool:
     """Return whether a table may be replaced: a person is asked first if it loses most rows."""
-    n_now = sum(row is not None for row in _with_waiting(params))
-    with refusing(f"'{printable(path)}' cannot be read"):
-        before = await asyncio.to_thread(path.read_bytes)
-    suffix, delimiter = path.suffix.lower(), params.delimiter
-    n_before = await asyncio.to_thread(count_rows, before, suffix, delimiter)
+    rows = _with_waiting(params)
+    n_now = len(rows) if rows.types else sum(row is not None for row in rows)
+    source = TableSource(str(path), format_of(path.name))
+    try:
+        if not source.is_text:
+            n_before = len((await read_table(source, tools.readers))[0])
+        else:
+            with refusing(f"'{printable(path)}' cannot be read"):
+                data = await asyncio.to_thread(path.read_bytes)
+            separator = params.delimiter or params.separator
+            n_before = await asyncio.to_thread(count_rows, data, path.suffix.lower(), separator)
+    except StepError:  # it is no table of this format
+        n_before = 0
     return n_now >= n_before or tools.outputs.may_lose_rows(path, n_before, n_now)
 
 
 async def _bytes_to_write(params: FilesWriteParams, path: Path, tools: Tools) -> bytes:
     if params.rows is not None:
-        text = await _table(_with_waiting(params), path, params.delimiter, tools)
-        if isinstance(text, bytes):
-            return text
-    elif params.template is not None:
+        return await _table(params, path, tools)
+    if params.template is not None:
         text = render_template(params.template, "template", params.vars)
     elif params.text is not None:
         text = params.text
@@ -183,47 +227,111 @@ async def _bytes_to_write(params: FilesWriteParams, path: Path, tools: Tools) ->
 WAITING_COLUMN = "waiting"
 
 
-def _with_waiting(params: FilesWriteParams) -> list[Any]:
+def _with_waiting(params: FilesWriteParams) -> TypedRows:
     """Return the rows, and after them one for each item that waits, in the same columns."""
-    rows = params.rows or []
+    rows = TypedRows([]) if params.rows is None else params.rows
     if "waiting" not in params.model_fields_set:
         return rows
     known = [row for row in rows if isinstance(row, dict)]
     columns = dict.fromkeys(name for row in known for name in row if name != WAITING_COLUMN)
     first, *others = columns or {"item": None}
     marked = [{**row, WAITING_COLUMN: False} if isinstance(row, dict) else row for row in rows]
-    return marked + [
+    waiting = [
         {first: key, **dict.fromkeys(others), WAITING_COLUMN: True} for key in params.waiting
     ]
+    types = {name: kind for name, kind in rows.types.items() if name != first}
+    return TypedRows(marked + waiting, types)
 
 
-async def _table(rows: list[Any], path: Path, delimiter: str, tools: Tools) -> bytes | str:
-    """Format rows by the file's suffix; note null rows and escaped cells."""
-    name, suffix = f"'{printable(path.name)}'", path.suffix.lower()
-    n_guarded = 0
+async def _table(params: FilesWriteParams, path: Path, tools: Tools) -> bytes:
+    """Return rows in the format of the file's suffix; log what it cannot hold as it is."""
+    rows, name = _with_waiting(params), f"'{printable(path.name)}'"
+    there = None
+    if format_of(path.name) == "duckdb" and path.is_file():  # noqa: ASYNC240 - as quick
+        sha256 = await in_left_thread(file_sha256, path, "read", "`path` must name a file")
+        there = path if sha256 in await tools.outputs.known_sha256(path) else None
+
+    def link(text: str) -> str | None:
+        return _document_link(text, path, params.links, tools.roots)
+
     try:
-        if suffix == ".xlsx":
-            made: bytes | str = await asyncio.to_thread(excel_sheet, rows)
-        else:
-            in_thread = len(rows) >= _THREAD_FROM_ROWS
-            given = rows, FORMAT_OF_SUFFIX[suffix], delimiter
-            written = (
-                await asyncio.to_thread(format_rows, *given) if in_thread else format_rows(*given)
-            )
-            made, n_guarded = written.text, written.n_guarded
+        made, notes = await asyncio.to_thread(_table_file, rows, path, params, link, there)
     except UnreadableRows as error:
-        raise StepError(f"{name} cannot be written: {error}.") from error
+        raise StepError(f"{name} cannot be written: {error}.", remedy=error.remedy) from error
     except ImportError as error:
-        remedy = "Install the extra: pip install 'paddock-llm[documents]'."
-        raise StepError("XlsxWriter is not installed.", remedy=remedy) from error
-    if n_null := sum(row is None for row in rows):
-        tools.log.note(f"{name}: {n_null} of {len(rows)} rows are null and left out.")
-    if n_guarded:
-        tools.log.note(
-            f"{name}: {n_guarded} cells that a spreadsheet would take for formulas begin "
-            f"with an apostrophe; JSONL has them as they are."
-        )
+        lacks = missing_library(format_of(path.name), writes=True)
+        what, remedy = lacks or (f"{name} cannot be written: {error}.", "")
+        raise StepError(what, remedy=remedy, kind="missing") from error
+    except UnicodeEncodeError as error:
+        what = f"the text has half a character at position {error.start}."
+        raise StepError(what) from error
+    for note in notes:
+        tools.log.note(f"{name}: {note}.")
     return made
+
+
+def _table_file(
+    rows: TypedRows,
+    path: Path,
+    params: FilesWriteParams,
+    link: Callable[[str], str | None],
+    there: Path | None,
+) -> tuple[bytes, list[str]]:
+    """Return rows as a file of the path's format, and notes on what it cannot hold as it is.
+
+    `there`: the file that we wrote there before.
+    """
+    format_, notes = FORMATS[path.suffix.lower()], []
+    declared = params.columns if isinstance(params.columns, dict) else {}
+    if n_null := 0 if rows.types else sum(row is None for row in rows):
+        notes.append(f"{n_null} of {len(rows)} rows are null and left out")
+    if isinstance(params.columns, list):
+        rows = rows.picked(params.columns)
+    is_text = TableSource("", format_).is_text
+    if (odd := rows.lost_numbers) and (is_text or format_ == "xlsx"):
+        shown = ", ".join(f"{n:,} of '{name}'" for name, n in odd.items())
+        notes.append(f"numbers that are infinite or NaN are left empty ({shown}); Parquet has them")
+    if is_text:
+        written = format_rows(rows, format_, params.delimiter or params.separator, params.decimal)
+        if written.n_guarded:
+            notes.append(
+                f"{written.n_guarded} cells that a spreadsheet would take for formulas begin "
+                f"with an apostrophe; JSONL has them as they are"
+            )
+        return written.text.encode("utf-8-sig" if params.bom else "utf-8"), notes
+    if format_ == "xlsx":
+        data, more = workbook_file(rows, declared, params.table, link)
+        return data, [*notes, *more]
+    # Only where they are installed
+    from paddock.steps.tables import arrow_rows, duckdb_tables, sqlite_tables
+
+    table, more = arrow_rows.to_arrow(rows, declared)
+    notes += more
+    match format_:
+        case "sqlite":
+            return sqlite_tables.sqlite_file(table, params.table), notes
+        case "duckdb":
+            return duckdb_tables.duckdb_file(table, params.table, there), notes
+    return arrow_rows.arrow_file(table, format_), notes
+
+
+def _open_elsewhere(path: Path) -> str | None:
+    """Return the file by which another program says that it has this one open."""
+    form = FORMATS.get(path.suffix.lower())
+    names = [f".~lock.{path.name}#", f"~${path.name}"]
+    names += [f"{path.name}-wal", f"{path.name}-journal"] if form == "sqlite" else []
+    names += [f"{path.name}.wal"] if form == "duckdb" else []
+    return next((name for name in names if os.path.lexists(path.with_name(name))), None)
+
+
+def _document_link(text: str, table: Path, folder: str, roots: Roots) -> str | None:
+    """Return the document that a cell names, as a link from a table's folder; None: none."""
+    if not ("/" in text or "." in text) or len(text) > _MOST_PATH_CHARS or "\0" in text:
+        return None
+    path = Path(os.path.normpath(os.path.join(roots.base, folder, text)))  # noqa: PTH118
+    if not any(path.is_relative_to(root) for root in roots.allowed) or not path.is_file():
+        return None
+    return os.path.relpath(path, table.parent).replace("#", "%23")
 
 
 async def _to_temporary_file(path: Path, data: bytes, *, is_new: bool) -> TemporaryFile:

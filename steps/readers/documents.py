@@ -48,10 +48,10 @@ async def load_document(
     `readers` None starts a process for this document alone.
     """
     name = f"'{printable(path.name)}'"
-    with _step_errors(name):
+    with reading_errors(name):
         small = read_small(path, options, max_bytes)
         request = DocumentRequest(path, options.kind, options.encoding, options.ocr, max_bytes)
-        found = await _in_process(request, readers) if small is None else small
+        found = await in_reader_process(request, readers) if small is None else small
     return _logged(_with_document_name(found, name, path.stem), log)
 
 
@@ -64,8 +64,8 @@ async def render_page(
         StepError: it cannot be drawn.
     """
     request = PageRequest(path, page, most_side_px, MOST_SHOWN_BYTES)
-    with _step_errors(f"'{printable(path.name)}'"):
-        return await _in_process(request, readers)
+    with reading_errors(f"'{printable(path.name)}'"):
+        return await in_reader_process(request, readers)
 
 
 async def quote_boxes(
@@ -77,8 +77,8 @@ async def quote_boxes(
         StepError: the document cannot be read.
     """
     request = BoxesRequest(path, tuple(quotes), MOST_SHOWN_BYTES)
-    with _step_errors(f"'{printable(path.name)}'"):
-        return await _in_process(request, readers)
+    with reading_errors(f"'{printable(path.name)}'"):
+        return await in_reader_process(request, readers)
 
 
 async def locate_values(request: EvidenceRequest, *, readers: DocumentReaders | None = None) -> Any:
@@ -87,10 +87,10 @@ async def locate_values(request: EvidenceRequest, *, readers: DocumentReaders | 
     Raises:
         StepError: it takes too much time or memory.
     """
-    with _step_errors("`evidence`: the text"):
+    with reading_errors("`evidence`: the text"):
         if request.is_small:
             return await asyncio.to_thread(request.result)
-        return await _in_process(request, readers)
+        return await in_reader_process(request, readers)
 
 
 def locate_values_now(request: EvidenceRequest) -> Any:
@@ -99,7 +99,7 @@ def locate_values_now(request: EvidenceRequest) -> Any:
     Raises:
         StepError: it takes too much time or memory.
     """
-    with _step_errors("`evidence`: the text"), closing(ReaderPool()) as readers:
+    with reading_errors("`evidence`: the text"), closing(ReaderPool()) as readers:
         return request.result() if request.is_small else readers.submit(request).result()
 
 
@@ -109,8 +109,8 @@ async def web_page_text(
     """Return the text of a fetched page as Markdown; log its notes."""
     request = DocumentRequest(None, "html", encoding, False, _MOST_PAGE_BYTES, data)
     name = f"'{printable(url)}'"
-    with _step_errors(name):
-        found = await _in_process(request, readers)
+    with reading_errors(name):
+        found = await in_reader_process(request, readers)
     return _logged(_with_document_name(found, name, url), log).text
 
 
@@ -124,16 +124,16 @@ def read_document_file(path: Path, *, max_bytes: int) -> Document:
 
 def wait_for_document(job: Future[Document], path: Path) -> Document:
     name = f"'{printable(path.name)}'"
-    with _step_errors(name):
+    with reading_errors(name):
         return _with_document_name(job.result(), name, path.stem)
 
 
-async def _in_process(request: ReaderRequest[R], readers: DocumentReaders | None) -> R:
+async def in_reader_process(request: ReaderRequest[R], readers: DocumentReaders | None) -> R:
     """Wait for a free process, then for the document; only the latter counts for time limits."""
     if readers is None:
         own = ReaderPool()
         try:
-            return await _in_process(request, own)
+            return await in_reader_process(request, own)
         finally:
             await asyncio.to_thread(own.close)
     loop, is_begun, is_unwanted = asyncio.get_running_loop(), asyncio.Event(), Event()
@@ -165,7 +165,7 @@ def _logged(document: Document, log: StepLog) -> Document:
 
 
 @contextmanager
-def _step_errors(name: str) -> Iterator[None]:
+def reading_errors(name: str) -> Iterator[None]:
     """Convert a failure to read a document to a StepError."""
     try:
         yield

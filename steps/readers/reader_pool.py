@@ -405,6 +405,7 @@ class _ReaderProcess:
             ReadAbandoned: nothing waits for it.
         """
         head, data_sent = request.frame()
+        head["memory_bytes"] = bounds.memory_bytes
         head["cpu_s"] = None if math.isinf(bounds.total_s) else bounds.total_s * _CPU_SHARE
         sent = pack_frame(head, data_sent, errors="surrogatepass")
         ends = monotonic() + bounds.total_s

@@ -387,6 +387,9 @@ def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> 
                 only, language = request["only"], request["language"]
                 sought = request["answer"], request["schema"], only, sources, language
                 return _frame(RESULT, {}, json.dumps(locate_values(*sought)).encode())
+            case "table":
+                work = importlib.import_module("paddock.steps.tables.table_work")
+                return _frame(RESULT, *work.carry_out(request, data, check))
             case other:
                 return _frame(FAILURE, {"errno": 0, "why": f"nothing is called {other}"})
     except Unreadable as error:

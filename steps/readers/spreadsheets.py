@@ -93,7 +93,7 @@ def _workbook_text(
     hidden_sheets = [sheet.title for sheet in values.worksheets if sheet.sheet_state != "visible"]
     for sheet, behind in zip(values.worksheets, formulas.worksheets, strict=True):
         path = sheet._worksheet_path
-        related = list(_related_parts(archive, path))
+        related = list(related_parts(archive, path))
         gone_rows, gone_columns, margins = _sheet_markup(archive, path, request.check)
         white = () if any(kind == "table" for kind, _ in related) else looks.white
         own = _Unseen(looks.unseen.union(white), gone_rows, set().union(*gone_columns))
@@ -101,7 +101,7 @@ def _workbook_text(
         blocks = [markdown_table(rows), *_sheet_comments(archive, path), margins]
         content = with_note_marks("\n\n".join(filter(None, blocks)))
         drawings = [inner for kind, inner in related if kind == "drawing"]
-        images = (part for inner in drawings for part in _related_parts(archive, inner))
+        images = (part for inner in drawings for part in related_parts(archive, inner))
         seen = pictures.text(archive.read(part) for kind, part in images if kind == "image")
         content = "\n\n".join(filter(None, (content, seen)))
         shown = hidden(content) if sheet.sheet_state != "visible" else content
@@ -255,26 +255,26 @@ def _sheet_comments(archive: zipfile.ZipFile, sheet: str) -> Iterator[str]:
     comments: list[str] = []
     texts: list[str] = []
     charts: list[str] = []
-    related = list(_related_parts(archive, sheet))
-    threads = [_part_tree(archive, path) for kind, path in related if kind == "threadedComment"]
+    related = list(related_parts(archive, sheet))
+    threads = [part_tree(archive, path) for kind, path in related if kind == "threadedComment"]
     for kind, path in related:
         if kind == "comments":
             conversations = _thread_texts(archive, threads)
-            comments += _comment_lines(_part_tree(archive, path), conversations)
+            comments += _comment_lines(part_tree(archive, path), conversations)
         elif kind == "drawing":
-            texts += _drawn_lines(_part_tree(archive, path))
-            for what, part in _related_parts(archive, path):
+            texts += _drawn_lines(part_tree(archive, path))
+            for what, part in related_parts(archive, path):
                 if what == "chart":
-                    title = chart_titles(_part_tree(archive, part))
+                    title = chart_titles(part_tree(archive, part))
                     charts.append(f"- {title or 'without a title'}")
                 elif what == "diagramData":
-                    texts += _drawn_lines(_part_tree(archive, part))
+                    texts += _drawn_lines(part_tree(archive, part))
     for name, lines in (("Comments", comments), ("Text boxes", texts), ("Charts", charts)):
         if lines:
             yield "\n".join([f"{name}:", *lines])
 
 
-def _part_tree(archive: zipfile.ZipFile, path: str) -> ElementTree.Element:
+def part_tree(archive: zipfile.ZipFile, path: str) -> ElementTree.Element:
     return ElementTree.fromstring(archive.read(path))
 
 
@@ -291,7 +291,7 @@ class _CellLooks:
     @classmethod
     def of(cls, archive: zipfile.ZipFile) -> _CellLooks:
         try:
-            tree = _part_tree(archive, "xl/styles.xml")
+            tree = part_tree(archive, "xl/styles.xml")
         except (KeyError, ElementTree.ParseError, zipfile.BadZipFile):
             return cls()  # missing or damaged, which is noted
         empty = {
@@ -379,14 +379,14 @@ def _margin_text(written: str) -> str:
     return " ".join("&".join(_MARGIN_CODE.sub(" ", part) for part in parts).split())
 
 
-def _related_parts(archive: zipfile.ZipFile, sheet: str) -> Iterator[tuple[str, str]]:
+def related_parts(archive: zipfile.ZipFile, sheet: str) -> Iterator[tuple[str, str]]:
     """Yield kind and path of the parts of the archive that a sheet names."""
     folder, name = posixpath.split(sheet.lstrip("/"))
     relations = f"{folder}/_rels/{name}.rels"
     present = set(archive.namelist())
     if relations not in present:
         return
-    for relation in _part_tree(archive, relations):
+    for relation in part_tree(archive, relations):
         target = posixpath.normpath(posixpath.join("/", folder, relation.get("Target", "")))[1:]
         if target in present:
             yield posixpath.basename(relation.get("Type", "")), target
@@ -429,7 +429,7 @@ def _thread_texts(
 ) -> dict[str, list[str]]:
     """Return what people say in a sheet's conversations, by cells."""
     parts = (name for name in archive.namelist() if threads and name.startswith("xl/persons/"))
-    people = [person for part in parts for person in _part_tree(archive, part)]
+    people = [person for part in parts for person in part_tree(archive, part)]
     names = {person.get("id"): person.get("displayName", "") for person in people}
     found = dict[str, list[str]]()
     for comment in (comment for thread in threads for comment in thread):

@@ -1,5 +1,6 @@
 """Documents read in the test's own process, where a test can look into the reader."""
 
+import importlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from paddock.steps.readers import documents, reader_process
 from paddock.steps.readers.reader import Document, Unreadable
 from paddock.steps.readers.reader_pool import DocumentRequest, ReaderPool
+from paddock.steps.tables.table_files import TableRequest
 
 
 class HereReaders(ReaderPool):
@@ -21,8 +23,14 @@ class HereReaders(ReaderPool):
         begun: Callable[[], None] = lambda: None,
     ) -> Future[Any]:
         found: Future[Any] = Future()
-        wishes = reader_process.ReadOptions(request.kind, request.encoding, request.ocr)
         try:
+            if isinstance(request, TableRequest):
+                head, data = request.frame()
+                work = importlib.import_module("paddock.steps.tables.table_work")
+                answer = work.carry_out({**head, "memory_bytes": 1 << 30}, data, lambda: None)
+                found.set_result(request.answer(*answer))
+                return found
+            wishes = reader_process.ReadOptions(request.kind, request.encoding, request.ocr)
             if request.path is None:
                 found.set_result(
                     reader_process.read_document_bytes(request.data, wishes, request.max_bytes)

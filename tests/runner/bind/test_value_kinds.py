@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.steps.files.row_formats import WRITTEN_SUFFIXES
+from paddock.steps.tables.table_files import FORMATS as SUFFIXES
 from tests.runner.bind.pipeline_faults import faults_of, sentences
 
 BLOCK = """\
@@ -24,7 +24,7 @@ steps:
   - {step}
 """
 KIND = "{kind: steps.found.output.kind}"
-FORMATS = f"End it in {', '.join(f'`{suffix}`' for suffix in WRITTEN_SUFFIXES)}."
+FORMATS = f"End it in {', '.join(f'`{suffix}`' for suffix in SUFFIXES)}."
 NO_KINDS = "the results of 'each' have no field 'kinds'. Known: 'kind'. Did you mean 'kind'?"
 TO_TEXT = 'Make text of it: `| tojson`, or `| join(", ")`.'
 
@@ -79,8 +79,9 @@ def writes(parameters: str) -> str:
             "step 'files.move': give `to`, or `mode: delete`.",
         ),
         (
-            "{uses: files.rows, with: {path: a.csv, columns: {when: date}}}",
-            "'when' cannot be 'date'. Known: 'str', 'int', 'float', 'bool'.",
+            "{uses: files.rows, with: {path: a.csv, columns: {when: data}}}",
+            "'when' must be one of 'str', 'int', 'float', 'bool', 'date', 'time', 'datetime', "
+            "'decimal'; it is 'data'.",
         ),
         (
             "{uses: files.rows, with: {path: a.csv, encoding: klingon}}",

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from paddock.steps.base import StepError
-from paddock.steps.files import row_formats
 from paddock.steps.files.rows import FilesRows, FilesRowsOutput, FilesRowsParams
+from paddock.steps.tables import row_formats
 from tests.fakes.tools import tools
 
 Read = Callable[..., FilesRowsOutput]
@@ -53,6 +53,7 @@ def test_rows_of_csv_are_texts_by_the_names_of_the_first_row(read: Read) -> None
         "rows": [{"id": "007", "said": 'he said "no",\nand left'}, {"id": "8", "said": ""}],
         "columns": ["id", "said"],
         "count": 2,
+        "types": {},
     }
 
 
@@ -154,8 +155,7 @@ def test_columns_without_a_header_get_names(read: Read) -> None:
         ),
         (
             "a.xlsx", b"PK\x03\x04\x00", {},
-            "'a.xlsx' is not text: it has NUL bytes, as binary data has. "
-            "Save the sheet as CSV, or read it as text with `files.read`.",
+            "'a.xlsx' is damaged or not a workbook.",
         ),
         ("gone.csv", None, {}, "'gone.csv' cannot be read: it does not exist."),
     ],

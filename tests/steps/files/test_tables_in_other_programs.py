@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.steps.files.row_formats import (
+from paddock.steps.tables.row_formats import (
     format_rows,
     formula_escaped,
     parse_rows,

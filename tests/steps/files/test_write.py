@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import StepError
-from paddock.steps.files.row_formats import formula_escaped, without_formula_escape
 from paddock.steps.files.write import FilesWrite, FilesWriteOutput, FilesWriteParams
+from paddock.steps.tables.row_formats import formula_escaped, without_formula_escape
 from tests.fakes.tools import FakeOutputs, FakeTools
 
 Write = Callable[..., FilesWriteOutput]
@@ -279,7 +279,8 @@ def test_rows_that_cannot_be_written_are_told(write: Write) -> None:
 
     assert said("a.ods", []) == (
         "'a.ods' has no suffix of a format for rows. "
-        "End it in `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.json`, `.xlsx`."
+        "End it in `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.json`, `.xlsx`, `.parquet`, `.arrow`, "
+        "`.feather`, `.sqlite`, `.db`, `.duckdb`."
     )
     assert said("a.csv", [{"a": 1}, [2]]) == (
         "'a.csv' cannot be written: row 2 is a list; rows must be mappings of names."

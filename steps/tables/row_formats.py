@@ -9,22 +9,29 @@ there, too. Apostrophes that are there already get one more, so that a cell is r
 from __future__ import annotations
 
 import csv
-import importlib
 import itertools
 import json
 import math
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from functools import cache
-from io import BytesIO, StringIO
+from io import StringIO
 from typing import Any
 
 from paddock.engine.system.text import NestedTooDeep, cell_text, counted, parse_shallow_json
 from paddock.pipelines.errors import did_you_mean
+from paddock.pipelines.typed_rows import TypedRows
+
+from .column_types import (
+    NO_MARK,
+    UNSURE_MARK,
+    ColumnType,
+    found_mark,
+    found_type,
+    parsed_cell,
+)
 
 FORMAT_OF_SUFFIX = {
     ".csv": "csv",
@@ -34,10 +41,6 @@ FORMAT_OF_SUFFIX = {
     ".json": "json",
 }
 """The format that is read and written, by suffix."""
-WRITTEN_SUFFIXES = (*FORMAT_OF_SUFFIX, ".xlsx")
-_SHEET_ROWS, _EXACT_INTEGER = 1_048_576, 10**15  # the bounds of Excel
-_MOST_SHEET_BYTES = 2**30  # 1,000 for each row that a sheet may have
-
 _MOST_ROWS = 1_000_000
 _MOST_PARTS = 2_000_000  # objects and lists of JSON, which take 64 to 232 bytes each
 _DELIMITERS = (",", ";", "\t", "|")
@@ -75,6 +78,10 @@ class RowTable:
     """The first line of each row in the text; only of CSV and TSV."""
     notes: tuple[str, ...] = ()
     """Sentences that follow the file's name."""
+    separator: str = ""
+    """What separates the cells of CSV."""
+    types: Mapping[str, ColumnType] = field(default_factory=dict)
+    """Of columns that have one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +93,21 @@ class WrittenRows:
 
 
 def parse_rows(
-    text: str, format_: str, columns: Sequence[str] | None, has_header: bool = True
+    text: str,
+    format_: str,
+    columns: Sequence[str] | None,
+    has_header: bool = True,
+    separator: str = "",
 ) -> RowTable:
     """Parse rows; `columns` selects and orders columns, or names them without a header.
+
+    `separator` is that of CSV; empty: detected.
 
     Raises:
         UnreadableRows: with the line.
     """
     if format_ in ("csv", "tsv"):
-        return _from_csv(text, "\t" if format_ == "tsv" else "", columns, has_header)
+        return _from_csv(text, "\t" if format_ == "tsv" else separator, columns, has_header)
     twice = Counter[str]()
     found = list(_json_lines(text, twice) if format_ == "jsonl" else _objects_in_list(text, twice))
     names = list(dict.fromkeys(name for row in found for name in row))
@@ -112,12 +125,6 @@ def count_rows(data: bytes, suffix: str, delimiter: str = ",") -> int:
     (2, 0, 0)
     """
     try:
-        if suffix == ".xlsx":
-            with zipfile.ZipFile(BytesIO(data)) as book:
-                sheet = book.getinfo("xl/worksheets/sheet1.xml")
-                if sheet.file_size > _MOST_SHEET_BYTES:
-                    return 0
-                return max(0, book.read(sheet).count(b"<row ") - 1)
         format_, text = FORMAT_OF_SUFFIX[suffix], data.decode("utf-8-sig", "replace")
         if format_ == "json":
             found = json.loads(text)
@@ -129,7 +136,7 @@ def count_rows(data: bytes, suffix: str, delimiter: str = ",") -> int:
         delimiter = "\t" if format_ == "tsv" else delimiter
         lines = csv.reader(StringIO(text, newline=""), delimiter=delimiter)
         return max(0, sum(1 for line in lines if line) - 1)
-    except (ValueError, KeyError, csv.Error, RecursionError, zipfile.BadZipFile):
+    except (ValueError, csv.Error, RecursionError):
         return 0
 
 
@@ -147,8 +154,10 @@ def kept_rows(rows: Sequence[Any]) -> list[Mapping[str, Any]]:
     return kept
 
 
-def format_rows(rows: Sequence[Any], format_: str, delimiter: str = ",") -> WrittenRows:
-    """Format rows as text; null ones are left out. `delimiter` is that of CSV.
+def format_rows(
+    rows: Sequence[Any], format_: str, delimiter: str = ",", mark: str = "."
+) -> WrittenRows:
+    """Format rows as text; null ones are left out. `delimiter` and decimal `mark` are of CSV.
 
     Raises:
         UnreadableRows: a row is not a mapping.
@@ -158,44 +167,12 @@ def format_rows(rows: Sequence[Any], format_: str, delimiter: str = ",") -> Writ
         return WrittenRows(json.dumps(kept, ensure_ascii=False, indent=2) + "\n")
     if format_ == "jsonl":
         return WrittenRows("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
-    return _to_csv(kept, "\t" if format_ == "tsv" else delimiter)
+    types = rows.types if isinstance(rows, TypedRows) else {}
+    return _to_csv(kept, "\t" if format_ == "tsv" else delimiter, mark, types)
 
 
-def excel_sheet(rows: Sequence[Any]) -> bytes:
-    """Return a workbook with the rows: numbers are numbers, texts are never formulas.
-
-    The same rows give the same bytes.
-
-    Raises:
-        UnreadableRows: a row is not a mapping, or a sheet of Excel cannot hold them.
-        ImportError: the extra `documents` is not installed.
-    """
-    library: Any = importlib.import_module("xlsxwriter")
-    kept = kept_rows(rows)
-    names = list(dict.fromkeys(name for row in kept for name in row))
-    if len(kept) >= _SHEET_ROWS:
-        raise UnreadableRows(f"a sheet of Excel has no room for {len(kept):,} rows")
-    data = BytesIO()
-    with library.Workbook(data, {"in_memory": True}) as book:
-        book.set_properties({"created": datetime(2000, 1, 1, tzinfo=UTC)})
-        sheet = book.add_worksheet()
-        for n, row in enumerate([dict(zip(names, names, strict=True)), *kept]):
-            for column, name in enumerate(names):
-                value = row.get(name)
-                if value is None:
-                    continue
-                if isinstance(value, bool):
-                    sheet.write_boolean(n, column, value)
-                elif isinstance(value, int | float) and abs(value) < _EXACT_INTEGER:
-                    sheet.write_number(n, column, value)
-                elif sheet.write_string(n, column, cell_text(value)) != 0:
-                    what = f"row {n}, column '{name}' has more than 32,767 characters"
-                    raise UnreadableRows(f"{what}, or is beyond the last column of Excel")
-    return data.getvalue()
-
-
-def typed_rows(table: RowTable, kinds: Mapping[str, str]) -> None:
-    """Make numbers and booleans of the texts in some columns; an empty cell becomes null.
+def typed_rows(table: RowTable, kinds: Mapping[str, ColumnType], mark: str = UNSURE_MARK) -> None:
+    """Make values of the texts in some columns by their types; an empty cell becomes null.
 
     Raises:
         UnreadableRows: with the line.
@@ -204,18 +181,33 @@ def typed_rows(table: RowTable, kinds: Mapping[str, str]) -> None:
         for n, row in enumerate(table.rows):
             if kind == "str" or not isinstance(row[name], str):
                 continue
-            text = row[name].strip()
             try:
-                if not text:
-                    row[name] = None
-                elif kind == "bool":
-                    row[name] = {"true": True, "false": False}[text.lower()]
-                else:
-                    row[name] = int(text) if kind == "int" else _float(text)
-            except (ValueError, KeyError):
+                row[name] = parsed_cell(row[name], kind, mark)
+            except (ValueError, ArithmeticError):
                 place = f"line {table.lines[n]}" if table.lines else f"row {n + 1}"
-                what = f"has '{text[:40]}' in column '{name}', which is no {kind}"
+                what = f"has '{row[name].strip()[:40]}' in column '{name}', which is no {kind}"
                 raise UnreadableRows(f"{what} ({place})") from None
+
+
+def with_found_types(table: RowTable, decimal: str) -> RowTable:
+    """Return a table of texts with the types that all cells of a column have, and what they are.
+
+    `decimal`: the decimal mark; empty: found, where a number tells it.
+    """
+    mark = decimal or found_mark(text for row in table.rows for text in row.values())
+    mark = mark or (NO_MARK if table.separator == ";" else UNSURE_MARK)
+    types, notes = dict[str, ColumnType](), list[str]()
+    for name in table.columns:
+        cells = [row[name] for row in table.rows]
+        kind, odd = found_type(cells, mark)
+        types[name] = kind or "str"
+        if odd is not None:
+            text, line = cells[odd].strip()[:40], table.lines[odd]
+            notes.append(f": column '{name}' is text because of '{text}' in line {line}")
+    typed_rows(table, types, mark if mark in ".," else UNSURE_MARK)
+    typed = ", ".join(f"{name} {kind}" for name, kind in types.items() if kind != "str")
+    notes.insert(0, f": types found: {typed or 'all columns are text'}; `columns` declares others")
+    return replace(table, types=types, notes=(*table.notes, *notes))
 
 
 def _from_csv(
@@ -245,7 +237,8 @@ def _from_csv(
         names, body, picked = list(columns or ()), lines, None
         names = names or [f"column_{n}" for n in range(1, len(lines[0][1]) + 1)]
     rows = list(_named_row(names, body, max(len(text), _MOST_ROWS)))
-    return replace(_picked_columns(rows, names, picked), lines=[line for line, _ in body])
+    found = _picked_columns(rows, names, picked)
+    return replace(found, lines=[line for line, _ in body], separator=delimiter)
 
 
 def _cells(
@@ -421,24 +414,32 @@ def _picked_columns(
     return RowTable([{name: row.get(name) for name in columns} for row in found], list(columns))
 
 
-def _to_csv(rows: Sequence[Mapping[str, Any]], delimiter: str) -> WrittenRows:
+def _to_csv(
+    rows: Sequence[Mapping[str, Any]], delimiter: str, mark: str, types: Mapping[str, ColumnType]
+) -> WrittenRows:
     """Format rows so that a program with any list separator finds the same rows in them.
+
+    Long decimals are texts in plain data.
 
     Written here, not by `csv`: that one leaves a carriage return and other separators unquoted.
     """
-    names = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
+    names = list(dict.fromkeys(itertools.chain.from_iterable(rows))) or list(types)
+    exact = {name for name, kind in types.items() if kind.startswith("decimal")}
     n_guarded, is_plain = 0, _PLAIN.match
 
     def line(values: Iterable[Any]) -> str:
         nonlocal n_guarded
         cells = []
-        for value in values:  # most are plain, in a fifth of the time
-            kind = type(value)
+        for name, value in zip(names, values, strict=True):
+            kind = type(value)  # most are plain, in a fifth of the time
+            if kind is str and name in exact:
+                cells.append(value.replace(".", mark))
+                continue
             if kind is str and is_plain(value):
                 cells.append(value)
                 continue
             if kind is int or (kind is float and math.isfinite(value)):
-                cells.append(repr(value))  # as JSON has it
+                cells.append(repr(value) if mark == "." else repr(value).replace(".", mark))
                 continue
             if value is None and len(names) > 1:
                 cells.append("")

@@ -1,0 +1,1 @@
+"""Tables: typed columns, files of tables, and queries over them."""

@@ -1,0 +1,271 @@
+"""Rows as Arrow has them: typed columns in memory, of which plain data is made when it is read.
+
+The one module that knows Arrow and Parquet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, time, timedelta
+from decimal import Decimal
+from io import BytesIO
+from itertools import chain
+from typing import Any, BinaryIO
+
+import pyarrow as pa  # type: ignore[import-untyped]
+from pyarrow import compute, ipc, parquet
+
+from paddock.engine.system.text import cell_text
+from paddock.pipelines.errors import did_you_mean
+from paddock.pipelines.typed_rows import TypedRows
+from paddock.steps.readers.reader import Unreadable
+
+from .column_types import MOST_DIGITS, ColumnType, plain_decimal, type_of_value, typed_value
+from .row_formats import UnreadableRows, kept_rows
+
+_BATCH_ROWS = 10_000
+_MOST_SCALE = 18
+_INT64 = range(-(2**63), 2**63)
+
+
+class ArrowRows(TypedRows):
+    """The rows of a table. A number that JSON has not, such as NaN, is null in plain data."""
+
+    def __init__(self, table: pa.Table) -> None:
+        super().__init__([], {field.name: _type_name(field.type) for field in table.schema})
+        self.table = table
+
+    @classmethod
+    def of_bytes(cls, data: Any) -> ArrowRows:
+        """Return the rows of an Arrow stream, without a copy of them."""
+        return cls(ipc.open_stream(pa.py_buffer(data)).read_all())
+
+    @property
+    def lost_numbers(self) -> Mapping[str, int]:
+        found = {}
+        for field in self.table.schema:
+            if pa.types.is_floating(field.type):
+                column = self.table[field.name]
+                odd = compute.or_(compute.is_nan(column), compute.is_inf(column))
+                found[field.name] = compute.sum(odd).as_py() or 0
+        return {name: n for name, n in found.items() if n}
+
+    def as_list(self) -> list[Any]:
+        return list(self)
+
+    def picked(self, columns: Sequence[str]) -> ArrowRows:
+        """Return the same rows with these columns alone.
+
+        Raises:
+            UnreadableRows: there is no such column.
+        """
+        known = self.table.column_names
+        if missing := [name for name in columns if name not in known]:
+            remedy = did_you_mean(missing[0], known)
+            raise UnreadableRows(f"has no column '{missing[0]}'", remedy)
+        return ArrowRows(self.table.select(list(columns)))
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return chain.from_iterable(map(_plain_rows, self.table.to_batches(_BATCH_ROWS)))
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.as_list()[index]
+        n = range(len(self))[index]
+        return next(iter(ArrowRows(self.table.slice(n, 1))))
+
+
+def stream_of(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    with ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table, max_chunksize=_BATCH_ROWS)
+    return sink.getvalue()
+
+
+def _plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    names, columns = batch.schema.names, []
+    for column in batch.columns:
+        kind = column.type
+        if pa.types.is_timestamp(kind) and kind.unit == "ns":  # Python has microseconds
+            column = column.cast(pa.timestamp("us", kind.tz), safe=False)
+        values = column.to_pylist()
+        is_plain = pa.types.is_string(kind) or pa.types.is_integer(kind)
+        columns.append(values if is_plain else map(plain_value, values))
+    return (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
+
+
+def plain_value(value: Any) -> Any:
+    """Return a value as JSON holds it.
+
+    >>> plain_value(date(2026, 3, 1)), plain_value(float("nan")), plain_value([Decimal("1.50")])
+    ('2026-03-01', None, [1.5])
+    """
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Decimal():
+            return plain_decimal(value) if value.is_finite() else None
+        case date() | time():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case bytes():
+            return value.decode("utf-8", "replace")
+        case dict():
+            return {str(name): plain_value(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [plain_value(inner) for inner in value]
+        case None | bool() | int() | str():
+            return value
+    return str(value)
+
+
+def _type_name(kind: pa.DataType) -> ColumnType:
+    of = pa.types
+    if of.is_decimal(kind):
+        return f"decimal({kind.precision},{kind.scale})" if kind.scale else "int"
+    for holds, name in (
+        (of.is_boolean, "bool"), (of.is_integer, "int"), (of.is_floating, "float"),
+        (of.is_string, "str"), (of.is_large_string, "str"), (of.is_date, "date"),
+        (of.is_timestamp, "datetime"), (of.is_time, "time"), (of.is_dictionary, "str"),
+    ):  # fmt: skip
+        if holds(kind):
+            return name
+    return ""
+
+
+# --- rows to Arrow
+
+
+def to_arrow(
+    rows: TypedRows, declared: Mapping[str, ColumnType], columns: Sequence[str] = ()
+) -> tuple[pa.Table, list[str]]:
+    """Return rows as a table, and a sentence for each column that is text for want of a type.
+
+    The type of a column: as declared, as the rows know it, or that of all of its values.
+    `columns`: its names where there may be no row.
+
+    Raises:
+        UnreadableRows: a value is not of its declared type; a row is not a mapping.
+    """
+    known = rows.types
+    if isinstance(rows, ArrowRows) and all(known.get(n) == kind for n, kind in declared.items()):
+        return rows.table, []
+    kept, notes, made = kept_rows(rows), list[str](), []
+    names = list(dict.fromkeys(chain(columns, chain.from_iterable(kept))))
+    for name in names:
+        values = [row.get(name) for row in kept]
+        made.append(_column(name, values, declared.get(name, ""), known.get(name, ""), notes))
+    return pa.table(made, names=[str(name) for name in names]), notes
+
+
+def _column(
+    name: str, values: list[Any], declared: ColumnType, known: ColumnType, notes: list[str]
+) -> pa.Array:
+    kind = declared or known or _common_type(values)
+    is_nested = not any(isinstance(value, str | int | float) for value in values)
+    try:
+        if kind:
+            return _typed_array(values, kind)
+        if is_nested:
+            return pa.array(values)
+        n_of = Counter(type_of_value(value) or "json" for value in values if value is not None)
+        kinds = ", ".join(f"{n:,} {kind}" for kind, n in n_of.most_common())
+        notes.append(f"column '{name}' has values of several types ({kinds}), and is text")
+    except _WrongRow as error:
+        what = f"row {error.row} has '{error}' in column '{name}', which is no {kind}"
+        if declared:
+            raise UnreadableRows(what) from None
+        notes.append(f"{what}: the column is text")
+    except (pa.ArrowException, OverflowError, RecursionError):
+        notes.append(f"column '{name}' has lists or mappings of several types, and is text")
+    return pa.array([None if value is None else cell_text(value) for value in values], pa.string())
+
+
+def _common_type(values: Sequence[Any]) -> ColumnType:
+    """Return the type that all values have; int and float together are float if that is exact."""
+    found = {type_of_value(value) for value in values if value is not None}
+    if found == {"int", "float"}:
+        is_exact = all(abs(value) <= 2**53 for value in values if isinstance(value, int))
+        return "float" if is_exact else "decimal"
+    return found.pop() if len(found) == 1 else "" if found else "str"
+
+
+class _WrongRow(ValueError):
+    """A value that is not of its column's type: its text, and its row."""
+
+    def __init__(self, row: int, value: Any) -> None:
+        super().__init__(cell_text(value)[:40])
+        self.row = row
+
+
+def _typed_array(values: Sequence[Any], kind: ColumnType) -> pa.Array:
+    made: list[Any] = []
+    for n, value in enumerate(values, 1):
+        try:
+            made.append(typed_value(value, kind))
+        except (ValueError, ArithmeticError) as error:
+            raise _WrongRow(n, value) from error
+    present = [(n, value) for n, value in enumerate(made, 1) if value is not None]
+    if kind == "datetime":
+        zones = {value.tzinfo is not None for _, value in present}
+        if len(zones) > 1:
+            raise _WrongRow(present[0][0], "times with and without a zone")
+        return pa.array(made, pa.timestamp("us", "UTC" if True in zones else None))
+    if kind == "int" and all(value in _INT64 for _, value in present):
+        return pa.array(made, pa.int64())
+    if kind == "int" or kind.startswith("decimal"):
+        exact = [(n, Decimal(value).as_tuple()) for n, value in present]
+        scales = [max(0, -int(parts.exponent)) for _, parts in exact]
+        form = kind[8:-1].split(",") if "(" in kind else (MOST_DIGITS, max(scales, default=0))
+        wide = pa.decimal128(int(form[0]), min(int(form[1]), _MOST_SCALE))
+        for (n, parts), scale in zip(exact, scales, strict=True):
+            n_whole = len(parts.digits) + int(parts.exponent)
+            if scale > wide.scale or n_whole > wide.precision - wide.scale:
+                raise _WrongRow(n, values[n - 1])
+        return pa.array([None if value is None else Decimal(value) for value in made], wide)
+    types = {"str": pa.string(), "float": pa.float64(), "bool": pa.bool_(),
+             "date": pa.date32(), "time": pa.time64("us")}  # fmt: skip
+    return pa.array(made, types[kind])
+
+
+# --- files
+
+
+def read_arrow_file(file: BinaryIO, format_: str) -> pa.Table:
+    """Read a Parquet file, an Arrow file (Feather) or an Arrow stream.
+
+    Raises:
+        Unreadable: it is none.
+    """
+    try:
+        if format_ == "parquet":
+            return parquet.read_table(file)
+        try:
+            found = ipc.open_file(file)
+        except pa.ArrowInvalid:
+            file.seek(0)
+            found = ipc.open_stream(file)
+        return found.read_all()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        form = "Parquet" if format_ == "parquet" else "Arrow"
+        why = str(error).partition("\n")[0]
+        raise Unreadable(f"is no whole {form} file: {why}") from error
+
+
+def arrow_file(table: pa.Table, format_: str) -> bytes:
+    """Return a table as a Parquet or Arrow file; the same table gives the same bytes."""
+    sink = BytesIO()
+    if format_ == "parquet":
+        parquet.write_table(table, sink, compression="zstd", row_group_size=100_000)
+    else:
+        with ipc.new_file(sink, table.schema) as file:
+            file.write_table(table, max_chunksize=_BATCH_ROWS)
+    return sink.getvalue()

@@ -1,0 +1,241 @@
+"""Types of columns: found in texts, declared, or known from a JSON Schema; values of each as JSON.
+
+In rows a date or time is ISO text, and a decimal a number where 15 digits hold it exactly, else
+text, so that no digit is lost. Null, or an empty cell, is of every type.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import AfterValidator, WithJsonSchema
+
+from paddock.engine.system.text import cell_text
+from paddock.pipelines.errors import MustBe
+
+ColumnType: TypeAlias = str
+"""`str`, `int`, `float`, `bool`, `date`, `time`, `datetime`, `decimal`, or `decimal(10,2)`."""
+_NAMES = ("str", "int", "float", "bool", "date", "time", "datetime", "decimal")
+_PATTERN = rf"^({'|'.join(_NAMES)}|decimal\(\s*\d{{1,2}}\s*,\s*\d{{1,2}}\s*\))$"
+
+
+def _known_type(name: str) -> str:
+    if not re.fullmatch(_PATTERN, name):
+        raise MustBe(f"must be one of {', '.join(map(repr, _NAMES))}")
+    return name
+
+
+WrittenType = Annotated[
+    str, AfterValidator(_known_type), WithJsonSchema({"type": "string", "pattern": _PATTERN})
+]
+"""A type as an author writes it."""
+MOST_DIGITS = 38
+"""Of a decimal, as Arrow, Parquet and DuckDB have it."""
+_FLOAT_DIGITS = 15  # a double holds as many in any number
+UNSURE_MARK, NO_MARK = ".?", "?"
+"""Where no number of a file tells its mark: a point without groups, or whole numbers alone."""
+_GROUPS = "'\u2019 \u00a0\u202f"
+_NO_ZEROS = r"[-+]?(?:0|[1-9]\d*)"  # what begins with a zero is a code
+_GROUPED = rf"[-+]?(?:0|[1-9]\d*|[1-9]\d{{0,2}}([%s{_GROUPS}])\d{{3}}(?:\1\d{{3}})*)"
+_WHOLE = {
+    ".": _GROUPED % ",",
+    ",": _GROUPED % ".",
+    UNSURE_MARK: _NO_ZEROS,
+    NO_MARK: _NO_ZEROS,
+}
+_INTS = {mark: re.compile(whole) for mark, whole in _WHOLE.items()}
+_DECIMALS = {
+    mark: re.compile(rf"{whole}(?:{re.escape(mark[0])}\d+)?") for mark, whole in _WHOLE.items()
+}
+_FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?")
+_SURE_MARK = re.compile(r"[-+]?\d*(?:(?:[., ']\d{3})+(?<!\d{4})([.,])\d+|([.,])(?!\d{3}\Z)\d+)")
+"""A number that has one meaning: `1.234,5`, `12,50`; not `1,234`."""
+_ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_DOTTED_DATE = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})")
+
+
+def plain_decimal(value: Decimal) -> int | float | str:
+    """Return a decimal as JSON holds it exactly: a number, of more than 15 digits a text.
+
+    >>> plain_decimal(Decimal("19.90")), plain_decimal(Decimal("123456789012345.67"))
+    (19.9, '123456789012345.67')
+    """
+    if value == value.to_integral_value():
+        return int(value)
+    n_digits = len(value.normalize().as_tuple().digits)
+    return float(value) if n_digits <= _FLOAT_DIGITS else str(value)
+
+
+def iso_date(text: str) -> date:
+    """Return a date that is written as `2026-03-01` or `1.3.2026`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if found := _DOTTED_DATE.fullmatch(text):
+        return date(int(found[3]), int(found[2]), int(found[1]))
+    if not _ISO_DATE.fullmatch(text):
+        raise ValueError(text)
+    return date.fromisoformat(text)
+
+
+def _number(text: str, mark: str) -> Decimal:
+    """Return a number in its decimal mark; digits are grouped only where the mark is sure."""
+    if _DECIMALS[mark].fullmatch(text):
+        plain = re.sub(f"[{_GROUPS}{'.' if mark == ',' else ','}]", "", text)
+    elif not _FLOAT.fullmatch(plain := text.replace(mark[0], ".")):
+        raise ValueError(text)
+    return Decimal(plain.replace(mark[0], "."))
+
+
+def parsed_cell(text: str, kind: ColumnType, mark: str = UNSURE_MARK) -> Any:
+    """Return the value of a cell of a text file as plain data; null where it is empty.
+
+    >>> parsed_cell("1.234,50", "decimal", ","), parsed_cell("1.3.2026", "date")
+    (1234.5, '2026-03-01')
+
+    Raises:
+        ValueError: it is not of the type.
+    """
+    if kind == "str":
+        return text
+    text = text.strip()
+    if not text:
+        return None
+    match kind:
+        case "bool" if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        case "int" if _INTS[mark].fullmatch(text) or re.fullmatch(r"[-+]?\d+", text):
+            return int(_number(text, mark))
+        case "float" if math.isfinite(value := float(_number(text, mark))):
+            return value
+        case "date":
+            return iso_date(text).isoformat()
+        case "datetime" if _ISO_DATE.match(text) and len(text) > len("2026-03-01T"):
+            return datetime.fromisoformat(text).isoformat()
+        case "time":
+            return time.fromisoformat(text).isoformat()
+    if not kind.startswith("decimal"):
+        raise ValueError(text)
+    return plain_decimal(_number(text, mark))
+
+
+def typed_value(value: Any, kind: ColumnType) -> Any:
+    """Return a value of plain data as Python has it: dates, times and exact decimals.
+
+    Raises:
+        ValueError: it is not of the type.
+    """
+    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    match kind:
+        case _ if value is None:
+            return None
+        case "str":
+            return cell_text(value)
+        case "bool" if isinstance(value, bool):
+            return value
+        case "int" if is_number and value == int(value):
+            return int(value)
+        case "float" if is_number:
+            return float(value)
+        case "date" if isinstance(value, str):
+            return iso_date(value)
+        case "datetime" if isinstance(value, str):
+            return datetime.fromisoformat(value)
+        case "time" if isinstance(value, str):
+            return time.fromisoformat(value)
+    if kind.startswith("decimal") and (is_number or isinstance(value, str)):
+        made = Decimal(str(value)) if is_number else _number(value, UNSURE_MARK)
+        if made.is_finite():
+            return made
+    raise ValueError(value)
+
+
+def type_of_value(value: Any) -> ColumnType:
+    """Return the type of a value; empty for lists and mappings."""
+    types: tuple[tuple[type, ColumnType], ...] = (
+        (bool, "bool"), (int, "int"), (float, "float"), (Decimal, "decimal"), (str, "str")
+    )  # fmt: skip
+    return next((name for kind, name in types if isinstance(value, kind)), "")
+
+
+_OF_SCHEMA = {"string": "str", "integer": "int", "boolean": "bool", "number": "float"}
+_OF_FORMAT = {"date": "date", "date-time": "datetime"}
+
+
+def type_of_schema(schema: Any) -> ColumnType:
+    """Return the type of the values that a JSON Schema allows, null besides; empty: unknown.
+
+    >>> type_of_schema({"type": ["number", "null"], "multipleOf": 0.01})
+    'decimal(18,2)'
+    >>> type_of_schema({"type": "string", "format": "date"}), type_of_schema({"enum": ["a"]})
+    ('date', 'str')
+    """
+    if not isinstance(schema, Mapping):
+        return ""
+    found = {type_of_schema(part) for part in schema.get("anyOf", ()) if part != {"type": "null"}}
+    if "type" not in schema:
+        found |= {type_of_value(value) for value in schema.get("enum", ()) if value is not None}
+    named = schema.get("type", ())
+    for kind in [named] if isinstance(named, str) else named:
+        if kind == "number" and (step := schema.get("multipleOf")):
+            places = -int(Decimal(str(step)).normalize().as_tuple().exponent)
+            found.add(f"decimal(18,{max(0, places)})")
+        elif kind == "string":
+            found.add(_OF_FORMAT.get(str(schema.get("format")), "str"))
+        elif kind != "null":
+            found.add(_OF_SCHEMA.get(kind, ""))
+    return found.pop() if len(found) == 1 else ""
+
+
+# --- types that are found in the texts of a file
+
+
+def found_mark(cells: Iterable[str]) -> str:
+    """Return the decimal mark of a file's numbers; empty: none of them tells.
+
+    >>> found_mark(["1.234,50", "7"]), found_mark(["1,234"]), found_mark(["19.9", "1.3.2026"])
+    (',', '', '.')
+    """
+    counts = {".": 0, ",": 0}
+    for cell in cells:
+        if ("," in cell or "." in cell) and (found := _SURE_MARK.fullmatch(cell.strip())):
+            counts[found[1] or found[2]] += 1
+    return "," if counts[","] > counts["."] else "." if counts["."] else ""
+
+
+def found_type(cells: Sequence[str], mark: str) -> tuple[ColumnType, int | None]:
+    """Return the type that all cells of a column have, blank ones aside; empty: all are blank.
+
+    The second is the index of the first cell because of which the column is text, where the cells
+    before it are of another type.
+
+    >>> found_type(["1", "", "2.50"], "."), found_type(["1", "n/a"], "."), found_type(["007"], ".")
+    (('decimal', None), ('str', 1), ('str', None))
+    """
+    texts = [(n, text) for n, cell in enumerate(cells) if (text := cell.strip())]
+    odd = None
+    for kind in ("int", "decimal", "float", "bool", "date", "datetime") if texts else ():
+        wrong = next((n for n, text in texts if not _is_of(text, kind, mark)), None)
+        if wrong is None:
+            return kind, None
+        odd = wrong if odd is None and wrong != texts[0][0] else odd
+    return "str" if texts else "", odd
+
+
+def _is_of(text: str, kind: ColumnType, mark: str) -> bool:
+    if kind in ("int", "decimal"):
+        form = (_INTS if kind == "int" else _DECIMALS)[mark]
+        return form.fullmatch(text) is not None and len(text) <= MOST_DIGITS
+    if kind == "float" and (re.match("[-+]?0[0-9]", text) or mark == ","):
+        return False
+    try:
+        parsed_cell(text, kind)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,121 @@
+"""Tables in SQLite files: one is read, or is all that a new file holds.
+
+A file is opened for reading alone; what another program writes meanwhile is not seen in part.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+
+from paddock.engine.system.text import cell_text, one_line
+from paddock.pipelines.errors import did_you_mean
+from paddock.pipelines.typed_rows import TypedRows
+from paddock.steps.readers.reader import Unreadable
+
+from .arrow_rows import ArrowRows, plain_value, to_arrow
+from .column_types import ColumnType
+
+_BUSY_S = 5.0
+_MOST_NAMED = 8
+_DECIMAL = re.compile(r"(?:DECIMAL|NUMERIC)\((\d+),\s*(\d+)\)")
+_DECLARED = (
+    ("BOOL", "bool"), ("DATETIME", "datetime"), ("TIMESTAMP", "datetime"), ("DATE", "date"),
+    ("TIME", "time"), ("DECIMAL", "decimal"), ("INT", "int"), ("CHAR", "str"), ("TEXT", "str"),
+    ("CLOB", "str"), ("REAL", "float"), ("FLOA", "float"), ("DOUB", "float"),
+)  # fmt: skip
+"""Parts of declared types, of which the first one counts."""
+_SQLITE_TYPES = {
+    "int": "INTEGER", "float": "REAL", "bool": "BOOLEAN", "date": "DATE", "time": "TIME",
+    "datetime": "DATETIME",
+}  # fmt: skip
+
+
+def quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def chosen_table(name: str, known: Sequence[str]) -> str:
+    """Return the table that a name means, or the only one.
+
+    Raises:
+        Unreadable: it is not clear which one.
+    """
+    if not known:
+        raise Unreadable("has no table")
+    if not name and len(known) > 1:
+        shown = ", ".join(f"'{table}'" for table in known[:_MOST_NAMED])
+        remedy = f"Name one of them: `table: {known[0]}`."
+        raise Unreadable(f"has {len(known)} tables: {shown}", remedy)
+    name = name or known[0]
+    found = next((table for table in known if table.casefold() == name.casefold()), None)
+    if found is None:
+        raise Unreadable(f"has no table '{one_line(name, 60)}'", did_you_mean(name, known))
+    return found
+
+
+def read_sqlite(path: Path, name: str) -> tuple[pa.Table, list[str]]:
+    """Read a table or view of a SQLite file; return it with notes.
+
+    Raises:
+        Unreadable: it is none, is busy, or it is not clear which table is meant.
+    """
+    try:
+        uri = f"{path.as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_S)) as connection:
+            connection.text_factory = lambda data: data.decode("utf-8", "replace")
+            connection.execute("pragma trusted_schema=off")
+            listed = connection.execute(
+                "select name from sqlite_master where type in ('table', 'view') "
+                "and name not like 'sqlite\\_%' escape '\\' order by name"
+            )
+            table = chosen_table(name, [str(row[0]) for row in listed])
+            columns = connection.execute(f"pragma table_info({quoted(table)})").fetchall()
+            types = {str(row[1]): _type_of_sqlite(str(row[2]).upper()) for row in columns}
+            rows = [
+                {
+                    name: bool(value) if kind == "bool" and value in (0, 1) else plain_value(value)
+                    for (name, kind), value in zip(types.items(), row, strict=True)
+                }
+                for row in connection.execute(f"select * from {quoted(table)}")
+            ]
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            what = "is being written by another program"
+            raise Unreadable(what, "Try again when it has finished.") from error
+        raise Unreadable(f"cannot be read as SQLite: {error}") from error
+    made, notes = to_arrow(TypedRows(rows, types), {}, list(types))
+    return made, [f": {note}" for note in notes]
+
+
+def _type_of_sqlite(declared: str) -> ColumnType:
+    """Return the type of a column by its declaration; empty: its values tell."""
+    if found := _DECIMAL.match(declared):
+        return f"decimal({found[1]},{found[2]})"
+    return next((kind for part, kind in _DECLARED if part in declared), "")
+
+
+def sqlite_file(table: pa.Table, name: str) -> bytes:
+    """Return a SQLite file with one table; the same table gives the same bytes."""
+
+    def value_of(value: Any) -> Any:
+        is_large = isinstance(value, int) and abs(value) >= 2**63
+        return cell_text(value) if is_large or isinstance(value, list | dict) else value
+
+    rows = ArrowRows(table)
+    columns = [
+        f"{quoted(column)} {_SQLITE_TYPES.get(kind) or (kind.upper() if '(' in kind else 'TEXT')}"
+        for column, kind in rows.types.items()
+    ]
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute(f"create table {quoted(name)} ({', '.join(columns) or 'nothing'})")
+        insert = f"insert into {quoted(name)} values ({', '.join('?' * len(columns))})"
+        connection.executemany(insert, (tuple(map(value_of, row.values())) for row in rows))
+        connection.commit()
+        return connection.serialize()

@@ -1,0 +1,75 @@
+"""What a reader process does with tables: read one of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+
+from paddock.engine.system import no_links, units
+from paddock.pipelines.typed_rows import TypedRows
+from paddock.steps.readers.office import damage_errors
+from paddock.steps.readers.reader import Unreadable
+
+from .arrow_rows import ArrowRows, read_arrow_file, stream_of, to_arrow
+from .duckdb_tables import read_duckdb
+from .row_formats import UnreadableRows
+from .sqlite_tables import read_sqlite
+from .table_files import TableSource, read_text_table
+from .workbook_rows import read_workbook
+
+
+def carry_out(
+    request: Mapping[str, Any], data: bytes, check: Callable[[], None]
+) -> tuple[dict[str, Any], memoryview]:
+    """Return the facts of an answer, and its rows as an Arrow stream.
+
+    Raises:
+        Unreadable, OSError: a file cannot be read.
+    """
+    pa.set_cpu_count(1)  # each thread of Arrow's has memory of its own
+    memory_bytes = int(request["memory_bytes"])
+    table, notes = _read_table(TableSource(**request["source"]), memory_bytes, check)
+    return {"notes": notes}, memoryview(stream_of(table))
+
+
+def _read_table(
+    source: TableSource, memory_bytes: int, check: Callable[[], None]
+) -> tuple[pa.Table, list[str]]:
+    """Read a table of any format; return it with notes that follow the file's name."""
+    path = Path(source.path)
+    try:
+        if source.is_text:
+            found = read_text_table(source)
+            rows = TypedRows(found.rows, found.types)
+            table, more = to_arrow(rows, {}, found.columns)
+            notes = [*found.notes, *(f": {note}" for note in more)]
+        else:
+            with no_links.open_file(path) as file:
+                n_bytes = file.seek(0, 2)
+                if n_bytes > source.most_bytes:
+                    what = f"has {units.size(n_bytes)}, more than `max_bytes` allows"
+                    raise Unreadable(what, "Raise `max_bytes` to read it.")
+                file.seek(0)
+                with damage_errors(f"a file of the format '{source.format}'"):
+                    match source.format:
+                        case "xlsx":
+                            table, notes = read_workbook(file, source.table, source.header, check)
+                        case "sqlite":
+                            table, notes = read_sqlite(path, source.table)
+                        case "duckdb":
+                            table, notes = read_duckdb(path, source.table, memory_bytes // 2), []
+                        case form:
+                            table, notes = read_arrow_file(file, form), []
+            if source.columns:
+                table = ArrowRows(table).picked(list(source.columns)).table
+            if source.declared:
+                table, _ = to_arrow(TypedRows(ArrowRows(table).as_list()), source.declared)
+    except UnreadableRows as error:
+        raise Unreadable(str(error), error.remedy) from error
+    if odd := ArrowRows(table).lost_numbers:
+        shown = ", ".join(f"{n:,} of '{name}'" for name, n in odd.items())
+        notes.append(f": numbers that are infinite or NaN are null in expressions ({shown})")
+    return table, notes

@@ -1,0 +1,136 @@
+"""Tables with types in a run: filed rows in each format, types of a reply, loss of rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.steps.readers.reader_pool import ReaderPool
+from paddock.steps.tables.table_files import TableRequest
+from tests.fakes.pool import FakePool
+from tests.runner.world import World
+
+FORMATS = ("csv", "jsonl", "xlsx", "parquet", "arrow", "sqlite", "duckdb")
+BILLS = """\
+name: bills
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: bill
+        uses: chat
+        with: {prompt: "{{ steps.text.text }}"}
+        reply:
+          schema:
+            type: object
+            properties:
+              total: {type: number, multipleOf: 0.01}
+              due: {type: string, format: date}
+              n: {type: integer}
+            required: [total, due, n]
+      - {id: move, uses: files.move, with: {path: "{{ doc.path }}", to: "filed/{{ doc.relpath }}"}}
+    returns:
+      file: doc.relpath
+      total: steps.bill.output.total
+      due: steps.bill.output.due
+      n: steps.bill.output.n
+"""
+BILL = {"total": 19.9, "due": "2026-03-01", "n": 3}
+
+
+def answering() -> FakePool:
+    return FakePool(answer=lambda _: json.dumps(BILL))
+
+
+def arrive(world: World, *names: str) -> None:
+    for name in names:
+        world.write(f"inbox/{name}", f"Letter {name}")
+
+
+def read(path: Path, format_: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Return the rows and types of a table, read in a process of its own."""
+    pool = ReaderPool()
+    try:
+        source = {"path": str(path), "format": format_}
+        meta, rows = pool.submit(TableRequest({"job": "read", "source": source})).result()
+        assert meta["notes"] == [] or format_ == "csv"
+        return rows.as_list(), dict(rows.types)
+    finally:
+        pool.close()
+
+
+def test_a_table_of_each_format_keeps_filed_rows_with_the_types_of_the_reply(
+    tmp_path: Path,
+) -> None:
+    steps = "".join(
+        f"  - {{id: {name}, uses: files.write, "
+        f'with: {{path: out/t.{name}, rows: "{{{{ steps.each.results }}}}"}}}}\n'
+        for name in FORMATS
+    )
+    world = World(tmp_path, BILLS + steps)
+    arrive(world, "b.txt")
+    world.run(pool=answering())
+    arrive(world, "a.txt")
+    world.run(pool=answering())
+    for name in FORMATS:
+        rows, types = read(world.folder / f"out/t.{name}", name)
+        assert rows == [{"file": "a.txt", **BILL}, {"file": "b.txt", **BILL}], name
+        if name not in ("csv", "jsonl"):
+            assert types == {
+                "file": "str", "total": "decimal(18,2)", "due": "date", "n": "int",
+            }, name  # fmt: skip
+    made = {path: path.stat().st_mtime_ns for path in (world.folder / "out").iterdir()}
+    assert world.run().written == ()
+    assert {path: path.stat().st_mtime_ns for path in (world.folder / "out").iterdir()} == made
+
+
+@pytest.mark.parametrize("name", ["xlsx", "parquet", "sqlite", "duckdb"])
+def test_a_table_of_any_format_waits_for_a_person_before_it_loses_most_rows(
+    tmp_path: Path, name: str
+) -> None:
+    steps = f"""\
+name: table
+steps:
+  - {{id: docs, uses: files.scan, with: {{root: inbox}}}}
+  - {{id: t, uses: files.write, with: {{path: out/t.{name}, rows: "{{{{ steps.docs.files }}}}"}}}}
+"""
+    world = World(tmp_path, steps, n_documents=4)
+    world.run()
+    for n in "012":
+        (world.folder / f"inbox/{n}.txt").unlink()
+    left = f"'out/t.{name}' is left as it is: 3 of its 4 rows would go"
+    assert any(note.startswith(left) for note in world.run().notes)
+    world.run(is_confirmed=True)
+    assert len(read(world.folder / f"out/t.{name}", name)[0]) == 1
+
+
+def test_rows_with_types_are_plain_lists_for_everything_else(tmp_path: Path) -> None:
+    text = """\
+name: rows
+steps:
+  - {id: t, uses: files.rows, with: {path: t.csv, columns: {n: int, day: date}}}
+  - id: each
+    for_each: row in steps.t.rows
+    where: row.n > 1 and row.day >= "2026-01-01"
+    do:
+      - {uses: files.write, with: {path: "out/{{ row.n }}.txt", text: "{{ row | tojson }}"}}
+  - id: all
+    uses: files.write
+    with: {path: out/all.txt, text: "{{ steps.t.rows | tojson }} {{ steps.t.rows[0].n }}"}
+returns: {rows: steps.t.rows, table: steps.t}
+"""
+    world = World(tmp_path, text)
+    world.write("t.csv", "n,day\n1,2026-01-01\n2,2025-01-01\n3,1.2.2026\n")
+    report = world.run()
+    rows = [{"n": 1, "day": "2026-01-01"}, {"n": 2, "day": "2025-01-01"},
+            {"n": 3, "day": "2026-02-01"}]  # fmt: skip
+    assert world.output("all.txt") == f"{json.dumps(rows)} 1"
+    assert world.output("3.txt") == json.dumps(rows[2])
+    assert not (world.folder / "out/2.txt").exists()
+    assert json.loads(json.dumps(report.returns))["rows"] == rows
+    assert report.returns["table"]["rows"] == rows

@@ -1,0 +1,279 @@
+"""Rows out into a file of each format and in again, with their types; and what is wrong there."""
+
+import asyncio
+import json
+import sqlite3
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import openpyxl  # type: ignore[import-untyped]
+import pyarrow as pa  # type: ignore[import-untyped]
+import pytest
+from pyarrow import parquet
+
+from paddock.pipelines.typed_rows import TypedRows
+from paddock.steps.base import StepError
+from paddock.steps.files.rows import FilesRows, FilesRowsOutput, FilesRowsParams
+from paddock.steps.files.write import FilesWrite, FilesWriteParams
+from paddock.steps.tables import table_files
+from tests.fakes.tools import FakeOutputs, FakeTools, tools
+
+SUFFIXES = ("parquet", "arrow", "sqlite", "duckdb", "xlsx")
+TYPES = {"name": "str", "n": "int", "total": "decimal(10,2)", "day": "date", "at": "datetime",
+         "paid": "bool", "share": "float"}  # fmt: skip
+ROWS: list[dict[str, Any]] = [
+    {"name": "=1+1", "n": 7, "total": 19.9, "day": "2026-03-01", "at": "2026-03-01T10:30:00",
+     "paid": True, "share": 0.25},
+    {"name": None, "n": None, "total": 5, "day": None, "at": None, "paid": False, "share": None},
+]  # fmt: skip
+
+Read = Callable[..., FilesRowsOutput]
+Write = Callable[..., None]
+
+
+@pytest.fixture
+def outputs() -> FakeOutputs:
+    return FakeOutputs()
+
+
+@pytest.fixture
+def hands(tmp_path: Path, outputs: FakeOutputs) -> FakeTools:
+    return tools(tmp_path, outputs=outputs)
+
+
+@pytest.fixture
+def read(hands: FakeTools) -> Read:
+    def read(path: str, **wishes: Any) -> FilesRowsOutput:
+        return asyncio.run(FilesRows().run(FilesRowsParams(path=path, **wishes), hands))
+
+    return read
+
+
+@pytest.fixture
+def write(hands: FakeTools, outputs: FakeOutputs) -> Write:
+    def write(path: str, rows: Any, **wishes: Any) -> None:
+        outputs.next_run()
+        params = FilesWriteParams(path=path, rows=rows, **wishes)
+        asyncio.run(FilesWrite().run(params, hands))
+
+    return write
+
+
+def refused(do: Callable[..., Any], *given: Any, **wishes: Any) -> str:
+    with pytest.raises(StepError) as caught:
+        do(*given, **wishes)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_table_comes_back_with_its_types_from_each_format(
+    read: Read, write: Write, hands: FakeTools, tmp_path: Path, suffix: str
+) -> None:
+    write(f"a.{suffix}", TypedRows(ROWS, TYPES), table="bills")
+    before = (tmp_path / f"a.{suffix}").read_bytes()
+    write(f"a.{suffix}", TypedRows(ROWS, TYPES), table="bills")
+    assert (tmp_path / f"a.{suffix}").read_bytes() == before
+    found = read(f"a.{suffix}")
+    assert found.rows == ROWS
+    shown = {**TYPES, "total": "decimal(18,2)"} if suffix == "xlsx" else TYPES
+    assert found.types == shown
+    assert hands.notes == []
+
+
+def test_a_workbook_looks_as_a_person_would_make_it(
+    write: Write, hands: FakeTools, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a b#1.txt").write_text("")
+    rows = [
+        {"document": "a b#1.txt", "day": "2026-03-01", "old": "1899-12-31", "n": 10**17, "x": "=1"},
+        {"document": "gone.txt", "day": "2026-03-02", "old": "1900-01-01", "n": 1, "x": "b"},
+    ]
+    write("out/a.xlsx", rows, table="Bills/2026", links="in")
+    sheet = openpyxl.load_workbook(tmp_path / "out" / "a.xlsx").active
+    assert sheet.title == "Bills 2026"
+    assert (sheet.freeze_panes, sheet.auto_filter.ref) == ("A2", "A1:E3")
+    assert sheet["A1"].font.b
+    assert [cell.value for cell in sheet[3]][:1] == ["gone.txt"]
+    assert sheet["A2"].hyperlink.target == r"..\in\a b%231.txt"
+    assert sheet["A3"].hyperlink is None
+    assert (sheet["B2"].is_date, sheet["B2"].number_format) == (True, "yyyy-mm-dd")
+    assert [sheet[place].value for place in ("C2", "D2", "E2")] == [
+        "1899-12-31", "100000000000000000", "=1",
+    ]  # fmt: skip
+    assert {sheet[place].data_type for place in ("C2", "D2", "E2")} == {"s"}
+    assert sheet.column_dimensions["A"].width > 10
+    assert hands.notes == [
+        "'a.xlsx': 1 date before 1900 stand as text, since Excel has none.",
+        "'a.xlsx': 1 number of more than 15 digits stand as text, since Excel keeps no more.",
+    ]
+
+
+def test_csv_has_the_separator_and_decimal_mark_of_a_locale(
+    write: Write, read: Read, tmp_path: Path
+) -> None:
+    rows = TypedRows([{"total": 1234.5, "n": 3, "long": "12345678901234567.25"}],
+                     {"long": "decimal(38,2)"})  # fmt: skip
+    write("a.csv", rows, separator=";", decimal=",")
+    assert (tmp_path / "a.csv").read_text() == "total;n;long\n1234,5;3;12345678901234567,25\n"
+    found = read("a.csv", types="auto")
+    assert found.rows == [{"total": 1234.5, "n": 3, "long": "12345678901234567.25"}]
+    with pytest.raises(ValueError, match="needs another separator"):
+        FilesWriteParams(path="a.csv", rows=TypedRows([]), decimal=",")
+
+
+@pytest.mark.parametrize(
+    ("text", "types", "first", "note"),
+    [
+        ("n;total;zip\n1;1.234,50;01234\n2;0,5;1\n", {"n": "int", "total": "decimal"},
+         {"n": 1, "total": 1234.5, "zip": "01234"}, "types found: n int, total decimal"),
+        ("n,t\n1,2026-03-01\n9007199254740993,31.12.1899\n", {"n": "int", "t": "date"},
+         {"n": 1, "t": "2026-03-01"}, "types found: n int, t date"),
+        ("a;b\n1,234;x\n", {}, {"a": "1,234", "b": "x"}, "all columns are text"),
+        ("a\n1\n2\nn/a\n", {}, {"a": "1"}, "column 'a' is text because of 'n/a' in line 4"),
+        ("a\n1\nNaN\n", {}, {"a": "1"}, "column 'a' is text because of 'NaN' in line 3"),
+        ("a,b\n+1,true\n,FALSE\n", {"a": "int", "b": "bool"}, {"a": 1, "b": True}, "a int, b bool"),
+    ],
+)  # fmt: skip
+def test_types_of_csv_are_found_and_told(
+    read: Read, hands: FakeTools, tmp_path: Path, text: str, types: Any, first: Any, note: str
+) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    found = read("a.csv", types="auto")
+    assert {name: kind for name, kind in found.types.items() if kind != "str"} == types
+    assert found.rows[0] == first
+    assert any(note in said for said in hands.notes)
+
+
+def test_types_of_csv_are_declared_with_their_decimal_mark(read: Read, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("total;day\n1.234,50;1.3.2026\n;\n")
+    columns = {"total": "decimal", "day": "date"}
+    assert read("a.csv", columns=columns, decimal=",").rows == [
+        {"total": 1234.5, "day": "2026-03-01"}, {"total": None, "day": None},
+    ]  # fmt: skip
+    assert refused(read, "a.csv", columns={"day": "int"}) == (
+        "'a.csv' has '1.3.2026' in column 'day', which is no int (line 2)."
+    )
+
+
+def test_no_digit_of_money_and_of_large_integers_is_lost(read: Read, write: Write) -> None:
+    rows = [{"n": 2**53 + 1, "wide": 10**30, "total": "12345678901234567.89"}]
+    for suffix in ("parquet", "arrow", "duckdb"):
+        write(f"a.{suffix}", rows, columns={"total": "decimal"})
+        assert read(f"a.{suffix}").rows == rows
+
+
+def test_numbers_that_json_has_not_are_told(
+    read: Read, write: Write, hands: FakeTools, tmp_path: Path
+) -> None:
+    parquet.write_table(pa.table({"x": [1.5, float("nan"), float("inf")]}), tmp_path / "a.parquet")
+    found = read("a.parquet")
+    assert found.rows == [{"x": 1.5}, {"x": None}, {"x": None}]
+    write("b.parquet", found.rows)
+    assert str(parquet.read_table(tmp_path / "b.parquet")["x"].to_pylist()) == "[1.5, nan, inf]"
+    write("b.csv", found.rows)
+    assert hands.notes == [
+        "'a.parquet': numbers that are infinite or NaN are null in expressions (2 of 'x').",
+        "'b.csv': numbers that are infinite or NaN are left empty (2 of 'x'); Parquet has them.",
+    ]
+
+
+def test_a_column_that_changes_its_type_is_told_and_kept(
+    read: Read, write: Write, hands: FakeTools
+) -> None:
+    write("a.parquet", [{"x": 1, "y": [1]}, {"x": "two", "y": {"z": 2}}])
+    assert read("a.parquet").rows == [{"x": "1", "y": "[1]"}, {"x": "two", "y": '{"z": 2}'}]
+    assert hands.notes == [
+        "'a.parquet': column 'x' has values of several types (1 int, 1 str), and is text.",
+        "'a.parquet': column 'y' has lists or mappings of several types, and is text.",
+    ]
+    said = refused(write, "a.parquet", [{"x": "soon"}], columns={"x": "date"})
+    assert said == (
+        "'a.parquet' cannot be written: row 1 has 'soon' in column 'x', which is no date."
+    )
+
+
+def test_lists_and_mappings_keep_their_form_in_parquet(read: Read, write: Write) -> None:
+    rows = [{"lines": [{"n": 1}, {"n": 2}], "tags": ["a"]}, {"lines": [], "tags": None}]
+    write("a.parquet", rows)
+    assert read("a.parquet").rows == rows
+
+
+def test_a_table_of_a_database_is_named_where_there_are_several(read: Read, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "a.db") as made:
+        made.execute("create table bills (n int, paid boolean, day date, x)")
+        made.execute("insert into bills values (1, 1, '2026-03-01', 'a')")
+        made.execute("insert into bills values (2, 0, null, 3)")
+        made.execute("create table parts (n int)")
+    made.close()
+    assert refused(read, "a.db") == (
+        "'a.db' has 2 tables: 'bills', 'parts'. Name one of them: `table: bills`."
+    )
+    found = read("a.db", table="Bills", columns=["n", "paid", "day", "x"])
+    assert found.rows == [
+        {"n": 1, "paid": True, "day": "2026-03-01", "x": "a"},
+        {"n": 2, "paid": False, "day": None, "x": "3"},
+    ]
+    assert refused(read, "a.db", table="bill").endswith("Did you mean 'bills'?")
+
+
+def test_a_database_that_another_program_writes_is_told(read: Read, tmp_path: Path) -> None:
+    code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(tmp_path / "a.duckdb")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        said = refused(read, "a.duckdb")
+        other.communicate()
+    assert said.startswith("'a.duckdb' cannot be opened as DuckDB: ")
+    assert said.endswith("Close the program that has it open, and try again.")
+
+
+def test_a_file_that_is_no_table_of_its_format_is_told(read: Read, tmp_path: Path) -> None:
+    for suffix in SUFFIXES:
+        (tmp_path / f"a.{suffix}").write_bytes(b"nothing of that kind, whatever its name says")
+        assert refused(read, f"a.{suffix}").startswith(f"'a.{suffix}' ")
+
+
+@pytest.mark.parametrize("lock", [".~lock.a.xlsx#", "~$a.xlsx"])
+def test_a_table_that_a_person_has_open_is_kept_until_it_is_closed(
+    write: Write, hands: FakeTools, tmp_path: Path, lock: str
+) -> None:
+    write("a.xlsx", [{"n": 1}])
+    before = (tmp_path / "a.xlsx").read_bytes()
+    (tmp_path / lock).write_text("")
+    write("a.xlsx", [{"n": 1}, {"n": 2}])
+    assert (tmp_path / "a.xlsx").read_bytes() == before
+    assert hands.notes[-1] == (
+        f"'{tmp_path / 'a.xlsx'}' is open in another program ('{lock}'): "
+        f"it is kept as it is until that is closed."
+    )
+    (tmp_path / lock).unlink()
+    write("a.xlsx", [{"n": 1}, {"n": 2}])
+    assert (tmp_path / "a.xlsx").read_bytes() != before
+
+
+def test_a_library_that_is_missing_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert table_files.missing_library("parquet", writes=True) == (
+        "Tables of the format 'parquet' need 'duckdb', which is not installed.",
+        "Install it: `pip install 'paddock-llm[tables]'`.",
+    )
+    assert table_files.missing_library("csv") is None
+
+
+def test_a_long_workbook_is_written_row_by_row(write: Write, read: Read, tmp_path: Path) -> None:
+    rows = [{"n": n, "text": f"row {n}", "day": "2026-03-01"} for n in range(40_000)]
+    write("a.xlsx", rows)
+    with zipfile.ZipFile(tmp_path / "a.xlsx") as book:
+        sheet = book.read("xl/worksheets/sheet1.xml")
+    assert b't="inlineStr"' in sheet
+    assert len(ET.fromstring(sheet).findall("{*}sheetData/{*}row")) == 40_001
+    assert json.loads(json.dumps(read("a.xlsx").rows.as_list()[-1])) == rows[-1]

@@ -1,0 +1,169 @@
+"""Rows of workbooks: heads, titles, several tables, types of cells, and what is odd in them."""
+
+# ruff: noqa: DTZ001 - cells have no zone
+import asyncio
+import datetime as dt
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import openpyxl  # type: ignore[import-untyped]
+import pytest
+from openpyxl.utils.datetime import CALENDAR_MAC_1904  # type: ignore[import-untyped]
+from openpyxl.worksheet.table import Table  # type: ignore[import-untyped]
+
+from paddock.steps.base import StepError
+from paddock.steps.files.rows import FilesRows, FilesRowsOutput, FilesRowsParams
+from tests.fakes.tools import FakeTools, tools
+
+Sheets = dict[str, Any]
+Read = Callable[..., FilesRowsOutput]
+
+
+@pytest.fixture
+def hands(tmp_path: Path) -> FakeTools:
+    return tools(tmp_path)
+
+
+@pytest.fixture
+def read(hands: FakeTools) -> Read:
+    def read(path: str = "a.xlsx", **wishes: Any) -> FilesRowsOutput:
+        return asyncio.run(FilesRows().run(FilesRowsParams(path=path, **wishes), hands))
+
+    return read
+
+
+def book(path: Path, sheets: Sheets, change: Callable[[Any], None] = lambda made: None) -> None:
+    made = openpyxl.Workbook()
+    made.remove(made.active)
+    for title, rows in sheets.items():
+        sheet = made.create_sheet(title)
+        for row in rows:
+            sheet.append(row)
+    change(made)
+    made.save(path)
+
+
+def refused(read: Read, **wishes: Any) -> str:
+    with pytest.raises(StepError) as caught:
+        read(**wishes)
+    return str(caught.value)
+
+
+BILLS: list[Any] = [["supplier", "total"], ["Hart", 11.5], ["Ward", 7]]
+
+
+def test_a_title_and_heads_over_several_columns_name_the_columns(
+    read: Read, hands: FakeTools, tmp_path: Path
+) -> None:
+    def merge(made: Any) -> None:
+        for cells in ("A1:D1", "A2:A3", "B2:C2", "A4:A5"):
+            made["Sums"].merge_cells(cells)
+
+    rows = [["Sums of 2026"], ["supplier", "paid", None, "day"], [None, "net", "gross", None],
+            ["Hart", 1, 2, dt.date(2026, 3, 1)], [None, 3, 4, dt.date(2026, 3, 2)]]  # fmt: skip
+    book(tmp_path / "a.xlsx", {"Sums": rows}, merge)
+    assert read().rows == [
+        {"supplier": "Hart", "paid net": 1, "paid gross": 2, "day": "2026-03-01"},
+        {"supplier": "Hart", "paid net": 3, "paid gross": 4, "day": "2026-03-02"},
+    ]
+    assert hands.notes == ["'a.xlsx': its title is not read (Sums of 2026)."]
+    assert read(header=0, table="Sums!A4:B5").rows[0] == {"column_1": "Hart", "column_2": 1}
+
+
+def test_a_sheet_a_table_or_cells_are_named(read: Read, hands: FakeTools, tmp_path: Path) -> None:
+    def add(made: Any) -> None:
+        made["Two"].add_table(Table(displayName="Parts", ref="D1:E3", totalsRowCount=1))
+        made["Two"].add_table(Table(displayName="Other", ref="A1:B3"))
+
+    two = [["a", "b", None, "n", "m"], [1, 2, None, 5, 6], [3, 4, None, 9, 9]]
+    book(tmp_path / "a.xlsx", {"Bills": BILLS, "Two": two, "Empty": []}, add)
+    assert read().rows == [{"supplier": "Hart", "total": 11.5}, {"supplier": "Ward", "total": 7}]
+    assert hands.notes == ["'a.xlsx': of its sheets only 'Bills' is read, not 'Two'."]
+    assert read(table="parts").rows == [{"n": 5, "m": 6}]
+    assert read(table="Two!A1:B2").rows == [{"a": 1, "b": 2}]
+    assert refused(read, table="Two") == (
+        "'a.xlsx' has 2 tables in its sheet 'Two': 'Parts' (D1:E3), 'Other' (A1:B3). "
+        'Name one of them: `table: "Parts"`.'
+    )
+    assert refused(read, table="Part") == (
+        "'a.xlsx' has no sheet or table 'Part'. Known: 'Bills', 'Two', 'Empty', 'Parts', 'Other'. "
+        "Did you mean 'Parts'?"
+    )
+    assert refused(read, table="Empty") == "'a.xlsx' has no rows in its sheet 'Empty'."
+
+
+def test_two_tables_without_names_in_a_sheet_are_never_one(
+    read: Read, hands: FakeTools, tmp_path: Path
+) -> None:
+    below = [*BILLS, [], ["part", "n"], ["bolt", 3], [], ["checked by Ann"]]
+    book(tmp_path / "a.xlsx", {"S": below})
+    assert refused(read) == (
+        "'a.xlsx' has 2 tables in its sheet 'S': A1:B3, A5:B6. "
+        'Name one of them: `table: "S!A1:B3"`.'
+    )
+    book(tmp_path / "b.xlsx", {"S": [*BILLS, [], ["Hart", 3], [], [None, None, None, "a note"]]})
+    assert [row["total"] for row in read("b.xlsx").rows] == [11.5, 7, 3]
+    assert hands.notes == ["'b.xlsx': cells beside its table are not read ('a note')."]
+
+
+def test_cells_have_the_types_that_a_person_sees(read: Read, tmp_path: Path) -> None:
+    def shape(made: Any) -> None:
+        for row in (2, 3):
+            made["S"].cell(row, 2).number_format = '#,##0.00 "EUR"'
+            made["S"].cell(row, 3).number_format = "0%"
+
+    rows = [["n", "total", "share", "at", "hour", "ok"],
+            [1, 19.9, 0.19, dt.datetime(2026, 3, 1, 10), dt.time(9, 30), True],
+            [2.0, 5, 0.5, dt.datetime(2026, 3, 2), dt.time(10), False]]  # fmt: skip
+    book(tmp_path / "a.xlsx", {"S": rows}, shape)
+    found = read()
+    assert found.types == {"n": "int", "total": "decimal(18,2)", "share": "float",
+                           "at": "datetime", "hour": "time", "ok": "bool"}  # fmt: skip
+    assert found.rows[1] == {"n": 2, "total": 5, "share": 0.5, "at": "2026-03-02T00:00:00",
+                             "hour": "10:00:00", "ok": False}  # fmt: skip
+
+
+def test_dates_are_right_in_both_systems_and_before_1900(read: Read, tmp_path: Path) -> None:
+    def of_mac(made: Any) -> None:
+        made.epoch = CALENDAR_MAC_1904
+
+    rows: list[Any] = [["day"], [dt.date(2026, 3, 1)], [dt.date(1904, 1, 2)]]
+    book(tmp_path / "a.xlsx", {"S": rows}, of_mac)
+    assert [row["day"] for row in read().rows] == ["2026-03-01", "1904-01-02"]
+    book(tmp_path / "a.xlsx", {"S": [*rows[:2], ["31.12.1899"]]})
+    found = read()
+    assert found.types == {"day": "date"}
+    assert [row["day"] for row in found.rows] == ["2026-03-01", "1899-12-31"]
+
+
+def test_what_is_odd_in_cells_is_told(read: Read, hands: FakeTools, tmp_path: Path) -> None:
+    rows = [["a", "b", "c"], [1, "=A2*2", 1e16], ["two", "#N/A", 2.5]]
+    book(tmp_path / "a.xlsx", {"S": rows})
+    assert read().rows == [
+        {"a": "1", "b": None, "c": 1e16}, {"a": "two", "b": None, "c": 2.5},
+    ]  # fmt: skip
+    assert hands.notes == [
+        "'a.xlsx': 1 formulas without a stored value count as empty; open and save it in a "
+        "spreadsheet program to have their values.",
+        "'a.xlsx': 1 cells with an error, such as #N/A, count as empty.",
+        "'a.xlsx': 1 numbers of more than 15 digits are as the program kept them.",
+        "'a.xlsx': column 'a' has values of several types (1 int, 1 str), and is text.",
+    ]
+
+
+def test_macros_are_told_and_never_run(read: Read, hands: FakeTools, tmp_path: Path) -> None:
+    book(tmp_path / "a.xlsm", {"S": BILLS})
+    with zipfile.ZipFile(tmp_path / "a.xlsm", "a") as archive:
+        archive.writestr("xl/vbaProject.bin", b"macros")
+    assert read("a.xlsm").count == 2
+    assert hands.notes == ["'a.xlsm' has macros, which are neither read nor run."]
+
+
+def test_a_workbook_is_read_in_a_process_of_its_own(tmp_path: Path) -> None:
+    book(tmp_path / "a.xlsx", {"S": BILLS})
+    hands = replace(tools(tmp_path), readers=None)
+    found = asyncio.run(FilesRows().run(FilesRowsParams(path="a.xlsx"), hands))
+    assert found.rows == [{"supplier": "Hart", "total": 11.5}, {"supplier": "Ward", "total": 7}]
