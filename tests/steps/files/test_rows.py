@@ -90,7 +90,7 @@ def test_json_keeps_its_types(read: Read) -> None:
 
 def test_columns_are_picked_in_their_order(read: Read) -> None:
     out = read("a.csv", "a,b,c\n1,2,3\n", columns=["c", "a"])
-    assert (out.rows, out.columns) == ([{"c": "3", "a": "1"}], ["c", "a"])
+    assert (out.rows.as_list(), out.columns) == ([{"c": "3", "a": "1"}], ["c", "a"])
     assert read("a.jsonl", '{"a": 1}\n{"b": 2}', columns=["b"]).rows == [{"b": None}, {"b": 2}]
 
 
