@@ -35,6 +35,7 @@ from paddock.steps.tables.table_files import (
     format_of,
     missing_library,
     read_table,
+    with_libraries,
 )
 from paddock.steps.tables.workbook_file import workbook_file
 
@@ -300,19 +301,18 @@ def _table_file(
             )
         return written.text.encode("utf-8-sig" if params.bom else "utf-8"), notes
     if format_ == "xlsx":
-        data, more = workbook_file(rows, declared, params.table, link)
-        return data, [*notes, *more]
-    # Only where they are installed
-    from paddock.steps.tables import arrow_rows, duckdb_tables, sqlite_tables
-
-    table, more = arrow_rows.to_arrow(rows, declared)
-    notes += more
+        data, of_cells = workbook_file(rows, declared, params.table, link)
+        return data, [*notes, *of_cells]
+    arrow_rows = with_libraries("arrow_rows")
+    table, of_columns = arrow_rows.to_arrow(rows, declared)
     match format_:
         case "sqlite":
-            return sqlite_tables.sqlite_file(table, params.table), notes
+            data = with_libraries("sqlite_tables").sqlite_file(table, params.table)
         case "duckdb":
-            return duckdb_tables.duckdb_file(table, params.table, there), notes
-    return arrow_rows.arrow_file(table, format_), notes
+            data = with_libraries("duckdb_tables").duckdb_file(table, params.table, there)
+        case _:
+            data = arrow_rows.arrow_file(table, format_)
+    return data, [*notes, *of_columns]
 
 
 def _open_elsewhere(path: Path) -> str | None:

@@ -7,6 +7,7 @@ within its limits (`table_work`). Imports no library of a format.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -62,6 +63,11 @@ def require_library(format_: str) -> None:
     """Raise StepError if a format's libraries are not installed."""
     if (lacks := missing_library(format_)) is not None:
         raise StepError(lacks[0], remedy=lacks[1], kind="missing")
+
+
+def with_libraries(module: str) -> Any:
+    """Import a module of this package that needs the extra `tables`."""
+    return importlib.import_module(f"{__package__}.{module}")
 
 
 def format_of(name: str) -> str:
@@ -149,9 +155,8 @@ class TableRequest:
     def answer(
         self, meta: Mapping[str, Any], data: memoryview
     ) -> tuple[Mapping[str, Any], TypedRows]:
-        from .arrow_rows import ArrowRows  # only where it is installed
-
-        return meta, ArrowRows.of_bytes(data) if len(data) else TypedRows([])
+        rows_of = with_libraries("arrow_rows").ArrowRows.of_bytes
+        return meta, rows_of(data) if len(data) else TypedRows([])
 
 
 async def read_table(

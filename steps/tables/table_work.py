@@ -44,13 +44,13 @@ def _read_table(
         if source.is_text:
             found = read_text_table(source)
             rows = TypedRows(found.rows, found.types)
-            table, more = to_arrow(rows, {}, found.columns)
-            notes = [*found.notes, *(f": {note}" for note in more)]
+            table, further = to_arrow(rows, {}, found.columns)
+            notes = [*found.notes, *(f": {note}" for note in further)]
         else:
             with no_links.open_file(path) as file:
                 n_bytes = file.seek(0, 2)
                 if n_bytes > source.most_bytes:
-                    what = f"has {units.size(n_bytes)}, more than `max_bytes` allows"
+                    what = f"has {units.size(n_bytes)}, further than `max_bytes` allows"
                     raise Unreadable(what, "Raise `max_bytes` to read it.")
                 file.seek(0)
                 with damage_errors(f"a file of the format '{source.format}'"):

@@ -238,9 +238,9 @@ def _only_table(sheet: _SheetCells, listed: Sequence[_FoundTable], notes: list[s
         and not (cells.top <= row <= cells.bottom and cells.left <= column <= cells.right)
     ]
     if beside:
-        more = f" and {len(beside) - _MOST_NAMED} more" if len(beside) > _MOST_NAMED else ""
+        rest = f" and {len(beside) - _MOST_NAMED} more" if len(beside) > _MOST_NAMED else ""
         shown = ", ".join(beside[:_MOST_NAMED])
-        notes.append(f": cells beside its table are not read ({shown}{more})")
+        notes.append(f": cells beside its table are not read ({shown}{rest})")
     return found[0]
 
 
@@ -309,7 +309,7 @@ def _table(
     types = {name: kind for name, (_, kind) in zip(names, columns, strict=True) if kind}
     values = zip(*(column for column, _ in columns), strict=True)
     rows = [dict(zip(names, row, strict=True)) for row in values]
-    table, more = to_arrow(TypedRows(rows, types), {}, names)
+    table, column_notes = to_arrow(TypedRows(rows, types), {}, names)
     for n, what in (
         (sheet.n_bare, "formulas without a stored value count as empty; open and save it in a "
          "spreadsheet program to have their values"),
@@ -317,7 +317,7 @@ def _table(
         (sheet.n_rounded, "numbers of more than 15 digits are as the program kept them"),
     ):  # fmt: skip
         notes += [f": {n:,} {what}"] if n else []
-    notes += [f": {note}" for note in more]
+    notes += [f": {note}" for note in column_notes]
     return table
 
 
@@ -375,7 +375,7 @@ def _column(cells: Sequence[Cell]) -> tuple[list[Any], ColumnType]:
     if len(kinds) == 1 and kinds <= {bool, datetime, time}:
         plain = values if kinds == {bool} else [v and v.isoformat() for v in values]
         return plain, {bool: "bool", datetime: "datetime", time: "time"}[kinds.pop()]
-    if len(kinds) > 1:  # numbers stay, so that the column is told
+    if len(kinds) > 1:  # numbers stay, and the column is noted
         return [
             value if isinstance(value, int | float) else value and _text(value) for value in values
         ], ""
