@@ -39,10 +39,8 @@ from paddock.runner.ledger.run_history import (
     runs_named,
 )
 from paddock.runner.lineage.answer_records import reviews_of_item
-from paddock.runner.lineage.explain import explain_path, item_steps
-from paddock.runner.lineage.traces import (
-    LedgerTraces,
-)
+from paddock.runner.lineage.explain import explain_path
+from paddock.runner.lineage.traces import LedgerTraces, item_steps
 from paddock.runner.progress.item_states import BAD
 from paddock.runner.progress.journal import JournalProgress
 from paddock.runner.render.console_page import CONSOLE_PAGES

@@ -224,7 +224,7 @@ class Judge:
         """Return the name of the list that a step's field is chosen from, in marks and specs."""
         return f"{self._outer.steps}{step.id}{json_pointer(field)}"
 
-    async def _world_of(
+    async def world_of(
         self, body: Iterable[BoundNode], scope: Scope, traces: Collection[Trace]
     ) -> World:
         """Return the world as these items see it, which has been looked at.
@@ -295,7 +295,7 @@ class Judge:
         base = canonical_json(await self.parts.of_block(block, scope))
         past = PastItems(self.ledger, scope_id, block)
         traces = {key: Trace(scope_id, entries[key], past) for key in keys if key in entries}
-        world = await self._world_of(block.body, scope, traces.values())
+        world = await self.world_of(block.body, scope, traces.values())
         job: frozenset[str] = frozenset()
         if not outer:
             job = await self.job_runs()
@@ -552,7 +552,7 @@ class Judge:
         past = PastItems(self.ledger, scope_id, step)
         entry = entries.get(step.id)
         trace = None if entry is None else Trace(scope_id, entry, past)
-        world = await self._world_of([step], scope, () if trace is None else (trace,))
+        world = await self.world_of([step], scope, () if trace is None else (trace,))
         text = canonical_json(parts)
         now = ItemNow(hashlib.sha256(text.encode()).hexdigest(), text, None, self._older)
         request = self._request({step.id}, await self.job_runs())

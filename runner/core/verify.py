@@ -96,14 +96,9 @@ def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
         return NEW
     entry = trace.entry
     # 2
-    if entry.hash != now.hash:
-        before, parts = json.loads(entry.parts), json.loads(now.parts)
-        stale = stale_parts(before, parts, trace.result(now.older))
-        if stale or not changed_parts(before, parts):
-            since = trace.past.changes(entry.key)
-            reasons = since.reasons(stale, before, parts, now.item)
-            state = ItemState.CHANGED if Why.CONTENT() in reasons else ItemState.STALE
-            return ItemVerdict(state, reasons, is_of_parts=True)
+    if reasons := _of_parts(trace, now):
+        state = ItemState.CHANGED if Why.CONTENT() in reasons else ItemState.STALE
+        return ItemVerdict(state, reasons, is_of_parts=True)
     # 3
     if entry.state == ItemState.FAILED:
         failed = Why.FAILED_BEFORE(str(entry.error))
@@ -136,6 +131,24 @@ def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
     if edited:
         return ItemVerdict(ItemState.HELD, (Why.OUTPUTS_KEPT(tuple(edited)),), kept=tuple(edited))
     return FRESH
+
+
+def differences(trace: Trace, now: ItemNow, world: World) -> list[Reason]:
+    """Return all that `verify` compares by its numbers 6, 7, 8 and 2, in place of the first."""
+    within = (dependency.reason(world, trace) for dependency in trace.dependencies)
+    return [*filter(None, within), *_of_parts(trace, now)]
+
+
+def _of_parts(trace: Trace, now: ItemNow) -> tuple[Reason, ...]:
+    """Return by which parts the item is stale; none: its result is as good as one of now."""
+    entry = trace.entry
+    if entry.hash == now.hash:
+        return ()
+    before, parts = json.loads(entry.parts), json.loads(now.parts)
+    stale = stale_parts(before, parts, trace.result(now.older))
+    if not stale and changed_parts(before, parts):
+        return ()
+    return trace.past.changes(entry.key).reasons(stale, before, parts, now.item)
 
 
 def _difference(trace: Trace, world: World) -> tuple[Reason | None, list[str]]:

@@ -1,10 +1,9 @@
 """Explain where an output came from, and what changed since, for `paddock why`.
 
-Reads ledgers and runs nothing. For an item without lineage, only the calls that it was the first to
-make are known. What changed since an item was made is found by comparing the same parts as a plan
-does (files, folders, vector stores, the pipeline's text, models, inputs), but all of them instead
-of stopping at the first reason. For upstream steps a plan is made, once for each pipeline and
-inputs, since an item does not record the documents behind them.
+Reads ledgers and runs nothing. What changed since is what `verify` compares, all of it: the item's
+trace with what is known without the steps before it. What is not known then counts as it was: what
+other steps give, models on other servers, secrets. For the steps before it a plan is made, once for
+each pipeline and inputs.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,58 +34,45 @@ from paddock.runner.bind.bound import (
     find_in_plans,
     node_ids,
 )
-from paddock.runner.core import model_pools, run_records
+from paddock.runner.bind.scope import Scope
+from paddock.runner.core import model_pools
 from paddock.runner.core.call_cache import ModelDigests
-from paddock.runner.core.dependencies import (
-    ChosenLabels,
-    Dependency,
-    FolderListed,
-    RowsKept,
-    StoreSearched,
-    Trace,
-    World,
-    current_paths,
-    dependencies_of,
-)
-from paddock.runner.core.fingerprints import NodeParts
+from paddock.runner.core.dependencies import ChosenLabels, Trace, current_paths, dependencies_of
 from paddock.runner.core.parts import (
+    KEYED,
     PLACE_IN_LIST,
     ModelPart,
     OuterValue,
     RulePart,
-    change_reasons,
     part_of,
-    stale_parts,
 )
-from paddock.runner.core.past_items import PastItems, compare_specs
+from paddock.runner.core.past_items import PastItems
+from paddock.runner.core.run_options import RunOptions
+from paddock.runner.core.staleness import Judge
+from paddock.runner.core.verify import ItemNow, differences
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
-from paddock.runner.ledger.entries import CallRow, LedgerError
+from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.filed_rows import FiledRows
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.ledger_tables import FILED
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.ledger.review_store import ReviewStore
-from paddock.runner.ledger.run_history import (
-    LedgerFolder,
-    open_for_reading,
-)
-from paddock.runner.progress.reasons import Outdated, Why
+from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
+from paddock.runner.progress.reasons import Outdated, Reason, Why
 from paddock.runner.progress.report import PlanItem, PlanReport
 from paddock.runner.settings import Settings, read_settings
-from paddock.steps.base import Roots
 
 from .answer_records import review_outcome, reviews_of_item
 from .traces import (
     ItemTrace,
     LedgerTraces,
-    LineageCall,
     LineageChange,
     LineageFile,
-    LineageStep,
     Origin,
     PathLineage,
-    load_request,
+    item_steps,
+    recorded_spec,
 )
 
 if TYPE_CHECKING:
@@ -93,78 +80,6 @@ if TYPE_CHECKING:
 
 
 MAX_DIFFERENCE_LINES = 40
-
-
-def item_steps(origins: LineageStore, trace: ItemTrace) -> tuple[LineageStep, ...]:
-    """Return the steps of an item that made calls, in the order of running."""
-    if trace.made is None or not trace.is_current:
-        # The recorded calls of an item whose lineage is not known, as one step: it was interrupted
-        # before its entry, or done again since
-        is_of_block = trace.entry is not None and trace.key != trace.place.step
-        shown = "/".join((*trace.place.outer, trace.key)) if is_of_block else ""
-        hashes = origins.calls_of(trace.place.scope, shown)
-        kept = [origins.ledger.call(hash_, is_whole=True) for hash_ in hashes]
-        calls = tuple(
-            _kept_call(call, call.run, None)
-            for call in kept
-            if call is not None and (trace.is_current or call.run == trace.run)
-        )
-        return (LineageStep(trace.place.step, "", None, None, (), calls),) if calls else ()
-    _, steps = run_records.read_lineage(trace.made.made)
-    checks: dict[str, tuple[str, ...]] = {}
-    for name, step in recorded_spec(origins, trace).get("steps", {}).items():
-        reply = step.get("reply")
-        given = reply.get("check") if isinstance(reply, dict) else None
-        checks[name] = (given,) if isinstance(given, str) else tuple(map(str, given or ()))
-    return tuple(
-        LineageStep(
-            step.id,
-            step.uses,
-            step.model,
-            step.seconds,
-            checks.get(step.id, ()),
-            tuple(_lineage_call(origins, call, trace.made.run) for call in step.calls),
-        )
-        for step in steps
-    )
-
-
-def _lineage_call(origins: LineageStore, call: run_records.CallRecord, run: str) -> LineageCall:
-    kept = origins.ledger.call(call.hash, is_whole=True)
-    if kept is not None:
-        return _kept_call(kept, run, call)
-    usage = {"prompt_tokens": call.prompt, "completion_tokens": call.completion}
-    return LineageCall(
-        call.hash, call.kind, "", "", "", call.is_known, call.began, call.seconds, run, {}, "",
-        None, usage, is_gone=True,
-    )  # fmt: skip
-
-
-def _kept_call(kept: CallRow, run: str, call: run_records.CallRecord | None) -> LineageCall:
-    reply = "" if kept.kind == "embed" else kept.reply.decode("utf-8", "replace")
-    return LineageCall(
-        hash=kept.hash,
-        kind=kept.kind,
-        model=kept.model,
-        digest=kept.digest,
-        served_digest=kept.served_digest,
-        is_known=call is not None and call.is_known,
-        at=kept.at if call is None else call.began,
-        seconds=None if call is None else call.seconds,
-        run=run,
-        request=load_request(kept.request),
-        reply=reply,
-        done_reason=kept.done_reason,
-        usage=kept.usage.get("usage", {}),
-    )
-
-
-def recorded_spec(origins: LineageStore, trace: ItemTrace) -> Mapping[str, Any]:
-    """Return the recorded spec of the item's pipeline; empty if unknown."""
-    digest = None if trace.made is None else trace.made.spec
-    text = None if digest is None else origins.spec(digest)
-    found = json.loads(text) if text else {}
-    return found if isinstance(found, dict) else {}
 
 
 def explain_path(path: Path, given: Sequence[Path] = ()) -> PathLineage:
@@ -213,9 +128,6 @@ class _PathInLedger:
         self._origins = LineageStore(ledger)
         self._filed = FiledRows(ledger)
         self._index = OutputIndex(ledger, base, set())
-        self._worlds: dict[str, World] = {}
-        """By pipeline: its own outputs are ignored in listings."""
-        self._before = UpstreamChanges()
         self._pipelines: dict[str, _PipelineNow] = {}
 
     def answer(self) -> PathLineage:
@@ -274,11 +186,14 @@ class _PathInLedger:
         entry, base = trace.entry, self._base
         source = trace.source(base) if trace.is_current else None
         spec = recorded_spec(self._origins, trace)
-        changes = list(self._of_file("its document", source)) if source is not None else []
+        changes: list[LineageChange] = []
+        if source is not None and source.state != "same":
+            why = Why.DOCUMENT_CHANGED if source.state == "changed" else Why.DOCUMENT_GONE
+            changes.append(LineageChange(why(self._index.stored(source.path))))
         if not trace.is_current:
-            changes.append(LineageChange(_no_output_text(trace)))
-        elif (why := self._outdated(trace)) is not None:
-            changes.append(LineageChange(f"it no longer applies: {why}"))
+            changes.append(LineageChange(_no_output(trace)))
+        elif (reason := self._outdated(trace)) is not None:
+            changes.append(LineageChange(reason))
         since_, notes = self._changes(trace, spec)
         changes += since_
         made_of = _upstream_references(spec)
@@ -299,7 +214,7 @@ class _PathInLedger:
         now = self._valid_now(trace)
         if now is not None and upstream_names(now.bound, trace.place.step):
             if now.can_be_planned:
-                behind = self._before.changes(now, trace.place.step, explained)
+                behind = now.behind(trace.place.step, explained)
             else:  # other servers or secrets are involved
                 notes.append("whether the steps before it are up to date is not checked")
         changes += behind or ([] if changes else self._own_verdict(trace, source))
@@ -330,67 +245,84 @@ class _PathInLedger:
             reviewed=reviews_of_item(self._ledger, trace.place.scope, trace.key),
         )
 
-    def _of_file(self, what: str, file: LineageFile) -> Iterator[LineageChange]:
-        if file.state != "same":
-            yield LineageChange(
-                f"{what} {_FILE_STATE_TEXT[file.state]}: {self._index.stored(file.path)}"
-            )
-
     def _changes(
         self, trace: ItemTrace, spec: Mapping[str, Any], subject: str = "it"
     ) -> tuple[list[LineageChange], list[str]]:
-        """Compare the item with the current pipeline; `subject` names it in sentences."""
-        changes: list[LineageChange] = []
+        """Verify the item by the current pipeline; `subject` names it in sentences."""
+        place, reasons = trace.place, list[Reason]()
         for read in trace.read_files(self._base):
-            changes += self._of_file(f"a file that {subject} read", read)
+            if read.state != "same":
+                why = Why.READ_CHANGED if read.state == "changed" else Why.READ_GONE
+                reasons.append(why(subject, self._index.stored(read.path)))
+        changes = list(map(LineageChange, reasons))
         try:
             now = self._now(trace)
+            found = None if now is None else find_in_plans(now.bound, place.step)
             if now is None:
-                changes.append(LineageChange(f"the pipeline was deleted: {trace.place.file}"))
-                return changes, []
-            found = find_in_plans(now.bound, trace.place.step)
+                return [*changes, LineageChange(Why.PIPELINE_GONE(place.file))], []
             if found is None:
-                gone = f"the pipeline no longer has '{trace.place.step}'"
-                return [*changes, LineageChange(gone)], []
-            owner, node = found
-            parts, older = asyncio.run(_hash_parts(now, owner, node, self._index))
+                return [*changes, LineageChange(Why.PIPELINE_LACKS(place.step))], []
+            reasons = asyncio.run(self._differences(trace, now, *found, subject))
         except PipelineError as error:
-            what = f"the current pipeline is invalid: {error.faults[0].message}"
-            return [*changes, LineageChange(what)], []
+            return [*changes, LineageChange(Why.PIPELINE_INVALID(error.faults[0].message))], []
         except EngineError as error:
-            return [*changes, LineageChange(f"a model is no longer usable: {error}")], []
-        notes = [_ELSEWHERE_NOTE] if now.is_elsewhere else []
-        hidden = {f"inputs.{name}" for name in now.hidden}
-        known = {name: parts[name] for name in parts.keys() - hidden}
-        changes += self._surroundings(trace, node, owner.roots, subject)
-        changes += pipeline_changes(self._origins, trace, node, spec, known, older)
+            return [*changes, LineageChange(Why.MODEL_UNUSABLE(str(error)))], []
+        new = json.loads(canonical_spec(found[1]))
+        if trace.entry is None and spec and ordered_json(spec) != ordered_json(new):
+            reasons = [Why.STEP()]
+        lines = tuple(_spec_difference(spec, new)) if spec else ()
+        for reason in reasons:
+            is_of_rule = reason.why not in _NOT_OF_RULE
+            changes.append(LineageChange(reason, lines if is_of_rule else ()))
+            lines = () if is_of_rule else lines
         for step in _upstream_references(spec):
-            n_newer = self._traces.newer(trace.place.file, step, trace.at)
-            if n_newer:
-                results = "a newer result" if n_newer == 1 else f"{n_newer:,} newer results"
-                changes.append(LineageChange(f"'{step}', which it reads, has {results}"))
-        return changes, notes
+            if n_newer := self._traces.newer(place.file, step, trace.at):
+                newer = Why.NEWER_RESULTS(step, n_newer)
+                changes.append(LineageChange(newer if n_newer > 1 else Why.NEWER_RESULT(step)))
+        return changes, [_ELSEWHERE_NOTE] if now.is_elsewhere else []
 
-    def _surroundings(
-        self, trace: ItemTrace, node: BoundNode, roots: Roots, subject: str
-    ) -> Iterator[LineageChange]:
-        """Yield changes of folders that an item listed, and of stores."""
+    async def _differences(
+        self, trace: ItemTrace, now: _PipelineNow, owner: BoundPlan, node: BoundNode, subject: str
+    ) -> list[Reason]:
+        """Verify a trace; what is not known without the steps before it counts as it was."""
         entry, place = trace.entry, trace.place
-        looked_at: list[Dependency] = dependencies_of(entry, *_SURROUNDINGS)
-        if entry is None or not looked_at:
-            return
-        if place.file not in self._worlds:
-            scopes = self._ledger.scopes_of(place.file)
-            self._worlds[place.file] = World.of(OutputIndex(self._ledger, self._base, scopes))
-        world = self._worlds[place.file]
+        if entry is None:
+            return []
+        self._index.own_scopes = self._ledger.scopes_of(place.file)
+        digests: ModelDigests = _NoRemoteDigests()
+        if not now.is_elsewhere:
+            digests = ModelDigests(model_pools.LookupPool(now.settings).facts)
+        judge = Judge(owner, RunOptions(), self._index, digests)
         past = Trace(place.scope, entry, PastItems(self._ledger, place.scope, node))
-        asyncio.run(world.prepare([past], roots))
-        for dep in looked_at:
-            if dep.reason(world, past) is not None:
-                what, now = _SURROUNDINGS[type(dep)]
-                path = dep.store if isinstance(dep, RowsKept) else dep.name.removesuffix("/")
-                now = now if (self._base / path).is_dir() else "was deleted"
-                yield LineageChange(f"{what.format(subject)} {now}: {path}")
+        scope = Scope.of(owner.inputs, moment=owner.moment)
+        world = await judge.world_of([node], scope, [past])
+        # Inputs of a sub-pipeline may be known only during a run.
+        inputs = {f"inputs.{n}" for n in owner.inputs if n in now.hidden or owner.inputs[n] is None}
+
+        def is_unknown(name: str) -> bool:
+            part = part_of(name)
+            if isinstance(part, OuterValue):
+                return part.root == "steps" or name in inputs
+            return isinstance(part, ModelPart) and now.is_elsewhere
+
+        before, made = json.loads(entry.parts), await judge.parts.of(node)
+        parts = {name: made[name] for name in made if not is_unknown(name)}
+        for name in before.keys() - parts.keys():
+            is_of_rule = isinstance(part_of(name), RulePart)
+            if not is_of_rule or is_unknown(name) or before[name].startswith(KEYED):
+                parts[name] = before[name]
+        hash_ = entry.hash if parts == before else ""
+        item = ItemNow(hash_, json.dumps(parts), older=judge.parts.older)
+        reasons = []
+        for reason in differences(past, item, world):
+            if reason.why in _SURROUNDINGS:
+                (path,) = reason.about
+                changed, gone = _SURROUNDINGS[reason.why]
+                is_there = (self._base / str(path)).is_dir()
+                reasons.append((changed if is_there else gone)(subject, path))
+            elif not reason.is_loss and reason.why not in (Why.FILE, Why.FILE_GONE):
+                reasons.append(reason)
+        return reasons
 
     def _own_verdict(self, trace: ItemTrace, source: LineageFile | None) -> Sequence[LineageChange]:
         """Return why a plan would do the item again, where values of other steps may tell."""
@@ -402,9 +334,9 @@ class _PathInLedger:
         reads_more = PLACE_IN_LIST.name in parts or any(part.root == "steps" for part in values)
         if source is not None and not reads_more and not dependencies_of(entry, ChosenLabels):
             return ()
-        return self._before.own_changes(now, trace)
+        return now.own_changes(trace)
 
-    def _outdated(self, trace: ItemTrace) -> str | None:
+    def _outdated(self, trace: ItemTrace) -> Reason | None:
         """Return why an output is none any more by a plan, where the pipeline may say so."""
         now = self._valid_now(trace)
         if now is None or not now.can_be_planned:
@@ -416,8 +348,10 @@ class _PathInLedger:
         is_always_done = node.if_ is None and not upstream_names(now.bound, name)
         if is_always_done and not (isinstance(node, BoundBlock) and node.where):
             return None
-        why = self._before.outdated(now).get(trace.path)
-        return None if why is None else _OUTDATED_TEXT.get(why, "nothing makes it any more")
+        if isinstance(now.planned, str) or trace.path not in now.planned.outdated:
+            return None
+        words = _OUTDATED_TEXT.get(now.planned.outdated[trace.path], "nothing makes it any more")
+        return Why.OUTDATED(words)
 
     def _valid_now(self, trace: ItemTrace) -> _PipelineNow | None:
         with contextlib.suppress(PipelineError):
@@ -447,7 +381,7 @@ class _PathInLedger:
         return self._pipelines[name]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _PipelineNow:
     """A pipeline as it is now, with the inputs of an item's run that it still has."""
 
@@ -466,6 +400,48 @@ class _PipelineNow:
     def can_be_planned(self) -> bool:
         return not (self.is_elsewhere or self.hidden)
 
+    @cached_property
+    def planned(self) -> PlanReport | str:
+        """What a run would do; a text: why that cannot be said."""
+        pool = model_pools.LookupPool(self.settings)
+        plan = plan_async(self.bound.file, self.given, settings=self.settings, pool=pool)
+        try:
+            return asyncio.run(plan)
+        except PipelineError as error:
+            return error.faults[0].message
+        except (EngineError, LedgerError, OSError) as error:
+            return str(error)
+
+    def behind(self, step: str, explained: Collection[str]) -> list[LineageChange]:
+        """Return upstream blocks and steps with work to do, except `explained` ones."""
+        names = [name for name in upstream_names(self.bound, step) if name not in explained]
+        if not names:
+            return []
+        if isinstance(self.planned, str):
+            return [LineageChange(Why.BEHIND_UNKNOWN(self.planned))]
+        work = [item for item in self.planned.items if item.state in _WORK_STATES]
+        found = ((n, [i for i in work if f"{i.step}.".startswith(f"{n}.")]) for n in names)
+        return [
+            LineageChange(Why.BEHIND(name, words))
+            for name, items in found
+            if (words := _work_text(items))
+        ]
+
+    def own_changes(self, trace: ItemTrace) -> list[LineageChange]:
+        """Return why an item, or the one around it, would be done again."""
+        if isinstance(self.planned, str):
+            return [LineageChange(Why.BEHIND_UNKNOWN(self.planned))]
+        place = trace.place
+        top = _top_level_name(self.bound, place.step), (*place.outer, trace.key)[0]
+        return [
+            LineageChange(Why.RECORDED(item.why))
+            for item in self.planned.items
+            if (item.step, item.key) in (top, (place.step, trace.key))
+            and item.state in ("changed", "stale")
+            and item.why is not None
+            and not any(reason.is_loss for reason in item.reasons)
+        ]
+
 
 _ELSEWHERE_NOTE = "its models are on other servers: whether they changed is not checked"
 _OUTDATED_TEXT = {
@@ -475,19 +451,17 @@ _OUTDATED_TEXT = {
 }
 
 
-def _no_output_text(trace: ItemTrace) -> str:
+def _no_output(trace: ItemTrace) -> Reason:
     """Return why a path is no output of its item as it was done last."""
-    entry, what = trace.entry, "it is no longer an output"
+    entry = trace.entry
     if entry is None:
-        return f"{what}: its step does not write it any more"
-    if entry.state == "waiting":
-        return f"it is of an earlier answer: since run '{entry.run}' its item waits for review"
-    if entry.state == "failed":
-        return f"it is of an earlier try: run '{entry.run}' failed, and the next one tries again"
+        return Why.WRITTEN_NO_MORE()
+    if entry.state in ("waiting", "failed"):
+        return (Why.EARLIER_ANSWER if entry.state == "waiting" else Why.EARLIER_TRY)(entry.run)
     if entry.state in ("skipped", "quarantined"):
-        return f"{what}: run '{entry.run}' {entry.state} its item"
+        return Why.ITEM_ENDED(entry.run, entry.state)
     now = "" if trace.n_rows is not None else ", ".join(sorted(current_paths(entry)))
-    return f"{what}: since run '{entry.run}' its item writes {now or 'nothing here'}"
+    return Why.ITEM_WRITES(entry.run, now or "nothing here")
 
 
 class _NoRemoteDigests(ModelDigests):
@@ -503,32 +477,15 @@ class _NoRemoteDigests(ModelDigests):
         return None
 
 
-async def _hash_parts(
-    now: _PipelineNow, owner: BoundPlan, node: BoundNode, index: OutputIndex
-) -> tuple[dict[str, str], Mapping[str, frozenset[str]]]:
-    """Return the current parts of the item's hash, as far as known.
-
-    Also returns, by version of a step, the earlier versions whose results are as good.
-    """
-    digests: ModelDigests = _NoRemoteDigests()
-    if not now.is_elsewhere:
-        digests = ModelDigests(model_pools.LookupPool(now.settings).facts)
-    maker = NodeParts(owner, index, digests, World.of(index).digest)
-    parts = await maker.of(node)
-    # Inputs of a sub-pipeline may be known only during a run.
-    unknown = {f"inputs.{name}" for name, value in owner.inputs.items() if value is None}
-    known = {
-        name: parts[name]
-        for name in parts.keys() - unknown
-        if not (now.is_elsewhere and isinstance(part_of(name), ModelPart))
-        and not name.startswith("steps.")
-    }
-    return known, maker.older
-
-
 _WATCHED_TOOLS = {"calculator", "files.read"}
 """Tools that read nothing, or only files that are recorded."""
-_FILE_STATE_TEXT = {"changed": "has changed", "gone": "was deleted"}
+_SURROUNDINGS = {
+    Why.FOLDER: (Why.LISTED_CHANGED, Why.LISTED_GONE),
+    Why.STORE: (Why.SEARCHED_CHANGED, Why.SEARCHED_GONE),
+    Why.ROWS_LOST: (Why.ROWS_CHANGED, Why.ROWS_GONE),
+}
+"""What a plan says of a folder or store → what is said here, where that is there and is gone."""
+_NOT_OF_RULE = frozenset(why for both in _SURROUNDINGS.values() for why in both)
 
 
 def _upstream_references(spec: Mapping[str, Any]) -> tuple[str, ...]:
@@ -539,35 +496,6 @@ def _upstream_references(spec: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 _STEP_REFERENCE = re.compile(r"\bsteps\.([a-z][a-z0-9_]*)")
-
-
-def pipeline_changes(
-    origins: LineageStore,
-    trace: ItemTrace,
-    node: BoundNode,
-    before: Mapping[str, Any],
-    parts: Mapping[str, str],
-    older: Mapping[str, Collection[str]],
-) -> Iterator[LineageChange]:
-    """Yield changes of the pipeline's text, models and inputs."""
-    entry, now = trace.entry, json.loads(canonical_spec(node))
-    lines = tuple(_spec_difference(before, now)) if before else ()
-    if entry is None:
-        if before and ordered_json(before) != ordered_json(now):
-            yield LineageChange("the step changed", lines)
-        return
-    recorded = json.loads(entry.parts)
-    # Other parts are known only where other steps run.
-    was = {
-        name: recorded[name]
-        for name in recorded
-        if name in parts or isinstance(part_of(name), RulePart)
-    }
-    past = Trace(trace.place.scope, entry, PastItems(origins.ledger, trace.place.scope, node))
-    names = stale_parts(was, parts, past.result(older))
-    details = compare_specs(before, node).details if before else {}
-    for number, reason in enumerate(change_reasons(names, was, parts, details)):
-        yield LineageChange(str(reason), lines if number == 0 else ())
 
 
 def _spec_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
@@ -599,78 +527,8 @@ def _spec_lines(spec: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-_SURROUNDINGS = {
-    FolderListed: ("a folder that {} listed", "has other content now"),
-    StoreSearched: ("a store that {} searched", "has other content now"),
-    RowsKept: ("a store that {} kept rows in", "no longer has all of them unchanged"),
-}
-
-
 _WORK_STATES = frozenset(("new", "changed", "stale", "deleted"))
 _MAX_NAMES = 3
-
-
-class UpstreamChanges:
-    """Changes of upstream steps, by plans that are made once."""
-
-    def __init__(self) -> None:
-        self._plans: dict[str, PlanReport | str] = {}
-
-    def changes(
-        self, now: _PipelineNow, step: str, explained: Collection[str] = ()
-    ) -> list[LineageChange]:
-        """Return upstream blocks and steps with work to do, except `explained` ones."""
-        names = [name for name in upstream_names(now.bound, step) if name not in explained]
-        if not names:
-            return []
-        planned = self._planned(now)
-        if isinstance(planned, str):
-            return [LineageChange(f"the steps before it cannot be checked: {planned}")]
-        return [
-            LineageChange(f"'{name}', which comes before it, is not up to date: {words}")
-            for name in names
-            for words in _work_text(
-                [
-                    item
-                    for item in planned.items
-                    if item.state in _WORK_STATES
-                    and (item.step == name or item.step.startswith(f"{name}."))
-                ]
-            )
-        ]
-
-    def own_changes(self, now: _PipelineNow, trace: ItemTrace) -> list[LineageChange]:
-        """Return why an item, or the one around it, would be done again."""
-        planned, place = self._planned(now), trace.place
-        if isinstance(planned, str):
-            return [LineageChange(f"the steps before it cannot be checked: {planned}")]
-        top = _top_level_name(now.bound, place.step), (*place.outer, trace.key)[0]
-        return [
-            LineageChange(item.why)
-            for item in planned.items
-            if (item.step, item.key) in (top, (place.step, trace.key))
-            and item.state in ("changed", "stale")
-            and item.why is not None
-            and not any(reason.is_loss for reason in item.reasons)
-        ]
-
-    def outdated(self, now: _PipelineNow) -> Mapping[str, Outdated]:
-        """Return the outputs that no longer apply, and why; none where no plan can be made."""
-        planned = self._planned(now)
-        return {} if isinstance(planned, str) else planned.outdated
-
-    def _planned(self, now: _PipelineNow) -> PlanReport | str:
-        name = canonical_json([str(now.bound.file), dict(now.given)])
-        if name not in self._plans:
-            pool = model_pools.LookupPool(now.settings)
-            plan = plan_async(now.bound.file, now.given, settings=now.settings, pool=pool)
-            try:
-                self._plans[name] = asyncio.run(plan)
-            except PipelineError as error:
-                self._plans[name] = error.faults[0].message
-            except (EngineError, LedgerError, OSError) as error:
-                self._plans[name] = str(error)
-        return self._plans[name]
 
 
 def upstream_names(bound: BoundPlan, step: str) -> tuple[str, ...]:
@@ -697,11 +555,9 @@ def _top_level_name(bound: BoundPlan, step: str) -> str:
     return step
 
 
-def _work_text(items: Sequence[PlanItem]) -> Iterator[str]:
-    """Yield the work to do; nothing for a step that only waits for others."""
+def _work_text(items: Sequence[PlanItem]) -> str | None:
+    """Return the work to do; None: there is none, or a step only waits for others."""
     if len(items) == 1 and items[0].key == items[0].step.rpartition(".")[2]:
-        if not any(reason.why is Why.READS_UNDONE for reason in items[0].reasons):
-            yield items[0].why or items[0].state
-        return
-    if items:
-        yield listed([f"{item.key} ({item.state})" for item in items], _MAX_NAMES)
+        is_waiting = any(reason.why is Why.READS_UNDONE for reason in items[0].reasons)
+        return None if is_waiting else items[0].why or items[0].state
+    return listed([f"{item.key} ({item.state})" for item in items], _MAX_NAMES) if items else None

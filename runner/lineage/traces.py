@@ -24,12 +24,13 @@ from paddock.runner.core.dependencies import (
     current_paths,
     dependencies_of,
 )
-from paddock.runner.core.run_records import WROTE, read_lineage
+from paddock.runner.core.run_records import WROTE, CallRecord, read_lineage
 from paddock.runner.ledger import queries
-from paddock.runner.ledger.entries import Entry, LineageRow
+from paddock.runner.ledger.entries import CallRow, Entry, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import FileCondition
+from paddock.runner.progress.reasons import Reason
 from paddock.runner.render.run_details import ReviewRecord
 
 FileState = Literal["same", "changed", "gone"]
@@ -88,9 +89,13 @@ class LineageStep:
 class LineageChange:
     """One change since the item was done."""
 
-    what: str
+    reason: Reason
     detail: tuple[str, ...] = ()
     """Lines of a diff."""
+
+    @property
+    def what(self) -> str:
+        return str(self.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +139,7 @@ class Origin:
         fields = asdict(self)
         fields["pipeline"] = str(self.pipeline)
         fields["at"] = iso_time(self.at)
+        fields["changes"] = [{"what": c.what, "detail": c.detail} for c in self.changes]
         for step in fields["steps"]:
             for call in step["calls"]:
                 call["at"] = iso_time(call["at"])
@@ -375,3 +381,78 @@ class LedgerTraces:
                 owner = ScopeOwner(scope, file, step, outer)
             self._places[scope] = owner
         return self._places[scope]
+
+
+# --- the steps of an item
+
+
+def item_steps(origins: LineageStore, trace: ItemTrace) -> tuple[LineageStep, ...]:
+    """Return the steps of an item that made calls, in the order of running."""
+    if trace.made is None or not trace.is_current:
+        # The recorded calls of an item whose lineage is not known, as one step: it was interrupted
+        # before its entry, or done again since
+        is_of_block = trace.entry is not None and trace.key != trace.place.step
+        shown = "/".join((*trace.place.outer, trace.key)) if is_of_block else ""
+        hashes = origins.calls_of(trace.place.scope, shown)
+        kept = [origins.ledger.call(hash_, is_whole=True) for hash_ in hashes]
+        calls = tuple(
+            _kept_call(call, call.run, None)
+            for call in kept
+            if call is not None and (trace.is_current or call.run == trace.run)
+        )
+        return (LineageStep(trace.place.step, "", None, None, (), calls),) if calls else ()
+    _, steps = read_lineage(trace.made.made)
+    checks: dict[str, tuple[str, ...]] = {}
+    for name, step in recorded_spec(origins, trace).get("steps", {}).items():
+        reply = step.get("reply")
+        given = reply.get("check") if isinstance(reply, dict) else None
+        checks[name] = (given,) if isinstance(given, str) else tuple(map(str, given or ()))
+    return tuple(
+        LineageStep(
+            step.id,
+            step.uses,
+            step.model,
+            step.seconds,
+            checks.get(step.id, ()),
+            tuple(_lineage_call(origins, call, trace.made.run) for call in step.calls),
+        )
+        for step in steps
+    )
+
+
+def _lineage_call(origins: LineageStore, call: CallRecord, run: str) -> LineageCall:
+    kept = origins.ledger.call(call.hash, is_whole=True)
+    if kept is not None:
+        return _kept_call(kept, run, call)
+    usage = {"prompt_tokens": call.prompt, "completion_tokens": call.completion}
+    return LineageCall(
+        call.hash, call.kind, "", "", "", call.is_known, call.began, call.seconds, run, {}, "",
+        None, usage, is_gone=True,
+    )  # fmt: skip
+
+
+def _kept_call(kept: CallRow, run: str, call: CallRecord | None) -> LineageCall:
+    reply = "" if kept.kind == "embed" else kept.reply.decode("utf-8", "replace")
+    return LineageCall(
+        hash=kept.hash,
+        kind=kept.kind,
+        model=kept.model,
+        digest=kept.digest,
+        served_digest=kept.served_digest,
+        is_known=call is not None and call.is_known,
+        at=kept.at if call is None else call.began,
+        seconds=None if call is None else call.seconds,
+        run=run,
+        request=load_request(kept.request),
+        reply=reply,
+        done_reason=kept.done_reason,
+        usage=kept.usage.get("usage", {}),
+    )
+
+
+def recorded_spec(origins: LineageStore, trace: ItemTrace) -> Mapping[str, Any]:
+    """Return the recorded spec of the item's pipeline; empty if unknown."""
+    digest = None if trace.made is None else trace.made.spec
+    text = None if digest is None else origins.spec(digest)
+    found = json.loads(text) if text else {}
+    return found if isinstance(found, dict) else {}

@@ -104,6 +104,33 @@ class Why(Enum):
     WHERE = "left out by `where`"
     FILED_AND_GONE = "it was filed, and is no longer there"
 
+    # Since an output was made, for `paddock why`
+    DOCUMENT_CHANGED = "its document has changed: {}"
+    DOCUMENT_GONE = "its document was deleted: {}"
+    READ_CHANGED = "a file that {} read has changed: {}"
+    READ_GONE = "a file that {} read was deleted: {}"
+    LISTED_CHANGED = "a folder that {} listed has other content now: {}"
+    LISTED_GONE = "a folder that {} listed was deleted: {}"
+    SEARCHED_CHANGED = "a store that {} searched has other content now: {}"
+    SEARCHED_GONE = "a store that {} searched was deleted: {}"
+    ROWS_CHANGED = "a store that {} kept rows in no longer has all of them unchanged: {}"
+    ROWS_GONE = "a store that {} kept rows in was deleted: {}"
+    WRITTEN_NO_MORE = "it is no longer an output: its step does not write it any more"
+    ITEM_ENDED = "it is no longer an output: run '{}' {} its item"
+    ITEM_WRITES = "it is no longer an output: since run '{}' its item writes {}"
+    EARLIER_ANSWER = "it is of an earlier answer: since run '{}' its item waits for review"
+    EARLIER_TRY = "it is of an earlier try: run '{}' failed, and the next one tries again"
+    OUTDATED = "it no longer applies: {}"
+    PIPELINE_GONE = "the pipeline was deleted: {}"
+    PIPELINE_INVALID = "the current pipeline is invalid: {}"
+    PIPELINE_LACKS = "the pipeline no longer has '{}'"
+    MODEL_UNUSABLE = "a model is no longer usable: {}"
+    STEP = "the step changed"
+    NEWER_RESULT = "'{}', which it reads, has a newer result"
+    NEWER_RESULTS = "'{}', which it reads, has {:,} newer results"
+    BEHIND = "'{}', which comes before it, is not up to date: {}"
+    BEHIND_UNKNOWN = "the steps before it cannot be checked: {}"
+
     def __call__(self, *about: str | int | tuple[str, ...]) -> Reason:
         """Return a reason of this kind; of a tuple of names the first are named."""
         return Reason(self, about)
