@@ -59,6 +59,7 @@ from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
+from paddock.runner.progress.item_states import WORK, ItemState
 from paddock.runner.progress.reasons import Outdated, Reason, Why
 from paddock.runner.progress.report import PlanItem, PlanReport
 from paddock.runner.settings import Settings, read_settings
@@ -229,7 +230,7 @@ class _PathInLedger:
             key="/".join((*trace.place.outer, trace.key)),
             run=trace.run,
             at=trace.at,
-            state="done" if entry is None else entry.state,
+            state=ItemState.DONE if entry is None else entry.state,
             error=None if entry is None else entry.error,
             condition=condition,
             source=source,
@@ -419,7 +420,7 @@ class _PipelineNow:
             return []
         if isinstance(self.planned, str):
             return [LineageChange(Why.BEHIND_UNKNOWN(self.planned))]
-        work = [item for item in self.planned.items if item.state in _WORK_STATES]
+        work = [item for item in self.planned.items if item.state in (*WORK, ItemState.DELETED)]
         found = ((n, [i for i in work if f"{i.step}.".startswith(f"{n}.")]) for n in names)
         return [
             LineageChange(Why.BEHIND(name, words))
@@ -437,7 +438,7 @@ class _PipelineNow:
             LineageChange(Why.RECORDED(item.why))
             for item in self.planned.items
             if (item.step, item.key) in (top, (place.step, trace.key))
-            and item.state in ("changed", "stale")
+            and item.state in (ItemState.CHANGED, ItemState.STALE)
             and item.why is not None
             and not any(reason.is_loss for reason in item.reasons)
         ]
@@ -456,9 +457,11 @@ def _no_output(trace: ItemTrace) -> Reason:
     entry = trace.entry
     if entry is None:
         return Why.WRITTEN_NO_MORE()
-    if entry.state in ("waiting", "failed"):
-        return (Why.EARLIER_ANSWER if entry.state == "waiting" else Why.EARLIER_TRY)(entry.run)
-    if entry.state in ("skipped", "quarantined"):
+    if entry.state == ItemState.WAITING:
+        return Why.EARLIER_ANSWER(entry.run)
+    if entry.state == ItemState.FAILED:
+        return Why.EARLIER_TRY(entry.run)
+    if entry.state in (ItemState.SKIPPED, ItemState.QUARANTINED):
         return Why.ITEM_ENDED(entry.run, entry.state)
     now = "" if trace.n_rows is not None else ", ".join(sorted(current_paths(entry)))
     return Why.ITEM_WRITES(entry.run, now or "nothing here")
@@ -527,7 +530,6 @@ def _spec_lines(spec: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-_WORK_STATES = frozenset(("new", "changed", "stale", "deleted"))
 _MAX_NAMES = 3
 
 
