@@ -18,7 +18,7 @@ from paddock.runner.progress.report import FiledCounts, ItemReport
 from .block_items import loop_value
 from .filed_items import FiledItems
 from .parts import CONTENT
-from .reconcile import DeletionDoubt, MissingSources
+from .reconcile import MissingSources
 from .run_records import StepRecord
 from .verify import ItemVerdict
 
@@ -154,15 +154,6 @@ class BlockWork:
         why = Why.FILED_AND_GONE() if key in self.filed.pruned else why
         reasons = () if why is None else (why,)
         return ItemReport(self.block.id, self.shown(key), ItemState.DELETED, reasons=reasons)
-
-    @property
-    def deleted(self) -> tuple[Entry, ...]:
-        return self.missing.deleted
-
-    @property
-    def doubts(self) -> tuple[DeletionDoubt, ...]:
-        """Why other missing sources do not count as deleted."""
-        return self.missing.doubts
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,7 +207,7 @@ class ItemAttempt:
         return self.reads | self.outputs.searched | by_name(within)
 
     def wrote(self) -> list[str]:
-        """Return the stored paths of the files that it wrote or kept."""
+        """Return stored paths, with those of edited files that were kept."""
         return [*self.outputs.written, *kept_paths(self.outputs.searched)]
 
     def held(self) -> list[str]:

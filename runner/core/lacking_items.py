@@ -45,11 +45,6 @@ class LackingItems:
     def __bool__(self) -> bool:
         return any(self._kinds()) or not self.n_items
 
-    @property
-    def has_nothing(self) -> bool:
-        """Whether no item has a result."""
-        return not self.n_with_result
-
     def leaves(self, node: BoundNode) -> bool:
         """Return whether a node that reads the results is left as it is.
 
@@ -58,7 +53,7 @@ class LackingItems:
         is_table = isinstance(node, BoundStep) and node.facts.table in node.written
         is_only_waiting = self.n_items and not (self.failed or self.expired)
         waits = self.waiting or self.unasked
-        return self.has_nothing and not (is_only_waiting or (is_table and waits))
+        return not self.n_with_result and not (is_only_waiting or (is_table and waits))
 
     def _kinds(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """Yield the keys that are missing, and why in words, most decisive first."""
@@ -94,9 +89,9 @@ class LackingItems:
 
 def no_documents_of(work: BlockWork) -> LackingItems | None:
     """Return what a block lacks whose list is empty, and of which a person is asked why."""
-    if work.items or not work.doubts:
+    if work.items or not work.missing.doubts:
         return None
-    return LackingItems(work.block.id, error=work.doubts[0].text, is_transient=True)
+    return LackingItems(work.block.id, error=work.missing.doubts[0].text, is_transient=True)
 
 
 def lacking_of(
@@ -132,6 +127,6 @@ def refuse_empty_results(
 ) -> None:
     """Raise `StepFailed` where a step would read a nested block's results, and all items failed."""
     for lack in lacking_of(references, lacking):
-        if lack.has_nothing:
+        if not lack.n_with_result:
             cause = "io" if lack.is_transient else "other"
             raise StepFailed(step, f"{lack.why_left()}: {lack.error}", cause=cause)

@@ -101,7 +101,9 @@ class NodeOutputs:
     ) -> NodeOutputs:
         """Return what applies of a block; `is_open` are indexes of items that have work to do."""
         is_hot = any(source.is_hot for source in work.missing.sources)
-        made = cls(work.step or work.block, is_list_sure=not (work.doubts or is_hot), work=work)
+        made = cls(
+            work.step or work.block, is_list_sure=not (work.missing.doubts or is_hot), work=work
+        )
         for item in work.items:
             entry = entries.get(item.key)
             made.add_item(work.scope, item.key, entry, is_open=item.index in is_open)
@@ -109,7 +111,7 @@ class NodeOutputs:
             if item.renamed_from and item.key in made.done and is_done:
                 made.renamed.add(item.renamed_from)
         made.filed = work.filed.rows.keys()
-        deleted = {entry.key for entry in work.deleted}
+        deleted = {entry.key for entry in work.missing.deleted}
         for key, entry in entries.items():  # those that the list no longer has
             if key in made.done or key in made.undecided or key in made.filed:
                 continue

@@ -158,18 +158,18 @@ class OrphanCleaner:
         the ledger marks them as gone.
         """
         entries: list[Entry] = []
-        if work.deleted:  # their outputs go where that is asked, and those of renamed ones
+        if work.missing.deleted:  # their outputs go where that is asked, and those of renamed ones
             renamed = {
                 item.renamed_from: item.key
                 for item in work.items
                 if item.renamed_from is not None and item.index in done
             }
-            doomed = [entry for entry in work.deleted if entry.key in renamed]
+            doomed = [entry for entry in work.missing.deleted if entry.key in renamed]
             if self._prunes or any(source.prunes for source in work.missing.sources):
-                doomed = [*work.deleted]
+                doomed = [*work.missing.deleted]
             removal = await self._removed(work, doomed)
             self._note_removal(removal, renamed)
-            entries += [entry for entry in work.deleted if not self._keeps(entry, removal)]
+            entries += [entry for entry in work.missing.deleted if not self._keeps(entry, removal)]
         if work.dropped:
             removal = _Removal()
             if self._prunes:  # else what `where` leaves out keeps its outputs
@@ -185,7 +185,7 @@ class OrphanCleaner:
             entries += [entry for entry in pruned if entry.key not in kept]
             for key in work.filed.pruned - kept:
                 FiledRows(ledger).drop(work.scope, key)
-        for doubt in work.doubts:
+        for doubt in work.missing.doubts:
             self.doubt(work, doubt)
         reviews = self._context.judge.reviews
         await reviews.forget(work.scope, [entry.key for entry in entries])
@@ -253,7 +253,7 @@ class OrphanCleaner:
             moved = end.renamed & end.gone.keys()
             return [output for output in outdated if output.why in whys or output.item in moved]
         # Why outputs of documents that went earlier are kept: a person is asked first
-        now = {entry.key for entry in work.deleted}
+        now = {entry.key for entry in work.missing.deleted}
         n_left = len({output.item for output in outdated if output.why == Outdated.GONE} - now)
         n_known = len(work.items) + n_left
         doubt = mass_doubt(work.missing.sources, n_left, n_known, self._context.options)

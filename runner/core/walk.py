@@ -216,8 +216,7 @@ class Walk(ABC):
         """Return the outputs of a block; all of these may be `UNKNOWN`."""
 
     @abstractmethod
-    async def item_step(self, step: BoundStep) -> Any:
-        """Return the outputs of a step with a trace."""
+    async def item_step(self, step: BoundStep) -> Any: ...
 
     @abstractmethod
     async def step(self, step: BoundStep) -> Any: ...

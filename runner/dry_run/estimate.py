@@ -247,7 +247,7 @@ class Estimate(Walk):
             if lacks := await state.lacking(context.judge.reviews):
                 self.left.lacking.setdefault(block.id, lacks)
             fills = (s.facts.fills in s.written for s in all_steps(block.body))
-            if state.work.deleted and any(fills):
+            if state.work.missing.deleted and any(fills):
                 self.unknown[block.id] = block.id  # searches find less
             return outputs
         foreseen = await foresee_block(self._plan, context, state)
@@ -338,12 +338,12 @@ def _plan_items(work: BlockWork) -> Iterator[PlanItem]:
     for item in work.items:
         yield PlanItem(block, item.key, item.verdict.state, item.verdict.reasons)
     renamed = {item.renamed_from for item in work.items}
-    for entry in work.deleted:
+    for entry in work.missing.deleted:
         if entry.key not in renamed:
             yield PlanItem(block, entry.key, ItemState.DELETED, (work.absences[entry.key],))
     for key in sorted(work.filed.pruned):
         yield PlanItem(block, key, ItemState.DELETED, (Why.FILED_AND_GONE(),))
-    for doubt in work.doubts:
+    for doubt in work.missing.doubts:
         yield PlanItem(block, doubt.folder, ItemState.MISSING, (Why.RECORDED(doubt.text),))
     dropped = {entry.key for entry in work.dropped}
     for key in sorted(work.left_out):
