@@ -164,7 +164,7 @@ def _run_until_end(
         # An event belongs to the loop in which it was first awaited.
         own = replace(environment, stop=asyncio.Event(), stop_gate=StopGate())
         with stop_on_signals(own.stop, own.stop_gate):
-            report = await run_async(path, inputs, options, own)
+            report = await _run_async(path, inputs, options or RunOptions(), own)
         return report, own.stop.is_set() and report.status == "interrupted"
 
     return asyncio.run(main())

@@ -89,15 +89,18 @@ class LocalPool:
         events: PoolEvents | None = None,
         memory_probe: MachineProbe | None = None,
         start: StartWorker | None = None,
+        has_metrics: bool = True,
     ) -> None:
-        from .metrics import Metrics  # prometheus_client: 50 ms that most commands need not pay
-
         self.settings = settings
         self.models = models or ModelFinder(
             settings.models_dir, settings.cache_dir, is_exact=settings.is_exact
         )
-        self.metrics = Metrics()
-        self.events = self.metrics if events is None else fan_out(self.metrics, events)
+        self.events = events or PoolEvents()
+        if has_metrics:
+            from .metrics import Metrics  # prometheus_client: 50 ms that a run need not pay
+
+            self.metrics = Metrics()
+            self.events = self.metrics if events is None else fan_out(self.metrics, events)
         self._residents = ModelManager(
             settings,
             start or WorkerStarter(settings),

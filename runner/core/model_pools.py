@@ -393,4 +393,4 @@ class OnDemandPool(ForwardingPool):
     async def _source(self) -> Any:
         from paddock.engine.backends.local import LocalPool  # brings numpy
 
-        return LocalPool(self._settings.pool)
+        return LocalPool(self._settings.pool, has_metrics=False)

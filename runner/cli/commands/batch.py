@@ -143,7 +143,9 @@ async def _run(
                     asking = _open_pool(client)
                 answer = await stack.enter_async_context(asking)
             else:
-                answer = answers_of(await stack.enter_async_context(LocalPool(settings.pool)))
+                answer = answers_of(
+                    await stack.enter_async_context(LocalPool(settings.pool, has_metrics=False))
+                )
             lines = run_lines(answer, source, results, n_at_once=at_once)
             async for progress in await stack.enter_async_context(aclosing(lines)):
                 yield progress
