@@ -16,11 +16,10 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any, TypeAlias
 
-from paddock.engine.system.text import path_text
 from paddock.pipelines.text_marks import searchable
 
 from .folding import Span
-from .schema_parts import Path, SchemaParts, empty_fields, is_empty, missing_keys
+from .schema_parts import Path, SchemaParts, empty_fields, is_empty
 from .source_index import SourceIndex
 from .text_index import Quote
 
@@ -88,17 +87,6 @@ def locate(
         leaf.found = searched.find(leaf.value)
     _Choice(searched, sought).choose()
     return _mirror(answer, (), {leaf.path: searched.evidence(leaf) for leaf in leaves})
-
-
-def missing_paths(evidence: Any) -> list[str]:
-    """Return the paths of values that are nowhere in the sources; what is only similar is missing.
-
-    A dot of a name gets a backslash.
-
-    >>> missing_paths({"items": [{"price": {"match": "none"}}], "day": {"match": "exact"}})
-    ['items.0.price']
-    """
-    return [path_text(path) for path in missing_keys(evidence)]
 
 
 def _mirror(answer: Any, path: Path, found: Mapping[Path, Any]) -> Any:

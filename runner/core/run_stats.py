@@ -193,10 +193,6 @@ class RunStats:
     def tokens(self, n: int) -> None:
         self.observer.tokens(n)
 
-    @property
-    def has_model_calls(self) -> bool:
-        return self._sums["calls"] > 0
-
     def call(self, step: str, key: str, call: ModelCall, open_call: OpenCall | None) -> None:
         """Count a call that has ended; `open_call` is from `begin_call`."""
         usage = call.usage

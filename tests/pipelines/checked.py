@@ -1,6 +1,10 @@
-"""A pipeline's text as a model and as a plan, where it must have no faults."""
+"""A pipeline's text as a model and as a plan, without faults; what evidence was not found."""
 
+from typing import Any
+
+from paddock.engine.system.text import path_text
 from paddock.pipelines import model, plan, yaml_source
+from paddock.pipelines.checking.schema_parts import missing_keys
 from paddock.pipelines.errors import PipelineError
 
 
@@ -18,3 +22,11 @@ def checked_plan(pipeline: model.Pipeline) -> plan.Plan:
     if made.faults:
         raise PipelineError(made.faults)
     return made
+
+
+def missing_paths(evidence: Any) -> list[str]:
+    """Return the paths of values that are nowhere in the sources; what is only similar is missing.
+
+    A dot of a name gets a backslash.
+    """
+    return [path_text(path) for path in missing_keys(evidence)]

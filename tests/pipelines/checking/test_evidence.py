@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from paddock.pipelines.checking.evidence import SourceText, locate, missing_paths
+from paddock.pipelines.checking.evidence import SourceText, locate
+from tests.pipelines.checked import missing_paths
 
 BILL = """ACME GmbH   Invoice No. RE-2024-0017   Date: 3. Mai 2024
 Pos  Qty  Name      Price   Amount
