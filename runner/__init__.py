@@ -6,6 +6,7 @@ The Python API is `run`, `run_async`, `plan`, `plan_async` and `validate`, with 
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,18 +27,15 @@ __all__ = [
 ]
 
 
+_PLACES = {
+    **{"RunEnvironment": "core.run_options", "RunOptions": "core.run_options"},
+    **{"PipelineRunFailed": "workers.pipeline_flow", "flow": "workers.pipeline_flow"},
+    **dict.fromkeys(("plan", "plan_async", "run", "run_async", "validate"), "api"),
+}
+
+
 def __getattr__(name: str) -> object:
     """Import a name when it is first asked for."""
-    if name in ("RunEnvironment", "RunOptions"):
-        from .core import run_options
-
-        return getattr(run_options, name)
-    if name in ("PipelineRunFailed", "flow"):
-        from .workers import pipeline_flow
-
-        return getattr(pipeline_flow, name)
-    if name in __all__:
-        from . import api
-
-        return getattr(api, name)
+    if name in _PLACES:
+        return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

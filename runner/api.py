@@ -28,6 +28,7 @@ from paddock.runner.config.pipeline_secrets import (
     trigger_secrets,
 )
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
+from paddock.runner.daemon.run_signatures import Signer, signer_for
 from paddock.runner.dry_run.pipeline_check import validate as validate
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.report import PlanReport, Report
@@ -40,7 +41,6 @@ FILE_THREADS = 4
 
 if TYPE_CHECKING:
     from paddock.engine.request import Pool
-    from paddock.runner.daemon.run_signatures import Signer
 
 
 def plan(
@@ -264,8 +264,6 @@ def prepare(
 
         @functools.cache
         def signer() -> Signer:
-            from paddock.runner.daemon.run_signatures import Signer, signer_for
-
             try:
                 return signer_for(settings.state_dir, settings.ledger_url)
             except OSError:  # no home to write to: what this run records, no other compares

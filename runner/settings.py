@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.settings import PoolSettings, ServiceSettings
+from paddock.engine.system import distribution
 from paddock.runner.config import setting_values
 from paddock.runner.config.config_file import (
     FILE_NAME,
@@ -29,7 +30,7 @@ from paddock.runner.config.setting_values import OtelMode
 if TYPE_CHECKING:
     from paddock.engine.request import Role
 
-STATE_FOLDER = ".paddock"
+STATE_FOLDER = distribution.STATE_FOLDER
 """Beside each pipeline: ledger, locks, journals."""
 
 _DAY_S = 86400.0

@@ -1,4 +1,4 @@
-"""The installed distribution: name, version, examples, editable clone or not.
+"""The installed distribution: its names, version, examples, editable clone or not.
 
 On the package index `paddock` belongs to another project, so the distribution is `paddock-llm`.
 The import name and the command stay `paddock`.
@@ -11,6 +11,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 DISTRIBUTION = "paddock-llm"
+STATE_FOLDER = ".paddock"
+SETTINGS_FILE = "paddock.toml"
 
 # The release of github.com/ollama/ollama whose API `engine.api.ollama` follows. Clients refuse
 # older versions: VS Code asks for 0.6.4 at least.

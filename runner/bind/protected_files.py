@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import files
+from paddock.engine.system.distribution import SETTINGS_FILE, STATE_FOLDER
 from paddock.pipelines.model import Pipeline, step_nodes
-from paddock.runner.config.config_file import FILE_NAME
-from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.paths import write_refusal
 from paddock.steps.registry import facts_of
 from paddock.steps.tools.code_digests import file_content, python_modules_of
@@ -92,7 +91,7 @@ class ProtectedFiles:
             names = path.parts if base is None else path.relative_to(base).parts
             if any(name.casefold() == STATE_FOLDER for name in names):
                 return WriteRefusal("lies in '.paddock', where Paddock keeps its own state")
-        if path.name.casefold() == FILE_NAME:
+        if path.name.casefold() == SETTINGS_FILE:
             return WriteRefusal("is a settings file of Paddock")
         identity = None if folded in self.folded else files.identity(path)
         if folded in self.folded or (

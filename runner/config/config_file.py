@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from paddock.engine.system import no_links
+from paddock.engine.system import distribution, no_links
 from paddock.engine.system.files import identity
 from paddock.engine.system.owners import Stranger, stranger
 from paddock.engine.system.text import one_line
@@ -23,7 +23,7 @@ from paddock.engine.system.text import one_line
 from . import setting_values
 from .setting_specs import SETTING_SPECS, SettingsError
 
-FILE_NAME = "paddock.toml"
+FILE_NAME = distribution.SETTINGS_FILE
 
 BESIDE_A_PIPELINE = frozenset((
     "chat_model", "embed_model", "draft_models", "context_length", "keep_alive", "num_parallel",

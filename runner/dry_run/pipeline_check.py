@@ -12,10 +12,8 @@ from typing import Any
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.runner.bind import requirements
 from paddock.runner.bind.bind import bind_for_comparison, read_plan
-from paddock.runner.bind.bound import BoundPlan, ignored_key_notes
+from paddock.runner.bind.bound import ignored_key_notes
 from paddock.runner.bind.prefix_sharing import prefix_sharing_advice
-from paddock.runner.notify.delivery_attempts import undeliverable_channels
-from paddock.runner.settings import read_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +39,11 @@ def validate(path: str | Path) -> ValidateReport:
         bound = bind_for_comparison(read_plan(Path(path)))
         requirements.refuse_missing(bound)
         notes = (*ignored_key_notes(bound), *prefix_sharing_advice(bound))
-        return ValidateReport(str(path), notes=(*notes, *_undeliverable(bound)))
+        if bound.pipeline.on is not None and bound.pipeline.on.notify:
+            # Few pipelines notify, and to read the settings takes as long as to check a file
+            from paddock.runner.notify import delivery_attempts
+
+            notes += delivery_attempts.undeliverable_channels(bound)
+        return ValidateReport(str(path), notes=notes)
     except PipelineError as error:
         return ValidateReport(str(path), error.faults)
-
-
-def _undeliverable(bound: BoundPlan) -> tuple[str, ...]:
-    """Return which notifications cannot be delivered with the settings of the file's folder."""
-    on = bound.pipeline.on
-    if on is None or not on.notify:
-        return ()
-    return undeliverable_channels(bound, read_settings(Path(bound.file).parent))

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from paddock.engine.system.retry import Backoff
+from paddock.runner.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from paddock.runner.bind.bound import BoundPlan
-    from paddock.runner.settings import Settings
 
 ATTEMPTS = 3
 # Pipelines that failed with one network do not all retry at the same moment.
@@ -94,12 +94,16 @@ class MailServer:
         return cls(parts.hostname, port or usual, is_encrypted, user, password)
 
 
-def undeliverable_channels(bound: BoundPlan, settings: Settings) -> tuple[str, ...]:
-    """Return which channels cannot deliver, as far as that is known before a run."""
+def undeliverable_channels(bound: BoundPlan, settings: Settings | None = None) -> tuple[str, ...]:
+    """Return which channels cannot deliver, as far as that is known before a run.
+
+    Without settings, those of the file's folder count.
+    """
     on = bound.pipeline.on
     if on is None or not any(way.email for way in on.notify):
         return ()
     try:
+        settings = settings or read_settings(bound.file.parent)
         MailServer.of(settings.unattended.smtp_url)
     except NotDelivered as error:
         return (f"`on.notify` names a mail address, and {error}.",)
