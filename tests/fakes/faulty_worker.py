@@ -3,9 +3,9 @@
 poisoned [decode]: it calls `abort()` when it takes a chat with the word POISON or, with `decode`,
 kills itself when it computes the prompt: only for models whose tokens are bytes (`tiny`).
 
-aborting FILE [stands]: it calls `abort()` in its 40th decode, as llama.cpp does on many of its
+aborting FILE: it calls `abort()` in its 40th decode, as llama.cpp does on many of its
 errors. Only the worker that can make the file does so, and once `FILE.read` is there: a stream is
-lost only if a part of it has been read. With `stands` it stands still there until it is killed.
+lost only if a part of it has been read.
 
 short BYTES: once it is ready, its process gets hardly more memory than it has.
 
@@ -20,7 +20,6 @@ import os
 import resource
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +52,7 @@ def be_poisoned(at: str = "take") -> None:
         ChatService._take_chat = take  # type: ignore[method-assign]
 
 
-def abort_once(file: str, stands: str = "") -> None:
+def abort_once(file: str) -> None:
     decode, n_decodes = Context.decode, 0
 
     def aborting(self: Context, *args: Any, **more: Any) -> int:
@@ -65,8 +64,6 @@ def abort_once(file: str, stands: str = "") -> None:
             except FileExistsError:
                 pass
             else:
-                if stands:
-                    threading.Event().wait()
                 while not Path(f"{file}.read").exists():
                     time.sleep(0.01)
                 os.abort()

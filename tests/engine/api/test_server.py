@@ -138,30 +138,21 @@ def test_a_signal_lets_what_runs_finish(tmp_path: Path) -> None:
         assert process.wait(END_S) == 0
 
 
-def test_what_does_not_finish_in_time_is_told(tmp_path: Path) -> None:
-    with served(tmp_path, 1) as (process, client):
-        with client.stream("POST", "/api/generate", json=endless(2000)) as answer:
+def test_what_does_not_finish_in_time_is_told_to_come_back(tmp_path: Path) -> None:
+    end = {"error": "the server is shutting down"}
+    with served(tmp_path, 1) as (process, client), ThreadPoolExecutor() as threads:
+        with client.stream("POST", "/api/generate", json=endless(4000)) as answer:
             lines = answer.iter_lines()
             next(lines)
-            process.send_signal(signal.SIGTERM)
-            last = json.loads(list(lines)[-1])
-        assert last == {"error": "the server is shutting down"}
-        assert process.wait(END_S) == 0
-
-
-def test_who_waits_for_a_whole_answer_is_told_to_come_back(tmp_path: Path) -> None:
-    with served(tmp_path, 1) as (process, client):
-        client.post("/api/generate", json={"model": CHAT})
-        with ThreadPoolExecutor() as threads:
             body = {**endless(4000), "stream": False}
-            coming = threads.submit(client.post, "/api/generate", json=body)
-            while not client.get("/ui/state.json").json()["under_way"]:
+            whole = threads.submit(client.post, "/api/generate", json=body)
+            while len(client.get("/ui/state.json").json()["under_way"]) < 2:
                 time.sleep(0.1)
             process.send_signal(signal.SIGTERM)
-            answer = coming.result()
-        assert answer.status_code == 503
-        assert answer.json() == {"error": "the server is shutting down"}
-        assert answer.headers["retry-after"]
+            assert json.loads(list(lines)[-1]) == end
+        refused = whole.result()
+        assert (refused.status_code, refused.json()) == (503, end)
+        assert refused.headers["retry-after"]
         assert process.wait(END_S) == 0
 
 

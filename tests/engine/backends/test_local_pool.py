@@ -121,13 +121,13 @@ async def test_deadlines_end_a_request_and_waiting_in_the_queue_does_not_count(
     assert caught.value.kind == "idle"
     first = single.chat(ask("Tell a story.", params={"max_tokens": 100}, priority="batch"))
     waiting = single.chat(
-        ask("Say yes.", params={"max_tokens": 2}, priority="batch", total_s=10, idle_s=10)
+        ask("Say yes.", params={"max_tokens": 2}, priority="batch", total_s=5, idle_s=5)
     )
     async for _ in first:
         break
     (pid,) = single.worker_pids()
     os.kill(pid, signal.SIGSTOP)
-    await asyncio.sleep(12)  # longer than the one in the queue may take
+    await asyncio.sleep(6)  # longer than the one in the queue may take
     os.kill(pid, signal.SIGCONT)
     assert (await waiting.reply()).usage.queue_s > 0
     await first.reply()

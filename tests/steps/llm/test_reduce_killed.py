@@ -9,8 +9,6 @@ import hashlib
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +17,8 @@ from typing import Any
 import pytest
 
 from tests.fakes.http_server import Json, openai, said, serving
+from tests.forked import Forked, ForkServer
 
-CLI = "from paddock.runner.cli.application import main; main()"
 PIPELINE = """\
 models: {writer: {ref: m, ctx: 4k}}
 steps:
@@ -71,20 +69,17 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def start(folder: Path, server: Server) -> subprocess.Popen[str]:
+def start(folder: Path, server: Server, forks: ForkServer) -> Forked:
     unwanted = ("PREFECT_API_URL", "PADDOCK_LEDGER")
     environ = {name: value for name, value in os.environ.items() if name not in unwanted}
     environ["PADDOCK_HOME"] = str(folder / "home")
-    command = ["run", "--local", "--json", "--pool", server.url, str(folder / "pipeline.yaml")]
-    return subprocess.Popen(
-        [sys.executable, "-c", CLI, *command], cwd=folder, env=environ, text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    command = ("run", "--local", "--json", "--pool", server.url, str(folder / "pipeline.yaml"))
+    return forks.paddock(*command, environ=environ, cwd=folder)
 
 
-def done(folder: Path, server: Server) -> dict[str, Any]:
-    process = start(folder, server)
-    out, err = process.communicate(timeout=120)
+def done(folder: Path, server: Server, forks: ForkServer) -> dict[str, Any]:
+    process = start(folder, server, forks)
+    out, err = process.communicate()
     assert process.returncode == 0, err
     report: dict[str, Any] = json.loads(out)
     return report
@@ -113,10 +108,10 @@ def finished(folder: Path) -> dict[str, tuple[str, float]]:
 
 @pytest.mark.may_take(180, "runs are killed and started again")
 def test_a_digest_that_is_killed_while_it_folds_goes_on_with_what_was_folded(
-    tmp_path: Path, server: Server
+    tmp_path: Path, server: Server, fork_server: ForkServer
 ) -> None:
     quiet, killed = laid(tmp_path / "quiet"), laid(tmp_path / "killed")
-    done(quiet, server)
+    done(quiet, server, fork_server)
     tree = set(server.prompts)
     server.held = server.prompts[-1]  # the last one, so that no run is over before it is killed
     assert len(server.prompts) == len(tree) == len(finished(quiet)) > N_DOCUMENTS / 3
@@ -125,7 +120,7 @@ def test_a_digest_that_is_killed_while_it_folds_goes_on_with_what_was_folded(
     known: dict[str, tuple[str, float]] = {}
     for part in (0.2, 0.5, 0.8):
         begun = len(server.prompts)
-        process = start(killed, server)
+        process = start(killed, server, fork_server)
         while len(finished(killed)) < part * len(tree) and process.poll() is None:
             time.sleep(0.05)
         process.kill()
@@ -143,7 +138,7 @@ def test_a_digest_that_is_killed_while_it_folds_goes_on_with_what_was_folded(
 
     server.held = ""
     begun = len(server.prompts)
-    report = done(killed, server)
+    report = done(killed, server, fork_server)
     assert sorted(server.prompts[begun:]) == sorted(tree - known.keys())
     assert report["calls"] == len(tree) - len(known)
     assert (killed / "DIGEST.md").read_bytes() == (quiet / "DIGEST.md").read_bytes()
@@ -151,4 +146,4 @@ def test_a_digest_that_is_killed_while_it_folds_goes_on_with_what_was_folded(
         str(number) for number in range(N_DOCUMENTS)
     ]
     begun = len(server.prompts)
-    assert done(killed, server)["calls"] == len(server.prompts[begun:]) == 0
+    assert done(killed, server, fork_server)["calls"] == len(server.prompts[begun:]) == 0
