@@ -28,6 +28,11 @@ class TypedRows(Sequence[Any]):
         """How many numbers of which columns are null as plain data: infinite, or NaN."""
         return {}
 
+    @property
+    def content(self) -> Any:
+        """Plain data that differs where the rows do."""
+        return self._rows
+
     def as_list(self) -> list[Any]:
         """Return all rows as plain data."""
         return self._rows

@@ -73,6 +73,28 @@ class YamlDocument:
         """Return the position of the last key of `path`; in a list, of the item."""
         return self.mark_of(self._trail(path)[-1][0])
 
+    def mark_within(self, path: Path, start: int, length: int) -> Mark:
+        """Return the position of a part of the text at `path`; of all of it where it is folded."""
+        node, whole = self._trail(path)[-1][1], self.mark(path)
+        if not (isinstance(node, ScalarNode) and length):
+            return whole
+        line, column = node.start_mark.line, node.start_mark.column
+        before = node.value[:start].split("\n")
+        if node.style == "|":
+            line += len(before)
+            texts = self._lines[node.start_mark.line + 1 : node.end_mark.line + 1]
+            indents = [len(text) - len(text.lstrip(" ")) for text in texts if text.strip()]
+            column = indents[0] if indents else 0
+        elif node.start_mark.line == node.end_mark.line:
+            column += node.style in ("'", '"')
+        else:
+            return whole
+        column += len(before[-1])
+        shown = self._lines[line][column : column + length] if line < len(self._lines) else ""
+        if shown != node.value[start : start + length].split("\n")[0][: len(shown)] or not shown:
+            return whole  # it has escapes
+        return _mark(self.file, self._lines, line, column, len(shown))
+
     def span(self, path: Path) -> YamlSpan | None:
         """Return where the value at `path` stands in the text; None: there is none."""
         _, *found = self._trail(path)

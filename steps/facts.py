@@ -9,13 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from paddock.pipelines.expressions import Path as Place
 
 Written: TypeAlias = Mapping[str, Any]
 """A step's parameters as they stand under `with`."""
+KnownTables: TypeAlias = Mapping[tuple[str | int, ...], Mapping[str, str]]
+"""By the place of a table in the parameters: the types of its columns; empty: not known."""
+
+
+class TextFault(NamedTuple):
+    """What is wrong with the text of a parameter, and where in it; a length of 0: all of it."""
+
+    name: str
+    message: str
+    remedy: str = ""
+    start: int = 0
+    length: int = 0
+
+
 Missing: TypeAlias = tuple[tuple[str | int, ...], str, str]
 """The place in the parameters of what this machine lacks; a sentence, its remedy."""
 
@@ -96,6 +110,8 @@ class Facts:
     """The tools that it names."""
     missing: Callable[[str, Written, Path], Iterable[Missing]] = lambda step, written, folder: ()
     """What the step of this id needs and this machine lacks; its commands start in the folder."""
+    table_faults: Callable[[Written, KnownTables], Iterable[TextFault]] = lambda written, known: ()
+    """What is wrong with its parameters, as far as the columns of its tables are known."""
     most_calls: Callable[[Written, bool], int | None] = lambda written, has_reply: None
     """How often it calls a model at most, before repairs; None: that depends on its texts."""
     most_repeats: Callable[[Written, Written], int] = lambda written, of_model: 0

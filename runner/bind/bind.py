@@ -326,6 +326,10 @@ class PlanBinder:
         columns = self._columns_of(step, facts)
         params = replace(parameters.bound(), columns=columns)
         self._own += parameters.faults
+        for fault in facts.table_faults(step.written, columns) if not parameters.faults else ():
+            at = (*step.at, "with", fault.name)
+            mark = self._pipeline.document.mark_within(at, fault.start, fault.length)
+            self._own.append(Fault(f"step '{step.id}': {fault.message}.", fault.remedy, mark))
         self._params[step.at] = parameters
         self._kinds.add_step(step.id, kind, step.reply, step.returns, step.written)
         self._check_values(step, facts, parameters, params.templates)

@@ -14,6 +14,7 @@ from paddock.engine.request import ModelSpec
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.expressions import Reference
 from paddock.pipelines.times import TIME_NAMES
+from paddock.pipelines.typed_rows import TypedRows
 from paddock.runner.bind.bound import (
     BoundBlock,
     BoundNode,
@@ -130,6 +131,8 @@ def hashable_value(value: Any, place: Place | None = None) -> Any:
 
     With `place`, their paths and times count as well: see `item_place`.
     """
+    if isinstance(value, TypedRows):
+        value = value.content
     if is_file_value(value):
         content = item_content(value, None)
         if place is not None and isinstance(value.get("path"), str):

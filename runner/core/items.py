@@ -26,6 +26,7 @@ from paddock.engine.system.text import ordered_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.label_choices import chosen_labels
+from paddock.pipelines.typed_rows import without_types
 from paddock.runner.bind.bound import (
     BoundBlock,
     BoundPlan,
@@ -106,7 +107,7 @@ def item_result(block: BoundBlock, scope: Scope, last: Any) -> Any:
         StepFailed: its `returns` cannot be evaluated.
     """
     if block.returns is None:
-        return last
+        return without_types(last)
     try:
         return block.returns.render(scope)
     except ExpressionError as error:

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
+from functools import cached_property
+from hashlib import sha256
 from io import BytesIO
 from itertools import chain
 from typing import Any, BinaryIO
@@ -51,6 +53,10 @@ class ArrowRows(TypedRows):
                 odd = compute.or_(compute.is_nan(column), compute.is_inf(column))
                 found[field.name] = compute.sum(odd).as_py() or 0
         return {name: n for name, n in found.items() if n}
+
+    @cached_property
+    def content(self) -> Any:
+        return {"rows": len(self), "sha256": sha256(stream_of(self.table)).hexdigest()}
 
     def as_list(self) -> list[Any]:
         return list(self)

@@ -1,4 +1,4 @@
-"""What a reader process does with tables: read one of a file."""
+"""What a reader process does with tables: read one of a file, or run a query over several."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow as pa
 
 from paddock.engine.system import no_links, units
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.readers.office import damage_errors
-from paddock.steps.readers.reader import Unreadable
+from paddock.steps.readers.reader import Unreadable, after_name
 
 from .arrow_rows import ArrowRows, read_arrow_file, stream_of, to_arrow
-from .duckdb_tables import read_duckdb
+from .duckdb_tables import QueryFault, QueryLimits, read_duckdb, run_query
 from .row_formats import UnreadableRows
 from .sqlite_tables import read_sqlite
 from .table_files import TableSource, read_text_table
@@ -31,8 +31,28 @@ def carry_out(
     """
     pa.set_cpu_count(1)  # each thread of Arrow's has memory of its own
     memory_bytes = int(request["memory_bytes"])
-    table, notes = _read_table(TableSource(**request["source"]), memory_bytes, check)
-    return {"notes": notes}, memoryview(stream_of(table))
+    if request["job"] == "read":
+        table, notes = _read_table(TableSource(**request["source"]), memory_bytes, check)
+        return {"notes": notes}, memoryview(stream_of(table))
+    tables, notes, at = {}, list[str](), 0
+    for name, size, source in request["tables"]:
+        if source is None:
+            tables[name] = ArrowRows.of_bytes(data[at : at + size]).table
+            at += size
+            continue
+        try:
+            tables[name], found = _read_table(TableSource(**source), memory_bytes, check)
+        except Unreadable as error:
+            what = f"cannot have its table '{name}': '{Path(source['path']).name}' {error}"
+            raise Unreadable(what, error.remedy) from error
+        notes += [f"table '{name}'{after_name(note)}" for note in found]
+    limits = QueryLimits(float(request["timeout_s"]), memory_bytes // 2, request["max_bytes"])
+    try:
+        result = run_query(request["query"], tables, request["values"], limits)
+    except QueryFault as fault:
+        place = {"start": fault.start, "length": fault.length}
+        return {"fault": str(fault), "remedy": fault.remedy, **place}, memoryview(b"")
+    return {"notes": notes}, memoryview(stream_of(result))
 
 
 def _read_table(
@@ -44,13 +64,13 @@ def _read_table(
         if source.is_text:
             found = read_text_table(source)
             rows = TypedRows(found.rows, found.types)
-            table, further = to_arrow(rows, {}, found.columns)
-            notes = [*found.notes, *(f": {note}" for note in further)]
+            table, more = to_arrow(rows, {}, found.columns)
+            notes = [*found.notes, *(f": {note}" for note in more)]
         else:
             with no_links.open_file(path) as file:
                 n_bytes = file.seek(0, 2)
                 if n_bytes > source.most_bytes:
-                    what = f"has {units.size(n_bytes)}, further than `max_bytes` allows"
+                    what = f"has {units.size(n_bytes)}, more than `max_bytes` allows"
                     raise Unreadable(what, "Raise `max_bytes` to read it.")
                 file.seek(0)
                 with damage_errors(f"a file of the format '{source.format}'"):

@@ -1,0 +1,141 @@
+"""The step `sql`: one query over tables, by DuckDB in memory.
+
+It reads its tables and nothing else: no file, network, extension or setting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints
+
+from paddock.pipelines.typed_rows import TypedRows
+from paddock.steps.base import Output, Params, Step, StepError, Tools
+from paddock.steps.facts import Facts, KnownTables, Missing, TextFault, Written
+from paddock.steps.paths import resolve_path
+from paddock.steps.readers.documents import in_reader_process, reading_errors
+
+from .table_files import (
+    TableRequest,
+    TableSource,
+    format_of,
+    missing_library,
+    require_library,
+    with_libraries,
+)
+
+DEFAULT_TIMEOUT_S = 60.0
+"""Where the step has no `timeout`."""
+TableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")]
+
+
+class SqlParams(Params):
+    """Parameters of `sql`."""
+
+    query: str = Field(min_length=1, description="One `select`, in DuckDB's SQL.")
+    tables: dict[TableName, TypedRows | str] = Field(
+        min_length=1,
+        description="The tables by the names that the query has for them: rows "
+        '(`"{{ steps.each.results }}"`), or a file of a table.',
+    )
+    values: dict[str, Any] = Field(
+        default={}, description="Values of the query's `$names`, such as a date of the run."
+    )
+
+
+class SqlOutput(Output):
+    """Outputs of `sql`: the rows of the result, with the types of their columns."""
+
+    rows: TypedRows
+    columns: list[str]
+    count: int
+
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """Return the rows as they are: there may be millions of them."""
+        return {"rows": self.rows, "columns": self.columns, "count": self.count}
+
+
+def _missing(_step: str, _written: Written, _folder: Path) -> Iterator[Missing]:
+    if (lacks := missing_library("duckdb")) is not None:
+        yield (), *lacks
+
+
+def _query_faults(written: Written, known: KnownTables) -> Iterator[TextFault]:
+    """Yield what is wrong with a query that is written out, as far as its tables are known."""
+    query, tables = str(written["query"]), written["tables"]
+    if "{{" in query or not isinstance(tables, Mapping) or missing_library("duckdb"):
+        return
+    columns = tuple((str(name), tuple(known.get(("tables", name), {}).items())) for name in tables)
+    values = written.get("values")
+    names = tuple(values) if isinstance(values, Mapping) else ()
+    if (fault := _query_fault(query, columns, names)) is not None:
+        yield fault
+
+
+@lru_cache(maxsize=64)  # a pipeline is bound several times in a run
+def _query_fault(
+    query: str, columns: tuple[tuple[str, tuple[tuple[str, str], ...]], ...], names: tuple[str, ...]
+) -> TextFault | None:
+    duckdb_tables = with_libraries("duckdb_tables")
+    try:
+        tables = {name: dict(types) or None for name, types in columns}
+        duckdb_tables.check_query(query, tables, names)
+    except duckdb_tables.QueryFault as fault:
+        return TextFault("query", str(fault), fault.remedy, fault.start, fault.length)
+    return None
+
+
+class Sql(Step[SqlParams, SqlOutput]):
+    """Filter, join, group and sum rows in SQL: a query over tables, by DuckDB in memory."""
+
+    params = SqlParams
+    output = SqlOutput
+    is_pure = True
+    facts = Facts(is_repeatable=True, table="tables", missing=_missing, table_faults=_query_faults)
+
+    def reads(self, params: SqlParams) -> Sequence[str]:
+        return tuple(path for path in params.tables.values() if isinstance(path, str))
+
+    async def run(self, params: SqlParams, tools: Tools) -> SqlOutput:
+        """Run the query in a process of its own.
+
+        Raises:
+            StepError: a table cannot be read, or the query fails.
+        """
+        require_library("duckdb")
+        request = await asyncio.to_thread(_request, params, tools)
+        with reading_errors("the query"):
+            meta, rows = await in_reader_process(request, tools.readers)
+        if "fault" in meta:
+            start, end = meta["start"], meta["start"] + meta["length"]
+            line = params.query.count("\n", 0, start) + 1
+            place = f" (line {line}: '{params.query[start:end]}')" if end > start else ""
+            what = f"the query failed: {meta['fault']}{place}."
+            raise StepError(what, remedy=str(meta["remedy"]))
+        for note in meta["notes"]:
+            tools.log.note(f"{note}.")
+        return SqlOutput.model_construct(rows=rows, columns=list(rows.types), count=len(rows))
+
+
+def _request(params: SqlParams, tools: Tools) -> TableRequest:
+    """Return the order for a reader process: each table with its file, or with its rows."""
+    arrow_rows = with_libraries("arrow_rows")
+    tables, data = list[tuple[str, int, Any]](), list[bytes]()
+    for name, value in params.tables.items():
+        if isinstance(value, TypedRows):
+            table, notes = arrow_rows.to_arrow(value, {})
+            for note in notes:
+                tools.log.note(f"table '{name}': {note}.")
+            data.append(arrow_rows.stream_of(table).to_pybytes())
+            tables.append((name, len(data[-1]), None))
+        else:
+            path = str(resolve_path(tools.roots, value))
+            tables.append((name, 0, asdict(TableSource(path, format_of(path)))))
+    order = {"job": "query", "query": params.query, "tables": tables, "values": params.values}
+    limit = {"timeout_s": tools.total_s or DEFAULT_TIMEOUT_S}
+    return TableRequest({**order, **limit}, b"".join(data))
