@@ -157,7 +157,7 @@ def check_query(
         QueryFault: it cannot be run.
     """
     with closing(_connection()) as connection:
-        _check_statement(connection, query, tables.keys(), parameters)
+        named = _check_statement(connection, query, tables.keys(), parameters)
         for name, types in tables.items():
             if types is None:
                 return
@@ -169,7 +169,7 @@ def check_query(
         connection.execute("set lock_configuration=true")
         prefix = "describe "
         with _interrupted(connection, QueryLimits()), _query_errors(query, -len(prefix)):
-            connection.execute(prefix + query, dict.fromkeys(parameters))
+            connection.execute(prefix + query, dict.fromkeys(named))
 
 
 def run_query(
@@ -181,12 +181,14 @@ def run_query(
         QueryFault: it is refused, fails, or needs more time or memory than it may have.
     """
     with closing(_connection(memory_bytes=limits.memory_bytes)) as connection:
-        _check_statement(connection, query, tables.keys(), list(values))
+        named = _check_statement(connection, query, tables.keys(), list(values))
         for name, table in tables.items():
             connection.register(name, table)
         connection.execute("set lock_configuration=true")
         with _interrupted(connection, limits), _query_errors(query, 0, limits):
-            reader = connection.sql(query, params=dict(values) or None).to_arrow_reader(_BATCH_ROWS)
+            reader = connection.sql(
+                query, params={n: values[n] for n in named} or None
+            ).to_arrow_reader(_BATCH_ROWS)
             batches, n_bytes = list[pa.RecordBatch](), 0
             for batch in reader:
                 n_bytes += batch.nbytes
@@ -210,8 +212,8 @@ def _interrupted(connection: Any, limits: QueryLimits) -> Iterator[None]:
 
 def _check_statement(
     connection: Any, query: str, tables: Collection[str], parameters: Sequence[str]
-) -> None:
-    """Refuse what is no single statement that reads, or names what is not there."""
+) -> frozenset[str]:
+    """Return the parameters of a single statement that reads what is there; refuse any other."""
     with _query_errors(query, 0):
         statements = connection.extract_statements(query)
     if len(statements) != 1:
@@ -242,6 +244,7 @@ def _check_statement(
         if kind == "function" and name in _OF_THE_MOMENT:
             remedy = 'Pass the value: `values: {today: "{{ today }}"}`, and name it `$today`.'
             raise QueryFault(f"'{name}' gives another value each time", remedy, place)
+    return frozenset(statements[0].named_parameters)
 
 
 def _named(tree: Any) -> Iterator[tuple[str, str, int, int]]:

@@ -46,7 +46,8 @@ def carry_out(
             what = f"cannot have its table '{name}': '{Path(source['path']).name}' {error}"
             raise Unreadable(what, error.remedy) from error
         notes += [f"table '{name}'{after_name(note)}" for note in found]
-    limits = QueryLimits(float(request["timeout_s"]), memory_bytes // 2, request["max_bytes"])
+    result_bytes = min(request["max_bytes"], memory_bytes // 4)  # it is copied once
+    limits = QueryLimits(float(request["timeout_s"]), memory_bytes // 2, result_bytes)
     try:
         result = run_query(request["query"], tables, request["values"], limits)
     except QueryFault as fault:
@@ -64,8 +65,8 @@ def _read_table(
         if source.is_text:
             found = read_text_table(source)
             rows = TypedRows(found.rows, found.types)
-            table, more = to_arrow(rows, {}, found.columns)
-            notes = [*found.notes, *(f": {note}" for note in more)]
+            table, of_columns = to_arrow(rows, {}, found.columns)
+            notes = [*found.notes, *(f": {note}" for note in of_columns)]
         else:
             with no_links.open_file(path) as file:
                 n_bytes = file.seek(0, 2)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from paddock.pipelines.errors import PipelineError
 from paddock.steps.readers.reader_pool import ReaderPool
 from paddock.steps.tables.table_files import TableRequest
 from tests.fakes.pool import FakePool
@@ -119,10 +120,14 @@ steps:
     where: row.n > 1 and row.day >= "2026-01-01"
     do:
       - {uses: files.write, with: {path: "out/{{ row.n }}.txt", text: "{{ row | tojson }}"}}
+  - id: files
+    for_each: name in ["t.csv"]
+    do:
+      - {uses: files.rows, with: {path: "{{ name }}"}}
   - id: all
     uses: files.write
     with: {path: out/all.txt, text: "{{ steps.t.rows | tojson }} {{ steps.t.rows[0].n }}"}
-returns: {rows: steps.t.rows, table: steps.t}
+returns: {rows: steps.t.rows, table: steps.t, files: steps.files.results}
 """
     world = World(tmp_path, text)
     world.write("t.csv", "n,day\n1,2026-01-01\n2,2025-01-01\n3,1.2.2026\n")
@@ -134,3 +139,90 @@ returns: {rows: steps.t.rows, table: steps.t}
     assert not (world.folder / "out/2.txt").exists()
     assert json.loads(json.dumps(report.returns))["rows"] == rows
     assert report.returns["table"]["rows"] == rows
+    assert report.returns["files"][0]["rows"][0] == {"n": "1", "day": "2026-01-01"}
+
+
+SUMS = """\
+  - id: sums
+    uses: sql
+    with:
+      tables: {bills: "{{ steps.each.results }}"}
+      query: |
+        select due, sum(total) as total, count(*) as n
+        from bills
+        group by all
+  - {id: t, uses: files.write, with: {path: out/s.csv, rows: "{{ steps.sums.rows }}"}}
+"""
+
+
+def test_sums_of_a_query_have_the_rows_of_filed_documents(tmp_path: Path) -> None:
+    world = World(tmp_path, BILLS + SUMS)
+    arrive(world, "b.txt")
+    world.run(pool=answering())
+    assert world.output("s.csv") == "due,total,n\n2026-03-01,19.9,1\n"
+    arrive(world, "a.txt")
+    world.run(pool=answering())
+    assert world.output("s.csv") == "due,total,n\n2026-03-01,39.8,2\n"
+    assert world.run().written == ()
+    assert world.output("s.csv") == "due,total,n\n2026-03-01,39.8,2\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "sum(total)",
+            "sum(totl)",
+            """\
+pipeline.yaml:30:25: step 'sums': Referenced column "totl" not found in FROM clause.
+      30 |         select due, sum(totl) as total, count(*) as n
+         |                         ^^^^
+  Did you mean 'total'?""",
+        ),
+        (
+            "sum(total)",
+            "sum(file)",
+            """\
+pipeline.yaml:30:21: step 'sums': No function matches the given name and argument types \
+'sum(VARCHAR)'. You might need to add explicit type casts.
+      30 |         select due, sum(file) as total, count(*) as n
+         |                     ^^^^^^^^^
+  A column of texts is made a number by its type: `columns: {total: decimal}`.""",
+        ),
+    ],
+)
+def test_a_fault_of_a_query_is_shown_with_its_line_before_anything_runs(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    world = World(tmp_path, BILLS.replace("file: doc.relpath", "file: steps.text.text") + SUMS)
+    world.edit(old, new)
+    with pytest.raises(PipelineError) as caught:
+        world.plan()
+    assert str(caught.value).replace(f"{tmp_path}/", "") == said
+
+
+def test_an_item_of_a_query_is_stale_by_its_tables_alone(tmp_path: Path) -> None:
+    text = """\
+name: items
+steps:
+  - id: each
+    for_each: town in ["Harwich", "Wells"]
+    do:
+      - id: found
+        uses: sql
+        with:
+          tables: {places: places.csv}
+          values: {town: "{{ town }}"}
+          query: select sum(n) as n from places where town = $town
+      - {uses: chat, with: {prompt: "{{ town }}: {{ steps.found.rows[0].n }}"}}
+"""
+    world = World(tmp_path, text)
+    world.write("places.csv", "town,n\nHarwich,1\nWells,2\n")
+    assert world.run().calls == 2
+    assert world.run().calls == 0
+    assert not world.plan().has_work
+    world.write("places.csv", "town,n\nHarwich,1\nWells,5\n")
+    assert [reason for item in world.plan().items for reason in item.reasons]
+    assert [request.messages[-1].content for request in (world.run(), world)[1].pool.chats] == [
+        "Wells: 5"
+    ]

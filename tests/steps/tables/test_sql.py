@@ -1,0 +1,169 @@
+"""Queries over tables: what they give, what they may not do, and what ends them."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pytest
+from pyarrow import parquet
+
+from paddock.pipelines.typed_rows import TypedRows
+from paddock.steps.base import StepError
+from paddock.steps.tables.duckdb_tables import (
+    QueryFault,
+    QueryLimits,
+    check_query,
+    run_query,
+)
+from paddock.steps.tables.sql import Sql, SqlOutput, SqlParams
+from tests.fakes.tools import FakeTools, tools
+
+Ask = Callable[..., SqlOutput]
+BILLS = TypedRows(
+    [
+        {"supplier": "Hart", "total": 0.1, "day": "2026-03-01"},
+        {"supplier": "Ward", "total": 7, "day": "2026-03-02"},
+        {"supplier": "Hart", "total": 0.2, "day": "2026-03-03"},
+    ],
+    {"supplier": "str", "total": "decimal(10,2)", "day": "date"},
+)
+KNOWN = {"bills": {"supplier": "str", "total": "decimal(10,2)", "day": "date", "x": ""}}
+
+
+@pytest.fixture
+def hands(tmp_path: Path) -> FakeTools:
+    return tools(tmp_path)
+
+
+@pytest.fixture
+def ask(hands: FakeTools) -> Ask:
+    def ask(query: str, tables: Any = None, **wishes: Any) -> SqlOutput:
+        params = SqlParams(query=query, tables=tables or {"bills": BILLS}, **wishes)
+        return asyncio.run(Sql().run(params, hands))
+
+    return ask
+
+
+def test_a_query_sums_money_exactly_and_compares_days(ask: Ask) -> None:
+    found = ask(
+        "select supplier, sum(total) as total, max(day) as last from bills "
+        "where day >= $since group by all order by all",
+        values={"since": "2026-03-01"},
+    )
+    assert found.rows == [
+        {"supplier": "Hart", "total": 0.3, "last": "2026-03-03"},
+        {"supplier": "Ward", "total": 7, "last": "2026-03-02"},
+    ]
+    assert (found.columns, found.count) == (["supplier", "total", "last"], 2)
+    assert found.rows.types == {"supplier": "str", "total": "decimal(38,2)", "last": "date"}
+
+
+def test_a_query_joins_rows_and_files(ask: Ask, hands: FakeTools, tmp_path: Path) -> None:
+    (tmp_path / "places.csv").write_text("supplier;town;n\nHart;Harwich;1\nWard;Wells;x\n")
+    parquet.write_table(pa.table({"supplier": ["Hart"], "vat": [0.2]}), tmp_path / "vat.parquet")
+    tables = {"bills": BILLS, "places": "places.csv", "vat": "vat.parquet"}
+    found = ask(
+        "select town, count(*) as n, any_value(vat) as vat from bills join places using (supplier) "
+        "left join vat using (supplier) group by town order by town",
+        tables,
+    )
+    assert found.rows == [
+        {"town": "Harwich", "n": 2, "vat": 0.2}, {"town": "Wells", "n": 1, "vat": None},
+    ]  # fmt: skip
+    assert Sql().reads(SqlParams(query="x", tables=tables)) == ("places.csv", "vat.parquet")
+    with pytest.raises(StepError) as caught:
+        ask("select 1", {"gone": "gone.parquet"})
+    assert "does not exist" in str(caught.value)
+
+
+def test_a_query_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
+    params = SqlParams(query="select count(*) as n from bills", tables={"bills": BILLS})
+    found = asyncio.run(Sql().run(params, replace(tools(tmp_path), readers=None)))
+    assert found.rows == [{"n": 3}]
+
+
+@pytest.mark.parametrize(
+    ("query", "message", "part"),
+    [
+        ("select * form bills", 'syntax error at or near "bills"', "bills"),
+        ("select suplier from bills", 'Referenced column "suplier" not found in FROM clause',
+         "suplier"),
+        ("select 'é',\n  sum(supplier) from bills", "No function matches the given name and "
+         "argument types 'sum(VARCHAR)'. You might need to add explicit type casts",
+         "sum(supplier)"),
+        ("select * from bils", "there is no table 'bils'", "bils"),
+        ("select * from '/etc/passwd'", "there is no table '/etc/passwd'", "'/etc/passwd'"),
+        ("select * from information_schema.tables", "there is no table 'information_schema.tables'",
+         "information_schema.tables"),
+        ("select * from read_csv('/etc/passwd')", "'read_csv' reads what is not among its tables",
+         "read_csv('/etc/passwd')"),
+        ("select * from duckdb_settings()", "'duckdb_settings' reads what is not among its tables",
+         "duckdb_settings()"),
+        ("insert into bills values (1)", "`query` may only read: it is `insert`, and must be "
+         "`select`", ""),
+        ("set threads = 4", "`query` may only read: it is `set`, and must be `select`", ""),
+        ("attach 'x.db'", "`query` may only read: it is `attach`, and must be `select`", ""),
+        ("install httpfs", "`query` may only read: it is `load`, and must be `select`", ""),
+        ("copy bills to 'x.csv'", "`query` may only read: it is `copy`, and must be `select`", ""),
+        ("select 1; drop table bills", "`query` has 2 statements; it must be one `select`", ""),
+        ("select * from bills where day > $sinse", "there is no value 'sinse'", "$sinse"),
+        ("select now() as at from bills", "'now' gives another value each time", "now()"),
+        ("select * from bills where day < current_date", "'current_date' gives another value each "
+         "time", "current_date"),
+        ("pivot bills on supplier using sum(total)", "`pivot` needs the values of its columns", ""),
+    ],
+)  # fmt: skip
+def test_a_query_is_refused_with_its_place_before_it_has_rows(
+    query: str, message: str, part: str
+) -> None:
+    with pytest.raises(QueryFault) as caught:
+        check_query(query, KNOWN, ["since"])
+    fault = caught.value
+    assert (str(fault), query[fault.start : fault.start + fault.length]) == (message, part)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select supplier, sum(x) from bills where day >= $since group by all",
+        "select avg(total) over (partition by supplier order by day) from bills",
+        "with big as (select * from bills where total > 3) from big join BILLS using (day)",
+        "pivot bills on supplier in ('Hart') using sum(total)",
+        "select unnest([1, 2]) as n, today from (select 1 as today), range(3)",
+        "select * from bills where day >= $since;  -- a comment",
+        "values (1, 'a')",
+    ],
+)
+def test_a_query_that_reads_its_tables_alone_is_taken(query: str) -> None:
+    check_query(query, KNOWN, ["since"])
+    check_query(query, {"bills": None}, ["since"])  # nothing is known of its columns
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("with recursive r(n) as (select 1 union all select n + 1 from r) select max(n) from r",
+         "it takes more than 2 s"),
+        ("select list(repeat('x', 1000000)) from range(100000)",
+         "it needs more than 256 MiB of memory"),
+        ("select a.n + b.n as n from t a, t b, t c", "its result has more than 4 MiB"),
+        ("select cast('x' || n as int) from t",
+         "Could not convert string 'x0' to INT32"),
+    ],
+)  # fmt: skip
+def test_a_query_without_end_or_measure_is_ended(query: str, message: str) -> None:
+    limits = QueryLimits(2.0, 256 * 1024**2, 4 * 1024**2)
+    with pytest.raises(QueryFault) as caught:
+        run_query(query, {"t": pa.table({"n": list(range(1000))})}, {}, limits)
+    assert str(caught.value) == message
+
+
+def test_the_same_tables_give_the_same_rows() -> None:
+    table = pa.table({"n": [n % 97 for n in range(50_000)], "x": [0.1 * n for n in range(50_000)]})
+    limits = QueryLimits(20.0, 256 * 1024**2, 64 * 1024**2)
+    query = "select n, sum(x) as x from t group by n"
+    first, second = (run_query(query, {"t": table}, {}, limits) for _ in range(2))
+    assert first.equals(second)
