@@ -64,7 +64,7 @@ def test_a_query_sums_money_exactly_and_compares_days(ask: Ask) -> None:
 def test_a_query_joins_rows_and_files(ask: Ask, hands: FakeTools, tmp_path: Path) -> None:
     (tmp_path / "places.csv").write_text("supplier;town;n\nHart;Harwich;1\nWard;Wells;x\n")
     parquet.write_table(pa.table({"supplier": ["Hart"], "vat": [0.2]}), tmp_path / "vat.parquet")
-    tables = {"bills": BILLS, "places": "places.csv", "vat": "vat.parquet"}
+    tables: dict[str, Any] = {"bills": BILLS, "places": "places.csv", "vat": "vat.parquet"}
     found = ask(
         "select town, count(*) as n, any_value(vat) as vat from bills join places using (supplier) "
         "left join vat using (supplier) group by town order by town",
