@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from paddock.engine.errors import EngineError, InvalidName
+from paddock.engine.errors import EngineError
 from paddock.engine.models.manifests import MODEL_TYPE
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.models.model_store import ModelStore
@@ -321,12 +321,6 @@ def test_what_is_no_manifest_is_said(far: FarSide, store: ModelStore, answer: by
     far.files["/v2/team/mini/manifests/v1"] = answer
     with pytest.raises(NoUsableModel, match="no manifest of a model"):
         pulled(store, named(far))
-
-
-def test_an_invalid_name_is_said_before_the_first_line(store: ModelStore) -> None:
-    for name in ("../x", "a/../b", "a:b:c", "", "ü", "x" * 100):
-        with pytest.raises(InvalidName):
-            pulled(store, name)
 
 
 @pytest.mark.parametrize("status", ["200 OK", "401 Unauthorized", "403 Forbidden"])

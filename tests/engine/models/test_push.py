@@ -186,11 +186,3 @@ def test_a_registry_without_tls_is_told_from_one_that_is_not_there(
         f"{registry.host} cannot be reached: it does not speak TLS. Use `--insecure` "
         f'(`"insecure": true`) if you trust every machine on the way.'
     )
-
-
-def test_a_registry_that_is_not_there_is_named(store: ModelStore) -> None:
-    make(store, "127.0.0.1:9/team/mini:v1", gguf(3_000, seed=9))
-    with pytest.raises(
-        HostUnreachable, match=r"127\.0\.0\.1:9 cannot be reached: nothing listens there"
-    ):
-        pushed(store, "127.0.0.1:9/team/mini:v1")

@@ -1,6 +1,4 @@
 import asyncio
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,6 @@ from paddock.engine.request import ModelSpec
 from paddock.steps.text.split import Split, SplitChunk, SplitParams
 from tests.fakes.pool import FakePool, count
 from tests.fakes.tools import FakeTools, tools
-
-Cut = Callable[..., list[SplitChunk]]
 
 REPORT = """# Annual report
 
@@ -114,13 +110,6 @@ def test_counting_takes_three_journeys_to_the_model_whatever_the_length() -> Non
     hands = tools(Path.cwd())
     asyncio.run(Split().run(SplitParams(text=REPORT * 200, tokens=50), hands))
     assert len(hands.chats.counted) == 3
-
-
-def test_thirty_pages_are_cut_in_well_under_a_second() -> None:
-    text = "\n\n".join(f"## Part {i}\n\n" + f"Word{i} follows word. " * 90 for i in range(50))
-    began = time.process_time()
-    cut(text=text, tokens=300, overlap=30)
-    assert time.process_time() - began < 1.0
 
 
 class Merging(FakePool):
