@@ -23,6 +23,7 @@ from starlette.datastructures import Headers, MutableHeaders
 
 from paddock.engine.api.connection_deadlines import deadline_protocol
 from paddock.engine.api.host_check import is_own_host
+from paddock.engine.system import hardware
 from paddock.engine.system.http import QuietServer
 
 from .prefect_auth import SERVER_VARIABLE, basic_auth_headers
@@ -43,14 +44,18 @@ _ONLY_FROM_HERE = (
 """Prefect's page asks an analytics service for its settings, whatever the server's own say."""
 
 
-def main() -> None:
-    """Serve until the parent is gone or a signal ends it."""
-    listener = socket.socket(fileno=int(sys.argv[1]))
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    gc.disable()  # looking through what is imported took a fifth of a start
+def import_server() -> Any:
+    """Return Prefect's module of its application."""
     from prefect.server.api import background_workers, server
 
-    jobs: Any = background_workers
+    return background_workers, server
+
+
+def main(listener: socket.socket) -> None:
+    """Serve until the parent is gone or a signal ends it."""
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    gc.disable()  # looking through what is imported took a fifth of a start
+    jobs, server = import_server()
     jobs.Worker = _quiet_worker(jobs.Worker)
     auth_string = os.environ.get(SERVER_VARIABLE, "")
     config = uvicorn.Config(
@@ -70,6 +75,10 @@ def main() -> None:
 
 class _Server(QuietServer, uvicorn.Server):
     """Prefect's HTTP server."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        hardware.give_back_memory()
 
 
 JOBS_POLL_S = 2.0
@@ -163,4 +172,4 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(socket.socket(fileno=int(sys.argv[1])))

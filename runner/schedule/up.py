@@ -30,6 +30,7 @@ from paddock.pipelines.model import Pipeline
 from paddock.runner.daemon.daemon_client import request_daemon
 from paddock.runner.daemon.daemon_files import DaemonError
 from paddock.runner.daemon.daemon_server import serve_or_join
+from paddock.runner.daemon.early_server import EarlyServer
 from paddock.runner.daemon.prefect_auth import own_auth_string, password_file
 from paddock.runner.daemon.prefect_server import PrefectServer
 from paddock.runner.daemon.run_signatures import Signer, signer_for
@@ -95,6 +96,8 @@ class UpOptions:
     """Called once everything has started."""
     pages: Callable[[PageAccess, Up], Sequence[BaseRoute]] = lambda access, up: ()
     """Returns the routes of more pages behind the review page's access."""
+    early: EarlyServer | None = None
+    """What our own Prefect server becomes of."""
     is_attended: bool = False
     """Whether a person started it and is present: their permissions cover all existing files."""
 
@@ -251,7 +254,7 @@ class Up:
             await renew_crash_automation(url)
         else:
             keep_s = self._settings.unattended.keep_tracking_s
-            server = PrefectServer(self._settings.state_dir, keep_s)
+            server = PrefectServer(self._settings.state_dir, keep_s, early=self._wishes.early)
             self._server = await stack.enter_async_context(server)
             status = await server.ready(PREFECT_S)
             url = status.url

@@ -353,12 +353,14 @@ def start_fork_server(*modules: str) -> None:
     for module in (*PRELOAD, *modules):
         importlib.import_module(module)
     multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, *modules])
-    resource_tracker.ensure_running()  # which unblocks the signal
-    # Ctrl-C at the terminal is for its parent, also in the first instant: what is forked from it
-    # calls `take_interrupts`.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    gc.freeze()  # a page that the collector of one process writes to is shared no more
+    gc.enable()
     spawn, util.spawnv_passfds = util.spawnv_passfds, _fork  # type: ignore[assignment]
     try:
+        resource_tracker.ensure_running()  # which unblocks the signal
+        # Ctrl-C at the terminal is for its parent, also in the first instant: what is forked from
+        # it calls `take_interrupts`.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         forkserver.ensure_running()
     finally:
         util.spawnv_passfds = spawn
@@ -377,7 +379,6 @@ def _fork(path: bytes, arguments: Sequence[Any], descriptors: Sequence[int]) -> 
         if sys.platform == "linux":
             _show_as("paddock forkserver")  # `pkill -f "paddock up"` is not for runs
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        gc.freeze()  # runs share the memory of what is there now
         exec(arguments[-1], {})
     except Exception:
         traceback.print_exc()

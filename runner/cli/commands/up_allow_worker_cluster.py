@@ -8,6 +8,7 @@ their workers.
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import logging
 import os
@@ -112,12 +113,18 @@ def up(flags: UpFlags) -> int:
 def _run_until_stopped(places: list[Path], settings: Settings, flags: dict[str, object]) -> int:
     # Only these flags reach runs: their other settings come from next to the pipeline.
     own = {name: value for name, value in flags.items() if name in _RUN_FLAGS}
-    console_module = importlib.import_module("paddock.runner.cli.console_serving")  # half a second
-    pages = console_module.pages_of_up(places, settings, own)
     # Set what runs and Prefect read when they are imported
     if not os.environ.get("PREFECT_HOME"):
         os.environ["PREFECT_HOME"] = str(private_folder(settings.state_dir / "prefect"))
     os.environ.pop("CI", None)  # our runs use our pool, also in CI
+    gc.disable()  # until all is imported: looking through that takes a tenth of the time
+    importlib.import_module("paddock.runner.prefect.client_settings")
+    early = None
+    if not os.environ.get("PREFECT_API_URL", "").strip():
+        prefect_server = importlib.import_module("paddock.runner.daemon.prefect_server")
+        early = prefect_server.EarlyServer(prefect_server.TUNED)
+    console_module = importlib.import_module("paddock.runner.cli.console_serving")  # half a second
+    pages = console_module.pages_of_up(places, settings, own)
     from paddock.runner.schedule.up import Up, UpOptions, start_run_processes
 
     start_run_processes()
@@ -125,7 +132,9 @@ def _run_until_stopped(places: list[Path], settings: Settings, flags: dict[str, 
     command_logs.prepare_logging(settings)
     tell = command_logs.message_writer(settings)
     is_attended = sys.stdin.isatty()
-    options = UpOptions(places, settings, own, tell, pages=pages, is_attended=is_attended)
+    options = UpOptions(
+        places, settings, own, tell, pages=pages, early=early, is_attended=is_attended
+    )
 
     tell("Starting; this takes some seconds.")
 
