@@ -199,7 +199,6 @@ async def _spawn_and_wait(
 
 
 def exit_code(pid: int) -> int | None:
-    """Return how our child ended; None while it runs."""
     ended, status = os.waitpid(pid, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if ended else None
 

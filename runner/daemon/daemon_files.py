@@ -188,7 +188,6 @@ def encode_start_options(settings: Settings) -> str:
 
 
 def decode_start_options(text: str) -> Settings:
-    """Return what `encode_start_options` wrote."""
     from pydantic import TypeAdapter
 
     value = json.loads(text)

@@ -258,7 +258,6 @@ class _ServeOrJoin:
         self._ready: asyncio.Future[DaemonInfo] = asyncio.get_running_loop().create_future()
 
     async def ready(self, keeping: asyncio.Task[None]) -> DaemonInfo:
-        """Wait until a daemon serves, here or in another process."""
         async with asyncio.timeout(OPEN_S):
             waited: set[asyncio.Future[Any]] = {self._ready, keeping}
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)

@@ -65,7 +65,6 @@ class EarlyServer:
 
 
 def _serve(link: socket.socket, environ: Mapping[str, str]) -> None:
-    """Be the server; never return."""
     try:
         os.setsid()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

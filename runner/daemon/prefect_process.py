@@ -74,8 +74,6 @@ def main(listener: socket.socket) -> None:
 
 
 class _Server(QuietServer, uvicorn.Server):
-    """Prefect's HTTP server."""
-
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         hardware.give_back_memory()
@@ -120,7 +118,6 @@ class SameOriginOnly:
         self._origins = {f"http://{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
         if scope["type"] in ("http", "websocket"):
             headers = Headers(scope=scope)
             host, origin = headers.get("host", ""), headers.get("origin", "")

@@ -141,7 +141,6 @@ class ServiceClient:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Raise errors of the connection as `ServiceError`."""
         try:
             with http.http_failures(f"the service at {self.url}"):
                 yield

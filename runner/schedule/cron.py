@@ -1,8 +1,6 @@
 """Cron schedules, and which of their runs were missed and are made up for (`catch_up`).
 
-Pure. Prefect's own scheduler is not used: with the SQLAlchemy that resolves beside Prefect 3.8.8
-it fails in every loop ("Can't evaluate bulk DML statement"), and it does not know what it missed
-while it was away for longer than it had planned ahead. Where clocks are put forward, what would
+Pure. Where clocks are put forward, what would
 fall into the gap runs right after it; where they are put back, a time of day comes once (cronsim's
 rules, those of Debian's cron).
 """

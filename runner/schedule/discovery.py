@@ -333,7 +333,6 @@ class PipelineFinder:
                 yield path, stamp
 
     def _tell(self, about: str, words: str) -> None:
-        """Report a message once, until it changes."""
         if self._reported.get(about) != words:
             self._reported[about] = words
             self._messages.append(words)

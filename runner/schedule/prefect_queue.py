@@ -151,7 +151,6 @@ class PrefectQueue:
         return str((await self._ask("POST", "/deployments/", about))["id"])
 
     async def undeploy(self, deployment: str) -> None:
-        """Delete a deployment; ignore a missing one."""
         with contextlib.suppress(DeletedInPrefect):
             await self._ask("DELETE", f"/deployments/{deployment}")
 

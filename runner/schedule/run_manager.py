@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping,
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.tasks import TaskSet
@@ -184,7 +185,8 @@ class ManagerOptions:
     max_restarts: int
     given_up: Callable[[Deployment, str, str], Coroutine[Any, Any, None]]
     """Called when a run crashed too often."""
-    records: StartRecords
+    folder: Path
+    """For what is kept on this machine over the end of `paddock up`."""
     flags: Mapping[str, object] = field(default_factory=dict)
     """The command line's settings, for runs."""
     has_progressed: Callable[[Deployment, str], bool] = lambda deployment, run: False
@@ -223,7 +225,8 @@ class RunManager:
         self._prefect_queue = prefect_queue
         self._signer = signer
         self._options = options
-        self._records = options.records
+        self.folder = options.folder
+        self._records = StartRecords(options.folder / "runs.json")
         self._orders: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
         """By the flow run's id: orders as they are written, and as they were verified."""
         self._waiting: dict[str, OnEnd] = {}
@@ -457,7 +460,6 @@ class RunManager:
         task.add_done_callback(self._following.discard)
 
     async def _found(self, run: QueuedRun, deployment: Deployment) -> None:
-        """Adopt a run of another `paddock up` that was killed."""
         record = self._started(run)
         if record is None:
             return

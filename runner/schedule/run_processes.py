@@ -105,7 +105,6 @@ class StopRequest:
 
 
 def run_in_process(task: RunTask, link: socket.socket) -> None:
-    """Carry out a run, and end the process."""
     with contextlib.suppress(OSError):
         os.setsid()  # Ctrl-C at the terminal is for `paddock up`, which sends us a request
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -211,14 +210,12 @@ class RunProcess:
         self._requests = requests
 
     def halt(self, request: StopRequest) -> None:
-        """Ask it to stop, after the current item or at once."""
         if self._requests is not None:
             self._requests.write(pack_frame(to_plain(request)))
         else:
             self.signal(signal.SIGUSR1 if request.is_gentle else signal.SIGTERM)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal, if it still exists."""
         if not self.ended.done() and (self._process is not None or is_process_alive(self.mark)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
@@ -312,7 +309,6 @@ class RunExecutor:
         return None
 
     async def _watch(self, adopted: RunProcess) -> None:
-        """Wait for a process that is not our child."""
         while is_process_alive(adopted.mark):  # noqa: ASYNC110 - no event tells of another's child
             await asyncio.sleep(_POLL_S)
         adopted.ended.set_result(ProcessEnd())

@@ -1,6 +1,8 @@
 """Planned runs of cron schedules, as they lie in Prefect, where people see them.
 
-The same moment twice is the same run.
+The same moment twice is the same run. Prefect's own schedules are not used: it loses the second of
+two equal hours as clocks are put back, and what it starts with inputs is not signed, as a server
+that others use asks for. While `paddock up` is stopped, its planned runs are not there.
 """
 
 from __future__ import annotations
@@ -8,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from paddock.engine.system import files
 from paddock.engine.system.text import counted
 
 from .cron import CronSchedule, missed, upcoming
-from .prefect_queue import PrefectQueue, QueuedRun
+from .prefect_queue import PLANNED_STATE, PrefectQueue, QueuedRun
 from .run_manager import Deployment, RunManager
 
 SCHEDULE_PREFIX = "schedule "
@@ -38,6 +42,8 @@ class SchedulePlanner:
     def __init__(self, queue: PrefectQueue, run_manager: RunManager) -> None:
         self._prefect_queue = queue
         self._run_manager = run_manager
+        self._file = run_manager.folder / "schedules.json"
+        """When schedules ended with the last `paddock up`, by deployment and key."""
         self._plans: dict[tuple[str, str], _SchedulePlan] = {}
 
     async def plan(self, now: datetime | None = None) -> None:
@@ -92,6 +98,9 @@ class SchedulePlanner:
     ) -> _SchedulePlan:
         """Return the plan of a new schedule, with the moments missed while `up` was not running."""
         last = await self._prefect_queue.last_before(deployment.id, timed.key, now)
+        ended = files.read_json_object(self._file).get(f"{deployment.id} {timed.key}")
+        if isinstance(ended, float):
+            last = max(filter(None, (last, datetime.fromtimestamp(ended, UTC))))
         plan = _SchedulePlan(deployment.id)
         if last is not None:
             plan.owed = await asyncio.to_thread(missed, timed, last, now)
@@ -111,6 +120,22 @@ class SchedulePlanner:
             at=moment,
             words="planned by its schedule",
         )
+
+    async def end(self) -> None:
+        """Delete what is planned; the next start plans again, from this moment on.
+
+        Raises:
+            QueueError: Prefect is away; the next start finds them.
+        """
+        now = datetime.now(UTC)
+        with suppress(OSError):  # a full disk: what was never run is not caught up on
+            names = [f"{plan.deployment} {key}" for (_, key), plan in self._plans.items()]
+            files.write_json_atomically(self._file, dict.fromkeys(names, now.timestamp()))
+        for run in await self._prefect_queue.open_runs(
+            {p.deployment for p in self._plans.values()}
+        ):
+            if run.state == PLANNED_STATE and run.at > now:
+                await self._prefect_queue.delete(run.id)
 
     async def forget(self, deployment: Deployment, runs: Collection[QueuedRun]) -> None:
         """Delete planned runs of schedules that a pipeline no longer has."""

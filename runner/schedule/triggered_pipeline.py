@@ -62,7 +62,6 @@ class TriggeredPipeline:
 
     @property
     def concurrency(self) -> ConcurrencyKeys:
-        """How its runs share the machine."""
         return self.pipeline.concurrency or ConcurrencyKeys.model_validate({})
 
     @property
@@ -224,7 +223,6 @@ def work_folders(file: Path, text: str) -> tuple[Path, ...] | None:
 
 
 def looks_triggered(text: str) -> bool:
-    """Return whether a text is meant as a pipeline with triggers."""
     return all(pattern.search(text) for pattern in _LOOKS_TRIGGERED)
 
 
@@ -242,7 +240,6 @@ def _bound(plan: Plan, file: Path, settings: Settings) -> BoundPlan:
 
 
 def _missing_inputs(pipeline: Pipeline, given: Collection[str] = ()) -> Iterator[Fault]:
-    """Yield faults for inputs that no trigger provides."""
     for name, spec in pipeline.inputs.items():
         if spec.is_required and not spec.has_default and name not in given:
             what = f"input '{name}' has no value, and the pipeline starts by itself."

@@ -49,7 +49,6 @@ from .consents import Consents
 from .discovery import PipelineChanges, PipelineFinder
 from .folder_locks import FolderLocks, FolderTaken
 from .prefect_queue import DeletedInPrefect, QueueError, open_queue
-from .process_marks import StartRecords
 from .reconciler import Reconciler
 from .run_manager import Deployment, ManagerOptions, RunManager
 from .runs_after_review import ReviewRuns
@@ -175,7 +174,7 @@ class Up:
                 unattended.max_runs,
                 unattended.max_restarts,
                 partial(alert_given_up, flags),
-                StartRecords(self._settings.state_dir / "up" / "runs.json"),
+                self._settings.state_dir / "up",
                 flags,
                 self._has_progressed,
                 self._known_end,
@@ -242,6 +241,7 @@ class Up:
         with contextlib.suppress(Exception):  # the next start reports what is left
             async with asyncio.timeout(within_s * 0.1):
                 await self._run_manager.round()
+                await self._reconciler.planner.end()
 
     async def _reached(self, stack: AsyncExitStack) -> str:
         """Open the pool and, unless one is configured, Prefect's server; return its address."""
@@ -275,7 +275,6 @@ class Up:
     # --- the loops
 
     async def _kept(self) -> None:
-        """Run all loops until `stop` is set."""
         loops = (self._keep_queue, self._keep_calls, self._keep_looking, self._keep_beating,
                  self._keep_tidy, self._keep_ledgers, self._keep_reviews)  # fmt: skip
 
@@ -298,7 +297,6 @@ class Up:
                 notify_reloaded()
 
     async def _keep_queue(self) -> None:
-        """Keep deployments, schedules and runs up to date."""
         while True:
             try:
                 await self._once()
@@ -337,7 +335,6 @@ class Up:
                 await asyncio.sleep(AWAY_S)
 
     def _pause_s(self) -> float:
-        """Return the wait before the next round, if nothing happens."""
         now = datetime.now(UTC)
         next_s = [(run.next_at - now).total_seconds() for run in self._run_manager.queue]
         if self._run_manager.jobs or any(seconds <= 0 for seconds in next_s):
@@ -389,7 +386,6 @@ class Up:
                 await asyncio.sleep(LEDGERS_S)
 
     async def _keep_tidy(self) -> None:
-        """Apply retention once a day."""
         await asyncio.sleep(TIDY_FIRST_S)
         while True:
             for words in await clean_in_subprocess(self._settings, self._pipeline_folders()):

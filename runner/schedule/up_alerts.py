@@ -67,7 +67,6 @@ class LedgerHealth:
         self._telling = TaskSet()
 
     async def look(self, deployments: Iterable[Deployment]) -> None:
-        """Check the ledger of each pipeline, and report changes."""
         by_folder: dict[Path, list[Deployment]] = {}
         for deployment in deployments:
             by_folder.setdefault(deployment.triggered.file.parent, []).append(deployment)

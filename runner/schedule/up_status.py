@@ -158,7 +158,6 @@ class StatusAccess:
             self._ring = KeyRing(keys)
 
     def refusal(self, request: Request) -> Response | None:
-        """Return the refusal of a request; None when it may read."""
         if not has_own_host_name(request.headers):
             return JSONResponse({"error": "use 'localhost' or this machine's address."}, 403)
         # A page in a browser of this user must have our own name as its host, as checked above.

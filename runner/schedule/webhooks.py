@@ -192,7 +192,6 @@ def _refuse_request(request: Request, hook: ServedWebhook) -> None:
 
 
 async def _read_body(request: Request) -> bytes:
-    """Read the body, bounded in size and time."""
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_S):

@@ -49,7 +49,6 @@ class ClusterFinding:
     remedy: str = ""
 
     def as_text(self) -> str:
-        """Return the finding in one line, its remedy in another."""
         text = f"{self.state:<8}{self.name}: {self.words}"
         return f"{text}\n        {self.remedy}" if self.remedy else text
 

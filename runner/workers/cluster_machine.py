@@ -102,7 +102,6 @@ async def _keep_worker(settings: Settings, name: str, api_url: str, stop: asynci
 
 
 def worker_command(settings: Settings, name: str) -> tuple[str, ...]:
-    """Return the command line of Prefect's worker."""
     unattended = settings.unattended
     return python_command(
         # Not by `-m`: each run's process would execute the module once more.

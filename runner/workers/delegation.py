@@ -54,7 +54,6 @@ REPORTED_ERRORS = (EngineError, LedgerError, PipelineError, StepError)
 
 
 def failure_message(error: Exception, machine: str) -> str:
-    """Return what failed, and on which machine."""
     if not isinstance(error, NotPermitted):
         return f"on {machine}: {error}"
     wants = "; ".join(dict.fromkeys(f"{need.what} ('{need.name}')" for need in error.needs))
@@ -187,8 +186,6 @@ async def _wait_for_stop(stop: asyncio.Event, stop_gate: StopGate | None) -> Non
 
 
 class _Delegation:
-    """Starts shares in Prefect and follows them."""
-
     def __init__(
         self,
         api: httpx.AsyncClient,
@@ -431,7 +428,6 @@ class _Delegation:
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
-        """Raise what Prefect refuses as a `TrackingError`."""
         try:
             yield
         except PrefectRefusal as error:

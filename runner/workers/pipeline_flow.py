@@ -100,7 +100,6 @@ class PipelineFlow(Flow[..., Any]):
         return super().serialize_parameters({**given, **hidden})
 
     def with_options(self, *args: Any, **options: Any) -> PipelineFlow:
-        """Return a copy with other options."""
         made: Any = super().with_options(*args, **options)
         made.__class__ = PipelineFlow  # Prefect's own makes a plain flow
         return made  # type: ignore[no-any-return]

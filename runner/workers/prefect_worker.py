@@ -114,7 +114,6 @@ def _job_of(share: FlowRun) -> str:
 
 
 async def serve(pool: str, name: str, max_runs: int) -> None:
-    """Take runs from a work pool until stopped."""
     # Prefect would load the deployment's code for crash hooks; this does not.
     for module in (process, runner):
         module.load_flow_from_flow_run = _without_hooks  # type: ignore[attr-defined]
@@ -136,8 +135,6 @@ async def _without_hooks(*_: object, **__: object) -> Flow[..., Any]:
 
 
 class _ForkedRun:
-    """The process of a run, as Prefect's worker asks for it."""
-
     def __init__(self, process: multiprocessing.process.BaseProcess) -> None:
         self._process = process
         self.pid = process.pid

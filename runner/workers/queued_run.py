@@ -193,7 +193,6 @@ class _OrderedRun:
         settings: Settings,
         observer: Observer,
     ) -> Report:
-        """Delegate a job to the work pool, and wait for its end."""
         control, path = self._control, Path(self._order.path)
         last = ""
 
@@ -456,7 +455,6 @@ def _is_passing(error: httpx.HTTPError) -> bool:
 
 
 async def is_reachable(api_url: str) -> bool:
-    """Return whether a server answers there, within seconds."""
     try:
         async with http.client(trust_env=False, timeout_s=ANSWER_S) as client:
             await client.get(f"{api_url.rstrip('/')}/health")

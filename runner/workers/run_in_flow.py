@@ -286,8 +286,6 @@ async def _rename(context: FlowRunContext | None, name: str) -> None:
 
 
 class _RunLogger(Observer):
-    """Logs a run's notes and failed items to the flow run."""
-
     def __init__(self, redact: Redact) -> None:
         self._redact = redact
         self._logger = get_run_logger()

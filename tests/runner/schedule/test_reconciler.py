@@ -12,7 +12,6 @@ import pytest
 from paddock.engine.settings import PoolSettings
 from paddock.runner.daemon.run_signatures import Signer
 from paddock.runner.schedule.prefect_queue import PrefectQueue, QueuedRun, QueueError, open_queue
-from paddock.runner.schedule.process_marks import StartRecords
 from paddock.runner.schedule.reconciler import Reconciler
 from paddock.runner.schedule.run_manager import Deployment, ManagerOptions, RunManager
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
@@ -45,7 +44,7 @@ def manager_of(
     async def given_up(deployment: Deployment, run: str, words: str) -> None:
         raise AssertionError(words)
 
-    extra.setdefault("records", StartRecords(Path(mkdtemp()) / "runs.json"))
+    extra.setdefault("folder", Path(mkdtemp()))
     options = ManagerOptions(max_runs, 1, given_up, auth_string=auth_string, **extra)
     return RunManager(queue, None if auth_string else SIGNER, options)
 

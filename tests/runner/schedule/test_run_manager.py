@@ -18,7 +18,7 @@ from prefect.states import Cancelled, Cancelling, Completed, Failed, Running, Sc
 
 from paddock.runner.progress.report import Report
 from paddock.runner.schedule.prefect_queue import PrefectQueue, QueuedRun, QueueError, open_queue
-from paddock.runner.schedule.process_marks import StartRecords, process_mark
+from paddock.runner.schedule.process_marks import process_mark
 from paddock.runner.schedule.run_manager import Deployment, ManagedRun, RunManager, is_due
 from paddock.runner.schedule.run_processes import ProcessEnd, RunProcess
 from paddock.runner.schedule.schedule_planner import SchedulePlanner
@@ -101,7 +101,7 @@ async def test_wherever_up_ends_a_run_that_did_not_finish_is_continued_once(
         await asyncio.gather(*manager._following)
 
         for _ in range(2):  # and it is killed again, and started again
-            manager = manager_of(queue, max_runs=0, records=StartRecords(records._file))
+            manager = manager_of(queue, max_runs=0, folder=manager.folder)
             await put(queue, manager, deployment.triggered)
             await manager.round()
             await asyncio.gather(*manager._following)
@@ -201,7 +201,7 @@ async def test_of_what_was_missed_the_latest_runs_once_also_where_one_was_under_
             await client.set_flow_run_state(UUID(first.id), Running(), force=True)
             run.kill()  # with the whole machine, which comes back six hours later
         for _ in range(3):  # `paddock up` is started again and again meanwhile
-            manager = manager_of(queue, max_runs=0, records=StartRecords(records._file))
+            manager = manager_of(queue, max_runs=0, folder=manager.folder)
             await put(queue, manager, deployment.triggered)
             await SchedulePlanner(queue, manager).plan(now)
             await manager.round()

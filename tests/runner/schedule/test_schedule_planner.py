@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.states import Scheduled
 
 from paddock.runner.schedule.prefect_queue import open_queue
 from paddock.runner.schedule.schedule_planner import SchedulePlanner
@@ -40,6 +43,29 @@ async def test_the_next_three_are_in_the_queue_once_and_what_was_missed_is_added
         assert other.id == deployment.id
         await planner.forget(other, runs)
         assert await queue.open_runs([deployment.id]) == []
+
+
+async def test_what_a_stopped_up_planned_is_not_there_and_is_made_up_for_at_the_next_start(
+    tmp_path: Path, prefect_api: str
+) -> None:
+    async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
+        manager = manager_of(queue, folder=tmp_path / "up")
+        deployment = await put(queue, manager, triggered(tmp_path, '{cron: "0 * * * *"}'))
+        planner, now = SchedulePlanner(queue, manager), datetime.now(UTC)
+        await planner.plan(now)
+        by_hand = await client.create_flow_run_from_deployment(
+            UUID(deployment.id), state=Scheduled(scheduled_time=now + timedelta(days=1))
+        )
+        await planner.end()
+        assert [run.id for run in await queue.open_runs([deployment.id])] == [str(by_hand.id)]
+
+        later = now + timedelta(hours=5)
+        again = manager_of(queue, folder=tmp_path / "up")
+        again.deployments = manager.deployments
+        await SchedulePlanner(queue, again).plan(later)
+        runs = await queue.open_runs([deployment.id])
+        due = sorted(run.at for run in runs if run.at <= later)
+        assert [at.hour for at in due] == [later.hour]  # the latest of those it missed
 
 
 async def test_a_schedule_gives_its_runs_inputs(tmp_path: Path, prefect_api: str) -> None:
