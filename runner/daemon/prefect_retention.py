@@ -1,4 +1,4 @@
-"""How long Prefect's server keeps runs, and the removal of old ones."""
+"""What our own Prefect server keeps of runs: for how long, and that a killed one has ended."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import http
+from paddock.engine.system.process_marks import is_process_alive
 
 from .prefect_auth import CLIENT_VARIABLE, own_auth_string
-from .prefect_client import NOT_FOUND, PREFECT_ERRORS, PrefectRefusal, ask_again, client_options
+from .prefect_client import (
+    NOT_FOUND,
+    PREFECT_ERRORS,
+    PrefectRefusal,
+    ask,
+    ask_again,
+    client_options,
+)
 
 if TYPE_CHECKING:
     import httpx
@@ -54,16 +62,36 @@ async def delete_old_runs(
     n_deleted = 0
     try:
         async with own_client(api_url, state_dir) as api:
-            ask = partial(ask_again, api, n_busy=BUSY_TRIES)
+            ask_busy = partial(ask_again, api, n_busy=BUSY_TRIES)
             if is_dry:
-                return int(await ask("POST", "/flow_runs/count", ended))
-            while found := await ask("POST", "/flow_runs/filter", batch):
+                return int(await ask_busy("POST", "/flow_runs/count", ended))
+            while found := await ask_busy("POST", "/flow_runs/filter", batch):
                 for run in found:
-                    await _delete(ask("DELETE", f"/flow_runs/{run['id']}"))
+                    await _delete(ask_busy("DELETE", f"/flow_runs/{run['id']}"))
                 n_deleted += len(found)
     except (*PREFECT_ERRORS, ValueError) as error:
         raise OSError(None, f"Prefect's server does not answer ({error})", api_url) from error
     return n_deleted
+
+
+async def end_killed_runs(api_url: str, state_dir: Path) -> None:
+    """Show the runs as crashed, with their tasks, whose process was killed; not those of `up`.
+
+    Raises:
+        HttpFailure, PrefectRefusal: the server does not answer.
+    """
+    at_work = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
+    state = {"type": "CRASHED", "name": "Crashed", "message": "Its process was killed."}
+    async with own_client(api_url, state_dir) as api:
+        by_hand = {"flow_runs": {**at_work, "deployment_id": {"is_null_": True}}}
+        for run in await ask(api, "POST", "/flow_runs/filter", by_hand):
+            if not (mark := run["infrastructure_pid"]) or is_process_alive(mark):
+                continue
+            of_run = {"flow_runs": {"id": {"any_": [run["id"]]}}, "task_runs": at_work}
+            tasks = await ask(api, "POST", "/task_runs/filter", of_run)
+            ended = [f"/task_runs/{task['id']}" for task in tasks] + [f"/flow_runs/{run['id']}"]
+            for place in ended:
+                await ask(api, "POST", f"{place}/set_state", {"state": state, "force": True})
 
 
 async def _delete(request: Awaitable[object]) -> None:

@@ -39,7 +39,8 @@ from .daemon_client import exit_code
 from .daemon_files import DaemonError, daemon_folder
 from .early_server import EarlyServer
 from .prefect_auth import SERVER_VARIABLE, own_auth_string
-from .prefect_retention import retention_settings
+from .prefect_client import PREFECT_ERRORS
+from .prefect_retention import end_killed_runs, retention_settings
 
 HOST = "127.0.0.1"
 BACKLOG = 2048
@@ -296,6 +297,9 @@ class PrefectServer:
                 n_silent = 0
                 if self._status.state != "ready":
                     await self._say("ready", process.pid)
+                else:
+                    with suppress(*PREFECT_ERRORS):  # it is asked again
+                        await end_killed_runs(_url(port), self._state_dir)
             elif self._status.state == "ready":
                 n_silent += 1
             if n_silent >= N_SILENT or (

@@ -3,6 +3,7 @@
 Imported before Prefect. A user's own program that imports `flow` keeps its own settings.
 """
 
+import logging
 import os
 
 # No ephemeral server (8 to 13 s), no
@@ -20,3 +21,5 @@ SHIPPED = {
 }
 for _name, _value in SHIPPED.items():
     os.environ.setdefault(_name, _value)
+# Else each batch of logs that an unreachable server misses is told on the terminal.
+logging.raiseExceptions = False

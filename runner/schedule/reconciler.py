@@ -164,7 +164,10 @@ class Reconciler:
             is_ours = any(Path(file).is_relative_to(folder.absolute()) for folder in folders)
             if not is_ours or file in served:
                 continue
-            is_gone = await asyncio.to_thread(_is_file_gone, Path(file))
+            is_there, has_folder = await asyncio.to_thread(
+                lambda path: (path.exists(), path.parent.exists()), Path(file)
+            )
+            is_gone = has_folder and not is_there
             await self._end_runs(id_, None, "its pipeline is not in service", is_gone=is_gone)
 
     def _secret(self, triggered: TriggeredPipeline, webhook: WebhookKeys) -> str | None:
@@ -178,8 +181,3 @@ class Reconciler:
         if "secrets" in webhook.secret:
             scope["secrets"] = pipeline_secrets.read_secrets(triggered.pipeline, os.environ).values
         return str(rendered_value(triggered.pipeline, webhook.secret, scope, at))
-
-
-def _is_file_gone(file: Path) -> bool:
-    """Return whether a file is gone rather than its whole folder."""
-    return not file.exists() and file.parent.exists()

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system.process_marks import is_process_alive
 from paddock.engine.system.tasks import TaskSet
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.daemon.run_signatures import Signer
@@ -35,7 +36,6 @@ from .prefect_queue import (
     QueueError,
     ShownEnd,
 )
-from .process_marks import StartRecord, StartRecords, is_process_alive
 from .run_endings import NoRestart, RestartRun, RunEnding, StopReason, after_ending
 from .run_processes import ProcessEnd, RunExecutor, RunProcess, RunTask, StopRequest
 from .signed_orders import NotAdmitted, admitted_order
@@ -48,6 +48,7 @@ from .start_decisions import (
     StartRun,
     dispatch,
 )
+from .start_records import StartRecord, StartRecords
 from .triggered_pipeline import TriggeredPipeline
 
 GENTLE_S = 900.0  # an item may be a long document; after this time it is cut off and done again

@@ -33,6 +33,7 @@ from paddock.engine.system.frames import (
     pack_frame,
     read_frame_async,
 )
+from paddock.engine.system.process_marks import is_process_alive, process_mark
 from paddock.engine.system.processes import how_it_ended
 from paddock.engine.system.tasks import TaskSet, end, running
 from paddock.engine.wire import from_plain, to_plain
@@ -41,8 +42,6 @@ from paddock.runner.progress.report import Report, Status
 from paddock.runner.workers import queued_run, run_in_flow
 from paddock.runner.workers.flow_order import FlowOrder
 from paddock.runner.workers.queued_run import RunControl
-
-from .process_marks import is_process_alive, process_mark
 
 log = logging.getLogger("paddock.up")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -68,12 +68,8 @@ class SchedulePlanner:
     def next_times(self, key: str, now: datetime) -> list[str]:
         """Return the next times of a pipeline's schedules, for people."""
         deployment = self._run_manager.deployments.get(key)
-        times = (
-            (upcoming(schedule, now, 1) for schedule in deployment.triggered.schedules)
-            if deployment
-            else ()
-        )
-        return sorted(f"{at.isoformat()}" for some in times for at in some)
+        schedules = deployment.triggered.schedules if deployment else ()
+        return sorted(at.isoformat() for timed in schedules for at in upcoming(timed, now, 1))
 
     async def _plan_schedule(
         self, key: str, deployment: Deployment, timed: CronSchedule, now: datetime
@@ -111,15 +107,10 @@ class SchedulePlanner:
         return plan
 
     async def _submit(self, deployment: Deployment, timed: CronSchedule, moment: datetime) -> None:
-        key = f"{deployment.id}:{timed.key}:{moment.isoformat()}"
         await self._run_manager.submit(
-            deployment,
-            timed.key,
-            key,
-            inputs=dict(timed.inputs),
-            at=moment,
-            words="planned by its schedule",
-        )
+            deployment, timed.key, f"{deployment.id}:{timed.key}:{moment.isoformat()}",
+            inputs=dict(timed.inputs), at=moment, words="planned by its schedule",
+        )  # fmt: skip
 
     async def end(self) -> None:
         """Delete what is planned; the next start plans again, from this moment on.
@@ -139,15 +130,9 @@ class SchedulePlanner:
 
     async def forget(self, deployment: Deployment, runs: Collection[QueuedRun]) -> None:
         """Delete planned runs of schedules that a pipeline no longer has."""
-        for run in outdated_runs(deployment, runs):
-            await self._prefect_queue.delete(run.id)
-
-
-def outdated_runs(deployment: Deployment, runs: Collection[QueuedRun]) -> Iterator[QueuedRun]:
-    """Yield the waiting runs of schedules that a pipeline no longer has."""
-    keys = {timed.key for timed in deployment.triggered.schedules}
-    for run in runs:
-        trigger = str(run.order.get("trigger", ""))
-        is_ours = run.deployment == deployment.id and run.phase == "waiting"
-        if is_ours and trigger.startswith(SCHEDULE_PREFIX) and trigger not in keys:
-            yield run
+        keys = {timed.key for timed in deployment.triggered.schedules}
+        for run in runs:
+            trigger = str(run.order.get("trigger", ""))
+            is_ours = run.deployment == deployment.id and run.phase == "waiting"
+            if is_ours and trigger.startswith(SCHEDULE_PREFIX) and trigger not in keys:
+                await self._prefect_queue.delete(run.id)

@@ -266,12 +266,6 @@ class Up:
         os.environ["PREFECT_API_URL"] = url
         return url
 
-    async def _follow_prefect(self) -> None:
-        """Ask for our own Prefect server's address: it may have restarted at another port."""
-        if self._server is not None and self._server.status.url != self._prefect_queue.api_url:
-            os.environ["PREFECT_API_URL"] = self._server.status.url
-            await self._prefect_queue.move(self._server.status.url)
-
     # --- the loops
 
     async def _kept(self) -> None:
@@ -311,7 +305,10 @@ class Up:
             except QueueError as error:
                 self._run_manager.lacks_deployments |= isinstance(error, DeletedInPrefect)
                 self._prefect_is_there(error)
-                await self._follow_prefect()
+                url = self._server.status.url if self._server else self._prefect_queue.api_url
+                if url != self._prefect_queue.api_url:  # it has restarted at another port
+                    os.environ["PREFECT_API_URL"] = url
+                    await self._prefect_queue.move(url)
                 await asyncio.sleep(AWAY_S)
             except Exception:  # an unexpected error ends this round, not the service
                 log.exception("a round failed")
@@ -464,16 +461,9 @@ class Up:
         Raises:
             QueueError: Prefect is away.
         """
-        deployments = self._run_manager.deployments.values()
-        deployment = next(
-            (
-                deployment
-                for deployment in deployments
-                if deployment.triggered.file.resolve() == file
-            ),
-            None,
-        )
-        if deployment is None:
+        served = self._run_manager.deployments.values()
+        found = (made for made in served if made.triggered.file.resolve() == file)
+        if (deployment := next(found, None)) is None:
             return None
         if change is not None:
             await self._prefect_queue.pause(deployment.id, is_paused=change)
@@ -482,9 +472,7 @@ class Up:
 
     async def paused_files(self) -> Collection[Path]:
         """Return the pipelines whose runs a person holds back; none if Prefect is away or slow."""
-        deployments = {
-            deployment.id: deployment for deployment in self._run_manager.deployments.values()
-        }
+        deployments = {made.id: made for made in self._run_manager.deployments.values()}
         with contextlib.suppress(QueueError, TimeoutError):
             async with asyncio.timeout(_PAUSES_S):
                 found = await self._prefect_queue.paused(deployments) if deployments else ()
@@ -514,18 +502,15 @@ class Up:
         api = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
         password = password_file(self._settings.state_dir) if self._server is not None else None
         password_note = f"\n  That page needs the password in {password}." if password else ""
-        password_note += self._page_words(f"http://{host}:{port}")
-        return (
-            f"Paddock serves {what}.\n"
-            f"  http://{host}:{port}/status shows its state; {api} shows the runs.{password_note}"
-        )
-
-    def _page_words(self, address: str) -> str:
-        has_questions = bool(self._pipeline_folders(asks_people))
+        address, has_questions = f"http://{host}:{port}", bool(self._pipeline_folders(asks_people))
         review = f"\n  {address}{PAGE_PATH} shows what waits for review." if has_questions else ""
         file = token_file(self._settings.state_dir)
         needs = f"{'They need' if has_questions else 'It needs'} the token in {file}."
-        return f"\n  {address}{CONSOLE_PATH} shows pipelines and runs.{review} {needs}"
+        return (
+            f"Paddock serves {what}.\n"
+            f"  {address}/status shows its state; {api} shows the runs.{password_note}\n"
+            f"  {address}{CONSOLE_PATH} shows pipelines and runs.{review} {needs}"
+        )
 
     def _prefect_is_there(self, error: Exception | None) -> None:
         """Report once that Prefect is away, and once that it is back."""

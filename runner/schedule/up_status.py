@@ -48,7 +48,7 @@ def status_of(run_manager: RunManager, reconciler: Reconciler) -> dict[str, Any]
     A started run that waits for its folder or its group counts as waiting.
     """
     deployments, jobs = run_manager.deployments.values(), run_manager.jobs.values()
-    names = {deployment.id: deployment.triggered.pipeline.name for deployment in deployments}
+    names = {made.id: made.triggered.pipeline.name for made in deployments}
     not_let_in = [job for job in jobs if job.running.waits_for]
     held = (
         _queued_json(job.tracked, names) | {"state": job.running.waits_for, **job.as_json()}

@@ -83,7 +83,12 @@ class WatchManager:
         )
         stop = asyncio.Event()
         task = asyncio.create_task(watch.run(stop))
-        task.add_done_callback(_log_if_broken)
+
+        def log_if_broken(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and task.exception() is not None:
+                log.error("a watch has ended: %r", task.exception())
+
+        task.add_done_callback(log_if_broken)
         return _RunningWatch(watch, task, stop)
 
     async def _submit(self, key: str, watch: FolderWatch, batch: WatchBatch) -> None:
@@ -128,11 +133,6 @@ async def _end_watches(kept: list[_RunningWatch]) -> None:
         _, late = await asyncio.wait(tasks, timeout=WATCH_END_S)
         for task in late:
             task.cancel()
-
-
-def _log_if_broken(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log.error("a watch has ended: %r", task.exception())
 
 
 def _batch_text(batch: WatchBatch) -> str:

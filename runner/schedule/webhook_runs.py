@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +130,10 @@ class WebhookRuns:
                 (str(run.order.get("trigger")), _group_or_own(deployment, run.order.get("inputs")))
                 for run in runs
             }
-            group_of = partial(_group_of, deployment)
+
+            def group_of(call: AcceptedCall, deployment: Deployment = deployment) -> str:
+                return _group_or_own(deployment, call.inputs)
+
             for some in calls_together(await self._oldest(deployment, MOST_LOOKED_AT), group_of):
                 # The others wait here, to be one run when this one has begun.
                 if (some[0].trigger, group_of(some[0])) not in waiting and n_free > 0:
@@ -244,10 +246,6 @@ def _refusal(triggered: TriggeredPipeline, trigger: str, inputs: Mapping[str, An
     except PipelineError as error:
         return error.faults[0].message
     return None
-
-
-def _group_of(deployment: Deployment, call: AcceptedCall) -> str:
-    return _group_or_own(deployment, call.inputs)
 
 
 def _group_or_own(deployment: Deployment, inputs: Mapping[str, Any] | None) -> str:

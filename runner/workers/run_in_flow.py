@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
@@ -30,6 +31,7 @@ from prefect.logging import get_run_logger
 from prefect.logging.handlers import APILogWorker
 from prefect.states import Running as RunningState
 
+from paddock.engine.system.process_marks import process_mark
 from paddock.engine.system.tasks import TaskSet, running
 from paddock.runner.bind.bound import progress_line_names
 from paddock.runner.config.pipeline_secrets import Redact
@@ -279,6 +281,8 @@ async def _rename(context: FlowRunContext | None, name: str) -> None:
         # A name of other words is a person's own.
         is_made_up = known.issuperset(words := found.name.split("-")) and len(words) == 2
         changes: dict[str, Any] = {"name": name} if is_made_up else {}
+        if found.deployment_id is None:  # our own server looks whether it lives
+            changes["infrastructure_pid"] = process_mark(os.getpid())
         tags = sorted({*found.tags, RUN_TAG})
         with contextlib.suppress(PrefectException, httpx.HTTPError):
             changed: Any = context.client.update_flow_run(found.id, tags=tags, **changes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,14 @@ from typing import Any
 import pytest
 from prefect.settings import Settings
 
+from paddock.engine.system.process_marks import process_mark
 from paddock.engine.system.retry import Backoff
 from paddock.runner.daemon import prefect_client, prefect_retention
-from paddock.runner.daemon.prefect_retention import delete_old_runs, retention_settings
+from paddock.runner.daemon.prefect_retention import (
+    delete_old_runs,
+    end_killed_runs,
+    retention_settings,
+)
 from tests.fakes.http_server import Answer, serving
 from tests.prefect_server import prefect_client as client_of
 
@@ -105,3 +112,22 @@ async def test_a_server_that_does_not_answer_is_named(
     monkeypatch.setattr(prefect_client, "BACKOFF", Backoff(0, 0))
     with pytest.raises(OSError, match="Prefect's server does not answer"):
         await delete_old_runs("http://127.0.0.1:1/api", 0.0, tmp_path)
+
+
+async def test_a_run_whose_process_was_killed_has_ended_with_its_tasks(
+    prefect_api: str, tmp_path: Path
+) -> None:
+    gone, here, elsewhere = (made(prefect_api, name, None) for name in ("gone", "here", "else"))
+    with client_of(prefect_api) as client, subprocess.Popen(["sleep", "600"]) as killed:  # noqa: ASYNC220
+        marks = {gone: process_mark(killed.pid), here: process_mark(os.getpid())}
+        killed.kill()
+        for run, mark in marks.items():
+            client.patch(f"/flow_runs/{run}", json={"infrastructure_pid": mark}).raise_for_status()
+        about = {"flow_run_id": gone, "task_key": "a", "dynamic_key": "a"}
+        running = {**about, "state": {"type": "RUNNING"}}
+        task = client.post("/task_runs/", json=running).raise_for_status().json()["id"]
+        killed.wait()
+        await end_killed_runs(prefect_api, tmp_path)
+        places = [f"/task_runs/{task}", *(f"/flow_runs/{run}" for run in (gone, here, elsewhere))]
+        states = [client.get(place).json()["state_type"] for place in places]
+    assert states == ["CRASHED", "CRASHED", "RUNNING", "RUNNING"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,19 @@ async def test_several_runs_share_the_pool_that_one_run_would_use(
     async with shared_home_pool(here, "p") as pool:
         assert isinstance(pool, ServicePool)
     assert not is_daemon_running(here), "it starts at the first call"
+
+
+UNSENT = """
+import asyncio
+import paddock.runner.prefect.client_settings
+from prefect.logging.handlers import APILogWorker
+
+asyncio.run(APILogWorker._handle_batch(object(), [b"{}"]))
+"""
+
+
+def test_logs_that_a_server_which_went_away_misses_are_not_told_on_the_terminal() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNSENT], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")

@@ -16,9 +16,9 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Cancelling, Completed, Failed, Running, Scheduled
 
+from paddock.engine.system.process_marks import process_mark
 from paddock.runner.progress.report import Report
 from paddock.runner.schedule.prefect_queue import PrefectQueue, QueuedRun, QueueError, open_queue
-from paddock.runner.schedule.process_marks import process_mark
 from paddock.runner.schedule.run_manager import Deployment, ManagedRun, RunManager, is_due
 from paddock.runner.schedule.run_processes import ProcessEnd, RunProcess
 from paddock.runner.schedule.schedule_planner import SchedulePlanner
@@ -131,6 +131,27 @@ async def test_a_run_of_calls_that_crashes_too_often_leaves_each_call_a_run_of_i
         assert [manager._records.get(run.id) for run in (first, *there)] == [None] * 4
         shown = await queue.read(first.id)
         assert shown is not None and shown.end == "crashed"
+
+
+async def test_a_run_that_waits_for_its_group_costs_prefect_one_state_however_often_that_changes(
+    tmp_path: Path, prefect_api: str
+) -> None:
+    async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
+        manager = manager_of(queue)
+        deployment = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+        group, waiting = deployment.triggered.group({}), list[QueuedRun]()
+        for number in range(12):
+            waiting.append(await manager.submit(deployment, "webhook /x", f"{tmp_path}{number}"))
+        at_work = ManagedRun(waiting[0], deployment, group, RunProcess(0))
+        manager.jobs[waiting[0].id] = at_work
+        for name in ("calm-owl", "warm-trout", "bold-crow"):
+            at_work.running.run = name
+            await manager.round()
+            shown = [run.words for run in manager.queue]
+            assert shown[0] == f"waits for run '{name}'"
+            assert set(shown[1:]) == {"waits for the runs of its group before it"}
+        n_states = [len(await client.read_flow_run_states(UUID(run.id))) for run in waiting]
+        assert sorted(n_states) == [1, *[2] * 11]
 
 
 async def test_a_run_that_was_cancelled_while_up_was_away_is_not_continued(

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from paddock.runner.schedule.process_marks import is_process_alive, process_mark
+from paddock.engine.system.process_marks import is_process_alive, process_mark
 from paddock.runner.schedule.run_processes import ProcessEnd, RunProcess
 from tests.fakes.foreign_modules import add_foreign_modules
 
