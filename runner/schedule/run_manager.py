@@ -36,7 +36,15 @@ from .prefect_queue import (
     QueueError,
     ShownEnd,
 )
-from .run_endings import NoRestart, RestartRun, RunEnding, StopReason, after_ending
+from .run_endings import (
+    NoRestart,
+    RestartRun,
+    RunEnding,
+    StartRecord,
+    StartRecords,
+    StopReason,
+    after_ending,
+)
 from .run_processes import ProcessEnd, RunExecutor, RunProcess, RunTask, StopRequest
 from .signed_orders import NotAdmitted, admitted_order
 from .start_decisions import (
@@ -48,7 +56,6 @@ from .start_decisions import (
     StartRun,
     dispatch,
 )
-from .start_records import StartRecord, StartRecords
 from .triggered_pipeline import TriggeredPipeline
 
 GENTLE_S = 900.0  # an item may be a long document; after this time it is cut off and done again
