@@ -41,7 +41,7 @@ class EarlyServer:
         theirs.close()
 
     def begin(self, environ: Mapping[str, str], listener: int, log: int) -> None:
-        """Let it serve with this environment; it ends when this process does."""
+        """Make it serve with this environment; it ends when this process does."""
         socket.send_fds(self._link, [json.dumps(dict(environ)).encode()], [listener, log])
 
     async def wait(self) -> int:
