@@ -21,5 +21,5 @@ SHIPPED = {
 }
 for _name, _value in SHIPPED.items():
     os.environ.setdefault(_name, _value)
-# Else each batch of logs that an unreachable server misses is told on the terminal.
+# Else the terminal shows each batch of logs that an unreachable server misses.
 logging.raiseExceptions = False
