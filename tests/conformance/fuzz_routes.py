@@ -280,7 +280,9 @@ def is_error_of(path: str, body: Any) -> bool:
     if path.startswith("/api/"):
         return isinstance(error, str) and len(body) == 1
     if path.startswith("/v1/messages"):
-        return isinstance(error, dict) and body["type"] == "error" and bool(error["message"])
+        return (
+            isinstance(error, dict) and body.get("type") == "error" and bool(error.get("message"))
+        )
     if path.startswith("/v1/"):
         return isinstance(error, dict) and set(error) == {"message", "type", "param", "code"}
     return True
