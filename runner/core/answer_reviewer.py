@@ -114,7 +114,7 @@ class AnswerReviewer:
         name = attempt.name(step.id, scope, self._context.index)
         subject = {
             "pipeline": self._context.bound.file.name,
-            "block": attempt.block if attempt.item is not None else "",
+            "block": attempt.node.id if attempt.item is not None else "",
             "item": attempt.shown_key or attempt.key,
             "document": name.path or None,
             "document_sha256": attempt.document_digest(scope),

@@ -546,23 +546,16 @@ class Execute(Walk):
 
     def _has_left_table(self, step: BoundStep, state: BlockState, attempt: ItemAttempt) -> bool:
         """Note why a table loses rows; return whether it is left until a person confirms that."""
-        counts = {
-            name: self.scope["steps"].get(name, {}).get("counts", {})
-            for name in sorted(blocks_read(step.references))
-        }
-        # What became of the items whose rows it no longer has, as far as is known
-        lacking = [
-            (name, became, n)
-            for name in counts
-            for became, n in counts[name].items()
-            if n and became in WITHOUT_RESULT
-        ]
-        found = [
-            f"{counted(n, f'item of {name!r} is', f'items of {name!r} are')} {became}"
-            for name, became, n in lacking
-        ]
+        n_lacking, found = 0, []
+        for name in sorted(blocks_read(step.references)):
+            # What became of the items whose rows it no longer has, as far as is known
+            for became, n in self.scope["steps"].get(name, {}).get("counts", {}).items():
+                if n and became in WITHOUT_RESULT:
+                    are = counted(n, f"item of {name!r} is", f"items of {name!r} are")
+                    found.append(f"{are} {became}")
+                    n_lacking += n
         for lost in attempt.outputs.lost_rows:
-            is_whole = sum(n for _, _, n in lacking) >= lost.n_before - lost.n_now
+            is_whole = n_lacking >= lost.n_before - lost.n_now
             others = () if is_whole else ("what its rows are made of has changed",)
             words = lost.text(" and ".join((*found, *others)))
             self.stats.note(words)

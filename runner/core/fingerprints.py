@@ -44,6 +44,7 @@ from .parts import (
     ordered_digest,
     part_digest,
     spec_parts,
+    text_digest,
 )
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ def hashable_value(value: Any, place: Place | None = None) -> Any:
 
     With `place`, their paths and times count as well: see `item_place`.
     """
+    if isinstance(value, str | int):  # most of what there is
+        return value
     if isinstance(value, TypedRows):
         value = value.content
     if is_file_value(value):
@@ -304,7 +307,8 @@ class NodeParts:
             value = outer_value(path, scope, self._index.stored if path in shown else None)
             if kind == "path" and isinstance(value, str):
                 value = self._content(value)
-            digest, text = ordered_digest(value), ordered_json(value)
+            text = ordered_json(value)  # maybe of all results of a block: once is enough
+            digest = text_digest(text)
             is_secret = path[0] == "secrets" or self.secrets.redact(text) != text
             if is_secret or (path[0] == "inputs" and hidden.intersection(path[1:] or hidden)):
                 if keyed is None:

@@ -133,10 +133,6 @@ class ItemAttempt:
         )
 
     @property
-    def block(self) -> str:
-        return self.node.id
-
-    @property
     def item(self) -> Any:
         return None if self.work is None else self.work.item
 

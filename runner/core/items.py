@@ -184,8 +184,8 @@ class ItemRunner:
         context, stats = self.context, self.stats
         await context.fence()
         if step.kind.roles:
-            stats.item_state(attempt.block, attempt.shown_key, ItemState.RUNNING, step.id)
-        caller = context.caller(attempt.scope, step, attempt.shown_key, attempt.block)
+            stats.item_state(attempt.node.id, attempt.shown_key, ItemState.RUNNING, step.id)
+        caller = context.caller(attempt.scope, step, attempt.shown_key, attempt.node.id)
         caller.before = attempt.calls_before(step.id)
         attempt.callers.append(caller)
         made = StepRecord.begin(step, caller.made)
@@ -551,7 +551,7 @@ def sub_pipeline_context(
 ) -> RunContext:
     """Return the context of the pipeline that a step runs: the run's, with its own plan."""
     bound = replace(bound, watches=outer.bound.watches, priority=outer.bound.priority)
-    item = (attempt.block, attempt.shown_key) if attempt.outer else None
+    item = (attempt.node.id, attempt.shown_key) if attempt.outer else None
     is_nested = item is not None
     # Forcing the step forces everything in it.
     prefix, options = f"{step.id}.", outer.options

@@ -35,13 +35,17 @@ Details = Mapping[str, Sequence[Reason]]
 """By the name of a part, what of it changed, as far as is known; the reasons lack their step."""
 
 
+def text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:PART_CHARS]
+
+
 def part_digest(value: Any) -> str:
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:PART_CHARS]
+    return text_digest(canonical_json(value))
 
 
 def ordered_digest(value: Any) -> str:
     """Return the short digest of what may show in a result: the order of names counts."""
-    return hashlib.sha256(ordered_json(value).encode()).hexdigest()[:PART_CHARS]
+    return text_digest(ordered_json(value))
 
 
 def changed_names(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

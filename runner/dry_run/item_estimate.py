@@ -435,7 +435,7 @@ class ItemEstimate(ItemSteps):
         self, step: BoundStep, scope: Scope, prompts: AskedPrompts, *, is_long: bool
     ) -> tuple[Tools, DryPool]:
         attempt, context = self._attempt, self._context
-        caller = context.caller(attempt.scope, step, attempt.shown_key, attempt.block)
+        caller = context.caller(attempt.scope, step, attempt.shown_key, attempt.node.id)
         tools = item_tools(context, step, caller, attempt, scope)
         assert isinstance(tools.pool, LedgerPool)
         pool = DryPool(
