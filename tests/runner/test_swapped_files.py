@@ -128,10 +128,6 @@ while not ends:  # no folder is left as a link
         pass
 """
 
-pytestmark = pytest.mark.may_take(
-    280, "files are swapped at each moment of a run, one run for each"
-)
-
 
 @pytest.fixture(params=["kernel", "parts"])
 def folder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:

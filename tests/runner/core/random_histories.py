@@ -12,6 +12,9 @@ With `--filing` documents are moved away when they are done: then the table has 
 arrivals give when they are replayed one by one, whatever became of the files; the table is over a
 block, a second or third one, or what a sub-pipeline returns.
 
+With `--reviews` answers wait for a person, who decides by the answer alone, sometimes decides
+nothing for a while, and undoes decisions. In the end nothing waits.
+
 With `--plain` no larger model is asked, nothing is labelled, no step runs a pipeline and no run
 takes a sample: a seed makes what it made before there was that.
 """
@@ -29,7 +32,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -38,12 +41,13 @@ from paddock.engine.request import ChatRequest
 from paddock.engine.system.files import TEMPORARY_SUFFIX, TemporaryFile
 from paddock.engine.system.item_samples import ItemSample
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.progress.report import MADE_STATES
+from paddock.runner.progress.item_states import WORK
+from paddock.runner.review.decisions import Verb
 from paddock.steps.vectors.open_stores import OpenStores
 from tests.fakes.pool import FakePool, echo
 from tests.runner.core.filing_shapes import SHAPES, pipeline_files
 from tests.runner.core.test_label_lists import enum_of
-from tests.runner.world import World
+from tests.runner.world import ReviewedWorld, World
 
 TEXTS = ("keep me", "drop me", "keep two words", "bad", "keep bad", "one two three", "keep", "a b")
 NAMES = ("a.txt", "b.txt", "c.txt", "sub/d.txt", "sub/e.txt")
@@ -97,11 +101,13 @@ class Shape:
         "sub_path": ("subs/{{ inputs.name }}", "subs/{{ inputs.name | slug }}.md"),
     }
 
-    def __init__(self, chance: random.Random, *, is_plain: bool) -> None:
+    def __init__(self, chance: random.Random, *, is_plain: bool, may_review: bool) -> None:
         self._chance = chance
         self._is_plain = is_plain
         self.may_store = chance.random() < STORES
         self.of = {name: choices[0] for name, choices in self.CHOICES.items()}
+        # Decided answers count where no one would be asked any more, so it stays.
+        self.review = chance.choice(("true", "'keep' in text")) if may_review else None
         for _ in range(6):
             self.change()
 
@@ -122,6 +128,8 @@ class Shape:
         ]
         if of["escalate"]:
             body[-1]["escalate"] = {"to": "big", "when": of["escalate"]}
+        if self.review:
+            body[-1]["review"] = {"when": self.review}
         if of["tag"]:
             choice = {"choose": f"{list(of['labels'])}", "relabel": of["tag"]}
             tag = step("tag", "chat", {"prompt": "Tag {{ steps.text.text }}"} | self._model)
@@ -223,11 +231,13 @@ def _step(id_: str, uses: str, given: Any, condition: str | None = None) -> dict
 class History:
     """One folder and what is done to it."""
 
-    def __init__(self, seed: int, folder: Path, *, is_plain: bool = False) -> None:
+    def __init__(
+        self, seed: int, folder: Path, *, is_plain: bool = False, may_review: bool = False
+    ) -> None:
         self.chance = random.Random(seed)
         self.folder = folder
         self.is_plain = is_plain
-        self.shape = Shape(self.chance, is_plain=is_plain)
+        self.shape = Shape(self.chance, is_plain=is_plain, may_review=may_review)
         self.events: list[str] = []
         for name in self.chance.sample(NAMES, 3):
             self.write(name)
@@ -255,8 +265,10 @@ class History:
         return self.faults()
 
     def change(self) -> None:
-        kinds = ("write", "write", "rename", "delete", "shape", "shape")
-        kind = self.chance.choice(kinds if self.is_plain else (*kinds, "lose"))
+        kinds: tuple[str, ...] = ("write", "write", "rename", "delete", "shape", "shape")
+        kinds += ("lose",) * (not self.is_plain)
+        kinds += ("decide", "decide", "undo") * bool(self.shape.review)
+        kind = self.chance.choice(kinds)
         documents = self.documents()
         if kind == "write" or not documents:
             self.write(self.chance.choice(NAMES))
@@ -274,6 +286,10 @@ class History:
             lost = self.chance.choice([*files_of(self.folder)] or ["nothing"])
             (self.folder / lost).unlink(missing_ok=True)
             self.events.append(f"lose {lost}")
+        elif kind == "decide":
+            self.events.append(f"decide: {decide(self.folder, self.chance)}")
+        elif kind == "undo":
+            self.events.append(f"undo: {undo(self.folder, documents, self.chance)}")
         else:
             self.events.append(self.shape.change())
             self.save()
@@ -283,15 +299,18 @@ class History:
         prune = self.chance.random() < 0.2
         may_sample = not (self.is_plain or prune)
         sample = ItemSample(2) if may_sample and self.chance.random() < 0.15 else None
+        modes = ("ask", "ask", "ask", "skip", "fail")
+        review = self.chance.choice(modes) if self.shape.review else "ask"
         flags = (
             f" killed at {kill}" * bool(kill),
             " --prune" * prune,
             " --sample 2" * bool(sample),
+            f" --review {review}" * bool(self.shape.review),
         )
         self.events.append(f"run{''.join(flags)}")
 
         def act() -> dict[str, Any]:
-            return run_here(self.folder, prune=prune, sample=sample)
+            return run_here(self.folder, prune=prune, sample=sample, review=review)
 
         if kill or self.shape.may_store:
             in_a_process(self.folder, act, kill)
@@ -304,8 +323,18 @@ class History:
 
         return in_a_process(folder, act) if self.shape.may_store else act()
 
+    def decided(self, folder: Path) -> tuple[Any, list[str]]:
+        """Run until nothing waits; return the last run, and what was asked amiss."""
+        facts, found = self.last_run(folder), []
+        while asked := decide(folder):
+            if sorted(asked) != facts["waiting"]:
+                found.append(f"asked about {sorted(asked)}, {facts['waiting']} wait")
+            facts = self.last_run(folder)
+        return facts, found
+
     def faults(self) -> list[str]:
-        self.last_run(self.folder)  # gives up what several kills met; the next one tries it again
+        # Gives up what several kills met; the next one tries it again.
+        _, found = self.decided(self.folder)
         kept = self.last_run(self.folder, plans=True)
         here = files_of(self.folder)
         with tempfile.TemporaryDirectory() as name:
@@ -313,9 +342,9 @@ class History:
             shutil.copytree(self.folder / "inbox", scratch / "inbox", copy_function=shutil.copy2)
             for file in self.folder.glob("*.yaml"):
                 shutil.copy(file, scratch)
-            fresh = self.last_run(scratch)
+            fresh, _ = self.decided(scratch)
             there = files_of(scratch)
-            found = [f"run: {kept['message']}"] if kept["status"] == "failed" else []
+            found += [f"run: {kept['message']}"] if kept["status"] == "failed" else []
             if (kept["status"] == "failed") != (fresh["status"] == "failed"):
                 found.append(f"status {kept['status']}, from scratch {fresh['status']}")
             outdated = {name for name in kept["outdated"] if not name.endswith("of store")}
@@ -467,6 +496,33 @@ def answer(request: ChatRequest) -> str:
     return json.dumps({"tag": max(ranks, key=ranks.__getitem__)})
 
 
+def decide(folder: Path, chance: random.Random | None = None) -> list[str]:
+    """Decide on all that waits, or on some; return their names."""
+    names = []
+    with ReviewedWorld(folder, (folder / "pipeline.yaml").read_text("utf-8")).reviews() as reviews:
+        for review in reviews.waiting(is_whole=True):
+            if chance is None or chance.random() < 0.8:
+                answer = review.subject["answer"]
+                is_right = hashlib.sha256(answer.encode()).digest()[0] % 2
+                verb: Verb = "accept" if is_right else "edit"
+                value = None if is_right else f"No {answer}"
+                reviews.decide(review.id, review.question, verb, value, by="ann")
+                names.append(review.key)
+    return names
+
+
+def undo(folder: Path, documents: Sequence[Path], chance: random.Random) -> list[str]:
+    """Undo some decisions on documents that are there; return their names."""
+    names, inbox = [], folder / "inbox"
+    keys = {key for path in documents for key in (path.relative_to(inbox).as_posix(), path.stem)}
+    with ReviewedWorld(folder, (folder / "pipeline.yaml").read_text("utf-8")).reviews() as reviews:
+        for review in reviews.decided():
+            if review.key in keys and chance.random() < 0.5:
+                reviews.undo(review.id, "ann")
+                names.append(review.key)
+    return names
+
+
 def run_here(
     folder: Path,
     *,
@@ -474,21 +530,23 @@ def run_here(
     plans: bool = False,
     is_last: bool = False,
     sample: ItemSample | None = None,
+    review: str = "ask",
 ) -> dict[str, Any]:
     """Run it; the last time with what was given up, since several kills met it."""
     world = World(folder, (folder / "pipeline.yaml").read_text("utf-8"))
     report = world.run(
         pool=FakePool(answer=answer), prune=prune, is_confirmed=True, retry_failed=is_last,
-        sample=sample,
+        sample=sample, review=review,
     )  # fmt: skip
     facts: dict[str, Any] = {"status": report.status, "message": report.message}
     facts["calls"] = report.calls
+    facts["waiting"] = sorted(item.key for item in report.items if item.state == "waiting")
     facts["outdated"] = [*report.outdated]
     facts["is_left"] = any("is left as it is" in note for note in report.notes)
     plan = world.plan() if plans else None
     facts["plan"] = [] if plan is None else [*plan.outdated]
     facts["work"] = (
-        [f"{item.step} {item.key}" for item in plan.items if item.state in MADE_STATES]
+        [f"{item.step} {item.key}" for item in plan.items if item.state in WORK]
         if plan is not None
         else []
     )
@@ -588,6 +646,7 @@ def main() -> int:
     parser.add_argument("--histories", type=int, default=1000, help="of each seed and those on it")
     parser.add_argument("--seed", type=int, nargs="+", default=[1])
     parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--reviews", action="store_true", help="answers wait for a person")
     parser.add_argument("--filing", action="store_true", help="documents are moved away when done")
     given = parser.parse_args()
     import_all()
@@ -598,7 +657,7 @@ def main() -> int:
             if given.filing:
                 history: History = FilingHistory(seed, folder)
             else:
-                history = History(seed, folder, is_plain=given.plain)
+                history = History(seed, folder, is_plain=given.plain, may_review=given.reviews)
             faults = history.go()
         if faults:
             n_bad += 1

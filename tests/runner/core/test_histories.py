@@ -17,11 +17,14 @@ pytestmark = pytest.mark.may_take(240, "many folders live through all of their r
 # next one. 200208: a run was killed as it wrote the index, which later runs left as it is.
 # 400082: a block was renamed, and the index left. 400519: `if` is false, and nothing can be read.
 EARLIER = ("--plain", "--histories", "1", "--seed", "100261", "200208", "400082", "400519")
+REVIEWS = ("--reviews", "--histories", "12")
 FILING = ("--filing", "--histories", "8", "--seed", "29")  # each shape of a pipeline once
 
 
 @pytest.mark.parametrize(
-    "given", [("--histories", "16"), EARLIER, FILING], ids=["random", "earlier faults", "filing"]
+    "given",
+    [("--histories", "16"), EARLIER, REVIEWS, FILING],
+    ids=["random", "earlier faults", "reviews", "filing"],
 )
 def test_a_history_ends_as_a_run_from_scratch_or_as_all_arrivals_replayed(
     given: Sequence[str],

@@ -197,22 +197,6 @@ def test_after_a_rejection_retry_failed_wants_another_answer(bills: Bills) -> No
     assert json.loads(bills.output("b.txt"))["number"] == "other"
 
 
-def test_a_document_that_changes_while_it_waits_is_asked_again(bills: Bills) -> None:
-    bills.work()
-    first = bills.waiting()["b.txt"]
-    bills.bills(b=65)
-    report = bills.work()
-    assert states(report) == {"b.txt": "waiting", "c.txt": "waiting"}
-    second = bills.waiting()["b.txt"]
-    assert second.question != first.question
-    assert second.subject["answer"]["total"] == 65
-    bills.decide("b.txt", "edit", {"number": "b", "total": 6})
-    bills.bills(b=66)  # before the decision is applied
-    bills.work()
-    third = bills.waiting()["b.txt"]
-    assert [was["value"] for was in third.earlier] == [{"number": "b", "total": 6}]
-
-
 def test_the_same_answer_to_another_prompt_is_not_asked_again(bills: Bills) -> None:
     bills.work()
     bills.decide("b.txt", "accept")
@@ -249,18 +233,6 @@ def test_a_new_answer_of_an_uncached_step_does_not_replace_the_decided_one(bills
         assert row is not None
         (made,) = (step for step in read_lineage(row.made)[1] if step.id == "bill")
         assert [call.is_known for call in made.calls] == [True]
-
-
-def test_an_undone_decision_waits_again_also_where_it_was_applied(bills: Bills) -> None:
-    bills.work()
-    bills.decide("b.txt", "accept")
-    bills.work()
-    bills.undo("b.txt")
-    assert states(bills.work())["b.txt"] == "waiting"
-    assert (bills.folder / "out/b.txt").exists()
-    bills.decide("b.txt", "edit", {"number": "B", "total": 1})
-    bills.work()
-    assert json.loads(bills.output("b.txt"))["number"] == "B"
 
 
 @pytest.mark.parametrize(
@@ -334,13 +306,6 @@ def test_another_reviewer_or_time_limit_makes_nothing_stale(bills: Bills) -> Non
     bills.work()
     bills.edit('{when: "output.total > 50"}', '{when: "output.total > 50", by: ann, ttl: 14d}')
     assert states(bills.work()) == {"b.txt": "waiting", "c.txt": "waiting"}
-
-
-def test_the_question_of_a_deleted_document_goes_with_it(bills: Bills) -> None:
-    bills.work()
-    (bills.folder / "inbox/b.txt").unlink()
-    assert states(bills.work()) == {"b.txt": "deleted", "c.txt": "waiting"}
-    assert bills.waiting().keys() == {"c.txt"}
 
 
 def test_an_item_that_fails_before_its_review_leaves_no_question_behind(bills: Bills) -> None:
