@@ -21,274 +21,31 @@ about. Of each kind, what is decided stands for what is still open as well.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import groupby
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
-from paddock.engine.system.item_samples import share_interval
 from paddock.engine.system.text import counted, path_text
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.reply_schema import is_confidence
 
 from .asked_before import is_same_value
+from .isotonic_fit import (
+    LEAST_DECISIONS,
+    Calibration,
+    FieldName,
+    ReliabilityBin,
+    WeighedField,
+    enough_decided,
+    fit,
+    reliability,
+)
+from .list_alignment import aligned
 from .reviews import Review
 
 LEAST_FIELDS = 50
 """Reviewed fields without which nothing is calibrated: a share of 0.9 is then known to ± 0.04."""
-LEAST_DECISIONS = 10
-"""Decisions without which a tenth, a field or a step of the line says nothing: 10 of 10 right are
-a share above 0.72, with 95 % certainty."""
-MOST_GAP = 0.025
-"""Between neighbouring reviewed probabilities that are farther apart nothing is known: a quarter
-of a tenth, as far apart as 10 decisions of a tenth are by chance (1 in 7 gaps is wider)."""
-N_BINS = 10
-MOST_PAIRS = 40_000
-"""Pairs of items that are compared, as of two lists of 200 that share no beginning or end; 0.2 s
-with ten values each."""
-
-
-class WeighedField(NamedTuple):
-    """The probability of a field as the model had it, whether the field was right, its weight."""
-
-    raw: float
-    is_right: bool
-    weight: float = 1.0
-
-
-Reviewed: TypeAlias = tuple[float, bool]
-"""The same with a weight of 1."""
-K = TypeVar("K")
-FieldName: TypeAlias = tuple[str, ...]
-"""Names from the answer down to a field; items of lists have none of their own."""
-
-
-def tenth_of(raw: float) -> int:
-    return min(N_BINS - 1, int(raw * N_BINS))
-
-
-@dataclass(frozen=True, slots=True)
-class _Weights:
-    """Sums of the weights of some decisions, and what they say."""
-
-    all: float = 0.0
-    squares: float = 0.0
-    right: float = 0.0
-
-    @classmethod
-    def of(cls, fields: Iterable[WeighedField]) -> _Weights:
-        found = list(fields)
-        return cls(
-            sum(field.weight for field in found),
-            sum(field.weight**2 for field in found),
-            sum(field.weight for field in found if field.is_right),
-        )
-
-    def __add__(self, other: _Weights) -> _Weights:
-        return _Weights(
-            self.all + other.all, self.squares + other.squares, self.right + other.right
-        )
-
-    @property
-    def n(self) -> float:
-        """How many decisions of equal weight know the share as well.
-
-        >>> _Weights.of([WeighedField(0.9, True, 20.0)] * 10).n
-        10.0
-        """
-        return round(self.all**2 / self.squares, 6) if self.squares else 0.0
-
-    @property
-    def share(self) -> float:
-        return self.right / self.all
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """A rising line through `knots`: probability of the model, share that was right."""
-
-    knots: tuple[tuple[float, float], ...]
-    raws: tuple[float, ...] = field(repr=False)
-    """The probabilities that were reviewed, rising, each once."""
-    tenths: frozenset[int]
-    """Those in which enough was decided."""
-    lows: tuple[float, ...] = ()
-    """By knot, the lower bound of the share that was right (Wilson, 95 of 100 cases)."""
-    names: frozenset[FieldName] | None = None
-    """Fields of which enough was decided; None: any."""
-
-    def of(self, raw: float) -> float | None:
-        """Return the share that was right at a probability; None where too little was reviewed.
-
-        >>> line = fit([(0.55, False), (0.57, True)] * 5)
-        >>> line.of(0.56), line.of(0.58)
-        (0.5, None)
-        """
-        after = bisect_left(self.raws, raw)
-        if tenth_of(raw) not in self.tenths or after == len(self.raws):
-            return None
-        before = self.raws[after - 1] if after else -1.0
-        if self.raws[after] != raw and self.raws[after] - before > MOST_GAP:
-            return None
-        return self._between(raw, [share for _, share in self.knots])
-
-    def low(self, raw: float) -> float:
-        """Return the lower bound where `of` has a share."""
-        return self._between(raw, self.lows)
-
-    def _between(self, raw: float, heights: Sequence[float]) -> float:
-        after = bisect_left(self.knots, (raw, -1.0))
-        right, high = self.knots[after][0], heights[after]
-        if right == raw:
-            return high
-        left, low = self.knots[after - 1][0], heights[after - 1]
-        return round(low + (high - low) * (raw - left) / (right - left), 4)
-
-    def covers(self, name: FieldName) -> bool:
-        return self.names is None or name in self.names
-
-
-def fit(reviewed: Iterable[Reviewed | WeighedField]) -> Calibration:
-    """Return the isotonic regression of what was right on its probability.
-
-    Each of its steps has 10 decisions or more, so that one decision never makes a share of 1.
-
-    >>> fit([(0.2, False), (0.5, True), (0.5, False), (0.8, False), (0.9, True)] * 10).knots
-    ((0.2, 0.0), (0.5, 0.3333), (0.8, 0.3333), (0.9, 1.0))
-
-    Raises:
-        ValueError: there is nothing to fit.
-    """
-    fields = sorted(WeighedField(*field) for field in reviewed)
-    if not fields:
-        raise ValueError("no reviewed fields")
-    pooled: list[_Pool] = []
-    for raw, equal in groupby(fields, key=lambda weighed: weighed.raw):
-        pooled.append(_Pool(raw, raw, _Weights.of(equal)))
-        while len(pooled) > 1 and pooled[-2].share >= pooled[-1].share:
-            _join_last(pooled)
-    edges = [(raw, pool) for pool in _large(pooled) for raw in pool.edges]
-    knots = [(raw, round(pool.share, 4)) for raw, pool in edges]
-    lows = [round(share_interval(pool.share, pool.n)[0], 4) for _, pool in edges]
-    tenths = _enough_decided((tenth_of(field.raw), field) for field in fields)
-    raws = tuple(sorted({field.raw for field in fields}))
-    return Calibration(tuple(knots), raws, tenths, tuple(lows))
-
-
-def _enough_decided(fields: Iterable[tuple[K, WeighedField]]) -> frozenset[K]:
-    """Return the groups of which enough was decided; `fields` have their group in front."""
-    found: dict[K, list[WeighedField]] = {}
-    for group, weighed_field in fields:
-        found.setdefault(group, []).append(weighed_field)
-    return frozenset(
-        group for group, held in found.items() if _Weights.of(held).n >= LEAST_DECISIONS
-    )
-
-
-def _large(pools: Sequence[_Pool]) -> list[_Pool]:
-    """Join rising pools that have few decisions with the next one, the last with that before."""
-    made: list[_Pool] = []
-    for pool in pools:
-        made.append(pool)
-        if len(made) > 1 and made[-2].n < LEAST_DECISIONS:
-            _join_last(made)
-    if len(made) > 1 and made[-1].n < LEAST_DECISIONS:
-        _join_last(made)
-    return made
-
-
-def _join_last(pools: list[_Pool]) -> None:
-    last = pools.pop()
-    pools[-1] = pools[-1].joined(last)
-
-
-@dataclass(frozen=True, slots=True)
-class _Pool:
-    """Neighbouring probabilities with one share."""
-
-    low: float
-    high: float
-    weights: _Weights
-
-    @property
-    def n(self) -> float:
-        return self.weights.n
-
-    @property
-    def share(self) -> float:
-        return self.weights.share
-
-    @property
-    def edges(self) -> tuple[float, ...]:
-        return (self.low,) if self.low == self.high else (self.low, self.high)
-
-    def joined(self, other: _Pool) -> _Pool:
-        return _Pool(self.low, other.high, self.weights + other.weights)
-
-
-@dataclass(frozen=True, slots=True)
-class ReliabilityBin:
-    """Fields with a probability of a range, and how many of them were right."""
-
-    low: float
-    high: float
-    n: int
-    n_right: int
-    weights: _Weights | None = None
-    """Of decisions that do not count alike."""
-
-    @property
-    def _n_equal(self) -> float:
-        return self.n if self.weights is None else self.weights.n
-
-    @property
-    def label(self) -> str:
-        """The range, as in `0.8 to 0.9`."""
-        return f"{self.low:.1f} to {self.high:.1f}"
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Bounds of the true share, right in 95 of 100 cases (Wilson).
-
-        >>> [round(bound, 2) for bound in ReliabilityBin(0.9, 1.0, 10, 10).interval]
-        [0.72, 1.0]
-        """
-        return share_interval(self.share, self._n_equal)
-
-    @property
-    def share(self) -> float:
-        return self.n_right / self.n if self.weights is None else self.weights.share
-
-    @property
-    def bounds(self) -> str:
-        """The interval in words; whether it is too wide to be used."""
-        low, high = self.interval
-        too_few = "" if self._n_equal >= LEAST_DECISIONS else "; too few to calibrate"
-        return f"{low:.0%} to {high:.0%}{too_few}"
-
-
-def reliability(reviewed: Iterable[Reviewed | WeighedField]) -> list[ReliabilityBin]:
-    """Return how often fields were right, by tenths of their probability, without empty ones.
-
-    >>> [(one.label, one.n, one.n_right) for one in reliability([(0.93, True), (1.0, False)])]
-    [('0.9 to 1.0', 2, 1)]
-    """
-    found: dict[int, list[WeighedField]] = {}
-    for row in reviewed:
-        found.setdefault(tenth_of(row[0]), []).append(WeighedField(*row))
-    return [_bin(number, fields) for number, fields in sorted(found.items())]
-
-
-def _bin(number: int, fields: Sequence[WeighedField]) -> ReliabilityBin:
-    n_right = sum(field.is_right for field in fields)
-    is_even = len({field.weight for field in fields}) == 1
-    weights = None if is_even else _Weights.of(fields)
-    return ReliabilityBin(number / N_BINS, (number + 1) / N_BINS, len(fields), n_right, weights)
-
-
-# What was decided
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,93 +224,7 @@ def _fit_of(answers: Iterable[DecidedAnswer]) -> Calibration | None:
     found = [field for answer in answers for field in answer.weighed()]
     if len(found) < LEAST_FIELDS:
         return None
-    return replace(fit(field for _, field in found), names=_enough_decided(found))
-
-
-# Which item of a list has become which one of an edited list: an item that a person deleted or
-# inserted shifts those behind it, so lists are aligned as texts are, with the fewest differences.
-
-
-def aligned(before: Sequence[Any], after: Sequence[Any], removed: Any) -> list[Any] | None:
-    """Return what became of each item of `before`: an item of `after`, or `removed`.
-
-    None: they are too long to be compared.
-
-    >>> aligned(["a", "b", "c"], ["b", "x"], None)
-    [None, 'b', None]
-    """
-    first = _n_same(before, after)
-    last = _n_same(before[first:][::-1], after[first:][::-1])
-    ends = len(before) - last, len(after) - last
-    rest, others = before[first : ends[0]], after[first : ends[1]]
-    if len(rest) * len(others) > MOST_PAIRS:
-        return None
-    middle = _moved(rest, others, _partners(rest, others))
-    found = [removed if at is None else others[at] for at in middle]
-    return [*after[:first], *found, *after[ends[1] :]]
-
-
-def _n_same(left: Sequence[Any], other: Sequence[Any]) -> int:
-    pairs = zip(left, other, strict=False)
-    return next(
-        (n for n, pair in enumerate(pairs) if not is_same_value(*pair)), min(len(left), len(other))
-    )
-
-
-def _partners(before: Sequence[Any], after: Sequence[Any]) -> list[int | None]:
-    """Return the place in `after` of each item of `before`; None: it was removed."""
-    costs = [[_difference(element, other) for other in after] for element in before]
-    # Two items that share nothing are better left out
-    costs = [[cost if cost < 1 else 3.0 for cost in row] for row in costs]
-    n, m = len(before), len(after)
-    # total[i][j]: the least cost of what is behind i and j; to leave an item out costs 1
-    total = [[float(n - i + m - j) for j in range(m + 1)] for i in range(n + 1)]
-    for i in range(n - 1, -1, -1):
-        for j in range(m - 1, -1, -1):
-            pair = costs[i][j] + total[i + 1][j + 1]
-            total[i][j] = min(pair, 1 + total[i + 1][j], 1 + total[i][j + 1])
-    found: list[int | None] = []
-    j = 0
-    for i in range(n):
-        while j < m and total[i][j] == 1 + total[i][j + 1] < costs[i][j] + total[i + 1][j + 1]:
-            j += 1
-        is_pair = j < m and total[i][j] == costs[i][j] + total[i + 1][j + 1]
-        found.append(j if is_pair else None)
-        j += is_pair
-    return found
-
-
-def _difference(left: Any, other: Any) -> float:
-    """Return the share of an item's values that another one does not have.
-
-    >>> _difference({"a": 1, "b": [2, 3]}, {"a": 1, "b": [2, 4]})
-    0.25
-    """
-    if isinstance(left, Mapping) and isinstance(other, Mapping):
-        names = {**left, **other}
-        within = [_difference(left.get(name), other.get(name)) for name in names]
-    elif isinstance(left, list) and isinstance(other, list):
-        pairs = zip(left, other, strict=False)
-        within = [_difference(*pair) for pair in pairs]
-        within += [1.0] * abs(len(left) - len(other))
-    else:
-        return float(not is_same_value(left, other))
-    return sum(within) / max(1, len(within))
-
-
-def _moved(
-    before: Sequence[Any], after: Sequence[Any], partners: Sequence[int | None]
-) -> list[int | None]:
-    """Pair items that were taken out with the same ones that were put in elsewhere."""
-    left = [at for at in range(len(after)) if at not in set(partners)]
-    found: list[int | None] = []
-    for element, partner in zip(before, partners, strict=True):
-        place = partner
-        if place is None:
-            place = next((at for at in left if is_same_value(element, after[at])), None)
-            left = [at for at in left if at != place]
-        found.append(place)
-    return found
+    return replace(fit(field for _, field in found), names=enough_decided(found))
 
 
 class CalibrationKey(NamedTuple):

@@ -18,9 +18,9 @@ from typing import Any
 from paddock.engine.system.text import counted
 from paddock.runner.core import run_records
 from paddock.runner.ledger import queries
-from paddock.runner.ledger.confidence_calibration import ReliabilityBin
 from paddock.runner.ledger.dead_runs import DIED
 from paddock.runner.ledger.entries import ItemRow, LineageRow
+from paddock.runner.ledger.isotonic_fit import ReliabilityBin
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.run_history import PastRun, open_for_reading

@@ -13,7 +13,6 @@ import pytest
 from paddock.engine.system.item_samples import SEED, draw
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.ledger.confidence_calibration import (
-    LEAST_DECISIONS,
     LEAST_FIELDS,
     AskedShare,
     CalibrationKey,
@@ -21,8 +20,8 @@ from paddock.runner.ledger.confidence_calibration import (
     DecidedField,
     StepCalibration,
     calibrations_of,
-    reliability,
 )
+from paddock.runner.ledger.isotonic_fit import LEAST_DECISIONS, reliability
 from paddock.runner.review.csv_and_gold_data import gold_jsonl
 from tests.runner.core.test_waiting import BILLS, Bills
 from tests.runner.world import reasons, states

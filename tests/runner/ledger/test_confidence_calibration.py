@@ -14,21 +14,23 @@ from hypothesis import strategies as st
 from paddock.engine.system.item_samples import share_interval
 from paddock.runner.bind.scope import review_names
 from paddock.runner.ledger.confidence_calibration import (
-    LEAST_DECISIONS,
     LEAST_FIELDS,
-    Calibration,
     CalibrationKey,
     DecidedAnswer,
     DecidedField,
-    Reviewed,
     StepCalibration,
     calibrated,
     calibrations_of,
-    fit,
     key_of,
-    reliability,
     reviewed_fields,
     start_text,
+)
+from paddock.runner.ledger.isotonic_fit import (
+    LEAST_DECISIONS,
+    Calibration,
+    Reviewed,
+    fit,
+    reliability,
 )
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore

@@ -1,0 +1,231 @@
+"""How often a probability is right, by decisions: isotonic regression, reliability by tenths. Pure.
+
+Pool adjacent violators makes of decisions the share that was right at each probability; it never
+falls where the probability rises. Nothing is said outside the probabilities that were reviewed, in
+a gap between them, in a tenth with few decisions. A number of decisions of other weights counts as
+so many of equal weight as know the share as well (Kish 1965).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import NamedTuple, TypeAlias, TypeVar
+
+from paddock.engine.system.item_samples import share_interval
+
+LEAST_DECISIONS = 10
+"""Decisions without which a tenth, a field or a step of the line says nothing: 10 of 10 right are
+a share above 0.72, with 95 % certainty."""
+MOST_GAP = 0.025
+"""Between neighbouring reviewed probabilities that are farther apart nothing is known: a quarter
+of a tenth, as far apart as 10 decisions of a tenth are by chance (1 in 7 gaps is wider)."""
+N_BINS = 10
+
+
+class WeighedField(NamedTuple):
+    """The probability of a field as the model had it, whether the field was right, its weight."""
+
+    raw: float
+    is_right: bool
+    weight: float = 1.0
+
+
+Reviewed: TypeAlias = tuple[float, bool]
+"""The same with a weight of 1."""
+K = TypeVar("K")
+FieldName: TypeAlias = tuple[str, ...]
+"""Names from the answer down to a field; items of lists have none of their own."""
+
+
+def tenth_of(raw: float) -> int:
+    return min(N_BINS - 1, int(raw * N_BINS))
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Decided fields of neighbouring probabilities: sums of their weights, and what these say."""
+
+    low: float
+    high: float
+    weight: float
+    squares: float
+    """Sum of the squares of the weights."""
+    right: float
+    """Sum of the weights of those that were right."""
+
+    @classmethod
+    def of(cls, fields: Sequence[WeighedField]) -> Pool:
+        raws = [field.raw for field in fields]
+        weight = sum(field.weight for field in fields)
+        squares = sum(field.weight**2 for field in fields)
+        right = sum(field.weight for field in fields if field.is_right)
+        return cls(min(raws), max(raws), weight, squares, right)
+
+    def joined(self, other: Pool) -> Pool:
+        sums = self.weight + other.weight, self.squares + other.squares, self.right + other.right
+        return Pool(self.low, other.high, *sums)
+
+    @property
+    def n(self) -> float:
+        """How many decisions of equal weight know the share as well.
+
+        >>> Pool.of([WeighedField(0.9, True, 20.0)] * 10).n
+        10.0
+        """
+        return round(self.weight**2 / self.squares, 6)
+
+    @property
+    def share(self) -> float:
+        return self.right / self.weight
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A rising line through `knots`: probability of the model, share that was right."""
+
+    knots: tuple[tuple[float, float], ...]
+    raws: tuple[float, ...] = field(repr=False)
+    """The probabilities that were reviewed, rising, each once."""
+    tenths: frozenset[int]
+    """Those in which enough was decided."""
+    lows: tuple[float, ...] = ()
+    """By knot, the lower bound of the share that was right (Wilson, 95 of 100 cases)."""
+    names: frozenset[FieldName] | None = None
+    """Fields of which enough was decided; None: any."""
+
+    def of(self, raw: float) -> float | None:
+        """Return the share that was right at a probability; None where too little was reviewed.
+
+        >>> line = fit([(0.55, False), (0.57, True)] * 5)
+        >>> line.of(0.56), line.of(0.58)
+        (0.5, None)
+        """
+        after = bisect_left(self.raws, raw)
+        if tenth_of(raw) not in self.tenths or after == len(self.raws):
+            return None
+        before = self.raws[after - 1] if after else -1.0
+        if self.raws[after] != raw and self.raws[after] - before > MOST_GAP:
+            return None
+        return self._between(raw, [share for _, share in self.knots])
+
+    def low(self, raw: float) -> float:
+        """Return the lower bound where `of` has a share."""
+        return self._between(raw, self.lows)
+
+    def _between(self, raw: float, heights: Sequence[float]) -> float:
+        after = bisect_left(self.knots, (raw, -1.0))
+        right, high = self.knots[after][0], heights[after]
+        if right == raw:
+            return high
+        left, low = self.knots[after - 1][0], heights[after - 1]
+        return round(low + (high - low) * (raw - left) / (right - left), 4)
+
+    def covers(self, name: FieldName) -> bool:
+        return self.names is None or name in self.names
+
+
+def fit(reviewed: Iterable[Reviewed | WeighedField]) -> Calibration:
+    """Return the isotonic regression of what was right on its probability.
+
+    Each of its steps has 10 decisions or more, so that one decision never makes a share of 1.
+
+    >>> fit([(0.2, False), (0.5, True), (0.5, False), (0.8, False), (0.9, True)] * 10).knots
+    ((0.2, 0.0), (0.5, 0.3333), (0.8, 0.3333), (0.9, 1.0))
+
+    Raises:
+        ValueError: there is nothing to fit.
+    """
+    fields = sorted(WeighedField(*field) for field in reviewed)
+    if not fields:
+        raise ValueError("no reviewed fields")
+    rising: list[Pool] = []
+    for _, equal in groupby(fields, key=lambda weighed: weighed.raw):
+        rising.append(Pool.of([*equal]))
+        while len(rising) > 1 and rising[-2].share >= rising[-1].share:
+            rising[-2:] = [rising[-2].joined(rising[-1])]
+    # Join those that have few decisions with the next one, the last with that before
+    pools: list[Pool] = []
+    for pool in rising:
+        if pools and pools[-1].n < LEAST_DECISIONS:
+            pools[-1] = pools[-1].joined(pool)
+        else:
+            pools.append(pool)
+    if len(pools) > 1 and pools[-1].n < LEAST_DECISIONS:
+        pools[-2:] = [pools[-2].joined(pools[-1])]
+    edges = [(raw, pool) for pool in pools for raw in dict.fromkeys((pool.low, pool.high))]
+    knots = [(raw, round(pool.share, 4)) for raw, pool in edges]
+    lows = [round(share_interval(pool.share, pool.n)[0], 4) for _, pool in edges]
+    tenths = enough_decided((tenth_of(field.raw), field) for field in fields)
+    raws = tuple(sorted({field.raw for field in fields}))
+    return Calibration(tuple(knots), raws, tenths, tuple(lows))
+
+
+def enough_decided(fields: Iterable[tuple[K, WeighedField]]) -> frozenset[K]:
+    """Return the groups of which enough was decided; `fields` have their group in front."""
+    found: dict[K, list[WeighedField]] = {}
+    for group, weighed_field in fields:
+        found.setdefault(group, []).append(weighed_field)
+    return frozenset(group for group, held in found.items() if Pool.of(held).n >= LEAST_DECISIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """Fields with a probability of a range, and how many of them were right."""
+
+    low: float
+    high: float
+    n: int
+    n_right: int
+    weights: Pool | None = None
+    """Of decisions that do not count alike."""
+
+    @property
+    def _n_equal(self) -> float:
+        return self.n if self.weights is None else self.weights.n
+
+    @property
+    def label(self) -> str:
+        """The range, as in `0.8 to 0.9`."""
+        return f"{self.low:.1f} to {self.high:.1f}"
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Bounds of the true share, right in 95 of 100 cases (Wilson).
+
+        >>> [round(bound, 2) for bound in ReliabilityBin(0.9, 1.0, 10, 10).interval]
+        [0.72, 1.0]
+        """
+        return share_interval(self.share, self._n_equal)
+
+    @property
+    def share(self) -> float:
+        return self.n_right / self.n if self.weights is None else self.weights.share
+
+    @property
+    def bounds(self) -> str:
+        """The interval in words; whether it is too wide to be used."""
+        low, high = self.interval
+        too_few = "" if self._n_equal >= LEAST_DECISIONS else "; too few to calibrate"
+        return f"{low:.0%} to {high:.0%}{too_few}"
+
+
+def reliability(reviewed: Iterable[Reviewed | WeighedField]) -> list[ReliabilityBin]:
+    """Return how often fields were right, by tenths of their probability, without empty ones.
+
+    >>> [(one.label, one.n, one.n_right) for one in reliability([(0.93, True), (1.0, False)])]
+    [('0.9 to 1.0', 2, 1)]
+    """
+    found: dict[int, list[WeighedField]] = {}
+    for row in reviewed:
+        found.setdefault(tenth_of(row[0]), []).append(WeighedField(*row))
+    bins = []
+    for number, fields in sorted(found.items()):
+        n_right = sum(field.is_right for field in fields)
+        is_even = len({field.weight for field in fields}) == 1
+        weights = None if is_even else Pool.of(fields)
+        low, high = number / N_BINS, (number + 1) / N_BINS
+        bins.append(ReliabilityBin(low, high, len(fields), n_right, weights))
+    return bins
