@@ -367,7 +367,7 @@ class PlanBinder:
             of_lists=reads.only_lists(names) if reads.lists else frozenset(),
             escalate=self._models.escalation(step, step.escalate, kind) if step.escalate else None,
             review=step.review,
-            shown=step_reads.shown_references(step),
+            shown=step_reads.shown_references(step, reads),
             spec=step_reads.step_spec(step, servers),
             inner=within,
         )
@@ -426,8 +426,7 @@ class PlanBinder:
         self._items[block.id] = self._fields_of(block)
         if results := _RESULTS.fullmatch(block.over.source.strip()):
             self._over_results.append((block.at, block.var, results[1]))
-        inside = step_reads.references_within(block)
-        return BoundBlock(
+        made = BoundBlock(
             id=block.id,
             mark=block.mark,
             var=block.var,
@@ -440,12 +439,9 @@ class PlanBinder:
             if_=block.if_,
             needs=frozenset(block.needs),
             returns=block.returns,
-            references=step_reads.references_outside(block, inside, names),
-            item_attributes=step_reads.item_attributes(block.var, inside),
-            loop_attributes=step_reads.loop_attributes(block),
-            shown=step_reads.shown_within(block),
             spec=step_reads.block_spec(block),
         )
+        return step_reads.with_reads(made, names)
 
     def _fields_of(self, block: Block) -> tuple[str, ...] | None:
         """Return the fields of a block's result for an item; None where only a run shows them."""

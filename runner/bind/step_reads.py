@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.expressions import Reference, Value
-from paddock.pipelines.model import Block, Node
+from paddock.pipelines.model import Block
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.references import ANSWER_NAMES
 from paddock.pipelines.times import TIME_NAMES
 from paddock.steps import registry
 
 from . import reply as replies
+from .bound import BoundBlock, BoundStep, nodes_of
 
 
 @dataclass(frozen=True)
@@ -73,97 +74,67 @@ def _read_by(*parts: Any) -> frozenset[Reference]:
     return frozenset().union(*[part.references for part in parts if part is not None])
 
 
-def references_within(block: Block) -> frozenset[Reference]:
-    """Return what is read within a block: for each item, not by its own list."""
-    found = _read_by(block.key, block.returns)
-    for node in _nodes_within(block):
-        if isinstance(node, Block):
-            found |= _read_by(node.over, node.where, node.if_, node.key, node.returns)
-        else:
-            found |= StepReads.of(node).whole
-    return found
-
-
-def _nodes_within(block: Block) -> Iterator[Node]:
-    for node in block.body:
-        yield node
-        if isinstance(node, Block):
-            yield from _nodes_within(node)
-
-
 LOOP_ATTRIBUTES = ("index", "index0", "first", "last", "length")
 
 
-def loop_attributes(block: Block) -> frozenset[str]:
-    """Name what is read of a block's own `loop`; within a nested block that is the nested one's."""
-    found = _read_by(block.returns)
-    for node in block.body:
-        if isinstance(node, Block):
-            found |= _read_by(node.over, node.where, node.key, node.if_)
-        else:
-            found |= StepReads.of(node).whole
-    read = item_attributes("loop", found)
-    return frozenset(LOOP_ATTRIBUTES) if read is None else read
+def with_reads(block: BoundBlock, names: frozenset[str]) -> BoundBlock:
+    """Return a block that knows what is read within it; `names` are those that exist around it."""
+    nodes = [*nodes_of(block.body)]
+    steps = [node for node in nodes if isinstance(node, BoundStep)]
+    inner = [node for node in nodes if isinstance(node, BoundBlock)]
+    of_inner = [_read_by(node.over, node.where, node.if_, node.key, node.returns) for node in inner]
+    own_values, of_list = _read_by(block.key, block.returns), _read_by(block.over, block.if_)
+    read = own_values.union(*of_inner, *(step.references for step in steps))
+    own = {("steps", node.id) for node in nodes}
+    outside = {path for path in read if path[0] in names and path[:2] not in own}
+    outside |= {path for path in _read_by(block.where) if path[0] != block.var}
+    # Within a nested block `loop` is that one's.
+    direct = _read_by(block.returns).union(
+        *(
+            node.references
+            if isinstance(node, BoundStep)
+            else _read_by(node.over, node.where, node.key, node.if_)
+            for node in block.body
+        )
+    )
+    of_loop = _attributes("loop", direct)
+    shown = own_values.union(of_list, _read_by(block.where), *of_inner)
+    results = {node.body[-1].id for node in (block, *inner) if node.returns is None and node.body}
+    for step in steps:
+        shown |= step.shown
+        own_paths = ("steps", step.id), ("steps", step.id, "path")
+        is_used = step.id in results or step.returns is not None
+        if step.facts.shows_path and (is_used or any(path[:3] in own_paths for path in read)):
+            shown |= step.references  # the file's path, too, which is in its output
+    return replace(
+        block,
+        references=of_list | outside,
+        item_attributes=_attributes(block.var, read),
+        loop_attributes=frozenset(LOOP_ATTRIBUTES) if of_loop is None else of_loop,
+        shown=shown,
+    )
 
 
-def references_outside(
-    block: Block, inside: frozenset[Reference], names: frozenset[str]
-) -> frozenset[Reference]:
-    own = {("steps", node.id) for node in _nodes_within(block)}
-    read = {path for path in inside if path[0] in names and path[:2] not in own}
-    of_where = {path for path in _read_by(block.where) if path[0] != block.var}
-    return _read_by(block.over, block.if_) | read | of_where
-
-
-def item_attributes(var: str, inside: frozenset[Reference]) -> frozenset[str] | None:
-    """Name the attributes of the loop variable that are read; None: all of it."""
-    read = {path[1:2] for path in inside if path[0] == var}
-    return None if () in read else frozenset().union(*read)
+def _attributes(var: str, read: Iterable[Reference]) -> frozenset[str] | None:
+    """Name the attributes of a variable that are read; None: all of it."""
+    found = {path[1:2] for path in read if path[0] == var}
+    return None if () in found else frozenset().union(*found)
 
 
 _ONE_VALUE = re.compile(r"\{\{[^{}]*\}\}\Z")
 
 
-def shown_references(step: WrittenStep) -> frozenset[Reference]:
+def shown_references(step: WrittenStep, reads: StepReads) -> frozenset[Reference]:
     """Return what a step reads, but for the paths of files of which it takes the content alone."""
     names = registry.facts_of(step.uses).contents
     files = {name: step.params.data[name] for name in names if name in step.params.data}
     lists = [value if isinstance(value, list) else [value] for value in files.values()]
     texts = [text for values in lists for text in values]
     if not all(isinstance(text, str) and _ONE_VALUE.match(text) for text in texts):
-        return StepReads.of(step).whole
+        return reads.whole
     given = {name: value for name, value in step.params.data.items() if name not in files}
-    besides = StepReads.of(step).whole - step.params.references
+    besides = reads.whole - step.params.references
     return Value.scan(given)[0].references.union(besides)
-
-
-def shown_within(block: Block) -> frozenset[Reference]:
-    """Return what is read within a block, but for paths of files whose content alone counts."""
-    read = references_within(block)
-    nodes = [block, *_nodes_within(block)]
-    blocks = [node for node in nodes if isinstance(node, Block)]
-    hidden, shown = set[Reference](), set[Reference]()
-    for node in nodes:
-        if isinstance(node, Block):
-            shown |= _read_by(node.over, node.where, node.if_, node.key, node.returns)
-            continue
-        whole, of_step = StepReads.of(node).whole, shown_references(node)
-        hidden |= whole - of_step
-        shown |= of_step
-        if registry.facts_of(node.uses).shows_path and _shows_its_path(node, blocks, read):
-            shown |= whole
-    return (read - hidden) | shown
-
-
-def _shows_its_path(step: WrittenStep, blocks: Sequence[Block], read: frozenset[Reference]) -> bool:
-    """Return whether the output `path` of a step that reads a file is used."""
-    own = ("steps", step.id)
-    is_read = any(path[:2] == own and path[2:3] in ((), ("path",)) for path in read)
-    is_result = any(
-        block.returns is None and block.body[-1:] and block.body[-1].id == step.id
-        for block in blocks
-    )
-    return is_read or is_result or step.returns is not None
 
 
 def step_spec(step: WrittenStep, servers: Any = None) -> str:
