@@ -20,6 +20,7 @@ from paddock.runner.progress.report import counts_text, done_in_words, outdated_
 if TYPE_CHECKING:
     from paddock.runner.ledger.entries import ItemRow
     from paddock.runner.ledger.run_history import PastRun
+    from paddock.runner.lineage.answer_records import ReviewRecord
     from paddock.runner.lineage.traces import (
         LineageCall,
         LineageFile,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
         Origin,
         PathLineage,
     )
-    from paddock.runner.render.run_details import ReviewRecord
 
 RUNS_HEAD = ("RUN", "PIPELINE", "STATUS", "STARTED", "TOOK", "ITEMS", "BY", "")
 _MAX_DETAIL_CHARS = 60

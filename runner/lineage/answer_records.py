@@ -1,14 +1,12 @@
-"""Answers of an item or a run: how sure they are, where they stand, who decided; run reports."""
+"""Answers of an item or a run: how sure they are, where they stand, who decided."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from paddock.engine.system.files import write_output
-from paddock.engine.system.text import cell_text, one_line
+from paddock.engine.system.text import cell_text, counted, one_line
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger.confidence_calibration import (
     LEAST_FIELDS,
@@ -17,19 +15,12 @@ from paddock.runner.ledger.confidence_calibration import (
     former_tables,
     key_of,
 )
-from paddock.runner.ledger.entries import LedgerError, LineageRow
+from paddock.runner.ledger.entries import LineageRow
+from paddock.runner.ledger.isotonic_fit import ReliabilityBin
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import Review
-from paddock.runner.ledger.run_history import LedgerFolder, PastRun, open_for_reading, runs_named
-from paddock.runner.render.run_details import (
-    ReliabilityTable,
-    ReviewedAnswer,
-    ReviewRecord,
-    read_run_details,
-)
-from paddock.runner.render.run_report_page import run_report_page
 from paddock.runner.review.answer_fields import (
     MAX_VALUE_CHARS,
     changed_fields,
@@ -39,7 +30,83 @@ from paddock.runner.review.answer_fields import (
     subject_fields,
     sure_text,
 )
-from paddock.runner.settings import STATE_FOLDER
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewedAnswer:
+    """What a person decided, or is asked, about a step's answer for one item; texts for people."""
+
+    item: str
+    step: str
+    state: str
+    """`open`, `accepted`, `edited`, `rejected` or `expired`; `none`: no one was asked."""
+    outcome: str
+    """The same with who and why, such as `edited by ann`."""
+    by: str | None
+    at: float | None
+    """When it was decided; None while it is open."""
+    reason: str | None
+    changes: tuple[tuple[str, str, str], ...]
+    """Of an edit: field, the model's value, the person's."""
+    fields: tuple[tuple[str, str, str], ...]
+    """Of the model's answer: field, value with its confidence, where it stands."""
+    earlier: tuple[str, ...]
+    """Earlier decisions, newest first, a sentence each."""
+
+    @property
+    def after(self) -> Mapping[str, str]:
+        """The person's values by field."""
+        return {path: value for path, _, value in self.changes}
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityTable:
+    """How often a step's values were right, by their confidence, as far as people have looked."""
+
+    step: str
+    model: str
+    n_fields: int
+    """Fields that people have decided on."""
+    n_needed: int
+    """Fewer fields calibrate nothing."""
+    rows: tuple[ReliabilityBin, ...] = ()
+    """Empty below `n_needed`."""
+    basis: str = ""
+    """Which answers it is of, in words."""
+    n_rejected: int = 0
+    """Rejected answers whose reason names no field."""
+    former: str = ""
+    """What is another model, prompt or schema than that of the step's newest answers."""
+    n_former: int = 0
+    """Fields that were reviewed with those and do not count."""
+
+    @property
+    def is_calibrated(self) -> bool:
+        return self.n_fields >= self.n_needed
+
+    @property
+    def summary(self) -> str:
+        of = f"confidence of '{self.step}' ({self.model})" if self.model else f"'{self.step}'"
+        if self.former:
+            of += f" with the earlier {self.former}"
+        if self.is_calibrated:
+            words = f"{of}: calibrated by {self.n_fields:,} reviewed fields"
+            words += f" {self.basis}" if self.basis else ""
+        else:
+            words = f"{of}: not calibrated: {self.n_fields:,} of {self.n_needed:,} fields reviewed"
+        if self.n_rejected:
+            words += f"; {counted(self.n_rejected, 'rejected answer')} named no field"
+        if self.n_former:
+            words += f"; {self.n_former:,} of an earlier model, prompt or schema do not count"
+        return words
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewRecord:
+    """The answers of one run, or of one item, and how reliable their confidence is."""
+
+    answers: tuple[ReviewedAnswer, ...] = ()
+    reliability: tuple[ReliabilityTable, ...] = ()
 
 
 def reviews_of_item(ledger: Ledger, scope: str, key: str) -> ReviewRecord:
@@ -56,39 +123,21 @@ def reviews_of_item(ledger: Ledger, scope: str, key: str) -> ReviewRecord:
     return _record(reviews, answers, known)
 
 
-def write_named_run_report(file: Path, run: str, target: Path) -> None:
-    """Write a run of a pipeline as one page, with its answers and decisions.
-
-    Raises:
-        LedgerError: the ledger cannot be read.
-        OSError: the file cannot be written.
-    """
-    found = runs_named([LedgerFolder(file.absolute().parent / STATE_FOLDER)], run)
-    if found.faults and not found.runs:
-        raise LedgerError(found.faults[0])
-    for past in found.runs[:1]:
-        write_run_report(past, target)
-
-
-def write_run_report(past: PastRun, target: Path) -> None:
-    """Write a run as one page, with its answers and decisions."""
-    details = read_run_details(past)
-    # The answers of a run: the reviews that it asked for or went on with, and others
-    with open_for_reading(past.place) as ledger:
-        store = ReviewStore(ledger)
-        known = (*store.waiting(is_whole=True), *store.decided(is_whole=True))
-        places = {(row.scope, row.entry.key) for row in ledger.items_of(past.row.run)}
-        reviews = [r for r in known if r.run == past.row.run or (r.scope, r.key) in places]
-        reviewed_steps: dict[tuple[str, str], set[str]] = {}
-        for review in reviews:
-            reviewed_steps.setdefault((review.scope, review.key), set()).add(review.step)
-        answers = [
-            answer
-            for row in LineageStore(ledger).made_in(past.row.run)
-            for answer in _unreviewed(row, row.key, reviewed_steps.get((row.scope, row.key), set()))
-        ]
-    details = replace(details, reviewed=_record(reviews, answers, known))
-    write_output(target, run_report_page(details, target))
+def reviews_of_run(ledger: Ledger, run: str) -> ReviewRecord:
+    """Return the answers of a run: the reviews that it asked for or went on with, and others."""
+    store = ReviewStore(ledger)
+    known = (*store.waiting(is_whole=True), *store.decided(is_whole=True))
+    places = {(row.scope, row.entry.key) for row in ledger.items_of(run)}
+    reviews = [r for r in known if r.run == run or (r.scope, r.key) in places]
+    reviewed_steps: dict[tuple[str, str], set[str]] = {}
+    for review in reviews:
+        reviewed_steps.setdefault((review.scope, review.key), set()).add(review.step)
+    answers = [
+        answer
+        for row in LineageStore(ledger).made_in(run)
+        for answer in _unreviewed(row, row.key, reviewed_steps.get((row.scope, row.key), set()))
+    ]
+    return _record(reviews, answers, known)
 
 
 def _unreviewed(row: LineageRow, key: str, reviewed: Collection[str]) -> Iterator[ReviewedAnswer]:

@@ -31,7 +31,8 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import FileCondition
 from paddock.runner.progress.reasons import Reason
-from paddock.runner.render.run_details import ReviewRecord
+
+from .answer_records import ReviewRecord
 
 FileState = Literal["same", "changed", "gone"]
 

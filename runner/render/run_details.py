@@ -9,21 +9,20 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.text import counted
 from paddock.runner.core import run_records
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.dead_runs import DIED
 from paddock.runner.ledger.entries import ItemRow, LineageRow
-from paddock.runner.ledger.isotonic_fit import ReliabilityBin
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.run_history import PastRun, open_for_reading
+from paddock.runner.lineage.answer_records import ReviewRecord
 from paddock.runner.progress.item_states import BAD, STORED, WORK, ItemState
 from paddock.runner.progress.journal import JournalTail
 
@@ -86,83 +85,6 @@ class RunCall:
 
 
 @dataclass(frozen=True, slots=True)
-class ReviewedAnswer:
-    """What a person decided, or is asked, about a step's answer for one item; texts for people."""
-
-    item: str
-    step: str
-    state: str
-    """`open`, `accepted`, `edited`, `rejected` or `expired`; `none`: no one was asked."""
-    outcome: str
-    """The same with who and why, such as `edited by ann`."""
-    by: str | None
-    at: float | None
-    """When it was decided; None while it is open."""
-    reason: str | None
-    changes: tuple[tuple[str, str, str], ...]
-    """Of an edit: field, the model's value, the person's."""
-    fields: tuple[tuple[str, str, str], ...]
-    """Of the model's answer: field, value with its confidence, where it stands."""
-    earlier: tuple[str, ...]
-    """Earlier decisions, newest first, a sentence each."""
-
-    @property
-    def after(self) -> Mapping[str, str]:
-        """The person's values by field."""
-        return {path: value for path, _, value in self.changes}
-
-
-@dataclass(frozen=True, slots=True)
-class ReliabilityTable:
-    """How often a step's values were right, by their confidence, as far as people have looked."""
-
-    step: str
-    model: str
-    n_fields: int
-    """Fields that people have decided on."""
-    n_needed: int
-    """Fewer fields calibrate nothing."""
-    rows: tuple[ReliabilityBin, ...] = ()
-    """Empty below `n_needed`."""
-    basis: str = ""
-    """Which answers it is of, in words."""
-    n_rejected: int = 0
-    """Rejected answers whose reason names no field."""
-    former: str = ""
-    """What is another model, prompt or schema than that of the step's newest answers."""
-    n_former: int = 0
-    """Fields that were reviewed with those and do not count."""
-
-    @property
-    def is_calibrated(self) -> bool:
-        return self.n_fields >= self.n_needed
-
-    @property
-    def summary(self) -> str:
-        of = f"confidence of '{self.step}' ({self.model})" if self.model else f"'{self.step}'"
-        if self.former:
-            of += f" with the earlier {self.former}"
-        if self.is_calibrated:
-            words = f"{of}: calibrated by {self.n_fields:,} reviewed fields"
-            words += f" {self.basis}" if self.basis else ""
-        else:
-            words = f"{of}: not calibrated: {self.n_fields:,} of {self.n_needed:,} fields reviewed"
-        if self.n_rejected:
-            words += f"; {counted(self.n_rejected, 'rejected answer')} named no field"
-        if self.n_former:
-            words += f"; {self.n_former:,} of an earlier model, prompt or schema do not count"
-        return words
-
-
-@dataclass(frozen=True, slots=True)
-class ReviewRecord:
-    """The answers of one run, or of one item, and how reliable their confidence is."""
-
-    answers: tuple[ReviewedAnswer, ...] = ()
-    reliability: tuple[ReliabilityTable, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class RunDetails:
     """One run."""
 
@@ -176,7 +98,7 @@ class RunDetails:
     """Items that later runs redid and that are not in the journal."""
     n_calls_lost: int = 0
     """Calls without times, of items that later runs redid."""
-    reviewed: ReviewRecord = ReviewRecord()
+    reviewed: ReviewRecord = field(default_factory=ReviewRecord)
     known: tuple[RunItem, ...] = ()
     """Items that earlier runs quarantined and this one did not try."""
 

@@ -30,9 +30,9 @@ from paddock.runner.ledger.run_history import (
     runs_named,
     unknown_run_text,
 )
-from paddock.runner.lineage.answer_records import write_run_report
 from paddock.runner.progress import printing
 from paddock.runner.progress.journal import JournalProgress, JournalTail
+from paddock.runner.render.run_report_page import write_run_report
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.run_history import LedgerFolder, PastRun, RunHistory
