@@ -102,6 +102,9 @@ class Facts:
 
     # --- what follows from the parameters as written
 
+    parts: Callable[[Written], Mapping[str, Iterable[str]]] = lambda written: {}
+    """Lines of parts of its rule that not every step has, by their names in `core/parts`: what its
+    result depends on besides its parameters, such as the readers that are installed."""
     brings_text: Callable[[Written], bool] = lambda written: True
     """Whether its outputs have text that is not from its parameters: of a file, a tool's result."""
     without_text: tuple[str, ...] = ()

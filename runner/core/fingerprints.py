@@ -38,7 +38,6 @@ from .parts import (
     ModelPart,
     OuterValue,
     ParametersPart,
-    ReadersPart,
     ServersPart,
     VersionPart,
     ordered_digest,
@@ -210,9 +209,8 @@ class NodeParts:
         parts[f"{id_}.{VersionPart.what}"] = version
         older: Iterable[int] = getattr(step.kind, "compatible_versions", ())
         self.older[version] = frozenset(part_digest([step.uses, number]) for number in older)
-        # A step that depends on installed readers lists them: removing one makes results stale.
-        if (installed := getattr(step.kind, "installed", None)) is not None:
-            parts[f"{id_}.{ReadersPart.what}"] = "\n".join(sorted(installed(step.written)))
+        for what, lines in step.facts.parts(step.written).items():
+            parts[f"{id_}.{what}"] = "\n".join(sorted(lines))
         if step.inner is not None:
             parts.update(await self._inner_parts(id_, step.inner))
         parts.update(self._server_part(step))

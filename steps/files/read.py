@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
@@ -133,16 +133,12 @@ class FilesRead(Step[FilesReadParams, FilesReadOutput]):
         is_repeatable=True,
         contents=("path",),
         shows_path=True,
+        parts=lambda written: {"readers": reader.reader_versions()},
         missing=_missing,
     )
 
     def reads(self, params: FilesReadParams) -> Sequence[str]:
         return (params.path,)
-
-    @classmethod
-    def installed(cls, written: Mapping[str, Any]) -> Sequence[str]:
-        """Return the versions of readers: with others a text may differ."""
-        return reader.reader_versions()
 
     async def run(self, params: FilesReadParams, tools: Tools) -> FilesReadOutput:
         document = await read_document(params, tools)

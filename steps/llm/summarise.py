@@ -155,6 +155,11 @@ class SummariseOutput(AnswerOutput):
     usage: UsageOutput
 
 
+def _parts(written: Written) -> Mapping[str, Sequence[str]]:
+    """Return the versions of readers: with others a text may differ."""
+    return {"readers": (*reader_versions(), *(["texts 3"] if "file" in written else []))}
+
+
 def _most_calls(written: Written, _has_reply: bool) -> int | None:
     has_parts = written.get("on_overflow", "map-reduce") in ("map-reduce", "refine")
     return None if has_parts or "map" in written else 1
@@ -177,6 +182,7 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
         contents=("file",),
         brings_text=lambda written: "file" in written,
         without_text=("usage",),
+        parts=_parts,
         most_calls=_most_calls,
         most_repeats=one_repeat,
     )
@@ -195,11 +201,6 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
 
     def reads(self, params: SummariseParams) -> Sequence[str]:
         return () if params.file is None else (params.file,)
-
-    @classmethod
-    def installed(cls, written: Mapping[str, Any]) -> Sequence[str]:
-        """Return the versions of readers: with others a text may differ."""
-        return (*reader_versions(), *(["texts 3"] if "file" in written else []))
 
     async def run(self, params: SummariseParams, tools: Tools) -> SummariseOutput:
         material = await _read_input(params, tools)

@@ -398,5 +398,5 @@ def test_the_summary_alone_has_the_form_that_is_asked_for(strategy: str, text: s
 
 
 def test_only_summaries_of_files_are_made_again_when_documents_are_read_otherwise() -> None:
-    of_text, of_file = Summarise.installed({"text": "x"}), Summarise.installed({"file": "x"})
+    of_text, of_file = (Summarise.facts.parts({name: "x"})["readers"] for name in ("text", "file"))
     assert [*of_text, "texts 3"] == list(of_file)
