@@ -104,21 +104,21 @@ class BlockState:
         if not waiting:
             return None
         last = waiting[-1]
-        return AwaitingReview(last.why or "", is_asked=last.state is not ItemState.UNASKED)
+        return AwaitingReview(last.why or "", last.state)
 
     def refuse_waiting(self) -> None:
         """Raise `AwaitingReview` where an item waits: so does the one around a nested block."""
-        if n_waiting := len(self.in_state(ItemState.WAITING)):
-            verb = "waits" if n_waiting == 1 else "wait"
-            what = f"{counted(n_waiting, 'item')} of '{self.block.id}' {verb} for review"
-            raise AwaitingReview(what)
+        if waiting := self.in_state(*AWAITED):
+            verb = "waits" if len(waiting) == 1 else "wait"
+            what = f"{counted(len(waiting), 'item')} of '{self.block.id}' {verb} for review"
+            raise AwaitingReview(what, waiting[-1].state)
         if self.in_state(ItemState.UNASKED):
-            raise AwaitingReview(f"a review in '{self.block.id}' is due", is_asked=False)
+            raise AwaitingReview(f"a review in '{self.block.id}' is due", ItemState.UNASKED)
 
     async def lacking(self, reviews: RunReviews) -> LackingItems | None:
         """Return the items whose results others will miss; none of what a person rejected."""
         failed = [item for item in self.work.items if item.has_failed]
-        waiting, unasked = self.in_state(ItemState.WAITING), self.in_state(ItemState.UNASKED)
+        waiting, unasked = self.in_state(*AWAITED), self.in_state(ItemState.UNASKED)
         if not (failed or waiting or unasked):
             return None
         ended = await reviews.ended(self.work.scope) if failed else {}
@@ -173,7 +173,7 @@ class BlockState:
                 *({"key": key, "state": "deleted"} for key in self.gone),
             ],
             "failed": [{"key": item.key, "error": item.why or ""} for item in self.failed],
-            "waiting": [item.key for item in self.in_state(ItemState.WAITING)],
+            "waiting": [item.key for item in self.in_state(*AWAITED)],
         }
         filed, names = self.work.filed, self.work.names
         moves = (step for step in all_steps(self.block.body) if step.facts.takes_away)
@@ -209,7 +209,7 @@ class BlockState:
         """Return the state of a chunk; items that the stop gate left out are not counted."""
         ended = [item for item in chunk if item.has_ended]
         n_failed = sum(item.state is ItemState.FAILED for item in ended)
-        n_waiting = sum(item.state is ItemState.WAITING for item in ended)
+        n_waiting = sum(item.state in AWAITED for item in ended)
         n_skipped = sum(item.counted_as is ItemState.SKIPPED for item in ended)
         done = f"{len(ended) - n_failed - n_waiting - n_skipped} done"
         done += f", {n_skipped} skipped" if n_skipped else ""

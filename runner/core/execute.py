@@ -41,6 +41,7 @@ from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import (
     BAD,
     DECIDED,
+    STORED,
     WITHOUT_RESULT,
     ItemState,
     end_of,
@@ -496,12 +497,12 @@ class Execute(Walk):
             elif not context.options.retry_failed:  # who asks for a try wants to know its end
                 report = replace(report, is_known=item.has_failed_before)
         except AwaitingReview as wait:  # 4
-            why, result, kept = wait.why, None, ItemState.WAITING
+            why, result, kept = wait.why, None, wait.state
             report = state.report(item, kept, time.monotonic() - began)
             report = replace(report, reasons=(Why.RECORDED(why),))
-            if not wait.is_asked:
+            if kept not in STORED:
                 count(context, item, replace(report, state=ItemState.SKIPPED))
-                item.become(ItemState.UNASKED, why)
+                item.become(kept, why)
                 stats.item_state(report.step, attempt.shown_key, ItemState.SKIPPED, why)
                 return
         else:  # 5

@@ -21,6 +21,7 @@ from paddock.runner.ledger.confidence_calibration import (
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import Question, Review, ReviewState, ReviewTerms
+from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import ReviewMode
 from paddock.steps.base import Tools
@@ -37,10 +38,10 @@ Place = tuple[str, str]
 class AwaitingReview(Exception):
     """An item waits for a decision: nothing behind the step is carried out."""
 
-    def __init__(self, why: str, *, is_asked: bool = True) -> None:
+    def __init__(self, why: str, state: ItemState = ItemState.WAITING) -> None:
         self.why = why
-        self.is_asked = is_asked
-        """False: the run was told to leave such items (`--review skip`)."""
+        self.state = state
+        """One of `OPEN`."""
         super().__init__(why)
 
 
@@ -165,7 +166,7 @@ class RunReviews:
             return None
         if not is_decided and self.mode != "ask":
             if self.mode == "skip":
-                raise AwaitingReview("a review is due (`--review skip`)", is_asked=False)
+                raise AwaitingReview("a review is due (`--review skip`)", ItemState.UNASKED)
             if self.mode == "fail":
                 raise ReviewDue("a review is due (`--review fail`)")
             if old is not None and not old.is_decided:

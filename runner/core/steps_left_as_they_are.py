@@ -90,7 +90,7 @@ class StepsLeft:
             return Left(LeftBy.PARTIAL, f"only some items of '{min(partial)}' {self.some_are}")
         if waits := self.awaited.keys() & before:  # 2
             wait = self.awaited[node.id] = self.awaited[min(waits)]
-            verb = "waits for review" if wait.is_asked else "is left, as is its review"
+            verb = "waits for review" if wait.state in AWAITED else "is left, as is its review"
             return Left(LeftBy.AWAITED, f"'{min(waits)}' {verb}")
         if left := self.without_results.keys() & before:  # 3
             why = f"'{min(left)}' is, since {self.without_results[min(left)]}"

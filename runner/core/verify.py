@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.progress.item_states import OPEN, WORK, ItemState
+from paddock.runner.progress.item_states import WORK, ItemState
 from paddock.runner.progress.reasons import Reason, Why, in_words
 
 from .dependencies import (
@@ -107,7 +107,7 @@ def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
         return ItemVerdict(ItemState.STALE, (Why.FAILED_WITHIN(),), is_of_parts=True)
     # 4
     pending = world.pending(trace.scope, entry.key)
-    if pending is not None or entry.state in OPEN:
+    if pending is not None or entry.state == ItemState.WAITING:
         reason, _ = _difference(trace, world)
         if reason is not None:
             return ItemVerdict(ItemState.STALE, (reason,))
@@ -214,7 +214,7 @@ def permit(
             verdict = ItemVerdict(ItemState.STALE, (Why.FORCED(),))  # 3
         elif request.retries_failed and (is_given_up or entry.has_inner_failures):
             verdict = ItemVerdict(ItemState.STALE, (Why.RETRIED(),))  # 4
-        elif verdict.state in OPEN and not request.asks_people:
+        elif verdict.state is ItemState.WAITING and not request.asks_people:
             verdict = _decided(entry, verdict.reasons)  # 5
         elif verdict.kept and request.takes_over:
             first, *_ = verdict.kept

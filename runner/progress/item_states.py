@@ -64,37 +64,41 @@ class ItemState(StrEnum):
 
 
 _S = ItemState
+AWAITED = (_S.WAITING,)
+"""It has no result yet, and each run looks whether it is due; nothing behind its step runs."""
+OPEN = (*AWAITED, _S.UNASKED)
+BAD = frozenset((_S.FAILED, _S.QUARANTINED))
+
+# Of entries in the ledger
+WHOLE = frozenset((_S.DONE, _S.SKIPPED))
+"""What the item keeps is what this run made of it, and it may be filed."""
+DECIDED = WHOLE | {_S.QUARANTINED}
+"""What earlier runs made of the item no longer applies."""
+UNDECIDED = frozenset((_S.FAILED, *AWAITED))
+"""Another run or a person decides on what it made."""
+STORED = DECIDED | UNDECIDED
+"""All that an entry may have."""
+
+# Of items in reports and plans
 REPORTED: tuple[ItemState, ...] = (
     _S.NEW, _S.CHANGED, _S.STALE, _S.FRESH, _S.HELD, _S.SKIPPED, _S.UNSAMPLED, _S.FAILED,
-    _S.QUARANTINED, _S.WAITING, _S.FILED, _S.DELETED, _S.MISSING,
+    _S.QUARANTINED, *AWAITED, _S.FILED, _S.DELETED, _S.MISSING,
 )  # fmt: skip
-"""Of items in a report or a plan, in the order of its counts."""
+"""In the order of their counts."""
 LISTED = tuple(state for state in REPORTED if state is not _S.FILED)
 """Of items in a block's list, which its `counts` have."""
 WORK = (_S.NEW, _S.CHANGED, _S.STALE)
-"""Of items that a run does."""
+"""What a run does."""
 WITH_RESULT = frozenset((*WORK, _S.FRESH, _S.HELD))
-UNCHANGED = frozenset((_S.FRESH, _S.SKIPPED, _S.WAITING))
-"""Of items that a block's `changed` does not have."""
+UNCHANGED = frozenset((_S.FRESH, _S.SKIPPED, *AWAITED))
+"""What a block's `changed` does not have."""
 
-WHOLE = frozenset((_S.DONE, _S.SKIPPED))
-"""Of entries: what the item keeps is what this run made of it, and it may be filed."""
-DECIDED = WHOLE | {_S.QUARANTINED}
-"""Of entries: what earlier runs made of the item no longer applies."""
-UNDECIDED = frozenset((_S.FAILED, _S.WAITING))
-"""Of entries: another run or a person decides on what it made."""
-STORED = DECIDED | UNDECIDED
-"""All that an entry may have."""
-BAD = frozenset((_S.FAILED, _S.QUARANTINED))
-OPEN = (_S.WAITING, _S.UNASKED)
-"""It has no result yet, and nothing behind the step is carried out."""
-
-APART = (_S.SKIPPED, _S.WAITING, _S.QUARANTINED, _S.FAILED)
-"""Ends that displays count apart from `done`, in their order."""
+# Of what observers are told
+APART = (_S.SKIPPED, *AWAITED, _S.QUARANTINED, _S.FAILED)
+"""Ends that are counted apart from `done`, in their order."""
 WITHOUT_RESULT = frozenset((*APART, _S.DELETED))
-"""Of listed items: what a table lost where such items have none."""
+"""What a table lacks rows of."""
 SHOWN = frozenset((_S.RUNNING, _S.DONE, _S.FRESH, *APART))
-"""What observers are told."""
 
 _ENDS = frozenset((_S.DONE, _S.SKIPPED, _S.FAILED, *OPEN))
 NEXT: Mapping[ItemState, frozenset[ItemState]] = {
