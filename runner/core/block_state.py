@@ -14,6 +14,7 @@ from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_rows import Place, place_of
 from paddock.runner.progress.item_states import (
+    AWAITED,
     BAD,
     LISTED,
     OPEN,

@@ -14,6 +14,7 @@ from enum import Enum, auto
 from paddock.pipelines.expressions import ExpressionError, Reference
 from paddock.runner.bind.bound import BoundNode
 from paddock.runner.bind.scope import Scope
+from paddock.runner.progress.item_states import AWAITED
 
 from .block_state import BlockState
 from .filed_items import reads_new_items
