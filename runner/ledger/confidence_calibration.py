@@ -2,14 +2,11 @@
 
 A field that a person accepted, or left as it was in an edit, was right; one that was edited was
 wrong. A rejection says that the answer is not to be used: of its fields only those count, as
-wrong, that the reason names (`total, pay_by: misread`). Isotonic regression (pool adjacent
-violators) makes of these the share that was right at each probability; it never falls where the
-probability rises.
+wrong, that the reason names (`total, pay_by: misread`). `isotonic_fit` makes of these the share
+that was right at each probability.
 
-Nothing is said where nothing was reviewed: outside the probabilities that were reviewed, in a gap
-between them, in a tenth with few decisions, of a field with few decisions. A table belongs to one
-step, model, prompt and schema. An item's own decision never counts for its own confidence. Fits
-never decide whether an item is fresh.
+A table belongs to one step, model, prompt and schema. An item's own decision never counts for its
+own confidence. Fits never decide whether an item is fresh.
 
 Answers that were in doubt are wrong more often than others. Where a random share of the sure ones
 was asked about as well (`review.also`), each of these stands for 1 / share answers, and each that
