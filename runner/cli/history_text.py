@@ -19,8 +19,8 @@ from paddock.runner.progress.report import counts_text, done_in_words, outdated_
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.entries import ItemRow
+    from paddock.runner.ledger.reviewed_answers import ReviewRecord
     from paddock.runner.ledger.run_history import PastRun
-    from paddock.runner.lineage.answer_records import ReviewRecord
     from paddock.runner.lineage.traces import (
         LineageCall,
         LineageFile,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 from typing import Any
 
-from paddock.engine.system.text import cell_text, counted, one_line
+from paddock.engine.system.text import cell_text, one_line
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger.confidence_calibration import (
     LEAST_FIELDS,
@@ -16,10 +15,10 @@ from paddock.runner.ledger.confidence_calibration import (
     key_of,
 )
 from paddock.runner.ledger.entries import LineageRow
-from paddock.runner.ledger.isotonic_fit import ReliabilityBin
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.review_store import ReviewStore
+from paddock.runner.ledger.reviewed_answers import ReliabilityTable, ReviewedAnswer, ReviewRecord
 from paddock.runner.ledger.reviews import Review
 from paddock.runner.review.answer_fields import (
     MAX_VALUE_CHARS,
@@ -30,83 +29,6 @@ from paddock.runner.review.answer_fields import (
     subject_fields,
     sure_text,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ReviewedAnswer:
-    """What a person decided, or is asked, about a step's answer for one item; texts for people."""
-
-    item: str
-    step: str
-    state: str
-    """`open`, `accepted`, `edited`, `rejected` or `expired`; `none`: no one was asked."""
-    outcome: str
-    """The same with who and why, such as `edited by ann`."""
-    by: str | None
-    at: float | None
-    """When it was decided; None while it is open."""
-    reason: str | None
-    changes: tuple[tuple[str, str, str], ...]
-    """Of an edit: field, the model's value, the person's."""
-    fields: tuple[tuple[str, str, str], ...]
-    """Of the model's answer: field, value with its confidence, where it stands."""
-    earlier: tuple[str, ...]
-    """Earlier decisions, newest first, a sentence each."""
-
-    @property
-    def after(self) -> Mapping[str, str]:
-        """The person's values by field."""
-        return {path: value for path, _, value in self.changes}
-
-
-@dataclass(frozen=True, slots=True)
-class ReliabilityTable:
-    """How often a step's values were right, by their confidence, as far as people have looked."""
-
-    step: str
-    model: str
-    n_fields: int
-    """Fields that people have decided on."""
-    n_needed: int
-    """Fewer fields calibrate nothing."""
-    rows: tuple[ReliabilityBin, ...] = ()
-    """Empty below `n_needed`."""
-    basis: str = ""
-    """Which answers it is of, in words."""
-    n_rejected: int = 0
-    """Rejected answers whose reason names no field."""
-    former: str = ""
-    """What is another model, prompt or schema than that of the step's newest answers."""
-    n_former: int = 0
-    """Fields that were reviewed with those and do not count."""
-
-    @property
-    def is_calibrated(self) -> bool:
-        return self.n_fields >= self.n_needed
-
-    @property
-    def summary(self) -> str:
-        of = f"confidence of '{self.step}' ({self.model})" if self.model else f"'{self.step}'"
-        if self.former:
-            of += f" with the earlier {self.former}"
-        if self.is_calibrated:
-            words = f"{of}: calibrated by {self.n_fields:,} reviewed fields"
-            words += f" {self.basis}" if self.basis else ""
-        else:
-            words = f"{of}: not calibrated: {self.n_fields:,} of {self.n_needed:,} fields reviewed"
-        if self.n_rejected:
-            words += f"; {counted(self.n_rejected, 'rejected answer')} named no field"
-        if self.n_former:
-            words += f"; {self.n_former:,} of an earlier model, prompt or schema do not count"
-        return words
-
-
-@dataclass(frozen=True, slots=True)
-class ReviewRecord:
-    """The answers of one run, or of one item, and how reliable their confidence is."""
-
-    answers: tuple[ReviewedAnswer, ...] = ()
-    reliability: tuple[ReliabilityTable, ...] = ()
 
 
 def reviews_of_item(ledger: Ledger, scope: str, key: str) -> ReviewRecord:

@@ -30,9 +30,8 @@ from paddock.runner.ledger.entries import CallRow, Entry, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import FileCondition
+from paddock.runner.ledger.reviewed_answers import ReviewRecord
 from paddock.runner.progress.reasons import Reason
-
-from .answer_records import ReviewRecord
 
 FileState = Literal["same", "changed", "gone"]
 

@@ -21,8 +21,8 @@ from paddock.runner.ledger.dead_runs import DIED
 from paddock.runner.ledger.entries import ItemRow, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.reviewed_answers import ReviewRecord
 from paddock.runner.ledger.run_history import PastRun, open_for_reading
-from paddock.runner.lineage.answer_records import ReviewRecord
 from paddock.runner.progress.item_states import BAD, STORED, WORK, ItemState
 from paddock.runner.progress.journal import JournalTail
 

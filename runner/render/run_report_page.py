@@ -7,46 +7,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from paddock.engine.system.files import write_output
-from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.run_history import LedgerFolder, PastRun, open_for_reading, runs_named
-from paddock.runner.lineage.answer_records import ReviewedAnswer, reviews_of_run
+from paddock.runner.ledger.reviewed_answers import ReviewedAnswer
 from paddock.runner.progress.report import HELD_REMEDY, not_taken_in_words, sums_by_outcome
-from paddock.runner.settings import STATE_FOLDER
 
 from .html_page import html_page
-from .run_details import RunCall, RunDetails, read_run_details
+from .run_details import RunCall, RunDetails
 from .timelines import LEGEND, PATTERNS, calls_chart, items_chart, occupancy_chart
 
 MAX_FAILURES, MAX_ITEMS, MAX_ERROR_CHARS = 200, 1_000, 2_000
 MAX_REVIEWS, MAX_REVIEW_FIELDS = 1_000, 40
-
-
-def write_named_run_report(file: Path, run: str, target: Path) -> None:
-    """Write a run of a pipeline as one page, with its answers and decisions.
-
-    Raises:
-        LedgerError: the ledger cannot be read.
-        OSError: the file cannot be written.
-    """
-    found = runs_named([LedgerFolder(file.absolute().parent / STATE_FOLDER)], run)
-    if found.faults and not found.runs:
-        raise LedgerError(found.faults[0])
-    for past in found.runs[:1]:
-        write_run_report(past, target)
-
-
-def write_run_report(past: PastRun, target: Path) -> None:
-    details = read_run_details(past)
-    with open_for_reading(past.place) as ledger:
-        details = replace(details, reviewed=reviews_of_run(ledger, past.row.run))
-    write_output(target, run_report_page(details, target))
 
 
 def run_report_page(story: RunDetails, target: Path) -> str:

@@ -202,7 +202,7 @@ def _run(flags: RunFlags, *, with_reports: bool = False) -> int:
 
     ended = run_until_confirmed(go, flags.options())
     if flags.report is not None and ended.run:
-        from paddock.runner.render.run_report_page import write_named_run_report
+        from paddock.runner.cli.commands.runs_logs import write_named_run_report
 
         write_named_run_report(path, ended.run, flags.report)
     status = ended.exit_status(flags.fail_on)

@@ -7,11 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from paddock.engine.system.files import write_output
 from paddock.runner.cli.arguments import JsonOption, existing_paths, require_writable
 from paddock.runner.cli.exit_status import DONE, FAILED, WRONG, CommandError
 from paddock.runner.cli.history_text import (
@@ -24,18 +26,24 @@ from paddock.runner.cli.history_text import (
     runs_table,
 )
 from paddock.runner.folders.state_folders import find_ledgers
+from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.run_history import (
+    LedgerFolder,
+    open_for_reading,
     recent_runs,
     run_items,
     runs_named,
     unknown_run_text,
 )
+from paddock.runner.lineage.answer_records import reviews_of_run
 from paddock.runner.progress import printing
 from paddock.runner.progress.journal import JournalProgress, JournalTail
-from paddock.runner.render.run_report_page import write_run_report
+from paddock.runner.render.run_details import read_run_details
+from paddock.runner.render.run_report_page import run_report_page
+from paddock.runner.settings import STATE_FOLDER
 
 if TYPE_CHECKING:
-    from paddock.runner.ledger.run_history import LedgerFolder, PastRun, RunHistory
+    from paddock.runner.ledger.run_history import PastRun, RunHistory
 
 REFRESH_EVERY_S = 1.0
 FIND_LEDGERS_EVERY_S = 15.0
@@ -182,6 +190,27 @@ def logs(
     if past.traces.exists():
         printing.print_out(f"Details of unexpected errors: {past.traces}")
     return DONE
+
+
+def write_named_run_report(file: Path, run: str, target: Path) -> None:
+    """Write a run of a pipeline as one page, with its answers and decisions.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+        OSError: the file cannot be written.
+    """
+    found = runs_named([LedgerFolder(file.absolute().parent / STATE_FOLDER)], run)
+    if found.faults and not found.runs:
+        raise LedgerError(found.faults[0])
+    for past in found.runs[:1]:
+        write_run_report(past, target)
+
+
+def write_run_report(past: PastRun, target: Path) -> None:
+    details = read_run_details(past)
+    with open_for_reading(past.place) as ledger:
+        details = replace(details, reviewed=reviews_of_run(ledger, past.row.run))
+    write_output(target, run_report_page(details, target))
 
 
 def _follow(past: PastRun, *, failed: bool, as_json: bool) -> int:

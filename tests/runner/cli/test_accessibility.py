@@ -12,11 +12,11 @@ import pytest
 from paddock.engine.system.files import write_output
 from paddock.pipelines.plan import Plan
 from paddock.runner.bind.bind import read_plan
+from paddock.runner.cli.commands.runs_logs import write_named_run_report
 from paddock.runner.cli.console_actions import USE_MODELS
 from paddock.runner.cli.console_run_pages import pipeline_address
 from paddock.runner.compare.comparison_page import comparison_page
 from paddock.runner.render.graph_drawing import draw_graph
-from paddock.runner.render.run_report_page import write_named_run_report
 from tests.axe import faults, needs_axe
 from tests.browser import Browser, Page
 from tests.live import CHAT, Live

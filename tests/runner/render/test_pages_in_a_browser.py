@@ -7,8 +7,8 @@ from pathlib import Path
 from paddock.engine.system.files import write_output
 from paddock.pipelines.plan import Plan
 from paddock.runner.bind.bind import read_plan
+from paddock.runner.cli.commands.runs_logs import write_named_run_report
 from paddock.runner.render.graph_drawing import draw_graph
-from paddock.runner.render.run_report_page import write_named_run_report
 from tests.browser import Browser, Page, needs_browser
 from tests.runner.world import World
 

@@ -1,0 +1,87 @@
+"""What people decided about answers, and how sure these were, as texts for a page or a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from paddock.engine.system.text import counted
+
+from .isotonic_fit import ReliabilityBin
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewedAnswer:
+    """What a person decided, or is asked, about a step's answer for one item; texts for people."""
+
+    item: str
+    step: str
+    state: str
+    """`open`, `accepted`, `edited`, `rejected` or `expired`; `none`: no one was asked."""
+    outcome: str
+    """The same with who and why, such as `edited by ann`."""
+    by: str | None
+    at: float | None
+    """When it was decided; None while it is open."""
+    reason: str | None
+    changes: tuple[tuple[str, str, str], ...]
+    """Of an edit: field, the model's value, the person's."""
+    fields: tuple[tuple[str, str, str], ...]
+    """Of the model's answer: field, value with its confidence, where it stands."""
+    earlier: tuple[str, ...]
+    """Earlier decisions, newest first, a sentence each."""
+
+    @property
+    def after(self) -> Mapping[str, str]:
+        """The person's values by field."""
+        return {path: value for path, _, value in self.changes}
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityTable:
+    """How often a step's values were right, by their confidence, as far as people have looked."""
+
+    step: str
+    model: str
+    n_fields: int
+    """Fields that people have decided on."""
+    n_needed: int
+    """Fewer fields calibrate nothing."""
+    rows: tuple[ReliabilityBin, ...] = ()
+    """Empty below `n_needed`."""
+    basis: str = ""
+    """Which answers it is of, in words."""
+    n_rejected: int = 0
+    """Rejected answers whose reason names no field."""
+    former: str = ""
+    """What is another model, prompt or schema than that of the step's newest answers."""
+    n_former: int = 0
+    """Fields that were reviewed with those and do not count."""
+
+    @property
+    def is_calibrated(self) -> bool:
+        return self.n_fields >= self.n_needed
+
+    @property
+    def summary(self) -> str:
+        of = f"confidence of '{self.step}' ({self.model})" if self.model else f"'{self.step}'"
+        if self.former:
+            of += f" with the earlier {self.former}"
+        if self.is_calibrated:
+            words = f"{of}: calibrated by {self.n_fields:,} reviewed fields"
+            words += f" {self.basis}" if self.basis else ""
+        else:
+            words = f"{of}: not calibrated: {self.n_fields:,} of {self.n_needed:,} fields reviewed"
+        if self.n_rejected:
+            words += f"; {counted(self.n_rejected, 'rejected answer')} named no field"
+        if self.n_former:
+            words += f"; {self.n_former:,} of an earlier model, prompt or schema do not count"
+        return words
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewRecord:
+    """The answers of one run, or of one item, and how reliable their confidence is."""
+
+    answers: tuple[ReviewedAnswer, ...] = ()
+    reliability: tuple[ReliabilityTable, ...] = ()
