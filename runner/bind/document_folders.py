@@ -1,5 +1,7 @@
 """The folders that a pipeline watches, and the places where its steps write.
 
+A watch that sees what the pipeline's own steps write would start it again and again.
+
 Output paths are known as far as they depend on nothing but the inputs.
 """
 
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +23,15 @@ from paddock.steps.files.globs import BadPattern, Globs
 from paddock.steps.registry import facts_of
 
 from .protected_files import YAML_SUFFIXES
-from .self_triggering import UNKNOWN, self_trigger_fault, watch_sees
 
 if TYPE_CHECKING:
     from paddock.pipelines.triggers import WatchKeys
 
 PROCESSING = "processing"
+UNKNOWN = "…"
+"""In a path: what only a run shows."""
+_WILD = re.compile(r"[*?]+|\[[^]]*\]")
+_BRACES = re.compile(r"\{([^{},]*)[^{}]*\}")
 _EXPRESSION = re.compile(r"(\{\{.*?\}\})", re.DOTALL)
 _STATEMENT = re.compile(r"\{[%#]")
 
@@ -158,8 +163,14 @@ class WatchBinder:
         for written in self._written():
             if watch_sees(keys, watch.root, written.path):
                 folder = written.path.relative_to(watch.root).parent.as_posix()
-                fault = self_trigger_fault(keys, written.step.id, written.text, folder)
-                self._fault((*at, "path"), *fault)
+                remedy = "Write into another folder, or leave these files out with `exclude`."
+                if folder != "." and UNKNOWN not in folder:
+                    remedy = f'Write into another folder, or set `exclude: ["/{folder}/"]`.'
+                what = (
+                    f"the watch on '{keys.path}' would see what step '{written.step.id}' writes, "
+                    f"'{written.text}', and start the pipeline again and again."
+                )
+                self._fault((*at, "path"), what, remedy)
                 break
         if keys.deletes.prune:
             for step in self._moves():
@@ -345,3 +356,36 @@ def _resolved(path: Path) -> Path:
         return path.resolve()
     except (OSError, RuntimeError, ValueError):
         return path
+
+
+def watch_sees(keys: WatchKeys, root: Path, path: Path) -> bool:
+    """Return whether a watch on `root` would take a file for a document."""
+    if not path.is_relative_to(root) or path == root:
+        return False
+    relpath = path.relative_to(root).as_posix()
+    parts = relpath.split("/")
+    if any(part.startswith(".") for part in parts):
+        return False
+    include, exclude = Globs.of(keys.include), Globs.of(keys.exclude)
+    folders = ["/".join(parts[:end]) for end in range(1, len(parts))]
+    if any(map(exclude.names_folder, folders)) or any(map(include.refuses_folder, folders)):
+        return False
+    is_named = any(map(include.names_folder, folders))
+    return any(
+        include.names_file(path, in_named_folder=is_named) and not exclude.names_file(path)
+        for path in _possible_names(relpath, keys.include)
+    )
+
+
+def _possible_names(relpath: str, patterns: Sequence[str]) -> list[str]:
+    """Return the path; of one whose suffix only a run shows, also with names that are asked for.
+
+    >>> _possible_names("done/…", ["new/*.{md,txt}", "!*.bak"])
+    ['done/…', 'done/….md']
+    """
+    folder, slash, name = relpath.rpartition("/")
+    if not name.endswith(UNKNOWN):
+        return [relpath]
+    lasts = (glob.rstrip("/").rpartition("/")[2] for glob in patterns if not glob.startswith("!"))
+    names = [_WILD.sub(UNKNOWN, _BRACES.sub(r"\1", last)) for last in lasts]
+    return list(dict.fromkeys((relpath, *(f"{folder}{slash}{name}" for name in names))))
