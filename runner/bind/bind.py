@@ -146,6 +146,19 @@ def read_plan(path: Path, text: str | None = None) -> Plan:
     return plans.plan_with_faults(model.parse_pipeline(document))
 
 
+@dataclass(frozen=True, slots=True)
+class _KnownOutputs:
+    """What is known of the outputs of a step or block before a run; None: only a run shows it."""
+
+    names: tuple[str, ...] | None = None
+    answer: tuple[str, ...] | None = None
+    """The fields of a step's answer, where its schema tells them."""
+    absent: frozenset[str] = frozenset()
+    """What of `ABOUT_FIELDS` its `reply` does not ask for."""
+    results: tuple[str, ...] | None = None
+    """The fields of a block's results, where they are written down."""
+
+
 class PlanBinder:
     """Binds one plan; what is wrong stands in `faults`."""
 
@@ -182,13 +195,8 @@ class PlanBinder:
             default_models,
         )
         self._kinds = ValueKinds()
-        self._outputs: dict[str, tuple[str, ...] | None] = {}
-        self._answers: dict[str, tuple[str, ...] | None] = {}
-        """The fields of each step's answer, where its schema tells them."""
-        self._absent_fields: dict[str, frozenset[str]] = {}
-        """By step: what of `ABOUT_FIELDS` its `reply` does not ask for."""
-        self._items: dict[str, tuple[str, ...] | None] = {}
-        """The fields of each block's results, where they are written down."""
+        self._known: dict[str, _KnownOutputs] = {}
+        """By step and block."""
         self._over_results: list[tuple[Place, str, str]] = []
         """Blocks that go over another one's results: their places, variables, and that other."""
         self._params: dict[Place, ParameterBinder] = {}
@@ -309,7 +317,6 @@ class PlanBinder:
     def _step(
         self, step: WrittenStep, names: frozenset[str], controls: _InheritedKeys
     ) -> BoundStep | None:
-        self._outputs[step.id] = None
         kind = self._kind(step)
         if step.reply is not None:
             self._own += replies.reply_faults(self._pipeline.document, step, step.reply, kind)
@@ -321,7 +328,6 @@ class PlanBinder:
             return None
         facts = registry.facts_of_kind(kind)
         self._fills_store |= bool(facts.fills)
-        self._outputs[step.id] = _outputs(kind, step)
         parameters = ParameterBinder(kind.params, step, self._pipeline.document, facts.table)
         columns = self._columns_of(step, facts)
         params = replace(parameters.bound(), columns=columns)
@@ -335,16 +341,8 @@ class PlanBinder:
         self._check_values(step, facts, parameters, params.templates)
         self._own += tool_faults.tool_faults(step, self._pipeline, self._base)
         servers = tool_faults.tool_spec(step, self._pipeline, self._base)
-        # What stops at the groups has an answer for each of them, by keys that only a run shows.
-        is_answer = step.returns is None and step.params.data.get("fold", "all") == "all"
-        has_fields = is_answer and step.reply is not None
-        self._answers[step.id] = replies.reply_fields(step.reply) if has_fields else None
-        if step.returns is None and getattr(kind, "takes_reply", False):
-            spec = replies.reply_spec(step.reply) if step.reply is not None else {}
-            self._absent_fields[step.id] = frozenset(ABOUT_FIELDS) - spec.keys()
         within = self._inner.bound(step, cache=controls.cache) if facts.pipeline else None
-        if within is not None and step.returns is None:
-            self._outputs[step.id] = outputs_of(within)
+        self._known[step.id] = _known_outputs(step, kind, within)
         reads = step_reads.StepReads.of(step)
         return BoundStep(
             id=step.id,
@@ -416,16 +414,16 @@ class PlanBinder:
 
     def _block(self, block: Block, names: frozenset[str], controls: _InheritedKeys) -> BoundBlock:
         defaults = self._pipeline.defaults
-        self._outputs[block.id] = tuple(BLOCK_OUTPUTS)
         self._kinds.enter_block(block.var, block.over.tree)
         body = tuple(self._nodes(block.body, names | {block.var} | LOOP_NAMES, controls))
         self._kinds.add_block(block.id, block.returns)
         if (over := self._kinds.of_expression(block.over.tree)) in (str, float, bool):
             what = f"block '{block.id}' goes over {KIND_NAMES[over]}, which is no list"
             self._fault((*block.at, "for_each"), what, "Name a list, such as `steps.docs.files`.")
-        self._items[block.id] = self._fields_of(block)
-        if results := _RESULTS.fullmatch(block.over.source.strip()):
-            self._over_results.append((block.at, block.var, results[1]))
+        results = self._fields_of(block)
+        self._known[block.id] = _KnownOutputs(tuple(BLOCK_OUTPUTS), results=results)
+        if found := _RESULTS.fullmatch(block.over.source.strip()):
+            self._over_results.append((block.at, block.var, found[1]))
         made = BoundBlock(
             id=block.id,
             mark=block.mark,
@@ -447,7 +445,7 @@ class PlanBinder:
         """Return the fields of a block's result for an item; None where only a run shows them."""
         if block.returns is None:
             last = block.body[-1].id if block.body else ""
-            return self._outputs.get(last)
+            return self._known.get(last, _KnownOutputs()).names
         written = block.returns.data
         return tuple(written) if isinstance(written, dict) else None
 
@@ -472,7 +470,8 @@ class PlanBinder:
         if len(reference) < 2:
             return
         _, step, *path = reference
-        outputs = self._outputs.get(step)
+        found = self._known.get(step, _KnownOutputs())
+        outputs = found.names
         is_source = at[-2:] == ("reply", "evidence") and not path
         if is_source and outputs is not None and not {"text", "hits"} & {*outputs}:
             remedy = "Name a step that reads a document, such as 'files.read', or one of its texts."
@@ -484,10 +483,10 @@ class PlanBinder:
             self._check_item(at, step, path[2])
         if outputs is not None and name not in outputs:
             self._fault(at, f"step '{step}' has no output '{name}'", did_you_mean(name, outputs))
-        if name in self._absent_fields.get(step, ()):
+        if name in found.absent:
             remedy = f"Add `{name}` under the `reply` of step '{step}'."
             self._fault(at, f"`steps.{step}.{name}` is null", remedy)
-        answer = self._answers.get(step) if name in ("output", *ABOUT_FIELDS) else None
+        answer = found.answer if name in ("output", *ABOUT_FIELDS) else None
         known = (*(answer or ()), *NAMES_OF_WHOLE.get(name, ()))
         if answer is not None and within and within[0] not in known:
             what = f"the answer of step '{step}' has no field '{within[0]}'"
@@ -499,7 +498,7 @@ class PlanBinder:
         return next((block for place, block in over if at[: len(place)] == place), None)
 
     def _check_item(self, at: Place, block: str, field: str) -> None:
-        fields = self._items.get(block)
+        fields = self._known.get(block, _KnownOutputs()).results
         if fields is not None and field not in (*fields, *METHODS[dict]):
             what = f"the results of '{block}' have no field '{field}'"
             self._fault(at, what, did_you_mean(field, fields))
@@ -708,9 +707,20 @@ def _of_a_file(uses: str) -> str:
     return ""
 
 
-def _outputs(kind: type[Step[Any, Any]], step: WrittenStep) -> tuple[str, ...] | None:
-    """Return a step's output names; None where only a run shows them."""
-    if step.returns is None:
-        is_open = kind.output.model_config.get("extra") == "allow"
-        return None if is_open else tuple(kind.output.model_fields)
-    return tuple(step.returns.data) if isinstance(step.returns.data, dict) else None
+def _known_outputs(
+    step: WrittenStep, kind: type[Step[Any, Any]], within: BoundPlan | None
+) -> _KnownOutputs:
+    if step.returns is not None:
+        return _KnownOutputs(
+            tuple(step.returns.data) if isinstance(step.returns.data, dict) else None
+        )
+    is_open = kind.output.model_config.get("extra") == "allow"
+    names = None if is_open else tuple(kind.output.model_fields)
+    answer, absent = None, frozenset[str]()
+    # What stops at the groups has an answer for each of them, by keys that only a run shows.
+    if step.reply is not None and step.params.data.get("fold", "all") == "all":
+        answer = replies.reply_fields(step.reply)
+    if getattr(kind, "takes_reply", False):
+        spec = replies.reply_spec(step.reply) if step.reply is not None else {}
+        absent = frozenset(ABOUT_FIELDS) - spec.keys()
+    return _KnownOutputs(names if within is None else outputs_of(within), answer, absent)
