@@ -45,7 +45,7 @@ def tenth_of(raw: float) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class DecisionPool:
     """Decided fields of neighbouring probabilities: sums of their weights, and what these say."""
 
     low: float
@@ -57,22 +57,22 @@ class Pool:
     """Sum of the weights of those that were right."""
 
     @classmethod
-    def of(cls, fields: Sequence[WeighedField]) -> Pool:
+    def of(cls, fields: Sequence[WeighedField]) -> DecisionPool:
         raws = [field.raw for field in fields]
         weight = sum(field.weight for field in fields)
         squares = sum(field.weight**2 for field in fields)
         right = sum(field.weight for field in fields if field.is_right)
         return cls(min(raws), max(raws), weight, squares, right)
 
-    def joined(self, other: Pool) -> Pool:
+    def joined(self, other: DecisionPool) -> DecisionPool:
         sums = self.weight + other.weight, self.squares + other.squares, self.right + other.right
-        return Pool(self.low, other.high, *sums)
+        return DecisionPool(self.low, other.high, *sums)
 
     @property
     def n(self) -> float:
         """How many decisions of equal weight know the share as well.
 
-        >>> Pool.of([WeighedField(0.9, True, 20.0)] * 10).n
+        >>> DecisionPool.of([WeighedField(0.9, True, 20.0)] * 10).n
         10.0
         """
         return round(self.weight**2 / self.squares, 6)
@@ -141,13 +141,13 @@ def fit(reviewed: Iterable[Reviewed | WeighedField]) -> Calibration:
     fields = sorted(WeighedField(*field) for field in reviewed)
     if not fields:
         raise ValueError("no reviewed fields")
-    rising: list[Pool] = []
+    rising: list[DecisionPool] = []
     for _, equal in groupby(fields, key=lambda weighed: weighed.raw):
-        rising.append(Pool.of([*equal]))
+        rising.append(DecisionPool.of([*equal]))
         while len(rising) > 1 and rising[-2].share >= rising[-1].share:
             rising[-2:] = [rising[-2].joined(rising[-1])]
     # Join those that have few decisions with the next one, the last with that before
-    pools: list[Pool] = []
+    pools: list[DecisionPool] = []
     for pool in rising:
         if pools and pools[-1].n < LEAST_DECISIONS:
             pools[-1] = pools[-1].joined(pool)
@@ -168,7 +168,9 @@ def enough_decided(fields: Iterable[tuple[K, WeighedField]]) -> frozenset[K]:
     found: dict[K, list[WeighedField]] = {}
     for group, weighed_field in fields:
         found.setdefault(group, []).append(weighed_field)
-    return frozenset(group for group, held in found.items() if Pool.of(held).n >= LEAST_DECISIONS)
+    return frozenset(
+        group for group, held in found.items() if DecisionPool.of(held).n >= LEAST_DECISIONS
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,7 @@ class ReliabilityBin:
     high: float
     n: int
     n_right: int
-    weights: Pool | None = None
+    weights: DecisionPool | None = None
     """Of decisions that do not count alike."""
 
     @property
@@ -225,7 +227,7 @@ def reliability(reviewed: Iterable[Reviewed | WeighedField]) -> list[Reliability
     for number, fields in sorted(found.items()):
         n_right = sum(field.is_right for field in fields)
         is_even = len({field.weight for field in fields}) == 1
-        weights = None if is_even else Pool.of(fields)
+        weights = None if is_even else DecisionPool.of(fields)
         low, high = number / N_BINS, (number + 1) / N_BINS
         bins.append(ReliabilityBin(low, high, len(fields), n_right, weights))
     return bins
