@@ -329,9 +329,8 @@ class PlanBinder:
         facts = registry.facts_of_kind(kind)
         self._fills_store |= bool(facts.fills)
         parameters = ParameterBinder(kind.params, step, self._pipeline.document, facts.table)
-        params = parameters.bound()
-        if facts.table in step.params.data:
-            params = replace(params, columns=self._columns_of(step, facts))
+        columns = self._columns_of(step, facts) if facts.table in step.params.data else {}
+        params = replace(parameters.bound(), columns=columns)
         self._own += parameters.faults
         for fault in facts.table_faults(step.written, columns) if not parameters.faults else ():
             at = (*step.at, "with", fault.name)
