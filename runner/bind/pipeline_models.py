@@ -14,7 +14,6 @@ from pydantic import ValidationError
 
 from paddock.engine.errors import EngineError, InvalidName, ModelBroken, ModelNotFound, NoModelFile
 from paddock.engine.model_file_parts import check_file
-from paddock.engine.models import model_names
 from paddock.engine.system.server_address import BadAddress, base_url
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import ExpressionError, Value
@@ -203,11 +202,11 @@ class ModelBinder:
         A file of a hub is looked up under the name that `paddock pull` gives it: a run downloads
         nothing by itself.
         """
+        from paddock.engine.models import model_names, pull_sources
+
         if not ref.startswith("hf:"):
             is_file = model_names.is_path(ref)
             return str((self._base / Path(ref).expanduser()).resolve()) if is_file else ref
-        from paddock.engine.models import pull_sources
-
         try:
             return str(pull_sources.parse_source(ref).name)
         except InvalidName:
