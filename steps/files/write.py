@@ -256,7 +256,8 @@ async def _table(params: FilesWriteParams, path: Path, tools: Tools) -> bytes:
         return _document_link(text, path, params.links, tools.roots)
 
     try:
-        made, notes = await asyncio.to_thread(_table_file, rows, path, params, link, there)
+        with refusing(f"{name} cannot be written"):  # some formats need a temporary file
+            made, notes = await asyncio.to_thread(_table_file, rows, path, params, link, there)
     except UnreadableRows as error:
         raise StepError(f"{name} cannot be written: {error}.", remedy=error.remedy) from error
     except ImportError as error:

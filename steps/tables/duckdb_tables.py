@@ -7,6 +7,7 @@ The one module that knows DuckDB.
 
 from __future__ import annotations
 
+import errno
 import json
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -124,10 +125,13 @@ def duckdb_file(table: pa.Table, name: str, there: Path | None) -> bytes:
         return there.read_bytes()
     with tempfile.TemporaryDirectory(prefix="paddock-") as folder:
         path = Path(folder) / "rows.duckdb"
-        with closing(duckdb.connect(str(path))) as connection:
-            connection.register("given", table)
-            connection.execute(f"create table {quoted(name)} as select * from given")
-            connection.execute(f"comment on table {quoted(name)} is '{digest}'")
+        try:
+            with closing(duckdb.connect(str(path))) as connection:
+                connection.register("given", table)
+                connection.execute(f"create table {quoted(name)} as select * from given")
+                connection.execute(f"comment on table {quoted(name)} is '{digest}'")
+        except duckdb.IOException as error:  # such as a full disk
+            raise OSError(errno.EIO, _words(error)[0]) from error
         return path.read_bytes()
 
 

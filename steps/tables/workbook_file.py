@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from io import BytesIO
@@ -57,7 +58,8 @@ def workbook_file(
             kinds[name] = "date"
     data, n_old, n_long, n_links = BytesIO(), 0, 0, 0
     is_large = len(kept) * len(names) > _LARGE_CELLS
-    with library.Workbook(data, {"constant_memory" if is_large else "in_memory": True}) as book:
+    memory = {"constant_memory" if is_large else "in_memory": True}
+    with _system_errors(library), library.Workbook(data, memory) as book:
         book.set_properties({"created": datetime(2000, 1, 1, tzinfo=UTC)})
         sheet = book.add_worksheet(_NO_TITLE.sub(" ", title)[:31] or None)
         bold = book.add_format({"bold": True, "bottom": 1})
@@ -119,6 +121,15 @@ def workbook_file(
         numbers = counted(n_long, "number")
         notes.append(f"{numbers} of more than 15 digits stand as text, since Excel keeps no more")
     return data.getvalue(), notes
+
+
+@contextmanager
+def _system_errors(library: Any) -> Iterator[None]:
+    """Raise the system's error, such as of a full disk, in place of the library's."""
+    try:
+        yield
+    except library.exceptions.FileCreateError as error:
+        raise error.args[0] from error
 
 
 def _is_day(value: Any) -> bool:

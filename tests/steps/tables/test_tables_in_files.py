@@ -1,10 +1,14 @@
 """Rows out into a file of each format and in again, with their types; and what is wrong there."""
 
 import asyncio
+import errno
+import gc
 import json
+import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -277,3 +281,26 @@ def test_a_long_workbook_is_written_row_by_row(write: Write, read: Read, tmp_pat
     assert b't="inlineStr"' in sheet
     assert len(ET.fromstring(sheet).findall("{*}sheetData/{*}row")) == 40_001
     assert json.loads(json.dumps(read("a.xlsx").rows.as_list()[-1])) == rows[-1]
+
+
+@pytest.mark.parametrize("suffix", ["duckdb", "xlsx"])
+def test_a_full_disk_is_told_and_leaves_the_table_as_it_was(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    write(f"a.{suffix}", [{"n": 1}])
+    before = (tmp_path / f"a.{suffix}").read_bytes()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for name in ("TemporaryDirectory", "TemporaryFile", "mkstemp", "NamedTemporaryFile"):
+        monkeypatch.setattr(tempfile, name, full)
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # of the library's open archive
+    rows = [{"n": n, "text": "x"} for n in range(60_000)]  # beyond what is kept in memory
+    said = refused(write, f"a.{suffix}", rows)
+    assert said == (
+        f"'a.{suffix}' cannot be written: the disk is full. "
+        f"Free some space and run again; finished items are kept."
+    )
+    assert (tmp_path / f"a.{suffix}").read_bytes() == before
+    gc.collect()
