@@ -78,22 +78,17 @@ class YamlDocument:
         node, whole = self._trail(path)[-1][1], self.mark(path)
         if not (isinstance(node, ScalarNode) and length):
             return whole
-        line, column = node.start_mark.line, node.start_mark.column
-        before = node.value[:start].split("\n")
+        line, column = node.start_mark.line, node.start_mark.column + (node.style in ("'", '"'))
+        before, part = node.value[:start].split("\n"), node.value[start : start + length]
         if node.style == "|":
+            texts = filter(str.strip, self._lines[line + 1 :])
+            column = next((len(text) - len(text.lstrip(" ")) for text in texts), 0)
             line += len(before)
-            texts = self._lines[node.start_mark.line + 1 : node.end_mark.line + 1]
-            indents = [len(text) - len(text.lstrip(" ")) for text in texts if text.strip()]
-            column = indents[0] if indents else 0
-        elif node.start_mark.line == node.end_mark.line:
-            column += node.style in ("'", '"')
-        else:
-            return whole
         column += len(before[-1])
-        shown = self._lines[line][column : column + length] if line < len(self._lines) else ""
-        if shown != node.value[start : start + length].split("\n")[0][: len(shown)] or not shown:
-            return whole  # it has escapes
-        return _mark(self.file, self._lines, line, column, len(shown))
+        shown = self._lines[line][column:] if line < len(self._lines) else ""
+        if not shown.startswith(part.split("\n")[0]):  # it is folded, or has escapes
+            return whole
+        return _mark(self.file, self._lines, line, column, len(part.split("\n")[0]))
 
     def span(self, path: Path) -> YamlSpan | None:
         """Return where the value at `path` stands in the text; None: there is none."""

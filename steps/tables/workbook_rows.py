@@ -230,17 +230,17 @@ def _only_table(sheet: _SheetCells, listed: Sequence[_FoundTable], notes: list[s
             f"has {len(found)} tables in its sheet '{sheet.title}': {shown}",
             f'Name one of them: `table: "{found[0].name or f"{sheet.title}!{cells}"}"`.',
         )
+    rows, columns = range(cells.top, cells.bottom + 1), range(cells.left, cells.right + 1)
     beside = [
         f"'{one_line(str(value), 40)}'"
         for row, line in enumerate(sheet.rows, 1)
         for column, (value, _) in enumerate(line, 1)
-        if value is not None
-        and not (cells.top <= row <= cells.bottom and cells.left <= column <= cells.right)
+        if value is not None and not (row in rows and column in columns)
     ]
     if beside:
-        rest = f" and {len(beside) - _MOST_NAMED} more" if len(beside) > _MOST_NAMED else ""
+        etc = f" and {len(beside) - _MOST_NAMED} more" if len(beside) > _MOST_NAMED else ""
         shown = ", ".join(beside[:_MOST_NAMED])
-        notes.append(f": cells beside its table are not read ({shown}{rest})")
+        notes.append(f": cells beside its table are not read ({shown}{etc})")
     return found[0]
 
 
