@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.waiting import until
 
+pytestmark = pytest.mark.may_take(280, "starts two Prefect servers, one after the other")
 UP = """
 import asyncio, os, sys
 from pathlib import Path
