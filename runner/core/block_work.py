@@ -135,6 +135,8 @@ class BlockWork:
     """Names of documents that came again with the content of a filed one."""
     unsettled: frozenset[str] = frozenset()
     """Keys of items that the watch passes on once they have settled."""
+    renewed: Sequence[Entry] = ()
+    """Entries that are as good, by the secrets of now: a run records them."""
     step: BoundStep | None = None
     """The step outside of blocks that is its one item."""
 

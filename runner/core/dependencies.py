@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
@@ -278,7 +278,7 @@ class OutputWithin(Dependency):
     key: str
 
     def reason(self, world: World, trace: Trace) -> Reason | None:
-        return world.of_output(self.scope, self.path)
+        return world.outputs[self]
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +322,7 @@ class KeptOutput(Dependency):
     sha256: str
 
     def reason(self, world: World, trace: Trace) -> Reason | None:
-        return world.of_kept(self.path, self.sha256)
+        return world.outputs[self]
 
 
 # --- the ledger's codec
@@ -390,13 +390,16 @@ def kept_paths(dependencies: Dependencies) -> list[str]:
 class Trace:
     """What an entry recorded of how its item was made."""
 
-    __slots__ = ("dependencies", "entry", "past", "scope")
+    __slots__ = ("dependencies", "entry", "outputs", "past", "scope")
 
     def __init__(self, scope: str, entry: Entry, past: PastItems) -> None:
         self.scope, self.entry, self.past = scope, entry, past
         self.dependencies: Sequence[Dependency]
         self.dependencies = sorted(dependencies_of(entry), key=_ORDER) if entry.reads else ()
         """In the order in which their reasons count."""
+        paths = entry.output_paths
+        self.outputs = [OutputWithin(path, scope, entry.key) for path in paths]
+        """Its own."""
 
     def result(self, older: Older) -> KnownResult:
         """Return its result; `older`: whose results are as good as those of now."""
@@ -432,6 +435,8 @@ class World:
     """What people decided about each step's answers."""
     pending: Callable[[str, str], PendingReview | None] = lambda scope, key: None
     """Returns what of an item waits for a person, or was decided since its last run."""
+    outputs: dict[Dependency, Reason | None] = field(default_factory=dict)
+    """What became of outputs, after `prepare`."""
     _files: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
     """Each file's stamp and sha256."""
     _listings: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -482,8 +487,8 @@ class World:
 
     # --- answering dependencies
 
-    async def prepare(self, traces: Iterable[Trace], roots: Roots) -> None:
-        """Read the files, folders and stores that these items depend on."""
+    async def prepare(self, traces: Collection[Trace], roots: Roots) -> None:
+        """Look at the outputs of these items, and at all that they depend on."""
         dependencies = [dep for trace in traces for dep in trace.dependencies]
         stores = {dep.path for dep in dependencies if isinstance(dep, StoreSearched)}
         stores |= {dep.store for dep in dependencies if isinstance(dep, RowsKept)}
@@ -492,16 +497,21 @@ class World:
         unread = scans - self._listings.keys()
         owned = self.index.owned(roots.base) if unread else frozenset()  # the loop's tasks add
 
-        def read_files_and_folders() -> None:
-            for dep in dependencies:
-                if isinstance(dep, FileRead):
-                    self.has(dep)  # keeps the digest
+        def look() -> None:
+            for trace in traces:
+                for dep in (*trace.outputs, *trace.dependencies):
+                    if isinstance(dep, FileRead):
+                        self.has(dep)  # keeps the digest
+                    elif isinstance(dep, OutputWithin):
+                        self.outputs[dep] = self._of_output(dep.scope, dep.path)
+                    elif isinstance(dep, KeptOutput):
+                        self.outputs[dep] = self._of_kept(dep.path, dep.sha256)
             for folder, given in unread:
                 place = self.index.absolute(folder)
                 self._listings[folder, given] = _listing_digest(place, given, roots, owned)
 
-        if dependencies:
-            await in_left_thread(read_files_and_folders)
+        if traces:
+            await in_left_thread(look)
             await self.stores.look(Path(self.index.absolute(path)) for path in sorted(stores))
 
     def is_there(self, stored: str) -> bool:
@@ -529,14 +539,14 @@ class World:
         """Return the number and digest of an owner's rows in a store."""
         return self.stores.holds(Path(self.index.absolute(stored)), owner)
 
-    def of_output(self, scope: str, stored: str) -> Reason | None:
+    def _of_output(self, scope: str, stored: str) -> Reason | None:
         """Return what became of an output."""
         condition = self.index.condition(scope, stored)
         if condition in ("missing", "interrupted"):
             return Why.OUTPUT_LOST(stored)
         return Why.OUTPUT_EDITED(stored) if condition == "edited" else None
 
-    def of_kept(self, stored: str, ours: str) -> Reason | None:
+    def _of_kept(self, stored: str, ours: str) -> Reason | None:
         """Return what became of an edited file in whose place `ours` would have been written."""
         path = Path(self.index.absolute(stored))
         try:

@@ -34,6 +34,7 @@ from paddock.runner.bind.bound import (
     with_inputs,
 )
 from paddock.runner.bind.scope import Scope
+from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_rows import FiledRows
 from paddock.runner.ledger.ledger_tables import FILED
 from paddock.runner.ledger.lineage_rows import LineageStore
@@ -220,8 +221,11 @@ class Execute(Walk):
         todo, claims = state.todo(), None if state.outer else context.claims
         place = work.scope, work.missing, context.options
         await asyncio.to_thread(keep_folders, context.ledger, *place)
-        # Record which items are filed since the last run.
+        # Record which items are filed since the last run, and whose secrets are others.
         ledger, run, store = context.ledger, self.stats.run, FiledRows(context.ledger)
+        for entry in work.renewed:
+            values = {name: getattr(entry, name) for name in Entry.__slots__}
+            ledger.put("items", values | {"scope": work.scope})
         keys = [row.key for row in work.filed.new]
         for entry in ledger.entries(work.scope, keys).values() if keys else ():
             if entry.gone is None:

@@ -86,7 +86,6 @@ from .parts import (
     SUFFIX,
     Older,
     OuterValue,
-    keyed_parts,
     ordered_digest,
     part_digest,
     part_of,
@@ -95,7 +94,14 @@ from .past_items import PastItems
 from .reconcile import DeletionDoubt, SourceFolder, reconcile, source_folders
 from .run_options import RunOptions
 from .run_reviews import RunReviews
-from .verify import ItemNow, ItemRequest, ItemVerdict, permit, verify
+from .verify import (
+    ItemNow,
+    ItemRequest,
+    ItemVerdict,
+    permit,
+    verify,
+    with_secrets_of_now,
+)
 
 NOT_REQUESTED = ItemVerdict(ItemState.SKIPPED, (Why.NOT_REQUESTED(),), is_left_out=True)
 
@@ -115,13 +121,22 @@ class _JudgedBlock:
     """Of an item that is asked for."""
     place: Place
     world: World
+    renewed: list[Entry]
+    """As `BlockWork.renewed`."""
 
-    def parts_of(self, key: str, item: Any, place: tuple[int, int]) -> str:
-        """Return the parts of an item's hash as JSON; for 10,000 items, so text is joined."""
+    def parts_of(
+        self, key: str, item: Any, place: tuple[int, int] | None, entry: Entry | None = None
+    ) -> str:
+        """Return the parts of an item's hash as JSON; for 10,000 items, so text is joined.
+
+        `place` None: it has none in a list any more, so that its entry's counts.
+        """
         block, read, attributes = self.block, "", self.block.item_attributes
         if block.loop_attributes:
-            loop = loop_value(*place)
+            loop = loop_value(*(place or (0, 1)))
             digest = part_digest({key: loop[key] for key in block.loop_attributes})
+            if place is None and entry is not None:
+                digest = json.loads(entry.parts).get(PLACE_IN_LIST.name, "")
             read = f'"{PLACE_IN_LIST.name}":"{digest}",'
         for name, value in item_place(item, block.var, block.shown, self.place).items():
             read += f'"{name}":"{part_digest(value)}",'
@@ -303,7 +318,7 @@ class Judge:
                 await self._settled_files.read()
         request = self._request({block.id, *node_ids(block.body)}, job)
         judged = _JudgedBlock(
-            block, scope_id, base, traces, named, request, self.index.stored, world
+            block, scope_id, base, traces, named, request, self.index.stored, world, []
         )
         items, held = self._judge_items(judged, keys, listed, filing, others)
         made_by = self.parts.made_by(block, base)
@@ -332,6 +347,7 @@ class Judge:
             made_by=made_by,
             again=tuple(filing.again),
             names=filing.names,
+            renewed=judged.renewed,
         )
         if self.options.leaves_out_items:
             return work
@@ -431,15 +447,14 @@ class Judge:
         for number, (key, item) in enumerate(zip(keys, listed, strict=True)):
             place, trace = (number, len(listed)), block.traces.get(key)
             row = filing.left[key][0] if key in filing.left else None
-            parts = block.parts_of(key, item if row is None else filing.described(row), place)
             entry = None if trace is None else trace.entry
-            if key in others and block.block.loop_attributes:
-                parts = _without_place(parts, entry)
+            seen = item if row is None else filing.described(row)
+            parts = block.parts_of(key, seen, None if key in others else place, entry)
             hash_ = hashlib.sha256(parts.encode()).hexdigest()
             now = ItemNow(hash_, parts, item, older)
             is_asked_for = block.requested is None or key in block.requested
             request = own_request if is_asked_for else others_request
-            verdict = self._verdict(trace, now, block.world, request)
+            verdict = _verdict(trace, now, block.world, request, block.renewed)
             may_wait = unfinished is not None and (verdict.is_work or verdict.is_left_out)
             if unfinished is not None and may_wait and unfinished.is_left(item):
                 continue  # the watch passes it on once it has settled
@@ -507,15 +522,13 @@ class Judge:
         latest = {row.name: row.key for row in by_age}
         for row in doubtful:
             entry = entries.get(row.key)
-            value, parts = None, block.parts_of(row.key, filing.described(row), (0, 1))
-            if block.block.loop_attributes:
-                parts = _without_place(parts, entry)
+            value, parts = None, block.parts_of(row.key, filing.described(row), None, entry)
             hash_ = hashlib.sha256(parts.encode()).hexdigest()
             verdict = ItemVerdict(ItemState.STALE, (Why.EARLIER_VERSION(),))
             is_done = entry is None or entry.state in WHOLE
             if is_forced or row.outdated_by != made_by or not is_done:
                 trace, now = traces.get(row.key), ItemNow(hash_, parts, None, self._older)
-                verdict = self._verdict(trace, now, block.world, request)
+                verdict = _verdict(trace, now, block.world, request, block.renewed)
             if verdict.is_kept:
                 rows[row.key] = new[row.key] = row._replace(made_by=made_by, outdated_by="")
                 continue
@@ -558,37 +571,23 @@ class Judge:
         request = self._request({step.id}, await self.job_runs())
         # What is to fail on an edited file has to run
         replaces = step.written.get("on_edited", "keep") != "keep"
-        request = replace(request, takes_over=replaces or self.options.takes_over)
-        verdict = self._verdict(trace, now, world, request)
-        if entry is not None and not verdict.is_work and entry.state == ItemState.QUARANTINED:
-            verdict = ItemVerdict(ItemState.STALE, (Why.FAILED_BEFORE(str(entry.error)),))
+        takes_over = replaces or self.options.takes_over
+        request = replace(request, takes_over=takes_over, is_of_step=True)
+        renewed = list[Entry]()
+        verdict = _verdict(trace, now, world, request, renewed)
         is_counted = bool(step.kind.roles)
         item = ItemWork(
             0, step.id, None, verdict, now.hash, now.parts, entry, is_counted=is_counted
         )
         held = verdict.kept if verdict.state is ItemState.HELD else ()
         block = BoundBlock.of_step(step)
-        return BlockWork(block, tuple(outer), scope_id, (item,), held=held, step=step)
+        return BlockWork(
+            block, tuple(outer), scope_id, (item,), held=held, step=step, renewed=renewed
+        )
 
     @property
     def _older(self) -> Older:
         return None if self.options.refresh else self.parts.older
-
-    def _verdict(
-        self, trace: Trace | None, now: ItemNow, world: World, request: ItemRequest
-    ) -> ItemVerdict:
-        verdict = verify(trace, now, world)
-        is_as_good = trace is not None and trace.entry.hash != now.hash and not verdict.is_of_parts
-        if trace is not None and is_as_good and not self.ledger.is_readonly:
-            # Take today's secrets for those that it was made with, so that their changes show
-            entry, parts = trace.entry, json.loads(now.parts)
-            before = json.loads(entry.parts)
-            if new := keyed_parts(before, parts):
-                text = now.parts if parts == before | new else canonical_json(before | new)
-                row = {name: getattr(entry, name) for name in Entry.__slots__}
-                row |= {"scope": trace.scope, "parts": text}
-                self.ledger.put("items", row | {"hash": hashlib.sha256(text.encode()).hexdigest()})
-        return permit(verdict, trace, now, request)
 
     def _request(self, nodes: Collection[str], job_runs: frozenset[str]) -> ItemRequest:
         """Return the run's request for the items of a block or step; `nodes`: the ids in it."""
@@ -624,12 +623,14 @@ class Judge:
             raise PipelineError(faults)
 
 
-def _without_place(parts: str, entry: Entry | None) -> str:
-    """Return the parts of an item that has no place in a list any more: its entry's counts."""
-    if entry is None:
-        return parts
-    name = PLACE_IN_LIST.name
-    return canonical_json(json.loads(parts) | {name: json.loads(entry.parts).get(name, "")})
+def _verdict(
+    trace: Trace | None, now: ItemNow, world: World, request: ItemRequest, renewed: list[Entry]
+) -> ItemVerdict:
+    verdict = verify(trace, now, world)
+    entry = None if trace is None else with_secrets_of_now(trace, now, verdict)
+    if entry is not None:
+        renewed.append(entry)
+    return permit(verdict, trace, now, request)
 
 
 def values_digest(item: ItemWork) -> str:

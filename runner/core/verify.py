@@ -6,10 +6,12 @@ applies what the run was asked for. Both are pure: `World.prepare` has looked at
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from typing import Any
 
+from paddock.engine.system.text import canonical_json
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WORK, ItemState
 from paddock.runner.progress.reasons import Reason, Why, in_words
@@ -17,11 +19,10 @@ from paddock.runner.progress.reasons import Reason, Why, in_words
 from .dependencies import (
     ChosenLabels,
     KeptOutput,
-    OutputWithin,
     Trace,
     World,
 )
-from .parts import Older, changed_parts, stale_parts
+from .parts import Older, changed_parts, keyed_parts, stale_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +157,8 @@ def _difference(trace: Trace, world: World) -> tuple[Reason | None, list[str]]:
 
     A changed dependency comes before a lost output, which can be made again without a call.
     """
-    entry, loss, edited = trace.entry, None, list[str]()
-    own = (OutputWithin(path, trace.scope, entry.key) for path in entry.output_paths)
-    for dependency in (*own, *trace.dependencies):
+    loss, edited = None, list[str]()
+    for dependency in (*trace.outputs, *trace.dependencies):
         reason = dependency.reason(world, trace)
         if reason is not None and not reason.is_loss:
             return reason, []
@@ -184,6 +184,8 @@ class ItemRequest:
     takes_over: bool = False
     """Whether edited outputs are replaced."""
     retries_failed: bool = False
+    is_of_step: bool = False
+    """Whether it is a step outside of blocks, which each run tries again."""
     asks_people: bool = True
     left_out: ItemVerdict = FRESH
     """Of an item that is not asked for, and has work to do."""
@@ -201,7 +203,8 @@ def permit(
     1. Another run of the job has done it as it is now: it is done, and shared.
     2. What its parts decide stands, since no option changes that.
     3. `--force`: it is stale.
-    4. `--retry-failed`: so is what was given up, or something within it.
+    4. `--retry-failed`: so is what was given up, or something within it; a step outside of blocks
+       is so in any case.
     5. `--review accept` and the like: what waits goes on.
     6. `--take`, `on_edited: overwrite`: an edited output does not keep it.
     7. `--only`, a sample: what is not asked for is left out.
@@ -214,6 +217,8 @@ def permit(
             verdict = ItemVerdict(ItemState.STALE, (Why.FORCED(),))  # 3
         elif request.retries_failed and (is_given_up or entry.has_inner_failures):
             verdict = ItemVerdict(ItemState.STALE, (Why.RETRIED(),))  # 4
+        elif request.is_of_step and verdict.state is ItemState.QUARANTINED:
+            verdict = ItemVerdict(ItemState.STALE, (Why.FAILED_BEFORE(str(entry.error)),))
         elif verdict.state is ItemState.WAITING and not request.asks_people:
             verdict = _decided(entry, verdict.reasons)  # 5
         elif verdict.kept and request.takes_over:
@@ -222,3 +227,18 @@ def permit(
     if not request.is_asked_for and (verdict.is_work or request.is_of_variant):
         return request.left_out  # 7
     return verdict
+
+
+def with_secrets_of_now(trace: Trace, now: ItemNow, verdict: ItemVerdict) -> Entry | None:
+    """Return the entry of an item that is as good, by the secrets of now; None: it has these.
+
+    They take the place of those that it was made with, so that their changes show.
+    """
+    entry = trace.entry
+    if entry.hash == now.hash or verdict.is_of_parts:
+        return None
+    before, parts = json.loads(entry.parts), json.loads(now.parts)
+    new = keyed_parts(before, parts)
+    text = now.parts if parts == before | new else canonical_json(before | new)
+    hash_ = hashlib.sha256(text.encode()).hexdigest()
+    return replace(entry, parts=text, hash=hash_) if new else None

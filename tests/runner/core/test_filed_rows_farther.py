@@ -108,6 +108,21 @@ def test_equal_results_of_two_documents_are_two_rows(tmp_path: Path) -> None:
     assert rows(world) == ["same"] * 4
 
 
+@pytest.mark.parametrize("step", ["ask", "put"])
+def test_an_item_of_what_is_filed_keeps_the_place_that_it_had(tmp_path: Path, step: str) -> None:
+    """Whatever comes first of the names of its parts."""
+    world = world_of(tmp_path, "keyed")
+    prompt = f'id: {step}, uses: chat, with: {{prompt: "{{{{ loop.index }}}}'
+    text = world.text.replace('id: of_second, uses: chat, with: {prompt: "second', prompt)
+    text = text.replace("id: second", "id: again").replace("steps.second", "steps.again")
+    world = World(tmp_path, text.replace("of_second", step))
+    arrive(world, "a.txt", "b.txt")
+    world.run()
+    assert not world.plan().has_work
+    assert world.run().calls == 0
+    assert rows(world) == ["a.txt", "b.txt"]
+
+
 MOVED_BY_THE_SECOND = """\
 name: letters
 steps:
