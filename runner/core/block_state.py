@@ -8,7 +8,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.text import counted
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_steps
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.ledger.entries import Entry
@@ -23,6 +22,7 @@ from paddock.runner.progress.item_states import (
     end_of,
 )
 from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
+from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import ItemReport
 from paddock.steps.base import StepError
 
@@ -105,16 +105,17 @@ class BlockState:
         if not waiting:
             return None
         last = waiting[-1]
-        return AwaitingReview(last.why or "", last.state)
+        return AwaitingReview(Why.RECORDED(last.why or ""), last.state)
 
     def refuse_waiting(self) -> None:
         """Raise `AwaitingReview` where an item waits: so does the one around a nested block."""
+        block = self.block.id
         if waiting := self.in_state(*AWAITED):
-            verb = "waits" if len(waiting) == 1 else "wait"
-            what = f"{counted(len(waiting), 'item')} of '{self.block.id}' {verb} for review"
-            raise AwaitingReview(what, waiting[-1].state)
+            n = len(waiting)
+            why = Why.ITEM_WAITS_IN(block) if n == 1 else Why.ITEMS_WAIT_IN(block, n)
+            raise AwaitingReview(why, waiting[-1].state)
         if self.in_state(ItemState.UNASKED):
-            raise AwaitingReview(f"a review in '{self.block.id}' is due", ItemState.UNASKED)
+            raise AwaitingReview(Why.REVIEW_DUE_IN(block), ItemState.UNASKED)
 
     async def lacking(self, reviews: RunReviews) -> LackingItems | None:
         """Return the items whose results others will miss; none of what a person rejected."""

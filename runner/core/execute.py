@@ -501,9 +501,9 @@ class Execute(Walk):
             elif not context.options.retry_failed:  # who asks for a try wants to know its end
                 report = replace(report, is_known=item.has_failed_before)
         except AwaitingReview as wait:  # 4
-            why, result, kept = wait.why, None, wait.state
+            why, result, kept = str(wait), None, wait.state
             report = state.report(item, kept, time.monotonic() - began)
-            report = replace(report, reasons=(Why.RECORDED(why),))
+            report = replace(report, reasons=(wait.reason,))
             if kept not in STORED:
                 count(context, item, replace(report, state=ItemState.SKIPPED))
                 item.become(kept, why)

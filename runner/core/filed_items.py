@@ -269,14 +269,6 @@ def _free_key(name: str, taken: Collection[str]) -> str:
     return next(key for key in itertools.chain([name], numbered) if key not in taken)
 
 
-def filed_doubt(block: str, n_away: int, n_known: int) -> str:
-    """Return why nothing is removed of filed documents that are no longer there."""
-    return (
-        f"{n_away:,} of {n_known:,} documents of '{block}' were filed and are no longer there, so "
-        f"what was made of them is kept. If that is right, run it with `--prune --yes`."
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class ListWithFiled:
     """A block's list over results, where some of those are of filed items.

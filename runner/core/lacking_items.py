@@ -91,7 +91,8 @@ def no_documents_of(work: BlockWork) -> LackingItems | None:
     """Return what a block lacks whose list is empty, and of which a person is asked why."""
     if work.items or not work.missing.doubts:
         return None
-    return LackingItems(work.block.id, error=work.missing.doubts[0].text, is_transient=True)
+    error = str(work.missing.doubts[0].reason)
+    return LackingItems(work.block.id, error=error, is_transient=True)
 
 
 def lacking_of(

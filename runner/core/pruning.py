@@ -196,9 +196,10 @@ class OrphanCleaner:
 
     def doubt(self, work: BlockWork, doubt: DeletionDoubt) -> None:
         """Report why documents do not count as deleted."""
-        self._stats.note(doubt.text)
+        words = str(doubt.reason)
+        self._stats.note(words)
         shown = work.shown(doubt.folder)
-        self._stats.item(ItemReport(work.block.id, shown, ItemState.MISSING, error=doubt.text))
+        self._stats.item(ItemReport(work.block.id, shown, ItemState.MISSING, error=words))
 
     async def sweep(
         self, outdated: Sequence[OutdatedOutput], ends: Mapping[str, NodeOutputs]

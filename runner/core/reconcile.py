@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from paddock.engine.system.text import counted
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
@@ -24,6 +25,7 @@ from paddock.runner.folders.missing_files import is_mass_deletion, is_other_fold
 from paddock.runner.ledger.entries import Entry, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
+from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.base import OutsideRoots
 from paddock.steps.paths import nearest_existing
 
@@ -80,7 +82,7 @@ class DeletionDoubt:
 
     folder: str
     """The folder as the ledger writes paths."""
-    text: str
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +129,9 @@ def reconcile(
     for folder in unconfirmed:  # 3
         n_there = n_known[0] - n_absent
         if folder.now is None or is_other_folder(folder.before, folder.now, n_absent, n_there):
-            text = (
-                f"'{folder.stored}' is not the folder in which {n_absent:,} missing "
-                f"{'document was' if n_absent == 1 else 'documents were'} seen: it was made again, "
-                f"or something is not mounted. Nothing counts as deleted. "
-                f"If it is the right one, run it with `--yes`."
-            )
-            return MissingSources(doubts=(DeletionDoubt(folder.stored, text),), sources=folders)
+            seen_there = counted(n_absent, "missing document was", "missing documents were")
+            doubt = DeletionDoubt(folder.stored, Why.OTHER_FOLDER(folder.stored, seen_there))
+            return MissingSources(doubts=(doubt,), sources=folders)
     for folder in unconfirmed:  # 4
         hidden = {entry.key: folder.unmounted(entry.key) for entry in deleted}
         lost = {at for at in hidden.values() if at is not None}
@@ -142,18 +140,15 @@ def reconcile(
         now = seen[folder.stored]
         seen[folder.stored] = replace(now, mounts={**now.mounts, **kept})
         for at in sorted(lost):
-            text = (
-                f"'{folder.stored}/{at}' is not mounted as it was when documents were seen in it. "
-                f"Nothing there counts as deleted. If they were deleted, run it with `--yes`."
-            )
-            doubts.append(DeletionDoubt(f"{folder.stored}/{at}", text))
+            place = f"{folder.stored}/{at}"
+            doubts.append(DeletionDoubt(place, Why.NOT_MOUNTED(place)))
     renamed = renamed_items({entry.key for entry in deleted}, new, made)  # 5
     names = {*renamed.values()}
     n_deleted = len(deleted) - sum(entry.key in names for entry in deleted)
-    doubt = mass_doubt(folders, n_deleted, n_known[1], options) if deleted else None
-    if doubt is not None:  # 6
+    mass = mass_doubt(folders, n_deleted, n_known[1], options) if deleted else None
+    if mass is not None:  # 6
         deleted = [entry for entry in deleted if entry.key in names]
-        doubts.append(doubt)
+        doubts.append(mass)
     return MissingSources(tuple(deleted), tuple(doubts), folders, seen, renamed)  # 7
 
 
@@ -164,12 +159,9 @@ def mass_doubt(
     for folder in () if options.is_confirmed else folders:
         is_most = is_mass_deletion(n_deleted, n_known, folder.most)
         if is_most and (options.prune or folder.prunes):
-            text = (
-                f"{n_deleted:,} of {n_known:,} documents of '{folder.stored}' are gone at "
-                f"once, so what was made of them is kept. If they were deleted on purpose, "
-                f"run it with `{'--prune ' if options.prune else ''}--yes`."
-            )
-            return DeletionDoubt(folder.stored, text)
+            option = "--prune --yes" if options.prune else "--yes"
+            why = Why.MOST_ARE_GONE(n_deleted, n_known, folder.stored, option)
+            return DeletionDoubt(folder.stored, why)
     return None
 
 

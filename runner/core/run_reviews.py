@@ -22,7 +22,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import Question, Review, ReviewState, ReviewTerms
 from paddock.runner.progress.item_states import ItemState
-from paddock.runner.progress.reasons import Why
+from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import ReviewMode
 from paddock.steps.base import Tools
 
@@ -38,11 +38,11 @@ Place = tuple[str, str]
 class AwaitingReview(Exception):
     """An item waits for a decision: nothing behind the step is carried out."""
 
-    def __init__(self, why: str, state: ItemState = ItemState.WAITING) -> None:
-        self.why = why
+    def __init__(self, reason: Reason, state: ItemState = ItemState.WAITING) -> None:
+        self.reason = reason
         self.state = state
         """One of `OPEN`."""
-        super().__init__(why)
+        super().__init__(str(reason))
 
 
 class ReviewDue(Exception):
@@ -166,7 +166,7 @@ class RunReviews:
             return None
         if not is_decided and self.mode != "ask":
             if self.mode == "skip":
-                raise AwaitingReview("a review is due (`--review skip`)", ItemState.UNASKED)
+                raise AwaitingReview(Why.REVIEW_SKIPPED(), ItemState.UNASKED)
             if self.mode == "fail":
                 raise ReviewDue("a review is due (`--review fail`)")
             if old is not None and not old.is_decided:
@@ -174,7 +174,7 @@ class RunReviews:
             return None
         review = await asyncio.to_thread(self._store.ask, await whole())
         if not review.is_decided:
-            raise AwaitingReview(f"waits for review since {iso_time(review.asked_at)}")
+            raise AwaitingReview(Why.WAITS_SINCE(str(iso_time(review.asked_at))))
         return review
 
     async def apply(self, review: Review) -> bool:

@@ -65,7 +65,6 @@ from .filed_items import (
     BlockFiling,
     FiledItems,
     ListWithFiled,
-    filed_doubt,
     reads_new_items,
     with_filed_rows,
 )
@@ -377,7 +376,8 @@ class Judge:
         if n_away and (options.prune or any(folder.prunes for folder in folders)):
             n_filed = len(filed.rows) + len(work.items)
             if not options.is_confirmed and is_mass_deletion(n_away, n_filed, MOST_DELETED):
-                doubt = DeletionDoubt(work.block.id, filed_doubt(work.block.id, n_away, n_filed))
+                why = Why.FILED_ARE_GONE(n_away, n_filed, work.block.id)
+                doubt = DeletionDoubt(work.block.id, why)
                 missing = replace(missing, doubts=(*missing.doubts, doubt))
             else:
                 filed = replace(filed, pruned=filed.away)
@@ -387,8 +387,8 @@ class Judge:
                 verdict = item.verdict
                 if verdict.state is ItemState.NEW:
                     has_other_key = past.changes(was).has_other_key
-                    why = Why.KEY_FROM(was) if has_other_key else Why.RENAMED_FROM(was)
-                    verdict = replace(verdict, reasons=(why,))
+                    former = Why.KEY_FROM if has_other_key else Why.RENAMED_FROM
+                    verdict = replace(verdict, reasons=(former(was),))
                 item = replace(item, renamed_from=was, verdict=verdict)
             items.append(item)
         absences: dict[str, Reason] = {}

@@ -141,7 +141,7 @@ class Walk(ABC):
 
     def _state_of(self, node: BoundNode, outputs: Any) -> PrefectState:
         if (wait := self.left.awaited.get(node.id)) is not None:
-            return completed(wait.why)
+            return completed(str(wait))
         if outputs is None:
             return completed("skipped")
         if not isinstance(node, BoundBlock):

@@ -344,7 +344,7 @@ def _plan_items(work: BlockWork) -> Iterator[PlanItem]:
     for key in sorted(work.filed.pruned):
         yield PlanItem(block, key, ItemState.DELETED, (Why.FILED_AND_GONE(),))
     for doubt in work.missing.doubts:
-        yield PlanItem(block, doubt.folder, ItemState.MISSING, (Why.RECORDED(doubt.text),))
+        yield PlanItem(block, doubt.folder, ItemState.MISSING, (doubt.reason,))
     dropped = {entry.key for entry in work.dropped}
     for key in sorted(work.left_out):
         state = ItemState.DELETED if key in dropped else ItemState.SKIPPED

@@ -89,6 +89,10 @@ class Why(Enum):
     WAIT_WITHIN = "{:,} answers within it wait for review"
     DECIDED = "{} by {}"
     DECIDED_SINCE = "{} by {}: {}"
+    ITEM_WAITS_IN = "1 item of '{}' waits for review"
+    ITEMS_WAIT_IN = "{1:,} items of '{0}' wait for review"
+    REVIEW_DUE_IN = "a review in '{}' is due"
+    REVIEW_SKIPPED = "a review is due (`--review skip`)"
     NOT_DECIDED_IN_TIME = "no one decided in time"
     READS_UNDONE = "it reads '{}', which has work to do"
     CALLS_LEFT = "{} of its {} calls are to be made"
@@ -103,6 +107,24 @@ class Why(Enum):
     UNLISTED = "no longer in the list"
     WHERE = "left out by `where`"
     FILED_AND_GONE = "it was filed, and is no longer there"
+
+    # Why what is missing does not count as deleted
+    OTHER_FOLDER = (
+        "'{}' is not the folder in which {} seen: it was made again, or something is not mounted. "
+        "Nothing counts as deleted. If it is the right one, run it with `--yes`."
+    )
+    NOT_MOUNTED = (
+        "'{}' is not mounted as it was when documents were seen in it. Nothing there counts as "
+        "deleted. If they were deleted, run it with `--yes`."
+    )
+    MOST_ARE_GONE = (
+        "{:,} of {:,} documents of '{}' are gone at once, so what was made of them is kept. If "
+        "they were deleted on purpose, run it with `{}`."
+    )
+    FILED_ARE_GONE = (
+        "{:,} of {:,} documents of '{}' were filed and are no longer there, so what was made of "
+        "them is kept. If that is right, run it with `--prune --yes`."
+    )
 
     # Since an output was made, for `paddock why`
     DOCUMENT_CHANGED = "its document has changed: {}"
