@@ -77,7 +77,6 @@ class BlockState:
 
     @property
     def is_outermost(self) -> bool:
-        """Whether it is a block that is in no item of another one."""
         return not self.outer and self.step is None
 
     @property

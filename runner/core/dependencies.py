@@ -457,7 +457,6 @@ class World:
         return FileRead(self.index.stored(path), size, mtime_ns, known[1], ctime_ns, inode)
 
     def digest(self, path: str) -> str:
-        """Return the sha256 of a file."""
         return self.file(path).sha256
 
     def note_listing(

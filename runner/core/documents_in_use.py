@@ -38,7 +38,6 @@ class DocumentInUse:
 
     @property
     def is_filed(self) -> bool:
-        """Whether it was moved away as it was listed."""
         return self.is_away and (self.row.target is not None or self.row.is_deleted)
 
 

@@ -91,7 +91,6 @@ def default_key(item: Any) -> str:
 
 
 def file_path_of(item: Any) -> str | None:
-    """Return the path of an item that is a file, or describes one."""
     if isinstance(item, Mapping):
         for name in ("relpath", "path"):
             if isinstance(item.get(name), str) and item[name]:
@@ -329,7 +328,6 @@ class NodeParts:
 
 
 def read_by_all(block: BoundBlock) -> list[str]:
-    """Return the paths of files that all items read."""
     constants = (step for step in steps_of(block.body) if step.params.constant is not None)
     return [path for step in constants for path in step.kind().reads(step.params.constant)]
 

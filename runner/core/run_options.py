@@ -74,12 +74,10 @@ class RunOptions:
 
     @property
     def is_unattended(self) -> bool:
-        """Whether no one waits for its end."""
         return self.trigger != "hand" and not self.variant_of
 
     @property
     def notifies(self) -> bool:
-        """Whether the run sends the notifications of `on.notify`."""
         return self.is_unattended if self.notify is None else self.notify
 
 

@@ -98,7 +98,6 @@ class RunStats:
 
     @property
     def n_tokens(self) -> int:
-        """How many tokens the run has spent, of prompts and answers."""
         return self._tokens["prompt"] + self._tokens["completion"]
 
     @property
@@ -119,7 +118,6 @@ class RunStats:
         self._report(text, self.observer.note)
 
     def waits(self, text: str) -> None:
-        """Report what the run waits for before it begins."""
         self._report(text, self.observer.waits)
 
     def _report(self, text: str, report: Callable[[str], None]) -> None:

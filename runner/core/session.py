@@ -83,7 +83,6 @@ class RunSession:
         self.stats.observer.ended(report)
 
     def model_loads(self) -> Mapping[str, Mapping[str, float]]:
-        """Return how often each model was loaded, and how long that took."""
         pool_stats = getattr(self.context.pool, "stats", None)  # not all pools count
         loads = pool_stats().loads if pool_stats is not None else {}
         return {

@@ -48,7 +48,6 @@ class ItemVerdict:
 
     @property
     def is_work(self) -> bool:
-        """Whether the item must run."""
         return self.state in WORK
 
     @property
@@ -58,7 +57,6 @@ class ItemVerdict:
 
     @property
     def is_remade(self) -> bool:
-        """Whether only outputs are missing."""
         return self.state is ItemState.STALE and any(reason.is_loss for reason in self.reasons)
 
 

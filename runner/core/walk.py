@@ -302,5 +302,4 @@ def is_skipped(node: BoundNode, scope: Scope) -> bool:
 
 
 def returns_read(bound: BoundPlan) -> frozenset[Reference]:
-    """Return what the pipeline's `returns` read."""
     return frozenset() if bound.returns is None else bound.returns.references

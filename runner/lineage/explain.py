@@ -170,7 +170,6 @@ class _PathInLedger:
         return PathLineage(str(self._path), near=tuple(near), same_as=same_as)
 
     def _reader(self, trace: ItemTrace) -> str:
-        """Return which item read a document, and what that item wrote."""
         key = "/".join((*trace.place.outer, trace.key))
         stores = map(self._index.stored, trace.containing_stores(self._base))
         wrote = ", ".join([*trace.outputs, *(f"rows in {store}" for store in stores)])
@@ -394,7 +393,6 @@ class _PipelineNow:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether other servers are asked."""
         return bool(self.bound.pools or self.settings.pool_urls)
 
     @property

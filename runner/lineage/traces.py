@@ -280,7 +280,6 @@ class LedgerTraces:
         return None if trace.entry is None else trace
 
     def written(self, stored: str) -> ItemTrace | None:
-        """Return the item that wrote a file last."""
         rows = self._ledger.rows(queries.WRITERS, path=stored)
         if not rows:
             return None
@@ -316,7 +315,6 @@ class LedgerTraces:
         return found, max(0, len(rows) - MAX_ORIGINS)
 
     def made_of(self, stored: str) -> Sequence[ItemTrace]:
-        """Return the items whose document this is, or that read it."""
         found = {(row.scope, row.key) for row in self._origins.made_from(stored)}
         mark = f"%{json.dumps(stored)}:%"
         rows = self._ledger.rows(queries.ITEMS_THAT_READ, mark=mark)
@@ -326,7 +324,6 @@ class LedgerTraces:
         ]
 
     def same_as(self, sha256: str) -> Sequence[str]:
-        """Return the outputs that were written with this content."""
         rows = self._ledger.rows(queries.PATHS_OF_CONTENT, digest=sha256, most=MAX_SIMILAR)
         return [row[0] for row in rows]
 
@@ -451,7 +448,6 @@ def _kept_call(kept: CallRow, run: str, call: CallRecord | None) -> LineageCall:
 
 
 def recorded_spec(origins: LineageStore, trace: ItemTrace) -> Mapping[str, Any]:
-    """Return the recorded spec of the item's pipeline; empty if unknown."""
     digest = None if trace.made is None else trace.made.spec
     text = None if digest is None else origins.spec(digest)
     found = json.loads(text) if text else {}
