@@ -1,33 +1,29 @@
-"""Table of a vector store in LanceDB, and its manifest. Blocking: call it in a thread.
+"""Table of a vector store in LanceDB. Blocking: call it in a thread.
 
-The only module that knows the library. Every change is one commit: it is there as a whole or not
-at all, whenever the process is killed. A commit's files are synced to the disk before it counts,
-since a ledger entry will say that it is done. The writer in `open_stores` decides who writes when.
-
-Loading the library takes a second, longer than a whole plan of fresh documents. So the last writer
-of a store leaves its sums in a file next to the table, with the state of the table's versions;
-where that state has changed, the manifest is stale and the table itself is read.
+The only module that knows the library, which takes a second to load: it is imported when a store is
+opened. Every change is one commit: it is there as a whole or not at all, whenever the process is
+killed. A commit's files are synced to the disk before it counts, since a ledger entry will say that
+it is done. The writer in `open_stores` decides who writes when.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
+import lancedb
 import numpy as np
+import pyarrow as arrow  # type: ignore[import-untyped]  # comes with LanceDB
 
-from paddock.engine.system.files import sync_file, sync_folder, write_json_atomically
+from paddock.engine.system.files import sync_file, sync_folder
 from paddock.engine.system.text import one_line, shorten
 from paddock.steps.base import EmbedModel, SearchHit, StepError
-from paddock.steps.extras import NEEDS_LANCEDB
 
 from .row_changes import (
     TABLE_COLUMNS,
@@ -38,112 +34,8 @@ from .row_changes import (
     RowsToKeep,
     RowSum,
 )
+from .store_manifest import TABLE_NAME, MissingTable, StoreFormat, table_folder
 from .where_filter import KIND_WORDS, ColumnKind, sql_literal, value_kind
-
-TABLE_NAME = "rows"
-"""The table's name in the library's folder of tables, which a store is."""
-MANIFEST_NAME = ".paddock.json"
-LOCK_NAME = ".write.lock"
-_MANIFEST_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class StoreFormat:
-    """The model and the dimensions of a store's vectors; written once, with its table."""
-
-    model: EmbedModel
-    dimensions: int
-
-
-@dataclass(frozen=True, slots=True)
-class StoreManifest:
-    """What a store holds at one version of its table."""
-
-    label: StoreFormat
-    sums: Mapping[str, RowSum]
-    """The rows of each owner."""
-    indexed: str = ""
-    """The content when words were last indexed; empty for never."""
-
-    @property
-    def whole(self) -> RowSum:
-        return sum(self.sums.values(), RowSum())
-
-
-def content_digest(label: StoreFormat, whole: RowSum) -> str:
-    """Return a digest of a store's content, independent of the order of writes."""
-    text = f"{label.model.digest}\n{label.dimensions}\n{whole.text}"
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def is_store(path: Path) -> bool:
-    """Return whether a folder is a store, by its table's folder."""
-    return table_folder(path).is_dir()
-
-
-def table_folder(path: Path) -> Path:
-    return path / f"{TABLE_NAME}.lance"
-
-
-def table_state(path: Path) -> str:
-    """Return a table's state, from its version files; empty if there is no table."""
-    try:
-        with os.scandir(table_folder(path) / "_versions") as listing:
-            found = sorted((entry.name, entry.stat().st_size) for entry in listing)
-    except OSError:
-        return ""
-    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
-
-
-def read_manifest(path: Path) -> StoreManifest | None:
-    """Return the manifest if it is of the current table, else None."""
-    try:
-        found = json.loads((path / MANIFEST_NAME).read_text("utf-8"))
-        if found["version"] != _MANIFEST_VERSION or found["state"] != table_state(path):
-            return None
-        model = EmbedModel(found["model"]["ref"], found["model"]["digest"])
-        sums = {owner: RowSum.read(text) for owner, text in found["owners"].items()}
-        return StoreManifest(
-            StoreFormat(model, int(found["dimensions"])), sums, str(found["indexed"])
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None  # another version, or damaged: the table is read
-
-
-def write_manifest(path: Path, manifest: StoreManifest) -> None:
-    """Write the manifest next to the table. A failure only costs time."""
-    model = manifest.label.model
-    data = {
-        "version": _MANIFEST_VERSION,
-        "state": table_state(path),
-        "model": {"ref": model.ref, "digest": model.digest},
-        "dimensions": manifest.label.dimensions,
-        "indexed": manifest.indexed,
-        "owners": {owner: row_sum.text for owner, row_sum in sorted(manifest.sums.items())},
-    }
-    with contextlib.suppress(OSError):
-        write_json_atomically(path / MANIFEST_NAME, data, mode=None)
-
-
-def refuse_other_model(path: Path, label: StoreFormat, requested: StoreFormat) -> None:
-    """Check that a store's vectors can be compared with those of another format."""
-    remedy = "use another folder for the store, or delete that one to create it again."
-    if label.model.digest != requested.model.digest:
-        is_renewed = label.model.ref == requested.model.ref
-        raise StepError(
-            f"the store '{path}' holds vectors of model '{label.model.ref}', and those of "
-            f"'{requested.model.ref}' cannot be compared with them"
-            + (" (its file is another one now)." if is_renewed else "."),
-            remedy=f"U{remedy[1:]}" if is_renewed else f"Use `model: {label.model.ref}`, {remedy}",
-            is_fatal=True,
-        )
-    if requested.dimensions and label.dimensions != requested.dimensions:
-        raise StepError(
-            f"the store '{path}' holds vectors of {label.dimensions:,} dimensions, not of "
-            f"{requested.dimensions:,}.",
-            remedy=f"Use `dimensions: {label.dimensions}`, {remedy}",
-            is_fatal=True,
-        )
 
 
 @contextlib.contextmanager
@@ -178,10 +70,6 @@ _EXTRA_ROWS = 16
 """Extra rows that are read so that ties are cut deterministically."""
 
 
-class MissingTable(Exception):
-    """The folder has no table."""
-
-
 class LanceTable:
     """An open table. Several threads may read; one writes at a time.
 
@@ -203,11 +91,10 @@ class LanceTable:
             MissingTable: there is none.
             StepError: it cannot be read, or is none of ours.
         """
-        library = _lancedb()
         if not table_folder(place).is_dir():
             raise MissingTable
         with store_errors(path, "read"):
-            table = library.connect(place).open_table(TABLE_NAME)
+            table = lancedb.connect(place).open_table(TABLE_NAME)
             metadata = (table.schema.metadata or {}).get(_METADATA_KEY)
         if metadata is None:
             raise StepError(
@@ -227,9 +114,8 @@ class LanceTable:
     @classmethod
     def make(cls, place: Path, path: Path, label: StoreFormat) -> LanceTable:
         """Create an empty one in a folder; its format is part of the same commit."""
-        library = _lancedb()
         with store_errors(path, "written"):
-            table = library.connect(place).create_table(TABLE_NAME, schema=_arrow_schema(label))
+            table = lancedb.connect(place).create_table(TABLE_NAME, schema=_arrow_schema(label))
         made = cls(path, table, label)
         made._to_disk()
         return made
@@ -330,7 +216,6 @@ class LanceTable:
                         remedy="Give it the same kind of value in each item.",
                     )
         if added := [name for name in new if name not in known]:
-            arrow = _pyarrow()
             types = {"text": arrow.string(), "number": arrow.float64(), "truth": arrow.bool_()}
             with store_errors(self.path, "written"):
                 self._table.add_columns([arrow.field(name, types[new[name]]) for name in added])
@@ -353,7 +238,7 @@ class LanceTable:
         From scratch: an index that grew with its rows ranks by other numbers than one that was
         made of the same rows at once, and leaves out some of the nearest.
         """
-        words = _lancedb().index.FTS(
+        words = lancedb.index.FTS(
             base_tokenizer="icu/split",  # also splits languages without spaces
             stem=False,  # documents are in any language
             remove_stop_words=False,
@@ -372,7 +257,6 @@ class LanceTable:
             return stats is not None and stats.num_unindexed_rows == 0
 
     def _rows(self, put: Sequence[tuple[RowsToKeep, HashedRow]]) -> Any:
-        arrow = _pyarrow()
         schema, own = _arrow_schema(self.label), self.columns
         for name in own:
             schema = schema.append(self._table.schema.field(name))
@@ -463,29 +347,14 @@ class LanceTable:
     def matching(self, text: str, k: int, where: str) -> list[SearchHit]:
         """Return the rows that match the words best; requires the index."""
         with store_errors(self.path, "read"):
-            words = _lancedb().query.MatchQuery(text, "text")
+            words = lancedb.query.MatchQuery(text, "text")  # type: ignore[call-arg]  # pydantic's defaults
             query = self._table.search(words, query_type="fts")
             query = query.where(where, prefilter=True) if where else query
             rows: list[dict[str, Any]] = query.limit(k + _EXTRA_ROWS).to_list()
         return _ranked_hits(rows, k, self.columns)
 
 
-def _lancedb() -> Any:
-    try:
-        import lancedb
-    except ImportError as error:
-        raise StepError(NEEDS_LANCEDB[0], remedy=NEEDS_LANCEDB[1], is_fatal=True) from error
-    return lancedb
-
-
-def _pyarrow() -> Any:
-    import pyarrow  # type: ignore[import-untyped]  # comes with LanceDB, whose tables it makes
-
-    return pyarrow
-
-
 def _arrow_schema(label: StoreFormat) -> Any:
-    arrow = _pyarrow()
     text, number = arrow.string(), arrow.int32()
     model = {"ref": label.model.ref, "digest": label.model.digest}
     about = {"version": _TABLE_VERSION, "model": model, "dimensions": label.dimensions}

@@ -12,16 +12,17 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from paddock.engine.system.file_locks import LockTaken, lock_soon
 from paddock.engine.system.no_links import HeldFolder
 from paddock.engine.system.tasks import resolve_future
 from paddock.steps.base import EmbedModel, ItemName, SearchHit, StepError, Vector, VectorRow
+from paddock.steps.extras import NEEDS_LANCEDB
 
-from . import lance_table
-from .lance_table import LanceTable, MissingTable, StoreFormat, StoreManifest, refuse_other_model
+from . import store_manifest
 from .row_changes import RowChanges, RowsToDrop, RowsToKeep, RowSum, row_changes, row_owner
+from .store_manifest import MissingTable, StoreFormat, StoreManifest, refuse_other_model
 from .where_filter import ColumnKind, InvalidFilter, Where, sql_condition
 
 MOST_BATCH_ITEMS, MOST_BATCH_ROWS = 64, 20_000
@@ -39,6 +40,9 @@ class PendingWrite:
     )
     """The number of written rows."""
 
+
+if TYPE_CHECKING:
+    from .lance_table import LanceTable
 
 T = TypeVar("T")
 
@@ -91,7 +95,9 @@ class StoreWriter:
         """The digest of its content; empty without a table."""
         if self._content[0] != self._version:
             known = self.manifest()
-            digest = "" if known is None else lance_table.content_digest(known.label, known.whole)
+            digest = (
+                "" if known is None else store_manifest.content_digest(known.label, known.whole)
+            )
             self._content = (self._version, digest)
         return self._content[1]
 
@@ -194,7 +200,7 @@ class StoreWriter:
         """Hold the store's lock against other programs."""
         async with AsyncExitStack() as held:
             try:
-                lock = self._place(is_made=True) / lance_table.LOCK_NAME
+                lock = self._place(is_made=True) / store_manifest.LOCK_NAME
                 await held.enter_async_context(
                     lock_soon(lock, wait_s=LOCK_TIMEOUT_S, poll_s=_POLL_S, mode=None)
                 )
@@ -256,14 +262,14 @@ class StoreWriter:
     def _open(self) -> None:
         try:
             place = self._place()
-            table = LanceTable.open(place, self.path)
+            table = _tables().open(place, self.path)
         except (MissingTable, FileNotFoundError):
             return
         except OSError as error:
             raise StepError(
                 f"the store '{self.path}' cannot be read ({error.strerror}).", kind="io"
             ) from error
-        known = lance_table.read_manifest(place)
+        known = store_manifest.read_manifest(place)
         self._sums = dict(known.sums) if known is not None else table.sums()
         self._indexed = known.indexed if known is not None else ""
         self._is_changed = known is None
@@ -287,7 +293,7 @@ class StoreWriter:
             table = self._renewed()
             if table is None:
                 place = self._place(is_made=True)
-                table = self._table = LanceTable.make(place, self.path, batch[0].label)
+                table = self._table = _tables().make(place, self.path, batch[0].label)
                 self._sums, self._version = {}, table.version
             for pending in batch:
                 refuse_other_model(self.path, table.label, pending.label)
@@ -370,10 +376,18 @@ class StoreWriter:
         if table.n_versions() > _KEPT_VERSIONS:
             table.tidy(_OLD_AT_END_S)
             self._version = table.version
-        lance_table.write_manifest(
+        store_manifest.write_manifest(
             self._place(), StoreManifest(table.label, self._sums, self._indexed)
         )
         self._is_changed = False
+
+
+def _tables() -> type[LanceTable]:
+    try:
+        from .lance_table import LanceTable
+    except ImportError as error:
+        raise StepError(NEEDS_LANCEDB[0], remedy=NEEDS_LANCEDB[1], is_fatal=True) from error
+    return LanceTable
 
 
 async def _run_to_end(work: Callable[[], T]) -> T:
@@ -483,7 +497,7 @@ class OpenStores:
                 with contextlib.suppress(StepError):  # the step that uses it reports it
                     await self._writers[path].renew()
                 continue
-            state = lance_table.table_state(path)
+            state = store_manifest.table_state(path)
             if path in self._manifests and self._manifests[path][0] == state:
                 continue
             self._manifests.pop(path, None)
@@ -492,7 +506,7 @@ class OpenStores:
                 self._manifests[path] = (state, found)
 
     async def _found(self, path: Path) -> StoreManifest | None:
-        known = await asyncio.to_thread(lance_table.read_manifest, path)
+        known = await asyncio.to_thread(store_manifest.read_manifest, path)
         if known is not None:
             return known
         writer = StoreWriter(path)
@@ -518,7 +532,7 @@ class OpenStores:
         if path not in self._manifests:
             return ""
         found = self._manifests[path][1]
-        return lance_table.content_digest(found.label, found.whole)
+        return store_manifest.content_digest(found.label, found.whole)
 
     def owner(self, item: ItemName, path: Path) -> str:
         return row_owner(item, path, self._home)
@@ -532,7 +546,7 @@ class OpenStores:
 
     async def forget(self, path: Path, items: Iterable[ItemName]) -> int:
         """Drop all rows of these items in a store; return their number."""
-        if not lance_table.is_store(path):
+        if not store_manifest.is_store(path):
             return 0
         writer = await self._writer(path)
         return await writer.drop([self.owner(item, path) for item in items])
@@ -555,11 +569,11 @@ def checked_condition(where: Where, columns: Mapping[str, ColumnKind]) -> str:
 
 def _refuse_non_store(path: Path) -> None:
     """Check that a folder is a store, or may become one."""
-    if lance_table.is_store(path) or not path.exists():
+    if store_manifest.is_store(path) or not path.exists():
         return
     if not path.is_dir():
         raise StepError(f"'{path}' is a file; a store is a folder.", remedy="Use another path.")
-    own = (lance_table.MANIFEST_NAME, lance_table.LOCK_NAME)
+    own = (store_manifest.MANIFEST_NAME, store_manifest.LOCK_NAME)
     others = [entry.name for entry in path.iterdir() if not entry.name.startswith(own)]
     if others:
         raise StepError(

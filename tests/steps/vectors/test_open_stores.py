@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paddock.steps.base import EmbedModel, ItemName, StepError, Vector, VectorRow, VectorStore
-from paddock.steps.vectors import lance_table
+from paddock.steps.vectors import store_manifest
 from paddock.steps.vectors.open_stores import OpenStores
 from paddock.steps.vectors.where_filter import Where
 from tests.fakes.pool import vector
@@ -140,7 +140,7 @@ def test_whatever_was_replaced_in_whatever_order_the_last_of_each_stands(
             # What is counted while writing is what the table has.
             again = OpenStores(folder)
             if n_rows:
-                (folder / "index.lance" / lance_table.MANIFEST_NAME).unlink(missing_ok=True)
+                (folder / "index.lance" / store_manifest.MANIFEST_NAME).unlink(missing_ok=True)
                 await again.look([store.path])
                 assert again.content(store.path) == stores.content(store.path)
 
@@ -370,6 +370,7 @@ def test_without_the_library_it_is_said_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "lancedb", None)
+    monkeypatch.delitem(sys.modules, "paddock.steps.vectors.lance_table", raising=False)
     sentence = told(tmp_path, lambda store, _: store.replace(item("a.md"), rows("one")))
     assert sentence == (
         "vector stores need LanceDB, which is not installed. "
@@ -393,7 +394,7 @@ def test_what_a_store_holds_is_known_without_opening_it(tmp_path: Path) -> None:
 
     held, content = within(tmp_path, fill)
     assert held.startswith("1:")
-    beside = tmp_path / "index.lance" / lance_table.MANIFEST_NAME
+    beside = tmp_path / "index.lance" / store_manifest.MANIFEST_NAME
     (tmp_path / "index.lance/rows.lance/data").rename(tmp_path / "away")  # the table is not read
     assert asyncio.run(look(OpenStores(tmp_path))) == (held, content)
     (tmp_path / "away").rename(tmp_path / "index.lance/rows.lance/data")
@@ -442,7 +443,7 @@ def test_a_store_that_another_program_holds_is_waited_for_and_then_named(
 
     monkeypatch.setattr("paddock.steps.vectors.open_stores.LOCK_TIMEOUT_S", 0.2)
     (tmp_path / "index.lance").mkdir()
-    with FileLock(tmp_path / "index.lance" / lance_table.LOCK_NAME):
+    with FileLock(tmp_path / "index.lance" / store_manifest.LOCK_NAME):
         sentence = told(tmp_path, lambda store, _: store.replace(item("a.md"), rows("one")))
     assert sentence == (
         "another program has been writing to the store '…/index.lance' for 0 s. "
@@ -451,7 +452,7 @@ def test_a_store_that_another_program_holds_is_waited_for_and_then_named(
 
 
 def test_a_store_that_cannot_be_held_is_told_to_all_who_wait(tmp_path: Path) -> None:
-    (tmp_path / "index.lance" / lance_table.LOCK_NAME).mkdir(parents=True)
+    (tmp_path / "index.lance" / store_manifest.LOCK_NAME).mkdir(parents=True)
 
     async def work(store: VectorStore, stores: OpenStores) -> list[str]:
         many = (store.replace(item(f"{n}.md"), rows("one")) for n in range(100))
