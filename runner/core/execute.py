@@ -179,6 +179,7 @@ class Execute(Walk):
                 break
             except ClaimLost:  # this machine slept, and another one took the turn
                 continue
+        attempt.outputs.record_written()
         if outputs is not None and step.inner is None and not only_reads(step):
             stats.acted(step.id)
         if self.outer:  # for the item around it

@@ -434,6 +434,7 @@ class ItemRunner:
             FiledRows(ledger).record(attempt.scope, row, self.stats.run)
         try:
             ledger.record(attempt.scope, entry, self.stats.run)
+            outputs.record_written()
             context.suspects.end(  # in one commit with the entry
                 attempt.scope,
                 attempt.key,

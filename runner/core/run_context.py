@@ -22,7 +22,7 @@ from paddock.runner.bind.bound import BoundPlan, BoundStep
 from paddock.runner.bind.protected_files import ProtectedFiles
 from paddock.runner.bind.text_vectors import embedded
 from paddock.runner.folders.missing_files import is_mass_deletion
-from paddock.runner.ledger.entries import StoredRow
+from paddock.runner.ledger.entries import OutputRow, StoredRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex, other_pipelines_output
@@ -200,6 +200,7 @@ class ItemOutputs:
         """The items around it, outermost first, and itself."""
         self.lost_rows: list[LostRows] = []
         self._intended: set[Path] = set()
+        self._unrecorded: dict[str, OutputRow] = {}
         self.written: dict[str, None] = {}
         """Stored paths of what the item wrote, in order; part of its entry."""
         self.kept: dict[Path, None] = {}
@@ -255,10 +256,18 @@ class ItemOutputs:
 
     async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
         self._index.claim(self._scope, self._key, path)
-        self._index.record_written(self._scope, self._key, path, sha256, self._stats.run)
+        row = self._index.written_row(self._scope, self._key, path, sha256)
+        if row is not None:
+            self._unrecorded[row.path] = row
         self.written[self._index.stored(path)] = None
         if path in self._intended:
             self._stats.wrote(str(path))
+
+    def record_written(self) -> None:
+        """Record what was written, as its entry is."""
+        for row in self._unrecorded.values():
+            self._index.record_written(row, self._stats.run)
+        self._unrecorded.clear()
 
     def may_lose_rows(self, path: Path, n_before: int, n_now: int) -> bool:
         """Note that a table loses rows; refuse where most go at once, unless that is confirmed.

@@ -241,14 +241,20 @@ class OutputIndex:
         size = size_bytes if old.sha256 is None else old.size
         self._put(replace(old, key=key, intended=intended, size=size), run)
 
-    def record_written(self, scope: str, key: str, path: Path, sha256: str, run: str) -> None:
-        """Record the content that `path` has now."""
+    def written_row(self, scope: str, key: str, path: Path, sha256: str) -> OutputRow | None:
+        """Return what is to be recorded of a file that has just been written; None: it is."""
         stat = os.stat(path)  # noqa: PTH116 - as in `condition`
         times = stat.st_mtime_ns, time.time()
         row = OutputRow(scope, self.stored(path), key, sha256, (), stat.st_size, *times)
         known = self._rows.get((scope, row.path))
-        if known != row or known.at < stat.st_ctime:
-            self._put(row, run)
+        return row if known != row or known.at < stat.st_ctime else None
+
+    def record_written(self, row: OutputRow, run: str) -> None:
+        """Record a file's content, with the entry of the item that wrote it and not before.
+
+        Until then it counts as intended: an entry of an earlier text must not find it as it was.
+        """
+        self._put(row, run)
 
     def _put(self, row: OutputRow, run: str) -> None:
         self._keep(row)
