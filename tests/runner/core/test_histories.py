@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.runner.core import filing_days
+from tests.runner.core import filing_days, random_histories
 
 pytestmark = pytest.mark.may_take(240, "many folders live through all of their runs, and kills")
 
@@ -38,3 +39,37 @@ def test_a_history_ends_as_a_run_from_scratch_or_as_all_arrivals_replayed(
 
 def test_after_each_of_many_days_the_table_is_what_was_filed(tmp_path: Path) -> None:
     filing_days.live(tmp_path, "hot", 23)
+
+
+PAGES = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}.md", text: "{{ steps.text.text }}"}}
+"""
+
+
+def test_a_page_of_a_killed_run_is_made_again_though_its_text_is_the_earlier_one_again(
+    tmp_path: Path,
+) -> None:
+    """At each write of its ledger: the file is there before the entry is."""
+    pipeline, document = tmp_path / "pipeline.yaml", tmp_path / "inbox/a.txt"
+    document.parent.mkdir()
+    pipeline.write_text(PAGES)
+    n_pages_of_killed = 0
+    for kill_at in range(1, 40):
+        document.write_text("the earlier")
+        random_histories.run_here(tmp_path, prune=False)
+        document.write_text("the later")
+        later = partial(random_histories.run_here, tmp_path, prune=False)
+        if random_histories.in_a_process(tmp_path, later, kill_at) is not None:
+            break
+        page = tmp_path / "out/a.txt.md"
+        n_pages_of_killed += page.read_text() == "the later"
+        document.write_text("the earlier")
+        random_histories.run_here(tmp_path, prune=False)
+        assert page.read_text() == "the earlier", kill_at
+    assert n_pages_of_killed > 1
