@@ -134,7 +134,7 @@ def test_a_table_of_documents_that_are_all_missing_stays_as_it_was(
     assert world.output("ALL.csv").split() == ["file", "new.txt"]
     (tmp_path / "inbox/new.txt").unlink()
     world.run(is_confirmed=True)
-    assert world.output("ALL.csv").split() == []
+    assert world.output("ALL.csv").split() == ["file"]
 
 
 def test_without_a_watch_too_and_a_copy_there_is_no_rename(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from paddock.engine.settings import PoolSettings
 from paddock.runner.api import run
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.progress.events import Observer, ShownState
+from paddock.runner.progress.events import Observer
+from paddock.runner.progress.item_states import ItemState
 from paddock.runner.settings import Settings
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, reasons, states
@@ -61,7 +62,7 @@ def test_a_file_of_weights_is_replaced_while_it_serves(tmp_path: Path) -> None:
     file.write_bytes(old)
 
     class Swap(Observer):
-        def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
+        def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
             if state == "done" and key == "0.txt":
                 aside = tmp_path / "aside.gguf"
                 aside.write_bytes(old + b"\0" * 32)
