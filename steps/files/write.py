@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from paddock.engine.system import no_links
 from paddock.engine.system.files import TemporaryFile
 from paddock.engine.system.tasks import in_left_thread
+from paddock.engine.system.text import counted
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import Output, Params, Roots, Step, StepError, Tools
@@ -297,8 +298,8 @@ def _table_file(
         written = format_rows(rows, format_, params.delimiter or params.separator, params.decimal)
         if written.n_guarded:
             notes.append(
-                f"{written.n_guarded} cells that a spreadsheet would take for formulas begin "
-                f"with an apostrophe; JSONL has them as they are"
+                f"an apostrophe stands before {counted(written.n_guarded, 'cell')} that a "
+                f"spreadsheet would compute; JSONL has them as they are"
             )
         return written.text.encode("utf-8-sig" if params.bom else "utf-8"), notes
     if format_ == "xlsx":
