@@ -8,6 +8,8 @@ import sqlite3
 import time
 from pathlib import Path
 
+import pytest
+
 from paddock.engine.request import ChatRequest
 from tests.forked import Forked, ForkServer
 from tests.runner.compare.bills import N_BILLS, Bills, clerk
@@ -44,6 +46,7 @@ def compare(folder: Path, most: int) -> None:
     assert all(run.fault is None and len(run.items) == len(runs[0].items) for run in runs)
 
 
+@pytest.mark.may_take(240, "a comparison is killed five times and begun again")
 def test_a_comparison_that_is_killed_again_and_again_makes_no_call_twice(
     tmp_path: Path, fork_server: ForkServer
 ) -> None:
