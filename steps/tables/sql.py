@@ -37,11 +37,16 @@ TableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")]
 class SqlParams(Params):
     """Parameters of `sql`."""
 
-    query: str = Field(min_length=1, description="One `select`, in DuckDB's SQL.")
+    query: str = Field(
+        min_length=1,
+        description="One `select`, in DuckDB's SQL.",
+        examples=["select supplier, sum(total) from bills group by all"],
+    )
     tables: dict[TableName, TypedRows | str] = Field(
         min_length=1,
         description="The tables by the names that the query has for them: rows "
         '(`"{{ steps.each.results }}"`), or a file of a table.',
+        examples=[{"bills": "bills.csv"}],
     )
     values: dict[str, Any] = Field(
         default={}, description="Values of the query's `$names`, such as a date of the run."

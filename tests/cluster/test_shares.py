@@ -136,6 +136,7 @@ def test_a_share_that_is_cancelled_in_prefect_leaves_nothing_lost_or_done_twice(
     assert [path for path in made.shared.rglob("*.paddock-tmp*")] == []
 
 
+@pytest.mark.may_take(200, "each share is killed by the document, one after the other")
 def test_a_document_that_kills_each_share_is_quarantined_and_the_others_are_done(
     made: Cluster, models: Deadly
 ) -> None:

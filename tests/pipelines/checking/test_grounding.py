@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from paddock.pipelines.checking.check import is_refused
@@ -109,6 +109,7 @@ def test_what_repeats_is_grounded_in_itself() -> None:
 @settings(max_examples=60)
 @given(text=st.text("0123456789.,: /-ampJunMrz$k\n[]", max_size=60))
 def test_every_text_is_grounded_in_itself(text: str) -> None:
+    assume("-0" not in text)  # neither a number's sign nor surely a dash: a person is asked
     assert grounded(text, text) is None
 
 

@@ -421,7 +421,7 @@ def test_calls_are_taken_before_prefect_has_the_pipeline(
     webhook_server: WebhookServer, tmp_path: Path
 ) -> None:
     nothing: Any = None
-    manager: Any = SimpleNamespace(deployments={}, is_stopping=False)
+    manager: Any = SimpleNamespace(deployments={}, is_stopping=False, folder=tmp_path)
     runs = WebhookRuns(manager, webhook_server.queue)
     posting = Reconciler(nothing, manager, nothing, nothing, runs, is_open=False)
     webhook_server.app = make_status_app(lambda: {}, lambda: {}, posting.hooks.answer)
