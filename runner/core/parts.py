@@ -8,6 +8,7 @@ why it makes items stale.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -68,7 +69,7 @@ class KnownResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Part(ABC):
     """One part of the hash of an item."""
 
     name: str
@@ -79,9 +80,9 @@ class Part:
         """Return whether a result by another value is as good as one by that of now."""
         return False
 
+    @abstractmethod
     def reasons(self, before: Values, now: Values, details: Details) -> Sequence[Reason]:
         """Return why an item with another value is stale; none: another part's reason says it."""
-        raise NotImplementedError
 
 
 # --- of the item, and of what it reads

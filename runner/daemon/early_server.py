@@ -74,7 +74,10 @@ def _serve(link: socket.socket, environ: Mapping[str, str]) -> None:
         context.refresh_global_settings_context()
         prefect_process = importlib.import_module("paddock.runner.daemon.prefect_process")
         prefect_process.import_server()
-        sent, (listener, log), _, _ = socket.recv_fds(link, MOST_BYTES, 2)
+        sent, found, _, _ = socket.recv_fds(link, MOST_BYTES, 2)
+        if not found:  # its parent has ended, or needs none
+            return
+        listener, log = found
         os.environ.clear()
         os.environ.update(json.loads(sent))
         os.dup2(link.fileno(), 0)
@@ -84,8 +87,6 @@ def _serve(link: socket.socket, environ: Mapping[str, str]) -> None:
         os.umask(0o077)
         context.refresh_global_settings_context()
         prefect_process.main(socket.socket(fileno=listener))
-    except ValueError:  # its parent has ended, or needs none
-        pass
     except BaseException:
         traceback.print_exc()
     finally:

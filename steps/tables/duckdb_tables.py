@@ -41,13 +41,13 @@ _SETTINGS = (
     "timezone='UTC'",
 )
 _TABLE_FUNCTIONS = frozenset(("range", "generate_series", "unnest", "json_each", "json_tree"))
-_OF_THE_MOMENT = frozenset(
-    ("now", "today", "current_date", "current_time", "current_timestamp", "get_current_time",
-     "get_current_timestamp", "transaction_timestamp", "current_localtime", "localtime",
-     "current_localtimestamp", "localtimestamp", "random", "setseed", "uuid", "uuidv4", "uuidv7",
-     "gen_random_uuid", "nextval", "currval")
-)  # fmt: skip
-"""Functions that give another value each time."""
+_OF_THE_MOMENT = (
+    "select distinct function_name from duckdb_functions() where stability = 'VOLATILE' "
+    "or stability = 'CONSISTENT_WITHIN_QUERY' and len(parameters) = 0"
+)
+"""Functions that give another value each time, as DuckDB says of them."""
+_HIDES_THE_MOMENT = frozenset(("ago", "age"))
+"""Of one argument, they measure from now, which DuckDB does not say of them."""
 _WITHOUT_BRACKETS = frozenset(
     ("current_date", "current_time", "current_timestamp", "localtime", "localtimestamp")
 )
@@ -236,6 +236,8 @@ def _check_statement(
         raise QueryFault(f"there is no value '{missing[0]}'", remedy, place)
     tree = connection.execute("select json_serialize_sql(?)", [query]).fetchall()[0][0]
     named = list(_named(json.loads(tree)))
+    of_the_moment = {name for (name,) in connection.execute(_OF_THE_MOMENT).fetchall()}
+    of_the_moment |= _WITHOUT_BRACKETS
     known = {name.casefold() for name in (*tables, *(n for kind, n, *_ in named if kind == "cte"))}
     for kind, name, start, length in named:
         place = _characters(query, start, length)
@@ -245,7 +247,10 @@ def _check_statement(
         if kind == "reader" and name not in _TABLE_FUNCTIONS:
             remedy = "Name a file under `tables`: `tables: {parts: parts.parquet}`."
             raise QueryFault(f"'{name}' reads what is not among its tables", remedy, place)
-        if kind == "function" and name in _OF_THE_MOMENT:
+        if kind == "sample":
+            remedy = "Take rows by their values: `where`, `order by` with `limit`."
+            raise QueryFault("a sample has other rows each time", remedy, place)
+        if kind == "function" and name in of_the_moment:
             remedy = 'Pass the value: `values: {today: "{{ today }}"}`, and name it `$today`.'
             raise QueryFault(f"'{name}' gives another value each time", remedy, place)
     return frozenset(statements[0].named_parameters)
@@ -261,13 +266,17 @@ def _named(tree: Any) -> Iterator[tuple[str, str, int, int]]:
             continue
         stack += node.values()
         place = int(node.get("query_location") or 0), int(node.get("query_location_length") or 1)
+        if node.get("sample"):
+            yield "sample", "", *(place if "query_location" in node else (0, 0))
         match node:
             case {"type": "BASE_TABLE", "table_name": name, "schema_name": schema}:
                 yield "table", f"{schema}.{name}" if schema else name, *place
             case {"type": "TABLE_FUNCTION", "function": {"function_name": name}}:
                 yield "reader", name.lower(), *place
             case {"class": "FUNCTION", "function_name": name}:
-                yield "function", name.lower(), *place
+                given = node.get("arguments", node.get("children", ()))  # before DuckDB 2
+                is_from_now = name.lower() in _HIDES_THE_MOMENT and len(given) == 1
+                yield "function", "now" if is_from_now else name.lower(), *place
             case {"class": "COLUMN_REF", "column_names": [name]} if (
                 name.lower() in _WITHOUT_BRACKETS
             ):

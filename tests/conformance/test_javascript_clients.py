@@ -20,7 +20,7 @@ PARTS = {
 }  # fmt: skip
 
 pytestmark = [
-    pytest.mark.may_take(240, "Node loads the clients anew for each test"),
+    pytest.mark.may_take(240, "Node loads the clients for each test"),
     pytest.mark.skipif(
         NODE is None or not (HERE / "node_modules" / "openai").is_dir(),
         reason=f"NO JAVASCRIPT CLIENTS HERE: install Node.js, then npm install --prefix {HERE}",

@@ -111,6 +111,15 @@ def test_a_query_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
         ("select 1; drop table bills", "`query` has 2 statements; it must be one `select`", ""),
         ("select * from bills where day > $sinse", "there is no value 'sinse'", "$sinse"),
         ("select now() as at from bills", "'now' gives another value each time", "now()"),
+        ("select uuid() as id from bills", "'uuid' gives another value each time", "uuid()"),
+        ("select age(day) as old from bills", "'now' gives another value each time", "age(day)"),
+        ("from bills where day < ago(interval 1 day)", "'now' gives another value each time",
+         "ago(interval 1 day)"),
+        ("from bills where total in (select txid_current())", "'txid_current' gives another value "
+         "each time", "txid_current()"),
+        ("from bills tablesample 10%", "a sample has other rows each time",
+         "bills tablesample 10%"),
+        ("from bills using sample 1", "a sample has other rows each time", ""),
         ("select * from bills where day < current_date", "'current_date' gives another value each "
          "time", "current_date"),
         ("pivot bills on supplier using sum(total)", "`pivot` needs the values of its columns", ""),
