@@ -110,7 +110,7 @@ def read_duckdb(path: Path, name: str, memory_bytes: int) -> pa.Table:
         if isinstance(error, duckdb.IOException):
             raise Unreadable(
                 f"cannot be opened as DuckDB: {_words(error)[0]}",
-                "Close the program that has it open, and try again.",
+                "If another program has it open, close that, and try again.",
             ) from error
         raise Unreadable(f"cannot be read as DuckDB: {_words(error)[0]}") from error
 
