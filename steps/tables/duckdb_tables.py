@@ -274,7 +274,7 @@ def _named(tree: Any) -> Iterator[tuple[str, str, int, int]]:
             case {"type": "TABLE_FUNCTION", "function": {"function_name": name}}:
                 yield "reader", name.lower(), *place
             case {"class": "FUNCTION", "function_name": name}:
-                given = node.get("arguments", node.get("children", ()))  # before DuckDB 2
+                given = node.get("arguments", node.get("children")) or ()  # before DuckDB 2
                 is_from_now = name.lower() in _HIDES_THE_MOMENT and len(given) == 1
                 yield "function", "now" if is_from_now else name.lower(), *place
             case {"class": "COLUMN_REF", "column_names": [name]} if (
