@@ -20,9 +20,8 @@ from paddock.runner.ledger.reviews import Question, Review
 from paddock.steps.base import OutsideRoots, Tools
 
 from .decided_answers import accepted_unseen, decided_outputs, decision_reason, n_rejections
-from .failures import LeftByReview, RunStopped, StepFailed
+from .failures import NOT_REVIEWED, LeftByReview, RunStopped, StepFailed
 from .item_attempt import ItemAttempt
-from .quarantine import NOT_REVIEWED
 from .review_questions import answer_of, document_spec, source_texts, text_objects, values_read
 from .review_reasons import is_drawn, is_due, question_reasons
 from .run_context import RunContext

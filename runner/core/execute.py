@@ -59,7 +59,7 @@ from .call_cache import PutOff
 from .deadly_items import CrashHistory, ItemPlace, RepeatedCrash, suspects_text
 from .dependencies import Dependencies, by_name, dependencies_of
 from .escalation import broken_promises
-from .failures import LeftByReview, RunFailed, StepFailed
+from .failures import LeftByReview, RunFailed, StepFailed, failure_state
 from .item_attempt import ItemAttempt
 from .item_order import expected_tokens, longest_first
 from .items import (
@@ -72,7 +72,6 @@ from .items import (
 from .lacking_items import MAX_NAMED, LackingItems, blocks_read, no_documents_of
 from .outdated_outputs import LiveOutputs, NodeOutputs, OutdatedOutput, end_of_block
 from .pruning import OrphanCleaner
-from .quarantine import failure_state
 from .reconcile import keep_folders
 from .run_context import RunContext
 from .run_records import StepRecord

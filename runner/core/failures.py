@@ -1,8 +1,17 @@
-"""Failures of steps and runs, and the errors that stop a run: every other item would meet them."""
+"""Failures: of a step, an item, a run; what is tried again, in the run and by the next one.
+
+A failure is transient where another try may succeed with nothing changed: a time-out, a lost
+worker, a full queue, a disk or network folder that failed. A fault of the document itself is not.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from paddock.engine.errors import (
+    Busy,
+    DeadlineExceeded,
     EngineError,
     ModelBroken,
     ModelNotFound,
@@ -10,8 +19,11 @@ from paddock.engine.errors import (
     ModelTooLarge,
     ModelUnusable,
     NoServer,
+    WorkerLost,
 )
+from paddock.pipelines.keys import RetryKeys
 from paddock.runner.bind.bound import BoundStep
+from paddock.runner.progress.item_states import ItemState
 from paddock.steps.base import StepError
 
 FATAL_ERRORS = (ModelNotFound, ModelBroken, ModelReplaced, ModelTooLarge, ModelUnusable, NoServer)
@@ -19,6 +31,20 @@ FATAL_ERRORS = (ModelNotFound, ModelBroken, ModelReplaced, ModelTooLarge, ModelU
 
 UNUSABLE_MODEL_ERRORS = (ModelNotFound, ModelBroken, ModelTooLarge)
 """Those that another model in the YAML would fix."""
+
+
+MAX_RETRY_PAUSE_S = 60.0
+# A full queue is not the document's fault: by default it is retried for 1 + 2 + 4 + 8 + 16 s.
+MAX_BUSY_RETRIES, DEFAULT_BACKOFF_S = 5, 1.0
+# How a pause grows with each turn. After a deadline the time has passed already, and a failed
+# check asks again with its faults: there is nothing to wait for.
+_GROWTH: Mapping[str, float] = MappingProxyType({"timeout": 1.0, "check": 0.0})
+_DEFAULT_GROWTH = 2.0
+TRANSIENT_CAUSES = frozenset(("timeout", "worker", "busy", "io"))
+MISSING_PACKAGE = "missing"
+"""This machine lacks a package or a program; never counted against the item."""
+NOT_REVIEWED = "review"
+"""A review is due, and the run was told to ask no one; the next run may."""
 
 
 class RunStopped(Exception):
@@ -57,3 +83,64 @@ def stop_if_fatal(error: StepError | EngineError, step: BoundStep) -> None:
         raise RunStopped(
             f"{at if isinstance(error, UNUSABLE_MODEL_ERRORS) else ''}{error}"
         ) from error
+
+
+def times(retry: RetryKeys | None, cause: str) -> int:
+    """Return how often a step is retried after a failure of this cause.
+
+    >>> times(None, "busy"), times(None, "timeout")
+    (5, 0)
+    >>> given = RetryKeys.model_validate({"times": 2})
+    >>> times(given, "busy"), times(given, "io")
+    (2, 0)
+    """
+    if retry is None:
+        return MAX_BUSY_RETRIES if cause == "busy" else 0
+    return retry.times if cause in retry.on else 0
+
+
+def retry_pause_s(retry: RetryKeys | None, cause: str, turn: int, chance: float) -> float:
+    """Return the pause after try `turn`; `chance`, 0 to 1, spreads those that failed at once.
+
+    >>> [retry_pause_s(None, "busy", turn, 1.0) for turn in (0, 1, 2, 9)]
+    [1.0, 2.0, 4.0, 60.0]
+    >>> retry_pause_s(None, "busy", 2, 0.0)
+    2.0
+    >>> retry_pause_s(None, "timeout", 2, 1.0), retry_pause_s(None, "check", 2, 1.0)
+    (1.0, 0.0)
+    """
+    backoff_s = DEFAULT_BACKOFF_S if retry is None else retry.backoff
+    growth = _GROWTH.get(cause, _DEFAULT_GROWTH)
+    whole = min(backoff_s * growth**turn, MAX_RETRY_PAUSE_S) if growth else 0.0
+    return whole * (0.5 + chance / 2)
+
+
+def cause_of(error: StepError | EngineError) -> str:
+    """Return the name of an error in `retry.on`."""
+    if isinstance(error, StepError):
+        return error.kind
+    if isinstance(error, DeadlineExceeded):
+        return "timeout"
+    if isinstance(error, WorkerLost):
+        return "worker"
+    return "busy" if isinstance(error, Busy) else "other"
+
+
+def failure_state(n_before: int, most: int, cause: str) -> tuple[ItemState, int]:
+    """Return the state of a failed item, and its failures in a row for transient causes.
+
+    `failed` is retried by the next run; `quarantined` only when it, or its steps, have changed, or
+    with `--retry-failed`.
+
+    >>> [(str(state), n) for state, n in (failure_state(n, 3, "io") for n in (1, 2))]
+    [('failed', 2), ('quarantined', 3)]
+    >>> failure_state(1, 3, "other")[1], failure_state(0, 3, "missing")[1]
+    (0, 1)
+    """
+    if cause in (MISSING_PACKAGE, NOT_REVIEWED):
+        # Above zero: the item around it is retried as well.
+        return ItemState.FAILED, max(n_before, 1)
+    if cause not in TRANSIENT_CAUSES:
+        return ItemState.QUARANTINED, 0
+    n_now = n_before + 1
+    return (ItemState.QUARANTINED if n_now >= most else ItemState.FAILED), n_now

@@ -73,13 +73,20 @@ from .dependencies import (
     dependencies_of,
 )
 from .escalation import escalated, escalation_mark
-from .failures import RunStopped, StepFailed, stop_if_fatal
+from .failures import (
+    MISSING_PACKAGE,
+    RunStopped,
+    StepFailed,
+    cause_of,
+    retry_pause_s,
+    stop_if_fatal,
+    times,
+)
 from .filed_items import with_filed_rows
 from .item_attempt import ItemAttempt, as_of_its_content, was_touched
 from .past_decisions import StepName, step_name
 from .past_items import LABELS
 from .pruning import RowKeeper
-from .quarantine import MISSING_PACKAGE
 from .run_context import RunContext
 from .run_records import (
     INPUTS_BY_ITEM,
@@ -90,7 +97,6 @@ from .run_records import (
     source_of,
 )
 from .run_reviews import AwaitingReview
-from .step_retries import cause_of, retry_pause_s, times
 
 CANCEL_GRACE_S = 2.0
 """How long a cancelled item waits for the ledger, to know whether it is recorded."""

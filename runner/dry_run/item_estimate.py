@@ -37,7 +37,7 @@ from paddock.runner.core.block_state import BlockState, judged
 from paddock.runner.core.call_cache import LedgerPool
 from paddock.runner.core.decided_examples import is_taught
 from paddock.runner.core.escalation import escalated
-from paddock.runner.core.failures import StepFailed
+from paddock.runner.core.failures import StepFailed, times
 from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.items import (
     item_result,
@@ -49,7 +49,6 @@ from paddock.runner.core.items import (
 )
 from paddock.runner.core.lacking_items import LackingItems
 from paddock.runner.core.run_context import RunContext
-from paddock.runner.core.step_retries import times
 from paddock.runner.core.walk import ItemSteps, is_skipped, walk_item
 from paddock.runner.progress.report import PlanItem
 from paddock.steps.base import (

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_steps
 from paddock.runner.bind.offered_labels import choices_of
+from paddock.runner.core.failures import times
 from paddock.runner.core.run_context import RunContext
-from paddock.runner.core.step_retries import times
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WORK
 from paddock.runner.progress.report import CallsAre, PlanItem

@@ -262,7 +262,7 @@ def test_a_fault_of_the_larger_model_is_one_of_the_item(bills: Bills) -> None:
 def test_a_larger_model_that_cannot_be_used_quarantines_no_small_answer(
     bills: Bills, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.runner.core.step_retries._DEFAULT_GROWTH", 0.01)
+    monkeypatch.setattr("paddock.runner.core.failures._DEFAULT_GROWTH", 0.01)
 
     def answer(request: ChatRequest) -> str:
         if request.model.ref == "big":

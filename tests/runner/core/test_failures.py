@@ -17,8 +17,7 @@ from paddock.engine.errors import Busy, DeadlineExceeded, EngineError, WorkerLos
 from paddock.engine.request import ChatRequest
 from paddock.engine.system import no_links
 from paddock.pipelines.keys import RetryKeys
-from paddock.runner.core.quarantine import failure_state
-from paddock.runner.core.step_retries import MAX_RETRY_PAUSE_S, retry_pause_s
+from paddock.runner.core.failures import MAX_RETRY_PAUSE_S, failure_state, retry_pause_s
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import UnattendedSettings
@@ -78,7 +77,7 @@ def test_an_item_is_given_up_after_exactly_so_many_failures(most: int, n_more: i
 def test_a_full_queue_is_waited_out_without_a_word_from_the_author(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.runner.core.step_retries._DEFAULT_GROWTH", 0.01)
+    monkeypatch.setattr("paddock.runner.core.failures._DEFAULT_GROWTH", 0.01)
     report = world.run(pool=failing(Busy.of("smollm2:135m", 512), 3))
     assert report.status == "completed"
 
