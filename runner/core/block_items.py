@@ -1,23 +1,31 @@
-"""The items of a block: its list and its strata."""
+"""The items of a block: its list, their keys, and what of an item decides its result.
+
+Keys stay the same while other items come, go or change.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from paddock.engine.system.text import canonical_json, listed
 from paddock.pipelines.errors import Fault, PipelineError
-from paddock.pipelines.expressions import Expression, ExpressionError
+from paddock.pipelines.expressions import Expression, ExpressionError, Reference
 from paddock.runner.bind.bound import BoundBlock
 from paddock.runner.bind.scope import Scope
 
-from .item_keys import item_label
+from .parts import PATH, TIME, part_digest
 
 N_KEYS_NAMED = 3
 """Keys that a message names: there may be thousands."""
 _TYPE_NAMES = {"str": "a text", "int": "a number", "float": "a number", "bool": "true or false",
                "NoneType": "nothing"}  # fmt: skip
+# A file's attributes that change without its content; its digest stands for them.
+_VOLATILE = frozenset(("path", "modified", "size"))
+AsStored = Callable[[str], str]
+"""Path → the path as the ledger stores it."""
 
 
 def block_list(block: BoundBlock, scope: Scope) -> Sequence[Any]:
@@ -108,3 +116,134 @@ def nearest_keys(key: str, keys: Collection[str]) -> str:
         return "There are no items."
     named = [f"'{known}'" for known in sorted(keys)]
     return f"Known: {listed(named, N_KEYS_NAMED)}."
+
+
+def item_label(item: Any, index: int) -> str:
+    """Return an item's place in its list, with its path if it has one."""
+    place = item.get("path") if isinstance(item, Mapping) else None
+    return f"number {index + 1}" + (f" ('{place}')" if isinstance(place, str) else "")
+
+
+# --- keys
+
+
+def item_keys(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:
+    """Return the items' keys, in the list's order.
+
+    Items without a name of their own go by their content, and equal ones are numbered: a row that
+    changes makes no other one stale.
+
+    Raises:
+        PipelineError: two items have the same one.
+        ExpressionError: the block's `key` failed.
+    """
+    keys = raw_item_keys(block, scope, listed)
+    if len(set(keys)) < len(keys):
+        raise PipelineError([_duplicate_key_fault(block, keys, listed)])
+    return keys
+
+
+def raw_item_keys(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:
+    """Return the items' keys before duplicates are refused."""
+    names = item_names(block, scope, listed)
+    if block.key is None and len(set(names)) < len(names):
+        seen: Counter[str] = Counter()
+        for index, name in enumerate(names):  # what equals an earlier one is numbered
+            seen[name] += 1
+            if seen[name] > 1 and file_path_of(listed[index]) is None:
+                names[index] = f"{name}#{seen[name]}"
+    return names
+
+
+def item_names(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:
+    """Return what the items' keys are, but for the numbers of those that have the same one."""
+    if block.key is None:
+        return [default_key(item) for item in listed]
+    return [str(block.key.evaluate(scope.child(block.var, item))) for item in listed]
+
+
+def _duplicate_key_fault(block: BoundBlock, keys: Sequence[str], listed: Sequence[Any]) -> Fault:
+    key = next(key for key, count in Counter(keys).items() if count > 1)
+    first, second = [index for index, other in enumerate(keys) if other == key][:2]
+    both = f"{item_label(listed[first], first)} and {item_label(listed[second], second)}."
+    if block.key is not None:
+        what = f"`key: {block.key.source}` gives two items of block '{block.id}' the same key "
+        remedy = "Write one that differs, or leave it out: items that are equal are then numbered."
+        return Fault(f"{what}'{key}': {both}", remedy, block.mark)
+    what = f"two items of block '{block.id}' have the same key '{key}': {both}"
+    if listed[first] == listed[second]:
+        remedy = "They are equal: leave one out, with `| unique` behind the list."
+    else:
+        remedy = "Give the block a `key` that differs, such as `key: doc.path`."
+    return Fault(what, remedy, block.mark)
+
+
+def default_key(item: Any) -> str:
+    """Return an item's key where the block has no `key`: its path, else its content."""
+    return file_path_of(item) or part_digest(item)
+
+
+# --- items that are files
+
+
+def is_file_value(value: Any) -> bool:
+    """Return whether a value describes a file by its content, as `files.scan` does."""
+    return isinstance(value, Mapping) and isinstance(value.get("sha256"), str)
+
+
+def file_path_of(item: Any) -> str | None:
+    if isinstance(item, Mapping):
+        for name in ("relpath", "path"):
+            if isinstance(item.get(name), str) and item[name]:
+                return str(item[name])
+    return None
+
+
+def item_path(item: Any) -> str | None:
+    path = item.get("path") if isinstance(item, Mapping) else None
+    return path if isinstance(path, str) else None
+
+
+def item_content(item: Any, attributes: frozenset[str] | None) -> Any:
+    """Return the part of an item that decides the result.
+
+    A file's path and size never do; its time does where the block reads it by name. `attributes`
+    are those that the block reads; None: the whole item.
+    """
+    if not is_file_value(item):
+        if attributes is None or not isinstance(item, Mapping):
+            return item
+        return {name: item.get(name) for name in sorted(attributes)}
+    if attributes is None:
+        return {name: item[name] for name in sorted(item) if name not in _VOLATILE}
+    names = (attributes - _VOLATILE) | (attributes & {"modified"}) | {"sha256"}
+    return {name: item.get(name) for name in sorted(names)}
+
+
+def without_time(attributes: frozenset[str] | None) -> frozenset[str] | None:
+    """Return the attributes of which an item's content is made: its time is a part of its own."""
+    return None if attributes is None else attributes - {TIME.name}
+
+
+def path_and_time(
+    item: Any, var: str, shown: Collection[Reference], as_stored: AsStored
+) -> dict[str, Any]:
+    """Return the path and the time of an item that is a file, where they show in the result.
+
+    `shown` is what is read but for paths of files whose content alone is taken; `as_stored` gives
+    the path as the ledger stores it.
+    """
+    if not is_file_value(item):
+        return {}
+    read = {path[1:2] for path in shown if path[0] == var}
+    names = (name for name in (PATH.name, TIME.name) if name in item)
+    shown_names = (name for name in names if not read.isdisjoint(((), (name,))))
+    return {n: as_stored(item[n]) if n == PATH.name else item[n] for n in shown_names}
+
+
+def kind_suffix(item: Any, key: str, attributes: frozenset[str] | None) -> str | None:
+    """Return the ending of a file's name, by which it is read; None: its key has it, if any."""
+    if not is_file_value(item) or (attributes is not None and "path" not in attributes):
+        return None
+    suffix = str(item.get("suffix") or "")
+    return None if suffix and key.endswith(suffix) else suffix

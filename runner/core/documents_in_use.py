@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from paddock.runner.ledger.filed_rows import FiledRow, FiledRows, MoveRow
 from paddock.runner.ledger.output_index import OutputIndex
 
+from .block_items import is_file_value, item_path
 from .deadly_items import ItemPlace
-from .fingerprints import is_file_value, item_path
 
 if TYPE_CHECKING:
     from .block_work import ItemWork

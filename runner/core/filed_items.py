@@ -37,14 +37,18 @@ from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import WHOLE
 from paddock.steps.files.scan import file_at
 
-from .block_items import block_list, split_by_where
+from .block_items import (
+    block_list,
+    is_file_value,
+    item_content,
+    item_names,
+    raw_item_keys,
+    split_by_where,
+    without_time,
+)
 from .dependencies import MovedAway, dependencies_of
-from .fingerprints import is_file_value, item_content, without_time
-from .item_keys import item_names, raw_item_keys
 from .parts import CONTENT, ordered_digest
 from .reconcile import SourceFolder
-
-"""States of an item that was done with its document."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.steps.base import ItemName
 
+from .block_items import file_path_of, is_file_value, item_content, item_path
 from .block_state import BlockState
 from .block_work import ItemWork
 from .call_cache import CallOrigin
@@ -32,12 +33,6 @@ from .dependencies import (
 )
 from .documents_in_use import DocumentInUse
 from .escalation import EscalationPass
-from .fingerprints import (
-    file_path_of,
-    is_file_value,
-    item_content,
-    item_path,
-)
 from .parts import CONTENT, part_digest
 from .run_context import ItemOutputs, RunContext
 from .run_records import CallRecord, StepRecord

@@ -20,7 +20,7 @@ from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.python_step import is_function_reference
 
-from .fingerprints import item_content, without_time
+from .block_items import item_content, without_time
 from .parts import (
     CONTENT,
     RULE_PARTS,

@@ -44,11 +44,19 @@ from paddock.steps.base import Vector
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .block_items import (
+    AsStored,
     block_list,
+    is_file_value,
+    item_content,
+    item_keys,
     item_strata,
+    kind_suffix,
     loop_value,
     nearest_keys,
+    path_and_time,
+    raw_item_keys,
     split_by_where,
+    without_time,
 )
 from .block_work import BlockWork, ItemWork, OuterPipelines
 from .call_cache import ModelDigests
@@ -68,17 +76,7 @@ from .filed_items import (
     reads_new_items,
     with_filed_rows,
 )
-from .fingerprints import (
-    NodeParts,
-    Place,
-    is_file_value,
-    item_content,
-    item_place,
-    kind_suffix,
-    read_by_all,
-    without_time,
-)
-from .item_keys import item_keys, raw_item_keys
+from .node_parts import NodeParts, read_by_all
 from .parts import (
     CONTENT,
     PLACE_IN_LIST,
@@ -118,7 +116,7 @@ class _JudgedBlock:
     """Keys of the items that the run is asked to do; None: all."""
     request: ItemRequest
     """Of an item that is asked for."""
-    place: Place
+    as_stored: AsStored
     world: World
     renewed: list[Entry]
     """As `BlockWork.renewed`."""
@@ -137,7 +135,7 @@ class _JudgedBlock:
             if place is None and entry is not None:
                 digest = json.loads(entry.parts).get(PLACE_IN_LIST.name, "")
             read = f'"{PLACE_IN_LIST.name}":"{digest}",'
-        for name, value in item_place(item, block.var, block.shown, self.place).items():
+        for name, value in path_and_time(item, block.var, block.shown, self.as_stored).items():
             read += f'"{name}":"{part_digest(value)}",'
         if (suffix := kind_suffix(item, key, attributes)) is not None and block.key is not None:
             read += f'"{SUFFIX.name}":"{part_digest(suffix)}",'

@@ -1,7 +1,7 @@
-"""Fingerprints of items: the named parts whose digests make an item's hash.
+"""The parts of a step or block as they are now, of which the hash of its items is made.
 
-The parts are an item's content, for each step the prompt, the parameters, the model and the
-version, also of those within a sub-pipeline, and each outer value that it reads.
+For each step the prompt, the parameters, the model and the version, also of those within a
+sub-pipeline, and each value that it reads from outside; what an item adds is its content.
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.config.pipeline_secrets import Secrets
 from paddock.runner.ledger.output_index import OutputIndex
 
+from .block_items import AsStored, is_file_value, item_content
 from .parts import (
     KEYED,
-    PATH,
-    TIME,
     ContextPart,
     EscalatePart,
     ModelPart,
@@ -51,84 +50,12 @@ if TYPE_CHECKING:
 
 RETURNS = "(returns)"
 """A sub-pipeline's `returns`, among the parts of its step's hash; not a valid id."""
-# A file's attributes that change without its content; its digest stands for them.
-_VOLATILE = frozenset(("path", "modified", "size"))
 
 
-Place = Callable[[str], str]
-"""Path → the path as the ledger stores it."""
-
-
-def is_file_value(value: Any) -> bool:
-    """Return whether a value describes a file by its content, as `files.scan` does."""
-    return isinstance(value, Mapping) and isinstance(value.get("sha256"), str)
-
-
-def item_content(item: Any, attributes: frozenset[str] | None) -> Any:
-    """Return the part of an item that decides the result.
-
-    A file's path and size never do; its time does where the block reads it by name. `attributes`
-    are those that the block reads; None: the whole item.
-    """
-    if not is_file_value(item):
-        if attributes is None or not isinstance(item, Mapping):
-            return item
-        return {name: item.get(name) for name in sorted(attributes)}
-    if attributes is None:
-        return {name: item[name] for name in sorted(item) if name not in _VOLATILE}
-    names = (attributes - _VOLATILE) | (attributes & {"modified"}) | {"sha256"}
-    return {name: item.get(name) for name in sorted(names)}
-
-
-def without_time(attributes: frozenset[str] | None) -> frozenset[str] | None:
-    """Return the attributes of which an item's content is made: its time is a part of its own."""
-    return None if attributes is None else attributes - {TIME.name}
-
-
-def default_key(item: Any) -> str:
-    """Return an item's key where the block has no `key`: its path, else its content."""
-    return file_path_of(item) or part_digest(item)
-
-
-def file_path_of(item: Any) -> str | None:
-    if isinstance(item, Mapping):
-        for name in ("relpath", "path"):
-            if isinstance(item.get(name), str) and item[name]:
-                return str(item[name])
-    return None
-
-
-def item_path(item: Any) -> str | None:
-    path = item.get("path") if isinstance(item, Mapping) else None
-    return path if isinstance(path, str) else None
-
-
-def item_place(item: Any, var: str, shown: Collection[Reference], place: Place) -> dict[str, Any]:
-    """Return the path and the time of an item that is a file, where they show in the result.
-
-    `shown` is what is read but for paths of files whose content alone is taken; `place` gives the
-    path as the ledger stores it.
-    """
-    if not is_file_value(item):
-        return {}
-    read = {path[1:2] for path in shown if path[0] == var}
-    names = (name for name in (PATH.name, TIME.name) if name in item)
-    shown_names = (name for name in names if not read.isdisjoint(((), (name,))))
-    return {n: place(item[n]) if n == PATH.name else item[n] for n in shown_names}
-
-
-def kind_suffix(item: Any, key: str, attributes: frozenset[str] | None) -> str | None:
-    """Return the ending of a file's name, by which it is read; None: its key has it, if any."""
-    if not is_file_value(item) or (attributes is not None and "path" not in attributes):
-        return None
-    suffix = str(item.get("suffix") or "")
-    return None if suffix and key.endswith(suffix) else suffix
-
-
-def hashable_value(value: Any, place: Place | None = None) -> Any:
+def hashable_value(value: Any, as_stored: AsStored | None = None) -> Any:
     """Return a value for hashing, with files replaced by their content's digest.
 
-    With `place`, their paths and times count as well: see `item_place`.
+    With `as_stored`, their paths and times count as well: see `path_and_time`.
     """
     if isinstance(value, str | int):  # most of what there is
         return value
@@ -136,18 +63,18 @@ def hashable_value(value: Any, place: Place | None = None) -> Any:
         value = value.content
     if is_file_value(value):
         content = item_content(value, None)
-        if place is not None and isinstance(value.get("path"), str):
-            content |= {"path": place(value["path"]), "modified": value.get("modified")}
+        if as_stored is not None and isinstance(value.get("path"), str):
+            content |= {"path": as_stored(value["path"]), "modified": value.get("modified")}
         return dict(sorted(content.items()))
     if isinstance(value, Mapping):
-        return {name: hashable_value(inner, place) for name, inner in value.items()}
+        return {name: hashable_value(inner, as_stored) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [hashable_value(inner, place) for inner in value]
+        return [hashable_value(inner, as_stored) for inner in value]
     return value
 
 
 def outer_value(
-    path: Sequence[str], variables: Mapping[str, Any], place: Place | None = None
+    path: Sequence[str], variables: Mapping[str, Any], as_stored: AsStored | None = None
 ) -> Any:
     """Follow a reference such as ("steps", "text", "pages") into the variables, for hashing.
 
@@ -157,9 +84,9 @@ def outer_value(
     for name in path:
         if is_file_value(value) and name == "path":
             digest = value["sha256"]
-            return digest if place is None else [digest, place(str(value["path"]))]
+            return digest if as_stored is None else [digest, as_stored(str(value["path"]))]
         value = value.get(name) if isinstance(value, Mapping) else None
-    return hashable_value(value, place)
+    return hashable_value(value, as_stored)
 
 
 class NodeParts:
