@@ -202,7 +202,7 @@ READS_TEXTS_OF_OTHERS = {
     "engine/backends/model_servers.py": "servers of models",
     "engine/sampling/json_schema.py": "llguidance",
     "engine/workers/death_reasons.py": "llama.cpp",
-    "runner/bind/never_due_schedules.py": "the parser of cron",
+    "runner/bind/plan_faults.py": "the parser of cron",
     "runner/core/parts.py": "the key of a tool in a spec",
     "runner/daemon/service_client.py": "what a browser is shown, also by Ollama",
     "runner/ledger/entries.py": "SQLite",

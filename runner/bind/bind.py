@@ -31,11 +31,9 @@ from paddock.steps.facts import Facts
 from paddock.steps.tools.python_files import FunctionNotFound
 
 from . import (
-    never_due_schedules,
-    possible_claims,
+    plan_faults,
     protected_files,
     step_reads,
-    store_order,
     taint_analysis,
     tool_faults,
     variations,
@@ -253,14 +251,14 @@ class PlanBinder:
         folders = watches.folders()
         self._own += [
             *watches.faults,
-            *(never_due_schedules.schedule_faults(pipeline) if pipeline.on is not None else ()),
-            *(store_order.store_order_faults(self._plan) if self._fills_store else ()),
+            *(plan_faults.schedule_faults(pipeline) if pipeline.on is not None else ()),
+            *(plan_faults.store_order_faults(self._plan) if self._fills_store else ()),
         ]
         self._own += self._refused_targets(watches, folders)
         steps = [(parameters.step, parameters.table) for parameters in self._params.values()]
         self._own += watches.path_faults(steps, are_folders_known=self._are_folders_known)
         if pipeline.tests:  # few files have some, and their functions take time to import
-            self._own += possible_claims.test_claim_faults(pipeline, self._base)
+            self._own += plan_faults.test_claim_faults(pipeline, self._base)
         return BoundPlan(
             pipeline=pipeline,
             file=self._file,

@@ -13,13 +13,14 @@ import time
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any, NoReturn
 
 from paddock.engine.errors import EngineError
 from paddock.engine.system.crash_isolation import UNLIMITED
 from paddock.engine.system.retry import Pauses
 from paddock.engine.system.tasks import task_group
-from paddock.engine.system.text import counted, listed
+from paddock.engine.system.text import canonical_json, counted, listed
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
@@ -61,7 +62,6 @@ from .dependencies import Dependencies, by_name, dependencies_of
 from .escalation import broken_promises
 from .failures import LeftByReview, RunFailed, StepFailed, failure_state
 from .item_attempt import ItemAttempt
-from .item_order import expected_tokens, longest_first
 from .items import (
     ItemRunner,
     expect_queries,
@@ -669,3 +669,48 @@ class _SubPipelineRun:
         if with_filed is not None:
             attempt.with_filed = named_outputs(with_filed)
         return returns
+
+
+# --- the order in which items begin: a long one that begins last has the batch to itself at the end
+
+
+def longest_first(todo: Sequence[ItemWork], sizes: Mapping[str, float]) -> list[ItemWork]:
+    """Return the items to do, the longest first by powers of two, else in their own order.
+
+    In a simulation with document lengths (24 to 64 items, log-normal, 8 slots) a batch takes 2 to
+    6 % less time.
+    """
+    return sorted(todo, key=lambda item: -int(sizes[item.key]).bit_length())
+
+
+def expected_tokens(todo: Sequence[ItemWork], items: Iterable[ItemWork]) -> dict[str, float]:
+    """Return how long each item to do will be, by key: the tokens of its last run.
+
+    Else its size times the tokens per byte of other items with the same kind of file.
+    """
+    # Tokens per byte by kind of file; `""`: of all files.
+    found: dict[str, list[float]] = {}
+    for item in items:
+        if tokens := _recorded_tokens(item):
+            rate = tokens / max(1, _size_bytes(item))
+            for kind in {"", _file_kind(item)}:
+                found.setdefault(kind, []).append(rate)
+    rates = {"": 1.0} | {kind: median(rates) for kind, rates in found.items()}
+    return {
+        item.key: _recorded_tokens(item)
+        or _size_bytes(item) * rates.get(_file_kind(item), rates[""])
+        for item in todo
+    }
+
+
+def _recorded_tokens(item: ItemWork) -> int:
+    return item.entry.tokens if item.entry is not None else 0
+
+
+def _file_kind(item: ItemWork) -> str:
+    return str(item.item.get("suffix", "")) if isinstance(item.item, Mapping) else ""
+
+
+def _size_bytes(item: ItemWork) -> int:
+    size = item.item.get("size") if isinstance(item.item, Mapping) else None
+    return size if isinstance(size, int) else len(canonical_json(item.item))

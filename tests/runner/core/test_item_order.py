@@ -13,7 +13,7 @@ import pytest
 
 from paddock.runner.core import execute
 from paddock.runner.core.block_work import ItemWork
-from paddock.runner.core.item_order import expected_tokens, longest_first
+from paddock.runner.core.execute import expected_tokens, longest_first
 from paddock.runner.core.verify import ItemVerdict
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.events import Observer

@@ -1,0 +1,152 @@
+"""Faults of a plan that no step shows: searches, schedules and tests that cannot go well.
+
+A search in a store that the same pipeline fills must wait for the step that fills it: no reference
+shows that order, since both name a folder. A schedule may never come, or give inputs that the
+pipeline does not take. A test may claim only what the pipeline can have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from cronsim import CronSim, CronSimError
+
+from paddock.pipelines import reply_schema
+from paddock.pipelines.checking.check import Check
+from paddock.pipelines.errors import Fault, did_you_mean
+from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.expressions import Path as Place
+from paddock.pipelines.model import Block, Node, Pipeline, StepNode
+from paddock.pipelines.pipeline_tests import ExpectKeys
+from paddock.pipelines.plan import Plan
+from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck, facts_of
+
+from .inputs import paths_outside, read_inputs
+
+_REFERENCE_DAY = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+# --- searches
+
+
+def store_order_faults(plan: Plan) -> Iterator[Fault]:
+    """Name every search that should wait; those in the block that fills a store are left alone."""
+    fillers = [(node, store) for node in plan.nodes for _, store in _stores(node, "fills")]
+    for node in plan.nodes:
+        for step, store in _stores(node, "searches"):
+            for filler, filled in fillers:
+                if filler.id == node.id or filled != store:
+                    continue
+                if not _waits_for(plan.edges, node.id, filler.id, set()) and not _waits_for(
+                    plan.edges, filler.id, node.id, set()
+                ):
+                    at = (*step.at, "with", facts_of(step.uses).searches)
+                    yield Fault(
+                        f"'{node.id}' searches the store '{store}', which '{filler.id}' fills, "
+                        f"but does not wait for it.",
+                        f"Add `needs: [{filler.id}]` to '{node.id}'.",
+                        plan.pipeline.document.mark(at),
+                    )
+
+
+def _stores(node: Node, fact: Literal["fills", "searches"]) -> Iterator[tuple[StepNode, str]]:
+    """Yield the steps of a node that name a store in the parameter of this fact, each with it."""
+    if isinstance(node, Block):
+        for inner in node.body:
+            yield from _stores(inner, fact)
+    else:
+        name = getattr(facts_of(node.uses), fact)
+        if isinstance(store := node.params.data.get(name), str):
+            yield node, store
+
+
+def _waits_for(
+    edges: Mapping[str, frozenset[str]], later: str, earlier: str, seen: set[str]
+) -> bool:
+    before = edges.get(later, frozenset()) - seen
+    seen |= before
+    return earlier in before or any(_waits_for(edges, step, earlier, seen) for step in before)
+
+
+# --- schedules
+
+
+def schedule_faults(pipeline: Pipeline) -> Iterator[Fault]:
+    for index, schedule in enumerate(pipeline.on.schedule if pipeline.on else ()):
+        why = never_due(schedule.cron)
+        if why is not None:
+            mark = pipeline.mark(("on", "schedule", index, "cron"))
+            what = f"the schedule '{schedule.cron}' never comes."
+            yield Fault(what, f"Check its {why}.", mark)
+        base = Path(pipeline.document.file).absolute().parent
+        given = read_inputs(pipeline, schedule.inputs, base=base, cwd=base)
+        own = [fault for fault in given.faults if fault.mark is None]  # others: what it lacks
+        own += paths_outside(pipeline, schedule.inputs, given.values, base, "the pipeline's folder")
+        mark = pipeline.mark(("on", "schedule", index, "inputs"))
+        yield from (replace(fault, mark=mark) for fault in own)
+
+
+def never_due(cron: str) -> str | None:
+    """Return which field keeps a cron expression from ever coming; None: it comes.
+
+    >>> never_due("0 6 * * 1-5"), never_due("0 0 31 2 *")
+    (None, 'day of the month')
+    """
+    if cron.startswith("@"):
+        return None
+
+    try:
+        next(CronSim(cron, _REFERENCE_DAY))
+    except CronSimError as error:
+        return str(error).removeprefix("Bad ").replace("day-of-", "day of the ")
+    except StopIteration:
+        return "day and month"
+    return None
+
+
+# --- tests
+
+
+def test_claim_faults(pipeline: Pipeline, base: Path) -> Iterator[Fault]:
+    for test in pipeline.tests:
+        at = pipeline.place_of_test(test.name)
+        for name in test.inputs:
+            if name not in pipeline.inputs:
+                gives = f"test '{test.name}' gives the input '{name}'"
+                remedy = did_you_mean(name, pipeline.inputs, "It takes none.")
+                mark = pipeline.document.key_mark((*at, "inputs", name))
+                yield Fault(f"{gives}, which the pipeline does not have.", remedy, mark)
+        for number, claim in enumerate(test.expect):
+            for place, message, remedy in _claim_faults(claim, pipeline, base):
+                mark = pipeline.mark((*at, "expect", number, *place))
+                yield Fault(f"{message}.", remedy, mark)
+
+
+def _claim_faults(
+    claim: ExpectKeys, pipeline: Pipeline, base: Path
+) -> Iterator[tuple[Place, str, str]]:
+    if isinstance(claim.check, str):
+        try:
+            for message, remedy in Check.of(claim.check).faults(CHECK_FUNCTIONS):
+                yield ("check",), f"`check`: {message}", remedy
+        except ExpressionError:
+            pass  # reported with the file
+        except BrokenCheck as error:
+            message, _, remedy = str(error).partition(". ")
+            yield ("check",), message, remedy
+    if claim.claim == "schema":
+        for found in reply_schema.read_reply_schema(claim.schema_, base).faults:
+            yield ("schema", *found.path), f"`schema`: {found.message}", found.remedy
+    if (alias := claim.model) is None:
+        return
+    role, known = "embed" if claim.claim == "similar" else "chat", pipeline.models
+    if alias not in known:
+        remedy = did_you_mean(alias, known, "Add it under `models`.")
+        yield ("model",), f"`{claim.claim}`: there is no model '{alias}' under `models`", remedy
+    elif (has := known[alias].role) != role:
+        what = f"`{claim.claim}` needs a model of the role '{role}', and '{alias}' has '{has}'"
+        yield ("model",), what, "Name another one."
