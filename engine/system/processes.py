@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import re
 import shutil
@@ -320,10 +321,16 @@ def spawn_detached(
     """Start a process that outlives us, in a session of its own; return its number.
 
     Its standard error goes to a private file, which is emptied first. `stdin` is an open file,
-    `environ` its environment; None: ours.
+    `environ` its environment; None: ours. It holds none of our open files: the lock that
+    `flock FILE paddock run` passes on would last as long as it does.
     """
     no_input = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    inherited: list[tuple[int, int]] = []
+    for number in [int(place.name) for place in Path("/dev/fd").iterdir()]:
+        with contextlib.suppress(OSError):  # that of this list
+            if number > 2 and os.get_inheritable(number):
+                inherited.append((os.POSIX_SPAWN_CLOSE, number))
     return os.posix_spawn(
         command[0],
         list(command),
@@ -332,9 +339,20 @@ def spawn_detached(
             no_input if stdin is None else (os.POSIX_SPAWN_DUP2, stdin, 0),
             (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
             (os.POSIX_SPAWN_OPEN, 2, str(stderr_file), flags, 0o600),
+            *inherited,
         ],
         setsid=True,
     )
+
+
+def show_as(name: str) -> None:
+    """Write a name over this process's command line, where `ps` reads it (Linux)."""
+    if sys.platform == "linux":
+        facts = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        first, last = int(facts[45]), int(facts[46])
+        ctypes.memmove(
+            first, name.encode()[: last - first - 1].ljust(last - first, b"\0"), last - first
+        )
 
 
 def handles_signal(pid: int, number: signal.Signals) -> bool | None:

@@ -19,6 +19,8 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
+from paddock.engine.system.processes import show_as
+
 MOST_BYTES = 1 << 20
 """Of its environment."""
 SHARED = ("prefect.flows", "prefect.client.orchestration", "prefect.events.clients")
@@ -67,6 +69,7 @@ class EarlyServer:
 def _serve(link: socket.socket, environ: Mapping[str, str]) -> None:
     try:
         os.setsid()
+        show_as("paddock prefect-server")  # `pkill -f "paddock up"` is not for it
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         os.environ.update(environ)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable
 from datetime import UTC, datetime
 from functools import partial
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import http
 from paddock.engine.system.process_marks import is_process_alive
+from paddock.runner.progress.prefect_view import RUN_TAG
 
 from .prefect_auth import CLIENT_VARIABLE, own_auth_string
 from .prefect_client import (
@@ -28,6 +30,7 @@ MIN_RETENTION_S = 3601.0  # Prefect accepts nothing below an hour
 HEARTBEAT_RETENTION_S = 86_400.0  # two a minute and run: most of the events, useless after the run
 BATCH_SIZE = 200
 BUSY_TRIES = 8  # over 20 s: its database is locked for a moment
+_ARRIVES_S = 30.0  # within it, what a run sent at its end has arrived
 
 
 def retention_settings(keep_s: float) -> dict[str, str]:
@@ -74,8 +77,11 @@ async def delete_old_runs(
     return n_deleted
 
 
-async def end_killed_runs(api_url: str, state_dir: Path) -> None:
-    """Show the runs as crashed, with their tasks, whose process was killed; not those of `up`.
+async def end_what_is_left(api_url: str, state_dir: Path) -> None:
+    """Show as crashed what no process is at any more, but for runs of `up`, which it starts again.
+
+    These are runs by hand whose process was killed, with their tasks, and tasks of runs that have
+    ended, whose own end did not arrive while the server was away.
 
     Raises:
         HttpFailure, PrefectRefusal: the server does not answer.
@@ -92,6 +98,12 @@ async def end_killed_runs(api_url: str, state_dir: Path) -> None:
             ended = [f"/task_runs/{task['id']}" for task in tasks] + [f"/flow_runs/{run['id']}"]
             for place in ended:
                 await ask(api, "POST", f"{place}/set_state", {"state": state, "force": True})
+        over = _ended_before(time.time() - _ARRIVES_S)["flow_runs"] | {"tags": {"all_": [RUN_TAG]}}
+        left = {"flow_runs": over, "task_runs": at_work}
+        state["message"] = "Its end did not arrive here; the ledger knows what it did."
+        for task in await ask(api, "POST", "/task_runs/filter", left):
+            path = f"/task_runs/{task['id']}/set_state"
+            await ask(api, "POST", path, {"state": state, "force": True})
 
 
 async def _delete(request: Awaitable[object]) -> None:

@@ -40,7 +40,7 @@ from .daemon_files import DaemonError, daemon_folder
 from .early_server import EarlyServer
 from .prefect_auth import SERVER_VARIABLE, own_auth_string
 from .prefect_client import PREFECT_ERRORS
-from .prefect_retention import end_killed_runs, retention_settings
+from .prefect_retention import end_what_is_left, retention_settings
 
 HOST = "127.0.0.1"
 BACKLOG = 2048
@@ -299,7 +299,7 @@ class PrefectServer:
                     await self._say("ready", process.pid)
                 else:
                     with suppress(*PREFECT_ERRORS):  # it is asked again
-                        await end_killed_runs(_url(port), self._state_dir)
+                        await end_what_is_left(_url(port), self._state_dir)
             elif self._status.state == "ready":
                 n_silent += 1
             if n_silent >= N_SILENT or (

@@ -276,6 +276,8 @@ class RunExecutor:
         """Read a process's frames until it ends, however it does."""
         reading = asyncio.create_task(self._read_frames(started, answers))
         await queued_run.wait_until_ended(process)
+        while is_process_alive(started.mark):  # noqa: ASYNC110 - what forked it was killed: no event
+            await asyncio.sleep(_POLL_S)
         await asyncio.wait({reading}, timeout=_LEFT_OPEN_S)
         reported = reading.result() if reading.done() else None
         await end(reading)

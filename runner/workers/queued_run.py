@@ -7,7 +7,6 @@ decides when and how often.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import importlib
 import logging
@@ -41,6 +40,7 @@ from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL
 
 from paddock.engine.system import http
+from paddock.engine.system.processes import show_as
 from paddock.engine.system.tasks import running
 from paddock.runner import api
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
@@ -375,23 +375,13 @@ def _fork(path: bytes, arguments: Sequence[Any], descriptors: Sequence[int]) -> 
     try:
         for kept, next_kept in pairwise((2, *sorted(descriptors), os.sysconf("SC_OPEN_MAX"))):
             os.closerange(kept + 1, next_kept)  # also the end of the pipe by which our end is seen
-        if sys.platform == "linux":
-            _show_as("paddock forkserver")  # `pkill -f "paddock up"` is not for runs
+        show_as("paddock forkserver")  # `pkill -f "paddock up"` is not for runs
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         exec(arguments[-1], {})
     except Exception:
         traceback.print_exc()
     finally:
         os._exit(0)
-
-
-def _show_as(name: str) -> None:
-    """Write a name over this process's command line, which `ps` reads from there."""
-    facts = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    first, last = int(facts[45]), int(facts[46])
-    ctypes.memmove(
-        first, name.encode()[: last - first - 1].ljust(last - first, b"\0"), last - first
-    )
 
 
 def take_interrupts() -> None:

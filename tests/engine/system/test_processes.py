@@ -10,7 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from paddock.engine.system.processes import OutputTooLarge, ordered_process, run, run_blocking
+from paddock.engine.system.processes import (
+    OutputTooLarge,
+    ordered_process,
+    run,
+    run_blocking,
+    spawn_detached,
+)
 from tests.optional import present
 from tests.waiting import is_alive, until
 
@@ -28,6 +34,20 @@ async def test_too_much_output_and_a_missing_program_raise() -> None:
     with pytest.raises(FileNotFoundError) as failed:
         await run(["no-such-program"], environ=os.environ, most_bytes=1000)
     assert failed.value.filename is None
+
+
+def test_a_process_that_outlives_us_holds_no_file_that_we_pass_on(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)  # as the lock of `flock FILE paddock run` is
+    spawned = psutil.Process(spawn_detached(["/bin/sleep", "60"], tmp_path / "err"))
+    try:
+        os.close(writer)
+        with open(reader, "rb") as pipe:  # noqa: PTH123 - a descriptor is wanted
+            assert pipe.read() == b""
+        assert spawned.is_running()
+    finally:
+        spawned.kill()
+        spawned.wait()
 
 
 def test_a_blocking_run_that_is_late_or_missing_is_none() -> None:

@@ -16,7 +16,7 @@ from paddock.engine.system.retry import Backoff
 from paddock.runner.daemon import prefect_client, prefect_retention
 from paddock.runner.daemon.prefect_retention import (
     delete_old_runs,
-    end_killed_runs,
+    end_what_is_left,
     retention_settings,
 )
 from tests.fakes.http_server import Answer, serving
@@ -127,7 +127,28 @@ async def test_a_run_whose_process_was_killed_has_ended_with_its_tasks(
         running = {**about, "state": {"type": "RUNNING"}}
         task = client.post("/task_runs/", json=running).raise_for_status().json()["id"]
         killed.wait()
-        await end_killed_runs(prefect_api, tmp_path)
+        await end_what_is_left(prefect_api, tmp_path)
         places = [f"/task_runs/{task}", *(f"/flow_runs/{run}" for run in (gone, here, elsewhere))]
         states = [client.get(place).json()["state_type"] for place in places]
     assert states == ["CRASHED", "CRASHED", "RUNNING", "RUNNING"]
+
+
+async def test_a_task_whose_end_did_not_arrive_has_ended_with_its_run_and_none_of_other_flows(
+    prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [made(prefect_api, name, "COMPLETED") for name in ("ours", "foreign")]
+    tasks = []
+    with client_of(prefect_api) as client:
+        client.patch(f"/flow_runs/{runs[0]}", json={"tags": ["paddock"]}).raise_for_status()
+        for run in runs:
+            about = {"flow_run_id": run, "task_key": "a", "dynamic_key": "a"}
+            pending = {**about, "state": {"type": "PENDING"}}
+            tasks.append(client.post("/task_runs/", json=pending).raise_for_status().json()["id"])
+
+        async def states() -> list[str]:
+            await end_what_is_left(prefect_api, tmp_path)
+            return [client.get(f"/task_runs/{task}").json()["state_type"] for task in tasks]
+
+        assert await states() == ["PENDING", "PENDING"]  # it may still arrive
+        monkeypatch.setattr(prefect_retention, "_ARRIVES_S", 0.0)
+        assert await states() == ["CRASHED", "PENDING"]

@@ -113,6 +113,12 @@ def act(do, link):
         case "dies within a frame":
             link.sendall(half)
             os.kill(os.getpid(), signal.SIGKILL)
+        case "outlives what forked it":
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(3)
+            end = run_processes._process_end(RunControl(report=REPORT), "", False)
+            link.sendall(pack_frame({"ended": to_plain(end)}, errors="surrogatepass"))
+            os._exit(0)
         case "leaves a child with its pipe":
             no = subprocess.DEVNULL  # it would hold the test's own pipes as well
             subprocess.Popen(["sleep", "60"], pass_fds=[link.fileno()], stdout=no, stderr=no)
@@ -144,8 +150,9 @@ async def main():
     deeds = ["dies within a frame", "stops within a frame", "sends garbage", "reports",
              "sends another object", "leaves a child with its pipe", "reads nothing"]
     async with asyncio.timeout(200):
-        print(json.dumps(dict(zip(deeds, await asyncio.gather(
-            *(follow(executor, do) for do in deeds))))))
+        ends = await asyncio.gather(*(follow(executor, do) for do in deeds))
+        last = "outlives what forked it"  # nothing is forked after it
+        print(json.dumps({**dict(zip(deeds, ends)), last: await follow(executor, last)}))
 
 start_fork_server()
 asyncio.run(main())
@@ -165,6 +172,7 @@ def test_up_knows_the_end_of_a_run_whose_process_dies_hangs_or_sends_garbage() -
         "reads nothing": killed,
         "leaves a child with its pipe": "its process ended with status 3",
         "reports": ["\udc80", 50_000, "nothing to do", 0],
+        "outlives what forked it": ["\udc80", 50_000, "nothing to do", 0],
     }
 
 
