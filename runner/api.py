@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
-from paddock.runner.bind import permissions, requirements
-from paddock.runner.bind.bind import bind, read_plan
-from paddock.runner.bind.bound import BoundPlan, all_plans, callable_names, ignored_key_notes
+from paddock.runner.bind import consent, permissions, requirements
+from paddock.runner.bind.bind import bind, ignored_key_notes, read_plan
+from paddock.runner.bind.bound import BoundPlan, all_plans, callable_names
 from paddock.runner.bind.prefix_sharing import prefix_sharing_advice
 from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.config.pipeline_secrets import (
@@ -206,7 +206,7 @@ async def _run_async(
     prepared = prepare(Path(path), inputs, options, environment)
     if options.agreed is not None:
         own = prepared.settings.address.url
-        permissions.refuse_unconsented(prepared.bound, own, options.agreed, Path(path))
+        consent.refuse_unconsented(prepared.bound, own, options.agreed, Path(path))
     refuse_unready(prepared, options, environment)
     return await run_tracking.run_prepared(prepared, options, environment)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from paddock.steps.tools.python_files import FunctionNotFound
 from . import (
     plan_faults,
     protected_files,
+    specs,
     step_reads,
     taint_analysis,
     tool_faults,
@@ -48,13 +49,12 @@ from .bound import (
     BoundPlan,
     BoundStep,
     SharedPlans,
-    checked_input,
-    ignored_key_notes,
     outputs_of,
+    steps_of,
     sub_plans,
 )
 from .document_folders import WatchBinder
-from .inputs import read_inputs
+from .inputs import checked_input, read_inputs
 from .parameters import ParameterBinder
 from .pipeline_models import ModelBinder
 from .scope import ABOUT_FIELDS, NAMES_OF_WHOLE
@@ -364,7 +364,7 @@ class PlanBinder:
             escalate=self._models.escalation(step, step.escalate, kind) if step.escalate else None,
             review=step.review,
             shown=step_reads.shown_references(step, reads),
-            spec=step_reads.step_spec(step, servers),
+            spec=specs.step_spec(step, servers),
             inner=within,
         )
 
@@ -435,7 +435,7 @@ class PlanBinder:
             if_=block.if_,
             needs=frozenset(block.needs),
             returns=block.returns,
-            spec=step_reads.block_spec(block),
+            spec=specs.block_spec(block),
         )
         return step_reads.with_reads(made, names)
 
@@ -722,3 +722,32 @@ def _known_outputs(
         spec = replies.reply_spec(step.reply) if step.reply is not None else {}
         absent = frozenset(ABOUT_FIELDS) - spec.keys()
     return _KnownOutputs(names if within is None else outputs_of(within), answer, absent)
+
+
+def ignored_key_notes(bound: BoundPlan) -> Iterator[str]:
+    """Yield a note on each file whose own settings a sub-pipeline ignores, and on old keys."""
+    for step in steps_of(bound.nodes):
+        checks = () if step.reply is None else step.reply.checks.values()
+        conditions = (spec.when for spec in (step.review, step.escalate) if spec is not None)
+        if any(("undecided",) in when.references for when in conditions) or any(
+            call.name == "grounded" and "undecided" in call.named
+            for check in checks
+            for call in check.calls
+        ):
+            yield (
+                f"step '{step.id}': `undecided` has no effect any more, since `grounded` decides. "
+                f"The next release does not know it: remove it."
+            )
+    of_runs = ("on", "concurrency", "budget")
+    ignored = {
+        plan.file: [f"`{key}`" for key in of_runs if getattr(plan.pipeline, key) is not None]
+        for plan in sub_plans(bound.nodes)
+    }
+    for file, keys in ignored.items():
+        if keys:
+            listed = " and ".join((", ".join(keys[:-1]), keys[-1])) if keys[1:] else keys[0]
+            do, pronoun = ("do", "those") if keys[1:] else ("does", "that")
+            yield (
+                f"{listed} of {file} {do} not count where a step runs it, only {pronoun} of the "
+                f"file that is run."
+            )

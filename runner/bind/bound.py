@@ -6,33 +6,26 @@ block reads from outside. A sub-pipeline gets its inputs for each item.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from paddock.engine.system.distribution import DISTRIBUTION
-from paddock.engine.system.text import canonical_json
-from paddock.pipelines.errors import Mark, did_you_mean
+from paddock.pipelines.errors import Mark
 from paddock.pipelines.expressions import Expression, Reference, Value
-from paddock.pipelines.input_values import Input, WrongInput
 from paddock.pipelines.keys import OnError, RetryKeys, TimeoutKeys
 from paddock.pipelines.model import EscalationSpec, Pipeline, ReplySpec, ReviewSpec
 from paddock.pipelines.plan import Plan
 from paddock.pipelines.times import TIME_NAMES
 from paddock.pipelines.triggers import BudgetKeys
 from paddock.steps import registry
-from paddock.steps.base import OutsideRoots, Roots, Step
+from paddock.steps.base import Roots, Step
 from paddock.steps.facts import Facts
-from paddock.steps.python_step import is_function_reference
 from paddock.steps.run_pipeline import RESULT_OUTPUT
 
 from .document_folders import BoundWatch
-from .inputs import read_inputs
 from .parameters import BoundParams
 
 if TYPE_CHECKING:
@@ -272,87 +265,11 @@ def sub_plans(nodes: Iterable[BoundNode]) -> Iterator[BoundPlan]:
             yield from sub_plans(step.inner.nodes)
 
 
-def ignored_key_notes(bound: BoundPlan) -> Iterator[str]:
-    """Yield a note on each file whose own settings a sub-pipeline ignores, and on old keys."""
-    for step in steps_of(bound.nodes):
-        checks = () if step.reply is None else step.reply.checks.values()
-        conditions = (spec.when for spec in (step.review, step.escalate) if spec is not None)
-        if any(("undecided",) in when.references for when in conditions) or any(
-            call.name == "grounded" and "undecided" in call.named
-            for check in checks
-            for call in check.calls
-        ):
-            yield (
-                f"step '{step.id}': `undecided` has no effect any more, since `grounded` decides. "
-                f"The next release does not know it: remove it."
-            )
-    of_runs = ("on", "concurrency", "budget")
-    ignored = {
-        plan.file: [f"`{key}`" for key in of_runs if getattr(plan.pipeline, key) is not None]
-        for plan in sub_plans(bound.nodes)
-    }
-    for file, keys in ignored.items():
-        if keys:
-            listed = " and ".join((", ".join(keys[:-1]), keys[-1])) if keys[1:] else keys[0]
-            do, pronoun = ("do", "those") if keys[1:] else ("does", "that")
-            yield (
-                f"{listed} of {file} {do} not count where a step runs it, only {pronoun} of the "
-                f"file that is run."
-            )
-
-
 def outputs_of(inner: BoundPlan) -> tuple[str, ...]:
     """Return the output names of a step that runs this pipeline."""
     if inner.returns is None:
         return ()
     return tuple(inner.returns.data) if isinstance(inner.returns.data, dict) else (RESULT_OUTPUT,)
-
-
-def checked_input(declared: Input, value: Any, roots: Roots) -> Any:
-    """Return an input of another pipeline; a path is one of the pipeline that gives it.
-
-    Raises:
-        WrongInput: it is of another kind, or a path outside the folders of the one that gives it.
-    """
-    read = declared.read(value)
-    if declared.type not in ("dir", "path"):
-        return read
-    try:
-        return str(roots.resolve(read))
-    except OutsideRoots as error:
-        what = f"leads outside the pipeline's folders: '{read}'"
-        raise WrongInput(what, error.remedy) from error
-    except (OSError, RuntimeError, ValueError) as error:
-        raise WrongInput(f"cannot be used as a path: '{str(read)[:60]}'") from error
-
-
-def with_inputs(inner: BoundPlan, inputs: Mapping[str, Any], roots: Roots) -> BoundPlan:
-    """Return a bound pipeline with these inputs; `roots` are those of the pipeline that gives them.
-
-    Raises:
-        WrongInput: one is unknown, missing, of another kind, or leads outside; it is named.
-    """
-    declared = inner.pipeline.inputs
-    values: dict[str, Any] = {}
-    for name, value in inputs.items():
-        if name.startswith("x-"):
-            continue
-        if name not in declared:
-            raise WrongInput(f"'{inner.file}' has no input '{name}'", did_you_mean(name, declared))
-        if value is None and not declared[name].is_required:
-            continue  # such as an output of a skipped step: as if it were not given
-        try:
-            values[name] = checked_input(declared[name], value, roots)
-        except WrongInput as error:
-            what = f"input '{name}' of '{inner.file}' {error.message}"
-            raise WrongInput(what, error.remedy) from error
-    base = inner.roots.base
-    taken = read_inputs(inner.pipeline, values, base=base, cwd=base)
-    if taken.faults:
-        fault = taken.faults[0]
-        raise WrongInput(fault.message.rstrip("."), fault.remedy)
-    own = replace(taken.roots(base), outside=roots.outside)
-    return replace(inner, inputs=taken.values, roots=own)
 
 
 def nodes_of(body: Iterable[BoundNode]) -> Iterator[BoundNode]:
@@ -452,126 +369,5 @@ def outer_references(block: BoundBlock) -> frozenset[Reference]:
     )
 
 
-def canonical_spec(node: BoundNode) -> str:
-    """Return the canonical spec of a step, or of a block with its steps: what decides results."""
-    nodes = [*nodes_of([node])]
-    blocks = {inner.id: inner.spec for inner in nodes if isinstance(inner, BoundBlock)}
-    steps = {inner.id: inner.spec for inner in nodes if isinstance(inner, BoundStep)}
-    data = {
-        "blocks": {name: _spec_data(blocks[name]) for name in sorted(blocks)},
-        "steps": {name: _spec_data(steps[name]) for name in sorted(steps)},
-    }
-    return json.dumps(data, ensure_ascii=False)
-
-
-def prompt_digest(step: BoundStep, plan: BoundPlan) -> str:
-    """Return a digest of what a step asks its model, the texts of `prompt` steps included.
-
-    The values that are filled in are not part of it, nor is the model.
-    """
-    steps = {node.id: node for node in steps_of(plan.nodes)}
-    prompts: dict[str, Any] = {}
-    waiting = [step]
-    while waiting:
-        current = waiting.pop()
-        written = {name: value for name, value in current.written.items() if name != "model"}
-        prompts[current.id] = [current.uses, written]
-        read = {path[1] for path in current.references if path[0] == "steps" and len(path) > 1}
-        found = (steps[name] for name in sorted(read - prompts.keys()) if name in steps)
-        waiting += [other for other in found if other.facts.is_template]
-    return hashlib.sha256(canonical_json(prompts).encode()).hexdigest()
-
-
-def _spec_data(spec: str) -> object:
-    return json.loads(spec) if spec else {}
-
-
 _PATH_TYPES = ("dir", "path")
 """Input types whose values have outputs of their own."""
-
-
-def paths_depend_on_item_alone(
-    spec: Mapping[str, Mapping[str, Any]], inputs: Collection[str], *, is_within_item: bool = False
-) -> bool:
-    """Return whether the paths of all written files depend on nothing but the items.
-
-    `spec` is that of a block with all within it, or of a step. `inputs` may be named. So may
-    answers of the item's own steps, unless they depend on more. False for steps of plug-ins, where
-    it is not known. `is_within_item`: variables of blocks around may be named.
-    """
-    for step in spec["steps"].values():
-        uses = str(step.get("uses"))
-        if not is_function_reference(uses) and registry.step_package(uses) != DISTRIBUTION:
-            return False
-        facts = registry.facts_of(uses)
-        path = (step.get("with") or {}).get(facts.writes or facts.moves_to)
-        if not _follows_from_item(path, spec, inputs, is_within_item=is_within_item):
-            return False
-    return True
-
-
-def _follows_from_item(
-    written: Any,
-    spec: Mapping[str, Mapping[str, Any]],
-    inputs: Collection[str],
-    *,
-    is_within_item: bool = False,
-) -> bool:
-    """Return whether a parameter depends on nothing but the item; see the function before."""
-    steps: Mapping[str, Any] = spec["steps"]
-    own = {"loop", *map(_loop_variable, spec["blocks"].values())}
-
-    def follows(path: Reference, seen: frozenset[str]) -> bool:
-        """Return whether a value follows from the item; `seen` are the steps that lead to it."""
-        name = str(path[1]) if len(path) > 1 else ""
-        if path[0] == "inputs":
-            return name in inputs
-        if path[0] != "steps":
-            # Within other steps it may be a name that the step adds for its template.
-            return path[0] in own or is_within_item or bool(seen)
-        if name in seen:
-            return True
-        if name not in steps or not registry.facts_of(str(steps[name].get("uses"))).is_repeatable:
-            return False
-        read = [*_read_by(steps[name].get("with")), *_read_by(steps[name].get("returns"), True)]
-        return all(follows(path, seen | {name}) for path in read)
-
-    return all(follows(path, frozenset()) for path in _read_by(written))
-
-
-def called_plan(outer: BoundPlan, caller: BoundStep) -> BoundPlan | None:
-    """Return the pipeline that a step runs, with the names of its `inputs_by_item`."""
-    inner = caller.inner
-    if inner is None:
-        return None
-    top = next(node for node in outer.nodes if caller.id in (step.id for step in steps_of([node])))
-    spec = json.loads(canonical_spec(top))
-    given = caller.written.get("inputs", {})
-    by_item = (
-        name
-        for name in inner.pipeline.inputs
-        if isinstance(given, Mapping)  # else an expression makes all of them
-        and _follows_from_item(given.get(name), spec, outer.inputs_in_paths)
-    )
-    return replace(inner, inputs_by_item=frozenset(by_item))
-
-
-def find_in_plans(bound: BoundPlan, name: str) -> tuple[BoundPlan, BoundNode] | None:
-    """Return a block or step by the name that a caller has for it (`clean.each`), and its plan."""
-    nodes: tuple[BoundNode, ...] = (*steps_of(bound.nodes), *blocks_of(bound.nodes))
-    for node in nodes:
-        if node.id == name:
-            return bound, node
-        if isinstance(node, BoundStep) and name.startswith(f"{node.id}."):
-            inner = called_plan(bound, node)
-            return find_in_plans(inner, name.removeprefix(f"{node.id}.")) if inner else None
-    return None
-
-
-def _loop_variable(block: Mapping[str, Any]) -> str:
-    return str(block.get("for_each", "")).partition(" in ")[0].strip()
-
-
-def _read_by(data: Any, is_bare: bool = False) -> Collection[Reference]:
-    value, errors = Value.scan(data, bare=is_bare)
-    return [("steps",)] if errors else value.references

@@ -1,11 +1,11 @@
-"""The caller's inputs: their values are checked, and the folders that they name opened."""
+"""Inputs of a pipeline: those of the caller, who opens the folders that they name, or of a step."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from paddock.engine.system.text import counted
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.input_values import Input, WrongInput
 from paddock.pipelines.model import Pipeline
-from paddock.steps.base import Roots
+from paddock.steps.base import OutsideRoots, Roots
+
+from .bound import BoundPlan
 
 _MOST_UNKNOWN_INPUTS = 20
 """Named in an error: a program or a form may send thousands."""
@@ -138,9 +140,51 @@ def _lies_under(path: Path, base: Path) -> bool:
         return False
 
 
-class BindError(Exception):
-    """Parameters that turned out wrong when an item's values were filled in."""
+# --- of a pipeline that a step runs
 
-    def __init__(self, fault: Fault) -> None:
-        self.fault = fault
-        super().__init__(f"{fault.message} {fault.remedy}".strip())
+
+def checked_input(declared: Input, value: Any, roots: Roots) -> Any:
+    """Return an input of another pipeline; a path is one of the pipeline that gives it.
+
+    Raises:
+        WrongInput: it is of another kind, or a path outside the folders of the one that gives it.
+    """
+    read = declared.read(value)
+    if declared.type not in ("dir", "path"):
+        return read
+    try:
+        return str(roots.resolve(read))
+    except OutsideRoots as error:
+        what = f"leads outside the pipeline's folders: '{read}'"
+        raise WrongInput(what, error.remedy) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise WrongInput(f"cannot be used as a path: '{str(read)[:60]}'") from error
+
+
+def with_inputs(inner: BoundPlan, inputs: Mapping[str, Any], roots: Roots) -> BoundPlan:
+    """Return a bound pipeline with these inputs; `roots` are those of the pipeline that gives them.
+
+    Raises:
+        WrongInput: one is unknown, missing, of another kind, or leads outside; it is named.
+    """
+    declared = inner.pipeline.inputs
+    values: dict[str, Any] = {}
+    for name, value in inputs.items():
+        if name.startswith("x-"):
+            continue
+        if name not in declared:
+            raise WrongInput(f"'{inner.file}' has no input '{name}'", did_you_mean(name, declared))
+        if value is None and not declared[name].is_required:
+            continue  # such as an output of a skipped step: as if it were not given
+        try:
+            values[name] = checked_input(declared[name], value, roots)
+        except WrongInput as error:
+            what = f"input '{name}' of '{inner.file}' {error.message}"
+            raise WrongInput(what, error.remedy) from error
+    base = inner.roots.base
+    taken = read_inputs(inner.pipeline, values, base=base, cwd=base)
+    if taken.faults:
+        fault = taken.faults[0]
+        raise WrongInput(fault.message.rstrip("."), fault.remedy)
+    own = replace(taken.roots(base), outside=roots.outside)
+    return replace(inner, inputs=taken.values, roots=own)

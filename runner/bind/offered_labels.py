@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
@@ -17,6 +17,7 @@ from paddock.pipelines.label_choices import (
     LabelList,
     PromptLabels,
     WrongLabels,
+    chosen_labels,
     prompt_labels,
     schema_with_labels,
 )
@@ -24,10 +25,16 @@ from paddock.pipelines.model import ReplySpec
 from paddock.steps.base import StepError, Tools, Vector
 
 from .bound import BoundStep
-from .inputs import BindError
-from .reply import NearestLabels, OfferedLabels
+from .parameters import BindError
 from .scope import Scope
 from .text_vectors import Matrix, as_vector8, embedded, inserted_text, similarities, unit_matrix
+
+LISTS_SHARE = 0.5
+"""Of a context, for all lists of a prompt: the documents need room as well."""
+BORDER_SHARE = 0.1
+"""Of the nearest labels: an answer among the last of them says that `narrow` may be too small."""
+AT_BORDER = "at the border of `narrow`: a label among the farthest tenth of those that were offered"
+_NONE: Mapping[FieldPath, Sequence[str]] = {}
 
 
 def label_texts(labels: Mapping[str, str]) -> list[str]:
@@ -39,14 +46,41 @@ def choices_of(step: BoundStep) -> tuple[Choice, ...]:
     return () if step.reply is None else step.reply.choices
 
 
-LISTS_SHARE = 0.5
-"""Of a context, for all lists of a prompt: the documents need room as well."""
+@dataclass(frozen=True, slots=True)
+class NearestLabels:
+    """The labels of a list that are nearest to a text, the nearest first."""
 
-_NONE: Mapping[FieldPath, Sequence[str]] = {}
+    labels: tuple[str, ...]
+    least: float
+    """How near the farthest of them is."""
+    model: str
+    """Identity of the model that made the vectors."""
+    vector: str
+    """Of the text, as `text_vectors` has it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Nearest:
+class OfferedLabels:
+    """The schema of an answer with the labels of a run, and the lists that its prompt tells."""
+
+    schema: Any
+    lists: tuple[PromptLabels, ...] = ()
+    left_out: tuple[LabelList, ...] = ()
+    """Lists that are too long for its prompt."""
+    nearest: Mapping[FieldPath, NearestLabels] = field(default_factory=dict)
+    """By field, the only labels that are offered for the text, but for those of its last answer."""
+
+    def n_at_border(self, answer: Any) -> int:
+        """Return how many labels of an answer are among the last tenth of the nearest ones."""
+        n = 0
+        for name, found in self.nearest.items():
+            border = found.labels[-max(1, round(BORDER_SHARE * len(found.labels))) :]
+            n += sum(label in border for label in chosen_labels(answer, name))
+        return n
+
+
+@dataclass(frozen=True, slots=True)
+class LabelQuery:
     """A text to which labels are near, and what stays on offer besides."""
 
     text: str
@@ -141,7 +175,7 @@ class LabelLists:
                 text = inserted_text(step.params.render(scope))
             except (BindError, ExpressionError):
                 text = ""  # not known yet, or the step fails for it
-            offered = await self._narrowed(reply, lists, offered, Nearest(text, last, tools))
+            offered = await self._narrowed(reply, lists, offered, LabelQuery(text, last, tools))
         for entry in offered.left_out:
             lists_take = "which take" if n_lists == 1 else "as all its lists take"
             what = f"without the {len(entry.labels):,} labels of {entry.source}, {lists_take}"
@@ -153,7 +187,7 @@ class LabelLists:
         reply: ReplySpec,
         lists: Mapping[FieldPath, LabelList],
         offered: OfferedLabels,
-        near: Nearest,
+        query: LabelQuery,
     ) -> OfferedLabels:
         """Offer the nearest labels where a list is too long for the prompt, as `narrow` says."""
         found: dict[FieldPath, LabelList] = {}
@@ -163,15 +197,15 @@ class LabelLists:
             whole, n = lists[choice.field], choice.keys.narrow
             if n is None or whole.digest not in digests:
                 continue
-            made = await self._nearest(whole, near, n)
+            made = await self._nearest(whole, query, n)
             if made is None:
                 continue
             nearest[choice.field] = made
-            kept = filter(whole.labels.__contains__, near.last.get(choice.field, ()))
+            kept = filter(whole.labels.__contains__, query.last.get(choice.field, ()))
             labels = [*dict.fromkeys((*made.labels, *kept))]
             found[choice.field] = replace(whole.part(labels), digest=f"{whole.digest} {labels}")
             what = f"with the {n:,} of {len(whole.labels):,} labels of {whole.source} that are"
-            near.tools.log.tally("prompt", f"{what} nearest to the text")
+            query.tools.log.tally("prompt", f"{what} nearest to the text")
         if not found:
             return offered
         narrowed = [choice for choice in reply.choices if choice.field in found]
@@ -181,21 +215,21 @@ class LabelLists:
         shown = (*offered.lists, *prompt_labels(narrowed, found))
         return replace(offered, schema=schema, lists=shown, left_out=left_out, nearest=nearest)
 
-    async def _nearest(self, whole: LabelList, near: Nearest, n: int) -> NearestLabels | None:
+    async def _nearest(self, whole: LabelList, query: LabelQuery, n: int) -> NearestLabels | None:
         """Return the labels that are nearest to the text.
 
         None: there is no text, or no vectors while planning.
         """
-        if not near.text:
+        if not query.text:
             return None
-        model = near.tools.models.resolve(None, "embed")
-        identity = (await near.tools.pool.facts(model)).identity
+        model = query.tools.models.resolve(None, "embed")
+        identity = (await query.tools.pool.facts(model)).identity
         async with self._embedding:  # items that come meanwhile wait for the same vectors
             matrix = self._vectors.get((whole.ordered_digest, model.ref))
             if matrix is None:
-                made = await near.embedded(model, label_texts(whole.labels))
+                made = await query.embedded(model, label_texts(whole.labels))
                 matrix = self._vectors[whole.ordered_digest, model.ref] = unit_matrix(made)
-        vector = as_vector8((await near.embedded(model, [near.text]))[0])
+        vector = as_vector8((await query.embedded(model, [query.text]))[0])
         found = similarities(vector, matrix)
         if found is None:
             return None

@@ -21,7 +21,6 @@ from paddock.pipelines.validation import faults_of
 from paddock.pipelines.yaml_source import YamlDocument
 from paddock.steps.base import Params
 
-from .inputs import BindError
 from .value_kinds import Kind
 
 if TYPE_CHECKING:
@@ -240,3 +239,11 @@ def _loosened(table: type[Params], later: frozenset[str]) -> type[Params]:
     members["faults"] = classmethod(lambda cls, given: ())
     made = new_class(table.__name__, (table,), exec_body=lambda names: names.update(members))
     return cast("type[Params]", made)
+
+
+class BindError(Exception):
+    """Parameters that turned out wrong when an item's values were filled in."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        super().__init__(f"{fault.message} {fault.remedy}".strip())

@@ -9,7 +9,6 @@ written only into folders that the paths of steps name, which `up` leaves out.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +18,6 @@ from typing import Any
 from paddock.engine.system import files
 from paddock.engine.system.distribution import SETTINGS_FILE, STATE_FOLDER
 from paddock.pipelines.model import Pipeline, step_nodes
-from paddock.steps.paths import write_refusal
 from paddock.steps.registry import facts_of
 from paddock.steps.tools.code_digests import file_content, python_modules_of
 from paddock.steps.tools.tool_names import FUNCTION_REFERENCE
@@ -29,18 +27,6 @@ PYTHON_SUFFIXES = (".py", ".pyc", ".pyd", ".so", ".pth")
 _SCRIPTS = (".py", ".sh", ".bash", ".zsh", ".js", ".mjs", ".ts", ".rb", ".pl", ".php", ".lua", ".r",
             ".awk", ".jq", ".sql", ".ps1", ".bat", ".cmd", ".jar")  # fmt: skip
 _ELF = b"\x7fELF"
-
-# As the template `offline.html` begins a page
-PAGE_START = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="generator" content="Paddock">
-"""
-JUNIT_START = '<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="paddock" '
-TESTS_START, RUN_START = "## Paddock tests: ", "## Paddock run of "
-REPORT_STARTS = (PAGE_START, JUNIT_START, TESTS_START, RUN_START)
-"""By which a file is known as an earlier report, which a new one may replace."""
 
 
 @dataclass(frozen=True)
@@ -169,39 +155,3 @@ def scripts_named(words: Iterable[Any], base: Path) -> Iterator[Path]:
             file.suffix.lower() in _SCRIPTS or file_content(file, 4).startswith((b"#!", _ELF))
         ):
             yield file
-
-
-def output_refusal(path: Path, example: str) -> str | None:
-    """Return why an output option may not name a path, and a remedy; None: it may.
-
-    `example` is a file name that the user could take instead.
-    """
-    if path.is_dir():
-        return f"'{path}' is a folder.\n  Name a file, such as {path / example}."
-    reserved = ProtectedFiles(frozenset(), frozenset()).refusal(Path(os.path.realpath(path)))
-    if reserved is not None:
-        return f"'{path}' {reserved.why}.\n  Name another file, such as '{example}'."
-    if not os.access(path, os.W_OK) and (why := write_refusal(path.parent)) is not None:
-        return f"'{path}' cannot be written: {why}.\n  Name another place."
-    return None
-
-
-def report_refusal(path: Path, example: str, inputs: Iterable[str | Path]) -> str | None:
-    """Return why a report may not replace what is at a path, and a remedy; None: it may."""
-    remedy = f"Name another file, such as '{'new-' * (path.name == example)}{example}'"
-    own = files.identity(path)
-    if own is not None and own in map(files.identity, inputs):
-        return f"'{path}' is read by this command.\n  {remedy}."
-    if path.is_file() and not _is_empty_or_report(path):
-        return f"'{path}' exists, and is no report of Paddock.\n  {remedy}, or remove it."
-    return None
-
-
-def _is_empty_or_report(file: Path) -> bool:
-    starts = tuple(start.encode() for start in REPORT_STARTS)
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(max(map(len, starts)))
-    except OSError:
-        return False
-    return not head or head.startswith(starts)

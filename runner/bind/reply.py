@@ -1,13 +1,11 @@
-"""A step's `reply`: its schema and checks, validated when bound and applied to each answer.
+"""A step's `reply` as written: what decides an answer, and what is wrong before a run.
 
-`ScopedReply` implements `paddock.steps.base.ReplyForm`.
+So for `review` and `escalate`, which look at an answer too.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.sampling import json_schema
@@ -15,25 +13,24 @@ from paddock.engine.sampling.json_schema import json_pointer
 from paddock.engine.system.text import nested_values
 from paddock.pipelines.checking.check import Check
 from paddock.pipelines.errors import Fault, did_you_mean
-from paddock.pipelines.expressions import Expression, ExpressionError
+from paddock.pipelines.expressions import Expression
 from paddock.pipelines.expressions import Path as Place
-from paddock.pipelines.label_choices import FieldPath, LabelList, PromptLabels, chosen_labels
 from paddock.pipelines.model import ReplySpec, ReviewSpec
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.reply_schema import ReplySchema
 from paddock.pipelines.yaml_source import YamlDocument
-from paddock.steps.base import Step, StepError
+from paddock.steps.base import Step
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck, facts_of_kind, own_roles
 
-from .scope import ALL_FIELDS, NAMES_OF_WHOLE, Scope
+from .scope import ALL_FIELDS, NAMES_OF_WHOLE
 
 if TYPE_CHECKING:
-    from .evidence_finder import EvidenceFinder
-    from .evidence_sources import EvidenceSource
-
+    pass
 
 EVIDENCE_RULES = 2
 """Version of the rules by which evidence is found: what was stored by others is made again once."""
+_OPEN_TABLES = ("additionalProperties", "patternProperties")
+_ANSWERING_REMEDY = "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
 
 
 def reply_spec(reply: ReplySpec) -> Mapping[str, Any]:
@@ -64,19 +61,6 @@ def reply_fields(reply: ReplySpec | None) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-_OPEN_TABLES = ("additionalProperties", "patternProperties")
-
-
-_ANSWERING_REMEDY = "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
-
-
-def _has_no_answer(step: WrittenStep, kind: type[Step[Any, Any]] | None) -> bool:
-    if kind is None:
-        return False
-    takes_reply = getattr(kind, "takes_reply", False)
-    return not (takes_reply and "chat" in own_roles(kind, step.params.data))
-
-
 def reply_faults(
     document: YamlDocument, step: WrittenStep, reply: ReplySpec, kind: type[Step[Any, Any]] | None
 ) -> Iterator[Fault]:
@@ -104,7 +88,7 @@ def reply_faults(
             for name in sorted({path[1] for path in read if len(path) > 1} - {*answer}):
                 what = f"`check`: the answer has no field '{name}'."
                 yield Fault(what, did_you_mean(name, answer), mark)
-        if reply.evidence is None and _reads_evidence(check):
+        if reply.evidence is None and reads_evidence(check):
             what = f"`check`: '{check.source}' needs `evidence`, which is not asked for."
             yield Fault(what, "Add `evidence` under `reply`, with the text to look in.", mark)
     if reply.evidence is not None:
@@ -113,7 +97,7 @@ def reply_faults(
             yield Fault(*fault, mark)
 
 
-def _reads_evidence(check: Check) -> bool:
+def reads_evidence(check: Check) -> bool:
     has_call = any(call.name == "located" for call in check.calls)
     return has_call or any(path[0] == "evidence" for path in check.references)
 
@@ -131,6 +115,43 @@ def _unknown_only_faults(only: Sequence[str], schema: Any) -> Iterator[tuple[str
         if any(part not in names for part in path.split(".") if not part.isdigit()):
             what = f"`evidence.only`: the answer has no field '{path}'."
             yield what, did_you_mean(path, names)
+
+
+def schema_faults(document: YamlDocument, step: WrittenStep) -> Iterator[Fault]:
+    """Yield what is wrong with the `reply.schema` of a step."""
+    if step.reply is None or step.reply.written is None:
+        return
+    place, form = (*step.at, "reply", "schema"), step.reply.form
+    for fault in form.faults:
+        is_value = fault.path[-1:] == ("file",) or not fault.path
+        mark = document.mark((*place, *fault.path))
+        if not is_value and form.file:
+            mark = document.mark((*place, "file"))
+        yield Fault(f"{_schema_place(form, fault.path)}: {fault.message}.", fault.remedy, mark)
+    if form.faults:
+        return
+    is_here = not (form.file or form.is_short or isinstance(step.reply.written, str))
+    for problem in _schema_problems(form.schema):
+        mark = document.key_mark((*place, *problem.path) if is_here else place)
+        message = f"{_schema_place(form, problem.path)}: {problem.message}."
+        yield Fault(message, problem.remedy, mark)
+
+
+def _schema_problems(form: Any) -> Sequence[json_schema.SchemaProblem]:
+    # Slow to load, and only needed where a pipeline has schemas.
+    from paddock.engine.sampling.constraint import schema_error
+
+    problems = json_schema.check_schema(form)
+    if not problems and (why := schema_error(form)):
+        remedy = "Ask for less in one answer, or look at it afterwards with `check`."
+        return (json_schema.SchemaProblem((), why, remedy),)
+    return problems
+
+
+def _schema_place(form: ReplySchema, path: Place) -> str:
+    what = f"`reply.schema` in the file '{form.file}'" if form.file else "`reply.schema`"
+    place = json_pointer(path) if path != ("file",) else ""
+    return f"{what}, at {place}" if place else what
 
 
 def review_faults(
@@ -187,144 +208,8 @@ def _when_faults(
             yield Fault(what, did_you_mean(name, [*besides, *(answer or ())]), mark)
 
 
-def schema_faults(document: YamlDocument, step: WrittenStep) -> Iterator[Fault]:
-    """Yield what is wrong with the `reply.schema` of a step."""
-    if step.reply is None or step.reply.written is None:
-        return
-    place, form = (*step.at, "reply", "schema"), step.reply.form
-    for fault in form.faults:
-        is_value = fault.path[-1:] == ("file",) or not fault.path
-        mark = document.mark((*place, *fault.path))
-        if not is_value and form.file:
-            mark = document.mark((*place, "file"))
-        yield Fault(f"{_schema_place(form, fault.path)}: {fault.message}.", fault.remedy, mark)
-    if form.faults:
-        return
-    is_here = not (form.file or form.is_short or isinstance(step.reply.written, str))
-    for problem in _schema_problems(form.schema):
-        mark = document.key_mark((*place, *problem.path) if is_here else place)
-        message = f"{_schema_place(form, problem.path)}: {problem.message}."
-        yield Fault(message, problem.remedy, mark)
-
-
-def _schema_problems(form: Any) -> Sequence[json_schema.SchemaProblem]:
-    # Slow to load, and only needed where a pipeline has schemas.
-    from paddock.engine.sampling.constraint import schema_error
-
-    problems = json_schema.check_schema(form)
-    if not problems and (why := schema_error(form)):
-        remedy = "Ask for less in one answer, or look at it afterwards with `check`."
-        return (json_schema.SchemaProblem((), why, remedy),)
-    return problems
-
-
-def _schema_place(form: ReplySchema, path: Place) -> str:
-    what = f"`reply.schema` in the file '{form.file}'" if form.file else "`reply.schema`"
-    place = json_pointer(path) if path != ("file",) else ""
-    return f"{what}, at {place}" if place else what
-
-
-CHECK_TIMEOUT_S = 60.0
-"""A function of a plug-in may not hold up a run for ever; those of the language take no second."""
-
-
-BORDER_SHARE = 0.1
-"""Of the nearest labels: an answer among the last of them says that `narrow` may be too small."""
-AT_BORDER = "at the border of `narrow`: a label among the farthest tenth of those that were offered"
-
-
-@dataclass(frozen=True, slots=True)
-class NearestLabels:
-    """The labels of a list that are nearest to a text, the nearest first."""
-
-    labels: tuple[str, ...]
-    least: float
-    """How near the farthest of them is."""
-    model: str
-    """Identity of the model that made the vectors."""
-    vector: str
-    """Of the text, as `text_vectors` has it."""
-
-
-@dataclass(frozen=True, slots=True)
-class OfferedLabels:
-    """The schema of an answer with the labels of a run, and the lists that its prompt tells."""
-
-    schema: Any
-    lists: tuple[PromptLabels, ...] = ()
-    left_out: tuple[LabelList, ...] = ()
-    """Lists that are too long for its prompt."""
-    nearest: Mapping[FieldPath, NearestLabels] = field(default_factory=dict)
-    """By field, the only labels that are offered for the text, but for those of its last answer."""
-
-    def n_at_border(self, answer: Any) -> int:
-        """Return how many labels of an answer are among the last tenth of the nearest ones."""
-        n = 0
-        for name, found in self.nearest.items():
-            border = found.labels[-max(1, round(BORDER_SHARE * len(found.labels))) :]
-            n += sum(label in border for label in chosen_labels(answer, name))
-        return n
-
-
-@dataclass(frozen=True, slots=True)
-class ScopedReply:
-    """The step's `reply`, over the scope of the item that it works on."""
-
-    reply: ReplySpec
-    scope: Scope
-    finder: EvidenceFinder | None = None
-    """Finds the fields of an answer, where evidence is asked for."""
-    labels: OfferedLabels | None = None
-    """What its chosen fields may be; None where it has none, or these are not known yet."""
-
-    @property
-    def schema(self) -> Any:
-        """The JSON Schema of the answer; None: it is free text."""
-        return self.reply.schema if self.labels is None else self.labels.schema
-
-    @property
-    def lists(self) -> Sequence[PromptLabels]:
-        return () if self.labels is None else self.labels.lists
-
-    @property
-    def repair(self) -> int:
-        return self.reply.repair
-
-    @property
-    def wants_confidence(self) -> bool:
-        return self.reply.wants_confidence
-
-    def sources(self) -> tuple[EvidenceSource, ...]:
-        """Return the texts in which answers are found; empty where no evidence is asked for."""
-        return () if self.finder is None else self.finder.sources
-
-    async def evidence(self, output: Any) -> Any:
-        """Return where each field of an answer stands; None where it is not asked for."""
-        return None if self.finder is None else await self.finder.evidence(output)
-
-    async def checked(self, output: Any, text: str) -> list[str]:
-        """Return what the checks find wrong with the answer, each sentence once.
-
-        Raises:
-            StepError: a check cannot be evaluated.
-        """
-        scope: dict[str, Any] = {**self.scope, "output": output, "text": text}
-        if self.finder is not None and any(map(_reads_evidence, self.reply.checks.values())):
-            scope["evidence"] = await self.finder.located(output)
-        # A check may read long texts, or load what knows the languages.
-        looking = asyncio.to_thread(self._checked, scope)
-        try:
-            return await asyncio.wait_for(looking, CHECK_TIMEOUT_S)
-        except TimeoutError:
-            raise StepError(
-                f"`check`: the checks take longer than {CHECK_TIMEOUT_S:g} s."
-            ) from None
-
-    def _checked(self, scope: Mapping[str, Any]) -> list[str]:
-        found: dict[str, None] = {}
-        for check in self.reply.checks.values():
-            try:
-                found |= dict.fromkeys(check.failures(scope, CHECK_FUNCTIONS))
-            except (ExpressionError, BrokenCheck) as error:
-                raise StepError(f"`check`: {error}") from error
-        return [*found]
+def _has_no_answer(step: WrittenStep, kind: type[Step[Any, Any]] | None) -> bool:
+    if kind is None:
+        return False
+    takes_reply = getattr(kind, "takes_reply", False)
+    return not (takes_reply and "chat" in own_roles(kind, step.params.data))

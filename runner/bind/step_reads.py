@@ -1,22 +1,18 @@
-"""What each step and block reads, and its spec: parts of a ledger key. Pure."""
+"""What each step and block reads: by when it does, and what of it shows in results. Pure."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.expressions import Reference, Value
-from paddock.pipelines.model import Block
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.references import ANSWER_NAMES
 from paddock.pipelines.times import TIME_NAMES
 from paddock.steps import registry
 
-from . import reply as replies
 from .bound import BoundBlock, BoundStep, nodes_of
 
 
@@ -135,54 +131,3 @@ def shown_references(step: WrittenStep, reads: StepReads) -> frozenset[Reference
     given = {name: value for name, value in step.params.data.items() if name not in files}
     besides = reads.whole - step.params.references
     return Value.scan(given)[0].references.union(besides)
-
-
-def step_spec(step: WrittenStep, servers: Any = None) -> str:
-    """Return the canonical spec of a step: what decides its result, with template files' texts.
-
-    Names within a value keep their order where it may show: in a table, a prompt, an answer.
-    `servers` is how the MCP servers are started or reached whose tools it names.
-    """
-    written = {
-        "uses": registry.own_name(step.uses),
-        "with": _by_name(step.written),
-        "if": step.if_.source if step.if_ else None,
-        "returns": step.returns.data if step.returns else None,
-    }
-    if step.escalate is not None:
-        written["escalate"] = step.escalate.when.source
-        if step.escalate.also is not None:
-            written["escalate_also"] = step.escalate.also
-    if step.review is not None:
-        written["review"] = step.review.when.source
-        if step.review.also is not None:
-            written["also"] = step.review.also
-    if step.reply is not None:  # a spec without it stays as it was
-        written["reply"] = _by_name(replies.reply_spec(step.reply))
-    if servers is not None:
-        written["servers"] = json.loads(canonical_json(servers))
-    return ordered_json(_by_name(written))
-
-
-_NAMES = ("args", "env", "inputs", "params", "vars")
-"""Parameters that are mappings of names, whose order shows nowhere."""
-
-
-def _by_name(written: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a mapping in the order of its names, and of those of its `_NAMES`."""
-    return {
-        name: _by_name(value) if name in _NAMES and isinstance(value, dict) else value
-        for name, value in sorted(written.items())
-    }
-
-
-def block_spec(block: Block) -> str:
-    written = {
-        "for_each": f"{block.var} in {block.over.source}",
-        "key": block.key.source if block.key else None,
-        "if": block.if_.source if block.if_ else None,
-        "returns": block.returns.data if block.returns else None,
-    }
-    if block.where is not None:  # a spec without it stays as it was
-        written["where"] = block.where.source
-    return ordered_json(_by_name(written))

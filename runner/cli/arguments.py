@@ -215,7 +215,7 @@ def require_writable(
         CommandError: it is a folder, a reserved or YAML file, or its folder is not writable. Of a
             report: it is an input, or exists and is no report of ours.
     """
-    from paddock.runner.bind.protected_files import output_refusal, report_refusal
+    from paddock.runner.render.report_files import output_refusal, report_refusal
 
     refusal = output_refusal(target, example)
     if refusal is None and reads is not None:

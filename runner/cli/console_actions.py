@@ -25,12 +25,11 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.input_values import Input
 from paddock.runner.bind.bind import bind_without_inputs, read_plan
 from paddock.runner.bind.bound import BoundPlan
+from paddock.runner.bind.consent import consent_digests, refuse_unconsented
 from paddock.runner.bind.permissions import (
     NotPermitted,
-    consent_digests,
     needs,
     permission_names,
-    refuse_unconsented,
     refuse_unpermitted,
 )
 from paddock.runner.daemon.service_client import (

@@ -29,12 +29,12 @@ from paddock.runner.bind.bound import (
     BoundNode,
     BoundStep,
     all_steps,
-    called_plan,
     has_no_nested_items,
     only_reads,
-    with_inputs,
 )
+from paddock.runner.bind.inputs import with_inputs
 from paddock.runner.bind.scope import Scope
+from paddock.runner.bind.specs import called_plan
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_rows import FiledRows
 from paddock.runner.ledger.ledger_tables import FILED

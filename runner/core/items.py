@@ -27,20 +27,14 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.label_choices import chosen_labels
 from paddock.pipelines.typed_rows import without_types
-from paddock.runner.bind.bound import (
-    BoundBlock,
-    BoundPlan,
-    BoundStep,
-    callable_names,
-    canonical_spec,
-    node_ids,
-)
-from paddock.runner.bind.evidence_finder import EvidenceFinder
-from paddock.runner.bind.inputs import BindError
-from paddock.runner.bind.offered_labels import choices_of
-from paddock.runner.bind.reply import AT_BORDER, ScopedReply
+from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep, callable_names, node_ids
+from paddock.runner.bind.evidence import EvidenceFinder
+from paddock.runner.bind.offered_labels import AT_BORDER, choices_of
+from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope, WithFiled
-from paddock.runner.bind.untrusted_paths import guarded_roots
+from paddock.runner.bind.scoped_reply import ScopedReply
+from paddock.runner.bind.specs import canonical_spec
+from paddock.runner.bind.taint_analysis import guarded_roots
 from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow, is_variant
 from paddock.runner.ledger.filed_rows import FiledRow, FiledRows
 from paddock.runner.ledger.ledger_tables import FILED

@@ -33,7 +33,7 @@ from paddock.engine.request import (
 from paddock.engine.system.server_address import ServerAddress
 from paddock.engine.system.tasks import StopRequested, unless
 from paddock.pipelines.errors import Fault, PipelineError
-from paddock.runner.bind import pipeline_models
+from paddock.runner.bind import requirements
 from paddock.runner.bind.bound import BoundPlan, BoundPool, all_plans, all_steps
 from paddock.runner.config.pipeline_secrets import Secrets
 from paddock.runner.ledger import queries
@@ -210,14 +210,14 @@ async def _look_up_models(
         for spec in specs:
             try:
                 await digests.of(spec)
-            except pipeline_models.LOOKUP_ERRORS as error:
-                found = list(pipeline_models.lookup_faults(error, spec, bound))
+            except requirements.LOOKUP_ERRORS as error:
+                found = list(requirements.lookup_faults(error, spec, bound))
                 if not found:  # a default, which has no place in the file
                     raise
                 faults += found
-        unfit = list(pipeline_models.model_fact_faults(digests.known, bound))
+        unfit = list(requirements.model_fact_faults(digests.known, bound))
         if faults:
-            raise pipeline_models.ModelFaults([*faults, *unfit])
+            raise requirements.ModelFaults([*faults, *unfit])
         if unfit:
             raise PipelineError(unfit)
 

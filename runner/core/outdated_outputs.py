@@ -17,16 +17,8 @@ from operator import attrgetter
 from pathlib import Path
 
 from paddock.engine.system import files, text
-from paddock.runner.bind.bound import (
-    BoundBlock,
-    BoundNode,
-    BoundPlan,
-    callable_names,
-    canonical_spec,
-    find_in_plans,
-    nodes_of,
-    paths_depend_on_item_alone,
-)
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, callable_names, nodes_of
+from paddock.runner.bind.specs import canonical_spec, find_in_plans, paths_depend_on_item_alone
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
 from paddock.runner.ledger.ledger import Ledger

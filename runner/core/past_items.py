@@ -14,7 +14,8 @@ from typing import Any
 from paddock.pipelines.checking.check import Check
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference, Value
 from paddock.pipelines.label_choices import CHOOSE
-from paddock.runner.bind.bound import BoundNode, canonical_spec, steps_of
+from paddock.runner.bind.bound import BoundNode, steps_of
+from paddock.runner.bind.specs import canonical_spec, for_each_of
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.progress.reasons import Reason, Why
@@ -84,7 +85,7 @@ def compare_specs(then: Spec, node: BoundNode) -> SpecChanges:
     written = then["blocks"].get(block)
     if written is None:
         return SpecChanges(details=details)
-    var = str(written.get("for_each", "")).partition(" in ")[0]
+    var, _ = for_each_of(written)
     read = [path for path in _references(then, block) if path[0] == var]
     is_whole = any(len(path) == 1 for path in read)
     attributes = None if is_whole else frozenset(name for _, name, *_ in read)
@@ -109,8 +110,7 @@ def _references(spec: Spec, block: str) -> Iterator[Reference]:
     for name, written in spec["blocks"].items():
         sources.append(written.get("key"))
         if name != block:
-            listed = str(written.get("for_each", "")).partition(" in ")[2]
-            sources += [listed, written.get("where"), written.get("if")]
+            sources += [for_each_of(written)[1], written.get("where"), written.get("if")]
         yield from Value.scan(written.get("returns"), bare=True)[0].references
     for written in spec["steps"].values():
         reply = written.get("reply") or {}

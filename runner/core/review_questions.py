@@ -8,7 +8,7 @@ from typing import Any
 
 from paddock.pipelines.expressions import Expression, Reference
 from paddock.pipelines.model import EvidenceSpec
-from paddock.runner.bind.evidence_sources import EvidenceSource
+from paddock.runner.bind.evidence import EvidenceSource
 from paddock.runner.ledger.ledger import INLINE_CHARS, Ledger
 
 MOST_REASON_CHARS = 120

@@ -29,7 +29,7 @@ from paddock.engine.request import (
     reserved_tokens,
     resolve_sampling,
 )
-from paddock.runner.bind.reply import ScopedReply
+from paddock.runner.bind.scoped_reply import ScopedReply
 from paddock.runner.core.call_cache import ChunkListener, LedgerPool
 from paddock.runner.core.call_keys import cached_reply, cached_vectors
 from paddock.runner.core.item_attempt import ItemAttempt

@@ -22,13 +22,13 @@ from paddock.runner.bind.bound import (
     BoundNode,
     BoundStep,
     all_steps,
-    called_plan,
     only_reads,
     steps_of,
-    with_inputs,
 )
-from paddock.runner.bind.inputs import BindError
+from paddock.runner.bind.inputs import with_inputs
+from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope
+from paddock.runner.bind.specs import called_plan
 from paddock.runner.core.block_state import BlockState, judged
 from paddock.runner.core.block_work import BlockWork
 from paddock.runner.core.failures import RunStopped, StepFailed

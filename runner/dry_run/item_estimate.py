@@ -28,10 +28,10 @@ from paddock.runner.bind.bound import (
     BoundStep,
     all_steps,
     only_reads,
-    with_inputs,
 )
-from paddock.runner.bind.evidence_finder import EvidenceFinder
-from paddock.runner.bind.inputs import BindError
+from paddock.runner.bind.evidence import EvidenceFinder
+from paddock.runner.bind.inputs import with_inputs
+from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.core.block_state import BlockState, judged
 from paddock.runner.core.call_cache import LedgerPool

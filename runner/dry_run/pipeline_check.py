@@ -11,8 +11,7 @@ from typing import Any
 
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.runner.bind import requirements
-from paddock.runner.bind.bind import bind_for_comparison, read_plan
-from paddock.runner.bind.bound import ignored_key_notes
+from paddock.runner.bind.bind import bind_for_comparison, ignored_key_notes, read_plan
 from paddock.runner.bind.prefix_sharing import prefix_sharing_advice
 
 

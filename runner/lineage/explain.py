@@ -26,15 +26,9 @@ from paddock.engine.system.text import canonical_json, listed, ordered_json
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan_async
 from paddock.runner.bind.bind import bind, read_plan
-from paddock.runner.bind.bound import (
-    BoundBlock,
-    BoundNode,
-    BoundPlan,
-    canonical_spec,
-    find_in_plans,
-    node_ids,
-)
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, node_ids
 from paddock.runner.bind.scope import Scope
+from paddock.runner.bind.specs import canonical_spec, find_in_plans
 from paddock.runner.core import model_pools
 from paddock.runner.core.call_cache import ModelDigests
 from paddock.runner.core.dependencies import ChosenLabels, Trace, current_paths, dependencies_of

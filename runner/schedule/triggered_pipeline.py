@@ -17,7 +17,7 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.model import Pipeline
 from paddock.pipelines.plan import Plan
 from paddock.pipelines.triggers import ConcurrencyKeys, WebhookKeys
-from paddock.runner.bind import inputs, permissions
+from paddock.runner.bind import consent, inputs, permissions
 from paddock.runner.bind.bind import bind, bind_without_inputs, document_folders
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.core.concurrency_groups import rendered_value
@@ -196,13 +196,13 @@ def _agreed(
         NotAgreed: it asks for more.
     """
     own = settings.address.url
-    digests = permissions.consent_digests(bound, own)
+    digests = consent.consent_digests(bound, own)
     if consents is None or not digests:
         return digests
     if agrees:
         consents.agree(file, digests)
     agreed = consents.agreed(file)
-    permissions.refuse_unconsented(bound, own, agreed, file)
+    consent.refuse_unconsented(bound, own, agreed, file)
     return agreed
 
 

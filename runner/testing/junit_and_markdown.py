@@ -19,11 +19,11 @@ from markupsafe import Markup, escape
 from paddock.engine.system.files import write_output
 from paddock.engine.system.text import one_line, shorten
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.bind.protected_files import RUN_START, TESTS_START
 from paddock.runner.bind.variations import letters
 from paddock.runner.progress.item_states import BAD, REPORTED, WORK, ItemState
 from paddock.runner.progress.report import ItemReport, Report
 from paddock.runner.render.html_page import render_text
+from paddock.runner.render.report_files import RUN_START, TESTS_START
 
 ReplySource = Literal["live", "record", "replay"]
 MOST_FAULT_CHARS = 200

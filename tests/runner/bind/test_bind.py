@@ -17,7 +17,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.keys import RetryKeys
 from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
-from paddock.runner.bind.inputs import BindError
+from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope
 from paddock.steps import registry
 from tests.runner.bind.pipeline_faults import faults_of, sentences

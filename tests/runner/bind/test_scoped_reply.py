@@ -15,8 +15,8 @@ from paddock.pipelines.checking.check import Check
 from paddock.pipelines.model import ReplySpec
 from paddock.pipelines.reply_schema import ReplySchema
 from paddock.runner.bind import reply as replying
-from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.bind.scope import Scope
+from paddock.runner.bind.scoped_reply import ScopedReply
 from paddock.steps.base import StepError
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, errors

@@ -1,0 +1,302 @@
+"""Evidence: where the values of an answer are in its sources, and on their pages.
+
+`reply.evidence` names values of an item's scope: texts, outputs of `files.read`, hits of `search`.
+The finder (`pipelines.checking.evidence`) sees texts alone, in the reader processes, within their
+limits of time and memory, so that no text holds up a run. Boxes of quotes, the lines of a quote cut
+to its words, are asked of them afterwards, once for each document and only for pages with a quote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from pathlib import Path, PurePath
+from typing import Any
+from unicodedata import east_asian_width
+
+from paddock.engine.system.text import nested_values
+from paddock.pipelines.expressions import Expression, ExpressionError
+from paddock.pipelines.model import EvidenceSpec
+from paddock.steps.base import StepError, Tools
+from paddock.steps.paths import resolve_path
+from paddock.steps.readers import documents
+from paddock.steps.readers.document_kinds import MEDIA_TYPES
+from paddock.steps.readers.reader import (
+    PAGE_BREAK,
+    LineBox,
+    PageBox,
+    QuoteSpan,
+    join_pages,
+    page_offsets,
+)
+from paddock.steps.readers.reader_pool import EvidenceRequest
+
+from .scope import Scope
+
+_PAGED = frozenset((MEDIA_TYPES["pdf"], MEDIA_TYPES["pptx"]))
+_WITHOUT_PAGES = frozenset(MEDIA_TYPES.values()) - _PAGED
+"""Their readers' pages are a mail's parts, a book's chapters or a workbook's sheets."""
+_MOST_SOURCE_CHARS = 8_000_000
+"""A text of this length takes 15 s and 0.6 GB."""
+_SHOWN_FIELDS = 3
+_MARGIN_LETTERS = 0.5
+_NARROW = frozenset(" .,:;'|!ijltfrI()[]/-")
+_WIDE = frozenset("mwMW@%")
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceFinder:
+    """Finds the fields of a step's answers in the sources that it names."""
+
+    schema: Any
+    only: Sequence[str]
+    sources: tuple[EvidenceSource, ...]
+    tools: Tools
+    """Whose readers know where a quote stands on a page."""
+    language: str = ""
+    """That of the sources; empty: it is recognised where it decides."""
+    _latest: list[tuple[Any, Any]] = field(default_factory=list)
+    """The latest answer and its evidence: its checks and its step ask for the same."""
+
+    @classmethod
+    def of(
+        cls, spec: EvidenceSpec | None, schema: Any, scope: Scope, tools: Tools
+    ) -> EvidenceFinder | None:
+        """Return the finder of a step; None where it is asked for no evidence.
+
+        Raises:
+            StepError: a source is no text or too long, or all of them were skipped.
+        """
+        if spec is None:
+            return None
+        return cls(
+            schema, spec.only, read_sources(spec, scope, tools.roots.base), tools, spec.language
+        )
+
+    async def located(self, output: Any) -> Any:
+        """Return where each field of an answer stands, in its shape; boxes may be missing.
+
+        Raises:
+            StepError: it takes too much time or memory.
+        """
+        if not self._latest or self._latest[0][0] is not output:
+            texts = tuple((source.name, source.text, source.page_starts) for source in self.sources)
+            request = EvidenceRequest(output, self.schema, tuple(self.only), texts, self.language)
+            found = await documents.locate_values(request, readers=self.tools.readers)
+            self._latest[:] = [(output, found)]
+        return self._latest[0][1]
+
+    async def evidence(self, output: Any) -> Any:
+        """Return where each field of an answer stands, in its shape."""
+        found = await self.located(output)
+        await fill_in_boxes(found, self.sources, self.tools)
+        return found
+
+
+# --- sources
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceSource:
+    """One text in which an answer is found."""
+
+    name: str
+    """The document's path as the pipeline names it, else the expression. No other has it."""
+    text: str
+    page_starts: tuple[int, ...] = ()
+    """Offsets at which pages begin; empty: it has no pages."""
+    path: str = ""
+    """The document's, as the pipeline names it; empty: the text is of no document."""
+    media_type: str = ""
+    only_page: int | None = None
+    """The page that the whole text is of."""
+    line_boxes: Mapping[int, Sequence[LineBox]] = field(default_factory=dict)
+    """By page, of what OCR has read."""
+
+
+def read_sources(
+    spec: EvidenceSpec, scope: Scope, base: Path | None = None
+) -> tuple[EvidenceSource, ...]:
+    """Return the texts that `reply.evidence` names; those of skipped steps are left out.
+
+    Documents in the folder `base` are named by their paths in it.
+
+    Raises:
+        StepError: one is no text, none is left, or they are too long.
+    """
+    found: list[EvidenceSource] = []
+    for source in spec.sources:
+        try:
+            value = source.evaluate(scope)
+        except ExpressionError as error:
+            raise StepError(f"`evidence`: {error}") from error
+        is_skipped = isinstance(value, Mapping) and value.get("skipped") is True
+        value = None if is_skipped else value
+        if value is not None:
+            found += _sources_in(value, source.source)
+    if not found:
+        raise _no_text(spec.sources, scope)
+    n_chars = sum(len(source.text) for source in found)
+    if n_chars > _MOST_SOURCE_CHARS:
+        names = ", ".join(source.source for source in spec.sources)
+        raise StepError(
+            f"`evidence`: '{names}' has {n_chars:,} characters, of which at most "
+            f"{_MOST_SOURCE_CHARS:,} can be searched.",
+            remedy="Name a part of it, such as the chunk that the model reads.",
+        )
+    named: list[EvidenceSource] = []
+    seen: dict[str, int] = {}
+    for text in found:  # of those with the same name, all but the first are numbered
+        name, path = text.name, PurePath(text.path)
+        if base is not None and text.path and path.is_relative_to(base):
+            name = path.relative_to(base).as_posix()
+        n = seen[name] = seen.get(name, 0) + 1
+        named.append(replace(text, name=name if n == 1 else f"{name}#{n}"))
+    return tuple(named)
+
+
+def _no_text(sources: Sequence[Expression], scope: Scope) -> StepError:
+    read = (path for source in sources for path in sorted(source.references))
+    skipped = [path[1] for path in read if path[0] == "steps" and scope.is_skipped(path[1])]
+    if skipped:
+        return StepError(
+            f"`evidence`: step '{skipped[0]}' was skipped, so there is no text to look in.",
+            remedy="Skip this step by the same `if`, or name another text as well.",
+        )
+    names = ", ".join(source.source for source in sources)
+    return StepError(
+        f"`evidence`: '{names}' has no text to look in.",
+        remedy="Skip this step by `if` where there is none, or name another text as well.",
+    )
+
+
+def _sources_in(value: Any, name: str) -> Iterator[EvidenceSource]:
+    if isinstance(value, str):
+        yield EvidenceSource(name, value)
+    elif isinstance(value, list):
+        for index, element in enumerate(value):
+            if element is not None:
+                yield from _sources_in(element, f"{name}[{index}]")
+    elif isinstance(value, Mapping) and isinstance(value.get("hits"), list):
+        yield from _sources_in(value["hits"], f"{name}.hits")
+    elif isinstance(value, Mapping) and isinstance(value.get("text"), str):
+        yield _document(value, name)
+    else:
+        raise StepError(
+            f"`evidence`: '{name}' is {_kind_of(value)}, not a text.",
+            remedy="Name a text, the outputs of `files.read`, or the hits of `search`.",
+        )
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, Mapping):
+        names = [f"`{name}`" for name in value if name != "skipped"]
+        shown = ", ".join(names[:_SHOWN_FIELDS]) + (", …" if len(names) > _SHOWN_FIELDS else "")
+        return f"a mapping with {shown}" if names else "an empty mapping"
+    if isinstance(value, bool):
+        return "true or false"
+    return "null" if value is None else "a number"
+
+
+def _document(value: Mapping[str, Any], name: str) -> EvidenceSource:
+    """Return what `files.read` or `search` has found, or a mapping of the author's like these."""
+    path, media_type = _text_of(value, "path"), _text_of(value, "media_type")
+    page, pages, boxes = value.get("page"), value.get("pages"), value.get("line_boxes")
+    texts = [_text_of(page, "text") for page in pages or () if isinstance(page, Mapping)]
+    is_shown = media_type in _PAGED or media_type.startswith("image/")
+    is_paged = is_shown or (len(texts) > 1 and media_type not in _WITHOUT_PAGES)
+    is_paged = is_paged and join_pages(texts) == value["text"]  # else these are not its pages
+    by_page = boxes.items() if isinstance(boxes, Mapping) else ()
+    return EvidenceSource(
+        name=path or _text_of(value, "source") or name,
+        text=value["text"],
+        page_starts=tuple(page_offsets(texts)) if is_paged else (),
+        path=path,
+        media_type=media_type,
+        only_page=page if isinstance(page, int) and page == value.get("page_end", page) else None,
+        line_boxes={int(page): [tuple(line) for line in lines] for page, lines in by_page},
+    )
+
+
+def _text_of(value: Mapping[str, Any], name: str) -> str:
+    found = value.get(name)
+    return found if isinstance(found, str) else ""
+
+
+# --- boxes
+
+
+async def fill_in_boxes(evidence: Any, sources: Sequence[EvidenceSource], tools: Tools) -> None:
+    """Set `box` of each quote on a page that shows it, and `page` of hits."""
+    by_name = {source.name: source for source in sources}
+    without_box: dict[str, list[tuple[dict[str, Any], QuoteSpan]]] = {}
+    for _, leaf in nested_values(evidence):
+        is_leaf = isinstance(leaf, dict) and isinstance(leaf.get("match"), str)
+        if not is_leaf or leaf["source"] is None:
+            continue
+        source = by_name[leaf["source"]]
+        if source.only_page is not None:
+            leaf |= {"page": source.only_page, "line": None, "column": None}
+        elif leaf["page"] is not None:
+            # The quote in the text of the page on which it begins
+            page, starts = leaf["page"], source.page_starts
+            begins = starts[page - 1]
+            ends = starts[page] - len(PAGE_BREAK) if page < len(starts) else len(source.text)
+            end = min(leaf["end"], ends)
+            quote = source.text[leaf["start"] : end]
+            span = QuoteSpan(page, leaf["start"] - begins, end - begins, quote)
+            lines = source.line_boxes.get(span.page)
+            if lines:
+                leaf["box"] = cut_lines(source.text[begins:], lines, span.start, span.end)
+            if leaf["box"] is None and source.media_type == MEDIA_TYPES["pdf"] and source.path:
+                without_box.setdefault(source.path, []).append((leaf, span))
+    for path, quotes in without_box.items():
+        await _fill_in_pdf_boxes(path, quotes, tools)
+
+
+def cut_lines(text: str, lines: Sequence[LineBox], start: int, end: int) -> list[float] | None:
+    """Return the box around a piece of a page whose lines were read by OCR.
+
+    A line is cut by the usual widths of its letters, and half a letter more at either side.
+
+    >>> cut_lines("Total: 84.00", [(0, 12, 0.0, 0.5, 1.0, 0.6)], 7, 12)
+    [0.4872, 0.5, 1.0, 0.6]
+    """
+    cut: list[PageBox] = []
+    for begins, ends, left, top, right, bottom in lines:
+        first, last = max(start, begins), min(end, ends)
+        if first < last:
+            reached = list(accumulate(map(_letter_width, text[begins:ends]), initial=0.0))
+            share = (right - left) / reached[-1]
+            begin = left + share * (reached[first - begins] - _MARGIN_LETTERS)
+            stop = left + share * (reached[last - begins] + _MARGIN_LETTERS)
+            cut.append((max(left, begin), top, min(right, stop), bottom))
+    if not cut:
+        return None
+    lefts, tops, rights, bottoms = zip(*cut, strict=True)
+    return [round(side, 4) for side in (min(lefts), min(tops), max(rights), max(bottoms))]
+
+
+def _letter_width(letter: str) -> float:
+    """Return about how wide a letter is in print; 1.0 for a small one."""
+    if letter in _NARROW:
+        return 0.5
+    if letter in _WIDE or east_asian_width(letter) in "WF":
+        return 1.6
+    return 1.25 if letter.isupper() else 1.0
+
+
+async def _fill_in_pdf_boxes(
+    path: str, quotes: Sequence[tuple[dict[str, Any], QuoteSpan]], tools: Tools
+) -> None:
+    """Ask a reader process for the boxes of a document's quotes; without them a quote is enough."""
+    spans = [span for _, span in quotes]
+    try:
+        file = resolve_path(tools.roots, path)
+        boxes = await documents.quote_boxes(file, spans, readers=tools.readers)
+    except StepError as error:
+        tools.log.note(f"evidence has no boxes: {error}")
+        return
+    for (leaf, _), box in zip(quotes, boxes, strict=True):
+        leaf["box"] = None if box is None else list(box)

@@ -1,0 +1,89 @@
+"""A step's `reply` for one item: its labels, what its checks find, where its values stand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.label_choices import PromptLabels
+from paddock.pipelines.model import ReplySpec
+from paddock.steps.base import StepError
+from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
+
+from .offered_labels import OfferedLabels
+from .reply import reads_evidence
+from .scope import Scope
+
+if TYPE_CHECKING:
+    from .evidence import EvidenceFinder, EvidenceSource
+
+
+CHECK_TIMEOUT_S = 60.0
+"""A function of a plug-in may not hold up a run for ever; those of the language take no second."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScopedReply:
+    """The step's `reply`, over the scope of the item that it works on."""
+
+    reply: ReplySpec
+    scope: Scope
+    finder: EvidenceFinder | None = None
+    """Finds the fields of an answer, where evidence is asked for."""
+    labels: OfferedLabels | None = None
+    """What its chosen fields may be; None where it has none, or these are not known yet."""
+
+    @property
+    def schema(self) -> Any:
+        """The JSON Schema of the answer; None: it is free text."""
+        return self.reply.schema if self.labels is None else self.labels.schema
+
+    @property
+    def lists(self) -> Sequence[PromptLabels]:
+        return () if self.labels is None else self.labels.lists
+
+    @property
+    def repair(self) -> int:
+        return self.reply.repair
+
+    @property
+    def wants_confidence(self) -> bool:
+        return self.reply.wants_confidence
+
+    def sources(self) -> tuple[EvidenceSource, ...]:
+        """Return the texts in which answers are found; empty where no evidence is asked for."""
+        return () if self.finder is None else self.finder.sources
+
+    async def evidence(self, output: Any) -> Any:
+        """Return where each field of an answer stands; None where it is not asked for."""
+        return None if self.finder is None else await self.finder.evidence(output)
+
+    async def checked(self, output: Any, text: str) -> list[str]:
+        """Return what the checks find wrong with the answer, each sentence once.
+
+        Raises:
+            StepError: a check cannot be evaluated.
+        """
+        scope: dict[str, Any] = {**self.scope, "output": output, "text": text}
+        if self.finder is not None and any(map(reads_evidence, self.reply.checks.values())):
+            scope["evidence"] = await self.finder.located(output)
+        # A check may read long texts, or load what knows the languages.
+        looking = asyncio.to_thread(self._checked, scope)
+        try:
+            return await asyncio.wait_for(looking, CHECK_TIMEOUT_S)
+        except TimeoutError:
+            raise StepError(
+                f"`check`: the checks take longer than {CHECK_TIMEOUT_S:g} s."
+            ) from None
+
+    def _checked(self, scope: Mapping[str, Any]) -> list[str]:
+        found: dict[str, None] = {}
+        for check in self.reply.checks.values():
+            try:
+                found |= dict.fromkeys(check.failures(scope, CHECK_FUNCTIONS))
+            except (ExpressionError, BrokenCheck) as error:
+                raise StepError(f"`check`: {error}") from error
+        return [*found]

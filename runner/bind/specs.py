@@ -1,0 +1,197 @@
+"""The spec of a step or block: what decides its results, as written, and what follows from it.
+
+A ledger keeps the spec that an item was done with. By it alone is known whether a path names more
+than its item, so that outputs of earlier forms of a pipeline are told apart. Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from operator import attrgetter
+from typing import Any
+
+from paddock.engine.system.distribution import DISTRIBUTION
+from paddock.engine.system.text import canonical_json, ordered_json
+from paddock.pipelines.expressions import Reference, Value
+from paddock.pipelines.model import Block
+from paddock.pipelines.model import StepNode as WrittenStep
+from paddock.runner.bind import reply as replies
+from paddock.steps import registry
+from paddock.steps.python_step import is_function_reference
+
+from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, blocks_of, nodes_of, steps_of
+
+_NAMES = ("args", "env", "inputs", "params", "vars")
+"""Parameters that are mappings of names, whose order shows nowhere."""
+
+
+def step_spec(step: WrittenStep, servers: Any = None) -> str:
+    """Return the canonical spec of a step: what decides its result, with template files' texts.
+
+    Names within a value keep their order where it may show: in a table, a prompt, an answer.
+    `servers` is how the MCP servers are started or reached whose tools it names.
+    """
+    written = {
+        "uses": registry.own_name(step.uses),
+        "with": _by_name(step.written),
+        "if": step.if_.source if step.if_ else None,
+        "returns": step.returns.data if step.returns else None,
+    }
+    if step.escalate is not None:
+        written["escalate"] = step.escalate.when.source
+        if step.escalate.also is not None:
+            written["escalate_also"] = step.escalate.also
+    if step.review is not None:
+        written["review"] = step.review.when.source
+        if step.review.also is not None:
+            written["also"] = step.review.also
+    if step.reply is not None:  # a spec without it stays as it was
+        written["reply"] = _by_name(replies.reply_spec(step.reply))
+    if servers is not None:
+        written["servers"] = json.loads(canonical_json(servers))
+    return ordered_json(_by_name(written))
+
+
+def block_spec(block: Block) -> str:
+    written = {
+        "for_each": f"{block.var} in {block.over.source}",
+        "key": block.key.source if block.key else None,
+        "if": block.if_.source if block.if_ else None,
+        "returns": block.returns.data if block.returns else None,
+    }
+    if block.where is not None:  # a spec without it stays as it was
+        written["where"] = block.where.source
+    return ordered_json(_by_name(written))
+
+
+def _by_name(written: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping in the order of its names, and of those of its `_NAMES`."""
+    return {
+        name: _by_name(value) if name in _NAMES and isinstance(value, dict) else value
+        for name, value in sorted(written.items())
+    }
+
+
+def canonical_spec(node: BoundNode) -> str:
+    """Return the canonical spec of a step, or of a block with its steps: what decides results."""
+    data: dict[str, dict[str, Any]] = {"blocks": {}, "steps": {}}
+    for inner in sorted(nodes_of([node]), key=attrgetter("id")):
+        kind = "blocks" if isinstance(inner, BoundBlock) else "steps"
+        data[kind][inner.id] = json.loads(inner.spec) if inner.spec else {}
+    return json.dumps(data, ensure_ascii=False)
+
+
+def for_each_of(block: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the loop variable and the list of a block, by its spec."""
+    var, _, listed = str(block.get("for_each", "")).partition(" in ")
+    return var, listed
+
+
+def prompt_digest(step: BoundStep, plan: BoundPlan) -> str:
+    """Return a digest of what a step asks its model, the texts of `prompt` steps included.
+
+    The values that are filled in are not part of it, nor is the model.
+    """
+    steps = {node.id: node for node in steps_of(plan.nodes)}
+    prompts: dict[str, Any] = {}
+    waiting = [step]
+    while waiting:
+        current = waiting.pop()
+        written = {name: value for name, value in current.written.items() if name != "model"}
+        prompts[current.id] = [current.uses, written]
+        read = {path[1] for path in current.references if path[0] == "steps" and len(path) > 1}
+        found = (steps[name] for name in sorted(read - prompts.keys()) if name in steps)
+        waiting += [other for other in found if other.facts.is_template]
+    return hashlib.sha256(canonical_json(prompts).encode()).hexdigest()
+
+
+# --- what follows from an item alone
+
+
+def paths_depend_on_item_alone(
+    spec: Mapping[str, Mapping[str, Any]], inputs: Collection[str], *, is_within_item: bool = False
+) -> bool:
+    """Return whether the paths of all written files depend on nothing but the items.
+
+    `spec` is that of a block with all within it, or of a step. `inputs` may be named. So may
+    answers of the item's own steps, unless they depend on more. False for steps of plug-ins, where
+    it is not known. `is_within_item`: variables of blocks around may be named.
+    """
+    for step in spec["steps"].values():
+        uses = str(step.get("uses"))
+        if not is_function_reference(uses) and registry.step_package(uses) != DISTRIBUTION:
+            return False
+        facts = registry.facts_of(uses)
+        path = (step.get("with") or {}).get(facts.writes or facts.moves_to)
+        if not _follows_from_item(path, spec, inputs, is_within_item=is_within_item):
+            return False
+    return True
+
+
+def _follows_from_item(
+    written: Any,
+    spec: Mapping[str, Mapping[str, Any]],
+    inputs: Collection[str],
+    *,
+    is_within_item: bool = False,
+) -> bool:
+    """Return whether a parameter depends on nothing but the item."""
+    steps: Mapping[str, Any] = spec["steps"]
+    own = {"loop", *(for_each_of(block)[0] for block in spec["blocks"].values())}
+
+    def follows(path: Reference, seen: frozenset[str]) -> bool:
+        """Return whether a value follows from the item; `seen` are the steps that lead to it."""
+        name = str(path[1]) if len(path) > 1 else ""
+        if path[0] == "inputs":
+            return name in inputs
+        if path[0] != "steps":
+            # Within other steps it may be a name that the step adds for its template.
+            return path[0] in own or is_within_item or bool(seen)
+        if name in seen:
+            return True
+        if name not in steps or not registry.facts_of(str(steps[name].get("uses"))).is_repeatable:
+            return False
+        read = [
+            *_references_in(steps[name].get("with")),
+            *_references_in(steps[name].get("returns"), True),
+        ]
+        return all(follows(path, seen | {name}) for path in read)
+
+    return all(follows(path, frozenset()) for path in _references_in(written))
+
+
+def _references_in(data: Any, is_bare: bool = False) -> Collection[Reference]:
+    value, errors = Value.scan(data, bare=is_bare)
+    return [("steps",)] if errors else value.references
+
+
+def called_plan(outer: BoundPlan, caller: BoundStep) -> BoundPlan | None:
+    """Return the pipeline that a step runs, with the names of its `inputs_by_item`."""
+    inner = caller.inner
+    if inner is None:
+        return None
+    top = next(node for node in outer.nodes if caller.id in (step.id for step in steps_of([node])))
+    spec = json.loads(canonical_spec(top))
+    given = caller.written.get("inputs", {})
+    by_item = (
+        name
+        for name in inner.pipeline.inputs
+        if isinstance(given, Mapping)  # else an expression makes all of them
+        and _follows_from_item(given.get(name), spec, outer.inputs_in_paths)
+    )
+    return replace(inner, inputs_by_item=frozenset(by_item))
+
+
+def find_in_plans(bound: BoundPlan, name: str) -> tuple[BoundPlan, BoundNode] | None:
+    """Return a block or step by the name that a caller has for it (`clean.each`), and its plan."""
+    nodes: tuple[BoundNode, ...] = (*steps_of(bound.nodes), *blocks_of(bound.nodes))
+    for node in nodes:
+        if node.id == name:
+            return bound, node
+        if isinstance(node, BoundStep) and name.startswith(f"{node.id}."):
+            inner = called_plan(bound, node)
+            return find_in_plans(inner, name.removeprefix(f"{node.id}.")) if inner else None
+    return None
