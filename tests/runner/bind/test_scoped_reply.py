@@ -14,7 +14,7 @@ from paddock.engine.request import ChatRequest
 from paddock.pipelines.checking.check import Check
 from paddock.pipelines.model import ReplySpec
 from paddock.pipelines.reply_schema import ReplySchema
-from paddock.runner.bind import reply as replying
+from paddock.runner.bind import scoped_reply as replying
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.scoped_reply import ScopedReply
 from paddock.steps.base import StepError
