@@ -87,6 +87,8 @@ class Facts:
     that or what it reads is not as it was."""
     table: str = ""
     """Rows, or several tables by name: those of filed documents among them, and typed columns."""
+    marks: str = ""
+    """The output that has the rows of `table`, in their order, each with more in it."""
     takes_away: str = ""
     """The file that it moves or deletes, unless its `mode` is `copy`."""
     moves_to: str = ""

@@ -41,6 +41,7 @@ ONLY_IN = {
     "bs4": {"steps/readers/html.py"},
     "markdownify": {"steps/readers/html.py"},
     "pypdfium2": {"steps/readers/pdf"},
+    "rensa": {"steps/text/duplicates.py"},
     "rapidocr": {"steps/readers/ocr_engine.py"},
     "PIL": {"steps/readers/ocr.py"},
     "kreuzberg": {"steps/readers/kreuzberg_reader.py"},
@@ -57,7 +58,7 @@ ONLY_IN = {
 
 # `paddock` on the package index is another project; ours is `paddock-llm`.
 NOT_OURS = re.compile(
-    r"\bpaddock\\?\[(demo|cluster|documents|mcp|ocr|retrieval|tables)"
+    r"\bpaddock\\?\[(demo|cluster|documents|duplicates|mcp|ocr|retrieval|tables)"
     r"|\b(pip3? install|uv add|uv tool install|pipx install|uvx)( [^&;|#`]*?)?"
     r" ['\"]?paddock(?![-\w/.])"
 )

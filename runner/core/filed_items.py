@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, outer_references
-from paddock.runner.bind.scope import Scope
+from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_rows import (
@@ -357,6 +357,23 @@ def with_filed_rows(step: BoundStep, scope: Scope) -> Mapping[str, Scope]:
     table = step.facts.table
     whole = scope.with_filed() if table in step.written else None
     return {} if whole is None else {table: whole}
+
+
+def of_own_rows(step: BoundStep, scope: Scope, outputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return outputs with the run's own rows, where a step marked those of filed items, too."""
+    table, marks = step.facts.table, step.facts.marks
+    whole = with_filed_rows(step, scope) if marks else {}
+    if not whole:
+        return outputs
+    made = dict(zip(map(id, _rows_of(step, whole[table])), outputs[marks], strict=True))
+    own = [made.get(id(row)) for row in _rows_of(step, scope)]
+    # A result of which a pipeline filed a part is another one with that
+    return outputs if None in own else WithFiled({**outputs, marks: own}, outputs)
+
+
+def _rows_of(step: BoundStep, scope: Scope) -> Iterable[Any]:
+    rows: Iterable[Any] = step.params.value.render(scope)[step.facts.table]
+    return rows
 
 
 def reads_new_items(node: BoundNode) -> frozenset[tuple[str, ...]]:

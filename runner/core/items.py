@@ -76,7 +76,7 @@ from .failures import (
     stop_if_fatal,
     times,
 )
-from .filed_items import with_filed_rows
+from .filed_items import of_own_rows, with_filed_rows
 from .item_attempt import ItemAttempt, as_of_its_content, was_touched
 from .past_decisions import StepName, step_name
 from .past_items import LABELS
@@ -330,7 +330,7 @@ class ItemRunner:
         if step.inner is not None and attempt.with_filed is not None:
             outputs = WithFiled(outputs, attempt.with_filed)
         attempt.with_filed = None
-        return step_outputs(step, scope, outputs)
+        return step_outputs(step, scope, of_own_rows(step, scope, outputs))
 
     async def _run(
         self, step: BoundStep, params: Any, tools: Tools, scope: Scope, attempt: ItemAttempt

@@ -1,0 +1,239 @@
+"""The step `duplicates`: which rows are copies of earlier ones, by content and by text; no model.
+
+A row is compared with earlier ones alone, so one that comes last changes no other row. Texts are
+compared by MinHash (rensa): of each text a sketch of 512 bytes is kept, so memory is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib
+import importlib.util
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from paddock.pipelines.checking.folding import small
+from paddock.pipelines.typed_rows import TypedRows
+from paddock.steps.base import Output, Params, Step, StepError, Tools
+from paddock.steps.facts import Facts, Missing, Written
+
+LEAST_WORDS = 5
+"""Texts with fewer, such as the page number that OCR found, are compared by content alone."""
+MOST_NUMBERS = 10
+"""How many numbers of a text are named that the other one lacks."""
+COLUMNS = ("copy_of", "copy_kind", "likeness", "numbers", "other_numbers")
+"""What rows get."""
+_EMPTY = hashlib.sha256().hexdigest()
+_N_HASHES, _N_BANDS = (
+    128,
+    32,
+)  # at a Jaccard of 0.7, 2 pairs of 10,000 are not compared; at 0.8 none
+_SEED = 1
+_CHUNK_TEXTS = 1000
+_MOST_OF_BAND, _MOST_COMPARED = 200, 100  # a form filled in 100,000 times: the nearest are compared
+# Of scripts without spaces each sign is a word
+_WORD = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff]|\w+")
+_NUMBER = re.compile(r"(?<![^\W\d_])[-\u2212]?\d(?:[\d.,:/-]*\d)?")
+_LACKS = (
+    "texts are compared by 'rensa', which is not installed.",
+    "Install it: `pip install 'paddock-llm[duplicates]'`.",
+)
+Sketches: TypeAlias = npt.NDArray[np.uint32]
+
+
+class DuplicatesParams(Params):
+    """Parameters of `duplicates`."""
+
+    rows: TypedRows = Field(
+        description="Rows, such as the results of a block, with those of filed documents.",
+        examples=["{{ steps.texts.results }}"],
+    )
+    key: str = Field(description="The column by which a row is named.", examples=["document"])
+    content: str | None = Field(
+        default=None,
+        description="The column with the digest of a content: equal ones are copies.",
+        examples=["sha256"],
+    )
+    text: str | None = Field(
+        default=None, description="The column with a text: equal and similar ones are copies."
+    )
+    alike: float = Field(
+        default=0.8,
+        ge=0.6,
+        le=1,
+        description="The share of common phrases (of three words) from which on texts are alike.",
+    )
+    first: str = Field(
+        default="modified",
+        description="The column that says which of two rows is the earlier one, if rows have it; "
+        "else it is the one that comes first.",
+    )
+
+    @classmethod
+    def faults(cls, given: Mapping[str, Any]) -> tuple[str, ...]:
+        is_none = given.get("content") is None and given.get("text") is None
+        return ("Give `content`, or `text`, or both.",) if is_none else ()
+
+
+class DuplicatesOutput(Output):
+    """Outputs of `duplicates`: each row with five columns more, null where it is no copy.
+
+    `copy_of` is the `key` of the earlier row, `copy_kind` is `content` (the same bytes), `text`
+    (the same text) or `alike`, `likeness` the share of common phrases, below 1 where texts are only
+    alike. `numbers` are those of this text that the other one lacks, `other_numbers` the reverse.
+    """
+
+    rows: list[dict[str, Any]]
+    count: int = Field(description="How many are copies.")
+
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """Return the rows as they are: there may be 100,000 of them."""
+        return {"rows": self.rows, "count": self.count}
+
+
+def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
+    if written.get("text") is not None and importlib.util.find_spec("rensa") is None:
+        yield ("text",), *_LACKS
+
+
+class Duplicates(Step[DuplicatesParams, DuplicatesOutput]):
+    """Copies among rows, by content and by text: of which earlier row, and how alike."""
+
+    params = DuplicatesParams
+    output = DuplicatesOutput
+    is_pure = True
+    facts = Facts(is_repeatable=True, table="rows", marks="rows", missing=_missing)
+
+    async def run(self, params: DuplicatesParams, tools: Tools) -> DuplicatesOutput:
+        """Compare the rows.
+
+        Raises:
+            StepError: a row has no `key`, or such a column already; the library is missing.
+        """
+        rows = await asyncio.to_thread(_marked, params, tools.log.note)
+        n_copies = sum(row["copy_of"] is not None for row in rows)
+        return DuplicatesOutput.model_construct(rows=rows, count=n_copies)
+
+
+def _marked(params: DuplicatesParams, note: Callable[[str], None]) -> list[dict[str, Any]]:
+    rows, names = params.rows.as_list(), list[str]()
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, Mapping):
+            raise StepError(f"row {number} is no mapping.", remedy="Give the block `returns`.")
+        if row.get(params.key) is None:
+            remedy = "`key` is a column that each row has."
+            raise StepError(f"row {number} has no '{params.key}'.", remedy=remedy)
+        if taken := next((name for name in COLUMNS if name in row), None):
+            what = f"row {number} has a column '{taken}' already."
+            raise StepError(what, remedy="Give it another name in `returns`.")
+        names.append(str(row[params.key]))
+    order = sorted(range(len(rows)), key=lambda index: _rank(rows[index].get(params.first)))
+    found: dict[int, tuple[int, str, float]] = {}
+    contents: dict[str, int] = {}
+    for index in order if params.content is not None else ():
+        content = rows[index].get(params.content)
+        if isinstance(content, str) and content not in ("", _EMPTY):
+            first = contents.setdefault(content, index)
+            if first != index:
+                found[index] = first, "content", 1.0
+
+    def text_of(row: Mapping[str, Any]) -> str:
+        text = None if params.text is None else row.get(params.text)
+        return _folded(text) if isinstance(text, str) else ""
+
+    own, texts, n_without = list[int](), dict[bytes, int](), 0
+    phrases, sketches = list[list[str]](), list[Sketches]()
+    for index in order if params.text is not None else ():
+        words = _WORD.findall(text := text_of(rows[index]))
+        n_without += not words
+        if len(words) < LEAST_WORDS or index in found:
+            continue
+        first = texts.setdefault(hashlib.sha256(text.encode()).digest(), index)
+        if first != index:
+            found[index] = first, "text", 1.0
+            continue
+        own.append(index)
+        triples = zip(words, words[1:], words[2:], strict=False)
+        phrases.append([" ".join(phrase) for phrase in triples])
+        if len(phrases) == _CHUNK_TEXTS:
+            sketches.append(_sketches(phrases))
+            phrases.clear()
+    if phrases:
+        sketches.append(_sketches(phrases))
+    for place, (earlier, likeness) in _nearest(sketches, params.alike).items():
+        found[own[place]] = own[earlier], "alike", likeness
+    if n_without:
+        note(f"{n_without} of {len(rows)} rows have no text, and are compared by content alone.")
+    made = []
+    for index, row in enumerate(rows):
+        values: Sequence[Any] = (None,) * len(COLUMNS)
+        if (match := found.get(index)) is not None:
+            first, kind, likeness = match
+            here, there = (Counter(_NUMBER.findall(text_of(held))) for held in (row, rows[first]))
+            lacks = ("; ".join([*some][:MOST_NUMBERS]) for some in (here - there, there - here))
+            values = (names[first], kind, likeness, *lacks)
+        made.append({**row, **dict(zip(COLUMNS, values, strict=True))})
+    return made
+
+
+def _rank(value: Any) -> tuple[bool, bool, Any]:
+    """Return a value by which rows are ordered: those without one come last."""
+    is_known = isinstance(value, str | int | float) and value == value  # no NaN
+    return (not is_known, isinstance(value, str), value if is_known else 0)
+
+
+def _folded(text: str) -> str:
+    return " ".join(small(unicodedata.normalize("NFKC", text)).split())
+
+
+def _sketches(phrases: Sequence[list[str]]) -> Sketches:
+    try:
+        rensa = importlib.import_module("rensa")
+    except ModuleNotFoundError as error:
+        raise StepError(_LACKS[0], remedy=_LACKS[1], kind="missing") from error
+    made = rensa.RMinHash.digests_from_token_sets(phrases, _N_HASHES, _SEED)
+    return np.array(made, dtype=np.uint32)
+
+
+def _nearest(parts: Sequence[Sketches], least: float) -> dict[int, tuple[int, float]]:
+    """Return for each sketch the nearest earlier one, the first of several, and how alike.
+
+    Those that share a band are compared (locality-sensitive hashing), of many those that share the
+    rarest ones.
+    """
+    if not parts:
+        return {}
+    sketches = np.concatenate(parts)
+    shape = (_N_BANDS, len(sketches))
+    order, place, start = (np.empty(shape, np.int32) for _ in range(3))
+    for band in range(_N_BANDS):
+        width = _N_HASHES // _N_BANDS
+        bits = np.ascontiguousarray(sketches[:, band * width : (band + 1) * width])
+        _, group = np.unique(bits.view(f"V{4 * width}")[:, 0], return_inverse=True)
+        order[band] = np.argsort(group, kind="stable")
+        place[band, order[band]] = np.arange(len(sketches))
+        first = np.searchsorted(group[order[band]], np.arange(group.max() + 1))
+        start[band] = first[group]
+    found: dict[int, tuple[int, float]] = {}
+    for row in np.flatnonzero((place > start).any(axis=0)):
+        ends, begins = place[:, row], np.maximum(start[:, row], place[:, row] - _MOST_OF_BAND)
+        shared = [order[band, begins[band] : ends[band]] for band in range(_N_BANDS)]
+        earlier, at = np.unique(np.concatenate(shared), return_inverse=True)
+        if len(earlier) > _MOST_COMPARED:  # a band that few have says most
+            n_rows = ends - start[:, row]
+            rarity = np.bincount(at, np.repeat(1 / np.maximum(n_rows, 1), ends - begins))
+            earlier = np.sort(earlier[np.argsort(-rarity, kind="stable")[:_MOST_COMPARED]])
+        alike = (sketches[earlier] == sketches[row]).mean(axis=1)
+        best = int(alike.argmax())
+        if alike[best] >= least:
+            found[int(row)] = int(earlier[best]), min(round(float(alike[best]), 2), 0.99)
+    return found
