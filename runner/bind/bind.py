@@ -37,6 +37,7 @@ from . import (
     step_reads,
     taint_analysis,
     tool_faults,
+    unused_answers,
     variations,
 )
 from . import reply as replies
@@ -229,6 +230,7 @@ class PlanBinder:
         controls = _InheritedKeys(defaults.retry, defaults.timeout, cache)
         nodes = tuple(self._nodes(self._plan.nodes, BASE_NAMES, controls))
         nodes = taint_analysis.mark_tainted(nodes, taint_analysis.tainted_inputs(pipeline))
+        nodes = unused_answers.mark_unused(nodes, self._plan.edges, pipeline.returns)
         # Check what is read of each step, and the names in texts that steps render
         for use in self._plan.uses:
             reference = use.reference

@@ -90,6 +90,11 @@ class BoundStep:
     """The untrusted references of its parameters (`taint_analysis`), dotted: `steps.text.text`."""
     inner: BoundPlan | None = None
     """The pipeline that it runs, if it runs one; its inputs are those that are known by now."""
+    consumers: tuple[BoundNode, ...] = field(default=(), compare=False)
+    """What uses its answer, which is not asked for where all of these are skipped; empty: it is
+    in any case (`unused_answers`)."""
+    known_by: frozenset[str] = frozenset()
+    """The steps by which that is known."""
 
     @cached_property
     def written(self) -> Mapping[str, Any]:
@@ -153,6 +158,9 @@ class BoundBlock:
     shown: frozenset[Reference] = frozenset()
     """What is read within it, but for paths of files whose content alone is taken."""
     spec: str = ""
+    consumers: tuple[BoundNode, ...] = field(default=(), compare=False)
+    """As those of a step, where it only asks; a block at the top has none."""
+    known_by: frozenset[str] = frozenset()
 
     @classmethod
     def of_step(cls, step: BoundStep) -> BoundBlock:

@@ -77,7 +77,7 @@ from .run_context import RunContext
 from .run_records import StepRecord
 from .run_reviews import AwaitingReview
 from .steps_left_as_they_are import Left
-from .walk import ItemSteps, Walk, is_skipped, returns_read, walk_item
+from .walk import ItemSteps, Walk, is_skipped, is_unused, returns_read, walk_item
 from .work_claims import CLAIM_BACKOFF, ClaimLost, WorkClaims
 
 MODEL_PARALLEL, PLAIN_PARALLEL, SEARCH_PARALLEL = 16, 32, 64
@@ -581,6 +581,8 @@ class _ExecutedSteps(ItemSteps):
         made = StepRecord.begin(node, []) if isinstance(node, BoundStep) else None
         try:
             skips = is_skipped(node, scope)
+            if not skips and is_unused(node, scope, self.walk.stats, self.attempt.shown_key):
+                skips = self.attempt.has_run = True  # the item counts as with the answer
         except ExpressionError as error:
             raise StepFailed(node.id, str(error)) from error
         except StepFailed:

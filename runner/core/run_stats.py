@@ -63,8 +63,8 @@ class RunStats:
         self._items: list[ItemReport] = []
         self._steps: dict[str, StepTotals] = {}
         self._notes: dict[str, None] = {}
-        self._tallies: dict[tuple[str, str, str], Counter[str]] = {}
-        """How often each item had what is noted once for a step."""
+        self._tallies: dict[tuple[str, str, str, bool], Counter[str]] = {}
+        """How often each item had what is noted once for a step; whether a plan knows it."""
         self.taken: set[str] = set()
         """Files that a step listed or read."""
         self.not_taken: set[str] = set()
@@ -128,27 +128,27 @@ class RunStats:
         if len(self._notes) <= MAX_NOTES:
             report(text)
 
-    def tally(self, step: str, key: str, noun: str, what: str) -> None:
+    def tally(self, step: str, key: str, noun: str, what: str, *, is_planned: bool = False) -> None:
         """Count what happened to an item in a step; the report has one note for all of them."""
-        kind = (f"{self._prefix}{step}", noun, what)
+        kind = (f"{self._prefix}{step}", noun, what, is_planned)
         self._tallies.setdefault(kind, Counter())[key] += 1
 
     def forget(self, made: StepRecord, key: str) -> None:
         """Forget what was counted of a step of an item that begins again, except its time."""
         name = f"{self._prefix}{made.id}"
-        for (counted_in, _, _), keys in self._tallies.items():
+        for (counted_in, *_), keys in self._tallies.items():
             if counted_in == name:
                 keys.pop(key, None)
         if made.state != "skipped":
             self._steps[name] = self._steps[name].without(made)
 
-    def _tally_notes(self) -> tuple[str, ...]:
-        """Report each tally to the observer; return the notes."""
+    def tally_notes(self, *, is_plan: bool = False) -> tuple[str, ...]:
+        """Report each tally to the observer, or those that a plan knows; return the notes."""
         made = []
-        for (step, noun, what), keys in self._tallies.items():
-            if not keys:
+        for (step, noun, what, is_planned), keys in self._tallies.items():
+            if not keys or (is_plan and not is_planned):
                 continue
-            items = f" ({listed([key for key in keys if key], 3)})" if any(keys) else ""
+            items = f" ({listed(sorted(filter(None, keys)), 3)})" if any(keys) else ""
             text = f"'{step}': {counted(keys.total(), noun)} {what}{items}."
             made.append(self.secrets.redact(text))
             self.observer.note(made[-1])
@@ -286,7 +286,7 @@ class RunStats:
             seconds=time.monotonic() - self.began,
             items=tuple(sorted(self._items, key=lambda item: (order[item.step], item.key))),
             returns=self.secrets.redacted(returns),
-            notes=(*(self._tally_notes() if self._tallies else ()), *self._notes),
+            notes=(*(self.tally_notes() if self._tallies else ()), *self._notes),
             not_taken=self.not_taken_by_suffix(),
             written=tuple(self._written),
             n_removed=self._sums["removed"],

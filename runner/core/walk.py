@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum, auto
 from typing import Any, NoReturn
 
+from paddock.engine.system.text import listed
 from paddock.pipelines.expressions import ExpressionError, Reference
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.scope import Scope
@@ -32,6 +33,7 @@ from .lacking_items import LackingItems, refuse_empty_results
 from .outdated_outputs import NodeOutputs, OutdatedOutput, find_outdated
 from .run_context import RunContext
 from .run_reviews import AwaitingReview
+from .run_stats import RunStats
 from .same_output_file import refuse_written_by_others
 from .steps_left_as_they_are import Left, LeftBy, StepsLeft
 
@@ -92,14 +94,14 @@ class Walk(ABC):
         2. The stop gate is closed: it is left for the next run.
         3. What it reads is not whole: it is left as it is.
         4. What it reads has to run first: what it would do is not known. Only while planning.
-        5. It reads what was skipped, or its `if` is false: it is skipped.
+        5. It reads what was skipped, its `if` is false, or only skipped ones use it: it is skipped.
         6. A block: its items are judged, and those with work to do are done.
         7. A step that calls a model, or only writes files: the same, as a block of one item.
         8. Any other step; one that runs a pipeline walks that (`note_inner`).
         9. Its outputs are handed on. What has to wait for a person, or to run first, has none.
         """
         before = self.bound.edges.get(node.id, frozenset())
-        for earlier in before:  # 1
+        for earlier in before | node.known_by:  # 1
             await self._ended[earlier].wait()
         if self.context.stop_gate.is_closed:  # 2
             self.has_left = True
@@ -115,7 +117,9 @@ class Walk(ABC):
                     try:
                         if cause is not None:  # 4
                             await self.wait_for(node, cause)
-                        elif is_skipped(node, self.scope):  # 5
+                        elif is_skipped(node, self.scope) or is_unused(
+                            node, self.scope, self.stats
+                        ):  # 5
                             outputs = None
                             await self.skip(node)
                         elif isinstance(node, BoundBlock):  # 6
@@ -257,7 +261,7 @@ async def walk_item(steps: ItemSteps, body: Iterable[BoundNode], scope: Scope) -
     """Walk the steps of one item in order; return the scope with their outputs.
 
     1. It would read the results of a nested block, of which all items failed: so does the item.
-    2. It reads what was skipped, or its `if` is false: it is skipped.
+    2. It reads what was skipped, its `if` is false, or only skipped ones use it: it is skipped.
     3. A nested block: its items are judged, and those with work to do are done.
     4. Any other step.
     5. Its outputs are handed on.
@@ -299,6 +303,34 @@ def is_skipped(node: BoundNode, scope: Scope) -> bool:
         if isinstance(node, BoundBlock):
             raise
         raise StepFailed(node.id, str(error)) from error
+
+
+def is_unused(node: BoundNode, scope: Scope, stats: RunStats, item: str = "") -> bool:
+    """Return whether all that would use a node's answer is skipped; then it is counted."""
+    known = dict[str, bool]()
+
+    def is_surely_skipped(other: BoundNode) -> bool:
+        if other.id not in known:
+            read = () if other.if_ is None else other.if_.references
+            names = {path[1] for path in read if path[0] == "steps" and path[1:]}
+            try:
+                known[other.id] = names <= scope["steps"].keys() and (
+                    is_skipped(other, scope) or are_skipped(other.consumers)
+                )
+            except (StepFailed, ExpressionError):  # told where it is done
+                known[other.id] = False
+        return known[other.id]
+
+    def are_skipped(consumers: Collection[BoundNode]) -> bool:
+        return bool(consumers) and all(map(is_surely_skipped, consumers))
+
+    if not are_skipped(node.consumers):
+        return False
+    names = listed([repr(other.id) for other in node.consumers], 3)
+    are = "uses it and is" if len(node.consumers) == 1 else "use it and are"
+    what = f"not asked for, since only {names} {are} skipped"
+    stats.tally(node.id, item, "answer", what, is_planned=True)
+    return True
 
 
 def returns_read(bound: BoundPlan) -> frozenset[Reference]:

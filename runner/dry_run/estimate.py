@@ -106,7 +106,7 @@ async def estimate_run(
             outdated=stats.outdated,
             filed=stats.filed_counts,
             not_taken=stats.not_taken_by_suffix(),
-            remarks=session.stats.notes,
+            remarks=(*stats.tally_notes(is_plan=True), *session.stats.notes),
             **cost,
         )
 

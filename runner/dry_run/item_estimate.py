@@ -49,7 +49,7 @@ from paddock.runner.core.items import (
 )
 from paddock.runner.core.lacking_items import LackingItems
 from paddock.runner.core.run_context import RunContext
-from paddock.runner.core.walk import ItemSteps, is_skipped, walk_item
+from paddock.runner.core.walk import ItemSteps, is_skipped, is_unused, walk_item
 from paddock.runner.progress.report import PlanItem
 from paddock.steps.base import (
     UNKNOWN,
@@ -194,9 +194,16 @@ class ItemEstimate(ItemSteps):
         if self._decides_on(node):
             return False
         try:
-            return is_skipped(node, scope)
+            if is_skipped(node, scope):
+                return True
         except (StepFailed, ExpressionError) as error:
             raise ItemEnds from error
+        key = self._attempt.shown_key
+        return not self._decides_on_use(node) and is_unused(node, scope, self._context.stats, key)
+
+    def _decides_on_use(self, node: BoundNode) -> Certainty:
+        """Return the certainty of what decides whether a node's answer is used."""
+        return self._certainty_of(("steps", name) for name in node.known_by)
 
     def _decides_on(self, node: BoundNode) -> Certainty:
         """Return the certainty of a node's `if`, and of a block's list."""
@@ -249,7 +256,9 @@ class ItemEstimate(ItemSteps):
 
     def hand_on(self, node: BoundNode, outputs: Any) -> None:
         foreseen, certainty = self.foreseen, self.foreseen.certainty
-        if self._certainty_of(node.references) is Certainty.AT_MOST and outputs is not None:
+        read = self._certainty_of(node.references)
+        may_skip = read is Certainty.AT_MOST or self._decides_on_use(node)
+        if may_skip and outputs is not None:
             certainty = Certainty.AT_MOST
         is_sure = certainty is not Certainty.AT_MOST and not self.is_unsure
         self.calls += foreseen.calls if is_sure else foreseen.calls.perhaps()
