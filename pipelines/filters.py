@@ -19,6 +19,7 @@ from jinja2 import pass_environment
 from jinja2.filters import FILTERS as JINJA_FILTERS
 from jinja2.tests import TESTS as JINJA_TESTS
 
+from .checking.source_index import date_in, number_in
 from .times import local_date, local_time, moved
 from .typed_rows import without_types
 
@@ -318,6 +319,7 @@ OWN_FILTERS: dict[str, Callable[..., Any]] = {
     **{"flatten": flatten, "zip": zip_, "enumerate": enumerate_},
     **{"split": split, "fromjson": fromjson},
     **{"local": local_time, "date": local_date, "plus": moved},
+    **{"number_in": number_in, "date_in": date_in},
 }
 FILTERS: Mapping[str, Callable[..., Any]] = {
     name: JINJA_FILTERS[name] for name in _PLAIN
@@ -327,7 +329,7 @@ TEXT_FILTERS = frozenset(
     names(
         "capitalize count d default length lower replace string title trim truncate "
         "truncate_words upper urlencode wordcount wordwrap indent slug basename tojson int "
-        "float join split fromjson"
+        "float join split fromjson number_in date_in"
     )
 )
 """Filters that take a text as a whole, not as a list of characters."""

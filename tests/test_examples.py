@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from openpyxl import load_workbook  # type: ignore[import-untyped]
 
 from paddock.engine.settings import PoolSettings
 from paddock.pipelines.checking.functions import language
@@ -27,6 +29,7 @@ from paddock.runner.settings import Settings
 from paddock.runner.testing import suite_runner as trials
 from tests.benchmarks.first_run import HELD_BACK, LOOK_ALIKES
 from tests.fakes.eyes import write_family
+from tests.fakes.office_mail import MAIL
 from tests.fakes.papers import CONTRACTS, INVOICES, write
 from tests.fakes.pdf import pdf
 from tests.fakes.readers import read_here
@@ -85,7 +88,8 @@ def test_every_example_is_valid(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("example", "documents"), [("invoices-reviewed", INVOICES), ("contracts", CONTRACTS)]
+    ("example", "documents"),
+    [("invoices-reviewed", INVOICES), ("contracts", CONTRACTS), ("office", MAIL)],
 )
 def test_the_documents_to_review_are_those_that_the_tests_make(
     example: str, documents: Mapping[str, Callable[[], bytes]], tmp_path: Path
@@ -372,6 +376,46 @@ def test_an_invoice_waits_for_a_person_and_goes_on_with_what_they_said(tmp_path:
     assert (again.calls, again.counts.get("waiting", 0)) == (0, 0)
     written = pipeline.parent / "out" / "tides.csv.json"
     assert json.loads(written.read_text("utf-8")) == right
+
+
+def test_tables_of_the_office_grow_with_each_batch_and_its_letters_are_those_of_yesterday(
+    tmp_path: Path,
+) -> None:
+    pipeline = copied("office", tmp_path, "boatyard-118.pdf", "reference.txt", "bell.eml")
+    folder = pipeline.parent
+    yesterday = time.time() - 86400
+    os.utime(folder / "inbox" / "reference.txt", (yesterday, yesterday))
+
+    def batch(*names: str) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
+        for name in names:
+            shutil.copy(EXAMPLES / "office" / "inbox" / name, folder / "inbox")
+        report = run(pipeline, options=RunOptions(local=True))
+        assert (report.status, report.exit_status()) == ("completed", 0)
+        books = (
+            load_workbook(folder / "out" / f"{name}.xlsx") for name in ("invoices", "suppliers")
+        )
+        invoices, sums = ([*book.active.iter_rows(min_row=2, values_only=True)] for book in books)
+        bills = [(*row[:3], f"{row[3]:%Y-%m-%d}") for row in invoices]
+        return bills, [(row[0], *row[2:4]) for row in sums]
+
+    boatyard = ("Calder Boatyard", "2024-118", 1320, "2024-06-17")
+    painted = ("Calder Boatyard", "2024-131", 245.5, "2024-07-01")
+    hansen = ("Bootswerft Hansen", "77", 2120, "2024-10-28")
+    assert batch() == ([boatyard], [("Calder Boatyard", 1, 1320)])
+    letters = (folder / "out" / "LETTERS.md").read_text("utf-8")
+    assert "**reference.txt**" in letters and "bell.eml" not in letters
+    sums = [("Bootswerft Hansen", 1, 2120), ("Calder Boatyard", 1, 1320)]
+    assert batch("hansen-77.pdf", "minutes.md") == ([boatyard, hansen], sums)
+    sums[1] = ("Calder Boatyard", 2, 1565.5)
+    assert batch("boatyard-131.txt") == ([boatyard, painted, hansen], sums)
+    assert batch() == ([boatyard, painted, hansen], sums)
+    assert (folder / "out" / "LETTERS.md").read_text("utf-8") == letters
+    assert not [*(folder / "inbox").iterdir()]
+    filed = {f"{path.parent.name}/{path.name}" for path in folder.glob("filed/*/*")}
+    assert filed == {
+        "invoice/boatyard-118.pdf", "invoice/boatyard-131.txt", "invoice/hansen-77.pdf",
+        "letter/bell.eml", "letter/reference.txt", "minutes/minutes.md",
+    }  # fmt: skip
 
 
 def test_the_first_run_says_nothing_that_does_not_stand_in_the_documents(tmp_path: Path) -> None:

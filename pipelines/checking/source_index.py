@@ -29,6 +29,9 @@ _ISO_MOMENT = re.compile(
 _SPACED_AMOUNT = re.compile(r"(?<=\d) (?=\d{3}(?!\d))")
 _IS_VERSION = re.compile(r"\d{1,2}\.\d+")
 _MOMENT_CHARS = 24  # between a day and its time
+_MOST_LINE_CHARS = 1_000
+_UNDECIDED = "und"
+"""No language: what a language decides stays open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +226,37 @@ def values_in(text: str, language: str = "") -> list[TextValue]:
         TextValue(*(place := whole.original(start, end)), text[slice(*place)], sought)
         for (start, end), sought in sorted(taken.values.items(), key=lambda item: item[0])
     ]
+
+
+def number_in(value: str, language: str = "") -> float | None:
+    """Return the only number of a line; None: it has none, several, or one that may be two.
+
+    >>> [number_in(text) for text in ("1.234,50 EUR", "-12", "1.234", "2 of 3", "by 3 May 2024")]
+    [1234.5, -12.0, None, None, None]
+    >>> number_in("1.234", "de"), number_in("1.234", "en")
+    (1234.0, 1.234)
+    """
+    values = values_in(str(value)[:_MOST_LINE_CHARS], language or _UNDECIDED)
+    numbers = [v.sought for v in values if not isinstance(v.sought, DayAndTime | Code)]
+    if len(numbers) != 1 or numbers[0] is None or numbers[0].amount is None:
+        return None
+    return float(-numbers[0].amount if numbers[0].is_negative else numbers[0].amount)
+
+
+def date_in(value: str, language: str = "") -> str | None:
+    """Return the only date of a line; None: it has none, several, or one that may be two.
+
+    >>> [date_in(text) for text in ("am 28. Oktober 2026", "03.05.2024", "03/05/2024", "3 May")]
+    ['2026-10-28', '2024-05-03', None, None]
+    >>> date_in("03/05/2024", "fr")
+    '2024-05-03'
+    """
+    tokens = SourceIndex(str(value)[:_MOST_LINE_CHARS], language or _UNDECIDED).dates.all()
+    days = {day for token in tokens for day in token.days}
+    if len(days) != 1 or any(token.reason for token in tokens):
+        return None
+    ((year, month, day),) = days
+    return None if year is None else datetime.date(year, month, day).isoformat()
 
 
 class _Taken:

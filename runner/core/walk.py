@@ -284,16 +284,17 @@ async def walk_item(steps: ItemSteps, body: Iterable[BoundNode], scope: Scope) -
 
 
 def is_skipped(node: BoundNode, scope: Scope) -> bool:
-    """Return whether `if` is false, or a node reads more than `skipped` of a skipped step.
+    """Return whether `if` is false, or a node reads a skipped step and not whether it is skipped.
 
     Raises:
         StepFailed: the condition of a step cannot be evaluated.
         ExpressionError: that of a block cannot.
     """
     after = frozenset[Reference]() if isinstance(node, BoundBlock) else node.after_answer
-    for path in node.references - after:
+    read = node.references - after
+    for path in read:
         is_of_step = path[0] == "steps" and len(path) > 1
-        if is_of_step and path[2:3] != ("skipped",) and scope.is_skipped(path[1]):
+        if is_of_step and scope.is_skipped(path[1]) and (*path[:2], "skipped") not in read:
             return True
     if node.if_ is None:
         return False

@@ -25,6 +25,30 @@ def test_lists_and_texts_are_taken_apart_and_put_together(source: str, wanted: o
 
 
 @pytest.mark.parametrize(
+    ("source", "wanted"),
+    [
+        ("'Gesamt: 2.120,00 €' | number_in", 2120),
+        ("'12 345,50 EUR' | number_in", 12345.5),
+        ("'EUR -61.40 (refund)' | number_in", -61.4),
+        ("12.5 | number_in", 12.5),
+        ("['1.234', '5 million', '40 to 50', 'F-309', '2 of 3', '3 May 2024'] | map('number_in')"
+         " | reject('none') | list", []),
+        ("'1.234' | number_in('de')", 1234),
+        ("'zahlbar bis 28. Oktober 2026' | date_in", "2026-10-28"),
+        ("'on April 11, 2024' | date_in", "2024-04-11"),
+        ("['03/05/2024', '3 May', '31.02.2024', '1 or 2 May 2024'] | map('date_in')"
+         " | reject('none') | list", []),
+        ("'03/05/2024' | date_in('de')", "2024-05-03"),
+        ("none | number_in or none | date_in", None),
+    ],
+)  # fmt: skip
+def test_the_number_or_date_of_a_line_is_read_and_null_where_it_may_be_two(
+    source: str, wanted: object
+) -> None:
+    assert Expression.of(source).evaluate({}) == wanted
+
+
+@pytest.mark.parametrize(
     ("source", "told"),
     [
         ("'x' | flatten", "flatten takes a list"),

@@ -83,15 +83,19 @@ steps:
   - {id: b, uses: prompt, with: {template: "{{ steps.a.text }} and B"}}
   - {id: c, uses: prompt, with: {template: "skipped: {{ steps.a.skipped }}, {{ steps.b.skipped }}"}}
   - {id: d, uses: prompt, needs: [a], with: {template: "D"}}
-returns: {a: steps.a.text, c: steps.c.text, d: steps.d.text}
+  - {id: e, uses: prompt, with: {template: "{{ 'E' if steps.a.skipped else steps.a.text }}"}}
+  - {id: f, uses: prompt, if: not steps.a.skipped, with: {template: "{{ steps.a.text }}"}}
+returns: {a: steps.a.text, c: steps.c.text, d: steps.d.text, e: steps.e.text, f: steps.f.text}
 """
 
 
 def test_what_reads_a_skipped_step_is_skipped_and_what_asks_is_not(tmp_path: Path) -> None:
     world = World(tmp_path, SKIPS)
-    assert world.run().returns == {"a": None, "c": "skipped: True, True", "d": "D"}
+    assert world.run().returns == {
+        "a": None, "c": "skipped: True, True", "d": "D", "e": "E", "f": None
+    }  # fmt: skip
     assert world.run({"wanted": True}).returns == {
-        "a": "A", "c": "skipped: False, False", "d": "D"
+        "a": "A", "c": "skipped: False, False", "d": "D", "e": "A", "f": "A"
     }  # fmt: skip
 
 
