@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
-from paddock.pipelines.checking.check import Check
+from paddock.pipelines.reply_check import Check
 
 from .comparison_keys import CompareKeys, GoldKeys
 from .errors import Fault, Mark, PipelineError

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from paddock.pipelines.checking.check import Check
+from paddock.pipelines.reply_check import Check
 
 from .errors import MustBe
 from .expressions import ExpressionError, Path

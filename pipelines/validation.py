@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 from pydantic import ValidationError
 
 from paddock.engine.system.text import shorten
-from paddock.pipelines.checking.check import Check
+from paddock.pipelines.reply_check import Check
 
 from .errors import Fault, MustBe, did_you_mean
 from .expressions import Expression, ExpressionError, Path, Value

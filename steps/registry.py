@@ -1,7 +1,7 @@
 """Registry of steps and check functions, built in and of plug-ins.
 
 A step's or function's module is imported when it is loaded. The contract of a check function is
-`paddock.pipelines.checking.check.CheckFunction`.
+`paddock.pipelines.checking.functions.CheckFunction`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.distribution import DISTRIBUTION
-from paddock.pipelines.checking.check import CheckFunction
+from paddock.pipelines.checking.functions import CheckFunction
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.keys import STEP_ALIASES
 

@@ -22,7 +22,6 @@ from paddock.engine.system import ecma_patterns
 from paddock.engine.system.text import counted, listed, one_line, path_text
 from paddock.pipelines.text_marks import shown_text
 
-from .check import CheckFunction
 from .cldr import unit_named
 from .grounding import Lack, unsupported
 from .language_model import language_identifier
@@ -30,6 +29,15 @@ from .schema_parts import Path, is_empty, missing_keys
 from .sentence_ends import sentence_spans
 from .source_index import SourceIndex
 from .text_index import TextIndex
+
+CheckFunction = Callable[..., object]
+"""A function that a check may call. It returns None or True if all is well, a plain sentence that
+a person and a small model understand if not, False without an explanation, or any other value, such
+as a count, for the expression to use.
+
+It may have an attribute `in_advance`: a function of the same parameters that is called before
+anything runs, with `...` for what is not known yet; it returns a sentence or None. Its attribute
+`from_scope` names parameters that have the values of the same names in the check's scope."""
 
 MOST_CHECKED_CHARS = 8_000_000
 """A longer value is refused: a check must not delay a run."""

@@ -16,13 +16,13 @@ from typing import Literal
 from cronsim import CronSim, CronSimError
 
 from paddock.pipelines import reply_schema
-from paddock.pipelines.checking.check import Check
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Block, Node, Pipeline, StepNode
 from paddock.pipelines.pipeline_tests import ExpectKeys
 from paddock.pipelines.plan import Plan
+from paddock.pipelines.reply_check import Check
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck, facts_of
 
 from .inputs import paths_outside, read_inputs

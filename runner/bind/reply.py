@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.sampling import json_schema
 from paddock.engine.sampling.json_schema import json_pointer
 from paddock.engine.system.text import nested_values
-from paddock.pipelines.checking.check import Check
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import Expression
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import ReplySpec, ReviewSpec
 from paddock.pipelines.model import StepNode as WrittenStep
+from paddock.pipelines.reply_check import Check
 from paddock.pipelines.reply_schema import ReplySchema
 from paddock.pipelines.yaml_source import YamlDocument
 from paddock.steps.base import Step

@@ -20,11 +20,11 @@ from unicodedata import normalize
 import numpy as np
 
 from paddock.engine.system.text import canonical_json, cell_text
-from paddock.pipelines.checking.check import is_refused
 from paddock.pipelines.checking.functions import grounded
 from paddock.pipelines.checking.source_index import DayAndTime, sought_in
 from paddock.pipelines.comparison_keys import MetricName
 from paddock.pipelines.errors import did_you_mean
+from paddock.pipelines.reply_check import is_refused
 from paddock.runner.ledger.asked_before import is_same_value
 from paddock.runner.ledger.list_alignment import aligned
 from paddock.runner.review.answer_fields import AnswerField, answer_fields

@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from paddock.pipelines.checking.check import Check
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference, Value
 from paddock.pipelines.label_choices import CHOOSE
+from paddock.pipelines.reply_check import Check
 from paddock.runner.bind.bound import BoundNode, steps_of
 from paddock.runner.bind.specs import canonical_spec, for_each_of
 from paddock.runner.ledger.ledger import Ledger

@@ -17,8 +17,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 from paddock.engine.system import units
-from paddock.pipelines.checking.check import Check
 from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.reply_check import Check
 from paddock.pipelines.schema_validation import schema_mismatch
 from paddock.runner.ledger.asked_before import is_same_value
 from paddock.runner.ledger.review_store import ReviewStore

@@ -19,9 +19,9 @@ from paddock.engine.errors import EngineError
 from paddock.engine.request import ChatRequest, Constraint, EmbedRequest, Message, ModelSpec, Pool
 from paddock.engine.system.text import listed
 from paddock.pipelines import reply_schema
-from paddock.pipelines.checking.check import Check
 from paddock.pipelines.expressions import Expression, ExpressionError, Value
 from paddock.pipelines.pipeline_tests import EXPECTATIONS_WITH_MODEL, ExpectKeys, JudgeKeys
+from paddock.pipelines.reply_check import Check
 from paddock.pipelines.schema_validation import schema_mismatch
 from paddock.runner.core.run_context import BoundModels
 from paddock.runner.progress.report import Report

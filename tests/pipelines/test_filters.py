@@ -36,7 +36,7 @@ def test_lists_and_texts_are_taken_apart_and_put_together(source: str, wanted: o
         ("'1.234' | number_in('de')", 1234),
         ("'zahlbar bis 28. Oktober 2026' | date_in", "2026-10-28"),
         ("'on April 11, 2024' | date_in", "2024-04-11"),
-        ("['03/05/2024', '3 May', '31.02.2024', '1 or 2 May 2024'] | map('date_in')"
+        ("['03/05/2024', '3 May', '31.02.2024', '2 May 2024 or 3 May 2024'] | map('date_in')"
          " | reject('none') | list", []),
         ("'03/05/2024' | date_in('de')", "2024-05-03"),
         ("none | number_in or none | date_in", None),

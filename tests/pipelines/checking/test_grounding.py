@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.pipelines.checking.check import is_refused
 from paddock.pipelines.checking.functions import cites, grounded, quotes, sentences
+from paddock.pipelines.reply_check import is_refused
 
 
 @pytest.mark.timeout(20)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.request import ChatRequest
-from paddock.pipelines.checking.check import Check
 from paddock.pipelines.model import ReplySpec
+from paddock.pipelines.reply_check import Check
 from paddock.pipelines.reply_schema import ReplySchema
 from paddock.runner.bind import scoped_reply as replying
 from paddock.runner.bind.scope import Scope

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from paddock.pipelines.checking.check import Check
 from paddock.pipelines.checking.functions import BUILT_IN
 from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.reply_check import Check
 
 
 def failures(source: str, output: Any = None, **scope: Any) -> list[str]:

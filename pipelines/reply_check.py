@@ -16,17 +16,9 @@ from typing import Any
 from jinja2 import nodes
 from jinja2.runtime import Undefined
 
-from paddock.pipelines.errors import did_you_mean
-from paddock.pipelines.expressions import Expression, Reference, chain_of
-
-CheckFunction = Callable[..., object]
-"""A function that a check may call. It returns None or True if all is well, a plain sentence that
-a person and a small model understand if not, False without an explanation, or any other value, such
-as a count, for the expression to use.
-
-It may have an attribute `in_advance`: a function of the same parameters that is called before
-anything runs, with `...` for what is not known yet; it returns a sentence or None. Its attribute
-`from_scope` names parameters that have the values of the same names in the check's scope."""
+from .checking.functions import CheckFunction
+from .errors import did_you_mean
+from .expressions import Expression, Reference, chain_of
 
 
 def is_refused(result: object) -> bool:
