@@ -404,7 +404,7 @@ def test_tables_of_the_office_grow_with_each_batch_and_its_letters_are_those_of_
     assert batch() == ([boatyard], [("Calder Boatyard", 1, 1320)])
     letters = (folder / "out" / "LETTERS.md").read_text("utf-8")
     assert "**reference.txt**" in letters and "bell.eml" not in letters
-    sums = [("Bootswerft Hansen", 1, 2120), ("Calder Boatyard", 1, 1320)]
+    sums: list[tuple[object, ...]] = [("Bootswerft Hansen", 1, 2120), ("Calder Boatyard", 1, 1320)]
     assert batch("hansen-77.pdf", "minutes.md") == ([boatyard, hansen], sums)
     sums[1] = ("Calder Boatyard", 2, 1565.5)
     assert batch("boatyard-131.txt") == ([boatyard, painted, hansen], sums)
