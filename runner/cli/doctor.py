@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from paddock.engine.backends.speed_estimates import SpeedBook
 from paddock.engine.errors import ModelNotFound
 from paddock.engine.llama.build import LlamaBuild, find_build, release_version
 from paddock.engine.memory.device_memory import UNLISTED_BACKENDS, ask_devices, this_device
@@ -40,7 +41,6 @@ from paddock.engine.workers.fallbacks import (
 )
 from paddock.runner.config.service_address import DEFAULT_PORT, ServiceAddress
 from paddock.runner.daemon.service_client import ask_up, identify_server, is_this_machine
-from paddock.runner.dry_run.speed_estimates import SpeedBook
 from paddock.runner.progress import printing
 from paddock.runner.settings import Settings
 from paddock.steps.readers.reader import reader_extras
@@ -527,14 +527,16 @@ def tuned_copy_findings(settings: Settings) -> Iterator[Finding]:
         remedy = f"paddock tune {verdict.name}" if verdict.is_advice else ""
         yield Finding("models", "ok", verdict.sentence, remedy)
     speeds = SpeedBook(settings.pool)
-    for name, why in speeds.excuses():
+    for name, why in speeds.unmeasured():
         yield Finding("models", "ok", f"the speed of {name} is not known yet: {why}")
-    for name, manner in speeds.manners():
-        if manner.company is None and manner.drafts is None:
+    for name, mode in speeds.compute_modes():
+        if mode.company is None and mode.drafts is None:
             continue
         ask = "Request drafts with the option `draft_num_predict`."
-        remedy = ask if manner.drafts is False else ""
-        yield Finding("models", "ok", f"{name}: greedy answers are {manner.promise()}", remedy)
+        remedy = ask if mode.drafts is False else ""
+        yield Finding(
+            "models", "ok", f"{name}: greedy answers are {mode.reproducibility()}", remedy
+        )
     for speed_gain in speeds.gains():
         text = (
             f"a tuned copy of {speed_gain.ref} would read prompts about "

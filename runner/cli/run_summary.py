@@ -118,7 +118,7 @@ def _with_outcomes(value: Any) -> Any:
 def print_speed_advice(report: Report, settings: Settings) -> None:
     """Print advice if a tuned copy of the run's only model would be much faster."""
     if report.calls and len(report.models) == 1:
-        from paddock.runner.dry_run.speed_estimates import SpeedBook
+        from paddock.engine.backends.speed_estimates import SpeedBook
 
         (ref,) = report.models
         tokens = (report.tokens.get(k, 0) for k in ("prompt", "completion", "prompt_reused"))

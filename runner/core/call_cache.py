@@ -227,8 +227,6 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
     ) -> None:
         """`fence` is awaited before each model call."""
         super().__init__(ledger, stats, caller)
-        self.parts = (pool, ledger, digests, stats, caller, fence)
-        """What it is made of: a dry run makes a pool of the same that asks no model."""
         self._fence = fence
         self._pool = pool
         self._digests = digests

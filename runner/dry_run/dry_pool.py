@@ -30,7 +30,7 @@ from paddock.engine.request import (
     resolve_sampling,
 )
 from paddock.runner.bind.scoped_reply import ScopedReply
-from paddock.runner.core.call_cache import ChunkListener, LedgerPool
+from paddock.runner.core.call_cache import CallOrigin, ChunkListener, LedgerPool
 from paddock.runner.core.call_keys import cached_reply, cached_vectors
 from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.run_context import ItemOutputs, RunContext
@@ -58,19 +58,19 @@ class AskedPrompts:
     """What a dry run has asked for so far, and whether the ledger has any reply at all."""
 
     has_history: bool
-    by: dict[str, str] = field(default_factory=dict)
+    first_items: dict[str, str] = field(default_factory=dict)
     """By the request's hash: the item that asked for it first."""
     shared: dict[str, None] = field(default_factory=dict)
     """Hashes of requests whose replies serve all items: none of them is asked for twice."""
 
     @property
     def counts(self) -> tuple[int, int]:
-        return len(self.by), len(self.shared)
+        return len(self.first_items), len(self.shared)
 
-    def first(self, n_by: int, n_shared: int) -> AskedPrompts:
+    def as_of(self, n_first: int, n_shared: int) -> AskedPrompts:
         """Return what was asked when `counts` were these, to go on from in another way."""
-        by = dict(islice(self.by.items(), n_by))
-        return AskedPrompts(self.has_history, by, dict.fromkeys(islice(self.shared, n_shared)))
+        first = dict(islice(self.first_items.items(), n_first))
+        return AskedPrompts(self.has_history, first, dict.fromkeys(islice(self.shared, n_shared)))
 
 
 class DryPool(LedgerPool):
@@ -78,24 +78,24 @@ class DryPool(LedgerPool):
 
     def __init__(
         self,
-        *parts: Any,
+        context: RunContext,
+        caller: CallOrigin,
         prompts: AskedPrompts,
         item: str,
-        looks_up: bool,
+        *,
         counts_exactly: bool,
         is_long: bool = False,
-        raises: bool = False,
+        raises_unknown: bool = False,
     ) -> None:
-        """`parts`: those of `LedgerPool`; `raises`: an unknown reply is `ReplyNotCached`."""
-        super().__init__(*parts)
+        """`raises_unknown`: a reply that is not known is `ReplyNotCached`."""
+        super().__init__(context.pool, context.ledger, context.digests, context.stats, caller)
         self.prompts = prompts
         self._item = item
-        self._looks_up = looks_up
         self.counts_exactly = counts_exactly
         self.is_long = is_long
         self.reads_unknown = False
         """Whether prompts may have placeholders, also such as the first label of a list."""
-        self._raises = raises
+        self._raises_unknown = raises_unknown
         self.calls = NO_CALLS
         self.has_unknown = False
         """Whether an answer was a placeholder."""
@@ -104,7 +104,8 @@ class DryPool(LedgerPool):
         self.n_new = 0
         self.n_known = 0
         """Calls whose replies the ledger has, or has by then."""
-        self.refs = Counter[str]()
+        self.models = Counter[str]()
+        """Names of those that would be asked, each with its new calls."""
 
     # --- counting
 
@@ -169,24 +170,29 @@ class DryPool(LedgerPool):
         return EmbedReply(tuple((0.0,) for _ in request.texts), Usage(), "")
 
     def _counted(self, ref: str, hash_: str, texts: Sequence[str]) -> None:
-        """Count a call whose reply is not known."""
-        self.has_unknown = True
-        is_partly_unknown = self.reads_unknown or any(UNKNOWN in text for text in texts)
-        by = self.prompts.by.get(hash_)
-        is_shared = by == self._item or hash_ in self.prompts.shared
-        if self._looks_up and is_shared and not is_partly_unknown:
+        """Count a call whose reply is not known.
+
+        1. The same item has asked for it, or an item whose reply serves all: it is known by then.
+        2. It may be known: its text, or what it is compared with, is not known yet.
+        3. It is made in any case.
+        """
+        self.has_unknown, looks_up = True, self._caller.looks_up
+        has_placeholders = self.reads_unknown or any(UNKNOWN in text for text in texts)
+        first = self.prompts.first_items.get(hash_)
+        is_answered = first == self._item or hash_ in self.prompts.shared
+        if looks_up and is_answered and not has_placeholders:  # 1
             self.n_known += 1
             self.has_twins = True
             return
-        self.prompts.by.setdefault(hash_, self._item)
-        if self._looks_up:
+        self.prompts.first_items.setdefault(hash_, self._item)
+        if looks_up:
             self.prompts.shared[hash_] = None
-        has_twin = by is not None or (is_partly_unknown and self.prompts.has_history)
-        is_sure = not self._looks_up or not has_twin
+        has_twin = first is not None or (has_placeholders and self.prompts.has_history)
+        is_sure = not (looks_up and has_twin)  # 2, 3
         self.calls += CallBounds(1, sure=Counter([ref] if is_sure else []))
         self.n_new += 1
-        self.refs[ref] += 1
-        if self._raises:
+        self.models[ref] += 1
+        if self._raises_unknown:
             raise ReplyNotCached
 
 
@@ -281,7 +287,7 @@ class DryStore(StoreHandle):
         return [[] for _ in vectors] if is_other else await super().nearest(vectors, k, where)
 
 
-def with_tree(surely: CallBounds, n_new: int, model: str | None) -> CallBounds:
+def with_later_calls(surely: CallBounds, n_new: int, model: str | None) -> CallBounds:
     """Add the calls of a tree whose prompts have parts that are not known yet.
 
     `model`: which is surely asked for these; None where their replies may be known.

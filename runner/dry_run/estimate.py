@@ -84,7 +84,7 @@ async def estimate_run(
     """
     settings, has_pool, speeds = prepared.settings, environment.pool is not None, None
     if not has_pool and used_models(prepared.bound):  # measured speeds are of our own pool
-        from .speed_estimates import SpeedBook
+        from paddock.engine.backends.speed_estimates import SpeedBook
 
         speeds = SpeedBook(settings.pool)
     async with open_session(prepared, options, environment, is_plan=True) as session:
@@ -98,8 +98,7 @@ async def estimate_run(
         stats.not_taken.update(not_taken_by_watches(context.bound))
         await walk.nodes()
         note_possible_refusal(context, context.bound.nodes, [walk.scope])
-        cost = plan.cost.totals(context, speeds, plan.items, is_vague=bool(plan.notes))
-        return PlanReport(
+        report = PlanReport(
             pipeline=stats.pipeline,
             items=tuple(plan.items),
             notes=tuple(plan.notes),
@@ -107,8 +106,8 @@ async def estimate_run(
             filed=stats.filed_counts,
             not_taken=stats.not_taken_by_suffix(),
             remarks=(*stats.tally_notes(is_plan=True), *session.stats.notes),
-            **cost,
         )
+        return plan.cost.in_report(report, context, speeds)
 
 
 class Estimate(Walk):
@@ -255,9 +254,9 @@ class Estimate(Walk):
         cost = self._plan.cost
         cost.is_estimate |= foreseen.is_estimate
         is_sure = not any(item.is_undecided for item in items)
-        calls = foreseen.calls if is_sure else foreseen.calls.perhaps()
+        calls = foreseen.calls if is_sure else foreseen.calls.at_most()
         recorded = [item.entry for item in state.work.items if item.entry is not None]
-        cost.add(foreseen.refs, calls, recorded, len(state.todo()))
+        cost.add(foreseen.models, calls, recorded, len(state.todo()))
         return UNKNOWN
 
     async def item_step(self, step: BoundStep) -> Any:
@@ -282,16 +281,16 @@ class Estimate(Walk):
     ) -> None:
         """Add what a step asks, and the item that it is, if any."""
         foreseen = await self._guess(step, is_pending=is_pending)
-        calls, seen = foreseen.calls, foreseen.seen
+        calls, forecast = foreseen.calls, foreseen.forecast
         if is_pending and entry is not None:
-            calls = calls.perhaps()  # what it reads may come out as it was
+            calls = calls.at_most()  # what it reads may come out as it was
         item = await asyncio.to_thread(self._held, step) or item
         if item is not None:
-            if seen is not None and seen.n_known:
-                left = Why.CALLS_LEFT(seen.n_calls - seen.n_known, seen.n_calls)
+            if forecast is not None and forecast.n_known:
+                left = Why.CALLS_LEFT(forecast.n_calls - forecast.n_known, forecast.n_calls)
                 item = replace(item, reasons=(*item.reasons, left))
             self._add(item)
-        self._plan.cost.add(foreseen.refs, calls, [entry] if entry is not None else [], 1)
+        self._plan.cost.add(foreseen.models, calls, [entry] if entry is not None else [], 1)
 
     async def step(self, step: BoundStep) -> Any:
         if step.inner is not None:

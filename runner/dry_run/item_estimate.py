@@ -34,7 +34,6 @@ from paddock.runner.bind.inputs import with_inputs
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.core.block_state import BlockState, judged
-from paddock.runner.core.call_cache import LedgerPool
 from paddock.runner.core.decided_examples import is_taught
 from paddock.runner.core.escalation import escalated
 from paddock.runner.core.failures import StepFailed, times
@@ -63,7 +62,7 @@ from paddock.steps.base import (
 )
 from paddock.steps.run_pipeline import named_outputs
 
-from .dry_pool import AskedPrompts, DryPool, DryReply, DryStores, with_tree, without_effects
+from .dry_pool import AskedPrompts, DryPool, DryReply, DryStores, with_later_calls, without_effects
 from .plan_cost import (
     NO_CALLS,
     CallBounds,
@@ -101,18 +100,18 @@ class Foreseen:
     outputs: dict[str, Any] | None = field(default_factory=dict)
     """None: it is skipped; empty where they are not known."""
     certainty: Certainty = Certainty.KNOWN
-    seen: CallForecast | None = None
+    forecast: CallForecast | None = None
     """Calls, and how many of them have replies; None where the step could not be run."""
-    refs: Counter[str] = field(default_factory=Counter)
-    """Names of the models that would be asked, each with its part of `calls`."""
+    models: Counter[str] = field(default_factory=Counter)
+    """Names of those that would be asked, each with its part of `calls`."""
     is_estimate: bool = False
     """Whether some of `calls` are those of other items, on average."""
 
     @classmethod
     def bounded(cls, body: Iterable[BoundNode], calls: CallBounds) -> Foreseen:
         """Return what is known by the YAML alone."""
-        refs = models_used(body) if calls.most != 0 else Counter[str]()
-        return cls(calls, certainty=Certainty.UNKNOWN, refs=refs)
+        models = models_used(body) if calls.most != 0 else Counter[str]()
+        return cls(calls, certainty=Certainty.UNKNOWN, models=models)
 
 
 class ItemEnds(Exception):
@@ -170,7 +169,7 @@ class ItemEstimate(ItemSteps):
         self.has_changed = False
         """Whether an earlier step may have changed files or stores."""
         self.calls = NO_CALLS
-        self.refs = Counter[str]()
+        self.models = Counter[str]()
         self.last: Any = None
         self.foreseen = Foreseen()
         """Of the last step or block."""
@@ -221,7 +220,7 @@ class ItemEstimate(ItemSteps):
             raise ItemEnds from error
         foreseen = await foresee_block(self._plan, self._context, state, self.certainty)
         if self._certainty_of(block.references):
-            calls = foreseen.calls.perhaps()
+            calls = foreseen.calls.at_most()
             foreseen = replace(foreseen, calls=calls, certainty=Certainty.UNKNOWN)
         self.foreseen = foreseen
         return foreseen.outputs, None
@@ -232,7 +231,7 @@ class ItemEstimate(ItemSteps):
         Raises:
             ItemEnds: it surely fails.
         """
-        is_unknown, attempt = bool(self._certainty_of(step.references)), self._attempt
+        is_unknown = bool(self._certainty_of(step.references))
         is_own_item = self._is_whole_pipeline and step.has_trace
         if not is_own_item:
             foreseen = await self._foresee(step, scope, is_unknown or self.has_changed)
@@ -243,12 +242,11 @@ class ItemEstimate(ItemSteps):
                     raise ItemEnds
                 self.foreseen = Foreseen(outputs=state.work.items[0].result)
                 return self.foreseen.outputs
-            self._attempt = ItemAttempt.of(self._context, step, attempt.outer)
-            without_effects(self._context, self._attempt)
-            foreseen = await self._foresee(step, scope, is_unknown)
-            self._attempt = attempt
+            attempt = ItemAttempt.of(self._context, step, self._attempt.outer)
+            own = ItemEstimate(self._plan, self._context, attempt)
+            foreseen = await own._foresee(step, scope, is_unknown)
             if is_unknown and state.work.items[0].entry is not None:
-                foreseen = replace(foreseen, calls=foreseen.calls.perhaps())
+                foreseen = replace(foreseen, calls=foreseen.calls.at_most())
         if self._decides_on(step):
             foreseen = replace(foreseen, certainty=Certainty.AT_MOST)
         self.foreseen = foreseen
@@ -261,14 +259,14 @@ class ItemEstimate(ItemSteps):
         if may_skip and outputs is not None:
             certainty = Certainty.AT_MOST
         is_sure = certainty is not Certainty.AT_MOST and not self.is_unsure
-        self.calls += foreseen.calls if is_sure else foreseen.calls.perhaps()
+        self.calls += foreseen.calls if is_sure else foreseen.calls.at_most()
         # The calls of one step by model, so that each step weighs what it asks
-        refs, most = foreseen.refs, foreseen.calls.most
-        if most and refs:
-            found = Counter({ref: n * most // refs.total() for ref, n in refs.items()})
-            found[next(iter(refs))] += most - found.total()
-            refs = found
-        self.refs.update(refs)
+        models, most = foreseen.models, foreseen.calls.most
+        if most and models:
+            found = Counter({ref: n * most // models.total() for ref, n in models.items()})
+            found[next(iter(models))] += most - found.total()
+            models = found
+        self.models.update(models)
         if certainty:
             self.certainty[node.id] = certainty
         if isinstance(node, BoundStep):
@@ -286,39 +284,40 @@ class ItemEstimate(ItemSteps):
 
     # --- one step
 
-    async def _foresee(self, step: BoundStep, scope: Scope, is_partly_unknown: bool) -> Foreseen:
+    async def _foresee(self, step: BoundStep, scope: Scope, reads_unknown: bool) -> Foreseen:
         """Foresee a step that is not skipped, by its kind.
 
-        `is_partly_unknown`: it reads placeholders, or files and stores that may be others by then.
+        `reads_unknown`: it reads placeholders, or files and stores that may be others by then.
 
         Raises:
             ItemEnds: it surely fails.
         """
         if step.inner is not None:
-            return await self._pipeline(step, scope, is_partly_unknown)
+            return await self._pipeline(step, scope, reads_unknown)
         if not _reads_only(step):
             return Foreseen.bounded([step], bound_step(step))
         if step.escalate is not None:
-            return await self._escalated(step, scope, is_partly_unknown)
+            return await self._escalated(step, scope, reads_unknown)
         if "tools" in step.written:  # to know its tools is to run them, or their servers
             return Foreseen.bounded([step], bound_step(step))
         prompts = self._plan.prompts
         n_before = prompts.counts
-        foreseen = await self._tried(step, scope, is_partly_unknown, prompts)
-        n_new = foreseen.seen.n_calls - foreseen.seen.n_known if foreseen.seen is not None else 0
+        foreseen = await self._tried(step, scope, reads_unknown, prompts)
+        forecast = foreseen.forecast
+        n_new = 0 if forecast is None else forecast.n_calls - forecast.n_known
         # Whether how often a step asks depends on how long texts are
         if step.facts.is_sized or hasattr(step.kind, "foresee"):
             is_sized = True
         else:
             is_sized = step.written.get("on_overflow") in ("map-reduce", "refine")
-        if is_sized and (is_partly_unknown or n_new > 1 or not self._plan.counts_exactly):
-            before = prompts.first(*n_before)
-            longest = await self._tried(step, scope, is_partly_unknown, before, is_long=True)
+        if is_sized and (reads_unknown or n_new > 1 or not self._plan.counts_exactly):
+            before = prompts.as_of(*n_before)
+            longest = await self._tried(step, scope, reads_unknown, before, is_long=True)
             calls = between_lengths(foreseen.calls, longest.calls)
             foreseen = replace(foreseen, calls=calls)
         return foreseen
 
-    async def _escalated(self, step: BoundStep, scope: Scope, is_partly_unknown: bool) -> Foreseen:
+    async def _escalated(self, step: BoundStep, scope: Scope, reads_unknown: bool) -> Foreseen:
         """Foresee a step with its own model, then with the larger one where that may be asked.
 
         Raises:
@@ -326,7 +325,7 @@ class ItemEstimate(ItemSteps):
         """
         is_due: bool | None = None
         try:
-            own = await self._foresee(replace(step, escalate=None), scope, is_partly_unknown)
+            own = await self._foresee(replace(step, escalate=None), scope, reads_unknown)
             if not own.certainty and own.outputs and step.returns is None:
                 with contextlib.suppress(ExpressionError):
                     item = self._attempt.shown_key or self._attempt.key
@@ -337,62 +336,70 @@ class ItemEstimate(ItemSteps):
             own, is_due = Foreseen(), True
         if is_due is False:
             return own
-        larger = await self._foresee(step.escalated, scope, is_partly_unknown)
-        calls = larger.calls if is_due else larger.calls.perhaps()
+        larger = await self._foresee(step.escalated, scope, reads_unknown)
+        calls = larger.calls if is_due else larger.calls.at_most()
         return replace(
             larger,
             calls=own.calls + calls,
             outputs=larger.outputs if is_due else own.outputs,
             certainty=larger.certainty if is_due else Certainty.UNKNOWN,
-            refs=own.refs + larger.refs,
+            models=own.models + larger.models,
         )
 
     async def _tried(
         self,
         step: BoundStep,
         scope: Scope,
-        is_partly_unknown: bool,
+        reads_unknown: bool,
         prompts: AskedPrompts,
         *,
         is_long: bool = False,
     ) -> Foreseen:
         """Carry out a step that only reads, with a pool that asks no model.
 
+        1. Its parameters cannot be filled in: that may be for what is unknown, which bounds it.
+        2. Its prompt has examples; a placeholder stands for those that are unknown.
+        3. It foresees its own calls (`foresee`), or runs, with placeholders for unknown answers.
+        4. It failed, and nothing is unknown: so it will in the run.
+        5. It failed over what is not there yet: the YAML alone bounds it.
+        6. It failed otherwise: over the longest answers, it is a tree over all of its parts.
+        7. Its calls are those that the pool counted, with what repairs and new groups may add.
+
         `is_long`: each unknown answer is the longest.
 
         Raises:
             ItemEnds: it surely fails.
         """
-        tools, pool = await self._tools(step, scope, prompts, is_long=is_long)
-        pool.reads_unknown = is_partly_unknown
+        context, kind = self._context, step.kind()
+        pool, tools = await self._tools(step, scope, prompts, is_long=is_long)
+        pool.reads_unknown = reads_unknown
         try:
             params = step.params.render(scope)
         except BindError as error:
-            if not is_partly_unknown:
+            if not reads_unknown:
                 raise ItemEnds from error
-            return Foreseen.bounded([step], bound_step(step))
-        if is_taught(step):  # with the examples of its prompt; a placeholder for unknown ones
+            return Foreseen.bounded([step], bound_step(step))  # 1
+        if is_taught(step):  # 2
             taught, place = tools, (scope, self._attempt)
             with contextlib.suppress(*_STEP_ERRORS):
-                taught = await taught_tools(self._context, step, params, tools, place)
-            known = self._context.judge.reviews.decisions.get(taught_as(self._context, step))
+                taught = await taught_tools(context, step, params, tools, place)
+            known = context.judge.reviews.decisions.get(taught_as(context, step))
             if taught is tools and params.examples.k and known is not None and known.decisions:
                 taught = replace(tools, examples=(Example(UNKNOWN, UNKNOWN),))
             tools = taught
         fills_store = self._plan.fills_stores and bool(step.facts.searches)
-        kind: Any = step.kind()
-        foresees, failure = hasattr(kind, "foresee"), None
-        seen: CallForecast | None = None
+        foresee, failure = getattr(kind, "foresee", None), None
+        forecast: CallForecast | None = None
         outputs: Any = None
-        try:
-            if foresees:
-                seen = await kind.foresee(params, tools)
-            if seen is not None and seen.n_known < seen.n_calls:
+        try:  # 3
+            if foresee is not None:
+                forecast = await foresee(params, tools)
+            if forecast is not None and forecast.n_known < forecast.n_calls:
                 outputs = dict.fromkeys(("output", "evidence", "confidence"))
                 outputs["text"] = UNKNOWN
             else:
                 outputs = (await kind.run(params, tools)).model_dump(mode="json")
-                if fills_store and is_partly_unknown:
+                if fills_store and reads_unknown:
                     outputs["hits"] = [{**hit, "text": UNKNOWN} for hit in outputs["hits"]]
             if step.returns is not None:
                 outputs = step.returns.render(scope.with_step(step.id, outputs))
@@ -400,32 +407,31 @@ class ItemEstimate(ItemSteps):
             outputs = None
         except _STEP_ERRORS as error:
             failure = error
-            if isinstance(error, StepError) and error.is_fatal and not is_partly_unknown:
-                self._context.stats.note(f"The run will stop at step '{step.id}': {error}")
-        is_open = foresees and (seen is None or seen.n_known < seen.n_calls)
-        is_unknown = is_partly_unknown or is_open or pool.has_unknown
+            if isinstance(error, StepError) and error.is_fatal and not reads_unknown:
+                context.stats.note(f"The run will stop at step '{step.id}': {error}")
+        n_new = 0 if forecast is None else forecast.n_calls - forecast.n_known
+        is_partly_asked = foresee is not None and (forecast is None or n_new > 0)
+        is_unknown = reads_unknown or is_partly_asked or pool.has_unknown
         # A `reduce` that groups by answers which may be unknown: to which group does each belong?
-        is_grouped = step.facts.group_by in step.written
-        has_new_groups = is_grouped and is_partly_unknown and is_open
+        has_new_groups = step.facts.group_by in step.written and reads_unknown and is_partly_asked
         calls = pool.calls
-        if seen is not None:
-            refs = pool.refs or models_used([step])
+        if forecast is not None:
+            models = pool.models or models_used([step])
             is_sure = not (pool.prompts.has_history or pool.has_twins or has_new_groups)
-            first = next(iter(refs), None) if is_sure else None
-            calls = with_tree(calls, seen.n_calls - seen.n_known, first)
+            calls = with_later_calls(calls, n_new, next(iter(models), None) if is_sure else None)
         if failure is not None:
-            is_partly_unknown = is_partly_unknown or fills_store
-            is_sure = not (pool.has_unknown or is_partly_unknown)
-            if is_sure and not (step.kind.roles and times(step.retry, "check")):
-                raise ItemEnds from failure
-            if is_partly_unknown and not pool.is_long:  # it may read what is not there yet
+            may_be_there_by_then = reads_unknown or fills_store
+            is_certain = not (pool.has_unknown or may_be_there_by_then)
+            if is_certain and not (step.kind.roles and times(step.retry, "check")):
+                raise ItemEnds from failure  # 4
+            if may_be_there_by_then and not pool.is_long:  # 5
                 bound = Foreseen.bounded([step], bound_step(step))
                 return replace(bound, calls=between_lengths(pool.calls, bound.calls))
-            if pool.is_long and seen is None:
-                n_parts = len(params.over) if foresees else calls.most or 0
+            if pool.is_long and forecast is None:  # 6
+                n_parts = len(params.over) if foresee is not None else calls.most or 0
                 calls = CallBounds(2 * n_parts + 1)
             outputs, is_unknown = {}, True
-        calls = with_repairs(step, calls, holds_forms=pool.counts_exactly)
+        calls = with_repairs(step, calls, holds_forms=pool.counts_exactly)  # 7
         if has_new_groups and calls.most is not None:
             # Each item a group: a call for each, and a tree of them, in which each call joins two
             n = len(params.over)
@@ -435,25 +441,25 @@ class ItemEstimate(ItemSteps):
             calls,
             outputs,
             Certainty.UNKNOWN if is_unknown else Certainty.KNOWN,
-            seen=seen or CallForecast(pool.n_known + pool.n_new, pool.n_known),
-            refs=pool.refs or (models_used([step]) if calls.most else Counter()),
+            forecast=forecast or CallForecast(pool.n_known + pool.n_new, pool.n_known),
+            models=pool.models or (models_used([step]) if calls.most else Counter()),
         )
 
     async def _tools(
         self, step: BoundStep, scope: Scope, prompts: AskedPrompts, *, is_long: bool
-    ) -> tuple[Tools, DryPool]:
+    ) -> tuple[DryPool, Tools]:
+        """Return what a step is given while it is tried, which asks and writes nothing."""
         attempt, context = self._attempt, self._context
         caller = context.caller(attempt.scope, step, attempt.shown_key, attempt.node.id)
         tools = item_tools(context, step, caller, attempt, scope)
-        assert isinstance(tools.pool, LedgerPool)
         pool = DryPool(
-            *tools.pool.parts,
-            prompts=prompts,
-            item=f"{attempt.scope}\n{attempt.key}",
-            looks_up=caller.looks_up,
+            context,
+            caller,
+            prompts,
+            f"{attempt.scope}\n{attempt.key}",
             counts_exactly=self._plan.counts_exactly,
             is_long=is_long,
-            raises=hasattr(step.kind, "foresee"),
+            raises_unknown=hasattr(step.kind, "foresee"),
         )
         reply, form = None, step.reply
         if form is not None:
@@ -463,9 +469,9 @@ class ItemEstimate(ItemSteps):
             with contextlib.suppress(*_STEP_ERRORS):  # nor some list of labels, or vectors
                 labels = await context.judge.labels.offered(step, scope, replace(tools, pool=pool))
             reply = DryReply(form, scope, finder, labels, pool=pool)
-        return replace(tools, pool=pool, reply=reply, stores=DryStores(context.stores)), pool
+        return pool, replace(tools, pool=pool, reply=reply, stores=DryStores(context.stores))
 
-    async def _pipeline(self, step: BoundStep, scope: Scope, is_partly_unknown: bool) -> Foreseen:
+    async def _pipeline(self, step: BoundStep, scope: Scope, reads_unknown: bool) -> Foreseen:
         """Foresee a pipeline that a step of the item runs."""
         inner = step.inner
         assert inner is not None
@@ -473,22 +479,22 @@ class ItemEstimate(ItemSteps):
             params = step.params.render(scope)
             bound = with_inputs(inner, params.inputs, self._context.bound.roots)
         except (BindError, WrongInput) as error:
-            if not is_partly_unknown:
+            if not reads_unknown:
                 raise ItemEnds from error
             return Foreseen.bounded([step], bound_step(step))
         context = sub_pipeline_context(self._context, step, self._attempt, bound)
         secrets = context.stats.secrets.of(bound.file)
         within = ItemEstimate(self._plan, context, replace(self._attempt), is_whole_pipeline=True)
-        within.is_unsure = is_partly_unknown
+        within.is_unsure = reads_unknown
         start, outputs = Scope.of(bound.inputs, secrets, bound.moment), dict[str, Any]()
-        end, is_unknown = await walk_item(within, bound.nodes, start), is_partly_unknown
+        end, is_unknown = await walk_item(within, bound.nodes, start), reads_unknown
         try:
             outputs = pipeline_outputs(step, bound, end, scope)
         except ExpressionError:
             is_unknown = True
         is_unknown = is_unknown or any(within.certainty.values())
         certainty = Certainty.UNKNOWN if is_unknown else Certainty.KNOWN
-        return Foreseen(within.calls, outputs, certainty, refs=within.refs)
+        return Foreseen(within.calls, outputs, certainty, models=within.models)
 
 
 async def foresee_block(
@@ -502,7 +508,7 @@ async def foresee_block(
     In a random order, so that those that were walked speak for the others.
     """
     block, todo = state.block, state.todo()
-    calls, refs, n_left = NO_CALLS, Counter[str](), 0
+    calls, models, n_left = NO_CALLS, Counter[str](), 0
     for item in sorted(todo, key=lambda item: draw(SEED, item.key)):
         steps = ItemEstimate(plan, context, ItemAttempt.of_item(context, state, item), around)
         item.result = {"text": f"{UNKNOWN} {item.key}"}
@@ -512,21 +518,21 @@ async def foresee_block(
             item.result = item_result(block, scope, steps.last)
         except TimeoutError:
             n_left += 1
-            refs.update(steps.refs)
-            refs.update(models_used(block.body))
+            models.update(steps.models)
+            models.update(models_used(block.body))
             continue
         except ItemEnds:
             item.result = None
         except StepFailed:  # its `returns` read what is not known
             pass
         calls += steps.calls
-        refs.update(steps.refs)
+        models.update(steps.models)
     rest, n_walked = bound_steps(block.body).of_items(n_left), len(todo) - n_left
     is_estimate = rest.most is None and calls.most is not None and n_walked > 0
     calls += calls.estimate(n_left / n_walked) if is_estimate else rest
     certainty = Certainty.UNKNOWN if todo else Certainty.KNOWN
     outputs = dict(state.outputs())
-    return Foreseen(calls, outputs, certainty, refs=refs, is_estimate=is_estimate)
+    return Foreseen(calls, outputs, certainty, models=models, is_estimate=is_estimate)
 
 
 def pipeline_outputs(step: BoundStep, bound: BoundPlan, inner: Scope, scope: Scope) -> Any:

@@ -1,4 +1,4 @@
-"""What a run would cost: bounds of its model calls by the kinds of steps; tokens and seconds."""
+"""What a run would cost: bounds of its model calls by kinds of steps; tokens and seconds."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from paddock.runner.core.failures import times
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WORK
-from paddock.runner.progress.report import CallsAre, PlanItem
+from paddock.runner.progress.report import PlanReport
 
 if TYPE_CHECKING:
+    from paddock.engine.backends.speed_estimates import SpeedBook
     from paddock.engine.profile.context_layout import Workload
-
-    from .speed_estimates import SpeedBook
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class CallBounds:
         """Return what `share` times as many items take, if they are like these on average."""
         return CallBounds(math.ceil((self.most or 0) * share), math.ceil(self.repairs * share))
 
-    def perhaps(self) -> CallBounds:
+    def at_most(self) -> CallBounds:
         """Return the calls of something that may not be done."""
         return replace(self, sure=Counter()) if self.sure else self
 
@@ -123,9 +122,9 @@ class PlanCost:
     """Calls and tokens, as far as they are known."""
 
     def add(
-        self, refs: Counter[str], calls: CallBounds, entries: Sequence[Entry], n_items: int
+        self, models: Counter[str], calls: CallBounds, entries: Sequence[Entry], n_items: int
     ) -> None:
-        """Add calls, divided as `refs` are; `entries`: of the same items or others like them."""
+        """Add calls, divided as `models` are; `entries`: of the same items or others like them."""
         known = [entry for entry in entries if entry.state == "done" and entry.calls]
         n_calls = sum(entry.calls for entry in known)
         if calls.most is None and known:
@@ -139,35 +138,28 @@ class PlanCost:
         if known:
             tokens = most * sum(entry.tokens for entry in known) / n_calls
         self.tokens = None if self.tokens is None or tokens is None else self.tokens + tokens
-        for ref, n in refs.items():
-            share = n / refs.total()
+        for ref, n in models.items():
+            share = n / models.total()
             self.models[ref] = self.models.get(ref, 0.0) + share * most
             if tokens is not None:
                 mine = self.by_model.setdefault(ref, [0.0, 0.0])
                 mine[0] += share * most
                 mine[1] += share * tokens
 
-    def totals(
-        self,
-        context: RunContext,
-        speeds: SpeedBook | None,
-        items: Sequence[PlanItem],
-        *,
-        is_vague: bool,
-    ) -> dict[str, Any]:
-        """Return the figures of a `PlanReport`; `is_vague`: what some blocks do is not known."""
-        calls, most = self.calls, self.calls.most
-        with_repairs = None if most is None else most + calls.repairs
-        is_exact = calls.least == with_repairs
-        calls_are: CallsAre = "about" if self.is_estimate else "exact" if is_exact else "at most"
-        tokens = None if self.tokens is None or is_vague else math.ceil(self.tokens)
+    def in_report(
+        self, report: PlanReport, context: RunContext, speeds: SpeedBook | None
+    ) -> PlanReport:
+        """Return a report with its figures; none where it has `notes` on what is not known."""
+        calls, most, is_known = self.calls, self.calls.most, not report.notes
         last = context.ledger.last_summary(context.bound.file.name)
-        gains = list[Any]()
+        advice: Sequence[str] = ()
         if speeds is not None:
             known = dict(self._workloads(speeds, last))
-            gains = [speeds.gain(ref, known.get(ref)) for ref in sorted(self.models)]
+            gains = (speeds.gain(ref, known.get(ref)) for ref in sorted(self.models))
+            advice = [gain.sentence() for gain in gains if gain is not None]
+        tokens = math.ceil(self.tokens) if is_known and self.tokens is not None else None
         seconds = None
-        if tokens == 0 and not any(item.state in WORK for item in items):
+        if tokens == 0 and not any(item.state in WORK for item in report.items):
             seconds = 0.0
         elif tokens and last is not None and last.get("seconds"):
             seconds = self._measured_s(tokens, speeds, last)
@@ -175,18 +167,26 @@ class PlanCost:
             if seconds is None and then:  # as the last run
                 seconds = tokens * last["seconds"] / then
             seconds = None if seconds is None else round(seconds, 1)
-        return {
-            "calls": None if is_vague else with_repairs,
-            "calls_are": calls_are,
-            "likely_calls": None if is_vague else most,
-            "least_calls": None if is_vague else calls.least,
-            "tokens": tokens,
-            "loads": None if is_vague else len(self.models),
-            "models": {} if is_vague else {ref: round(n) for ref, n in self.models.items()},
-            "least_models": {} if is_vague else dict(calls.sure),
-            "seconds": seconds,
-            "advice": tuple(gain.sentence() for gain in gains if gain is not None),
-        }
+        with_repairs = None if most is None else most + calls.repairs
+        is_exact = calls.least == with_repairs
+        report = replace(
+            report,
+            calls_are="about" if self.is_estimate else "exact" if is_exact else "at most",
+            tokens=tokens,
+            seconds=seconds,
+            advice=tuple(advice),
+        )
+        if not is_known:
+            return report
+        return replace(
+            report,
+            calls=with_repairs,
+            likely_calls=most,
+            least_calls=calls.least,
+            loads=len(self.models),
+            models={ref: round(n) for ref, n in self.models.items()},
+            least_models=dict(calls.sure),
+        )
 
     def _measured_s(
         self, tokens: int, speeds: SpeedBook | None, last: dict[str, Any]

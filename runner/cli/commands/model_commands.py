@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from paddock.engine.backends.speed_estimates import SpeedBook
 from paddock.engine.errors import EngineError
 from paddock.engine.models.model_cards import describe_model
 from paddock.engine.models.model_finder import ModelFinder
@@ -27,7 +28,6 @@ from paddock.runner.cli.model_arguments import model_argument
 from paddock.runner.cli.model_tables import tuned_copy_summary
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.service_client import ServiceError
-from paddock.runner.dry_run.speed_estimates import SpeedBook
 from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 
@@ -225,11 +225,15 @@ def _measured_facts(settings: Settings, model: str) -> dict[str, Any]:
         tuned["tuned"] = f"{copy.label}, {copy.path}"
     elif verdict is not None and verdict.text:
         tuned["tuned"] = f"none: {verdict.text}"
-    manner = SpeedBook(settings.pool).manner(model)
-    if manner is None:
+    mode = SpeedBook(settings.pool).compute_mode(model)
+    if mode is None:
         return tuned
-    keeps = {"drafts_keep_answers": manner.drafts} if manner.drafts is not None else {}
-    return tuned | {"greedy_answers": manner.promise(), "flash_attention": manner.flash(), **keeps}
+    keeps = {"drafts_keep_answers": mode.drafts} if mode.drafts is not None else {}
+    return tuned | {
+        "greedy_answers": mode.reproducibility(),
+        "flash_attention": mode.flash_attention(),
+        **keeps,
+    }
 
 
 def card_json(card: ModelCard) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from paddock.engine.backends.speed_estimates import SpeedBook
 from paddock.engine.memory.device_memory import this_device
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.tuning.tuned_copies import TunedCopyStore, TuningVerdict
@@ -18,7 +19,6 @@ from paddock.runner.cli.arguments import JsonOption
 from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.cli.model_arguments import MAX_INPUT_BYTES, model_argument
 from paddock.runner.cli.model_tables import tuned_copy_json, tuned_copy_table, tuned_copy_text
-from paddock.runner.dry_run.speed_estimates import SpeedBook
 from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 from paddock.steps.base import StepError

@@ -6,6 +6,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -37,19 +39,10 @@ class Mute(FakePool):
 def dry(folder: Path, pool: FakePool, *, exactly: bool = True, is_long: bool = False) -> DryPool:
     ledger = Ledger(folder / "none", is_readonly=True)
     caller = CallOrigin("scope", "step", "key", looks_up=True)
-    tally = RunStats("run", "pipeline", Observer())
-    return DryPool(
-        pool,
-        ledger,
-        ModelDigests(pool.facts),
-        tally,
-        caller,
-        prompts=AskedPrompts(False),
-        item="item",
-        looks_up=True,
-        counts_exactly=exactly,
-        is_long=is_long,
-    )
+    stats, digests = RunStats("run", "pipeline", Observer()), ModelDigests(pool.facts)
+    context: Any = SimpleNamespace(pool=pool, ledger=ledger, digests=digests, stats=stats)
+    prompts = AskedPrompts(False)
+    return DryPool(context, caller, prompts, "item", counts_exactly=exactly, is_long=is_long)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +65,7 @@ def test_no_text_is_sent_to_be_counted_elsewhere(
 async def test_an_unknown_answer_is_a_placeholder_and_counted_once(tmp_path: Path) -> None:
     pool = dry(tmp_path, FakePool())
     assert (await pool.chat(HI).reply()).text == UNKNOWN
-    assert (pool.calls, pool.refs) == (CallBounds(1, sure=Counter("m")), {"m": 1})
+    assert (pool.calls, pool.models) == (CallBounds(1, sure=Counter("m")), {"m": 1})
     await pool.chat(HI).reply()
     assert pool.calls == CallBounds(1, sure=Counter("m"))
 

@@ -11,8 +11,8 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile.profile import ProfileStore
 from paddock.runner.api import plan
 from paddock.runner.settings import Settings
+from tests.engine.backends.test_speed_estimates import profile
 from tests.runner.bind.pipeline_faults import fault_of
-from tests.runner.dry_run.test_speed_estimates import profile
 from tests.runner.world import World, states
 from tests.runner.world import settings as of_world
 

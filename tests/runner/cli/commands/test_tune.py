@@ -19,10 +19,10 @@ from paddock.runner.cli.commands.model_commands import tuning_notes
 from paddock.runner.cli.commands.tune import document_texts
 from paddock.runner.settings import read_settings
 from paddock.steps.base import StepError
+from tests.engine.backends.test_speed_estimates import profile
 from tests.engine.tuning.test_tuned_copies import copy_in
 from tests.fakes import tiny
 from tests.runner.cli.commands.shell import invoke
-from tests.runner.dry_run.test_speed_estimates import profile
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from paddock.engine.backends.speed_estimates import SpeedBook, profile_place
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile.context_layout import Workload
 from paddock.engine.profile.profile import (
@@ -21,7 +22,6 @@ from paddock.engine.profile.profile import (
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.fallbacks import Fallback, FallbackStore
-from paddock.runner.dry_run.speed_estimates import SpeedBook, profile_place
 
 READING = Workload(16, 700, 20)
 
@@ -92,14 +92,14 @@ def test_what_greedy_answers_keep_is_said_in_one_line(
     pool = settings(tmp_path)
     known = replace(profile(pool), agreements=(Agreement(True, company, drafts),))
     ProfileStore(pool.cache_dir).keep(known)
-    manner = SpeedBook(pool).manner("smollm2:135m")
-    assert manner is not None
-    assert manner.promise() == words
-    assert manner.flash() == "on"
-    manner = SpeedBook(replace(pool, cache_layout="unified")).manner("smollm2:135m")
-    assert manner is not None
-    assert manner.company is None, "that was compared in a split cache"
-    assert manner.promise().startswith("not compared in a unified cache")
+    mode = SpeedBook(pool).compute_mode("smollm2:135m")
+    assert mode is not None
+    assert mode.reproducibility() == words
+    assert mode.flash_attention() == "on"
+    mode = SpeedBook(replace(pool, cache_layout="unified")).compute_mode("smollm2:135m")
+    assert mode is not None
+    assert mode.company is None, "that was compared in a split cache"
+    assert mode.reproducibility().startswith("not compared in a unified cache")
 
 
 def test_flash_attention_is_said_with_what_usual_work_takes_without_it(tmp_path: Path) -> None:
@@ -112,20 +112,20 @@ def test_flash_attention_is_said_with_what_usual_work_takes_without_it(tmp_path:
     agreements = (Agreement(True, False, True), Agreement(False, True, False))
     known = replace(known, decode=known.decode + split + plain, agreements=agreements)
     ProfileStore(pool.cache_dir).keep(known)
-    manner = SpeedBook(pool).manner("smollm2:135m")
-    assert manner is not None
-    assert not manner.is_flash
-    assert manner.company, "of the way that is used"
-    words = manner.flash()
+    mode = SpeedBook(pool).compute_mode("smollm2:135m")
+    assert mode is not None
+    assert not mode.is_flash
+    assert mode.company, "of the way that is used"
+    words = mode.flash_attention()
     assert words.startswith("off: usual work takes 0.")
     assert words.endswith(" times as long without it")
     ProfileStore(pool.cache_dir).keep(replace(known, is_disturbed=True))
-    busy = SpeedBook(pool).manner("smollm2:135m")
+    busy = SpeedBook(pool).compute_mode("smollm2:135m")
     assert busy is not None
-    assert busy.flash() == f"{words}, measured beside other programs"
-    ((name, _),) = SpeedBook(pool).manners()
+    assert busy.flash_attention() == f"{words}, measured beside other programs"
+    ((name, _),) = SpeedBook(pool).compute_modes()
     assert name == "smollm2:135m"
-    note = SpeedBook(replace(pool, flash_attention="on")).manner("smollm2:135m")
+    note = SpeedBook(replace(pool, flash_attention="on")).compute_mode("smollm2:135m")
     assert note is None, "that was measured apart"
 
 
@@ -147,9 +147,9 @@ def test_a_model_whose_context_is_above_8192_tokens_is_never_without_flash_atten
 
     monkeypatch.setattr(ModelFinder, "find", found)
     for n_ctx in (None, 2048, 32_768):
-        manner = SpeedBook(replace(pool, n_ctx_tokens=n_ctx)).manner("smollm2:135m")
-        assert manner is not None
-        assert manner.is_flash == is_flash, "its own context counts"
+        mode = SpeedBook(replace(pool, n_ctx_tokens=n_ctx)).compute_mode("smollm2:135m")
+        assert mode is not None
+        assert mode.is_flash == is_flash, "its own context counts"
 
 
 def test_a_model_with_a_fallback_is_as_fast_as_it_was_measured_with_it(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ class ComputeMode:
     is_disturbed: bool = False
     """Whether the measurement was disturbed, so that it is repeated."""
 
-    def promise(self) -> str:
+    def reproducibility(self) -> str:
         """Return in one line what a greedy answer keeps, and in which layout of the cache."""
         drafts = "; drafts would change them and are off" if self.drafts is False else ""
         if self.is_unified:
@@ -81,7 +81,7 @@ class ComputeMode:
             return f"not always the same: kernels round by what runs in the same step{drafts}"
         return f"not compared: there was no time to measure that{drafts}"
 
-    def flash(self) -> str:
+    def flash_attention(self) -> str:
         """Return in one line whether flash attention is used, and why."""
         state = "on" if self.is_flash else "off"
         if self.plain_ratio is None:
@@ -130,7 +130,7 @@ class SpeedBook:
         gains = map(self.gain, self._finder.names())
         return (gain for gain in gains if gain is not None)
 
-    def manner(self, ref: str) -> ComputeMode | None:
+    def compute_mode(self, ref: str) -> ComputeMode | None:
         """Return how a model computes here and what its answers keep; None: not measured."""
         facts, profile = self._profiled(ref)
         if facts is None or profile is None:
@@ -147,12 +147,12 @@ class SpeedBook:
         disturbed = profile.is_disturbed
         return ComputeMode(is_flash, ratio, company, agreement.drafts, is_unified, disturbed)
 
-    def manners(self) -> Iterable[tuple[str, ComputeMode]]:
+    def compute_modes(self) -> Iterable[tuple[str, ComputeMode]]:
         for name in self._finder.names():
-            if (manner := self.manner(name)) is not None:
-                yield name, manner
+            if (mode := self.compute_mode(name)) is not None:
+                yield name, mode
 
-    def excuses(self) -> Iterable[tuple[str, str]]:
+    def unmeasured(self) -> Iterable[tuple[str, str]]:
         """Yield which models could not be measured when they were last loaded, and why."""
         for name in self._finder.names():
             facts = self._facts(name)
