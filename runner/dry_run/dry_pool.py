@@ -85,9 +85,7 @@ class DryPool(LedgerPool):
         *,
         counts_exactly: bool,
         is_long: bool = False,
-        raises_unknown: bool = False,
     ) -> None:
-        """`raises_unknown`: a reply that is not known is `ReplyNotCached`."""
         super().__init__(context.pool, context.ledger, context.digests, context.stats, caller)
         self.prompts = prompts
         self._item = item
@@ -95,7 +93,8 @@ class DryPool(LedgerPool):
         self.is_long = is_long
         self.reads_unknown = False
         """Whether prompts may have placeholders, also such as the first label of a list."""
-        self._raises_unknown = raises_unknown
+        self.raises_unknown = False
+        """Whether a reply that is not known is `ReplyNotCached`."""
         self.calls = NO_CALLS
         self.has_unknown = False
         """Whether an answer was a placeholder."""
@@ -192,7 +191,7 @@ class DryPool(LedgerPool):
         self.calls += CallBounds(1, sure=Counter([ref] if is_sure else []))
         self.n_new += 1
         self.models[ref] += 1
-        if self._raises_unknown:
+        if self.raises_unknown:
             raise ReplyNotCached
 
 

@@ -459,8 +459,8 @@ class ItemEstimate(ItemSteps):
             f"{attempt.scope}\n{attempt.key}",
             counts_exactly=self._plan.counts_exactly,
             is_long=is_long,
-            raises_unknown=hasattr(step.kind, "foresee"),
         )
+        pool.raises_unknown = hasattr(step.kind, "foresee")
         reply, form = None, step.reply
         if form is not None:
             finder = labels = None
