@@ -19,24 +19,29 @@ from paddock.steps.files.folder_walk import FolderWalk, is_temporary_path
 from paddock.steps.files.globs import Globs
 from paddock.steps.readers.document_kinds import is_readable_suffix
 
-Documents = Literal["letters", "invoices", "mail", "table"]
-Result = Literal["summaries", "labels", "fields"]
+Documents = Literal["letters", "invoices", "mail", "office", "table"]
+Result = Literal["summaries", "labels", "fields", "filed"]
 
 DOCUMENTS: dict[Documents, str] = {
     "letters": "letters, notes, reports: text, Markdown, HTML, PDF, Word, scans",
     "invoices": "invoices and receipts: PDF, Word, Excel, mail, text, scans",
     "mail": "mail: files that end in .eml or .msg",
+    "office": "what an office gets, in one folder: letters, invoices, mails, scans",
     "table": "a table with a text in each row: CSV, TSV, JSON lines",
 }
 RESULTS: dict[Result, str] = {
     "summaries": "a short text of each, and one page with all of them",
     "labels": "a label for each, chosen from a list",
     "fields": "fields of each, such as a number or a date; a person decides where one is in doubt",
+    "filed": "filed by kind; invoices in a workbook, with sums; yesterday's letters each morning",
 }
+OFFICE = "office"
+"""The example that is copied for documents that are to be filed."""
 SAMPLES: dict[Documents, str] = {
     "letters": "minimal/inbox/letter.txt",
     "invoices": "invoices/inbox/paint.pdf",
     "mail": "invoices/inbox/piano.eml",
+    "office": "office/inbox/hansen-77.pdf",
     "table": "folder-digest/inbox/notes/visitor-book.csv",
 }
 """A document of each kind from the examples, copied so that a draft runs at once."""
@@ -46,18 +51,21 @@ _SUFFIXES: dict[Documents, tuple[str, ...]] = {
     "letters": ("txt", "md", "html", "pdf", "docx", "odt", "rtf", "doc", *_SCANS),
     "invoices": ("pdf", "docx", "xlsx", "odt", "ods", "eml", "msg", "txt", *_SCANS),
     "mail": ("eml", "msg"),
+    "office": ("txt", "md", "pdf", "docx", "xlsx", "odt", "eml", "msg", *_SCANS),
     "table": ("csv", "tsv", "jsonl"),
 }
 _LABELS: dict[Documents, str] = {
     "letters": "letter, report, minutes, advertisement, other",
     "invoices": "invoice, reminder, receipt, offer, other",
     "mail": "question, order, complaint, newsletter, other",
+    "office": "invoice, letter, minutes, offer, other",
     "table": "praise, complaint, question, other",
 }
 _FIELDS: dict[Documents, str] = {
     "letters": "sender: str, written_on: str",
     "invoices": "number: str, total: float, pay_by: str",
     "mail": "sender: str, subject: str",
+    "office": "sender: str, subject: str",
     "table": "name: str, place: str",
 }
 
