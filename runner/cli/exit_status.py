@@ -35,7 +35,7 @@ _STATUS_OF_ERRORS = {
     ("paddock.steps.base", "StepError"): FAILED,
     ("paddock.runner.ledger.entries", "LedgerError"): FAILED,
     ("paddock.runner.ledger.run_locks", "Locked"): FAILED,
-    ("paddock.runner.prefect.run_tracking", "TrackingError"): FAILED,
+    ("paddock.runner.daemon.prefect_client", "TrackingError"): FAILED,
     ("paddock.runner.daemon.daemon_files", "DaemonError"): FAILED,
     ("paddock.runner.schedule.up", "UpError"): FAILED,
     ("paddock.runner.schedule.folder_locks", "FolderTaken"): FAILED,

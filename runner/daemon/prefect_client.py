@@ -40,6 +40,10 @@ class PrefectRefusal(Exception):
         super().__init__(f"{answer.url.path}: status {self.status}{to}: {answer.text[:300]}")
 
 
+class TrackingError(Exception):
+    """Prefect's API cannot be used; says how to go on without it."""
+
+
 PREFECT_ERRORS = (http.HttpFailure, PrefectRefusal)
 
 

@@ -20,7 +20,7 @@ from paddock.engine.system.tasks import running
 from paddock.runner.core import run
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.session import NOT_BEGUN, RunSession, open_session, report_not_begun
-from paddock.runner.daemon.prefect_client import client_options
+from paddock.runner.daemon.prefect_client import TrackingError, client_options
 from paddock.runner.notify.notify_at_end import ReportedEnd, notify_at_end
 from paddock.runner.progress.drain import INTERRUPTED, STOP_REQUESTED
 from paddock.runner.progress.prefect_view import FLOW_MODULE
@@ -30,10 +30,6 @@ from paddock.runner.settings import Settings
 from .run_mode import ServiceUse, is_flow, service_use
 
 CHECK_TIMEOUT_S = 4.0  # an API that cannot be reached is an error within 5 s
-
-
-class TrackingError(Exception):
-    """Prefect's API cannot be used; says how to go on without it."""
 
 
 def is_within_flow_run() -> bool:

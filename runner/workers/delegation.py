@@ -33,13 +33,13 @@ from paddock.runner.daemon.prefect_client import (
     NOT_FOUND,
     PREFECT_ERRORS,
     PrefectRefusal,
+    TrackingError,
     ask_again,
 )
-from paddock.runner.daemon.run_signatures import Signer
+from paddock.runner.daemon.run_signatures import Signer, signer_for
 from paddock.runner.ledger.coordination_queries import ALIVE_IN_JOB, SILENT_IN_JOB
 from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.prefect.run_tracking import TrackingError
 from paddock.runner.progress.drain import INTERRUPTED, StopGate
 from paddock.runner.progress.prefect_view import SHARE_TAG, prefect_name
 from paddock.runner.progress.report import Report
@@ -64,23 +64,6 @@ def failure_message(error: Exception, machine: str) -> str:
     )
 
 
-def name_inputs_and_view(
-    file: Path, inputs: Mapping[str, Any], settings: Settings, text: str | None = None
-) -> tuple[str, dict[str, Any], MachineView]:
-    """Check the inputs of a pipeline; return its name, them with absolute paths, and our view.
-
-    Raises:
-        PipelineError: the YAML or an input is wrong.
-    """
-    models = settings.default_models
-    bound = bind(read_plan(file, text), inputs, cwd=Path.cwd(), default_models=models)
-    places = {name for name, kind in bound.input_types.items() if kind in ("dir", "path")}
-    given = {
-        name: str(bound.inputs[name]) if name in places else value for name, value in inputs.items()
-    }
-    return bound.name, given, MachineView.of(bound)
-
-
 LOOK_S = 0.25  # a look costs Prefect's server some 5 ms, however many shares there are
 AWAY_S = 300.0  # Prefect's server may restart; the shares continue meanwhile
 LEAVE_S = 60.0
@@ -88,10 +71,6 @@ MACHINES_S = 5.0
 MOST_FOUND = 200
 WORKER_LABEL = "prefect.worker.name"
 ENDED_TYPES = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
-
-
-def new_job_name() -> str:
-    return f"{new_run_name(())}-{os.getpid()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +93,39 @@ class SharedJob:
     dead_after_s: float = 60.0
     view: MachineView = field(default_factory=MachineView)
     """What this machine sees; each share must see the same."""
+    help_after_s: float = HELP_AFTER_S
+    """For this long one machine works alone, unless `n_shares` says how many."""
+
+    @classmethod
+    def of(
+        cls,
+        path: Path,
+        inputs: Mapping[str, Any],
+        settings: Settings,
+        *,
+        name: str = "",
+        text: str | None = None,
+        **options: Any,
+    ) -> SharedJob:
+        """Return a job of a pipeline, whose inputs are checked, with paths made absolute. Blocks.
+
+        Raises:
+            PipelineError: the YAML or an input is wrong.
+            LedgerError: the database with the key of signatures cannot be used.
+        """
+        plan, unattended = read_plan(path, text), settings.unattended
+        bound = bind(plan, inputs, cwd=Path.cwd(), default_models=settings.default_models)
+        places = {name for name, kind in bound.input_types.items() if kind in ("dir", "path")}
+        given = {
+            name: str(bound.inputs[name]) if name in places else value
+            for name, value in inputs.items()
+        }
+        return cls(
+            name or f"{new_run_name(())}-{os.getpid()}", bound.name, path, given,
+            unattended.work_pool, signer_for(settings.state_dir, settings.ledger_url),
+            max_restarts=unattended.max_restarts, ledger_url=settings.ledger_url,
+            dead_after_s=unattended.dead_after_s, view=MachineView.of(bound), **options,
+        )  # fmt: skip
 
 
 async def delegate_job(
@@ -288,11 +300,12 @@ class _Delegation:
             await self._take_up()
         await self._look()
         elapsed_s = time.monotonic() - self._began
+        is_early = elapsed_s < self._job.help_after_s
         decided = decide_shares(
             self._shares,
             n_requested=self._job.n_shares,
-            online=await self._online(elapsed_s),
-            elapsed_s=elapsed_s,
+            online=await self._online(is_early=is_early),
+            is_early=is_early,
             max_restarts=self._job.max_restarts,
             n_at_work=await self._n_at_work(),
         )
@@ -369,14 +382,14 @@ class _Delegation:
             if now.is_suspended and not share.is_suspended:
                 self._note(f"share {share.number} is suspended in Prefect; resume it there")
 
-    async def _online(self, elapsed_s: float) -> frozenset[str]:
+    async def _online(self, *, is_early: bool) -> frozenset[str]:
         """Return the workers that are online; none while that decides nothing."""
         if any(share.phase == "running" and not share.is_suspended for share in self._shares):
             self._note("")
         is_waiting = bool(self._shares) and all(share.phase == "waiting" for share in self._shares)
         has_refused = any(share.outcome == "refused" for share in self._shares)
-        is_early = self._job.n_shares or elapsed_s < HELP_AFTER_S
-        if is_early and not (is_waiting or has_refused):
+        is_decided = self._job.n_shares or is_early
+        if is_decided and not (is_waiting or has_refused):
             return frozenset()
         workers = await self._ask("POST", f"/work_pools/{self._job.work_pool}/workers/filter", {})
         online = frozenset(worker["name"] for worker in workers if worker["status"] == "ONLINE")

@@ -11,8 +11,8 @@ from paddock.runner.core.run_restarts import next_restart
 from paddock.runner.progress.prefect_view import REFUSED, SENT_AWAY
 
 HELP_AFTER_S = 4.0
-"""For this long a job stays on one machine: a share costs 1 s of processor time to begin, 0.4 s of
-it in Prefect's server."""
+"""For this long a job of `paddock up` stays on one machine: most have few items, and a share costs
+1 s of processor time to begin, 0.4 s of it in Prefect's server."""
 
 MOST_SHARES = 32
 
@@ -82,16 +82,16 @@ def decide_shares(
     *,
     n_requested: int | None,
     online: Collection[str],
-    elapsed_s: float,
+    is_early: bool,
     max_restarts: int,
     n_at_work: int = 0,
 ) -> JobEnd | list[StartShare]:
     """Return what to do about a job: it is over, or these shares must start.
 
-    `n_requested` is the number of machines, None for all that are online once the job has run for a
-    while. `n_at_work` are machines that still have items, such as documents that came while others
-    were at the end: a share that is done ends the job only when there are none. A machine that has
-    refused the job does not get it again, and it is over once all have.
+    `n_requested` is the number of machines; None: all that are online, or one while it `is_early`.
+    `n_at_work` are machines that still have items, such as documents that came while others were at
+    the end: a share that is done ends the job only when there are none. A machine that has refused
+    the job does not get it again, and it is over once all have.
     """
     last_attempts = {share.number: share for share in sorted(shares, key=attrgetter("number"))}
     latest = [*last_attempts.values()]
@@ -104,7 +104,7 @@ def decide_shares(
     able = set(online) - refused.keys()
     if refused and online and not able and all(share.phase != "running" for share in latest):
         return JobEnd("failed", "\n".join(refused.values()))
-    n = n_requested or (1 if elapsed_s < HELP_AFTER_S else max(1, min(len(able), MOST_SHARES)))
+    n = n_requested or (1 if is_early else max(1, min(len(able), MOST_SHARES)))
     # All shares have one budget.
     starts = [] if {"spent", "done"} & first.keys() else _starts(last_attempts, n, max_restarts)
     has_failed = any(share.state == "Failed" for share in latest)

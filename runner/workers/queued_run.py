@@ -45,7 +45,6 @@ from paddock.engine.system.tasks import running
 from paddock.runner import api
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE
-from paddock.runner.daemon.run_signatures import signer_for
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.command_logs import run_log
@@ -60,7 +59,6 @@ from .delegation import (
     delegate_job,
     failure_message,
     known_end,
-    name_inputs_and_view,
 )
 from .flow_order import FlowOrder
 from .pipeline_flow import RESERVED, api_options, flow_of
@@ -206,15 +204,9 @@ class _OrderedRun:
             if control.waits is not None:
                 control.waits(words)
 
-        signer = await asyncio.to_thread(signer_for, settings.state_dir, settings.ledger_url)
-        pipeline, inputs, view = await asyncio.to_thread(
-            name_inputs_and_view, path, inputs, settings, options.text
-        )
-        job = SharedJob(
-            name, pipeline, path, inputs, settings.unattended.work_pool, signer,
+        job = await asyncio.to_thread(
+            SharedJob.of, path, inputs, settings, name=name, text=options.text,
             trigger=options.trigger, retry_failed=options.retry_failed,
-            max_restarts=settings.unattended.max_restarts, ledger_url=settings.ledger_url,
-            dead_after_s=settings.unattended.dead_after_s, view=view,
         )  # fmt: skip
         observer.began(job.name, path.parent.name, ())
         await name_flow_run(job.name)
@@ -338,6 +330,8 @@ PRELOAD = (
     "paddock.steps.files.write",
     "paddock.steps.llm.chat",
     "prefect.task_engine",
+    "prefect.utilities.visualization",
+    "pydantic.v1",
 )
 
 

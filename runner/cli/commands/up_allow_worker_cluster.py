@@ -43,7 +43,6 @@ from paddock.runner.cli.arguments import (
 )
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, command_group
 from paddock.runner.daemon.prefect_client import client_options
-from paddock.runner.daemon.run_signatures import signer_for
 from paddock.runner.progress import command_logs, printing
 from paddock.runner.progress.drain import stop_on_signals
 from paddock.runner.schedule.consents import Consents
@@ -259,21 +258,8 @@ def cluster_run(
             "Several machines need PREFECT_API_URL, PADDOCK_WORK_POOL and PADDOCK_LEDGER.\n"
             "  `paddock cluster init` shows what is missing."
         )
-    name, values, view = delegation.name_inputs_and_view(path, parse_inputs(inputs), settings)
-    job = delegation.SharedJob(
-        delegation.new_job_name(),
-        name,
-        path,
-        values,
-        settings.unattended.work_pool,
-        signer_for(settings.state_dir, settings.ledger_url),
-        retry_failed=retry_failed,
-        n_shares=shares,
-        max_restarts=settings.unattended.max_restarts,
-        ledger_url=settings.ledger_url,
-        dead_after_s=settings.unattended.dead_after_s,
-        view=view,
-    )
+    given, options = parse_inputs(inputs), {"retry_failed": retry_failed, "n_shares": shares}
+    job = delegation.SharedJob.of(path, given, settings, help_after_s=0.0, **options)
 
     async def main() -> Report:
         stop = asyncio.Event()

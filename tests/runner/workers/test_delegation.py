@@ -14,10 +14,10 @@ import httpx
 import pytest
 
 from paddock.engine.system import http
+from paddock.runner.daemon.prefect_client import TrackingError
 from paddock.runner.daemon.run_signatures import Signer
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.ledger_identity import folder_identity
-from paddock.runner.prefect.run_tracking import TrackingError
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.prefect_view import SHARE_TAG
 from paddock.runner.progress.report import FailOn, ItemReport, Report
