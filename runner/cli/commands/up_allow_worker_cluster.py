@@ -258,8 +258,10 @@ def cluster_run(
             "Several machines need PREFECT_API_URL, PADDOCK_WORK_POOL and PADDOCK_LEDGER.\n"
             "  `paddock cluster init` shows what is missing."
         )
-    given, options = parse_inputs(inputs), {"retry_failed": retry_failed, "n_shares": shares}
-    job = delegation.SharedJob.of(path, given, settings, help_after_s=0.0, **options)
+    job = delegation.SharedJob.of(
+        path, parse_inputs(inputs), settings,
+        retry_failed=retry_failed, n_shares=shares, help_after_s=0.0,
+    )  # fmt: skip
 
     async def main() -> Report:
         stop = asyncio.Event()
