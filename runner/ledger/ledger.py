@@ -130,6 +130,11 @@ class Ledger:
     def _note(self, text: str) -> None:
         self.on_wait(text)
 
+    @property
+    def n_commits(self) -> int:
+        """How often rows of this process have become durable."""
+        return self._writer.n_commits if self._writer is not None else 0
+
     async def ask(self, read: Callable[..., T], *values: Any) -> T:
         """Call a method that reads; in a thread if it goes over the network."""
         return await asyncio.to_thread(read, *values) if self.is_shared else read(*values)

@@ -35,6 +35,7 @@ class Writer:
         self._pending: dict[str, dict[Key, Row | None]] = {}
         self._committing: Pending = {}
         self._waiters: list[_Waiter] = []
+        self.n_commits = 0
         self._error: LedgerError | None = None
         self._is_busy = False
         self._is_closed = False
@@ -130,6 +131,7 @@ class Writer:
             except LedgerError as error:
                 return error
             else:
+                self.n_commits += 1
                 return None
 
 

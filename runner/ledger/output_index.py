@@ -50,6 +50,8 @@ class OutputIndex:
         self._files: dict[str, str] = {}
         """Scope → its pipeline's file, of those that were looked up."""
         self._since = time.time() - CLOCKS_DIFFER_S
+        self._alone_at = -1
+        """Of our commits the last one after which no other pipeline's run was there."""
         self.base = base
         self._prefix = f"{base}{os.sep}"
         self._rows: dict[tuple[str, str], OutputRow] = {}
@@ -96,8 +98,12 @@ class OutputIndex:
 
         Call it when the own intent is durable: of two, one at least sees the other then.
         """
+        n_commits = self.ledger.n_commits
+        if self._file is None or self._alone_at == n_commits:  # one question for a commit's intents
+            return None
         others = queries.HAS_RUN_OF_OTHER_FILE
-        if self._file is None or not self.ledger.rows(others, file=self._file, since=self._since):
+        if not self.ledger.rows(others, file=self._file, since=self._since):
+            self._alone_at = n_commits
             return None
         rows = self.ledger.rows(queries.OTHER_WRITERS, path=stored, file=self._file)
         found = (row[0] for row in rows)

@@ -171,8 +171,9 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
                 )
             tools.log.note(f"{what}: it is kept as it is.")
             return FilesWriteOutput(path=str(path), changed=False)
-        mark = None if tools.outputs.takes_over else await asyncio.to_thread(_open_elsewhere, path)
-        if there is not None and mark is not None:
+        may_be_open = there is not None and not tools.outputs.takes_over
+        mark = await asyncio.to_thread(_open_elsewhere, path) if may_be_open else None
+        if mark is not None:
             await tools.outputs.holds(path, sha256)
             what = f"'{printable(path)}' is open in another program ('{printable(mark)}')"
             tools.log.note(f"{what}: it is kept as it is until that is closed.")
