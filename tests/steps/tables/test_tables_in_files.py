@@ -235,7 +235,7 @@ def test_a_database_that_another_program_writes_is_told(read: Read, tmp_path: Pa
         said = refused(read, "a.duckdb")
         other.communicate()
     assert said.startswith("'a.duckdb' cannot be opened as DuckDB: ")
-    assert said.endswith("Close the program that has it open, and try again.")
+    assert said.endswith("If another program has it open, close that, and try again.")
 
 
 def test_a_file_that_is_no_table_of_its_format_is_told(read: Read, tmp_path: Path) -> None:
