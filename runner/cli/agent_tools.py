@@ -47,10 +47,10 @@ from paddock.runner.ledger.run_history import (
     runs_named,
     unknown_run_text,
 )
-from paddock.runner.lineage.answer_records import reviewed_answer
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.progress.journal import JournalProgress
 from paddock.runner.render.run_details import RunItem, read_run_details
+from paddock.runner.review.answer_records import reviewed_answer
 from paddock.runner.review.csv_and_gold_data import review_json
 from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.review.page_server import asks_people

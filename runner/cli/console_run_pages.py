@@ -38,15 +38,15 @@ from paddock.runner.ledger.run_history import (
     recent_runs,
     runs_named,
 )
-from paddock.runner.lineage.answer_records import reviews_of_item
 from paddock.runner.lineage.explain import explain_path
-from paddock.runner.lineage.traces import LedgerTraces, item_steps
+from paddock.runner.lineage.recorded_items import RecordedItems, item_steps
 from paddock.runner.progress.item_states import BAD
 from paddock.runner.progress.journal import JournalProgress
 from paddock.runner.render.console_page import CONSOLE_PAGES
 from paddock.runner.render.html_page import render
 from paddock.runner.render.run_details import RunDetails, read_run_details
 from paddock.runner.render.run_report_page import run_summary
+from paddock.runner.review.answer_records import reviews_of_item
 from paddock.runner.review.page_server import shown_folder
 
 from .arguments import recorded_inputs
@@ -285,38 +285,38 @@ class RunPages:
         scope, key = query.get("scope", ""), query.get("key", "")
         base = past.place.folder.resolve()
         with open_for_reading(past.place) as ledger:
-            trace = LedgerTraces(ledger, base).of_item(scope, key)
-            if trace is None:
+            item = RecordedItems(ledger, base).of_item(scope, key)
+            if item is None:
                 raise NotHere("There is no such item: later runs redid it, or it was removed.")
-            entry = trace.entry
+            entry = item.entry
             assert entry is not None
-            steps = list(item_steps(LineageStore(ledger), trace))
-            answers = reviews_of_item(ledger, trace.place.scope, trace.key).answers
+            steps = list(item_steps(LineageStore(ledger), item))
+            answers = reviews_of_item(ledger, item.owner.scope, item.key).answers
         has_failed = entry.state in BAD
-        is_of_block = bool(trace.place.outer) or trace.key != trace.place.step
+        is_of_block = bool(item.owner.outer) or item.key != item.owner.step
         body = render(
             "console_item.html",
             query=query,
-            trace=trace,
+            item=item,
             entry=entry,
-            key="/".join((*trace.place.outer, trace.key)),
+            key=item.shown_key,
             address=run_path(past),
-            run=f"{RUNS}/{path_id(past.place.state)}/{trace.run}",
+            run=f"{RUNS}/{path_id(past.place.state)}/{item.run}",
             review=CONSOLE_PAGES["Review"],
-            source=trace.source(base),
-            read=trace.read_files(base),
+            source=item.source(base),
+            read=item.read_files(base),
             base=base,
             file_states=FILE_STATE_TEXT,
             has_failed=has_failed,
             why_not=_again_refusal(past) if has_failed else "",
-            only=(*trace.place.outer, trace.key)[0] if is_of_block else "",  # what `--only` takes
+            only=(*item.owner.outer, item.key)[0] if is_of_block else "",  # what `--only` takes
             answers=answers,
             steps=[step for step in steps if step.calls or step.checks],
             request=lambda call: "\n\n".join(request_lines(call)),
             most=MOST_TEXT_CHARS,
             since=[  # what `paddock why` says of each output
                 lineage_text(explain_path(base / path, [base]), is_full=False)
-                for path in (trace.outputs[:20] if "since" in query else ())
+                for path in (item.outputs[:20] if "since" in query else ())
             ],
         )
         return PageParts(f"{key} of {name}", body)

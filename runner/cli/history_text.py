@@ -19,15 +19,15 @@ from paddock.runner.progress.report import counts_text, done_in_words, outdated_
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.entries import ItemRow
-    from paddock.runner.ledger.reviewed_answers import ReviewRecord
     from paddock.runner.ledger.run_history import PastRun
-    from paddock.runner.lineage.traces import (
+    from paddock.runner.lineage.path_lineage import (
         LineageCall,
         LineageFile,
         LineageStep,
         Origin,
         PathLineage,
     )
+    from paddock.runner.render.reviewed_answers import ReviewRecord
 
 RUNS_HEAD = ("RUN", "PIPELINE", "STATUS", "STARTED", "TOOK", "ITEMS", "BY", "")
 _MAX_DETAIL_CHARS = 60

@@ -15,7 +15,7 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.scoped_reply import ScopedReply
 from paddock.runner.bind.specs import prompt_digest
 from paddock.runner.bind.text_vectors import inserted_text
-from paddock.runner.ledger.confidence_calibration import CalibrationKey, calibrated, start_text
+from paddock.runner.calibration.confidence_calibration import CalibrationKey, calibrated, start_text
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.reviews import Question, Review
 from paddock.steps.base import OutsideRoots, Tools

@@ -12,12 +12,12 @@ from functools import partial
 from typing import Any
 
 from paddock.runner.bind.bound import BoundPlan, BoundStep, all_plans, all_steps, steps_with_blocks
-from paddock.runner.ledger.asked_before import stands
-from paddock.runner.ledger.confidence_calibration import (
+from paddock.runner.calibration.confidence_calibration import (
     CalibrationKey,
     StepCalibration,
     calibrations_of,
 )
+from paddock.runner.ledger.asked_before import stands
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import Question, Review, ReviewState, ReviewTerms

@@ -21,10 +21,10 @@ from paddock.runner.ledger.dead_runs import DIED
 from paddock.runner.ledger.entries import ItemRow, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
-from paddock.runner.ledger.reviewed_answers import ReviewRecord
 from paddock.runner.ledger.run_history import PastRun, open_for_reading
 from paddock.runner.progress.item_states import BAD, STORED, WORK, ItemState
 from paddock.runner.progress.journal import JournalTail
+from paddock.runner.render.reviewed_answers import ReviewRecord
 
 TOOL_KIND = "tool"
 """Kind of calls of tools."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from paddock.runner.ledger.reviewed_answers import ReviewedAnswer
 from paddock.runner.progress.report import HELD_REMEDY, not_taken_in_words, sums_by_outcome
+from paddock.runner.render.reviewed_answers import ReviewedAnswer
 
 from .html_page import html_page
 from .run_details import RunCall, RunDetails

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Pool, Reply
 from paddock.engine.settings import PoolSettings
-from paddock.runner.ledger.isotonic_fit import Reviewed, fit, reliability
+from paddock.runner.calibration.isotonic_fit import Reviewed, fit, reliability
 from paddock.steps.llm.confidence import N_ALTERNATIVES, confidence
 from tests.benchmarks import arena
 from tests.benchmarks.harness import percentile, processor_s, table

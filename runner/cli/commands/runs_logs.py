@@ -35,11 +35,11 @@ from paddock.runner.ledger.run_history import (
     runs_named,
     unknown_run_text,
 )
-from paddock.runner.lineage.answer_records import reviews_of_run
 from paddock.runner.progress import printing
 from paddock.runner.progress.journal import JournalProgress, JournalTail
 from paddock.runner.render.run_details import read_run_details
 from paddock.runner.render.run_report_page import run_report_page
+from paddock.runner.review.answer_records import reviews_of_run
 from paddock.runner.settings import STATE_FOLDER
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 
 from paddock.engine.system.item_samples import SEED, draw
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.ledger.confidence_calibration import (
+from paddock.runner.calibration.confidence_calibration import (
     LEAST_FIELDS,
     AskedShare,
     CalibrationKey,
@@ -21,7 +21,7 @@ from paddock.runner.ledger.confidence_calibration import (
     StepCalibration,
     calibrations_of,
 )
-from paddock.runner.ledger.isotonic_fit import LEAST_DECISIONS, reliability
+from paddock.runner.calibration.isotonic_fit import LEAST_DECISIONS, reliability
 from paddock.runner.review.csv_and_gold_data import gold_jsonl
 from tests.runner.core.test_waiting import BILLS, Bills
 from tests.runner.world import reasons, states

@@ -18,7 +18,7 @@ from paddock.runner.ledger.entries import StoredRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.lineage.explain import explain_path
-from paddock.runner.lineage.traces import Origin, PathLineage
+from paddock.runner.lineage.path_lineage import Origin, PathLineage
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.world import World, settings

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from paddock.runner.calibration.confidence_calibration import reviewed_fields
 from paddock.runner.cli.application import application
-from paddock.runner.ledger.confidence_calibration import reviewed_fields
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import Question, Review

@@ -26,8 +26,9 @@ from typing import Any, NamedTuple, TypeAlias
 from paddock.engine.system.text import counted, path_text
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.reply_schema import is_confidence
+from paddock.runner.ledger.asked_before import is_same_value
+from paddock.runner.ledger.reviews import Review
 
-from .asked_before import is_same_value
 from .isotonic_fit import (
     LEAST_DECISIONS,
     Calibration,
@@ -39,7 +40,6 @@ from .isotonic_fit import (
     reliability,
 )
 from .list_alignment import aligned
-from .reviews import Review
 
 LEAST_FIELDS = 50
 """Reviewed fields without which nothing is calibrated: a share of 0.9 is then known to ± 0.04."""

@@ -1,7 +1,6 @@
-"""Lineage of paths in the ledger: what wrote them, what was made of them, what a store contains.
+"""Items as a ledger has them: by the paths that they wrote, read or are, and by their stores.
 
-Read-only. `PathLineage` is the result of `paddock why`, plain data. `explain` finds what changed
-since then.
+Read-only. `explain` finds what changed since they were done.
 """
 
 from __future__ import annotations
@@ -10,12 +9,11 @@ import contextlib
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from paddock.engine.system.files import sha256_of
-from paddock.engine.system.units import iso_time
 from paddock.runner.core.dependencies import (
     FileRead,
     FolderListed,
@@ -29,155 +27,8 @@ from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import CallRow, Entry, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
-from paddock.runner.ledger.output_index import FileCondition
-from paddock.runner.ledger.reviewed_answers import ReviewRecord
-from paddock.runner.progress.reasons import Reason
 
-FileState = Literal["same", "changed", "gone"]
-
-
-@dataclass(frozen=True, slots=True)
-class LineageFile:
-    """A file that went into an item."""
-
-    path: str
-    sha256: str
-    state: FileState
-    """Compared with the file now."""
-
-
-@dataclass(frozen=True, slots=True)
-class LineageCall:
-    """One call of a model or a tool."""
-
-    hash: str
-    kind: str
-    model: str
-    digest: str
-    """Of the requested model."""
-    served_digest: str
-    """Of the model that answered: its file, and a Modelfile's settings, if any."""
-    is_known: bool
-    """Whether an earlier call had the same request."""
-    at: float
-    seconds: float | None
-    """None if it was not recorded."""
-    run: str
-    """The run that asked."""
-    request: Mapping[str, Any]
-    reply: str
-    done_reason: str | None
-    usage: Mapping[str, Any]
-    is_gone: bool = False
-    """Whether `paddock clean` removed its texts."""
-
-
-@dataclass(frozen=True, slots=True)
-class LineageStep:
-    """One step of an item."""
-
-    id: str
-    uses: str
-    model: str | None
-    seconds: float | None
-    checks: tuple[str, ...]
-    """Checks of its reply."""
-    calls: tuple[LineageCall, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LineageChange:
-    """One change since the item was done."""
-
-    reason: Reason
-    detail: tuple[str, ...] = ()
-    """Lines of a diff."""
-
-    @property
-    def what(self) -> str:
-        return str(self.reason)
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Origin of one file, or of an item's rows in a store."""
-
-    path: str
-    """Absolute."""
-    pipeline: Path
-    step: str
-    """The block or top-level step."""
-    key: str
-    """The item's key with those of outer items; the step's id outside of blocks."""
-    run: str
-    at: float
-    state: str
-    """Of the item: `done`, `quarantined`…; `done` for a step that has no entry."""
-    error: str | None
-    condition: FileCondition
-    """Of the file now."""
-    source: LineageFile | None
-    reads: tuple[LineageFile, ...]
-    looked_in: tuple[str, ...]
-    """Folders that it listed, stores that it searched."""
-    kept_in: tuple[str, ...]
-    """Vector stores with rows of it."""
-    steps: tuple[LineageStep, ...]
-    made_of: tuple[str, ...]
-    """The top-level steps and blocks whose outputs it reads."""
-    outputs: tuple[str, ...]
-    """All outputs of the item."""
-    changes: tuple[LineageChange, ...]
-    notes: tuple[str, ...] = ()
-    """What is unknown."""
-    n_rows: int | None = None
-    """Number of its rows in a store."""
-    reviewed: ReviewRecord = field(default_factory=ReviewRecord)
-    """What people decided about its answers."""
-
-    def as_json(self) -> dict[str, Any]:
-        fields = asdict(self)
-        fields["pipeline"] = str(self.pipeline)
-        fields["at"] = iso_time(self.at)
-        fields["changes"] = [{"what": c.what, "detail": c.detail} for c in self.changes]
-        for step in fields["steps"]:
-            for call in step["calls"]:
-                call["at"] = iso_time(call["at"])
-        return fields
-
-
-@dataclass(frozen=True, slots=True)
-class PathLineage:
-    """Result of `paddock why` for a path."""
-
-    path: str
-    origins: tuple[Origin, ...] = ()
-    """Of a file the latest; of a store or a folder one for each item."""
-    read_by: tuple[str, ...] = ()
-    """For a document: the items that read it, each with its outputs."""
-    n_more: int = 0
-    """Origins that are not listed."""
-    near: tuple[str, ...] = ()
-    """For an unknown path: outputs with a similar name."""
-    same_as: tuple[str, ...] = ()
-    """For an unknown path: outputs that had the same content."""
-    faults: tuple[str, ...] = field(default=())
-    """Ledgers that could not be read."""
-
-    @property
-    def is_known(self) -> bool:
-        return bool(self.origins or self.read_by)
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "path": self.path,
-            "known": self.is_known,
-            "origins": [origin.as_json() for origin in self.origins],
-            "more": self.n_more,
-            "read_by": list(self.read_by),
-            "near": list(self.near),
-            "same_as": list(self.same_as),
-        }
+from .path_lineage import FileState, LineageCall, LineageFile, LineageStep
 
 
 def _is_current(stored: str, entry: Entry | None, made: LineageRow | None) -> bool:
@@ -214,10 +65,10 @@ class ScopeOwner:
 
 
 @dataclass(frozen=True, slots=True)
-class ItemTrace:
+class RecordedItem:
     """Ledger rows of one item, and one of its files."""
 
-    place: ScopeOwner
+    owner: ScopeOwner
     key: str
     path: str
     """As stored in the ledger."""
@@ -231,6 +82,11 @@ class ItemTrace:
     """Of a store."""
     is_current: bool = True
     """Whether the path is an output of the item as it was done last; `run` made it in any case."""
+
+    @property
+    def shown_key(self) -> str:
+        """Its key with those of the items around it."""
+        return "/".join((*self.owner.outer, self.key))
 
     def source(self, base: Path) -> LineageFile | None:
         source = None if self.made is None else read_lineage(self.made.made)[0]
@@ -265,40 +121,40 @@ def _file_state(path: str, sha256: str) -> FileState:
         return "gone"
 
 
-class LedgerTraces:
+class RecordedItems:
     """Lineage queries of one ledger."""
 
     def __init__(self, ledger: Ledger, base: Path) -> None:
         self._ledger = ledger
         self._base = base
         self._origins = LineageStore(ledger)
-        self._places: dict[str, ScopeOwner] = {}
+        self._owners: dict[str, ScopeOwner] = {}
 
-    def of_item(self, scope: str, key: str) -> ItemTrace | None:
+    def of_item(self, scope: str, key: str) -> RecordedItem | None:
         """Return an item as it was done last; None: the ledger has none."""
-        trace = self._trace(scope, key, "", "", 0.0)
-        return None if trace.entry is None else trace
+        item = self._item(scope, key)
+        return None if item.entry is None else item
 
-    def written(self, stored: str) -> ItemTrace | None:
+    def written(self, stored: str) -> RecordedItem | None:
         rows = self._ledger.rows(queries.WRITERS, path=stored)
         if not rows:
             return None
         scope, key, run, at = rows[0]
-        return self._trace(scope, key, stored, run, at)
+        return self._item(scope, key, stored, (run, at))
 
-    def below(self, stored: str) -> tuple[Sequence[ItemTrace], int]:
+    def below(self, stored: str) -> tuple[Sequence[RecordedItem], int]:
         """Return the items that wrote the first files of a folder, and the number of others."""
         prefix = self._prefix(stored)
         rows = self._ledger.rows(queries.PATHS_BELOW, n=len(prefix), prefix=prefix)
         paths = [row[0] for row in rows]
         found = [self.written(path) for path in paths[:MAX_ORIGINS]]
-        return [trace for trace in found if trace is not None], max(0, len(paths) - MAX_ORIGINS)
+        return [item for item in found if item is not None], max(0, len(paths) - MAX_ORIGINS)
 
-    def in_store(self, stored: str) -> tuple[Sequence[ItemTrace], int]:
+    def in_store(self, stored: str) -> tuple[Sequence[RecordedItem], int]:
         """Return the first items with rows in a vector store, and the number of others."""
         rows = sorted(self._origins.stored_in(stored), key=lambda row: (row.scope, row.key))
         first = rows[:MAX_ORIGINS]
-        found = [self._trace(r.scope, r.key, stored, r.run, r.at, r.n_rows) for r in first]
+        found = [self._item(r.scope, r.key, stored, (r.run, r.at), r.n_rows) for r in first]
         return found, len(rows) - len(first)
 
     def store_around(self, stored: str) -> str | None:
@@ -307,21 +163,19 @@ class LedgerTraces:
             (store for store in self._origins.stores() if stored.startswith(f"{store}/")), None
         )
 
-    def made_below(self, stored: str) -> tuple[Sequence[ItemTrace], int]:
+    def made_below(self, stored: str) -> tuple[Sequence[RecordedItem], int]:
         """Return the first items whose documents are in a folder, and the number of others."""
         prefix = self._prefix(stored)
         rows = self._ledger.rows(queries.ITEMS_WITH_SOURCE_BELOW, n=len(prefix), prefix=prefix)
-        found = [self._trace(scope, key, stored, "", 0.0) for scope, key in rows[:MAX_ORIGINS]]
+        found = [self._item(scope, key, stored) for scope, key in rows[:MAX_ORIGINS]]
         return found, max(0, len(rows) - MAX_ORIGINS)
 
-    def made_of(self, stored: str) -> Sequence[ItemTrace]:
+    def made_of(self, stored: str) -> Sequence[RecordedItem]:
         found = {(row.scope, row.key) for row in self._origins.made_from(stored)}
         mark = f"%{json.dumps(stored)}:%"
         rows = self._ledger.rows(queries.ITEMS_THAT_READ, mark=mark)
         found |= {(row[0], row[1]) for row in rows}
-        return [
-            self._trace(scope, key, stored, "", 0.0) for scope, key in sorted(found)[:MAX_ORIGINS]
-        ]
+        return [self._item(scope, key, stored) for scope, key in sorted(found)[:MAX_ORIGINS]]
 
     def same_as(self, sha256: str) -> Sequence[str]:
         rows = self._ledger.rows(queries.PATHS_OF_CONTENT, digest=sha256, most=MAX_SIMILAR)
@@ -336,12 +190,12 @@ class LedgerTraces:
         same = by_name.get(Path(stored).name, [])
         return [*same, *difflib.get_close_matches(stored, names, n=MAX_SIMILAR)][:MAX_SIMILAR]
 
-    def beside(self, place: ScopeOwner, step: str) -> ItemTrace | None:
-        """Return the trace of a top-level step of the same pipeline and inputs."""
-        at = {"file": place.file, "step": step, "scope": place.scope}
+    def beside(self, owner: ScopeOwner, step: str) -> RecordedItem | None:
+        """Return the item of a top-level step of the same pipeline and inputs."""
+        at = {"file": owner.file, "step": step, "scope": owner.scope}
         rows = self._ledger.rows(queries.SCOPES_BESIDE, **at)
-        traces = [self._trace(row[0], step, "", "", 0.0) for row in rows]
-        return next((trace for trace in traces if trace.entry is not None), None)
+        items = [self._item(row[0], step) for row in rows]
+        return next((item for item in items if item.entry is not None), None)
 
     def newer(self, file: str, step: str, at: float) -> int:
         """Count the items of a block, or the step, that were done after a time."""
@@ -351,56 +205,70 @@ class LedgerTraces:
     def _prefix(self, stored: str) -> str:
         return "" if stored == str(self._base) else f"{stored}/"
 
-    def _trace(
-        self, scope: str, key: str, stored: str, run: str, at: float, n_rows: int | None = None
-    ) -> ItemTrace:
-        entry = self._ledger.entries(scope, [key]).get(key)
-        made = self._origins.made(scope, key)
-        is_current = not run or _is_current(stored, entry, made)
-        if not is_current:
-            pass  # what the item became since then was made by another run
-        elif made is not None:
-            run, at = made.run, made.at
-        elif entry is not None:
-            run, at = entry.run, entry.at
-        is_document = made is not None and made.source == stored
-        outputs: tuple[str, ...] = () if is_document else (stored,)
-        if entry is not None:
-            outputs = entry.output_paths
-        place = self._place(scope)
-        return ItemTrace(place, key, stored, run, at, entry, made, outputs, n_rows, is_current)
+    def _item(
+        self,
+        scope: str,
+        key: str,
+        stored: str = "",
+        written: tuple[str, float] | None = None,
+        n_rows: int | None = None,
+    ) -> RecordedItem:
+        """Return an item with a path of it; `written`: by which run, and when.
 
-    def _place(self, scope: str) -> ScopeOwner:
-        if scope not in self._places:
+        What the item became since then was made by another run.
+        """
+        entry, made = self._ledger.entries(scope, [key]).get(key), self._origins.made(scope, key)
+        is_current = written is None or _is_current(stored, entry, made)
+        last = made or entry
+        run, at = written or ("", 0.0)
+        if is_current and last is not None:
+            run, at = last.run, last.at
+        is_document = made is not None and made.source == stored
+        outputs = (stored,) if entry is None and not is_document else ()
+        return RecordedItem(
+            self._owner(scope),
+            key,
+            stored,
+            run,
+            at,
+            entry,
+            made,
+            outputs if entry is None else entry.output_paths,
+            n_rows,
+            is_current,
+        )
+
+    def _owner(self, scope: str) -> ScopeOwner:
+        if scope not in self._owners:
             owner = ScopeOwner(scope, "", "", ())
             for _, file, step, inputs in self._ledger.rows(queries.SCOPE, scope=scope):
                 outer = tuple(key for key in json.loads(inputs) if isinstance(key, str))
                 owner = ScopeOwner(scope, file, step, outer)
-            self._places[scope] = owner
-        return self._places[scope]
+            self._owners[scope] = owner
+        return self._owners[scope]
 
 
 # --- the steps of an item
 
 
-def item_steps(origins: LineageStore, trace: ItemTrace) -> tuple[LineageStep, ...]:
+def item_steps(origins: LineageStore, item: RecordedItem) -> tuple[LineageStep, ...]:
     """Return the steps of an item that made calls, in the order of running."""
-    if trace.made is None or not trace.is_current:
+    if item.made is None or not item.is_current:
         # The recorded calls of an item whose lineage is not known, as one step: it was interrupted
         # before its entry, or done again since
-        is_of_block = trace.entry is not None and trace.key != trace.place.step
-        shown = "/".join((*trace.place.outer, trace.key)) if is_of_block else ""
-        hashes = origins.calls_of(trace.place.scope, shown)
+        is_of_block = item.entry is not None and item.key != item.owner.step
+        shown = item.shown_key if is_of_block else ""
+        hashes = origins.calls_of(item.owner.scope, shown)
         kept = [origins.ledger.call(hash_, is_whole=True) for hash_ in hashes]
         calls = tuple(
             _kept_call(call, call.run, None)
             for call in kept
-            if call is not None and (trace.is_current or call.run == trace.run)
+            if call is not None and (item.is_current or call.run == item.run)
         )
-        return (LineageStep(trace.place.step, "", None, None, (), calls),) if calls else ()
-    _, steps = read_lineage(trace.made.made)
+        return (LineageStep(item.owner.step, "", None, None, (), calls),) if calls else ()
+    _, steps = read_lineage(item.made.made)
     checks: dict[str, tuple[str, ...]] = {}
-    for name, step in recorded_spec(origins, trace).get("steps", {}).items():
+    for name, step in recorded_spec(origins, item).get("steps", {}).items():
         reply = step.get("reply")
         given = reply.get("check") if isinstance(reply, dict) else None
         checks[name] = (given,) if isinstance(given, str) else tuple(map(str, given or ()))
@@ -411,7 +279,7 @@ def item_steps(origins: LineageStore, trace: ItemTrace) -> tuple[LineageStep, ..
             step.model,
             step.seconds,
             checks.get(step.id, ()),
-            tuple(_lineage_call(origins, call, trace.made.run) for call in step.calls),
+            tuple(_lineage_call(origins, call, item.made.run) for call in step.calls),
         )
         for step in steps
     )
@@ -447,8 +315,8 @@ def _kept_call(kept: CallRow, run: str, call: CallRecord | None) -> LineageCall:
     )
 
 
-def recorded_spec(origins: LineageStore, trace: ItemTrace) -> Mapping[str, Any]:
-    digest = None if trace.made is None else trace.made.spec
+def recorded_spec(origins: LineageStore, item: RecordedItem) -> Mapping[str, Any]:
+    digest = None if item.made is None else item.made.spec
     text = None if digest is None else origins.spec(digest)
     found = json.loads(text) if text else {}
     return found if isinstance(found, dict) else {}

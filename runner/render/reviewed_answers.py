@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from paddock.engine.system.text import counted
-
-from .isotonic_fit import ReliabilityBin
+from paddock.runner.calibration.isotonic_fit import ReliabilityBin
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,20 +6,20 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, S
 from typing import Any
 
 from paddock.engine.system.text import cell_text, one_line
-from paddock.runner.core.run_records import read_lineage
-from paddock.runner.ledger.confidence_calibration import (
+from paddock.runner.calibration.confidence_calibration import (
     LEAST_FIELDS,
     CalibrationKey,
     calibrations_of,
     former_tables,
     key_of,
 )
+from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger.entries import LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.review_store import ReviewStore
-from paddock.runner.ledger.reviewed_answers import ReliabilityTable, ReviewedAnswer, ReviewRecord
 from paddock.runner.ledger.reviews import Review
+from paddock.runner.render.reviewed_answers import ReliabilityTable, ReviewedAnswer, ReviewRecord
 from paddock.runner.review.answer_fields import (
     MAX_VALUE_CHARS,
     changed_fields,

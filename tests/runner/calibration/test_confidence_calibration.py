@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from paddock.engine.system.item_samples import share_interval
 from paddock.runner.bind.scope import review_names
-from paddock.runner.ledger.confidence_calibration import (
+from paddock.runner.calibration.confidence_calibration import (
     LEAST_FIELDS,
     CalibrationKey,
     DecidedAnswer,
@@ -25,7 +25,7 @@ from paddock.runner.ledger.confidence_calibration import (
     reviewed_fields,
     start_text,
 )
-from paddock.runner.ledger.isotonic_fit import (
+from paddock.runner.calibration.isotonic_fit import (
     LEAST_DECISIONS,
     Calibration,
     Reviewed,

@@ -1,0 +1,1 @@
+"""Calibration: what the confidence of answers is worth, by what people decided."""

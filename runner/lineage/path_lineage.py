@@ -1,0 +1,159 @@
+"""What `paddock why` says of a path: origins with steps, calls and changes. Plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from paddock.engine.system.units import iso_time
+from paddock.runner.ledger.output_index import FileCondition
+from paddock.runner.progress.reasons import Reason
+from paddock.runner.render.reviewed_answers import ReviewRecord
+
+FileState = Literal["same", "changed", "gone"]
+
+
+@dataclass(frozen=True, slots=True)
+class LineageFile:
+    """A file that went into an item."""
+
+    path: str
+    sha256: str
+    state: FileState
+    """Compared with the file now."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineageCall:
+    """One call of a model or a tool."""
+
+    hash: str
+    kind: str
+    model: str
+    digest: str
+    """Of the requested model."""
+    served_digest: str
+    """Of the model that answered: its file, and a Modelfile's settings, if any."""
+    is_known: bool
+    """Whether an earlier call had the same request."""
+    at: float
+    seconds: float | None
+    """None if it was not recorded."""
+    run: str
+    """The run that asked."""
+    request: Mapping[str, Any]
+    reply: str
+    done_reason: str | None
+    usage: Mapping[str, Any]
+    is_gone: bool = False
+    """Whether `paddock clean` removed its texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineageStep:
+    """One step of an item."""
+
+    id: str
+    uses: str
+    model: str | None
+    seconds: float | None
+    checks: tuple[str, ...]
+    """Checks of its reply."""
+    calls: tuple[LineageCall, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LineageChange:
+    """One change since the item was done."""
+
+    reason: Reason
+    detail: tuple[str, ...] = ()
+    """Lines of a diff."""
+
+    @property
+    def what(self) -> str:
+        return str(self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Origin of one file, or of an item's rows in a store."""
+
+    path: str
+    """Absolute."""
+    pipeline: Path
+    step: str
+    """The block or top-level step."""
+    key: str
+    """The item's key with those of outer items; the step's id outside of blocks."""
+    run: str
+    at: float
+    state: str
+    """Of the item: `done`, `quarantined`…; `done` for a step that has no entry."""
+    error: str | None
+    condition: FileCondition
+    """Of the file now."""
+    source: LineageFile | None
+    reads: tuple[LineageFile, ...]
+    looked_in: tuple[str, ...]
+    """Folders that it listed, stores that it searched."""
+    kept_in: tuple[str, ...]
+    """Vector stores with rows of it."""
+    steps: tuple[LineageStep, ...]
+    made_of: tuple[str, ...]
+    """The top-level steps and blocks whose outputs it reads."""
+    outputs: tuple[str, ...]
+    """All outputs of the item."""
+    changes: tuple[LineageChange, ...]
+    notes: tuple[str, ...] = ()
+    """What is unknown."""
+    n_rows: int | None = None
+    """Number of its rows in a store."""
+    reviewed: ReviewRecord = field(default_factory=ReviewRecord)
+    """What people decided about its answers."""
+
+    def as_json(self) -> dict[str, Any]:
+        fields = asdict(self)
+        fields["pipeline"] = str(self.pipeline)
+        fields["at"] = iso_time(self.at)
+        fields["changes"] = [{"what": c.what, "detail": c.detail} for c in self.changes]
+        for step in fields["steps"]:
+            for call in step["calls"]:
+                call["at"] = iso_time(call["at"])
+        return fields
+
+
+@dataclass(frozen=True, slots=True)
+class PathLineage:
+    """Result of `paddock why` for a path."""
+
+    path: str
+    origins: tuple[Origin, ...] = ()
+    """Of a file the latest; of a store or a folder one for each item."""
+    read_by: tuple[str, ...] = ()
+    """For a document: the items that read it, each with its outputs."""
+    n_more: int = 0
+    """Origins that are not listed."""
+    near: tuple[str, ...] = ()
+    """For an unknown path: outputs with a similar name."""
+    same_as: tuple[str, ...] = ()
+    """For an unknown path: outputs that had the same content."""
+    faults: tuple[str, ...] = field(default=())
+    """Ledgers that could not be read."""
+
+    @property
+    def is_known(self) -> bool:
+        return bool(self.origins or self.read_by)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "known": self.is_known,
+            "origins": [origin.as_json() for origin in self.origins],
+            "more": self.n_more,
+            "read_by": list(self.read_by),
+            "near": list(self.near),
+            "same_as": list(self.same_as),
+        }
