@@ -49,6 +49,14 @@ SHAPES: Mapping[str, str] = {
     + TABLE.replace("ROWS", "steps.second.results"),
     "third": HERE + second("second", "steps.each.results") + second("third", "steps.second.results")
     + TABLE.replace("ROWS", "steps.third.results"),
+    "copies": HERE
+    + """\
+  - id: copies
+    uses: duplicates
+    with: {rows: "{{ steps.each.results }}", key: file, content: text}
+"""
+    + second("second", "steps.copies.rows").replace("second {{ r", "second {{ r.copy_of }} {{ r")
+    + TABLE.replace("ROWS", "steps.second.results"),
     "sub": "  - {id: sub, uses: pipeline, with: {file: sub.yaml}}\n"
     + TABLE.replace("ROWS", "steps.sub.rows"),
     "sub_second": "  - {id: sub, uses: pipeline, with: {file: sub.yaml}}\n"
