@@ -6,10 +6,12 @@ replaced by ones with a limit.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice, pairwise
 from textwrap import TextWrapper
@@ -18,6 +20,8 @@ from typing import Any, NoReturn
 from jinja2 import pass_environment
 from jinja2.filters import FILTERS as JINJA_FILTERS
 from jinja2.tests import TESTS as JINJA_TESTS
+
+from paddock.engine.system.text import canonical_json
 
 from .checking.source_index import date_in, number_in
 from .times import local_date, local_time, moved
@@ -229,6 +233,43 @@ def flatten(value: Any, levels: int | None = None) -> list[Any]:
     return made
 
 
+def unnest(value: Any, column: str, by: str, *keep: str) -> list[dict[str, Any]]:
+    """Return the elements of a list in each row, as rows with a `key`, `by` and columns of `keep`.
+
+    The key is the row's `by` and a digest of the element, so it stays where others come and go;
+    equal ones are numbered.
+
+    >>> unnest([{"bill": "a", "lines": [{"n": 1}] * 2}, {"bill": "b", "lines": None}],
+    ...        "lines", "bill")
+    [{'key': 'a 020a590ce9', 'bill': 'a', 'n': 1}, {'key': 'a 020a590ce9#2', 'bill': 'a', 'n': 1}]
+    >>> unnest([{"bill": "a", "tags": ["x"]}], "tags", "bill")
+    [{'key': 'a 461f4bc02f', 'bill': 'a', 'tags': 'x'}]
+    """
+    rows, made, seen = _list_argument("unnest", value), list[dict[str, Any]](), Counter[str]()
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, Mapping):
+            raise TypeError(f"unnest takes rows, and number {number} is none")
+        if (lacks := next((name for name in (by, *keep) if name not in row), None)) is not None:
+            raise ValueError(f"unnest: row {number} has no '{lacks}'")
+        elements, kept = row.get(column), {name: row[name] for name in (by, *keep)}
+        if elements is not None and not isinstance(elements, list | tuple):
+            raise TypeError(f"unnest: '{column}' of row {number} is no list")
+        for element in elements or ():
+            values = element if isinstance(element, Mapping) else {column: element}
+            if (
+                both := next((name for name in ("key", *kept) if name in values), None)
+            ) is not None:
+                raise ValueError(f"unnest: '{column}' of row {number} has a '{both}' of its own")
+            digest = hashlib.blake2b(canonical_json(values).encode(), digest_size=5).hexdigest()
+            key = f"{row[by]} {digest}"
+            seen[key] += 1
+            key += f"#{seen[key]}" if seen[key] > 1 else ""
+            made.append({"key": key, **kept, **values})
+    if rows and not any(column in row for row in rows):
+        raise ValueError(f"unnest: no row has '{column}'")
+    return made
+
+
 def zip_(value: Any, *others: Any) -> list[list[Any]]:
     """Return tuples of the items of several lists, as many as the shortest has.
 
@@ -316,7 +357,7 @@ OWN_FILTERS: dict[str, Callable[..., Any]] = {
     **{"batch": batch, "slice": slice_, "sum": sum_, "round": round_, "wordwrap": wordwrap},
     **{"title": title, "urlencode": urlencode, "wordcount": wordcount},
     **{"indent": indent, "join": join, "replace": replace, "unique": unique},
-    **{"flatten": flatten, "zip": zip_, "enumerate": enumerate_},
+    **{"flatten": flatten, "unnest": unnest, "zip": zip_, "enumerate": enumerate_},
     **{"split": split, "fromjson": fromjson},
     **{"local": local_time, "date": local_date, "plus": moved},
     **{"number_in": number_in, "date_in": date_in},

@@ -415,6 +415,9 @@ class PlanBinder:
     def _block(self, block: Block, names: frozenset[str], controls: _InheritedKeys) -> BoundBlock:
         defaults = self._pipeline.defaults
         self._kinds.enter_block(block.var, block.over.tree)
+        for name, columns in self._kinds.unknown_columns(block.over.tree):
+            what = f"the rows that block '{block.id}' unnests have no column '{name}'"
+            self._fault((*block.at, "for_each"), what, did_you_mean(name, columns))
         body = tuple(self._nodes(block.body, names | {block.var} | LOOP_NAMES, controls))
         self._kinds.add_block(block.id, block.returns)
         if (over := self._kinds.of_expression(block.over.tree)) in (str, float, bool):

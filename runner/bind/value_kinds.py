@@ -8,7 +8,7 @@ that are made first. Of a kind that is not certain, None, nothing is said.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias, get_origin
 
 from jinja2 import nodes
@@ -81,6 +81,13 @@ class ValueKinds:
         """Note the loop variable before the block's steps are added."""
         self._rows[var] = self.columns_of(over) or {}
 
+    def unknown_columns(self, over: nodes.Template) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield names of columns that a list is unnested by and that its rows have not."""
+        for found in over.find_all(nodes.Filter):
+            columns = self._columns_at(found.node) if found.name == "unnest" else None
+            given = (name.value for name in found.args if isinstance(name, nodes.Const))
+            yield from ((str(n), columns) for n in given if columns and n not in columns)
+
     def add_block(self, block: str, returns: Value | None) -> None:
         self._outputs[block] = BLOCK_OUTPUTS
         self.items[block] = dict if returns is None else self.of(returns, ())
@@ -91,7 +98,10 @@ class ValueKinds:
 
     def columns_of(self, tree: nodes.Template) -> Mapping[str, ColumnType] | None:
         """Return the columns of the rows that an expression names; None: they are not known."""
-        match chain_of(tree.body[0].node):  # type: ignore[attr-defined]
+        return self._columns_at(tree.body[0].node)  # type: ignore[attr-defined]
+
+    def _columns_at(self, node: nodes.Node | None) -> Mapping[str, ColumnType] | None:
+        match None if node is None else chain_of(node):
             case ("steps", step, output):
                 return self._columns.get((step, output))
         return None

@@ -15,11 +15,12 @@ import contextlib
 import itertools
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from paddock.engine.system.text import ordered_json
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, outer_references
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.ledger import queries
@@ -365,14 +366,23 @@ def of_own_rows(step: BoundStep, scope: Scope, outputs: Mapping[str, Any]) -> Ma
     whole = with_filed_rows(step, scope) if marks else {}
     if not whole:
         return outputs
-    made = dict(zip(map(id, _rows_of(step, whole[table])), outputs[marks], strict=True))
-    own = [made.get(id(row)) for row in _rows_of(step, scope)]
+    every, rows = _rows_of(step, whole[table]), _rows_of(step, scope)
+    known = {*map(id, every)}
+    is_known = all(id(row) in known for row in rows)
+    name: Callable[[Any], Any] = id if is_known else ordered_json  # an expression makes new ones
+    made: dict[Any, list[Any]] = {}
+    for row, marked in zip(every, outputs[marks], strict=True):
+        made.setdefault(name(row), []).append(marked)
+    found = [made.get(name(row), []) for row in reversed(rows)]
     # A result of which a pipeline filed a part is another one with that
+    own = [equal.pop() if equal else None for equal in found][
+        ::-1
+    ]  # of several, the last came last
     return outputs if None in own else WithFiled({**outputs, marks: own}, outputs)
 
 
-def _rows_of(step: BoundStep, scope: Scope) -> Iterable[Any]:
-    rows: Iterable[Any] = step.params.value.render(scope)[step.facts.table]
+def _rows_of(step: BoundStep, scope: Scope) -> Sequence[Any]:
+    rows: Sequence[Any] = step.params.value.render(scope)[step.facts.table]
     return rows
 
 

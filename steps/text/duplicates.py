@@ -22,9 +22,10 @@ import numpy.typing as npt
 from pydantic import Field
 
 from paddock.pipelines.checking.folding import small
+from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import Output, Params, Step, StepError, Tools
-from paddock.steps.facts import Facts, Missing, Written
+from paddock.steps.facts import Facts, KnownTables, Missing, TextFault, Written
 
 LEAST_WORDS = 5
 """Texts with fewer, such as the page number that OCR found, are compared by content alone."""
@@ -47,6 +48,7 @@ _LACKS = (
     "texts are compared by 'rensa', which is not installed.",
     "Install it: `pip install 'paddock-llm[duplicates]'`.",
 )
+_OTHER_NAME = "Give it another name in `returns`."
 Sketches: TypeAlias = npt.NDArray[np.uint32]
 
 
@@ -105,13 +107,31 @@ def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
         yield ("text",), *_LACKS
 
 
+def _column_faults(written: Written, known: KnownTables) -> Iterator[TextFault]:
+    """Yield the columns that the rows have not, and those that they have already."""
+    columns = known.get(("rows",), {})
+    for parameter in ("key", "content", "text"):
+        name = str(written.get(parameter) or "")
+        if columns and name and "{" not in name and name not in columns:
+            what = f"the rows have no column '{name}'"
+            yield TextFault(parameter, what, did_you_mean(name, columns))
+    for name in columns.keys() & {*COLUMNS}:
+        yield TextFault("rows", f"the rows have a column '{name}' already", _OTHER_NAME)
+
+
 class Duplicates(Step[DuplicatesParams, DuplicatesOutput]):
     """Copies among rows, by content and by text: of which earlier row, and how alike."""
 
     params = DuplicatesParams
     output = DuplicatesOutput
     is_pure = True
-    facts = Facts(is_repeatable=True, table="rows", marks="rows", missing=_missing)
+    facts = Facts(
+        is_repeatable=True,
+        table="rows",
+        marks="rows",
+        missing=_missing,
+        table_faults=_column_faults,
+    )
 
     async def run(self, params: DuplicatesParams, tools: Tools) -> DuplicatesOutput:
         """Compare the rows.
@@ -134,7 +154,7 @@ def _marked(params: DuplicatesParams, note: Callable[[str], None]) -> list[dict[
             raise StepError(f"row {number} has no '{params.key}'.", remedy=remedy)
         if taken := next((name for name in COLUMNS if name in row), None):
             what = f"row {number} has a column '{taken}' already."
-            raise StepError(what, remedy="Give it another name in `returns`.")
+            raise StepError(what, remedy=_OTHER_NAME)
         names.append(str(row[params.key]))
     order = sorted(range(len(rows)), key=lambda index: _rank(rows[index].get(params.first)))
     found: dict[int, tuple[int, str, float]] = {}

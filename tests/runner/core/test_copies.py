@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from paddock.runner.api import validate
 from tests.runner.world import ReviewedWorld, states
 
 POST = """\
@@ -92,8 +93,12 @@ def test_where_the_first_is_deleted_the_next_one_is_the_first(world: ReviewedWor
     assert world.run(review="accept").written == ()
 
 
-def test_a_copy_of_a_filed_document_is_told_also_under_its_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("expression", ["", " | selectattr('text') | list"])
+def test_a_copy_of_a_filed_document_is_told_also_under_its_name(
+    tmp_path: Path, expression: str
+) -> None:
     world = ReviewedWorld(tmp_path, POST.replace("MOVE", MOVE))
+    world.edit("steps.texts.results", f"steps.texts.results{expression}")
     arrive(world, 1, b=BILL)
     world.run()
     arrive(world, 2, b=BILL.replace("lamps", "bells"), a="A letter on the weather and the sea.")
@@ -106,3 +111,16 @@ def test_a_copy_of_a_filed_document_is_told_also_under_its_name(tmp_path: Path) 
     world.edit("Kind of", "What is")
     world.run(review="accept")
     assert (rows(world), world.run().written) == (made, ())
+
+
+def test_columns_that_rows_have_not_or_have_already_are_faults(world: ReviewedWorld) -> None:
+    world.edit("text: text}", "text: txt}")
+    world.edit("text: steps.text.text", "likeness: steps.text.text")
+    known = "Known: 'document', 'path', 'sha256', 'modified', 'likeness'."
+    assert [(fault.message, fault.remedy) for fault in validate(world.file).faults] == [
+        (
+            "step 'copies': the rows have a column 'likeness' already.",
+            "Give it another name in `returns`.",
+        ),
+        ("step 'copies': the rows have no column 'txt'.", known),
+    ]
