@@ -35,7 +35,7 @@ ONLY_IN = {
     "watchdog": {"runner/watch/change_source.py"},
     "lancedb": {"steps/vectors/"},
     "pyarrow": {"steps/vectors/", "steps/tables/"},
-    "duckdb": {"steps/tables/duckdb_tables.py"},
+    "duckdb": {"steps/tables/duckdb_"},
     "openpyxl": {"steps/tables/workbook_rows.py"},
     "xlsxwriter": {"steps/tables/workbook_file.py"},
     "bs4": {"steps/readers/html.py"},

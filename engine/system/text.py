@@ -69,6 +69,10 @@ def listed(words: Sequence[str], n_most: int = 5) -> str:
     return shown if len(words) <= n_most else f"{shown} and {len(words) - n_most:,} more"
 
 
+def sql_name(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
 def is_utf8(text: str) -> bool:
     """Return whether a name is UTF-8; other bytes were decoded as surrogates."""
     return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -1,93 +1,22 @@
-"""DuckDB: tables in its files, and queries over tables in memory.
-
-A query reads its tables and nothing else: no file, network, extension or setting; it is one
-statement that reads, with limits on time and memory, and gives the same rows for the same tables.
-The one module that knows DuckDB.
-"""
+"""Tables in the files of DuckDB."""
 
 from __future__ import annotations
 
 import errno
-import json
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
-from threading import Timer
-from typing import Any
 
 import duckdb
 import pyarrow as pa  # type: ignore[import-untyped]
 
-from paddock.engine.system.text import one_line
-from paddock.pipelines.errors import did_you_mean
+from paddock.engine.system.text import sql_name
 from paddock.steps.readers.reader import Unreadable
 
 from .arrow_rows import stream_of
-from .column_types import ColumnType
-from .sqlite_tables import chosen_table, quoted
-
-_MIB = 1024**2
-_BATCH_ROWS = 100_000
-_SETTINGS = (
-    "enable_external_access=false",
-    "autoinstall_known_extensions=false",
-    "autoload_known_extensions=false",
-    "allow_community_extensions=false",
-    "python_enable_replacements=false",
-    "errors_as_json=true",
-    "timezone='UTC'",
-)
-_TABLE_FUNCTIONS = frozenset(("range", "generate_series", "unnest", "json_each", "json_tree"))
-_OF_THE_MOMENT = (
-    "select distinct function_name from duckdb_functions() where stability = 'VOLATILE' "
-    "or stability = 'CONSISTENT_WITHIN_QUERY' and len(parameters) = 0"
-)
-"""Functions that give another value each time, as DuckDB says of them."""
-_HIDES_THE_MOMENT = frozenset(("ago", "age"))
-"""Of one argument, they measure from now, which DuckDB does not say of them."""
-_WITHOUT_BRACKETS = frozenset(
-    ("current_date", "current_time", "current_timestamp", "localtime", "localtimestamp")
-)
-_TYPES: Mapping[str, str] = {
-    "int": "BIGINT", "float": "DOUBLE", "bool": "BOOLEAN", "str": "VARCHAR", "date": "DATE",
-    "time": "TIME", "datetime": "TIMESTAMP",
-}  # fmt: skip
-
-
-class QueryFault(Exception):
-    """What is wrong with a query: a sentence, a remedy, and the place in characters."""
-
-    def __init__(self, what: str, remedy: str = "", place: tuple[int, int] = (0, 0)) -> None:
-        super().__init__(what)
-        self.remedy = remedy
-        self.start, self.length = place
-
-
-@dataclass(frozen=True, slots=True)
-class QueryLimits:
-    """What a query may take; of its result the bytes in memory."""
-
-    timeout_s: float = 5.0
-    memory_bytes: int = 512 * _MIB
-    result_bytes: int = 0
-
-
-def _connection(path: str = ":memory:", *, memory_bytes: int = 512 * _MIB, **options: Any) -> Any:
-    config: dict[str, Any] = {
-        "threads": 1,
-        "memory_limit": f"{memory_bytes // _MIB}MiB",
-        "temp_directory": "",
-    }
-    connection = duckdb.connect(path, config=config, **options)
-    for setting in _SETTINGS:
-        connection.execute(f"set {setting}")
-    return connection
-
-
-# --- files
+from .duckdb_queries import open_duckdb, words_of
+from .sqlite_tables import chosen_table
 
 
 def read_duckdb(path: Path, name: str, memory_bytes: int) -> pa.Table:
@@ -98,21 +27,21 @@ def read_duckdb(path: Path, name: str, memory_bytes: int) -> pa.Table:
     """
     try:
         with closing(
-            _connection(str(path), memory_bytes=memory_bytes, read_only=True)
+            open_duckdb(str(path), memory_bytes=memory_bytes, read_only=True)
         ) as connection:
             listed = connection.execute(
                 "select table_name from information_schema.tables "
                 "where table_schema = 'main' order by all"
             )
             table = chosen_table(name, [str(row[0]) for row in listed.fetchall()])
-            return connection.sql(f"select * from {quoted(table)}").to_arrow_table()
+            return connection.sql(f"select * from {sql_name(table)}").to_arrow_table()
     except duckdb.Error as error:
         if isinstance(error, duckdb.IOException):
             raise Unreadable(
-                f"cannot be opened as DuckDB: {_words(error)[0]}",
+                f"cannot be opened as DuckDB: {words_of(error)[0]}",
                 "If another program has it open, close that, and try again.",
             ) from error
-        raise Unreadable(f"cannot be read as DuckDB: {_words(error)[0]}") from error
+        raise Unreadable(f"cannot be read as DuckDB: {words_of(error)[0]}") from error
 
 
 def duckdb_file(table: pa.Table, name: str, there: Path | None) -> bytes:
@@ -128,200 +57,17 @@ def duckdb_file(table: pa.Table, name: str, there: Path | None) -> bytes:
         try:
             with closing(duckdb.connect(str(path))) as connection:
                 connection.register("given", table)
-                connection.execute(f"create table {quoted(name)} as select * from given")
-                connection.execute(f"comment on table {quoted(name)} is '{digest}'")
+                connection.execute(f"create table {sql_name(name)} as select * from given")
+                connection.execute(f"comment on table {sql_name(name)} is '{digest}'")
         except duckdb.IOException as error:  # such as a full disk
-            raise OSError(errno.EIO, _words(error)[0]) from error
+            raise OSError(errno.EIO, words_of(error)[0]) from error
         return path.read_bytes()
 
 
 def _comment(path: Path) -> str:
     try:
-        with closing(_connection(str(path), read_only=True)) as connection:
+        with closing(open_duckdb(str(path), read_only=True)) as connection:
             found = connection.execute("select comment from duckdb_tables()").fetchall()
             return str(found[0][0]) if found else ""
     except duckdb.Error:
         return ""
-
-
-# --- queries
-
-
-def check_query(
-    query: str,
-    tables: Mapping[str, Mapping[str, ColumnType] | None],
-    parameters: Sequence[str] = (),
-) -> None:
-    """Check a query against its tables as far as their columns are known, without their rows.
-
-    `tables`: the types of their columns; None: they are not known. A column of unknown type is of
-    any type.
-
-    Raises:
-        QueryFault: it cannot be run.
-    """
-    with closing(_connection()) as connection:
-        named = _check_statement(connection, query, tables.keys(), parameters)
-        for name, types in tables.items():
-            if types is None:
-                return
-            columns = (
-                f"null{'::' + _TYPES.get(kind, kind) if kind else ''} as {quoted(column)}"
-                for column, kind in types.items()
-            )
-            connection.execute(f"create view {quoted(name)} as select {', '.join(columns)}")
-        connection.execute("set lock_configuration=true")
-        prefix = "describe "
-        with _interrupted(connection, QueryLimits()), _query_errors(query, -len(prefix)):
-            connection.execute(prefix + query, dict.fromkeys(named))
-
-
-def run_query(
-    query: str, tables: Mapping[str, pa.Table], values: Mapping[str, Any], limits: QueryLimits
-) -> pa.Table:
-    """Return the result of a query.
-
-    Raises:
-        QueryFault: it is refused, fails, or needs more time or memory than it may have.
-    """
-    with closing(_connection(memory_bytes=limits.memory_bytes)) as connection:
-        named = _check_statement(connection, query, tables.keys(), list(values))
-        for name, table in tables.items():
-            connection.register(name, table)
-        connection.execute("set lock_configuration=true")
-        with _interrupted(connection, limits), _query_errors(query, 0, limits):
-            reader = connection.sql(
-                query, params={n: values[n] for n in named} or None
-            ).to_arrow_reader(_BATCH_ROWS)
-            batches, n_bytes = list[pa.RecordBatch](), 0
-            for batch in reader:
-                n_bytes += batch.nbytes
-                if n_bytes > limits.result_bytes:
-                    what = f"its result has more than {limits.result_bytes // _MIB:,} MiB"
-                    raise QueryFault(what, "Ask for fewer columns or rows.")
-                batches.append(batch)
-            return pa.Table.from_batches(batches, reader.schema)
-
-
-@contextmanager
-def _interrupted(connection: Any, limits: QueryLimits) -> Iterator[None]:
-    """Interrupt what runs on a connection once its time is over."""
-    timer = Timer(limits.timeout_s, connection.interrupt)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _check_statement(
-    connection: Any, query: str, tables: Collection[str], parameters: Sequence[str]
-) -> frozenset[str]:
-    """Return the parameters of a single statement that reads what is there; refuse any other."""
-    with _query_errors(query, 0):
-        statements = connection.extract_statements(query)
-    if len(statements) != 1:
-        what = f"`query` has {len(statements)} statements; it must be one `select`"
-        raise QueryFault(what, "Remove the others, or make a step of each.")
-    kind = statements[0].type
-    if kind == duckdb.StatementType.MULTI:
-        what = "`pivot` needs the values of its columns"
-        raise QueryFault(what, "Write `on supplier in ('Hart', 'Ward')`.")
-    if kind != duckdb.StatementType.SELECT:
-        what = f"`query` may only read: it is `{kind.name.lower()}`, and must be `select`"
-        raise QueryFault(what, "Write rows with `files.write`.")
-    if missing := sorted(statements[0].named_parameters - set(parameters)):
-        remedy = did_you_mean(missing[0], parameters, f"Add `values: {{{missing[0]}: …}}`.")
-        place = max(query.find(f"${missing[0]}"), 0), len(missing[0]) + 1
-        raise QueryFault(f"there is no value '{missing[0]}'", remedy, place)
-    tree = connection.execute("select json_serialize_sql(?)", [query]).fetchall()[0][0]
-    named = list(_named(json.loads(tree)))
-    of_the_moment = {name for (name,) in connection.execute(_OF_THE_MOMENT).fetchall()}
-    of_the_moment |= _WITHOUT_BRACKETS
-    known = {name.casefold() for name in (*tables, *(n for kind, n, *_ in named if kind == "cte"))}
-    for kind, name, start, length in named:
-        place = _characters(query, start, length)
-        if kind == "table" and name.casefold() not in known:
-            remedy = did_you_mean(name, list(tables), "Add it under `tables`.")
-            raise QueryFault(f"there is no table '{one_line(name, 60)}'", remedy, place)
-        if kind == "reader" and name not in _TABLE_FUNCTIONS:
-            remedy = "Name a file under `tables`: `tables: {parts: parts.parquet}`."
-            raise QueryFault(f"'{name}' reads what is not among its tables", remedy, place)
-        if kind == "sample":
-            remedy = "Take rows by their values: `where`, `order by` with `limit`."
-            raise QueryFault("a sample has other rows each time", remedy, place)
-        if kind == "function" and name in of_the_moment:
-            remedy = 'Pass the value: `values: {today: "{{ today }}"}`, and name it `$today`.'
-            raise QueryFault(f"'{name}' gives another value each time", remedy, place)
-    return frozenset(statements[0].named_parameters)
-
-
-def _named(tree: Any) -> Iterator[tuple[str, str, int, int]]:
-    """Yield what a query's syntax tree names: its kind, the name, place and length in bytes."""
-    stack = [tree]
-    while stack:
-        node = stack.pop()
-        stack += node if isinstance(node, list) else ()
-        if not isinstance(node, dict):
-            continue
-        stack += node.values()
-        place = int(node.get("query_location") or 0), int(node.get("query_location_length") or 1)
-        if node.get("sample"):
-            yield "sample", "", *(place if "query_location" in node else (0, 0))
-        match node:
-            case {"type": "BASE_TABLE", "table_name": name, "schema_name": schema}:
-                yield "table", f"{schema}.{name}" if schema else name, *place
-            case {"type": "TABLE_FUNCTION", "function": {"function_name": name}}:
-                yield "reader", name.lower(), *place
-            case {"class": "FUNCTION", "function_name": name}:
-                given = node.get("arguments", node.get("children")) or ()  # before DuckDB 2
-                is_from_now = name.lower() in _HIDES_THE_MOMENT and len(given) == 1
-                yield "function", "now" if is_from_now else name.lower(), *place
-            case {"class": "COLUMN_REF", "column_names": [name]} if (
-                name.lower() in _WITHOUT_BRACKETS
-            ):
-                yield "function", name.lower(), *place
-            case {"cte_map": {"map": made}}:
-                yield from (("cte", str(entry["key"]), 0, 0) for entry in made)
-
-
-def _characters(query: str, start: int, length: int) -> tuple[int, int]:
-    """Convert a place in bytes to characters."""
-    before, part = query.encode()[:start], query.encode()[start : start + length]
-    return len(before.decode("utf-8", "ignore")), len(part.decode("utf-8", "ignore"))
-
-
-@contextmanager
-def _query_errors(query: str, shift: int, limits: QueryLimits = QueryLimits()) -> Iterator[None]:
-    """Convert DuckDB's errors to what is wrong with a query."""
-    try:
-        yield
-    except duckdb.InterruptException as error:
-        what, remedy = f"it takes more than {limits.timeout_s:g} s", "the step's `timeout`"
-        raise QueryFault(what, f"Ask for less, or raise {remedy}.") from error
-    except duckdb.OutOfMemoryException as error:
-        what = f"it needs more than {limits.memory_bytes // _MIB:,} MiB of memory"
-        raise QueryFault(what, "Ask for less, or raise PADDOCK_READ_MEMORY.") from error
-    except duckdb.Error as error:
-        words, facts = _words(error)
-        start, length = json.loads(facts.get("location", "[0,0]"))
-        candidates, remedy = str(facts.get("candidates", "")).split(",")[0], ""
-        match facts.get("error_subtype"):
-            case "COLUMN_NOT_FOUND" | "MISSING_ENTRY" if candidates:
-                remedy = f"Did you mean '{candidates}'?"
-            case "NO_MATCHING_FUNCTION":
-                remedy = "A column of texts is made a number by its type: "
-                remedy += "`columns: {total: decimal}`."
-        place = _characters(query, start + shift, length) if length else (0, 0)
-        raise QueryFault(words, remedy, place) from error
-
-
-def _words(error: Exception) -> tuple[str, Mapping[str, Any]]:
-    """Return what an error says in one line, and its facts."""
-    text = str(error)
-    try:
-        facts = json.loads(text[text.index("{") :])
-        text = str(facts["exception_message"])
-    except (ValueError, KeyError, TypeError):
-        facts = {}
-    return one_line(text.partition("\n")[0], 300).rstrip("!."), facts

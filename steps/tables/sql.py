@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
+from paddock.engine.system.processes import FrameProcess, python_command
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import Output, Params, Step, StepError, Tools
 from paddock.steps.facts import Facts, KnownTables, Missing, TextFault, Written
@@ -31,6 +32,8 @@ from .table_files import (
 
 DEFAULT_TIMEOUT_S = 60.0
 """Where the step has no `timeout`."""
+_CHECK_WALL_S = 60.0
+"""For the check of a query on a busy machine; its process has limits on processor and memory."""
 TableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")]
 
 
@@ -86,13 +89,16 @@ def _query_faults(written: Written, known: KnownTables) -> Iterator[TextFault]:
 def _query_fault(
     query: str, columns: tuple[tuple[str, tuple[tuple[str, str], ...]], ...], names: tuple[str, ...]
 ) -> TextFault | None:
-    duckdb_tables = with_libraries("duckdb_tables")
+    order = {"query": query, "tables": {name: dict(types) or None for name, types in columns}}
+    process = FrameProcess(python_command("-m", f"{__package__}.duckdb_queries"))
     try:
-        tables = {name: dict(types) or None for name, types in columns}
-        duckdb_tables.check_query(query, tables, names)
-    except duckdb_tables.QueryFault as fault:
-        return TextFault("query", str(fault), fault.remedy, fault.start, fault.length)
-    return None
+        fault = process.ask({**order, "parameters": names}, _CHECK_WALL_S)
+    finally:
+        process.close()
+    if fault is None:
+        remedy = "What is the same for all rows is computed before they are read: make that less."
+        return TextFault("query", "the check of `query` takes too much time or memory", remedy)
+    return TextFault("query", **fault) if fault else None
 
 
 class Sql(Step[SqlParams, SqlOutput]):

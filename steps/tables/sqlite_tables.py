@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
-from paddock.engine.system.text import cell_text, one_line
+from paddock.engine.system.text import cell_text, one_line, sql_name
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.readers.reader import Unreadable
@@ -35,10 +35,6 @@ _SQLITE_TYPES = {
     "int": "INTEGER", "float": "REAL", "bool": "BOOLEAN", "date": "DATE", "time": "TIME",
     "datetime": "DATETIME",
 }  # fmt: skip
-
-
-def quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def chosen_table(name: str, known: Sequence[str]) -> str:
@@ -76,14 +72,14 @@ def read_sqlite(path: Path, name: str) -> tuple[pa.Table, list[str]]:
                 "and name not like 'sqlite\\_%' escape '\\' order by name"
             )
             table = chosen_table(name, [str(row[0]) for row in listed])
-            columns = connection.execute(f"pragma table_info({quoted(table)})").fetchall()
+            columns = connection.execute(f"pragma table_info({sql_name(table)})").fetchall()
             types = {str(row[1]): _type_of_sqlite(str(row[2]).upper()) for row in columns}
             rows = [
                 {
                     name: bool(value) if kind == "bool" and value in (0, 1) else plain_value(value)
                     for (name, kind), value in zip(types.items(), row, strict=True)
                 }
-                for row in connection.execute(f"select * from {quoted(table)}")
+                for row in connection.execute(f"select * from {sql_name(table)}")
             ]
     except sqlite3.Error as error:
         if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -110,12 +106,12 @@ def sqlite_file(table: pa.Table, name: str) -> bytes:
 
     rows = ArrowRows(table)
     columns = [
-        f"{quoted(column)} {_SQLITE_TYPES.get(kind) or (kind.upper() if '(' in kind else 'TEXT')}"
+        f"{sql_name(column)} {_SQLITE_TYPES.get(kind) or (kind.upper() if '(' in kind else 'TEXT')}"
         for column, kind in rows.types.items()
     ]
     with closing(sqlite3.connect(":memory:")) as connection:
-        connection.execute(f"create table {quoted(name)} ({', '.join(columns) or 'nothing'})")
-        insert = f"insert into {quoted(name)} values ({', '.join('?' * len(columns))})"
+        connection.execute(f"create table {sql_name(name)} ({', '.join(columns) or 'nothing'})")
+        insert = f"insert into {sql_name(name)} values ({', '.join('?' * len(columns))})"
         connection.executemany(insert, (tuple(map(value_of, row.values())) for row in rows))
         connection.commit()
         return connection.serialize()

@@ -14,7 +14,8 @@ from paddock.steps.readers.office import damage_errors
 from paddock.steps.readers.reader import Unreadable, after_name
 
 from .arrow_rows import ArrowRows, read_arrow_file, stream_of, to_arrow
-from .duckdb_tables import QueryFault, QueryLimits, read_duckdb, run_query
+from .duckdb_queries import QueryFault, QueryLimits, run_query
+from .duckdb_tables import read_duckdb
 from .row_formats import UnreadableRows
 from .sqlite_tables import read_sqlite
 from .table_files import TableSource, read_text_table

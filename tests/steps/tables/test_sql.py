@@ -1,6 +1,7 @@
 """Queries over tables: what they give, what they may not do, and what ends them."""
 
 import asyncio
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from pyarrow import parquet
 
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import StepError
-from paddock.steps.tables.duckdb_tables import (
+from paddock.steps.facts import KnownTables
+from paddock.steps.tables.duckdb_queries import (
     QueryFault,
     QueryLimits,
     check_query,
@@ -168,6 +170,26 @@ def test_a_query_without_end_or_measure_is_ended(query: str, message: str) -> No
     with pytest.raises(QueryFault) as caught:
         run_query(query, {"t": pa.table({"n": list(range(1000))})}, {}, limits)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("select length(repeat('x', 2000000000)) as n", ""),
+        ("select length(repeat(repeat('x', 30000000), 30000000)) as n", ""),
+        (
+            f"select {' + '.join(f'len(list_sort(range({20_000_000 + n})))' for n in range(9))}",
+            "the check of `query` takes too much time or memory",
+        ),
+    ],
+)
+def test_what_is_constant_in_a_query_is_not_computed_by_its_check(query: str, message: str) -> None:
+    """DuckDB computes it as it plans, whatever limits it has; the check's process ends it."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    known: KnownTables = {("tables", "bills"): {"n": "int"}}
+    faults = Sql.facts.table_faults({"query": query, "tables": {"bills": "bills.csv"}}, known)
+    assert [fault.message for fault in faults] == [message] * bool(message)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 64 * 1024
 
 
 def test_the_same_tables_give_the_same_rows() -> None:
