@@ -220,7 +220,7 @@ class Judge:
 
     def _former_scopes(self) -> list[str]:
         """Return the scopes of blocks that the pipeline no longer has, in the same folders."""
-        prefix, names = self._outer.steps, callable_names(self.bound.nodes)
+        prefix, names = self._outer.steps, {*callable_names(self.bound.nodes)}
         inputs = canonical_json([*self._outer.places, self.place()])
         at = {"file": self._outer.file, "inputs": inputs}
         rows = self.ledger.rows(queries.SCOPES_OF_FOLDERS, **at)

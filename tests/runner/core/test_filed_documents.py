@@ -237,6 +237,25 @@ def test_a_renamed_block_has_what_its_former_name_filed(world: World) -> None:
     assert world.run().written == ()
 
 
+def test_a_block_takes_nothing_that_another_block_of_the_pipeline_filed(tmp_path: Path) -> None:
+    text = FILING.replace(
+        "\n  - id: each",
+        """
+  - id: texts
+    for_each: doc in steps.docs.files
+    do: [{id: read, uses: files.read, with: {path: "{{ doc.path }}"}}]
+    returns: {path: doc.path, relpath: doc.relpath, sha256: doc.sha256}
+  - id: each""",
+    ).replace("steps.docs.files\n    do:\n", "steps.texts.results\n    do:\n")
+    notes = (f'  - {{id: note{n}, uses: prompt, with: {{template: "{n}"}}}}\n' for n in range(9))
+    world = World(tmp_path, text + "".join(notes))
+    for day in range(3):
+        arrive(world, f"{day}.txt")
+        assert world.run().notes == ()
+        assert rows(world) == [f"{n}.txt" for n in range(day + 1)]
+        world.run()
+
+
 def test_why_says_where_a_document_is_filed(world: World) -> None:
     arrive(world, "a.txt")
     world.run()
