@@ -408,14 +408,19 @@ def test_tables_of_the_office_grow_with_each_batch_and_its_letters_are_those_of_
     assert batch("hansen-77.pdf", "minutes.md") == ([boatyard, hansen], sums)
     sums[1] = ("Calder Boatyard", 2, 1565.5)
     assert batch("boatyard-131.txt") == ([boatyard, painted, hansen], sums)
+    shutil.copy(folder / "filed/invoice/hansen-77.pdf", folder / "inbox" / "sent-twice.pdf")
     assert batch() == ([boatyard, painted, hansen], sums)
     assert (folder / "out" / "LETTERS.md").read_text("utf-8") == letters
     assert not [*(folder / "inbox").iterdir()]
     filed = {f"{path.parent.name}/{path.name}" for path in folder.glob("filed/*/*")}
     assert filed == {
+        "copy/sent-twice.pdf",
         "invoice/boatyard-118.pdf", "invoice/boatyard-131.txt", "invoice/hansen-77.pdf",
         "letter/bell.eml", "letter/reference.txt", "minutes/minutes.md",
     }  # fmt: skip
+    register = load_workbook(folder / "out" / "register.xlsx").active
+    kinds = {row[0]: row[2:4] for row in register.iter_rows(min_row=2, values_only=True)}
+    assert kinds["sent-twice.pdf"] == ("copy", "hansen-77.pdf") and len(kinds) == len(filed)
 
 
 def test_the_first_run_says_nothing_that_does_not_stand_in_the_documents(tmp_path: Path) -> None:
