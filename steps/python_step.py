@@ -55,15 +55,6 @@ class PythonStep(Step[Params, FunctionOutput]):
         return FunctionOutput(**named_outputs(result.value))
 
 
-def is_function_reference(uses: str) -> bool:
-    """Return whether `uses` names a function of a file.
-
-    >>> is_function_reference("./my_steps.py:clean"), is_function_reference("files.read")
-    (True, False)
-    """
-    return FUNCTION_REFERENCE.match(uses) is not None
-
-
 def step_of(uses: str, base: Path) -> type[Step[Any, Any]]:
     """Return the step that a function is; runs nothing of its file, which must lie under `base`.
 

@@ -16,6 +16,7 @@ from paddock.engine.system.distribution import DISTRIBUTION
 from paddock.pipelines.checking.functions import CheckFunction
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.keys import STEP_ALIASES
+from paddock.steps.tools.tool_names import FUNCTION_REFERENCE
 
 from .base import Output, Params, Step
 from .facts import Facts
@@ -222,3 +223,12 @@ def own_roles(kind: type[Any], written: Mapping[str, Any]) -> frozenset[Role]:
     chosen = getattr(kind, "own_roles", None)
     roles: frozenset[Role] = kind.roles if chosen is None else chosen(written)
     return roles
+
+
+def is_function_reference(uses: str) -> bool:
+    """Return whether `uses` names a function of a file.
+
+    >>> is_function_reference("./my_steps.py:clean"), is_function_reference("files.read")
+    (True, False)
+    """
+    return FUNCTION_REFERENCE.match(uses) is not None

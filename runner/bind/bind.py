@@ -339,8 +339,10 @@ class PlanBinder:
         self._params[step.at] = parameters
         self._kinds.add_step(step.id, kind, step.reply, step.returns, step.written)
         self._check_values(step, facts, parameters, params.templates)
-        self._own += tool_faults.tool_faults(step, self._pipeline, self._base)
-        servers = tool_faults.tool_spec(step, self._pipeline, self._base)
+        servers = None
+        if [*facts.tools(step.params.data)]:
+            self._own += tool_faults.tool_faults(step, self._pipeline, self._base)
+            servers = tool_faults.tool_spec(step, self._pipeline, self._base)
         within = self._inner.bound(step, cache=controls.cache) if facts.pipeline else None
         self._known[step.id] = _known_outputs(step, kind, within)
         reads = step_reads.StepReads.of(step)
@@ -457,7 +459,7 @@ class PlanBinder:
         if not step.uses:
             return None
         try:
-            if python_step.is_function_reference(step.uses):
+            if registry.is_function_reference(step.uses):
                 return python_step.step_of(step.uses, self._base)  # read, and not run
             return registry.load_step(step.uses)
         except FunctionNotFound as error:

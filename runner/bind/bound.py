@@ -112,6 +112,11 @@ class BoundStep:
         return bool(self.facts.writes or copies)
 
     @property
+    def is_taught(self) -> bool:
+        """Whether its prompt has decisions of people as examples."""
+        return bool(self.written.get("examples"))
+
+    @property
     def has_trace(self) -> bool:
         """Whether it has an entry outside of blocks, too, as a block of one item."""
         return bool(self.kind.roles) or self.makes_output

@@ -18,7 +18,7 @@ from typing import Any
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Value
 from paddock.runner.bind import protected_files
-from paddock.steps.python_step import is_function_reference
+from paddock.steps.registry import is_function_reference
 from paddock.steps.tools.code_digests import file_content, python_modules_of
 from paddock.steps.tools.tool_names import FUNCTION_REFERENCE, resolve_tool
 

@@ -22,7 +22,7 @@ from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.config.config_file import FILE_NAME
 from paddock.runner.config.pipeline_secrets import secret_place, trigger_secrets
 from paddock.runner.config.setting_values import PERMISSIONS
-from paddock.steps.python_step import is_function_reference
+from paddock.steps.registry import is_function_reference
 from paddock.steps.tools.tool_names import resolve_tool
 
 from .bound import BoundPlan, BoundStep, all_plans, steps_of

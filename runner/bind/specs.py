@@ -20,7 +20,7 @@ from paddock.pipelines.model import Block
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.runner.bind import reply as replies
 from paddock.steps import registry
-from paddock.steps.python_step import is_function_reference
+from paddock.steps.registry import is_function_reference
 
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, blocks_of, nodes_of, steps_of
 

@@ -319,7 +319,7 @@ def step_description(name: str) -> StepDescription:
         BrokenStep: it cannot be imported; the message names its package.
         UnknownStep: the message has the known names.
     """
-    if python_step.is_function_reference(name):
+    if registry.is_function_reference(name):
         path = Path(name.rpartition(":")[0]).absolute()
         try:
             kind = python_step.step_of(f"{path.name}:{name.rpartition(':')[2]}", path.parent)

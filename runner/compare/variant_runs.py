@@ -32,7 +32,7 @@ from paddock.runner.bind.bind import read_plan
 from paddock.runner.bind.bound import BoundPlan, BoundStep, only_reads, steps_of
 from paddock.runner.bind.variations import Variant
 from paddock.runner.core import model_pools
-from paddock.runner.core.call_keys import cached_reply
+from paddock.runner.core.call_cache import cached_reply
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.run_records import StepRecord, read_lineage
 from paddock.runner.ledger import queries

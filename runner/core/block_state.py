@@ -32,7 +32,7 @@ from .dependencies import Dependencies, current_paths, with_outputs
 from .escalation import EscalationPass
 from .failures import RunStopped, StepFailed
 from .filed_items import filed_results
-from .lacking_items import LackingItems
+from .left_nodes import LackingItems
 from .run_context import RunContext
 from .run_reviews import AwaitingReview, RunReviews
 from .same_output_file import refuse_output_conflicts

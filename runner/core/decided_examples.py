@@ -38,11 +38,6 @@ _TOKEN_BYTES = 3
 SHORTENED = "with examples of which the middle was left out"
 
 
-def is_taught(step: BoundStep) -> bool:
-    """Return whether a step's prompt has decisions as examples."""
-    return bool(step.written.get("examples"))
-
-
 @dataclass(frozen=True, slots=True)
 class TaughtItem:
     """The item whose prompt has examples: it never learns from itself."""

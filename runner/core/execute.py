@@ -69,14 +69,13 @@ from .items import (
     result_with_filed,
     sub_pipeline_context,
 )
-from .lacking_items import MAX_NAMED, LackingItems, blocks_read, no_documents_of
+from .left_nodes import MAX_NAMED, LackingItems, Left, blocks_read, no_documents_of
 from .outdated_outputs import LiveOutputs, NodeOutputs, OutdatedOutput, end_of_block
 from .pruning import OrphanCleaner
 from .reconcile import keep_folders
 from .run_context import RunContext
 from .run_records import StepRecord
 from .run_reviews import AwaitingReview
-from .steps_left_as_they_are import Left
 from .walk import ItemSteps, Walk, is_skipped, is_unused, returns_read, walk_item
 from .work_claims import CLAIM_BACKOFF, ClaimLost, WorkClaims
 
@@ -259,7 +258,7 @@ class Execute(Walk):
             known = [(item.key, suspect) for item in todo if (suspect := of(work.scope, item))]
             if tried := [pair for pair in known if not pair[1].is_deadly(state.parallel, limit)]:
                 self.stats.note(suspects_text(tried, state.parallel))
-        left, pauses = todo, Pauses(CLAIM_BACKOFF)
+        left, pauses = todo, None if claims is None else Pauses(CLAIM_BACKOFF)
         while left and not self.context.stop_gate.is_closed:
             n_before = sum(item.has_ended for item in todo)
             for most, items in self._by_company(state, left):
@@ -274,7 +273,7 @@ class Execute(Walk):
                     chunks = claims.in_machine_order(chunks)
                 await self._window(state, chunks, min(fair, most))
             left = state.in_state(ItemState.ELSEWHERE)
-            if left and claims is not None:
+            if left and claims is not None and pauses is not None:
                 self.stats.note(await claims.waits_for(work.scope, left))
                 if sum(item.has_ended for item in todo) > n_before:
                     pauses.succeeded()

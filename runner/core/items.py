@@ -56,7 +56,7 @@ from paddock.steps.paths import printable, resolve_path
 from .answer_reviewer import AnswerReviewer
 from .block_work import ItemWork
 from .call_cache import CallOrigin, PutOff
-from .decided_examples import TaughtItem, is_taught
+from .decided_examples import TaughtItem
 from .dependencies import (
     ChosenLabels,
     LimitedContext,
@@ -278,7 +278,7 @@ class ItemRunner:
                 name = judge.list_name(step, place)
                 attempt.note(NarrowedLabels(name, near.least, near.model, near.vector))
             tools = replace(tools, reply=replace(tools.reply, labels=labels))
-        if is_taught(step):
+        if step.is_taught:
             tools = await taught_tools(context, step, params, tools, (scope, attempt))
         outputs: dict[str, Any] | None = None  # 3
         if step.review is not None and attempt.is_decided and not caller.looks_up:

@@ -18,7 +18,7 @@ from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.expressions import Reference
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.reasons import Reason, Why
-from paddock.steps.python_step import is_function_reference
+from paddock.steps.registry import is_function_reference
 
 PART_CHARS = 16
 KEYED = "hmac:"

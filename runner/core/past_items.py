@@ -19,7 +19,7 @@ from paddock.runner.bind.specs import canonical_spec, for_each_of
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.progress.reasons import Reason, Why
-from paddock.steps.python_step import is_function_reference
+from paddock.steps.registry import is_function_reference
 
 from .block_items import item_content, without_time
 from .parts import (

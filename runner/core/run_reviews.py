@@ -27,7 +27,7 @@ from paddock.runner.progress.report import ReviewMode
 from paddock.steps.base import Tools
 
 from .decided_answers import decision_reason
-from .decided_examples import ChosenExamples, DecidedExamples, TaughtItem, is_taught
+from .decided_examples import ChosenExamples, DecidedExamples, TaughtItem
 from .past_decisions import PendingReview, StepDecisions, StepName, known_decisions
 from .review_questions import iso_time
 
@@ -117,7 +117,7 @@ class RunReviews:
                     *(tuple(place) for place in review.subject.get("around") or ()),
                 ):
                     found.setdefault(place, []).append(review)
-            if any(map(is_taught, all_steps(self._bound.nodes))):
+            if any(step.is_taught for step in all_steps(self._bound.nodes)):
                 self.decisions = await self._ledger.ask(known_decisions, self._ledger)
             self._pending = found
 

@@ -6,10 +6,11 @@ import asyncio
 import hashlib
 import json
 import os
+import random
 import socket
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import astuple, dataclass, replace
 from functools import partial
@@ -24,8 +25,8 @@ from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.ledger import queries, run_locks
 from paddock.runner.ledger.entries import LedgerError, is_variant, whole_file
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.ledger_identity import has_folder_identity
 from paddock.runner.ledger.output_index import OutputIndex
+from paddock.runner.ledger.own_state import has_folder_identity
 from paddock.runner.progress.events import MultiObserver, Observer
 from paddock.runner.progress.journal import LineWriter, RunJournal
 from paddock.runner.progress.otel_extra import otel_module
@@ -43,7 +44,6 @@ from .machine_view import MachineView
 from .model_pools import LookupInterrupted, OpenPool, PoolOptions, open_pools
 from .query_batches import QueryBatches
 from .run_context import RunContext, label_embedding
-from .run_names import new_run_name
 from .run_options import PreparedRun, RunEnvironment, RunOptions
 from .run_stats import RunStats
 from .staleness import Judge
@@ -362,3 +362,35 @@ def run_lock_name(bound: BoundPlan) -> str:
     file = bound.file.name
     name = canonical_json([whole_file(file), bound.folder_inputs, *["compare"] * is_variant(file)])
     return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+# --- names of runs: an adjective and a noun that no other run has
+
+_ADJECTIVES = (
+    "amber bold brave bright brisk calm clear clever crisp deft eager early fair fleet fond gentle "
+    "glad golden grand happy hardy honest jolly keen kind light lively loyal lucid merry mild neat "
+    "nimble patient plain prompt proud quick quiet rapid ready sharp silent sleek smart snug sound "
+    "steady still sunny swift tidy true vivid warm wise witty young zesty"
+)
+_NOUNS = (
+    "badger bear beaver bison bittern crane curlew deer dingo dove eagle egret falcon ferret finch "
+    "fox gannet gecko gull hare hawk heron ibex jay kestrel kite lark linnet lynx magpie marten "
+    "merlin mole newt ocelot osprey otter owl petrel pika plover puffin quail rabbit raven robin "
+    "seal shrew sparrow stoat stork swallow swan tern thrush toad trout vole weasel wren"
+)
+
+
+def new_run_name(taken: Container[str]) -> str:
+    """Return a name that is not taken.
+
+    >>> new_run_name(()).count("-")
+    1
+    """
+    choice = random.SystemRandom().choice
+    name = f"{choice(_ADJECTIVES.split())}-{choice(_NOUNS.split())}"
+    if name not in taken:
+        return name
+    number = 2
+    while f"{name}-{number}" in taken:
+        number += 1
+    return f"{name}-{number}"

@@ -29,13 +29,12 @@ from paddock.runner.progress.report import counts_text
 
 from .deadly_items import ItemPlace
 from .failures import RunFailed, StepFailed
-from .lacking_items import LackingItems, refuse_empty_results
+from .left_nodes import LackingItems, Left, LeftBy, StepsLeft, refuse_empty_results
 from .outdated_outputs import NodeOutputs, OutdatedOutput, find_outdated
 from .run_context import RunContext
 from .run_reviews import AwaitingReview
 from .run_stats import RunStats
 from .same_output_file import refuse_written_by_others
-from .steps_left_as_they_are import Left, LeftBy, StepsLeft
 
 
 class Unknown(Enum):

@@ -30,8 +30,13 @@ from paddock.engine.request import (
     resolve_sampling,
 )
 from paddock.runner.bind.scoped_reply import ScopedReply
-from paddock.runner.core.call_cache import CallOrigin, ChunkListener, LedgerPool
-from paddock.runner.core.call_keys import cached_reply, cached_vectors
+from paddock.runner.core.call_cache import (
+    CallOrigin,
+    ChunkListener,
+    LedgerPool,
+    cached_reply,
+    cached_vectors,
+)
 from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.run_context import ItemOutputs, RunContext
 from paddock.steps.base import (

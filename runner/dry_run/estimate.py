@@ -34,7 +34,7 @@ from paddock.runner.core.block_work import BlockWork
 from paddock.runner.core.failures import RunStopped, StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.items import ItemRunner, sub_pipeline_context
-from paddock.runner.core.lacking_items import no_documents_of
+from paddock.runner.core.left_nodes import Left, LeftBy, no_documents_of
 from paddock.runner.core.model_pools import used_models
 from paddock.runner.core.outdated_outputs import (
     NodeOutputs,
@@ -46,7 +46,6 @@ from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.same_output_file import note_possible_refusal, refuse_other_pipelines
 from paddock.runner.core.session import open_session
-from paddock.runner.core.steps_left_as_they_are import Left, LeftBy
 from paddock.runner.core.walk import UNKNOWN, Walk, is_skipped, returns_read, walk_item
 from paddock.runner.folders.file_filter import not_taken_by_watches
 from paddock.runner.ledger import queries

@@ -34,7 +34,6 @@ from paddock.runner.bind.inputs import with_inputs
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.core.block_state import BlockState, judged
-from paddock.runner.core.decided_examples import is_taught
 from paddock.runner.core.escalation import escalated
 from paddock.runner.core.failures import StepFailed, times
 from paddock.runner.core.item_attempt import ItemAttempt
@@ -46,7 +45,7 @@ from paddock.runner.core.items import (
     taught_as,
     taught_tools,
 )
-from paddock.runner.core.lacking_items import LackingItems
+from paddock.runner.core.left_nodes import LackingItems
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.walk import ItemSteps, is_skipped, is_unused, walk_item
 from paddock.runner.progress.report import PlanItem
@@ -379,7 +378,7 @@ class ItemEstimate(ItemSteps):
             if not reads_unknown:
                 raise ItemEnds from error
             return Foreseen.bounded([step], bound_step(step))  # 1
-        if is_taught(step):  # 2
+        if step.is_taught:  # 2
             taught, place = tools, (scope, self._attempt)
             with contextlib.suppress(*_STEP_ERRORS):
                 taught = await taught_tools(context, step, params, tools, place)

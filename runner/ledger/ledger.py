@@ -1,7 +1,7 @@
 """The ledger of one folder of pipelines: what was done, from what, and the results.
 
 An SQLite file beside the pipelines, or a schema in PostgreSQL if several machines share the
-folder. Large values lie in `objects/` (`object_store`); a thread of its own writes
+folder. Large values lie in `objects/` (`ObjectStore`); a thread of its own writes
 (`ledger_writer`). Knows no steps and no Prefect; `run_locks` and `coordination` decide who may
 work on what.
 """
@@ -9,7 +9,9 @@ work on what.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import os
 import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +21,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from paddock.engine.system import file_locks, private_files
+from paddock.engine.system import file_locks, files, private_files
 from paddock.engine.system.units import iso_time
 
 from . import queries
@@ -34,11 +36,9 @@ from .entries import (
     read_error,
     write_error,
 )
-from .ledger_identity import folder_identity, known_folder_identity
 from .ledger_tables import KNOWS_FILING, Execute
 from .ledger_writer import Writer
-from .object_store import ObjectStore
-from .own_state import LEDGER_FILE, is_own_state, make_state
+from .own_state import LEDGER_FILE, folder_identity, is_own_state, known_folder_identity, make_state
 from .sqlite_file import READ_S, SqliteDatabase
 
 if TYPE_CHECKING:
@@ -547,3 +547,35 @@ _NEW_RUN = {
     "ended": None, "summary": None, "trigger": "hand", "host": None, "pid": None, "attempt": 1,
     "message": None, "parent": None, "given": None,
 }  # fmt: skip
+
+
+class ObjectStore:
+    """A folder of values, each named by its sha256 and never changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def put(self, value: bytes) -> str:
+        """Store a value and return its sha256; an existing one is not written again."""
+        digest = hashlib.sha256(value).hexdigest()
+        path = self._folder / digest
+        try:
+            os.utime(path)  # shows a concurrent sweep that it is in use again
+        except OSError:
+            private_files.private_folder(self._folder)
+            with files.atomic_file(path) as file:
+                file.write(value)
+                file.sync()
+        return digest
+
+    def sweep(self) -> int:
+        """Remove temporary files of killed processes; return how many."""
+        return len(files.remove_stale_files(self._folder, waits=True))
+
+    def get(self, digest: str) -> bytes | None:
+        """Return a value; None if it is missing or damaged."""
+        try:
+            value = (self._folder / digest).read_bytes()
+        except FileNotFoundError:
+            return None
+        return value if hashlib.sha256(value).hexdigest() == digest else None

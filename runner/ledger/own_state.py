@@ -10,6 +10,8 @@ before it opens anything in it. Which folders a search finds, `folders.state_fol
 4. In a folder that the home's settings trust (`trust_state`, as Git's `safe.directory`) 2 and 3 do
    not count: owners mean nothing on some shares and in some containers.
 5. Files are regular ones; the ledger's own are no links.
+
+Machines that share a ledger know the folder by the identity in its file `id`.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ import os
 import stat
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from uuid import UUID, uuid4
 
-from paddock.engine.system import no_links, private_files
+from paddock.engine.system import files, no_links, private_files
 from paddock.engine.system.owners import Stranger, stranger
 from paddock.engine.system.text import one_line
 from paddock.runner.config.config_file import config_folder, foreign_text
@@ -154,3 +157,46 @@ def _first_fault(
             if not is_trusted and (why := stranger(facts, is_reached=is_reached)) is not None:
                 return why, entry.name
     return None
+
+
+# --- its identity
+
+
+def folder_identity(folder: Path) -> str:
+    """Return the identity of a ledger's folder, 32 hexadecimal digits; make it if there is none.
+
+    Raises:
+        LedgerError: the folder cannot be written, or the file holds something else.
+    """
+    file = folder / "id"
+    try:
+        while (found := known_folder_identity(folder)) is None:
+            files.create_once(file, f"{uuid4()}\n")
+    except OSError as error:
+        raise LedgerError(
+            f"{file}: the folder's identity cannot be written ({error.strerror or error})."
+        ) from error
+    return found
+
+
+def has_folder_identity(folder: Path) -> bool:
+    """Return whether a folder has one, because its ledger is, or was, in PostgreSQL."""
+    return (folder / "id").exists()
+
+
+def known_folder_identity(folder: Path) -> str | None:
+    """Return the identity of a folder, None if it has none.
+
+    Raises:
+        LedgerError: the file holds something else.
+    """
+    file = folder / "id"
+    try:
+        return UUID(file.read_text("utf-8").strip()).hex
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise LedgerError(
+            f"{file}: this is not the identity of a folder. Restore the file, which names the "
+            f"ledger in PostgreSQL, or remove it to start with a new ledger."
+        ) from error

@@ -30,9 +30,8 @@ from paddock.runner.settings import Settings, read_settings
 
 from . import queries
 from .entries import LedgerError, is_variant
-from .ledger import open_existing
+from .ledger import ObjectStore, open_existing
 from .ledger_tables import KNOWS_FILING, LedgerDatabase
-from .object_store import ObjectStore
 from .own_state import LEDGER_FILE, open_state
 from .run_history import LedgerFolder
 from .sqlite_file import SqliteDatabase, compact_file

@@ -13,6 +13,7 @@ from typing import Any
 
 from paddock.engine.system.units import iso_time
 from paddock.runner.config.setting_specs import SettingsError
+from paddock.runner.progress.report import outcome_of
 from paddock.runner.settings import read_settings
 
 from .dead_runs import DIED, run_status
@@ -109,13 +110,6 @@ class PastRun:
             "tokens": summary.get("tokens"),
             "message": self.message,
         }
-
-
-def outcome_of(status: str, counted: Mapping[str, Any] | None) -> str:
-    """Return a status for people: `completed`, too, where all that is quarantined was so before."""
-    if status != "quarantined" or not counted:
-        return status
-    return "quarantined" if counted["new"] or counted["without_result"] else "completed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from paddock.engine.system import no_links, private_files
 from paddock.engine.system.text import shorten, split_lines
 from paddock.runner.config.pipeline_secrets import Redact, unredacted
-from paddock.runner.ledger.run_history import outcome_of
+
+from .report import outcome_of
 
 if TYPE_CHECKING:
     from .report import Report

@@ -445,3 +445,10 @@ class PlanReport:
             "least_models": dict(self.least_models),
             "seconds": self.seconds,
         }
+
+
+def outcome_of(status: str, counted: Mapping[str, Any] | None) -> str:
+    """Return a status for people: `completed`, too, where all that is quarantined was so before."""
+    if status != "quarantined" or not counted:
+        return status
+    return "quarantined" if counted["new"] or counted["without_result"] else "completed"

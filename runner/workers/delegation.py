@@ -28,7 +28,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.permissions import NotPermitted
 from paddock.runner.core.machine_view import MachineView, as_json
-from paddock.runner.core.run_names import new_run_name
+from paddock.runner.core.session import new_run_name
 from paddock.runner.daemon.prefect_client import (
     NOT_FOUND,
     PREFECT_ERRORS,

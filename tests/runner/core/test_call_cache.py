@@ -27,8 +27,7 @@ from paddock.engine.request import (
     Tool,
     ToolCall,
 )
-from paddock.runner.core.call_cache import CallOrigin, LedgerPool, ModelDigests
-from paddock.runner.core.call_keys import chat_key
+from paddock.runner.core.call_cache import CallOrigin, LedgerPool, ModelDigests, chat_key
 from paddock.runner.core.run_stats import RunStats
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import Observer

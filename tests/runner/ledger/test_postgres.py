@@ -13,7 +13,7 @@ import pytest
 
 from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.ledger_identity import folder_identity
+from paddock.runner.ledger.own_state import folder_identity
 from paddock.runner.ledger.postgres import (
     PostgresConnection,
     PostgresDatabase,

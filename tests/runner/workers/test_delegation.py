@@ -17,7 +17,7 @@ from paddock.engine.system import http
 from paddock.runner.daemon.prefect_client import TrackingError
 from paddock.runner.daemon.run_signatures import Signer
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.ledger_identity import folder_identity
+from paddock.runner.ledger.own_state import folder_identity
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.prefect_view import SHARE_TAG
 from paddock.runner.progress.report import FailOn, ItemReport, Report
