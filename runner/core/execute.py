@@ -138,7 +138,7 @@ class Execute(Walk):
         missing = no_documents_of(state.work) if not (self.outer or self.around) else None
         if lacking := missing or await state.lacking(self.context.judge.reviews):
             self.left.lacking[block.id] = lacking
-        self.left.note_filed(state)
+        self.left.note_filed(block.id, state.has_news)
         return state.outputs()
 
     async def item_step(self, step: BoundStep) -> Any:

@@ -26,7 +26,6 @@ from .failures import StepFailed
 from .filed_items import reads_new_items
 
 if TYPE_CHECKING:
-    from .block_state import BlockState
     from .run_reviews import AwaitingReview
 
 MAX_NAMED = 5
@@ -125,10 +124,10 @@ class StepsLeft:
         self.without_news[node.id] = why
         return Left(LeftBy.WITHOUT_NEWS, why)
 
-    def note_filed(self, state: BlockState) -> None:
-        """Note whether a block with filed items has others."""
-        if (has_news := state.has_news) is not None:
-            self.filed[state.block.id] = has_news
+    def note_filed(self, block: str, has_news: bool | None) -> None:
+        """Note whether a block with filed items has others; None: nothing is filed."""
+        if has_news is not None:
+            self.filed[block] = has_news
 
     def is_idle(self, inner: StepsLeft, returns: frozenset[Reference]) -> bool:
         """Return whether a pipeline that a step ran returns filed items alone."""

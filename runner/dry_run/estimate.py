@@ -235,7 +235,7 @@ class Estimate(Walk):
         seen = (item.seen(block, self.scope) for item in state.todo())
         note_possible_refusal(context, block.body, seen)
         stats.filed(block.id, state.work.filed_counts)
-        self.left.note_filed(state)
+        self.left.note_filed(block.id, state.has_news)
         if not self._prefix and (missing := no_documents_of(state.work)):
             self.left.lacking[block.id] = missing
         await self._note_end(state)
