@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from paddock.engine.system.text import shorten
@@ -13,7 +13,10 @@ from paddock.engine.system.text import shorten
 from .errors import did_you_mean
 from .expressions import Path
 from .keys import InputType
+from .typed_rows import ColumnType
 
+PATH_TYPES = ("dir", "path", "rows")
+"""Inputs whose texts are paths."""
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -41,6 +44,10 @@ class Input:
     max: float | None = None
     description: str = ""
     is_secret: bool = False
+    columns: Mapping[str, ColumnType] = field(default_factory=dict)
+    """Of rows: those that are read, with their types; empty: all, as they are found."""
+    table: str = ""
+    """Of rows in a file: which of its tables."""
 
     def read(self, given: Any) -> Any:
         """Parse a caller's text or check a Python value.
@@ -83,7 +90,7 @@ class Input:
         try:
             return _PARSERS[self.type](text)
         except (ValueError, RecursionError):
-            if self.type == "json" and text.lstrip()[:1] in ("{", "["):
+            if self.type in ("json", "rows") and text.lstrip()[:1] in ("{", "["):
                 raise WrongInput(f"must be JSON; {self._shown(text)} is incomplete") from None
             return text
 
@@ -105,6 +112,10 @@ def _list(text: str) -> Any:
     return [part.strip() for part in text.split(",")] if text.strip() else []
 
 
+def _rows(text: str) -> Any:
+    return _json(text) if text.lstrip().startswith("[") else text
+
+
 def _json(text: str) -> Any:
     return json.loads(text, parse_constant=_refuse_constant)
 
@@ -124,7 +135,7 @@ def _is_path(value: Any) -> bool:
 
 _PARSERS: dict[InputType, Callable[[str], Any]] = {
     **{"str": str, "path": str, "dir": str, "enum": str},
-    **{"int": int, "float": float, "bool": _bool, "list": _list, "json": _json},
+    **{"int": int, "float": float, "bool": _bool, "list": _list, "json": _json, "rows": _rows},
 }
 _IS_OF_TYPE: dict[InputType, Callable[[Any], bool]] = {
     "str": lambda value: isinstance(value, str),
@@ -135,8 +146,10 @@ _IS_OF_TYPE: dict[InputType, Callable[[Any], bool]] = {
     "bool": lambda value: isinstance(value, bool),
     "list": lambda value: isinstance(value, list),
     "json": lambda value: True,
+    "rows": lambda value: not isinstance(value, str) or _is_path(value),
 }
 _TYPE_NAMES: dict[InputType, str] = {
     **{"str": "text", "path": "a path", "dir": "a path", "int": "a whole number"},
     **{"float": "a number", "bool": "true or false", "list": "a list", "json": "JSON"},
+    "rows": "rows, or the path of a table",
 }

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from .quantities import KeepAlive, Percentage, Seconds, Tokens
+from .typed_rows import WrittenType
 
 ID_PATTERN = r"^[a-z][a-z0-9_]*$"
 STEP_ALIASES = {"summarize": "summarise"}
@@ -64,7 +65,9 @@ TextList: TypeAlias = Annotated[
 """A list of texts, or one text alone."""
 
 OnError: TypeAlias = Literal["quarantine", "fail", "skip"]
-InputType: TypeAlias = Literal["str", "int", "float", "bool", "path", "dir", "enum", "list", "json"]
+InputType: TypeAlias = Literal[
+    "str", "int", "float", "bool", "path", "dir", "enum", "list", "json", "rows"
+]
 PositiveInt: TypeAlias = Annotated[int, Field(ge=1)]
 
 
@@ -331,9 +334,17 @@ class InputKeys(Keys):
     max: float | None = Field(None, description="The largest number.")
     description: str = Field("", description="What it is for.")
     secret: bool = Field(False, description="Never printed, never stored.")
+    columns: dict[str, WrittenType] = Field(
+        {}, description="The columns of rows and their types; others are left out."
+    )
+    table: str = Field("", description="Which table of a file: of XLSX a sheet, table or cells.")
 
     @model_validator(mode="after")
     def _fits_together(self) -> InputKeys:
+        if self.type != "rows" and (self.columns or self.table):
+            raise ValueError("`columns` and `table` belong to `type: rows`")
+        if self.type == "rows" and not isinstance(self.default, str | None):
+            raise ValueError("the default of `type: rows` is the path of a table")
         if self.type == "enum" and not self.values:
             raise ValueError("an enum needs `values`")
         if self.values and self.type not in ("enum", None):

@@ -573,6 +573,8 @@ class _PipelineParser:
             max=keys.max,
             description=keys.description,
             is_secret=keys.secret,
+            columns=keys.columns,
+            table=keys.table,
         )
         try:
             if has_default:

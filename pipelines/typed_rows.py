@@ -5,10 +5,31 @@ Expressions see plain lists of plain mappings; parameters that take a table get 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
+from pydantic import AfterValidator, WithJsonSchema
 from pydantic_core import PydanticKnownError, core_schema
+
+from .errors import MustBe
+
+ColumnType: TypeAlias = str
+"""`str`, `int`, `float`, `bool`, `date`, `time`, `datetime`, `decimal`, or `decimal(10,2)`."""
+_NAMES = ("str", "int", "float", "bool", "date", "time", "datetime", "decimal")
+_PATTERN = rf"^({'|'.join(_NAMES)}|decimal\(\s*\d{{1,2}}\s*,\s*\d{{1,2}}\s*\))$"
+
+
+def _known_type(name: str) -> str:
+    if not re.fullmatch(_PATTERN, name):
+        raise MustBe(f"must be one of {', '.join(map(repr, _NAMES))}")
+    return name
+
+
+WrittenType = Annotated[
+    str, AfterValidator(_known_type), WithJsonSchema({"type": "string", "pattern": _PATTERN})
+]
+"""A type as an author writes it."""
 
 
 class TypedRows(Sequence[Any]):

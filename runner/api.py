@@ -50,6 +50,7 @@ def plan(
     *,
     settings: Settings | None = None,
     pool: Pool | None = None,
+    **values: Any,
 ) -> PlanReport:
     """Return what a run with these options would do, and why.
 
@@ -59,10 +60,10 @@ def plan(
         RuntimeError: an event loop is running, as in a notebook.
     """
     _refuse_running_loop("plan")
-    found: list[PlanReport] = []
+    found, given = list[PlanReport](), {**(inputs or {}), **values}
 
     async def look() -> None:  # what it returned, `signal` would write into an error that it drops
-        found.append(await plan_async(path, inputs, options, settings=settings, pool=pool))
+        found.append(await plan_async(path, given, options, settings=settings, pool=pool))
 
     asyncio.run(look())
     return found[0]
@@ -86,10 +87,12 @@ async def plan_async(
     *,
     settings: Settings | None = None,
     pool: Pool | None = None,
+    **values: Any,
 ) -> PlanReport:
     """Return what a run would do, in a running loop."""
     from paddock.runner.dry_run.estimate import estimate_run
 
+    inputs = {**(inputs or {}), **values}
     options, environment = options or RunOptions(), RunEnvironment(settings=settings, pool=pool)
     prepared = prepare(Path(path), inputs, options, environment, is_plan=True)
     bound, settings = prepared.bound, prepared.settings
@@ -111,9 +114,12 @@ def run(
     inputs: Mapping[str, Any] | None = None,
     options: RunOptions | None = None,
     environment: RunEnvironment | None = None,
+    **values: Any,
 ) -> Report:
     """Run a pipeline; the same call again continues.
 
+    `values` are inputs, too: `run("mail.yaml", rows=frame)`. An input of type `rows` takes a frame
+    of pandas, Polars or Arrow, a list of mappings, or the path of a table.
     Without an environment progress is shown on a terminal. Signals stop it, not `stop` and
     `stop_gate` of the environment, which can serve several runs.
 
@@ -126,7 +132,8 @@ def run(
     """
     _refuse_running_loop("run")
     with _progress_for_people(environment) as lent:
-        report, is_stopped = _run_until_end(path, inputs, options, lent)
+        given = {**(inputs or {}), **values}
+        report, is_stopped = _run_until_end(path, given, options, lent)
     if is_stopped:
         raise KeyboardInterrupt(report.message)
     return report
@@ -134,12 +141,12 @@ def run(
 
 @contextmanager
 def _progress_for_people(environment: RunEnvironment | None) -> Iterator[RunEnvironment]:
-    """Yield the environment of the caller; without one, one that shows progress to people."""
+    """Yield the caller's environment, with tables; without one, one that shows progress."""
     if environment is not None:
-        yield environment
+        yield replace(environment, keeps_tables=True)
         return
     with script_observer() as observer:
-        yield RunEnvironment(observer=observer)
+        yield RunEnvironment(observer=observer, keeps_tables=True)
 
 
 def run_until_end(
@@ -175,13 +182,15 @@ async def run_async(
     inputs: Mapping[str, Any] | None = None,
     options: RunOptions | None = None,
     environment: RunEnvironment | None = None,
+    **values: Any,
 ) -> Report:
     """Run a pipeline in a running loop; inside a Prefect flow run it is a sub-flow of that.
 
     Without an environment progress is shown on a terminal and in a notebook.
     """
     with _progress_for_people(environment) as lent:
-        return await _run_async(path, inputs, options or RunOptions(), lent)
+        given = {**(inputs or {}), **values}
+        return await _run_async(path, given, options or RunOptions(), lent)
 
 
 async def _run_async(

@@ -193,7 +193,12 @@ class PlanBinder:
             cwd,
             default_models,
         )
-        self._kinds = ValueKinds()
+        self._columns = {
+            name: spec.columns or getattr(self._given.values.get(name), "types", {})
+            for name, spec in self._pipeline.inputs.items()
+            if spec.type == "rows"
+        }
+        self._kinds = ValueKinds(self._columns)
         self._known: dict[str, _KnownOutputs] = {}
         """By step and block."""
         self._over_results: list[tuple[Place, str, str]] = []
@@ -429,6 +434,11 @@ class PlanBinder:
         self._known[block.id] = _KnownOutputs(tuple(BLOCK_OUTPUTS), results=results)
         if found := _RESULTS.fullmatch(block.over.source.strip()):
             self._over_results.append((block.at, block.var, found[1]))
+        match block.over.chain:
+            case ("inputs", name) if self._columns.get(name):
+                source = f"inputs.{name}"
+                self._over_results.append((block.at, block.var, source))
+                self._known[source] = _KnownOutputs(results=tuple(self._columns[name]))
         made = BoundBlock(
             id=block.id,
             mark=block.mark,
@@ -443,6 +453,7 @@ class PlanBinder:
             needs=frozenset(block.needs),
             returns=block.returns,
             spec=specs.block_spec(block),
+            columns=self._kinds.columns.get((block.id, "results"), {}),
         )
         return step_reads.with_reads(made, names)
 

@@ -20,6 +20,7 @@ from paddock.pipelines.model import EscalationSpec, Pipeline, ReplySpec, ReviewS
 from paddock.pipelines.plan import Plan
 from paddock.pipelines.times import TIME_NAMES
 from paddock.pipelines.triggers import BudgetKeys
+from paddock.pipelines.typed_rows import ColumnType
 from paddock.steps import registry
 from paddock.steps.base import Roots, Step
 from paddock.steps.facts import Facts
@@ -166,6 +167,8 @@ class BoundBlock:
     consumers: tuple[BoundNode, ...] = field(default=(), compare=False)
     """As those of a step, where it only asks; a block at the top has none."""
     known_by: frozenset[str] = frozenset()
+    columns: Mapping[str, ColumnType] = field(default_factory=dict)
+    """Those of its results, as far as schemas tell; an empty type is unknown."""
 
     @classmethod
     def of_step(cls, step: BoundStep) -> BoundBlock:

@@ -11,9 +11,11 @@ from typing import Any
 
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import Fault, did_you_mean
-from paddock.pipelines.input_values import Input, WrongInput
+from paddock.pipelines.input_values import PATH_TYPES, Input, WrongInput
 from paddock.pipelines.model import Pipeline
 from paddock.steps.base import OutsideRoots, Roots
+from paddock.steps.tables.row_formats import UnreadableRows
+from paddock.steps.tables.table_files import given_rows
 
 from .bound import BoundPlan
 
@@ -80,7 +82,8 @@ def paths_outside(
         Fault(f"input '{name}' leads outside {what}.", "")
         for name in given
         if name in values
-        and pipeline.inputs[name].type in ("dir", "path")
+        and pipeline.inputs[name].type in PATH_TYPES
+        and isinstance(values[name], str)
         and not _lies_under(Path(values[name]), folder)
     ]
 
@@ -99,10 +102,14 @@ def _read_value(given: GivenInputs, declared: Input, value: Any, cwd: Path) -> N
         value = os.fspath(value)
     try:
         value = declared.read(value)
-    except WrongInput as error:
-        given.faults.append(Fault(f"input '{declared.name}' {error.message}.", error.remedy))
+        if declared.type == "rows" and not isinstance(value, str):
+            value = given_rows(value, declared.columns)
+    except (WrongInput, UnreadableRows) as error:
+        given.faults.append(Fault(f"input '{declared.name}' {error}.", error.remedy))
         return
-    if declared.type in ("dir", "path"):
+    if declared.type == "rows" and isinstance(value, str):
+        value = os.path.normpath(cwd / os.path.expanduser(value))  # noqa: PTH111
+    elif declared.type in ("dir", "path"):
         # A shell leaves `~` alone behind `-i folder=`, and Python's callers have none.
         path = cwd / os.path.expanduser(value)  # noqa: PTH111 - an unknown user is no error here
         try:
@@ -118,7 +125,7 @@ def _read_value(given: GivenInputs, declared: Input, value: Any, cwd: Path) -> N
 
 def _read_default(given: GivenInputs, declared: Input, pipeline: Pipeline, base: Path) -> None:
     value = declared.default
-    if declared.type in ("dir", "path") and isinstance(value, str):
+    if declared.type in PATH_TYPES and isinstance(value, str):
         path = base.resolve() / value
         if not _lies_under(path, base):
             what = f"the default of input '{declared.name}' leads outside the pipeline's folder."
@@ -186,5 +193,9 @@ def with_inputs(inner: BoundPlan, inputs: Mapping[str, Any], roots: Roots) -> Bo
     if taken.faults:
         fault = taken.faults[0]
         raise WrongInput(fault.message.rstrip("."), fault.remedy)
+    for name, value in taken.values.items():
+        if declared[name].type == "rows" and isinstance(value, str):
+            what = f"input '{name}' of '{inner.file}' is a file, which only a run of its own reads"
+            raise WrongInput(what, "Give it the `rows` of a step `files.rows`.")
     own = replace(taken.roots(base), outside=roots.outside)
     return replace(inner, inputs=taken.values, roots=own)

@@ -44,7 +44,9 @@ BLOCK_OUTPUTS: Mapping[str, Kind] = {
 class ValueKinds:
     """Kinds of the outputs of steps and blocks, which are added in the file's order."""
 
-    def __init__(self) -> None:
+    def __init__(self, inputs: Mapping[str, Mapping[str, ColumnType]]) -> None:
+        """`inputs`: the columns of those that are rows, as far as they are known."""
+        self._inputs = inputs
         self._outputs: dict[str, Mapping[str, Kind]] = {}
         self._fields: dict[str, Mapping[str, FieldInfo]] = {}
         """By step without `returns`: those of its output."""
@@ -52,7 +54,7 @@ class ValueKinds:
         """By step: the schema of its `output`."""
         self.items: dict[str, Kind] = {}
         """By block: what each of its results is."""
-        self._columns: dict[tuple[str, str], Mapping[str, ColumnType]] = {}
+        self.columns: dict[tuple[str, str], Mapping[str, ColumnType]] = {}
         """By block or step, and output that has rows: their columns; an empty type is unknown."""
         self._rows: dict[str, Mapping[str, ColumnType]] = {}
         """By loop variable: the columns of the rows that a block goes over."""
@@ -70,7 +72,7 @@ class ValueKinds:
             isinstance(columns := written.get("columns"), dict)
             and "rows" in kind.output.model_fields
         ):
-            self._columns[step, "rows"] = {name: str(kind) for name, kind in columns.items()}
+            self.columns[step, "rows"] = {name: str(kind) for name, kind in columns.items()}
         if returns is None:
             self._fields[step] = kind.output.model_fields
         else:
@@ -92,7 +94,7 @@ class ValueKinds:
         self._outputs[block] = BLOCK_OUTPUTS
         self.items[block] = dict if returns is None else self.of(returns, ())
         if returns is not None and isinstance(returns.data, dict):
-            self._columns[block, "results"] = {
+            self.columns[block, "results"] = {
                 name: self._type_of(returns, name) for name in returns.data
             }
 
@@ -103,7 +105,9 @@ class ValueKinds:
     def _columns_at(self, node: nodes.Node | None) -> Mapping[str, ColumnType] | None:
         match None if node is None else chain_of(node):
             case ("steps", step, output):
-                return self._columns.get((step, output))
+                return self.columns.get((step, output))
+            case ("inputs", name):
+                return self._inputs.get(name) or None
         return None
 
     def _type_of(self, returns: Value, name: str) -> ColumnType:

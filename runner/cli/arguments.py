@@ -403,7 +403,7 @@ def recorded_inputs(
         names = ", ".join(f"'{name}'" for name in missing)
         options = " ".join(f"-i {name}=…" for name in missing)
         raise CommandError(
-            f"Run '{name}' had the input {names}, which is secret and was not recorded.\n"
+            f"Run '{name}' had the input {names}, secret or rows of a program, not recorded.\n"
             f"  Give it again: `paddock run --resume {name} {options}`."
         )
     return path, {**given["inputs"], **by_hand}

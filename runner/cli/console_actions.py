@@ -22,7 +22,7 @@ from paddock.engine.models.model_names import is_path
 from paddock.engine.models.pull_sources import FileSource, parse_source
 from paddock.engine.system import units
 from paddock.pipelines.errors import PipelineError
-from paddock.pipelines.input_values import Input
+from paddock.pipelines.input_values import PATH_TYPES, Input
 from paddock.runner.bind.bind import bind_without_inputs, read_plan
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.consent import consent_digests, refuse_unconsented
@@ -279,7 +279,7 @@ def _input_words(declared: Input, actions: ConsoleActions, file: Path) -> tuple[
     notes: list[str] = [declared.type]
     if declared.has_default and not declared.is_secret:
         notes.append(f"by default {json.dumps(declared.default, ensure_ascii=False, default=str)}")
-    if declared.type in ("dir", "path"):
+    if declared.type in PATH_TYPES:
         notes.append(f"what is entered here begins at {actions.shown_folder(file)}")
     words = " ".join(filter(None, (declared.description, "; ".join(notes))))
     return words, ("true", "false") if declared.type == "bool" else [*map(str, declared.values)]

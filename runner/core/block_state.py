@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from paddock.pipelines.expressions import Expression, ExpressionError
+from paddock.pipelines.typed_rows import TypedRows
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_steps
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.ledger.entries import Entry
@@ -24,6 +27,7 @@ from paddock.runner.progress.item_states import (
 from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
 from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import ItemReport
+from paddock.runner.progress.report_table import ITEM_COLUMNS, ReportTable
 from paddock.steps.base import StepError
 
 from .block_work import BlockWork, ItemWork
@@ -188,6 +192,37 @@ class BlockState:
                 whole[key] = filed.places.get(key) or place_of(names.get(key, key), key), result
         results = [result for _, result in sorted(whole.values(), key=itemgetter(0))]
         return WithFiled(outputs, {**outputs, "results": results})
+
+    def table(self) -> ReportTable:
+        """Return a row for each item: key, state, error, and its result.
+
+        Of an item without a result there is what `returns` takes of the item alone.
+        """
+        block, own = self.block, dict[str, Expression]()
+        types = {**dict.fromkeys(ITEM_COLUMNS, "str"), **block.columns}
+        listed = block.over.evaluate(self.scope, keeps_types=True)
+        for name in block.columns:
+            compiled = None if block.returns is None else block.returns.compiled((name,))
+            if compiled is not None and {root for root, *_ in compiled.references} <= {block.var}:
+                own[name] = compiled
+                if isinstance(listed, TypedRows) and not types[name] and compiled.chain:
+                    types[name] = listed.types.get(compiled.chain[-1], "")
+        found = list[tuple[str, str, str | None, Any]]()
+        for item in self.work.items:
+            result, seen = item.result, item.seen(block, self.scope)
+            if result is None:
+                result = dict.fromkeys(block.columns)
+                for name, compiled in own.items():
+                    with suppress(ExpressionError):
+                        result[name] = compiled.evaluate(seen)
+            found.append((item.key, (item.counted_as or item.state).value, item.why, result))
+        filed = sorted(self.filed.items(), key=lambda pair: pair[1][0])
+        found += [(key, ItemState.FILED.value, None, result) for key, (_, result) in filed]
+        rows = []
+        for *about, result in found:
+            values = result if isinstance(result, dict) else {"result": result}
+            rows.append({**dict(zip(ITEM_COLUMNS, about, strict=True)), **values})
+        return ReportTable(TypedRows(rows, types), [*types])
 
     def shown(self, key: str) -> str:
         """Return an item's key as progress shows it: none of a step outside of blocks."""

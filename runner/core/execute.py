@@ -24,6 +24,7 @@ from paddock.engine.system.text import canonical_json, counted, listed
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
+from paddock.pipelines.typed_rows import TypedRows
 from paddock.runner.bind.bound import (
     BoundBlock,
     BoundNode,
@@ -51,6 +52,7 @@ from paddock.runner.progress.item_states import (
 from paddock.runner.progress.prefect_view import TaskChunk
 from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import ItemReport
+from paddock.runner.progress.report_table import ReportTable
 from paddock.steps.base import StepError
 from paddock.steps.run_pipeline import named_outputs
 
@@ -128,7 +130,11 @@ class Execute(Walk):
             self.ends[node.id] = NodeOutputs(node, is_skipped=True)
 
     async def block(self, block: BoundBlock) -> dict[str, Any]:
-        state = await self._done(block, keeps_results=block.id in self._read_blocks)
+        has_table = self.stats.tables is not None and not self.outer
+        keeps_results = has_table or block.id in self._read_blocks
+        state = await self._done(block, keeps_results=keeps_results)
+        if has_table:
+            self.stats.keep_table(block.id, state.table())
         if any(item.has_ended for item in state.work.items):
             ledger, scope = self.context.ledger, state.work.scope
             for text in await broken_promises(ledger, block.body, scope):
@@ -178,6 +184,9 @@ class Execute(Walk):
             except ClaimLost:  # this machine slept, and another one took the turn
                 continue
         attempt.outputs.record_written()
+        rows = outputs.get("rows") if isinstance(outputs, Mapping) else None
+        if isinstance(rows, TypedRows) and not self.outer:
+            self.stats.keep_table(step.id, ReportTable(rows))
         if outputs is not None and step.inner is None and not only_reads(step):
             stats.acted(step.id)
         if self.outer:  # for the item around it

@@ -24,6 +24,7 @@ from paddock.runner.folders.folder_identity import folder_identity_at, mount_of,
 from paddock.runner.ledger.entries import LedgerError
 from paddock.steps.tools.code_digests import file_content
 
+from .fingerprints import hashable_value
 from .parts import ordered_digest
 
 NONCE_PREFIX = ".paddock-share-"
@@ -73,7 +74,7 @@ class MachineView:
             value = bound.inputs[name]
             if name in bound.folder_inputs and value is not None:
                 value = _stored(Path(value), base)
-            digests[f"input '{name}'"] = ordered_digest(value)
+            digests[f"input '{name}'"] = ordered_digest(hashable_value(value))
         for step in all_steps(bound.nodes):
             if step.models:
                 digests[f"model of '{step.id}'"] = ", ".join(spec.ref for spec in step.models)

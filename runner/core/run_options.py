@@ -111,6 +111,9 @@ class RunEnvironment:
     has_group_turn: bool = True
     """Whether the run waits for its turn in its concurrency group; tests do not."""
 
+    keeps_tables: bool = False
+    """Whether the report has tables of blocks and steps (`Report.table`)."""
+
     @property
     def is_stopping(self) -> bool:
         """Whether the run is to end before it begins anything else."""

@@ -29,6 +29,7 @@ from paddock.runner.progress.report import (
     Status,
     not_taken_in_words,
 )
+from paddock.runner.progress.report_table import ReportTable
 from paddock.runner.progress.time_left import OpenCall, TimeLeft
 
 from .run_records import StepRecord, StepTotals
@@ -67,6 +68,8 @@ class RunStats:
         """How often each item had what is noted once for a step; whether a plan knows it."""
         self.taken: set[str] = set()
         """Files that a step listed or read."""
+        self.tables: dict[str, ReportTable] | None = None
+        """Of blocks and steps that have ended; None: no one reads them."""
         self.not_taken: set[str] = set()
         """Files of scanned folders that no pattern of a scan takes."""
         self._written: dict[str, None] = {}
@@ -227,6 +230,10 @@ class RunStats:
         elif state == "running":
             self.observer.item(*self._item, state, f"{self._detail}{step}")
 
+    def keep_table(self, step: str, table: ReportTable) -> None:
+        if self.tables is not None:
+            self.tables[f"{self._prefix}{step}"] = table
+
     def wrote(self, path: str) -> None:
         self._written[path] = None
 
@@ -296,4 +303,5 @@ class RunStats:
             message=message and self.secrets.redact(message),
             log=str(self._log) if self._sums["tracebacks"] else None,
             steps=steps,
+            tables=self.tables or {},
         )

@@ -18,6 +18,8 @@ from typing import Any
 
 from paddock.engine.system import files, tasks
 from paddock.engine.system.text import canonical_json
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.typed_rows import TypedRows, without_types
 from paddock.runner.bind.bound import BoundPlan, all_plans, progress_line_names
 from paddock.runner.bind.permissions import forbidden_pools
 from paddock.runner.bind.protected_files import ProtectedFiles
@@ -32,7 +34,9 @@ from paddock.runner.progress.journal import LineWriter, RunJournal
 from paddock.runner.progress.otel_extra import otel_module
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER
+from paddock.steps.base import StepError
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
+from paddock.steps.tables.table_files import TableSource, format_of, read_table
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .call_cache import no_fence
@@ -56,6 +60,8 @@ class RunSession:
 
     context: RunContext
     began: float
+    given: Mapping[str, Any]
+    """The inputs that the caller gave, files of rows as their paths."""
 
     @property
     def bound(self) -> BoundPlan:
@@ -93,8 +99,13 @@ class RunSession:
     def _record(self, row: Mapping[str, Any]) -> None:
         bound, context, stats = self.bound, self.context, self.stats
         # The inputs that were given by hand, so that another run can continue.
-        hidden = bound.given & bound.secret_inputs
-        kept = {name: bound.inputs[name] for name in bound.given - hidden}
+        hidden, kept = set(bound.given & bound.secret_inputs), dict[str, Any]()
+        for name in bound.given - hidden:
+            value = self.given[name]
+            if isinstance(value, TypedRows) and type(value) is not TypedRows:  # a frame
+                hidden.add(name)
+            else:
+                kept[name] = without_types(value)
         given = {"inputs": stats.secrets.redacted(kept), "hidden": sorted(hidden)}
         head: dict[str, Any] = {
             "run": stats.run,
@@ -162,6 +173,7 @@ async def open_session(
         if not is_plan:
             observer = _recording_observer(stack, prepared, options, observer, run)
         stats = RunStats(run, bound.name, observer, state / "runs" / f"{run}.log", prepared.secrets)
+        stats.tables = {} if environment.keeps_tables else None
         for text in settings.left_out:
             stats.note(text)
         ledger.on_wait = partial(tasks.call_in, asyncio.get_running_loop(), stats.note)
@@ -211,6 +223,7 @@ async def open_session(
             tool_runtime = await stack.enter_async_context(open_tool_runtime(stats))
         readers = ReaderPool(ReaderLimits(settings.read_timeout_s, settings.read_memory_bytes))
         stack.push_async_callback(asyncio.to_thread, readers.close)
+        bound = await _with_rows_of_files(bound, readers, stats)
         stores = OpenStores(bound.roots.base, stats.note)
         stack.push_async_callback(stores.close)
         suspects = CrashSuspects(ledger, stats.run, settings.unattended.dead_after_s)
@@ -243,7 +256,29 @@ async def open_session(
         )
         context.judge.parts.secrets = prepared.secrets
         context.judge.embed_labels = label_embedding(context, is_plan=is_plan)
-        yield RunSession(context, time.time())
+        given = {name: prepared.bound.inputs[name] for name in bound.given}
+        yield RunSession(context, time.time(), given)
+
+
+async def _with_rows_of_files(bound: BoundPlan, readers: ReaderPool, stats: RunStats) -> BoundPlan:
+    """Return a plan in which inputs of rows that name a file have its rows.
+
+    Raises:
+        PipelineError: a file cannot be read.
+    """
+    found = {}
+    for name, declared in bound.pipeline.inputs.items():
+        if declared.type == "rows" and isinstance(path := bound.inputs[name], str):
+            columns = dict(declared.columns) or None
+            source = TableSource(path, format_of(path), declared.table, columns)
+            try:
+                found[name], _, notes = await read_table(source, readers)
+            except StepError as error:
+                what = f"input '{name}': {error.reason}"
+                raise PipelineError([Fault(what, error.remedy)]) from error
+            for note in notes:
+                stats.note(f"input '{name}': {note}")
+    return replace(bound, inputs={**bound.inputs, **found})
 
 
 def _recording_observer(

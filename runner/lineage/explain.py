@@ -338,9 +338,9 @@ class _PathInLedger:
         if name not in self._pipelines:
             try:
                 settings, plan = read_settings(self._base), read_plan(file)
-                declared = plan.pipeline.inputs.keys()
-                known = {name: given[name] for name in given.keys() & declared}
-                secret = dict.fromkeys({*hidden} & declared, "")
+                inputs = plan.pipeline.inputs
+                known = {name: given[name] for name in given.keys() & inputs.keys()}
+                secret = {n: [] if inputs[n].type == "rows" else "" for n in hidden if n in inputs}
                 models = settings.default_models
                 bound = bind(plan, {**known, **secret}, cwd=file.parent, default_models=models)
                 self._pipelines[name] = PipelineNow(bound, settings, known, hidden)

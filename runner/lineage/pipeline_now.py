@@ -43,7 +43,7 @@ class PipelineNow:
     settings: Settings
     given: Mapping[str, Any]
     hidden: Sequence[str]
-    """Names of the inputs that are secret, and so not recorded."""
+    """Names of the inputs that are secret, or frames, and so not recorded."""
 
     @property
     def is_elsewhere(self) -> bool:

@@ -14,9 +14,11 @@ from typing import Any, Literal
 from markupsafe import Markup
 
 from paddock.engine.system.text import counted, listed, one_line
+from paddock.pipelines.errors import did_you_mean
 
 from .item_states import BAD, OPEN, REPORTED, WITH_RESULT, WORK, ItemState
 from .reasons import Outdated, Reason, Why, in_words
+from .report_table import ReportTable
 
 Status = Literal["completed", "failed", "quarantined", "budget", "suspended", "interrupted"]
 CallsAre = Literal["exact", "at most", "about"]
@@ -158,6 +160,18 @@ class Report:
     """Whether it is of a machine that has taken no part in a job, which others may do."""
     is_sent_away: bool = False
     """Whether it is of a machine that was stopped, whose part of a job another one continues."""
+    tables: Mapping[str, ReportTable] = field(default_factory=dict)
+
+    def table(self, step: str) -> ReportTable:
+        """Return a table of a block, with a row for each item, or of a step that gives rows.
+
+        Raises:
+            LookupError: there is none, or the run has not come that far.
+        """
+        if step not in self.tables:
+            remedy = did_you_mean(step, self.tables, "It has none.")
+            raise LookupError(f"The report has no table '{step}'. {remedy}")
+        return self.tables[step]
 
     def __repr__(self) -> str:
         """Return the run in at most ten lines; `items` and `notes` have the rest."""

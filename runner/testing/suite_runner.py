@@ -31,6 +31,7 @@ from paddock.engine.system.text import one_line
 from paddock.pipelines import prompt_file, yaml_source
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.input_values import PATH_TYPES
 from paddock.pipelines.model import Pipeline
 from paddock.pipelines.prompt_file import (
     PromptEvaluator,
@@ -143,7 +144,7 @@ def case_specs(
     if faults:
         raise PipelineError(faults)
     names = cassette_file_names(stem, [test.name for test in pipeline.tests])
-    paths = {name for name, spec in pipeline.inputs.items() if spec.type in ("dir", "path")}
+    paths = {name for name, spec in pipeline.inputs.items() if spec.type in PATH_TYPES}
     subjects = tuple(
         CaseSpec(
             file=file,

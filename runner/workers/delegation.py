@@ -25,6 +25,7 @@ import httpx
 from paddock.engine.errors import EngineError
 from paddock.engine.system.tasks import StopRequested, running, unless
 from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.input_values import PATH_TYPES
 from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.permissions import NotPermitted
 from paddock.runner.core.machine_view import MachineView, as_json
@@ -115,9 +116,9 @@ class SharedJob:
         """
         plan, unattended = read_plan(path, text), settings.unattended
         bound = bind(plan, inputs, cwd=Path.cwd(), default_models=settings.default_models)
-        places = {name for name, kind in bound.input_types.items() if kind in ("dir", "path")}
+        places = {name for name, kind in bound.input_types.items() if kind in PATH_TYPES}
         given = {
-            name: str(bound.inputs[name]) if name in places else value
+            name: path if name in places and isinstance(path := bound.inputs[name], str) else value
             for name, value in inputs.items()
         }
         return cls(

@@ -36,7 +36,8 @@ from pydantic import Field, SecretStr, WithJsonSchema
 from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.text import one_line
 from paddock.pipelines.errors import Fault, PipelineError
-from paddock.pipelines.input_values import Input
+from paddock.pipelines.input_values import PATH_TYPES, Input
+from paddock.pipelines.typed_rows import TypedRows
 from paddock.runner import api
 from paddock.runner.bind.bind import read_plan
 from paddock.runner.bind.inputs import read_inputs
@@ -94,8 +95,10 @@ class PipelineFlow(Flow[..., Any]):
     options = RunOptions()
 
     def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Return the parameters as Prefect stores them: secret ones as `***`."""
+        """Return the parameters as Prefect stores them: secret ones as `***`, and no frames."""
         hidden = dict.fromkeys(self.secret_inputs & parameters.keys(), "***")
+        frames = (name for name in parameters if hasattr(parameters[name], "__arrow_c_stream__"))
+        hidden |= dict.fromkeys(frames, "rows of a frame")
         given = {name: value for name, value in parameters.items() if name != ORDER or value}
         return super().serialize_parameters({**given, **hidden})
 
@@ -319,7 +322,7 @@ def _shown_default(declared: Input, base: Path) -> Any:
     """Return an input's default as a form shows it: a path as a whole, no secret."""
     if declared.is_secret:
         return None
-    if declared.type in ("path", "dir") and isinstance(declared.default, str):
+    if declared.type in PATH_TYPES and isinstance(declared.default, str):
         return str(base / declared.default)
     return declared.default
 
@@ -407,8 +410,11 @@ async def run_as_flow(
     """
     pipeline = read_plan(path, options.text).pipeline
     cwd = Path.cwd()
-    if faults := read_inputs(pipeline, inputs, base=path.parent, cwd=cwd).faults:
-        raise PipelineError(faults)
+    given = read_inputs(pipeline, inputs, base=path.parent, cwd=cwd)
+    if given.faults:
+        raise PipelineError(given.faults)
+    frames = {name: rows for name, rows in given.values.items() if isinstance(rows, TypedRows)}
+    inputs = {name: frames.get(name, value) for name, value in inputs.items()}  # maybe read once
     reports: list[Report] = []
 
     async def carry_out(*call: Any) -> Report:

@@ -9,11 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from paddock.pipelines.quantities import SizeBytes
-from paddock.pipelines.typed_rows import TypedRows
+from paddock.pipelines.typed_rows import TypedRows, WrittenType
 from paddock.steps.base import Output, Params, Step, Tools
 from paddock.steps.facts import Facts, Missing, Written
 from paddock.steps.paths import resolve_path
-from paddock.steps.tables.column_types import WrittenType
 from paddock.steps.tables.table_files import (
     TableSource,
     format_of,

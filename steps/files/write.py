@@ -23,12 +23,11 @@ from paddock.engine.system.files import TemporaryFile
 from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import counted
 from paddock.pipelines.expressions import Template
-from paddock.pipelines.typed_rows import TypedRows
+from paddock.pipelines.typed_rows import TypedRows, WrittenType
 from paddock.steps.base import Output, Params, Roots, Step, StepError, Tools
 from paddock.steps.facts import Facts, brings_none
 from paddock.steps.paths import file_sha256, printable, refusing, resolve_path
 from paddock.steps.prompt import render_template
-from paddock.steps.tables.column_types import WrittenType
 from paddock.steps.tables.row_formats import UnreadableRows, count_rows, format_rows
 from paddock.steps.tables.table_files import (
     FORMATS,

@@ -5,10 +5,9 @@ The one module that knows Arrow and Parquet.
 
 from __future__ import annotations
 
-import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, time, timedelta
 from decimal import Decimal
 from functools import cached_property
 from hashlib import sha256
@@ -24,12 +23,14 @@ from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.readers.reader import Unreadable
 
-from .column_types import MOST_DIGITS, ColumnType, plain_decimal, type_of_value, typed_value
+from .column_types import MOST_DIGITS, ColumnType, plain_value, type_of_value, typed_value
 from .row_formats import UnreadableRows, kept_rows
 
 _BATCH_ROWS = 10_000
 _MOST_SCALE = 18
 _INT64 = range(-(2**63), 2**63)
+_NO_NAME = re.compile(r"__index_level_\d+__")
+"""What pyarrow calls an index of pandas that has no name."""
 
 
 class ArrowRows(TypedRows):
@@ -44,6 +45,24 @@ class ArrowRows(TypedRows):
         """Return the rows of an Arrow stream, without a copy of them."""
         return cls(ipc.open_stream(pa.py_buffer(data)).read_all())
 
+    @classmethod
+    def of_frame(cls, frame: Any) -> ArrowRows:
+        """Return the rows of a frame, of whatever library; an index without a name is left out.
+
+        Raises:
+            UnreadableRows: a column has values of several types, or a name twice.
+        """
+        if any(getattr(getattr(frame, "index", None), "names", ())):  # of pandas
+            frame = frame.reset_index()
+        try:
+            table = pa.table(frame)
+            names = [name for name in table.column_names if not _NO_NAME.fullmatch(name)]
+            columns = [_plain_column(table[name]) for name in names]
+            return cls(pa.table(columns, names=names).combine_chunks())
+        except (pa.ArrowException, ValueError, TypeError) as error:
+            why = ". ".join(map(str, error.args)) or type(error).__name__
+            raise UnreadableRows(f"cannot be read as a table: {why}") from error
+
     @property
     def lost_numbers(self) -> Mapping[str, int]:
         found = {}
@@ -57,6 +76,9 @@ class ArrowRows(TypedRows):
     @cached_property
     def content(self) -> Any:
         return {"rows": len(self), "sha256": sha256(stream_of(self.table)).hexdigest()}
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return self.table.__arrow_c_stream__(requested_schema)
 
     def as_list(self) -> list[Any]:
         return list(self)
@@ -105,30 +127,27 @@ def _plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
     return (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
 
 
-def plain_value(value: Any) -> Any:
-    """Return a value as JSON holds it.
+def _plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column without encodings of its values, by which libraries differ."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        kind = _plain_type(kind.value_type)
+        values = [chunk.dictionary.cast(kind).take(chunk.indices) for chunk in column.chunks]
+        return pa.chunked_array(values, kind)
+    return column.cast(_plain_type(kind))
 
-    >>> plain_value(date(2026, 3, 1)), plain_value(float("nan")), plain_value([Decimal("1.50")])
-    ('2026-03-01', None, [1.5])
-    """
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case Decimal():
-            return plain_decimal(value) if value.is_finite() else None
-        case date() | time():
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
-        case bytes():
-            return value.decode("utf-8", "replace")
-        case dict():
-            return {str(name): plain_value(inner) for name, inner in value.items()}
-        case list() | tuple():
-            return [plain_value(inner) for inner in value]
-        case None | bool() | int() | str():
-            return value
-    return str(value)
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    of = pa.types
+    if of.is_string_view(kind):
+        return pa.large_string()
+    if of.is_binary_view(kind):
+        return pa.large_binary()
+    if of.is_list(kind) or of.is_large_list(kind) or of.is_fixed_size_list(kind):
+        return pa.large_list(_plain_type(kind.value_type))
+    if of.is_struct(kind):
+        return pa.struct([(part.name, _plain_type(part.type)) for part in kind.fields])
+    return kind
 
 
 def _type_name(kind: pa.DataType) -> ColumnType:

@@ -9,31 +9,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, TypeAlias
-
-from pydantic import AfterValidator, WithJsonSchema
+from typing import Any
 
 from paddock.engine.system.text import cell_text
-from paddock.pipelines.errors import MustBe
+from paddock.pipelines.typed_rows import ColumnType as ColumnType
 
-ColumnType: TypeAlias = str
-"""`str`, `int`, `float`, `bool`, `date`, `time`, `datetime`, `decimal`, or `decimal(10,2)`."""
-_NAMES = ("str", "int", "float", "bool", "date", "time", "datetime", "decimal")
-_PATTERN = rf"^({'|'.join(_NAMES)}|decimal\(\s*\d{{1,2}}\s*,\s*\d{{1,2}}\s*\))$"
-
-
-def _known_type(name: str) -> str:
-    if not re.fullmatch(_PATTERN, name):
-        raise MustBe(f"must be one of {', '.join(map(repr, _NAMES))}")
-    return name
-
-
-WrittenType = Annotated[
-    str, AfterValidator(_known_type), WithJsonSchema({"type": "string", "pattern": _PATTERN})
-]
-"""A type as an author writes it."""
 MOST_DIGITS = 38
 """Of a decimal, as Arrow, Parquet and DuckDB have it."""
 _FLOAT_DIGITS = 15  # a double holds as many in any number
@@ -69,6 +51,34 @@ def plain_decimal(value: Decimal) -> int | float | str:
         return int(value)
     n_digits = len(value.normalize().as_tuple().digits)
     return float(value) if n_digits <= _FLOAT_DIGITS else str(value)
+
+
+def plain_value(value: Any) -> Any:
+    """Return a value as JSON holds it.
+
+    >>> plain_value(date(2026, 3, 1)), plain_value(float("nan")), plain_value([Decimal("1.50")])
+    ('2026-03-01', None, [1.5])
+    """
+    match value:
+        case float():
+            return float(value) if math.isfinite(value) else None
+        case Decimal():
+            return plain_decimal(value) if value.is_finite() else None
+        case date() | time():
+            return value.isoformat() if value == value else None  # NaT of pandas is no time
+        case timedelta():
+            return value.total_seconds()
+        case bytes():
+            return value.decode("utf-8", "replace")
+        case dict():
+            return {str(name): plain_value(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [plain_value(inner) for inner in value]
+        case None | bool() | int() | str():
+            return value
+    if type(value).__name__ == "NAType":  # of pandas
+        return None
+    return value.item() if hasattr(value, "item") else str(value)  # a number of NumPy
 
 
 def iso_date(text: str) -> date:
@@ -144,7 +154,7 @@ def typed_value(value: Any, kind: ColumnType) -> Any:
         case "float" if is_number:
             return float(value)
         case "date" if isinstance(value, str):
-            return iso_date(value)
+            return iso_date(value.removesuffix("T00:00:00"))  # pandas has no type of dates
         case "datetime" if isinstance(value, str):
             return datetime.fromisoformat(value)
         case "time" if isinstance(value, str):
@@ -159,7 +169,8 @@ def typed_value(value: Any, kind: ColumnType) -> Any:
 def type_of_value(value: Any) -> ColumnType:
     """Return the type of a value; empty for lists and mappings."""
     types: tuple[tuple[type, ColumnType], ...] = (
-        (bool, "bool"), (int, "int"), (float, "float"), (Decimal, "decimal"), (str, "str")
+        (bool, "bool"), (int, "int"), (float, "float"), (Decimal, "decimal"), (str, "str"),
+        (datetime, "datetime"), (date, "date"), (time, "time"),
     )  # fmt: skip
     return next((name for kind, name in types if isinstance(value, kind)), "")
 

@@ -31,6 +31,8 @@ from .column_types import (
     found_mark,
     found_type,
     parsed_cell,
+    plain_value,
+    type_of_value,
 )
 
 FORMAT_OF_SUFFIX = {
@@ -152,6 +154,21 @@ def kept_rows(rows: Sequence[Any]) -> list[Mapping[str, Any]]:
             what = type(row).__name__
             raise UnreadableRows(f"row {index + 1} is a {what}; rows must be mappings of names")
     return kept
+
+
+def rows_of_values(values: Sequence[Any]) -> TypedRows:
+    """Return rows of Python's values as plain data, with the types of columns that have one.
+
+    Raises:
+        UnreadableRows: a row is not a mapping.
+    """
+    kinds: dict[str, set[ColumnType]] = {}
+    for row in (kept := kept_rows(values)):
+        for name, value in row.items():
+            of_column = kinds.setdefault(str(name), set())
+            of_column.update([type_of_value(value)] * (value is not None))
+    types = {name: found.pop() if len(found) == 1 else "" for name, found in kinds.items()}
+    return TypedRows([plain_value(dict(row)) for row in kept], types)
 
 
 def format_rows(

@@ -19,8 +19,8 @@ from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.readers.reader import Unreadable
 
-from .arrow_rows import ArrowRows, plain_value, to_arrow
-from .column_types import ColumnType
+from .arrow_rows import ArrowRows, to_arrow
+from .column_types import ColumnType, plain_value
 
 _BUSY_S = 5.0
 _MOST_NAMED = 8
@@ -73,7 +73,12 @@ def read_sqlite(path: Path, name: str) -> tuple[pa.Table, list[str]]:
             )
             table = chosen_table(name, [str(row[0]) for row in listed])
             columns = connection.execute(f"pragma table_info({sql_name(table)})").fetchall()
-            types = {str(row[1]): _type_of_sqlite(str(row[2]).upper()) for row in columns}
+            types: dict[str, ColumnType] = {}  # by their declarations; empty: the values tell
+            for _, column, declared, *_ in columns:
+                named = str(declared).upper()
+                types[str(column)] = next((kind for part, kind in _DECLARED if part in named), "")
+                if found := _DECIMAL.match(named):
+                    types[str(column)] = f"decimal({found[1]},{found[2]})"
             rows = [
                 {
                     name: bool(value) if kind == "bool" and value in (0, 1) else plain_value(value)
@@ -88,13 +93,6 @@ def read_sqlite(path: Path, name: str) -> tuple[pa.Table, list[str]]:
         raise Unreadable(f"cannot be read as SQLite: {error}") from error
     made, notes = to_arrow(TypedRows(rows, types), {}, list(types))
     return made, [f": {note}" for note in notes]
-
-
-def _type_of_sqlite(declared: str) -> ColumnType:
-    """Return the type of a column by its declaration; empty: its values tell."""
-    if found := _DECIMAL.match(declared):
-        return f"decimal({found[1]},{found[2]})"
-    return next((kind for part, kind in _DECLARED if part in declared), "")
 
 
 def sqlite_file(table: pa.Table, name: str) -> bytes:

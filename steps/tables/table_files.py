@@ -28,6 +28,7 @@ from .row_formats import (
     RowTable,
     UnreadableRows,
     parse_rows,
+    rows_of_values,
     typed_rows,
     with_found_types,
 )
@@ -136,6 +137,32 @@ def read_text_table(source: TableSource) -> RowTable:
         typed_rows(table, source.declared, source.decimal or UNSURE_MARK)
         table = replace(table, types=source.declared)
     return replace(table, notes=(*decoded.notes, *table.notes))
+
+
+def given_rows(value: Any, columns: Mapping[str, ColumnType]) -> TypedRows:
+    """Return the rows that a program gives: a frame, whatever has Arrow's stream, or mappings.
+
+    `columns`: those that are read, with their types; empty: all.
+
+    Raises:
+        UnreadableRows: they are no rows, or not of these types; follows the name of the input.
+    """
+    is_plain = isinstance(value, TypedRows | list | tuple)
+    if not (is_plain or hasattr(value, "__arrow_c_stream__")):
+        remedy = "Give a frame (pandas, Polars, Arrow), a list of mappings, or a table's path."
+        raise UnreadableRows(f"takes rows, no '{type(value).__name__}'", remedy)
+    if (columns or not is_plain) and (lacks := missing_library("arrow")) is not None:
+        raise UnreadableRows(f"has rows with types. {lacks[0].rstrip('.')}", lacks[1])
+    rows: TypedRows = value
+    if not is_plain:
+        rows = with_libraries("arrow_rows").ArrowRows.of_frame(value)
+    elif not isinstance(value, TypedRows):
+        rows = rows_of_values(value)
+    if columns:
+        arrow_rows, names = with_libraries("arrow_rows"), [*columns]
+        table, _ = arrow_rows.to_arrow(rows, columns, () if len(rows) else names)
+        rows = arrow_rows.ArrowRows(table).picked(names)
+    return rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,9 +86,8 @@ def _read_table(
                         case form:
                             table, notes = read_arrow_file(file, form), []
             if source.columns:
-                table = ArrowRows(table).picked(list(source.columns)).table
-            if source.declared:
-                table, _ = to_arrow(TypedRows(ArrowRows(table).as_list()), source.declared)
+                rows = ArrowRows(table).picked(list(source.columns))
+                table, _ = to_arrow(rows, source.declared)
     except UnreadableRows as error:
         raise Unreadable(str(error), error.remedy) from error
     if odd := ArrowRows(table).lost_numbers:

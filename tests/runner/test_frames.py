@@ -1,0 +1,297 @@
+"""Frames of pandas, Polars and Arrow as a pipeline's input, and tables of its results."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd  # type: ignore[import-untyped]
+import polars as pl
+import pyarrow as pa  # type: ignore[import-untyped]
+import pytest
+
+from paddock.engine.request import ChatRequest
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.api import plan, run
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.progress.report import Report
+from paddock.runner.workers.pipeline_flow import flow
+from tests.fakes.pool import FakePool
+from tests.runner.world import World, settings
+
+BILLS = """\
+name: bills
+inputs:
+  bills: {type: rows}
+steps:
+  - id: each
+    for_each: bill in inputs.bills
+    key: bill.id
+    do:
+      - id: read
+        uses: chat
+        with: {prompt: "What is due: {{ bill.text }}"}
+        reply:
+          schema:
+            type: object
+            properties:
+              due: {type: string, format: date}
+              total: {type: number, multipleOf: 0.01}
+              n: {type: integer}
+            required: [due, total, n]
+          repair: 0
+    returns:
+      id: bill.id
+      day: bill.day
+      due: steps.read.output.due
+      total: steps.read.output.total
+      n: steps.read.output.n
+  - {id: table, uses: files.write, with: {path: out.parquet, rows: "{{ steps.each.results }}"}}
+  - id: sums
+    uses: sql
+    with:
+      tables: {bills: "{{ inputs.bills }}"}
+      query: select day, count(*) as n from bills group by day order by day
+"""
+ROWS = [
+    {"id": 1, "text": "roof", "day": date(2026, 3, 1), "paid": Decimal("1.50"), "note": "a"},
+    {"id": 2, "text": "paint", "day": date(2026, 3, 2), "paid": None, "note": "b"},
+    {"id": 3, "text": "broken", "day": date(2026, 3, 2), "paid": Decimal("2.25"), "note": None},
+]
+
+
+def answer(request: ChatRequest) -> str:
+    if "broken" in str(request.messages):
+        return "no JSON"
+    return json.dumps({"due": "2026-04-01", "total": 12.5, "n": 2**40})
+
+
+def polars_frame(rows: list[dict[str, Any]] = ROWS) -> pl.DataFrame:
+    return pl.DataFrame(rows).with_columns(pl.col("note").cast(pl.Categorical))
+
+
+def pandas_frame(rows: list[dict[str, Any]] = ROWS) -> pd.DataFrame:
+    frame = pd.DataFrame([*rows, {**rows[0], "id": 9}])
+    return frame[frame["id"] < 9]  # its index is no range, and no column
+
+
+def indexed_frame(rows: list[dict[str, Any]] = ROWS) -> pd.DataFrame:
+    return pd.DataFrame(rows).set_index("id")
+
+
+FORMS: dict[str, Callable[[], Any]] = {
+    "pandas": pandas_frame,
+    "an index with a name": indexed_frame,
+    "arrow": lambda: pa.Table.from_pylist(ROWS),
+    "a stream": lambda: pa.Table.from_pylist(ROWS).to_reader(),
+    "rows": lambda: ROWS,
+}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path, BILLS)
+
+
+def run_rows(world: World, rows: Any, **options: Any) -> Report:
+    pool = world.pool = FakePool(answer=answer)
+    environment = RunEnvironment(pool=pool, settings=settings(world.folder))
+    return run(world.file, None, RunOptions(local=True, **options), environment, bills=rows)
+
+
+def test_a_frame_of_any_library_gives_the_same_items(world: World) -> None:
+    assert run_rows(world, polars_frame()).counts == {"new": 3, "quarantined": 1} | {"new": 2}
+    for name, form in FORMS.items():
+        report = run_rows(world, form())
+        assert (name, world.pool.chats) == (name, [])
+        assert [item.state for item in report.items if item.step == "each"] == [
+            *("fresh", "fresh"),
+            "quarantined",
+        ]
+
+
+def test_a_file_of_the_same_rows_is_the_same_input(world: World, tmp_path: Path) -> None:
+    run_rows(world, polars_frame())
+    polars_frame().write_parquet(tmp_path / "bills.parquet")
+    polars_frame().write_csv(tmp_path / "bills.csv")
+    run_rows(world, tmp_path / "bills.parquet")
+    assert world.pool.chats == []
+    with pytest.raises(PipelineError, match=r"input 'bills': 'none\.csv' cannot be read"):
+        run_rows(world, str(tmp_path / "none.csv"))
+    world.edit("{type: rows}", "{type: rows, columns: {id: int, text: str, day: date}}")
+    run_rows(world, str(tmp_path / "bills.csv"))
+    assert world.pool.chats == []
+
+
+def test_an_edited_frame_does_only_what_changed(world: World) -> None:
+    run_rows(world, ROWS[:2])
+    edited = [{**ROWS[0], "note": "nothing reads this"}, {**ROWS[1], "text": "tiles"}]
+    frame = pl.DataFrame(edited).reverse()
+    foreseen = plan(
+        world.file,
+        None,
+        RunOptions(local=True),
+        settings=settings(world.folder),
+        pool=world.pool,
+        bills=frame,
+    )
+    assert foreseen.calls == 1
+    report = run_rows(world, frame)
+    assert len(world.pool.chats) == 1
+    assert {item.key: item.state for item in report.items} == {"1": "fresh", "2": "changed"}
+
+
+def test_a_table_has_types_keys_and_what_has_no_result(world: World) -> None:
+    bills = run_rows(world, pandas_frame()).table("each")
+    arrow = bills.to_arrow()
+    assert {field.name: str(field.type) for field in arrow.schema} == {
+        **{"item_key": "string", "item_state": "string", "item_error": "string"},
+        **{"id": "int64", "day": "date32[day]", "due": "date32[day]"},
+        **{"total": "decimal128(18, 2)", "n": "int64"},
+    }
+    last = arrow.to_pylist()[-1]
+    error = last.pop("item_error")
+    assert "no JSON" in error or "JSON" in error
+    assert last == {
+        **{"item_key": "3", "item_state": "quarantined", "id": 3},
+        **{"day": date(2026, 3, 2), "due": None, "total": None, "n": None},
+    }
+    assert len(bills) == 3 and [row["n"] for row in bills] == [2**40, 2**40, None]
+    assert "3 rows" in repr(bills)
+    frame = bills.to_pandas()
+    assert frame["n"].sum() == 2**41 and str(frame["due"].dtype).startswith("datetime64")
+    assert bills.to_polars()["total"].sum() == Decimal("25.00")
+    for taken in (pl.DataFrame(bills), pl.DataFrame(pa.table(bills))):
+        assert taken.schema == bills.to_polars().schema
+    found = duckdb.sql("select count(*), sum(total) from bills where item_error is null")
+    assert found is not None and found.fetchall() == [(2, Decimal("25.00"))]
+
+
+def test_a_table_of_a_step_has_its_rows(world: World) -> None:
+    report = run_rows(world, polars_frame())
+    assert report.table("sums").to_arrow().to_pylist() == [
+        {"day": date(2026, 3, 1), "n": 1},
+        {"day": date(2026, 3, 2), "n": 2},
+    ]
+    with pytest.raises(LookupError, match=r"no table 'eech'\. Known: 'each', 'sums'"):
+        report.table("eech")
+
+
+def test_what_is_written_has_the_types_of_the_frame(world: World) -> None:
+    run_rows(world, polars_frame())
+    written = pl.read_parquet(world.folder / "out.parquet")
+    assert written.schema["day"] == pl.Date and written.schema["n"] == pl.Int64
+
+
+def test_a_table_of_one_pipeline_is_the_rows_of_the_next(world: World) -> None:
+    table = run_rows(world, polars_frame()).table("each")
+    other = World(world.folder / "next", "inputs: {rows: {type: rows}}\nsteps:\n  - id: n\n"
+                  "    uses: sql\n    with: {tables: {t: \"{{ inputs.rows }}\"}, query: "
+                  "select sum(total) as s from t}\n")  # fmt: skip
+    environment = RunEnvironment(pool=world.pool, settings=settings(other.folder))
+    report = run(other.file, None, RunOptions(local=True), environment, rows=table)
+    assert report.table("n").to_arrow().to_pylist() == [{"s": Decimal("25.00")}]
+
+
+def test_a_block_without_items_has_a_table_with_its_columns(world: World) -> None:
+    table = run_rows(world, [])
+    assert table.table("each").to_arrow().column_names[3:] == ["id", "day", "due", "total", "n"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (5, "input 'bills' takes rows, no 'int'."),
+        (pl.LazyFrame(ROWS), "input 'bills' takes rows, no 'LazyFrame'."),
+        ({"id": [1]}, "input 'bills' takes rows, no 'dict'."),
+        ([1], "input 'bills' row 1 is a int; rows must be mappings of names."),
+        (pd.DataFrame({"a": [1, "x"]}), "input 'bills' cannot be read as a table: Could not"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "input 'bills' cannot be read as a table: D"),
+        ("", "input 'bills' must be rows, or the path of a table, not ''."),
+        ("[1", "input 'bills' must be JSON"),
+    ],
+)
+def test_what_is_no_rows_is_refused_in_a_sentence(world: World, rows: Any, words: str) -> None:
+    with pytest.raises(PipelineError) as refused:
+        run_rows(world, rows)
+    assert words in str(refused.value)
+
+
+def test_declared_columns_are_checked_before_a_model_is_asked(world: World) -> None:
+    world.edit("{type: rows}", "{type: rows, columns: {id: int, text: str, day: date}}")
+    for rows, words in (
+        (polars_frame().drop("text"), "input 'bills' has no column 'text'."),
+        (
+            [{**ROWS[0], "id": "A7"}],
+            "input 'bills' row 1 has 'A7' in column 'id', which is no int.",
+        ),
+    ):
+        with pytest.raises(PipelineError) as refused:
+            run_rows(world, rows)
+        assert words in str(refused.value) and world.pool.chats == []
+    midnight = pd.DataFrame(ROWS).assign(day=pd.to_datetime("2026-03-01"))
+    assert {row["day"] for row in run_rows(world, midnight).table("each")} == {"2026-03-01"}
+    world.pool.chats.clear()
+    world.edit("bill.text", "bill.txt")
+    with pytest.raises(PipelineError) as refused:
+        run_rows(world, ROWS)
+    assert "the results of 'inputs.bills' have no field 'txt'" in str(refused.value)
+
+
+def test_rows_of_a_pipeline_that_a_step_runs_come_from_a_step(tmp_path: Path) -> None:
+    outer = (
+        "inputs: {orders: {type: rows}}\n"
+        "steps:\n  - {id: inner, uses: pipeline, "
+        'with: {file: inner.yaml, inputs: {bills: "{{ inputs.orders }}"}}}\n'
+    )
+    world = World(tmp_path, outer, {"inner.yaml": BILLS})
+    environment = RunEnvironment(pool=FakePool(answer=answer), settings=settings(tmp_path))
+    report = run(world.file, None, RunOptions(local=True), environment, orders=polars_frame())
+    assert len(report.table("inner.each")) == 3
+    world.edit('"{{ inputs.orders }}"', "bills.csv")
+    report = run(world.file, None, RunOptions(local=True), environment, orders=[])
+    assert "is a file, which only a run of its own reads" in str(report.message)
+
+
+def test_frames_are_not_recorded_and_paths_and_plain_rows_are(world: World, tmp_path: Path) -> None:
+    polars_frame().write_parquet(tmp_path / "bills.parquet")
+    runs = [run_rows(world, rows).run for rows in (
+        polars_frame(), tmp_path / "bills.parquet", [{"id": 1, "text": "roof", "day": "today"}]
+    )]  # fmt: skip
+    with world.ledger() as ledger:
+        given = [json.loads(ledger.run(name).given) for name in runs]  # type: ignore[union-attr,arg-type]
+    assert given == [
+        {"hidden": ["bills"], "inputs": {}},
+        {"hidden": [], "inputs": {"bills": str(tmp_path / "bills.parquet")}},
+        {"hidden": [], "inputs": {"bills": [{"id": 1, "text": "roof", "day": "today"}]}},
+    ]
+
+
+def test_prefect_is_not_sent_the_rows_of_a_frame(world: World) -> None:
+    made = flow(world.file)
+    assert made.serialize_parameters({"bills": polars_frame()}) == {"bills": "rows of a frame"}
+    assert made.serialize_parameters({"bills": "a.csv"}) == {"bills": "a.csv"}
+
+
+def test_no_library_of_data_is_imported_before_it_is_asked_for(world: World) -> None:
+    script = (
+        "import sys; from paddock.runner import run, RunOptions\n"
+        f"report = run({str(world.file)!r}, None, RunOptions(local=True), rows=[{{'id': 1}}])\n"
+        "print(len(report.table('each')), [n for n in ('pandas', 'polars', 'pyarrow', 'duckdb') "
+        "if n in sys.modules])"
+    )
+    world.text = world.write("pipeline.yaml", (
+        "inputs: {rows: {type: rows}}\nsteps:\n  - id: each\n    for_each: row in inputs.rows\n"
+        "    do: [{id: p, uses: prompt, with: {template: \"{{ row.id }}\"}}]\n"
+    )).read_text()  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "1 []"
