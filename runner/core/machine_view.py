@@ -24,7 +24,7 @@ from paddock.runner.folders.folder_identity import folder_identity_at, mount_of,
 from paddock.runner.ledger.entries import LedgerError
 from paddock.steps.tools.code_digests import file_content
 
-from .fingerprints import hashable_value
+from .node_parts import hashable_value
 from .parts import ordered_digest
 
 NONCE_PREFIX = ".paddock-share-"
