@@ -203,6 +203,10 @@ class ManagerOptions:
     """Returns how a run ended by its ledger; None: unknown."""
     auth_string: str = field(default="", repr=False)
     """Password of our own Prefect server; empty for another server."""
+    faults: Mapping[Path, str] = field(default_factory=dict)
+    """Why ledgers cannot be used, by their folder."""
+    fault_of: Callable[[Path, Sequence[Deployment]], Awaitable[str]] | None = None
+    """Looks at a folder's ledger, and returns why it cannot be used now."""
 
 
 class RunManager:
@@ -344,11 +348,15 @@ class RunManager:
             id_: due_run for id_, run in waiting.items() if (due_run := await self._due(run, by_id))
         }
         active = [job.active(id_) for id_, job in self.jobs.items()]
-        # Each pipeline's rule; of these deployments, whether Prefect shows a pause.
+        # Each pipeline's rule, and what holds its runs now
         ids = {waiting[id_].deployment for id_ in due}
         paused = await self._prefect_queue.paused(ids) if ids else frozenset()
         rules = {
-            key: replace(deployment.triggered.rule, is_paused=deployment.id in paused)
+            key: replace(
+                deployment.triggered.rule,
+                is_paused=deployment.id in paused,
+                fault=self._options.faults.get(deployment.triggered.file.parent, ""),
+            )
             for key, deployment in self.deployments.items()
         }
         held: dict[str, HoldRun] = {}
@@ -539,6 +547,10 @@ class RunManager:
             crash, status = None, shown_end
         if crash is not None and job.stopped is not None:
             crash, status = None, "interrupted"  # it was killed
+        if crash is None and status == "failed" and self._options.fault_of is not None:
+            folder = job.deployment.triggered.file.parent
+            fault = await self._options.fault_of(folder, [job.deployment])
+            crash = fault.rstrip(".") or None
         ending = RunEnding(job.attempt, crash, status, job.stopped)
         if ending.crash is not None:
             got_on = await asyncio.to_thread(self._options.has_progressed, job.deployment, job.name)

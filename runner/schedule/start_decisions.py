@@ -32,6 +32,8 @@ class RunRule:
     """By the trigger's key, for schedules."""
     is_paused: bool = False
     """A person has paused its deployment in Prefect: no run starts."""
+    fault: str = ""
+    """Why its ledger cannot be used now: a run would fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,8 @@ class _DispatchRound:
             self._add(SkipRun(run.id, "it was missed, and `catch_up` is `none`"))
         elif rule.is_paused:
             self._add(HoldRun(run.id, "waits: its deployment is paused in Prefect"))
+        elif rule.fault:
+            self._add(HoldRun(run.id, f"waits: {rule.fault}"))
         elif rule.window and (hold := rule.window.start_hold(self._now)):
             self._add(HoldRun(run.id, *hold))
         elif busy is not None:

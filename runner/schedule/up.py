@@ -171,6 +171,7 @@ class Up:
             unattended, flags = self._settings.unattended, self._wishes.flags
             queue = await stack.enter_async_context(open_queue(url, signer, auth_string))
             self._prefect_queue = queue
+            self._ledgers = LedgerHealth(self._open_ledger, partial(alert_trouble, flags))
             options = ManagerOptions(
                 unattended.max_runs,
                 unattended.max_restarts,
@@ -180,12 +181,12 @@ class Up:
                 self._has_progressed,
                 self._known_end,
                 auth_string,
+                self._ledgers.faults,
+                self._ledgers.fault_of,
             )
             self._run_manager = RunManager(queue, signer, options)
             self._kill_runs = self._run_manager.abandon
             watching = WatchManager(self._run_manager, self._open_ledger, unattended.max_attempts)
-            tell = partial(alert_trouble, flags)
-            self._ledgers = LedgerHealth(self._open_ledger, tell)
             is_open = not is_loopback(listener.getsockname()[0])
             self._webhook_runs = WebhookRuns(self._run_manager, self._calls)
             self._reconciler = Reconciler(

@@ -1,8 +1,8 @@
 """Alerts of `paddock up`: a broken ledger, a full disk, a run that crashed too often.
 
-A broken ledger stops every run of its folder: it is logged and sent to `on.notify` once, shown by
-`/status`, and `/readyz` answers 503 until it is repaired. That a run crashed too often, which it
-cannot report itself, is sent too.
+A ledger that cannot be used holds every run of its folder: that is logged and sent to `on.notify`
+once, shown by `/status`, and `/readyz` answers 503 until it is repaired. That a run crashed too
+often, which it cannot report itself, is sent too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,19 +73,23 @@ class LedgerHealth:
         for folder in [folder for folder in self.faults if folder not in by_folder]:
             del self.faults[folder]
         for folder, own in by_folder.items():
-            fault = await asyncio.to_thread(self._fault, folder)
-            was = self.faults.pop(folder, "")
-            if fault:
-                self.faults[folder] = fault
-            if fault and not was:
-                log.error("%s: %s", folder, fault)
-                for deployment in own:
-                    self._telling.start(self._tell(deployment, fault))
-            elif was and not fault:
-                log.info("%s: the ledger works again", folder)
+            await self.fault_of(folder, own)
+
+    async def fault_of(self, folder: Path, deployments: Sequence[Deployment]) -> str:
+        """Return why a ledger cannot be used now; empty when it can, or does not exist yet."""
+        fault = await asyncio.to_thread(self._fault, folder)
+        was = self.faults.pop(folder, "")
+        if fault:
+            self.faults[folder] = fault
+        if fault and not was:
+            log.error("%s: %s", folder, fault)
+            for deployment in deployments:
+                self._telling.start(self._tell(deployment, fault))
+        elif was and not fault:
+            log.info("%s: the ledger works again", folder)
+        return fault
 
     def _fault(self, folder: Path) -> str:
-        """Return why a ledger cannot be used; empty when it can, or does not exist yet."""
         try:
             with self._opens(folder, True) as ledger:
                 ledger.watched("")

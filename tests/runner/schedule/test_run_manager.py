@@ -113,6 +113,33 @@ async def test_wherever_up_ends_a_run_that_did_not_finish_is_continued_once(
         assert record.attempt == (2 if is_crash else 1)
 
 
+async def test_a_run_that_failed_because_its_ledger_was_away_waits_until_that_is_back(
+    tmp_path: Path, prefect_api: str
+) -> None:
+    faults: dict[Path, str] = {}
+
+    async def fault_of(folder: Path, deployments: object) -> str:
+        return faults.setdefault(folder, "the database does not answer.")
+
+    async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
+        manager, ends = manager_of(queue, faults=faults, fault_of=fault_of), list[str]()
+        deployment = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+
+        async def ended(job: ManagedRun | None, status: str, report: object) -> None:
+            ends.append(status)
+
+        run = await manager.submit(deployment, "webhook /x", f"{tmp_path}", ended=ended)
+        await client.set_flow_run_state(UUID(run.id), Failed(), force=True)
+        job = ManagedRun(run, deployment, "", RunProcess(0))
+        job.running.ended.set_result(ProcessEnd(words="no connection", has_spoken=True))
+        manager._take(job)
+        await asyncio.gather(*manager._following)
+        await client.set_flow_run_state(UUID(run.id), Scheduled(), force=True)  # its pause is over
+        await manager.round()
+        assert [left.words for left in manager.queue] == ["waits: the database does not answer."]
+        assert (ends, manager.jobs) == ([], {})
+
+
 async def test_a_run_of_calls_that_crashes_too_often_leaves_each_call_a_run_of_its_own(
     tmp_path: Path, prefect_api: str
 ) -> None:

@@ -115,6 +115,11 @@ def test_outside_its_window_everything_waits_for_the_opening() -> None:
     assert decide([due("a")], p=RunRule(OPEN)) == [StartRun("a")]
 
 
+def test_where_the_ledger_cannot_be_used_everything_waits_and_what_runs_goes_on() -> None:
+    running, rule = ActiveRun("x", "calm-owl", "p", "g"), RunRule(fault="the disk is full.")
+    assert decide([due("a")], [running], p=rule) == [HoldRun("a", "waits: the disk is full.")]
+
+
 def test_what_runs_when_its_window_closes_stops_and_goes_on_later() -> None:
     running = ActiveRun("x", "calm-owl", "p", "g")
     words = "its window 22:00-07:00 is over"
