@@ -20,8 +20,8 @@ import pytest
 
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import ModelUnusable, WorkerLost
-from paddock.engine.memory.loader import WorkerStarter
 from paddock.engine.memory.model_layout import LayoutRequest
+from paddock.engine.memory.worker_starter import WorkerStarter
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, ModelSpec
 from paddock.engine.settings import PoolSettings

@@ -20,10 +20,11 @@ from typing import TypeVar
 
 from paddock.engine.chat.prompt_images import check_image
 from paddock.engine.errors import BadRequest, EngineError, ModelUnusable, WorkerLost, WrongRole
-from paddock.engine.memory.loader import ModelUse, StartWorker, WorkerStarter, resolve_adapters
+from paddock.engine.memory.loaded_models import ModelUse, resolve_adapters
 from paddock.engine.memory.machine_probe import MachineProbe
 from paddock.engine.memory.manager import ModelManager
 from paddock.engine.memory.pool_stats import PoolEvents, PoolStats, fan_out
+from paddock.engine.memory.worker_starter import StartWorker, WorkerStarter
 from paddock.engine.models.model_cards import (
     ModelFactsCache,
     merged_sampling,

@@ -36,19 +36,12 @@ from .eviction_policy import (
     decide,
     in_order,
 )
-from .loader import (
-    LoadedModel,
-    ModelLoader,
-    ModelUse,
-    StartWorker,
-    model_key,
-    too_large,
-    unused_replica_key,
-    worker_files,
-)
+from .loaded_models import LoadedModel, ModelUse, model_key, unused_replica_key, worker_files
+from .loader import ModelLoader, too_large
 from .machine_probe import MachineProbe
 from .model_layout import LayoutRequest, ModelLayout
 from .pool_stats import ModelStats, PoolEvents, PoolStats
+from .worker_starter import StartWorker
 
 
 @dataclass(slots=True, eq=False)

@@ -27,8 +27,8 @@ from .manifests import (
     make_manifest,
 )
 from .model_cards import weight_count_text, weights_format
+from .model_recipe import RecipeFile
 from .model_store import ModelStore
-from .modelfile import RecipeFile
 from .transfer import ProgressLine, ReportProgress
 from .transfer_errors import NoUsableModel
 

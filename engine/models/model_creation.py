@@ -29,8 +29,9 @@ from .manifests import StoredModel, make_manifest, read_stored_model
 from .model_cards import weights_format
 from .model_finder import ModelFinder
 from .model_names import ModelName, parse_name
+from .model_recipe import ModelRecipe
 from .model_store import ModelStore
-from .modelfile import KIND_WORDS, PARAMETER_KINDS, POOL_SETTINGS, ModelRecipe
+from .modelfile import KIND_WORDS, PARAMETER_KINDS, POOL_SETTINGS
 from .transfer import ProgressLine, ReportProgress
 
 QUANTISATION_FORMATS = (

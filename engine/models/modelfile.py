@@ -1,4 +1,4 @@
-"""Modelfiles: parse and write them, their parameters, and the recipe of a model in them.
+"""Modelfiles: parse and write them, and their parameters.
 
 The grammar is Ollama's (github.com/ollama/ollama, parser/parser.go): a command and its value up to
 the end of the line, or between double quotes (one or three) over several lines; `#` begins a
@@ -12,14 +12,11 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Literal
 
 from paddock.engine.errors import EngineError
-from paddock.engine.model_file_parts import split_file_names
-from paddock.engine.request import Message
 from paddock.engine.sampling_values import INTEGER_RANGES, NUMBER_RANGES
 from paddock.engine.system.text import shorten
 
@@ -288,135 +285,3 @@ def _with_quotes(text: str) -> str:
     if is_plain:
         return text
     return f'"""{text}"""' if '"' in text else f'"{text}"'
-
-
-RecipeFile = str | Path
-"""A blob's digest, or a file's path."""
-
-_WEIGHT_FILES = ("*.gguf", "*.bin")
-_FOREIGN_WEIGHT_FILES = ("*.safetensors", "*.pth", "*.pt")
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRecipe:
-    """A model to create."""
-
-    name: str
-    base: str | None = None
-    """The base model; None: `files`."""
-    files: Mapping[str, RecipeFile] = field(default_factory=dict)
-    """GGUF files by their names."""
-    adapters: Mapping[str, RecipeFile] = field(default_factory=dict)
-    template: str = ""
-    """Empty, as the fields below: the base's."""
-    system: str = ""
-    licenses: tuple[str, ...] = ()
-    """In addition to the base's."""
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    """Override the base's."""
-    messages: tuple[Message, ...] = ()
-    quantize: str = ""
-    renderer: str = ""
-    parser: str = ""
-    requires: str = ""
-
-
-def read_recipe(
-    name: str, modelfile: Modelfile, folder: Path, *, path: str = "Modelfile", quantize: str = ""
-) -> ModelRecipe:
-    """Return the recipe of a Modelfile.
-
-    Paths in it are relative to `folder`; `path` is the Modelfile's own, for errors.
-
-    Raises:
-        ModelfileError: a file is missing or cannot be used; with its line.
-    """
-    faults: list[tuple[int, str]] = []
-    base: str | None = None
-    files: dict[str, RecipeFile] = {}
-    adapters: dict[str, RecipeFile] = {}
-    for command in modelfile.commands:
-        if command.name not in ("FROM", "ADAPTER"):
-            continue
-        try:
-            found = {file.name: file for file in _files_of_value(command.value, folder)}
-        except ValueError as error:
-            faults.append((command.line, str(error)))
-            continue
-        if command.name == "FROM":
-            files |= found
-            base = base if found else command.value
-        elif found:
-            adapters |= found
-        else:
-            faults.append((command.line, f"there is no file '{command.value}'"))
-    if faults:
-        raise ModelfileError(path, faults)
-    return ModelRecipe(
-        name=name,
-        base=base if not files else None,
-        files=files,
-        adapters=adapters,
-        template=_last_value(modelfile, "TEMPLATE"),
-        system=_last_value(modelfile, "SYSTEM"),
-        licenses=tuple(command.value for command in modelfile.all_of("LICENSE")),
-        parameters=_recipe_parameters(modelfile),
-        messages=tuple(
-            Message(command.key, command.value) for command in modelfile.all_of("MESSAGE")
-        ),
-        quantize=quantize,
-        renderer=_last_value(modelfile, "RENDERER"),
-        parser=_last_value(modelfile, "PARSER"),
-        requires=_last_value(modelfile, "REQUIRES"),
-    )
-
-
-def _last_value(modelfile: Modelfile, name: str) -> str:
-    command = modelfile.last_of(name)
-    return command.value if command else ""
-
-
-def _recipe_parameters(modelfile: Modelfile) -> dict[str, Any]:
-    """Return the values of parameters; texts that may occur several times are lists."""
-    params: dict[str, Any] = {}
-    for command in modelfile.all_of("PARAMETER"):
-        if command.key in OBSOLETE_PARAMETERS:
-            continue
-        value = parse_parameter(command.key, command.value)
-        if PARAMETER_KINDS[command.key] == "texts":
-            params.setdefault(command.key, []).append(value)
-        else:
-            params[command.key] = value
-    return params
-
-
-def _files_of_value(value: str, folder: Path) -> list[Path]:
-    """Return the files that `FROM` or `ADAPTER` names; none: the value is a model's name.
-
-    A path without usable files raises ValueError with a sentence.
-    """
-    is_path = value.startswith((".", "/", "~")) or value.endswith((".gguf", ".safetensors"))
-    try:
-        path = Path(value).expanduser()
-        place = path if path.is_absolute() else folder / path
-        is_file, is_folder = place.is_file(), place.is_dir()
-    except (OSError, RuntimeError, ValueError):  # an unknown home, or too long for a path
-        return []
-    if is_file:
-        parts = [place.with_name(name) for name in split_file_names(place.name)]
-        if missing := [part.name for part in parts if not part.is_file()]:
-            raise ValueError(f"'{missing[0]}', a part of '{value}', is missing")
-        return parts
-    if is_folder and (is_path or any(place.glob("*.gguf"))):
-        for pattern in _WEIGHT_FILES:
-            if files := sorted(place.glob(pattern)):
-                return files
-        if any(file for pattern in _FOREIGN_WEIGHT_FILES for file in place.glob(pattern)):
-            raise ValueError(
-                f"'{value}' holds weights in another format than GGUF; convert them with "
-                f"llama.cpp's convert_hf_to_gguf.py first"
-            )
-        raise ValueError(f"'{value}' is a folder without a GGUF file")
-    if is_path:
-        raise ValueError(f"there is no file '{value}'")
-    return []

@@ -41,11 +41,10 @@ from paddock.engine.profile.measure import (
     Bench,
     BenchClock,
     BenchOptions,
-    can_write_trial_model,
     measure_format,
-    write_trial_model,
 )
 from paddock.engine.profile.profile import DecodePoint, FormatPoint, PrefillPoint, Profile, Weights
+from paddock.engine.profile.trial_models import can_write_trial_model, write_trial_model
 from paddock.engine.system.files import sha256_of, sync_file
 from paddock.engine.system.processes import lower_priority, run_and_exit, take_order
 from paddock.engine.workers.fallbacks import with_fallback

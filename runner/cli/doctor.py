@@ -89,7 +89,7 @@ def findings_text(findings: Sequence[Finding]) -> str:
 
 # Takes 1 s; llama.cpp with CUDA takes some seconds to start on a cold machine.
 _KERNEL_TRIAL_TIMEOUT_S = 60.0
-_KERNEL_TRIAL_COMMAND = python_command("-m", "paddock.engine.profile.measure")
+_KERNEL_TRIAL_COMMAND = python_command("-m", "paddock.engine.profile.trial_models")
 
 
 def kernel_findings(settings: Settings, cpu: Cpu) -> Iterator[Finding]:

@@ -32,7 +32,7 @@ from .daemon_files import find_daemon, running_daemons
 if TYPE_CHECKING:
     import httpx
 
-    from paddock.engine.models.modelfile import ModelRecipe
+    from paddock.engine.models.model_recipe import ModelRecipe
 
 ANSWER_TIMEOUT_S = 60.0
 UP_TIMEOUT_S = 3.0

@@ -27,7 +27,7 @@ from paddock.engine.errors import InvalidName, ModelNotFound
 from paddock.engine.models import model_creation
 from paddock.engine.models.download import run_to_end_in_thread
 from paddock.engine.models.model_names import parse_name
-from paddock.engine.models.modelfile import ModelRecipe
+from paddock.engine.models.model_recipe import ModelRecipe
 from paddock.engine.models.pull import pull
 from paddock.engine.models.pull_sources import FileSource, parse_source
 from paddock.engine.models.push import push

@@ -25,7 +25,8 @@ from paddock.engine.model_file_parts import split_file_names
 from paddock.engine.models.model_creation import create_model
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import parse_name
-from paddock.engine.models.modelfile import ModelRecipe, parse_modelfile, read_recipe
+from paddock.engine.models.model_recipe import ModelRecipe, read_recipe
+from paddock.engine.models.modelfile import parse_modelfile
 from paddock.engine.models.pull import pull as pull_model
 from paddock.engine.models.pull_sources import FileSource, parse_source
 from paddock.engine.models.push import push as push_model

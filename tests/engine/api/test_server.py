@@ -19,8 +19,8 @@ import pytest
 from paddock.engine.api.server import CannotListen, PortTaken, listen
 from paddock.engine.models.model_creation import create_model
 from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.models.model_recipe import ModelRecipe
 from paddock.engine.models.model_store import ModelStore
-from paddock.engine.models.modelfile import ModelRecipe
 from tests.fakes import tiny
 
 CHAT = "noise:latest"

@@ -20,7 +20,7 @@ from paddock.engine.errors import (
 )
 from paddock.engine.models.model_creation import create_model
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.models.modelfile import ModelRecipe
+from paddock.engine.models.model_recipe import ModelRecipe
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec, Tool
 from tests.engine.pools import (
     CHAT,

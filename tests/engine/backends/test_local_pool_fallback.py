@@ -15,7 +15,7 @@ import pytest
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import ModelUnusable, WorkerLost
 from paddock.engine.llama.build import LlamaBuild
-from paddock.engine.memory.loader import WorkerStarter
+from paddock.engine.memory.worker_starter import WorkerStarter
 from paddock.engine.request import ChatRequest, EmbedRequest, ModelSpec
 from paddock.engine.workers.fallbacks import FallbackStore, rebuild_command, sound_build_gain
 from paddock.engine.workers.worker_process import WORKER_COMMAND, WorkerProcess

@@ -12,7 +12,8 @@ import psutil
 from paddock.engine.backends.embed_portions import PORTION_TEXTS
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.gguf import read_header
-from paddock.engine.memory.loader import ModelUse, WorkerStarter
+from paddock.engine.memory.loaded_models import ModelUse
+from paddock.engine.memory.worker_starter import WorkerStarter
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec, Reply
 from paddock.engine.settings import PoolSettings

@@ -13,8 +13,8 @@ import pytest
 from paddock.engine.backends import background_tuning
 from paddock.engine.backends.background_tuning import MOST_MEASUREMENTS, BackgroundTuner
 from paddock.engine.backends.local import LocalPool
-from paddock.engine.memory.loader import WorkerStarter
 from paddock.engine.memory.pool_stats import PoolStats
+from paddock.engine.memory.worker_starter import WorkerStarter
 from paddock.engine.profile.profile import Profile, read_profile
 from paddock.engine.request import ModelSpec
 from paddock.engine.settings import PoolSettings

@@ -15,7 +15,8 @@ from paddock.engine.llama.quantise import (
     write_widened,
 )
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.profile.measure import BenchOptions, write_trial_model
+from paddock.engine.profile.measure import BenchOptions
+from paddock.engine.profile.trial_models import write_trial_model
 from paddock.engine.tuning.tuning_process import computed_results
 
 TEXT = "The ferry leaves at nine in the morning and comes back before the evening tide. " * 4

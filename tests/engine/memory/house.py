@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, cast
 
-from paddock.engine.memory.loader import ModelUse
+from paddock.engine.memory.loaded_models import ModelUse
 from paddock.engine.memory.manager import ModelManager
 from paddock.engine.memory.pool_stats import PoolEvents, UnloadReason
 from paddock.engine.settings import PoolSettings

@@ -8,7 +8,7 @@ import pytest
 
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import AdapterBroken, ModelBroken
-from paddock.engine.memory.loader import resolve_adapters
+from paddock.engine.memory.loaded_models import resolve_adapters
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Message, ModelFacts, ModelSpec
 from paddock.engine.settings import PoolSettings

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from paddock.engine.errors import ModelTooLarge, ModelUnusable, WorkerLost
-from paddock.engine.memory.loader import HALVED_S
+from paddock.engine.memory.loaded_models import HALVED_S
 from paddock.engine.workers.death_reasons import WorkerEnd
 from tests.engine.memory.house import now, opened
 from tests.fakes.worker import FakeMachine, FakeModel

@@ -7,7 +7,7 @@ import pytest
 
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_store import ModelStore
-from paddock.engine.profile.measure import write_trial_model
+from paddock.engine.profile.trial_models import write_trial_model
 from tests.engine.models.pulling import a_store
 from tests.fakes.far_side import FarSide, far_side
 from tests.fakes.gguf import LLAMA, write_gguf

@@ -11,7 +11,7 @@ from paddock.engine.errors import RecipeRefused
 from paddock.engine.models.model_creation import create_model
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import parse_name
-from paddock.engine.models.modelfile import ModelRecipe
+from paddock.engine.models.model_recipe import ModelRecipe
 from paddock.engine.models.transfer import ProgressLine
 from tests.optional import present
 

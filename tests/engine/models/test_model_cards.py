@@ -28,7 +28,8 @@ from paddock.engine.models.model_cards import (
 from paddock.engine.models.model_creation import copy_model, create_model
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import parse_name
-from paddock.engine.models.modelfile import ModelRecipe, parse_modelfile, read_recipe
+from paddock.engine.models.model_recipe import ModelRecipe, read_recipe
+from paddock.engine.models.modelfile import parse_modelfile
 from paddock.engine.request import Message
 from tests.fakes.gguf import LLAMA, Value, write_gguf
 from tests.optional import present

@@ -17,7 +17,7 @@ from paddock.engine.models.model_cards import describe_model
 from paddock.engine.models.model_creation import create_model
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import parse_name
-from paddock.engine.models.modelfile import ModelRecipe
+from paddock.engine.models.model_recipe import ModelRecipe
 from paddock.engine.models.transfer import ProgressLine
 from paddock.engine.request import Message
 from tests.engine.models.creating import config, digest_of, made, refusal, statuses

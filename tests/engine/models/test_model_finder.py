@@ -9,7 +9,7 @@ from paddock.engine.errors import InvalidName, ModelBroken, ModelNotFound
 from paddock.engine.models.model_creation import create_model
 from paddock.engine.models.model_finder import ModelFinder, sampling_params
 from paddock.engine.models.model_names import parse_name
-from paddock.engine.models.modelfile import ModelRecipe
+from paddock.engine.models.model_recipe import ModelRecipe
 from paddock.engine.request import Message
 from paddock.engine.tuning.tuned_copies import CopySpeeds, TunedCopy
 

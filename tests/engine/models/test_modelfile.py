@@ -5,15 +5,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from paddock.engine.models.model_recipe import ModelRecipe, read_recipe
 from paddock.engine.models.modelfile import (
     PARAMETER_KINDS,
     Modelfile,
     ModelfileCommand,
     ModelfileError,
-    ModelRecipe,
     parse_modelfile,
     print_parameters,
-    read_recipe,
     write_modelfile,
 )
 from paddock.engine.request import Message

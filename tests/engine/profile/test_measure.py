@@ -20,18 +20,20 @@ from paddock.engine.profile import measure
 from paddock.engine.profile.measure import (
     AGREED_PIECES,
     MOST_ROWS,
-    TRIAL_WEIGHTS,
     Bench,
     BenchClock,
     BenchOptions,
     MeasuringStopped,
     Unmeasured,
-    can_write_trial_model,
     drafts_keep_answers,
     measure_model,
-    write_trial_model,
 )
 from paddock.engine.profile.profile import Measurements, PrefillPoint
+from paddock.engine.profile.trial_models import (
+    TRIAL_WEIGHTS,
+    can_write_trial_model,
+    write_trial_model,
+)
 from tests.calls import note_calls
 
 ENOUGH_S = 240.0

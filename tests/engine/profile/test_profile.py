@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.memory.loader import WorkerStarter
+from paddock.engine.memory.worker_starter import WorkerStarter
 from paddock.engine.profile.profile import (
     Agreement,
     DecodePoint,

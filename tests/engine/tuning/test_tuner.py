@@ -15,8 +15,8 @@ from paddock.engine.gguf import TYPE_NAMES, read_header
 from paddock.engine.llama import quantise
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile import format_speeds
-from paddock.engine.profile.measure import write_trial_model
 from paddock.engine.profile.profile import FormatPoint
+from paddock.engine.profile.trial_models import write_trial_model
 from paddock.engine.settings import PoolSettings
 from paddock.engine.tuning import tuner, tuning_process
 from paddock.engine.tuning.tuned_copies import CopySpeeds, TunedCopy, TunedCopyStore
