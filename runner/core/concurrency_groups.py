@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from paddock.pipelines.model import Pipeline
+    from paddock.pipelines.triggers import ConcurrencyKeys
     from paddock.runner.bind.bound import BoundPlan
     from paddock.runner.ledger.run_locks import LockHolder
     from paddock.runner.settings import Settings
@@ -70,15 +71,53 @@ def concurrency_group(bound: BoundPlan) -> ConcurrencyGroup | None:
     Raises:
         PipelineError: the name cannot be made.
     """
-    rule: Any = bound.pipeline.concurrency
-    if rule is None or (rule.group is None and rule.on_conflict == "queue"):
+    rule = bound.pipeline.concurrency
+    if rule is None or not has_turns(rule):
         return None
-    scope = {"inputs": bound.inputs}
-    if rule.group is not None:
-        written = str(rendered_value(bound.pipeline, rule.group, scope, ("concurrency", "group")))
+    return ConcurrencyGroup(group_name(bound.pipeline, bound.file, bound.inputs), rule.on_conflict)
+
+
+def has_turns(rule: ConcurrencyKeys) -> bool:
+    """Return whether runs take turns; else the lock on their folder is enough."""
+    return rule.group is not None or rule.on_conflict != "queue"
+
+
+def group_name(pipeline: Pipeline, file: Path, inputs: Mapping[str, Any]) -> str:
+    """Return the hashed name of a run's group, by default that of its file and folders.
+
+    Raises:
+        PipelineError: the name cannot be made.
+    """
+    rule = pipeline.concurrency
+    if rule is not None and rule.group is not None:
+        at = ("concurrency", "group")
+        written = str(rendered_value(pipeline, rule.group, {"inputs": inputs}, at))
     else:
-        written = canonical_json([str(bound.file), bound.folder_inputs])
-    return ConcurrencyGroup(hashlib.sha256(written.encode()).hexdigest()[:32], rule.on_conflict)
+        kinds = {name: spec.type for name, spec in pipeline.inputs.items()}
+        folders = {n: str(value) for n, value in inputs.items() if kinds.get(n) in ("dir", "path")}
+        written = canonical_json([str(file), folders])
+    return hashlib.sha256(written.encode()).hexdigest()[:32]
+
+
+def group_holders(
+    settings: Settings, names: Collection[str], unwanted: Collection[str] = ()
+) -> dict[str, LockHolder]:
+    """Return who has the turn in these groups; ask those of `unwanted` to stop. Blocks.
+
+    Raises:
+        LedgerError: PostgreSQL, which knows whose turn it is, cannot be used.
+    """
+    if settings.ledger_url:
+        from paddock.runner.ledger import coordination  # only with the extra that has psycopg
+
+        dead_s = settings.unattended.dead_after_s
+        return coordination.group_holders(settings.ledger_url, names, unwanted, dead_s)
+    folder = Path(settings.state_dir) / GROUP_FOLDER
+    turns = {name: FileGroupTurn(folder, name, "") for name in {*names, *unwanted}}
+    found = {name: holder for name, turn in turns.items() if (holder := turn.holder())}
+    for name in found.keys() & set(unwanted):
+        turns[name].request_release()
+    return found
 
 
 def rendered_value(

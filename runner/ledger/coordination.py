@@ -327,6 +327,23 @@ class PostgresGroupTurn(_Participant):
                 self._rows(queries.LEAVE_TURN)
 
 
+def group_holders(
+    url: str, names: Collection[str], unwanted: Collection[str], dead_after_s: float
+) -> dict[str, LockHolder]:
+    """Return the runs that have the turn in these groups; ask those of `unwanted` to stop.
+
+    Raises:
+        LedgerError: PostgreSQL cannot be used.
+    """
+    with closing(PostgresConnection(postgres_server(url, ""), retry_s=0.0)) as connection:
+        if not connection.rows(queries.HAS_SCHEMA, {})[0][0]:
+            return {}
+        if unwanted:
+            connection.rows(queries.UNWANT, {"names": [*unwanted]})
+        rows = connection.rows(queries.TURNS, {"names": [*names], "dead_s": dead_after_s})
+        return {row[0]: LockHolder(*row[1:]) for row in rows}
+
+
 class SharedSpending(_Participant):
     """One participant's part of what a job spends."""
 

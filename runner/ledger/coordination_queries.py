@@ -103,6 +103,12 @@ TURN_OF_OTHERS = (
     f"select run, host, pid, began from paddock_runs.turns "
     f"where name = :name and job <> :job and {IS_ALIVE} order by began limit 1"
 )
+# Of several groups, as `paddock up` looks at them before it starts a run.
+TURNS = (
+    f"select name, run, host, pid, began from paddock_runs.turns "
+    f"where name = any((:names)::text[]) and {IS_ALIVE} order by began desc"
+)
+UNWANT = "update paddock_runs.turns set is_unwanted = true where name = any((:names)::text[])"
 DROP_DEAD_TURNS = f"delete from paddock_runs.turns where name = :name and not {IS_ALIVE}"
 # Ask runs that began earlier to stop; they see it at their next heartbeat.
 REQUEST_RELEASE = (

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+import psutil
+
 from paddock.engine.system import file_locks, files, private_files
 
 from .entries import LedgerError
@@ -163,6 +165,16 @@ class FileGroupTurn:
         self._request.unlink(missing_ok=True)
         self._own.write(self._who)
         return None
+
+    def holder(self) -> LockHolder | None:
+        """Return who holds the turn, without taking it."""
+        found = LockHolder.read(self._who)
+        if found is None or not psutil.pid_exists(found.pid):
+            return None
+        found = self.take()
+        if found is None:  # another process has that number now
+            self.leave()
+        return found
 
     def request_release(self) -> None:
         """Ask the holder to stop, if it began earlier."""

@@ -21,6 +21,8 @@ from paddock.engine.system.process_marks import is_process_alive
 from paddock.engine.system.tasks import TaskSet
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.daemon.run_signatures import Signer
+from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.run_locks import LockHolder
 from paddock.runner.progress.drain import STOP_REQUESTED
 from paddock.runner.progress.prefect_view import SUSPENDED
 from paddock.runner.progress.report import Report, Status
@@ -52,6 +54,7 @@ from .start_decisions import (
     DrainRun,
     DueRun,
     HoldRun,
+    RunRule,
     SkipRun,
     StartRun,
     dispatch,
@@ -201,6 +204,8 @@ class ManagerOptions:
     """Returns whether another start of a crashed run may get further."""
     known_end: Callable[[Deployment, str], Report | None] = lambda deployment, run: None
     """Returns how a run ended by its ledger; None: unknown."""
+    group_holders: Callable[..., Mapping[str, LockHolder]] = lambda names, unwanted=(): {}
+    """Returns who has the turn in some groups, asks those of others to stop; see `core`."""
     auth_string: str = field(default="", repr=False)
     """Password of our own Prefect server; empty for another server."""
     faults: Mapping[Path, str] = field(default_factory=dict)
@@ -347,7 +352,6 @@ class RunManager:
         due = {
             id_: due_run for id_, run in waiting.items() if (due_run := await self._due(run, by_id))
         }
-        active = [job.active(id_) for id_, job in self.jobs.items()]
         # Each pipeline's rule, and what holds its runs now
         ids = {waiting[id_].deployment for id_ in due}
         paused = await self._prefect_queue.paused(ids) if ids else frozenset()
@@ -359,8 +363,13 @@ class RunManager:
             )
             for key, deployment in self.deployments.items()
         }
+        active = await self._other_turns([*due.values()], rules)
+        active += [job.active(id_) for id_, job in self.jobs.items()]
         held: dict[str, HoldRun] = {}
         for decision in dispatch([*due.values()], active, rules, now, self._options.max_runs):
+            if isinstance(decision, DrainRun) and decision.id not in self.jobs:
+                await asyncio.to_thread(self._options.group_holders, (), [decision.id])
+                continue
             if isinstance(decision, DrainRun):
                 reason: StopReason = "window" if decision.is_again else "cancelled"
                 self.stop_job(self.jobs[decision.id], reason, decision.words)
@@ -383,6 +392,23 @@ class RunManager:
             for run in self.queue
             if run.id not in self.jobs
         ]
+
+    async def _other_turns(
+        self, due: Sequence[DueRun], rules: Mapping[str, RunRule]
+    ) -> list[ActiveRun]:
+        """Return the runs that are not ours and have the turn of a group in which a run is due.
+
+        A run that had a process before may meet its own turn, which outlives it for a while.
+        """
+        begun = {run.group for run in due if self._records.get(run.id)}
+        begun.update(job.group for job in self.jobs.values())
+        have = {key for key, rule in rules.items() if rule.has_turns}
+        turns = {run.group for run in due if run.pipeline in have}
+        try:
+            found = await asyncio.to_thread(self._options.group_holders, turns - begun)
+        except LedgerError:  # its run says so
+            return []
+        return [ActiveRun(name, who.run, "", name, is_ours=False) for name, who in found.items()]
 
     async def _act_on(
         self, run: QueuedRun, deployment: Deployment, *, had_begun: bool | None

@@ -30,6 +30,8 @@ class RunRule:
     """0: `interactive`, 1: `normal`, 2: `batch`; lower numbers start first."""
     catch_up: Mapping[str, CatchUp] = field(default_factory=dict)
     """By the trigger's key, for schedules."""
+    has_turns: bool = False
+    """Its runs take turns with runs that are started by hand."""
     is_paused: bool = False
     """A person has paused its deployment in Prefect: no run starts."""
     fault: str = ""
@@ -59,6 +61,8 @@ class ActiveRun:
     group: str
     is_ending: bool = False
     """It was asked to stop already."""
+    is_ours: bool = True
+    """Else it has the turn of its group, whose name is its id: it was started by hand, say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,7 @@ class _DispatchRound:
         self.decisions: list[Decision] = []
         self._rules = rules
         self._now = now
-        self._left = max_runs - len(active)
+        self._left = max_runs - sum(run.is_ours for run in active)
         self._max_runs = max_runs
         self._busy = {run.group: run for run in active}
         self._closed = {run.id for run in active if run.is_ending}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from paddock.pipelines.triggers import ConcurrencyKeys, WebhookKeys
 from paddock.runner.bind import consent, inputs, permissions
 from paddock.runner.bind.bind import bind, bind_without_inputs, document_folders
 from paddock.runner.bind.bound import BoundPlan
-from paddock.runner.core.concurrency_groups import rendered_value
+from paddock.runner.core.concurrency_groups import group_name, has_turns
 from paddock.runner.settings import Settings
 
 from .consents import Consents
@@ -71,6 +70,7 @@ class TriggeredPipeline:
             on_conflict=self.concurrency.on_conflict,
             rank=_RANKS[self.concurrency.priority],
             catch_up={timed.key: timed.catch_up for timed in self.schedules},
+            has_turns=has_turns(self.concurrency),
         )
 
     @property
@@ -117,14 +117,7 @@ class TriggeredPipeline:
         Raises:
             PipelineError: an input is wrong, or the name cannot be rendered.
         """
-        inputs = self.inputs(given_inputs)
-        written = self.concurrency.group
-        if written is None:
-            places = {n: inputs[n] for n, spec in self.pipeline.inputs.items()
-                      if spec.type in ("dir", "path")}  # fmt: skip
-            return json.dumps([self.key, places], sort_keys=True)
-        at = ("concurrency", "group")
-        return str(rendered_value(self.pipeline, written, {"inputs": inputs}, at))
+        return group_name(self.pipeline, self.file, self.inputs(given_inputs))
 
 
 def read_triggered_pipeline(

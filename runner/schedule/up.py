@@ -28,6 +28,7 @@ from paddock.engine.system import hardware
 from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.tasks import StopRequested, task_group, unless, wait_for_event
 from paddock.pipelines.model import Pipeline
+from paddock.runner.core.concurrency_groups import group_holders
 from paddock.runner.daemon.daemon_client import request_daemon
 from paddock.runner.daemon.daemon_files import DaemonError
 from paddock.runner.daemon.daemon_server import serve_or_join
@@ -180,6 +181,7 @@ class Up:
                 flags,
                 self._has_progressed,
                 self._known_end,
+                partial(group_holders, self._settings),
                 auth_string,
                 self._ledgers.faults,
                 self._ledgers.fault_of,

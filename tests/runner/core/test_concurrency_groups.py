@@ -20,10 +20,12 @@ import pytest
 
 from paddock.engine.request import ChatRequest, Reply
 from paddock.runner.api import run_async
+from paddock.runner.core.concurrency_groups import group_holders
 from paddock.runner.ledger.run_locks import Locked, LockHolder
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
+from paddock.runner.schedule.triggered_pipeline import read_triggered_pipeline
 from paddock.runner.settings import Settings, UnattendedSettings
 from tests.fakes.pool import FakePool, echo
 from tests.runner.bind.pipeline_faults import fault_of
@@ -203,6 +205,25 @@ async def test_cancel_running_stops_the_older_run_at_an_items_border(machine: Ma
     assert is_one_after_the_other(machine.events)
 
 
+@pytest.mark.parametrize("rule", ["{group: nightly}", "{on_conflict: skip}"])
+async def test_who_has_the_turn_of_a_triggered_pipelines_group_is_seen_and_asked_to_stop(
+    machine: Machine, rule: str
+) -> None:
+    world = machine.world("a", rule)
+    text = world.file.read_text() + "on: {schedule: [{cron: '0 6 * * *'}]}\n"
+    triggered = read_triggered_pipeline(world.file, text, machine.settings)
+    assert triggered is not None and triggered.rule.has_turns
+    name = triggered.group({})
+    assert group_holders(machine.settings, [name]) == {}
+    by_hand = await machine.begin_until_closed(world, "first")
+    found = await asyncio.to_thread(group_holders, machine.settings, [name, "another"])
+    assert [(group, holder.pid) for group, holder in found.items()] == [(name, os.getpid())]
+    await asyncio.to_thread(group_holders, machine.settings, (), [name])
+    report = await by_hand
+    assert (report.status, report.run) == ("interrupted", found[name].run)
+    assert group_holders(machine.settings, [name]) == {}
+
+
 async def test_an_older_run_that_waits_does_not_send_a_newer_one_away(machine: Machine) -> None:
     rule = "{group: nightly, on_conflict: cancel_running}"
     a, b, c = (machine.world(n, "{group: nightly}" if n == "a" else rule) for n in "abc")
@@ -266,6 +287,8 @@ def test_what_a_killed_process_had_is_free_at_once(tmp_path: Path) -> None:
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.communicate()
+    (tmp_path / f"state/groups/{lock.stem}.json").touch()
+    assert group_holders(machine.settings, [lock.stem]) == {}
     assert asyncio.run(machine.run(world, "third")).status == "completed"
 
 

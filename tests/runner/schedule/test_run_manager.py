@@ -16,15 +16,20 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Cancelling, Completed, Failed, Running, Scheduled
 
+from paddock.engine.settings import PoolSettings
 from paddock.engine.system.process_marks import process_mark
+from paddock.runner.core.concurrency_groups import GROUP_FOLDER, group_holders
+from paddock.runner.ledger.run_locks import FileGroupTurn, LockHolder
 from paddock.runner.progress.report import Report
 from paddock.runner.schedule.prefect_queue import PrefectQueue, QueuedRun, QueueError, open_queue
 from paddock.runner.schedule.run_manager import Deployment, ManagedRun, RunManager, is_due
-from paddock.runner.schedule.run_processes import ProcessEnd, RunProcess
+from paddock.runner.schedule.run_processes import ProcessEnd, RunProcess, RunTask
 from paddock.runner.schedule.schedule_planner import SchedulePlanner
 from paddock.runner.schedule.signed_orders import unsigned_order
+from paddock.runner.schedule.triggered_pipeline import read_triggered_pipeline
+from paddock.runner.settings import Settings
 from paddock.runner.workers.flow_order import as_parameters
-from tests.runner.schedule.test_reconciler import SIGNER, manager_of, put, triggered
+from tests.runner.schedule.test_reconciler import SIGNER, STEPS, manager_of, put, triggered
 from tests.waiting import soon
 
 BUDGET: State[Any] = Completed(name="Budget", message="A stop was requested.")
@@ -179,6 +184,47 @@ async def test_a_run_that_waits_for_its_group_costs_prefect_one_state_however_of
             assert set(shown[1:]) == {"waits for the runs of its group before it"}
         n_states = [len(await client.read_flow_run_states(UUID(run.id))) for run in waiting]
         assert sorted(n_states) == [1, *[2] * 11]
+
+
+async def test_a_run_whose_group_a_run_by_hand_holds_gets_no_process_until_that_ends(
+    tmp_path: Path, prefect_api: str
+) -> None:
+    own = Settings(PoolSettings(), tmp_path)
+    text = f"name: a\non: {{schedule: [{{cron: 0 6 * * *}}]}}\nconcurrency: {{group: b}}\n{STEPS}"
+    made = read_triggered_pipeline(tmp_path / "p.yaml", text, own)
+    assert made is not None
+    name = made.group({})
+    by_hand = FileGroupTurn(own.state_dir / GROUP_FOLDER, name, "calm-owl")
+    looked, started = list[str](), list[str]()
+
+    def holders(names: Collection[str], unwanted: Collection[str] = ()) -> dict[str, LockHolder]:
+        looked.extend(names)
+        return group_holders(own, names, unwanted)
+
+    async def refused(task: RunTask) -> RunProcess:
+        started.append(str(task.flow_run["id"]))
+        raise OSError("no more processes")
+
+    async with open_queue(prefect_api, SIGNER) as queue:
+        manager = manager_of(queue, max_runs=2, group_holders=holders)
+        deployment = await put(queue, manager, made)
+        assert by_hand.take() is None
+        run = await manager.submit(deployment, "webhook /x", f"{tmp_path}")
+        for _ in range(2):
+            await manager.round()
+            assert [waiting.words for waiting in manager.queue] == ["waits for run 'calm-owl'"]
+            assert manager.jobs == {} and manager._records.get(run.id) is None
+        manager._records.note(
+            run.id, mark="den:17:3.25"
+        )  # it had a process, whose turn this may be
+        looked.clear()
+        manager.executor.start = refused  # type: ignore[method-assign, assignment]
+        await manager.round()
+        assert (looked, started) == ([], [run.id])
+        manager._records.forget([run.id])
+        by_hand.leave()
+        await manager.round()
+        assert (looked, started) == ([name], [run.id] * 2)
 
 
 async def test_a_run_that_was_cancelled_while_up_was_away_is_not_continued(

@@ -59,6 +59,18 @@ def test_only_the_next_of_a_group_names_the_run_that_it_waits_for() -> None:
     ]  # fmt: skip
 
 
+def test_a_group_that_a_run_by_hand_holds_is_busy_and_takes_no_slot() -> None:
+    by_hand = [ActiveRun("g", "calm-owl", "", "g", is_ours=False)]
+    waiting = [due("a"), due("b", group="h")]
+    skip, cancel = (RunRule(on_conflict=rule) for rule in ("skip", "cancel_running"))  # type: ignore[arg-type]
+    busy = HoldRun("a", "waits for run 'calm-owl'")
+    assert decide(waiting, by_hand, max_runs=1) == [busy, StartRun("b")]
+    words = "run 'calm-owl' was running, and `on_conflict` is `skip`"
+    assert decide(waiting[:1], by_hand, p=skip) == [SkipRun("a", words)]
+    gives_way = DrainRun("g", "a newer run of its group takes its place", is_again=False)
+    assert decide(waiting[:1], by_hand, p=cancel) == [gives_way, busy]
+
+
 def test_a_group_is_shared_between_pipelines() -> None:
     running = [ActiveRun("x", "calm-owl", "q", "g")]
     assert decide([due("a")], running) == [HoldRun("a", "waits for run 'calm-owl'")]
