@@ -108,109 +108,78 @@ def dispatch(
     now: datetime,
     max_runs: int,
 ) -> list[Decision]:
-    """Return one decision for each due run, and one for each run that must stop."""
-    this_round = _DispatchRound(active, rules, now, max_runs)
+    """Return one decision for each due run, and one for each run that must stop.
+
+    First runs that run outside their window. Then the due ones, by priority and time, each of which
+    counts for the next:
+
+    1. Its pipeline is gone, or a newer run takes its place, or it was missed: it is skipped.
+    2. Its deployment is paused, its ledger broken, or its window closed: it waits.
+    3. Its group is busy: `on_conflict` says what that means.
+    4. It starts, once there is a slot.
+    """
+    decisions: list[Decision] = []
+    n_left = max_runs - sum(run.is_ours for run in active)
+    in_group = {run.group: run for run in active}
+    closed = {run.id for run in active if run.is_ending}
+    has_next = set[str]()
+    """Groups of which a run waits already: the others' reason does not change with each run."""
+
+    def close(run: ActiveRun, words: str, *, is_again: bool) -> None:
+        if run.id not in closed:
+            closed.add(run.id)
+            decisions.append(DrainRun(run.id, words, is_again))
+
     for job in active:
-        this_round.look_at(job)
-    newest = _newest(due, rules)
-    for run in sorted(due, key=lambda run: (this_round.rank(run), run.at, run.id)):
-        this_round.decide(run, newest)
-    return this_round.decisions
-
-
-class _DispatchRound:
-    """One round of decisions; each counts for the next."""
-
-    def __init__(
-        self,
-        active: Sequence[ActiveRun],
-        rules: Mapping[str, RunRule],
-        now: datetime,
-        max_runs: int,
-    ) -> None:
-        self.decisions: list[Decision] = []
-        self._rules = rules
-        self._now = now
-        self._left = max_runs - sum(run.is_ours for run in active)
-        self._max_runs = max_runs
-        self._busy = {run.group: run for run in active}
-        self._closed = {run.id for run in active if run.is_ending}
-        self._has_next: set[str] = set()
-        """Groups of which a run waits already: the others' reason does not change with each run."""
-
-    def rank(self, run: DueRun) -> int:
-        rule = self._rules.get(run.pipeline)
-        return rule.rank if rule else 0
-
-    def look_at(self, run: ActiveRun) -> None:
-        """Drain a run outside its window."""
-        rule = self._rules.get(run.pipeline)
-        if rule and rule.window and (why := rule.window.drain_reason(self._now)):
-            self._close(run, why, is_again=True)
-
-    def decide(self, run: DueRun, newest: Mapping[tuple[str, ...], DueRun]) -> None:
-        rule = self._rules.get(run.pipeline)
-        if rule is None:
-            self._add(SkipRun(run.id, "its pipeline no longer exists"))
-            return
-        latest = newest.get(_replaceable_kind(run, rule), run)
-        busy = self._busy.get(run.group)
-        if latest.id != run.id:
-            at = f"{latest.at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-            self._add(SkipRun(run.id, f"the run of {at} takes its place"))
-        elif self._was_missed(run, rule):
-            self._add(SkipRun(run.id, "it was missed, and `catch_up` is `none`"))
-        elif rule.is_paused:
-            self._add(HoldRun(run.id, "waits: its deployment is paused in Prefect"))
-        elif rule.fault:
-            self._add(HoldRun(run.id, f"waits: {rule.fault}"))
-        elif rule.window and (hold := rule.window.start_hold(self._now)):
-            self._add(HoldRun(run.id, *hold))
-        elif busy is not None:
-            self._conflict(run, rule, busy)
-        elif self._left <= 0:
-            runs = "1 run" if self._max_runs == 1 else f"{self._max_runs} runs"
-            self._add(HoldRun(run.id, f"waits for a free slot: {runs} at a time"))
-        else:
-            self._left -= 1
-            self._busy[run.group] = ActiveRun(run.id, "", run.pipeline, run.group)
-            self._add(StartRun(run.id))
-
-    def _conflict(self, run: DueRun, rule: RunRule, busy: ActiveRun) -> None:
-        holder = f"run '{busy.name}'" if busy.name else "a run of its group"
-        if rule.on_conflict == "skip":
-            self._add(SkipRun(run.id, f"{holder} was running, and `on_conflict` is `skip`"))
-            return
-        if rule.on_conflict == "cancel_running" and busy.name:
-            self._close(busy, "a newer run of its group takes its place", is_again=False)
-        is_next = run.group not in self._has_next
-        self._has_next.add(run.group)
-        holder = holder if is_next else "the runs of its group before it"
-        self._add(HoldRun(run.id, f"waits for {holder}"))
-
-    def _was_missed(self, run: DueRun, rule: RunRule) -> bool:
-        if run.is_held or rule.catch_up.get(run.trigger) != "none":
-            return False
-        return self._now - run.at > MISSED_AFTER
-
-    def _close(self, run: ActiveRun, words: str, *, is_again: bool) -> None:
-        if run.id not in self._closed:
-            self._closed.add(run.id)
-            self._add(DrainRun(run.id, words, is_again))
-
-    def _add(self, decision: Decision) -> None:
-        self.decisions.append(decision)
-
-
-def _newest(due: Sequence[DueRun], rules: Mapping[str, RunRule]) -> dict[tuple[str, ...], DueRun]:
-    """Return the newest of each kind of run in which newer runs replace older ones."""
+        window = rules[job.pipeline].window if job.pipeline in rules else None
+        if window and (why := window.drain_reason(now)):
+            close(job, why, is_again=True)
     newest: dict[tuple[str, ...], DueRun] = {}
     for run in due:
         kind = _replaceable_kind(run, rules[run.pipeline]) if run.pipeline in rules else ()
         known = newest.get(kind)
         if kind and (known is None or (known.at, known.id) < (run.at, run.id)):
             newest[kind] = run
-    return newest
+    ranks = {run.pipeline: rules[run.pipeline].rank if run.pipeline in rules else 0 for run in due}
+    for run in sorted(due, key=lambda run: (ranks[run.pipeline], run.at, run.id)):
+        rule = rules.get(run.pipeline)
+        if rule is None:  # 1
+            decisions.append(SkipRun(run.id, "its pipeline no longer exists"))
+            continue
+        latest = newest.get(_replaceable_kind(run, rule), run)
+        is_late = now - run.at > MISSED_AFTER and not run.is_held
+        busy = in_group.get(run.group)
+        if latest.id != run.id:
+            at = f"{latest.at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+            decisions.append(SkipRun(run.id, f"the run of {at} takes its place"))
+        elif is_late and rule.catch_up.get(run.trigger) == "none":
+            decisions.append(SkipRun(run.id, "it was missed, and `catch_up` is `none`"))
+        elif rule.is_paused:  # 2
+            decisions.append(HoldRun(run.id, "waits: its deployment is paused in Prefect"))
+        elif rule.fault:
+            decisions.append(HoldRun(run.id, f"waits: {rule.fault}"))
+        elif rule.window and (hold := rule.window.start_hold(now)):
+            decisions.append(HoldRun(run.id, *hold))
+        elif busy is not None:  # 3
+            holder = f"run '{busy.name}'" if busy.name else "a run of its group"
+            if rule.on_conflict == "skip":
+                words = f"{holder} was running, and `on_conflict` is `skip`"
+                decisions.append(SkipRun(run.id, words))
+                continue
+            if rule.on_conflict == "cancel_running" and busy.name:
+                close(busy, "a newer run of its group takes its place", is_again=False)
+            if run.group in has_next:
+                holder = "the runs of its group before it"
+            has_next.add(run.group)
+            decisions.append(HoldRun(run.id, f"waits for {holder}"))
+        elif n_left <= 0:  # 4
+            runs = "1 run" if max_runs == 1 else f"{max_runs} runs"
+            decisions.append(HoldRun(run.id, f"waits for a free slot: {runs} at a time"))
+        else:
+            n_left -= 1
+            in_group[run.group] = ActiveRun(run.id, "", run.pipeline, run.group)
+            decisions.append(StartRun(run.id))
+    return decisions
 
 
 def _replaceable_kind(run: DueRun, rule: RunRule) -> tuple[str, ...]:

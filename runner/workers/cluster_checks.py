@@ -7,6 +7,7 @@ remedy; they use plain HTTP, since importing Prefect takes a second.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import time
@@ -22,6 +23,7 @@ from uuid import uuid4
 import httpx
 
 from paddock.engine.system import files, http
+from paddock.engine.system.text import canonical_json
 from paddock.runner.daemon.prefect_client import PREFECT_ERRORS, ask_again, client_options
 from paddock.runner.folders.folder_identity import file_system_of
 from paddock.runner.ledger import coordination_queries
@@ -309,7 +311,7 @@ async def _make_crash_automation(api: httpx.AsyncClient) -> ClusterFinding:
     words = f"a share of a job that was silent for {SILENT_S} s is marked as crashed"
     found = await _crash_automations(api)
     if await _replace_outdated(api, found):
-        words += "; an automation of an earlier version, which matched other runs, was replaced"
+        words += "; an automation of an earlier version was replaced"
         return ClusterFinding("lost machines", "made", words)
     if found:
         if any(automation.get("enabled") for automation in found):
@@ -339,28 +341,11 @@ async def _replace_outdated(api: httpx.AsyncClient, found: Sequence[Mapping[str,
     One that a person has paused stays paused.
     """
     expected = _crash_automation()
-    outdated = [  # Prefect returns sets in any order
-        old
-        for old in found
-        if not all(_comparable(old.get(part), expected[part]) for part in ("actions", "trigger"))
-    ]
+    outdated = [old for old in found if old.get("description") != expected["description"]]
     for old in outdated:
-        changed = {**_crash_automation(), "name": old["name"], "enabled": old.get("enabled", True)}
+        changed = {**expected, "name": old["name"], "enabled": old.get("enabled", True)}
         await ask_again(api, "PUT", f"/automations/{old['id']}", changed)
     return bool(outdated)
-
-
-def _comparable(found: Any, expected: Any) -> bool:
-    """Return whether all that is wanted was found; Prefect adds its defaults."""
-    if isinstance(expected, dict):
-        return isinstance(found, dict) and all(
-            _comparable(found.get(name), value) for name, value in expected.items()
-        )
-    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
-        if all(isinstance(item, str) for item in expected):
-            return set(expected) == set(found)
-        return all(map(_comparable, found, expected))
-    return bool(found == expected or found == [expected] or [found] == expected)
 
 
 async def renew_crash_automation(api_url: str) -> None:
@@ -373,7 +358,7 @@ async def renew_crash_automation(api_url: str) -> None:
                 **client_options(api_url, os.environ), timeout_s=ANSWER_S
             ) as api:
                 if await _replace_outdated(api, await _crash_automations(api)):
-                    log.warning("Prefect: '%s' matched every flow run; replaced", CRASH_AUTOMATION)
+                    log.warning("Prefect: '%s' is of this version now", CRASH_AUTOMATION)
                 return
         except _API_ERRORS as error:
             words = str(error) or type(error).__name__
@@ -383,10 +368,7 @@ async def renew_crash_automation(api_url: str) -> None:
 
 
 def _crash_automation() -> dict[str, Any]:
-    return {
-        "name": CRASH_AUTOMATION,
-        "description": f"{AUTOMATION_ORIGIN} Only runs with the tag '{SHARE_TAG}' are concerned.",
-        "enabled": True,
+    form: dict[str, Any] = {
         "trigger": {
             "type": "event",
             "match": {"prefect.resource.id": ["prefect.flow-run.*"]},
@@ -413,3 +395,6 @@ def _crash_automation() -> dict[str, Any]:
             }
         ],
     }
+    version = hashlib.sha256(canonical_json(form).encode()).hexdigest()[:8]
+    about = f"{AUTOMATION_ORIGIN} Only runs with the tag '{SHARE_TAG}' are concerned ({version})."
+    return {"name": CRASH_AUTOMATION, "description": about, "enabled": True, **form}

@@ -129,15 +129,17 @@ async def _drain_worker(process: asyncio.subprocess.Process, ended: asyncio.Futu
     """Drain the worker: it takes no runs, its runs finish their items, then all are killed."""
     with suppress(ProcessLookupError):
         process.send_signal(signal.SIGSTOP)  # it takes no more runs, and leaves its own alone
-    runs = run_pids(process.pid)
+    runs = list[psutil.Process]()
+    with suppress(psutil.Error):  # the children of the worker's fork server
+        children = psutil.Process(process.pid).children()
+        runs = [run for child in children for run in child.children()]
     if runs:
         log.info("waiting for %d runs to finish their current items", len(runs))
     for number, within_s in ((signal.SIGUSR1, DRAIN_S), (signal.SIGTERM, STOP_S)):
         for run in runs:
-            with suppress(OSError):
-                os.kill(run, number)
-        await _wait_until_gone(runs, within_s)
-        runs = [run for run in runs if _is_alive(run)]
+            with suppress(psutil.Error):
+                run.send_signal(number)
+        _, runs = await asyncio.to_thread(psutil.wait_procs, runs, within_s)
     with suppress(ProcessLookupError):
         process.terminate()
         process.send_signal(signal.SIGCONT)
@@ -145,26 +147,3 @@ async def _drain_worker(process: asyncio.subprocess.Process, ended: asyncio.Futu
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     await ended
-
-
-async def _wait_until_gone(runs: list[int], within_s: float) -> None:
-    deadline = time.monotonic() + within_s
-    for run in runs:
-        while _is_alive(run) and time.monotonic() < deadline:  # noqa: ASYNC110 - not our child
-            await asyncio.sleep(0.1)
-
-
-def run_pids(worker: int) -> list[int]:
-    """Return the processes of runs: the children of the worker's fork server."""
-    with suppress(psutil.Error):
-        children = psutil.Process(worker).children()
-        return [run.pid for child in children for run in child.children()]
-    return []
-
-
-def _is_alive(process: int) -> bool:
-    """Return whether a process runs; a zombie does not."""
-    try:
-        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False
