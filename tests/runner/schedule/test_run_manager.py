@@ -218,7 +218,7 @@ async def test_a_run_whose_group_a_run_by_hand_holds_gets_no_process_until_that_
             run.id, mark="den:17:3.25"
         )  # it had a process, whose turn this may be
         looked.clear()
-        manager.executor.start = refused  # type: ignore[method-assign, assignment]
+        manager.executor.start = refused  # type: ignore[method-assign]
         await manager.round()
         assert (looked, started) == ([], [run.id])
         manager._records.forget([run.id])

@@ -62,7 +62,7 @@ def test_only_the_next_of_a_group_names_the_run_that_it_waits_for() -> None:
 def test_a_group_that_a_run_by_hand_holds_is_busy_and_takes_no_slot() -> None:
     by_hand = [ActiveRun("g", "calm-owl", "", "g", is_ours=False)]
     waiting = [due("a"), due("b", group="h")]
-    skip, cancel = (RunRule(on_conflict=rule) for rule in ("skip", "cancel_running"))  # type: ignore[arg-type]
+    skip, cancel = (RunRule(on_conflict=rule) for rule in ("skip", "cancel_running"))
     busy = HoldRun("a", "waits for run 'calm-owl'")
     assert decide(waiting, by_hand, max_runs=1) == [busy, StartRun("b")]
     words = "run 'calm-owl' was running, and `on_conflict` is `skip`"
