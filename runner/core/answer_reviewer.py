@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import mimetypes
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from paddock.engine.system.text import canonical_json
@@ -193,6 +195,11 @@ class AnswerReviewer:
         paths = {path for check in checks for path in check.references}
         prompt = EvidenceSource("prompt", inserted_text(step.params.render(scope)))
         sources = [*_sources_of(tools, scope), prompt]
+        if len(sources) == 1 and prompt.text:  # the item has the text of what was read before
+            path = str(subject["document"] or "")
+            kind = mimetypes.guess_type(path)[0] or ""
+            name = path or prompt.name
+            sources.insert(0, replace(prompt, name=name, path=path, media_type=kind))
         ledger = self._context.ledger
         texts = await asyncio.to_thread(source_texts, sources, ledger, self._stored)
         spec = None if reply is None else reply.evidence

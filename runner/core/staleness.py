@@ -324,7 +324,8 @@ class Judge:
         found = replace(
             found,
             rows={**found.rows, **done} if done else found.rows,
-            n_of_results=len(done) + sum(not row.path for row in found.rows.values()),
+            n_of_results=len(done)
+            + sum(whole is not None or not row.path for row in found.rows.values()),
             earlier=found.earlier | earlier,
             parts={k: row for k in keys if (row := filing.rows.get(k)) and not row.path},
             places={} if whole is None else whole.places,

@@ -253,7 +253,7 @@ def test_a_block_takes_nothing_that_another_block_of_the_pipeline_filed(tmp_path
         arrive(world, f"{day}.txt")
         assert world.run().notes == ()
         assert rows(world) == [f"{n}.txt" for n in range(day + 1)]
-        world.run()
+        assert world.run().filed.n == day + 1
 
 
 def test_why_says_where_a_document_is_filed(world: World) -> None:
