@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from email.message import EmailMessage
 
-from tests.fakes.office import scan, scanned_pdf, xlsx
+from paddock.pipelines.typed_rows import TypedRows
+from paddock.steps.tables.workbook_file import workbook_file
+from tests.fakes.office import scan, scanned_pdf
 from tests.fakes.papers import EXAMPLES, boatyard, chandlery, pages, with_table, write
 
 TO = "office@calder-ferry.example"
@@ -88,7 +90,8 @@ def fuel_322() -> bytes:
 
 def rope() -> bytes:
     """Make a mail with a workbook."""
-    book = xlsx({"Rope": [("rope", "price"), ("Hemp 20 mm", 4.5), ("Hemp 24 mm", 5.2)]})
+    rows = TypedRows([{"rope": "Hemp 20 mm", "price": 4.5}, {"rope": "Hemp 24 mm", "price": 5.2}])
+    book, _ = workbook_file(rows, {}, "Rope")  # always the same bytes
     text = "Our new price list is attached. All rope at a discount, while stocks last.\n"
     attached = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", book
     return mail("Harbour Chandlery <shop@chandlery.example>", "Rope", text, prices_xlsx=attached)
