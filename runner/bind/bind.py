@@ -500,7 +500,9 @@ class PlanBinder:
         if outputs is not None and name not in outputs:
             self._fault(at, f"step '{step}' has no output '{name}'", did_you_mean(name, outputs))
         if name in found.absent:
-            remedy = f"Add `{name}` under the `reply` of step '{step}'."
+            added = "schema" if name == "output" else name
+            remedy = f"Add `{added}` under the `reply` of step '{step}'."
+            remedy += " Without one, read `text`." if name == "output" else ""
             self._fault(at, f"`steps.{step}.{name}` is null", remedy)
         answer = found.answer if name in ("output", *ABOUT_FIELDS) else None
         known = (*(answer or ()), *NAMES_OF_WHOLE.get(name, ()))
@@ -739,6 +741,10 @@ def _known_outputs(
     if getattr(kind, "takes_reply", False):
         spec = replies.reply_spec(step.reply) if step.reply is not None else {}
         absent = frozenset(ABOUT_FIELDS) - spec.keys()
+        value = kind.output.model_fields.get("output")
+        is_null = value is not None and value.default is None and spec.get("schema") is None
+        if is_null and step.params.data.get("fold", "all") == "all":
+            absent |= {"output"}
     return _KnownOutputs(names if within is None else outputs_of(within), answer, absent)
 
 

@@ -279,6 +279,17 @@ returns: {x: steps.w.file}
     ]
 
 
+def test_the_value_of_an_answer_without_a_schema_is_not_read() -> None:
+    assert messages(
+        """
+steps:
+  - {id: a, uses: chat, with: {prompt: x}}
+  - {id: b, uses: reduce, with: {over: [x], prompt: x, by: item, fold: groups}}
+  - {id: c, uses: prompt, with: {template: "{{ steps.a.output }} {{ steps.b.output }}"}}
+"""
+    ) == ["`steps.a.output` is null."]
+
+
 def test_outputs_are_those_that_returns_names_and_blocks_have_their_own() -> None:
     assert messages(
         """
