@@ -64,13 +64,7 @@ from .dependencies import Dependencies, by_name, dependencies_of
 from .escalation import broken_promises
 from .failures import LeftByReview, RunFailed, StepFailed, failure_state
 from .item_attempt import ItemAttempt
-from .items import (
-    ItemRunner,
-    expect_queries,
-    item_result,
-    result_with_filed,
-    sub_pipeline_context,
-)
+from .item_recorder import ItemRecorder
 from .left_nodes import MAX_NAMED, LackingItems, Left, blocks_read, no_documents_of
 from .outdated_outputs import LiveOutputs, NodeOutputs, OutdatedOutput, end_of_block
 from .pruning import OrphanCleaner
@@ -78,6 +72,13 @@ from .reconcile import keep_folders
 from .run_context import RunContext
 from .run_records import StepRecord
 from .run_reviews import AwaitingReview
+from .step_runner import (
+    StepRunner,
+    expect_queries,
+    item_result,
+    result_with_filed,
+    sub_pipeline_context,
+)
 from .walk import ItemSteps, Walk, is_skipped, is_unused, returns_read, walk_item
 from .work_claims import CLAIM_BACKOFF, ClaimLost, WorkClaims
 
@@ -93,7 +94,8 @@ class Execute(Walk):
         self, context: RunContext, outer: tuple[str, ...] = (), around: tuple[ItemPlace, ...] = ()
     ) -> None:
         super().__init__(context, outer, around)
-        self.items = ItemRunner(context, lambda step, attempt: _SubPipelineRun(self, step, attempt))
+        self.steps = StepRunner(context, lambda step, attempt: _SubPipelineRun(self, step, attempt))
+        self.recorder = ItemRecorder(context)
         self.n_left = 0
         """Items that were not begun, or not finished, since the stop gate was closed."""
         self.reads: Dependencies = {}
@@ -179,7 +181,7 @@ class Execute(Walk):
                         await stack.enter_async_context(turn)
                     if step.inner is None:  # else its items enter
                         await stack.enter_async_context(context.room.entered())
-                    outputs = await self.items.step(step, self.scope, attempt)
+                    outputs = await self.steps.step(step, self.scope, attempt)
                 break
             except ClaimLost:  # this machine slept, and another one took the turn
                 continue
@@ -195,7 +197,7 @@ class Execute(Walk):
             ledger = context.ledger
             made = await ledger.ask(LineageStore(ledger).made, scope_id, step.id)
             if made is not None or attempt.outputs.written:
-                self.items.record_made(attempt)
+                self.recorder.record_lineage(attempt)
         if not self.outer:
             live = LiveOutputs({*attempt.wrote()}, writers={(scope_id, step.id)})
             self.ends[step.id] = NodeOutputs(step, live=live, done={step.id})
@@ -538,9 +540,9 @@ class Execute(Walk):
         was = item.verdict.state if report.state is ItemState.HELD else None  # 6
         await context.fence()
         try:
-            await self.items.record(attempt, kept, report.error, result, report.seconds)
+            await self.recorder.record(attempt, kept, report.error, result, report.seconds)
         except asyncio.CancelledError:
-            if await self.items.stands(attempt):
+            if await self.recorder.stands(attempt):
                 count(context, item, report, was)
             raise
         if kept in DECIDED:
@@ -620,7 +622,7 @@ class _ExecutedSteps(ItemSteps):
         return state.outputs(), await state.lacking(context.judge.reviews)
 
     def step(self, step: BoundStep, scope: Scope) -> Awaitable[Any]:
-        return self.walk.items.step(step, scope, self.attempt)
+        return self.walk.steps.step(step, scope, self.attempt)
 
     def hand_on(self, node: BoundNode, outputs: Any) -> None:
         self.attempt.has_run = self.attempt.has_run or outputs is not None

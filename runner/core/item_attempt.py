@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from paddock.engine.system.files import sha256_of
-from paddock.engine.system.text import canonical_json
+from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.label_choices import LabelList
 from paddock.runner.bind.bound import BoundNode, follows_time
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.output_index import OutputIndex
-from paddock.steps.base import ItemName
+from paddock.steps.base import ItemName, Roots
+from paddock.steps.paths import resolve_path
 
 from .block_items import file_path_of, is_file_value, item_content, item_path
 from .block_state import BlockState
@@ -33,7 +31,7 @@ from .dependencies import (
 )
 from .documents_in_use import DocumentInUse
 from .escalation import EscalationPass
-from .parts import CONTENT, part_digest
+from .parts import part_digest
 from .run_context import ItemOutputs, RunContext
 from .run_records import CallRecord, StepRecord
 from .staleness import values_digest
@@ -192,6 +190,23 @@ class ItemAttempt:
     def note(self, dependency: Dependency) -> None:
         self.reads[dependency.name] = dependency
 
+    async def note_files(self, context: RunContext, texts: Sequence[str], roots: Roots) -> None:
+        """Note files before a step reads them; the item's own file is in its hash.
+
+        Raises:
+            StepError: a path may not be used.
+        """
+        for text in texts:
+            if text == self.own_path:
+                continue
+            # A link is noted itself: it may lead elsewhere later.
+            path = str(resolve_path(roots, text))
+            if ".." not in text:
+                path = os.path.normpath(os.path.join(roots.base, text))  # noqa: PTH118, ASYNC240 - touches no disk
+            context.stats.taken.add(str(path))
+            with contextlib.suppress(OSError):  # the step reports the error
+                self.note(await in_left_thread(context.judge.world.file, path))
+
     def dependencies(self) -> Dependencies:
         """Return what it depended on and its outputs, for the item around it."""
         within = (OutputWithin(path, self.scope, self.key) for path in self.outputs.written)
@@ -204,24 +219,3 @@ class ItemAttempt:
     def held(self) -> list[str]:
         """Return the stored paths of edited outputs that were kept."""
         return kept_paths(self.reads | self.outputs.searched)
-
-
-def was_touched(item: Any, since: float) -> bool:
-    """Return whether a document may have changed since then; what is gone, the next run misses."""
-    try:
-        is_file = is_file_value(item) and item_path(item) is not None
-        return is_file and os.stat(item["path"]).st_ctime > since - _CLOCK_SLACK_S  # noqa: PTH116 - for each item
-    except (OSError, ValueError):
-        return False
-
-
-_CLOCK_SLACK_S = 2.0  # a file system's clock goes in steps of up to two seconds
-
-
-def as_of_its_content(item: ItemWork) -> ItemWork:
-    """Return an item; with the content of none, if its document changed since it was listed."""
-    with contextlib.suppress(OSError):
-        if sha256_of(item.item["path"]) != item.item["sha256"]:
-            parts = canonical_json(json.loads(item.parts) | {CONTENT.name: ""})
-            return replace(item, parts=parts, hash=hashlib.sha256(parts.encode()).hexdigest())
-    return item

@@ -33,7 +33,6 @@ from paddock.runner.core.block_state import BlockState, judged
 from paddock.runner.core.block_work import BlockWork
 from paddock.runner.core.failures import RunStopped, StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt
-from paddock.runner.core.items import ItemRunner, sub_pipeline_context
 from paddock.runner.core.left_nodes import Left, LeftBy, no_documents_of
 from paddock.runner.core.model_pools import used_models
 from paddock.runner.core.outdated_outputs import (
@@ -46,6 +45,7 @@ from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.same_output_file import note_possible_refusal, refuse_other_pipelines
 from paddock.runner.core.session import open_session
+from paddock.runner.core.step_runner import StepRunner, sub_pipeline_context
 from paddock.runner.core.walk import UNKNOWN, Walk, is_skipped, returns_read, walk_item
 from paddock.runner.folders.file_filter import not_taken_by_watches
 from paddock.runner.ledger import queries
@@ -117,7 +117,7 @@ class Estimate(Walk):
         super().__init__(context)
         self._plan = plan
         self._prefix = prefix
-        self._items = ItemRunner(context)
+        self._steps = StepRunner(context)
         self._guesses: dict[str, dict[str, Any] | None] = {}
         """By node that is unknown: its outputs, with placeholders; empty where there are none."""
         self.left.some_are = "are in the sample"
@@ -299,7 +299,7 @@ class Estimate(Walk):
             return UNKNOWN
         # It gives now what it will give in the run.
         self.ends[step.id] = NodeOutputs(step, done={step.id})
-        return await self._items.step(step, self.scope, ItemAttempt.of(self.context, step))
+        return await self._steps.step(step, self.scope, ItemAttempt.of(self.context, step))
 
     async def _pipeline(self, step: BoundStep) -> Any:
         """Walk a pipeline that a step runs, with the inputs that it has."""

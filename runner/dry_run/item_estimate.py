@@ -37,7 +37,9 @@ from paddock.runner.core.block_state import BlockState, judged
 from paddock.runner.core.escalation import escalated
 from paddock.runner.core.failures import StepFailed, times
 from paddock.runner.core.item_attempt import ItemAttempt
-from paddock.runner.core.items import (
+from paddock.runner.core.left_nodes import LackingItems
+from paddock.runner.core.run_context import RunContext
+from paddock.runner.core.step_runner import (
     item_result,
     item_tools,
     step_outputs,
@@ -45,8 +47,6 @@ from paddock.runner.core.items import (
     taught_as,
     taught_tools,
 )
-from paddock.runner.core.left_nodes import LackingItems
-from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.walk import ItemSteps, is_skipped, is_unused, walk_item
 from paddock.runner.progress.report import PlanItem
 from paddock.steps.base import (

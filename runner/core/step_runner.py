@@ -1,4 +1,4 @@
-"""Run the steps of one item and the sub-pipelines within them, and record it in the ledger.
+"""Run a step for one item, and what the pipeline that it runs is given.
 
 A sub-pipeline has the same pool, ledger and stop gate, with scopes of its own. Its steps are
 reported under the name of the step that runs it: `each` within `clean` is `clean.each`. Where the
@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import itertools
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from random import SystemRandom
 from typing import Any
 
 from paddock.engine.errors import DeadlineExceeded, EngineError
-from paddock.engine.system import no_links
 from paddock.engine.system.crash_isolation import SuspectRoom
-from paddock.engine.system.tasks import in_left_thread, time_limit
-from paddock.engine.system.text import ordered_json
+from paddock.engine.system.tasks import time_limit
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.label_choices import chosen_labels
@@ -33,25 +28,20 @@ from paddock.runner.bind.offered_labels import AT_BORDER, choices_of
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.bind.scoped_reply import ScopedReply
-from paddock.runner.bind.specs import canonical_spec
 from paddock.runner.bind.taint_analysis import guarded_roots
-from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow, is_variant
-from paddock.runner.ledger.filed_rows import FiledRow, FiledRows
-from paddock.runner.ledger.ledger_tables import FILED
+from paddock.runner.ledger.entries import LedgerError, is_variant
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.reviews import review_id
 from paddock.runner.progress.drain import StopGateClosed
-from paddock.runner.progress.item_states import WHOLE, ItemState
+from paddock.runner.progress.item_states import ItemState
 from paddock.steps.base import (
     Output,
     OutsideRoots,
-    Roots,
     StepError,
     StepSkipped,
     SubPipelines,
     Tools,
 )
-from paddock.steps.paths import printable, resolve_path
 
 from .answer_reviewer import AnswerReviewer
 from .block_work import ItemWork
@@ -59,11 +49,8 @@ from .call_cache import CallOrigin, PutOff
 from .decided_examples import TaughtItem
 from .dependencies import (
     ChosenLabels,
-    LimitedContext,
     NarrowedLabels,
     UsedExamples,
-    as_json,
-    by_name,
     dependencies_of,
 )
 from .escalation import escalated, escalation_mark
@@ -77,27 +64,19 @@ from .failures import (
     times,
 )
 from .filed_items import of_own_rows, with_filed_rows
-from .item_attempt import ItemAttempt, as_of_its_content, was_touched
+from .item_attempt import ItemAttempt
 from .past_decisions import StepName, step_name
-from .past_items import LABELS
-from .pruning import RowKeeper
 from .run_context import RunContext
 from .run_records import (
-    INPUTS_BY_ITEM,
-    WROTE,
     StepRecord,
-    lineage_as_json,
     read_lineage,
-    source_of,
 )
 from .run_reviews import AwaitingReview
 
-CANCEL_GRACE_S = 2.0
-"""How long a cancelled item waits for the ledger, to know whether it is recorded."""
-
-
 SubPipelinesFor = Callable[[BoundStep, ItemAttempt], SubPipelines]
 """(step, the item for which it runs) → runner of its sub-pipeline."""
+_OF_INNER = (StepFailed, RunStopped, StopGateClosed, PipelineError, AwaitingReview, PutOff)
+"""What a pipeline that a step runs may end with."""
 
 
 def item_result(block: BoundBlock, scope: Scope, last: Any) -> Any:
@@ -154,12 +133,8 @@ def _rendered(value: Value, scopes: Iterable[Scope]) -> Iterator[str]:
             yield str(value.render(scope))
 
 
-_OF_INNER = (StepFailed, RunStopped, StopGateClosed, PipelineError, AwaitingReview, PutOff)
-"""What a pipeline that a step runs may end with."""
-
-
-class ItemRunner:
-    """Runs the single steps of items, and records the items."""
+class StepRunner:
+    """Runs single steps, outside of blocks or of an item."""
 
     def __init__(self, context: RunContext, sub_pipelines: SubPipelinesFor | None = None) -> None:
         """`sub_pipelines`: None while planning, where the pipelines of steps do not run."""
@@ -167,10 +142,7 @@ class ItemRunner:
         self._sub_pipelines = sub_pipelines
         self.stats = context.stats
         self._origins = LineageStore(context.ledger)
-        self._row_keeper = RowKeeper(context)
         self._reviewer = AnswerReviewer(context)
-        self._specs: dict[tuple[str, ...], tuple[str, str]] = {}
-        """Block or step, and digests of lists of labels → digest and text of its spec."""
 
     async def step(self, step: BoundStep, scope: Scope, attempt: ItemAttempt) -> Any:
         """Run a step with its retries; return its outputs, None: it left itself out.
@@ -264,7 +236,7 @@ class ItemRunner:
         """
         context, made = self.context, attempt.steps[-1]
         params = step.params.render(scope, with_filed_rows(step, scope))  # 1
-        await self._note_reads(attempt, step.kind().reads(params), tools.roots)
+        await attempt.note_files(context, step.kind().reads(params), tools.roots)
         if choices_of(step) and isinstance(tools.reply, ScopedReply):  # 2
             judge, entry = context.judge, None if attempt.work is None else attempt.work.entry
             last = {lab.list_name: lab.chosen or () for lab in dependencies_of(entry, ChosenLabels)}
@@ -357,150 +329,6 @@ class ItemRunner:
             attempt.lists[name] = found
             chosen = None if answer is None else sorted({*chosen_labels(answer, place)})
             attempt.note(ChosenLabels(name, found.recorded_digest, chosen))
-
-    async def _note_reads(self, attempt: ItemAttempt, texts: Sequence[str], roots: Roots) -> None:
-        """Mark files before a step reads them; the item's own file is in its hash.
-
-        Raises:
-            StepError: a path may not be used.
-        """
-        world, own_path = self.context.judge.world, attempt.own_path
-        for text in texts:
-            if text == own_path:
-                continue
-            # A link is marked itself: it may lead elsewhere later.
-            path = str(resolve_path(roots, text))
-            if ".." not in text:
-                path = os.path.normpath(os.path.join(roots.base, text))  # noqa: PTH118, ASYNC240 - touches no disk
-            self.stats.taken.add(str(path))
-            with contextlib.suppress(OSError):  # the step reports the error
-                attempt.note(await in_left_thread(world.file, path))
-
-    async def record(
-        self,
-        attempt: ItemAttempt,
-        state: ItemState,
-        error: str | None,
-        result: Any,
-        seconds: float,
-    ) -> None:
-        """Record an item's entry, and wait until it is durable."""
-        context, ledger, secrets = self.context, self.context.ledger, self.stats.secrets
-        item, outputs = attempt.work, attempt.outputs
-        assert item is not None
-        # Mark its rows and searches; drop rows that it no longer keeps.
-        attempt.reads |= outputs.searched
-        for caller in attempt.callers:
-            if caller.is_limited:
-                attempt.note(LimitedContext(caller.step))
-        await self._note_reads(attempt, list(outputs.read), context.bound.roots)
-        try:
-            rows = await self._row_keeper.reconcile(
-                attempt.scope, attempt.key, outputs, item.entry, state
-            )
-        except StepError as failure:
-            raise RunStopped(str(failure)) from failure
-        attempt.reads |= by_name(rows)
-        if was_touched(item.item, self.stats.began_at):
-            item = await in_left_thread(as_of_its_content, item)
-        text, object_ = ledger.keep(secrets.redacted(result))
-        was = ItemState.HELD if attempt.held() else item.verdict.state
-        entry = Entry(
-            key=item.key,
-            hash=item.hash,
-            parts=item.parts,
-            state=state.value,
-            error=error and secrets.redact(error),
-            returns=text,
-            returns_object=object_,
-            reads=as_json(attempt.reads),
-            outputs=json.dumps(list(outputs.written)) if outputs.written else None,
-            has_inner_failures=attempt.has_inner_failures,
-            seconds=seconds,
-            calls=sum(caller.n_calls for caller in attempt.callers),
-            tokens=sum(caller.n_tokens for caller in attempt.callers),
-            attempts=attempt.attempts,
-            was=was.value if item.is_counted else "",
-        )
-        document = attempt.document if state in WHOLE else None
-        kept = (text, object_)
-        if attempt.with_filed is not None:
-            kept = ledger.keep(secrets.redacted(attempt.with_filed))
-        if document is not None and document.is_filed:
-            entry = replace(entry, gone=FILED)
-            context.documents.file(document, kept)
-        elif attempt.with_filed is not None:
-            row = FiledRow(item.key, attempt.file_key, "", "", None, False, "", "", *kept)
-            FiledRows(ledger).record(attempt.scope, row, self.stats.run)
-        try:
-            ledger.record(attempt.scope, entry, self.stats.run)
-            outputs.record_written()
-            context.suspects.end(  # in one commit with the entry
-                attempt.scope,
-                attempt.key,
-                is_recorded=True,
-                is_repeated_crash=attempt.is_repeated_crash,
-            )
-            attempt.entry = entry
-            self.record_made(attempt)
-            await ledger.durable()
-        except LedgerError as failure:
-            raise RunStopped(str(failure)) from failure
-        if document is not None and document.leaves is not None:
-            try:
-                await asyncio.to_thread(no_links.remove, document.leaves)
-            except OSError as failure:
-                why = f"cannot be removed ({failure.strerror or failure})"
-                self.stats.note(f"'{printable(document.leaves)}' {why}")
-
-    async def stands(self, attempt: ItemAttempt) -> bool:
-        """Return whether the entry of an item that was cancelled meanwhile is recorded."""
-        put, ledger = attempt.entry, self.context.ledger
-        if put is None:
-            return False
-        with contextlib.suppress(LedgerError, TimeoutError):
-            async with asyncio.timeout(CANCEL_GRACE_S):
-                await ledger.durable()
-        # Read back: the entry that failed may have been another item's.
-        try:
-            entries = await ledger.ask(ledger.entries, attempt.scope, [attempt.key])
-        except LedgerError:
-            return False
-        there = entries.get(attempt.key)
-        return there is not None and (there.hash, there.seconds) == (put.hash, put.seconds)
-
-    def record_made(self, attempt: ItemAttempt) -> None:
-        """Record an item's lineage; it is committed with the next entry."""
-        node, lists = attempt.node, attempt.lists
-        key = (node.id, *(lists[name].digest for name in sorted(lists)))
-        if key not in self._specs:
-            text = canonical_spec(node)
-            if lists:  # so that a later run knows which of the labels are new
-                labels = {name: dict(found.labels) for name, found in lists.items()}
-                text = ordered_json({**json.loads(text), LABELS: labels})
-            text = self.stats.secrets.redact(text)
-            self._specs[key] = (hashlib.sha256(text.encode()).hexdigest(), text)
-        digest, text = self._specs[key]
-        own_path = attempt.own_path
-        stored = own_path and self.context.index.stored(own_path)
-        source = source_of(attempt.item, stored)
-        inputs = self.context.bound.inputs_by_item
-        self._origins.record(
-            LineageRow(
-                scope=attempt.scope,
-                key=attempt.key,
-                run=self.stats.run,
-                at=0.0,
-                spec=digest,
-                source=None if source is None else source.path,
-                made=self.stats.secrets.redacted(
-                    lineage_as_json(source, attempt.steps, attempt.renamed_from)
-                    | ({} if attempt.is_counted else {WROTE: attempt.wrote()})
-                    | ({INPUTS_BY_ITEM: sorted(inputs)} if inputs else {})
-                ),
-            ),
-            text,
-        )
 
 
 def item_tools(

@@ -1,0 +1,196 @@
+"""Record an item in the ledger: entry, lineage, rows in stores, what it wrote and filed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import replace
+from typing import Any
+
+from paddock.engine.system import no_links
+from paddock.engine.system.files import sha256_of
+from paddock.engine.system.tasks import in_left_thread
+from paddock.engine.system.text import canonical_json, ordered_json
+from paddock.runner.bind.specs import canonical_spec
+from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow
+from paddock.runner.ledger.filed_rows import FiledRow, FiledRows
+from paddock.runner.ledger.ledger_tables import FILED
+from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.progress.item_states import WHOLE, ItemState
+from paddock.steps.base import StepError
+from paddock.steps.paths import printable
+
+from .block_items import is_file_value, item_path
+from .block_work import ItemWork
+from .dependencies import LimitedContext, as_json, by_name
+from .failures import RunStopped
+from .item_attempt import ItemAttempt
+from .parts import CONTENT
+from .past_items import LABELS
+from .pruning import RowKeeper
+from .run_context import RunContext
+from .run_records import INPUTS_BY_ITEM, WROTE, lineage_as_json, source_of
+
+CANCEL_GRACE_S = 2.0
+"""How long a cancelled item waits for the ledger, to know whether it is recorded."""
+_CLOCK_SLACK_S = 2.0  # a file system's clock goes in steps of up to two seconds
+
+
+class ItemRecorder:
+    """Records the items of one pipeline, also of one that a step runs."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._lineage = LineageStore(context.ledger)
+        self._row_keeper = RowKeeper(context)
+        self._specs: dict[tuple[str, ...], tuple[str, str]] = {}
+        """Block or step, and digests of lists of labels → digest and text of its spec."""
+
+    async def record(
+        self,
+        attempt: ItemAttempt,
+        state: ItemState,
+        error: str | None,
+        result: Any,
+        seconds: float,
+    ) -> None:
+        """Record an item's entry, and wait until it is durable."""
+        context, stats = self._context, self._context.stats
+        ledger, secrets = context.ledger, stats.secrets
+        item, outputs = attempt.work, attempt.outputs
+        assert item is not None
+        # Mark its rows and searches; drop rows that it no longer keeps.
+        attempt.reads |= outputs.searched
+        for caller in attempt.callers:
+            if caller.is_limited:
+                attempt.note(LimitedContext(caller.step))
+        await attempt.note_files(context, list(outputs.read), context.bound.roots)
+        try:
+            rows = await self._row_keeper.reconcile(
+                attempt.scope, attempt.key, outputs, item.entry, state
+            )
+        except StepError as failure:
+            raise RunStopped(str(failure)) from failure
+        attempt.reads |= by_name(rows)
+        if was_touched(item.item, stats.began_at):
+            item = await in_left_thread(as_of_its_content, item)
+        text, object_ = ledger.keep(secrets.redacted(result))
+        was = ItemState.HELD if attempt.held() else item.verdict.state
+        entry = Entry(
+            key=item.key,
+            hash=item.hash,
+            parts=item.parts,
+            state=state.value,
+            error=error and secrets.redact(error),
+            returns=text,
+            returns_object=object_,
+            reads=as_json(attempt.reads),
+            outputs=json.dumps(list(outputs.written)) if outputs.written else None,
+            has_inner_failures=attempt.has_inner_failures,
+            seconds=seconds,
+            calls=sum(caller.n_calls for caller in attempt.callers),
+            tokens=sum(caller.n_tokens for caller in attempt.callers),
+            attempts=attempt.attempts,
+            was=was.value if item.is_counted else "",
+        )
+        document = attempt.document if state in WHOLE else None
+        kept = (text, object_)
+        if attempt.with_filed is not None:
+            kept = ledger.keep(secrets.redacted(attempt.with_filed))
+        if document is not None and document.is_filed:
+            entry = replace(entry, gone=FILED)
+            context.documents.file(document, kept)
+        elif attempt.with_filed is not None:
+            row = FiledRow(item.key, attempt.file_key, "", "", None, False, "", "", *kept)
+            FiledRows(ledger).record(attempt.scope, row, stats.run)
+        try:
+            ledger.record(attempt.scope, entry, stats.run)
+            outputs.record_written()
+            context.suspects.end(  # in one commit with the entry
+                attempt.scope,
+                attempt.key,
+                is_recorded=True,
+                is_repeated_crash=attempt.is_repeated_crash,
+            )
+            attempt.entry = entry
+            self.record_lineage(attempt)
+            await ledger.durable()
+        except LedgerError as failure:
+            raise RunStopped(str(failure)) from failure
+        if document is not None and document.leaves is not None:
+            try:
+                await asyncio.to_thread(no_links.remove, document.leaves)
+            except OSError as failure:
+                why = f"cannot be removed ({failure.strerror or failure})"
+                stats.note(f"'{printable(document.leaves)}' {why}")
+
+    async def stands(self, attempt: ItemAttempt) -> bool:
+        """Return whether the entry of an item that was cancelled meanwhile is recorded."""
+        put, ledger = attempt.entry, self._context.ledger
+        if put is None:
+            return False
+        with contextlib.suppress(LedgerError, TimeoutError):
+            async with asyncio.timeout(CANCEL_GRACE_S):
+                await ledger.durable()
+        # Read back: the entry that failed may have been another item's.
+        try:
+            entries = await ledger.ask(ledger.entries, attempt.scope, [attempt.key])
+        except LedgerError:
+            return False
+        there = entries.get(attempt.key)
+        return there is not None and (there.hash, there.seconds) == (put.hash, put.seconds)
+
+    def record_lineage(self, attempt: ItemAttempt) -> None:
+        """Record an item's lineage; it is committed with the next entry."""
+        context, stats = self._context, self._context.stats
+        node, lists = attempt.node, attempt.lists
+        key = (node.id, *(lists[name].digest for name in sorted(lists)))
+        if key not in self._specs:
+            text = canonical_spec(node)
+            if lists:  # so that a later run knows which of the labels are new
+                labels = {name: dict(found.labels) for name, found in lists.items()}
+                text = ordered_json({**json.loads(text), LABELS: labels})
+            text = stats.secrets.redact(text)
+            self._specs[key] = (hashlib.sha256(text.encode()).hexdigest(), text)
+        digest, text = self._specs[key]
+        own_path = attempt.own_path
+        stored = own_path and context.index.stored(own_path)
+        source = source_of(attempt.item, stored)
+        inputs = context.bound.inputs_by_item
+        self._lineage.record(
+            LineageRow(
+                scope=attempt.scope,
+                key=attempt.key,
+                run=stats.run,
+                at=0.0,
+                spec=digest,
+                source=None if source is None else source.path,
+                made=stats.secrets.redacted(
+                    lineage_as_json(source, attempt.steps, attempt.renamed_from)
+                    | ({} if attempt.is_counted else {WROTE: attempt.wrote()})
+                    | ({INPUTS_BY_ITEM: sorted(inputs)} if inputs else {})
+                ),
+            ),
+            text,
+        )
+
+
+def was_touched(item: Any, since: float) -> bool:
+    """Return whether a document may have changed since then; what is gone, the next run misses."""
+    try:
+        is_file = is_file_value(item) and item_path(item) is not None
+        return is_file and os.stat(item["path"]).st_ctime > since - _CLOCK_SLACK_S  # noqa: PTH116 - for each item
+    except (OSError, ValueError):
+        return False
+
+
+def as_of_its_content(item: ItemWork) -> ItemWork:
+    """Return an item; with the content of none, if its document changed since it was listed."""
+    with contextlib.suppress(OSError):
+        if sha256_of(item.item["path"]) != item.item["sha256"]:
+            parts = canonical_json(json.loads(item.parts) | {CONTENT.name: ""})
+            return replace(item, parts=parts, hash=hashlib.sha256(parts.encode()).hexdigest())
+    return item
