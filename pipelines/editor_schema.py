@@ -157,10 +157,8 @@ def _step(step_params: Mapping[str, type[BaseModel]], definitions: Schema) -> Sc
         "type": "array",
         "items": {"$ref": f"{_REF}step"},
     }
-    step["oneOf"] = [
-        {"required": ["uses"], "not": {"required": ["for_each"]}},
-        {"required": ["for_each", "do"], "not": {"required": ["uses"]}},
-    ]
+    step["oneOf"] = [{"required": [name]} for name in ("uses", "filter", "for_each")]
+    step["dependentRequired"] = {"for_each": ["do"]}
     step["allOf"] = [_with(name, definitions, params) for name, params in step_params.items()]
     return step
 

@@ -53,7 +53,7 @@ class MustBe(ValueError):
     """A value that breaks a rule of its key. The message follows the key's name: "must be …"."""
 
 
-MOST_LISTED_NAMES = 18  # the keys of a step; with more, only the nearest name is shown
+MOST_LISTED_NAMES = 19  # the keys of a step; with more, only the nearest name is shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -296,6 +296,13 @@ class StepKeys(ControlKeys):
         None, pattern=ID_PATTERN, description="The name by which other steps refer to it."
     )
     uses: str | None = Field(None, description="What the step does.", min_length=1)
+    filter: str | dict[Literal["file"], str] | None = Field(
+        None,
+        description="In place of `uses`: a yes/no question to a model about the item, with the "
+        "text that it is about, or {file: PATH}; an item that gets a no ends there, without a "
+        "result. What is not sure waits for review.",
+        examples=["Is this a bill? {{ steps.text.text }}"],
+    )
     with_: dict[str, Any] = Field({}, alias="with", description="The step's own parameters.")
     needs: TextList = Field([], description="Ids of steps to wait for, where no reference says so.")
     if_: str | bool | None = Field(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from pathlib import PurePath
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -145,6 +145,8 @@ class StepNode(_NodeKeys):
     review: ReviewSpec | None = None
     broken: frozenset[str] = frozenset()
     """Parameters in which a fault was found."""
+    is_filter: bool = False
+    """The steps behind it are done only where its answer is yes."""
 
     @property
     def written(self) -> Mapping[str, Any]:
@@ -165,6 +167,8 @@ class Block(_NodeKeys):
     key: Expression | None = None
     max_parallel: int | None = None
     on_error: OnError | None = None
+    keep: Expression | None = None
+    """Whether an item passed the filters of `body`; None: there are none."""
 
 
 Node: TypeAlias = StepNode | Block
@@ -226,8 +230,21 @@ class Pipeline:
 K = TypeVar("K", bound=Keys)
 
 _FOR_EACH = re.compile(r"\s*(\S+)\s+in\s+(\S.*)\Z", re.DOTALL)
+_FILTER = {
+    "uses": "chat",
+    "reply": {"schema": {"answer": "enum[yes, no]"}, "confidence": True},
+    "review": {"when": "confidence.low < 0.8"},
+}
+"""What a `filter` is, but for its prompt."""
+_NOT_FOR_FILTERS = {
+    "uses": "A filter asks a model: remove one of them.",
+    "reply": "Its answer is `yes` or `no`.",
+    "returns": "The steps behind it read its answer.",
+    "if": "Write the condition as `where` of the block, or into the question.",
+}
 _BLOCK_KEYS = ("do", "where", "key", "max_parallel", "on_error")
 _NOT_FOR_BLOCKS = {
+    "filter": "It belongs to the steps in `do`.",
     "uses": "Move the step into the block's `do`.",
     "with": "Parameters belong to the steps in `do`.",
     "reply": "It belongs to the step in `do` that asks a model.",
@@ -260,19 +277,21 @@ class StepParser:
             return None
         data = without_x_keys(data)
         keys = checks.table(StepKeys, data, at)
-        self._shape(data, at)
+        self._shape(data, at, is_in_block=bool(names))
         node_id, has_own = self._id(data, at)
-        name = next((name for name in ("id", "uses", "for_each") if name in data), None)
+        name = next((n for n in ("id", "uses", "filter", "for_each") if n in data), None)
         mark = checks.document.mark(at if name is None else (*at, name))
         if "for_each" in data or "do" in data:
             var, over = self._loop(data.get("for_each"), (*at, "for_each"), names)
+            body, keep = _filtered(self.read(data.get("do"), (*at, "do"), (*names, var)))
             return Block(
                 id=node_id,
                 at=at,
                 mark=mark,
                 var=var,
                 over=over,
-                body=self.read(data.get("do"), (*at, "do"), (*names, var)),
+                body=body,
+                keep=keep,
                 has_own_id=has_own,
                 where=checks.expression(data.get("where"), (*at, "where")),
                 key=checks.expression(data.get("key"), (*at, "key")),
@@ -282,6 +301,9 @@ class StepParser:
             )
         given = data.get("with")
         given = without_x_keys(given) if isinstance(given, dict) else {}
+        if is_filter := "filter" in data:
+            given = {**given, "prompt": data["filter"]}
+            data = {**_FILTER, **data, "uses": "chat", "reply": _FILTER["reply"]}
         params, errors = Value.scan(given)
         base = FilePath(checks.document.file).parent
         files: dict[str, Template] = {}
@@ -308,6 +330,7 @@ class StepParser:
             escalate=self._escalate(data, at) if "escalate" in data else None,
             review=self._review(data, at) if "review" in data else None,
             broken=frozenset(str(error.path[0]) for error in errors) if errors else frozenset(),
+            is_filter=is_filter,
         )
 
     def _id(self, data: dict[str, Any], at: Path) -> tuple[str, bool]:
@@ -326,12 +349,13 @@ class StepParser:
         return given, True
 
     def _made_id(self, data: dict[str, Any]) -> str:
-        base = "(for_each)" if "for_each" in data else f"({data.get('uses', 'step')})"
+        kind = "filter" if "filter" in data else data.get("uses", "step")
+        base = "(for_each)" if "for_each" in data else f"({kind})"
         number = self._unnamed.get(base, 0) + 1
         self._unnamed[base] = number
         return base if number == 1 else f"{base}#{number}"
 
-    def _shape(self, data: dict[str, Any], at: Path) -> None:
+    def _shape(self, data: dict[str, Any], at: Path, *, is_in_block: bool) -> None:
         """Check which keys may be combined."""
         add = self._checks.add
         if "for_each" in data:
@@ -349,7 +373,25 @@ class StepParser:
             if name in data:
                 remedy = "Remove it, or add `for_each: NAME in EXPRESSION`."
                 add((*at, name), f"`{name}` belongs to `for_each`", remedy, is_key=True)
-        if "uses" not in data and "do" not in data:
+        if "filter" in data:
+            for name, remedy in _NOT_FOR_FILTERS.items():
+                if name in data:
+                    what = f"`{name}` cannot be combined with `filter`"
+                    add((*at, name), what, remedy, is_key=True)
+            given = data.get("with")
+            for name in ("prompt", "messages"):
+                if isinstance(given, dict) and name in given:
+                    remedy = "The question stands under `filter`."
+                    add((*at, "with", name), f"a filter takes no `{name}`", remedy, is_key=True)
+            if not is_in_block:
+                remedy = "Write it into `do`; of a list, `where` chooses items without a model."
+                add(
+                    (*at, "filter"), "`filter` belongs to the steps of a block", remedy, is_key=True
+                )
+            if isinstance(data["filter"], str) and "{{" not in data["filter"]:
+                remedy = "Write it into the question, such as `{{ steps.text.text }}`."
+                add((*at, "filter"), "this question names no text that it is about", remedy)
+        elif "uses" not in data and "do" not in data:
             remedy = "Add `uses: …` with the name of a step; `paddock steps` lists them."
             add(at, "this step has no `uses`", remedy)
 
@@ -421,6 +463,26 @@ class StepParser:
             what = f"the name '{var}' is already used"
             checks.add(at, what, "Choose another one.")
         return var, checks.expression(found[2], at) or nothing
+
+
+def _filtered(body: tuple[Node, ...]) -> tuple[tuple[Node, ...], Expression | None]:
+    """Return the steps of a block, and when an item has passed its filters.
+
+    What stands behind a filter is done only where the answer is yes; a filter behind another one is
+    such a step, so the last one decides.
+    """
+    made, keep = list[Node](), None
+    condition = ""
+    for node in body:
+        if condition:
+            own = f"({node.if_.source}) and " if node.if_ is not None else ""
+            node = replace(node, if_=Expression.of(f"{own}{condition}"))
+        if isinstance(node, StepNode) and node.is_filter:
+            step = f"steps[{node.id!r}]"
+            condition = f"{step}.output.answer == 'yes'"
+            keep = Expression.of(f"not {step}.skipped and {condition}")
+        made.append(node)
+    return tuple(made), keep
 
 
 def _sound(table: type[K], data: Any) -> K | None:

@@ -447,6 +447,7 @@ class PlanBinder:
             body=body,
             where=block.where,
             key=block.key,
+            keep=block.keep,
             max_parallel=block.max_parallel or defaults.max_parallel,
             on_error=block.on_error or defaults.on_error or "quarantine",
             if_=block.if_,

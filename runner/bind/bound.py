@@ -163,6 +163,8 @@ class BoundBlock:
     """The attributes of `loop` that are read: an item whose place changes is then done again."""
     shown: frozenset[Reference] = frozenset()
     """What is read within it, but for paths of files whose content alone is taken."""
+    keep: Expression | None = None
+    """Whether an item has a result: it passed the block's filters. None: there are none."""
     spec: str = ""
     consumers: tuple[BoundNode, ...] = field(default=(), compare=False)
     """As those of a step, where it only asks; a block at the top has none."""

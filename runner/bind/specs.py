@@ -64,6 +64,8 @@ def block_spec(block: Block) -> str:
     }
     if block.where is not None:  # a spec without it stays as it was
         written["where"] = block.where.source
+    if block.keep is not None:
+        written["keep"] = block.keep.source
     return ordered_json(_by_name(written))
 
 

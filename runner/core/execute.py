@@ -465,7 +465,7 @@ class Execute(Walk):
         2. It is left by the stop gate, or put off: nothing is recorded.
         3. It failed: `on_error` says what that means.
         4. A person has to decide; where no one is asked, nothing is recorded.
-        5. It went well, or all its steps were skipped.
+        5. It went well, or a filter left it out, or all its steps were skipped.
         6. It is recorded, and counts as ended once its entry is durable.
         """
         context, stats, began = self.context, self.stats, time.monotonic()
@@ -527,7 +527,7 @@ class Execute(Walk):
                 FiledRows(context.ledger).drop(attempt.scope, item.key)
             if state.keeps_results:
                 item.result = result
-            if result is None and not attempt.has_run:
+            if result is None and (state.block.keep is not None or not attempt.has_run):
                 kept = ItemState.SKIPPED
                 report = replace(report, state=kept)
             elif held := attempt.held():

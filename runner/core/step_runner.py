@@ -80,11 +80,13 @@ _OF_INNER = (StepFailed, RunStopped, StopGateClosed, PipelineError, AwaitingRevi
 
 
 def item_result(block: BoundBlock, scope: Scope, last: Any) -> Any:
-    """Return an item's result; `last` are the outputs of its last step.
+    """Return an item's result, None where a filter left it out; `last`: its last step's outputs.
 
     Raises:
         StepFailed: its `returns` cannot be evaluated.
     """
+    if block.keep is not None and not block.keep.evaluate(scope):
+        return None
     if block.returns is None:
         return without_types(last)
     try:

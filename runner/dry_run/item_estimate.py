@@ -208,6 +208,11 @@ class ItemEstimate(ItemSteps):
         lists = (node.over.references,) if isinstance(node, BoundBlock) else ()
         return self._certainty_of(*lists, () if node.if_ is None else node.if_.references)
 
+    def with_known_filters(self, block: BoundBlock) -> BoundBlock:
+        """Return a block whose items all have results where the answers of filters are unknown."""
+        is_open = block.keep is not None and self._certainty_of(block.keep.references)
+        return replace(block, keep=None) if is_open else block
+
     async def block(self, block: BoundBlock, scope: Scope) -> tuple[Any, LackingItems | None]:
         """Foresee a block within the item: its own items may be fresh."""
         if self._decides_on(block):
@@ -514,7 +519,7 @@ async def foresee_block(
         try:
             async with plan.in_time():
                 scope = await walk_item(steps, block.body, item.seen(block, state.scope))
-            item.result = item_result(block, scope, steps.last)
+            item.result = item_result(steps.with_known_filters(block), scope, steps.last)
         except TimeoutError:
             n_left += 1
             models.update(steps.models)

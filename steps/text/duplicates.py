@@ -56,13 +56,12 @@ class DuplicatesParams(Params):
     """Parameters of `duplicates`."""
 
     rows: TypedRows = Field(
-        description="Rows, such as the results of a block, with those of filed documents.",
-        examples=["{{ steps.texts.results }}"],
+        description="Rows, such as a block's results.",
     )
-    key: str = Field(description="The column by which a row is named.", examples=["document"])
+    key: str = Field(description="The column that names a row.", examples=["document"])
     content: str | None = Field(
         default=None,
-        description="The column with the digest of a content: equal ones are copies.",
+        description="The column with a digest: equal ones are copies.",
         examples=["sha256"],
     )
     text: str | None = Field(
@@ -72,12 +71,11 @@ class DuplicatesParams(Params):
         default=0.8,
         ge=0.6,
         le=1,
-        description="The share of common phrases (of three words) from which on texts are alike.",
+        description="From which share of common phrases on texts are alike.",
     )
     first: str = Field(
         default="modified",
-        description="The column that says which of two rows is the earlier one, if rows have it; "
-        "else it is the one that comes first.",
+        description="The column that orders the rows, if they have it.",
     )
 
     @classmethod
@@ -120,7 +118,7 @@ def _column_faults(written: Written, known: KnownTables) -> Iterator[TextFault]:
 
 
 class Duplicates(Step[DuplicatesParams, DuplicatesOutput]):
-    """Copies among rows, by content and by text: of which earlier row, and how alike."""
+    """Rows that are copies of earlier ones, by content or by text."""
 
     params = DuplicatesParams
     output = DuplicatesOutput

@@ -115,7 +115,7 @@ def test_an_unknown_key_reads_as_people_expect() -> None:
         "news.yaml:2:22: unknown key 'fro_each'.\n"
         "       2 |   - {id: a, uses: x, fro_each: b}\n"
         "         |                      ^^^^^^^^\n"
-        "  Known: 'id', 'uses', 'with', 'needs', 'if', 'for_each', 'do', 'where', 'key', "
+        "  Known: 'id', 'uses', 'filter', 'with', 'needs', 'if', 'for_each', 'do', 'where', 'key', "
         "'returns', 'reply', 'escalate', 'review', 'retry', 'timeout', 'cache', 'max_parallel', "
         "'on_error'. Did you mean 'for_each'?"
     )
