@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from paddock.engine.system import units
 from paddock.engine.system.text import cell_text, counted, one_line, path_text, resolve_ref
+from paddock.pipelines.checking.source_index import date_in, number_in
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.ledger.reviews import Review
 
@@ -54,6 +55,7 @@ class AnswerField:
     description: str = ""
     confidence: Mapping[str, Any] | None = None
     evidence: Mapping[str, Any] | None = None
+    is_date: bool = False
 
     @property
     def path(self) -> str:
@@ -66,9 +68,9 @@ class AnswerField:
         return cell_text(self.value)
 
     def typed(self, text: str) -> Any:
-        """Return the value that a person means by this text.
+        """Return the value that a person means by this text, such as `61,40` or `3 May 2027`.
 
-        What is no number stays text, so that the schema refuses it.
+        What is no number or date, or may be two, stays text, so that the schema refuses it.
         """
         if text == self.text:
             return self.value
@@ -79,11 +81,11 @@ class AnswerField:
                 (choice for choice in self.choices if cell_text(choice) == text.strip()), text
             )
         if self.kind == "text":
-            return text
+            return (self.is_date and date_in(text)) or text
         try:
             found = answer_from_json(text.strip())
         except WrongField:
-            return text
+            found = number_in(text) if self.kind == "number" else None
         if isinstance(found, float) and not math.isfinite(found):
             return text
         is_number = isinstance(found, int | float) and not isinstance(found, bool)
@@ -142,7 +144,8 @@ def _fields(
         mirror if isinstance(mirror, Mapping) and mirror else None for mirror in mirrors
     )
     words = str(own.get("description", "")) if isinstance(own, Mapping) else ""
-    yield AnswerField(keys, kind, value, choices, is_nullable, words, confidence, evidence)
+    is_date = any(form.get("format") == "date" for form in _alternatives(own))
+    yield AnswerField(keys, kind, value, choices, is_nullable, words, confidence, evidence, is_date)
 
 
 def _inner(mirror: Any, key: str | int) -> Any:

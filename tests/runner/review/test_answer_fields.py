@@ -74,6 +74,21 @@ def test_texts_become_values_of_the_fields_types(tmp_path: Any) -> None:
     assert ANSWER["items"][0]["price"] == 3
 
 
+def test_amounts_and_days_are_read_as_people_write_them(tmp_path: Any) -> None:
+    schema = read_reply_schema({"total": "float", "due": "date?"}, tmp_path).schema
+    fields = answer_fields({"total": 1.5, "due": None}, schema)
+    for total, due, made in (
+        ("61,40", "3. Mai 2027", {"total": 61.4, "due": "2027-05-03"}),
+        ("1.234,50 EUR", "03.05.2027", {"total": 1234.5, "due": "2027-05-03"}),
+        ("1.234.567", " ", {"total": 1234567, "due": None}),
+        ("some", "03/05/2027", {"total": "some", "due": "03/05/2027"}),  # refused by the schema
+        ("1,234", "soon", {"total": "1,234", "due": "soon"}),
+    ):
+        assert (
+            edited_answer({"total": 1.5, "due": None}, fields, {"total": total, "due": due}) == made
+        )
+
+
 def test_what_was_not_changed_is_not_rounded() -> None:
     answer = {"n": 12345678901234567890, "x": 0.1}
     fields = answer_fields(answer, {"properties": {"n": {"type": "integer"}}})

@@ -315,9 +315,10 @@ def test_an_edit_is_typed_by_the_schema_and_checked_before_it_is_sent(
     def faults(**body: Any) -> Any:
         return ann.post(of(open_review.id, "/check"), json=body).json()["faults"]
 
-    assert faults(changes={"total": "84,00"}) == [
-        {"path": "total", "message": "'84,00' is not of type 'number'."}
+    assert faults(changes={"total": "84,000"}) == [  # 84, or 84 thousand
+        {"path": "total", "message": "'84,000' is not of type 'number'."}
     ]
+    assert faults(changes={"total": "84,00", "pay_by": "3. Mai 2024"}) == []
     assert faults(changes={"pay_by": "tomorrow"}) == [
         {"path": "pay_by", "message": "'tomorrow' is not a 'date'. Write it as 2026-10-28."}
     ]

@@ -206,7 +206,7 @@ def test_nothing_of_a_faulty_csv_is_taken_and_each_fault_has_its_line(folder: Pa
         ask(folder, key)
     rows = exported()
     rows[0]["decision"] = "accept"
-    rows[4]["new value"] = "84 Euro"
+    rows[4]["new value"] = "84 or 85"
     rows[6]["decision"] = "reject"
     rows += [{**rows[7], "decision": "akzept"}, {**rows[7], "id": "ffff", "decision": "accept"}]
     rows += [{**rows[8], "field": "sum", "new value": "1", "id": rows[8]["id"]}]
