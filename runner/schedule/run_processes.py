@@ -148,7 +148,9 @@ def _process_end(control: RunControl, words: str, is_unreachable: bool) -> Proce
         return ProcessEnd(words=words, has_spoken=True, is_unreachable=is_unreachable)
     missing = tuple(item for item in report.items if item.state == "missing")
     counted = report.quarantine()
-    report = replace(report, items=missing, returns=None, steps={}, models={}, counted=counted)
+    report = replace(
+        report, items=missing, returns=None, steps={}, models={}, tables={}, counted=counted
+    )
     return ProcessEnd(report, has_spoken=True, is_unreachable=is_unreachable)
 
 

@@ -98,14 +98,17 @@ import asyncio, json, os, signal, subprocess, time
 from paddock.engine.system.frames import pack_frame
 from paddock.engine.wire import to_plain
 from paddock.runner.progress.item_states import ItemState
+from paddock.pipelines.typed_rows import TypedRows
 from paddock.runner.progress.report import ItemReport, Report
+from paddock.runner.progress.report_table import ReportTable
 from paddock.runner.schedule import run_processes
 from paddock.runner.schedule.run_processes import RunExecutor, StopRequest
 from paddock.runner.workers.queued_run import RunControl, start_fork_server
 
 GONE = ItemState.MISSING
 MISSING = tuple(ItemReport("each", f"{n}.md", GONE, error="gone" * 20) for n in range(50_000))
-REPORT = Report("r", "p", "completed", {"new": 2}, returns={1, 2}, items=MISSING, message="\\udc80")
+REPORT = Report("r", "p", "completed", {"new": 2}, returns={1, 2}, items=MISSING, message="\\udc80",
+                tables={"each": ReportTable(TypedRows([{"a": 1}]))})
 
 def act(do, link):
     half = pack_frame({"began": "x" * 1000})[:500]
