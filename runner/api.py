@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.runner.bind import consent, permissions, requirements
-from paddock.runner.bind.bind import bind, ignored_key_notes, read_plan
+from paddock.runner.bind.advice import advice_on
+from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.bound import BoundPlan, all_plans, callable_names
-from paddock.runner.bind.prefix_sharing import prefix_sharing_advice
 from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.config.pipeline_secrets import (
     PlaceholderSecrets,
@@ -101,7 +101,7 @@ async def plan_async(
         _refuse_unknown_steps(bound, options.force)
     allow = settings.allow.union(options.allow)
     wants = permissions.permission_advice(bound, allow, settings.address.url)
-    notes = (*ignored_key_notes(bound), *prefix_sharing_advice(bound))
+    notes = tuple(advice_on(bound))
     if bound.pipeline.compare is not None or bound.pipeline.gold is not None:
         notes += tuple(comparison_notes(bound.pipeline))
     all_notes = (*notes, *((wants,) if wants else ()))

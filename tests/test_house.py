@@ -206,7 +206,7 @@ READS_TEXTS_OF_OTHERS = {
     "runner/bind/plan_faults.py": "the parser of cron",
     "runner/core/parts.py": "the key of a tool in a spec",
     "runner/daemon/service_client.py": "what a browser is shown, also by Ollama",
-    "runner/ledger/entries.py": "SQLite",
+    "runner/ledger/sqlite_file.py": "SQLite",
     "runner/schedule/schedule_planner.py": "the key of a trigger",
     "runner/workers/cluster_checks.py": "a mark in Prefect",
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,6 @@ from .bound import (
     BoundStep,
     SharedPlans,
     outputs_of,
-    steps_of,
     sub_plans,
 )
 from .document_folders import WatchBinder
@@ -82,15 +81,15 @@ def bind(
     return PlanBinder(plan, inputs, cwd, default_models).checked()
 
 
-def bind_without_inputs(plan: Plan, within: SharedPlans | None = None) -> BoundPlan:
+def bind_without_inputs(plan: Plan, shared: SharedPlans | None = None) -> BoundPlan:
     """Bind a plan as far as it can be known without the caller's inputs.
 
-    The pipelines that its steps run are put into `within`, also where there are faults.
+    The pipelines that its steps run are put into `shared`, also where there are faults.
 
     Raises:
         PipelineError: with every fault, those of the plan and its pipeline included.
     """
-    return PlanBinder(plan, None, Path.cwd(), {}, BindContext(within or SharedPlans())).checked()
+    return PlanBinder(plan, None, Path.cwd(), {}, BindContext(shared or SharedPlans())).checked()
 
 
 def bind_for_comparison(plan: Plan) -> BoundPlan:
@@ -118,11 +117,6 @@ def _faults_in(document: yaml_source.YamlDocument) -> list[Fault]:
     return binder.faults
 
 
-def check(plan: Plan, within: SharedPlans | None = None) -> tuple[str, ...]:
-    """Check a plan as `bind_without_inputs` does; return notes, which are no faults."""
-    return tuple(ignored_key_notes(bind_without_inputs(plan, within)))
-
-
 def document_folders(plan: Plan) -> tuple[Path, ...]:
     """Return the folders where a pipeline's documents arrive or are written, by its defaults.
 
@@ -132,7 +126,7 @@ def document_folders(plan: Plan) -> tuple[Path, ...]:
 
 
 def read_plan(path: Path, text: str | None = None) -> Plan:
-    """Read a file as far as it can be read; `bind` and `check` report every fault at once.
+    """Read a file as far as it can be read; `bind` reports every fault at once.
 
     `text` is what it holds, where that was read before.
 
@@ -167,29 +161,29 @@ class PlanBinder:
         inputs: Mapping[str, Any] | None,
         cwd: Path,
         default_models: Mapping[Role, str],
-        within: BindContext | None = None,
+        context: BindContext | None = None,
     ) -> None:
-        self._within = within or BindContext()
+        self._context = context or BindContext()
         self._plan = plan
         self._pipeline: Pipeline = plan.pipeline
         self._file = Path(self._pipeline.document.file)
         self._base = base = (cwd / self._file).parent
         self._given = read_inputs(
-            self._pipeline, inputs, base=base, cwd=cwd, later=self._within.later
+            self._pipeline, inputs, base=base, cwd=cwd, later=self._context.later
         )
         self._models = ModelBinder(
             self._pipeline,
             base.resolve(),
             default_models,
             self._given.values,
-            self._within,
+            self._context,
             is_check=inputs is None,
         )
         self._inner = SubPipelineBinder(
             self._pipeline,
             None if inputs is None else self._given.values,
             self._given.roots(base),
-            self._within,
+            self._context,
             cwd,
             default_models,
         )
@@ -231,7 +225,7 @@ class PlanBinder:
         """Bind every step, then check what is read of them."""
         pipeline = self._pipeline
         defaults = pipeline.defaults
-        cache = self._within.cache and defaults.cache != "off"
+        cache = self._context.cache and defaults.cache != "off"
         controls = _InheritedKeys(defaults.retry, defaults.timeout, cache)
         nodes = tuple(self._nodes(self._plan.nodes, BASE_NAMES, controls))
         nodes = taint_analysis.mark_tainted(nodes, taint_analysis.tainted_inputs(pipeline))
@@ -254,7 +248,7 @@ class PlanBinder:
         within = ((plan.pipeline, plan.inputs, plan.roots.base) for plan in sub_plans(nodes))
         watches = WatchBinder(pipeline, self._given.values, roots, within)
         # What starts a pipeline does not count where a step of another one does.
-        found = watches.bound() if pipeline.on is not None and not self._within.files else ()
+        found = watches.bound() if pipeline.on is not None and not self._context.files else ()
         folders = watches.folders()
         self._own += [
             *watches.faults,
@@ -284,7 +278,7 @@ class PlanBinder:
             watches=found,
             folders=folders,
             budget=pipeline.budget or NO_BUDGET,
-            moment=self._within.found.moment,
+            moment=self._context.shared.moment,
             priority=pipeline.concurrency.priority if pipeline.concurrency else "batch",
         )
 
@@ -348,8 +342,8 @@ class PlanBinder:
         if [*facts.tools(step.params.data)]:
             self._own += tool_faults.tool_faults(step, self._pipeline, self._base)
             servers = tool_faults.tool_spec(step, self._pipeline, self._base)
-        within = self._inner.bound(step, cache=controls.cache) if facts.pipeline else None
-        self._known[step.id] = _known_outputs(step, kind, within)
+        inner = self._inner.bound(step, cache=controls.cache) if facts.pipeline else None
+        self._known[step.id] = _known_outputs(step, kind, inner)
         reads = step_reads.StepReads.of(step)
         return BoundStep(
             id=step.id,
@@ -361,7 +355,7 @@ class PlanBinder:
             needs=frozenset(step.needs),
             retry=controls.retry,
             # A limit on requests that is inherited is none on a whole pipeline.
-            timeout=(controls.timeout if within is None else step.timeout) or NO_TIMEOUT,
+            timeout=(controls.timeout if inner is None else step.timeout) or NO_TIMEOUT,
             cache=controls.cache,
             returns=step.returns,
             model=self._models.of(step, kind),
@@ -374,7 +368,7 @@ class PlanBinder:
             review=step.review,
             shown=step_reads.shown_references(step, reads),
             spec=specs.step_spec(step, servers),
-            inner=within,
+            inner=inner,
         )
 
     def _columns_of(
@@ -543,7 +537,7 @@ class SubPipelineBinder:
     _pipeline: Pipeline
     _inputs: Mapping[str, Any] | None
     _roots: Roots
-    _within: BindContext
+    _context: BindContext
     _cwd: Path
     _default_models: Mapping[Role, str]
     faults: list[Fault] = field(default_factory=list)
@@ -559,15 +553,15 @@ class SubPipelineBinder:
         if plan is None:
             return None
         values, later = self._given(step, plan.pipeline, str(name))
-        within = replace(
-            self._within,
+        context = replace(
+            self._context,
             files=(*self._files, path),
-            steps=(*self._within.steps, step.id),
+            steps=(*self._context.steps, step.id),
             later=later,
             cache=cache,
         )
         known = None if self._inputs is None else values
-        binder = PlanBinder(plan, known, self._cwd, self._default_models, within)
+        binder = PlanBinder(plan, known, self._cwd, self._default_models, context)
         made = binder.bound()
         self.faults += binder.faults
         return made
@@ -578,7 +572,7 @@ class SubPipelineBinder:
     def _files(self) -> tuple[Path, ...]:
         """The files that lead here, resolved, with this one."""
         own = self._roots.base / Path(self._pipeline.document.file).name
-        return self._within.files or (own,)
+        return self._context.files or (own,)
 
     def _path(self, name: str, at: Place) -> Path | None:
         """Find the file; it must lie in the folder of the one that names it."""
@@ -606,7 +600,7 @@ class SubPipelineBinder:
 
     def _may_go_on(self, path: Path, at: Place) -> bool:
         """Refuse circles, and too many pipelines."""
-        files, found = self._files, self._within.found
+        files, found = self._files, self._context.shared
         found.n_bound += 1
         if path in files:
             circle = (*files[files.index(path) :], path)
@@ -627,7 +621,7 @@ class SubPipelineBinder:
 
     def _plan(self, path: Path, name: str, at: Place) -> Plan | None:
         """Read it once; its faults are reported at their own places."""
-        plans = self._within.found.plans
+        plans = self._context.shared.plans
         if path not in plans:
             shown = Path(os.path.normpath(Path(self._pipeline.document.file).parent / name))
             try:
@@ -727,7 +721,7 @@ def _of_a_file(uses: str) -> str:
 
 
 def _known_outputs(
-    step: WrittenStep, kind: type[Step[Any, Any]], within: BoundPlan | None
+    step: WrittenStep, kind: type[Step[Any, Any]], inner: BoundPlan | None
 ) -> _KnownOutputs:
     if step.returns is not None:
         return _KnownOutputs(
@@ -746,33 +740,4 @@ def _known_outputs(
         is_null = value is not None and value.default is None and spec.get("schema") is None
         if is_null and step.params.data.get("fold", "all") == "all":
             absent |= {"output"}
-    return _KnownOutputs(names if within is None else outputs_of(within), answer, absent)
-
-
-def ignored_key_notes(bound: BoundPlan) -> Iterator[str]:
-    """Yield a note on each file whose own settings a sub-pipeline ignores, and on old keys."""
-    for step in steps_of(bound.nodes):
-        checks = () if step.reply is None else step.reply.checks.values()
-        conditions = (spec.when for spec in (step.review, step.escalate) if spec is not None)
-        if any(("undecided",) in when.references for when in conditions) or any(
-            call.name == "grounded" and "undecided" in call.named
-            for check in checks
-            for call in check.calls
-        ):
-            yield (
-                f"step '{step.id}': `undecided` has no effect any more, since `grounded` decides. "
-                f"The next release does not know it: remove it."
-            )
-    of_runs = ("on", "concurrency", "budget")
-    ignored = {
-        plan.file: [f"`{key}`" for key in of_runs if getattr(plan.pipeline, key) is not None]
-        for plan in sub_plans(bound.nodes)
-    }
-    for file, keys in ignored.items():
-        if keys:
-            listed = " and ".join((", ".join(keys[:-1]), keys[-1])) if keys[1:] else keys[0]
-            do, pronoun = ("do", "those") if keys[1:] else ("does", "that")
-            yield (
-                f"{listed} of {file} {do} not count where a step runs it, only {pronoun} of the "
-                f"file that is run."
-            )
+    return _KnownOutputs(names if inner is None else outputs_of(inner), answer, absent)

@@ -254,7 +254,7 @@ class SharedPlans:
 class BindContext:
     """Place of a sub-pipeline; empty for the outermost."""
 
-    found: SharedPlans = field(default_factory=SharedPlans)
+    shared: SharedPlans = field(default_factory=SharedPlans)
     files: tuple[Path, ...] = ()
     """The files that lead here, resolved, the outermost first."""
     steps: tuple[str, ...] = ()

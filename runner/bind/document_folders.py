@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from paddock.pipelines.triggers import WatchKeys
 
 PROCESSING = "processing"
-UNKNOWN = "…"
+SHOWN_LATER = "…"
 """In a path: what only a run shows."""
 _WILD = re.compile(r"[*?]+|\[[^]]*\]")
 _BRACES = re.compile(r"\{([^{},]*)[^{}]*\}")
@@ -122,19 +122,19 @@ class WatchBinder:
         """Yield texts of paths with the folder they start from, and whether they name a file."""
         base = self._roots.base
         for keys in self._pipeline.on.watch if self._pipeline.on else ():
-            yield _known_path(keys.path, self._scope) or UNKNOWN, base, False
+            yield _known_path(keys.path, self._scope) or SHOWN_LATER, base, False
         for pipeline, scope, base in self._pipelines:
             for name, declared in pipeline.inputs.items():
                 value = scope["inputs"].get(name)
                 if declared.type == "dir" and isinstance(value, str):
                     yield value, base, False
-        for step, scope, base in self._all():
+        for step, scope, base in self._steps():
             for text, is_file in _step_paths(step):
-                yield _known_path(text, scope) or UNKNOWN, base, is_file
+                yield _known_path(text, scope) or SHOWN_LATER, base, is_file
 
     def _watch(self, keys: WatchKeys, at: Place) -> BoundWatch | None:
         text = _known_path(keys.path, self._scope)
-        if text is None or UNKNOWN in text:
+        if text is None or SHOWN_LATER in text:
             return None  # an input without a value yet
         try:
             root = self._roots.resolve(text)
@@ -144,7 +144,7 @@ class WatchBinder:
         except (OSError, ValueError, RuntimeError):
             self._fault((*at, "path"), f"'{text}' is not a possible path.", "Name another one.")
             return None
-        own = tuple(place.path for place in self._written() if UNKNOWN not in place.text)
+        own = tuple(place.path for place in self._written() if SHOWN_LATER not in place.text)
         base = self._roots.base  # a folder that is moved as a whole stays the same watch
         stored = root.relative_to(base).as_posix() if root.is_relative_to(base) else str(root)
         name = f"{Path(self._pipeline.document.file).name}:{stored}"
@@ -164,7 +164,7 @@ class WatchBinder:
             if watch_sees(keys, watch.root, written.path):
                 folder = written.path.relative_to(watch.root).parent.as_posix()
                 remedy = "Write into another folder, or leave these files out with `exclude`."
-                if folder != "." and UNKNOWN not in folder:
+                if folder != "." and SHOWN_LATER not in folder:
                     remedy = f'Write into another folder, or set `exclude: ["/{folder}/"]`.'
                 what = (
                     f"the watch on '{keys.path}' would see what step '{written.step.id}' writes, "
@@ -201,11 +201,11 @@ class WatchBinder:
             self._fault((*at, "deletes"), what, "Remove one of the two.")
         folder = watch.root / PROCESSING
         scanned: list[str | None] = []
-        for step, scope, base in self._all():
+        for step, scope, base in self._steps():
             if name := facts_of(step.uses).lists:
                 text = _known_path(step.params.data.get(name), scope)
-                scanned.append(text if text is None or UNKNOWN in text else str(base / text))
-        if any(text is None or UNKNOWN in text for text in scanned):
+                scanned.append(text if text is None or SHOWN_LATER in text else str(base / text))
+        if any(text is None or SHOWN_LATER in text for text in scanned):
             return  # only a run shows which folder it is
         if not any(self._is_around(text, folder) for text in scanned if text is not None):
             place = f"{watch.keys.path.rstrip('/')}/{PROCESSING}"
@@ -221,7 +221,7 @@ class WatchBinder:
         except (OutsideRoots, OSError, ValueError, RuntimeError):
             return False
 
-    def _all(self, *, is_own: bool = False) -> Iterator[tuple[StepNode, Mapping[str, Any], Path]]:
+    def _steps(self, *, is_own: bool = False) -> Iterator[tuple[StepNode, Mapping[str, Any], Path]]:
         """Yield every step with what is known and where; `is_own`: without inner pipelines'."""
         for pipeline, scope, base in self._pipelines[: 1 if is_own else None]:
             for node in pipeline.nodes():
@@ -231,11 +231,11 @@ class WatchBinder:
     def written(self) -> Iterator[WrittenPlace]:
         """Yield what this pipeline's own steps write, move or remove, as far as it is known."""
         yield from self._written(is_own=True)
-        for step, scope, base in self._all(is_own=True):
+        for step, scope, base in self._steps(is_own=True):
             given, name = step.params.data, facts_of(step.uses).takes_away
             if name and given.get("mode") != "copy":
                 text = _known_path(given.get(name), scope)
-                if text is not None and UNKNOWN not in text and "\0" not in text:
+                if text is not None and SHOWN_LATER not in text and "\0" not in text:
                     path = _resolved(Path(os.path.normpath(base / text)))
                     yield WrittenPlace(step, text, path, name, is_new=False)
 
@@ -261,7 +261,7 @@ class WatchBinder:
 
     def _leads_outside(self, text: str) -> bool:
         """Return whether a path leads outside for each item, where its beginning is known."""
-        head, unknown, tail = text.partition(UNKNOWN)
+        head, unknown, tail = text.partition(SHOWN_LATER)
         try:
             if not unknown:
                 self._roots.resolve(text)
@@ -270,7 +270,7 @@ class WatchBinder:
             return True
         except (OSError, ValueError, RuntimeError):
             return False  # no possible path: a run says so
-        known = _resolved(Path(os.path.normpath(self._roots.base / f"{head}{UNKNOWN}"))).parent
+        known = _resolved(Path(os.path.normpath(self._roots.base / f"{head}{SHOWN_LATER}"))).parent
         is_known = head != "" and ".." not in tail and "\0" not in text
         return is_known and not any(
             known.is_relative_to(root) or root.is_relative_to(known) for root in self._roots.allowed
@@ -278,13 +278,13 @@ class WatchBinder:
 
     def _written(self, *, is_own: bool = False) -> Iterator[WrittenPlace]:
         """Yield where steps write, as far as it is known at least by its beginning."""
-        for step, scope, base in self._all(is_own=is_own):
+        for step, scope, base in self._steps(is_own=is_own):
             facts, given = facts_of(step.uses), step.params.data
             text = _known_path(given.get(facts.output), scope) if facts.output and given else None
-            if text is not None and not text.startswith(UNKNOWN) and "\0" not in text:
+            if text is not None and not text.startswith(SHOWN_LATER) and "\0" not in text:
                 path = _resolved(Path(os.path.normpath(base / text)))
                 if facts.moves_to and (text.endswith(("/", os.sep)) or path.is_dir()):
-                    path /= UNKNOWN  # a folder gets the file under its own name
+                    path /= SHOWN_LATER  # a folder gets the file under its own name
                 yield WrittenPlace(step, text, path, facts.output)
 
     def _fault(self, at: Place, message: str, remedy: str) -> None:
@@ -309,7 +309,7 @@ def _folder_of(text: str, *, is_file: bool) -> str | None:
     >>> _folder_of("….md", is_file=True), _folder_of("DIGEST.md", is_file=True)
     (None, None)
     """
-    head, unknown, tail = text.partition(UNKNOWN)
+    head, unknown, tail = text.partition(SHOWN_LATER)
     if "\0" in text:
         return None
     if not unknown and not is_file:
@@ -319,7 +319,7 @@ def _folder_of(text: str, *, is_file: bool) -> str | None:
         return folder or "/"
     last = tail.rpartition("/")[2]
     suffix = os.path.splitext(f"x{last}")[1].lower()  # noqa: PTH122 - the end of a template
-    is_other_kind = UNKNOWN not in last and suffix not in ("", *YAML_SUFFIXES)
+    is_other_kind = SHOWN_LATER not in last and suffix not in ("", *YAML_SUFFIXES)
     if is_file and (not unknown or is_other_kind):
         return None
     return "."
@@ -335,7 +335,7 @@ def _known_path(text: object, scope: Mapping[str, Any]) -> str | None:
         return None
     head, *tail = _STATEMENT.split(text, maxsplit=1)
     pieces = (_known_piece(piece, scope) for piece in _EXPRESSION.split(head))
-    return "".join(pieces) + (UNKNOWN if tail else "")
+    return "".join(pieces) + (SHOWN_LATER if tail else "")
 
 
 def _known_piece(text: str, scope: Mapping[str, Any]) -> str:
@@ -344,11 +344,11 @@ def _known_piece(text: str, scope: Mapping[str, Any]) -> str:
     try:
         value = Value.of(text)
         if any(path[0] != "inputs" for path in value.references):
-            return UNKNOWN
+            return SHOWN_LATER
         rendered = value.render(scope)
     except ExpressionError:
-        return UNKNOWN  # told where it stands, or an input without a value
-    return rendered if isinstance(rendered, str) else UNKNOWN
+        return SHOWN_LATER  # told where it stands, or an input without a value
+    return rendered if isinstance(rendered, str) else SHOWN_LATER
 
 
 def _resolved(path: Path) -> Path:
@@ -384,8 +384,8 @@ def _possible_names(relpath: str, patterns: Sequence[str]) -> list[str]:
     ['done/…', 'done/….md']
     """
     folder, slash, name = relpath.rpartition("/")
-    if not name.endswith(UNKNOWN):
+    if not name.endswith(SHOWN_LATER):
         return [relpath]
     lasts = (glob.rstrip("/").rpartition("/")[2] for glob in patterns if not glob.startswith("!"))
-    names = [_WILD.sub(UNKNOWN, _BRACES.sub(r"\1", last)) for last in lasts]
+    names = [_WILD.sub(SHOWN_LATER, _BRACES.sub(r"\1", last)) for last in lasts]
     return list(dict.fromkeys((relpath, *(f"{folder}{slash}{name}" for name in names))))

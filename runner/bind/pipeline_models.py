@@ -39,7 +39,7 @@ class ModelBinder:
         base: Path,
         default_models: Mapping[Role, str],
         inputs: Mapping[str, Any],
-        within: BindContext,
+        context: BindContext,
         *,
         is_check: bool,
     ) -> None:
@@ -48,7 +48,7 @@ class ModelBinder:
         self._inputs = inputs
         self._is_check = is_check
         """Whether inputs are not given yet."""
-        self._within = within
+        self._context = context
         self._pipeline = pipeline
         self._base = base
         self.by_alias = {alias: self._spec(alias, keys) for alias, keys in pipeline.models.items()}
@@ -155,7 +155,7 @@ class ModelBinder:
             source = other.key.data if other.key is not None else None
             if (other.urls, source, other.tokenizer) == (made.urls, keys.key, tokenizer):
                 return name
-        name = f"{self._within.label}{alias}"
+        name = f"{self._context.label}{alias}"
         self.pools[name] = made
         return name
 
@@ -171,7 +171,7 @@ class ModelBinder:
         if lacking:
             # Report an address that is an input without a value, unless it may come later
             name = lacking[0]
-            if name in self._within.later:
+            if name in self._context.later:
                 what = f"input '{name}' is the address of a server, and must be known before a run"
                 self._fault(at, what, "Give it as it is, or from the outermost pipeline's inputs.")
             elif not self._is_check and not self._pipeline.inputs[name].is_required:

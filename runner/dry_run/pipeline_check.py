@@ -11,8 +11,8 @@ from typing import Any
 
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.runner.bind import requirements
-from paddock.runner.bind.bind import bind_for_comparison, ignored_key_notes, read_plan
-from paddock.runner.bind.prefix_sharing import prefix_sharing_advice
+from paddock.runner.bind.advice import advice_on
+from paddock.runner.bind.bind import bind_for_comparison, read_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def validate(path: str | Path) -> ValidateReport:
     try:
         bound = bind_for_comparison(read_plan(Path(path)))
         requirements.refuse_missing(bound)
-        notes = (*ignored_key_notes(bound), *prefix_sharing_advice(bound))
+        notes = tuple(advice_on(bound))
         if bound.pipeline.on is not None and bound.pipeline.on.notify:
             # Few pipelines notify, and to read the settings takes as long as to check a file
             from paddock.runner.notify import delivery_attempts

@@ -1,20 +1,13 @@
-"""Rows of the ledger, and its errors. Plain values: every run imports this module."""
+"""Rows of the ledger, and how the files of variants are named in them. Plain values."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from paddock.engine.system.disk_space import is_disk_full
-
-ROOM_BYTES = 64 * 1024  # the index of SQLite's write-ahead log takes 32 KiB
-
 
 _VARIANT = re.compile(r"\.[0-9a-f]{10}\.compare(?=\.|$)")
 """In the file name of a variant of `paddock compare`, before its ending."""
@@ -40,60 +33,6 @@ def whole_file(file: str) -> str:
 
 class LedgerError(Exception):
     """The ledger cannot be used. The message says why, and what to do."""
-
-
-class LedgerBusy(LedgerError):
-    """Another program holds the ledger's file; the file itself is sound."""
-
-    def __init__(self, file: object) -> None:
-        super().__init__(
-            f"{file}: another program holds the ledger and did not release it. "
-            f"End that program (a backup, a database browser) and run again; "
-            f"finished items are kept."
-        )
-
-
-def write_error(cause: object) -> LedgerError:
-    """Return the error of a ledger that cannot be written."""
-    is_full = "disk is full" in str(cause) or is_disk_full(cause)
-    return LedgerError(
-        f"the ledger cannot be written ({cause}). "
-        f"{'Free some space' if is_full else 'Correct that'} and run again; "
-        f"finished items are kept."
-    )
-
-
-def is_busy_error(cause: object) -> bool:
-    """Return whether an error of SQLite only means that another program holds the file."""
-    return str(cause).startswith(("database is locked", "database table is locked"))
-
-
-def read_error(file: object, cause: object) -> LedgerError:
-    """Return the error of a ledger's file that cannot be read."""
-    if is_busy_error(cause):
-        return LedgerBusy(file)
-    if "disk is full" in str(cause):  # while its tables were made
-        return write_error(cause)
-    if str(cause).startswith("disk I/O error"):  # readers need some room beside the file too
-        return write_error("the disk is full" if _is_full(file) else cause)
-    if str(cause).startswith(("unable to open", "attempt to write a readonly")):
-        return LedgerError(
-            f"{file}: the ledger cannot be opened ({cause}). SQLite needs the file and its folder "
-            f"to be writable, also for reading. Make them so and run again; finished items are "
-            f"kept."
-        )
-    return LedgerError(
-        f"{file}: the ledger cannot be read ({cause}). "
-        f"Restore a backup, or move the file away to start without it: what pipelines wrote "
-        f"stays, and people's decisions are lost."
-    )
-
-
-def _is_full(file: object) -> bool:
-    try:
-        return shutil.disk_usage(os.path.dirname(str(file)) or ".").free < ROOM_BYTES  # noqa: PTH120
-    except OSError:
-        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,21 +25,11 @@ from paddock.engine.system import file_locks, files, private_files
 from paddock.engine.system.units import iso_time
 
 from . import queries
-from .entries import (
-    AttemptRow,
-    CallRow,
-    Entry,
-    ItemRow,
-    LedgerError,
-    OutputRow,
-    RunRow,
-    read_error,
-    write_error,
-)
+from .entries import AttemptRow, CallRow, Entry, ItemRow, LedgerError, OutputRow, RunRow
 from .ledger_tables import KNOWS_FILING, Execute
 from .ledger_writer import Writer
 from .own_state import LEDGER_FILE, folder_identity, is_own_state, known_folder_identity, make_state
-from .sqlite_file import READ_S, SqliteDatabase
+from .sqlite_file import READ_S, SqliteDatabase, read_error, write_error
 
 if TYPE_CHECKING:
     from .coordination import Claims

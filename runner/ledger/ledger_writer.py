@@ -10,8 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from .entries import LedgerBusy, LedgerError
+from .entries import LedgerError
 from .ledger_tables import KEYS, Key, Pending, Row
+from .sqlite_file import LedgerBusy
 
 Commit = Callable[[Pending], None]
 """Writes all of it or nothing. Raises LedgerError; `LedgerBusy` if it can be tried again."""

@@ -9,6 +9,7 @@ Write-ahead log, one writing connection; runs and other readers use connections 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import sqlite3
@@ -19,9 +20,10 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from paddock.engine.system.disk_space import is_disk_full
 from paddock.engine.system.text import one_line
 
-from .entries import LedgerBusy, LedgerError, is_busy_error, read_error, write_error
+from .entries import LedgerError
 from .ledger_tables import (
     KEYS,
     LASTING_TABLES,
@@ -40,6 +42,7 @@ STEPS_BETWEEN_LOOKS = 20_000  # of SQLite's virtual machine, about a millisecond
 READ_WAIT_S = 30.0
 """Readers wait this long for a program that holds the file."""
 ROWS_AT_A_TIME = 1000
+ROOM_BYTES = 64 * 1024  # the index of the write-ahead log takes 32 KiB
 NOTED_AFTER_S = 5.0
 """A commit waits this long before it reports that another program holds the file."""
 
@@ -267,3 +270,60 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         with contextlib.suppress(sqlite3.Error):  # a full disk has ended it already
             connection.execute("ROLLBACK")
         raise
+
+
+# --- errors
+
+
+class LedgerBusy(LedgerError):
+    """Another program holds the ledger's file; the file itself is sound."""
+
+    def __init__(self, file: object) -> None:
+        super().__init__(
+            f"{file}: another program holds the ledger and did not release it. "
+            f"End that program (a backup, a database browser) and run again; "
+            f"finished items are kept."
+        )
+
+
+def write_error(cause: object) -> LedgerError:
+    """Return the error of a ledger that cannot be written."""
+    is_full = "disk is full" in str(cause) or is_disk_full(cause)
+    return LedgerError(
+        f"the ledger cannot be written ({cause}). "
+        f"{'Free some space' if is_full else 'Correct that'} and run again; "
+        f"finished items are kept."
+    )
+
+
+def is_busy_error(cause: object) -> bool:
+    """Return whether an error of SQLite only means that another program holds the file."""
+    return str(cause).startswith(("database is locked", "database table is locked"))
+
+
+def read_error(file: object, cause: object) -> LedgerError:
+    """Return the error of a ledger's file that cannot be read."""
+    if is_busy_error(cause):
+        return LedgerBusy(file)
+    if "disk is full" in str(cause):  # while its tables were made
+        return write_error(cause)
+    if str(cause).startswith("disk I/O error"):  # readers need some room beside the file too
+        return write_error("the disk is full" if _is_full(file) else cause)
+    if str(cause).startswith(("unable to open", "attempt to write a readonly")):
+        return LedgerError(
+            f"{file}: the ledger cannot be opened ({cause}). SQLite needs the file and its folder "
+            f"to be writable, also for reading. Make them so and run again; finished items are "
+            f"kept."
+        )
+    return LedgerError(
+        f"{file}: the ledger cannot be read ({cause}). "
+        f"Restore a backup, or move the file away to start without it: what pipelines wrote "
+        f"stays, and people's decisions are lost."
+    )
+
+
+def _is_full(file: object) -> bool:
+    try:
+        return shutil.disk_usage(os.path.dirname(str(file)) or ".").free < ROOM_BYTES  # noqa: PTH120
+    except OSError:
+        return False

@@ -40,7 +40,7 @@ from paddock.pipelines.prompt_file import (
     is_prompt_file,
 )
 from paddock.runner.api import FILE_THREADS
-from paddock.runner.bind.bind import check, read_plan
+from paddock.runner.bind.bind import bind_without_inputs, read_plan
 from paddock.runner.bind.variations import variants_of
 from paddock.runner.core.model_pools import open_home_pool
 from paddock.runner.progress.drain import StopGate, stop_on_signals
@@ -80,7 +80,7 @@ def pipeline_suite(file: Path) -> SuiteFile:
         PipelineError: with every fault of the file, its tests included.
     """
     plan = read_plan(file)
-    check(plan)
+    bind_without_inputs(plan)
     return case_specs(file, plan.pipeline, file.stem)
 
 
@@ -94,13 +94,13 @@ def variant_suites(file: Path, keys: CompareKeys) -> list[SuiteFile]:
         what = f"{file.name}: only the values of a pipeline can be varied."
         raise PipelineError([Fault(what, "Write one with the step `chat` and this prompt.")])
     plan = read_plan(file)
-    check(plan)
+    bind_without_inputs(plan)
     made, faults = [], list[Fault]()
     for variant in variants_of(keys, plan.pipeline):
         text = json.dumps(variant.data(plan.pipeline.document.data), ensure_ascii=False)
         try:
             own = read_plan(file, text)
-            check(own)
+            bind_without_inputs(own)
             suite = case_specs(file, own.pipeline, file.stem, text=text)
         except PipelineError as error:  # its places are those of the text that was made
             faults += (
@@ -240,7 +240,7 @@ def prompt_file_suite(file: Path) -> SuiteFile:
         pipeline["models"] = {"own": found.model}
     text = json.dumps(pipeline, ensure_ascii=False)
     plan = read_plan(file, text)
-    check(plan)
+    bind_without_inputs(plan)
     stem = file.name.rpartition(".")[0]
     made = case_specs(file, plan.pipeline, stem, cassettes=PROMPT_CASSETTE_FOLDER, text=text)
     read = " ".join(evaluator.model_dump_json() for evaluator in found.evaluators)

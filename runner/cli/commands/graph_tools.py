@@ -15,7 +15,7 @@ from paddock.engine.system.files import write_output
 from paddock.engine.system.text import counted, one_line
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import prepare
-from paddock.runner.bind.bind import check, read_plan
+from paddock.runner.bind.bind import bind_without_inputs, read_plan
 from paddock.runner.bind.bound import BoundPlan, SharedPlans
 from paddock.runner.bind.permissions import server_need
 from paddock.runner.cli.arguments import (
@@ -65,16 +65,16 @@ def graph(
         )
     chosen = format_ or (FORMAT_OF_SUFFIX[out.suffix.lower()] if out is not None else "mermaid")
     path = pipeline_file(file, "graph")
-    plan, within = read_plan(path), SharedPlans()
+    plan, shared = read_plan(path), SharedPlans()
     try:
-        check(plan, within)
+        bind_without_inputs(plan, shared)
     except PipelineError as error:
         if plan.faults or plan.pipeline.faults:
             raise
         command = f"`paddock validate {shlex.quote(str(file))}`"
         faults = counted(len(error.faults), "fault")
         printing.print_err(f"It cannot run as it is: {command} says why ({faults}).")
-    text = draw_graph(plan, path, chosen, within.plans)
+    text = draw_graph(plan, path, chosen, shared.plans)
     if out is None:
         printing.print_out(text.rstrip("\n"))
         return DONE

@@ -1,4 +1,4 @@
-"""Advice to begin prompts with the document, so that steps which read it share what was computed.
+"""Advice on a pipeline, which is no fault: keys that have no effect, prompts that share nothing.
 
 The KV cache of a prompt is shared up to the first token that differs: a document at the front is
 computed once for all steps that read it, one behind their instructions once for each of them.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from paddock.pipelines.expressions import ExpressionError, Reference, Template
 
-from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, all_plans, steps_of
+from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, all_plans, steps_of, sub_plans
 
 _MODEL_SEES_FIRST = ("tools", "images", "messages")
 """Parameters of `chat` that stand before the prompt, or in its place."""
@@ -29,7 +29,12 @@ class _DocumentPrompt:
     """The loop variable of a nested block on which the beginning depends; None: on none."""
 
 
-def prefix_sharing_advice(bound: BoundPlan) -> Iterator[str]:
+def advice_on(bound: BoundPlan) -> Iterator[str]:
+    yield from _ignored_keys(bound)
+    yield from _unshared_prefixes(bound)
+
+
+def _unshared_prefixes(bound: BoundPlan) -> Iterator[str]:
     """Yield a sentence for each document that several prompts could share, and do not."""
     for plan in all_plans(bound):
         steps = {step.id: step for step in steps_of(plan.nodes)}
@@ -103,4 +108,33 @@ def _advice_for(document: str, readings: list[_DocumentPrompt]) -> Iterator[str]
                 f"'{reading.step}' reads `{document}` behind words that differ for each "
                 f"`{reading.varies_by}`. Put it first in `prompt`: it is then computed once for "
                 f"all of them. Prompts in another order may get other answers."
+            )
+
+
+def _ignored_keys(bound: BoundPlan) -> Iterator[str]:
+    """Yield a note on each file whose own settings a sub-pipeline ignores, and on old keys."""
+    for step in steps_of(bound.nodes):
+        checks = () if step.reply is None else step.reply.checks.values()
+        conditions = (spec.when for spec in (step.review, step.escalate) if spec is not None)
+        if any(("undecided",) in when.references for when in conditions) or any(
+            call.name == "grounded" and "undecided" in call.named
+            for check in checks
+            for call in check.calls
+        ):
+            yield (
+                f"step '{step.id}': `undecided` has no effect any more, since `grounded` decides. "
+                f"The next release does not know it: remove it."
+            )
+    of_runs = ("on", "concurrency", "budget")
+    ignored = {
+        plan.file: [f"`{key}`" for key in of_runs if getattr(plan.pipeline, key) is not None]
+        for plan in sub_plans(bound.nodes)
+    }
+    for file, keys in ignored.items():
+        if keys:
+            listed = " and ".join((", ".join(keys[:-1]), keys[-1])) if keys[1:] else keys[0]
+            do, pronoun = ("do", "those") if keys[1:] else ("does", "that")
+            yield (
+                f"{listed} of {file} {do} not count where a step runs it, only {pronoun} of the "
+                f"file that is run."
             )
