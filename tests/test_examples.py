@@ -37,6 +37,7 @@ from tests.live import Live
 from tests.runner.world import run_arguments
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+PIPELINES = sorted([*EXAMPLES.glob("*/pipeline.yaml"), *EXAMPLES.glob("themes/*s.yaml")])
 # A run of an example in a clone may have left these next to it.
 LEFT_BY_RUNS = shutil.ignore_patterns(".paddock", "summaries", "out", "index.lance")
 # Two short documents of different kinds.
@@ -80,9 +81,7 @@ def done(report: Report | PlanReport, step: str = "each") -> dict[str, str]:
     return {one.key: one.state for one in report.items if one.step == step and one.state != "fresh"}
 
 
-@pytest.mark.parametrize(
-    "file", sorted(EXAMPLES.glob("*/pipeline.yaml")), ids=lambda file: file.parent.name
-)
+@pytest.mark.parametrize("file", PIPELINES, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_every_example_is_valid(file: Path) -> None:
     assert validate(file).faults == ()
 
@@ -157,9 +156,7 @@ def test_the_whole_digest_and_then_only_what_changes(tmp_path: Path) -> None:
     assert edited.calls <= 4, "the document, the digest, and each again if it ended at its limit"
 
 
-@pytest.mark.parametrize(
-    "file", sorted(EXAMPLES.glob("*/pipeline.yaml")), ids=lambda file: file.parent.name
-)
+@pytest.mark.parametrize("file", PIPELINES, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_every_examples_tests_pass_without_a_model_and_without_consent(file: Path) -> None:
     (suite,) = trials.run_suites([trials.read_suite(file)], trials.SuiteOptions("replay"))
     assert [case.name for case in suite.cases], "its tests were left out"
