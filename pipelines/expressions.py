@@ -276,14 +276,13 @@ def _as_expression_error(source: str, error: Exception) -> ExpressionError:
         return ExpressionError(f"'{shown}' is refused: {error}")
     if isinstance(error, RecursionError | MemoryError | SyntaxError):
         return ExpressionError(f"'{shown}' is refused: it is nested too deeply")
-    failure = f"'{shown}' failed: {error or type(error).__name__}"
-    is_of_text = isinstance(error, TypeError) and "'str'" in str(error)
-    return ExpressionError(failure, _NUMBERS_OF_TEXTS if is_of_text else "")
+    remedy = _KINDS_DIFFER if isinstance(error, TypeError) else ""
+    return ExpressionError(f"'{shown}' failed: {error or type(error).__name__}", remedy)
 
 
-_NUMBERS_OF_TEXTS = (
-    "Make a number of a text: `| int`, `| float`. Cells of a CSV are texts unless `columns` or "
-    "`types: auto` of `files.rows` says otherwise."
+_KINDS_DIFFER = (
+    "Values of different kinds: `| int` or `| float` makes a number of a text. Cells of a CSV are "
+    "texts unless `columns` or `types: auto` of `files.rows` says otherwise."
 )
 
 

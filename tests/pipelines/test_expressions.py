@@ -100,8 +100,8 @@ def test_every_text_that_cannot_be_read_is_found() -> None:
 def test_a_text_that_is_compared_with_a_number_is_told_with_what_to_write() -> None:
     assert refused("{{ steps.text.year > 3 }}") == (
         "'{{ steps.text.year > 3 }}' failed: '>' not supported between instances of 'str' and "
-        "'int'. Make a number of a text: `| int`, `| float`. Cells of a CSV are texts unless "
-        "`columns` or `types: auto` of `files.rows` says otherwise."
+        "'int'. Values of different kinds: `| int` or `| float` makes a number of a text. Cells of "
+        "a CSV are texts unless `columns` or `types: auto` of `files.rows` says otherwise."
     )
 
 
