@@ -6,13 +6,15 @@
 `run`: the plan and the report of `examples/folder-digest` over eight documents and one that cannot
 be read. `review` and `console`: what waits after `examples/first-run`, and that run. `compare`: two
 prompts of `examples/choose-a-model`. `models`: the console's page of a busy service, for which four
-readers ask for stories, and one embeds. `prefect`: the first run on Prefect's own page. Runs,
-models and service are real.
+readers ask for stories, and one embeds. `prefect`: the first run on Prefect's own page. `office`:
+the folders and tables of `examples/office` before and after its run. Runs, models and service are
+real.
 """
 
 import argparse
 import io
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -22,9 +24,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin
 
+from jinja2 import Environment
+from openpyxl import load_workbook  # type: ignore[import-untyped]
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -75,6 +81,43 @@ def run_pages(folder: Path, chromium: Browser) -> Shown:
         assert done.returncode in (0, 3), "3: one document is quarantined, as it should be"
     for name, size in (("plan", (1000, 1190)), ("report", (1200, 1560))):
         yield name, chromium.page((work / f"{name}.html").as_uri()), {"": size}
+
+
+def office_page(folder: Path, chromium: Browser) -> Shown:
+    work, yesterday = folder / "office", time.time() - 86400
+    shutil.copytree(EXAMPLES / "office", work, ignore=shutil.ignore_patterns(".paddock", "out"))
+    before = sorted(path.name for path in (work / "inbox").iterdir())
+    for name in before:  # as if they had come yesterday
+        os.utime(work / "inbox" / name, (yesterday, yesterday))
+    run(work / "pipeline.yaml", options=RunOptions(local=True))
+    kinds = sorted((work / "filed").iterdir())
+    letters = (work / "out" / "LETTERS.md").read_text("utf-8").split("**")[1:]
+    shown = {
+        "before": before,
+        "filed": {kind.name: sorted(path.name for path in kind.iterdir()) for kind in kinds},
+        "left": sorted(path.name for path in (work / "inbox").iterdir()),
+        "books": {name: table(work, name) for name in ("invoices", "suppliers")},
+        "letters": zip(letters[::2], letters[1::2], strict=True),
+    }
+    template = Path(__file__).with_name("office.html.j2").read_text("utf-8")
+    page = work / "office.html"
+    page.write_text(Environment(autoescape=True).from_string(template).render(shown), "utf-8")
+    yield "office-page", chromium.page(page.as_uri()), {"": (1240, 640)}
+
+
+def table(work: Path, name: str) -> list[list[Any]]:
+    """Return the cells of a workbook as it shows them; of documents the name."""
+    sheet = load_workbook(work / "out" / f"{name}.xlsx").active
+    rows = [[*row] for row in sheet.iter_rows(values_only=True)]
+    for row in rows[1:]:
+        for at, cell in enumerate(row):
+            is_money = "0.00" in sheet.cell(2, at + 1).number_format
+            row[at] = float(cell) if is_money else cell
+            if isinstance(cell, datetime):
+                row[at] = f"{cell:%Y-%m-%d}"
+            elif str(cell).startswith(str(work)):
+                row[at] = Path(cell).name
+    return rows
 
 
 def compare_page(folder: Path, chromium: Browser) -> Shown:
@@ -223,7 +266,7 @@ def traffic(live: Live) -> Iterator[None]:
 
 PAGES: Mapping[str, Callable[[Path, Browser], Shown]] = {
     "run": run_pages, "review": review_page, "console": console_pages, "compare": compare_page,
-    "models": models_page, "prefect": prefect_page,
+    "models": models_page, "office": office_page, "prefect": prefect_page,
 }  # fmt: skip
 
 
