@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -82,7 +82,12 @@ class QueryBatches(ForwardingPool):
 
     async def _send(self, kind: str, waiting: list[_WaitingQuery]) -> None:
         """Send what waits, at most so many texts; the first request is always among it."""
-        batch = _first_queries(waiting)
+        batch, n_texts = list[_WaitingQuery](), 0
+        for query in waiting:
+            n_texts += len(query.request.texts)
+            if batch and n_texts > MOST_QUERY_TEXTS:
+                break
+            batch.append(query)
         texts = tuple(text for query in batch for text in query.request.texts)
         later = islice(self._expected, max(0, MOST_QUERY_TEXTS - len(texts)))
         expected = tuple(text for text in dict.fromkeys(later) if text not in texts)
@@ -130,15 +135,3 @@ class QueryBatches(ForwardingPool):
                 waiting.remove(query)
         kept = {(kind, text): reply for text, reply in zip(expected, replies, strict=True)}
         self._ready = dict(islice(self._ready.items(), MOST_QUERY_TEXTS)) | kept
-
-
-def _first_queries(waiting: Sequence[_WaitingQuery]) -> list[_WaitingQuery]:
-    """Return as many as one request holds: the first at least."""
-    batch: list[_WaitingQuery] = []
-    n_texts = 0
-    for query in waiting:
-        n_texts += len(query.request.texts)
-        if batch and n_texts > MOST_QUERY_TEXTS:
-            break
-        batch.append(query)
-    return batch

@@ -184,8 +184,7 @@ class Report:
         return _shown_html(f"{self.pipeline}: {self.status}", self._facts())
 
     def _facts(self) -> Iterator[tuple[str, str]]:
-        sums = sums_by_outcome(self.counts)
-        yield "items", ", ".join(f"{n:,} {outcome}" for outcome, n in sums.items()) or "none"
+        yield "items", counts_text(self.counts) or "none"
         yield "model calls", f"{self.calls:,}, and {self.cached_calls:,} from the ledger"
         yield "seconds", f"{self.seconds:,.1f}"
         if done := self.done_in_words():

@@ -364,13 +364,10 @@ def _evaluator_claims(
             "at_least": SIMILAR_ENOUGH,
         }
     elif evaluator.uses is not None:
-        yield {"judge": _literal_value(_quality_prompt(evaluator.uses, row))}
-
-
-def _quality_prompt(uses: str, row: Mapping[str, Any]) -> str:
-    words = JUDGED_QUALITIES[uses.removeprefix("github/")]
-    given = {"input": row.get("input", ""), "context": row.get("context", row.get("input", ""))}
-    return words.format_map({name: _row_text(value) for name, value in given.items()})
+        words = JUDGED_QUALITIES[evaluator.uses.removeprefix("github/")]
+        given = {"input": row.get("input", ""), "context": row.get("context", row.get("input", ""))}
+        texts = {name: _row_text(value) for name, value in given.items()}
+        yield {"judge": _literal_value(words.format_map(texts))}
 
 
 def _row_text(value: Any) -> str:
@@ -458,19 +455,12 @@ def run_suites(files: Sequence[SuiteFile], options: SuiteOptions) -> tuple[Suite
 
 
 def _sampled(file: SuiteFile, sample: ItemSample) -> SuiteFile:
-    subjects = (
-        replace(
-            subject,
-            rows=sampled_rows(subject.rows, sample),
-            n_left_out=len(subject.rows),
-            has_first_rows=sample.is_first,
-        )
-        for subject in file.subjects
-    )
-    counted = (
-        replace(subject, n_left_out=subject.n_left_out - len(subject.rows)) for subject in subjects
-    )
-    return replace(file, subjects=tuple(counted))
+    subjects = []
+    for subject in file.subjects:
+        rows = sampled_rows(subject.rows, sample)
+        n_out, is_first = len(subject.rows) - len(rows), sample.is_first
+        subjects.append(replace(subject, rows=rows, n_left_out=n_out, has_first_rows=is_first))
+    return replace(file, subjects=tuple(subjects))
 
 
 @asynccontextmanager

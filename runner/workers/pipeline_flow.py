@@ -232,10 +232,11 @@ def flow_of(
             raise RuntimeError(UNVERIFIED)
         # The YAML may have changed since. What Prefect shows counts, but for inputs that are gone.
         now = {**shown, **read_plan(path, options.text).pipeline.inputs}
+        plain = partial(json.dumps, default=str, sort_keys=True)  # defaults go by value and type
         given = {
             name: value.get_secret_value() if isinstance(value, SecretStr) else value
             for name, value in values.items()
-            if not _is_default(now[name], value, base)
+            if plain(value) != plain(_shown_default(now[name], base))
             and not (value is None and defaults[name] is None)
         }
         flow_run = current_flow_run()
@@ -327,12 +328,6 @@ def _shown_default(declared: Input, base: Path) -> Any:
     return declared.default
 
 
-def _is_default(declared: Input, value: Any, base: Path) -> bool:
-    """Return whether a value is an input's default as a form shows it, by value and type."""
-    plain = partial(json.dumps, default=str, sort_keys=True)
-    return bool(plain(value) == plain(_shown_default(declared, base)))
-
-
 def _parameter(declared: Input, default: Any) -> inspect.Parameter:
     """Return an input as a parameter of a function, from which Prefect makes its schema."""
     kind = SecretStr if declared.is_secret else _TYPES.get(declared.type, Any)
@@ -414,7 +409,7 @@ async def run_as_flow(
     if given.faults:
         raise PipelineError(given.faults)
     frames = {name: rows for name, rows in given.values.items() if isinstance(rows, TypedRows)}
-    inputs = {name: frames.get(name, value) for name, value in inputs.items()}  # maybe read once
+    inputs = {**inputs, **{name: frames[name] for name in inputs.keys() & frames}}  # streams end
     reports: list[Report] = []
 
     async def carry_out(*call: Any) -> Report:

@@ -192,7 +192,13 @@ def to_arrow(
 def _column(
     name: str, values: list[Any], declared: ColumnType, known: ColumnType, notes: list[str]
 ) -> pa.Array:
-    kind = declared or known or _common_type(values)
+    kind = declared or known
+    if not kind:  # that of all values; int and float together are float if that is exact
+        found = {type_of_value(value) for value in values if value is not None}
+        kind = found.pop() if len(found) == 1 else "" if found else "str"
+        if found == {"int", "float"}:
+            is_exact = all(abs(value) <= 2**53 for value in values if isinstance(value, int))
+            kind = "float" if is_exact else "decimal"
     is_nested = not any(isinstance(value, str | int | float) for value in values)
     try:
         if kind:
@@ -210,15 +216,6 @@ def _column(
     except (pa.ArrowException, OverflowError, RecursionError):
         notes.append(f"column '{name}' has lists or mappings of several types, and is text")
     return pa.array([None if value is None else cell_text(value) for value in values], pa.string())
-
-
-def _common_type(values: Sequence[Any]) -> ColumnType:
-    """Return the type that all values have; int and float together are float if that is exact."""
-    found = {type_of_value(value) for value in values if value is not None}
-    if found == {"int", "float"}:
-        is_exact = all(abs(value) <= 2**53 for value in values if isinstance(value, int))
-        return "float" if is_exact else "decimal"
-    return found.pop() if len(found) == 1 else "" if found else "str"
 
 
 class _WrongRow(ValueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import tempfile
-from contextlib import closing
+from contextlib import closing, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -50,8 +50,11 @@ def duckdb_file(table: pa.Table, name: str, there: Path | None) -> bytes:
     Its bytes differ each time that it is written, so it says itself which rows it has.
     """
     digest = sha256(stream_of(table)).hexdigest()
-    if there is not None and _comment(there) == digest:
-        return there.read_bytes()
+    if there is not None:
+        with suppress(duckdb.Error), closing(open_duckdb(str(there), read_only=True)) as connection:
+            found = connection.execute("select comment from duckdb_tables()").fetchall()
+            if found and found[0][0] == digest:
+                return there.read_bytes()
     with tempfile.TemporaryDirectory(prefix="paddock-") as folder:
         path = Path(folder) / "rows.duckdb"
         try:
@@ -62,12 +65,3 @@ def duckdb_file(table: pa.Table, name: str, there: Path | None) -> bytes:
         except duckdb.IOException as error:  # such as a full disk
             raise OSError(errno.EIO, words_of(error)[0]) from error
         return path.read_bytes()
-
-
-def _comment(path: Path) -> str:
-    try:
-        with closing(open_duckdb(str(path), read_only=True)) as connection:
-            found = connection.execute("select comment from duckdb_tables()").fetchall()
-            return str(found[0][0]) if found else ""
-    except duckdb.Error:
-        return ""

@@ -147,17 +147,18 @@ def given_rows(value: Any, columns: Mapping[str, ColumnType]) -> TypedRows:
     Raises:
         UnreadableRows: they are no rows, or not of these types; follows the name of the input.
     """
-    is_plain = isinstance(value, TypedRows | list | tuple)
-    if not (is_plain or hasattr(value, "__arrow_c_stream__")):
+    is_frame = hasattr(value, "__arrow_c_stream__")
+    if (columns or is_frame) and (lacks := missing_library("arrow")) is not None:
+        raise UnreadableRows(f"has rows with types. {lacks[0].rstrip('.')}", lacks[1])
+    if isinstance(value, TypedRows):
+        rows = value
+    elif isinstance(value, list | tuple):
+        rows = rows_of_values(value)
+    elif is_frame:
+        rows = with_libraries("arrow_rows").ArrowRows.of_frame(value)
+    else:
         remedy = "Give a frame (pandas, Polars, Arrow), a list of mappings, or a table's path."
         raise UnreadableRows(f"takes rows, no '{type(value).__name__}'", remedy)
-    if (columns or not is_plain) and (lacks := missing_library("arrow")) is not None:
-        raise UnreadableRows(f"has rows with types. {lacks[0].rstrip('.')}", lacks[1])
-    rows: TypedRows = value
-    if not is_plain:
-        rows = with_libraries("arrow_rows").ArrowRows.of_frame(value)
-    elif not isinstance(value, TypedRows):
-        rows = rows_of_values(value)
     if columns:
         arrow_rows, names = with_libraries("arrow_rows"), [*columns]
         table, _ = arrow_rows.to_arrow(rows, columns, () if len(rows) else names)

@@ -64,7 +64,13 @@ def workbook_file(
         sheet = book.add_worksheet(_NO_TITLE.sub(" ", title)[:31] or None)
         bold = book.add_format({"bold": True, "bottom": 1})
         linked = book.get_default_url_format()
-        formats = {name: _format(book, kind) for name, kind in kinds.items()}
+        formats = {}
+        for name, kind in kinds.items():
+            shown_as = _FORMATS.get(kind, "")
+            if kind.startswith("decimal("):
+                scale = int(kind.partition(",")[2].rstrip(") "))
+                shown_as = "#,##0" + ("." + "0" * scale if scale else "")
+            formats[name] = book.add_format({"num_format": shown_as} if shown_as else {})
         widths = {name: len(name) + 3 for name in names}  # with the filter's arrow
         for column, name in enumerate(names):
             sheet.write_string(0, column, name, bold)
@@ -139,11 +145,3 @@ def _is_day(value: Any) -> bool:
         return isinstance(value, str) and len(value) == 10 and bool(iso_date(value))
     except ValueError:
         return False
-
-
-def _format(book: Any, kind: ColumnType) -> Any:
-    shown_as = _FORMATS.get(kind, "")
-    if kind.startswith("decimal("):
-        scale = int(kind.partition(",")[2].rstrip(") "))
-        shown_as = "#,##0" + ("." + "0" * scale if scale else "")
-    return book.add_format({"num_format": shown_as} if shown_as else {})
