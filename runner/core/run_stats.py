@@ -245,7 +245,7 @@ class RunStats:
         self._outdated.update((self.secrets.redact(path), outdated[path]) for path in outdated)
 
     def filed(self, block: str, counts: FiledCounts) -> None:
-        if counts.n:
+        if counts != FiledCounts():
             name = f"{self._prefix}{block}"
             self._filed[name] = self._filed.get(name, FiledCounts()) + counts
             self.counts[ItemState.FILED] += counts.n

@@ -254,6 +254,8 @@ def test_a_block_takes_nothing_that_another_block_of_the_pipeline_filed(tmp_path
         assert world.run().notes == ()
         assert rows(world) == [f"{n}.txt" for n in range(day + 1)]
         assert world.run().filed.n == day + 1
+    world.edit("Kind of", "The kind of")
+    assert world.run().filed.in_words() == "Filed: 3, of which 3 were made by an earlier version."
 
 
 def test_why_says_where_a_document_is_filed(world: World) -> None:
