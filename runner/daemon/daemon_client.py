@@ -13,7 +13,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.file_locks import LockTaken, lock_soon
@@ -188,11 +187,22 @@ async def _spawn_and_wait(
         daemon = daemon_files.daemon_at(paths)
         if daemon is not None:
             if tell is not None:
-                tell(_started_message(daemon, settings))
+                idle = duration(settings.unattended.service_idle_s)
+                tell(
+                    f"Started the local service (process {daemon.pid}), which keeps models in "
+                    f"memory for the next runs and ends when idle for {idle}: paddock service "
+                    f"status"
+                )
             return daemon
         code = exit_code(pid)
         if code is not None and not daemon_files.daemon_at(paths):  # otherwise another was quicker
-            raise DaemonError(_died_error(stderr_file, code, settings))
+            lines = stderr_file.read_text("utf-8", "replace").strip().splitlines()
+            raise DaemonError(
+                f"The local service did not start: "
+                f"{lines[-1].strip() if lines else f'it ended with status {code}'}\n"
+                f"  {daemon_log(settings.state_dir)} has more; `paddock run --local` needs no "
+                f"service."
+            )
         await asyncio.sleep(LOOK_S)
     os.kill(pid, signal.SIGKILL)
     raise DaemonError(_late_error(settings))
@@ -201,23 +211,6 @@ async def _spawn_and_wait(
 def exit_code(pid: int) -> int | None:
     ended, status = os.waitpid(pid, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if ended else None
-
-
-def _started_message(daemon: DaemonInfo, settings: Settings) -> str:
-    idle = duration(settings.unattended.service_idle_s)
-    return (
-        f"Started the local service (process {daemon.pid}), which keeps models in memory for "
-        f"the next runs and ends when idle for {idle}: paddock service status"
-    )
-
-
-def _died_error(stderr_file: Path, code: int, settings: Settings) -> str:
-    lines = stderr_file.read_text("utf-8", "replace").strip().splitlines()
-    why = lines[-1].strip() if lines else f"it ended with status {code}"
-    return (
-        f"The local service did not start: {why}\n"
-        f"  {daemon_log(settings.state_dir)} has more; `paddock run --local` needs no service."
-    )
 
 
 def _late_error(settings: Settings) -> str:

@@ -130,7 +130,9 @@ class SameOriginOnly:
                 )
             if origin and origin != f"http://{host}" and origin not in self._origins:
                 return await _refuse(scope, send, f"pages of {origin[:200]!r} may not ask")
-            if self._password and _is_documentation(scope.get("path", "")):
+            # FastAPI's pages about an API, at whatever place it is mounted
+            names = scope.get("path", "").lower().rstrip("/").split("/")
+            if self._password and not _DOCUMENTATION.isdisjoint(names):
                 given = headers.get("authorization", "")
                 if not hmac.compare_digest(given.encode(), self._password.encode()):
                     return await _refuse(scope, send, "its documentation needs the password", 401)
@@ -141,12 +143,6 @@ class SameOriginOnly:
             await send(message)
 
         await self._app(scope, receive, send_with_policy)
-
-
-def _is_documentation(path: str) -> bool:
-    """Return whether a path is of FastAPI's pages about an API, at whatever place it is mounted."""
-    names = path.lower().rstrip("/").split("/")
-    return not _DOCUMENTATION.isdisjoint(names)
 
 
 async def _refuse(scope: Scope, send: Send, message: str, status: int = 403) -> None:

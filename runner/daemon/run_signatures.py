@@ -33,7 +33,9 @@ class Signer:
         `run_key` is the flow run's idempotency key: the signature is not valid for another run.
         """
         plain = {name: value for name, value in parameters.items() if name != SIGNATURE}
-        return {**plain, SIGNATURE: self._mac("run", run_key, _canonical_parameters(plain))}
+        # Prefect's database may turn 1.0 into 1
+        text = json.dumps(_plain_value(plain), sort_keys=True, separators=(",", ":"))
+        return {**plain, SIGNATURE: self._mac("run", run_key, text)}
 
     def has_signed(self, parameters: Mapping[str, Any], run_key: str) -> bool:
         """Return whether exactly these parameters were signed for this run."""
@@ -72,11 +74,6 @@ def signer_for(state_dir: Path, ledger_url: str) -> Signer:
 
         return Signer(signing_key(ledger_url).encode())
     return Signer(stored_secret(state_dir / "residence" / "runs.key").encode())
-
-
-def _canonical_parameters(parameters: Mapping[str, Any]) -> str:
-    """Return a text that survives Prefect's database, which may turn 1.0 into 1."""
-    return json.dumps(_plain_value(parameters), sort_keys=True, separators=(",", ":"))
 
 
 def _plain_value(value: Any) -> Any:

@@ -159,7 +159,15 @@ async def _run_to_end(session: RunSession, *, is_within: bool) -> Report:
         PipelineError: the YAML turned out to be wrong for the data at hand.
     """
     session.begin()
-    async with running(_note_stop(session)):
+    gate = session.context.stop_gate
+
+    async def note_stop() -> None:
+        await gate.wait()
+        if gate.is_stop_requested:
+            words = f"{STOP_REQUESTED}: items in flight end, no other begins."
+            session.stats.observer.stops(words)
+
+    async with running(note_stop()):
         try:
             if is_within:
                 report: Report = await run_in_flow().run_in_current_flow(session)
@@ -175,10 +183,3 @@ async def _run_to_end(session: RunSession, *, is_within: bool) -> Report:
     report = replace(report, models=session.model_loads())
     session.end(report)
     return report
-
-
-async def _note_stop(session: RunSession) -> None:
-    gate = session.context.stop_gate
-    await gate.wait()
-    if gate.is_stop_requested:
-        session.stats.observer.stops(f"{STOP_REQUESTED}: items in flight end, no other begins.")

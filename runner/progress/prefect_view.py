@@ -8,14 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from .events import Observer
 from .item_states import ItemState
 from .report import Report, counts_text
-
-if TYPE_CHECKING:
-    pass
 
 FLOW_MODULE = "paddock.runner.workers.pipeline_flow"
 """The flow of a pipeline; imports Prefect, which takes a second or two."""

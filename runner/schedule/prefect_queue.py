@@ -301,15 +301,13 @@ _PHASES: Mapping[str, RunPhase] = {
 }
 
 
-def _run_end(kind: str, name: str) -> RunEnd:
-    """Return how a run ended; a drained run has done only a part."""
-    if kind == "COMPLETED":
-        return "budget" if name == "Budget" else "completed"
-    if kind == "CANCELLED":
-        return "skipped" if name == "Skipped" else "interrupted"
-    if kind == "FAILED":
-        return "completed" if name == "Quarantined" else "failed"
-    return "crashed" if kind == "CRASHED" else ""
+_ENDS: Mapping[tuple[str, str], RunEnd] = {
+    ("COMPLETED", ""): "completed", ("COMPLETED", "Budget"): "budget",
+    ("CANCELLED", ""): "interrupted", ("CANCELLED", "Skipped"): "skipped",
+    ("FAILED", ""): "failed", ("FAILED", "Quarantined"): "completed",
+    ("CRASHED", ""): "crashed",
+}  # fmt: skip
+"""How a run ended, by type and name of its state; a drained run has done only a part."""
 
 
 def _scheduled(name: str, at: datetime, words: str) -> dict[str, Any]:
@@ -335,6 +333,6 @@ def _queued_run(run: Mapping[str, Any]) -> QueuedRun:
         words=(state or {}).get("message") or "",
         order=order_of(run["parameters"]),
         key=run["idempotency_key"] or "",
-        end=_run_end(kind, name),
+        end=_ENDS.get((kind, name)) or _ENDS.get((kind, ""), ""),
         row=run,
     )

@@ -134,15 +134,6 @@ def is_due(run: QueuedRun, triggered: TriggeredPipeline, now: datetime) -> bool:
     return not is_planned and run.next_at - now > CLOCK_WAS_WRONG
 
 
-async def drain_run(running: RunProcess, words: str, why: StopReason) -> None:
-    """Drain a run; after a while stop it at once, in the end kill it."""
-    running.halt(StopRequest(words, is_gentle=True, status=_STATUS_OF_STOP.get(why, "budget")))
-    await asyncio.sleep(GENTLE_S)
-    stop_now(running)
-    await asyncio.sleep(AT_ONCE_S)
-    running.kill()
-
-
 def stop_now(running: RunProcess) -> None:
     """Stop a run at once; items in flight are given up."""
     running.halt(StopRequest("", is_gentle=False))
@@ -337,7 +328,14 @@ class RunManager:
             if (run := await self._admitted(found_run, by_id)) is not None
         ]
         for run in runs:
-            await self._act_on(run, by_id[run.deployment], had_begun=ours.get(run.id))
+            job, had_begun = self.jobs.get(run.id), ours.get(run.id)
+            if job is None:  # a killed `up` left it
+                if run.phase in ("running", "cancelling") and run.id not in ours:
+                    await self._found(run, by_id[run.deployment])
+            elif run.phase == "cancelling":
+                self.stop_job(job, "cancelled", "it was cancelled in Prefect")
+            elif run.phase in ("suspended", "waiting") and had_begun:
+                self.stop_job(job, "suspended", SUSPENDED)
         self.queue = [run for run in runs if run.phase == "waiting" and run.id not in self.jobs]
         if len(found) < MOST_READ:
             there = {run.id for run in found}
@@ -409,22 +407,6 @@ class RunManager:
         except LedgerError:  # its run says so
             return []
         return [ActiveRun(name, who.run, "", name, is_ours=False) for name, who in found.items()]
-
-    async def _act_on(
-        self, run: QueuedRun, deployment: Deployment, *, had_begun: bool | None
-    ) -> None:
-        """Adopt a run that a killed `up` left; stop one that was cancelled or suspended.
-
-        `had_begun`: None, it had no process.
-        """
-        job = self.jobs.get(run.id)
-        if job is None:
-            if run.phase in ("running", "cancelling") and had_begun is None:
-                await self._found(run, deployment)
-        elif run.phase == "cancelling":
-            self.stop_job(job, "cancelled", "it was cancelled in Prefect")
-        elif run.phase in ("suspended", "waiting") and had_begun:
-            self.stop_job(job, "suspended", SUSPENDED)
 
     async def _admitted(self, run: QueuedRun, by_id: Mapping[str, Deployment]) -> QueuedRun | None:
         """Return a run with its order, verified once; None when it was refused."""
@@ -538,7 +520,16 @@ class RunManager:
             return
         job.stopped = why
         log.info("%s: run %s stops: %s", job.deployment.triggered.pipeline.name, job.name, words)
-        task = asyncio.create_task(drain_run(job.running, words, why))
+        status = _STATUS_OF_STOP.get(why, "budget")
+
+        async def drain() -> None:
+            job.running.halt(StopRequest(words, is_gentle=True, status=status))
+            await asyncio.sleep(GENTLE_S)
+            stop_now(job.running)
+            await asyncio.sleep(AT_ONCE_S)
+            job.running.kill()
+
+        task = asyncio.create_task(drain())
         job.tasks.add(task)
         task.add_done_callback(job.tasks.discard)
 

@@ -11,14 +11,13 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from paddock.engine.system.retry import Backoff
 from paddock.engine.system.text import canonical_json, counted
-from paddock.runner.ledger.reviews import Review
 from paddock.runner.progress.report import Report
 from paddock.runner.review.decisions import LedgerReviews
 
@@ -64,21 +63,16 @@ def decided_runs(all_reviews: Sequence[LedgerReviews]) -> list[DecidedRun]:
     found: dict[tuple[Path, str], list[tuple[str, float]]] = {}
     for reviews in all_reviews:
         folder = reviews.ledger.folder.parent
-        for file, given, review in _continuable(reviews):
+        places: dict[str, tuple[Path, str]] = {}
+        """By run: its pipeline's file, and its inputs."""
+        for review in reviews.undone():
+            if review.run not in places:
+                row = reviews.ledger.run(review.run)  # old runs are forgotten
+                file = row.file if row else str(review.subject.get("pipeline") or "")
+                places[review.run] = (folder / file, (row.given if row else None) or "{}")
             at = review.decided_at or review.expires_at or 0.0
-            found.setdefault((folder / file, given), []).append((review.id, at))
+            found.setdefault(places[review.run], []).append((review.id, at))
     return [DecidedRun(*place, tuple(sorted(some))) for place, some in sorted(found.items())]
-
-
-def _continuable(reviews: LedgerReviews) -> Iterator[tuple[str, str, Review]]:
-    """Yield each review that a run can go on with, and the file and inputs of the run."""
-    runs: dict[str, tuple[str, str]] = {}
-    for review in reviews.undone():
-        if review.run not in runs:
-            row = reviews.ledger.run(review.run)  # old runs are forgotten
-            file = row.file if row else str(review.subject.get("pipeline") or "")
-            runs[review.run] = (file, (row.given if row else None) or "{}")
-        yield (*runs[review.run], review)
 
 
 @dataclass(slots=True)
@@ -110,15 +104,12 @@ class ReviewRuns:
             deployment.triggered.file.resolve(): deployment
             for deployment in self._run_manager.deployments.values()
         }
+        # While a run of the pipeline goes on, `on_conflict` may skip or cancel others.
+        busy = {job.deployment.triggered.key for job in self._run_manager.jobs.values()}
         for due in await self._ask(decided_runs):
             deployment = deployments.get(due.file.resolve())
-            if deployment is not None and not self._is_busy(deployment):
+            if deployment is not None and deployment.triggered.key not in busy:
                 await self._submit(deployment, due)
-
-    def _is_busy(self, deployment: Deployment) -> bool:
-        """Return whether a run of the pipeline goes on: `on_conflict` may skip or cancel others."""
-        jobs = self._run_manager.jobs.values()
-        return any(job.deployment.triggered.key == deployment.triggered.key for job in jobs)
 
     async def _submit(self, deployment: Deployment, due: DecidedRun) -> None:
         last = self._last.setdefault(due.place, _Submitted())

@@ -86,7 +86,11 @@ class SchedulePlanner:
             last = None  # the clock was set back; runs in the queue are not queued twice
         plan.owed += [moment for moment in ahead if last is None or moment > last]
         for _ in range(min(MOST_AT_ONCE, len(plan.owed))):
-            await self._submit(deployment, timed, plan.owed[0])
+            moment = plan.owed[0]
+            await self._run_manager.submit(
+                deployment, timed.key, f"{deployment.id}:{timed.key}:{moment.isoformat()}",
+                inputs=dict(timed.inputs), at=moment, words="planned by its schedule",
+            )  # fmt: skip
             plan.planned = plan.owed.pop(0)
 
     async def _begun(
@@ -105,12 +109,6 @@ class SchedulePlanner:
             name = deployment.triggered.pipeline.name
             log.info("%s: %s of `%s` to catch up on", name, owed, timed.cron)
         return plan
-
-    async def _submit(self, deployment: Deployment, timed: CronSchedule, moment: datetime) -> None:
-        await self._run_manager.submit(
-            deployment, timed.key, f"{deployment.id}:{timed.key}:{moment.isoformat()}",
-            inputs=dict(timed.inputs), at=moment, words="planned by its schedule",
-        )  # fmt: skip
 
     async def end(self) -> None:
         """Delete what is planned; the next start plans again, from this moment on.

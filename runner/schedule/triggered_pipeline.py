@@ -141,33 +141,8 @@ def read_triggered_pipeline(
 
     Raises:
         PipelineError: it is meant to be one, and has faults.
+        NotAgreed: it asks for more than a person has agreed to.
     """
-    plan = _plan_of(file, text, was_pipeline=was_pipeline)
-    if plan is None:
-        return None
-    on = plan.pipeline.on
-    if on is None or not (on.schedule or on.watch or on.webhook):
-        bind_without_inputs(plan)
-        return None
-    stored = list(_secrets_in_queue(plan.pipeline))
-    if stored:
-        raise PipelineError([*plan.pipeline.faults, *plan.faults, *stored])
-    if not (on.schedule or on.watch) and any(_missing_inputs(plan.pipeline)):
-        bound, whole = None, bind_without_inputs(plan)
-        if consents is not None:
-            permissions.refuse_unpermitted(whole, settings.allow, settings.address.url)
-    else:
-        bound = whole = _bound(plan, file, settings)
-    agreed = _agreed(whole, file, settings, consents, agrees=agrees)
-    schedules = tuple(
-        CronSchedule(timing.cron, timing.timezone, timing.catch_up, timing.inputs)
-        for timing in on.schedule
-    )
-    return TriggeredPipeline(file, text, plan.pipeline, schedules, bound, agreed)
-
-
-def _plan_of(file: Path, text: str, *, was_pipeline: bool) -> Plan | None:
-    """Return the plan of a text with `on` and `steps`; None where it is no such pipeline."""
     if not was_pipeline and not looks_triggered(text):
         return None
     document = yaml_source.parse_yaml(text, str(file))
@@ -177,26 +152,40 @@ def _plan_of(file: Path, text: str, *, was_pipeline: bool) -> Plan | None:
         raise PipelineError([Fault("there are no `steps` any more.", remedy, document.mark(()))])
     if not {"on", "steps"} <= names:
         return None
-    return plans.plan_with_faults(model.parse_pipeline(document))
-
-
-def _agreed(
-    bound: BoundPlan, file: Path, settings: Settings, consents: Consents | None, *, agrees: bool
-) -> frozenset[str]:
-    """Return what a person has consented to for a file.
-
-    Raises:
-        NotAgreed: it asks for more.
-    """
-    own = settings.address.url
-    digests = consent.consent_digests(bound, own)
-    if consents is None or not digests:
-        return digests
-    if agrees:
-        consents.agree(file, digests)
-    agreed = consents.agreed(file)
-    consent.refuse_unconsented(bound, own, agreed, file)
-    return agreed
+    plan = plans.plan_with_faults(model.parse_pipeline(document))
+    on = plan.pipeline.on
+    if on is None or not (on.schedule or on.watch or on.webhook):
+        bind_without_inputs(plan)
+        return None
+    stored = [  # a webhook would write secret inputs into the queue
+        Fault(
+            f"input '{name}' is secret, and inputs of a webhook are stored in the queue.",
+            "Read it from `secrets` instead.",
+            plan.pipeline.mark(("on", "webhook", index, "inputs", name)),
+        )
+        for index, webhook in enumerate(on.webhook)
+        for name in webhook.inputs
+        if name in plan.pipeline.inputs and plan.pipeline.inputs[name].is_secret
+    ]
+    if stored:
+        raise PipelineError([*plan.pipeline.faults, *plan.faults, *stored])
+    if not (on.schedule or on.watch) and any(_missing_inputs(plan.pipeline)):
+        bound, whole = None, bind_without_inputs(plan)
+        if consents is not None:
+            permissions.refuse_unpermitted(whole, settings.allow, settings.address.url)
+    else:
+        bound = whole = _bound(plan, file, settings)
+    agreed = consent.consent_digests(whole, settings.address.url)
+    if consents is not None and agreed:
+        if agrees:
+            consents.agree(file, agreed)
+        agreed = consents.agreed(file)
+        consent.refuse_unconsented(whole, settings.address.url, agreed, file)
+    schedules = tuple(
+        CronSchedule(timing.cron, timing.timezone, timing.catch_up, timing.inputs)
+        for timing in on.schedule
+    )
+    return TriggeredPipeline(file, text, plan.pipeline, schedules, bound, agreed)
 
 
 def work_folders(file: Path, text: str) -> tuple[Path, ...] | None:
@@ -238,13 +227,3 @@ def _missing_inputs(pipeline: Pipeline, given: Collection[str] = ()) -> Iterator
             what = f"input '{name}' has no value, and the pipeline starts by itself."
             mark = pipeline.document.key_mark(spec.at)
             yield Fault(what, "Add a default, or `inputs` under `on.schedule`.", mark)
-
-
-def _secrets_in_queue(pipeline: Pipeline) -> Iterator[Fault]:
-    """Yield faults for secret inputs that a webhook would write into the queue."""
-    for index, webhook in enumerate(pipeline.on.webhook if pipeline.on else ()):
-        for name in webhook.inputs:
-            if name in pipeline.inputs and pipeline.inputs[name].is_secret:
-                what = f"input '{name}' is secret, and inputs of a webhook are stored in the queue."
-                mark = pipeline.mark(("on", "webhook", index, "inputs", name))
-                yield Fault(what, "Read it from `secrets` instead.", mark)

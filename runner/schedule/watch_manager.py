@@ -99,11 +99,12 @@ class WatchManager:
             outcome = await asyncio.to_thread(self._outcome, deployment, run, status, report)
             await watch.done(batch, outcome)
 
+        names = [*(seen.relpath for seen in batch.files), *batch.gone] or [""]
         made = await self._run_manager.submit(
             deployment,
             f"watch {watch.spec.root.name}",
             batch.idempotency_key,
-            words=_batch_text(batch),
+            words=names[0] + (f" and {len(names) - 1} more" if names[1:] else "") or "nothing",
             ended=ended,
             retry_failed=batch.retries_failed,
         )
@@ -133,9 +134,3 @@ async def _end_watches(kept: list[_RunningWatch]) -> None:
         _, late = await asyncio.wait(tasks, timeout=WATCH_END_S)
         for task in late:
             task.cancel()
-
-
-def _batch_text(batch: WatchBatch) -> str:
-    names = [seen.relpath for seen in batch.files] or list(batch.gone)
-    n_rest = len(batch.files) + len(batch.gone) - 1
-    return names[0] + (f" and {n_rest} more" if n_rest > 0 else "") if names else "nothing"

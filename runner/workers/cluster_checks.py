@@ -75,27 +75,19 @@ def check_database(url: str, state: Path) -> list[ClusterFinding]:
         place = postgres.database_name(url)
         with Ledger(state, url=url) as ledger:
             n_runs = len(ledger.run_names())
+        found = [ClusterFinding("ledger", "ok", f"{place}, {n_runs} runs so far")]
+        host = postgres.database_host(url)
+        if not host or host in ("localhost", "127.0.0.1", "::1") or host.startswith("/"):
+            words = f"the address '{host or 'this machine'}' is a different machine on each"
+            remedy = "Name the server by its address in your network, the same on every machine."
+            found.append(ClusterFinding("ledger's address", "warning", words, remedy))
         link = postgres.PostgresConnection(postgres.postgres_server(url, ""))
         try:
-            return [
-                ClusterFinding("ledger", "ok", f"{place}, {n_runs} runs so far"),
-                *_check_host(postgres.database_host(url)),
-                _check_connections(link),
-                _check_database_clock(link),
-            ]
+            return [*found, _check_connections(link), _check_database_clock(link)]
         finally:
             link.close()
     except LedgerError as error:
         return [ClusterFinding("ledger", "wrong", str(error))]
-
-
-def _check_host(host: str) -> list[ClusterFinding]:
-    """Warn of an address that is a different machine on each."""
-    if host and host not in ("localhost", "127.0.0.1", "::1") and not host.startswith("/"):
-        return []
-    words = f"the address '{host or 'this machine'}' is a different machine on each"
-    remedy = "Name the server by its address in your network, the same on every machine."
-    return [ClusterFinding("ledger's address", "warning", words, remedy)]
 
 
 def _check_connections(link: PostgresConnection) -> ClusterFinding:
@@ -209,7 +201,16 @@ async def check_prefect(api_url: str, work_pool: str) -> list[ClusterFinding]:
 
 async def _check_prefect_clock(api: httpx.AsyncClient) -> list[ClusterFinding]:
     """Compare this machine's clock with the server's; a busy server answers late."""
-    off_s = [await _clock_offset_s(api) for _ in range(N_LOOKS)]
+    off_s: list[float] = []
+    for _ in range(N_LOOKS):
+        before = datetime.now(UTC)
+        answer = await api.get("/health")
+        after = datetime.now(UTC)
+        theirs = (
+            parsedate_to_datetime(answer.headers["date"]) if "date" in answer.headers else after
+        )
+        early_s, late_s = (before - theirs).total_seconds(), (theirs - after).total_seconds()
+        off_s.append(max(0.0, early_s, late_s))  # by so much at least
     if min(off_s) <= CLOCK_S:
         return []
     words = f"{min(off_s):.0f} s from this machine's; {CLOCK_S:g} s are allowed"
@@ -244,18 +245,6 @@ async def is_on_sqlite(api: httpx.AsyncClient) -> bool:
     return statuses == [httpx.codes.OK, httpx.codes.INTERNAL_SERVER_ERROR]
 
 
-async def _clock_offset_s(api: httpx.AsyncClient) -> float:
-    """Return by how many seconds at least the server's clock was off while it answered."""
-    before = datetime.now(UTC)
-    answer = await api.get("/health")
-    after = datetime.now(UTC)
-    server_date = answer.headers.get("date")
-    if not server_date:
-        return 0.0
-    theirs = parsedate_to_datetime(server_date)
-    return max(0.0, (before - theirs).total_seconds(), (theirs - after).total_seconds())
-
-
 async def _check_server_settings(api: httpx.AsyncClient) -> list[ClusterFinding]:
     """Check the cost of a task: 15 to 18 ms of the server's processor by default, 4 to 5 tuned."""
     answer = await api.get("/admin/settings")
@@ -265,18 +254,14 @@ async def _check_server_settings(api: httpx.AsyncClient) -> list[ClusterFinding]
     small = [
         f"PREFECT_SERVER_SERVICES_{service}_{name}".upper() + f"={least}"
         for (service, name), least in _NEEDED_SETTINGS.items()
-        if _setting(services, service, name) < least
+        # Another version may have other names
+        if isinstance(now := (services.get(service) or {}).get(name), int) and now < least
     ]
     if not small:
         return [ClusterFinding("Prefect's settings", "ok", "tuned for many tasks")]
     settings = " ".join(small)
     words = "each task costs the server four times what it must"
     return [ClusterFinding("Prefect's settings", "warning", words, f"Start it with: {settings}")]
-
-
-def _setting(services: dict[str, Any], service: str, name: str) -> int:
-    value = (services.get(service) or {}).get(name)
-    return value if isinstance(value, int) else 1_000_000  # another version, with other names
 
 
 async def _check_work_pool(api: httpx.AsyncClient, name: str) -> ClusterFinding:
@@ -293,17 +278,13 @@ async def _check_work_pool(api: httpx.AsyncClient, name: str) -> ClusterFinding:
         if is_paused:
             remedy = f"prefect work-pool resume {name}"
             return ClusterFinding("work pool", "warning", f"'{name}' is paused", remedy)
-        return ClusterFinding("work pool", "ok", f"'{name}'{await _online_workers(api, name)}")
+        found = await api.post(f"/work_pools/{name}/workers/filter", json={})
+        workers = found.json() if found.status_code == httpx.codes.OK else []
+        online = sorted(worker["name"] for worker in workers if worker.get("status") == "ONLINE")
+        words = f"'{name}', workers online: {', '.join(online) or 'none'}"
+        return ClusterFinding("work pool", "ok", words)
     await ask_again(api, "POST", "/work_pools/", {"name": name, "type": "process"})
     return ClusterFinding("work pool", "made", f"'{name}'")
-
-
-async def _online_workers(api: httpx.AsyncClient, name: str) -> str:
-    answer = await api.post(f"/work_pools/{name}/workers/filter", json={})
-    if answer.status_code != httpx.codes.OK:
-        return ""
-    online = [worker["name"] for worker in answer.json() if worker.get("status") == "ONLINE"]
-    return f", workers online: {', '.join(sorted(online)) or 'none'}"
 
 
 async def _make_crash_automation(api: httpx.AsyncClient) -> ClusterFinding:

@@ -51,6 +51,7 @@ async def prepare_cluster(place: Path, settings: Settings, api_url: str) -> list
     return found
 
 
+WORKER = "paddock.runner.workers.prefect_worker"
 DRAIN_S = 30.0
 STOP_S = 10.0
 BACKOFF = Backoff(1.0, 60.0, factor=4.0)
@@ -79,11 +80,13 @@ async def serve_work_pool(settings: Settings, name: str, api_url: str) -> int:
 
 async def _keep_worker(settings: Settings, name: str, api_url: str, stop: asyncio.Event) -> None:
     """Run Prefect's worker until stopped; restart it when it ends."""
+    pool, n_runs = settings.unattended.work_pool, str(settings.unattended.max_runs)
     pauses = Pauses(BACKOFF)
     while not stop.is_set():
         began = time.monotonic()
         process = await start_in_session(
-            worker_command(settings, name),
+            # Not by `-m`: each run's process would execute the module once more.
+            python_command("-c", f"from {WORKER} import main; main()", pool, name, n_runs),
             environ=worker_environment(os.environ, settings.state_dir, api_url),
             stdin=asyncio.subprocess.DEVNULL,
         )
@@ -99,15 +102,6 @@ async def _keep_worker(settings: Settings, name: str, api_url: str, stop: asynci
         words = "Prefect's worker ended with status %s; restart in %g s"
         log.warning(words, process.returncode, pause_s)
         await wait_for_event(stop, pause_s)
-
-
-def worker_command(settings: Settings, name: str) -> tuple[str, ...]:
-    unattended = settings.unattended
-    return python_command(
-        # Not by `-m`: each run's process would execute the module once more.
-        "-c", "from paddock.runner.workers.prefect_worker import main; main()",
-        unattended.work_pool, name, str(unattended.max_runs),
-    )  # fmt: skip
 
 
 def worker_environment(environ: Mapping[str, str], state_dir: Path, api_url: str) -> dict[str, str]:

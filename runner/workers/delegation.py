@@ -255,7 +255,14 @@ class _Delegation:
                 without_defaults(order_of(run["parameters"])), run["idempotency_key"] or ""
             )
         )
-        self._shares = [share for run in ours if (share := _share_found(run))]
+        for run in ours:
+            facts = order_of(run["parameters"])
+            number, attempt = int(facts.get("share") or 0), int(facts.get("attempt") or 1)
+            share = _share_of_run(JobShare(run["id"], number, attempt, "waiting"), run)
+            # Not those that have ended, or are ending, without finishing the job
+            is_ending = run["state_type"] == "CANCELLING"
+            if number > 0 and not is_ending and share.outcome in ("open", "done", "refused"):
+                self._shares.append(share)
         self._deployment = deployment["id"]
         if self._shares:
             self._note("its shares exist already; following them")
@@ -266,7 +273,12 @@ class _Delegation:
             try:
                 over = await self._once()
             except (*PREFECT_ERRORS, ValueError) as error:
-                self._still_patient(error)
+                if time.monotonic() - self._answered > AWAY_S:
+                    raise TrackingError(
+                        f"Prefect's API went away ({error or type(error).__name__}). What the "
+                        f"machines are doing continues; the same command finds them again."
+                    ) from error
+                self._note("Prefect's API does not answer; waiting for it")  # machines go on
             else:
                 self._answered = time.monotonic()
                 if over is not None and over.status == "interrupted":  # a share was cancelled
@@ -317,15 +329,6 @@ class _Delegation:
             if not begin.instead_of or elapsed_s >= due_s:
                 await self._begin(begin)
         return None
-
-    def _still_patient(self, error: Exception) -> None:
-        """Tolerate a while without Prefect; the machines at work do not need it."""
-        if time.monotonic() - self._answered > AWAY_S:
-            raise TrackingError(
-                f"Prefect's API went away ({error or type(error).__name__}). What the machines are "
-                f"doing continues; the same command finds them again."
-            ) from error
-        self._note("Prefect's API does not answer; waiting for it")
 
     async def _begin(self, begin: StartShare) -> None:
         job = self._job
@@ -453,16 +456,6 @@ class _Delegation:
             if not error.is_busy:
                 raise TrackingError(f"Prefect's API refuses {error}") from error
             raise
-
-
-def _share_found(run: Mapping[str, Any]) -> JobShare | None:
-    """Return an earlier share; None when it has ended, or is ending, without finishing the job."""
-    facts = order_of(run["parameters"])
-    number, attempt = int(facts.get("share") or 0), int(facts.get("attempt") or 1)
-    share = _share_of_run(JobShare(run["id"], number, attempt, "waiting"), run)
-    is_ending = run["state_type"] == "CANCELLING"
-    is_of_use = number > 0 and not is_ending and share.outcome in ("open", "done", "refused")
-    return share if is_of_use else None
 
 
 def _machines(job: SharedJob, query: str, share: float = 1.0) -> list[str]:

@@ -105,8 +105,17 @@ def decide_shares(
     if refused and online and not able and all(share.phase != "running" for share in latest):
         return JobEnd("failed", "\n".join(refused.values()))
     n = n_requested or (1 if is_early else max(1, min(len(able), MOST_SHARES)))
-    # All shares have one budget.
-    starts = [] if {"spent", "done"} & first.keys() else _starts(last_attempts, n, max_restarts)
+    starts: list[StartShare] = []
+    if not {"spent", "done"} & first.keys():  # all shares have one budget
+        for share in latest:
+            if share.outcome in ("sent away", "refused"):
+                starts.append(StartShare(share.number, share.attempt, share.id))
+            elif share.outcome == "crashed":
+                got_on = share.has_progressed
+                if again := next_restart(share.attempt, max_restarts, has_progressed=got_on):
+                    starts.append(StartShare(share.number, again.attempt, share.id, again.pause_s))
+        new = (number for number in range(1, n + 1) if number not in last_attempts)
+        starts += [StartShare(number, 1, "") for number in new]
     has_failed = any(share.state == "Failed" for share in latest)
     if "open" in first or (starts and not has_failed):
         return starts
@@ -116,20 +125,3 @@ def decide_shares(
                 return JobEnd(status, share.message)  # type: ignore[arg-type]
     crashed = latest[0]
     return JobEnd("failed", f"it crashed {crashed.attempt} times: {crashed.message}")
-
-
-def _starts(latest: Mapping[int, JobShare], n: int, max_restarts: int) -> list[StartShare]:
-    again = (_next_attempt(share, max_restarts) for share in latest.values())
-    new = (StartShare(number, 1, "") for number in range(1, n + 1) if number not in latest)
-    return [start for start in (*again, *new) if start is not None]
-
-
-def _next_attempt(share: JobShare, max_restarts: int) -> StartShare | None:
-    if share.outcome in ("sent away", "refused"):
-        return StartShare(share.number, share.attempt, share.id)
-    if share.outcome != "crashed":
-        return None
-    restart = next_restart(share.attempt, max_restarts, has_progressed=share.has_progressed)
-    if restart is None:
-        return None
-    return StartShare(share.number, restart.attempt, share.id, restart.pause_s)

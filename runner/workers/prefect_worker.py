@@ -26,12 +26,11 @@ from . import queued_run  # sets what Prefect reads when it is imported, so it c
 # isort: split
 
 import anyio.abc
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.context import refresh_global_settings_context
 from prefect.engine import handle_engine_signals
-from prefect.flow_engine import load_flow_run
+from prefect.flow_engine import load_flow_run, run_flow
 from prefect.flows import Flow
 from prefect.runner import _starter_engine, runner
 from prefect.settings import PREFECT_WORKER_HEARTBEAT_SECONDS, PREFECT_WORKER_PREFETCH_SECONDS
@@ -49,7 +48,7 @@ from .flow_order import FlowOrder, order_of, without_defaults
 from .run_in_flow import send_what_is_shown
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import FlowRun, State
     from prefect.client.schemas.responses import WorkerFlowRunResponse
 
 MODULE = "paddock.runner.workers.prefect_worker"
@@ -184,20 +183,24 @@ def run_in_this_process(flow_run: UUID) -> None:
         signer = signer_for(settings.state_dir, settings.ledger_url)
         queued_run.use_server()
         order = without_defaults(order_of(found.parameters))
-        if not signer.has_signed(order, found.idempotency_key or ""):
-            log.warning("run %s of Prefect is refused: Paddock has not signed it", flow_run)
-            _show_refused(flow_run, NOT_SIGNED)
-            return
-        order.pop(SIGNATURE)
-        try:
-            asyncio.run(queued_run.run_ordered(found, FlowOrder(**order), queued_run.RunControl()))
-        except PipelineError as error:
-            _show_refused(flow_run, failure_message(error, socket.gethostname()))
+        words = NOT_SIGNED
+        if signer.has_signed(order, found.idempotency_key or ""):
+            order.pop(SIGNATURE)
+            try:
+                asyncio.run(
+                    queued_run.run_ordered(found, FlowOrder(**order), queued_run.RunControl())
+                )
+            except PipelineError as error:
+                words = failure_message(error, socket.gethostname())
+            else:
+                return
 
+        async def refuse() -> State[Any]:
+            return Failed(name=REFUSED, message=words)
 
-def _show_refused(flow_run: UUID, words: str) -> None:
-    with get_client(sync_client=True) as client:
-        client.set_flow_run_state(flow_run, Failed(name=REFUSED, message=words), force=True)
+        plain = found.model_copy(update={"parameters": {}})  # which others may have written
+        refusal: Any = run_flow(Flow(refuse), flow_run=plain, parameters={}, return_type="state")
+        asyncio.run(refusal)
 
 
 def main() -> None:

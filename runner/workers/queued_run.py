@@ -25,7 +25,6 @@ from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
 
@@ -50,7 +49,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.command_logs import run_log
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import MultiObserver, Observer
-from paddock.runner.progress.report import QuarantineCounts, Report, Status
+from paddock.runner.progress.report import QuarantineCounts, Report
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 
 from .delegation import (
@@ -152,7 +151,11 @@ class _OrderedRun:
                 inputs: Mapping[str, Any], stop_gate: StopGate, job: str, call: str = ""
             ) -> Report:
                 if not order.share and settings.unattended.work_pool and settings.ledger_url:
-                    name = _job_name(path, call or order.root)
+                    # The same for all flow runs that continue one run or call
+                    context = FlowRunContext.get()
+                    assert context is not None and context.flow_run is not None
+                    root = (call or order.root or str(context.flow_run.id)).replace("-", "")
+                    name = f"{path.parent.name}-{root[-12:]}"
                     return await self._delegated(name, inputs, options, settings, observer)
                 own = replace(around, stop_gate=stop_gate)
                 return await api.run_async(path, inputs, replace(options, job=job), own)
@@ -245,13 +248,18 @@ async def _run_calls(
 ) -> Report:
     """Run webhook calls one after the other until stopped; return what became of all."""
     reports: list[Report] = []
+
+    async def close_with_all(gate: StopGate) -> None:
+        await control.stop_gate.wait()
+        gate.close_like(control.stop_gate)
+
     for call in calls:
         id_ = str(call["id"])
         if id_ in over:
             reports.append(over[id_])
             continue
         gate = StopGate()  # a budget is of one run
-        async with running(_close_with(control.stop_gate, gate)):
+        async with running(close_with_all(gate)):
             try:
                 report = await run_once(call["inputs"], gate, id_, id_)
             except Exception as error:  # each call is a run of its own: none may end the others
@@ -265,11 +273,6 @@ async def _run_calls(
         if control.stop.is_set() or control.stop_gate.is_closed:
             break
     return report_of_calls(reports, len(calls))
-
-
-async def _close_with(outer: StopGate, inner: StopGate) -> None:
-    await outer.wait()
-    inner.close_like(outer)
 
 
 def report_of_calls(reports: Sequence[Report], n_calls: int) -> Report:
@@ -291,33 +294,21 @@ def report_of_calls(reports: Sequence[Report], n_calls: int) -> Report:
         counts.update(report.counts)
         counted = counted.plus(report.quarantine())
     items = tuple(item for report in reports for item in report.items if item.error)
-    status, words = _end_of_calls(reports, n_calls)
-    return replace(
-        last, status=status, message=words, counts=dict(counts), items=items, counted=counted
-    )
-
-
-def _end_of_calls(reports: Sequence[Report], n_calls: int) -> tuple[Status, str | None]:
-    last, n_left = reports[-1], n_calls - len(reports)
+    whole = replace(last, counts=dict(counts), items=items, counted=counted)
+    n_left, failed = n_calls - len(reports), [r for r in reports if r.status == "failed"]
     if last.status == "interrupted" or n_left:
         is_stopped = last.status in ("interrupted", "suspended")
-        status: Status = last.status if is_stopped else "budget"
-        return status, f"{last.message or last.status} {n_left} calls are left."
-    failed = [report for report in reports if report.status == "failed"]
+        words = f"{last.message or last.status} {n_left} calls are left."
+        return replace(whole, status=last.status if is_stopped else "budget", message=words)
     if failed:
-        first = failed[0]
-        where = f" (run {first.run})" if first.run else ""  # the job has the last run's name
-        words = f"{len(failed)} of {n_calls} calls failed{where}: {first.message or 'failed'}"
-        return "failed", words
+        where = (
+            f" (run {failed[0].run})" if failed[0].run else ""
+        )  # the job has the last run's name
+        why = failed[0].message or "failed"
+        words = f"{len(failed)} of {n_calls} calls failed{where}: {why}"
+        return replace(whole, status="failed", message=words)
     worst = next((report for report in reports if report.status in ("budget", "quarantined")), last)
-    return worst.status, worst.message
-
-
-def _job_name(path: Path, root: str) -> str:
-    """Return the name of a job; the same for all flow runs that continue one run or call."""
-    context = FlowRunContext.get()
-    own = context.flow_run.id if context is not None and context.flow_run is not None else uuid4()
-    return f"{path.parent.name}-{(root or str(own)).replace('-', '')[-12:]}"
+    return replace(whole, status=worst.status, message=worst.message)
 
 
 PRELOAD = (
@@ -425,17 +416,13 @@ async def run_queued_flow(
         return f"{pause}."
     except (httpx.HTTPError, RuntimeError) as error:
         cause = error.__cause__ if isinstance(error, RuntimeError) else error  # as a client opens
-        if control.has_begun or not isinstance(cause, httpx.HTTPError) or not _is_passing(cause):
+        answer = cause.response if isinstance(cause, httpx.HTTPStatusError) else None
+        is_broken = answer is not None and answer.status_code >= 500  # as on a full disk
+        is_passing = is_broken or isinstance(cause, httpx.TransportError)
+        if control.has_begun or not is_passing:
             raise
         raise PrefectUnreachable(str(cause)) from error
     return _PREFIX.sub("", str(state.message or ""))
-
-
-def _is_passing(error: httpx.HTTPError) -> bool:
-    """Return whether a server is away, or answers with errors of its own, as on a full disk."""
-    answer = error.response if isinstance(error, httpx.HTTPStatusError) else None
-    is_broken = answer is not None and answer.status_code >= 500
-    return is_broken or isinstance(error, httpx.TransportError)
 
 
 async def is_reachable(api_url: str) -> bool:
