@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.errors import BadRequest, EngineError, ModelBroken, PromptTooLong
@@ -47,6 +47,8 @@ MOST_ANSWER_BYTES = 256 * 1024 * 1024  # 64 vectors of 8,192 numbers are 12 MB
 MOST_ERROR_BYTES = 1024 * 1024
 MOST_EVENT_BYTES = 16 * 1024 * 1024
 LONGEST_RETRY_AFTER_S = 60.0
+LAST_S = 0.1
+"""An answer that ends so soon after its last event leaves its connection to the next request."""
 
 Json = dict[str, Any]
 
@@ -125,8 +127,13 @@ class ServerConnection:
                 yield self._events(path, answer)
 
     async def _events(self, path: str, answer: httpx.Response) -> AsyncGenerator[Json, None]:
-        async for data in http.event_data(answer, MOST_EVENT_BYTES):
+        found = http.event_data(answer, MOST_EVENT_BYTES)
+        async for data in found:
             if data == b"[DONE]":
+                with suppress(TimeoutError, http.HttpFailure), http.http_failures(self.url):
+                    async with asyncio.timeout(LAST_S):
+                        async for _ in found:
+                            pass
                 return
             event = self._object(data)
             error = event.get("error")
