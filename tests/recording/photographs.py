@@ -106,7 +106,7 @@ def office_page(folder: Path, chromium: Browser) -> Shown:
 
 
 def table(work: Path, name: str) -> list[list[Any]]:
-    """Return the cells of a workbook as it shows them; of documents the name."""
+    """Return the cells of a workbook as it shows them."""
     sheet = load_workbook(work / "out" / f"{name}.xlsx").active
     rows = [[*row] for row in sheet.iter_rows(values_only=True)]
     for row in rows[1:]:
@@ -115,8 +115,6 @@ def table(work: Path, name: str) -> list[list[Any]]:
             row[at] = float(cell) if is_money else cell
             if isinstance(cell, datetime):
                 row[at] = f"{cell:%Y-%m-%d}"
-            elif str(cell).startswith(str(work)):
-                row[at] = Path(cell).name
     return rows
 
 
