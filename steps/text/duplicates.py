@@ -169,7 +169,8 @@ def _marked(params: DuplicatesParams, note: Callable[[str], None]) -> list[dict[
         return _folded(text) if isinstance(text, str) else ""
 
     own, texts, n_without = list[int](), dict[bytes, int](), 0
-    phrases, sketches = list[list[str]](), list[Sketches]()
+    phrases = list[list[str]]()
+    sketches = np.empty((len(rows) if params.text is not None else 0, _N_HASHES), np.uint32)
     for index in order if params.text is not None else ():
         words = _WORD.findall(text := text_of(rows[index]))
         n_without += not words
@@ -183,11 +184,11 @@ def _marked(params: DuplicatesParams, note: Callable[[str], None]) -> list[dict[
         triples = zip(words, words[1:], words[2:], strict=False)
         phrases.append([" ".join(phrase) for phrase in triples])
         if len(phrases) == _CHUNK_TEXTS:
-            sketches.append(_sketches(phrases))
+            sketches[len(own) - len(phrases) : len(own)] = _sketches(phrases)
             phrases.clear()
     if phrases:
-        sketches.append(_sketches(phrases))
-    for place, (earlier, likeness) in _nearest(sketches, params.alike).items():
+        sketches[len(own) - len(phrases) : len(own)] = _sketches(phrases)
+    for place, (earlier, likeness) in _nearest(sketches[: len(own)], params.alike).items():
         found[own[place]] = own[earlier], "alike", likeness
     if n_without:
         note(f"{n_without} of {len(rows)} rows have no text, and are compared by content alone.")
@@ -222,15 +223,14 @@ def _sketches(phrases: Sequence[list[str]]) -> Sketches:
     return np.array(made, dtype=np.uint32)
 
 
-def _nearest(parts: Sequence[Sketches], least: float) -> dict[int, tuple[int, float]]:
+def _nearest(sketches: Sketches, least: float) -> dict[int, tuple[int, float]]:
     """Return for each sketch the nearest earlier one, the first of several, and how alike.
 
     Those that share a band are compared (locality-sensitive hashing), of many those that share the
     rarest ones.
     """
-    if not parts:
+    if not len(sketches):
         return {}
-    sketches = np.concatenate(parts)
     shape = (_N_BANDS, len(sketches))
     order, place, start = (np.empty(shape, np.int32) for _ in range(3))
     for band in range(_N_BANDS):

@@ -60,6 +60,20 @@ def refused(world: World) -> list[str]:
     return sentences(found)
 
 
+def test_texts_are_not_compared_without_the_library_but_contents_are(
+    tmp_path: Path, without: Callable[..., None]
+) -> None:
+    rows = "rows: [{f: a, c: x, t: y}], key: f"
+    world = World(tmp_path, f"steps: [{{id: x, uses: duplicates, with: {{{rows}, text: t}}}}]")
+    without("rensa")
+    assert refused(world) == [
+        "texts are compared by 'rensa', which is not installed. "
+        "Install it: `pip install 'paddock-llm[duplicates]'`."
+    ]
+    world.edit("text: t", "content: c")
+    assert world.run().status == "completed"
+
+
 PROGRAM = """\
 steps:
   - id: each
