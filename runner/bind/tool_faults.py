@@ -20,11 +20,13 @@ from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.mcp_servers import McpServer
 from paddock.pipelines.model import Pipeline, StepNode
+from paddock.steps.facts import ToolUse
 from paddock.steps.registry import facts_of
 from paddock.steps.tools.code_digests import code_digests, files_named
 from paddock.steps.tools.python_files import function_fault
 from paddock.steps.tools.tool_names import (
     TOOL_OPTIONS,
+    ToolReference,
     resolve_tool,
     tool_version,
     unknown_tool,
@@ -88,7 +90,10 @@ def tool_faults(step: StepNode, pipeline: Pipeline, base: Path) -> Iterator[Faul
             yield from _option_faults(use, frozenset(), pipeline, at)
 
 
-def _function_faults(named: Any, base: Path, pipeline: Pipeline, at: Place) -> Iterator[Fault]:
+def _function_faults(
+    named: ToolReference, base: Path, pipeline: Pipeline, at: Place
+) -> Iterator[Fault]:
+    assert named.file is not None
     path = (base / named.file).resolve()
     if not path.is_relative_to(base.resolve()):
         what = f"the file '{named.file}' lies outside the pipeline's folder."
@@ -100,7 +105,9 @@ def _function_faults(named: Any, base: Path, pipeline: Pipeline, at: Place) -> I
         yield Fault(f"{what.rstrip('.')}.", remedy, pipeline.mark(at))
 
 
-def _built_in_faults(step: StepNode, use: Any, pipeline: Pipeline, at: Place) -> Iterator[Fault]:
+def _built_in_faults(
+    step: StepNode, use: ToolUse, pipeline: Pipeline, at: Place
+) -> Iterator[Fault]:
     from paddock.steps.tools.builtin_tools import BUILT_IN_FUNCTIONS
 
     tool = BUILT_IN_FUNCTIONS[use.name]
@@ -142,7 +149,7 @@ def _argument_faults(
 _NAME_HOSTS = "Name them: `options: {hosts: [example.org]}`."
 
 
-def _host_faults(step: StepNode, use: Any, pipeline: Pipeline) -> Iterator[Fault]:
+def _host_faults(step: StepNode, use: ToolUse, pipeline: Pipeline) -> Iterator[Fault]:
     """Find what is wrong with `hosts`: constants, so that what is reached is known before."""
     hosts = use.options["hosts"]
     entry = use.path[:2] if use.path[0] == "tools" else ()
@@ -160,7 +167,7 @@ def _host_faults(step: StepNode, use: Any, pipeline: Pipeline) -> Iterator[Fault
 
 
 def _option_faults(
-    use: Any, allowed: frozenset[str], pipeline: Pipeline, at: Place
+    use: ToolUse, allowed: frozenset[str], pipeline: Pipeline, at: Place
 ) -> Iterator[Fault]:
     for name in use.options:
         if name not in allowed and name != "timeout":

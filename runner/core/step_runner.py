@@ -143,7 +143,7 @@ class StepRunner:
         self.context = context
         self._sub_pipelines = sub_pipelines
         self.stats = context.stats
-        self._origins = LineageStore(context.ledger)
+        self._lineage = LineageStore(context.ledger)
         self._reviewer = AnswerReviewer(context)
 
     async def step(self, step: BoundStep, scope: Scope, attempt: ItemAttempt) -> Any:
@@ -196,17 +196,8 @@ class StepRunner:
                     raise RunStopped(str(error)) from error
                 except _OF_INNER:
                     raise
-                except (
-                    Exception,
-                    SystemExit,
-                ) as error:  # a bug of the step: its traceback is logged
-                    damage = context.ledger.damage_behind(error)
-                    if damage is not None:
-                        raise RunStopped(str(damage)) from error
-                    stats.unexpected(f"{attempt.shown_key}, step '{step.id}'", error)
-                    cause = MISSING_PACKAGE if isinstance(error, ModuleNotFoundError) else "other"
-                    what = f"{type(error).__name__}: {error}"
-                    raise StepFailed(step.id, what, cause=cause) from error
+                except (Exception, SystemExit) as error:
+                    raise self._unexpected(error, step, attempt) from error
             if attempt.outer and step.facts.lists and outputs is not None:
                 # Mark a folder that was listed for this item alone
                 files = None if step.returns is not None else outputs["files"]
@@ -223,6 +214,17 @@ class StepRunner:
         finally:  # also where a person has to decide: it is done, but for that
             made.end()
             stats.took(made)
+
+    def _unexpected(
+        self, error: BaseException, step: BoundStep, attempt: ItemAttempt
+    ) -> StepFailed | RunStopped:
+        """Return what an error that no step should raise ends with: a bug, or a damaged ledger."""
+        damage = self.context.ledger.damage_behind(error)
+        if damage is not None:
+            return RunStopped(str(damage))
+        self.stats.unexpected(f"{attempt.shown_key}, step '{step.id}'", error)
+        cause = MISSING_PACKAGE if isinstance(error, ModuleNotFoundError) else "other"
+        return StepFailed(step.id, f"{type(error).__name__}: {error}", cause=cause)
 
     async def _try(
         self, step: BoundStep, scope: Scope, attempt: ItemAttempt, tools: Tools, caller: CallOrigin
@@ -258,39 +260,13 @@ class StepRunner:
         if step.review is not None and attempt.is_decided and not caller.looks_up:
             outputs = await self._reviewer.recorded(step, attempt)
             if outputs:  # with the calls of the run that made them
-                row = await context.ledger.ask(self._origins.made, attempt.scope, attempt.key)
+                row = await context.ledger.ask(self._lineage.made, attempt.scope, attempt.key)
                 for past in read_lineage(row.made)[1] if row is not None else ():
                     calls = past.calls if past.id == step.id else ()
                     caller.made.extend(replace(call, is_known=True) for call in calls)
-        if outputs is None and step.escalate is None:
-            outputs = await self._run(step, params, tools, scope, attempt)
-        elif outputs is None:
-            assert step.escalate is not None
-            found = None
-            try:  # a refused answer is asked for again of the larger model alone
-                own = replace(tools, n_refused=0)
-                found = outputs = await self._run(step, params, own, scope, attempt)
-            except StepError as error:
-                if error.kind != "check":
-                    raise
-            try:
-                item = attempt.shown_key or attempt.key
-                why = escalated(step, scope, item, found, tools.n_refused)
-            except ExpressionError as error:
-                raise StepFailed(step.id, f"`escalate.when`: {error}") from error
-            if why is not None:
-                try:
-                    with attempt.turn.defer_calls(caller, step.id):
-                        larger = step.escalated
-                        params = larger.params.render(scope)
-                        answer = await self._run(larger, params, tools, scope, attempt)
-                except StepError as error:
-                    what = f"it was escalated to '{why.alias}': {error.reason}"
-                    raise StepError(
-                        what, remedy=error.remedy, is_fatal=error.is_fatal, kind=error.kind
-                    ) from error
-                outputs = why.outputs(tools.log, answer)
-        assert outputs is not None
+        if outputs is None:
+            ask = self._run if step.escalate is None else self._run_escalated
+            outputs = await ask(step, params, tools, scope, attempt)
         if outputs.get("escalated") is not None and step.escalate is not None:
             made.model, made.escalated = step.escalate.to.ref, escalation_mark(outputs)
             step = step.escalated
@@ -305,6 +281,36 @@ class StepRunner:
             outputs = WithFiled(outputs, attempt.with_filed)
         attempt.with_filed = None
         return step_outputs(step, scope, of_own_rows(step, scope, outputs))
+
+    async def _run_escalated(
+        self, step: BoundStep, params: Any, tools: Tools, scope: Scope, attempt: ItemAttempt
+    ) -> dict[str, Any]:
+        """Run a step; of its larger model, where its own is not sure enough or was refused."""
+        assert step.escalate is not None
+        found = None
+        try:  # a refused answer is asked for again of the larger model alone
+            found = await self._run(step, params, replace(tools, n_refused=0), scope, attempt)
+        except StepError as error:
+            if error.kind != "check":
+                raise
+        try:
+            why = escalated(step, scope, attempt.shown_key or attempt.key, found, tools.n_refused)
+        except ExpressionError as error:
+            raise StepFailed(step.id, f"`escalate.when`: {error}") from error
+        if why is None:
+            assert found is not None
+            return found
+        try:
+            with attempt.turn.defer_calls(attempt.callers[-1], step.id):
+                larger = step.escalated
+                params = larger.params.render(scope)
+                answer = await self._run(larger, params, tools, scope, attempt)
+        except StepError as error:
+            what = f"it was escalated to '{why.alias}': {error.reason}"
+            raise StepError(
+                what, remedy=error.remedy, is_fatal=error.is_fatal, kind=error.kind
+            ) from error
+        return why.outputs(tools.log, answer)
 
     async def _run(
         self, step: BoundStep, params: Any, tools: Tools, scope: Scope, attempt: ItemAttempt
