@@ -280,6 +280,8 @@ class Estimate(Walk):
     ) -> None:
         """Add what a step asks, and the item that it is, if any."""
         foreseen = await self._guess(step, is_pending=is_pending)
+        if is_pending and foreseen.outputs is None:
+            return  # it will be skipped, whatever it reads
         calls, forecast = foreseen.calls, foreseen.forecast
         if is_pending and entry is not None:
             calls = calls.at_most()  # what it reads may come out as it was

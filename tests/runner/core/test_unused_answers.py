@@ -188,6 +188,7 @@ TOP = (
 
 def test_a_step_at_the_top_is_left_out_and_done_when_it_is_used(tmp_path: Path) -> None:
     world = world_of(tmp_path, TOP)
+    assert {item.step for item in world.plan({"publish": False}).items} == {"each"}
     report = planned_and_run(world, publish=False)
     assert report.calls == 1
     assert (
