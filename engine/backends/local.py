@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from paddock.engine.chat.prompt_images import check_image
+from paddock.engine.chat.image_checks import check_image
 from paddock.engine.errors import BadRequest, EngineError, ModelUnusable, WorkerLost, WrongRole
 from paddock.engine.memory.loaded_models import ModelUse, resolve_adapters
 from paddock.engine.memory.machine_probe import MachineProbe

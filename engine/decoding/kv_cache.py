@@ -39,11 +39,10 @@ from paddock.engine.profile.profile import Agreement, Profile, prefill_s, step_s
 from paddock.engine.settings import CacheLayout
 from paddock.engine.system.hardware import read_memory
 
+from .context_limits import MOST_SEQ_IDS, ContextLimits
 from .prefix_cache import shared_prefix_length
 from .scheduler_data import (
-    MOST_SEQ_IDS,
     CacheOperation,
-    ContextLimits,
     CopyPrefix,
     DropFromHost,
     RestoreFromHost,

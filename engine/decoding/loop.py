@@ -20,6 +20,7 @@ from paddock.engine.profile.profile import Profile
 from paddock.engine.sampling.logits import N_PRESELECTED, in_order
 from paddock.engine.sampling.picker import RowScan, RowScanner, start_masks
 
+from .context_limits import MOST_MTP_SEQUENCES
 from .draft_model import DraftModel
 from .drafts import MOST_MTP_TOKENS, DraftRequest, HiddenStates, LookupDrafter, PastAnswers
 from .kv_cache import KvCache
@@ -27,7 +28,7 @@ from .mtp_head import MtpHead
 from .numerics import fingerprint
 from .running_request import DecodeRequest, RunningRequest, StepOutput, decode_image_piece
 from .scheduler import Scheduler, StepSizer
-from .scheduler_data import MOST_MTP_SEQUENCES, ScheduledStep, Sequence, SequencePiece, batch_arrays
+from .scheduler_data import ScheduledStep, Sequence, SequencePiece, batch_arrays
 
 # Number of answers from which the device chooses tokens, and down to which it goes on: of rows that
 # are greedy, constrained or not, or drawn by `top_k`, it returns the 64 likeliest.

@@ -18,8 +18,9 @@ from paddock.engine.llama.library import AllocatedBuffers, CacheFull, DecodeFail
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 
+from .context_limits import MOST_MTP_SEQUENCES
 from .drafts import MOST_MTP_TOKENS, HiddenStates
-from .scheduler_data import MOST_MTP_SEQUENCES, batch_arrays
+from .scheduler_data import batch_arrays
 
 # Hidden states that wait for the next guess; 64 of 4,096 values take 1 MB.
 _MOST_UNREAD = 64

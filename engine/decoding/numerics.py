@@ -17,7 +17,8 @@ import hashlib
 
 from paddock.engine.profile.profile import Agreement
 
-from .scheduler_data import CellMarks, Circumstances, ContextLimits, ScheduledStep
+from .context_limits import ContextLimits
+from .scheduler_data import CellMarks, Circumstances, ScheduledStep
 
 # llama.cpp pads the cells that a step reads to 256. From 512 on, flash attention on a processor
 # divides a single token's cells among the threads.

@@ -22,16 +22,10 @@ from paddock.engine.chat.prompt_overflow import cut_middle
 from paddock.engine.profile.profile import Agreement
 from paddock.engine.request import PRIORITY_RANK
 
+from .context_limits import LEAST_PIECE_TOKENS, ContextLimits
 from .numerics import circumstances
 from .prefix_cache import shared_prefix_length
-from .scheduler_data import (
-    LEAST_PIECE_TOKENS,
-    CacheOperation,
-    ContextLimits,
-    ScheduledStep,
-    Sequence,
-    SequencePiece,
-)
+from .scheduler_data import CacheOperation, ScheduledStep, Sequence, SequencePiece
 from .slots import PrefixSource, SlotMigration, Slots
 
 # A long job leaves half of a step to the others, and a long chat a quarter.

@@ -1,4 +1,4 @@
-"""Sequences, context limits, cache operations and scheduled steps: the scheduler's data. Pure.
+"""Sequences, cache operations and scheduled steps: the scheduler's data. Pure.
 
 A sequence is one request inside the engine: its tokens and how many of them are computed. A
 scheduled step is a list of cache operations, carried out in order, and then the pieces of sequences
@@ -119,94 +119,6 @@ class Sequence:
     def n_owed_cells(self) -> int:
         """Cells that it will likely still need."""
         return self.n_likely_tokens - self.n_computed
-
-
-MOST_SEQ_IDS = 256  # LLAMA_MAX_SEQ
-# Drafts of all answers together. From 64 tokens of a step on, llama.cpp's flash attention takes
-# another path on a processor, and logits differ by up to 0.9. Below, most kernels compute each
-# token as if alone; the profile finds those that do not (AMX), see `Agreement.drafts`.
-MOST_DRAFTS = 48
-# An MTP head costs a layer and the output's weights for each token: worth it while few run.
-MOST_MTP_SEQUENCES = 4
-# A shorter piece of a prompt takes as long: from 64 tokens of a sequence on, flash attention on a
-# processor is a third quicker. One more, since in a split cache the first token goes into the pass
-# of the decoding sequences.
-LEAST_PIECE_TOKENS = 65
-# Without flash attention only the pass over the weights counts.
-LEAST_PLAIN_TOKENS, MOST_PLAIN_DRAFTS = 17, 96
-
-# Idle sequences that a unified cache keeps, besides the running ones.
-_MOST_IDLE_SEQUENCES = 32
-
-
-@dataclass(frozen=True, slots=True)
-class ContextLimits:
-    """Capacity of one context, and the token budgets of its steps."""
-
-    n_cells: int
-    n_parallel: int
-    """Jobs that run at once."""
-    n_batch_tokens: int = 512
-    can_share: bool = True
-    """Whether prefixes can be shared and sequences cut; else a sequence is kept whole."""
-    is_unified: bool = True
-    prefers_free_streams: bool = False
-    """Whether free streams of a split cache go first, since idle ones cannot be saved; on a
-    graphics device they are copied to free streams."""
-    is_gpu: bool = False
-    """Whether a pass over the weights takes about as long with few tokens as with many."""
-    n_reserved: int = 1
-    """Slots beyond `n_parallel` that only chats may use."""
-    near_turn_tokens: int = 128
-    """Prompt tokens of a step while a chat is expected, which would have to wait for the step."""
-    chat_turn_tokens: int = 64
-    """Prompt tokens of a step while a chat is being answered, whose next token waits for it."""
-    n_host_cache_tokens: int = 0
-    """Tokens of finished conversations that are kept in main memory."""
-    is_flash: bool = True
-    """Whether flash attention is on."""
-    n_undo_tokens: int = 0
-    """Last tokens of a sequence that can be cut though prefixes cannot be shared."""
-
-    @property
-    def least_piece_tokens(self) -> int:
-        """Least useful piece of a prompt in a step."""
-        return LEAST_PIECE_TOKENS if self.is_flash else LEAST_PLAIN_TOKENS
-
-    @property
-    def most_drafts(self) -> int:
-        """Drafts of all answers together in one step."""
-        return MOST_DRAFTS if self.is_flash else MOST_PLAIN_DRAFTS
-
-    @property
-    def n_slots(self) -> int:
-        return self.n_parallel + self.n_reserved
-
-    @property
-    def has_separate_passes(self) -> bool:
-        """Whether prompts get passes of their own, which cost as much with few tokens as with many.
-
-        On a processor the cost is by token; in a unified cache one pass has all tokens.
-        """
-        return self.is_gpu and not self.is_unified
-
-    @property
-    def n_seq_ids(self) -> int:
-        """Sequence ids of the context: in a unified cache idle ones need ids of their own."""
-        n_idle = (
-            min(self.n_slots, _MOST_IDLE_SEQUENCES) if self.is_unified and self.can_share else 0
-        )
-        return min(self.n_slots + n_idle, MOST_SEQ_IDS)
-
-    @property
-    def n_rows(self) -> int:
-        """Most rows of logits of one step; llama.cpp needs space for one of each id."""
-        return max(self.n_seq_ids, self.n_slots + self.most_drafts)
-
-    @property
-    def n_cells_each(self) -> int | None:
-        """Cells of one stream of a split cache."""
-        return None if self.is_unified else self.n_cells // self.n_seq_ids
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from paddock.engine.arrays import Tokens
 from paddock.engine.chat.prompt_images import n_positions, whole_prefix
 
+from .context_limits import ContextLimits
 from .host_cache import HostCache
 from .prefix_cache import (
     WORTH_REPEATING_TOKENS,
@@ -23,7 +24,6 @@ from .prefix_cache import (
 from .scheduler_data import (
     CacheOperation,
     CellMarks,
-    ContextLimits,
     CopyPrefix,
     DropFromHost,
     RestoreFromHost,

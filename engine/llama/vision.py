@@ -23,14 +23,12 @@ from paddock.engine.arrays import Tokens, Vectors
 from paddock.engine.gguf import TYPE_NAMES, read_header
 from paddock.engine.system.image_headers import (
     DAMAGED,
-    Pixels,
-    alpha_strips,
     check_png_size,
     exif_orientation,
-    transparent_colour,
     with_white_for_transparent,
     without_padding,
 )
+from paddock.engine.system.png_alpha import Pixels, alpha_strips, transparent_colour
 
 from .image_cache import ImagePiece, KeptImages, PromptPiece
 from .library import LOG, LOG_CALLBACK, LoadFailed, lib

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from paddock.engine.decoding.scheduler_data import MOST_MTP_SEQUENCES, ContextLimits
+from paddock.engine.decoding.context_limits import MOST_MTP_SEQUENCES, ContextLimits
 from paddock.engine.gguf import GgufHeader
 from paddock.engine.profile.context_layout import (
     CPU_BATCH,

@@ -6,18 +6,15 @@ import contextlib
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 DECODING_BYTES = 384 * 1024 * 1024
 """The most memory that decoding one picture may take: 64 million pixels of three bytes, twice."""
 
-_PNG_MARK = b"\x89PNG\r\n\x1a\n"
-_GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
-_N_CHANNELS = {_GREY: 1, _RGB: 3, _PALETTE: 1, _GREY_ALPHA: 2, _RGB_ALPHA: 4}
+PNG_MARK = b"\x89PNG\r\n\x1a\n"
+GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
+_N_CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}
 _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 _FRAMES = 0xC0, 0xC1, 0xC2
 _PROGRESSIVE = 0xC2
@@ -32,7 +29,7 @@ _CUT_OFF = "is cut off: its file ends before the picture does; copy it again"
 
 def image_size(data: bytes) -> tuple[int, int] | None:
     """Return width and height of a PNG, JPEG, GIF or BMP; None: it is another kind."""
-    if data[:8] == _PNG_MARK and data[12:16] == b"IHDR" and len(data) >= 24:
+    if data[:8] == PNG_MARK and data[12:16] == b"IHDR" and len(data) >= 24:
         return struct.unpack(">II", data[16:24])
     if data[:6] in (b"GIF87a", b"GIF89a") and len(data) >= 10:
         return struct.unpack("<HH", data[6:10])
@@ -59,8 +56,8 @@ def decoding_bytes(data: bytes) -> int:
     """
     width, height = image_size(data) or (0, 0)
     n_copied = 6 * width * height
-    if data[:8] == _PNG_MARK:
-        header = _png_header(data)
+    if data[:8] == PNG_MARK:
+        header = png_header(data)
         n_keyed = (header.n_channels + 1) * header.n_bytes  # a transparent colour adds a channel
         n_made = max(n_keyed * (3 if header.is_interlaced else 2) / 2, 3 * header.n_bytes)
         return max(n_copied, header.n_raw + int(n_made * header.width * header.height))
@@ -201,7 +198,9 @@ def _gif_colours(flags: bytes) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _PngHeader:
+class PngHeader:
+    """What a PNG says of its rows."""
+
     width: int
     height: int
     n_bits: int
@@ -240,13 +239,13 @@ _INTERLACED = (
 )  # fmt: skip
 
 
-def _png_header(data: bytes) -> _PngHeader:
+def png_header(data: bytes) -> PngHeader:
     width, height, n_bits, kind, _, _, way = struct.unpack(">IIBBBBB", data[16:29].ljust(13, b"\0"))
-    return _PngHeader(width, height, n_bits, kind, is_interlaced=bool(way))
+    return PngHeader(width, height, n_bits, kind, is_interlaced=bool(way))
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    view, at = memoryview(data), len(_PNG_MARK)
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    view, at = memoryview(data), len(PNG_MARK)
     for _ in range(_MOST_BLOCKS):
         if at + 8 > len(data):
             return
@@ -260,10 +259,10 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
 _UNPACKED_AT_ONCE, _MOST_RATIO = 1 << 14, 1032
 
 
-def _unpacked(data: bytes) -> Iterator[bytes]:
+def unpacked_rows(data: bytes) -> Iterator[bytes]:
     """Yield the unpacked rows of a PNG, in pieces of up to 17 MB; ValueError: they are damaged."""
     n_head, unpack = 2, zlib.decompressobj(-15)  # stb_image reads no further than the first two
-    for name, body in _png_chunks(data):
+    for name, body in png_chunks(data):
         if name == b"CgBI":  # Apple's: without the two
             n_head = 0
         if name != b"IDAT":
@@ -284,115 +283,14 @@ def check_png_size(data: bytes) -> None:
     Raises:
         ValueError: they do, or are damaged.
     """
-    if data[:8] != _PNG_MARK or len(data) * _MOST_RATIO <= DECODING_BYTES // 4:
+    if data[:8] != PNG_MARK or len(data) * _MOST_RATIO <= DECODING_BYTES // 4:
         return
-    n_left = max(_png_header(data).n_raw, DECODING_BYTES // 4)
-    for piece in _unpacked(data):
+    n_left = max(png_header(data).n_raw, DECODING_BYTES // 4)
+    for piece in unpacked_rows(data):
         n_left -= len(piece)
         if n_left < 0:
             raise ValueError(f"its rows unpack to more than {DECODING_BYTES // 4 >> 20} MiB, which "
                              "its size does not need; save it again")  # fmt: skip
-
-
-Pixels = NDArray[np.uint8]
-
-_STRIP_BYTES = 1 << 20
-
-
-def alpha_strips(
-    data: bytes, decode: Callable[[bytes], Pixels]
-) -> Iterator[tuple[slice, slice, Pixels]]:
-    """Yield parts of a PNG's alpha channel, each with its rows and columns; none: it has none.
-
-    Filters of PNG compute a byte from the bytes at the same place of pixels beside and above it.
-    So such bytes, with the filters of their rows, are a grey picture, of which `decode` gives the
-    pixels. It is cut into strips, each with the last row before it, to need little memory.
-    """
-    if data[:8] != _PNG_MARK:
-        return
-    header, alphas = _png_header(data), _palette_alphas(data)
-    has_alpha = header.kind in (_GREY_ALPHA, _RGB_ALPHA) and header.n_bits >= 8
-    if not has_alpha and alphas is None:
-        return
-    pieces = _Pieces(_unpacked(data))
-    for width, height, rows, columns in header.passes:
-        n_row = 1 + header.row_bytes(width)
-        n_strip = max(1, _STRIP_BYTES // n_row)
-        before: Pixels | None = None
-        for at in range(0, height, n_strip):
-            raw = pieces.take(n_row * min(n_strip, height - at))
-            filtered = np.frombuffer(raw, np.uint8).reshape(-1, n_row)
-            if alphas is None:  # the higher byte of the last channel
-                n_pixel = header.n_channels * header.n_bytes
-                filtered = filtered[:, np.r_[0, 1 + n_pixel - header.n_bytes : n_row : n_pixel]]
-            if before is None:
-                before = np.zeros(filtered.shape[1] - 1, np.uint8)
-            strip = decode(_grey_png(np.vstack([np.append(np.uint8(0), before), filtered])))[1:]
-            before = strip[-1]
-            if alphas is not None:
-                # Take apart bytes that hold several pixels each, the first in the highest bits
-                n_bits = header.n_bits
-                shifts = np.arange(8 - n_bits, -1, -n_bits, dtype=np.uint8)
-                parts = strip[:, :, None] >> shifts & np.uint8(2**n_bits - 1)
-                indices = parts.reshape(len(strip), -1)
-                strip = alphas[indices[:, :width]]
-            first, last = rows.start + at * rows.step, rows.start + (at + len(strip)) * rows.step
-            yield slice(first, last, rows.step), columns, strip
-
-
-class _Pieces:
-    """Bytes that are taken in other portions than they come."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._left = b""
-
-    def take(self, n_bytes: int) -> bytes:
-        while len(self._left) < n_bytes:
-            piece = next(self._pieces, None)
-            if piece is None:
-                raise ValueError(DAMAGED)
-            self._left += piece
-        taken, self._left = self._left[:n_bytes], self._left[n_bytes:]
-        return taken
-
-
-def _palette_alphas(data: bytes) -> Pixels | None:
-    """Return the alpha of each colour of a PNG's palette; None: all are opaque."""
-    header = _png_header(data)
-    named = dict(_png_chunks(data)) if header.kind == _PALETTE else {}
-    if b"tRNS" not in named or header.n_bits not in (1, 2, 4, 8):
-        return None
-    return np.frombuffer(bytes(named[b"tRNS"][:256]).ljust(256, b"\xff"), np.uint8)
-
-
-def transparent_colour(data: bytes) -> Pixels | None:
-    """Return the one colour that a PNG without an alpha channel shows nothing of, in 8 bits."""
-    header = _png_header(data)
-    if (
-        data[:8] != _PNG_MARK
-        or header.kind not in (_GREY, _RGB)
-        or header.n_bits not in (1, 2, 4, 8)
-    ):
-        return None
-    for name, body in _png_chunks(data):
-        if name == b"tRNS" and len(body) == 2 * header.n_channels:
-            levels = np.frombuffer(bytes(body)[1::2], np.uint8)
-            return np.resize(levels * np.uint8(255 // (2**header.n_bits - 1)), 3)
-        if name == b"IDAT":
-            break
-    return None
-
-
-def _grey_png(filtered: Pixels) -> bytes:
-    height, width = filtered.shape
-    header = struct.pack(">IIBBBBB", width - 1, height, 8, _GREY, 0, 0, 0)
-    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(filtered.tobytes(), 1)), (b"IEND", b"")
-    parts = [_PNG_MARK]
-    for name, body in chunks:
-        check = struct.pack(">I", zlib.crc32(name + body))
-        parts += [struct.pack(">I", len(body)), name, body, check]
-    return b"".join(parts)
 
 
 def exif_orientation(data: bytes) -> int:

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 from paddock.engine.chat.prompt_builder import BuiltPrompt, PromptBuilder
 from paddock.engine.chat.prompt_overflow import answer_limit_tokens
+from paddock.engine.decoding.context_limits import MOST_SEQ_IDS
 from paddock.engine.decoding.draft_model import DraftModel
 from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
 from paddock.engine.decoding.loop import CancelRequest, DecodeLoop, IdleWork, Shutdown, WidenContext
 from paddock.engine.decoding.mtp_head import MtpHead
 from paddock.engine.decoding.running_request import DecodeRequest, StepOutput, text_tokens
 from paddock.engine.decoding.scheduler import StepSizer
-from paddock.engine.decoding.scheduler_data import MOST_SEQ_IDS
 from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
 from paddock.engine.llama.library import supports_mtp
 from paddock.engine.llama.llama_context import Context, ContextOptions

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
-
-from markupsafe import Markup, escape
 
 from paddock.engine.system.text import cell_text, shorten
 from paddock.runner.render.html_page import html_page
@@ -24,15 +19,11 @@ from .comparison_text import (
     method_words,
 )
 from .metrics import MOST_CONFUSED
+from .run_difference import word_differences
 
 MOST_DIFFERENCES = 1_000
 MOST_PROMPT_CHARS = 4_000
 """Of the prompt with the document, for each item."""
-_MOST_COMPARED_WORDS = 2_000
-"""Of each of two answers; longer ones stand without marks."""
-MOST_EQUAL_PAIRS = 60_000
-"""Of words of two answers that are alike: 0.5 s where they are periodic, 0.02 s of prose."""
-_WORDS = re.compile(r"\s*\S+")
 
 
 def comparison_page(found: Comparison) -> str:
@@ -79,40 +70,3 @@ def _answers(difference: ItemDifference, variants: Iterable[str]) -> Iterator[tu
         text = cell_text(answer.output)
         yield "name", text if first is None else word_differences(first, text)
         first = text if first is None else first
-
-
-def word_differences(before: str, after: str) -> Markup:
-    """Return a text as HTML, with the words that another one does not have, or has besides.
-
-    >>> word_differences("a red cat", "a big red dog")
-    Markup('a<ins> big</ins> red<del> cat</del><ins> dog</ins>')
-    """
-    if n_equal_pairs(before, after) > MOST_EQUAL_PAIRS:
-        return escape(after)
-    spaced_words, other = _WORDS.findall(before), _WORDS.findall(after)
-    words, others = ([word.strip() for word in found] for found in (spaced_words, other))
-    matcher = difflib.SequenceMatcher(None, words, others, False)
-    parts: list[str] = []
-    for kind, i, i_end, j, j_end in matcher.get_opcodes():
-        old, new = escape("".join(spaced_words[i:i_end])), escape("".join(other[j:j_end]))
-        if kind == "equal":
-            parts.append(new)
-        else:
-            parts += [Markup("<del>{}</del>").format(old)] if old else []
-            parts += [Markup("<ins>{}</ins>").format(new)] if new else []
-    return Markup("".join(parts))
-
-
-def n_equal_pairs(before: str, after: str) -> int:
-    """Return how many pairs of words are alike, which is what a comparison costs.
-
-    Too many, where a text has more words than are compared.
-
-    >>> n_equal_pairs("so so so", "so it is so")
-    6
-    """
-    words, other = before.split(), after.split()
-    if max(len(words), len(other)) > _MOST_COMPARED_WORDS:
-        return MOST_EQUAL_PAIRS + 1
-    counts = Counter(other)
-    return sum(n * counts[word] for word, n in Counter(words).items())

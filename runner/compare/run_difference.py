@@ -8,6 +8,8 @@ that did it. What is not on record never counts as alike.
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,8 +28,6 @@ from paddock.runner.progress.item_states import WORK
 from paddock.runner.progress.journal import JournalTail
 from paddock.runner.render.run_details import RunItem, outer_keys, read_run_details
 
-from .comparison_page import MOST_EQUAL_PAIRS, n_equal_pairs, word_differences
-
 ItemName = tuple[str, str]
 """Step and key."""
 ChangeKind = Literal["changed", "added", "left", "unknown", "made_again", "alike"]
@@ -35,6 +35,11 @@ ChangeKind = Literal["changed", "added", "left", "unknown", "made_again", "alike
 (fresh since, or gone); of both with the same state: an answer is not on record, or, without model
 calls, what they held; or nothing else."""
 _MOST_ANSWER_CHARS = 20_000
+_MOST_COMPARED_WORDS = 2_000
+"""Of each of two answers; longer ones stand without marks."""
+MOST_EQUAL_PAIRS = 60_000
+"""Of words of two answers that are alike: 0.5 s where they are periodic, 0.02 s of prose."""
+_WORDS = re.compile(r"\s*\S+")
 _NOT_COMPARED = Markup(
     '<p class="soft">Too much to compare word by word here.</p><del>{}</del><br><ins>{}</ins>'
 )
@@ -232,3 +237,40 @@ def change_rows(changes: Sequence[RunItemChange]) -> Iterator[tuple[RunItemChang
         else:
             was, now = (shorten(text, _MOST_ANSWER_CHARS) for text in (old, new))
             yield change, _NOT_COMPARED.format(was, now)
+
+
+def word_differences(before: str, after: str) -> Markup:
+    """Return a text as HTML, with the words that another one does not have, or has besides.
+
+    >>> word_differences("a red cat", "a big red dog")
+    Markup('a<ins> big</ins> red<del> cat</del><ins> dog</ins>')
+    """
+    if n_equal_pairs(before, after) > MOST_EQUAL_PAIRS:
+        return escape(after)
+    spaced_words, other = _WORDS.findall(before), _WORDS.findall(after)
+    words, others = ([word.strip() for word in found] for found in (spaced_words, other))
+    matcher = difflib.SequenceMatcher(None, words, others, False)
+    parts: list[str] = []
+    for kind, i, i_end, j, j_end in matcher.get_opcodes():
+        old, new = escape("".join(spaced_words[i:i_end])), escape("".join(other[j:j_end]))
+        if kind == "equal":
+            parts.append(new)
+        else:
+            parts += [Markup("<del>{}</del>").format(old)] if old else []
+            parts += [Markup("<ins>{}</ins>").format(new)] if new else []
+    return Markup("".join(parts))
+
+
+def n_equal_pairs(before: str, after: str) -> int:
+    """Return how many pairs of words are alike, which is what a comparison costs.
+
+    Too many, where a text has more words than are compared.
+
+    >>> n_equal_pairs("so so so", "so it is so")
+    6
+    """
+    words, other = before.split(), after.split()
+    if max(len(words), len(other)) > _MOST_COMPARED_WORDS:
+        return MOST_EQUAL_PAIRS + 1
+    counts = Counter(other)
+    return sum(n * counts[word] for word, n in Counter(words).items())

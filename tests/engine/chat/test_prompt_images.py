@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from paddock.engine.chat import prompt_images
-from paddock.engine.chat.prompt_images import ImagePlaceholders, check_image, place_images
+from paddock.engine.chat.image_checks import check_image
+from paddock.engine.chat.prompt_images import ImagePlaceholders, place_images
 from paddock.engine.errors import BadRequest
 from paddock.engine.llama.image_cache import ImagePiece
 from paddock.engine.system.image_headers import image_size

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from paddock.engine.decoding.context_limits import ContextLimits
 from paddock.engine.decoding.scheduler import Scheduler
 from paddock.engine.decoding.scheduler_data import (
     CacheOperation,
-    ContextLimits,
     CopyPrefix,
     DropFromHost,
     RestoreFromHost,

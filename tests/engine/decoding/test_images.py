@@ -11,8 +11,9 @@ from paddock.engine.chat.prompt_images import (
     next_piece_length,
     whole_prefix,
 )
+from paddock.engine.decoding.context_limits import ContextLimits
 from paddock.engine.decoding.scheduler import Scheduler
-from paddock.engine.decoding.scheduler_data import ContextLimits, CopyPrefix, Sequence, TrimCells
+from paddock.engine.decoding.scheduler_data import CopyPrefix, Sequence, TrimCells
 from paddock.engine.decoding.slots import PrefixSource, Slots
 from paddock.engine.llama.image_cache import ImagePiece
 from paddock.engine.profile.profile import Agreement

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from paddock.engine.decoding import drafts, kv_cache
+from paddock.engine.decoding.context_limits import MOST_MTP_SEQUENCES
 from paddock.engine.decoding.drafts import HiddenStates
 from paddock.engine.decoding.loop import CancelRequest, WidenContext
 from paddock.engine.decoding.mtp_head import MtpHead
-from paddock.engine.decoding.scheduler_data import MOST_MTP_SEQUENCES
 from paddock.engine.gguf import read_header
 from paddock.engine.llama.library import CacheFull, DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions

@@ -4,15 +4,11 @@ import numpy as np
 import pytest
 
 from paddock.engine.arrays import Tokens
+from paddock.engine.decoding.context_limits import ContextLimits
 from paddock.engine.decoding.host_cache import HostCache
 from paddock.engine.decoding.numerics import circumstances, fingerprint
 from paddock.engine.decoding.prefix_cache import PrefixCache
-from paddock.engine.decoding.scheduler_data import (
-    ContextLimits,
-    ScheduledStep,
-    Sequence,
-    SequencePiece,
-)
+from paddock.engine.decoding.scheduler_data import ScheduledStep, Sequence, SequencePiece
 from paddock.engine.profile.profile import Agreement
 
 SPLIT = ContextLimits(4096, 4, is_unified=False)

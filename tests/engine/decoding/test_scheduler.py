@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddock.engine.decoding import scheduler_data as sequences
+from paddock.engine.decoding.context_limits import ContextLimits
 from paddock.engine.decoding.scheduler import Scheduler, StepSizer
-from paddock.engine.decoding.scheduler_data import ContextLimits, CopyPrefix, SaveToHost
+from paddock.engine.decoding.scheduler_data import CopyPrefix, SaveToHost
 from paddock.engine.profile.profile import Agreement
 from paddock.engine.request import Priority
 from tests.engine.decoding.device import Device, Run, alone, chat_turn, following, run, sequence

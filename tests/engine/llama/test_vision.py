@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from paddock.engine.backends import local
 from paddock.engine.backends.local import LocalPool
-from paddock.engine.chat.prompt_images import check_image
+from paddock.engine.chat.image_checks import check_image
 from paddock.engine.errors import BadRequest
 from paddock.engine.llama import vision
 from paddock.engine.llama.image_cache import ImageDisk, ImagePiece, KeptImages, PromptPiece

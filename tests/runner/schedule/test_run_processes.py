@@ -239,3 +239,17 @@ def test_the_process_that_runs_are_forked_from_imports_nothing_from_the_folder(
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "forked\n"), done.stderr
     assert not mark.exists()
+
+
+UP = """
+import importlib, sys
+from paddock.runner.workers.queued_run import PRELOAD
+for module in (*PRELOAD, "paddock.runner.cli.console_serving", "paddock.runner.schedule.up"):
+    importlib.import_module(module)
+print({"numpy", "llama_cpp", "duckdb", "pyarrow"} & {*sys.modules})
+"""
+
+
+def test_up_and_what_runs_are_forked_from_hold_no_library_that_only_some_runs_need() -> None:
+    done = subprocess.run([sys.executable, "-P", "-c", UP], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr
