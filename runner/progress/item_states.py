@@ -62,6 +62,9 @@ class ItemState(StrEnum):
     MISSING = "missing"
     """A folder whose documents count as deleted only after a person confirms it."""
 
+    def __repr__(self) -> str:
+        return repr(self.value)  # a report's counts are printed
+
 
 _S = ItemState
 AWAITED = (_S.WAITING,)

@@ -38,6 +38,7 @@ from paddock.runner.workers.flow_order import (
 
 ANSWER_S = 30.0  # a server on a busy machine took up to 8 s
 PAGE, MOST_READ = 200, 1_000
+_OF_SCHEDULE = ("schedule", "active", "max_scheduled_runs", "parameters", "slug")
 MOST_NAME_LETTERS = 200
 HELD_STATE = "AwaitingConcurrencySlot"
 RETRY_STATE = "AwaitingRetry"
@@ -136,6 +137,9 @@ class PrefectQueue:
         if name not in self._flows:
             flow = await self._ask("POST", "/flows/", {"name": prefect_name(name)})
             self._flows[name] = flow["id"]
+        of_flow = {"id": {"any_": [self._flows[name]]}}
+        named = {"name": {"any_": [deployment_name(file)]}}
+        known = await self._found("deployments", named, 1, flows=of_flow)
         about = {
             "flow_id": self._flows[name],
             "name": deployment_name(file),
@@ -147,6 +151,12 @@ class PrefectQueue:
             # Where others use the server, what a person gives in the form is refused.
             "parameter_openapi_schema": (schema if self._auth_string else None) or {},
             "enforce_parameter_schema": False,
+            # What a person has added in Prefect, which removes those that are not given
+            "schedules": [
+                {key: timed[key] for key in _OF_SCHEDULE}
+                for deployment in known
+                for timed in deployment["schedules"]
+            ],
         }
         return str((await self._ask("POST", "/deployments/", about))["id"])
 

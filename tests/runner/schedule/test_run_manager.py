@@ -461,8 +461,14 @@ async def test_what_a_person_sets_at_a_deployment_refuses_no_run_and_lasts_until
         (run,) = manager.queue
         order = unsigned_order(deployment.triggered.key) | {"trigger": "webhook /p", "calls": calls}
         assert dict(run.order) == order
+        timed = {"schedule": {"cron": "0 6 * * 1-5"}, "active": False, "parameters": {"n": 2}}
+        answer = await client._client.post(f"{at}/schedules", json=[timed])
+        assert answer.status_code == 201
         await deployed(queue, tmp_path)
-        assert (await client.read_deployment(UUID(deployment.id))).parameters == {}
+        again = await client.read_deployment(UUID(deployment.id))
+        assert again.parameters == {}
+        (kept,) = again.schedules
+        assert (kept.active, kept.parameters) == (False, {"n": 2}), "a schedule lasts"
 
 
 @pytest.mark.parametrize("auth_string", ["", "paddock:ours"])
