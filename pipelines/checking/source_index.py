@@ -231,6 +231,8 @@ def values_in(text: str, language: str = "") -> list[TextValue]:
 def number_in(value: str, language: str = "") -> float | None:
     """Return the only number of a line; None: it has none, several, or one that may be two.
 
+    Nor has it one whose digits a number of JSON does not hold.
+
     >>> [number_in(text) for text in ("1.234,50 EUR", "-12", "1.234", "2 of 3", "by 3 May 2024")]
     [1234.5, -12.0, None, None, None]
     >>> number_in("1.234", "de"), number_in("1.234", "en")
@@ -240,7 +242,8 @@ def number_in(value: str, language: str = "") -> float | None:
     numbers = [v.sought for v in values if not isinstance(v.sought, DayAndTime | Code)]
     if len(numbers) != 1 or numbers[0] is None or numbers[0].amount is None:
         return None
-    return float(-numbers[0].amount if numbers[0].is_negative else numbers[0].amount)
+    made = float(-numbers[0].amount if numbers[0].is_negative else numbers[0].amount)
+    return made if abs(Decimal(repr(made))) == numbers[0].amount else None
 
 
 def date_in(value: str, language: str = "") -> str | None:
