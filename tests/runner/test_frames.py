@@ -20,6 +20,8 @@ import pytest
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan, run
+from paddock.runner.bind.bind import read_plan
+from paddock.runner.bind.inputs import paths_outside, read_inputs
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.report import Report
 from paddock.runner.workers.pipeline_flow import flow
@@ -272,6 +274,14 @@ def test_frames_are_not_recorded_and_paths_and_plain_rows_are(world: World, tmp_
         {"hidden": [], "inputs": {"bills": str(tmp_path / "bills.parquet")}},
         {"hidden": [], "inputs": {"bills": [{"id": 1, "text": "roof", "day": "today"}]}},
     ]
+
+
+def test_a_caller_from_elsewhere_names_no_file_outside(world: World, tmp_path: Path) -> None:
+    pipeline = read_plan(world.file).pipeline
+    for given, n_faults in (("/etc/passwd", 1), ("in/bills.csv", 0), ([{"id": 1}], 0)):
+        inputs = {"bills": given}
+        values = read_inputs(pipeline, inputs, base=tmp_path, cwd=tmp_path).values
+        assert len(paths_outside(pipeline, inputs, values, tmp_path, "the folder")) == n_faults
 
 
 def test_prefect_is_not_sent_the_rows_of_a_frame(world: World) -> None:

@@ -84,6 +84,13 @@ async def main():
 asyncio.run(main())
 """
 
+FRAME = """
+import asyncio, polars, sys
+from paddock.runner import flow
+report = asyncio.run(flow(sys.argv[1])(rows=polars.DataFrame({"id": [1, 2]})))
+assert len(report.table("each")) == 2, report
+"""
+
 NESTED = """
 import asyncio, sys
 from pathlib import Path
@@ -462,6 +469,20 @@ def test_a_flow_is_called_and_is_a_sub_flow_with_the_ledgers_names(
     until(lambda: "each: 2 items to do" in prefect.logs(called["id"]))
     artefacts = prefect.post("artifacts/filter", own)
     assert {artefact["type"] for artefact in artefacts} == {"progress", "table"}
+
+
+def test_a_flow_takes_a_frame_of_which_prefect_is_sent_no_row(
+    up: UpFolder, prefect_api: str
+) -> None:
+    prefect, text = Prefect(prefect_api), (
+        "inputs: {rows: {type: rows}}\nsteps:\n  - id: each\n    for_each: row in inputs.rows\n"
+        "    do: [{id: p, uses: prompt, with: {template: '{{ row.id }}'}}]\n"
+    )  # fmt: skip
+    name = f"frames-{uuid4().hex[:6]}"
+    file = _written(up.folder / name, text, name)
+    _python(up, FRAME, file)
+    (run,) = prefect.runs(file)
+    assert (run["state"]["type"], run["parameters"]) == ("COMPLETED", {"rows": "rows of a frame"})
 
 
 def test_a_sub_flow_stops_when_a_parent_of_its_parent_is_cancelled_by_hand(
