@@ -11,24 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from paddock.engine.errors import (
-    EngineError,
-    ModelBroken,
-    ModelTooLarge,
-    ModelUnusable,
-    WorkerLost,
-)
+from paddock.engine.errors import EngineError, ModelBroken, ModelTooLarge, ModelUnusable, WorkerLost
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.tasks import TaskSet, end
 from paddock.engine.workers.death_reasons import WorkerEnd
-from paddock.engine.workers.fallbacks import (
-    rebuild_command,
-)
+from paddock.engine.workers.fallbacks import rebuild_command
 from paddock.engine.workers.worker_process import WorkerProcess
-from paddock.engine.workers.worker_protocol import (
-    LoadBroken,
-    WorkerGone,
-)
+from paddock.engine.workers.worker_protocol import LoadBroken, WorkerGone
 
 from .device_memory import MemoryAmount
 from .eviction_policy import EvictionCandidate, choose_victims

@@ -21,9 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddock.engine.arrays import Logits
-from paddock.engine.gguf import (
-    read_header,
-)
+from paddock.engine.gguf import read_header
 from paddock.engine.llama import saved_cells
 from paddock.engine.llama.library import CacheFull, LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions

@@ -22,13 +22,7 @@ from .block_state import BlockState
 from .block_work import ItemWork
 from .call_cache import CallOrigin
 from .deadly_items import ItemPlace
-from .dependencies import (
-    Dependencies,
-    Dependency,
-    OutputWithin,
-    by_name,
-    kept_paths,
-)
+from .dependencies import Dependencies, Dependency, OutputWithin, by_name, kept_paths
 from .documents_in_use import DocumentInUse
 from .escalation import EscalationPass
 from .parts import part_digest

@@ -34,25 +34,13 @@ from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.reviews import review_id
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import ItemState
-from paddock.steps.base import (
-    Output,
-    OutsideRoots,
-    StepError,
-    StepSkipped,
-    SubPipelines,
-    Tools,
-)
+from paddock.steps.base import Output, OutsideRoots, StepError, StepSkipped, SubPipelines, Tools
 
 from .answer_reviewer import AnswerReviewer
 from .block_work import ItemWork
 from .call_cache import CallOrigin, PutOff
 from .decided_examples import TaughtItem
-from .dependencies import (
-    ChosenLabels,
-    NarrowedLabels,
-    UsedExamples,
-    dependencies_of,
-)
+from .dependencies import ChosenLabels, NarrowedLabels, UsedExamples, dependencies_of
 from .escalation import escalated, escalation_mark
 from .failures import (
     MISSING_PACKAGE,
@@ -67,10 +55,7 @@ from .filed_items import of_own_rows, with_filed_rows
 from .item_attempt import ItemAttempt
 from .past_decisions import StepName, step_name
 from .run_context import RunContext
-from .run_records import (
-    StepRecord,
-    read_lineage,
-)
+from .run_records import StepRecord, read_lineage
 from .run_reviews import AwaitingReview
 
 SubPipelinesFor = Callable[[BoundStep, ItemAttempt], SubPipelines]

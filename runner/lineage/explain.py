@@ -27,14 +27,7 @@ from paddock.runner.bind.bound import BoundNode, BoundPlan
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.specs import canonical_spec, find_in_plans
 from paddock.runner.core.dependencies import ChosenLabels, Trace, current_paths, dependencies_of
-from paddock.runner.core.parts import (
-    KEYED,
-    PLACE_IN_LIST,
-    ModelPart,
-    OuterValue,
-    RulePart,
-    part_of,
-)
+from paddock.runner.core.parts import KEYED, PLACE_IN_LIST, ModelPart, OuterValue, RulePart, part_of
 from paddock.runner.core.past_items import PastItems
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.core.staleness import Judge
