@@ -167,3 +167,20 @@ def test_a_list_of_100000_and_of_odd_elements_is_unnested() -> None:
     for both, name in (({"key": 1}, "key"), ({"bill": 1}, "bill")):
         with pytest.raises(ValueError, match=f"'x' of row 1 has a '{name}' of its own"):
             unnest([{"bill": "a", "x": [both]}], "x", "bill")
+
+
+def test_the_elements_of_filed_documents_keep_their_rows(world: Bills) -> None:
+    start = world.text.index("      - uses: files.write")
+    world.edit(world.text[start : world.text.index("    returns: {document: line")], "")
+    to = '{path: "{{ doc.path }}", to: "filed/{{ doc.relpath }}"}'
+    move = f"      - {{uses: files.move, with: {to}}}\n"
+    world.edit("    returns: {document: doc", f"{move}    returns: {{document: doc")
+    world.run()
+    world.arrive("a.txt", ("rope", 1), ("bell", 1))  # another bill of that name
+    assert world.run().calls == 2
+    made = ["a.txt,rope,1", "a.txt,lamp,2", "a.txt,rope,1", "a.txt,bell,1", "b.txt,rope,1"]
+    assert world.rows() == made
+    report = world.run(prune=True)
+    assert (report.calls, report.written, world.plan().has_work) == (0, (), False)
+    world.edit("Kind of", "What is")
+    assert (world.run().calls, world.rows()) == (3, made)
