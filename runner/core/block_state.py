@@ -298,7 +298,9 @@ async def judged(
                 may_be_skipped = reported not in BAD and reported not in OPEN
                 if may_be_skipped and entry.state == ItemState.SKIPPED and entry.error:
                     reported, error = ItemState.SKIPPED, entry.error  # `on_error: skip`
-                if entry.gone is not None:
+                if reported in OPEN:  # an undone answer counts nowhere
+                    state.filed.pop(item.key, None)
+                if entry.gone is not None and item.filed is None:
                     # Its source is back after a deletion; the next deletion is a new one.
                     context.ledger.record(work.scope, replace(entry, gone=None), context.stats.run)
             count(context, item, state.report(item, reported, 0.0, error, is_known=True))

@@ -12,7 +12,6 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_rows import FiledRow
 from paddock.runner.progress.item_states import NEXT, ItemState
-from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import FiledCounts, ItemReport
 
 from .block_items import loop_value
@@ -118,14 +117,10 @@ class BlockWork:
     scope: str
     items: tuple[ItemWork, ...]
     missing: MissingSources = field(default_factory=MissingSources)
-    absences: Mapping[str, Reason] = field(default_factory=dict)
-    """Key of each deleted item → why the list has it no more."""
     held: tuple[str, ...] = ()
     """Stored paths of edited outputs that are kept."""
     left_out: frozenset[str] = frozenset()
     """Keys of items that `where` leaves out."""
-    dropped: tuple[Entry, ...] = ()
-    """Entries from before `where` left them out."""
     filed: FiledItems = field(default_factory=FiledItems)
     made_by: str = ""
     """Digest of what the items have in common, by which filed ones are compared."""
@@ -142,19 +137,17 @@ class BlockWork:
 
     @property
     def filed_counts(self) -> FiledCounts:
-        filed, rows = self.filed, self.filed.rows
+        filed, rows, pruned = self.filed, self.filed.rows, self.missing.pruned
         done_again = {item.key for item in self.items} & rows.keys()
-        n = len(rows) - filed.n_of_results - len(done_again | filed.pruned)
-        return FiledCounts(n, len(filed.away - filed.pruned), len(filed.earlier - filed.pruned))
+        n = len(rows) - filed.n_of_results - len(done_again | pruned)
+        return FiledCounts(n, len(filed.away - pruned), len(filed.earlier - pruned))
 
     def shown(self, key: str) -> str:
         """Return an item's key with those of the items around it."""
         return "/".join((*self.outer, key))
 
     def deletion(self, key: str) -> ItemReport:
-        why = Why.WHERE() if key in self.left_out else self.absences.get(key)
-        why = Why.FILED_AND_GONE() if key in self.filed.pruned else why
-        reasons = () if why is None else (why,)
+        reasons = (self.missing.absences[key],)
         return ItemReport(self.block.id, self.shown(key), ItemState.DELETED, reasons=reasons)
 
 

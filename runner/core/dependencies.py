@@ -1,9 +1,9 @@
 """What items depended on besides their parts, the ledger's codec, and the world of now.
 
 There is one class for each kind of dependency. An item has it once by its `name`; as JSON it is a
-list whose first word is its kind, but of a file that was read. `World` answers what is there now:
-`prepare` looks at all that some traces need, at once. A capability that makes outputs depend on
-something else is one class, and one answer of the world.
+list whose first word is its kind, but of a file that was read. `World.prepare` looks at all that
+some traces need, at once; what a dependency says then is pure. A capability that makes outputs
+depend on something else is one class, and one answer of the world.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
@@ -54,6 +55,8 @@ class Dependency:
     """Of several reasons the one of the lowest order counts."""
     begins: ClassVar[str] = "["
     """How its JSON begins."""
+    is_file: ClassVar[bool] = False
+    """Whether `look` tells what became of it."""
 
     def __init_subclass__(cls) -> None:
         cls.begins = f'["{cls.kind}"' if cls.kind else "["
@@ -75,7 +78,11 @@ class Dependency:
 
     def reason(self, world: World, trace: Trace) -> Reason | None:
         """Return why the item of a trace is stale, or its output is kept; None: it is as it was."""
-        return None
+        return world.looked_at[self] if self.is_file else None
+
+    def look(self, world: World) -> Reason | None:
+        """Return the same of a file, by the disk. Blocking."""
+        raise NotImplementedError
 
 
 # --- what it read
@@ -85,7 +92,7 @@ class Dependency:
 class FileRead(Dependency):
     """A file that was read, but for the item's own document."""
 
-    is_named = True
+    is_named, is_file = True, True
     path: str
     size: int
     mtime_ns: int
@@ -93,10 +100,15 @@ class FileRead(Dependency):
     ctime_ns: int
     inode: int
 
-    def reason(self, world: World, trace: Trace) -> Reason | None:
-        if world.has(self):
-            return None
-        return (Why.FILE if world.is_there(self.path) else Why.FILE_GONE)(self.path)
+    def look(self, world: World) -> Reason | None:
+        path = world.index.absolute(self.path)
+        with suppress(OSError):
+            stamp = _stamp_of(path)
+            if stamp == (self.size, self.mtime_ns, self.ctime_ns, self.inode):
+                return None
+            if stamp[0] == self.size and world.digest(path) == self.sha256:
+                return None
+        return (Why.FILE if os.path.lexists(path) else Why.FILE_GONE)(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +152,12 @@ class StoreSearched(Dependency):
 class MovedAway(Dependency):
     """A file that the item moved away."""
 
-    kind, is_named = "away", True
+    kind, is_named, is_file = "away", True, True
     path: str
 
-    def reason(self, world: World, trace: Trace) -> Reason | None:
-        return Why.THERE_AGAIN(self.path) if world.is_there(self.path) else None
+    def look(self, world: World) -> Reason | None:
+        is_there = os.path.lexists(world.index.absolute(self.path))
+        return Why.THERE_AGAIN(self.path) if is_there else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,14 +284,17 @@ class UsedExamples(Dependency):
 class OutputWithin(Dependency):
     """A file that a nested item wrote."""
 
-    kind, is_named = "written", True
+    kind, is_named, is_file = "written", True, True
     order = 3
     path: str
     scope: str
     key: str
 
-    def reason(self, world: World, trace: Trace) -> Reason | None:
-        return world.outputs[self]
+    def look(self, world: World) -> Reason | None:
+        condition = world.index.condition(self.scope, self.path)
+        if condition in ("missing", "interrupted"):
+            return Why.OUTPUT_LOST(self.path)
+        return Why.OUTPUT_EDITED(self.path) if condition == "edited" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,13 +332,21 @@ class KeptOutput(Dependency):
     replaces it (`--take`).
     """
 
-    kind, prefix = "held", "held "
+    kind, prefix, is_file = "held", "held ", True
     order = 3
     path: str
     sha256: str
 
-    def reason(self, world: World, trace: Trace) -> Reason | None:
-        return world.outputs[self]
+    def look(self, world: World) -> Reason | None:
+        path = Path(world.index.absolute(self.path))
+        try:
+            there = sha256_of(path)  # not `digest`: this run may write it
+        except OSError:
+            return Why.OUTPUT_LOST(self.path)
+        if there == self.sha256:
+            return None
+        is_edited = there not in world.index.known_sha256(path)
+        return (Why.OUTPUT_EDITED if is_edited else Why.OUTPUT_NO_LONGER_EDITED)(self.path)
 
 
 # --- the ledger's codec
@@ -435,8 +459,8 @@ class World:
     """What people decided about each step's answers."""
     pending: Callable[[str, str], PendingReview | None] = lambda scope, key: None
     """Returns what of an item waits for a person, or was decided since its last run."""
-    outputs: dict[Dependency, Reason | None] = field(default_factory=dict)
-    """What became of outputs, after `prepare`."""
+    looked_at: dict[Dependency, Reason | None] = field(default_factory=dict)
+    """What became of files, after `prepare`."""
     _files: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
     """Each file's stamp and sha256."""
     _listings: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -486,8 +510,13 @@ class World:
 
     # --- answering dependencies
 
-    async def prepare(self, traces: Collection[Trace], roots: Roots) -> None:
-        """Look at the outputs of these items, and at all that they depend on."""
+    async def prepare(
+        self, traces: Collection[Trace], hashes: Collection[str], roots: Roots
+    ) -> None:
+        """Look at the outputs of these items, and at all that they depend on.
+
+        `hashes`: those of the items now. How the others were done, and what chose labels, is read.
+        """
         dependencies = [dep for trace in traces for dep in trace.dependencies]
         stores = {dep.path for dep in dependencies if isinstance(dep, StoreSearched)}
         stores |= {dep.store for dep in dependencies if isinstance(dep, RowsKept)}
@@ -499,12 +528,8 @@ class World:
         def look() -> None:
             for trace in traces:
                 for dep in (*trace.outputs, *trace.dependencies):
-                    if isinstance(dep, FileRead):
-                        self.has(dep)  # keeps the digest
-                    elif isinstance(dep, OutputWithin):
-                        self.outputs[dep] = self._of_output(dep.scope, dep.path)
-                    elif isinstance(dep, KeptOutput):
-                        self.outputs[dep] = self._of_kept(dep.path, dep.sha256)
+                    if dep.is_file:
+                        self.looked_at[dep] = dep.look(self)
             for folder, given in unread:
                 place = self.index.absolute(folder)
                 self._listings[folder, given] = _listing_digest(place, given, roots, owned)
@@ -512,20 +537,10 @@ class World:
         if traces:
             await in_left_thread(look)
             await self.stores.look(Path(self.index.absolute(path)) for path in sorted(stores))
-
-    def is_there(self, stored: str) -> bool:
-        return os.path.lexists(self.index.absolute(stored))
-
-    def has(self, read: FileRead) -> bool:
-        """Return whether a file is as it was read."""
-        path = self.index.absolute(read.path)
-        try:
-            stamp = _stamp_of(path)
-            if stamp == (read.size, read.mtime_ns, read.ctime_ns, read.inode):
-                return True
-            return stamp[0] == read.size and self.digest(path) == read.sha256
-        except OSError:
-            return False
+        for trace in traces:
+            chose = any(isinstance(d, ChosenLabels | NarrowedLabels) for d in trace.dependencies)
+            if chose or trace.entry.hash not in hashes:
+                await trace.past.read()
 
     def listing(self, folder: str, given: str) -> str | None:
         """Return the digest of what a folder has now; after `prepare`."""
@@ -537,25 +552,6 @@ class World:
     def rows(self, stored: str, owner: str) -> str:
         """Return the number and digest of an owner's rows in a store."""
         return self.stores.holds(Path(self.index.absolute(stored)), owner)
-
-    def _of_output(self, scope: str, stored: str) -> Reason | None:
-        """Return what became of an output."""
-        condition = self.index.condition(scope, stored)
-        if condition in ("missing", "interrupted"):
-            return Why.OUTPUT_LOST(stored)
-        return Why.OUTPUT_EDITED(stored) if condition == "edited" else None
-
-    def _of_kept(self, stored: str, ours: str) -> Reason | None:
-        """Return what became of an edited file in whose place `ours` would have been written."""
-        path = Path(self.index.absolute(stored))
-        try:
-            there = sha256_of(path)  # not `digest`: this run may write it
-        except OSError:
-            return Why.OUTPUT_LOST(stored)
-        if there == ours:
-            return None
-        is_edited = there not in self.index.known_sha256(path)
-        return (Why.OUTPUT_EDITED if is_edited else Why.OUTPUT_NO_LONGER_EDITED)(stored)
 
 
 def _stamp_of(path: str) -> tuple[int, int, int, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from statistics import median
@@ -44,6 +44,7 @@ from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import (
     BAD,
     DECIDED,
+    OPEN,
     STORED,
     WITHOUT_RESULT,
     ItemState,
@@ -71,7 +72,7 @@ from .pruning import OrphanCleaner
 from .reconcile import keep_folders
 from .run_context import RunContext
 from .run_records import StepRecord
-from .run_reviews import AwaitingReview
+from .run_reviews import AwaitingReview, Place
 from .step_runner import (
     StepRunner,
     expect_queries,
@@ -213,7 +214,8 @@ class Execute(Walk):
         place = f"{node.mark.file}:{node.mark.line}:{node.mark.column}"
         raise RunFailed(f"{place}: {text}", cause=cause) from error
 
-    async def outdated(self, found: Sequence[OutdatedOutput]) -> None:
+    async def outdated(self, found: Sequence[OutdatedOutput], questions: Collection[Place]) -> None:
+        await self.context.judge.reviews.forget(questions)
         await OrphanCleaner(self.context).sweep(found, self.ends)
 
     # --- the items of a block
@@ -310,7 +312,7 @@ class Execute(Walk):
                     state.gone.append(entry.key)
                     self.stats.item(work.deletion(entry.key))
             if not state.outer:
-                undone = {item.index for item in state.in_state(ItemState.UNASKED)}
+                undone = {item.index for item in state.in_state(*OPEN)}
                 self.ends[block.id] = await end_of_block(context, work, undone)
         if state.is_partial:
             self.left.partial.add(block.id)
@@ -546,7 +548,7 @@ class Execute(Walk):
                 count(context, item, report, was)
             raise
         if kept in DECIDED:
-            await context.judge.reviews.forget(attempt.scope, [attempt.key])
+            await context.judge.reviews.forget([(attempt.scope, attempt.key)])
         count(context, item, report, was)
         ends = end_of(report.state)
         item.become(ItemState.FAILED if ends in BAD else ends, why)

@@ -66,8 +66,6 @@ class FiledItems:
     """Keys of those that are no longer where they went."""
     taken_over: tuple[tuple[str, str], ...] = ()
     """Scope and key of what blocks had filed that the pipeline no longer has."""
-    pruned: frozenset[str] = frozenset()
-    """Keys of those of which nothing is to be kept, since they are away."""
     n_of_results: int = 0
     """How many of `rows` were made of results of filed items, and have no document."""
     parts: Mapping[str, FiledRow] = field(default_factory=dict)

@@ -33,6 +33,7 @@ from .block_work import BlockWork, OuterPipelines
 from .dependencies import Dependency, KeptOutput, OutputWithin, RowsKept, dependencies_of
 from .run_context import RunContext
 from .run_records import INPUTS_BY_ITEM
+from .run_reviews import Place
 
 
 @dataclass(slots=True)
@@ -203,6 +204,16 @@ class OutdatedFinder:
             found += [out for out in candidates if files.identity(absolute(out.stored)) not in now]
         return sorted(found, key=lambda out: out.stored)
 
+    def is_over(self, scope: str, key: str) -> bool:
+        """Return whether nothing of an item is to be decided any more: it is outdated, or filed."""
+        place = self._places.get(scope)
+        end = None if place is None else self._ends.get(place.node)
+        if place is None or end is None:
+            return self._why(scope, key) is not None
+        top = place.outer[0] if place.outer else key
+        is_filed = top in end.filed and top not in end.done | end.undecided
+        return is_filed or self._why(scope, key) is not None
+
     # --- scopes
 
     def _scopes(self, place: OuterPipelines) -> Iterator[tuple[str, _Place]]:
@@ -338,13 +349,19 @@ async def end_of_block(
 
 async def find_outdated(
     context: RunContext, ends: Mapping[str, NodeOutputs]
-) -> list[OutdatedOutput]:
-    """Return the outdated outputs of a pipeline; `ends`: its steps and blocks that have ended."""
+) -> tuple[list[OutdatedOutput], list[Place]]:
+    """Return the outdated outputs of a pipeline; `ends`: its steps and blocks that have ended.
+
+    And the items with a question or a new decision of which nothing is to be decided any more.
+    """
     await context.ledger.durable()
     make = partial(OutdatedFinder, context.bound, context.judge.scopes_within, context.index)
     finder = await context.ledger.ask(make, context.stores, ends)
     await context.stores.look(finder.stores_to_look_at())
-    return await context.ledger.ask(finder.find)
+    reviews, ask = context.judge.reviews, context.ledger.ask
+    await reviews.load()
+    over = await ask(lambda: [place for place in reviews.places if finder.is_over(*place)])
+    return await ask(finder.find), over
 
 
 def kept_texts(outdated: Iterable[OutdatedOutput]) -> Iterator[str]:

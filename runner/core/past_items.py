@@ -1,6 +1,6 @@
 """How items were last done, by the recorded specs of their rules, and what changed since.
 
-All is pure but `PastItems`, which reads ledgers.
+All is pure but `PastItems.read`.
 """
 
 from __future__ import annotations
@@ -137,14 +137,23 @@ def _choices_in(schema: Any) -> Iterator[Mapping[str, Any]]:
 
 
 class PastItems:
-    """How the items of a scope were last done, read from the ledger at first use."""
+    """How the items of a scope were last done, after `read`."""
 
     def __init__(self, ledger: Ledger, scope: str, node: BoundNode) -> None:
-        self._origins, self._scope, self._node = LineageStore(ledger), scope, node
+        self._ledger, self._scope, self._node = ledger, scope, node
         self._specs: Mapping[str, str] | None = None
         """Key → digest of the spec with which an item was done."""
+        self._texts: dict[str, str | None] = {}
+        """By the digest, the spec."""
         self._known: dict[str, tuple[SpecChanges, Mapping[str, Mapping[str, str]]]] = {}
         """By the digest: what changed since, and the lists of labels."""
+
+    async def read(self) -> None:
+        if self._specs is None:
+            origins = LineageStore(self._ledger)
+            self._specs = await self._ledger.ask(origins.specs_of, self._scope)
+            for digest in {*self._specs.values()}:
+                self._texts[digest] = await self._ledger.ask(origins.spec, digest)
 
     def changes(self, key: str) -> SpecChanges:
         """Return what of an item's spec changed since it was done."""
@@ -155,11 +164,10 @@ class PastItems:
         return self._of(key)[1]
 
     def _of(self, key: str) -> tuple[SpecChanges, Mapping[str, Mapping[str, str]]]:
-        if self._specs is None:
-            self._specs = self._origins.specs_of(self._scope)
+        assert self._specs is not None, f"how the items of {self._scope} were done is not read"
         digest = self._specs.get(key, "")
         if digest not in self._known:
-            text = self._origins.spec(digest) if digest else None
+            text = self._texts.get(digest)
             then, changes = json.loads(text) if text else {}, SpecChanges()
             if text:
                 changes = compare_specs(then, self._node)

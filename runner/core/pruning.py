@@ -170,25 +170,23 @@ class OrphanCleaner:
             removal = await self._removed(work, doomed)
             self._note_removal(removal, renamed)
             entries += [entry for entry in work.missing.deleted if not self._keeps(entry, removal)]
-        if work.dropped:
+        if work.missing.dropped:
             removal = _Removal()
             if self._prunes:  # else what `where` leaves out keeps its outputs
-                removal = await self._removed(work, work.dropped)
+                removal = await self._removed(work, work.missing.dropped)
                 self._note_removal(removal, {}, Outdated.LEFT_OUT)
-            entries += [entry for entry in work.dropped if not self._keeps(entry, removal)]
-        if work.filed.pruned:
-            ledger, keys = self._context.ledger, sorted(work.filed.pruned)
+            entries += [entry for entry in work.missing.dropped if not self._keeps(entry, removal)]
+        if work.missing.pruned:
+            ledger, keys = self._context.ledger, sorted(work.missing.pruned)
             pruned = (await ledger.ask(ledger.entries, work.scope, keys)).values()
             removal = await self._removed(work, [*pruned])
             self._note_removal(removal, {})
             kept = {entry.key for entry in pruned if self._keeps(entry, removal)}
             entries += [entry for entry in pruned if entry.key not in kept]
-            for key in work.filed.pruned - kept:
+            for key in work.missing.pruned - kept:
                 FiledRows(ledger).drop(work.scope, key)
         for doubt in work.missing.doubts:
             self.doubt(work, doubt)
-        reviews = self._context.judge.reviews
-        await reviews.forget(work.scope, [entry.key for entry in entries])
         for entry in entries:
             gone = replace(entry, gone=self._stats.run)
             self._context.ledger.record(work.scope, gone, self._stats.run)

@@ -13,6 +13,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from paddock.engine.system.text import counted
 from paddock.pipelines.expressions import ExpressionError, Value
@@ -25,12 +26,19 @@ from paddock.runner.folders.missing_files import is_mass_deletion, is_other_fold
 from paddock.runner.ledger.entries import Entry, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
+from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.base import OutsideRoots
 from paddock.steps.paths import nearest_existing
 
+from .block_items import is_file_value
 from .run_options import RunOptions
 from .run_records import RENAMED
+
+if TYPE_CHECKING:
+    from .block_work import BlockWork
+    from .dependencies import World
+    from .past_items import PastItems
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,12 @@ class MissingSources:
     """Items that a block's list no longer has."""
 
     deleted: tuple[Entry, ...] = ()
+    dropped: tuple[Entry, ...] = ()
+    """Entries from before `where` left them out."""
+    pruned: frozenset[str] = frozenset()
+    """Keys of filed items of which nothing is to be kept, since their documents are away."""
+    absences: Mapping[str, Reason] = field(default_factory=dict)
+    """Key of each of these → why the list has it no more."""
     doubts: tuple[DeletionDoubt, ...] = ()
     sources: tuple[SourceFolder, ...] = ()
     seen: Mapping[str, FolderIdentity] = field(default_factory=dict)
@@ -99,6 +113,60 @@ class MissingSources:
 
 
 def reconcile(
+    work: BlockWork,
+    before: Sequence[Entry],
+    made: Mapping[str, LineageRow],
+    past: PastItems,
+    options: RunOptions,
+    world: World,
+) -> MissingSources:
+    """Decide what became of items that are absent from a block's list. Blocking.
+
+    `before`: those that were there before this job, but for filed ones; `made`: how they were made.
+
+    1. `where` leaves it out: it is dropped.
+    2. Documents leave a hot folder when they are done: none is deleted.
+    3. A folder that cannot be listed keeps its own.
+    4. The folder is another one than before: none is deleted until a person confirms it.
+    5. What was seen on a mount that is not there now stays until then, too.
+    6. A new document has the content of a deleted one: that was renamed.
+    7. Most are gone at once, and their outputs would be removed: only those that were renamed count
+       as deleted until a person confirms it.
+    8. All others are deleted.
+    9. A filed document is away: it is pruned where that is asked, with a question as for 7.
+    """
+    folders, filed, items = work.missing.sources, work.filed, work.items
+    present = work.left_out.union(work.unsettled, (item.key for item in items))
+    dropped = tuple(entry for entry in before if entry.key in work.left_out)  # 1
+    absent = [entry for entry in before if entry.key not in present]
+    files = (item for item in items if item.verdict.state is ItemState.NEW)
+    new = {item.key: item.item["sha256"] for item in files if is_file_value(item.item)}
+    n_known = len(before), sum(entry.gone is None for entry in before)
+    missing = _deleted(absent, n_known, new, made, folders, options)
+    pruned, doubts = frozenset[str](), missing.doubts
+    if filed.away and (options.prune or any(folder.prunes for folder in folders)):  # 9
+        n_away, n_filed = len(filed.away), len(filed.rows) + len(items)
+        if options.is_confirmed or not is_mass_deletion(n_away, n_filed, MOST_DELETED):
+            pruned = filed.away
+        else:
+            why = Why.FILED_ARE_GONE(n_away, n_filed, work.block.id)
+            doubts = (*doubts, DeletionDoubt(work.block.id, why))
+    absences = dict.fromkeys((entry.key for entry in dropped), Why.WHERE())
+    new_names = {old: key for key, old in missing.renamed.items()}
+    for key in (entry.key for entry in missing.deleted):
+        source, is_now = made[key].source if key in made else None, new_names.get(key)
+        if past.changes(key).has_other_key:
+            absences[key] = Why.KEY() if is_now is None else Why.KEY_TO(is_now)
+        elif is_now is not None:
+            absences[key] = Why.RENAMED_TO(is_now)
+        else:
+            is_gone = source and not os.path.lexists(world.index.absolute(source))
+            absences[key] = Why.SOURCE_GONE() if is_gone else Why.UNLISTED()
+    absences |= dict.fromkeys(sorted(pruned), Why.FILED_AND_GONE())
+    return replace(missing, dropped=dropped, pruned=pruned, absences=absences, doubts=doubts)
+
+
+def _deleted(
     absent: Sequence[Entry],
     n_known: tuple[int, int],
     new: Mapping[str, str],
@@ -106,33 +174,24 @@ def reconcile(
     folders: tuple[SourceFolder, ...],
     options: RunOptions,
 ) -> MissingSources:
-    """Decide what became of items that are `absent` from a list. Blocking.
+    """Decide which of the absent items are deleted, by the numbers 2 to 8 of `reconcile`.
 
     `n_known`: how many the ledger has that were not deleted, by this job or another, and by another
-    one alone. `new`: the content of new documents by key; `made`: how the items were made.
-
-    1. Documents leave a hot folder when they are done: none is deleted.
-    2. A folder that cannot be listed keeps its own.
-    3. The folder is another one than before: none is deleted until a person confirms it.
-    4. What was seen on a mount that is not there now stays until then, too.
-    5. A new document has the content of a deleted one: that was renamed.
-    6. Most are gone at once, and their outputs would be removed: only those that were renamed count
-       as deleted until a person confirms it.
-    7. All others are deleted.
+    one alone. `new`: the content of new documents by key.
     """
-    if any(folder.is_hot for folder in folders):  # 1
+    if any(folder.is_hot for folder in folders):  # 2
         return MissingSources(sources=folders)
-    deleted = [e for e in absent if not any(folder.cannot_list(e.key) for folder in folders)]  # 2
+    deleted = [e for e in absent if not any(folder.cannot_list(e.key) for folder in folders)]  # 3
     seen = {folder.stored: folder.now for folder in folders if folder.now is not None}
     doubts: list[DeletionDoubt] = []
     n_absent, unconfirmed = len(absent), () if options.is_confirmed else folders
-    for folder in unconfirmed:  # 3
+    for folder in unconfirmed:  # 4
         n_there = n_known[0] - n_absent
         if folder.now is None or is_other_folder(folder.before, folder.now, n_absent, n_there):
             seen_there = counted(n_absent, "missing document was", "missing documents were")
             doubt = DeletionDoubt(folder.stored, Why.OTHER_FOLDER(folder.stored, seen_there))
             return MissingSources(doubts=(doubt,), sources=folders)
-    for folder in unconfirmed:  # 4
+    for folder in unconfirmed:  # 5
         hidden = {entry.key: folder.unmounted(entry.key) for entry in deleted}
         lost = {at for at in hidden.values() if at is not None}
         deleted = [entry for entry in deleted if hidden[entry.key] is None]
@@ -142,14 +201,16 @@ def reconcile(
         for at in sorted(lost):
             place = f"{folder.stored}/{at}"
             doubts.append(DeletionDoubt(place, Why.NOT_MOUNTED(place)))
-    renamed = renamed_items({entry.key for entry in deleted}, new, made)  # 5
+    renamed = renamed_items({entry.key for entry in deleted}, new, made)  # 6
     names = {*renamed.values()}
     n_deleted = len(deleted) - sum(entry.key in names for entry in deleted)
     mass = mass_doubt(folders, n_deleted, n_known[1], options) if deleted else None
-    if mass is not None:  # 6
+    if mass is not None:  # 7
         deleted = [entry for entry in deleted if entry.key in names]
         doubts.append(mass)
-    return MissingSources(tuple(deleted), tuple(doubts), folders, seen, renamed)  # 7
+    return MissingSources(  # 8
+        tuple(deleted), doubts=tuple(doubts), sources=folders, seen=seen, renamed=renamed
+    )
 
 
 def mass_doubt(

@@ -136,6 +136,11 @@ class RunReviews:
         why = Why.ONE_WAITS_WITHIN() if is_one else Why.WAIT_WITHIN(len(reviews))
         return PendingReview(True, why)
 
+    @property
+    def places(self) -> Collection[Place]:
+        """The items of which `of_item` returns anything."""
+        return (self._pending or {}).keys()
+
     async def at(self, scope: str, key: str, step: str) -> Review | None:
         """Return the review of a step's answer for an item, whole."""
         return await self._ledger.ask(self._store.at, scope, key, step)
@@ -184,12 +189,12 @@ class RunReviews:
     async def _withdraw(self, review: Review) -> None:
         await asyncio.to_thread(self._store.withdraw, review)
 
-    async def forget(self, scope: str, keys: Collection[str]) -> None:
-        """Remove the open questions of items that are deleted, or ended without asking them.
+    async def forget(self, places: Collection[Place]) -> None:
+        """Remove the open questions of items that are gone, or ended without asking them.
 
-        Those of the items within them go too; what this run asked stays.
+        Those of the items within them go too; what was decided counts as applied. What this run
+        asked stays.
         """
-        found = [review for key in keys for review in (self._pending or {}).get((scope, key), ())]
-        for review in found:
-            if not review.is_decided:
-                await self._withdraw(review)
+        pending = self._pending or {}
+        for review in [review for place in places for review in pending.get(place, ())]:
+            await (self.apply(review) if review.is_decided else self._withdraw(review))

@@ -11,13 +11,13 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from paddock.engine.sampling.json_schema import json_pointer
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.label_choices import FieldPath, LabelList
-from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.bind.bound import (
     BoundBlock,
     BoundNode,
@@ -31,15 +31,14 @@ from paddock.runner.bind.bound import (
 from paddock.runner.bind.offered_labels import LabelLists, label_texts
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.text_vectors import unit_matrix
-from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.folders.unfinished_files import SettledFiles, is_watch_trigger
 from paddock.runner.ledger import queries
-from paddock.runner.ledger.entries import Entry
+from paddock.runner.ledger.entries import Entry, LineageRow
 from paddock.runner.ledger.filed_rows import FiledRow
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import WHOLE, ItemState
-from paddock.runner.progress.reasons import Reason, Why
+from paddock.runner.progress.reasons import Why
 from paddock.steps.base import Vector
 from paddock.steps.vectors.open_stores import OpenStores
 
@@ -88,15 +87,18 @@ from .parts import (
     part_of,
 )
 from .past_items import PastItems
-from .reconcile import DeletionDoubt, SourceFolder, reconcile, source_folders
+from .reconcile import MissingSources, reconcile, source_folders
 from .run_options import RunOptions
 from .run_reviews import RunReviews
 from .verify import (
+    NEW,
+    Filing,
     ItemNow,
     ItemRequest,
     ItemVerdict,
     permit,
     verify,
+    verify_filed,
     with_secrets_of_now,
 )
 
@@ -111,36 +113,44 @@ class _JudgedBlock:
     scope: str
     base: str
     """The parts of the items' hash that all share: a JSON object."""
-    traces: Mapping[str, Trace]
+    past: PastItems
     requested: frozenset[str] | None
     """Keys of the items that the run is asked to do; None: all."""
     request: ItemRequest
     """Of an item that is asked for."""
     as_stored: AsStored
-    world: World
     renewed: list[Entry]
     """As `BlockWork.renewed`."""
 
-    def parts_of(
-        self, key: str, item: Any, place: tuple[int, int] | None, entry: Entry | None = None
-    ) -> str:
-        """Return the parts of an item's hash as JSON; for 10,000 items, so text is joined.
+    def work(
+        self,
+        key: str,
+        shown: Any,
+        entry: Entry | None,
+        place: tuple[int, int] = (0, 1),
+        *,
+        is_listed: bool = True,
+    ) -> ItemWork:
+        """Return an item that is not judged yet; `shown`: as it was when it was listed.
 
-        `place` None: it has none in a list any more, so that its entry's counts.
+        The parts of its hash are JSON: for 10,000 items, so text is joined. Of what the list no
+        longer has, the place that it had counts.
         """
         block, read, attributes = self.block, "", self.block.item_attributes
         if block.loop_attributes:
-            loop = loop_value(*(place or (0, 1)))
+            loop = loop_value(*place)
             digest = part_digest({key: loop[key] for key in block.loop_attributes})
-            if place is None and entry is not None:
+            if entry is not None and not is_listed:
                 digest = json.loads(entry.parts).get(PLACE_IN_LIST.name, "")
             read = f'"{PLACE_IN_LIST.name}":"{digest}",'
-        for name, value in path_and_time(item, block.var, block.shown, self.as_stored).items():
+        for name, value in path_and_time(shown, block.var, block.shown, self.as_stored).items():
             read += f'"{name}":"{part_digest(value)}",'
-        if (suffix := kind_suffix(item, key, attributes)) is not None and block.key is not None:
+        if (suffix := kind_suffix(shown, key, attributes)) is not None and block.key is not None:
             read += f'"{SUFFIX.name}":"{part_digest(suffix)}",'
-        content = ordered_digest(item_content(item, without_time(attributes)))
-        return f'{{"{CONTENT.name}":"{content}",{read}{self.base[1:]}'
+        content = ordered_digest(item_content(shown, without_time(attributes)))
+        parts = f'{{"{CONTENT.name}":"{content}",{read}{self.base[1:]}'
+        hash_ = hashlib.sha256(parts.encode()).hexdigest()
+        return ItemWork(0, key, shown, NEW, hash_, parts, entry, place)
 
 
 EmbedLabels = Callable[[BoundStep, Sequence[str]], Awaitable[tuple[str, Sequence[Vector]] | None]]
@@ -237,15 +247,21 @@ class Judge:
         return f"{self._outer.steps}{step.id}{json_pointer(field)}"
 
     async def world_of(
-        self, body: Iterable[BoundNode], scope: Scope, traces: Collection[Trace]
+        self,
+        body: Iterable[BoundNode],
+        scope: Scope,
+        traces: Collection[Trace],
+        hashes: Collection[str] = (),
     ) -> World:
         """Return the world as these items see it, which has been looked at.
+
+        `hashes`: those of the items now; of what has another one, more is read.
 
         Raises:
             PipelineError: a list of labels is no list of labels.
             EngineError: the labels that are new to a list cannot be embedded.
         """
-        await self.world.prepare(traces, self.bound.roots)
+        await self.world.prepare(traces, hashes, self.bound.roots)
         await self.reviews.load()
         lists: dict[str, LabelList] = {}
         vectors: dict[str, LabelVectors] = {}
@@ -303,44 +319,54 @@ class Judge:
         others = {key: filed[key] for key in filed.keys() - filing.rows.keys() - {*keys}}
         if named is not None:
             self.seen_keys.update(others)
-        keys, listed = [*keys, *others], [*listed, *others.values()]
         base = canonical_json(await self.parts.of_block(block, scope))
-        past = PastItems(self.ledger, scope_id, block)
-        traces = {key: Trace(scope_id, entries[key], past) for key in keys if key in entries}
-        world = await self.world_of(block.body, scope, traces.values())
+        made_by = self.parts.made_by(block, base)
         job: frozenset[str] = frozenset()
         if not outer:
             job = await self.job_runs()
             if self._settled_files is not None:
                 await self._settled_files.read()
+        past, place = PastItems(self.ledger, scope_id, block), self.index.stored
         request = self._request({block.id, *node_ids(block.body)}, job)
-        judged = _JudgedBlock(
-            block, scope_id, base, traces, named, request, self.index.stored, world, []
-        )
-        items, held = self._judge_items(judged, keys, listed, filing, others)
-        made_by = self.parts.made_by(block, base)
-        done, earlier = self._keep_done(judged, items, others)
-        found = await self._judge_filed(judged, items, past, filing, made_by)
+        request = replace(request, takes_over=_overwrites(block) or self.options.takes_over)
+        judged = _JudgedBlock(block, scope_id, base, past, named, request, place, [])
+        items, n = list[ItemWork](), len(listed) + len(others)
+        for number, (key, item) in enumerate([*zip(keys, listed, strict=True), *others.items()]):
+            row = filing.left[key][0] if key in filing.left else None
+            shown, entry = item if row is None else filing.described(row), entries.get(key)
+            is_listed = key not in others
+            items.append(judged.work(key, shown, entry, (number, n), is_listed=is_listed))
+            items[-1].item, items[-1].filed = item, row
+        await self._judge(judged, items, scope)
+        if (unfinished := self._settled_files) is not None:  # the watch passes it on when settled
+            items = [item for item in items if not (
+                (item.verdict.is_work or item.verdict.is_left_out) and unfinished.is_left(item.item)
+            )]  # fmt: skip
+        held = [path for item in items if item.verdict.state is ItemState.HELD
+                for path in item.verdict.kept]  # fmt: skip
+        items, filed_now = await self._judge_filed(judged, items, scope, others, filing, made_by)
+        for index, item in enumerate(items):
+            item.index = index
+        done = filed_now.rows.keys() & others.keys()
         found = replace(
-            found,
-            rows={**found.rows, **done} if done else found.rows,
-            n_of_results=len(done)
-            + sum(whole is not None or not row.path for row in found.rows.values()),
-            earlier=found.earlier | earlier,
+            filed_now,
+            n_of_results=sum(
+                whole is not None or not row.path for row in filed_now.rows.values()
+            ),
             parts={k: row for k in keys if (row := filing.rows.get(k)) and not row.path},
             places={} if whole is None else whole.places,
         )
         fresh = [w.key for w in items if not w.verdict.is_work]
         self.index.set_fresh(scope_id, [*fresh, *done])
-        left_out = frozenset(kept).difference(keys, filed)
         work = BlockWork(
             block,
             tuple(outer),
             scope_id,
             tuple(items),
+            MissingSources() if self.options.leaves_out_items else MissingSources(sources=sources),
             held=tuple(held),
-            left_out=left_out,
-            unsettled=frozenset(keys).difference(done, (item.key for item in items)),
+            left_out=frozenset(kept).difference(keys, filed),
+            unsettled=frozenset((*keys, *others)).difference(done, (item.key for item in items)),
             filed=found,
             made_by=made_by,
             again=tuple(filing.again),
@@ -349,61 +375,25 @@ class Judge:
         )
         if self.options.leaves_out_items:
             return work
-        return await self._with_absent(work, sources, entries.values(), job, past)
-
-    async def _with_absent(
-        self,
-        work: BlockWork,
-        folders: tuple[SourceFolder, ...],
-        entries: Collection[Entry],
-        job: Collection[str],
-        past: PastItems,
-    ) -> BlockWork:
-        """Add which items were left out, deleted or renamed, and why the list lacks them."""
-        present = work.left_out.union(work.unsettled, (item.key for item in work.items))
-        entries = [entry for entry in entries if entry.key not in work.filed.rows]
-        there = [entry for entry in entries if entry.gone is None or entry.gone in job]
-        dropped = tuple(entry for entry in there if entry.key in work.left_out)
-        absent = [entry for entry in there if entry.key not in present]
-        origins, options = LineageStore(self.ledger), self.options
-        made = await self.ledger.ask(origins.made_of, work.scope) if absent else {}
-        files = (item for item in work.items if item.verdict.state is ItemState.NEW)
-        new = {item.key: item.item["sha256"] for item in files if is_file_value(item.item)}
-        n_known = len(there), sum(entry.gone is None for entry in entries)
-        missing = await asyncio.to_thread(reconcile, absent, n_known, new, made, folders, options)
-        filed, n_away = work.filed, len(work.filed.away)
-        if n_away and (options.prune or any(folder.prunes for folder in folders)):
-            n_filed = len(filed.rows) + len(work.items)
-            if not options.is_confirmed and is_mass_deletion(n_away, n_filed, MOST_DELETED):
-                why = Why.FILED_ARE_GONE(n_away, n_filed, work.block.id)
-                doubt = DeletionDoubt(work.block.id, why)
-                missing = replace(missing, doubts=(*missing.doubts, doubt))
-            else:
-                filed = replace(filed, pruned=filed.away)
-        items, new_names = [], {old: key for key, old in missing.renamed.items()}
-        for item in work.items:
-            if (was := missing.renamed.get(item.key)) is not None:
-                verdict = item.verdict
-                if verdict.state is ItemState.NEW:
-                    has_other_key = past.changes(was).has_other_key
-                    former = Why.KEY_FROM if has_other_key else Why.RENAMED_FROM
-                    verdict = replace(verdict, reasons=(former(was),))
-                item = replace(item, renamed_from=was, verdict=verdict)
-            items.append(item)
-        absences: dict[str, Reason] = {}
-        for key in (entry.key for entry in missing.deleted):
-            source, is_now = made[key].source if key in made else None, new_names.get(key)
-            if past.changes(key).has_other_key:
-                absences[key] = Why.KEY() if is_now is None else Why.KEY_TO(is_now)
-            elif is_now is not None:
-                absences[key] = Why.RENAMED_TO(is_now)
-            else:
-                is_gone = source and not self.world.is_there(source)
-                absences[key] = Why.SOURCE_GONE() if is_gone else Why.UNLISTED()
-        return replace(
-            work, items=tuple(items), dropped=dropped, filed=filed, missing=missing,
-            absences=absences,
-        )  # fmt: skip
+        before = [
+            entry
+            for entry in entries.values()
+            if entry.key not in found.rows and (entry.gone is None or entry.gone in job)
+        ]
+        present = work.left_out.union(work.unsettled, (item.key for item in items))
+        made: Mapping[str, LineageRow] = {}
+        if any(entry.key not in present for entry in before):
+            await past.read()
+            made = await self.ledger.ask(LineageStore(self.ledger).made_of, scope_id)
+        given = work, before, made, past, self.options, self.world
+        missing = await asyncio.to_thread(reconcile, *given)
+        for item in items:
+            item.renamed_from = was = missing.renamed.get(item.key)
+            if was is not None and item.verdict.state is ItemState.NEW:
+                is_of_key = past.changes(was).has_other_key
+                why = Why.KEY_FROM(was) if is_of_key else Why.RENAMED_FROM(was)
+                item.verdict = replace(item.verdict, reasons=(why,))
+        return replace(work, missing=missing)
 
     def _requested_keys(
         self, block: BoundBlock, scope: Scope, keys: Sequence[str], listed: Sequence[Any]
@@ -422,133 +412,124 @@ class Judge:
             self.refuse_unknown_keys()
         return only
 
-    def _judge_items(
+    async def _judge(
         self,
         block: _JudgedBlock,
-        keys: Sequence[str],
-        listed: Sequence[Any],
-        filing: BlockFiling,
-        others: Collection[str],
-    ) -> tuple[list[ItemWork], list[str]]:
-        """Return the judged items, and the stored paths of edited outputs that are kept.
-
-        `others`: keys of items that the run's own list does not have.
-        """
-        items: list[ItemWork] = []
-        held: list[str] = []
-        older, unfinished = self._older, self._settled_files
-        writes = [step for step in all_steps(block.block.body) if step.facts.writes]
-        overwrites = bool(writes) and all(s.written.get("on_edited") == "overwrite" for s in writes)
-        own_request = replace(block.request, takes_over=overwrites or self.options.takes_over)
-        others_request = replace(
-            own_request, is_asked_for=False, is_forced=False, takes_over=overwrites
-        )
-        for number, (key, item) in enumerate(zip(keys, listed, strict=True)):
-            place, trace = (number, len(listed)), block.traces.get(key)
-            row = filing.left[key][0] if key in filing.left else None
-            entry = None if trace is None else trace.entry
-            seen = item if row is None else filing.described(row)
-            parts = block.parts_of(key, seen, None if key in others else place, entry)
-            hash_ = hashlib.sha256(parts.encode()).hexdigest()
-            now = ItemNow(hash_, parts, item, older)
-            is_asked_for = block.requested is None or key in block.requested
-            request = own_request if is_asked_for else others_request
-            verdict = _verdict(trace, now, block.world, request, block.renewed)
-            may_wait = unfinished is not None and (verdict.is_work or verdict.is_left_out)
-            if unfinished is not None and may_wait and unfinished.is_left(item):
-                continue  # the watch passes it on once it has settled
-            if verdict.state is ItemState.HELD:
-                held += verdict.kept
-            items.append(
-                ItemWork(len(items), key, item, verdict, hash_, parts, entry, place, filed=row)
-            )
-        return items, held
-
-    def _keep_done(
-        self, block: _JudgedBlock, items: list[ItemWork], others: Collection[str]
-    ) -> tuple[dict[str, FiledRow], frozenset[str]]:
-        """Take from `items` those of `others` that are done; return them, and the earlier ones.
-
-        As long as nothing changed for all items they stand, whatever became of their files. What
-        read or moved a file that is no longer as it was cannot be done again.
-        """
-        done: dict[str, FiledRow] = {}
-        earlier, left = set[str](), list[ItemWork]()
-        by_all = {self.index.stored(self.index.absolute(p)) for p in read_by_all(block.block)}
+        items: Sequence[ItemWork],
+        scope: Scope,
+    ) -> None:
+        """Set the verdicts of items."""
+        traces = {
+            item.key: Trace(block.scope, item.entry, block.past)
+            for item in items
+            if item.entry is not None
+        }
+        hashes = {item.hash for item in items}
+        world = await self.world_of(block.block.body, scope, traces.values(), hashes)
+        not_asked_for = replace(
+            block.request, is_asked_for=False, is_forced=False,
+            takes_over=_overwrites(block.block),
+        )  # fmt: skip
+        older = self._older
         for item in items:
-            entry, verdict = item.entry, item.verdict
-            if item.key not in others or entry is None or entry.state not in WHOLE:
-                left.append(replace(item, index=len(left)) if done else item)
-                continue
-            is_away, read = dependencies_of(entry, MovedAway), dependencies_of(entry, FileRead)
-            is_lost = any(dep.path not in by_all and not self.world.has(dep) for dep in read)
-            if verdict.is_work and not (is_lost or is_away):
-                left.append(replace(item, index=len(left)) if done else item)
-                continue
-            result = (entry.returns, entry.returns_object)
-            done[item.key] = FiledRow(item.key, item.key, "", "", None, False, "", "", *result)
-            if (verdict.is_work or verdict.is_left_out) and entry.hash != item.hash:
-                earlier.add(item.key)
-        items[:] = left
-        return done, frozenset(earlier)
+            is_asked_for = block.requested is None or item.key in block.requested
+            request = block.request if is_asked_for else not_asked_for
+            now = ItemNow(item.hash, item.parts, item.item, older)
+            item.verdict = _verdict(traces.get(item.key), now, world, request, block.renewed)
 
     async def _judge_filed(
         self,
         block: _JudgedBlock,
-        items: list[ItemWork],
-        past: PastItems,
+        items: Sequence[ItemWork],
+        scope: Scope,
+        others: Collection[str],
         filing: BlockFiling,
         made_by: str,
-    ) -> FiledItems:
-        """Return what is filed and not listed; add to `items` what is read again where it lies."""
-        present = {item.key for item in items}
-        rows = {**filing.rows}
-        for key in present & rows.keys():
-            del rows[key]
+    ) -> tuple[list[ItemWork], FiledItems]:
+        """Return the items to do, or that are done, with those read again where they lie.
+
+        And what is filed and not among them.
+        """
+        # Items over results of filed ones, which the run's own list does not have
+        done, own, earlier = dict[str, FiledRow](), list[ItemWork](), set[str]()
+        by_all = {self.index.stored(self.index.absolute(p)) for p in read_by_all(block.block)}
+        for item in items:
+            filing_ = Filing.AGAIN
+            if item.key in others:
+                lies_there = partial(self._can_repeat, item, by_all)
+                is_of_rule = item.unchanged_entry is not None
+                filing_ = verify_filed(item.verdict, is_of_rule=is_of_rule, lies_there=lies_there)
+            if filing_ is Filing.AGAIN or item.entry is None:
+                own.append(item)
+                continue
+            result = (item.entry.returns, item.entry.returns_object)
+            done[item.key] = FiledRow(item.key, item.key, "", "", None, False, "", "", *result)
+            if filing_ is Filing.EARLIER:
+                earlier.add(item.key)
+        # Items whose documents were filed
+        present = {item.key for item in own}
+        rows = {key: row for key, row in filing.rows.items() if key not in present}
         new = {key: row for key, row in filing.new.items() if key not in present}
         is_forced = block.request.is_forced
-        doubtful = [r for r in rows.values() if r.path and (is_forced or r.made_by != made_by)]
+        pending = {key for scope, key in self.reviews.places if scope == block.scope}
+        doubtful = {
+            row.key: row
+            for row in rows.values()
+            if row.path and (is_forced or row.made_by != made_by or row.key in pending)
+        }
         if block.requested is not None:
             self.seen_keys.update(rows)
-            doubtful = [row for row in doubtful if row.key in block.requested]
-        keys = [row.key for row in doubtful]
+            doubtful = {key: doubtful[key] for key in doubtful.keys() & block.requested}
+        keys = [*doubtful]
         entries = await self.ledger.ask(self.ledger.entries, block.scope, keys) if keys else {}
-        traces = {key: Trace(block.scope, entry, past) for key, entry in entries.items()}
-        await self.world.prepare(traces.values(), self.bound.roots)
-        request = replace(block.request, job_runs=frozenset())
-        earlier: set[str] = set()
-        by_age = sorted(rows.values(), key=lambda row: (len(row.key), row.key)) if doubtful else ()
+        again, unverified = list[ItemWork](), list[ItemWork]()
+        for key, row in doubtful.items():
+            entry, shown = entries.get(key), filing.described(row)
+            again.append(block.work(key, shown, entry, is_listed=False))
+            is_known = row.outdated_by == made_by and (entry is None or entry.state in WHOLE)
+            if is_known and not is_forced and key not in pending:
+                again[-1].verdict = ItemVerdict(ItemState.STALE, (Why.EARLIER_VERSION(),))
+            else:
+                unverified.append(again[-1])
+        if unverified:
+            request = replace(block.request, takes_over=False, job_runs=frozenset())
+            await self._judge(replace(block, request=request), unverified, scope)
+        by_age = sorted(rows.values(), key=lambda row: (len(row.key), row.key)) if again else ()
         latest = {row.name: row.key for row in by_age}
-        for row in doubtful:
-            entry = entries.get(row.key)
-            value, parts = None, block.parts_of(row.key, filing.described(row), None, entry)
-            hash_ = hashlib.sha256(parts.encode()).hexdigest()
-            verdict = ItemVerdict(ItemState.STALE, (Why.EARLIER_VERSION(),))
-            is_done = entry is None or entry.state in WHOLE
-            if is_forced or row.outdated_by != made_by or not is_done:
-                trace, now = traces.get(row.key), ItemNow(hash_, parts, None, self._older)
-                verdict = _verdict(trace, now, block.world, request, block.renewed)
-            if verdict.is_kept:
-                rows[row.key] = new[row.key] = row._replace(made_by=made_by, outdated_by="")
-                continue
+        for item in again:
+            row = item.filed = rows[item.key]
             # Others of that name write the same outputs, as far as these go by the name.
-            if latest[row.name] == row.key and row.name not in present:
-                value = filing.value(row)
-            if value is None:
+            is_last = latest[row.name] == row.key and row.name not in present
+            item.item = value = filing.value(row) if is_last else None
+            is_of_rule = row.made_by == made_by
+            lies_there = partial(bool, value)
+            filing_ = verify_filed(item.verdict, is_of_rule=is_of_rule, lies_there=lies_there)
+            if filing_ is Filing.AGAIN:
+                filing.names[row.key] = row.name
+                own.append(item)
+            elif filing_ is Filing.EARLIER:
                 earlier.add(row.key)
                 if row.outdated_by != made_by:
                     rows[row.key] = new[row.key] = row._replace(outdated_by=made_by)
-                continue
-            filing.names[row.key] = row.name
-            index, place = len(items), (0, 1)
-            items.append(
-                ItemWork(index, row.key, value, verdict, hash_, parts, entry, place, filed=row)
-            )
-        read_again = {item.key for item in items}
+            elif not is_of_rule:
+                rows[row.key] = new[row.key] = row._replace(made_by=made_by, outdated_by="")
         away = await asyncio.to_thread(filing.away)
-        away -= read_again | present
-        found = (rows, tuple(new.values()), frozenset(earlier), away)
-        return FiledItems(*found, tuple(filing.taken_over))
+        away -= {item.key for item in own}
+        rows |= done
+        taken_over = tuple(filing.taken_over)
+        return own, FiledItems(rows, tuple(new.values()), frozenset(earlier), away, taken_over)
+
+    def _can_repeat(self, item: ItemWork, by_all: Collection[str]) -> bool:
+        """Return whether a run can do an item of filed results again.
+
+        What read or moved a file that is no longer as it was cannot be done again.
+        """
+        entry = item.entry
+        if entry is None or entry.state not in WHOLE:
+            return True
+        read = (dep for dep in dependencies_of(entry, FileRead) if dep.path not in by_all)
+        is_lost = any(self.world.looked_at[dep] is not None for dep in read)
+        return not (is_lost or dependencies_of(entry, MovedAway))
 
     async def step(self, step: BoundStep, scope: Scope, outer: Sequence[str] = ()) -> BlockWork:
         """Judge a step outside of blocks that has a trace: a block of one item."""
@@ -564,9 +545,10 @@ class Judge:
         past = PastItems(self.ledger, scope_id, step)
         entry = entries.get(step.id)
         trace = None if entry is None else Trace(scope_id, entry, past)
-        world = await self.world_of([step], scope, () if trace is None else (trace,))
         text = canonical_json(parts)
         now = ItemNow(hashlib.sha256(text.encode()).hexdigest(), text, None, self._older)
+        traces = () if trace is None else (trace,)
+        world = await self.world_of([step], scope, traces, (now.hash,))
         request = self._request({step.id}, await self.job_runs())
         # What is to fail on an edited file has to run
         replaces = step.written.get("on_edited", "keep") != "keep"
@@ -620,6 +602,12 @@ class Judge:
         ]
         if faults:
             raise PipelineError(faults)
+
+
+def _overwrites(block: BoundBlock) -> bool:
+    """Return whether edited outputs of a block are replaced."""
+    writes = [step for step in all_steps(block.body) if step.facts.writes]
+    return bool(writes) and all(s.written.get("on_edited") == "overwrite" for s in writes)
 
 
 def _verdict(

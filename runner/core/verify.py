@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from typing import Any
 
 from paddock.engine.system.text import canonical_json
@@ -225,6 +227,34 @@ def permit(
     if not request.is_asked_for and (verdict.is_work or request.is_of_variant):
         return request.left_out  # 7
     return verdict
+
+
+class Filing(Enum):
+    """What becomes of an item that was filed."""
+
+    STAYS = auto()
+    """Its result stands, whatever became of files."""
+    EARLIER = auto()
+    """So it does, and would be another one by the rule of now."""
+    AGAIN = auto()
+    """It is done, or waits, where what it is made of lies."""
+
+
+def verify_filed(
+    verdict: ItemVerdict | None, *, is_of_rule: bool, lies_there: Callable[[], bool]
+) -> Filing:
+    """Decide on an item whose document was filed, or which is made of the results of such.
+
+    1. It was made by the rule of now, and nothing else asks for it (`verdict` None): it stays.
+    2. It is as good as one of now: it stays.
+    3. It has work to do or waits, and what it is made of lies there as it did: it is done again.
+    4. It stays; by another rule, as one of an earlier version.
+    """
+    if verdict is None or verdict.is_kept:  # 1, 2
+        return Filing.STAYS
+    if not verdict.is_left_out and lies_there():  # 3
+        return Filing.AGAIN
+    return Filing.STAYS if is_of_rule else Filing.EARLIER  # 4
 
 
 def with_secrets_of_now(trace: Trace, now: ItemNow, verdict: ItemVerdict) -> Entry | None:

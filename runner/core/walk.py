@@ -32,7 +32,7 @@ from .failures import RunFailed, StepFailed
 from .left_nodes import LackingItems, Left, LeftBy, StepsLeft, refuse_empty_results
 from .outdated_outputs import NodeOutputs, OutdatedOutput, find_outdated
 from .run_context import RunContext
-from .run_reviews import AwaitingReview
+from .run_reviews import AwaitingReview, Place
 from .run_stats import RunStats
 from .same_output_file import refuse_written_by_others
 
@@ -84,7 +84,7 @@ class Walk(ABC):
     async def _find_outdated(self) -> None:
         # What no complete walk reaches is outdated: a walk over some items is none.
         if not (self.outer or self.context.options.leaves_out_items):
-            await self.outdated(await find_outdated(self.context, self.ends))
+            await self.outdated(*await find_outdated(self.context, self.ends))
 
     async def node(self, node: BoundNode) -> None:
         """Decide what becomes of a node.
@@ -228,8 +228,8 @@ class Walk(ABC):
     def fail(self, node: BoundNode, error: StepFailed | ExpressionError) -> NoReturn: ...
 
     @abstractmethod
-    async def outdated(self, found: Sequence[OutdatedOutput]) -> None:
-        """Handle outputs that nothing makes any more."""
+    async def outdated(self, found: Sequence[OutdatedOutput], questions: Collection[Place]) -> None:
+        """Handle outputs that nothing makes any more, and items of which nothing is to be asked."""
 
 
 class ItemSteps(ABC):

@@ -8,7 +8,7 @@ makes at most; what a block has to do is not known.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -43,6 +43,7 @@ from paddock.runner.core.outdated_outputs import (
 )
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
+from paddock.runner.core.run_reviews import Place
 from paddock.runner.core.same_output_file import note_possible_refusal, refuse_other_pipelines
 from paddock.runner.core.session import open_session
 from paddock.runner.core.step_runner import StepRunner, sub_pipeline_context
@@ -52,7 +53,7 @@ from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
-from paddock.runner.progress.item_states import ItemState
+from paddock.runner.progress.item_states import OPEN, ItemState
 from paddock.runner.progress.prefect_view import TaskChunk
 from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import PlanItem, PlanReport
@@ -147,7 +148,7 @@ class Estimate(Walk):
     async def skip(self, node: BoundNode) -> None:
         self.ends[node.id] = NodeOutputs(node, is_skipped=True)
 
-    async def outdated(self, found: Sequence[OutdatedOutput]) -> None:
+    async def outdated(self, found: Sequence[OutdatedOutput], questions: Collection[Place]) -> None:
         """Name what a run would remove, or keep and count."""
         self.stats.keeps({output.name: output.why for output in found})
         for note in kept_texts(found):
@@ -328,7 +329,7 @@ class Estimate(Walk):
         return pipeline_outputs(step, bound, inner.scope, self.scope)
 
     async def _note_end(self, state: BlockState) -> None:
-        undone = {item.index for item in state.todo()}
+        undone = {item.index for item in (*state.todo(), *state.in_state(*OPEN))}
         self.ends[state.block.id] = await end_of_block(self.context, state.work, undone)
 
 
@@ -337,15 +338,13 @@ def _plan_items(work: BlockWork) -> Iterator[PlanItem]:
     block = work.block.id
     for item in work.items:
         yield PlanItem(block, item.key, item.verdict.state, item.verdict.reasons)
-    renamed = {item.renamed_from for item in work.items}
-    for entry in work.missing.deleted:
-        if entry.key not in renamed:
-            yield PlanItem(block, entry.key, ItemState.DELETED, (work.absences[entry.key],))
-    for key in sorted(work.filed.pruned):
-        yield PlanItem(block, key, ItemState.DELETED, (Why.FILED_AND_GONE(),))
-    for doubt in work.missing.doubts:
+    missing, renamed = work.missing, {item.renamed_from for item in work.items}
+    dropped = {entry.key for entry in missing.dropped}
+    for key in missing.absences:
+        if key not in renamed and key not in dropped:
+            yield PlanItem(block, key, ItemState.DELETED, (missing.absences[key],))
+    for doubt in missing.doubts:
         yield PlanItem(block, doubt.folder, ItemState.MISSING, (doubt.reason,))
-    dropped = {entry.key for entry in work.dropped}
     for key in sorted(work.left_out):
         state = ItemState.DELETED if key in dropped else ItemState.SKIPPED
         yield PlanItem(block, key, state, (Why.WHERE(),))

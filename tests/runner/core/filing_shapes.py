@@ -10,7 +10,7 @@ EACH = """\
     for_each: doc in steps.docs.files
     do:
       - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
-      - {id: kind, uses: chat, with: {prompt: "PROMPT {{ steps.text.text }}"}}
+      - {id: kind, uses: chat, with: {prompt: "PROMPT {{ steps.text.text }}"}REVIEW}
       - {uses: files.move, with: {path: "{{ doc.path }}", to: "FILED{{ doc.relpath }}"}}
     returns: {file: doc.relpath, text: steps.text.text, kind: steps.kind.text}
 """
@@ -68,9 +68,9 @@ SHAPES: Mapping[str, str] = {
 """By name, the steps of a pipeline; those with `sub` in their name run `sub.yaml`."""
 
 
-def pipeline_files(shape: str, prompt: str = "Kind of") -> dict[str, str]:
-    """Return the files of a pipeline by their names."""
-    main = f"name: letters\nsteps:\n{SHAPES[shape]}".replace("PROMPT", prompt)
-    return {"pipeline.yaml": main} | (
-        {"sub.yaml": SUB.replace("PROMPT", prompt)} if "sub" in shape else {}
-    )
+def pipeline_files(shape: str, prompt: str = "Kind of", review: str = "") -> dict[str, str]:
+    """Return the files of a pipeline by their names; `review`: when a person is asked."""
+    files = {"pipeline.yaml": f"name: letters\nsteps:\n{SHAPES[shape]}"}
+    files |= {"sub.yaml": SUB} if "sub" in shape else {}
+    asked = f', review: {{when: "{review}"}}' if review else ""
+    return {n: t.replace("PROMPT", prompt).replace("REVIEW", asked) for n, t in files.items()}

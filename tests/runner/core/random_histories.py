@@ -10,10 +10,11 @@ run that is killed has a process of its own, so that it loses what a real one do
 
 With `--filing` documents are moved away when they are done: then the table has the rows that all
 arrivals give when they are replayed one by one, whatever became of the files; the table is over a
-block, a second or third one, or what a sub-pipeline returns.
+block, a second or third one, or what a sub-pipeline returns. Some runs are forced, or do a sample.
 
 With `--reviews` answers wait for a person, who decides by the answer alone, sometimes decides
-nothing for a while, and undoes decisions. In the end nothing waits.
+nothing for a while, and undoes decisions, also on documents that are gone or filed by then. In the
+end nothing waits.
 
 With `--plain` no larger model is asked, nothing is labelled, no step runs a pipeline and no run
 takes a sample: a seed makes what it made before there was that.
@@ -231,6 +232,9 @@ def _step(id_: str, uses: str, given: Any, condition: str | None = None) -> dict
 class History:
     """One folder and what is done to it."""
 
+    is_nested = False
+    """Whether items within others wait, which runs report."""
+
     def __init__(
         self, seed: int, folder: Path, *, is_plain: bool = False, may_review: bool = False
     ) -> None:
@@ -289,7 +293,7 @@ class History:
         elif kind == "decide":
             self.events.append(f"decide: {decide(self.folder, self.chance)}")
         elif kind == "undo":
-            self.events.append(f"undo: {undo(self.folder, documents, self.chance)}")
+            self.events.append(f"undo: {undo(self.folder, self.chance)}")
         else:
             self.events.append(self.shape.change())
             self.save()
@@ -327,7 +331,7 @@ class History:
         """Run until nothing waits; return the last run, and what was asked amiss."""
         facts, found = self.last_run(folder), []
         while asked := decide(folder):
-            if sorted(asked) != facts["waiting"]:
+            if sorted(asked) != facts["waiting"] and not (self.is_nested and facts["waiting"]):
                 found.append(f"asked about {sorted(asked)}, {facts['waiting']} wait")
             facts = self.last_run(folder)
         return facts, found
@@ -378,18 +382,21 @@ class History:
 class FilingHistory(History):
     """A folder whose documents are filed: its table has all that ever were, as if replayed."""
 
-    def __init__(self, seed: int, folder: Path) -> None:
+    def __init__(self, seed: int, folder: Path, *, may_review: bool = False) -> None:
         self.n_prompts = 0
+        self.review = ("true", "'keep' in text", "'two' in text")[seed % 3] if may_review else ""
         self.arrived: dict[str, str] = {}
         """Name → text of what was put into the folder and was not seen to leave it."""
         self.filed: list[tuple[str, str]] = []
         self.may_be_unfinished = False
         self.form = [*SHAPES][seed % len(SHAPES)]
+        self.is_nested = "in_block" in self.form
         super().__init__(seed, folder, is_plain=True)
         self.shape.may_store = False
 
     def save(self) -> None:
-        for name, text in pipeline_files(self.form, f"Kind {self.n_prompts} of").items():
+        prompt = f"Kind {self.n_prompts} of"
+        for name, text in pipeline_files(self.form, prompt, self.review).items():
             (self.folder / name).write_text(text, "utf-8")
 
     def note_filed(self) -> None:
@@ -408,6 +415,7 @@ class FilingHistory(History):
     def change(self) -> None:
         self.note_filed()
         kinds = ("write", "write", "write", "rename", "delete", "prompt", "year", "edit", "remove")
+        kinds += ("decide", "decide", "undo") * bool(self.review)
         kind = self.chance.choice(kinds)
         filed = sorted(path for path in (self.folder / "filed").rglob("*") if path.is_file())
         if kind in ("rename", "delete") and self.arrived:
@@ -429,6 +437,10 @@ class FilingHistory(History):
             self.chance.choice(filed).write_text("edited", "utf-8")
         elif kind == "remove" and filed and not self.may_be_unfinished:
             self.chance.choice(filed).unlink()
+        elif kind == "decide":
+            kind += f": {decide(self.folder, self.chance)}"
+        elif kind == "undo":
+            kind += f": {undo(self.folder, self.chance)}"
         else:
             self.write(self.chance.choice(NAMES))
             return
@@ -439,8 +451,18 @@ class FilingHistory(History):
         prune = self.chance.random() < 0.1 and not any(
             event in ("year", "edit", "remove") for event in self.events
         )
-        self.events.append(f"run{f' killed at {kill}' * bool(kill)}{' --prune' * prune}")
-        act = partial(run_here, self.folder, prune=prune)
+        is_sample = not prune and self.chance.random() < 0.1
+        is_forced = not is_sample and self.chance.random() < 0.1
+        flags = (
+            f" killed at {kill}" * bool(kill),
+            " --prune" * prune,
+            " --sample 2" * is_sample,
+            " --force" * is_forced,
+        )
+        self.events.append(f"run{''.join(flags)}")
+        name = "sub.each" if "sub" in self.form else "each"
+        sample, force = ItemSample(2) if is_sample else None, [name] * is_forced
+        act = partial(run_here, self.folder, prune=prune, sample=sample, force=force)
         if not kill or in_a_process(self.folder, act, kill) is not None:
             if not kill:
                 act()
@@ -449,11 +471,11 @@ class FilingHistory(History):
             self.may_be_unfinished = True
 
     def faults(self) -> list[str]:
+        found: list[str] = []
         for _ in range(2):  # what several kills met is tried again
-            self.last_run(self.folder)
+            found += self.decided(self.folder)[1]
         before = (self.folder / "out/t.csv").stat().st_mtime_ns if self.filed else 0
         self.note_filed()
-        found = []
         with tempfile.TemporaryDirectory() as name:
             scratch = Path(name)
             for path in self.folder.glob("*.yaml"):
@@ -462,7 +484,7 @@ class FilingHistory(History):
                 path = scratch / "inbox" / arrival
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text, "utf-8")
-                self.last_run(scratch)
+                self.decided(scratch)
             ours, replayed = table_of(self.folder), table_of(scratch)
         if [row[:2] for row in ours] != [row[:2] for row in replayed]:
             found.append(f"table: {ours}, of all arrivals {replayed}")
@@ -511,13 +533,12 @@ def decide(folder: Path, chance: random.Random | None = None) -> list[str]:
     return names
 
 
-def undo(folder: Path, documents: Sequence[Path], chance: random.Random) -> list[str]:
-    """Undo some decisions on documents that are there; return their names."""
-    names, inbox = [], folder / "inbox"
-    keys = {key for path in documents for key in (path.relative_to(inbox).as_posix(), path.stem)}
+def undo(folder: Path, chance: random.Random) -> list[str]:
+    """Undo some decisions, also on documents that are gone; return their names."""
+    names = []
     with ReviewedWorld(folder, (folder / "pipeline.yaml").read_text("utf-8")).reviews() as reviews:
         for review in reviews.decided():
-            if review.key in keys and chance.random() < 0.5:
+            if chance.random() < 0.5:
                 reviews.undo(review.id, "ann")
                 names.append(review.key)
     return names
@@ -531,12 +552,13 @@ def run_here(
     is_last: bool = False,
     sample: ItemSample | None = None,
     review: str = "ask",
+    force: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run it; the last time with what was given up, since several kills met it."""
     world = World(folder, (folder / "pipeline.yaml").read_text("utf-8"))
     report = world.run(
         pool=FakePool(answer=answer), prune=prune, is_confirmed=True, retry_failed=is_last,
-        sample=sample, review=review,
+        sample=sample, review=review, force=force,
     )  # fmt: skip
     facts: dict[str, Any] = {"status": report.status, "message": report.message}
     facts["calls"] = report.calls
@@ -655,7 +677,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             if given.filing:
-                history: History = FilingHistory(seed, folder)
+                history: History = FilingHistory(seed, folder, may_review=given.reviews)
             else:
                 history = History(seed, folder, is_plain=given.plain, may_review=given.reviews)
             faults = history.go()

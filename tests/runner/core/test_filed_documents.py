@@ -18,7 +18,7 @@ from paddock.runner.progress.report import Report
 from paddock.runner.watch.handled_files import WatchLedger
 from paddock.runner.watch.hot_folder import finish_files, make_hot_folders
 from tests.fakes.pool import FakePool
-from tests.runner.world import World, reasons, states
+from tests.runner.world import ReviewedWorld, World, reasons, states
 
 FILING = """\
 name: letters
@@ -218,6 +218,30 @@ def test_a_filed_document_that_fails_when_it_is_read_again_keeps_its_row(world: 
     world.run(retry_failed=True)
     assert world.output("t.csv") != before
     assert rows(world) == ["a.txt", "b.txt"]
+
+
+def test_an_undone_answer_on_a_filed_document_waits_again_and_the_next_decision_counts(
+    tmp_path: Path,
+) -> None:
+    world = ReviewedWorld(
+        tmp_path, FILING.replace('text}}"}}\n', 'text}}"}, review: {when: "true"}}\n')
+    )
+    arrive(world, "a.txt", "b.txt")
+    world.run()
+    world.decide_all("accept")
+    world.run()
+    world.undo("a.txt")
+    assert states(world.run()) == states(world.run()) == {"a.txt": "waiting"}
+    assert (rows(world), [*world.waiting()]) == (["b.txt"], ["a.txt"])
+    world.decide("a.txt", "edit", "another kind")
+    assert (world.run().calls, rows(world)) == (0, ["a.txt", "b.txt"])
+    assert "a.txt,another kind" in world.output("t.csv")
+    assert (world.run().items, states(world.plan())) == ((), {})
+    # Of one that is no longer there, no one is asked, and its row stays
+    (world.folder / "filed/b.txt").unlink()
+    world.undo("b.txt")
+    world.run()
+    assert (world.waiting(), rows(world)) == ({}, ["a.txt", "b.txt"])
 
 
 def test_a_renamed_block_has_what_its_former_name_filed(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from paddock.runner.bind.bind import bind, read_plan
@@ -15,9 +16,12 @@ def test_another_key_is_told_from_the_same(tmp_path: Path) -> None:
     world.run()
     with world.ledger() as ledger:
         scope = ledger.rows("select scope from items where key = '0.txt'")[0][0]
-        assert not PastItems(ledger, scope, each(world)).changes("0.txt").has_other_key
+        past = PastItems(ledger, scope, each(world))
+        asyncio.run(past.read())
+        assert not past.changes("0.txt").has_other_key
         world.edit("    do:\n", "    key: doc.stem\n    do:\n")
         past = PastItems(ledger, scope, each(world))
+        asyncio.run(past.read())
         assert past.changes("0.txt").has_other_key
         assert not past.changes("never.txt").has_other_key
 

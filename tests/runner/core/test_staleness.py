@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,9 @@ from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.commands.run import resumed_run
 from paddock.runner.cli.exit_status import CommandError
+from paddock.runner.core.verify import verify
 from paddock.runner.ledger.entries import Entry
+from paddock.runner.ledger.ledger import Ledger
 from paddock.steps.llm.chat import Chat
 from tests.fakes.pool import FakePool, echo
 from tests.runner.core.judged import judged
@@ -54,6 +58,65 @@ def test_retry_failed_tries_what_is_quarantined_and_nothing_else(world: World) -
     report = world.run(retry_failed=True)
     assert states(report) == {"3.txt": "stale"}
     assert reasons(report) == {"3.txt": "what failed is tried again"}
+
+
+READING = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: also, uses: files.read, with: {path: "also.txt"}}
+      - {id: near, uses: files.scan, with: {root: near}}
+      - id: tag
+        uses: chat
+        with: {prompt: "Tag {{ steps.text.text }} {{ steps.near.files | length }}"}
+        reply: {schema: {tag: {choose: "['a', 'b']"}}}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.also.text }}"}}
+"""
+
+
+@pytest.mark.parametrize("change", ["nothing", "prompt", "label", "file", "folder", "output"])
+def test_verify_touches_neither_a_disk_nor_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    world = World(tmp_path, READING, {"also.txt": "also", "near/n.txt": "n"}, n_documents=2)
+    tag = FakePool(answer=lambda request: '{"tag": "a"}')
+    world.run(pool=tag)
+    if change in ("prompt", "label"):
+        world.edit(*(("Tag", "Label") if change == "prompt" else ("['a', 'b']", "['b', 'c']")))
+    elif change != "nothing":
+        changed = {"file": "also.txt", "folder": "near/n.txt", "output": "out/0.txt"}
+        world.write(changed[change], "changed")
+    n_verified, is_inside = 0, False
+
+    def verified(*given: Any) -> Any:
+        nonlocal n_verified, is_inside
+        n_verified, is_inside = n_verified + 1, True
+        try:
+            return verify(*given)
+        finally:
+            is_inside = False
+
+    def outside(plain: Any) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            assert not is_inside
+            return plain(*given, **named)
+
+        return call
+
+    monkeypatch.setattr("paddock.runner.core.staleness.verify", verified)
+    for name in ("stat", "lstat", "open", "scandir"):
+        monkeypatch.setattr(os, name, outside(getattr(os, name)))
+    for name in ("rows", "rows_of_keys", "value"):
+        monkeypatch.setattr(Ledger, name, outside(getattr(Ledger, name)))
+    monkeypatch.setattr("builtins.open", outside(open))
+    report = world.plan(pool=tag)
+    first = {"nothing": "fresh", "output": "held"}.get(change, "stale")
+    others = "fresh" if change == "output" else first
+    assert [item.state for item in report.items] == [first, others]
+    assert n_verified == 2
 
 
 def _unless_fourth(request: object) -> str:

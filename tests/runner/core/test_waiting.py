@@ -325,6 +325,34 @@ def test_the_decision_on_a_renamed_document_stays(bills: Bills) -> None:
     assert bills.waiting().keys() == {"c.txt"}
 
 
+@pytest.mark.parametrize("gone", ["deleted", "renamed", "skipped", "renamed block"])
+def test_an_undone_decision_on_what_is_gone_asks_no_one(bills: Bills, gone: str) -> None:
+    bills.bills(a=90, b=80, c=20)
+    bills.work()
+    bills.decide_all("accept")
+    bills.work()
+    document = bills.folder / "inbox/a.txt"
+    if gone == "deleted":
+        document.unlink()
+    elif gone == "renamed":
+        document.rename(bills.folder / "inbox/z.txt")
+    elif gone == "skipped":
+        bills.edit("    do:\n", '    where: doc.name != "a.txt"\n    do:\n')
+    else:
+        bills.edit("id: each", "id: every")
+        bills.text = bills.text.replace("steps.each", "steps.every")
+        bills.write("pipeline.yaml", bills.text)
+    bills.work()
+    if gone == "renamed block":
+        bills.decide_all("accept")
+    with bills.reviews() as reviews:
+        old = [r for r in reviews.decided() if r.key == "a.txt"][-1]
+        reviews.undo(old.id, "ann")
+    bills.work()
+    assert bills.waiting() == {}
+    assert states(bills.work()) == {} if gone != "skipped" else {"a.txt": "skipped"}
+
+
 def test_a_forced_step_keeps_the_decision_while_the_answer_is_the_same(bills: Bills) -> None:
     bills.work()
     bills.decide("b.txt", "accept")
