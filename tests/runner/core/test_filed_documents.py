@@ -223,9 +223,8 @@ def test_a_filed_document_that_fails_when_it_is_read_again_keeps_its_row(world: 
 def test_an_undone_answer_on_a_filed_document_waits_again_and_the_next_decision_counts(
     tmp_path: Path,
 ) -> None:
-    world = ReviewedWorld(
-        tmp_path, FILING.replace('text}}"}}\n', 'text}}"}, review: {when: "true"}}\n')
-    )
+    asked = '}}"}, review: {when: "true"}}\n      - {id: move'
+    world = ReviewedWorld(tmp_path, FILING.replace('}}"}}\n      - {id: move', asked))
     arrive(world, "a.txt", "b.txt")
     world.run()
     world.decide_all("accept")
