@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
+from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_steps
@@ -268,18 +268,21 @@ async def judged(
         RunStopped: another machine has given up an item, with `on_error: fail`.
         StepFailed: something else of this run writes the file of a step.
     """
+    judge = context.judge
     if isinstance(node, BoundBlock):
-        work = await context.judge.block(node, scope, outer)
-        refuse_output_conflicts(node, work, scope, context)
+        work = await judge.block(node, scope, outer)
     else:
-        work = await context.judge.step(node, scope, outer)
-        (item,) = work.items
-        paths = () if item.entry is None or item.verdict.is_work else item.entry.output_paths
-        try:  # what is not written again is its own all the same
-            for path in paths:
-                context.index.claim(work.scope, item.key, Path(context.index.absolute(path)))
-        except StepError as conflict:
-            raise StepFailed(node.id, str(conflict)) from conflict
+        work = await judge.step(node, scope, outer)
+    try:  # what is not written again is its own all the same
+        for place in work.claims:
+            context.index.claim(*place)
+    except StepError as conflict:
+        if isinstance(node, BoundBlock):
+            fault = Fault(conflict.reason, conflict.remedy, node.mark)
+            raise PipelineError([fault]) from conflict
+        raise StepFailed(node.id, str(conflict)) from conflict
+    if isinstance(node, BoundBlock):
+        refuse_output_conflicts(node, work, scope, context)
     state = BlockState(work, scope, keeps_results)
     if keeps_results:
         state.filed = filed_results(context.ledger, work.filed)

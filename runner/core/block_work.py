@@ -117,6 +117,8 @@ class BlockWork:
     scope: str
     items: tuple[ItemWork, ...]
     missing: MissingSources = field(default_factory=MissingSources)
+    claims: Sequence[tuple[str, str, str]] = ()
+    """Scope, key and stored path of what was written and stands, of items within these too."""
     held: tuple[str, ...] = ()
     """Stored paths of edited outputs that are kept."""
     left_out: frozenset[str] = frozenset()

@@ -32,6 +32,7 @@ from paddock.runner.ledger.output_index import OutputIndex
 from .block_items import AsStored, is_file_value, item_content
 from .parts import (
     KEYED,
+    ColumnsPart,
     ContextPart,
     EscalatePart,
     ModelPart,
@@ -139,6 +140,9 @@ class NodeParts:
             parts[f"{id_}.{what}"] = "\n".join(sorted(lines))
         if step.inner is not None:
             parts.update(await self._inner_parts(id_, step.inner))
+        if columns := step.params.columns:
+            types = [[*place, types] for place, types in columns.items()]
+            parts[f"{id_}.{ColumnsPart.what}"] = ordered_digest(types)
         parts.update(self._server_part(step))
         if step.model is not None:
             digest = await self._digests.of(step.model)

@@ -336,6 +336,15 @@ def has_room(was: str | None, now: str, *, is_more_enough: bool) -> bool:
     return was_tokens == now_tokens or (is_more_enough and int(was_tokens) < int(now_tokens))
 
 
+class ColumnsPart(RulePart):
+    """The types of the columns of its tables, as schemas tell them."""
+
+    what, why = "columns", Why.COLUMNS
+
+    def is_as_good(self, was: str | None, now: str, result: KnownResult) -> bool:
+        return was is None  # of an older Paddock
+
+
 class ServersPart(RulePart):
     """What the MCP servers of a step are given."""
 
@@ -373,7 +382,7 @@ RULE_PARTS: Mapping[str, type[RulePart]] = {
     part.what: part
     for part in (
         _PromptPart, _SchemaPart, _CheckPart, _EvidencePart, _ConfidencePart, *_AFTER_ANSWER,
-        ModelPart, ParametersPart, ContextPart, ServersPart, VersionPart, ReadersPart,
+        ModelPart, ParametersPart, ColumnsPart, ContextPart, ServersPart, VersionPart, ReadersPart,
     )
 }  # fmt: skip
 """By the last word of their names, in the order in which reasons are told."""
@@ -419,12 +428,16 @@ def _is_as_good(part: Part, was: str | None, now: str, result: KnownResult) -> b
     return result.older is not None and part.is_as_good(was, now, result)
 
 
-def keyed_parts(before: Values, now: Values) -> dict[str, str]:
-    """Return the values of parts that differ and are made of secrets."""
+def renewed_parts(before: Values, now: Values) -> dict[str, str]:
+    """Return the values of parts that take the place of those with which a result was made.
+
+    Those that are made of secrets, and those that an older Paddock did not record.
+    """
     return {
         name: now[name]
         for name in now
-        if now[name].startswith(KEYED) and now[name] != before.get(name)
+        if (now[name].startswith(KEYED) and now[name] != before.get(name))
+        or (name not in before and isinstance(part_of(name), ColumnsPart))
     }
 
 

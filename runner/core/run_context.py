@@ -238,7 +238,7 @@ class ItemOutputs:
         await self._context.fence()
         index, stored, place = self._index, self._index.stored(path), (self._scope, self._key, path)
         self._refuse_other_pipelines(path, sha256)
-        index.claim(*place)
+        index.claim(self._scope, self._key, stored)
         index.release(stored)
         if index.is_recorded(*place, sha256):
             return
@@ -255,11 +255,12 @@ class ItemOutputs:
         await self._context.fence()
 
     async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
-        self._index.claim(self._scope, self._key, path)
+        stored = self._index.stored(path)
+        self._index.claim(self._scope, self._key, stored)
         row = self._index.written_row(self._scope, self._key, path, sha256)
         if row is not None:
             self._unrecorded[row.path] = row
-        self.written[self._index.stored(path)] = None
+        self.written[stored] = None
         if path in self._intended:
             self._stats.wrote(str(path))
 

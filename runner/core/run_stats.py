@@ -215,7 +215,7 @@ class RunStats:
             self._steps[name] = self._steps.get(name, StepTotals()).plus(made)
 
     def item(self, report: ItemReport) -> None:
-        self.counts[report.state] += 1
+        self.counts[report.state.value] += 1
         error = report.error and self.secrets.redact(report.error)
         self._items.append(replace(report, step=f"{self._prefix}{report.step}", error=error))
 
@@ -248,7 +248,7 @@ class RunStats:
         if counts != FiledCounts():
             name = f"{self._prefix}{block}"
             self._filed[name] = self._filed.get(name, FiledCounts()) + counts
-            self.counts[ItemState.FILED] += counts.n
+            self.counts[ItemState.FILED.value] += counts.n
 
     def acted(self, step: str) -> None:
         """Keep that a step outside of blocks may have changed something."""
@@ -279,7 +279,7 @@ class RunStats:
         for item in self._items:
             order.setdefault(item.step, len(order))
             counts = steps.setdefault(item.step, {}).setdefault("counts", {})
-            counts[item.state] = counts.get(item.state, 0) + 1
+            counts[item.state.value] = counts.get(item.state.value, 0) + 1
         for name, filed in self._filed.items():
             steps.setdefault(name, {}).setdefault("counts", {})["filed"] = filed.n
         return Report(

@@ -12,9 +12,9 @@ from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, node_ids
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.output_index import (
-    SAME_FILE_REMEDY,
     other_pipelines_output,
 )
+from paddock.steps.base import StepError
 from paddock.steps.paths import nearest_existing, write_refusal
 
 from .block_work import BlockWork
@@ -39,16 +39,11 @@ def refuse_output_conflicts(
         paths = {key: text for key, text in rendered.items() if text is not None}
         folders: Iterable[str] = paths.values()
         if step.facts.writes:
-            taken: dict[str, str] = {}
             for key, text in paths.items():
-                other = taken.setdefault(text, key)
-                if other == key:  # it may be an item of another block
-                    other = index.owner(items.scope, key, text) or key
-                if other != key:
-                    first, second = sorted((key, other))
-                    what = f"'{first}' and '{second}' would write the same file "
-                    fault = Fault(f"{what}'{index.stored(text)}'.", SAME_FILE_REMEDY, step.mark)
-                    raise PipelineError([fault])
+                try:
+                    index.claim(items.scope, key, index.stored(text))
+                except StepError as error:
+                    raise PipelineError([Fault(error.reason, error.remedy, step.mark)]) from error
             refuse_other_pipelines(context, step, paths.values())
             folders = map(os.path.dirname, folders)
         refusals = [(folder, write_refusal(Path(folder))) for folder in dict.fromkeys(folders)]

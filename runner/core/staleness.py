@@ -64,6 +64,7 @@ from .dependencies import (
     LabelVectors,
     MovedAway,
     NarrowedLabels,
+    OutputWithin,
     Trace,
     World,
     dependencies_of,
@@ -97,9 +98,9 @@ from .verify import (
     ItemRequest,
     ItemVerdict,
     permit,
+    renewed_entry,
     verify,
     verify_filed,
-    with_secrets_of_now,
 )
 
 NOT_REQUESTED = ItemVerdict(ItemState.SKIPPED, (Why.NOT_REQUESTED(),), is_left_out=True)
@@ -356,14 +357,15 @@ class Judge:
             parts={k: row for k in keys if (row := filing.rows.get(k)) and not row.path},
             places={} if whole is None else whole.places,
         )
-        fresh = [w.key for w in items if not w.verdict.is_work]
-        self.index.set_fresh(scope_id, [*fresh, *done])
+        fresh = [item.entry for item in items if not item.verdict.is_work]
+        fresh += [entries[key] for key in done]
         work = BlockWork(
             block,
             tuple(outer),
             scope_id,
             tuple(items),
             MissingSources() if self.options.leaves_out_items else MissingSources(sources=sources),
+            claims=_written_by(scope_id, fresh),
             held=tuple(held),
             left_out=frozenset(kept).difference(keys, filed),
             unsettled=frozenset((*keys, *others)).difference(done, (item.key for item in items)),
@@ -562,9 +564,11 @@ class Judge:
         )
         held = verdict.kept if verdict.state is ItemState.HELD else ()
         block = BoundBlock.of_step(step)
+        claims = _written_by(scope_id, [None if verdict.is_work else entry])
         return BlockWork(
-            block, tuple(outer), scope_id, (item,), held=held, step=step, renewed=renewed
-        )
+            block, tuple(outer), scope_id, (item,), claims=claims, held=held, step=step,
+            renewed=renewed,
+        )  # fmt: skip
 
     @property
     def _older(self) -> Older:
@@ -604,6 +608,12 @@ class Judge:
             raise PipelineError(faults)
 
 
+def _written_by(scope: str, entries: Iterable[Entry | None]) -> list[tuple[str, str, str]]:
+    found = [(scope, e.key, path) for e in entries if e is not None for path in e.output_paths]
+    within = (dep for entry in entries for dep in dependencies_of(entry, OutputWithin))
+    return [*found, *((dep.scope, dep.key, dep.path) for dep in within)]
+
+
 def _overwrites(block: BoundBlock) -> bool:
     """Return whether edited outputs of a block are replaced."""
     writes = [step for step in all_steps(block.body) if step.facts.writes]
@@ -611,12 +621,11 @@ def _overwrites(block: BoundBlock) -> bool:
 
 
 def _verdict(
-    trace: Trace | None, now: ItemNow, world: World, request: ItemRequest, renewed: list[Entry]
+    trace: Trace | None, now: ItemNow, world: World, request: ItemRequest, kept: list[Entry]
 ) -> ItemVerdict:
     verdict = verify(trace, now, world)
-    entry = None if trace is None else with_secrets_of_now(trace, now, verdict)
-    if entry is not None:
-        renewed.append(entry)
+    if trace is not None and (entry := renewed_entry(trace, now, verdict)) is not None:
+        kept.append(entry)
     return permit(verdict, trace, now, request)
 
 

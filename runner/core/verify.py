@@ -24,7 +24,7 @@ from .dependencies import (
     Trace,
     World,
 )
-from .parts import Older, changed_parts, keyed_parts, stale_parts
+from .parts import Older, changed_parts, renewed_parts, stale_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,16 +257,16 @@ def verify_filed(
     return Filing.STAYS if is_of_rule else Filing.EARLIER  # 4
 
 
-def with_secrets_of_now(trace: Trace, now: ItemNow, verdict: ItemVerdict) -> Entry | None:
-    """Return the entry of an item that is as good, by the secrets of now; None: it has these.
+def renewed_entry(trace: Trace, now: ItemNow, verdict: ItemVerdict) -> Entry | None:
+    """Return the entry of an item that is as good, with secrets of now; None: it has these.
 
-    They take the place of those that it was made with, so that their changes show.
+    So that their next changes show, and those of what an older Paddock did not record.
     """
     entry = trace.entry
     if entry.hash == now.hash or verdict.is_of_parts:
         return None
     before, parts = json.loads(entry.parts), json.loads(now.parts)
-    new = keyed_parts(before, parts)
+    new = renewed_parts(before, parts)
     text = now.parts if parts == before | new else canonical_json(before | new)
     hash_ = hashlib.sha256(text.encode()).hexdigest()
     return replace(entry, parts=text, hash=hash_) if new else None

@@ -24,7 +24,6 @@ from .ledger import Ledger
 FileCondition = Literal["same", "edited", "missing", "interrupted"]
 """`interrupted`: it has what a run was about to record when it was killed."""
 CLOCKS_DIFFER_S = 60.0  # of machines that share a ledger
-SAME_FILE_REMEDY = "Make the path differ, with `relpath` for example."
 OTHER_PIPELINE_REMEDY = (
     "Write another file; or run with `--take`, and this pipeline is the one that writes it from "
     "then on."
@@ -57,7 +56,6 @@ class OutputIndex:
         self._rows: dict[tuple[str, str], OutputRow] = {}
         self._by_path: dict[str, list[str]] = {}
         self._claims: dict[str, tuple[str, str]] = {}
-        self._fresh: dict[str, frozenset[str]] = {}
         for row in ledger.outputs(with_moved=False):
             self._keep(row)
 
@@ -181,31 +179,18 @@ class OutputIndex:
             return "interrupted"
         return "missing" if row.sha256 is None else "edited"
 
-    def set_fresh(self, scope: str, keys: Iterable[str]) -> None:
-        """Set the fresh items of a scope; their outputs belong to them in this run."""
-        self._fresh[scope] = frozenset(keys)
-
-    def claim(self, scope: str, key: str, path: Path) -> None:
-        """Claim a path for an item.
+    def claim(self, scope: str, key: str, stored: str) -> None:
+        """Claim a path for an item that writes it in this run, or has, and is fresh.
 
         Raises:
-            StepError: another item of this run writes it, or a fresh one has.
+            StepError: another item has claimed it.
         """
-        stored = self.stored(path)
         claimant = self._claims.setdefault(stored, (scope, key))
-        other = self.owner(scope, key, path) if claimant == (scope, key) else claimant[1]
-        if other is not None:
-            raise StepError(
-                f"'{key}' and '{other}' would write the same file '{stored}'.",
-                remedy=SAME_FILE_REMEDY,
-            )
-
-    def owner(self, scope: str, key: str, path: Path | str) -> str | None:
-        """Return the fresh item, other than `key`, that a file belongs to."""
-        row = self._rows.get((scope, self.stored(path)))
-        if row is None or row.key == key or row.key not in self._fresh.get(scope, ()):
-            return None
-        return row.key
+        if claimant != (scope, key):
+            first, second = sorted((key, claimant[1]))
+            who = f"'{first}' and '{second}'" if first != second else f"two blocks, for '{key}',"
+            what = f"{who} would write the same file '{stored}'."
+            raise StepError(what, remedy="Make the path differ, with `relpath` for example.")
 
     def is_recorded(self, scope: str, key: str, path: Path, sha256: str) -> bool:
         """Return whether this item wrote this content, and the file still has it."""

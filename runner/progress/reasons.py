@@ -59,6 +59,7 @@ class Why(Enum):
     MODEL = "model changed (step '{}')"
     PARAMETERS = "parameters changed (step '{}')"
     PARAMETER = "`{1}` changed (step '{0}')"
+    COLUMNS = "types of its columns changed (step '{}')"
     MODEL_PARAMETERS = "`params` of its model changed (step '{}')"
     CONTEXT = "`ctx` of its model changed (step '{}')"
     SERVERS = "what its servers are given changed (step '{}')"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
 from paddock.steps.readers.reader_pool import ReaderPool
 from paddock.steps.tables.table_files import TableRequest
@@ -199,6 +203,37 @@ def test_a_fault_of_a_query_is_shown_with_its_line_before_anything_runs(
     with pytest.raises(PipelineError) as caught:
         world.plan()
     assert str(caught.value).replace(f"{tmp_path}/", "") == said
+
+
+def test_a_schema_that_changes_only_a_type_makes_the_table_again(tmp_path: Path) -> None:
+    table = '  - {id: table, uses: files.write, with: {path: out/t.parquet, rows: "ROWS"}}\n'
+    text = BILLS.replace("      - {id: move", "#").replace("\n    returns", "\n    returns")
+    world = World(tmp_path, text + table.replace("ROWS", "{{ steps.each.results }}"))
+    arrive(world, "a.txt")
+    world.run(pool=answering())
+    path = tmp_path / "out/t.parquet"
+    before = read(path, "parquet")[1]
+    _forget_columns(tmp_path)  # as a ledger of an older Paddock: nothing is made again
+    assert not world.plan().has_work
+    assert world.run(pool=answering()).written == ()
+    world.edit("due: {type: string, format: date}", "due: {type: string}")
+    world.run(pool=answering())
+    after = read(path, "parquet")[1]
+    assert (before["due"], after["due"]) == ("date", "str")
+    assert world.run(pool=answering()).written == ()
+
+
+def _forget_columns(folder: Path) -> None:
+    with closing(sqlite3.connect(next(folder.rglob("ledger.sqlite")))) as ledger, ledger:
+        rows = ledger.execute("select scope, key, parts from items where key = 'table'").fetchall()
+        for scope, key, text in rows:
+            parts = {n: v for n, v in json.loads(text).items() if not n.endswith(".columns")}
+            kept = canonical_json(parts)
+            hash_ = hashlib.sha256(kept.encode()).hexdigest()
+            ledger.execute(
+                "update items set parts = ?, hash = ? where scope = ? and key = ?",
+                (kept, hash_, scope, key),
+            )
 
 
 def test_an_item_of_a_query_is_stale_by_its_tables_alone(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from paddock.pipelines.errors import PipelineError
 from paddock.runner.core.walk import walk_item
 from paddock.runner.progress.report import PlanReport
 from paddock.runner.settings import STATE_FOLDER
@@ -175,6 +176,77 @@ def test_two_steps_that_write_one_file_are_refused_in_each_run(world: World) -> 
     world.edit("returns: {path", f'{second}, text: "other"}}}}\nreturns: {{path')
     for _ in range(2):
         report = world.run()
-        assert "'same' and 'note' would write the same file" in str(report.message)
+        assert "'note' and 'same' would write the same file" in str(report.message)
         assert world.output("note.txt") == "first"
     assert world.run({"file": "other.txt"}).status == "completed"
+
+
+EACH = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do: [{uses: files.write, with: {path: "out/{{ doc.stem }}.md", text: "{{ doc.stem }}"}}]
+"""
+BLOCK = """\
+  - id: other
+    needs: [each]
+    for_each: doc in steps.docs.files
+    do:
+      - {id: name, uses: prompt, with: {template: "PATH"}}
+      - {uses: files.write, with: {path: "out/PATH.md", text: other}}
+"""
+NESTED = """\
+  - id: other
+    needs: [each]
+    for_each: n in [1]
+    do:
+      - id: within
+        for_each: stem in ["0"]
+        do: [{uses: files.write, with: {path: "out/{{ stem }}.md", text: other}}]
+"""
+STEP = "  - {id: other, needs: [each], uses: files.write, with: {path: out/0.md, text: other}}\n"
+OTHERS = {
+    "a block": BLOCK.replace("PATH", "{{ doc.stem }}"),
+    "a block whose path is known late": BLOCK.replace('template: "PATH"', 'template: "0"').replace(
+        "PATH", "{{ steps.name.text }}"
+    ),
+    "a block within": NESTED,
+    "a step": STEP,
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_would_write_the_file_of_a_fresh_item_is_refused(tmp_path: Path, name: str) -> None:
+    world = World(tmp_path, EACH, n_documents=1)
+    world.run()
+    world.edit(EACH, EACH + OTHERS[name])
+    said = list[str]()
+    for _ in range(2):
+        try:
+            report = world.run()
+            said.append(f"{report.message} {[item.error for item in report.items]}")
+        except PipelineError as error:
+            said.append(str(error))
+        assert "would write the same file 'out/0.md'" in said[-1]
+        assert world.output("0.md") == "0"
+    world.edit('{{ doc.stem }}.md", text: "{{', 'each-{{ doc.stem }}.md", text: "{{')
+    assert world.run(retry_failed=True).status == "completed"
+    assert world.output("0.md") == "other"
+
+
+def test_a_path_that_an_item_left_is_free_for_another(tmp_path: Path) -> None:
+    world = World(tmp_path, EACH, n_documents=2)
+    world.run()
+    world.edit("{{ doc.stem }}.md", "{{ 1 - (doc.stem | int) }}.md")
+    assert world.run().status == "completed"
+    assert (world.output("0.md"), world.output("1.md")) == ("1", "0")
+
+
+def test_counts_of_reports_have_texts_as_their_names(world: World) -> None:
+    report = world.run()
+    counts = [
+        report.counts,
+        *(step["counts"] for step in report.steps.values() if "counts" in step),
+    ]
+    assert {type(name) for each in counts for name in each} == {str}
