@@ -25,7 +25,7 @@ from paddock.runner.progress.item_states import (
     end_of,
 )
 from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
-from paddock.runner.progress.reasons import Why
+from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import ItemReport
 from paddock.runner.progress.report_table import ITEM_COLUMNS, ReportTable
 from paddock.steps.base import StepError
@@ -108,7 +108,7 @@ class BlockState:
         if not waiting:
             return None
         last = waiting[-1]
-        return AwaitingReview(Why.RECORDED(last.why or ""), last.state)
+        return AwaitingReview(last.why or Why.RECORDED(""), last.state)
 
     def refuse_waiting(self) -> None:
         """Raise `AwaitingReview` where an item waits: so does the one around a nested block."""
@@ -138,7 +138,7 @@ class BlockState:
             unasked=tuple(item.key for item in unasked),
             expired=tuple(key for key in keys if key in expired),
             n_rejected=sum(key in rejected for key in keys),
-            error=next((item.why or "" for item in self.failed), ""),
+            error=next((str(item.why) for item in self.failed), ""),
             is_transient=self.attempts > 0,
         )
         return found or None
@@ -177,7 +177,7 @@ class BlockState:
                 *({"key": i.key, "state": i.changed_as.value} for i in items if i.changed_as),
                 *({"key": key, "state": "deleted"} for key in self.gone),
             ],
-            "failed": [{"key": item.key, "error": item.why or ""} for item in self.failed],
+            "failed": [{"key": item.key, "error": str(item.why)} for item in self.failed],
             "waiting": [item.key for item in self.in_state(*AWAITED)],
         }
         filed, names = self.work.filed, self.work.names
@@ -297,7 +297,7 @@ async def judged(
             if reported is ItemState.QUARANTINED:
                 error = verdict.why or ""
             if entry is not None:
-                _take(context, state, item, entry, reported, verdict.why)
+                _take(context, state, item, entry, reported, next(iter(verdict.reasons), None))
                 may_be_skipped = reported not in BAD and reported not in OPEN
                 if may_be_skipped and entry.state == ItemState.SKIPPED and entry.error:
                     reported, error = ItemState.SKIPPED, entry.error  # `on_error: skip`
@@ -320,7 +320,7 @@ def count_shared(context: RunContext, state: BlockState, item: ItemWork, entry: 
         raise RunStopped(f"'{shown}': {error}")
     if reported is ItemState.QUARANTINED and state.block.on_error == "skip":
         reported = ItemState.SKIPPED
-    _take(context, state, item, entry, reported, error)
+    _take(context, state, item, entry, reported, Why.RECORDED(error or ""))
     state.attempts = max(state.attempts, entry.attempts)
     count(context, item, state.report(item, reported, 0.0, error))
     context.stats.item_state(state.block.id, shown, end_of(reported), error)
@@ -332,15 +332,15 @@ def _take(
     item: ItemWork,
     entry: Entry,
     reported: ItemState,
-    why: str | None,
+    why: Reason | None,
 ) -> None:
     """Take how an item ended by its entry, of an earlier run or another machine."""
     if reported in BAD:
-        item.become(ItemState.FAILED, why or "")
+        item.become(ItemState.FAILED, why)
     elif reported in OPEN:
-        item.become(reported, why or "")
+        item.become(reported, why)
     elif entry.state != ItemState.DONE:
-        item.become(ItemState.SKIPPED, entry.error or None)
+        item.become(ItemState.SKIPPED, Why.RECORDED(entry.error) if entry.error else None)
     else:
         item.become(ItemState.DONE)
         item.has_result = entry.has_result

@@ -12,6 +12,7 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_rows import FiledRow
 from paddock.runner.progress.item_states import NEXT, ItemState
+from paddock.runner.progress.reasons import Reason
 from paddock.runner.progress.report import FiledCounts, ItemReport
 
 from .block_items import loop_value
@@ -49,7 +50,7 @@ class ItemWork:
     """Its result of this run with what pipelines of it had filed; None: they had nothing."""
     has_news: bool = True
     """Whether its pipelines had anything but filed items, if they had any."""
-    why: str | None = None
+    why: Reason | None = None
     """Why it failed, waits or is left."""
     counted_as: ItemState | None = None
     changed_as: ItemState | None = None
@@ -57,7 +58,7 @@ class ItemWork:
     begun: Sequence[StepRecord] = ()
     """Its steps in this run before it was put off."""
 
-    def become(self, state: ItemState, why: str | None = None) -> None:
+    def become(self, state: ItemState, why: Reason | None = None) -> None:
         assert state in NEXT[self.state], (self.key, self.state, state)
         self.state, self.why = state, why
 

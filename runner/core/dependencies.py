@@ -511,11 +511,12 @@ class World:
     # --- answering dependencies
 
     async def prepare(
-        self, traces: Collection[Trace], hashes: Collection[str], roots: Roots
+        self, traces: Collection[Trace], hashes: Mapping[str, str], roots: Roots
     ) -> None:
         """Look at the outputs of these items, and at all that they depend on.
 
-        `hashes`: those of the items now. How the others were done, and what chose labels, is read.
+        `hashes`: of the items now, by key. How those were done that have another one, or that chose
+        labels, is read.
         """
         dependencies = [dep for trace in traces for dep in trace.dependencies]
         stores = {dep.path for dep in dependencies if isinstance(dep, StoreSearched)}
@@ -539,7 +540,7 @@ class World:
             await self.stores.look(Path(self.index.absolute(path)) for path in sorted(stores))
         for trace in traces:
             chose = any(isinstance(d, ChosenLabels | NarrowedLabels) for d in trace.dependencies)
-            if chose or trace.entry.hash not in hashes:
+            if chose or trace.entry.hash != hashes.get(trace.entry.key):
                 await trace.past.read()
 
     def listing(self, folder: str, given: str) -> str | None:

@@ -478,7 +478,7 @@ class Execute(Walk):
         if attempt.is_decided and item.entry is not None:
             # Its answers may not be asked for again.
             attempt.reads |= by_name(dependencies_of(item.entry))
-        kept, why, failure = ItemState.DONE, None, None
+        kept, failure, reason = ItemState.DONE, None, None
         try:  # 1
             if deadly is not None:
                 raise deadly
@@ -503,6 +503,7 @@ class Execute(Walk):
             kept, attempt.attempts = failure_state(item.attempts, most, item.cause(error.cause))
             if kept is ItemState.QUARANTINED and attempt.attempts > 1:
                 why += f" (failed {attempt.attempts} times in a row)"
+            reason = Why.RECORDED(why)
             report = state.report(item, ItemState.QUARANTINED, time.monotonic() - began, why)
             if state.block.on_error == "skip" or isinstance(error, LeftByReview):
                 report = replace(report, state=ItemState.SKIPPED)
@@ -513,13 +514,13 @@ class Execute(Walk):
             elif not context.options.retry_failed:  # who asks for a try wants to know its end
                 report = replace(report, is_known=item.has_failed_before)
         except AwaitingReview as wait:  # 4
-            why, result, kept = str(wait), None, wait.state
+            reason, result, kept = wait.reason, None, wait.state
             report = state.report(item, kept, time.monotonic() - began)
-            report = replace(report, reasons=(wait.reason,))
+            report = replace(report, reasons=(reason,))
             if kept not in STORED:
                 count(context, item, replace(report, state=ItemState.SKIPPED))
-                item.become(kept, why)
-                stats.item_state(report.step, attempt.shown_key, ItemState.SKIPPED, why)
+                item.become(kept, reason)
+                stats.item_state(report.step, attempt.shown_key, ItemState.SKIPPED, str(reason))
                 return
         else:  # 5
             report = state.report(item, item.verdict.state, time.monotonic() - began)
@@ -551,7 +552,7 @@ class Execute(Walk):
             await context.judge.reviews.forget([(attempt.scope, attempt.key)])
         count(context, item, report, was)
         ends = end_of(report.state)
-        item.become(ItemState.FAILED if ends in BAD else ends, why)
+        item.become(ItemState.FAILED if ends in BAD else ends, reason)
         item.has_result = result is not None
         if state.outer:
             state.reads |= attempt.dependencies()
@@ -559,7 +560,7 @@ class Execute(Walk):
             state.attempts = max(state.attempts, attempt.attempts)
         stats.item_state(report.step, attempt.shown_key, ends, report.error)
         if failure is not None:
-            raise RunFailed(f"'{attempt.shown_key}': {why}", cause=failure.cause) from failure
+            raise RunFailed(f"'{attempt.shown_key}': {reason}", cause=failure.cause) from failure
 
     def _has_left_table(self, step: BoundStep, state: BlockState, attempt: ItemAttempt) -> bool:
         """Note why a table loses rows; return whether it is left until a person confirms that."""

@@ -12,6 +12,7 @@ import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from paddock.engine.sampling.json_schema import json_pointer
@@ -252,11 +253,11 @@ class Judge:
         body: Iterable[BoundNode],
         scope: Scope,
         traces: Collection[Trace],
-        hashes: Collection[str] = (),
+        hashes: Mapping[str, str] = MappingProxyType({}),
     ) -> World:
         """Return the world as these items see it, which has been looked at.
 
-        `hashes`: those of the items now; of what has another one, more is read.
+        `hashes`: of the items now, by key; of what has another one, more is read.
 
         Raises:
             PipelineError: a list of labels is no list of labels.
@@ -426,7 +427,7 @@ class Judge:
             for item in items
             if item.entry is not None
         }
-        hashes = {item.hash for item in items}
+        hashes = {item.key: item.hash for item in items}
         world = await self.world_of(block.block.body, scope, traces.values(), hashes)
         not_asked_for = replace(
             block.request, is_asked_for=False, is_forced=False,
@@ -550,7 +551,7 @@ class Judge:
         text = canonical_json(parts)
         now = ItemNow(hashlib.sha256(text.encode()).hexdigest(), text, None, self._older)
         traces = () if trace is None else (trace,)
-        world = await self.world_of([step], scope, traces, (now.hash,))
+        world = await self.world_of([step], scope, traces, {step.id: now.hash})
         request = self._request({step.id}, await self.job_runs())
         # What is to fail on an edited file has to run
         replaces = step.written.get("on_edited", "keep") != "keep"
