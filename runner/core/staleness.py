@@ -46,7 +46,6 @@ from paddock.steps.vectors.open_stores import OpenStores
 from .block_items import (
     AsStored,
     block_list,
-    is_file_value,
     item_content,
     item_keys,
     item_strata,

@@ -414,7 +414,8 @@ class FilingHistory(History):
 
     def change(self) -> None:
         self.note_filed()
-        kinds = ("write", "write", "write", "rename", "delete", "prompt", "year", "edit", "remove")
+        kinds: tuple[str, ...] = ("write", "write", "write", "rename", "delete", "prompt")
+        kinds += ("year", "edit", "remove")
         kinds += ("decide", "decide", "undo") * bool(self.review)
         kind = self.chance.choice(kinds)
         filed = sorted(path for path in (self.folder / "filed").rglob("*") if path.is_file())
