@@ -33,8 +33,6 @@ from .parts import KnownResult, Older, part_digest
 from .past_decisions import PendingReview, StepDecisions, StepName
 from .past_items import PastItems
 
-Labels = Mapping[str, str]
-"""Each label of a list, with its description."""
 _SAME_LABEL = 1e-3
 """Similarities that differ by less may be the same: texts are embedded in other batches."""
 _SAME_EXAMPLE = 1e-6
@@ -465,10 +463,6 @@ class World:
     """Each file's stamp and sha256."""
     _listings: dict[tuple[str, str], str] = field(default_factory=dict)
     """Digests of what folders have now, by folder and parameters of the scan."""
-
-    @classmethod
-    def of(cls, index: OutputIndex, stores: OpenStores | None = None) -> World:
-        return cls(index, stores or OpenStores(Path(index.absolute(""))))
 
     # --- recording what an item reads
 

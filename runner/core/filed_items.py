@@ -100,24 +100,22 @@ class BlockFiling:
         """Those of `rows` that the ledger does not have as they are."""
         self.taken_over: list[tuple[str, str]] = []
         """Scope and key of what a former block had filed."""
-        for scope in former:
-            self._take_over(scope)
+        for place in former:
+            for row in self._store.of(place):
+                if self._relpath(row) is None:
+                    continue
+                self.taken_over.append((place, row.key))
+                filed = {other.sha256 for other in self.rows.values() if other.name == row.name}
+                if row.sha256 not in filed:
+                    key = _free_key(row.name, self.rows)
+                    row = row._replace(key=key, made_by="", outdated_by="")
+                    self.rows[key] = self.new[key] = row
         self.left: dict[str, tuple[FiledRow, Any]] = {}
         """Items that a run had not done when it moved their document, as they are now."""
         self.names: dict[str, str] = {}
         """By key, the name of each listed document that goes by another key."""
         self.again: list[str] = []
         """Names of documents that came again with the content of a filed one."""
-
-    def _take_over(self, scope: str) -> None:
-        for row in self._store.of(scope):
-            if self._relpath(row) is None:
-                continue
-            self.taken_over.append((scope, row.key))
-            filed = {other.sha256 for other in self.rows.values() if other.name == row.name}
-            if row.sha256 not in filed:
-                key = _free_key(row.name, self.rows)
-                self.rows[key] = self.new[key] = row._replace(key=key, made_by="", outdated_by="")
 
     def keys(
         self,
@@ -136,7 +134,15 @@ class BlockFiling:
             if is_file_value(item) and isinstance(item.get("path"), str)
         }
         self._file_those_that_left(there, {*names, *kept}, entries)
-        self._find_unfinished()
+        for move in self._store.unfinished(self._scope):  # by runs that did not finish their items
+            row = FiledRow(move.key, move.key, move.path, move.sha256, move.target)
+            # Where something lies at the old path, it may be the document, not moved yet.
+            is_back = os.path.lexists(self._index.absolute(move.path))
+            value = self.value(row) if is_back else self._lies_at(row)
+            if value is not None and move.key not in self.rows:
+                name = raw_item_keys(self._block, self._seen, [value])[0]
+                self.left[move.key] = row._replace(name=name, sha256=value["sha256"]), value
+                self.names[move.key] = name
         filed: dict[str, dict[str, str]] = {}
         keys, taken = [], set(names)
         for row in (*self.rows.values(), *(row for row, _ in self.left.values())):
@@ -209,18 +215,6 @@ class BlockFiling:
                 returns_object=(of_parts or entry).returns_object,
             )
             self.rows[key] = self.new[key] = filed
-
-    def _find_unfinished(self) -> None:
-        """Find the documents that were moved by runs that did not finish their items."""
-        for move in self._store.unfinished(self._scope):
-            row = FiledRow(move.key, move.key, move.path, move.sha256, move.target)
-            # Where something lies at the old path, it may be the document, not moved yet.
-            is_back = os.path.lexists(self._index.absolute(move.path))
-            value = self.value(row) if is_back else self._lies_at(row)
-            if value is not None and move.key not in self.rows:
-                name = raw_item_keys(self._block, self._seen, [value])[0]
-                self.left[move.key] = row._replace(name=name, sha256=value["sha256"]), value
-                self.names[move.key] = name
 
     def value(self, row: FiledRow) -> Any:
         """Return a filed document as an item, where it lies; None: it is not as it was filed."""

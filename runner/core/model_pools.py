@@ -387,10 +387,8 @@ class OnDemandPool(ForwardingPool):
         return await asyncio.shield(self._opening)
 
     async def _open(self) -> Pool:
-        self._pool = await self._stack.enter_async_context(await self._source())
-        return self._pool  # type: ignore[no-any-return]
-
-    async def _source(self) -> Any:
         from paddock.engine.backends.local import LocalPool  # brings numpy
 
-        return LocalPool(self._settings.pool, has_metrics=False)
+        own = LocalPool(self._settings.pool, has_metrics=False)
+        self._pool = pool = await self._stack.enter_async_context(own)
+        return pool

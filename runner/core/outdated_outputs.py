@@ -206,13 +206,13 @@ class OutdatedFinder:
 
     def is_over(self, scope: str, key: str) -> bool:
         """Return whether nothing of an item is to be decided any more: it is outdated, or filed."""
-        place = self._places.get(scope)
-        end = None if place is None else self._ends.get(place.node)
-        if place is None or end is None:
-            return self._why(scope, key) is not None
-        top = place.outer[0] if place.outer else key
-        is_filed = top in end.filed and top not in end.done | end.undecided
-        return is_filed or self._why(scope, key) is not None
+        if (place := self._places.get(scope)) is None:
+            return False
+        end, top = self._ends.get(place.node), place.outer[0] if place.outer else key
+        is_open = end is None or top in end.done or top in end.undecided
+        return (end is not None and top in end.filed and not is_open) or (
+            self._why(scope, key) is not None
+        )
 
     # --- scopes
 

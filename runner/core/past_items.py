@@ -164,7 +164,7 @@ class PastItems:
         return self._of(key)[1]
 
     def _of(self, key: str) -> tuple[SpecChanges, Mapping[str, Mapping[str, str]]]:
-        assert self._specs is not None, f"how the items of {self._scope} were done is not read"
+        assert self._specs is not None, self._scope
         digest = self._specs.get(key, "")
         if digest not in self._known:
             text = self._texts.get(digest)

@@ -157,34 +157,29 @@ class OrphanCleaner:
         `done` are the indexes of items whose result stands. Return the entries that are handled;
         the ledger marks them as gone.
         """
-        entries: list[Entry] = []
-        if work.missing.deleted:  # their outputs go where that is asked, and those of renamed ones
-            renamed = {
-                item.renamed_from: item.key
-                for item in work.items
-                if item.renamed_from is not None and item.index in done
-            }
-            doomed = [entry for entry in work.missing.deleted if entry.key in renamed]
-            if self._prunes or any(source.prunes for source in work.missing.sources):
-                doomed = [*work.missing.deleted]
-            removal = await self._removed(work, doomed)
-            self._note_removal(removal, renamed)
-            entries += [entry for entry in work.missing.deleted if not self._keeps(entry, removal)]
-        if work.missing.dropped:
-            removal = _Removal()
-            if self._prunes:  # else what `where` leaves out keeps its outputs
-                removal = await self._removed(work, work.missing.dropped)
-                self._note_removal(removal, {}, Outdated.LEFT_OUT)
-            entries += [entry for entry in work.missing.dropped if not self._keeps(entry, removal)]
-        if work.missing.pruned:
-            ledger, keys = self._context.ledger, sorted(work.missing.pruned)
-            pruned = (await ledger.ask(ledger.entries, work.scope, keys)).values()
-            removal = await self._removed(work, [*pruned])
-            self._note_removal(removal, {})
-            kept = {entry.key for entry in pruned if self._keeps(entry, removal)}
-            entries += [entry for entry in pruned if entry.key not in kept]
-            for key in work.missing.pruned - kept:
-                FiledRows(ledger).drop(work.scope, key)
+        missing, ledger, entries = work.missing, self._context.ledger, list[Entry]()
+        renamed = {
+            item.renamed_from: item.key
+            for item in work.items
+            if item.renamed_from is not None and item.index in done
+        }
+        prunes = self._prunes or any(source.prunes for source in missing.sources)
+        doomed = [entry for entry in missing.deleted if prunes or entry.key in renamed]
+        dropped = missing.dropped if self._prunes else ()  # `where` leaves outputs where they are
+        keys = sorted(missing.pruned)
+        pruned = (*(await ledger.ask(ledger.entries, work.scope, keys)).values(),) if keys else ()
+        none: Mapping[str, str] = {}
+        for handled, removed, names, why in (
+            (missing.deleted, doomed, renamed, Outdated.GONE),
+            (missing.dropped, dropped, none, Outdated.LEFT_OUT),
+            (pruned, pruned, none, Outdated.GONE),
+        ):
+            if handled:
+                removal = await self._removed(work, removed)
+                self._note_removal(removal, names, why)
+                entries += [entry for entry in handled if not self._keeps(entry, removal)]
+        for key in missing.pruned - ({entry.key for entry in pruned} - {e.key for e in entries}):
+            FiledRows(ledger).drop(work.scope, key)
         for doubt in work.missing.doubts:
             self.doubt(work, doubt)
         for entry in entries:

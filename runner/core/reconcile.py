@@ -139,58 +139,19 @@ def reconcile(
     present = work.left_out.union(work.unsettled, (item.key for item in items))
     dropped = tuple(entry for entry in before if entry.key in work.left_out)  # 1
     absent = [entry for entry in before if entry.key not in present]
-    files = (item for item in items if item.verdict.state is ItemState.NEW)
-    new = {item.key: item.item["sha256"] for item in files if is_file_value(item.item)}
-    n_known = len(before), sum(entry.gone is None for entry in before)
-    missing = _deleted(absent, n_known, new, made, folders, options)
-    pruned, doubts = frozenset[str](), missing.doubts
-    if filed.away and (options.prune or any(folder.prunes for folder in folders)):  # 9
-        n_away, n_filed = len(filed.away), len(filed.rows) + len(items)
-        if options.is_confirmed or not is_mass_deletion(n_away, n_filed, MOST_DELETED):
-            pruned = filed.away
-        else:
-            why = Why.FILED_ARE_GONE(n_away, n_filed, work.block.id)
-            doubts = (*doubts, DeletionDoubt(work.block.id, why))
-    absences = dict.fromkeys((entry.key for entry in dropped), Why.WHERE())
-    new_names = {old: key for key, old in missing.renamed.items()}
-    for key in (entry.key for entry in missing.deleted):
-        source, is_now = made[key].source if key in made else None, new_names.get(key)
-        if past.changes(key).has_other_key:
-            absences[key] = Why.KEY() if is_now is None else Why.KEY_TO(is_now)
-        elif is_now is not None:
-            absences[key] = Why.RENAMED_TO(is_now)
-        else:
-            is_gone = source and not os.path.lexists(world.index.absolute(source))
-            absences[key] = Why.SOURCE_GONE() if is_gone else Why.UNLISTED()
-    absences |= dict.fromkeys(sorted(pruned), Why.FILED_AND_GONE())
-    return replace(missing, dropped=dropped, pruned=pruned, absences=absences, doubts=doubts)
-
-
-def _deleted(
-    absent: Sequence[Entry],
-    n_known: tuple[int, int],
-    new: Mapping[str, str],
-    made: Mapping[str, LineageRow],
-    folders: tuple[SourceFolder, ...],
-    options: RunOptions,
-) -> MissingSources:
-    """Decide which of the absent items are deleted, by the numbers 2 to 8 of `reconcile`.
-
-    `n_known`: how many the ledger has that were not deleted, by this job or another, and by another
-    one alone. `new`: the content of new documents by key.
-    """
-    if any(folder.is_hot for folder in folders):  # 2
-        return MissingSources(sources=folders)
     deleted = [e for e in absent if not any(folder.cannot_list(e.key) for folder in folders)]  # 3
     seen = {folder.stored: folder.now for folder in folders if folder.now is not None}
-    doubts: list[DeletionDoubt] = []
-    n_absent, unconfirmed = len(absent), () if options.is_confirmed else folders
+    doubts, n_absent = list[DeletionDoubt](), len(absent)
+    unconfirmed = () if options.is_confirmed else folders
+    if any(folder.is_hot for folder in folders):  # 2
+        deleted, seen, unconfirmed = [], {}, ()
     for folder in unconfirmed:  # 4
-        n_there = n_known[0] - n_absent
+        n_there = len(before) - n_absent
         if folder.now is None or is_other_folder(folder.before, folder.now, n_absent, n_there):
             seen_there = counted(n_absent, "missing document was", "missing documents were")
-            doubt = DeletionDoubt(folder.stored, Why.OTHER_FOLDER(folder.stored, seen_there))
-            return MissingSources(doubts=(doubt,), sources=folders)
+            doubts = [DeletionDoubt(folder.stored, Why.OTHER_FOLDER(folder.stored, seen_there))]
+            deleted, seen, unconfirmed = [], {}, ()
+            break
     for folder in unconfirmed:  # 5
         hidden = {entry.key: folder.unmounted(entry.key) for entry in deleted}
         lost = {at for at in hidden.values() if at is not None}
@@ -201,16 +162,37 @@ def _deleted(
         for at in sorted(lost):
             place = f"{folder.stored}/{at}"
             doubts.append(DeletionDoubt(place, Why.NOT_MOUNTED(place)))
+    files = (item for item in items if item.verdict.state is ItemState.NEW)
+    new = {item.key: item.item["sha256"] for item in files if is_file_value(item.item)}
     renamed = renamed_items({entry.key for entry in deleted}, new, made)  # 6
     names = {*renamed.values()}
     n_deleted = len(deleted) - sum(entry.key in names for entry in deleted)
-    mass = mass_doubt(folders, n_deleted, n_known[1], options) if deleted else None
+    n_known = sum(entry.gone is None for entry in before)
+    mass = mass_doubt(folders, n_deleted, n_known, options) if deleted else None
     if mass is not None:  # 7
         deleted = [entry for entry in deleted if entry.key in names]
         doubts.append(mass)
-    return MissingSources(  # 8
-        tuple(deleted), doubts=tuple(doubts), sources=folders, seen=seen, renamed=renamed
+    n_away, n_filed = len(filed.away), len(filed.rows) + len(items)
+    pruned = (
+        filed.away if options.prune or any(folder.prunes for folder in folders) else frozenset()
     )
+    if pruned and not options.is_confirmed and is_mass_deletion(n_away, n_filed, MOST_DELETED):  # 9
+        why = Why.FILED_ARE_GONE(n_away, n_filed, work.block.id)
+        pruned, doubts = frozenset(), [*doubts, DeletionDoubt(work.block.id, why)]
+    absences = dict.fromkeys((entry.key for entry in dropped), Why.WHERE())
+    new_names = {old: key for key, old in renamed.items()}
+    for key in (entry.key for entry in deleted):
+        source, is_now = made[key].source if key in made else None, new_names.get(key)
+        if past.changes(key).has_other_key:
+            absences[key] = Why.KEY() if is_now is None else Why.KEY_TO(is_now)
+        elif is_now is not None:
+            absences[key] = Why.RENAMED_TO(is_now)
+        else:
+            is_gone = source and not os.path.lexists(world.index.absolute(source))
+            absences[key] = Why.SOURCE_GONE() if is_gone else Why.UNLISTED()
+    absences |= dict.fromkeys(sorted(pruned), Why.FILED_AND_GONE())
+    gone = tuple(deleted), dropped, pruned, absences  # 8
+    return MissingSources(*gone, tuple(doubts), folders, seen, renamed)
 
 
 def mass_doubt(

@@ -104,20 +104,13 @@ def _output_paths(
     body: Sequence[BoundNode], *, conditional: bool = False
 ) -> Iterator[tuple[BoundStep, Value]]:
     """Yield the output paths that depend on none of these steps, of those with or without `if`."""
-    inner = set(node_ids(body))
+    inner = {("steps", name) for name in node_ids(body)}
     for step in body:
-        if not isinstance(step, BoundStep):
-            continue
-        if (step.if_ is not None) != conditional:
-            continue
-        written = step.written.get(step.facts.writes or step.facts.fills)
-        if written is None:
-            continue
-        path = Value.of(written)
-        if not any(
-            read[0] == "steps" and read[1:2] and read[1] in inner for read in path.references
-        ):
-            yield step, path
+        if isinstance(step, BoundStep) and (step.if_ is not None) == conditional:
+            written = step.written.get(step.facts.writes or step.facts.fills)
+            path = Value.of(written)
+            if written is not None and inner.isdisjoint(read[:2] for read in path.references):
+                yield step, path
 
 
 def _rendered_path(path: Value, scope: Scope, base: str) -> str | None:

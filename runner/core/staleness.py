@@ -10,8 +10,10 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -81,7 +83,6 @@ from .parts import (
     CONTENT,
     PLACE_IN_LIST,
     SUFFIX,
-    Older,
     OuterValue,
     ordered_digest,
     part_digest,
@@ -124,24 +125,18 @@ class _JudgedBlock:
     """As `BlockWork.renewed`."""
 
     def work(
-        self,
-        key: str,
-        shown: Any,
-        entry: Entry | None,
-        place: tuple[int, int] = (0, 1),
-        *,
-        is_listed: bool = True,
+        self, key: str, shown: Any, entry: Entry | None, place: tuple[int, int] | None = None
     ) -> ItemWork:
         """Return an item that is not judged yet; `shown`: as it was when it was listed.
 
-        The parts of its hash are JSON: for 10,000 items, so text is joined. Of what the list no
-        longer has, the place that it had counts.
+        The parts of its hash are JSON: for 10,000 items, so text is joined. Without a `place` in
+        the list, that which it had counts.
         """
         block, read, attributes = self.block, "", self.block.item_attributes
         if block.loop_attributes:
-            loop = loop_value(*place)
+            loop = loop_value(*(place or (0, 1)))
             digest = part_digest({key: loop[key] for key in block.loop_attributes})
-            if entry is not None and not is_listed:
+            if place is None and entry is not None:
                 digest = json.loads(entry.parts).get(PLACE_IN_LIST.name, "")
             read = f'"{PLACE_IN_LIST.name}":"{digest}",'
         for name, value in path_and_time(shown, block.var, block.shown, self.as_stored).items():
@@ -151,15 +146,11 @@ class _JudgedBlock:
         content = ordered_digest(item_content(shown, without_time(attributes)))
         parts = f'{{"{CONTENT.name}":"{content}",{read}{self.base[1:]}'
         hash_ = hashlib.sha256(parts.encode()).hexdigest()
-        return ItemWork(0, key, shown, NEW, hash_, parts, entry, place)
+        return ItemWork(0, key, shown, NEW, hash_, parts, entry, place or (0, 1))
 
 
 EmbedLabels = Callable[[BoundStep, Sequence[str]], Awaitable[tuple[str, Sequence[Vector]] | None]]
 """Returns the identity of a step's embedding model, and vectors; None: these are not known."""
-
-
-async def _unknown_vectors(step: BoundStep, texts: Sequence[str]) -> None:
-    """Know no vectors."""
 
 
 class Judge:
@@ -179,7 +170,7 @@ class Judge:
         self.options = options
         self.index = index
         self.ledger = index.ledger
-        self.world = World.of(index, stores)
+        self.world = World(index, stores or OpenStores(Path(index.absolute(""))))
         self.seen_keys: set[str] = set()
         """Keys of all items, where only some are asked for."""
         self._digests = digests
@@ -193,7 +184,7 @@ class Judge:
         self._is_only_block = n_blocks == 1 and all(plan is None for plan in inner)
         self.reviews = RunReviews(index.ledger, bound, options.review)
         self.labels = LabelLists()
-        self.embed_labels: EmbedLabels = _unknown_vectors
+        self.embed_labels: EmbedLabels | None = None
         """Embeds labels that are new to a list; a plan has only vectors that the ledger knows."""
 
     # --- scopes
@@ -210,23 +201,12 @@ class Judge:
 
     def within(self, step: str, bound: BoundPlan, options: RunOptions, *, is_nested: bool) -> Judge:
         """Return a sub-pipeline's judge; `is_nested`: the step runs for one item of a block."""
-        outer = self._outer
-        made = Judge(
-            bound,
-            options,
-            self.index,
-            self._digests,
-            job_runs=None if is_nested else self._job_runs,
-        )
-        steps, places = f"{outer.steps}{step}.", (*outer.places, self.place())
-        made._outer = OuterPipelines(outer.file, steps, places)
-        made.seen_keys, made.world = self.seen_keys, self.world
+        made, place = copy(self), self.scopes_within
+        made.bound, made.options, made._is_only_block = bound, options, False
+        made._job_runs = None if is_nested else self._job_runs
+        made._outer = replace(place, steps=f"{place.steps}{step}.")
         made.parts = NodeParts(bound, self.index, self._digests, self.world.digest)
         made.parts.secrets = self.parts.secrets
-        made._is_only_block = False
-        made._settled_files = self._settled_files
-        made.reviews, made.labels = self.reviews, self.labels
-        made.embed_labels = self.embed_labels
         return made
 
     def _former_scopes(self) -> list[str]:
@@ -274,7 +254,8 @@ class Judge:
                 former = (trace.past.lists(trace.entry.key).get(name) for trace in narrowed)
                 before = {id(old): old for old in former if old is not None}  # most have the same
                 new = found.new_to(before.values())
-                made = await self.embed_labels(step, label_texts(new)) if new else None
+                embed = self.embed_labels if new else None
+                made = await embed(step, label_texts(new)) if embed is not None else None
                 if made is not None:
                     vectors[name] = LabelVectors([*new], made[0], unit_matrix(made[1]))
         decided, pending = self.reviews.decisions, self.reviews.of_item
@@ -335,9 +316,8 @@ class Judge:
         for number, (key, item) in enumerate([*zip(keys, listed, strict=True), *others.items()]):
             row = filing.left[key][0] if key in filing.left else None
             shown, entry = item if row is None else filing.described(row), entries.get(key)
-            is_listed = key not in others
-            items.append(judged.work(key, shown, entry, (number, n), is_listed=is_listed))
-            items[-1].item, items[-1].filed = item, row
+            items.append(judged.work(key, shown, entry, None if key in others else (number, n)))
+            items[-1].item, items[-1].place, items[-1].filed = item, (number, n), row
         await self._judge(judged, items, scope)
         if (unfinished := self._settled_files) is not None:  # the watch passes it on when settled
             items = [item for item in items if not (
@@ -414,12 +394,7 @@ class Judge:
             self.refuse_unknown_keys()
         return only
 
-    async def _judge(
-        self,
-        block: _JudgedBlock,
-        items: Sequence[ItemWork],
-        scope: Scope,
-    ) -> None:
+    async def _judge(self, block: _JudgedBlock, items: Sequence[ItemWork], scope: Scope) -> None:
         """Set the verdicts of items."""
         traces = {
             item.key: Trace(block.scope, item.entry, block.past)
@@ -428,16 +403,17 @@ class Judge:
         }
         hashes = {item.key: item.hash for item in items}
         world = await self.world_of(block.block.body, scope, traces.values(), hashes)
-        not_asked_for = replace(
-            block.request, is_asked_for=False, is_forced=False,
-            takes_over=_overwrites(block.block),
-        )  # fmt: skip
-        older = self._older
+        not_asked_for = replace(block.request, is_asked_for=False, is_forced=False)
+        not_asked_for = replace(not_asked_for, takes_over=_overwrites(block.block))
+        older = None if self.options.refresh else self.parts.older
         for item in items:
             is_asked_for = block.requested is None or item.key in block.requested
             request = block.request if is_asked_for else not_asked_for
-            now = ItemNow(item.hash, item.parts, item.item, older)
-            item.verdict = _verdict(traces.get(item.key), now, world, request, block.renewed)
+            trace, now = traces.get(item.key), ItemNow(item.hash, item.parts, item.item, older)
+            verdict = verify(trace, now, world)
+            if trace is not None and (entry := renewed_entry(trace, now, verdict)) is not None:
+                block.renewed.append(entry)
+            item.verdict = permit(verdict, trace, now, request)
 
     async def _judge_filed(
         self,
@@ -456,64 +432,63 @@ class Judge:
         done, own, earlier = dict[str, FiledRow](), list[ItemWork](), set[str]()
         by_all = {self.index.stored(self.index.absolute(p)) for p in read_by_all(block.block)}
         for item in items:
-            filing_ = Filing.AGAIN
+            becomes, entry = Filing.AGAIN, item.entry
             if item.key in others:
-                lies_there = partial(self._can_repeat, item, by_all)
-                is_of_rule = item.unchanged_entry is not None
-                filing_ = verify_filed(item.verdict, is_of_rule=is_of_rule, lies_there=lies_there)
-            if filing_ is Filing.AGAIN or item.entry is None:
+                is_same, can_repeat = item.unchanged_entry is not None, self._can_repeat
+                becomes = verify_filed(item.verdict, is_same, partial(can_repeat, item, by_all))
+            if becomes is Filing.AGAIN or entry is None:
                 own.append(item)
                 continue
-            result = (item.entry.returns, item.entry.returns_object)
+            result = (entry.returns, entry.returns_object)
             done[item.key] = FiledRow(item.key, item.key, "", "", None, False, "", "", *result)
-            if filing_ is Filing.EARLIER:
-                earlier.add(item.key)
+            earlier |= {item.key} if becomes is Filing.EARLIER else set()
         # Items whose documents were filed
         present = {item.key for item in own}
         rows = {key: row for key, row in filing.rows.items() if key not in present}
         new = {key: row for key, row in filing.new.items() if key not in present}
-        is_forced = block.request.is_forced
+        is_forced, requested = block.request.is_forced, block.requested
         pending = {key for scope, key in self.reviews.places if scope == block.scope}
-        doubtful = {
-            row.key: row
+        doubtful = [
+            row
             for row in rows.values()
             if row.path and (is_forced or row.made_by != made_by or row.key in pending)
-        }
-        if block.requested is not None:
+        ]
+        if requested is not None:
             self.seen_keys.update(rows)
-            doubtful = {key: doubtful[key] for key in doubtful.keys() & block.requested}
-        keys = [*doubtful]
+            doubtful = [row for row in doubtful if row.key in requested]
+        keys = [row.key for row in doubtful]
         entries = await self.ledger.ask(self.ledger.entries, block.scope, keys) if keys else {}
         again, unverified = list[ItemWork](), list[ItemWork]()
-        for key, row in doubtful.items():
-            entry, shown = entries.get(key), filing.described(row)
-            again.append(block.work(key, shown, entry, is_listed=False))
+        for row in doubtful:
+            entry = entries.get(row.key)
+            again.append(block.work(row.key, filing.described(row), entry))
             is_known = row.outdated_by == made_by and (entry is None or entry.state in WHOLE)
-            if is_known and not is_forced and key not in pending:
+            if is_known and not is_forced and row.key not in pending:
                 again[-1].verdict = ItemVerdict(ItemState.STALE, (Why.EARLIER_VERSION(),))
             else:
                 unverified.append(again[-1])
         if unverified:
             request = replace(block.request, takes_over=False, job_runs=frozenset())
             await self._judge(replace(block, request=request), unverified, scope)
+        # Others of that name write the same outputs, as far as these go by the name.
         by_age = sorted(rows.values(), key=lambda row: (len(row.key), row.key)) if again else ()
-        latest = {row.name: row.key for row in by_age}
-        for item in again:
-            row = item.filed = rows[item.key]
-            # Others of that name write the same outputs, as far as these go by the name.
-            is_last = latest[row.name] == row.key and row.name not in present
-            item.item = value = filing.value(row) if is_last else None
-            is_of_rule = row.made_by == made_by
-            lies_there = partial(bool, value)
-            filing_ = verify_filed(item.verdict, is_of_rule=is_of_rule, lies_there=lies_there)
-            if filing_ is Filing.AGAIN:
+        latest = {row.name: row.key for row in by_age if row.name not in present}
+
+        def lies_there(item: ItemWork, row: FiledRow) -> bool:
+            item.item = filing.value(row) if latest.get(row.name) == row.key else None
+            return item.item is not None
+
+        for item, row in zip(again, doubtful, strict=True):
+            is_same, item.filed = row.made_by == made_by, row
+            becomes = verify_filed(item.verdict, is_same, partial(lies_there, item, row))
+            if becomes is Filing.AGAIN:
                 filing.names[row.key] = row.name
                 own.append(item)
-            elif filing_ is Filing.EARLIER:
+            elif becomes is Filing.EARLIER:
                 earlier.add(row.key)
                 if row.outdated_by != made_by:
                     rows[row.key] = new[row.key] = row._replace(outdated_by=made_by)
-            elif not is_of_rule:
+            elif not is_same:
                 rows[row.key] = new[row.key] = row._replace(made_by=made_by, outdated_by="")
         away = await asyncio.to_thread(filing.away)
         away -= {item.key for item in own}
@@ -544,35 +519,26 @@ class Judge:
                 if every != parts[name]:  # its rows have those of filed items, too
                     parts[name] = part_digest([parts[name], every]) if name in news else every
         entries = await self.ledger.ask(self.ledger.entries, scope_id)
-        past = PastItems(self.ledger, scope_id, step)
-        entry = entries.get(step.id)
-        trace = None if entry is None else Trace(scope_id, entry, past)
-        text = canonical_json(parts)
-        now = ItemNow(hashlib.sha256(text.encode()).hexdigest(), text, None, self._older)
-        traces = () if trace is None else (trace,)
-        world = await self.world_of([step], scope, traces, {step.id: now.hash})
-        request = self._request({step.id}, await self.job_runs())
+        text, block = canonical_json(parts), BoundBlock.of_step(step)
+        hash_, is_counted = hashlib.sha256(text.encode()).hexdigest(), bool(step.kind.roles)
+        item = ItemWork(
+            0, step.id, None, NEW, hash_, text, entries.get(step.id), is_counted=is_counted
+        )
         # What is to fail on an edited file has to run
         replaces = step.written.get("on_edited", "keep") != "keep"
         takes_over = replaces or self.options.takes_over
+        request = self._request({step.id}, await self.job_runs())
         request = replace(request, takes_over=takes_over, is_of_step=True)
-        renewed = list[Entry]()
-        verdict = _verdict(trace, now, world, request, renewed)
-        is_counted = bool(step.kind.roles)
-        item = ItemWork(
-            0, step.id, None, verdict, now.hash, now.parts, entry, is_counted=is_counted
+        past = PastItems(self.ledger, scope_id, step)
+        judged = _JudgedBlock(block, scope_id, "", past, None, request, self.index.stored, [])
+        await self._judge(judged, [item], scope)
+        work = BlockWork(block, tuple(outer), scope_id, (item,), step=step)
+        return replace(
+            work,
+            claims=_written_by(scope_id, [None if item.verdict.is_work else item.entry]),
+            held=item.verdict.kept if item.verdict.state is ItemState.HELD else (),
+            renewed=judged.renewed,
         )
-        held = verdict.kept if verdict.state is ItemState.HELD else ()
-        block = BoundBlock.of_step(step)
-        claims = _written_by(scope_id, [None if verdict.is_work else entry])
-        return BlockWork(
-            block, tuple(outer), scope_id, (item,), claims=claims, held=held, step=step,
-            renewed=renewed,
-        )  # fmt: skip
-
-    @property
-    def _older(self) -> Older:
-        return None if self.options.refresh else self.parts.older
 
     def _request(self, nodes: Collection[str], job_runs: frozenset[str]) -> ItemRequest:
         """Return the run's request for the items of a block or step; `nodes`: the ids in it."""
@@ -618,15 +584,6 @@ def _overwrites(block: BoundBlock) -> bool:
     """Return whether edited outputs of a block are replaced."""
     writes = [step for step in all_steps(block.body) if step.facts.writes]
     return bool(writes) and all(s.written.get("on_edited") == "overwrite" for s in writes)
-
-
-def _verdict(
-    trace: Trace | None, now: ItemNow, world: World, request: ItemRequest, kept: list[Entry]
-) -> ItemVerdict:
-    verdict = verify(trace, now, world)
-    if trace is not None and (entry := renewed_entry(trace, now, verdict)) is not None:
-        kept.append(entry)
-    return permit(verdict, trace, now, request)
 
 
 def values_digest(item: ItemWork) -> str:

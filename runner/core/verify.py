@@ -240,21 +240,18 @@ class Filing(Enum):
     """It is done, or waits, where what it is made of lies."""
 
 
-def verify_filed(
-    verdict: ItemVerdict | None, *, is_of_rule: bool, lies_there: Callable[[], bool]
-) -> Filing:
+def verify_filed(verdict: ItemVerdict, is_same: bool, lies_there: Callable[[], bool]) -> Filing:
     """Decide on an item whose document was filed, or which is made of the results of such.
 
-    1. It was made by the rule of now, and nothing else asks for it (`verdict` None): it stays.
-    2. It is as good as one of now: it stays.
-    3. It has work to do or waits, and what it is made of lies there as it did: it is done again.
-    4. It stays; by another rule, as one of an earlier version.
+    1. It is as good as one of now: it stays, whatever became of files.
+    2. It has work to do or waits, and what it is made of lies there as it did: it is done again.
+    3. It stays; by another rule than then (not `is_same`), as one of an earlier version.
     """
-    if verdict is None or verdict.is_kept:  # 1, 2
+    if verdict.is_kept:  # 1
         return Filing.STAYS
-    if not verdict.is_left_out and lies_there():  # 3
+    if not verdict.is_left_out and lies_there():  # 2
         return Filing.AGAIN
-    return Filing.STAYS if is_of_rule else Filing.EARLIER  # 4
+    return Filing.STAYS if is_same else Filing.EARLIER  # 3
 
 
 def renewed_entry(trace: Trace, now: ItemNow, verdict: ItemVerdict) -> Entry | None:
