@@ -138,9 +138,20 @@ def item_keys(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[st
         ExpressionError: the block's `key` failed.
     """
     keys = raw_item_keys(block, scope, listed)
-    if len(set(keys)) < len(keys):
-        raise PipelineError([_duplicate_key_fault(block, keys, listed)])
-    return keys
+    if len(set(keys)) == len(keys):
+        return keys
+    key = next(key for key, count in Counter(keys).items() if count > 1)
+    first, second = [index for index, other in enumerate(keys) if other == key][:2]
+    both = f"{item_label(listed[first], first)} and {item_label(listed[second], second)}."
+    what = f"two items of block '{block.id}' have the same key '{key}': {both}"
+    remedy = "Give the block a `key` that differs, such as `key: doc.path`."
+    if block.key is not None:
+        what = f"`key: {block.key.source}` gives two items of block '{block.id}' the same key "
+        what += f"'{key}': {both}"
+        remedy = "Write one that differs, or leave it out: items that are equal are then numbered."
+    elif listed[first] == listed[second]:
+        remedy = "They are equal: leave one out, with `| unique` behind the list."
+    raise PipelineError([Fault(what, remedy, block.mark)])
 
 
 def raw_item_keys(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:
@@ -160,22 +171,6 @@ def item_names(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[s
     if block.key is None:
         return [default_key(item) for item in listed]
     return [str(block.key.evaluate(scope.child(block.var, item))) for item in listed]
-
-
-def _duplicate_key_fault(block: BoundBlock, keys: Sequence[str], listed: Sequence[Any]) -> Fault:
-    key = next(key for key, count in Counter(keys).items() if count > 1)
-    first, second = [index for index, other in enumerate(keys) if other == key][:2]
-    both = f"{item_label(listed[first], first)} and {item_label(listed[second], second)}."
-    if block.key is not None:
-        what = f"`key: {block.key.source}` gives two items of block '{block.id}' the same key "
-        remedy = "Write one that differs, or leave it out: items that are equal are then numbered."
-        return Fault(f"{what}'{key}': {both}", remedy, block.mark)
-    what = f"two items of block '{block.id}' have the same key '{key}': {both}"
-    if listed[first] == listed[second]:
-        remedy = "They are equal: leave one out, with `| unique` behind the list."
-    else:
-        remedy = "Give the block a `key` that differs, such as `key: doc.path`."
-    return Fault(what, remedy, block.mark)
 
 
 def default_key(item: Any) -> str:

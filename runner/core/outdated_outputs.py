@@ -12,22 +12,18 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
 from paddock.engine.system import files, text
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, callable_names, nodes_of
+from paddock.runner.bind.bound import BoundBlock, BoundNode, callable_names, nodes_of
 from paddock.runner.bind.specs import canonical_spec, find_in_plans, paths_depend_on_item_alone
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
-from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
-from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import UNDECIDED, ItemState
 from paddock.runner.progress.reasons import Outdated
 from paddock.steps.base import ItemName
-from paddock.steps.vectors.open_stores import OpenStores
 
 from .block_work import BlockWork, OuterPipelines
 from .dependencies import Dependency, KeptOutput, OutputWithin, RowsKept, dependencies_of
@@ -168,23 +164,13 @@ class _Place:
 class OutdatedFinder:
     """Finds the outdated outputs of one pipeline in its folders. Blocking."""
 
-    def __init__(
-        self,
-        bound: BoundPlan,
-        place: OuterPipelines,
-        index: OutputIndex,
-        stores: OpenStores,
-        ends: Mapping[str, NodeOutputs],
-    ) -> None:
+    def __init__(self, context: RunContext, ends: Mapping[str, NodeOutputs]) -> None:
         """`ends`: by its id, each top-level step or block that has ended."""
-        self._bound = bound
-        self._index = index
-        self._stores = stores
-        self._ends = ends
-        self._ledger: Ledger = index.ledger
-        self._origins = LineageStore(index.ledger)
-        self._left = [node for node in bound.nodes if node.id not in ends]
-        self._places = dict(self._scopes(place))
+        self._bound, self._index, self._stores = context.bound, context.index, context.stores
+        self._ends, self._ledger = ends, context.ledger
+        self._origins = LineageStore(context.ledger)
+        self._left = [node for node in context.bound.nodes if node.id not in ends]
+        self._places = dict(self._scopes(context.judge.scopes_within))
         self._rules: dict[str, bool] = {}
 
     def stores_to_look_at(self) -> set[Path]:
@@ -193,10 +179,17 @@ class OutdatedFinder:
 
     def find(self) -> list[OutdatedOutput]:
         """Return what is outdated and still there; `stores_to_look_at` have been looked at."""
-        found = list(self._rows())
+        found = list[OutdatedOutput]()
+        for row, (place, top, why) in self._stored():
+            path = Path(self._index.absolute(row.path))
+            owner = self._stores.owner(ItemName(owner=f"{row.scope}\n{row.key}"), path)
+            n_rows = int(self._stores.holds(path, owner).partition(":")[0] or 0)
+            if n_rows:
+                of_item = row.scope, row.key, row.path, place.node, top, why
+                found.append(OutdatedOutput(*of_item, n_rows=n_rows))
         live = {path for end in self._ends.values() for path in end.live.paths}
-        rows = (row for row in self._index.rows() if row.scope in self._places)
-        paths = dict.fromkeys(row.path for row in rows if row.path not in live)
+        written = (row for row in self._index.rows() if row.scope in self._places)
+        paths = dict.fromkeys(row.path for row in written if row.path not in live)
         candidates = [out for path in paths if (out := self._file(path)) is not None]
         if candidates:  # compared as files, for case-insensitive disks
             absolute = self._index.absolute
@@ -325,16 +318,6 @@ class OutdatedFinder:
             if why is not None:
                 yield row, why
 
-    def _rows(self) -> Iterator[OutdatedOutput]:
-        for row, (place, top, why) in self._stored():
-            path = Path(self._index.absolute(row.path))
-            owner = self._stores.owner(ItemName(owner=f"{row.scope}\n{row.key}"), path)
-            n_rows = int(self._stores.holds(path, owner).partition(":")[0] or 0)
-            if n_rows:
-                yield OutdatedOutput(
-                    row.scope, row.key, row.path, place.node, top, why, n_rows=n_rows
-                )
-
 
 async def end_of_block(
     context: RunContext, work: BlockWork, is_open: Collection[int]
@@ -355,8 +338,7 @@ async def find_outdated(
     And the items with a question or a new decision of which nothing is to be decided any more.
     """
     await context.ledger.durable()
-    make = partial(OutdatedFinder, context.bound, context.judge.scopes_within, context.index)
-    finder = await context.ledger.ask(make, context.stores, ends)
+    finder = await context.ledger.ask(OutdatedFinder, context, ends)
     await context.stores.look(finder.stores_to_look_at())
     reviews, ask = context.judge.reviews, context.ledger.ask
     await reviews.load()

@@ -331,9 +331,7 @@ class Judge:
         done = filed_now.rows.keys() & others.keys()
         found = replace(
             filed_now,
-            n_of_results=sum(
-                whole is not None or not row.path for row in filed_now.rows.values()
-            ),
+            n_of_results=sum(whole is not None or not row.path for row in filed_now.rows.values()),
             parts={k: row for k in keys if (row := filing.rows.get(k)) and not row.path},
             places={} if whole is None else whole.places,
         )

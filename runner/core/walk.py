@@ -74,17 +74,16 @@ class Walk(ABC):
     async def nodes(self) -> None:
         """Walk every node as soon as those before it have ended; handle what is outdated then."""
         refuse_written_by_others(self.context, self.scope)
+        failed: RunFailed | None = None
         try:
             await self.each(self.bound.nodes)
-        except RunFailed:
-            await self._find_outdated()
-            raise
-        await self._find_outdated()
-
-    async def _find_outdated(self) -> None:
+        except RunFailed as error:
+            failed = error
         # What no complete walk reaches is outdated: a walk over some items is none.
         if not (self.outer or self.context.options.leaves_out_items):
             await self.outdated(*await find_outdated(self.context, self.ends))
+        if failed is not None:
+            raise failed
 
     async def node(self, node: BoundNode) -> None:
         """Decide what becomes of a node.
