@@ -215,7 +215,8 @@ class BlockState:
                 for name, compiled in own.items():
                     with suppress(ExpressionError):
                         result[name] = compiled.evaluate(seen)
-            found.append((item.key, (item.counted_as or item.state).value, item.why, result))
+            why = None if item.why is None else str(item.why)
+            found.append((item.key, (item.counted_as or item.state).value, why, result))
         filed = sorted(self.filed.items(), key=lambda pair: pair[1][0])
         found += [(key, ItemState.FILED.value, None, result) for key, (_, result) in filed]
         rows = []
