@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import mimetypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -194,7 +194,11 @@ class AnswerReviewer:
         checks = () if reply is None else reply.checks.values()
         paths = {path for check in checks for path in check.references}
         prompt = EvidenceSource("prompt", inserted_text(step.params.render(scope)))
-        sources = [*_sources_of(tools, scope), prompt]
+        read, form = document_spec(scope), tools.reply
+        used = form.sources() if isinstance(form, ScopedReply) else ()
+        if not used and read.sources:  # the documents that were read
+            used = read_sources(read, scope, tools.roots.base)
+        sources = [*used, prompt]
         if len(sources) == 1 and prompt.text:  # the item has the text of what was read before
             path = str(subject["document"] or "")
             kind = mimetypes.guess_type(path)[0] or ""
@@ -226,11 +230,3 @@ class AnswerReviewer:
             return self._context.index.stored(self._context.bound.roots.resolve(path))
         except (OutsideRoots, OSError, RuntimeError, ValueError):
             return self._context.index.stored(path)
-
-
-def _sources_of(tools: Tools, scope: Scope) -> Sequence[EvidenceSource]:
-    """Return the sources of an answer's evidence, else the documents that were read."""
-    if isinstance(tools.reply, ScopedReply) and (sources := tools.reply.sources()):
-        return sources
-    read = document_spec(scope)
-    return read_sources(read, scope, tools.roots.base) if read.sources else ()

@@ -18,8 +18,8 @@ from paddock.runner.progress.report import FiledCounts, ItemReport
 from .block_items import loop_value
 from .filed_items import FiledItems
 from .parts import CONTENT
-from .reconcile import MissingSources
 from .run_records import StepRecord
+from .source_folders import MissingSources
 from .verify import ItemVerdict
 
 

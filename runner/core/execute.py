@@ -69,10 +69,10 @@ from .item_recorder import ItemRecorder
 from .left_nodes import MAX_NAMED, LackingItems, Left, blocks_read, no_documents_of
 from .outdated_outputs import LiveOutputs, NodeOutputs, OutdatedOutput, end_of_block
 from .pruning import OrphanCleaner
-from .reconcile import keep_folders
 from .run_context import RunContext
 from .run_records import StepRecord
 from .run_reviews import AwaitingReview, Place
+from .source_folders import keep_folders
 from .step_runner import (
     StepRunner,
     expect_queries,

@@ -49,7 +49,7 @@ from .block_items import (
 )
 from .dependencies import MovedAway, dependencies_of
 from .parts import CONTENT, ordered_digest
-from .reconcile import SourceFolder
+from .source_folders import SourceFolder
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,9 @@ from .outdated_outputs import (
     kept_texts,
     listed_names,
 )
-from .reconcile import DeletionDoubt, mass_doubt
+from .reconcile import mass_doubt
 from .run_context import ItemOutputs, RunContext
+from .source_folders import DeletionDoubt
 
 
 class RowKeeper:

@@ -89,9 +89,10 @@ from .parts import (
     part_of,
 )
 from .past_items import PastItems
-from .reconcile import MissingSources, reconcile, source_folders
+from .reconcile import reconcile
 from .run_options import RunOptions
 from .run_reviews import RunReviews
+from .source_folders import MissingSources, source_folders
 from .verify import (
     NEW,
     Filing,
@@ -303,11 +304,9 @@ class Judge:
             self.seen_keys.update(others)
         base = canonical_json(await self.parts.of_block(block, scope))
         made_by = self.parts.made_by(block, base)
-        job: frozenset[str] = frozenset()
-        if not outer:
-            job = await self.job_runs()
-            if self._settled_files is not None:
-                await self._settled_files.read()
+        job = frozenset[str]() if outer else await self.job_runs()
+        if self._settled_files is not None and not outer:
+            await self._settled_files.read()
         past, place = PastItems(self.ledger, scope_id, block), self.index.stored
         request = self._request({block.id, *node_ids(block.body)}, job)
         request = replace(request, takes_over=_overwrites(block) or self.options.takes_over)
@@ -395,9 +394,7 @@ class Judge:
     async def _judge(self, block: _JudgedBlock, items: Sequence[ItemWork], scope: Scope) -> None:
         """Set the verdicts of items."""
         traces = {
-            item.key: Trace(block.scope, item.entry, block.past)
-            for item in items
-            if item.entry is not None
+            i.key: Trace(block.scope, i.entry, block.past) for i in items if i.entry is not None
         }
         hashes = {item.key: item.hash for item in items}
         world = await self.world_of(block.block.body, scope, traces.values(), hashes)
@@ -524,19 +521,18 @@ class Judge:
         )
         # What is to fail on an edited file has to run
         replaces = step.written.get("on_edited", "keep") != "keep"
-        takes_over = replaces or self.options.takes_over
         request = self._request({step.id}, await self.job_runs())
+        takes_over = replaces or self.options.takes_over
         request = replace(request, takes_over=takes_over, is_of_step=True)
         past = PastItems(self.ledger, scope_id, step)
         judged = _JudgedBlock(block, scope_id, "", past, None, request, self.index.stored, [])
         await self._judge(judged, [item], scope)
-        work = BlockWork(block, tuple(outer), scope_id, (item,), step=step)
-        return replace(
-            work,
-            claims=_written_by(scope_id, [None if item.verdict.is_work else item.entry]),
-            held=item.verdict.kept if item.verdict.state is ItemState.HELD else (),
+        held = item.verdict.kept if item.verdict.state is ItemState.HELD else ()
+        claims = _written_by(scope_id, [None if item.verdict.is_work else item.entry])
+        return BlockWork(
+            block, tuple(outer), scope_id, (item,), claims=claims, held=held, step=step,
             renewed=judged.renewed,
-        )
+        )  # fmt: skip
 
     def _request(self, nodes: Collection[str], job_runs: frozenset[str]) -> ItemRequest:
         """Return the run's request for the items of a block or step; `nodes`: the ids in it."""

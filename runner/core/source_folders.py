@@ -1,0 +1,135 @@
+"""The folders in which a block's items were listed, and what they lack since."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.triggers import MOST_DELETED
+from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
+from paddock.runner.bind.document_folders import PROCESSING, BoundWatch
+from paddock.runner.bind.scope import Scope
+from paddock.runner.folders.folder_identity import FolderIdentity, folder_identity_at, known_folder
+from paddock.runner.ledger.entries import Entry
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.output_index import OutputIndex
+from paddock.runner.progress.reasons import Reason
+from paddock.steps.base import OutsideRoots
+from paddock.steps.paths import nearest_existing
+
+from .run_options import RunOptions
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFolder:
+    """A folder that a block's items were listed in."""
+
+    root: Path
+    stored: str
+    """The folder, as stored in the ledger."""
+    watch: BoundWatch | None
+    """The watch on this folder."""
+    now: FolderIdentity | None
+    """Identity of the folder now; None: not readable."""
+    before: FolderIdentity | None
+    """Identity of the folder when items were last seen in it."""
+
+    @property
+    def is_hot(self) -> bool:
+        """Whether documents leave the folder when they are done."""
+        return self.watch is not None and self.root == self.watch.root / PROCESSING
+
+    @property
+    def prunes(self) -> bool:
+        """Whether its watch removes outputs of deleted documents."""
+        return self.watch is not None and self.watch.keys.deletes.prune
+
+    @property
+    def most(self) -> float:
+        """The share of its documents that may disappear at once without a question."""
+        if self.watch is not None:
+            return self.watch.keys.deletes.most
+        return MOST_DELETED
+
+    def cannot_list(self, key: str) -> bool:
+        """Return whether an item's file lay in a folder that cannot be listed now."""
+        folder = nearest_existing((self.root / key).parent)
+        return not os.access(folder, os.R_OK | os.X_OK)
+
+    def unmounted(self, key: str) -> str | None:
+        """Return the mount point above an item's file that has lost its mount, if one has."""
+        if self.now is None or self.before is None:
+            return None
+        return next((at for at in self.before.lost(self.now) if key.startswith(f"{at}/")), None)
+
+
+@dataclass(frozen=True, slots=True)
+class DeletionDoubt:
+    """Why missing documents do not count as deleted until a person confirms it."""
+
+    folder: str
+    """The folder as the ledger writes paths."""
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class MissingSources:
+    """Items that a block's list no longer has."""
+
+    deleted: tuple[Entry, ...] = ()
+    dropped: tuple[Entry, ...] = ()
+    """Entries from before `where` left them out."""
+    pruned: frozenset[str] = frozenset()
+    """Keys of filed items of which nothing is to be kept, since their documents are away."""
+    absences: Mapping[str, Reason] = field(default_factory=dict)
+    """Key of each of these → why the list has it no more."""
+    doubts: tuple[DeletionDoubt, ...] = ()
+    sources: tuple[SourceFolder, ...] = ()
+    seen: Mapping[str, FolderIdentity] = field(default_factory=dict)
+    """Identity of each folder in which items were seen, by stored path."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Key of a new item → key of the deleted one with the same content."""
+
+
+def source_folders(
+    bound: BoundPlan, index: OutputIndex, block: BoundBlock, scope: Scope, owner: str
+) -> Iterator[SourceFolder]:
+    """Yield the folders that a block's items were listed in; `owner` is its scope. Blocking."""
+    for step in bound.nodes:
+        if not (isinstance(step, BoundStep) and step.facts.lists):
+            continue
+        if ("steps", step.id) not in {path[:2] for path in block.over.references}:
+            continue
+        try:
+            text = Value.of(step.written[step.facts.lists]).render(scope)
+            root = bound.roots.resolve(str(text))
+        except (ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
+            root = None
+        if root is None:
+            continue
+        stored, now = index.stored(root), _mounted_folder(root)
+        before = known_folder(now, map(FolderIdentity.of_text, index.ledger.roots(owner, stored)))
+        watches = (watch for watch in bound.watches if root.is_relative_to(watch.root))
+        yield SourceFolder(root, stored, next(watches, None), now, before)
+
+
+def keep_folders(ledger: Ledger, owner: str, missing: MissingSources, options: RunOptions) -> None:
+    """Record the folders in which a block's items were seen. Blocking."""
+    for source in missing.sources:
+        seen = missing.seen.get(source.stored)
+        if seen is not None and seen != source.before:
+            ledger.record_root(owner, source.stored, seen.as_text())
+        if source.watch is not None and options.is_confirmed:
+            folder = _mounted_folder(source.watch.root)
+            if folder is not None:
+                ledger.record_root(source.watch.name, "", folder.as_text())
+
+
+def _mounted_folder(root: Path) -> FolderIdentity | None:
+    with suppress(OSError):
+        return folder_identity_at(root)
+    return None
