@@ -375,6 +375,7 @@ def test_an_invoice_waits_for_a_person_and_goes_on_with_what_they_said(tmp_path:
     assert json.loads(written.read_text("utf-8")) == right
 
 
+@pytest.mark.may_take(180, "five runs with queries, each in a process of its own")
 def test_tables_of_the_office_grow_with_each_batch_and_its_letters_are_those_of_yesterday(
     tmp_path: Path,
 ) -> None:
