@@ -277,7 +277,10 @@ class PrefectServer:
             files.write_json_atomically(self._record, record)
             async with running(process.wait()) as ended:
                 await self._watch(port, process, ended)
-        why = f"it ended with status {process.returncode}" + self._last_words()
+        why = f"it ended with status {process.returncode}"
+        with suppress(OSError):
+            if lines := self.log_file.read_text("utf-8", "replace").strip().splitlines():
+                why += f" ({lines[-1].strip()[:200]})"
         log.warning("the Prefect server: %s", why)
         await self._say("failing", None, why)
 
@@ -381,12 +384,6 @@ class PrefectServer:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-
-    def _last_words(self) -> str:
-        with suppress(OSError):
-            lines = self.log_file.read_text("utf-8", "replace").strip().splitlines()
-            return f" ({lines[-1].strip()[:200]})" if lines else ""
-        return ""
 
 
 def server_environment(

@@ -136,9 +136,10 @@ async def run_prepared(
                 local_service(use, bound, settings, observer.note)
             )
             service = None if daemon is None else pool_on_demand(settings, daemon)
-        waiting: AbstractAsyncContextManager[None] = nullcontext()
+        waiting: AbstractAsyncContextManager[object] = nullcontext()
         if is_within:
-            waiting = run_in_flow().stopped_while_waiting(environment.stop_gate)
+            wishes = run_in_flow().follow_wishes(environment.stop_gate, lambda text: None)
+            waiting = running(wishes)
         try:
             async with waiting:
                 session = await stack.enter_async_context(

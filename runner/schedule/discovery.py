@@ -129,8 +129,16 @@ class PipelineFinder:
             known = self._known[path]
             was_left_out, known.left_out = bool(known.left_out), left_out.get(path, "")
             if known.left_out:
-                if path in due or not was_left_out:
-                    self._leave_out(path, known)
+                if was_left_out and path not in due:
+                    continue
+                known.is_sound = True
+                if known.triggered is not None:
+                    self._removed.append(known.triggered)
+                    known.triggered = None
+                if looks_triggered(_text_of(path) or ""):
+                    self._tell(str(path), known.left_out)
+                else:
+                    self._reported.pop(str(path), None)
             elif path in due:
                 self._read(path, due[path], known, agrees=agrees)
             elif was_left_out:
@@ -174,7 +182,11 @@ class PipelineFinder:
             elif known.triggered is not None and known.links != _watched_links(known.triggered):
                 known.read_at = None  # a watch goes to where its link leads now
             known.n_missed = 0
-            if self._is_to_be_read(known, now, at_once=at_once):
+            if known.read_at is None:
+                is_due = now - known.since >= SETTLE_S
+            else:
+                is_due = not known.is_sound and now - known.read_at >= TRY_AGAIN_S
+            if is_due or (at_once and not (known.is_sound and known.read_at is not None)):
                 known.read_at = now
                 due[path] = _text_of(path)
                 named = work_folders(path, due[path] or "")
@@ -195,11 +207,6 @@ class PipelineFinder:
 
     def faults(self) -> dict[str, str]:
         return dict(self._reported)
-
-    def _is_to_be_read(self, known: _KnownFile, now: float, *, at_once: bool) -> bool:
-        if known.read_at is None:
-            return at_once or now - known.since >= SETTLE_S
-        return not known.is_sound and (at_once or now - known.read_at >= TRY_AGAIN_S)
 
     def _left_out(self, seen: Iterable[Path]) -> dict[Path, str]:
         """Return the files in folders of documents, each with the reason to ignore it.
@@ -267,17 +274,6 @@ class PipelineFinder:
                 for name in _names_of(folder):
                     by_folder.setdefault(name, []).append((folder, path))
         return by_folder
-
-    def _leave_out(self, path: Path, known: _KnownFile) -> None:
-        """Drop a file in a folder of documents; report one that is a pipeline."""
-        known.is_sound = True
-        if known.triggered is not None:
-            self._removed.append(known.triggered)
-            known.triggered = None
-        if looks_triggered(_text_of(path) or ""):
-            self._tell(str(path), known.left_out)
-        else:
-            self._reported.pop(str(path), None)
 
     def _read(self, path: Path, text: str | None, known: _KnownFile, *, agrees: bool) -> None:
         known.is_sound = False

@@ -118,9 +118,6 @@ class ManagedRun:
         }
 
 
-_STATUS_OF_STOP: Mapping[str, Status] = {"cancelled": "interrupted", "suspended": "suspended"}
-
-
 def is_due(run: QueuedRun, triggered: TriggeredPipeline, now: datetime) -> bool:
     """Return whether a waiting run's time has come.
 
@@ -173,8 +170,6 @@ ABANDON_S = 0.3  # a commit takes some milliseconds
 
 OnEnd = Callable[[ManagedRun | None, str, Report | None], Awaitable[None]]
 """Called when a submitted run is over for good: its job, a status, its report if there is one."""
-
-
 OnOver = Callable[[QueuedRun, str], Awaitable[None]]
 """Called when a run is over for good, restarts included: the last start of it, and a status."""
 
@@ -520,7 +515,8 @@ class RunManager:
             return
         job.stopped = why
         log.info("%s: run %s stops: %s", job.deployment.triggered.pipeline.name, job.name, words)
-        status = _STATUS_OF_STOP.get(why, "budget")
+        statuses: dict[str, Status] = {"cancelled": "interrupted", "suspended": "suspended"}
+        status = statuses.get(why, "budget")
 
         async def drain() -> None:
             job.running.halt(StopRequest(words, is_gentle=True, status=status))

@@ -150,10 +150,15 @@ async def delegate_job(
     nonce = job.signer.nonce(job.name)
     seen = await asyncio.to_thread(job.view.write_nonces, nonce)
     delegation = _Delegation(api, job, as_json(job.view, seen), note)
+
+    async def wait_for_stop() -> None:
+        with suppress(StopRequested):
+            await unless(stop.wait(), *([] if stop_gate is None else [stop_gate.wait()]))
+
     try:
         async with (
             running(delegation.tell_of_machines()),
-            running(_wait_for_stop(stop, stop_gate)) as ending,
+            running(wait_for_stop()) as ending,
         ):
             over = await delegation.carry_out(ending)
             if over is None and not is_handed_over():
@@ -191,11 +196,6 @@ def known_end(row: RunRow) -> Report | None:
     if row.ended is None or row.status not in ("completed", "quarantined", "failed"):
         return None
     return Report.of_summary(json.loads(row.summary or "{}"))
-
-
-async def _wait_for_stop(stop: asyncio.Event, stop_gate: StopGate | None) -> None:
-    with suppress(StopRequested):
-        await unless(stop.wait(), *([] if stop_gate is None else [stop_gate.wait()]))
 
 
 class _Delegation:

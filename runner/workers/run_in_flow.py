@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, cast
@@ -78,7 +78,7 @@ async def run_in_current_flow(session: RunSession) -> Report:
     chunks = ChunkTasks(stats.secrets.redact)
     try:
         async with (
-            running(_follow_wishes(gate, stats.note, session.context.stop)),
+            running(follow_wishes(gate, stats.note, session.context.stop)),
             running(_show_progress(f"{key}-progress", meter, artifacts)),
         ):
             report = await run.run(replace(session.context, show_chunk=chunks))
@@ -194,7 +194,7 @@ def send_what_is_shown() -> None:
 # --- what a person does with the flow run
 
 
-async def _follow_wishes(
+async def follow_wishes(
     gate: StopGate, note: Callable[[str], None], stop: asyncio.Event | None = None
 ) -> None:
     """Close the gate once a person cancels, suspends or deletes the flow run; until cancelled.
@@ -212,13 +212,6 @@ async def _follow_wishes(
     else:
         note(f"{words}; items in flight are finished.")
         gate.close(words, "interrupted")
-
-
-@contextlib.asynccontextmanager
-async def stopped_while_waiting(gate: StopGate) -> AsyncIterator[None]:
-    """Close the gate as a person wants by the current flow run's state, before its run begins."""
-    async with running(_follow_wishes(gate, lambda text: None)):
-        yield
 
 
 async def _wish_in_prefect() -> tuple[StateWish, str]:
