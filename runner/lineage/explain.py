@@ -109,7 +109,7 @@ class _PathInLedger:
         self._base = base
         self._path = path
         self._items = RecordedItems(ledger, base)
-        self._origins = LineageStore(ledger)
+        self._lineage = LineageStore(ledger)
         self._filed = FiledRows(ledger)
         self._index = OutputIndex(ledger, base, set())
         self._pipelines: dict[str, PipelineNow | Reason] = {}
@@ -172,10 +172,17 @@ class _PathInLedger:
         return name + (f" → {wrote}" if wrote else "")
 
     def _origin(self, item: RecordedItem) -> Origin:
+        """Return where an item's output comes from, and what changed since.
+
+        1. Its document, and what became of the output itself.
+        2. Its step, verified by the pipeline of now.
+        3. If it only writes what the steps before it answered: these, and their changes.
+        4. What is left by a plan of the whole pipeline; notes on what is not checked.
+        """
         entry, base, owner = item.entry, self._base, item.owner
-        spec, now = recorded_spec(self._origins, item), self._now(item)
-        steps, made_of = list(item_steps(self._origins, item)), _upstream_references(spec)
-        changes, source = list[LineageChange](), item.source(base) if item.is_current else None
+        spec, now = recorded_spec(self._lineage, item), self._now(item)
+        steps, made_of = list(item_steps(self._lineage, item)), _upstream_references(spec)
+        changes, source = list[LineageChange](), item.source(base) if item.is_current else None  # 1
         if source is not None and source.state != "same":
             why = Why.DOCUMENT_CHANGED if source.state == "changed" else Why.DOCUMENT_GONE
             changes.append(LineageChange(why(self._index.stored(source.path))))
@@ -184,17 +191,16 @@ class _PathInLedger:
             changes.append(LineageChange(_no_output(item)))
         elif outdated is not None:
             changes.append(LineageChange(outdated))
-        changes += self._changes(item, spec, now)
+        changes += self._changes(item, spec, now)  # 2
         explained = {owner.step}
-        for name in made_of if not any(step.calls for step in steps) else ():
-            # A step that only writes a model's reply: include the calls of the step before.
+        for name in made_of if not any(step.calls for step in steps) else ():  # 3
             other = self._items.beside(owner, name)
             if other is not None:
                 explained.add(name)
-                steps += item_steps(self._origins, other)
-                of_other = recorded_spec(self._origins, other), self._now(other)
+                steps += item_steps(self._lineage, other)
+                of_other = recorded_spec(self._lineage, other), self._now(other)
                 changes += self._changes(other, *of_other, f"'{name}'")
-        notes: list[str] = []
+        notes: list[str] = []  # 4
         calls = [call for step in steps for call in step.calls if call.kind == "tool"]
         if tools := {call.model or "run" for call in calls} - _WATCHED_TOOLS:
             names = ", ".join(f"'{name}'" for name in sorted(tools))

@@ -30,13 +30,9 @@ from paddock.runner.ledger.lineage_rows import LineageStore
 
 from .path_lineage import FileState, LineageCall, LineageFile, LineageStep
 
-
-def _is_current(stored: str, entry: Entry | None, made: LineageRow | None) -> bool:
-    """Return whether a file or store is an output of an item as it was done last."""
-    if entry is not None:
-        stores = (rows.store for rows in dependencies_of(entry, RowsKept))
-        return stored in current_paths(entry) or stored in stores
-    return made is None or stored in made.made.get(WROTE, [stored])
+MAX_ORIGINS = 20
+"""Of a folder or a store; the rest are counted."""
+MAX_SIMILAR, MAX_COMPARED_NAMES = 3, 20_000
 
 
 def load_request(request: str) -> Mapping[str, Any]:
@@ -46,11 +42,6 @@ def load_request(request: str) -> Mapping[str, Any]:
     except ValueError:
         found = request
     return found if isinstance(found, Mapping) else {"request": found}
-
-
-MAX_ORIGINS = 20
-"""Of a folder or a store; the rest are counted."""
-MAX_SIMILAR, MAX_COMPARED_NAMES = 3, 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +112,21 @@ def _file_state(path: str, sha256: str) -> FileState:
         return "gone"
 
 
+def _is_current(stored: str, entry: Entry | None, made: LineageRow | None) -> bool:
+    """Return whether a file or store is an output of an item as it was done last."""
+    if entry is not None:
+        stores = (rows.store for rows in dependencies_of(entry, RowsKept))
+        return stored in current_paths(entry) or stored in stores
+    return made is None or stored in made.made.get(WROTE, [stored])
+
+
 class RecordedItems:
     """Lineage queries of one ledger."""
 
     def __init__(self, ledger: Ledger, base: Path) -> None:
         self._ledger = ledger
         self._base = base
-        self._origins = LineageStore(ledger)
+        self._lineage = LineageStore(ledger)
         self._owners: dict[str, ScopeOwner] = {}
 
     def of_item(self, scope: str, key: str) -> RecordedItem | None:
@@ -152,7 +151,7 @@ class RecordedItems:
 
     def in_store(self, stored: str) -> tuple[Sequence[RecordedItem], int]:
         """Return the first items with rows in a vector store, and the number of others."""
-        rows = sorted(self._origins.stored_in(stored), key=lambda row: (row.scope, row.key))
+        rows = sorted(self._lineage.stored_in(stored), key=lambda row: (row.scope, row.key))
         first = rows[:MAX_ORIGINS]
         found = [self._item(r.scope, r.key, stored, (r.run, r.at), r.n_rows) for r in first]
         return found, len(rows) - len(first)
@@ -160,7 +159,7 @@ class RecordedItems:
     def store_around(self, stored: str) -> str | None:
         """Return the vector store that contains a path, or None."""
         return next(
-            (store for store in self._origins.stores() if stored.startswith(f"{store}/")), None
+            (store for store in self._lineage.stores() if stored.startswith(f"{store}/")), None
         )
 
     def made_below(self, stored: str) -> tuple[Sequence[RecordedItem], int]:
@@ -171,7 +170,7 @@ class RecordedItems:
         return found, max(0, len(rows) - MAX_ORIGINS)
 
     def made_of(self, stored: str) -> Sequence[RecordedItem]:
-        found = {(row.scope, row.key) for row in self._origins.made_from(stored)}
+        found = {(row.scope, row.key) for row in self._lineage.made_from(stored)}
         mark = f"%{json.dumps(stored)}:%"
         rows = self._ledger.rows(queries.ITEMS_THAT_READ, mark=mark)
         found |= {(row[0], row[1]) for row in rows}
@@ -217,7 +216,7 @@ class RecordedItems:
 
         What the item became since then was made by another run.
         """
-        entry, made = self._ledger.entries(scope, [key]).get(key), self._origins.made(scope, key)
+        entry, made = self._ledger.entries(scope, [key]).get(key), self._lineage.made(scope, key)
         is_current = written is None or _is_current(stored, entry, made)
         last = made or entry
         run, at = written or ("", 0.0)
@@ -251,15 +250,15 @@ class RecordedItems:
 # --- the steps of an item
 
 
-def item_steps(origins: LineageStore, item: RecordedItem) -> tuple[LineageStep, ...]:
+def item_steps(lineage: LineageStore, item: RecordedItem) -> tuple[LineageStep, ...]:
     """Return the steps of an item that made calls, in the order of running."""
     if item.made is None or not item.is_current:
         # The recorded calls of an item whose lineage is not known, as one step: it was interrupted
         # before its entry, or done again since
         is_of_block = item.entry is not None and item.key != item.owner.step
         shown = item.shown_key if is_of_block else ""
-        hashes = origins.calls_of(item.owner.scope, shown)
-        kept = [origins.ledger.call(hash_, is_whole=True) for hash_ in hashes]
+        hashes = lineage.calls_of(item.owner.scope, shown)
+        kept = [lineage.ledger.call(hash_, is_whole=True) for hash_ in hashes]
         calls = tuple(
             _kept_call(call, call.run, None)
             for call in kept
@@ -268,7 +267,7 @@ def item_steps(origins: LineageStore, item: RecordedItem) -> tuple[LineageStep, 
         return (LineageStep(item.owner.step, "", None, None, (), calls),) if calls else ()
     _, steps = read_lineage(item.made.made)
     checks: dict[str, tuple[str, ...]] = {}
-    for name, step in recorded_spec(origins, item).get("steps", {}).items():
+    for name, step in recorded_spec(lineage, item).get("steps", {}).items():
         reply = step.get("reply")
         given = reply.get("check") if isinstance(reply, dict) else None
         checks[name] = (given,) if isinstance(given, str) else tuple(map(str, given or ()))
@@ -279,14 +278,14 @@ def item_steps(origins: LineageStore, item: RecordedItem) -> tuple[LineageStep, 
             step.model,
             step.seconds,
             checks.get(step.id, ()),
-            tuple(_lineage_call(origins, call, item.made.run) for call in step.calls),
+            tuple(_lineage_call(lineage, call, item.made.run) for call in step.calls),
         )
         for step in steps
     )
 
 
-def _lineage_call(origins: LineageStore, call: CallRecord, run: str) -> LineageCall:
-    kept = origins.ledger.call(call.hash, is_whole=True)
+def _lineage_call(lineage: LineageStore, call: CallRecord, run: str) -> LineageCall:
+    kept = lineage.ledger.call(call.hash, is_whole=True)
     if kept is not None:
         return _kept_call(kept, run, call)
     usage = {"prompt_tokens": call.prompt, "completion_tokens": call.completion}
@@ -315,8 +314,8 @@ def _kept_call(kept: CallRow, run: str, call: CallRecord | None) -> LineageCall:
     )
 
 
-def recorded_spec(origins: LineageStore, item: RecordedItem) -> Mapping[str, Any]:
+def recorded_spec(lineage: LineageStore, item: RecordedItem) -> Mapping[str, Any]:
     digest = None if item.made is None else item.made.spec
-    text = None if digest is None else origins.spec(digest)
+    text = None if digest is None else lineage.spec(digest)
     found = json.loads(text) if text else {}
     return found if isinstance(found, dict) else {}
