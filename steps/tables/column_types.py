@@ -71,14 +71,16 @@ def plain_value(value: Any) -> Any:
         case bytes():
             return value.decode("utf-8", "replace")
         case dict():
-            return {str(name): plain_value(inner) for name, inner in value.items()}
+            return {plain_value(str(name)): plain_value(inner) for name, inner in value.items()}
         case list() | tuple():
             return [plain_value(inner) for inner in value]
-        case None | bool() | int() | str():
+        case None | bool() | int():
             return value
     if type(value).__name__ == "NAType":  # of pandas
         return None
-    return value.item() if hasattr(value, "item") else str(value)  # a number of NumPy
+    if hasattr(value, "tolist"):  # of NumPy
+        return plain_value(value.tolist())
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def iso_date(text: str) -> date:

@@ -202,6 +202,14 @@ def test_a_table_of_one_pipeline_is_the_rows_of_the_next(world: World) -> None:
     assert report.table("n").to_arrow().to_pylist() == [{"s": Decimal("25.00")}]
 
 
+def test_values_that_only_python_has_are_plain_data(world: World) -> None:
+    odd = {"text": "half \ud83d", "day": pd.NaT, "note": pd.NA, 7: pl.Series([1]).to_numpy()[0]}
+    report = run_rows(world, [{**ROWS[0], **odd}, {**ROWS[1], "day": float("nan")}])
+    assert [item.state for item in report.items if item.step == "each"] == ["new", "new"]
+    assert [row["day"] for row in report.table("each")] == [None, None]
+    assert "half ?" in str(world.pool.chats[0].messages)
+
+
 def test_a_block_without_items_has_a_table_with_its_columns(world: World) -> None:
     table = run_rows(world, [])
     assert table.table("each").to_arrow().column_names[3:] == ["id", "day", "due", "total", "n"]
