@@ -134,8 +134,7 @@ class Execute(Walk):
 
     async def block(self, block: BoundBlock) -> dict[str, Any]:
         has_table = self.stats.tables is not None and not self.outer
-        keeps_results = has_table or block.id in self._read_blocks
-        state = await self._done(block, keeps_results=keeps_results)
+        state = await self._done(block, keeps_results=has_table or block.id in self._read_blocks)
         if has_table:
             self.stats.keep_table(block.id, state.table())
         if any(item.has_ended for item in state.work.items):
