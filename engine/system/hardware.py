@@ -221,12 +221,6 @@ def give_back_memory() -> None:
         libc.malloc_trim(0)
 
 
-def share_one_heap() -> None:
-    """Make all threads allocate from one heap: glibc's further ones keep some megabytes each."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(-8, 1)  # M_ARENA_MAX
-
-
 class _NvmlMemory(ctypes.Structure):
     _fields_ = (
         ("total", ctypes.c_ulonglong),

@@ -23,10 +23,7 @@ from paddock.engine.system.processes import show_as
 
 MOST_BYTES = 1 << 20
 """Of its environment."""
-SHARED = (
-    "prefect.flows", "prefect.client.orchestration", "prefect.events.clients",
-    "paddock.runner.daemon.prefect_process",
-)  # fmt: skip
+SHARED = ("prefect.flows", "prefect.client.orchestration", "prefect.events.clients")
 
 
 class EarlyServer:

@@ -7,7 +7,6 @@ no other user can listen at its port. Its standard input stays open as long as t
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import hmac
 import json
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 UNAUTHORIZED = 401
 HEADER_S = 20.0
 """How long a request's headers may take; silent connections do not shut out others."""
-_AT_REST_S = 5.0  # after its start
 _DOCUMENTATION = frozenset({"docs", "redoc", "openapi.json"})
 _ONLY_FROM_HERE = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self'"
@@ -55,7 +53,6 @@ def import_server() -> Any:
 
 def main(listener: socket.socket) -> None:
     """Serve until the parent is gone or a signal ends it."""
-    hardware.share_one_heap()
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     gc.disable()  # looking through what is imported took a fifth of a start
     jobs, server = import_server()
@@ -79,7 +76,7 @@ def main(listener: socket.socket) -> None:
 class _Server(QuietServer, uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        asyncio.get_running_loop().call_later(_AT_REST_S, hardware.give_back_memory)
+        hardware.give_back_memory()
 
 
 JOBS_POLL_S = 2.0

@@ -24,7 +24,6 @@ from typing import Any
 from starlette.routing import BaseRoute
 
 from paddock.engine.api.server import PortTaken, listen, serving
-from paddock.engine.system import hardware
 from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.tasks import StopRequested, task_group, unless, wait_for_event
 from paddock.pipelines.model import Pipeline
@@ -304,7 +303,6 @@ class Up:
                 if in_place is not None:
                     in_place()
                     notify_systemd("READY=1")
-                    hardware.give_back_memory()
                 if self._calls.waiting.total():  # runs have begun, so more calls can be submitted
                     self._calls.arrived.set()
             except QueueError as error:

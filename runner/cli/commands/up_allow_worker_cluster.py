@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from paddock.engine.system import hardware, http
+from paddock.engine.system import http
 from paddock.engine.system.private_files import private_folder
 from paddock.runner.bind.bind import bind_without_inputs, read_plan
 from paddock.runner.bind.consent import consent_digests
@@ -117,7 +117,6 @@ def _run_until_stopped(places: list[Path], settings: Settings, flags: dict[str, 
     if not os.environ.get("PREFECT_HOME"):
         os.environ["PREFECT_HOME"] = str(private_folder(settings.state_dir / "prefect"))
     os.environ.pop("CI", None)  # our runs use our pool, also in CI
-    hardware.share_one_heap()
     gc.disable()  # until all is imported: looking through that takes a tenth of the time
     importlib.import_module("paddock.runner.prefect.client_settings")
     early = None
