@@ -90,7 +90,8 @@ def read_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Cpu:
     text = _text_or_empty(cpuinfo)
     name = _proc_field(text, "model name") or platform.processor() or platform.machine()
     if sys.platform == "darwin":
-        name = _tool_output("sysctl", "-n", "machdep.cpu.brand_string").strip() or name
+        ended = run_blocking(("sysctl", "-n", "machdep.cpu.brand_string"), timeout_s=VENDOR_TOOL_S)
+        name = (ended.stdout.decode(errors="replace").strip() if ended else "") or name
     flags = (_proc_field(text, "flags") or _proc_field(text, "Features")).split()
     return Cpu(
         name=name,
@@ -337,12 +338,6 @@ def visible_gpus(gpus: Sequence[Gpu], environ: Mapping[str, str]) -> tuple[Gpu, 
             break
         chosen.append(named)
     return (*chosen, *(gpu for gpu in gpus if gpu.kind != "cuda"))
-
-
-def _tool_output(*command: str) -> str:
-    """Run a vendor's tool; empty when it is missing, fails or takes too long."""
-    ended = run_blocking(command, timeout_s=VENDOR_TOOL_S)
-    return ended.stdout.decode(errors="replace") if ended and ended.code == 0 else ""
 
 
 def _text_or_empty(path: Path) -> str:

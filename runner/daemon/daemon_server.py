@@ -117,7 +117,7 @@ async def _get_status(request: Request) -> Response:
 
 async def _post_lease(request: Request) -> Response:
     """Hold a lease while the connection stays open."""
-    body, state = await _json_body(request), _state_of(request)
+    body, state = json_object(await request.body()) or {}, _state_of(request)
 
     async def beats() -> AsyncGenerator[bytes, None]:
         with state.leases.lease(
@@ -159,10 +159,6 @@ async def _post_stop(request: Request) -> Response:
 def _held_response(state: DaemonState) -> Response:
     words = f"`paddock {state.daemon.kind}` (process {state.daemon.pid}) holds it; end that."
     return JSONResponse({"error": words}, 409)
-
-
-async def _json_body(request: Request) -> dict[str, Any]:
-    return json_object(await request.body()) or {}
 
 
 class _LazyOllamaApi:
