@@ -25,13 +25,7 @@ from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, outer_re
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.filed_rows import (
-    MOVED_BY_WATCH,
-    FiledRow,
-    FiledRows,
-    Place,
-    place_of,
-)
+from paddock.runner.ledger.filed_rows import MOVED_BY_WATCH, FiledRow, FiledRows, Place, place_of
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex

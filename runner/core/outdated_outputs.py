@@ -168,7 +168,7 @@ class OutdatedFinder:
         """`ends`: by its id, each top-level step or block that has ended."""
         self._bound, self._index, self._stores = context.bound, context.index, context.stores
         self._ends, self._ledger = ends, context.ledger
-        self._origins = LineageStore(context.ledger)
+        self._lineage = LineageStore(context.ledger)
         self._left = [node for node in context.bound.nodes if node.id not in ends]
         self._places = dict(self._scopes(context.judge.scopes_within))
         self._rules: dict[str, bool] = {}
@@ -292,13 +292,13 @@ class OutdatedFinder:
                     is_alone = paths_depend_on_item_alone(spec, plan.inputs_in_paths)
                     self._rules[place.step] = is_alone
             return self._rules[place.step]
-        made = self._origins.made(row.scope, row.key)
+        made = self._lineage.made(row.scope, row.key)
         if made is None or made.spec is None:  # else how the step made another one last
             scopes = [scope for scope, other in self._places.items() if other.step == place.step]
-            rows = [row for scope in scopes for row in self._origins.made_of(scope).values()]
+            rows = [row for scope in scopes for row in self._lineage.made_of(scope).values()]
             known = (row for row in rows if row.spec is not None)
             made = max(known, key=attrgetter("at"), default=None)
-        text = made and made.spec and self._origins.spec(made.spec)
+        text = made and made.spec and self._lineage.spec(made.spec)
         if made is None or not text:  # only killed runs wrote it; none recorded an item of the step
             return True
         spec = json.loads(text)
@@ -311,7 +311,7 @@ class OutdatedFinder:
     # --- rows
 
     def _stored(self) -> Iterator[tuple[StoredRow, tuple[_Place, str, Outdated]]]:
-        for row in self._origins.stored_by_scopes(self._places):
+        for row in self._lineage.stored_by_scopes(self._places):
             if any((row.scope, row.path, row.key) in e.live.rows for e in self._ends.values()):
                 continue
             why = self._why(row.scope, row.key)

@@ -26,12 +26,7 @@ from paddock.steps.base import ItemName, OutsideRoots, StepError
 
 from .block_work import BlockWork
 from .dependencies import OutputWithin, RowsKept, dependencies_of
-from .outdated_outputs import (
-    NodeOutputs,
-    OutdatedOutput,
-    kept_texts,
-    listed_names,
-)
+from .outdated_outputs import NodeOutputs, OutdatedOutput, kept_texts, listed_names
 from .reconcile import mass_doubt
 from .run_context import ItemOutputs, RunContext
 from .source_folders import DeletionDoubt
@@ -43,7 +38,7 @@ class RowKeeper:
     def __init__(self, context: RunContext) -> None:
         self._stores = context.stores
         self._index = context.index
-        self._origins = LineageStore(context.ledger)
+        self._lineage = LineageStore(context.ledger)
         self._stats = context.stats
 
     async def reconcile(
@@ -67,7 +62,7 @@ class RowKeeper:
             owner = self._stores.owner(name, path)
             stored, whole = self._index.stored(path), self._stores.holds(path, owner)
             rows = now[stored] = RowsKept(stored, owner, whole, scope, key)
-            self._origins.record_stored(
+            self._lineage.record_stored(
                 StoredRow(scope, stored, key, whole, rows.n_rows), self._stats.run
             )
         for stored, rows in now.items():
@@ -104,7 +99,7 @@ class RowKeeper:
             StepError: a store cannot be written.
         """
         names = frozenset(callable_names(bound.nodes))
-        read = self._origins.stored_by
+        read = self._lineage.stored_by
         stored = await self._index.ledger.ask(lambda: list(read(bound.file.name, place)))
         for path in sorted({row.path for _, _, row in stored}):
             here = [(step, is_done, row) for step, is_done, row in stored if row.path == path]
@@ -123,7 +118,7 @@ class RowKeeper:
             names = [ItemName(owner=f"{row.scope}\n{row.key}") for row in rows if row.path == path]
             n_rows += await self._stores.forget(Path(self._index.absolute(path)), names)
         for row in rows:
-            self._origins.drop_stored(row)
+            self._lineage.drop_stored(row)
         return n_rows
 
 

@@ -11,9 +11,7 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, node_ids
 from paddock.runner.bind.scope import Scope
-from paddock.runner.ledger.output_index import (
-    other_pipelines_output,
-)
+from paddock.runner.ledger.output_index import other_pipelines_output
 from paddock.steps.base import StepError
 from paddock.steps.paths import nearest_existing, write_refusal
 

@@ -71,23 +71,9 @@ from .dependencies import (
     World,
     dependencies_of,
 )
-from .filed_items import (
-    BlockFiling,
-    FiledItems,
-    ListWithFiled,
-    reads_new_items,
-    with_filed_rows,
-)
+from .filed_items import BlockFiling, FiledItems, ListWithFiled, reads_new_items, with_filed_rows
 from .node_parts import NodeParts, read_by_all
-from .parts import (
-    CONTENT,
-    PLACE_IN_LIST,
-    SUFFIX,
-    OuterValue,
-    ordered_digest,
-    part_digest,
-    part_of,
-)
+from .parts import CONTENT, PLACE_IN_LIST, SUFFIX, OuterValue, ordered_digest, part_digest, part_of
 from .past_items import PastItems
 from .reconcile import reconcile
 from .run_options import RunOptions

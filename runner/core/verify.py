@@ -18,12 +18,7 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WORK, ItemState
 from paddock.runner.progress.reasons import Reason, Why, in_words
 
-from .dependencies import (
-    ChosenLabels,
-    KeptOutput,
-    Trace,
-    World,
-)
+from .dependencies import ChosenLabels, KeptOutput, Trace, World
 from .parts import Older, changed_parts, renewed_parts, stale_parts
 
 

@@ -19,12 +19,7 @@ from paddock.pipelines.expressions import ExpressionError, Reference
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.progress.drain import StopGateClosed
-from paddock.runner.progress.prefect_view import (
-    PrefectState,
-    TaskChunk,
-    completed,
-    quarantined,
-)
+from paddock.runner.progress.prefect_view import PrefectState, TaskChunk, completed, quarantined
 from paddock.runner.progress.report import counts_text
 
 from .deadly_items import ItemPlace
