@@ -71,7 +71,7 @@ from .outdated_outputs import LiveOutputs, NodeOutputs, OutdatedOutput, end_of_b
 from .pruning import OrphanCleaner
 from .run_context import RunContext
 from .run_records import StepRecord
-from .run_reviews import AwaitingReview, Place
+from .run_reviews import AwaitingReview
 from .source_folders import keep_folders
 from .step_runner import (
     StepRunner,
@@ -213,7 +213,9 @@ class Execute(Walk):
         place = f"{node.mark.file}:{node.mark.line}:{node.mark.column}"
         raise RunFailed(f"{place}: {text}", cause=cause) from error
 
-    async def outdated(self, found: Sequence[OutdatedOutput], questions: Collection[Place]) -> None:
+    async def outdated(
+        self, found: Sequence[OutdatedOutput], questions: Collection[ItemPlace]
+    ) -> None:
         await self.context.judge.reviews.forget(questions)
         await OrphanCleaner(self.context).sweep(found, self.ends)
 

@@ -26,10 +26,10 @@ from paddock.runner.progress.reasons import Outdated
 from paddock.steps.base import ItemName
 
 from .block_work import BlockWork, OuterPipelines
+from .deadly_items import ItemPlace
 from .dependencies import Dependency, KeptOutput, OutputWithin, RowsKept, dependencies_of
 from .run_context import RunContext
 from .run_records import INPUTS_BY_ITEM
-from .run_reviews import Place
 
 
 @dataclass(slots=True)
@@ -332,7 +332,7 @@ async def end_of_block(
 
 async def find_outdated(
     context: RunContext, ends: Mapping[str, NodeOutputs]
-) -> tuple[list[OutdatedOutput], list[Place]]:
+) -> tuple[list[OutdatedOutput], list[ItemPlace]]:
     """Return the outdated outputs of a pipeline; `ends`: its steps and blocks that have ended.
 
     And the items with a question or a new decision of which nothing is to be decided any more.

@@ -26,13 +26,11 @@ from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import ReviewMode
 from paddock.steps.base import Tools
 
+from .deadly_items import ItemPlace
 from .decided_answers import decision_reason
 from .decided_examples import ChosenExamples, DecidedExamples, TaughtItem
 from .past_decisions import PendingReview, StepDecisions, StepName, known_decisions
 from .review_questions import iso_time
-
-Place = tuple[str, str]
-"""Scope and key of an item."""
 
 
 class AwaitingReview(Exception):
@@ -74,7 +72,7 @@ class RunReviews:
         self.is_dry = ledger.is_readonly
         self._ledger = ledger
         self._store = ReviewStore(ledger)
-        self._pending: dict[Place, list[Review]] | None = None
+        self._pending: dict[ItemPlace, list[Review]] | None = None
         self._calibrations: dict[CalibrationKey, StepCalibration] | None = None
         self.decisions: Mapping[StepName, StepDecisions] = {}
         """After `load`, where a step's prompt has decisions as examples."""
@@ -103,7 +101,7 @@ class RunReviews:
         async with self._loading:
             if self._pending is not None:
                 return
-            found: dict[Place, list[Review]] = {}
+            found: dict[ItemPlace, list[Review]] = {}
             pending = await self._ledger.ask(self._store.pending)
             if pending:
                 terms = terms_of(self._bound)
@@ -137,7 +135,7 @@ class RunReviews:
         return PendingReview(True, why)
 
     @property
-    def places(self) -> Collection[Place]:
+    def places(self) -> Collection[ItemPlace]:
         """The items of which `of_item` returns anything."""
         return (self._pending or {}).keys()
 
@@ -189,7 +187,7 @@ class RunReviews:
     async def _withdraw(self, review: Review) -> None:
         await asyncio.to_thread(self._store.withdraw, review)
 
-    async def forget(self, places: Collection[Place]) -> None:
+    async def forget(self, places: Collection[ItemPlace]) -> None:
         """Remove the open questions of items that are gone, or ended without asking them.
 
         Those of the items within them go too; what was decided counts as applied. What this run

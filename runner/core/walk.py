@@ -27,7 +27,7 @@ from .failures import RunFailed, StepFailed
 from .left_nodes import LackingItems, Left, LeftBy, StepsLeft, refuse_empty_results
 from .outdated_outputs import NodeOutputs, OutdatedOutput, find_outdated
 from .run_context import RunContext
-from .run_reviews import AwaitingReview, Place
+from .run_reviews import AwaitingReview
 from .run_stats import RunStats
 from .same_output_file import refuse_written_by_others
 
@@ -222,7 +222,9 @@ class Walk(ABC):
     def fail(self, node: BoundNode, error: StepFailed | ExpressionError) -> NoReturn: ...
 
     @abstractmethod
-    async def outdated(self, found: Sequence[OutdatedOutput], questions: Collection[Place]) -> None:
+    async def outdated(
+        self, found: Sequence[OutdatedOutput], questions: Collection[ItemPlace]
+    ) -> None:
         """Handle outputs that nothing makes any more, and items of which nothing is to be asked."""
 
 

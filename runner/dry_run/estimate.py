@@ -31,6 +31,7 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.specs import called_plan
 from paddock.runner.core.block_state import BlockState, judged
 from paddock.runner.core.block_work import BlockWork
+from paddock.runner.core.deadly_items import ItemPlace
 from paddock.runner.core.failures import RunStopped, StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.left_nodes import Left, LeftBy, no_documents_of
@@ -43,7 +44,6 @@ from paddock.runner.core.outdated_outputs import (
 )
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
-from paddock.runner.core.run_reviews import Place
 from paddock.runner.core.same_output_file import note_possible_refusal, refuse_other_pipelines
 from paddock.runner.core.session import open_session
 from paddock.runner.core.step_runner import StepRunner, sub_pipeline_context
@@ -148,7 +148,9 @@ class Estimate(Walk):
     async def skip(self, node: BoundNode) -> None:
         self.ends[node.id] = NodeOutputs(node, is_skipped=True)
 
-    async def outdated(self, found: Sequence[OutdatedOutput], questions: Collection[Place]) -> None:
+    async def outdated(
+        self, found: Sequence[OutdatedOutput], questions: Collection[ItemPlace]
+    ) -> None:
         """Name what a run would remove, or keep and count."""
         self.stats.keeps({output.name: output.why for output in found})
         for note in kept_texts(found):
