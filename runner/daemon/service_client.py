@@ -282,12 +282,6 @@ def _is_ours(settings: Settings) -> bool:
     return knows_key(settings.address.url, secret, timeout_s=http.CONNECT_S)
 
 
-def background_service(settings: Settings) -> ServiceClient | None:
-    """Return a client of the daemon's socket; None when none runs for these settings."""
-    daemon = find_daemon(settings)
-    return None if daemon is None else client_at_path(daemon.socket)
-
-
 def client_at_path(path: Path) -> ServiceClient:
     return ServiceClient("http://localhost", socket=path)
 
@@ -388,7 +382,8 @@ def service_for_command(settings: Settings, model: str = "") -> Iterator[Service
         ServiceError: the address is another machine's, and none answers.
     """
     client = None if is_path(model) else find_service(settings)
-    client = client or background_service(settings)
+    if client is None and (daemon := find_daemon(settings)) is not None:
+        client = client_at_path(daemon.socket)
     if client is not None:
         with client:
             yield client

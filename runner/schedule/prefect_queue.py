@@ -137,9 +137,8 @@ class PrefectQueue:
         if name not in self._flows:
             flow = await self._ask("POST", "/flows/", {"name": prefect_name(name)})
             self._flows[name] = flow["id"]
-        of_flow = {"id": {"any_": [self._flows[name]]}}
-        named = {"name": {"any_": [deployment_name(file)]}}
-        known = await self._found("deployments", named, 1, flows=of_flow)
+        named, own = {"any_": [deployment_name(file)]}, {"any_": [self._flows[name]]}
+        known = await self._found("deployments", {"name": named}, 1, flows={"id": own})
         about = {
             "flow_id": self._flows[name],
             "name": deployment_name(file),
@@ -154,8 +153,7 @@ class PrefectQueue:
             # What a person has added in Prefect, which removes those that are not given
             "schedules": [
                 {key: timed[key] for key in _OF_SCHEDULE}
-                for deployment in known
-                for timed in deployment["schedules"]
+                for timed in (known[0]["schedules"] if known else ())
             ],
         }
         return str((await self._ask("POST", "/deployments/", about))["id"])
