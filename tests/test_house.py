@@ -41,7 +41,7 @@ ONLY_IN = {
     "bs4": {"steps/readers/html.py"},
     "markdownify": {"steps/readers/html.py"},
     "pypdfium2": {"steps/readers/pdf"},
-    "rensa": {"steps/text/duplicates.py"},
+    "rensa": {"steps/text/sketches.py"},
     "rapidocr": {"steps/readers/ocr_engine.py"},
     "PIL": {"steps/readers/ocr.py"},
     "kreuzberg": {"steps/readers/kreuzberg_reader.py"},

@@ -1,7 +1,7 @@
 """The step `duplicates`: which rows are copies of earlier ones, by content and by text; no model.
 
 A row is compared with earlier ones alone, so one that comes last changes no other row. Texts are
-compared by MinHash (rensa): of each text a sketch of 512 bytes is kept, so memory is bounded.
+compared by their `sketches`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from paddock.pipelines.checking.folding import small
@@ -34,22 +32,15 @@ MOST_NUMBERS = 10
 COLUMNS = ("copy_of", "copy_kind", "likeness", "numbers", "other_numbers")
 """What rows get."""
 _EMPTY = hashlib.sha256().hexdigest()
-_N_HASHES, _N_BANDS = (
-    128,
-    32,
-)  # at a Jaccard of 0.7, 2 pairs of 10,000 are not compared; at 0.8 none
-_SEED = 1
 _CHUNK_TEXTS = 1000
-_MOST_OF_BAND, _MOST_COMPARED = 200, 100  # a form filled in 100,000 times: the nearest are compared
 # Of scripts without spaces each sign is a word
 _WORD = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff]|\w+")
 _NUMBER = re.compile(r"(?<![^\W\d_])[-\u2212]?\d(?:[\d.,:/-]*\d)?")
-_LACKS = (
+LACKS = (
     "texts are compared by 'rensa', which is not installed.",
     "Install it: `pip install 'paddock-llm[duplicates]'`.",
 )
 _OTHER_NAME = "Give it another name in `returns`."
-Sketches: TypeAlias = npt.NDArray[np.uint32]
 
 
 class DuplicatesParams(Params):
@@ -102,7 +93,7 @@ class DuplicatesOutput(Output):
 
 def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
     if written.get("text") is not None and importlib.util.find_spec("rensa") is None:
-        yield ("text",), *_LACKS
+        yield ("text",), *LACKS
 
 
 def _column_faults(written: Written, known: KnownTables) -> Iterator[TextFault]:
@@ -170,7 +161,8 @@ def _marked(params: DuplicatesParams, note: Callable[[str], None]) -> list[dict[
 
     own, texts, n_without = list[int](), dict[bytes, int](), 0
     phrases = list[list[str]]()
-    sketches = np.empty((len(rows) if params.text is not None else 0, _N_HASHES), np.uint32)
+    sketching: Any = importlib.import_module(f"{__package__}.sketches")  # NumPy
+    sketches = sketching.room(len(rows) if params.text is not None else 0)
     for index in order if params.text is not None else ():
         words = _WORD.findall(text := text_of(rows[index]))
         n_without += not words
@@ -184,11 +176,11 @@ def _marked(params: DuplicatesParams, note: Callable[[str], None]) -> list[dict[
         triples = zip(words, words[1:], words[2:], strict=False)
         phrases.append([" ".join(phrase) for phrase in triples])
         if len(phrases) == _CHUNK_TEXTS:
-            sketches[len(own) - len(phrases) : len(own)] = _sketches(phrases)
+            sketches[len(own) - len(phrases) : len(own)] = sketching.sketches(phrases)
             phrases.clear()
     if phrases:
-        sketches[len(own) - len(phrases) : len(own)] = _sketches(phrases)
-    for place, (earlier, likeness) in _nearest(sketches[: len(own)], params.alike).items():
+        sketches[len(own) - len(phrases) : len(own)] = sketching.sketches(phrases)
+    for place, (earlier, likeness) in sketching.nearest(sketches[: len(own)], params.alike).items():
         found[own[place]] = own[earlier], "alike", likeness
     if n_without:
         note(f"{n_without} of {len(rows)} rows have no text, and are compared by content alone.")
@@ -212,46 +204,3 @@ def _rank(value: Any) -> tuple[bool, bool, Any]:
 
 def _folded(text: str) -> str:
     return " ".join(small(unicodedata.normalize("NFKC", text)).split())
-
-
-def _sketches(phrases: Sequence[list[str]]) -> Sketches:
-    try:
-        rensa = importlib.import_module("rensa")
-    except ModuleNotFoundError as error:
-        raise StepError(_LACKS[0], remedy=_LACKS[1], kind="missing") from error
-    made = rensa.RMinHash.digests_from_token_sets(phrases, _N_HASHES, _SEED)
-    return np.array(made, dtype=np.uint32)
-
-
-def _nearest(sketches: Sketches, least: float) -> dict[int, tuple[int, float]]:
-    """Return for each sketch the nearest earlier one, the first of several, and how alike.
-
-    Those that share a band are compared (locality-sensitive hashing), of many those that share the
-    rarest ones.
-    """
-    if not len(sketches):
-        return {}
-    shape = (_N_BANDS, len(sketches))
-    order, place, start = (np.empty(shape, np.int32) for _ in range(3))
-    for band in range(_N_BANDS):
-        width = _N_HASHES // _N_BANDS
-        bits = np.ascontiguousarray(sketches[:, band * width : (band + 1) * width])
-        _, group = np.unique(bits.view(f"V{4 * width}")[:, 0], return_inverse=True)
-        order[band] = np.argsort(group, kind="stable")
-        place[band, order[band]] = np.arange(len(sketches))
-        first = np.searchsorted(group[order[band]], np.arange(group.max() + 1))
-        start[band] = first[group]
-    found: dict[int, tuple[int, float]] = {}
-    for row in np.flatnonzero((place > start).any(axis=0)):
-        ends, begins = place[:, row], np.maximum(start[:, row], place[:, row] - _MOST_OF_BAND)
-        shared = [order[band, begins[band] : ends[band]] for band in range(_N_BANDS)]
-        earlier, at = np.unique(np.concatenate(shared), return_inverse=True)
-        if len(earlier) > _MOST_COMPARED:  # a band that few have says most
-            n_rows = ends - start[:, row]
-            rarity = np.bincount(at, np.repeat(1 / np.maximum(n_rows, 1), ends - begins))
-            earlier = np.sort(earlier[np.argsort(-rarity, kind="stable")[:_MOST_COMPARED]])
-        alike = (sketches[earlier] == sketches[row]).mean(axis=1)
-        best = int(alike.argmax())
-        if alike[best] >= least:
-            found[int(row)] = int(earlier[best]), min(round(float(alike[best]), 2), 0.99)
-    return found
