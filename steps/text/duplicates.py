@@ -36,7 +36,7 @@ _CHUNK_TEXTS = 1000
 # Of scripts without spaces each sign is a word
 _WORD = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff]|\w+")
 _NUMBER = re.compile(r"(?<![^\W\d_])[-\u2212]?\d(?:[\d.,:/-]*\d)?")
-LACKS = (
+_LACKS = (
     "texts are compared by 'rensa', which is not installed.",
     "Install it: `pip install 'paddock-llm[duplicates]'`.",
 )
@@ -93,7 +93,7 @@ class DuplicatesOutput(Output):
 
 def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
     if written.get("text") is not None and importlib.util.find_spec("rensa") is None:
-        yield ("text",), *LACKS
+        yield ("text",), *_LACKS
 
 
 def _column_faults(written: Written, known: KnownTables) -> Iterator[TextFault]:
@@ -161,8 +161,12 @@ def _marked(params: DuplicatesParams, note: Callable[[str], None]) -> list[dict[
 
     own, texts, n_without = list[int](), dict[bytes, int](), 0
     phrases = list[list[str]]()
-    sketching: Any = importlib.import_module(f"{__package__}.sketches")  # NumPy
-    sketches = sketching.room(len(rows) if params.text is not None else 0)
+    if params.text is not None:
+        try:
+            sketching: Any = importlib.import_module(f"{__package__}.sketches")
+        except ModuleNotFoundError as error:
+            raise StepError(_LACKS[0], remedy=_LACKS[1], kind="missing") from error
+        sketches = sketching.room(len(rows))
     for index in order if params.text is not None else ():
         words = _WORD.findall(text := text_of(rows[index]))
         n_without += not words
@@ -180,8 +184,10 @@ def _marked(params: DuplicatesParams, note: Callable[[str], None]) -> list[dict[
             phrases.clear()
     if phrases:
         sketches[len(own) - len(phrases) : len(own)] = sketching.sketches(phrases)
-    for place, (earlier, likeness) in sketching.nearest(sketches[: len(own)], params.alike).items():
-        found[own[place]] = own[earlier], "alike", likeness
+    if own:
+        alike = sketching.nearest(sketches[: len(own)], params.alike)
+        for place, (earlier, likeness) in alike.items():
+            found[own[place]] = own[earlier], "alike", likeness
     if n_without:
         note(f"{n_without} of {len(rows)} rows have no text, and are compared by content alone.")
     made = []

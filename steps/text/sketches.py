@@ -1,20 +1,16 @@
 """How alike many texts are: a MinHash of each one's phrases, compared where two share a band of it.
 
-Of each text a sketch of 512 bytes is kept. Imported where texts are compared alone, since NumPy is.
+Of each text a sketch of 512 bytes is kept. Imported where texts are compared, for NumPy's sake.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-
-from paddock.steps.base import StepError
-
-from .duplicates import LACKS
+import rensa  # type: ignore[import-untyped]  # Rust, without types
 
 _N_HASHES, _N_BANDS = 128, 32  # at a Jaccard of 0.7, 2 pairs of 10,000 are missed; at 0.8 none
 _SEED = 1
@@ -27,15 +23,7 @@ def room(n_texts: int) -> Sketches:
 
 
 def sketches(phrases: Sequence[list[str]]) -> Sketches:
-    """Return a sketch of each text, of which the phrases are given.
-
-    Raises:
-        StepError: the library is missing.
-    """
-    try:
-        rensa: Any = importlib.import_module("rensa")
-    except ModuleNotFoundError as error:
-        raise StepError(LACKS[0], remedy=LACKS[1], kind="missing") from error
+    """Return a sketch of each text, of which the phrases are given."""
     made = rensa.RMinHash.digests_from_token_sets(phrases, _N_HASHES, _SEED)
     return np.array(made, dtype=np.uint32)
 
@@ -46,8 +34,6 @@ def nearest(sketches: Sketches, least: float) -> dict[int, tuple[int, float]]:
     Those that share a band are compared (locality-sensitive hashing), of many those that share the
     rarest ones.
     """
-    if not len(sketches):
-        return {}
     shape = (_N_BANDS, len(sketches))
     order, place, start = (np.empty(shape, np.int32) for _ in range(3))
     for band in range(_N_BANDS):
