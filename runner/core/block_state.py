@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
@@ -137,6 +137,7 @@ class BlockState:
             waiting=tuple(item.key for item in waiting),
             unasked=tuple(item.key for item in unasked),
             expired=tuple(key for key in keys if key in expired),
+            keys=frozenset(item.key for item in self.work.items),
             n_rejected=sum(key in rejected for key in keys),
             error=next((str(item.why) for item in self.failed), ""),
             is_transient=self.attempts > 0,
@@ -261,8 +262,11 @@ async def judged(
     *,
     keeps_results: bool,
     outer: tuple[str, ...] = (),
+    lacks: Sequence[LackingItems] = (),
 ) -> BlockState:
     """Judge the items of a block, or a step outside of blocks; count those not stale.
+
+    `lacks`: what the block's list lacks.
 
     Raises:
         PipelineError: two items have the same key, or would write the same file.
@@ -271,7 +275,7 @@ async def judged(
     """
     judge = context.judge
     if isinstance(node, BoundBlock):
-        work = await judge.block(node, scope, outer)
+        work = await judge.block(node, scope, outer, lacks)
     else:
         work = await judge.step(node, scope, outer)
     try:  # what is not written again is its own all the same

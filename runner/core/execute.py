@@ -159,7 +159,12 @@ class Execute(Walk):
 
     async def _done(self, node: BoundNode, *, keeps_results: bool) -> BlockState:
         state = await judged(
-            self.context, node, self.scope, keeps_results=keeps_results, outer=self.outer
+            self.context,
+            node,
+            self.scope,
+            keeps_results=keeps_results,
+            outer=self.outer,
+            lacks=self.left.lacks.get(node.id, ()),
         )
         state.around, state.parallel = self.around, self.context.parallel_around
         await self._do_items(state)

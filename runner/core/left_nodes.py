@@ -10,14 +10,14 @@ are missing and why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from paddock.engine.system.text import counted, listed
 from paddock.pipelines.expressions import ExpressionError, Reference
-from paddock.runner.bind.bound import BoundNode, BoundStep
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.progress.item_states import AWAITED
 
@@ -71,6 +71,8 @@ class StepsLeft:
     """Nodes that wait for a person's decision, and those that read them."""
     lacking: dict[str, LackingItems] = field(default_factory=dict)
     """Blocks of which items failed or wait, or all documents are missing."""
+    lacks: dict[str, tuple[LackingItems, ...]] = field(default_factory=dict)
+    """What the list of a block lacks, or what a step's outputs are made without, by its id."""
     filed: dict[str, bool] = field(default_factory=dict)
     """Blocks, and steps that run pipelines, with filed items, and whether they have others."""
     pipelines: set[str] = field(default_factory=set)
@@ -115,6 +117,11 @@ class StepsLeft:
                     return Left(LeftBy.WITHOUT_RESULTS, why)
             for lack in lacking:
                 self.note_lack(lack.note(node.id))
+        listed_from = node.over.references if isinstance(node, BoundBlock) else node.references
+        read = {path[1] for path in listed_from if path[:1] == ("steps",) and path[1:]}
+        lacks = {self.lacking[name] for name in read & self.lacking.keys()}
+        lacks.update(*(self.lacks.get(name, ()) for name in read))
+        self.lacks[node.id] = (*lacks,)
         if left := self.without_news.keys() & before:  # 5
             why = f"'{min(left)}' is, since {self.without_news[min(left)]}"
         elif idle := [name for name in new if self.filed.get(name) is False]:
@@ -164,6 +171,8 @@ class LackingItems:
     """Keys; none that a person rejected, which is decided, or that no one decided on in time."""
     waiting: tuple[str, ...] = ()
     """Keys of items that wait for a decision."""
+    keys: frozenset[str] = frozenset()
+    """Of the block's list."""
     unasked: tuple[str, ...] = ()
     """Keys of items whose review is due, and that the run was told to leave."""
     expired: tuple[str, ...] = ()
@@ -196,6 +205,13 @@ class LackingItems:
         ):
             if keys:
                 yield keys, f"{len(keys):,} {single if len(keys) == 1 else many}"
+
+    def may_be_of(self, key: str, listed: Collection[str]) -> bool:
+        """Return whether an item that another block lacks may be of one that this one lacks.
+
+        `listed`: the keys that the other block has. Where they are other names, it always may.
+        """
+        return any(key in keys for keys, _ in self._kinds()) or not self.keys.issuperset(listed)
 
     def why_left(self) -> str:
         """Return why a step that reads the results is left as it is."""

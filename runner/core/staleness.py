@@ -72,6 +72,7 @@ from .dependencies import (
     dependencies_of,
 )
 from .filed_items import BlockFiling, FiledItems, ListWithFiled, reads_new_items, with_filed_rows
+from .left_nodes import LackingItems
 from .node_parts import NodeParts, read_by_all
 from .parts import CONTENT, PLACE_IN_LIST, SUFFIX, OuterValue, ordered_digest, part_digest, part_of
 from .past_items import PastItems
@@ -257,8 +258,16 @@ class Judge:
 
     # --- blocks and steps
 
-    async def block(self, block: BoundBlock, scope: Scope, outer: Sequence[str] = ()) -> BlockWork:
+    async def block(
+        self,
+        block: BoundBlock,
+        scope: Scope,
+        outer: Sequence[str] = (),
+        lacks: Sequence[LackingItems] = (),
+    ) -> BlockWork:
         """Judge every item of a block whose list can be known now.
+
+        `lacks`: items that were to give more of the list, and failed or wait.
 
         Raises:
             PipelineError: the list is no list, two items have the same key, or none has one that
@@ -322,6 +331,11 @@ class Judge:
         )
         fresh = [item.entry for item in items if not item.verdict.is_work]
         fresh += [entries[key] for key in done]
+        later = {  # what may be listed again once what the list lacks is there
+            key
+            for key, entry in (entries.items() if lacks else ())
+            if entry.gone is None and any(lack.may_be_of(key, keys) for lack in lacks)
+        }.difference(kept)
         work = BlockWork(
             block,
             tuple(outer),
@@ -331,7 +345,9 @@ class Judge:
             claims=_written_by(scope_id, fresh),
             held=tuple(held),
             left_out=frozenset(kept).difference(keys, filed),
-            unsettled=frozenset((*keys, *others)).difference(done, (item.key for item in items)),
+            unsettled=frozenset((*keys, *others, *later)).difference(
+                done, (item.key for item in items)
+            ),
             filed=found,
             made_by=made_by,
             again=tuple(filing.again),

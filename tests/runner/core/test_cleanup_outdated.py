@@ -30,6 +30,7 @@ steps:
     if: steps.each.results | length > 1
     with: {path: out/INDEX, text: "{{ steps.each.results | join(' ') }}"}
 """
+UNASKED = "'kind': 1 answer not asked for, since only 'page' uses it and is skipped (a)."
 
 
 def pages(folder: Path, text: str = PAGES) -> ReviewedWorld:
@@ -54,6 +55,7 @@ def test_a_step_whose_condition_became_false_leaves_an_outdated_file(world: Worl
     report = world.run()
     assert report.outdated == {"out/a": Outdated.NOT_MADE}
     assert report.notes == (
+        UNASKED,
         "kept, though their items no longer make them: out/a (`--prune` removes)",
     )
     assert report.done_in_words() == "1 output no longer applies and is kept"
@@ -195,7 +197,8 @@ def test_a_watch_removes_what_one_item_no_longer_makes_and_asks_before_most_of_t
     world = pages(tmp_path, "on: {watch: {path: inbox, deletes: prune}}\n" + PAGES)
     world.run()
     world.write("inbox/a", "drop")
-    assert world.run().notes == ("removed, since their items no longer make them: out/a",)
+    removed = "removed, since their items no longer make them: out/a"
+    assert world.run().notes == (UNASKED, removed)
     world.edit("'keep' in", "'other' in")
     report = world.run()
     assert report.outdated.keys() == {"out/b", "out/c"}

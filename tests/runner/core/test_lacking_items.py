@@ -163,3 +163,30 @@ def test_what_reads_a_sub_pipeline_is_left_as_its_own_outputs_are(tmp_path: Path
     assert (world.output("all.txt"), world.output("last.txt")) == before
     assert "'all' is left as it is: all 2 items of 'lines' failed." in report.notes
     assert report.exit_status() == 3
+
+
+@pytest.mark.parametrize("key", ["row.file", "row.file ~ '!'"])
+def test_what_was_made_of_an_item_that_failed_since_is_not_pruned(tmp_path: Path, key: str) -> None:
+    """Where the keys tell, what was made of a deleted document goes all the same."""
+    copies = LABELS[LABELS.index("  - id: copies") : LABELS.index("returns: {table")]
+    made = copies.replace("key: row.file", f"key: {key}")
+    made += "    returns: {file: row.file, label: row.label}\n"
+    later = copies.replace("id: copies", "id: later").replace("steps.each", "steps.copies")
+    later = later.replace("out/", "later/")
+    world = World(tmp_path, LABELS.replace(copies, made + later), n_documents=3)
+    assert world.run().status == "completed"
+    world.write("inbox/1.txt", "changed")
+    assert world.plan(pool=refusing("changed")).outdated == {}
+    failing = world.run(pool=refusing("changed"), prune=True)
+    assert (failing.counts["quarantined"], failing.outdated) == (1, {})
+    assert world.output("1.txt")
+    assert (world.folder / "later/1.txt").exists()
+    (world.folder / "inbox/2.txt").unlink()
+    world.run(pool=refusing("changed"), prune=True)
+    is_kept = (world.folder / "out/2.txt").exists()
+    assert is_kept == (key != "row.file")
+    assert (world.folder / "out/1.txt").exists()
+    world.run(retry_failed=True, prune=True)
+    assert "changed" in world.output("1.txt")
+    assert not (world.folder / "out/2.txt").exists()
+    assert not (world.folder / "later/2.txt").exists()
