@@ -7,6 +7,7 @@ no other user can listen at its port. Its standard input stays open as long as t
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
 import hmac
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 UNAUTHORIZED = 401
 HEADER_S = 20.0
 """How long a request's headers may take; silent connections do not shut out others."""
+_AT_REST_S = 5.0  # after its start: its first jobs are done
 _DOCUMENTATION = frozenset({"docs", "redoc", "openapi.json"})
 _ONLY_FROM_HERE = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self'"
@@ -79,7 +81,7 @@ def main(listener: socket.socket) -> None:
 class _Server(QuietServer, uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        hardware.give_back_memory()
+        asyncio.get_running_loop().call_later(_AT_REST_S, hardware.give_back_memory)
 
 
 JOBS_POLL_S = 2.0
