@@ -403,7 +403,8 @@ def recorded_inputs(
         names = ", ".join(f"'{name}'" for name in missing)
         options = " ".join(f"-i {name}=…" for name in missing)
         raise CommandError(
-            f"Run '{name}' had the input {names}, secret or rows of a program, not recorded.\n"
+            f"Run '{name}' had the input {names}, which was not recorded: it is secret, or "
+            f"rows that a program gave.\n"
             f"  Give it again: `paddock run --resume {name} {options}`."
         )
     return path, {**given["inputs"], **by_hand}

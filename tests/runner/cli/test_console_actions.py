@@ -261,7 +261,10 @@ def test_a_run_whose_inputs_or_file_are_gone_is_not_offered_again(world: World) 
         pages = [unescape(client.get(run).text) for run in links(client, "/ui/runs", "/ui/runs/")]
     assert [buttons(page)["Run again"] for page in pages] == [False, False]
     gone, secret = pages
-    assert "had the input 'key', which is secret and was not recorded." in secret
+    assert (
+        "had the input 'key', which was not recorded: it is secret, or rows that a program gave."
+        in secret
+    )
     assert "gone/pipeline.yaml: there is no such file." in gone
 
 

@@ -173,7 +173,8 @@ def test_a_secret_input_is_kept_nowhere_and_asked_for_again(tmp_path: Path) -> N
     with pytest.raises(CommandError) as caught:
         resumed_run(report.run, world.file, {})
     assert str(caught.value) == (
-        f"Run '{report.run}' had the input 'password', which is secret and was not recorded.\n"
+        f"Run '{report.run}' had the input 'password', which was not recorded: it is secret, "
+        "or rows that a program gave.\n"
         f"  Give it again: `paddock run --resume {report.run} -i password=…`."
     )
     assert resumed_run(report.run, world.file, {"password": "x"})[1] == {
