@@ -231,8 +231,8 @@ class Estimate(Walk):
 
     async def block(self, block: BoundBlock) -> Any:
         context, stats = self.context, self.context.stats
-        lacks = self.left.lacks.get(block.id, ())
-        state = await judged(context, block, self.scope, keeps_results=True, lacks=lacks)
+        missing_before = self.left.lacks.get(block.id, ())
+        state = await judged(context, block, self.scope, keeps_results=True, lacks=missing_before)
         items = list(_plan_items(state.work))
         for item in items:
             self._add(item)
