@@ -387,8 +387,11 @@ class OnDemandPool(ForwardingPool):
         return await asyncio.shield(self._opening)
 
     async def _open(self) -> Pool:
+        self._pool = await self._stack.enter_async_context(await self._source())
+        return self._pool  # type: ignore[no-any-return]
+
+    async def _source(self) -> Any:
+        """Return the pool to open; `ServicePool` has another one."""
         from paddock.engine.backends.local import LocalPool  # brings numpy
 
-        own = LocalPool(self._settings.pool, has_metrics=False)
-        self._pool = pool = await self._stack.enter_async_context(own)
-        return pool
+        return LocalPool(self._settings.pool, has_metrics=False)
