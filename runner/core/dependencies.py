@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -53,8 +54,6 @@ class Dependency:
     """Of several reasons the one of the lowest order counts."""
     begins: ClassVar[str] = "["
     """How its JSON begins."""
-    is_file: ClassVar[bool] = False
-    """Whether `look` tells what became of it."""
 
     def __init_subclass__(cls) -> None:
         cls.begins = f'["{cls.kind}"' if cls.kind else "["
@@ -76,21 +75,30 @@ class Dependency:
 
     def reason(self, world: World, trace: Trace) -> Reason | None:
         """Return why the item of a trace is stale, or its output is kept; None: it is as it was."""
-        return world.looked_at[self] if self.is_file else None
+        return None
 
+
+class FileDependency(Dependency, metaclass=ABCMeta):
+    """What the disk tells; `World.prepare` looks at it."""
+
+    __slots__ = ()
+
+    def reason(self, world: World, trace: Trace) -> Reason | None:
+        return world.looked_at[self]
+
+    @abstractmethod
     def look(self, world: World) -> Reason | None:
-        """Return the same of a file, by the disk. Blocking."""
-        raise NotImplementedError
+        """Return the same, by the disk. Blocking."""
 
 
 # --- what it read
 
 
 @dataclass(frozen=True, slots=True)
-class FileRead(Dependency):
+class FileRead(FileDependency):
     """A file that was read, but for the item's own document."""
 
-    is_named, is_file = True, True
+    is_named = True
     path: str
     size: int
     mtime_ns: int
@@ -147,10 +155,10 @@ class StoreSearched(Dependency):
 
 
 @dataclass(frozen=True, slots=True)
-class MovedAway(Dependency):
+class MovedAway(FileDependency):
     """A file that the item moved away."""
 
-    kind, is_named, is_file = "away", True, True
+    kind, is_named = "away", True
     path: str
 
     def look(self, world: World) -> Reason | None:
@@ -279,10 +287,10 @@ class UsedExamples(Dependency):
 
 
 @dataclass(frozen=True, slots=True)
-class OutputWithin(Dependency):
+class OutputWithin(FileDependency):
     """A file that a nested item wrote."""
 
-    kind, is_named, is_file = "written", True, True
+    kind, is_named = "written", True
     order = 3
     path: str
     scope: str
@@ -323,14 +331,14 @@ class RowsKept(Dependency):
 
 
 @dataclass(frozen=True, slots=True)
-class KeptOutput(Dependency):
+class KeptOutput(FileDependency):
     """A file that a person edited, or that is not ours, and what would have been written.
 
     The item is held until the file is as it was, or as it would have become, is gone, or a run
     replaces it (`--take`).
     """
 
-    kind, prefix, is_file = "held", "held ", True
+    kind, prefix = "held", "held "
     order = 3
     path: str
     sha256: str
@@ -457,7 +465,7 @@ class World:
     """What people decided about each step's answers."""
     pending: Callable[[str, str], PendingReview | None] = lambda scope, key: None
     """Returns what of an item waits for a person, or was decided since its last run."""
-    looked_at: dict[Dependency, Reason | None] = field(default_factory=dict)
+    looked_at: dict[FileDependency, Reason | None] = field(default_factory=dict)
     """What became of files, after `prepare`."""
     _files: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
     """Each file's stamp and sha256."""
@@ -523,7 +531,7 @@ class World:
         def look() -> None:
             for trace in traces:
                 for dep in (*trace.outputs, *trace.dependencies):
-                    if dep.is_file:
+                    if isinstance(dep, FileDependency):
                         self.looked_at[dep] = dep.look(self)
             for folder, given in unread:
                 place = self.index.absolute(folder)
