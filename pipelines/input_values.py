@@ -113,7 +113,7 @@ def _list(text: str) -> Any:
 
 
 def _rows(text: str) -> Any:
-    return _json(text) if text.lstrip().startswith("[") else text
+    return _json(text) if text.lstrip()[:1] in ("[", "{") else text
 
 
 def _json(text: str) -> Any:

@@ -151,8 +151,8 @@ def kept_rows(rows: Sequence[Any]) -> list[Mapping[str, Any]]:
     kept = [row for row in rows if row is not None]
     for index, row in enumerate(kept):
         if not isinstance(row, Mapping):
-            what = type(row).__name__
-            raise UnreadableRows(f"row {index + 1} is a {what}; rows must be mappings of names")
+            what = "a list" if isinstance(row, list) else "a single value"
+            raise UnreadableRows(f"row {index + 1} is {what}; rows must be mappings of names")
     return kept
 
 
