@@ -29,7 +29,7 @@ from paddock.runner.config.pipeline_secrets import (
 )
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.daemon.run_signatures import Signer, signer_for
-from paddock.runner.dry_run.pipeline_check import validate as validate
+from paddock.runner.pipeline_check import validate as validate
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.report import PlanReport, Report
 from paddock.runner.progress.run_display import script_observer
