@@ -21,6 +21,7 @@ from paddock.runner.bind import consent, permissions, requirements
 from paddock.runner.bind.advice import advice_on
 from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.bound import BoundPlan, all_plans, callable_names
+from paddock.runner.bind.pipeline_check import validate as validate
 from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.config.pipeline_secrets import (
     PlaceholderSecrets,
@@ -29,7 +30,6 @@ from paddock.runner.config.pipeline_secrets import (
 )
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.daemon.run_signatures import Signer, signer_for
-from paddock.runner.pipeline_check import validate as validate
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.report import PlanReport, Report
 from paddock.runner.progress.run_display import script_observer

@@ -25,7 +25,7 @@ from paddock.runner.bind.permissions import forbidden_pools
 from paddock.runner.bind.protected_files import ProtectedFiles
 from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.ledger import queries, run_locks
-from paddock.runner.ledger.entries import LedgerError, is_variant, whole_file
+from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.ledger.own_state import has_folder_identity
@@ -324,9 +324,9 @@ async def _join_other_machines(
     given += [options.refresh, options.prune] if options.refresh or options.prune else []
     given += ["take"] if options.takes_over else []
     given += [astuple(options.sample)] if options.sample is not None else []
-    name = canonical_json([run_lock_name(bound), given])
-    digest = hashlib.sha256(name.encode()).hexdigest()[:32]
-    place = SharedPlace(run_lock_name(bound), digest, options.job, view)
+    lock = run_locks.run_lock_name(bound.file.name, bound.folder_inputs)
+    digest = hashlib.sha256(canonical_json([lock, given]).encode()).hexdigest()[:32]
+    place = SharedPlace(lock, digest, options.job, view)
     claims = await stack.enter_async_context(
         open_claims(ledger, place, stats.run, settings.unattended, wait)
     )
@@ -348,7 +348,7 @@ def _folder_lock(
         )
     return run_locks.hold_lock(
         state / "locks",
-        run_lock_name(bound),
+        run_locks.run_lock_name(bound.file.name, bound.folder_inputs),
         run=stats.run,
         deadline_s=wait.longest_s,
         note=wait.note,
@@ -387,16 +387,6 @@ def _sweep_temporary_files(index: OutputIndex) -> int:
     return index.ledger.objects.sweep() + sum(
         len(files.remove_stale_files(folder, waits=True)) for folder in sorted(folders)
     )
-
-
-def run_lock_name(bound: BoundPlan) -> str:
-    """Return the name of a run's lock: one for all scopes of a file with the same folders.
-
-    The variants of a pipeline share one: they may ask the same.
-    """
-    file = bound.file.name
-    name = canonical_json([whole_file(file), bound.folder_inputs, *["compare"] * is_variant(file)])
-    return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
 # --- names of runs: an adjective and a noun that no other run has

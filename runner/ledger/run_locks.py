@@ -7,11 +7,12 @@ for the run that waits.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -20,8 +21,18 @@ from pathlib import Path
 import psutil
 
 from paddock.engine.system import file_locks, files, private_files
+from paddock.engine.system.text import canonical_json
 
-from .entries import LedgerError
+from .entries import LedgerError, is_variant, whole_file
+
+
+def run_lock_name(file: str, folder_inputs: Mapping[str, str]) -> str:
+    """Return the name of a run's lock: one for all scopes of a file with the same folders.
+
+    The variants of a pipeline share one: they may ask the same.
+    """
+    name = canonical_json([whole_file(file), folder_inputs, *["compare"] * is_variant(file)])
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
 class Locked(LedgerError):

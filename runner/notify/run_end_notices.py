@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from paddock.engine.system import files
 from paddock.engine.system.file_locks import LockTaken, lock_soon
 from paddock.pipelines.expressions import ExpressionError, Value
-from paddock.runner.core.session import run_lock_name
 from paddock.runner.ledger.own_state import ForeignState, make_state
+from paddock.runner.ledger.run_locks import run_lock_name
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER
 
@@ -54,7 +54,8 @@ async def notify_of_end(
     if on is None or not on.notify:
         return ()
     bell = _Notifier(bound, report, settings, secrets)
-    folder, name = bound.roots.base / STATE_FOLDER / SENT_FOLDER, run_lock_name(bound)
+    folder = bound.roots.base / STATE_FOLDER / SENT_FOLDER
+    name = run_lock_name(bound.file.name, bound.folder_inputs)
     try:
         make_state(folder.parent)
         # When several machines carry out one run, each reaches its end: the first one sends.

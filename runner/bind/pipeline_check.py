@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from paddock.pipelines.errors import Fault, PipelineError
-from paddock.runner.bind import requirements
-from paddock.runner.bind.advice import advice_on
-from paddock.runner.bind.bind import bind_for_comparison, read_plan
+
+from . import requirements
+from .advice import advice_on
+from .bind import bind_for_comparison, read_plan
 
 
 @dataclass(frozen=True, slots=True)
