@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.pipelines.errors import Fault, PipelineError
+from paddock.runner.config.mail_server import undeliverable_mail
 
 from . import requirements
 from .advice import advice_on
@@ -41,9 +42,10 @@ def validate(path: str | Path) -> ValidateReport:
         notes = tuple(advice_on(bound))
         if bound.pipeline.on is not None and bound.pipeline.on.notify:
             # Few pipelines notify, and to read the settings takes as long as to check a file
-            from paddock.runner.notify import delivery_attempts
+            from paddock.runner.settings import read_settings
 
-            notes += delivery_attempts.undeliverable_channels(bound)
+            smtp_url = read_settings(bound.file.parent).unattended.smtp_url
+            notes += undeliverable_mail(bound.pipeline.on.notify, smtp_url)
         return ValidateReport(str(path), notes=notes)
     except PipelineError as error:
         return ValidateReport(str(path), error.faults)

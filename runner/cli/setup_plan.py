@@ -19,7 +19,7 @@ from pathlib import Path
 
 from paddock.engine.system import processes
 from paddock.runner.config.config_file import FILE_NAME, config_folder
-from paddock.runner.notify.delivery_attempts import MailServer
+from paddock.runner.config.mail_server import MailServer
 from paddock.runner.settings import KEYS_FILE_NAME, Settings, read_settings
 
 from .setup_files import FileChange, ManagedFile

@@ -31,8 +31,9 @@ import httpx
 from paddock.engine.system import http, processes
 from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import last_part, one_line
+from paddock.runner.config.mail_server import MailServer, NoMailServer
 
-from .delivery_attempts import ATTEMPT_S, DEADLINE_S, MailServer, NotDelivered, with_retries
+from .delivery_attempts import ATTEMPT_S, DEADLINE_S, NotDelivered, with_retries
 from .notification import Notification
 
 _MOST_STDOUT_BYTES = 1 << 26  # more is a program that writes without an end
@@ -150,7 +151,10 @@ async def send_mail(url: str, sender: str, to: str, message: Notification) -> No
     Raises:
         NotDelivered: no server is set, it cannot be reached, or it refused.
     """
-    server = MailServer.of(url)
+    try:
+        server = MailServer.of(url)
+    except NoMailServer as error:
+        raise NotDelivered(str(error)) from error
     receivers = addresses(to)
     # Asks the name server, which may be slow.
     sender = sender or f"paddock@{await asyncio.to_thread(socket.getfqdn)}"

@@ -11,9 +11,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from paddock.runner.config.mail_server import undeliverable_mail
 from paddock.runner.progress.report import Report
-
-from .delivery_attempts import undeliverable_channels
 
 if TYPE_CHECKING:
     from paddock.runner.bind.bound import BoundPlan
@@ -46,7 +45,7 @@ async def notify_at_end(
     if bound.pipeline.on is None or not bound.pipeline.on.notify:
         yield
         return
-    for words in undeliverable_channels(bound, settings):
+    for words in undeliverable_mail(bound.pipeline.on.notify, settings.unattended.smtp_url):
         observer.note(words)
     try:
         yield

@@ -34,8 +34,9 @@ from paddock.runner.cli.setup_plan import (
     undo_plan,
 )
 from paddock.runner.cli.systemd_unit import UNIT_NAME, UpUnit, unit_variables
+from paddock.runner.config.mail_server import MailServer, NoMailServer
 from paddock.runner.notify.channels import send_mail
-from paddock.runner.notify.delivery_attempts import MailServer, NotDelivered
+from paddock.runner.notify.delivery_attempts import NotDelivered
 from paddock.runner.notify.notification import Notification
 from paddock.runner.progress import printing
 from paddock.runner.schedule.consents import Consents
@@ -212,7 +213,7 @@ def _mail_test(place: SetupPlace, to: str) -> MailTest:
         raise CommandError("A control character is in an address of mail.\n  Leave it out.")
     try:
         MailServer.of(url)
-    except NotDelivered as error:
+    except NoMailServer as error:
         raise CommandError(f"Mail: {error}.") from None
     return MailTest(url, unattended.mail_from, to)
 

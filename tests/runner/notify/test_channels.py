@@ -17,8 +17,8 @@ import pytest
 from paddock.engine.system.retry import Backoff
 from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.bound import BoundPlan
+from paddock.runner.config.mail_server import MailServer, NoMailServer
 from paddock.runner.notify import delivery_attempts
-from paddock.runner.notify.delivery_attempts import MailServer
 from paddock.runner.notify.run_end_notices import notify_of_end
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings, UnattendedSettings
@@ -310,7 +310,7 @@ def test_a_password_goes_over_no_open_line() -> None:
 
 @pytest.mark.parametrize("url", ["mail.example.org", "http://x", "smtp://", "smtp://x:99999"])
 def test_an_address_of_no_mail_server_is_not_shown(url: str) -> None:
-    with pytest.raises(delivery_attempts.NotDelivered) as caught:
+    with pytest.raises(NoMailServer) as caught:
         MailServer.of(url)
     assert str(caught.value) == (
         "the setting `smtp` must be smtp://[user:password@]host[:port], or smtps"
