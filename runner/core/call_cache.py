@@ -15,12 +15,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, TypeVar, cast
-from weakref import WeakValueDictionary
 
 from paddock.engine.backends.neutral_request import (
-    RefusalCheck,
     begin_neutral_chat,
     neutral_chat,
     neutral_embed,
@@ -54,6 +52,7 @@ from paddock.runner.progress.events import ModelCall
 from paddock.runner.progress.time_left import OpenCall
 from paddock.steps.llm.answer_tokens import LEAST_ALTERNATIVE, own_tokens
 
+from .model_digests import CallInFlight, ModelDigests
 from .run_records import CallRecord
 from .run_stats import RunStats
 
@@ -64,56 +63,6 @@ ClaimFence = Callable[[], Awaitable[None]]
 
 async def no_fence() -> None:
     """Every item is this machine's."""
-
-
-@dataclass(slots=True, weakref_slot=True)
-class CallInFlight:
-    """A call that some items make at the same time."""
-
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by the item that asks."""
-    has_failed: bool = False
-    """Whether the model or its server failed: the items that wait then ask all at once."""
-
-
-class ModelDigests:
-    """What a run knows of its models: their digests, what they refuse, and the calls in flight."""
-
-    def __init__(self, facts: Callable[[ModelSpec], Awaitable[ModelFacts]]) -> None:
-        self._facts = facts
-        self.known: dict[tuple[str, str], ModelFacts] = {}
-        """Models that were looked up, by pool and name."""
-        self.in_flight: WeakValueDictionary[str, CallInFlight] = WeakValueDictionary()
-        """By the hash of a call."""
-        self._contexts: dict[tuple[str, str], int | None] = {}
-
-    @cached_property
-    def refusals(self) -> RefusalCheck:
-        return RefusalCheck()
-
-    async def of(self, spec: ModelSpec) -> str:
-        """Return the sha256 that the model's name stands for: that of the file, of any copy of it.
-
-        Raises:
-            ModelNotFound, ModelBroken: it cannot be used.
-        """
-        name = (spec.pool, spec.ref)
-        if name not in self.known:
-            facts = self.known[name] = await self._facts(spec)
-            if spec.n_ctx_tokens is None:
-                self._contexts[name] = facts.n_ctx_tokens
-        return self.known[name].identity
-
-    async def default_context(self, spec: ModelSpec) -> int | None:
-        """Return the context of a model for which the author sets none; None: not known."""
-        name = (spec.pool, spec.ref)
-        if name not in self._contexts:
-            try:
-                facts = await self._facts(replace(spec, n_ctx_tokens=None))
-                self._contexts[name] = facts.n_ctx_tokens
-            except EngineError:  # a server that does not tell it
-                self._contexts[name] = None
-        return self._contexts[name]
 
 
 class PutOff(Exception):
@@ -178,12 +127,14 @@ class _RecordedCalls:
         digest = self._stats.secrets.digest
         return redacted if redacted == plain or digest is None else redacted + digest(plain)
 
-    async def _known(self, hash_: str) -> CallRow | None:
+    async def _recorded(self, hash_: str) -> CallRow | None:
         if not (self._caller.looks_up or self._caller.before.get(hash_)):
             return None
         return await self._ledger.ask(self._ledger.call, hash_)
 
-    def _made(self, hash_: str, kind: str, began: float, usage: Usage, *, is_known: bool) -> bool:
+    def _keep_call(
+        self, hash_: str, kind: str, began: float, usage: Usage, *, is_known: bool
+    ) -> bool:
         """Keep a call that has ended; return False if the item made it before it was put off."""
         before = self._caller.before.get(hash_) if is_known else None
         if before:
@@ -268,7 +219,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         """Return the known vectors, or ask the pool for them."""
         began = time.time()
-        async with self._once(await self.looked_up_vectors(request)) as found:
+        async with self._in_turn(await self.looked_up_vectors(request)) as found:
             row = found.row
             if row is None:
                 row = await self._embedded(request, found, began)
@@ -280,7 +231,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
     async def _embedded(self, request: EmbedRequest, found: KnownCall, began: float) -> CallRow:
         """Ask the pool for vectors, and record them."""
         await self._fence()
-        call = self._begun(request.texts)
+        call = self._open_call(request.texts)
         try:
             reply = await self._pool.embed(request)
         except BadRequest as error:
@@ -289,7 +240,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
             raise await verdict(
                 error, request.model.ref, plain, lambda: self._pool.embed(plain)
             ) from error
-        await self._still(request.model, found.digest, reply.digest)
+        await self._check_same_model(request.model, found.digest, reply.digest)
         packed = bytearray()
         usage = to_plain(reply, packed)
         row = self._row(found.hash, "embed", found.request, request.model.ref, found.digest)
@@ -299,7 +250,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         return row
 
     @asynccontextmanager
-    async def _once(self, found: KnownCall) -> AsyncIterator[KnownCall]:
+    async def _in_turn(self, found: KnownCall) -> AsyncIterator[KnownCall]:
         """Wait while this run makes an equal call; yield the call, with its reply if it has one.
 
         Where an item's call ends without a reply, the next one asks; where the model or its server
@@ -315,7 +266,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
             return
         flight = self._digests.in_flight.setdefault(found.hash, CallInFlight())
         async with flight.turn:
-            found = replace(found, row=await self._known(found.hash))
+            found = replace(found, row=await self._recorded(found.hash))
             if found.row is None and not flight.has_failed:
                 try:
                     yield found
@@ -362,31 +313,31 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         plain = canonical_json(key)
         request = self._stats.secrets.redact(plain)
         hash_ = _call_hash(kind, self._hashed(request, plain))
-        return KnownCall(digest, request, hash_, await self._known(hash_))
+        return KnownCall(digest, request, hash_, await self._recorded(hash_))
 
-    async def ask(self, request: ChatRequest, hear: ChunkListener | None = None) -> Reply:
-        """Return an answer's reply; call `hear` with each chunk before."""
+    async def ask(self, request: ChatRequest, on_chunk: ChunkListener | None = None) -> Reply:
+        """Return an answer's reply; call `on_chunk` with each chunk before."""
         began = time.time()
-        async with self._once(await self.looked_up(request)) as found:
+        async with self._in_turn(await self.looked_up(request)) as found:
             if found.row is None:
-                return await self._ask_pool(request, found, began, hear)
+                return await self._ask_pool(request, found, began, on_chunk)
         reply = cached_reply(found.row)
         self._count(found.row, began, reply.usage)
         self._notice_limit(request, reply)
-        if hear is not None:
+        if on_chunk is not None:
             n_tokens = reply.usage.completion_tokens
-            hear(Chunk(reply.text, n_tokens, reply.reasoning, reply.tool_calls))
+            on_chunk(Chunk(reply.text, n_tokens, reply.reasoning, reply.tool_calls))
         return reply
 
     async def _ask_pool(
-        self, request: ChatRequest, found: KnownCall, began: float, hear: ChunkListener | None
+        self, request: ChatRequest, found: KnownCall, began: float, on_chunk: ChunkListener | None
     ) -> Reply:
         """Ask the pool as `ask` does, and record the reply."""
         ready = getattr(self._pool, "ready", None)
         if ready is not None:  # a pool that opens at first use
             await ready(request.model)
         await self._fence()
-        call = self._begun([message.content for message in request.messages])
+        call = self._open_call([message.content for message in request.messages])
 
         def count(chunk: Chunk) -> None:
             call.hear(chunk.n_tokens)
@@ -394,15 +345,15 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
 
         stream = self._pool.chat(request)
         # A callback leaves the pool free to restart a request when a worker or server dies.
-        counts = getattr(stream, "on_chunk", None) if hear is None else None
+        counts = getattr(stream, "on_chunk", None) if on_chunk is None else None
         try:
             if counts is not None:
                 counts(count)
             else:
                 async for chunk in stream:
                     count(chunk)
-                    if hear is not None:
-                        hear(chunk)
+                    if on_chunk is not None:
+                        on_chunk(chunk)
             reply = self._without_secrets(await stream.reply())
         except BaseException as error:
             if isinstance(error, PromptTooLong):
@@ -413,7 +364,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
                 raise await self._chat_refusal(error, request) from error
             raise
         self._notice_limit(request, reply)
-        await self._still(request.model, found.digest, reply.digest)
+        await self._check_same_model(request.model, found.digest, reply.digest)
         # As recorded, so that a later run sees the same probabilities.
         reply = replace(reply, logprobs=recorded_logprobs(reply))
         row = replace(
@@ -460,7 +411,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         logprobs = reply.logprobs if text == reply.text else ()  # its tokens spell the secret
         return replace(reply, text=text, reasoning=reasoning, tool_calls=calls, logprobs=logprobs)
 
-    async def _still(self, model: ModelSpec, digest: str, served_digest: str) -> None:
+    async def _check_same_model(self, model: ModelSpec, digest: str, served_digest: str) -> None:
         """Check that a reply came from the model whose digest is its key."""
         facts = self._digests.known[(model.pool, model.ref)]
         if facts.served_digest != served_digest:  # a tuned copy that is new, or a new model
@@ -482,7 +433,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
             if resident.name == facts.name and resident.fallback:
                 self._stats.note(f"{facts.name} {resident.fallback}")
 
-    def _begun(self, texts: Sequence[str]) -> OpenCall:
+    def _open_call(self, texts: Sequence[str]) -> OpenCall:
         return self._stats.begin_call(self._caller.step, self._caller.key, sum(map(len, texts)))
 
     def _count(
@@ -493,7 +444,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         caller.n_calls += 1
         caller.n_new_calls += not is_known
         caller.n_tokens += usage.prompt_tokens + usage.completion_tokens
-        if self._made(row.hash, row.kind, began, usage, is_known=is_known):
+        if self._keep_call(row.hash, row.kind, began, usage, is_known=is_known):
             ended = ModelCall(
                 hash=row.hash,
                 kind=row.kind,
@@ -524,7 +475,7 @@ class _LedgerStream:
     async def __aiter__(self) -> AsyncIterator[Chunk]:
         """Yield the chunks in order; to leave before the end ends the call."""
         chunks: asyncio.Queue[Chunk | None] = asyncio.Queue()
-        task = self._begun(chunks.put_nowait)
+        task = self._start(chunks.put_nowait)
         task.add_done_callback(lambda _: chunks.put_nowait(None))
         try:
             while (chunk := await chunks.get()) is not None:
@@ -537,22 +488,22 @@ class _LedgerStream:
             await end(task)
 
     async def reply(self) -> Reply:
-        return _reply_of(await (self._tasks[-1] if self._tasks else self._begun()))
+        return _reply_of(await (self._tasks[-1] if self._tasks else self._start()))
 
     def cancel(self) -> None:
         self._is_cancelled = True
         for task in self._tasks:
             task.cancel()
 
-    def _begun(self, hear: ChunkListener | None = None) -> asyncio.Task[Reply | SystemExit]:
+    def _start(self, on_chunk: ChunkListener | None = None) -> asyncio.Task[Reply | SystemExit]:
         if self._is_cancelled:
             raise asyncio.CancelledError
-        self._tasks.append(asyncio.create_task(self._ask_pool(hear)))
+        self._tasks.append(asyncio.create_task(self._ask_pool(on_chunk)))
         return self._tasks[-1]
 
-    async def _ask_pool(self, hear: ChunkListener | None) -> Reply | SystemExit:
+    async def _ask_pool(self, on_chunk: ChunkListener | None) -> Reply | SystemExit:
         try:
-            return await self._pool.ask(self._request, hear)
+            return await self._pool.ask(self._request, on_chunk)
         except SystemExit as error:  # raised in a task, it would end the event loop
             return error
 
@@ -591,7 +542,7 @@ class ToolCallCache(_RecordedCalls):
         began = time.time()
         own = self._hashed(text, plain) if keeps else f"{self._own_place(text)}\n{text}"
         hash_ = _call_hash(kind, own)
-        row = await self._known(hash_) if keeps else None
+        row = await self._recorded(hash_) if keeps else None
         if row is not None:
             result = json.loads(row.reply)
         else:
@@ -599,7 +550,7 @@ class ToolCallCache(_RecordedCalls):
             reply = json.dumps(result, ensure_ascii=False).encode("utf-8", "replace")
             made = self._row(hash_, kind, text, str(asked.get("tool") or ""))
             self._ledger.record_call(replace(made, reply=reply), self._stats.run)
-        self._made(hash_, kind, began, _NO_USAGE, is_known=row is not None)
+        self._keep_call(hash_, kind, began, _NO_USAGE, is_known=row is not None)
         return cast("T", result)
 
     def _own_place(self, text: str) -> str:

@@ -25,8 +25,9 @@ from .deadly_items import ItemPlace
 from .dependencies import Dependencies, Dependency, OutputWithin, by_name, kept_paths
 from .documents_in_use import DocumentInUse
 from .escalation import EscalationPass
+from .item_outputs import ItemOutputs
 from .parts import part_digest
-from .run_context import ItemOutputs, RunContext
+from .run_context import RunContext
 from .run_records import CallRecord, StepRecord
 from .staleness import values_digest
 

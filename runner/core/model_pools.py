@@ -40,7 +40,7 @@ from paddock.runner.ledger import queries
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.settings import Settings
 
-from .call_cache import ModelDigests
+from .model_digests import ModelDigests
 
 if TYPE_CHECKING:
     from paddock.engine.backends.balancer import BalancedPool

@@ -47,7 +47,7 @@ from .parts import (
 )
 
 if TYPE_CHECKING:
-    from .call_cache import ModelDigests
+    from .model_digests import ModelDigests
 
 RETURNS = "(returns)"
 """A sub-pipeline's `returns`, among the parts of its step's hash; not a valid id."""

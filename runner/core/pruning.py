@@ -26,9 +26,10 @@ from paddock.steps.base import ItemName, OutsideRoots, StepError
 
 from .block_work import BlockWork
 from .dependencies import OutputWithin, RowsKept, dependencies_of
+from .item_outputs import ItemOutputs
 from .outdated_outputs import NodeOutputs, OutdatedOutput, kept_texts, listed_names
 from .reconcile import mass_doubt
-from .run_context import ItemOutputs, RunContext
+from .run_context import RunContext
 from .source_folders import DeletionDoubt
 
 

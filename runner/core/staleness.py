@@ -60,7 +60,6 @@ from .block_items import (
     without_time,
 )
 from .block_work import BlockWork, ItemWork, OuterPipelines
-from .call_cache import ModelDigests
 from .dependencies import (
     FileRead,
     LabelVectors,
@@ -73,6 +72,7 @@ from .dependencies import (
 )
 from .filed_items import BlockFiling, FiledItems, ListWithFiled, reads_new_items, with_filed_rows
 from .left_nodes import LackingItems
+from .model_digests import ModelDigests
 from .node_parts import NodeParts, read_by_all
 from .parts import CONTENT, PLACE_IN_LIST, SUFFIX, OuterValue, ordered_digest, part_digest, part_of
 from .past_items import PastItems

@@ -38,7 +38,8 @@ from paddock.runner.core.call_cache import (
     cached_vectors,
 )
 from paddock.runner.core.item_attempt import ItemAttempt
-from paddock.runner.core.run_context import ItemOutputs, RunContext
+from paddock.runner.core.item_outputs import ItemOutputs
+from paddock.runner.core.run_context import RunContext
 from paddock.steps.base import (
     UNKNOWN,
     EmbedModel,

@@ -14,7 +14,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan_async
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, node_ids
 from paddock.runner.core import model_pools
-from paddock.runner.core.call_cache import ModelDigests
+from paddock.runner.core.model_digests import ModelDigests
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.item_states import WORK, ItemState
 from paddock.runner.progress.reasons import Outdated, Reason, Why

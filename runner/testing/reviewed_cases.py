@@ -37,13 +37,8 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.pipeline_tests import TestKeys
 from paddock.pipelines.prompt_file import escape_template
 from paddock.pipelines.yaml_source import parse_yaml, to_yaml
-from paddock.runner.core.call_cache import (
-    CallOrigin,
-    LedgerPool,
-    ModelDigests,
-    cached_reply,
-    cached_vectors,
-)
+from paddock.runner.core.call_cache import CallOrigin, LedgerPool, cached_reply, cached_vectors
+from paddock.runner.core.model_digests import ModelDigests
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.core.run_stats import RunStats
 from paddock.runner.ledger.asked_before import is_same_value

@@ -27,7 +27,8 @@ from paddock.engine.request import (
     Tool,
     ToolCall,
 )
-from paddock.runner.core.call_cache import CallOrigin, LedgerPool, ModelDigests, chat_key
+from paddock.runner.core.call_cache import CallOrigin, LedgerPool, chat_key
+from paddock.runner.core.model_digests import ModelDigests
 from paddock.runner.core.run_stats import RunStats
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import Observer

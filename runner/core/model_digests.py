@@ -1,0 +1,63 @@
+"""What a run knows of its models: their digests and contexts, what they refuse, calls in flight."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from weakref import WeakValueDictionary
+
+from paddock.engine.backends.neutral_request import RefusalCheck
+from paddock.engine.errors import EngineError
+from paddock.engine.request import ModelFacts, ModelSpec
+
+
+@dataclass(slots=True, weakref_slot=True)
+class CallInFlight:
+    """A call that some items make at the same time."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the item that asks."""
+    has_failed: bool = False
+    """Whether the model or its server failed: the items that wait then ask all at once."""
+
+
+class ModelDigests:
+    """What a run knows of its models: their digests, what they refuse, and the calls in flight."""
+
+    def __init__(self, facts: Callable[[ModelSpec], Awaitable[ModelFacts]]) -> None:
+        self._facts = facts
+        self.known: dict[tuple[str, str], ModelFacts] = {}
+        """Models that were looked up, by pool and name."""
+        self.in_flight: WeakValueDictionary[str, CallInFlight] = WeakValueDictionary()
+        """By the hash of a call."""
+        self._contexts: dict[tuple[str, str], int | None] = {}
+
+    @cached_property
+    def refusals(self) -> RefusalCheck:
+        return RefusalCheck()
+
+    async def of(self, spec: ModelSpec) -> str:
+        """Return the sha256 that the model's name stands for: that of the file, of any copy of it.
+
+        Raises:
+            ModelNotFound, ModelBroken: it cannot be used.
+        """
+        name = (spec.pool, spec.ref)
+        if name not in self.known:
+            facts = self.known[name] = await self._facts(spec)
+            if spec.n_ctx_tokens is None:
+                self._contexts[name] = facts.n_ctx_tokens
+        return self.known[name].identity
+
+    async def default_context(self, spec: ModelSpec) -> int | None:
+        """Return the context of a model for which the author sets none; None: not known."""
+        name = (spec.pool, spec.ref)
+        if name not in self._contexts:
+            try:
+                facts = await self._facts(replace(spec, n_ctx_tokens=None))
+                self._contexts[name] = facts.n_ctx_tokens
+            except EngineError:  # a server that does not tell it
+                self._contexts[name] = None
+        return self._contexts[name]
