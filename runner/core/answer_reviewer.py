@@ -1,12 +1,14 @@
-"""Have a person decide on an item's answer, or apply what was decided; calibrate its confidence."""
+"""Have a person decide on an item's answer, apply the decision, and calibrate its confidence."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import mimetypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import SequenceMatcher
 from typing import Any
 
 from paddock.engine.system.text import canonical_json
@@ -18,17 +20,29 @@ from paddock.runner.bind.scoped_reply import ScopedReply
 from paddock.runner.bind.specs import prompt_digest
 from paddock.runner.bind.text_vectors import inserted_text
 from paddock.runner.calibration.confidence_calibration import CalibrationKey, calibrated, start_text
+from paddock.runner.ledger.asked_before import is_same_value
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.reviews import Question, Review
 from paddock.steps.base import OutsideRoots, Tools
 
-from .decided_answers import accepted_unseen, decided_outputs, decision_reason, n_rejections
 from .failures import NOT_REVIEWED, LeftByReview, RunStopped, StepFailed
 from .item_attempt import ItemAttempt
-from .review_questions import answer_of, document_spec, source_texts, text_objects, values_read
-from .review_reasons import is_drawn, is_due, question_reasons
+from .review_questions import (
+    answer_of,
+    document_spec,
+    is_drawn,
+    is_due,
+    iso_time,
+    question_reasons,
+    source_texts,
+    text_objects,
+    values_read,
+)
 from .run_context import RunContext
-from .run_reviews import ReviewDue
+from .run_reviews import ReviewDue, decision_reason
+
+MODE_OPTION = "--review accept"
+"""Who decided, where a run was told to accept everything."""
 
 
 class AnswerReviewer:
@@ -230,3 +244,109 @@ class AnswerReviewer:
             return self._context.index.stored(self._context.bound.roots.resolve(path))
         except (OutsideRoots, OSError, RuntimeError, ValueError):
             return self._context.index.stored(path)
+
+
+# --- what a decision makes of an answer: accepted, edited or rejected
+
+
+def decided_outputs(
+    outputs: Mapping[str, Any], review: Review, has_schema: bool, evidence: Any = None
+) -> dict[str, Any]:
+    """Return a step's outputs after an accepted or edited answer; `evidence`: of the new values."""
+    outcome: dict[str, Any] = {
+        "state": review.state,
+        "by": review.by,
+        "at": iso_time(review.decided_at),
+    }
+    if review.state != "edited":
+        return {**outputs, "review": outcome}
+    value = review.value
+    answer = {"text": value, "output": None, "undecided": []}
+    if has_schema:
+        answer |= {"text": json.dumps(value, ensure_ascii=False), "output": value}
+    outcome["value"] = value
+    was = answer_of(outputs)
+    mirrors = {
+        "evidence": _after_edit(outputs.get("evidence"), evidence, was, value),
+        "confidence": _after_edit(
+            outputs.get("confidence"), _of_person(outputs.get("confidence"), value), was, value
+        ),
+    }
+    return {**outputs, **answer, **mirrors, "review": outcome}
+
+
+_FROM_PERSON = {
+    **dict.fromkeys(("p", "low", "raw", "second", "second_p")),
+    "is_calibrated": False,
+}
+"""The confidence of a value that a person wrote: no model was asked."""
+
+
+def _of_person(confidence: Any, value: Any) -> Any:
+    """Return the confidence of a value that a person wrote; None where there was none before."""
+    if confidence is None:
+        return None
+    if isinstance(value, Mapping):
+        return {name: _of_person(confidence, inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_of_person(confidence, inner) for inner in value]
+    return _FROM_PERSON
+
+
+def _after_edit(before: Any, new: Any, was: Any, value: Any) -> Any:
+    """Return a mirror of an edited answer: that from before for the fields that were not edited.
+
+    Elements of a list are the same where their values are, so one that is added or removed leaves
+    the others theirs.
+
+    >>> _after_edit({"a": 1, "b": 2}, {"a": 3, "b": 4}, {"a": "x", "b": "y"}, {"a": "x", "b": "z"})
+    {'a': 1, 'b': 4}
+    """
+    if before is None:
+        return new
+    if is_same_value(was, value):
+        return before
+    if all(isinstance(each, Mapping) for each in (before, was, value)):
+        held = new if isinstance(new, Mapping) else {}
+        return {
+            name: _after_edit(before.get(name), held.get(name), was[name], inner)
+            if name in was
+            else held.get(name)
+            for name, inner in value.items()
+        }
+    if all(isinstance(each, list) for each in (before, was, value)) and len(before) == len(was):
+        others = [*(new if isinstance(new, list) else ()), *[None] * len(value)]
+        return [
+            other if origin is None else _after_edit(before[origin], other, was[origin], element)
+            for origin, other, element in zip(_origins(was, value), others, value, strict=False)
+        ]
+    return new
+
+
+def _origins(was: Sequence[Any], now: Sequence[Any]) -> list[int | None]:
+    """Return for each element of a list where it was before; None: it is new."""
+    found: list[int | None] = [None] * len(now)
+    before, after = ([canonical_json(item) for item in items] for items in (was, now))
+    same = SequenceMatcher(None, before, after, autojunk=False)
+    for kind, i, i_end, j, j_end in same.get_opcodes():
+        if kind == "equal" or (kind == "replace" and i_end - i == j_end - j):
+            found[j:j_end] = range(i, i_end)
+    return found
+
+
+def accepted_unseen(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a step's outputs where the run was told to accept what no one has seen."""
+    return {**outputs, "review": {"state": "accepted", "by": MODE_OPTION, "at": None}}
+
+
+def n_rejections(review: Review | None, document: str, *, is_tried_again: bool) -> int:
+    """Return how many rejected answers about an unchanged document were tried again.
+
+    `is_tried_again`: another answer is wanted in place of the present one, too.
+    """
+    if review is None:
+        return 0
+    decisions = [(row.get("state"), row.get("document_sha256")) for row in review.earlier]
+    if is_tried_again:
+        decisions.append((review.state, review.subject.get("document_sha256")))
+    return decisions.count(("rejected", document))

@@ -249,7 +249,7 @@ class UsedExamples(Dependency):
     kind = "examples"
     order = 2
     step: Sequence[str]
-    """As `StepName` of `decided_examples`."""
+    """As `StepName` of `past_decisions`."""
     id: str
     """Of the item's own review, whether there is one or not."""
     own_document: Sequence[str]

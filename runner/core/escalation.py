@@ -33,8 +33,7 @@ from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.steps.base import StepLog
 
 from .call_cache import CallOrigin, PutOff
-from .review_questions import MOST_REASON_CHARS, answer_of
-from .review_reasons import due_reasons, parts_that_hold
+from .review_questions import MOST_REASON_CHARS, answer_of, due_reasons, parts_that_hold
 from .run_records import read_lineage
 
 _MOST_PASSES = 40

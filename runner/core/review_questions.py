@@ -1,17 +1,37 @@
-"""What a person is asked about an answer: the document, the answer, and where its values are."""
+"""The question to a person about an answer: when one is due, why, and what it shows.
+
+Of the parts of `when` that `or` joins, those that hold count as reasons, and of what. Where `when`
+is always true, it is what is most in doubt about the answer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
-from paddock.pipelines.expressions import Expression, Reference
-from paddock.pipelines.model import EvidenceSpec
+from paddock.engine.system.item_samples import SEED, draw
+from paddock.engine.system.text import one_line, path_text
+from paddock.pipelines.checking.schema_parts import Path, is_empty, missing_keys, partial_keys
+from paddock.pipelines.expressions import Expression, ExpressionError, Reference
+from paddock.pipelines.model import EvidenceSpec, ReviewSpec
 from paddock.runner.bind.evidence import EvidenceSource
+from paddock.runner.bind.scope import probabilities, review_names
 from paddock.runner.ledger.ledger import INLINE_CHARS, Ledger
 
 MOST_REASON_CHARS = 120
+MOST_REASONS = 6
+_MOST_NAMED = 4
+_IN_DOUBT = 0.85
+"""Probability below which a field is named where `when` says nothing: the page's own mark."""
+_MOST_CHARS = 40
+"""Of a value."""
+_TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\w+|\s+|.""", re.DOTALL)
+LEAST_CONFIDENCE = re.compile(r"\s*confidence\.(?P<bound>min|low)\s*(<=?)\s*(\d*\.?\d+)\s*")
+_MISSING = re.compile(
+    r"\s*evidence\.(?P<what>missing|partial)\s*(?:\|\s*(?:length|count)\s*(?:>\s*0|!=\s*0|>=\s*1)?)?\s*"
+)
 
 
 def values_read(references: Sequence[Reference], scope: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,3 +111,208 @@ def iso_time(at: float | None) -> str | None:
     '1970-01-01T00:00:00Z'
     """
     return None if at is None else f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+# --- why an answer waits for a person
+
+
+def is_due(spec: ReviewSpec, scope: Mapping[str, Any], outputs: Mapping[str, Any]) -> bool:
+    """Return whether a person has to look at a step's answer.
+
+    Raises:
+        ExpressionError: `when` cannot be evaluated.
+    """
+    return bool(spec.when.evaluate({**scope, **review_names(outputs)}))
+
+
+def is_drawn(spec: ReviewSpec, step: str, item: str) -> bool:
+    """Return whether an item belongs to the random share that is asked about: always the same."""
+    return spec.also is not None and draw(SEED, f"review\n{step}\n{item}") < spec.also
+
+
+def question_reasons(
+    spec: ReviewSpec, scope: Mapping[str, Any], outputs: Mapping[str, Any], *, is_drawn: bool
+) -> dict[str, Any]:
+    """Return why an answer is asked about, as its question keeps it.
+
+    `share` is None for an answer that was decided on before, and would not be asked about now.
+    """
+    due = is_due(spec, scope, outputs)
+    why = due_reasons(spec.when, {**scope, **review_names(outputs)}, outputs) if due else []
+    if spec.also is not None and is_drawn and not due:
+        why = [f"a random check: {100 * spec.also:g}% of those that are sure"]
+    return {
+        "due": why,
+        "least": min((p for _, p in probabilities(outputs.get("confidence"))), default=None),
+        "share": spec.also if due or is_drawn else None,
+        "is_sampled": is_drawn and not due,
+    }
+
+
+def due_reasons(
+    when: Expression, scope: Mapping[str, Any], outputs: Mapping[str, Any]
+) -> list[str]:
+    """Return why an answer is due, a short sentence each; `scope` has the names of `when`."""
+    found: list[str] = []
+    for part in parts_that_hold(when, scope):
+        found += _of_part(part, scope, outputs)
+    found = found or list(doubts(outputs))
+    return [one_line(reason, MOST_REASON_CHARS) for reason in dict.fromkeys(found)][:MOST_REASONS]
+
+
+def parts_that_hold(when: Expression, scope: Mapping[str, Any]) -> list[str]:
+    """Return the parts of a condition that `or` joins and that are true."""
+    return [part for part in split_at(when.source, "or") if _holds(part, scope)]
+
+
+def doubts(outputs: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is in doubt about an answer: values that stand nowhere, and unsure ones."""
+    yield from _missing(outputs)
+    yield from _partial(outputs)
+    yield from _unsure(outputs, _IN_DOUBT)
+
+
+def split_at(source: str, word: str) -> list[str]:
+    """Split an expression at `or` or `and`, but not within brackets, texts or a choice.
+
+    >>> split_at("a < 1 or (b or c) or d == ' or '", "or")
+    ['a < 1', '(b or c)', "d == ' or '"]
+    """
+    source = _without_brackets(source.strip())
+    parts, depth = [""], 0
+    for token in _TOKEN.findall(source):
+        depth += (token in "([{") - (token in ")]}")
+        if depth == 0 and token in ("if", "else"):
+            return [source]
+        if depth == 0 and token == word:
+            parts.append("")
+        else:
+            parts[-1] += token
+    return [part.strip() for part in parts]
+
+
+def _without_brackets(source: str) -> str:
+    """Return an expression without brackets around the whole."""
+    while source.startswith("(") and source.endswith(")"):
+        depth = 0
+        tokens = _TOKEN.findall(source)
+        for number, token in enumerate(tokens):
+            depth += (token in "([{") - (token in ")]}")
+            if depth == 0 and number + 1 < len(tokens):
+                return source
+        source = source[1:-1].strip()
+    return source
+
+
+def _holds(part: str, scope: Mapping[str, Any]) -> bool:
+    try:
+        return bool(Expression.of(part).evaluate(scope))
+    except ExpressionError:  # one that a part before it guards
+        return False
+
+
+def _of_part(part: str, scope: Mapping[str, Any], outputs: Mapping[str, Any]) -> Iterator[str]:
+    for condition in split_at(part, "and"):
+        if len(split_at(condition, "or")) > 1:
+            yield from (
+                words
+                for inner in split_at(condition, "or")
+                if _holds(inner, scope)
+                for words in _of_part(inner, scope, outputs)
+            )
+        elif found := LEAST_CONFIDENCE.fullmatch(condition):
+            bound: Literal["p", "low"] = "p" if found["bound"] == "min" else "low"
+            yield from _unsure(outputs, float(found[3]), bound, is_equal_too=found[2] == "<=")
+        elif found := _MISSING.fullmatch(condition):
+            yield from (_missing if found["what"] == "missing" else _partial)(outputs)
+        else:
+            # A part with the values that it reads; nothing of a constant.
+            named = []
+            for path in sorted(Expression.of(condition).references):
+                value: Any = scope
+                for name in path:
+                    value = value.get(name) if isinstance(value, Mapping) else None
+                if not isinstance(value, Mapping | list):
+                    shown = value if isinstance(value, str) else _number_text(value)
+                    named.append(f"{'.'.join(path)} is {one_line(shown, _MOST_CHARS)}")
+                else:
+                    named.append("")
+            if named:
+                values = _listed([text for text in named if text])
+                yield f"{one_line(condition, 2 * _MOST_CHARS)}" + (f": {values}" if values else "")
+
+
+def _missing(outputs: Mapping[str, Any]) -> Iterator[str]:
+    """Yield which fields are empty, and which values stand nowhere."""
+    empty, nowhere = list[str](), list[str]()
+    for path in missing_keys(outputs.get("evidence")):
+        (empty if _is_empty(outputs, path) else nowhere).append(path_text(path) or "the answer")
+    if empty:
+        yield f"{_listed(empty)} {'is' if len(empty) == 1 else 'are'} empty"
+    if nowhere:
+        yield f"{_listed(nowhere)} {'stands' if len(nowhere) == 1 else 'stand'} nowhere"
+
+
+_PARTIAL_WORDS = {
+    "year": "without its year",
+    "range": "in a range",
+    "order": "with day and month in an unclear order",
+    "month": "with a name of two months",
+}
+
+
+def _partial(outputs: Mapping[str, Any]) -> Iterator[str]:
+    """Yield which values stand in part, and what is open."""
+    for path in partial_keys(outputs.get("evidence")):
+        leaf: Any = outputs["evidence"]
+        for name in path:
+            leaf = leaf[name]
+        yield f"{path_text(path) or 'the answer'} stands {_PARTIAL_WORDS[leaf['reason']]}"
+
+
+def _is_empty(outputs: Mapping[str, Any], path: Path) -> bool:
+    """Return whether a field of the answer says nothing."""
+    value = outputs.get("output")
+    for name in path:
+        value = value[name]  # type: ignore[index]  # a path of this answer
+    return value == [] or is_empty(value)
+
+
+def _unsure(
+    outputs: Mapping[str, Any],
+    least: float,
+    bound: Literal["p", "low"] = "p",
+    *,
+    is_equal_too: bool = False,
+) -> Iterator[str]:
+    """Yield the fields with a probability, or its lower bound, below `least`, least sure first."""
+    confidence = outputs.get("confidence")
+    if confidence is None:
+        if outputs.get("output") is not None and least < 1 and is_equal_too:
+            yield "no confidence is known"
+        return
+    found = sorted(
+        (p, path_text(path), p == 0 and _is_empty(outputs, path))
+        for path, p in probabilities(confidence, bound=bound)
+        if p < least or (is_equal_too and p == least)
+    )
+    words = "" if bound == "p" else "at least "
+    for p, name, is_nothing in found[:_MOST_NAMED]:
+        yield f"{name or 'the answer'} {'is empty' if is_nothing else f'has {words}{p:.0%}'}"
+    if len(found) > _MOST_NAMED:
+        yield f"{len(found) - _MOST_NAMED} more are below {least:.0%}"
+
+
+def _number_text(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _listed(words: Sequence[str]) -> str:
+    some = list(words[:_MOST_NAMED])
+    if len(words) > _MOST_NAMED:
+        some.append(f"{len(words) - _MOST_NAMED} more")
+    return " and ".join(filter(None, (", ".join(some[:-1]), some[-1]))) if some else ""

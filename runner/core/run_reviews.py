@@ -27,9 +27,8 @@ from paddock.runner.progress.report import ReviewMode
 from paddock.steps.base import Tools
 
 from .deadly_items import ItemPlace
-from .decided_answers import decision_reason
-from .decided_examples import ChosenExamples, DecidedExamples, TaughtItem
 from .past_decisions import PendingReview, StepDecisions, StepName, known_decisions
+from .prompt_examples import ChosenExamples, DecidedExamples, TaughtItem
 from .review_questions import iso_time
 
 
@@ -45,6 +44,14 @@ class AwaitingReview(Exception):
 
 class ReviewDue(Exception):
     """A review is due, and the run was told to fail then."""
+
+
+def decision_reason(review: Review) -> Reason:
+    if review.state == "expired":
+        return Why.NOT_DECIDED_IN_TIME()
+    if review.reason:
+        return Why.DECIDED_SINCE(review.state, str(review.by), review.reason)
+    return Why.DECIDED(review.state, str(review.by))
 
 
 def terms_of(bound: BoundPlan) -> dict[tuple[str, str, str], ReviewTerms]:

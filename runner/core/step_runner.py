@@ -39,7 +39,6 @@ from paddock.steps.base import Output, OutsideRoots, StepError, StepSkipped, Sub
 from .answer_reviewer import AnswerReviewer
 from .block_work import ItemWork
 from .call_cache import CallOrigin, PutOff
-from .decided_examples import TaughtItem
 from .dependencies import ChosenLabels, NarrowedLabels, UsedExamples, dependencies_of
 from .escalation import escalated, escalation_mark
 from .failures import (
@@ -54,6 +53,7 @@ from .failures import (
 from .filed_items import of_own_rows, with_filed_rows
 from .item_attempt import ItemAttempt
 from .past_decisions import StepName, step_name
+from .prompt_examples import TaughtItem
 from .run_context import RunContext
 from .run_records import StepRecord, read_lineage
 from .run_reviews import AwaitingReview
