@@ -179,7 +179,7 @@ def test_the_code_stays_easy_to_enter(figure: Callable[[], int], limit: int) -> 
 def test_each_store_has_its_sql_on_one_page() -> None:
     pages = {
         "ledger_tables", "queries", "coordination_queries", "postgres", "sqlite_file",
-        "review_store", "webhook_queue",
+        "webhook_queue",
     }  # fmt: skip
     sql = re.compile(r"(select|delete from|insert into|update) [\w(*.]+[ ,(]")
     found = {
@@ -210,15 +210,13 @@ READS_TEXTS_OF_OTHERS = {
     "runner/schedule/schedule_planner.py": "the key of a trigger",
     "runner/workers/cluster_checks.py": "a mark in Prefect",
 }
-# Ledgers of earlier versions have the sentence alone
-STILL_READ = {"runner/ledger/reviews.py"}
 
 
 def test_nothing_decides_by_a_sentence_of_ours() -> None:
     """Reasons, states and refusals are enums, classes or fields; a sentence is only shown."""
     found = figures.sentences_read()
     files = {place.partition(":")[0] for place in found}
-    assert files - READS_TEXTS_OF_OTHERS.keys() - STILL_READ == set(), found
+    assert files - READS_TEXTS_OF_OTHERS.keys() == set(), found
     assert READS_TEXTS_OF_OTHERS.keys() <= files, "what is read no more is no exception"
 
 

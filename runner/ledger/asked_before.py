@@ -14,6 +14,8 @@ from .reviews import Question, Review, review_id
 
 MOST_EARLIER = 20
 """Earlier decisions that are kept for each review."""
+_TAKEN_OVER = ("state", "by", "asked_at", "decided_at", "value", "together")
+"""Of a decision that stands for a new question."""
 
 
 def is_same_value(left: Any, other: Any) -> bool:
@@ -94,6 +96,6 @@ def new_review(question: Question, old: Review | None, now: float) -> Review:
     if old is None:
         return new
     if stands(question, old):
-        kept = {name: getattr(old, name) for name in ("state", "by", "decided_at", "value")}
-        return replace(new, **kept, asked_at=old.asked_at)
+        kept = {name: getattr(old, name) for name in _TAKEN_OVER}
+        return replace(new, **kept)
     return replace(new, earlier=with_decision(old)) if old.is_decided else new

@@ -75,7 +75,7 @@ class FiledRows:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._has_tables = ledger.knows_filing
+        self._has_tables = "filing" in ledger.marks
 
     def record_move(self, move: MoveRow, run: str) -> None:
         row = {name: getattr(move, name) for name in MoveRow.__slots__}

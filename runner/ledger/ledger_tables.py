@@ -6,7 +6,7 @@ and the way to read a list of keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from typing import Any, Protocol, TypeVar
 
 from .entries import LedgerError
@@ -92,8 +92,8 @@ _TABLES = {
         "id text not null, state text not null, question text not null, run text not null, "
         "asked_at float8 not null, expires_at float8, decided_by text, decided_at float8, "
         "is_applied integer not null, lease_by text, lease_until float8, reason text, "
-        "head text not null, objects text not null, earlier text not null, value text, "
-        "value_object text, subject text, subject_object text",
+        "together text, head text not null, objects text not null, earlier text not null, "
+        "value text, value_object text, subject text, subject_object text",
     ),
 }
 FILED = ""
@@ -117,13 +117,19 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 LASTING_TABLES = tuple(name for name in KEYS if name not in ("meta", "claims", "holders"))
 """Tables whose rows outlast the runs that are at work."""
 
-KNOWS_FILING = "select 1 from meta where name = 'filing'"
-# Until then an item was marked as gone, and as deleted, when a step had moved its document away.
-WITH_FILING = (
-    "update items set gone = null where gone is not null and reads like '%[\"away\"]%'",
-    "insert into meta (name, value) values ('filing', '1') on conflict (name) do nothing",
+MARKS = "select name from meta"
+TOGETHER_IN_REASON = (
+    "case when state = 'accepted' and substr(reason, 1, 7) = 'one of ' "
+    "and substr(reason, length(reason) - 42, 30) = ' that were accepted together (' "
+    "then substr(reason, length(reason) - 12, 12) end"
 )
-"""Statements that make a ledger of an older Paddock one that knows filed items."""
+"""SQL: `reviews.together` in a ledger without that mark, where only the reason's text has it."""
+UPGRADES = {
+    # Until then an item was marked as gone, and as deleted, when a step had moved its document away
+    "filing": "update items set gone = null where gone is not null and reads like '%[\"away\"]%'",
+    "together": f"update reviews set together = {TOGETHER_IN_REASON}",
+}
+"""What makes a ledger of an older Paddock one of today's, by the mark in `meta` of one that is."""
 
 SERVER_NOW = "extract(epoch from clock_timestamp())::float8"
 """SQL of PostgreSQL: seconds since 1970."""
@@ -209,6 +215,24 @@ def create_statements(options: str = "") -> Iterator[str]:
             f"({texts}, {columns}, primary key ({', '.join(names)})) {end}"
         )
     yield from _INDEXES
+
+
+def upgrade_statements(
+    marks: Set[str], columns_of: Callable[[str], Collection[str]]
+) -> Iterator[str]:
+    """Yield the statements that make tables of an older Paddock, all of which exist, today's.
+
+    `marks`: as `MARKS` found them. `columns_of` returns the columns that a table has.
+    """
+    for table, (_, columns) in _TABLES.items():
+        there = columns_of(table)
+        for column in columns.split(", "):
+            if column.split()[0] not in there:
+                yield f"alter table {table} add column {column}"
+    for mark, statement in UPGRADES.items():
+        if mark not in marks:
+            yield statement
+            yield f"insert into meta values ('{mark}', '1') on conflict (name) do nothing"
 
 
 def write_statements(pending: Pending, placeholder: str) -> Iterator[tuple[str, list[Any]]]:

@@ -24,14 +24,15 @@ from paddock.engine.system.text import one_line
 
 from .entries import LedgerError
 from .ledger_tables import (
-    KNOWS_FILING,
+    MARKS,
     SERVER_NOW,
+    UPGRADES,
     VERSION,
-    WITH_FILING,
     Execute,
     Pending,
     check_version,
     create_statements,
+    upgrade_statements,
     write_statements,
 )
 from .sqlite_file import WORK_S, SqliteDatabase
@@ -280,8 +281,11 @@ class PostgresConnection:
                 )
                 if not _has_tables(connection, self.server):
                     _make_tables(connection, self.server.schema, file)
-                if not _execute(connection, KNOWS_FILING, {}):
-                    for statement in (*create_statements(), *WITH_FILING):
+                marks = {mark for (mark,) in _execute(connection, MARKS, {})}
+                if not marks >= UPGRADES.keys():
+                    for statement in create_statements():
+                        connection.execute(statement.encode())
+                    for statement in upgrade_statements(marks, partial(_columns, connection)):
                         connection.execute(statement.encode())
 
         self._retried(prepare)
@@ -347,6 +351,11 @@ class PostgresDatabase(PostgresConnection):
     def find_tables(self) -> bool:
         """Return whether the schema has its tables; refuse those of another version."""
         return self._retried(lambda connection: _has_tables(connection, self.server))
+
+
+def _columns(connection: psycopg.Connection[Any], table: str) -> list[str]:
+    found = connection.execute(f"select * from {table} limit 0".encode())
+    return [column.name for column in found.description or ()]
 
 
 def _execute(

@@ -8,7 +8,7 @@ ends in a condition may be narrowed to some keys (`Ledger.rows_of_keys`).
 from __future__ import annotations
 
 from .entries import AttemptRow, Entry, OutputRow, RunRow, StoredRow
-from .ledger_tables import FILED, IS_ALIVE
+from .ledger_tables import COLUMNS, FILED, IS_ALIVE
 
 # --- items: one entry for each item and each step outside of blocks
 
@@ -239,21 +239,22 @@ ROOTS_OF = "select host, folder from roots where owner = :owner and path = :path
 
 # --- reviews: questions and what people decided
 
+# `{now}` is SQL, by the clock of the database; `{together}`, too, since older ledgers lack it.
 _REVIEW_COLUMNS = (
-    "scope", "key", "step", "id", "state", "question", "run", "asked_at", "expires_at",
-    "decided_by", "decided_at", "is_applied", "lease_by", "lease_until", "reason", "earlier",
-    "head",
-)  # fmt: skip
-REVIEWS = f"select {', '.join(_REVIEW_COLUMNS)} from reviews"
-_LARGE_COLUMNS = ("value", "value_object", "subject", "subject_object")
-WHOLE_REVIEWS = f"select {', '.join((*_REVIEW_COLUMNS, *_LARGE_COLUMNS))} from reviews"
-"""Both are followed by one of these:"""
+    "scope, key, step, id, state, question, run, asked_at, expires_at, decided_by, decided_at, "
+    "is_applied, lease_by, lease_until, reason, {together}, earlier, head"
+)
+REVIEWS = f"select {_REVIEW_COLUMNS} from reviews"
+REVIEWS_AND_NOW = f"select {{now}}, {_REVIEW_COLUMNS} from reviews"
+WHOLE_REVIEWS = (
+    f"select {_REVIEW_COLUMNS}, value, value_object, subject, subject_object from reviews"
+)
+"""Each is followed by one of these:"""
 OF_SCOPE = "where scope = :scope"
 OF_ID = "where id = :id"
 OF_ANSWER = "where scope = :scope and key = :key and step = :step"
 OPEN = "where state = 'open' order by asked_at, key, id"
 DECIDED = "where state <> 'open' order by decided_at desc, key, id"
-# `{now}` is SQL, by the clock of the database.
 PENDING = "where state = 'open' or is_applied = 0 order by asked_at, key, id"
 UNDONE = (
     "where is_applied = 0 and (state <> 'open' or expires_at <= {now}) order by asked_at, key, id"
@@ -266,6 +267,18 @@ REVIEWS_MARK = (
     "select state, scope, step, count(*), sum(asked_at), sum(decided_at), sum(lease_until), "
     "sum(expires_at), sum(length(head)), min(head) from reviews group by state, scope, step "
     "order by state, scope, step"
+)
+NOW = "select {now}"
+_CHANGING = (
+    "state", "decided_by", "decided_at", "is_applied", "lease_by", "lease_until", "reason",
+    "together", "earlier", "value", "value_object",
+)  # fmt: skip
+DECIDE_REVIEW = f"update reviews set {', '.join(f'{n} = :{n}' for n in _CHANGING)} where id = :id"
+WRITE_REVIEW = (
+    f"insert into reviews ({', '.join(COLUMNS['reviews'])}) "
+    f"values ({', '.join(f':{name}' for name in COLUMNS['reviews'])}) on conflict "
+    f"(scope, key, step) do update set "
+    f"{', '.join(f'{name} = excluded.{name}' for name in COLUMNS['reviews'])}"
 )
 EXPIRE_REVIEWS = (
     "update reviews set state = 'expired', decided_at = :now, is_applied = 0, lease_by = null, "

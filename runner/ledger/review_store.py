@@ -17,7 +17,7 @@ from typing import Any
 from . import queries
 from .asked_before import is_other_subject, new_review, stands
 from .ledger import Ledger
-from .ledger_tables import Execute
+from .ledger_tables import TOGETHER_IN_REASON, Execute
 from .reviews import Question, Review, ReviewTerms, unknown_review
 
 HEAD_KEYS = (
@@ -63,9 +63,8 @@ class ReviewStore:
 
     def pending(self, terms: TermsByPlace = MappingProxyType({})) -> list[Review]:
         """Return what is open, what no run has gone on with, and what is late, as expired."""
-        query = queries.REVIEWS.replace(" from", f", {self.ledger.now} from", 1)
-        found = self._rows(f"{query} {queries.PENDING}")
-        reviews = ((_under(terms, self._review(row[:-1])), float(row[-1])) for row in found)
+        found = self._rows(f"{queries.REVIEWS_AND_NOW} {queries.PENDING}")
+        reviews = ((_under(terms, self._review(row)), float(now)) for now, *row in found)
         return [
             replace(review, state="expired")
             if review.state == "open" and (review.expires_at or now + 1) <= now
@@ -75,7 +74,7 @@ class ReviewStore:
 
     def undone(self) -> list[Review]:
         """Return what was decided, or is late, and no run has gone on with."""
-        return self._listed(queries.UNDONE.format(now=self.ledger.now), False)
+        return self._listed(queries.UNDONE, False)
 
     def mark(self) -> str:
         """Return a text that changes with every question, its terms, decision and lease."""
@@ -104,11 +103,17 @@ class ReviewStore:
     def _rows(
         self, query: str, keys: Collection[str] | None = None, **values: Any
     ) -> Sequence[Sequence[Any]]:
-        return self.ledger.rows_of_keys(query, keys, **values)
+        return self.ledger.rows_of_keys(self._sql(query), keys, **values)
+
+    def _sql(self, query: str) -> str:
+        has_column = "together" in self.ledger.marks
+        together = "together" if has_column else TOGETHER_IN_REASON
+        return query.format(now=self.ledger.now, together=together)
 
     def _review(self, row: Sequence[Any]) -> Review:
         (scope, key, step, id_, state, question, run, asked_at, expires_at, by, decided_at,
-         is_applied, lease_by, lease_until, reason, earlier, head, *large) = row  # fmt: skip
+         is_applied, lease_by, lease_until, reason, together, earlier, head,
+         *large) = row  # fmt: skip
         value, subject = None, json.loads(head)
         if large:
             value = self.ledger.value(*large[:2])
@@ -116,7 +121,7 @@ class ReviewStore:
         return Review(
             scope, key, step, id_, state, question, run, asked_at, expires_at, by, decided_at,
             bool(is_applied), lease_by, lease_until, reason, tuple(json.loads(earlier)), subject,
-            value,
+            value, together,
         )  # fmt: skip
 
     # --- what runs do
@@ -178,7 +183,7 @@ class ReviewStore:
 
     def expire(self) -> None:
         """Close the open questions whose time is up."""
-        if self._rows(queries.HAS_LATE.format(now=self.ledger.now)):
+        if self._rows(queries.HAS_LATE):
             self.ledger.in_transaction(
                 lambda execute: execute(queries.EXPIRE_REVIEWS, {"now": self._now(execute)})
             )
@@ -233,10 +238,11 @@ class ReviewStore:
     # --- rows
 
     def _now(self, execute: Execute) -> float:
-        return float(execute(f"select {self.ledger.now}", {})[0][0])
+        return float(execute(self._sql(queries.NOW), {})[0][0])
 
     def _whole(self, execute: Execute, which: str, values: Mapping[str, Any]) -> Review | None:
-        return next(map(self._review, execute(f"{queries.WHOLE_REVIEWS} {which}", values)), None)
+        query = self._sql(f"{queries.WHOLE_REVIEWS} {which}")
+        return next(map(self._review, execute(query, values)), None)
 
     def _write(self, execute: Execute, review: Review, objects: Sequence[str]) -> None:
         subject, subject_object = self.ledger.keep(review.subject)
@@ -256,19 +262,10 @@ class ReviewStore:
             "expires_at": review.expires_at,
             "objects": json.dumps(sorted({*objects, *filter(None, [subject_object])})),
         }
-        names = list(row)
-        changed = ", ".join(f"{name} = excluded.{name}" for name in names)
-        execute(
-            f"insert into reviews ({', '.join(names)}) "
-            f"values ({', '.join(f':{name}' for name in names)}) "
-            f"on conflict (scope, key, step) do update set {changed}",
-            row,
-        )
+        execute(queries.WRITE_REVIEW, row)
 
     def _update(self, execute: Execute, review: Review) -> None:
-        row = self._changing(review)
-        changed = ", ".join(f"{name} = :{name}" for name in row)
-        execute(f"update reviews set {changed} where id = :id", {**row, "id": review.id})
+        execute(queries.DECIDE_REVIEW, {**self._changing(review), "id": review.id})
 
     def _changing(self, review: Review) -> dict[str, Any]:
         value, value_object = self.ledger.keep(review.value)
@@ -280,6 +277,7 @@ class ReviewStore:
             "lease_by": review.lease_by,
             "lease_until": review.lease_until,
             "reason": review.reason,
+            "together": review.together,
             "earlier": json.dumps(list(review.earlier)),
             "value": value,
             "value_object": value_object,

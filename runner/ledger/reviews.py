@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -11,14 +10,6 @@ from typing import Any, Literal
 from paddock.engine.system.text import canonical_json
 
 ReviewState = Literal["open", "accepted", "edited", "rejected", "expired"]
-
-
-_TOGETHER = re.compile(r"one of [\d,]+ that were accepted together \((?P<id>[0-9a-f]{12})\)")
-
-
-def together_text(n: int, id_: str) -> str:
-    """Return the reason of each of `n` answers that one decision accepted."""
-    return f"one of {n:,} that were accepted together ({id_})"
 
 
 class DecisionRefused(Exception):
@@ -56,23 +47,19 @@ class Review:
     lease_by: str | None
     lease_until: float | None
     reason: str | None
-    """Of a rejection."""
+    """Of a rejection; of an answer that was accepted together with others, that it was."""
     earlier: tuple[Mapping[str, Any], ...]
     """Earlier decisions, newest first: state, value, reason, by, at, question, document_sha256."""
     subject: Mapping[str, Any]
     """What the question is about. Lists have the keys of `HEAD_KEYS` only; see `get`."""
     value: Any = None
     """What counts after the decision: the answer, or a person's. Not in lists."""
+    together: str | None = None
+    """The id of the decision that accepted this answer together with others, unseen."""
 
     @property
     def shown_name(self) -> str:
         return f"'{self.subject.get('item') or self.key}' (step '{self.step}')"
-
-    @property
-    def together(self) -> str | None:
-        """The id of the decision that accepted this answer together with others, unseen."""
-        found = _TOGETHER.fullmatch(self.reason or "")
-        return found["id"] if found and self.state == "accepted" else None
 
     @property
     def is_sampled(self) -> bool:

@@ -27,12 +27,14 @@ from .entries import LedgerError
 from .ledger_tables import (
     KEYS,
     LASTING_TABLES,
+    MARKS,
+    UPGRADES,
     VERSION,
-    WITH_FILING,
     Execute,
     Pending,
     check_version,
     create_statements,
+    upgrade_statements,
     write_statements,
 )
 
@@ -126,15 +128,27 @@ class SqliteDatabase:
         return bool(versions)
 
     def make_tables(self) -> None:
-        """Make the tables that are missing; no other process may do so at the same time."""
+        """Make the tables that are missing, and those of an older Paddock as they are today.
+
+        No other process may do so at the same time.
+        """
+        marks = {mark for (mark,) in self.rows(MARKS, {})} if self.find_tables() else set()
+        if marks >= UPGRADES.keys():
+            return
         with self._explained():
             self._connection.execute("PRAGMA journal_mode=WAL")  # lasting
             with _transaction(self._connection):
-                for statement in (*create_statements("without rowid"), *WITH_FILING):
+                for statement in create_statements("without rowid"):
+                    self._connection.execute(statement)
+                for statement in upgrade_statements(marks, self._columns):
                     self._connection.execute(statement)
                 self._connection.execute(
                     "insert or ignore into meta values ('version', ?)", [str(VERSION)]
                 )
+
+    def _columns(self, table: str) -> list[str]:
+        found = self._connection.execute(f"select * from {table} limit 0")
+        return [column[0] for column in found.description]
 
     def in_transaction(self, work: Callable[[Execute], T]) -> T:
         """Call `work` in one transaction, which waits for other writers."""

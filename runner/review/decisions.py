@@ -27,7 +27,6 @@ from paddock.runner.ledger.reviews import (
     Review,
     ReviewState,
     refuse_stranger,
-    together_text,
     unknown_review,
 )
 from paddock.steps.base import StepError
@@ -208,7 +207,7 @@ class LedgerReviews(ReviewStore):
     def accept_together(self, shown: Sequence[tuple[str, str]], by: str) -> AcceptedTogether:
         """Accept several answers in one decision, which `undo_together` takes back as one.
 
-        `asked`: id and question of each, as it was seen; of the question its beginning is enough.
+        `shown`: id and question of each, as it was seen; of the question its beginning is enough.
         What cannot be accepted, since it has changed or another person looks at it, is left; so is
         what is asked about as a random check.
         """
@@ -236,8 +235,8 @@ class LedgerReviews(ReviewStore):
                     left[review.id] = f"{review.shown_name} was accepted before."
                 else:
                     sound.append(decided)
-            reason = together_text(len(sound), together)
-            return [replace(review, reason=reason, decided_at=now) for review in sound]
+            reason = f"one of {len(sound):,} that were accepted together ({together})"
+            return [replace(review, reason=reason, together=together) for review in sound]
 
         made = self.change_together(list(questions), accept)
         gone = questions.keys() - left.keys() - {review.id for review in made}
@@ -327,6 +326,7 @@ def _opened_again(review: Review, now: float) -> Review:
         state="open",
         value=None,
         reason=None,
+        together=None,
         by=None,
         decided_at=None,
         is_applied=False,

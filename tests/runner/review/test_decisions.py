@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.ledger_tables import Execute
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import DecisionRefused, Question, Review, ReviewTerms
 from paddock.runner.review.decisions import LedgerReviews
@@ -256,12 +259,67 @@ def test_a_ledger_that_is_only_read_lists_but_does_not_decide(tmp_path: Path) ->
             reviews.decide(open_review.id, open_review.question, "accept", by="ann")
 
 
+def test_a_decision_on_several_answers_is_known_by_a_field_and_not_by_its_reason(
+    ledger: Ledger,
+) -> None:
+    reviews = LedgerReviews(ledger)
+    keys = ("a.pdf", "b.pdf", "c.pdf")
+    first, second, third = (ask(ledger, key, {"number": "R-1", "total": 48}) for key in keys)
+    done = reviews.accept_together([(each.id, each.question) for each in (first, second)], "ann")
+    text = f"one of 2 that were accepted together ({done.id})"
+    reviews.decide(third.id, third.question, "accept", reason=text, by="ben")
+    again = ask(ledger, answer={"number": "R-1", "total": 48.0})
+    assert again.question != first.question
+    assert (again.state, again.together) == ("accepted", done.id), "no one has looked at it since"
+    assert [each.together for each in reviews.decided() if each.by == "ben"] == [None]
+    undone = reviews.undo_together(done.id, "ann")
+    assert {each.key: each.together for each in undone} == {"a.pdf": None, "b.pdf": None}
+
+
+OLD_REASONS = {
+    "one of 2 that were accepted together (0123456789ab)": "0123456789ab",
+    "one of 12,345 that were accepted together (fedcba987654)": "fedcba987654",
+    "as seen: one of 2 that were accepted together (0123456789ab)": None,
+    "one of 2 that were accepted together (0123456789ab).": None,
+    "one of the right ones": None,
+    "": None,
+}
+
+
+def test_a_ledger_of_an_older_paddock_tells_who_was_accepted_together(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    url, folder = ledger.url, tmp_path / ".paddock"
+    for number, reason in enumerate(OLD_REASONS):
+        review = ask(ledger, str(number))
+        LedgerReviews(ledger).decide(review.id, review.question, "accept", reason=reason, by="ann")
+    review = ask(ledger, "rejected")
+    reason = next(iter(OLD_REASONS))
+    LedgerReviews(ledger).decide(review.id, review.question, "reject", reason=reason, by="ann")
+
+    def without_the_column(execute: Execute) -> None:
+        execute("alter table reviews drop column together", {})
+        execute("delete from meta where name = 'together'", {})
+
+    ledger.in_transaction(without_the_column)
+    wanted = {str(n): together for n, together in enumerate(OLD_REASONS.values())}
+    for is_readonly in (True, False, True):
+        with Ledger(folder, url=url, is_readonly=is_readonly) as older:
+            found = {each.key: each.together for each in LedgerReviews(older).decided()}
+            assert found == {**wanted, "rejected": None}
+    with Ledger(folder, url=url) as upgraded:
+        assert len(LedgerReviews(upgraded).undo_together("0123456789ab", "ann")) == 1
+
+
 def test_reviews_move_to_postgresql_with_the_folder(url: str, tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         review = ask(ledger)
-        LedgerReviews(ledger).decide(review.id, review.question, "accept", by="ann")
+        LedgerReviews(ledger).accept_together([(review.id, review.question)], by="ann")
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as file, file:
+        file.execute("alter table reviews drop column together")  # of an older Paddock
     with Ledger(tmp_path, url=url) as ledger:
-        assert LedgerReviews(ledger).get(review.id).by == "ann"
+        moved = LedgerReviews(ledger).get(review.id)
+        assert (moved.by, moved.together is not None) == ("ann", True)
         reviews = LedgerReviews(ledger)
         marks = [reviews.mark()]
         reviews.undo(review.id, "ann")
