@@ -226,9 +226,9 @@ class BlockState:
             rows.append({**dict(zip(ITEM_COLUMNS, about, strict=True)), **values})
         return ReportTable(TypedRows(rows, types), [*types])
 
-    def shown(self, key: str) -> str:
+    def shown_key(self, key: str) -> str:
         """Return an item's key as progress shows it: none of a step outside of blocks."""
-        return "/".join(self.outer) if self.step else self.work.shown(key)
+        return "/".join(self.outer) if self.step else self.work.shown_key(key)
 
     def report(
         self,
@@ -239,7 +239,7 @@ class BlockState:
         *,
         is_known: bool = False,
     ) -> ItemReport:
-        shown = self.work.shown(item.key)
+        shown = self.work.shown_key(item.key)
         reasons = item.verdict.reasons
         return ItemReport(self.block.id, shown, state, seconds, error, reasons, is_known)
 
@@ -255,7 +255,7 @@ class BlockState:
         return quarantined(f"{done}, {n_failed} quarantined") if n_failed else completed(done)
 
 
-async def judged(
+async def opened_block(
     context: RunContext,
     node: BoundNode,
     scope: Scope,
@@ -302,7 +302,9 @@ async def judged(
             if reported is ItemState.QUARANTINED:
                 error = verdict.why or ""
             if entry is not None:
-                _take(context, state, item, entry, reported, next(iter(verdict.reasons), None))
+                _take_entry(
+                    context, state, item, entry, reported, next(iter(verdict.reasons), None)
+                )
                 may_be_skipped = reported not in BAD and reported not in OPEN
                 if may_be_skipped and entry.state == ItemState.SKIPPED and entry.error:
                     reported, error = ItemState.SKIPPED, entry.error  # `on_error: skip`
@@ -311,7 +313,7 @@ async def judged(
                 if entry.gone is not None and item.filed is None:
                     # Its source is back after a deletion; the next deletion is a new one.
                     context.ledger.record(work.scope, replace(entry, gone=None), context.stats.run)
-            count(context, item, state.report(item, reported, 0.0, error, is_known=True))
+            count_item(context, item, state.report(item, reported, 0.0, error, is_known=True))
             if state.step:
                 shown = reported if reported in UNCHANGED else ItemState.FRESH
                 context.stats.item_state(state.block.id, "", shown, verdict.why)
@@ -320,18 +322,18 @@ async def judged(
 
 def count_shared(context: RunContext, state: BlockState, item: ItemWork, entry: Entry) -> None:
     """Count an item that another machine has done in this job."""
-    reported, shown, error = state_done_elsewhere(entry), state.shown(item.key), entry.error
+    reported, shown, error = state_done_elsewhere(entry), state.shown_key(item.key), entry.error
     if reported is ItemState.QUARANTINED and state.block.on_error == "fail":
         raise RunStopped(f"'{shown}': {error}")
     if reported is ItemState.QUARANTINED and state.block.on_error == "skip":
         reported = ItemState.SKIPPED
-    _take(context, state, item, entry, reported, Why.RECORDED(error or ""))
+    _take_entry(context, state, item, entry, reported, Why.RECORDED(error or ""))
     state.attempts = max(state.attempts, entry.attempts)
-    count(context, item, state.report(item, reported, 0.0, error))
+    count_item(context, item, state.report(item, reported, 0.0, error))
     context.stats.item_state(state.block.id, shown, end_of(reported), error)
 
 
-def _take(
+def _take_entry(
     context: RunContext,
     state: BlockState,
     item: ItemWork,
@@ -364,7 +366,7 @@ def _take(
         state.reads |= with_outputs(entry, state.work.scope)
 
 
-def count(
+def count_item(
     context: RunContext, item: ItemWork, report: ItemReport, was: ItemState | None = None
 ) -> None:
     """Count an item as reported; `was`: its state before it ran, where it is held now."""

@@ -145,13 +145,13 @@ class BlockWork:
         n = len(rows) - filed.n_of_results - len(done_again | pruned)
         return FiledCounts(n, len(filed.away - pruned), len(filed.earlier - pruned))
 
-    def shown(self, key: str) -> str:
+    def shown_key(self, key: str) -> str:
         """Return an item's key with those of the items around it."""
         return "/".join((*self.outer, key))
 
     def deletion(self, key: str) -> ItemReport:
         reasons = (self.missing.absences[key],)
-        return ItemReport(self.block.id, self.shown(key), ItemState.DELETED, reasons=reasons)
+        return ItemReport(self.block.id, self.shown_key(key), ItemState.DELETED, reasons=reasons)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ from paddock.runner.progress.report_table import ReportTable
 from paddock.steps.base import StepError
 from paddock.steps.run_pipeline import named_outputs
 
-from .block_state import BlockState, count, count_shared, judged
+from .block_state import BlockState, count_item, count_shared, opened_block
 from .block_work import ItemWork
 from .call_cache import PutOff
 from .deadly_items import CrashHistory, ItemPlace, RepeatedCrash, suspects_text
@@ -67,7 +67,7 @@ from .failures import LeftByReview, RunFailed, StepFailed, failure_state
 from .item_attempt import ItemAttempt
 from .item_recorder import ItemRecorder
 from .left_nodes import MAX_NAMED, LackingItems, Left, blocks_read, no_documents_of
-from .outdated_outputs import LiveOutputs, NodeOutputs, OutdatedOutput, end_of_block
+from .outdated_outputs import EndedNode, LiveOutputs, OutdatedOutput, ended_block
 from .pruning import OrphanCleaner
 from .run_context import RunContext
 from .run_records import StepRecord
@@ -114,7 +114,7 @@ class Execute(Walk):
             for node in nodes:
                 group.create_task(self.node(node))
 
-    def shown(self, node: BoundNode) -> AbstractContextManager[TaskChunk | None]:
+    def show(self, node: BoundNode) -> AbstractContextManager[TaskChunk | None]:
         # The steps of an item belong to its chunk.
         return nullcontext() if self.outer else self.context.show_chunk(node.id, ())
 
@@ -130,11 +130,13 @@ class Execute(Walk):
             self.stats.step(node.id, None, 0)
         self.stats.item_state(node.id, "", ItemState.SKIPPED)
         if not (self.outer or self.context.options.leaves_out_items):
-            self.ends[node.id] = NodeOutputs(node, is_skipped=True)
+            self.ended[node.id] = EndedNode(node, is_skipped=True)
 
     async def block(self, block: BoundBlock) -> dict[str, Any]:
         has_table = self.stats.tables is not None and not self.outer
-        state = await self._done(block, keeps_results=has_table or block.id in self._read_blocks)
+        state = await self._do_block(
+            block, keeps_results=has_table or block.id in self._read_blocks
+        )
         if has_table:
             self.stats.keep_table(block.id, state.table())
         if any(item.has_ended for item in state.work.items):
@@ -152,13 +154,13 @@ class Execute(Walk):
     async def item_step(self, step: BoundStep) -> Any:
         """Run a step if it is stale; what it fails with is not recorded."""
         self.stats.step(step.id, 1 if step.kind.roles else None, 0)
-        state = await self._done(step, keeps_results=True)
+        state = await self._do_block(step, keeps_results=True)
         if state.wait is not None:
             raise state.wait
         return state.work.items[0].result
 
-    async def _done(self, node: BoundNode, *, keeps_results: bool) -> BlockState:
-        state = await judged(
+    async def _do_block(self, node: BoundNode, *, keeps_results: bool) -> BlockState:
+        state = await opened_block(
             self.context,
             node,
             self.scope,
@@ -205,7 +207,7 @@ class Execute(Walk):
                 self.recorder.record_lineage(attempt)
         if not self.outer:
             live = LiveOutputs({*attempt.wrote()}, writers={(scope_id, step.id)})
-            self.ends[step.id] = NodeOutputs(step, live=live, done={step.id})
+            self.ended[step.id] = EndedNode(step, live=live, done={step.id})
         stats.item_state(step.id, "", ItemState.SKIPPED if outputs is None else ItemState.DONE)
         return outputs
 
@@ -222,7 +224,7 @@ class Execute(Walk):
         self, found: Sequence[OutdatedOutput], questions: Collection[ItemPlace]
     ) -> None:
         await self.context.judge.reviews.forget(questions)
-        await OrphanCleaner(self.context).sweep(found, self.ends)
+        await OrphanCleaner(self.context).sweep(found, self.ended)
 
     # --- the items of a block
 
@@ -264,7 +266,7 @@ class Execute(Walk):
             todo = longest_first(todo, sizes)
         if state.is_outermost:
             n_fresh = sum(item.verdict.is_kept for item in work.items)
-            shown = {work.shown(key): size for key, size in sizes.items()}
+            shown = {work.shown_key(key): size for key, size in sizes.items()}
             self.stats.step(block.id, n_fresh + len(todo), n_fresh, shown)
         if work.held:
             self.stats.note(str(Why.OUTPUTS_KEPT(work.held)))
@@ -319,7 +321,7 @@ class Execute(Walk):
                     self.stats.item(work.deletion(entry.key))
             if not state.outer:
                 undone = {item.index for item in state.in_state(*OPEN)}
-                self.ends[block.id] = await end_of_block(context, work, undone)
+                self.ended[block.id] = await ended_block(context, work, undone)
         if state.is_partial:
             self.left.partial.add(block.id)
         self.has_failures = self.has_failures or bool(state.failed)
@@ -461,7 +463,7 @@ class Execute(Walk):
         except ClaimLost:
             item.become(ItemState.ELSEWHERE)
             item.result, item.has_result = None, False
-            shown = state.work.shown(item.key)
+            shown = state.work.shown_key(item.key)
             self.stats.note(f"'{shown}': another machine took it over meanwhile")
 
     async def _try(
@@ -524,7 +526,7 @@ class Execute(Walk):
             report = state.report(item, kept, time.monotonic() - began)
             report = replace(report, reasons=(reason,))
             if kept not in STORED:
-                count(context, item, replace(report, state=ItemState.SKIPPED))
+                count_item(context, item, replace(report, state=ItemState.SKIPPED))
                 item.become(kept, reason)
                 stats.item_state(report.step, attempt.shown_key, ItemState.SKIPPED, str(reason))
                 return
@@ -552,19 +554,19 @@ class Execute(Walk):
             await self.recorder.record(attempt, kept, report.error, result, report.seconds)
         except asyncio.CancelledError:
             if await self.recorder.stands(attempt):
-                count(context, item, report, was)
+                count_item(context, item, report, was)
             raise
         if kept in DECIDED:
             await context.judge.reviews.forget([(attempt.scope, attempt.key)])
-        count(context, item, report, was)
-        ends = end_of(report.state)
-        item.become(ItemState.FAILED if ends in BAD else ends, reason)
+        count_item(context, item, report, was)
+        end = end_of(report.state)
+        item.become(ItemState.FAILED if end in BAD else end, reason)
         item.has_result = result is not None
         if state.outer:
             state.reads |= attempt.dependencies()
         if kept in (ItemState.FAILED, ItemState.DONE):
             state.attempts = max(state.attempts, attempt.attempts)
-        stats.item_state(report.step, attempt.shown_key, ends, report.error)
+        stats.item_state(report.step, attempt.shown_key, end, report.error)
         if failure is not None:
             raise RunFailed(f"'{attempt.shown_key}': {reason}", cause=failure.cause) from failure
 
@@ -584,7 +586,7 @@ class Execute(Walk):
             words = lost.text(" and ".join((*found, *others)))
             self.stats.note(words)
             if lost.is_left:
-                key = state.work.shown(step.id)
+                key = state.work.shown_key(step.id)
                 self.stats.item(ItemReport(step.id, key, ItemState.MISSING, error=words))
         return any(lost.is_left for lost in attempt.outputs.lost_rows)
 
@@ -618,7 +620,7 @@ class _ExecutedSteps(ItemSteps):
     async def block(self, block: BoundBlock, scope: Scope) -> tuple[Any, LackingItems | None]:
         attempt, context, outer = self.attempt, self.walk.context, self.attempt.outer
         try:
-            state = await judged(context, block, scope, keeps_results=True, outer=outer)
+            state = await opened_block(context, block, scope, keeps_results=True, outer=outer)
             state.around, state.is_within_item = attempt.with_outer_items, True
             state.turn, state.parallel = attempt.turn, attempt.parallel
             await self.walk._do_items(state)

@@ -107,7 +107,7 @@ class ItemAttempt:
         return cls(
             work.scope,
             item.key,
-            state.shown(item.key),
+            state.shown_key(item.key),
             state.step or state.block,
             state.outer if is_step else (*state.outer, item.key),
             ItemOutputs(context, work.scope, item.key, may_shrink=may_shrink),

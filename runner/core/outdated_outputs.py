@@ -60,7 +60,7 @@ class LiveOutputs:
 
 
 @dataclass(slots=True)
-class NodeOutputs:
+class EndedNode:
     """What of a top-level step or block applies, once it has ended."""
 
     node: BoundNode
@@ -87,7 +87,7 @@ class NodeOutputs:
     @classmethod
     def of_block(
         cls, work: BlockWork, entries: Mapping[str, Entry], is_open: Collection[int]
-    ) -> NodeOutputs:
+    ) -> EndedNode:
         """Return what applies of a block; `is_open` are indexes of items that have work to do."""
         is_hot = any(source.is_hot for source in work.missing.sources)
         made = cls(
@@ -164,12 +164,12 @@ class _Place:
 class OutdatedFinder:
     """Finds the outdated outputs of one pipeline in its folders. Blocking."""
 
-    def __init__(self, context: RunContext, ends: Mapping[str, NodeOutputs]) -> None:
-        """`ends`: by its id, each top-level step or block that has ended."""
+    def __init__(self, context: RunContext, ended: Mapping[str, EndedNode]) -> None:
+        """`ended`: by its id, each top-level step or block that has ended."""
         self._bound, self._index, self._stores = context.bound, context.index, context.stores
-        self._ends, self._ledger = ends, context.ledger
+        self._ended, self._ledger = ended, context.ledger
         self._lineage = LineageStore(context.ledger)
-        self._left = [node for node in context.bound.nodes if node.id not in ends]
+        self._left = [node for node in context.bound.nodes if node.id not in ended]
         self._places = dict(self._scopes(context.judge.scopes_within))
         self._rules: dict[str, bool] = {}
 
@@ -187,7 +187,7 @@ class OutdatedFinder:
             if n_rows:
                 of_item = row.scope, row.key, row.path, place.node, top, why
                 found.append(OutdatedOutput(*of_item, n_rows=n_rows))
-        live = {path for end in self._ends.values() for path in end.live.paths}
+        live = {path for end in self._ended.values() for path in end.live.paths}
         written = (row for row in self._index.rows() if row.scope in self._places)
         paths = dict.fromkeys(row.path for row in written if row.path not in live)
         candidates = [out for path in paths if (out := self._file(path)) is not None]
@@ -201,7 +201,7 @@ class OutdatedFinder:
         """Return whether nothing of an item is to be decided any more: it is outdated, or filed."""
         if (place := self._places.get(scope)) is None:
             return False
-        end, top = self._ends.get(place.node), place.outer[0] if place.outer else key
+        end, top = self._ended.get(place.node), place.outer[0] if place.outer else key
         is_open = end is None or top in end.done or top in end.undecided
         return (end is not None and top in end.filed and not is_open) or (
             self._why(scope, key) is not None
@@ -242,7 +242,7 @@ class OutdatedFinder:
             is_own = key == place.step  # else it is of an item, which no top-level step makes
             makers = (is_own or isinstance(node, BoundBlock) or node.inner for node in self._left)
             return None if any(makers) else (place, top, Outdated.NO_STEP)
-        end = self._ends.get(place.node)
+        end = self._ended.get(place.node)
         if end is None:  # 2
             return None
         if end.is_skipped:  # 3
@@ -312,33 +312,31 @@ class OutdatedFinder:
 
     def _stored(self) -> Iterator[tuple[StoredRow, tuple[_Place, str, Outdated]]]:
         for row in self._lineage.stored_by_scopes(self._places):
-            if any((row.scope, row.path, row.key) in e.live.rows for e in self._ends.values()):
+            if any((row.scope, row.path, row.key) in e.live.rows for e in self._ended.values()):
                 continue
             why = self._why(row.scope, row.key)
             if why is not None:
                 yield row, why
 
 
-async def end_of_block(
-    context: RunContext, work: BlockWork, is_open: Collection[int]
-) -> NodeOutputs:
+async def ended_block(context: RunContext, work: BlockWork, is_open: Collection[int]) -> EndedNode:
     """Return what applies of a block that has ended; `is_open`: indexes of items left undone."""
     ledger = context.ledger
     await ledger.durable()
     keys = [item.key for item in work.items]
     entries = await ledger.ask(ledger.listed_entries, work.scope, keys)
-    return NodeOutputs.of_block(work, entries, is_open)
+    return EndedNode.of_block(work, entries, is_open)
 
 
 async def find_outdated(
-    context: RunContext, ends: Mapping[str, NodeOutputs]
+    context: RunContext, ended: Mapping[str, EndedNode]
 ) -> tuple[list[OutdatedOutput], list[ItemPlace]]:
-    """Return the outdated outputs of a pipeline; `ends`: its steps and blocks that have ended.
+    """Return the outdated outputs of a pipeline; `ended`: its steps and blocks that have ended.
 
     And the items with a question or a new decision of which nothing is to be decided any more.
     """
     await context.ledger.durable()
-    finder = await context.ledger.ask(OutdatedFinder, context, ends)
+    finder = await context.ledger.ask(OutdatedFinder, context, ended)
     await context.stores.look(finder.stores_to_look_at())
     reviews, ask = context.judge.reviews, context.ledger.ask
     await reviews.load()

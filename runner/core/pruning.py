@@ -27,7 +27,7 @@ from paddock.steps.base import ItemName, OutsideRoots, StepError
 from .block_work import BlockWork
 from .dependencies import OutputWithin, RowsKept, dependencies_of
 from .item_outputs import ItemOutputs
-from .outdated_outputs import NodeOutputs, OutdatedOutput, kept_texts, listed_names
+from .outdated_outputs import EndedNode, OutdatedOutput, kept_texts, listed_names
 from .reconcile import mass_doubt
 from .run_context import RunContext
 from .source_folders import DeletionDoubt
@@ -188,17 +188,17 @@ class OrphanCleaner:
         """Report why documents do not count as deleted."""
         words = str(doubt.reason)
         self._stats.note(words)
-        shown = work.shown(doubt.folder)
+        shown = work.shown_key(doubt.folder)
         self._stats.item(ItemReport(work.block.id, shown, ItemState.MISSING, error=words))
 
     async def sweep(
-        self, outdated: Sequence[OutdatedOutput], ends: Mapping[str, NodeOutputs]
+        self, outdated: Sequence[OutdatedOutput], ended: Mapping[str, EndedNode]
     ) -> None:
         """Remove outdated outputs where that is asked; count and name those that are kept."""
         doomed: list[OutdatedOutput] = []
-        for node in ("", *ends):
+        for node in ("", *ended):
             of_node = [output for output in outdated if output.node == node]
-            doomed += self._doomed(of_node, ends.get(node))
+            doomed += self._doomed(of_node, ended.get(node))
         by_why: dict[Outdated, list[OutdatedOutput]] = {}
         for output in doomed:
             by_why.setdefault(output.why, []).append(output)
@@ -219,7 +219,7 @@ class OrphanCleaner:
             self._stats.note(note)
 
     def _doomed(
-        self, outdated: Sequence[OutdatedOutput], end: NodeOutputs | None
+        self, outdated: Sequence[OutdatedOutput], end: EndedNode | None
     ) -> Sequence[OutdatedOutput]:
         """Return which outdated outputs of a top-level step or block are to be removed."""
         work = None if end is None else end.work

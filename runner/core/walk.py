@@ -25,7 +25,7 @@ from paddock.runner.progress.report import counts_text
 from .deadly_items import ItemPlace
 from .failures import RunFailed, StepFailed
 from .left_nodes import LackingItems, Left, LeftBy, StepsLeft, refuse_empty_results
-from .outdated_outputs import NodeOutputs, OutdatedOutput, find_outdated
+from .outdated_outputs import EndedNode, OutdatedOutput, find_outdated
 from .run_context import RunContext
 from .run_reviews import AwaitingReview
 from .run_stats import RunStats
@@ -62,9 +62,9 @@ class Walk(ABC):
         """Whether something was not begun, or not finished, since the stop gate was closed."""
         self.attempts = 0
         """Above zero where items failed for a transient reason: the next run retries them."""
-        self.ends: dict[str, NodeOutputs] = {}
+        self.ended: dict[str, EndedNode] = {}
         """What applies of each top-level step and block that has ended, as far as it is known."""
-        self._ended = {node.id: asyncio.Event() for node in context.bound.nodes}
+        self._has_ended = {node.id: asyncio.Event() for node in context.bound.nodes}
 
     async def nodes(self) -> None:
         """Walk every node as soon as those before it have ended; handle what is outdated then."""
@@ -76,7 +76,7 @@ class Walk(ABC):
             failed = error
         # What no complete walk reaches is outdated: a walk over some items is none.
         if not (self.outer or self.context.options.leaves_out_items):
-            await self.outdated(*await find_outdated(self.context, self.ends))
+            await self.outdated(*await find_outdated(self.context, self.ended))
         if failed is not None:
             raise failed
 
@@ -95,7 +95,7 @@ class Walk(ABC):
         """
         before = self.bound.edges.get(node.id, frozenset())
         for earlier in before | node.known_by:  # 1
-            await self._ended[earlier].wait()
+            await self._has_ended[earlier].wait()
         if self.context.stop_gate.is_closed:  # 2
             self.has_left = True
         elif (left := self.left.why(node, before, self.scope)) is not None:  # 3
@@ -106,7 +106,7 @@ class Walk(ABC):
             cause = next((self.unknown[n] for n in sorted(before) if n in self.unknown), None)
             outputs: Any = UNKNOWN
             try:
-                with self.shown(node) as chunk:
+                with self.show(node) as chunk:
                     try:
                         if cause is not None:  # 4
                             await self.wait_for(node, cause)
@@ -134,7 +134,7 @@ class Walk(ABC):
                     self.scope = self.scope.with_step(node.id, outputs)
                 elif node.id not in self.left.awaited:
                     self.unknown.setdefault(node.id, cause or node.id)
-        self._ended[node.id].set()
+        self._has_ended[node.id].set()
 
     def _state_of(self, node: BoundNode, outputs: Any) -> PrefectState:
         if (wait := self.left.awaited.get(node.id)) is not None:
@@ -195,7 +195,7 @@ class Walk(ABC):
         """Walk these nodes, together or one after the other."""
 
     @abstractmethod
-    def shown(self, node: BoundNode) -> AbstractContextManager[TaskChunk | None]:
+    def show(self, node: BoundNode) -> AbstractContextManager[TaskChunk | None]:
         """Show a node while it runs."""
 
     @abstractmethod

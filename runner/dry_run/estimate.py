@@ -29,7 +29,7 @@ from paddock.runner.bind.inputs import with_inputs
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.specs import called_plan
-from paddock.runner.core.block_state import BlockState, judged
+from paddock.runner.core.block_state import BlockState, opened_block
 from paddock.runner.core.block_work import BlockWork
 from paddock.runner.core.deadly_items import ItemPlace
 from paddock.runner.core.failures import RunStopped, StepFailed
@@ -37,9 +37,9 @@ from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.left_nodes import Left, LeftBy, no_documents_of
 from paddock.runner.core.model_pools import used_models
 from paddock.runner.core.outdated_outputs import (
-    NodeOutputs,
+    EndedNode,
     OutdatedOutput,
-    end_of_block,
+    ended_block,
     kept_texts,
 )
 from paddock.runner.core.run_context import RunContext
@@ -134,7 +134,7 @@ class Estimate(Walk):
                 what = f"step '{node.id}': {error}"
                 raise PipelineError([Fault(what, mark=node.mark)]) from error
 
-    def shown(self, node: BoundNode) -> AbstractContextManager[TaskChunk | None]:
+    def show(self, node: BoundNode) -> AbstractContextManager[TaskChunk | None]:
         return nullcontext()
 
     def fail(self, node: BoundNode, error: StepFailed | ExpressionError) -> NoReturn:
@@ -146,7 +146,7 @@ class Estimate(Walk):
             self.context.stats.note(left.text(f"{self._prefix}{node.id}"))
 
     async def skip(self, node: BoundNode) -> None:
-        self.ends[node.id] = NodeOutputs(node, is_skipped=True)
+        self.ended[node.id] = EndedNode(node, is_skipped=True)
 
     async def outdated(
         self, found: Sequence[OutdatedOutput], questions: Collection[ItemPlace]
@@ -232,7 +232,9 @@ class Estimate(Walk):
     async def block(self, block: BoundBlock) -> Any:
         context, stats = self.context, self.context.stats
         missing_before = self.left.lacks.get(block.id, ())
-        state = await judged(context, block, self.scope, keeps_results=True, lacks=missing_before)
+        state = await opened_block(
+            context, block, self.scope, keeps_results=True, lacks=missing_before
+        )
         items = list(_plan_items(state.work))
         for item in items:
             self._add(item)
@@ -263,7 +265,7 @@ class Estimate(Walk):
         return UNKNOWN
 
     async def item_step(self, step: BoundStep) -> Any:
-        state = await judged(self.context, step, self.scope, keeps_results=True)
+        state = await opened_block(self.context, step, self.scope, keeps_results=True)
         await self._note_end(state)
         (work,) = state.work.items
         item = PlanItem(step.id, step.id, work.verdict.state, work.verdict.reasons)
@@ -304,12 +306,12 @@ class Estimate(Walk):
             await self._guess(step)
             return UNKNOWN
         # It gives now what it will give in the run.
-        self.ends[step.id] = NodeOutputs(step, done={step.id})
+        self.ended[step.id] = EndedNode(step, done={step.id})
         return await self._steps.step(step, self.scope, ItemAttempt.of(self.context, step))
 
     async def _pipeline(self, step: BoundStep) -> Any:
         """Walk a pipeline that a step runs, with the inputs that it has."""
-        self.ends[step.id] = NodeOutputs(step, done={step.id})
+        self.ended[step.id] = EndedNode(step, done={step.id})
         called = called_plan(self.bound, step)
         assert called is not None
         bound = with_inputs(called, step.params.render(self.scope).inputs, self.bound.roots)
@@ -333,7 +335,7 @@ class Estimate(Walk):
 
     async def _note_end(self, state: BlockState) -> None:
         undone = {item.index for item in (*state.todo(), *state.in_state(*OPEN))}
-        self.ends[state.block.id] = await end_of_block(self.context, state.work, undone)
+        self.ended[state.block.id] = await ended_block(self.context, state.work, undone)
 
 
 def _plan_items(work: BlockWork) -> Iterator[PlanItem]:

@@ -33,7 +33,7 @@ from paddock.runner.bind.evidence import EvidenceFinder
 from paddock.runner.bind.inputs import with_inputs
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope, WithFiled
-from paddock.runner.core.block_state import BlockState, judged
+from paddock.runner.core.block_state import BlockState, opened_block
 from paddock.runner.core.escalation import escalated
 from paddock.runner.core.failures import StepFailed, times
 from paddock.runner.core.item_attempt import ItemAttempt
@@ -282,7 +282,7 @@ class ItemEstimate(ItemSteps):
         self.last = outputs
 
     async def _judged(self, node: BoundNode, scope: Scope) -> BlockState:
-        return await judged(
+        return await opened_block(
             self._context, node, scope, keeps_results=True, outer=self._attempt.outer
         )
 
