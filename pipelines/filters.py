@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice, pairwise
 from textwrap import TextWrapper
+from types import ModuleType
 from typing import Any, NoReturn
 
 from jinja2 import pass_environment
@@ -23,7 +24,6 @@ from jinja2.tests import TESTS as JINJA_TESTS
 
 from paddock.engine.system.text import canonical_json
 
-from .checking.source_index import date_in, number_in
 from .times import local_date, local_time, moved
 from .typed_rows import without_types
 
@@ -320,6 +320,21 @@ def _finite(written: str) -> float:
 
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"the text is not JSON: it has {name}")
+
+
+def number_in(value: str, language: str = "") -> float | None:
+    return _source_index().number_in(value, language)
+
+
+def date_in(value: str, language: str = "") -> str | None:
+    return _source_index().date_in(value, language)
+
+
+def _source_index() -> ModuleType:
+    """Return the module that reads numbers and dates: few files need it, and `regex` takes long."""
+    from .checking import source_index
+
+    return source_index
 
 
 def _text_argument(name: str, value: Any) -> str:

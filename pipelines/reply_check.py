@@ -11,14 +11,16 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import nodes
 from jinja2.runtime import Undefined
 
-from .checking.functions import CheckFunction
 from .errors import did_you_mean
 from .expressions import Expression, Reference, chain_of
+
+if TYPE_CHECKING:
+    from .checking.functions import CheckFunction
 
 
 def is_refused(result: object) -> bool:

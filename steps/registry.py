@@ -13,7 +13,6 @@ from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.distribution import DISTRIBUTION
-from paddock.pipelines.checking.functions import CheckFunction
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.keys import STEP_ALIASES
 from paddock.steps.tools.tool_names import FUNCTION_REFERENCE
@@ -34,6 +33,7 @@ from .plugins import (
 
 if TYPE_CHECKING:
     from paddock.engine.request import Role
+    from paddock.pipelines.checking.functions import CheckFunction
 
 
 class UnknownStep(LookupError):
@@ -164,7 +164,7 @@ class BrokenCheck(BrokenPlugin):
     kind = "check function"
 
 
-class CheckFunctions(Mapping[str, CheckFunction]):
+class CheckFunctions(Mapping[str, "CheckFunction"]):
     """All check functions by name; built-in ones go before others of the same name."""
 
     def __getitem__(self, name: str) -> CheckFunction:

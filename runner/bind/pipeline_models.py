@@ -1,8 +1,4 @@
-"""The models that a pipeline names: checked, translated for the engine, faults with their place.
-
-The engine's contract is imported by the functions that use it: a pipeline without models needs
-none of it, and `paddock validate` must be quick.
-"""
+"""The models that a pipeline names: checked, translated for the engine, faults with their place."""
 
 from __future__ import annotations
 
@@ -13,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from paddock.engine.errors import InvalidName
+from paddock.engine.models import model_names, pull_sources
+from paddock.engine.request import ModelSpec
 from paddock.engine.system.server_address import BadAddress, base_url
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import ExpressionError, Value
@@ -25,7 +23,7 @@ from paddock.steps.registry import own_roles
 from .bound import BindContext, BoundEscalation, BoundPool
 
 if TYPE_CHECKING:
-    from paddock.engine.request import ModelSpec, Role
+    from paddock.engine.request import Role
 
 ROLES: tuple[Role, ...] = ("chat", "embed")
 
@@ -58,7 +56,7 @@ class ModelBinder:
             if len(own) == 1:
                 self.defaults[role] = own[0]
             elif role in default_models:
-                self.defaults[role] = _model_spec(ref=default_models[role], role=role)
+                self.defaults[role] = ModelSpec(ref=default_models[role], role=role)
 
     def of(self, step: StepNode, kind: type[Any]) -> ModelSpec | None:
         """Return the model that a step uses; None where it uses none, or where that is a fault."""
@@ -126,7 +124,7 @@ class ModelBinder:
         if keys.pool is None:
             is_alone = isinstance(self._pipeline.document.data["models"][alias], str)
             ref = self._ref(ref, at if is_alone else (*at, "ref"))
-        return _model_spec(
+        return ModelSpec(
             ref=ref,
             role=keys.role,
             n_ctx_tokens=keys.ctx,
@@ -201,8 +199,6 @@ class ModelBinder:
         A file of a hub is looked up under the name that `paddock pull` gives it: a run downloads
         nothing by itself.
         """
-        from paddock.engine.models import model_names, pull_sources
-
         if not ref.startswith("hf:"):
             is_file = model_names.is_path(ref)
             return str((self._base / Path(ref).expanduser()).resolve()) if is_file else ref
@@ -225,12 +221,6 @@ class ModelBinder:
 
     def _fault(self, at: Place, message: str, remedy: str) -> None:
         self.faults.append(Fault(f"{message}.", remedy, self._pipeline.mark(at)))
-
-
-def _model_spec(**fields: Any) -> ModelSpec:
-    from paddock.engine.request import ModelSpec
-
-    return ModelSpec(**fields)
 
 
 def _step_label(step: StepNode) -> str:

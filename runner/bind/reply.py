@@ -6,7 +6,7 @@ So for `review` and `escalate`, which look at an answer too.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paddock.engine.sampling import json_schema
 from paddock.engine.sampling.json_schema import json_pointer
@@ -23,9 +23,6 @@ from paddock.steps.base import Step
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck, facts_of_kind, own_roles
 
 from .scope import ALL_FIELDS, NAMES_OF_WHOLE
-
-if TYPE_CHECKING:
-    pass
 
 EVIDENCE_RULES = 2
 """Version of the rules by which evidence is found: what was stored by others is made again once."""

@@ -18,7 +18,6 @@ from paddock.engine.system.no_links import NotRegularFile, read_file
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import DocumentReaders, StepError
 from paddock.steps.paths import os_refusal, printable
-from paddock.steps.readers.documents import in_reader_process, reading_errors
 from paddock.steps.readers.reader import after_name
 from paddock.steps.readers.text_encoding import NotText, UnclearEncoding, decode_text
 
@@ -207,9 +206,11 @@ async def read_table(
             raise StepError(f"{name} {error}.", remedy=error.remedy) from error
         rows, columns, notes = TypedRows(table.rows, table.types), table.columns, table.notes
     else:
+        from paddock.steps.readers import documents  # and the processes, which few tables need
+
         require_library(source.format)
         request = TableRequest({"job": "read", "source": asdict(source)})
-        with reading_errors(name):
-            meta, rows = await in_reader_process(request, readers)
+        with documents.reading_errors(name):
+            meta, rows = await documents.in_reader_process(request, readers)
         columns, notes = list(rows.types), meta["notes"]
     return rows, columns, [f"{name}{after_name(str(note))}." for note in notes]
