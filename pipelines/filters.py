@@ -323,11 +323,13 @@ def _no_number(name: str) -> NoReturn:
 
 
 def number_in(value: str, language: str = "") -> float | None:
-    return _source_index().number_in(value, language)
+    number: float | None = _source_index().number_in(value, language)
+    return number
 
 
 def date_in(value: str, language: str = "") -> str | None:
-    return _source_index().date_in(value, language)
+    date: str | None = _source_index().date_in(value, language)
+    return date
 
 
 def _source_index() -> ModuleType:
