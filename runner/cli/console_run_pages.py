@@ -30,7 +30,6 @@ from paddock.runner.compare.run_difference import (
     run_difference,
 )
 from paddock.runner.folders.state_folders import find_ledgers
-from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.run_history import (
     LedgerFolder,
     PastRun,
@@ -39,7 +38,7 @@ from paddock.runner.ledger.run_history import (
     runs_named,
 )
 from paddock.runner.lineage.explain import explain_path
-from paddock.runner.lineage.recorded_items import RecordedItems, item_steps
+from paddock.runner.lineage.recorded_items import RecordedItems
 from paddock.runner.progress.item_states import BAD
 from paddock.runner.progress.journal import JournalProgress
 from paddock.runner.render.console_page import CONSOLE_PAGES
@@ -285,12 +284,13 @@ class RunPages:
         scope, key = query.get("scope", ""), query.get("key", "")
         base = past.place.folder.resolve()
         with open_for_reading(past.place) as ledger:
-            item = RecordedItems(ledger, base).of_item(scope, key)
+            items = RecordedItems(ledger, base)
+            item = items.of_item(scope, key)
             if item is None:
                 raise NotHere("There is no such item: later runs redid it, or it was removed.")
             entry = item.entry
             assert entry is not None
-            steps = list(item_steps(LineageStore(ledger), item))
+            steps = list(items.steps(item))
             answers = reviews_of_item(ledger, item.owner.scope, item.key).answers
         has_failed = entry.state in BAD
         is_of_block = bool(item.owner.outer) or item.key != item.owner.step
@@ -303,8 +303,8 @@ class RunPages:
             address=run_path(past),
             run=f"{RUNS}/{path_id(past.place.state)}/{item.run}",
             review=CONSOLE_PAGES["Review"],
-            source=item.source(base),
-            read=item.read_files(base),
+            source=item.source,
+            read=item.read_files,
             base=base,
             file_states=FILE_STATE_TEXT,
             has_failed=has_failed,

@@ -187,7 +187,7 @@ def lineage_text(answer: PathLineage, *, is_full: bool) -> str:
     lines: list[str] = []
     if answer.read_by:
         lines.append(f"{_short_path(answer.path)} was read for these outputs:")
-        lines += [f"  {printing.printable_line(path)}" for path in answer.read_by]
+        lines += [f"  {printing.printable_line(str(use))}" for use in answer.read_by]
         if answer.n_more:
             lines.append(f"  and {answer.n_more:,} more")
     elif len(answer.origins) == 1:

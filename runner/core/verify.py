@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any
@@ -129,18 +129,28 @@ def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
     return FRESH
 
 
-def differences(trace: Trace, now: ItemNow, world: World) -> list[Reason]:
-    """Return all that `verify` compares by its numbers 6, 7, 8 and 2, in place of the first."""
+def differences(trace: Trace, now: ItemNow, world: World, unknown: Collection[str]) -> list[Reason]:
+    """Return all that `verify` compares by its numbers 6, 7, 8 and 2, in place of the first.
+
+    `unknown`: names of parts that are not known now, and count as they were.
+    """
     within = (dependency.reason(world, trace) for dependency in trace.dependencies)
-    return [*filter(None, within), *_of_parts(trace, now)]
+    return [*filter(None, within), *_of_parts(trace, now, unknown)]
 
 
-def _of_parts(trace: Trace, now: ItemNow) -> tuple[Reason, ...]:
+def _of_parts(
+    trace: Trace, now: ItemNow, unknown: Collection[str] | None = None
+) -> tuple[Reason, ...]:
     """Return by which parts the item is stale; none: its result is as good as one of now."""
     entry = trace.entry
     if entry.hash == now.hash:
         return ()
     before, parts = json.loads(entry.parts), json.loads(now.parts)
+    if unknown is not None:
+        parts = {name: parts[name] for name in parts if name not in unknown}
+        parts |= {name: before[name] for name in before if name in unknown}
+        if parts == before:
+            return ()
     stale = stale_parts(before, parts, trace.result(now.older))
     if not stale and changed_parts(before, parts):
         return ()

@@ -1,67 +1,39 @@
 """Explain where an output came from, and what changed since, for `paddock why`.
 
-Reads ledgers and runs nothing. What changed since is what `verify` compares, all of it: the item's
-trace with what is known without the steps before it. What is not known then counts as it was: what
-other steps give, models on other servers, secrets. For the steps before it a plan is made, once for
-each pipeline and inputs.
+Reads ledgers and runs nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import difflib
 import json
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from paddock.engine.errors import EngineError
 from paddock.engine.system.files import sha256_of
-from paddock.engine.system.text import canonical_json, ordered_json
+from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.bind.bind import bind, read_plan
-from paddock.runner.bind.bound import BoundNode, BoundPlan
-from paddock.runner.bind.scope import Scope
-from paddock.runner.bind.specs import canonical_spec, find_in_plans
-from paddock.runner.core.dependencies import ChosenLabels, Trace, current_paths, dependencies_of
-from paddock.runner.core.parts import KEYED, PLACE_IN_LIST, ModelPart, OuterValue, RulePart, part_of
-from paddock.runner.core.past_items import PastItems
-from paddock.runner.core.run_options import RunOptions
-from paddock.runner.core.staleness import Judge
-from paddock.runner.core.verify import ItemNow, differences
+from paddock.runner.core.dependencies import current_paths
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.filed_rows import FiledRows
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.ledger_tables import FILED
-from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
 from paddock.runner.progress.item_states import ItemState
-from paddock.runner.progress.reasons import Reason, Why
+from paddock.runner.progress.reasons import Reason, Why, quoted
 from paddock.runner.review.answer_records import review_outcome, reviews_of_item
-from paddock.runner.settings import read_settings
 
-from .path_lineage import LineageChange, LineageFile, Origin, PathLineage
+from .path_lineage import DocumentUse, LineageChange, Origin, PathLineage
 from .pipeline_now import PipelineNow
-from .recorded_items import RecordedItem, RecordedItems, item_steps, recorded_spec
+from .recorded_items import RecordedItem, RecordedItems
+from .rule_now import RuleNow
 
-MAX_DIFFERENCE_LINES = 40
-_ELSEWHERE_NOTE = "its models are on other servers: whether they changed is not checked"
 _WATCHED_TOOLS = {"calculator", "files.read"}
 """Tools that read nothing, or only files that are recorded."""
-_SURROUNDINGS = {
-    Why.FOLDER: (Why.LISTED_CHANGED, Why.LISTED_GONE),
-    Why.STORE: (Why.SEARCHED_CHANGED, Why.SEARCHED_GONE),
-    Why.ROWS_LOST: (Why.ROWS_CHANGED, Why.ROWS_GONE),
-}
-"""What a plan says of a folder or store → what is said here, where that is there and is gone."""
-_NOT_OF_RULE = frozenset(why for both in _SURROUNDINGS.values() for why in both)
-_STEP_REFERENCE = re.compile(r"\bsteps\.([a-z][a-z0-9_]*)")
 
 
 def explain_path(path: Path, given: Sequence[Path] = ()) -> PathLineage:
@@ -109,10 +81,10 @@ class _PathInLedger:
         self._base = base
         self._path = path
         self._items = RecordedItems(ledger, base)
-        self._lineage = LineageStore(ledger)
         self._filed = FiledRows(ledger)
         self._index = OutputIndex(ledger, base, set())
-        self._pipelines: dict[str, PipelineNow | Reason] = {}
+        self._rules: dict[str, RuleNow] = {}
+        """By the pipeline's file and the inputs of a run."""
 
     def answer(self) -> PathLineage:
         """Return what the path is.
@@ -153,75 +125,34 @@ class _PathInLedger:
                 read = [item for item in found if (item.owner.scope, item.key) in places]
                 same = self._items.same_as(content)
         if read:
-            readers = tuple(map(self._reader, read))
-            return PathLineage(str(self._path), read_by=readers, n_more=n_more)
+            uses = tuple(map(self._use, read))
+            return PathLineage(str(self._path), read_by=uses, n_more=n_more)
         near, same_as = (map(self._index.absolute, p) for p in (self._items.near(stored), same))
         return PathLineage(str(self._path), near=tuple(near), same_as=tuple(same_as))  # 5
-
-    def _reader(self, item: RecordedItem) -> str:
-        stores = map(self._index.stored, item.containing_stores(self._base))
-        wrote = ", ".join([*item.outputs, *(f"rows in {store}" for store in stores)])
-        entry = item.entry
-        notes = [f"{entry.state}: {entry.error}"] if entry is not None and entry.error else []
-        if entry is not None and entry.gone == FILED:
-            notes.append(" at ".join(["filed", *self._filed.targets(item.owner.scope, item.key)]))
-        reviews = ReviewStore(self._ledger).of_scope(item.owner.scope, [item.key])
-        notes += [f"'{step}' {review_outcome(head)}" for (_, step), head in sorted(reviews.items())]
-        state = "".join(f", {note}" for note in notes)
-        name = f"item '{item.shown_key}' of '{item.owner.step}'{state}"
-        return name + (f" → {wrote}" if wrote else "")
 
     def _origin(self, item: RecordedItem) -> Origin:
         """Return where an item's output comes from, and what changed since.
 
-        1. Its document, and what became of the output itself.
-        2. Its step, verified by the pipeline of now.
-        3. If it only writes what the steps before it answered: these, and their changes.
-        4. What is left by a plan of the whole pipeline; notes on what is not checked.
+        A step that only writes what steps before it answered is explained by these.
         """
-        entry, base, owner = item.entry, self._base, item.owner
-        spec, now = recorded_spec(self._lineage, item), self._now(item)
-        steps, made_of = list(item_steps(self._lineage, item)), _upstream_references(spec)
-        changes, source = list[LineageChange](), item.source(base) if item.is_current else None  # 1
-        if source is not None and source.state != "same":
-            why = Why.DOCUMENT_CHANGED if source.state == "changed" else Why.DOCUMENT_GONE
-            changes.append(LineageChange(why(self._index.stored(source.path))))
-        outdated = now.outdated(item) if isinstance(now, PipelineNow) else None
-        if not item.is_current:
-            changes.append(LineageChange(_no_output(item)))
-        elif outdated is not None:
-            changes.append(LineageChange(outdated))
-        changes += self._changes(item, spec, now)  # 2
-        explained = {owner.step}
-        for name in made_of if not any(step.calls for step in steps) else ():  # 3
-            other = self._items.beside(owner, name)
-            if other is not None:
-                explained.add(name)
-                steps += item_steps(self._lineage, other)
-                of_other = recorded_spec(self._lineage, other), self._now(other)
-                changes += self._changes(other, *of_other, f"'{name}'")
-        notes: list[str] = []  # 4
+        entry, owner, absolute = item.entry, item.owner, self._index.absolute
+        steps, others = [*self._items.steps(item)], list[RecordedItem]()
+        if not any(step.calls for step in steps):
+            found = (self._items.beside(owner, name) for name in item.made_of)
+            others = [other for other in found if other is not None]
+            steps += [step for other in others for step in self._items.steps(other)]
         calls = [call for step in steps for call in step.calls if call.kind == "tool"]
-        if tools := {call.model or "run" for call in calls} - _WATCHED_TOOLS:
-            names = ", ".join(f"'{name}'" for name in sorted(tools))
-            notes.append(f"what {names} read then is not checked")
-        behind: Sequence[LineageChange] = ()
-        if isinstance(now, PipelineNow):
-            if now.is_elsewhere and find_in_plans(now.bound, owner.step) is not None:
-                notes.insert(0, _ELSEWHERE_NOTE)
-            if now.can_be_planned:
-                behind = now.behind(owner.step, explained)
-                if not (behind or changes) and _may_differ_by_plan(item, source):
-                    changes += now.own_changes(item)
-            elif now.upstream(owner.step):  # other servers or secrets are involved
-                notes.append("whether the steps before it are up to date is not checked")
+        tools = {call.model or "run" for call in calls} - _WATCHED_TOOLS
+        notes = [*self._rule(item).notes(item)]
+        if tools:
+            notes.append(Why.TOOLS_UNCHECKED(", ".join(quoted(sorted(tools)))))
         if item.n_rows is None:
             condition = self._index.condition(owner.scope, item.path)
         else:
             condition = "same" if self._path.exists() else "missing"
         return Origin(
-            path=self._index.absolute(item.path),
-            pipeline=base / owner.file,
+            path=absolute(item.path),
+            pipeline=item.base / owner.file,
             step=owner.step,
             key=item.shown_key,
             run=item.run,
@@ -229,133 +160,78 @@ class _PathInLedger:
             state=ItemState.DONE if entry is None else entry.state,
             error=None if entry is None else entry.error,
             condition=condition,
-            source=source,
-            reads=item.read_files(base),
-            looked_in=item.searched_paths(base),
-            kept_in=item.containing_stores(base),
+            source=item.source,
+            reads=item.read_files,
+            looked_in=item.searched_paths,
+            kept_in=item.containing_stores,
             steps=tuple(steps),
-            made_of=made_of,
-            outputs=tuple(map(self._index.absolute, item.outputs)),
-            changes=tuple(dict.fromkeys([*changes, *behind])),
-            notes=tuple(notes),
+            made_of=item.made_of,
+            outputs=tuple(map(absolute, item.outputs)),
+            changes=tuple(dict.fromkeys(self._changes(item, others))),
+            notes=tuple(map(str, notes)),
             n_rows=item.n_rows,
             reviewed=reviews_of_item(self._ledger, owner.scope, item.key),
         )
 
-    def _changes(
-        self,
-        item: RecordedItem,
-        spec: Mapping[str, Any],
-        now: PipelineNow | Reason,
-        subject: str = "it",
-    ) -> list[LineageChange]:
-        """Verify an item by the pipeline of now; `subject` names it in sentences."""
-        changes: list[LineageChange] = []
-        for read in item.read_files(self._base):
-            if read.state != "same":
-                why = Why.READ_CHANGED if read.state == "changed" else Why.READ_GONE
-                changes.append(LineageChange(why(subject, self._index.stored(read.path))))
-        if isinstance(now, Reason):
-            return [*changes, LineageChange(now)]
-        found = find_in_plans(now.bound, item.owner.step)
-        if found is None:
-            return [*changes, LineageChange(Why.PIPELINE_LACKS(item.owner.step))]
-        try:
-            reasons = asyncio.run(self._differences(item, now, *found, subject))
-        except PipelineError as error:
-            return [*changes, LineageChange(Why.PIPELINE_INVALID(error.faults[0].message))]
-        except EngineError as error:
-            return [*changes, LineageChange(Why.MODEL_UNUSABLE(str(error)))]
-        new = json.loads(canonical_spec(found[1]))
-        if item.entry is None and spec and ordered_json(spec) != ordered_json(new):
-            reasons = [Why.STEP()]
-        lines = tuple(_spec_difference(spec, new)) if spec else ()
-        for reason in reasons:
-            is_of_rule = reason.why not in _NOT_OF_RULE
-            changes.append(LineageChange(reason, lines if is_of_rule else ()))
-            lines = () if is_of_rule else lines
-        for step in _upstream_references(spec):
-            if n_newer := self._items.newer(item.owner.file, step, item.at):
-                newer = Why.NEWER_RESULTS(step, n_newer)
-                changes.append(LineageChange(newer if n_newer > 1 else Why.NEWER_RESULT(step)))
-        return changes
+    def _changes(self, item: RecordedItem, others: Sequence[RecordedItem]) -> list[LineageChange]:
+        """Return what changed since an item was done, as were `others` that explain it.
 
-    async def _differences(
-        self,
-        item: RecordedItem,
-        now: PipelineNow,
-        plan: BoundPlan,
-        node: BoundNode,
-        subject: str,
-    ) -> list[Reason]:
-        """Verify an item's trace; what is not known without the steps before counts as it was."""
-        entry, scope_id = item.entry, item.owner.scope
-        if entry is None:
-            return []
-        self._index.own_scopes = self._ledger.scopes_of(item.owner.file)
-        judge = Judge(plan, RunOptions(), self._index, now.model_digests)
-        trace = Trace(scope_id, entry, PastItems(self._ledger, scope_id, node))
-        scope = Scope.of(plan.inputs, moment=plan.moment)
-        world = await judge.world_of([node], scope, [trace])
-        # Inputs of a sub-pipeline may be known only during a run.
-        inputs = {f"inputs.{n}" for n in plan.inputs if n in now.hidden or plan.inputs[n] is None}
+        1. What became of its document, and of the output itself.
+        2. Its rule, and what it depended on; the same of the others.
+        3. What of the steps before it is not up to date, by a plan.
+        """
+        rule, source = self._rule(item), item.source
+        changes: list[LineageChange] = []  # 1
+        if source is not None and source.state != "same":
+            why = Why.DOCUMENT_CHANGED if source.state == "changed" else Why.DOCUMENT_GONE
+            changes.append(LineageChange(why(self._index.stored(source.path))))
+        outdated = rule.outdated(item) if item.is_current else _no_output(item)
+        if outdated is not None:
+            changes.append(LineageChange(outdated))
+        for verified, subject in ((item, "it"), *((o, f"'{o.key}'") for o in others)):  # 2
+            for read in verified.read_files:
+                if read.state != "same":
+                    why = Why.READ_CHANGED if read.state == "changed" else Why.READ_GONE
+                    changes.append(LineageChange(why(subject, self._index.stored(read.path))))
+            changes += self._rule(verified).changes(verified, subject)
+            for step in verified.made_of:
+                if n_newer := self._items.newer(verified.owner.file, step, verified.at):
+                    newer = Why.NEWER_RESULTS(step, n_newer)
+                    changes.append(LineageChange(newer if n_newer > 1 else Why.NEWER_RESULT(step)))
+        explained = {item.owner.step, *(other.owner.step for other in others)}  # 3
+        return changes + rule.changes_before(item, explained, has_changes=bool(changes))
 
-        def is_unknown(name: str) -> bool:
-            part = part_of(name)
-            if isinstance(part, OuterValue):
-                return part.root == "steps" or name in inputs
-            return isinstance(part, ModelPart) and now.is_elsewhere
-
-        before, made = json.loads(entry.parts), await judge.parts.of(node)
-        parts = {name: made[name] for name in made if not is_unknown(name)}
-        for name in before.keys() - parts.keys():
-            is_of_rule = isinstance(part_of(name), RulePart)
-            if not is_of_rule or is_unknown(name) or before[name].startswith(KEYED):
-                parts[name] = before[name]
-        hash_ = entry.hash if parts == before else ""
-        item_now = ItemNow(hash_, json.dumps(parts), older=judge.parts.older)
-        reasons = []
-        for reason in differences(trace, item_now, world):
-            if reason.why in _SURROUNDINGS:
-                (path,) = reason.about
-                changed, gone = _SURROUNDINGS[reason.why]
-                is_there = (self._base / str(path)).is_dir()
-                reasons.append((changed if is_there else gone)(subject, path))
-            elif not reason.is_loss and reason.why not in (Why.FILE, Why.FILE_GONE):
-                reasons.append(reason)
-        return reasons
-
-    def _now(self, item: RecordedItem) -> PipelineNow | Reason:
-        """Return the pipeline of an item as it is now; a reason: it is gone, or invalid."""
-        file = self._base / item.owner.file
+    def _rule(self, item: RecordedItem) -> RuleNow:
+        """Return what there is now of the rule of an item."""
+        file = item.base / item.owner.file
         if not item.owner.file or not file.exists():
-            return Why.PIPELINE_GONE(item.owner.file)
+            return RuleNow(self._index, Why.PIPELINE_GONE(item.owner.file))
         row = self._ledger.run(item.run)
         recorded = json.loads(row.given) if row is not None and row.given else {}
         given, hidden = recorded.get("inputs", {}), recorded.get("hidden", [])
         name = canonical_json([item.owner.file, given, hidden])
-        if name not in self._pipelines:
+        if name not in self._rules:
             try:
-                settings, plan = read_settings(self._base), read_plan(file)
-                inputs = plan.pipeline.inputs
-                known = {name: given[name] for name in given.keys() & inputs.keys()}
-                secret = {n: [] if inputs[n].type == "rows" else "" for n in hidden if n in inputs}
-                models = settings.default_models
-                bound = bind(plan, {**known, **secret}, cwd=file.parent, default_models=models)
-                self._pipelines[name] = PipelineNow(bound, settings, known, hidden)
+                self._rules[name] = PipelineNow(self._index, file, given, hidden)
             except PipelineError as error:
-                self._pipelines[name] = Why.PIPELINE_INVALID(error.faults[0].message)
-        return self._pipelines[name]
+                why = Why.PIPELINE_INVALID(error.faults[0].message)
+                self._rules[name] = RuleNow(self._index, why)
+        return self._rules[name]
 
-
-def _may_differ_by_plan(item: RecordedItem, source: LineageFile | None) -> bool:
-    """Return whether values of other steps may tell that an item would be done again."""
-    if item.entry is None:
-        return False
-    parts = json.loads(item.entry.parts)
-    values = (part for part in map(part_of, parts) if isinstance(part, OuterValue))
-    reads_more = PLACE_IN_LIST.name in parts or any(part.root == "steps" for part in values)
-    return source is None or reads_more or bool(dependencies_of(item.entry, ChosenLabels))
+    def _use(self, item: RecordedItem) -> DocumentUse:
+        """Return what an item made of a document."""
+        entry, owner = item.entry, item.owner
+        filed = entry is not None and entry.gone == FILED
+        reviews = ReviewStore(self._ledger).of_scope(owner.scope, [item.key])
+        return DocumentUse(
+            key=item.shown_key,
+            step=owner.step,
+            failed=None if entry is None or not entry.error else (entry.state, entry.error),
+            filed=tuple(self._filed.targets(owner.scope, item.key)) if filed else None,
+            reviews=tuple((s, review_outcome(head)) for (_, s), head in sorted(reviews.items())),
+            outputs=item.outputs,
+            stores=tuple(map(self._index.stored, item.containing_stores)),
+        )
 
 
 def _no_output(item: RecordedItem) -> Reason:
@@ -369,44 +245,7 @@ def _no_output(item: RecordedItem) -> Reason:
         return Why.EARLIER_TRY(entry.run)
     if entry.state in (ItemState.SKIPPED, ItemState.QUARANTINED):
         return Why.ITEM_ENDED(entry.run, entry.state)
-    now = "" if item.n_rows is not None else ", ".join(sorted(current_paths(entry)))
-    return Why.ITEM_WRITES(entry.run, now or "nothing here")
-
-
-def _upstream_references(spec: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the outer steps whose outputs an item reads, by its recorded spec."""
-    own = {*spec.get("steps", {}), *spec.get("blocks", {})}
-    found = _STEP_REFERENCE.findall(json.dumps(spec))
-    return tuple(dict.fromkeys(name for name in found if name not in own))
-
-
-# --- the difference of two specs, as lines
-
-
-def _spec_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    lines = [
-        line
-        for line in difflib.unified_diff(_spec_lines(before), _spec_lines(now), lineterm="", n=0)
-        if not line.startswith(("---", "+++", "@@"))
-    ]
-    yield from lines[:MAX_DIFFERENCE_LINES]
-    if len(lines) > MAX_DIFFERENCE_LINES:
-        yield f"… {len(lines) - MAX_DIFFERENCE_LINES} more lines"
-
-
-def _spec_lines(spec: Mapping[str, Any]) -> list[str]:
-    """Return a spec as lines, one for each line of a text, for a readable diff."""
-    lines: list[str] = []
-    for kind in ("blocks", "steps"):
-        for name, step in sorted(spec.get(kind, {}).items()):
-            fields: list[tuple[str, Any]] = []
-            for field, value in step.items():
-                if isinstance(value, Mapping):
-                    fields += value.items()
-                elif value is not None:
-                    fields.append((field, value))
-            for field, value in sorted(fields):
-                is_text = isinstance(value, str)
-                texts = value.splitlines() if is_text else [json.dumps(value, ensure_ascii=False)]
-                lines += [f"{name}.{field}: {text}" for text in texts]
-    return lines
+    paths = [] if item.n_rows is not None else sorted(current_paths(entry))
+    if not paths:
+        return Why.ITEM_WRITES_NOTHING(entry.run)
+    return Why.ITEM_WRITES(entry.run, ", ".join(paths))

@@ -126,14 +126,39 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class DocumentUse:
+    """What an item made of a document; `str` is one line of it."""
+
+    key: str
+    step: str
+    failed: tuple[str, str] | None
+    """Its state, and why."""
+    filed: tuple[str, ...] | None
+    """Where the document was moved to; None: it was not filed."""
+    reviews: tuple[tuple[str, str], ...]
+    """Steps whose answers are reviewed, with the outcome."""
+    outputs: tuple[str, ...]
+    stores: tuple[str, ...]
+    """Vector stores with rows of it."""
+
+    def __str__(self) -> str:
+        facts = [f"item '{self.key}' of '{self.step}'"]
+        facts += [": ".join(self.failed)] if self.failed is not None else []
+        facts += [" at ".join(["filed", *self.filed])] if self.filed is not None else []
+        facts += [f"'{step}' {outcome}" for step, outcome in self.reviews]
+        wrote = ", ".join([*self.outputs, *(f"rows in {store}" for store in self.stores)])
+        return ", ".join(facts) + (f" → {wrote}" if wrote else "")
+
+
+@dataclass(frozen=True, slots=True)
 class PathLineage:
     """Result of `paddock why` for a path."""
 
     path: str
     origins: tuple[Origin, ...] = ()
     """Of a file the latest; of a store or a folder one for each item."""
-    read_by: tuple[str, ...] = ()
-    """For a document: the items that read it, each with its outputs."""
+    read_by: tuple[DocumentUse, ...] = ()
+    """For a document: the items that read it."""
     n_more: int = 0
     """Origins that are not listed."""
     near: tuple[str, ...] = ()
@@ -153,7 +178,7 @@ class PathLineage:
             "known": self.is_known,
             "origins": [origin.as_json() for origin in self.origins],
             "more": self.n_more,
-            "read_by": list(self.read_by),
+            "read_by": [*map(str, self.read_by)],
             "near": list(self.near),
             "same_as": list(self.same_as),
         }

@@ -1,33 +1,51 @@
-"""The pipeline of a recorded item as it is now, and what a plan says of the steps before it."""
+"""The pipeline of a recorded item as it is now, by which `paddock why` says what changed since.
+
+What changed since is what `verify` compares, all of it: the item's trace with what is known without
+the steps before it. What is not known then counts as it was: what other steps give, models on other
+servers, secrets. For the steps before it a plan is made, once for each pipeline and inputs.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+import difflib
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.errors import EngineError
-from paddock.engine.system.text import listed
+from paddock.engine.system.text import ordered_json
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan_async
+from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, node_ids
+from paddock.runner.bind.scope import Scope
+from paddock.runner.bind.specs import canonical_spec, find_in_plans
 from paddock.runner.core import model_pools
+from paddock.runner.core.dependencies import ChosenLabels, Trace, dependencies_of
 from paddock.runner.core.model_digests import ModelDigests
+from paddock.runner.core.parts import KEYED, PLACE_IN_LIST, ModelPart, OuterValue, RulePart, part_of
+from paddock.runner.core.past_items import PastItems
+from paddock.runner.core.run_options import RunOptions
+from paddock.runner.core.staleness import Judge
+from paddock.runner.core.verify import ItemNow, differences
 from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import WORK, ItemState
 from paddock.runner.progress.reasons import Outdated, Reason, Why
 from paddock.runner.progress.report import PlanItem, PlanReport
-from paddock.runner.settings import Settings
+from paddock.runner.settings import read_settings
 
 from .path_lineage import LineageChange
 from .recorded_items import RecordedItem
+from .rule_now import RuleNow
 
 if TYPE_CHECKING:
     from paddock.engine.request import ModelSpec
 
-_MAX_NAMES = 3
+MAX_DIFFERENCE_LINES = 40
 _OUTDATED_NOW = {
     Outdated.SKIPPED: Why.OUTDATED_SKIPPED,
     Outdated.LEFT_OUT: Why.OUTDATED_LEFT_OUT,
@@ -35,35 +53,40 @@ _OUTDATED_NOW = {
 }
 
 
-@dataclass(frozen=True)
-class PipelineNow:
+class PipelineNow(RuleNow):
     """A pipeline as it is now, with the inputs of an item's run that it still has."""
 
-    bound: BoundPlan
-    settings: Settings
-    given: Mapping[str, Any]
-    hidden: Sequence[str]
-    """Names of the inputs that are secret, or frames, and so not recorded."""
+    def __init__(
+        self, index: OutputIndex, file: Path, given: Mapping[str, Any], hidden: Sequence[str]
+    ) -> None:
+        """`hidden`: names of the inputs that are secret, or frames, and so not recorded.
+
+        Raises:
+            PipelineError: it is invalid.
+        """
+        super().__init__(index)
+        self._hidden = hidden
+        self._settings, plan = read_settings(index.base), read_plan(file)
+        inputs, models = plan.pipeline.inputs, self._settings.default_models
+        self._given = {name: given[name] for name in given.keys() & inputs.keys()}
+        secret = {n: [] if inputs[n].type == "rows" else "" for n in hidden if n in inputs}
+        values = {**self._given, **secret}
+        self._bound = bind(plan, values, cwd=file.parent, default_models=models)
 
     @property
-    def is_elsewhere(self) -> bool:
+    def _is_elsewhere(self) -> bool:
         """Whether models of it are on other servers, which are not asked about the past."""
-        return bool(self.bound.pools or self.settings.pool_urls)
+        return bool(self._bound.pools or self._settings.pool_urls)
 
     @property
-    def can_be_planned(self) -> bool:
-        return not (self.is_elsewhere or self.hidden)
-
-    @property
-    def model_digests(self) -> ModelDigests:
-        kind = _UnaskedModels if self.is_elsewhere else ModelDigests
-        return kind(model_pools.LookupPool(self.settings).facts)
+    def _can_be_planned(self) -> bool:
+        return not (self._is_elsewhere or self._hidden)
 
     @cached_property
-    def planned(self) -> PlanReport | Reason:
+    def _planned(self) -> PlanReport | Reason:
         """What a run would do; a reason: why that is not known."""
-        pool = model_pools.LookupPool(self.settings)
-        plan = plan_async(self.bound.file, self.given, settings=self.settings, pool=pool)
+        pool = model_pools.LookupPool(self._settings)
+        plan = plan_async(self._bound.file, self._given, settings=self._settings, pool=pool)
         try:
             return asyncio.run(plan)
         except PipelineError as error:
@@ -71,67 +94,120 @@ class PipelineNow:
         except (EngineError, LedgerError, OSError) as error:
             return Why.BEHIND_UNKNOWN(str(error))
 
-    def upstream(self, step: str) -> list[BoundNode]:
-        """Return the blocks and steps before a step or block that have entries, in order."""
-        found: set[str] = set()
-        waiting = [self.top_level_name(step)]
-        while waiting:
-            new = self.bound.edges.get(waiting.pop(), frozenset()) - found
-            found |= new
-            waiting += new
-        nodes = (node for node in self.bound.nodes if node.id in found)
-        return [n for n in nodes if isinstance(n, BoundBlock) or n.has_trace or n.inner is not None]
+    def notes(self, item: RecordedItem) -> Iterator[Reason]:
+        step = item.owner.step
+        if self._is_elsewhere and find_in_plans(self._bound, step) is not None:
+            yield Why.MODELS_ELSEWHERE()
+        if not self._can_be_planned and self._upstream(step):
+            yield Why.BEFORE_UNCHECKED()
 
-    def top_level_name(self, step: str) -> str:
-        """Return the top-level step or block that a step is, or is within."""
-        for node in self.bound.nodes:
-            within = (node.id, *(node_ids(node.body) if isinstance(node, BoundBlock) else ()))
-            if any(step == node_id or step.startswith(f"{node_id}.") for node_id in within):
-                return node.id
-        return step
+    def outdated(self, item: RecordedItem) -> Reason | None:
+        name = self._top_level_name(item.owner.step)
+        node = next((node for node in self._bound.nodes if node.id == name), None)
+        if node is None or not self._can_be_planned:
+            return None
+        is_always_done = node.if_ is None and not self._upstream(name)
+        if is_always_done and not (isinstance(node, BoundBlock) and node.where):
+            return None
+        if isinstance(self._planned, Reason) or item.path not in self._planned.outdated:
+            return None
+        return _OUTDATED_NOW.get(self._planned.outdated[item.path], Why.OUTDATED)()
 
-    def behind(self, step: str, explained: Collection[str]) -> list[LineageChange]:
-        """Return the nodes before a step with work to do, except `explained` ones."""
-        names = [node.id for node in self.upstream(step) if node.id not in explained]
-        if not names:
+    def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
+        found = find_in_plans(self._bound, item.owner.step)
+        if found is None:
+            return [LineageChange(Why.PIPELINE_LACKS(item.owner.step))]
+        try:
+            reasons = asyncio.run(self._differences(item, *found))
+        except PipelineError as error:
+            return [LineageChange(Why.PIPELINE_INVALID(error.faults[0].message))]
+        except EngineError as error:
+            return [LineageChange(Why.MODEL_UNUSABLE(str(error)))]
+        then, now = item.spec, json.loads(canonical_spec(found[1]))
+        if item.entry is None and then and ordered_json(then) != ordered_json(now):
+            reasons = [Why.STEP()]
+        lines = tuple(_spec_difference(then, now)) if then else ()
+        return self._changes(reasons, subject, lines)
+
+    async def _differences(
+        self, item: RecordedItem, plan: BoundPlan, node: BoundNode
+    ) -> list[Reason]:
+        """Verify an item's trace; what is not known without the steps before counts as it was."""
+        entry, scope_id, ledger = item.entry, item.owner.scope, self._index.ledger
+        if entry is None:
             return []
-        if isinstance(self.planned, Reason):
-            return [LineageChange(self.planned)]
-        work = [item for item in self.planned.items if item.state in (*WORK, ItemState.DELETED)]
-        found = ((n, [i for i in work if f"{i.step}.".startswith(f"{n}.")]) for n in names)
-        return [
-            LineageChange(Why.BEHIND(name, words))
-            for name, items in found
-            if (words := _work_text(items))
-        ]
+        inputs = plan.inputs
+        self._index.own_scopes = ledger.scopes_of(item.owner.file)
+        kind = _UnaskedModels if self._is_elsewhere else ModelDigests
+        digests = kind(model_pools.LookupPool(self._settings).facts)
+        judge = Judge(plan, RunOptions(), self._index, digests)
+        trace = Trace(scope_id, entry, PastItems(ledger, scope_id, node))
+        scope = Scope.of(inputs, moment=plan.moment)
+        world = await judge.world_of([node], scope, [trace])
+        before, parts = json.loads(entry.parts), await judge.parts.of(node)
+        # Inputs of a sub-pipeline may be known only during a run.
+        hidden = {f"inputs.{n}" for n in inputs if n in self._hidden or inputs[n] is None}
 
-    def own_changes(self, item: RecordedItem) -> list[LineageChange]:
-        """Return why an item, or the one around it, would be done again."""
-        if isinstance(self.planned, Reason):
-            return [LineageChange(self.planned)]
+        def is_unknown(name: str) -> bool:
+            part = part_of(name)
+            if isinstance(part, OuterValue) and part.root == "steps":
+                return True
+            if name not in parts and not isinstance(part, RulePart):
+                return True
+            is_secret = name not in parts and before[name].startswith(KEYED)
+            is_elsewhere = isinstance(part, ModelPart) and self._is_elsewhere
+            return is_secret or is_elsewhere or name in hidden
+
+        unknown = {*filter(is_unknown, before | parts)}
+        now = ItemNow("", json.dumps(parts), older=judge.parts.older)
+        return differences(trace, now, world, unknown)
+
+    def changes_before(
+        self, item: RecordedItem, explained: Collection[str], *, has_changes: bool
+    ) -> list[LineageChange]:
+        if not self._can_be_planned:
+            return []
         owner = item.owner
-        top = self.top_level_name(owner.step), (*owner.outer, item.key)[0]
+        names = [node.id for node in self._upstream(owner.step) if node.id not in explained]
+        is_asked = not has_changes and _may_differ_by_plan(item)
+        if not names and not is_asked:
+            return []
+        if isinstance(self._planned, Reason):
+            return [LineageChange(self._planned)]
+        items = self._planned.items
+        work = [i for i in items if i.state in (*WORK, ItemState.DELETED)]
+        found = ((n, _work([i for i in work if f"{i.step}.".startswith(f"{n}.")])) for n in names)
+        behind = [LineageChange(Why.BEHIND(name, words)) for name, words in found if words]
+        if behind or not is_asked:
+            return behind
+        top = self._top_level_name(owner.step), (*owner.outer, item.key)[0]
         return [
             LineageChange(Why.RECORDED(planned.why))
-            for planned in self.planned.items
+            for planned in items
             if (planned.step, planned.key) in (top, (owner.step, item.key))
             and planned.state in (ItemState.CHANGED, ItemState.STALE)
             and planned.why is not None
             and not any(reason.is_loss for reason in planned.reasons)
         ]
 
-    def outdated(self, item: RecordedItem) -> Reason | None:
-        """Return why an output no longer applies by a plan, where the pipeline may say so."""
-        name = self.top_level_name(item.owner.step)
-        node = next((node for node in self.bound.nodes if node.id == name), None)
-        if node is None or not self.can_be_planned:
-            return None
-        is_always_done = node.if_ is None and not self.upstream(name)
-        if is_always_done and not (isinstance(node, BoundBlock) and node.where):
-            return None
-        if isinstance(self.planned, Reason) or item.path not in self.planned.outdated:
-            return None
-        return _OUTDATED_NOW.get(self.planned.outdated[item.path], Why.OUTDATED)()
+    def _upstream(self, step: str) -> list[BoundNode]:
+        """Return the blocks and steps before a step or block that have entries, in order."""
+        found: set[str] = set()
+        waiting = [self._top_level_name(step)]
+        while waiting:
+            new = self._bound.edges.get(waiting.pop(), frozenset()) - found
+            found |= new
+            waiting += new
+        nodes = (node for node in self._bound.nodes if node.id in found)
+        return [n for n in nodes if isinstance(n, BoundBlock) or n.has_trace or n.inner is not None]
+
+    def _top_level_name(self, step: str) -> str:
+        """Return the top-level step or block that a step is, or is within."""
+        for node in self._bound.nodes:
+            within = (node.id, *(node_ids(node.body) if isinstance(node, BoundBlock) else ()))
+            if any(step == node_id or step.startswith(f"{node_id}.") for node_id in within):
+                return node.id
+        return step
 
 
 class _UnaskedModels(ModelDigests):
@@ -144,9 +220,51 @@ class _UnaskedModels(ModelDigests):
         return None
 
 
-def _work_text(items: Sequence[PlanItem]) -> str | None:
-    """Return the work to do; None: there is none, or a step only waits for others."""
+def _work(items: Sequence[PlanItem]) -> str | tuple[str, ...]:
+    """Return the work to do; empty: there is none, or a step only waits for others."""
     if len(items) == 1 and items[0].key == items[0].step.rpartition(".")[2]:
         is_waiting = any(reason.why is Why.READS_UNDONE for reason in items[0].reasons)
-        return None if is_waiting else items[0].why or items[0].state
-    return listed([f"{item.key} ({item.state})" for item in items], _MAX_NAMES) if items else None
+        return "" if is_waiting else items[0].why or items[0].state
+    return tuple(f"{item.key} ({item.state})" for item in items)
+
+
+def _may_differ_by_plan(item: RecordedItem) -> bool:
+    """Return whether values of other steps may tell that an item would be done again."""
+    if item.entry is None:
+        return False
+    parts = json.loads(item.entry.parts)
+    values = (part for part in map(part_of, parts) if isinstance(part, OuterValue))
+    reads_more = PLACE_IN_LIST.name in parts or any(part.root == "steps" for part in values)
+    return item.source is None or reads_more or bool(dependencies_of(item.entry, ChosenLabels))
+
+
+# --- the difference of two specs, as lines
+
+
+def _spec_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    lines = [
+        line
+        for line in difflib.unified_diff(_spec_lines(before), _spec_lines(now), lineterm="", n=0)
+        if not line.startswith(("---", "+++", "@@"))
+    ]
+    yield from lines[:MAX_DIFFERENCE_LINES]
+    if len(lines) > MAX_DIFFERENCE_LINES:
+        yield f"… {len(lines) - MAX_DIFFERENCE_LINES} more lines"
+
+
+def _spec_lines(spec: Mapping[str, Any]) -> list[str]:
+    """Return a spec as lines, one for each line of a text, for a readable diff."""
+    lines: list[str] = []
+    for kind in ("blocks", "steps"):
+        for name, step in sorted(spec.get(kind, {}).items()):
+            fields: list[tuple[str, Any]] = []
+            for field, value in step.items():
+                if isinstance(value, Mapping):
+                    fields += value.items()
+                elif value is not None:
+                    fields.append((field, value))
+            for field, value in sorted(fields):
+                is_text = isinstance(value, str)
+                texts = value.splitlines() if is_text else [json.dumps(value, ensure_ascii=False)]
+                lines += [f"{name}.{field}: {text}" for text in texts]
+    return lines

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from .path_lineage import FileState, LineageCall, LineageFile, LineageStep
 MAX_ORIGINS = 20
 """Of a folder or a store; the rest are counted."""
 MAX_SIMILAR, MAX_COMPARED_NAMES = 3, 20_000
+_STEP_REFERENCE = re.compile(r"\bsteps\.([a-z][a-z0-9_]*)")
 
 
 def load_request(request: str) -> Mapping[str, Any]:
@@ -55,10 +58,11 @@ class ScopeOwner:
     """Keys of the outer items, for a nested block."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class RecordedItem:
     """Ledger rows of one item, and one of its files."""
 
+    base: Path
     owner: ScopeOwner
     key: str
     path: str
@@ -68,7 +72,8 @@ class RecordedItem:
     entry: Entry | None
     """None for a step without one, which runs each time, or which an older Paddock ran."""
     made: LineageRow | None
-    outputs: tuple[str, ...]
+    spec: Mapping[str, Any]
+    """With which it was done; empty: not known."""
     n_rows: int | None = None
     """Of a store."""
     is_current: bool = True
@@ -79,17 +84,36 @@ class RecordedItem:
         """Its key with those of the items around it."""
         return "/".join((*self.owner.outer, self.key))
 
-    def source(self, base: Path) -> LineageFile | None:
-        source = None if self.made is None else read_lineage(self.made.made)[0]
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The files that it wrote, as stored in the ledger."""
+        if self.entry is not None:
+            return self.entry.output_paths
+        is_document = self.made is not None and self.made.source == self.path
+        return () if is_document else (self.path,)
+
+    @cached_property
+    def source(self) -> LineageFile | None:
+        """The document of the output; None: there is none, or the output is an earlier one."""
+        is_known = self.is_current and self.made is not None
+        source = read_lineage(self.made.made)[0] if self.made is not None and is_known else None
         if source is None:
             return None
-        path = str(base / source.path)
+        path = str(self.base / source.path)
         return LineageFile(path, source.sha256, _file_state(path, source.sha256))
 
-    def read_files(self, base: Path) -> tuple[LineageFile, ...]:
+    @property
+    def made_of(self) -> tuple[str, ...]:
+        """The outer steps whose outputs it read."""
+        own = {*self.spec.get("steps", {}), *self.spec.get("blocks", {})}
+        found = _STEP_REFERENCE.findall(json.dumps(self.spec))
+        return tuple(dict.fromkeys(name for name in found if name not in own))
+
+    @cached_property
+    def read_files(self) -> tuple[LineageFile, ...]:
         found = []
         for read in dependencies_of(self.entry, FileRead):
-            path, is_same = base / read.path, False
+            path, is_same = self.base / read.path, False
             with contextlib.suppress(OSError):
                 stat = path.stat()
                 is_same = (stat.st_size, stat.st_mtime_ns) == (read.size, read.mtime_ns)
@@ -97,12 +121,14 @@ class RecordedItem:
             found.append(LineageFile(str(path), read.sha256, state))
         return tuple(found)
 
-    def searched_paths(self, base: Path) -> tuple[str, ...]:
+    @property
+    def searched_paths(self) -> tuple[str, ...]:
         searched = dependencies_of(self.entry, FolderListed, StoreSearched)
-        return tuple(str(base / dep.name) for dep in searched)
+        return tuple(str(self.base / dep.name) for dep in searched)
 
-    def containing_stores(self, base: Path) -> tuple[str, ...]:
-        return tuple(str(base / rows.store) for rows in dependencies_of(self.entry, RowsKept))
+    @property
+    def containing_stores(self) -> tuple[str, ...]:
+        return tuple(str(self.base / rows.store) for rows in dependencies_of(self.entry, RowsKept))
 
 
 def _file_state(path: str, sha256: str) -> FileState:
@@ -222,19 +248,20 @@ class RecordedItems:
         run, at = written or ("", 0.0)
         if is_current and last is not None:
             run, at = last.run, last.at
-        is_document = made is not None and made.source == stored
-        outputs = (stored,) if entry is None and not is_document else ()
+        text = None if made is None or made.spec is None else self._lineage.spec(made.spec)
+        spec = json.loads(text) if text else {}
         return RecordedItem(
-            self._owner(scope),
-            key,
-            stored,
-            run,
-            at,
-            entry,
-            made,
-            outputs if entry is None else entry.output_paths,
-            n_rows,
-            is_current,
+            base=self._base,
+            owner=self._owner(scope),
+            key=key,
+            path=stored,
+            run=run,
+            at=at,
+            entry=entry,
+            made=made,
+            spec=spec if isinstance(spec, dict) else {},
+            n_rows=n_rows,
+            is_current=is_current,
         )
 
     def _owner(self, scope: str) -> ScopeOwner:
@@ -246,53 +273,48 @@ class RecordedItems:
             self._owners[scope] = owner
         return self._owners[scope]
 
-
-# --- the steps of an item
-
-
-def item_steps(lineage: LineageStore, item: RecordedItem) -> tuple[LineageStep, ...]:
-    """Return the steps of an item that made calls, in the order of running."""
-    if item.made is None or not item.is_current:
-        # The recorded calls of an item whose lineage is not known, as one step: it was interrupted
-        # before its entry, or done again since
-        is_of_block = item.entry is not None and item.key != item.owner.step
-        shown = item.shown_key if is_of_block else ""
-        hashes = lineage.calls_of(item.owner.scope, shown)
-        kept = [lineage.ledger.call(hash_, is_whole=True) for hash_ in hashes]
-        calls = tuple(
-            _kept_call(call, call.run, None)
-            for call in kept
-            if call is not None and (item.is_current or call.run == item.run)
+    def steps(self, item: RecordedItem) -> tuple[LineageStep, ...]:
+        """Return the steps of an item that made calls, in the order of running."""
+        if item.made is None or not item.is_current:
+            # The recorded calls of an item whose lineage is not known, as one step: it was
+            # interrupted before its entry, or done again since
+            is_of_block = item.entry is not None and item.key != item.owner.step
+            shown = item.shown_key if is_of_block else ""
+            hashes = self._lineage.calls_of(item.owner.scope, shown)
+            kept = [self._ledger.call(hash_, is_whole=True) for hash_ in hashes]
+            calls = tuple(
+                _kept_call(call, call.run, None)
+                for call in kept
+                if call is not None and (item.is_current or call.run == item.run)
+            )
+            return (LineageStep(item.owner.step, "", None, None, (), calls),) if calls else ()
+        _, steps = read_lineage(item.made.made)
+        checks: dict[str, tuple[str, ...]] = {}
+        for name, step in item.spec.get("steps", {}).items():
+            reply = step.get("reply")
+            given = reply.get("check") if isinstance(reply, dict) else None
+            checks[name] = (given,) if isinstance(given, str) else tuple(map(str, given or ()))
+        return tuple(
+            LineageStep(
+                step.id,
+                step.uses,
+                step.model,
+                step.seconds,
+                checks.get(step.id, ()),
+                tuple(self._call(call, item.made.run) for call in step.calls),
+            )
+            for step in steps
         )
-        return (LineageStep(item.owner.step, "", None, None, (), calls),) if calls else ()
-    _, steps = read_lineage(item.made.made)
-    checks: dict[str, tuple[str, ...]] = {}
-    for name, step in recorded_spec(lineage, item).get("steps", {}).items():
-        reply = step.get("reply")
-        given = reply.get("check") if isinstance(reply, dict) else None
-        checks[name] = (given,) if isinstance(given, str) else tuple(map(str, given or ()))
-    return tuple(
-        LineageStep(
-            step.id,
-            step.uses,
-            step.model,
-            step.seconds,
-            checks.get(step.id, ()),
-            tuple(_lineage_call(lineage, call, item.made.run) for call in step.calls),
-        )
-        for step in steps
-    )
 
-
-def _lineage_call(lineage: LineageStore, call: CallRecord, run: str) -> LineageCall:
-    kept = lineage.ledger.call(call.hash, is_whole=True)
-    if kept is not None:
-        return _kept_call(kept, run, call)
-    usage = {"prompt_tokens": call.prompt, "completion_tokens": call.completion}
-    return LineageCall(
-        call.hash, call.kind, "", "", "", call.is_known, call.began, call.seconds, run, {}, "",
-        None, usage, is_gone=True,
-    )  # fmt: skip
+    def _call(self, call: CallRecord, run: str) -> LineageCall:
+        kept = self._ledger.call(call.hash, is_whole=True)
+        if kept is not None:
+            return _kept_call(kept, run, call)
+        usage = {"prompt_tokens": call.prompt, "completion_tokens": call.completion}
+        return LineageCall(
+            call.hash, call.kind, "", "", "", call.is_known, call.began, call.seconds, run, {}, "",
+            None, usage, is_gone=True,
+        )  # fmt: skip
 
 
 def _kept_call(kept: CallRow, run: str, call: CallRecord | None) -> LineageCall:
@@ -312,10 +334,3 @@ def _kept_call(kept: CallRow, run: str, call: CallRecord | None) -> LineageCall:
         done_reason=kept.done_reason,
         usage=kept.usage.get("usage", {}),
     )
-
-
-def recorded_spec(lineage: LineageStore, item: RecordedItem) -> Mapping[str, Any]:
-    digest = None if item.made is None else item.made.spec
-    text = None if digest is None else lineage.spec(digest)
-    found = json.loads(text) if text else {}
-    return found if isinstance(found, dict) else {}

@@ -141,6 +141,7 @@ class Why(Enum):
     WRITTEN_NO_MORE = "it is no longer an output: its step does not write it any more"
     ITEM_ENDED = "it is no longer an output: run '{}' {} its item"
     ITEM_WRITES = "it is no longer an output: since run '{}' its item writes {}"
+    ITEM_WRITES_NOTHING = "it is no longer an output: since run '{}' its item writes nothing here"
     EARLIER_ANSWER = "it is of an earlier answer: since run '{}' its item waits for review"
     EARLIER_TRY = "it is of an earlier try: run '{}' failed, and the next one tries again"
     OUTDATED = "it no longer applies: nothing makes it any more"
@@ -156,6 +157,9 @@ class Why(Enum):
     NEWER_RESULTS = "'{}', which it reads, has {:,} newer results"
     BEHIND = "'{}', which comes before it, is not up to date: {}"
     BEHIND_UNKNOWN = "the steps before it cannot be checked: {}"
+    BEFORE_UNCHECKED = "whether the steps before it are up to date is not checked"
+    MODELS_ELSEWHERE = "its models are on other servers: whether they changed is not checked"
+    TOOLS_UNCHECKED = "what {} read then is not checked"
 
     def __call__(self, *about: str | int | tuple[str, ...]) -> Reason:
         """Return a reason of this kind; of a tuple of names the first are named."""

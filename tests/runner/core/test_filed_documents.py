@@ -287,7 +287,7 @@ def test_why_says_where_a_document_is_filed(world: World) -> None:
     world.run()
     for path in ("inbox/a.txt", "filed/a.txt"):
         answer = explain_path(world.folder / path, [world.folder])
-        assert answer.read_by == ("item 'a.txt' of 'each', filed at filed/a.txt",)
+        assert tuple(map(str, answer.read_by)) == ("item 'a.txt' of 'each', filed at filed/a.txt",)
 
 
 def test_why_knows_a_filed_document_by_its_content_where_a_clerk_moved_it(world: World) -> None:
@@ -298,7 +298,7 @@ def test_why_knows_a_filed_document_by_its_content_where_a_clerk_moved_it(world:
     (world.folder / "2026").mkdir()
     (world.folder / "filed/a.txt").rename(world.folder / "2026/first letter.txt")
     answer = explain_path(world.folder / "2026/first letter.txt", [world.folder])
-    assert answer.read_by == ("item 'a.txt' of 'each', filed at filed/a.txt",)
+    assert tuple(map(str, answer.read_by)) == ("item 'a.txt' of 'each', filed at filed/a.txt",)
 
 
 class HotFolder:
