@@ -34,6 +34,17 @@ _SHORT_CHARS = 40
 _ANSWER_NAMES = ("output", "text", "evidence")
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerFault:
+    """What is wrong with an answer."""
+
+    message: str
+    sentence: str
+    """The same with its field, as a model or a person reads it."""
+    path: str = ""
+    """The field, `lines.0.price`; empty: the whole answer."""
+
+
 @dataclass(frozen=True)
 class CheckCall:
     """A call in a check: the function's name and its arguments as far as they are known."""
@@ -90,19 +101,26 @@ class Check:
         self, scope: Mapping[str, Any], functions: Mapping[str, CheckFunction]
     ) -> list[str]:
         """Return why it is not true, in plain sentences; [] if it is true."""
+        return [fault.sentence for fault in self.answer_faults(scope, functions)]
+
+    def answer_faults(
+        self, scope: Mapping[str, Any], functions: Mapping[str, CheckFunction]
+    ) -> list[AnswerFault]:
+        """Return what is wrong with the answer, and with which field; [] if it is true."""
         found = self._evaluated(scope, functions)
         if found is None or found.sentences:
             return self._explained(found)
         known_values = {**found.values, **dict(self._read(scope))}
         values = "; ".join(f"{name} is {value}" for name, value in known_values.items())
-        return [f"This must be true: {self.source}" + (f" ({values})." if values else ".")]
+        what = f"This must be true: {self.source}" + (f" ({values})." if values else ".")
+        return [AnswerFault(what, what)]
 
     def explanations(
         self, scope: Mapping[str, Any], functions: Mapping[str, CheckFunction]
     ) -> list[str] | None:
         """Return what its functions say is wrong, perhaps nothing; None if it is true."""
         found = self._evaluated(scope, functions)
-        return None if found is None else self._explained(found)
+        return None if found is None else [fault.sentence for fault in self._explained(found)]
 
     def _evaluated(
         self, scope: Mapping[str, Any], functions: Mapping[str, CheckFunction]
@@ -113,9 +131,14 @@ class Check:
         ready = {name: found.watching(name, functions[name], scope) for name in names}
         return None if self.expression.evaluate({**scope, **ready}) else found
 
-    def _explained(self, found: _CheckFindings | None) -> list[str]:
-        sentences = found.sentences if found is not None else ()
-        return [f"{self._subject()}{sentence}" for sentence in sentences]
+    def _explained(self, found: _CheckFindings | None) -> list[AnswerFault]:
+        firsts = (call.first or () for call in self.calls)
+        fields = {path[1] for path in firsts if len(path) > 1 and path[0] == "output"}
+        field = next(iter(fields)) if len(fields) == 1 else ""
+        return [
+            AnswerFault(text, f"`{field}`: {text}" if field else text, field)
+            for text in (found.sentences if found is not None else ())
+        ]
 
     def _read(self, scope: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield short values from outside the answer: the model does not know them."""
@@ -127,12 +150,6 @@ class Check:
                 isinstance(value, str) and _is_short(value)
             ):
                 yield ".".join(path), json.dumps(value, ensure_ascii=False)
-
-    def _subject(self) -> str:
-        """Return the field of the answer that the sentences are about, if there is one."""
-        firsts = (call.first or () for call in self.calls)
-        fields = {path[1] for path in firsts if len(path) > 1 and path[0] == "output"}
-        return f"`{next(iter(fields))}`: " if len(fields) == 1 else ""
 
 
 class _CheckFindings:

@@ -14,7 +14,9 @@ from math import isfinite
 from typing import Any, TypeAlias
 
 from paddock.engine.system import ecma_patterns
-from paddock.engine.system.text import is_shallow
+from paddock.engine.system.text import is_shallow, path_text
+
+from .reply_check import AnswerFault
 
 _MOST_CHARS = 160
 _MOST_LEVELS = 64  # as in YAML; deeper values end in a RecursionError
@@ -27,23 +29,33 @@ _FORMS: Mapping[str, str] = {
 TOO_DEEP = f"It is nested more than {_MOST_LEVELS} levels deep."
 
 
-def schema_mismatch(value: Any, schema: Any, *, is_for_person: bool = False) -> str | None:
-    """Return the most relevant fault of a value as a sentence, or None; a person reads the form.
+def schema_mismatch(value: Any, schema: Any) -> str | None:
+    """Return the most relevant fault of a value as a sentence, or None.
 
     >>> schema_mismatch({"n": "x"}, {"properties": {"n": {"type": "integer"}}})
     "At /n: 'x' is not of type 'integer'."
-    >>> schema_mismatch("28. Oktober 2026", {"format": "date"}, is_for_person=True)
+    """
+    fault = schema_fault(value, schema)
+    return None if fault is None else fault.sentence
+
+
+def schema_fault(value: Any, schema: Any, *, is_for_person: bool = False) -> AnswerFault | None:
+    """Return the most relevant fault of a value, or None; a person reads the form of dates, too.
+
+    >>> schema_fault("28. Oktober 2026", {"format": "date"}, is_for_person=True).message
     "'28. Oktober 2026' is not a 'date'. Write it as 2026-10-28."
     """
     if is_nested_too_deep(value):
-        return TOO_DEEP
+        return AnswerFault(TOO_DEEP, TOO_DEEP)
     error = _error_finder()(value, schema)
     if error is None:
         return None
-    place = "".join(f"/{part}" for part in error.absolute_path)
+    place = [str(part) for part in error.absolute_path]
     is_form = is_for_person and error.validator == "format"
     form = _FORMS.get(error.validator_value, "") if is_form else ""
-    return f"{f'At {place}: ' if place else ''}{error.message[:_MOST_CHARS]}.{form}"
+    message = f"{error.message[:_MOST_CHARS]}.{form}"
+    sentence = f"At /{'/'.join(place)}: {message}" if place else message
+    return AnswerFault(message, sentence, path_text(error.absolute_path))
 
 
 @lru_cache(maxsize=1)

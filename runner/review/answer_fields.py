@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -298,25 +297,6 @@ def place_text(evidence: Mapping[str, Any]) -> str:
     n_others = evidence.get("others") or 0
     others = f" and {counted(n_others, 'more place')}" if n_others else ""
     return f"{where.lstrip(', ')}: {quote}{others}".lstrip(": ")
-
-
-_AT = re.compile(r"At /(?P<pointer>\S*?): (?P<words>.*)", re.DOTALL)
-_NAMED = re.compile(r"`(?P<name>[\w.]+)`: (?P<words>.*)", re.DOTALL)
-
-
-def placed_fault(sentence: str) -> dict[str, str]:
-    """Return a fault's field and its sentence, as schema and checks word them.
-
-    >>> placed_fault("At /items/0/price: 'x' is not of type 'number'.")
-    {'path': 'items.0.price', 'message': "'x' is not of type 'number'."}
-    >>> placed_fault("This must be true: output.a > 1.")
-    {'path': '', 'message': 'This must be true: output.a > 1.'}
-    """
-    if found := _AT.fullmatch(sentence):
-        return {"path": found["pointer"].replace("/", "."), "message": found["words"]}
-    if found := _NAMED.fullmatch(sentence):
-        return {"path": found["name"], "message": found["words"]}
-    return {"path": "", "message": sentence}
 
 
 Span = tuple[int, int, str]

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from paddock.engine.system import units
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.reply_check import Check
-from paddock.pipelines.schema_validation import schema_mismatch
+from paddock.pipelines.schema_validation import AnswerFault, schema_fault
 from paddock.runner.ledger.asked_before import is_same_value
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import (
@@ -117,16 +117,17 @@ class LedgerReviews(ReviewStore):
             return str(error)
         return None
 
-    def faults(self, review: Review, value: Any) -> list[str]:
-        """Return what is wrong with an edited value by schema and checks, as sentences.
+    def faults(self, review: Review, value: Any) -> list[AnswerFault]:
+        """Return what is wrong with an edited value by schema and checks.
 
         `review` is whole, as `get` returns it. Where `known_evidence` is of another request, this
         may take as long as a document may be read.
         """
         schema = review.subject.get("schema")
         if schema is None and not isinstance(value, str):
-            return ["The answer is a text, and the edited value is none."]
-        wrong = None if schema is None else schema_mismatch(value, schema, is_for_person=True)
+            what = "The answer is a text, and the edited value is none."
+            return [AnswerFault(what, what)]
+        wrong = None if schema is None else schema_fault(value, schema, is_for_person=True)
         return [wrong] if wrong is not None else self._failed_checks(review, value)
 
     def decide(
@@ -167,7 +168,8 @@ class LedgerReviews(ReviewStore):
         if verb == "reject" and not reason:
             raise DecisionRefused("A rejection needs a reason, which the run shows and keeps.")
         if verb == "edit" and (wrong := self.faults(seen, value)):
-            raise DecisionRefused(f"The edited value is not valid. {' '.join(wrong)}")
+            sentences = " ".join(fault.sentence for fault in wrong)
+            raise DecisionRefused(f"The edited value is not valid. {sentences}")
         values = {"accept": seen.subject.get("answer"), "edit": value, "reject": None}
         decided = replace(seen, state=VERBS[verb], value=values[verb], reason=reason or None, by=by)
 
@@ -281,11 +283,11 @@ class LedgerReviews(ReviewStore):
 
         return self.change(id_, undo)
 
-    def _failed_checks(self, review: Review, value: Any) -> list[str]:
+    def _failed_checks(self, review: Review, value: Any) -> list[AnswerFault]:
         schema, scope = review.subject.get("schema"), review.subject.get("scope") or {}
         text = value if schema is None else json.dumps(value, ensure_ascii=False)
         answer = {"output": None if schema is None else value, "text": text}
-        found: dict[str, None] = {}
+        found: dict[AnswerFault, None] = {}
         checks = review.subject.get("checks") or ()
         request = self.evidence_request(review, value)
         if request is not None:
@@ -295,13 +297,14 @@ class LedgerReviews(ReviewStore):
                     found_evidence = documents.locate_values_now(request)
                 answer["evidence"] = found_evidence
             except StepError as error:
-                return [str(error)]
+                return [AnswerFault(str(error), str(error))]
         for source in checks:
             try:
-                failures = Check.of(source).failures({**scope, **answer}, CHECK_FUNCTIONS)
+                faults = Check.of(source).answer_faults({**scope, **answer}, CHECK_FUNCTIONS)
             except (ExpressionError, BrokenCheck) as error:
-                failures = [f"`check` ({source}): {error}"]
-            found.update(dict.fromkeys(failures))
+                what = f"`check` ({source}): {error}"
+                faults = [AnswerFault(what, what)]
+            found.update(dict.fromkeys(faults))
         return list(found)
 
     def evidence_request(self, review: Review, value: Any) -> EvidenceRequest | None:

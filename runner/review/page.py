@@ -46,7 +46,6 @@ from .answer_fields import (
     answer_from_json,
     edited_answer,
     field_spans,
-    placed_fault,
     subject_fields,
     text_window,
 )
@@ -260,15 +259,15 @@ class ReviewPage:
 
         def faults(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
             try:
-                sentences = reviews.faults(review, _edited(review, body))
+                found = reviews.faults(review, _edited(review, body))
             except WrongField as error:
-                sentences = [str(error)]
-            return {"faults": [placed_fault(sentence) for sentence in sentences]}
+                return {"faults": [{"path": "", "message": str(error)}]}
+            return {"faults": [{"path": one.path, "message": one.message} for one in found]}
 
         try:
             await self._find_evidence(request, body)
         except StepError as error:
-            return {"faults": [placed_fault(str(error))]}
+            return {"faults": [{"path": "", "message": str(error)}]}
         return await self._at(request, faults)
 
     async def _find_evidence(self, request: Request, body: Mapping[str, Any]) -> None:

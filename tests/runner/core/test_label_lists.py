@@ -562,7 +562,7 @@ def test_a_person_chooses_from_the_list_and_is_asked_again_when_that_label_is_go
     assert (field.kind, field.choices) == ("choice", (*TAGS, "none of these"))
     with here.reviews() as reviews:
         (fault,) = reviews.faults(review, {"tag": "tunnel"})
-    assert "is not one of" in fault
+    assert (fault.path, "is not one of" in fault.message) == ("tag", True)
     here.decide("0.txt", "edit", {"tag": "tram"})
     assert labelled(here.run()) == {"0.txt": "tram"}
     assert here.run().counts == {"fresh": 1}

@@ -327,6 +327,12 @@ def test_an_edit_is_typed_by_the_schema_and_checked_before_it_is_sent(
     ]
     assert "this is no JSON" in faults(json="{")[0]["message"]
     assert faults(changes={"total": "84.00", "pay_by": ""}) == []
+    named = {"net price": {"type": "number"}, "`x`: y": {"type": "number"}}
+    (odd,) = served_page.ask("b.txt", answer=dict.fromkeys(named, 1), schema={"properties": named},
+                             checks=["one_of(output['`x`: y'], [1])"])  # fmt: skip
+    for changes, path in (({"net price": "a"}, "net price"), ({"`x`: y": "2"}, "`x`: y")):
+        (found,) = ann.post(of(odd.id, "/check"), json={"changes": changes}).json()["faults"]
+        assert found["path"] == path
     refused = decide(ann, open_review.id, "edit", changes={"total": "5000"})
     assert refused.status_code == 409
     assert "This must be true" in refused.json()["error"]
