@@ -262,7 +262,7 @@ class ReviewPage:
                 found = reviews.faults(review, _edited(review, body))
             except WrongField as error:
                 return {"faults": [{"path": "", "message": str(error)}]}
-            return {"faults": [{"path": one.path, "message": one.message} for one in found]}
+            return {"faults": [{"path": wrong.path, "message": wrong.message} for wrong in found]}
 
         try:
             await self._find_evidence(request, body)
