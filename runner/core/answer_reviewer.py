@@ -13,12 +13,12 @@ from typing import Any
 
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.expressions import ExpressionError
+from paddock.runner.answers.evidence import EvidenceSource, read_sources
+from paddock.runner.answers.scoped_reply import ScopedReply
+from paddock.runner.answers.text_vectors import inserted_text
 from paddock.runner.bind.bound import BoundStep
-from paddock.runner.bind.evidence import EvidenceSource, read_sources
 from paddock.runner.bind.scope import Scope
-from paddock.runner.bind.scoped_reply import ScopedReply
 from paddock.runner.bind.specs import prompt_digest
-from paddock.runner.bind.text_vectors import inserted_text
 from paddock.runner.calibration.confidence_calibration import CalibrationKey, calibrated, start_text
 from paddock.runner.ledger.asked_before import is_same_value
 from paddock.runner.ledger.entries import LedgerError

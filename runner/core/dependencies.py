@@ -22,7 +22,7 @@ from paddock.engine.system.files import content_stamp, sha256_of
 from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.label_choices import LabelList
-from paddock.runner.bind.text_vectors import Matrix, Vector8, similarities
+from paddock.runner.answers.text_vectors import Matrix, Vector8, similarities
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.reasons import Reason, Why, quoted

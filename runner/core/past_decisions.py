@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from paddock.engine.system.text import canonical_json
-from paddock.runner.bind.text_vectors import Matrix, Vector8, matrix_of
+from paddock.runner.answers.text_vectors import Matrix, Vector8, matrix_of
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import whole_file
 from paddock.runner.ledger.ledger import Ledger

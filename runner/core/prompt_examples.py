@@ -16,8 +16,7 @@ from typing import Any
 
 from paddock.engine.system.text import without_middle
 from paddock.pipelines.schema_validation import schema_mismatch
-from paddock.runner.bind.bound import BoundStep
-from paddock.runner.bind.text_vectors import (
+from paddock.runner.answers.text_vectors import (
     Matrix,
     Vector8,
     as_vector8,
@@ -26,6 +25,7 @@ from paddock.runner.bind.text_vectors import (
     matrix_of,
     similarities,
 )
+from paddock.runner.bind.bound import BoundStep
 from paddock.steps.base import Example, Tools
 
 from .dependencies import UsedExamples

@@ -16,7 +16,7 @@ from paddock.engine.system.text import one_line, path_text
 from paddock.pipelines.checking.schema_parts import Path, is_empty, missing_keys, partial_keys
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference
 from paddock.pipelines.model import EvidenceSpec, ReviewSpec
-from paddock.runner.bind.evidence import EvidenceSource
+from paddock.runner.answers.evidence import EvidenceSource
 from paddock.runner.bind.scope import probabilities, review_names
 from paddock.runner.ledger.ledger import INLINE_CHARS, Ledger
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelSpec, Pool, Role
 from paddock.engine.system.crash_isolation import SuspectRoom
+from paddock.runner.answers.text_vectors import embedded
 from paddock.runner.bind.bound import BoundPlan, BoundStep
 from paddock.runner.bind.protected_files import ProtectedFiles
-from paddock.runner.bind.text_vectors import embedded
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.drain import StopGate

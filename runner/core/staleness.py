@@ -21,6 +21,8 @@ from paddock.engine.sampling.json_schema import json_pointer
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.label_choices import FieldPath, LabelList
+from paddock.runner.answers.offered_labels import LabelLists, label_texts
+from paddock.runner.answers.text_vectors import unit_matrix
 from paddock.runner.bind.bound import (
     BoundBlock,
     BoundNode,
@@ -31,9 +33,7 @@ from paddock.runner.bind.bound import (
     node_ids,
     steps_of,
 )
-from paddock.runner.bind.offered_labels import LabelLists, label_texts
 from paddock.runner.bind.scope import Scope
-from paddock.runner.bind.text_vectors import unit_matrix
 from paddock.runner.folders.unfinished_files import SettledFiles, is_watch_trigger
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry, LineageRow

@@ -22,12 +22,12 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.label_choices import chosen_labels
 from paddock.pipelines.typed_rows import without_types
+from paddock.runner.answers.evidence import EvidenceFinder
+from paddock.runner.answers.offered_labels import AT_BORDER, choices_of
+from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep, callable_names, node_ids
-from paddock.runner.bind.evidence import EvidenceFinder
-from paddock.runner.bind.offered_labels import AT_BORDER, choices_of
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope, WithFiled
-from paddock.runner.bind.scoped_reply import ScopedReply
 from paddock.runner.bind.taint_analysis import guarded_roots
 from paddock.runner.ledger.entries import LedgerError, is_variant
 from paddock.runner.ledger.lineage_rows import LineageStore

@@ -29,7 +29,7 @@ from paddock.engine.request import (
     reserved_tokens,
     resolve_sampling,
 )
-from paddock.runner.bind.scoped_reply import ScopedReply
+from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.core.call_cache import (
     CallOrigin,
     ChunkListener,

@@ -21,6 +21,7 @@ from paddock.engine.system.item_samples import SEED, draw
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Reference
 from paddock.pipelines.input_values import WrongInput
+from paddock.runner.answers.evidence import EvidenceFinder
 from paddock.runner.bind.bound import (
     BoundBlock,
     BoundNode,
@@ -29,7 +30,6 @@ from paddock.runner.bind.bound import (
     all_steps,
     only_reads,
 )
-from paddock.runner.bind.evidence import EvidenceFinder
 from paddock.runner.bind.inputs import with_inputs
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope, WithFiled

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from paddock.runner.answers.offered_labels import choices_of
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_steps
-from paddock.runner.bind.offered_labels import choices_of
 from paddock.runner.core.failures import times
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.ledger.entries import Entry

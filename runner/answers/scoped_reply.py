@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.label_choices import PromptLabels
 from paddock.pipelines.model import ReplySpec
+from paddock.runner.bind.reply import reads_evidence
+from paddock.runner.bind.scope import Scope
 from paddock.steps.base import StepError
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
 
 from .offered_labels import OfferedLabels
-from .reply import reads_evidence
-from .scope import Scope
 
 if TYPE_CHECKING:
     from .evidence import EvidenceFinder, EvidenceSource

@@ -22,11 +22,11 @@ from paddock.pipelines.label_choices import (
     schema_with_labels,
 )
 from paddock.pipelines.model import ReplySpec
+from paddock.runner.bind.bound import BoundStep
+from paddock.runner.bind.parameters import BindError
+from paddock.runner.bind.scope import Scope
 from paddock.steps.base import StepError, Tools, Vector
 
-from .bound import BoundStep
-from .parameters import BindError
-from .scope import Scope
 from .text_vectors import Matrix, as_vector8, embedded, inserted_text, similarities, unit_matrix
 
 LISTS_SHARE = 0.5

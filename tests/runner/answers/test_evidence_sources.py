@@ -12,7 +12,7 @@ import pytest
 
 from paddock.pipelines.expressions import Expression
 from paddock.pipelines.model import EvidenceSpec
-from paddock.runner.bind.evidence import EvidenceFinder, EvidenceSource, read_sources
+from paddock.runner.answers.evidence import EvidenceFinder, EvidenceSource, read_sources
 from paddock.runner.bind.scope import Scope
 from paddock.steps.base import StepError, Tools
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool

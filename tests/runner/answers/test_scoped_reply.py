@@ -14,9 +14,9 @@ from paddock.engine.request import ChatRequest
 from paddock.pipelines.model import ReplySpec
 from paddock.pipelines.reply_check import Check
 from paddock.pipelines.reply_schema import ReplySchema
-from paddock.runner.bind import scoped_reply as replying
+from paddock.runner.answers import scoped_reply as replying
+from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.bind.scope import Scope
-from paddock.runner.bind.scoped_reply import ScopedReply
 from paddock.steps.base import StepError
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, errors

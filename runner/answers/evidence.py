@@ -18,6 +18,7 @@ from unicodedata import east_asian_width
 from paddock.engine.system.text import nested_values
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import EvidenceSpec
+from paddock.runner.bind.scope import Scope
 from paddock.steps.base import StepError, Tools
 from paddock.steps.paths import resolve_path
 from paddock.steps.readers import documents
@@ -31,8 +32,6 @@ from paddock.steps.readers.reader import (
     page_offsets,
 )
 from paddock.steps.readers.reader_pool import EvidenceRequest
-
-from .scope import Scope
 
 _PAGED = frozenset((MEDIA_TYPES["pdf"], MEDIA_TYPES["pptx"]))
 _WITHOUT_PAGES = frozenset(MEDIA_TYPES.values()) - _PAGED
