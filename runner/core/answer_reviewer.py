@@ -62,7 +62,7 @@ class AnswerReviewer:
         Recorded as it was at that time: later decisions make no item stale. What was decided about
         this item, or about its document elsewhere, does not count.
         """
-        if step.model is None or step.reply is None or outputs.get("confidence") is None:
+        if step.model is None:
             return outputs
         key = await self._calibration_key(step)
         tables = await self._reviews.calibrations()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import median
 from typing import Any, NoReturn
 
@@ -96,7 +97,6 @@ class Execute(Walk):
     ) -> None:
         super().__init__(context, outer, around)
         self.steps = StepRunner(context, lambda step, attempt: _SubPipelineRun(self, step, attempt))
-        self.recorder = ItemRecorder(context)
         self.n_left = 0
         """Items that were not begun, or not finished, since the stop gate was closed."""
         self.reads: Dependencies = {}
@@ -108,6 +108,10 @@ class Execute(Walk):
         self._read_blocks = blocks_read(returns_read(self.bound)).union(
             *(blocks_read(node.references) for node in self.bound.nodes)
         )
+
+    @cached_property
+    def recorder(self) -> ItemRecorder:
+        return ItemRecorder(self.context)
 
     async def each(self, nodes: Iterable[BoundNode]) -> None:
         async with task_group() as group:
@@ -223,8 +227,10 @@ class Execute(Walk):
     async def outdated(
         self, found: Sequence[OutdatedOutput], questions: Collection[ItemPlace]
     ) -> None:
-        await self.context.judge.reviews.forget(questions)
-        await OrphanCleaner(self.context).sweep(found, self.ended)
+        if questions:
+            await self.context.judge.reviews.forget(questions)
+        if found:
+            await OrphanCleaner(self.context).sweep(found, self.ended)
 
     # --- the items of a block
 
@@ -239,8 +245,9 @@ class Execute(Walk):
         """
         context, work, block = self.context, state.work, state.block
         todo, claims = state.todo(), None if state.outer else context.claims
-        place = work.scope, work.missing, context.options
-        await asyncio.to_thread(keep_folders, context.ledger, *place)
+        if work.missing.sources:
+            place = work.scope, work.missing, context.options
+            await asyncio.to_thread(keep_folders, context.ledger, *place)
         # Record which items are filed since the last run, and whose secrets are others.
         ledger, run, store = context.ledger, self.stats.run, FiledRows(context.ledger)
         for entry in work.renewed:
@@ -258,7 +265,7 @@ class Execute(Walk):
         if work.again:
             names = listed(work.again, MAX_NAMED)
             self.stats.note(f"as filed before, so the same item: {names}")
-        sizes = expected_tokens(todo, work.items) if state.has_models else {}
+        sizes = expected_tokens(todo, work.items) if todo and state.has_models else {}
         # The items to do, in the order in which they begin. The list's order is kept where items
         # run one by one, and where a budget or the first failure may end the run early.
         is_cut_short = context.bound.budget.is_set or block.on_error == "fail"
@@ -270,9 +277,9 @@ class Execute(Walk):
             self.stats.step(block.id, n_fresh + len(todo), n_fresh, shown)
         if work.held:
             self.stats.note(str(Why.OUTPUTS_KEPT(work.held)))
-        expect_queries(context, block, todo, state.scope)
         # Run the items in chunks; wait for those that other machines hold.
         if todo:
+            expect_queries(context, block, todo, state.scope)
             state.parallel = max(state.parallel, await self._parallel(state))
         if not state.outer:  # those that are given up are reported themselves
             of, limit = context.suspects.of, context.max_attempts

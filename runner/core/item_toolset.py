@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -64,19 +63,10 @@ class ToolRuntime:
             self._servers = McpSessions(self.stats.note)
         return self._servers
 
-    async def close(self) -> None:
-        open_ = [toolset for toolset in (self._functions, self._servers) if toolset is not None]
-        await asyncio.gather(*(toolset.close() for toolset in open_))
-
-
-@asynccontextmanager
-async def open_tool_runtime(stats: RunStats) -> AsyncIterator[ToolRuntime]:
-    """Yield what a run's tools share; close it with the run."""
-    tool_runtime = ToolRuntime(stats)
-    try:
-        yield tool_runtime
-    finally:
-        await asyncio.shield(tool_runtime.close())
+    async def aclose(self) -> None:
+        closing = [each.close() for each in (self._functions, self._servers) if each is not None]
+        if closing:
+            await asyncio.shield(asyncio.gather(*closing))
 
 
 class ItemToolset:

@@ -46,7 +46,7 @@ from .model_digests import ModelDigests
 from .query_batches import QueryBatches
 from .run_options import CallTape, RunOptions
 from .run_stats import RunStats
-from .staleness import EmbedLabels, Judge
+from .staleness import Judge
 from .work_claims import WorkClaims
 
 ShowChunk = Callable[[str, Sequence[str]], AbstractContextManager[TaskChunk | None]]
@@ -106,6 +106,24 @@ class RunContext:
         looks_up = step.cache and not self.options.no_cache and not is_forced
         return CallOrigin(scope, block or step.id, key, looks_up)
 
+    async def embed_labels(
+        self, step: BoundStep, texts: Sequence[str]
+    ) -> tuple[str, Sequence[Vector]] | None:
+        """Return the model and the vectors of labels that are new to a list.
+
+        None: no model is asked while planning, or it failed; which items are stale is not known.
+        """
+        may_ask = self.tool_runtime is not None
+        caller = CallOrigin("", step.id, "", looks_up=True, may_ask=may_ask)
+        pool = LedgerPool(self.pool, self.ledger, self.digests, self.stats, caller)
+        try:
+            models = BoundModels(self.bound.models, self.bound.defaults, step.model)
+            model = models.resolve(None, "embed")
+            identity = (await pool.facts(model)).identity
+            return identity, await embedded(pool, model, texts, self.bound.priority)
+        except (PutOff, StepError, EngineError):
+            return None
+
     def tools(
         self,
         step: BoundStep,
@@ -141,23 +159,6 @@ class RunContext:
             memo=memo,
             readers=self.readers,
         )
-
-
-def label_embedding(context: RunContext, *, is_plan: bool) -> EmbedLabels:
-    """Return what embeds labels that are new to a list; while planning no model is asked."""
-
-    async def embed(step: BoundStep, texts: Sequence[str]) -> tuple[str, Sequence[Vector]] | None:
-        bound = context.bound
-        caller = CallOrigin("", step.id, "", looks_up=True, may_ask=not is_plan)
-        pool = LedgerPool(context.pool, context.ledger, context.digests, context.stats, caller)
-        try:
-            model = BoundModels(bound.models, bound.defaults, step.model).resolve(None, "embed")
-            identity = (await pool.facts(model)).identity
-            return identity, await embedded(pool, model, texts, bound.priority)
-        except (PutOff, StepError, EngineError):
-            return None  # which items are stale is then not known: all may be
-
-    return embed
 
 
 @dataclass(frozen=True, slots=True)

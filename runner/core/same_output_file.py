@@ -102,12 +102,13 @@ def _output_paths(
     body: Sequence[BoundNode], *, conditional: bool = False
 ) -> Iterator[tuple[BoundStep, Value]]:
     """Yield the output paths that depend on none of these steps, of those with or without `if`."""
-    inner = {("steps", name) for name in node_ids(body)}
     for step in body:
-        if isinstance(step, BoundStep) and (step.if_ is not None) == conditional:
-            written = step.written.get(step.facts.writes or step.facts.fills)
-            path = Value.of(written)
-            if written is not None and inner.isdisjoint(read[:2] for read in path.references):
+        if not isinstance(step, BoundStep) or (step.if_ is not None) != conditional:
+            continue
+        written = step.written.get(step.facts.writes or step.facts.fills)
+        if written is not None:
+            path, inner = Value.of(written), {("steps", name) for name in node_ids(body)}
+            if inner.isdisjoint(read[:2] for read in path.references):
                 yield step, path
 
 

@@ -11,7 +11,13 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+    suppress,
+)
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import Any
@@ -43,11 +49,11 @@ from .call_cache import no_fence
 from .concurrency_groups import group_turn
 from .deadly_items import CrashSuspects
 from .documents_in_use import DocumentsInUse
-from .item_toolset import open_tool_runtime
+from .item_toolset import ToolRuntime
 from .machine_view import MachineView
 from .model_pools import LookupInterrupted, OpenPool, PoolOptions, open_pools
 from .query_batches import QueryBatches
-from .run_context import RunContext, label_embedding
+from .run_context import RunContext
 from .run_options import PreparedRun, RunEnvironment, RunOptions
 from .run_stats import RunStats
 from .staleness import Judge
@@ -63,19 +69,11 @@ class RunSession:
     given: Mapping[str, Any]
     """The inputs that the caller gave, files of rows as their paths."""
 
-    @property
-    def bound(self) -> BoundPlan:
-        return self.context.bound
-
-    @property
-    def stats(self) -> RunStats:
-        return self.context.stats
-
     def begin(self) -> None:
         """Record that the run has started, in the ledger and for the observer."""
         self._record({"ended": None, "status": "running", "summary": None})
-        stats = self.stats
-        stats.observer.began(stats.run, stats.pipeline, [*progress_line_names(self.bound.nodes)])
+        stats, nodes = self.context.stats, self.context.bound.nodes
+        stats.observer.began(stats.run, stats.pipeline, [*progress_line_names(nodes)])
         pool_stats = getattr(self.context.pool, "stats", None)
         if pool_stats is not None:
             stats.observer.pool(pool_stats)
@@ -86,7 +84,7 @@ class RunSession:
         row["message"] = report.message
         if self.context.ledger.error is None:
             self._record(row)
-        self.stats.observer.ended(report)
+        self.context.stats.observer.ended(report)
 
     def model_loads(self) -> Mapping[str, Mapping[str, float]]:
         pool_stats = getattr(self.context.pool, "stats", None)  # not all pools count
@@ -97,7 +95,8 @@ class RunSession:
         }
 
     def _record(self, row: Mapping[str, Any]) -> None:
-        bound, context, stats = self.bound, self.context, self.stats
+        context = self.context
+        bound, stats = context.bound, context.stats
         # The inputs that were given by hand, so that another run can continue.
         hidden, kept = set(bound.given & bound.secret_inputs), dict[str, Any]()
         for name in bound.given - hidden:
@@ -220,7 +219,7 @@ async def open_session(
         digests, pool = await stack.enter_async_context(open_pools(bound, settings, pools))
         tool_runtime = None
         if not is_plan:
-            tool_runtime = await stack.enter_async_context(open_tool_runtime(stats))
+            tool_runtime = await stack.enter_async_context(aclosing(ToolRuntime(stats)))
         readers = ReaderPool(ReaderLimits(settings.read_timeout_s, settings.read_memory_bytes))
         stack.push_async_callback(asyncio.to_thread, readers.close)
         bound = await _with_rows_of_files(bound, readers, stats)
@@ -255,7 +254,7 @@ async def open_session(
             suspects=suspects,
         )
         context.judge.parts.secrets = prepared.secrets
-        context.judge.embed_labels = label_embedding(context, is_plan=is_plan)
+        context.judge.embed_labels = context.embed_labels
         given = {name: prepared.bound.inputs[name] for name in bound.given}
         yield RunSession(context, time.time(), given)
 

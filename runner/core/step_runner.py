@@ -12,6 +12,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from random import SystemRandom
 from typing import Any
 
@@ -128,8 +129,10 @@ class StepRunner:
         self.context = context
         self._sub_pipelines = sub_pipelines
         self.stats = context.stats
-        self._lineage = LineageStore(context.ledger)
-        self._reviewer = AnswerReviewer(context)
+
+    @cached_property
+    def _reviewer(self) -> AnswerReviewer:
+        return AnswerReviewer(self.context)
 
     async def step(self, step: BoundStep, scope: Scope, attempt: ItemAttempt) -> Any:
         """Run a step with its retries; return its outputs, None: it left itself out.
@@ -245,7 +248,8 @@ class StepRunner:
         if step.review is not None and attempt.is_decided and not caller.looks_up:
             outputs = await self._reviewer.recorded(step, attempt)
             if outputs:  # with the calls of the run that made them
-                row = await context.ledger.ask(self._lineage.made, attempt.scope, attempt.key)
+                lineage = LineageStore(context.ledger)
+                row = await context.ledger.ask(lineage.made, attempt.scope, attempt.key)
                 for past in read_lineage(row.made)[1] if row is not None else ():
                     calls = past.calls if past.id == step.id else ()
                     caller.made.extend(replace(call, is_known=True) for call in calls)
@@ -311,6 +315,8 @@ class StepRunner:
                 raise
             raise DeadlineExceeded("total", limit_s) from error
         outputs: dict[str, Any] = output.model_dump(mode="json")
+        if step.reply is None or outputs.get("confidence") is None:
+            return outputs
         return await self._reviewer.calibrated(step, scope, attempt, outputs)
 
     def _mark_labels(

@@ -303,6 +303,8 @@ def is_skipped(node: BoundNode, scope: Scope) -> bool:
 
 def is_unused(node: BoundNode, scope: Scope, stats: RunStats, item: str = "") -> bool:
     """Return whether all that would use a node's answer is skipped; then it is counted."""
+    if not node.consumers:
+        return False
     known = dict[str, bool]()
 
     def is_surely_skipped(other: BoundNode) -> bool:

@@ -105,7 +105,7 @@ async def estimate_run(
             outdated=stats.outdated,
             filed=stats.filed_counts,
             not_taken=stats.not_taken_by_suffix(),
-            remarks=(*stats.tally_notes(is_plan=True), *session.stats.notes),
+            remarks=(*stats.tally_notes(is_plan=True), *session.context.stats.notes),
         )
         return plan.cost.in_report(report, context, speeds)
 

@@ -160,13 +160,13 @@ async def _run_to_end(session: RunSession, *, is_within: bool) -> Report:
         PipelineError: the YAML turned out to be wrong for the data at hand.
     """
     session.begin()
-    gate = session.context.stop_gate
+    stats, gate = session.context.stats, session.context.stop_gate
 
     async def note_stop() -> None:
         await gate.wait()
         if gate.is_stop_requested:
             words = f"{STOP_REQUESTED}: items in flight end, no other begins."
-            session.stats.observer.stops(words)
+            stats.observer.stops(words)
 
     async with running(note_stop()):
         try:
@@ -175,11 +175,11 @@ async def _run_to_end(session: RunSession, *, is_within: bool) -> Report:
             else:
                 report = await run.run(session.context)
         except asyncio.CancelledError:  # by the caller's own task, or Prefect's flow around it
-            session.end(session.stats.report("interrupted", message=INTERRUPTED))
+            session.end(stats.report("interrupted", message=INTERRUPTED))
             raise
         except Exception as error:
             cause = session.context.ledger.damage_behind(error) or error
-            session.end(session.stats.report("failed", message=str(cause) or type(error).__name__))
+            session.end(stats.report("failed", message=str(cause) or type(error).__name__))
             raise
     report = replace(report, models=session.model_loads())
     session.end(report)

@@ -69,11 +69,11 @@ async def run_in_current_flow(session: RunSession) -> Report:
     Raises:
         PipelineError: the YAML turned out to be wrong for the data at hand.
     """
-    stats, gate = session.stats, session.context.stop_gate
+    stats, gate = session.context.stats, session.context.stop_gate
     logger = _RunLogger(stats.secrets.redact)
-    meter = ProgressMeter(progress_line_names(session.bound.nodes))
+    meter = ProgressMeter(progress_line_names(session.context.bound.nodes))
     stats.observer = MultiObserver(stats.observer, logger, meter)
-    key = artifact_key(session.bound.name)
+    key = artifact_key(session.context.bound.name)
     naming, artifacts = name_flow_run(stats.run), dict[str, str]()
     chunks = ChunkTasks(stats.secrets.redact)
     try:

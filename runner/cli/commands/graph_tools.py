@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -183,9 +184,10 @@ def tools_here() -> list[ToolGroup]:
 async def tools_of_servers(
     bound: BoundPlan, secrets: Secrets, allowed: Collection[str]
 ) -> list[ToolGroup]:
-    from paddock.runner.core.item_toolset import open_tool_runtime, server_spec
+    from paddock.runner.core.item_toolset import ToolRuntime, server_spec
 
-    async with open_tool_runtime(RunStats("", bound.name, Observer(), secrets=secrets)) as runtime:
+    stats = RunStats("", bound.name, Observer(), secrets=secrets)
+    async with aclosing(ToolRuntime(stats)) as runtime:
 
         async def group(name: str) -> ToolGroup:
             origin = f"MCP server '{name}'"
