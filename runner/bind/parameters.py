@@ -36,7 +36,15 @@ _SAMPLES: Mapping[Any, Any] = {str: "…", float: 1, bool: True, list: [], dict:
 
 
 class _KnownAtRunTime:
-    """Stands for a value that is known when the step runs."""
+    """Stands for a value that is known when the step runs; what looks at it raises a TypeError."""
+
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> bool:
+        raise TypeError
+
+    def __eq__(self, other: object) -> bool:
+        raise TypeError
 
 
 @dataclass(frozen=True)
@@ -163,12 +171,7 @@ class ParameterBinder:
             is_constant = isinstance(detail["input"], str | int | float)
             if detail["type"] in _STRICT and is_constant and detail["loc"][:1] not in at_fault:
                 details.append(detail)
-        certain: list[ErrorDetails] = []
-        for detail in details:
-            at, message = detail["loc"], detail["msg"]
-            is_later = at[0] in later if at else any(f"`{n}`" in message for n in later)
-            if not is_later:
-                certain.append(detail)
+        certain = [detail for detail in details if not later.intersection(detail["loc"][:1])]
         if certain:
             self.faults += faults_of(certain, self.table, given, self._document, self._at)
         # An instance for every scope, where nothing in it is rendered
