@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import cast
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("pipelines", "steps", "engine", "runner")
@@ -290,9 +291,11 @@ _LOOKS = frozenset((
     "find",
 ))  # fmt: skip
 _SENTENCES = frozenset((
-    "reason", "error", "message", "note", "why", "fault", "problem", "detail", "remedy",
+    "reason", "error", "message", "note", "why", "fault", "problem", "detail", "remedy", "sentence",
+    "refusal", "msg",
 ))  # fmt: skip
-"""Attributes that hold sentences."""
+"""Values and attributes that hold sentences."""
+_MATCHES = ("match", "search", "fullmatch", "finditer", "findall", "sub", "split")
 _TWO_WORDS = re.compile(r"[A-Za-z']{2,}[,:]?(?: |\\ |\\s\+?)[A-Za-z']+|^[A-Za-z]+ $")
 
 
@@ -300,7 +303,7 @@ def sentences_read() -> dict[str, str]:
     """Return where code looks for a piece of a sentence that the product itself makes.
 
     That is `startswith` and its like, `in`, or a regular expression, with two words that another
-    text of the product has, or with any text on an attribute that holds a sentence, or on an error.
+    text of the product has, or with any text or name on what holds a sentence, or on an error.
     """
     constants = {
         target.id: node.value
@@ -345,6 +348,10 @@ def _looks(
             yield subject, [*_texts(node.args[0], constants)]
         elif isinstance(subject, ast.Name) and subject.id == "re":
             yield node.args[-1], [*_texts(node.args[0], constants)]
+        elif isinstance(subject, ast.Name) and name in _MATCHES:  # a compiled pattern
+            pattern = constants.get(subject.id)
+            if isinstance(pattern, ast.Call) and pattern.args:
+                yield node.args[-1], [*_texts(pattern.args[0], constants)]
     elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
         yield node.comparators[0], [*_texts(node.left, constants)]
 
@@ -355,16 +362,21 @@ def _texts(node: ast.expr, constants: dict[str, ast.expr]) -> Iterator[ast.Const
     elif isinstance(node, ast.JoinedStr | ast.Tuple):
         for part in node.values if isinstance(node, ast.JoinedStr) else node.elts:
             yield from _texts(part, constants)
+    elif isinstance(node, ast.FormattedValue):  # a name in a text
+        yield ast.copy_location(ast.Constant(ast.unparse(node.value)), node)
     elif isinstance(node, ast.Name) and node.id in constants:
         yield from _texts(constants[node.id], {})
 
 
 def _is_sentence(subject: ast.expr) -> bool:
     """Return whether a value is called like one that holds a sentence, or is an error's text."""
+    if isinstance(subject, ast.Call) and getattr(subject.func, "attr", "") in ("lower", "casefold"):
+        return _is_sentence(cast(ast.Attribute, subject.func).value)
     if isinstance(subject, ast.Call) and ast.unparse(subject.func) == "str" and subject.args:
         subject = subject.args[0]
         return isinstance(subject, ast.Name) and subject.id in ("error", "exc", "cause")
-    return isinstance(subject, ast.Attribute) and subject.attr in _SENTENCES
+    name = subject.attr if isinstance(subject, ast.Attribute) else getattr(subject, "id", "")
+    return name in _SENTENCES
 
 
 def http_clients() -> list[str]:

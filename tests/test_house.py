@@ -196,18 +196,25 @@ def test_each_store_has_its_sql_on_one_page() -> None:
 
 # Texts of others, or no sentences
 READS_TEXTS_OF_OTHERS = {
+    "pipelines/filter_misuses.py": "Python's `inspect`",
     "pipelines/yaml_source.py": "PyYAML",
+    "steps/llm/agent.py": "servers of models",
+    "steps/readers/html.py": "an element of a page",
     "steps/readers/office.py": "python-docx and its like",
+    "steps/tables/row_formats.py": "Python's `csv`",
     "steps/text/sentences.py": "what mails say at their end",
     "steps/tools/function_signature.py": "Pydantic",
+    "steps/vectors/lance_table.py": "LanceDB",
     "engine/backends/model_servers.py": "servers of models",
     "engine/sampling/json_schema.py": "llguidance",
+    "engine/system/ecma_patterns.py": "llguidance",
     "engine/workers/death_reasons.py": "llama.cpp",
     "runner/bind/plan_faults.py": "the parser of cron",
     "runner/core/parts.py": "the key of a tool in a spec",
     "runner/daemon/service_client.py": "what a browser is shown, also by Ollama",
     "runner/ledger/sqlite_file.py": "SQLite",
     "runner/schedule/schedule_planner.py": "the key of a trigger",
+    "runner/schedule/webhook_queue.py": "SQLite",
     "runner/workers/cluster_checks.py": "a mark in Prefect",
 }
 
