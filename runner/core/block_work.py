@@ -152,15 +152,3 @@ class BlockWork:
     def deletion(self, key: str) -> ItemReport:
         reasons = (self.missing.absences[key],)
         return ItemReport(self.block.id, self.shown_key(key), ItemState.DELETED, reasons=reasons)
-
-
-@dataclass(frozen=True, slots=True)
-class OuterPipelines:
-    """The pipelines around a sub-pipeline; empty for the outermost."""
-
-    file: str
-    """Name of the outermost pipeline's file."""
-    steps: str
-    """Ids of the steps that lead here, such as `clean.`."""
-    places: tuple[Mapping[str, str], ...]
-    """Their `dir` and `path` inputs, outermost first."""

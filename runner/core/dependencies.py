@@ -11,28 +11,36 @@ from __future__ import annotations
 import json
 import os
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from paddock.engine.system.files import content_stamp, sha256_of
 from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.label_choices import LabelList
-from paddock.runner.answers.text_vectors import Matrix, Vector8, similarities
+from paddock.runner.answers.offered_labels import label_texts
+from paddock.runner.answers.text_vectors import Matrix, Vector8, similarities, unit_matrix
+from paddock.runner.config.pipeline_secrets import Secrets
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.reasons import Reason, Why, quoted
-from paddock.steps.base import Roots, StepError
+from paddock.steps.base import Roots, StepError, Vector
 from paddock.steps.files.scan import FilesScanParams, scan_folder
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .parts import KnownResult, Older, part_digest
-from .past_decisions import PendingReview, StepDecisions, StepName
+from .past_decisions import StepDecisions
 from .past_items import PastItems
+
+if TYPE_CHECKING:
+    from paddock.runner.bind.bound import BoundStep
+
+    from .model_digests import ModelDigests
+    from .run_reviews import RunReviews
 
 _SAME_LABEL = 1e-3
 """Similarities that differ by less may be the same: texts are embedded in other batches."""
@@ -269,7 +277,7 @@ class UsedExamples(Dependency):
 
     def reason(self, world: World, trace: Trace) -> Reason | None:
         file, step = self.step
-        now = world.decisions.get((file, step), StepDecisions())
+        now = world.reviews.decisions.get((file, step), StepDecisions())
         if now.digest == self.pool or self.id in now.ids:  # a person's own decision stays
             return None
         if not now.has(self.used):
@@ -451,20 +459,27 @@ class LabelVectors:
     rows: Matrix
 
 
+EmbedLabels = Callable[["BoundStep", Sequence[str]], Awaitable[tuple[str, Sequence[Vector]] | None]]
+"""Returns the identity of a step's embedding model, and vectors; None: these are not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """What can be asked now."""
 
     index: OutputIndex
     stores: OpenStores
+    models: ModelDigests
+    reviews: RunReviews
+    """What people decided about each step's answers, and what waits for them."""
+    secrets: Secrets = field(default_factory=Secrets)
+    """Without a digest nothing that is made of secrets is compared."""
+    embed_labels: EmbedLabels | None = None
+    """Embeds labels that are new to a list; a plan has only vectors that the ledger knows."""
     lists: Mapping[str, LabelList] = field(default_factory=dict)
     """The lists of labels that are known before any item of a block, by name."""
     label_vectors: Mapping[str, LabelVectors] = field(default_factory=dict)
     """What is known of the new labels of lists of which items were offered the nearest ones."""
-    decisions: Mapping[StepName, StepDecisions] = field(default_factory=dict)
-    """What people decided about each step's answers."""
-    pending: Callable[[str, str], PendingReview | None] = lambda scope, key: None
-    """Returns what of an item waits for a person, or was decided since its last run."""
     looked_at: dict[FileDependency, Reason | None] = field(default_factory=dict)
     """What became of files, after `prepare`."""
     _files: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
@@ -513,12 +528,20 @@ class World:
     # --- answering dependencies
 
     async def prepare(
-        self, traces: Collection[Trace], hashes: Mapping[str, str], roots: Roots
-    ) -> None:
+        self,
+        traces: Collection[Trace],
+        hashes: Mapping[str, str],
+        roots: Roots,
+        choices: Mapping[str, tuple[BoundStep, LabelList]],
+    ) -> World:
         """Look at the outputs of these items, and at all that they depend on.
 
         `hashes`: of the items now, by key. How those were done that have another one, or that chose
-        labels, is read.
+        labels, is read. `choices`: by name, the lists that are known before any item, each with the
+        step that chooses.
+
+        Raises:
+            EngineError: the labels that are new to a list cannot be embedded.
         """
         dependencies = [dep for trace in traces for dep in trace.dependencies]
         stores = {dep.path for dep in dependencies if isinstance(dep, StoreSearched)}
@@ -544,6 +567,19 @@ class World:
             chose = any(isinstance(d, ChosenLabels | NarrowedLabels) for d in trace.dependencies)
             if chose or trace.entry.hash != hashes.get(trace.entry.key):
                 await trace.past.read()
+        await self.reviews.load()
+        vectors: dict[str, LabelVectors] = {}
+        narrowed = [t for t in traces if any(isinstance(d, NarrowedLabels) for d in t.dependencies)]
+        for name, (step, labels) in choices.items():
+            former = (trace.past.lists(trace.entry.key).get(name) for trace in narrowed)
+            before = {id(old): old for old in former if old is not None}  # most have the same
+            new = labels.new_to(before.values())
+            embed = self.embed_labels if new else None
+            made = await embed(step, label_texts(new)) if embed is not None else None
+            if made is not None:
+                vectors[name] = LabelVectors([*new], made[0], unit_matrix(made[1]))
+        lists = {name: labels for name, (_, labels) in choices.items()}
+        return replace(self, lists=lists, label_vectors=vectors)
 
     def listing(self, folder: str, given: str) -> str | None:
         """Return the digest of what a folder has now; after `prepare`."""

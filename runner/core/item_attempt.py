@@ -93,7 +93,7 @@ class ItemAttempt:
         around: tuple[ItemPlace, ...] = (),
     ) -> ItemAttempt:
         """Return the attempt at a top-level step or block as an item of its own."""
-        scope, key = context.judge.scope_id(node.id, outer), node.id
+        scope, key = context.judge.scopes.id(node.id, outer), node.id
         outputs = ItemOutputs(
             context, scope, key, may_shrink=follows_time(context.bound.nodes, node)
         )

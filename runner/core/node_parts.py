@@ -7,8 +7,9 @@ sub-pipeline, and each value that it reads from outside; what an item adds is it
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from paddock.engine.request import ModelSpec
 from paddock.engine.system.text import canonical_json, ordered_json
@@ -26,10 +27,9 @@ from paddock.runner.bind.bound import (
     steps_of,
 )
 from paddock.runner.bind.scope import Scope
-from paddock.runner.config.pipeline_secrets import Secrets
-from paddock.runner.ledger.output_index import OutputIndex
 
 from .block_items import AsStored, is_file_value, item_content
+from .dependencies import World
 from .parts import (
     KEYED,
     ColumnsPart,
@@ -45,9 +45,6 @@ from .parts import (
     spec_parts,
     text_digest,
 )
-
-if TYPE_CHECKING:
-    from .model_digests import ModelDigests
 
 RETURNS = "(returns)"
 """A sub-pipeline's `returns`, among the parts of its step's hash; not a valid id."""
@@ -90,26 +87,19 @@ def outer_value(
     return hashable_value(value, as_stored)
 
 
+@dataclass(frozen=True, slots=True)
 class NodeParts:
     """Makes the parts of one pipeline's steps and blocks."""
 
-    def __init__(
-        self,
-        bound: BoundPlan,
-        index: OutputIndex,
-        digests: ModelDigests,
-        content: Callable[[str], str],
-    ) -> None:
-        self._bound, self._index, self._digests, self._digest_of = bound, index, digests, content
-        self.secrets = Secrets()
-        """The run's; without a digest nothing that is made of secrets is compared."""
-        self.older: dict[str, frozenset[str]] = {}
-        """As `parts.Older`: compatible earlier versions of steps, and of a part with a key what an
-        earlier Paddock had for the same value."""
+    bound: BoundPlan
+    world: World
+    older: dict[str, frozenset[str]] = field(default_factory=dict)
+    """As `parts.Older`: compatible earlier versions of steps, and of a part with a key what an
+    earlier Paddock had for the same value."""
 
     async def of(self, node: BoundNode) -> dict[str, str]:
         """Return the parts of an item's hash, without its content and other steps' outputs."""
-        scope = Scope.of(self._bound.inputs, moment=self._bound.moment)
+        scope = Scope.of(self.bound.inputs, moment=self.bound.moment)
         if isinstance(node, BoundBlock):
             parts = await self.of_block(node, scope)
         else:
@@ -145,8 +135,8 @@ class NodeParts:
             parts[f"{id_}.{ColumnsPart.what}"] = ordered_digest(types)
         parts.update(self._server_part(step))
         if step.model is not None:
-            digest = await self._digests.of(step.model)
-            besides = [await self._digests.of(spec) for spec in step.besides]
+            digest = await self.world.models.of(step.model)
+            besides = [await self.world.models.of(spec) for spec in step.besides]
             parts[f"{id_}.{ModelPart.what}"] = part_digest(
                 [digest, *besides] if besides else digest
             )
@@ -157,7 +147,7 @@ class NodeParts:
         if step.escalate is not None:
             place, to = f"{id_}.{EscalatePart.what}", step.escalate.to
             options, context = await self._options(step, to)
-            parts[f"{place}.{ModelPart.what}"] = await self._digests.of(to)
+            parts[f"{place}.{ModelPart.what}"] = await self.world.models.of(to)
             parts[f"{place}.{ParametersPart.what}"] = part_digest(options)
             parts |= {f"{place}.{ContextPart.what}": text for text in context}
         return parts
@@ -168,15 +158,14 @@ class NodeParts:
         is_elsewhere = n_ctx is None and model.pool  # servers may differ, and a plan may not ask
         if is_elsewhere or not step.facts.only_measures:
             return _model_options(model, n_ctx), []
-        default = await self._digests.default_context(model)
+        default = await self.world.models.default_context(model)
         known = [ContextPart.value(n_ctx, default)] if n_ctx or default else []
         return _model_options(model, None), known
 
     async def _inner_parts(self, place: str, inner: BoundPlan) -> dict[str, str]:
         """Return the hash parts of a sub-pipeline, without its inputs."""
         parts: dict[str, str] = {}
-        own = NodeParts(inner, self._index, self._digests, self._digest_of)
-        own.older, own.secrets = self.older, self.secrets
+        own = replace(self, bound=inner)
         for step in steps_of(inner.nodes):
             for name, value in (await own.of_step(step)).items():
                 parts[f"{place}.{name}"] = value
@@ -188,12 +177,12 @@ class NodeParts:
         returns = inner.returns.data if inner.returns is not None else None
         read = [defaults, returns, *([types] if types else [])]
         parts[f"{place}.{RETURNS}.parameters"] = ordered_digest(read)
-        times = Scope.of({}, moment=self._bound.moment)
+        times = Scope.of({}, moment=self.bound.moment)
         read_names = {path[0] for node in nodes_of(inner.nodes) for path in node.references}
         read_names |= {path[0] for path in inner.returns.references} if inner.returns else set()
         for name in TIME_NAMES & read_names:
             parts[f"{place}.{name}"] = part_digest(times[name])
-        scope = Scope.of({}, self.secrets.of(inner.file))
+        scope = Scope.of({}, self.world.secrets.of(inner.file))
         secrets = {
             p for node in nodes_of(inner.nodes) for p in node.references if p[0] == "secrets"
         }
@@ -203,9 +192,9 @@ class NodeParts:
 
     def _server_part(self, step: BoundStep) -> dict[str, str]:
         """Return the part of what its MCP servers are given, but for headers: keys may rotate."""
-        servers = self._bound.pipeline.servers
+        servers = self.bound.pipeline.servers
         named = json.loads(step.spec).get("servers") or {}
-        scope = Scope.of(self._bound.inputs, self.secrets.of(self._bound.file))
+        scope = Scope.of(self.bound.inputs, self.world.secrets.of(self.bound.file))
         read = {
             path
             for name in named.keys() & servers.keys()
@@ -213,7 +202,7 @@ class NodeParts:
             for path in paths
             if at[0] != "headers"
         }
-        given, keyed = self.outer(read, (), scope), self.secrets.digest
+        given, keyed = self.outer(read, (), scope), self.world.secrets.digest
         if not given or keyed is None:
             return {}
         return {f"{step.id}.{ServersPart.what}": f"{KEYED}{keyed(canonical_json(given))}"}
@@ -222,22 +211,22 @@ class NodeParts:
         self, references: Iterable[Reference], shown: Collection[Reference], scope: Scope
     ) -> dict[str, str]:
         parts = {}
-        hidden, keyed = self._bound.secret_inputs, self.secrets.digest
+        hidden, keyed = self.bound.secret_inputs, self.world.secrets.digest
         for path in sorted(references):
             # Machines that share a ledger have each their own, and would undo each other's work.
-            if path[0] == "secrets" and self._index.ledger.is_shared:
+            if path[0] == "secrets" and self.world.index.ledger.is_shared:
                 continue
             if path[0] not in scope:
                 continue  # a name that the step adds for its template, such as `chunk`
-            kind = self._bound.input_types.get(path[1]) if path[:1] == ("inputs",) else None
+            kind = self.bound.input_types.get(path[1]) if path[:1] == ("inputs",) else None
             if kind == "dir":
                 continue  # its path is part of the scope, its files are listed by steps
-            value = outer_value(path, scope, self._index.stored if path in shown else None)
+            value = outer_value(path, scope, self.world.index.stored if path in shown else None)
             if kind == "path" and isinstance(value, str):
                 value = self._content(value)
             text = ordered_json(value)  # maybe of all results of a block: once is enough
             digest = text_digest(text)
-            is_secret = path[0] == "secrets" or self.secrets.redact(text) != text
+            is_secret = path[0] == "secrets" or self.world.secrets.redact(text) != text
             if is_secret or (path[0] == "inputs" and hidden.intersection(path[1:] or hidden)):
                 if keyed is None:
                     continue
@@ -248,13 +237,13 @@ class NodeParts:
 
     def _content(self, path: str) -> str | None:
         try:
-            return self._digest_of(path)
+            return self.world.digest(path)
         except OSError:
             return None
 
     def made_by(self, block: BoundBlock, base: str) -> str:
         """Return the digest of what a block's items have in common, with files that all read."""
-        read = map(self._index.absolute, read_by_all(block))
+        read = map(self.world.index.absolute, read_by_all(block))
         return part_digest([base, *map(self._content, read)])
 
 

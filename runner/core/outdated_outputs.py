@@ -18,14 +18,13 @@ from pathlib import Path
 from paddock.engine.system import files, text
 from paddock.runner.bind.bound import BoundBlock, BoundNode, callable_names, nodes_of
 from paddock.runner.bind.specs import canonical_spec, find_in_plans, paths_depend_on_item_alone
-from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.progress.item_states import UNDECIDED, ItemState
 from paddock.runner.progress.reasons import Outdated
 from paddock.steps.base import ItemName
 
-from .block_work import BlockWork, OuterPipelines
+from .block_work import BlockWork
 from .deadly_items import ItemPlace
 from .dependencies import Dependency, KeptOutput, OutputWithin, RowsKept, dependencies_of
 from .run_context import RunContext
@@ -170,7 +169,12 @@ class OutdatedFinder:
         self._ended, self._ledger = ended, context.ledger
         self._lineage = LineageStore(context.ledger)
         self._left = [node for node in context.bound.nodes if node.id not in ended]
-        self._places = dict(self._scopes(context.judge.scopes_within))
+        nodes = self._bound.nodes
+        names = {name: node.id for node in nodes for name in callable_names([node])}
+        self._places = {
+            scope: _Place(step, names.get(step, ""), outer)
+            for scope, step, outer in context.judge.scopes.known()
+        }
         self._rules: dict[str, bool] = {}
 
     def stores_to_look_at(self) -> set[Path]:
@@ -206,20 +210,6 @@ class OutdatedFinder:
         return (end is not None and top in end.filed and not is_open) or (
             self._why(scope, key) is not None
         )
-
-    # --- scopes
-
-    def _scopes(self, place: OuterPipelines) -> Iterator[tuple[str, _Place]]:
-        nodes = self._bound.nodes
-        names = {name: node.id for node in nodes for name in callable_names([node])}
-        n = len(place.places)
-        for scope, _, step, written in self._ledger.rows(queries.SCOPES_OF_FILE, file=place.file):
-            inputs = json.loads(written)
-            if not step.startswith(place.steps) or inputs[:n] != list(place.places):
-                continue
-            name = step.removeprefix(place.steps)
-            outer = tuple(key for key in inputs[n:] if isinstance(key, str))
-            yield scope, _Place(name, names.get(name, ""), outer)
 
     def _why(self, scope: str, key: str) -> tuple[_Place, str, Outdated] | None:
         """Return where an item's outputs belong, its top-level item, and why they are outdated.
@@ -338,7 +328,7 @@ async def find_outdated(
     await context.ledger.durable()
     finder = await context.ledger.ask(OutdatedFinder, context, ended)
     await context.stores.look(finder.stores_to_look_at())
-    reviews, ask = context.judge.reviews, context.ledger.ask
+    reviews, ask = context.judge.world.reviews, context.ledger.ask
     await reviews.load()
     over = await ask(lambda: [place for place in reviews.places if finder.is_over(*place)])
     return await ask(finder.find), over

@@ -284,7 +284,7 @@ class OrphanCleaner:
         for inner in block.body:
             if not isinstance(inner, BoundBlock):
                 continue
-            inner_scope = self._context.judge.scope_id(inner.id, outer)
+            inner_scope = self._context.judge.scopes.id(inner.id, outer)
             for inner_entry in self._context.ledger.entries(inner_scope).values():
                 yield from self._made(inner, inner_scope, inner_entry, (*outer, inner_entry.key))
 

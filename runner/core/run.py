@@ -120,8 +120,8 @@ async def _clean_up_and_walk(walk: Execute) -> Any:
         context.stats.not_taken.update(not_taken)
     try:
         is_alone = context.claims is None
-        place = context.judge.place()
-        await RowKeeper(context).clear(context.bound, place, is_alone=is_alone)
+        *_, folders = context.judge.scopes.folders
+        await RowKeeper(context).clear(context.bound, folders, is_alone=is_alone)
     except StepError as error:
         raise RunStopped(str(error)) from error
     await walk.nodes()

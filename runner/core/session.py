@@ -30,6 +30,7 @@ from paddock.runner.bind.bound import BoundPlan, all_plans, progress_line_names
 from paddock.runner.bind.permissions import forbidden_pools
 from paddock.runner.bind.protected_files import ProtectedFiles
 from paddock.runner.bind.variations import comparison_notes
+from paddock.runner.folders.unfinished_files import SettledFiles, is_watch_trigger
 from paddock.runner.ledger import queries, run_locks
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
@@ -48,6 +49,7 @@ from paddock.steps.vectors.open_stores import OpenStores
 from .call_cache import no_fence
 from .concurrency_groups import group_turn
 from .deadly_items import CrashSuspects
+from .dependencies import World
 from .documents_in_use import DocumentsInUse
 from .item_toolset import ToolRuntime
 from .machine_view import MachineView
@@ -55,7 +57,9 @@ from .model_pools import LookupInterrupted, OpenPool, PoolOptions, open_pools
 from .query_batches import QueryBatches
 from .run_context import RunContext
 from .run_options import PreparedRun, RunEnvironment, RunOptions
+from .run_reviews import RunReviews
 from .run_stats import RunStats
+from .scopes import PipelineScopes
 from .staleness import Judge
 from .work_claims import SharedPlace, WorkClaims, open_claims
 
@@ -228,6 +232,17 @@ async def open_session(
         suspects = CrashSuspects(ledger, stats.run, settings.unattended.dead_after_s)
         if not is_plan:
             await suspects.look()
+        reviews = RunReviews(ledger, bound, options.review)
+        world = World(index, stores, digests, reviews, prepared.secrets, embed)
+        watches = is_watch_trigger(options.trigger)
+        judge = Judge(
+            world,
+            bound,
+            options,
+            PipelineScopes.of(bound, index),
+            _job_runs(ledger, options, claims),
+            SettledFiles(bound, ledger) if watches else None,
+        )
         context = RunContext(
             documents=DocumentsInUse(index, stats.run),
             bound=bound,
@@ -235,7 +250,7 @@ async def open_session(
             ledger=ledger,
             index=index,
             digests=digests,
-            judge=Judge(bound, options, index, digests, stores, _job_runs(ledger, options, claims)),
+            judge=judge,
             pool=pool,
             queries=defaultdict(partial(QueryBatches, pool)),
             stats=stats,
@@ -253,8 +268,6 @@ async def open_session(
             tape=environment.tape,
             suspects=suspects,
         )
-        context.judge.parts.secrets = prepared.secrets
-        context.judge.embed_labels = context.embed_labels
         given = {name: prepared.bound.inputs[name] for name in bound.given}
         yield RunSession(context, time.time(), given)
 

@@ -10,40 +10,30 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from paddock.engine.sampling.json_schema import json_pointer
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
-from paddock.pipelines.label_choices import FieldPath, LabelList
-from paddock.runner.answers.offered_labels import LabelLists, label_texts
-from paddock.runner.answers.text_vectors import unit_matrix
+from paddock.runner.answers.offered_labels import LabelLists
 from paddock.runner.bind.bound import (
     BoundBlock,
     BoundNode,
     BoundPlan,
     BoundStep,
     all_steps,
-    callable_names,
     node_ids,
     steps_of,
 )
 from paddock.runner.bind.scope import Scope
-from paddock.runner.folders.unfinished_files import SettledFiles, is_watch_trigger
-from paddock.runner.ledger import queries
+from paddock.runner.folders.unfinished_files import SettledFiles
 from paddock.runner.ledger.entries import Entry, LineageRow
 from paddock.runner.ledger.filed_rows import FiledRow
 from paddock.runner.ledger.lineage_rows import LineageStore
-from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import WHOLE, ItemState
 from paddock.runner.progress.reasons import Why
-from paddock.steps.base import Vector
-from paddock.steps.vectors.open_stores import OpenStores
 
 from .block_items import (
     AsStored,
@@ -59,12 +49,10 @@ from .block_items import (
     split_by_where,
     without_time,
 )
-from .block_work import BlockWork, ItemWork, OuterPipelines
+from .block_work import BlockWork, ItemWork
 from .dependencies import (
     FileRead,
-    LabelVectors,
     MovedAway,
-    NarrowedLabels,
     OutputWithin,
     Trace,
     World,
@@ -72,13 +60,12 @@ from .dependencies import (
 )
 from .filed_items import BlockFiling, FiledItems, ListWithFiled, reads_new_items, with_filed_rows
 from .left_nodes import LackingItems
-from .model_digests import ModelDigests
 from .node_parts import NodeParts, read_by_all
 from .parts import CONTENT, PLACE_IN_LIST, SUFFIX, OuterValue, ordered_digest, part_digest, part_of
 from .past_items import PastItems
 from .reconcile import reconcile
 from .run_options import RunOptions
-from .run_reviews import RunReviews
+from .scopes import PipelineScopes
 from .source_folders import MissingSources, source_folders
 from .verify import (
     NEW,
@@ -137,83 +124,25 @@ class _JudgedBlock:
         return ItemWork(0, key, shown, NEW, hash_, parts, entry, place or (0, 1))
 
 
-EmbedLabels = Callable[[BoundStep, Sequence[str]], Awaitable[tuple[str, Sequence[Vector]] | None]]
-"""Returns the identity of a step's embedding model, and vectors; None: these are not known."""
-
-
+@dataclass(frozen=True, slots=True)
 class Judge:
-    """Judges the items of one run or plan."""
+    """Judges the items of one pipeline; that of an inner one is a copy with another `bound`."""
 
-    def __init__(
-        self,
-        bound: BoundPlan,
-        options: RunOptions,
-        index: OutputIndex,
-        digests: ModelDigests,
-        stores: OpenStores | None = None,
-        job_runs: Callable[[], Awaitable[frozenset[str]]] | None = None,
-    ) -> None:
-        """`job_runs` returns the other runs of the job: before a crash, or on other machines."""
-        self.bound = bound
-        self.options = options
-        self.index = index
-        self.ledger = index.ledger
-        self.world = World(index, stores or OpenStores(Path(index.absolute(""))))
-        self.seen_keys: set[str] = set()
-        """Keys of all items, where only some are asked for."""
-        self._digests = digests
-        self.parts = NodeParts(bound, index, digests, self.world.digest)
-        self._outer = OuterPipelines(bound.file.name, "", ())
-        self._job_runs = job_runs
-        watches = is_watch_trigger(options.trigger)
-        self._settled_files = SettledFiles(bound, self.ledger) if watches else None
-        n_blocks = sum(isinstance(node, BoundBlock) for node in bound.nodes)
-        inner = (step.inner for step in bound.nodes if isinstance(step, BoundStep))
-        self._is_only_block = n_blocks == 1 and all(plan is None for plan in inner)
-        self.reviews = RunReviews(index.ledger, bound, options.review)
-        self.labels = LabelLists()
-        self.embed_labels: EmbedLabels | None = None
-        """Embeds labels that are new to a list; a plan has only vectors that the ledger knows."""
+    world: World
+    bound: BoundPlan
+    options: RunOptions
+    scopes: PipelineScopes
+    job_runs: Callable[[], Awaitable[frozenset[str]]] | None = None
+    """Returns the runs of the same job, this one included: before a crash, or on other machines."""
+    settled_files: SettledFiles | None = None
+    """Of a run that a watch started: what it passes on later."""
+    seen_keys: set[str] = field(default_factory=set)
+    """Keys of all items, where only some are asked for."""
+    labels: LabelLists = field(default_factory=LabelLists)
+    parts: NodeParts = field(init=False)
 
-    # --- scopes
-
-    def scope_id(self, step: str, outer: Sequence[str] = ()) -> str:
-        """Return the scope of a step; `outer` are the keys of the items around a nested block."""
-        file, step = self._outer.file, f"{self._outer.steps}{step}"
-        inputs = canonical_json([*self._outer.places, self.place(), *outer])
-        scope = hashlib.sha256(f"{file}\n{step}\n{inputs}".encode()).hexdigest()
-        if scope not in self.index.own_scopes:
-            self.index.own_scopes.add(scope)
-            self.ledger.record_scope(scope, file, step, inputs)
-        return scope
-
-    def within(self, step: str, bound: BoundPlan, options: RunOptions, *, is_nested: bool) -> Judge:
-        """Return a sub-pipeline's judge; `is_nested`: the step runs for one item of a block."""
-        made, place = copy(self), self.scopes_within
-        made.bound, made.options, made._is_only_block = bound, options, False
-        made._job_runs = None if is_nested else self._job_runs
-        made._outer = replace(place, steps=f"{place.steps}{step}.")
-        made.parts = NodeParts(bound, self.index, self._digests, self.world.digest)
-        made.parts.secrets = self.parts.secrets
-        return made
-
-    def _former_scopes(self) -> list[str]:
-        """Return the scopes of blocks that the pipeline no longer has, in the same folders."""
-        prefix, names = self._outer.steps, {*callable_names(self.bound.nodes)}
-        inputs = canonical_json([*self._outer.places, self.place()])
-        at = {"file": self._outer.file, "inputs": inputs}
-        rows = self.ledger.rows(queries.SCOPES_OF_FOLDERS, **at)
-        return [s for s, n in rows if n.startswith(prefix) and n.removeprefix(prefix) not in names]
-
-    @property
-    def scopes_within(self) -> OuterPipelines:
-        """What the scopes of this pipeline's steps, and of those within them, begin with."""
-        outer = self._outer
-        return OuterPipelines(outer.file, outer.steps, (*outer.places, self.place()))
-
-    def list_name(self, step: BoundStep, field: FieldPath) -> str:
-        """Return the name of the list that a step's field is chosen from, in marks and specs."""
-        return f"{self._outer.steps}{step.id}{json_pointer(field)}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", NodeParts(self.bound, self.world))
 
     async def world_of(
         self,
@@ -222,39 +151,17 @@ class Judge:
         traces: Collection[Trace],
         hashes: Mapping[str, str] = MappingProxyType({}),
     ) -> World:
-        """Return the world as these items see it, which has been looked at.
-
-        `hashes`: of the items now, by key; of what has another one, more is read.
+        """Return the world as these items see it, as `World.prepare`.
 
         Raises:
             PipelineError: a list of labels is no list of labels.
-            EngineError: the labels that are new to a list cannot be embedded.
         """
-        await self.world.prepare(traces, hashes, self.bound.roots)
-        await self.reviews.load()
-        lists: dict[str, LabelList] = {}
-        vectors: dict[str, LabelVectors] = {}
-        narrowed = [t for t in traces if any(isinstance(d, NarrowedLabels) for d in t.dependencies)]
-        for step in steps_of(body):
-            for field, found in self.labels.known(step, scope).items():
-                name = self.list_name(step, field)
-                lists[name] = found
-                former = (trace.past.lists(trace.entry.key).get(name) for trace in narrowed)
-                before = {id(old): old for old in former if old is not None}  # most have the same
-                new = found.new_to(before.values())
-                embed = self.embed_labels if new else None
-                made = await embed(step, label_texts(new)) if embed is not None else None
-                if made is not None:
-                    vectors[name] = LabelVectors([*new], made[0], unit_matrix(made[1]))
-        decided, pending = self.reviews.decisions, self.reviews.of_item
-        return replace(
-            self.world, lists=lists, label_vectors=vectors, decisions=decided, pending=pending
-        )
-
-    def place(self) -> dict[str, str]:
-        """Return the `dir` and `path` inputs, relative to the pipeline where they lie beside it."""
-        places = self.bound.folder_inputs
-        return {name: self.index.stored(places[name]) for name in sorted(places)}
+        choices = {
+            self.scopes.list_name(step, field): (step, labels)
+            for step in steps_of(body)
+            for field, labels in self.labels.known(step, scope).items()
+        }
+        return await self.world.prepare(traces, hashes, self.bound.roots, choices)
 
     # --- blocks and steps
 
@@ -273,37 +180,36 @@ class Judge:
             PipelineError: the list is no list, two items have the same key, or none has one that
                 was asked for.
         """
-        scope_id = self.scope_id(block.id, outer)
+        scope_id, ledger = self.scopes.id(block.id, outer), self.world.index.ledger
         listed, left = split_by_where(block, scope, block_list(block, scope))
-        whole = await self.ledger.ask(ListWithFiled.of, block, scope, listed, self.ledger, scope_id)
+        whole = await ledger.ask(ListWithFiled.of, block, scope, listed, ledger, scope_id)
         filed: Mapping[str, Any] = {}
         if whole is None:
             names = item_keys(block, scope, listed)
         else:
             names, left, filed = [*whole.keys], whole.left_out, whole.filed
         kept = [*raw_item_keys(block, scope, left), *filed]
-        entries = await self.ledger.ask(self.ledger.listed_entries, scope_id, [*names, *filed])
-        sources = tuple(source_folders(self.bound, self.index, block, scope, scope_id))
-        former = () if outer else await self.ledger.ask(self._former_scopes)
-        filing = await self.ledger.ask(
-            BlockFiling, self.index, scope_id, sources, block, scope, former
+        entries = await ledger.ask(ledger.listed_entries, scope_id, [*names, *filed])
+        sources = tuple(source_folders(self.bound, self.world.index, block, scope, scope_id))
+        former = () if outer else await ledger.ask(self.scopes.former, self.bound)
+        filing = await ledger.ask(
+            BlockFiling, self.world.index, scope_id, sources, block, scope, former
         )
-        keys = await self.ledger.ask(filing.keys, names, listed, kept, entries)
+        keys = await ledger.ask(filing.keys, names, listed, kept, entries)
         listed = [*listed, *(value for _, value in filing.left.values())]
         keys += filing.left
         if numbered := set(keys).difference(names):
-            entries |= await self.ledger.ask(self.ledger.entries, scope_id, numbered)
+            entries |= await ledger.ask(ledger.entries, scope_id, numbered)
         named = None if outer else self._requested_keys(block, scope, keys, listed)
         others = {key: filed[key] for key in filed.keys() - filing.rows.keys() - {*keys}}
         if named is not None:
             self.seen_keys.update(others)
         base = canonical_json(await self.parts.of_block(block, scope))
         made_by = self.parts.made_by(block, base)
-        job = frozenset[str]() if outer else await self.job_runs()
-        if self._settled_files is not None and not outer:
-            await self._settled_files.read()
-        past, place = PastItems(self.ledger, scope_id, block), self.index.stored
-        request = self._request({block.id, *node_ids(block.body)}, job)
+        if self.settled_files is not None and not outer:
+            await self.settled_files.read()
+        past, place = PastItems(ledger, scope_id, block), self.world.index.stored
+        request = await self._request({block.id, *node_ids(block.body)}, outer)
         request = replace(request, takes_over=_overwrites(block) or self.options.takes_over)
         judged = _JudgedBlock(block, scope_id, base, past, named, request, place, [])
         items, n = list[ItemWork](), len(listed) + len(others)
@@ -313,7 +219,7 @@ class Judge:
             items.append(judged.work(key, shown, entry, None if key in others else (number, n)))
             items[-1].item, items[-1].place, items[-1].filed = item, (number, n), row
         await self._judge(judged, items, scope)
-        if (unfinished := self._settled_files) is not None:  # the watch passes it on when settled
+        if (unfinished := self.settled_files) is not None:  # the watch passes it on when settled
             items = [item for item in items if not (
                 (item.verdict.is_work or item.verdict.is_left_out) and unfinished.is_left(item.item)
             )]  # fmt: skip
@@ -359,13 +265,14 @@ class Judge:
         before = [
             entry
             for entry in entries.values()
-            if entry.key not in found.rows and (entry.gone is None or entry.gone in job)
+            if entry.key not in found.rows
+            and (entry.gone is None or entry.gone in request.job_runs)
         ]
         present = work.left_out.union(work.unsettled, (item.key for item in items))
         made: Mapping[str, LineageRow] = {}
         if any(entry.key not in present for entry in before):
             await past.read()
-            made = await self.ledger.ask(LineageStore(self.ledger).made_of, scope_id)
+            made = await ledger.ask(LineageStore(ledger).made_of, scope_id)
         given = work, before, made, past, self.options, self.world
         missing = await asyncio.to_thread(reconcile, *given)
         for item in items:
@@ -389,7 +296,9 @@ class Judge:
         if not only:
             return None
         self.seen_keys.update(keys)
-        if self._is_only_block:
+        inner = (step.inner for step in self.bound.nodes if isinstance(step, BoundStep))
+        n_blocks = sum(isinstance(node, BoundBlock) for node in self.bound.nodes)
+        if not self.scopes.prefix and n_blocks == 1 and all(plan is None for plan in inner):
             self.refuse_unknown_keys()
         return only
 
@@ -427,7 +336,8 @@ class Judge:
         """
         # Items over results of filed ones, which the run's own list does not have
         done, own, earlier = dict[str, FiledRow](), list[ItemWork](), set[str]()
-        by_all = {self.index.stored(self.index.absolute(p)) for p in read_by_all(block.block)}
+        index = self.world.index
+        by_all = {index.stored(index.absolute(path)) for path in read_by_all(block.block)}
         for item in items:
             becomes, entry = Filing.AGAIN, item.entry
             if item.key in others:
@@ -444,7 +354,7 @@ class Judge:
         rows = {key: row for key, row in filing.rows.items() if key not in present}
         new = {key: row for key, row in filing.new.items() if key not in present}
         is_forced, requested = block.request.is_forced, block.requested
-        pending = {key for scope, key in self.reviews.places if scope == block.scope}
+        pending = {key for scope, key in self.world.reviews.places if scope == block.scope}
         doubtful = [
             row
             for row in rows.values()
@@ -454,7 +364,8 @@ class Judge:
             self.seen_keys.update(rows)
             doubtful = [row for row in doubtful if row.key in requested]
         keys = [row.key for row in doubtful]
-        entries = await self.ledger.ask(self.ledger.entries, block.scope, keys) if keys else {}
+        ledger = index.ledger
+        entries = await ledger.ask(ledger.entries, block.scope, keys) if keys else {}
         again, unverified = list[ItemWork](), list[ItemWork]()
         for row in doubtful:
             entry = entries.get(row.key)
@@ -507,7 +418,7 @@ class Judge:
 
     async def step(self, step: BoundStep, scope: Scope, outer: Sequence[str] = ()) -> BlockWork:
         """Judge a step outside of blocks that has a trace: a block of one item."""
-        scope_id = self.scope_id(step.id, outer)
+        scope_id, ledger = self.scopes.id(step.id, outer), self.world.index.ledger
         parts = await self.parts.of_step(step)
         parts.update(self.parts.outer(step.references - step.of_lists, step.shown, scope))
         for whole in with_filed_rows(step, scope).values():
@@ -515,7 +426,7 @@ class Judge:
             for name, every in self.parts.outer(step.references, step.shown, whole).items():
                 if every != parts[name]:  # its rows have those of filed items, too
                     parts[name] = part_digest([parts[name], every]) if name in news else every
-        entries = await self.ledger.ask(self.ledger.entries, scope_id)
+        entries = await ledger.ask(ledger.entries, scope_id)
         text, block = canonical_json(parts), BoundBlock.of_step(step)
         hash_, is_counted = hashlib.sha256(text.encode()).hexdigest(), bool(step.kind.roles)
         item = ItemWork(
@@ -523,11 +434,11 @@ class Judge:
         )
         # What is to fail on an edited file has to run
         replaces = step.written.get("on_edited", "keep") != "keep"
-        request = self._request({step.id}, await self.job_runs())
+        request = await self._request({step.id}, outer)
         takes_over = replaces or self.options.takes_over
         request = replace(request, takes_over=takes_over, is_of_step=True)
-        past = PastItems(self.ledger, scope_id, step)
-        judged = _JudgedBlock(block, scope_id, "", past, None, request, self.index.stored, [])
+        past = PastItems(ledger, scope_id, step)
+        judged = _JudgedBlock(block, scope_id, "", past, None, request, self.world.index.stored, [])
         await self._judge(judged, [item], scope)
         held = item.verdict.kept if item.verdict.state is ItemState.HELD else ()
         claims = _written_by(scope_id, [None if item.verdict.is_work else item.entry])
@@ -536,8 +447,11 @@ class Judge:
             renewed=judged.renewed,
         )  # fmt: skip
 
-    def _request(self, nodes: Collection[str], job_runs: frozenset[str]) -> ItemRequest:
+    async def _request(self, nodes: Collection[str], outer: Sequence[str]) -> ItemRequest:
         """Return the run's request for the items of a block or step; `nodes`: the ids in it."""
+        job_runs = frozenset[str]()
+        if self.job_runs is not None and not outer:  # else the item around it is claimed
+            job_runs = await self.job_runs()
         options, sample, left_out = self.options, self.options.sample, NOT_REQUESTED
         if sample is not None:
             first = Why.NOT_AMONG_FIRST(sample.n_items)
@@ -551,10 +465,6 @@ class Judge:
             is_of_variant=bool(options.variant_of),
             job_runs=job_runs,
         )
-
-    async def job_runs(self) -> frozenset[str]:
-        """Return the runs of the same job, this one included."""
-        return frozenset() if self._job_runs is None else await self._job_runs()
 
     def refuse_unknown_keys(self) -> None:
         """Refuse keys of `options.only` that no item has; call it when all items are known.

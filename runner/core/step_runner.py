@@ -233,13 +233,13 @@ class StepRunner:
             judge, entry = context.judge, None if attempt.work is None else attempt.work.entry
             last = {lab.list_name: lab.chosen or () for lab in dependencies_of(entry, ChosenLabels)}
             before = {
-                choice.field: last.get(judge.list_name(step, choice.field), ())
+                choice.field: last.get(judge.scopes.list_name(step, choice.field), ())
                 for choice in choices_of(step)
             }
             self._mark_labels(step, scope, attempt, None)  # if it fails, any other list may help
             labels = await judge.labels.offered(step, scope, tools, before)
             for place, near in ({} if labels is None else labels.nearest).items():
-                name = judge.list_name(step, place)
+                name = judge.scopes.list_name(step, place)
                 attempt.note(NarrowedLabels(name, near.least, near.model, near.vector))
             tools = replace(tools, reply=replace(tools.reply, labels=labels))
         if step.is_taught:
@@ -324,7 +324,7 @@ class StepRunner:
     ) -> None:
         judge, answer = self.context.judge, None if outputs is None else outputs.get("output")
         for place, found in judge.labels.of_step(step, scope).items():
-            name = judge.list_name(step, place)
+            name = judge.scopes.list_name(step, place)
             attempt.lists[name] = found
             chosen = None if answer is None else sorted({*chosen_labels(answer, place)})
             attempt.note(ChosenLabels(name, found.recorded_digest, chosen))
@@ -341,8 +341,8 @@ def item_tools(
 
 def taught_as(context: RunContext, step: BoundStep) -> StepName:
     """Return by what name the decisions about a step's answers are known."""
-    outer = context.judge.scopes_within
-    return step_name(outer.file, f"{outer.steps}{step.id}")
+    scopes = context.judge.scopes
+    return step_name(scopes.file, f"{scopes.prefix}{step.id}")
 
 
 async def taught_tools(
@@ -361,12 +361,10 @@ async def taught_tools(
     used = dependencies_of(entry, UsedExamples)
     last = next((examples for examples in used if examples.id == own_id), None)
     document = attempt.name(step.id, scope, context.index).path
-    shown = (
-        (attempt.shown_key or attempt.key) if is_variant(context.judge.scopes_within.file) else ""
-    )
+    shown = (attempt.shown_key or attempt.key) if is_variant(context.judge.scopes.file) else ""
     name, digest = taught_as(context, step), attempt.document_digest(scope)
     item = TaughtItem(name, own_id, digest, document or "", last, shown)
-    chosen = await context.judge.reviews.examples(step, params, tools, item)
+    chosen = await context.judge.world.reviews.examples(step, params, tools, item)
     if chosen is None:
         return tools
     attempt.note(chosen.used)
@@ -389,11 +387,12 @@ def sub_pipeline_context(
     options = replace(options, force=frozenset(force), variant_of="")
     if is_nested:  # the item around it is asked for
         options = replace(options, only=frozenset(), sample=None)
+    scopes = outer.judge.scopes.within(step.id, bound)
     return replace(
         outer,
         bound=bound,
         options=options,
-        judge=outer.judge.within(step.id, bound, options, is_nested=is_nested),
+        judge=replace(outer.judge, bound=bound, options=options, scopes=scopes),
         stats=outer.stats.within(step.id, item),
         claims=None if is_nested else outer.claims,  # they go with the item around them
         room=SuspectRoom() if is_nested else outer.room,

@@ -164,7 +164,7 @@ class Estimate(Walk):
             what = f"What '{at}{node.id}' has to do is unknown until '{at}{cause}' has run."
             self._plan.notes.append(what)
         else:
-            scope = self.context.judge.scope_id(node.id)
+            scope = self.context.judge.scopes.id(node.id)
             entry = self.context.ledger.entries(scope).get(node.id)
             reasons = () if entry is None else (Why.READS_UNDONE(cause),)
             state = ItemState.NEW if entry is None else ItemState.STALE
@@ -248,7 +248,7 @@ class Estimate(Walk):
         if state.is_partial:
             self.left.partial.add(block.id)
         elif (outputs := repeatable_output(state, context.ledger)) is not None:
-            if lacks := await state.lacking(context.judge.reviews):
+            if lacks := await state.lacking(context.judge.world.reviews):
                 self.left.lacking.setdefault(block.id, lacks)
             fills = (s.facts.fills in s.written for s in all_steps(block.body))
             if state.work.missing.deleted and any(fills):

@@ -1,0 +1,85 @@
+"""Names of scopes: a step or block of a pipeline in its folders, with the items around it.
+
+A scope and a key are an item's name in the ledger. What people name makes a scope: the file of the
+outermost pipeline, the ids of the steps that lead to a step, and the `dir` and `path` inputs of
+each pipeline on the way. So a run on other documents finds none of these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from paddock.engine.sampling.json_schema import json_pointer
+from paddock.engine.system.text import canonical_json
+from paddock.pipelines.label_choices import FieldPath
+from paddock.runner.bind.bound import BoundPlan, BoundStep, callable_names
+from paddock.runner.ledger import queries
+from paddock.runner.ledger.output_index import OutputIndex
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineScopes:
+    """The scopes of one pipeline's steps and blocks."""
+
+    index: OutputIndex
+    file: str
+    """Name of the outermost pipeline's file."""
+    prefix: str
+    """Ids of the steps that lead here, such as `clean.`."""
+    folders: tuple[Mapping[str, str], ...]
+    """The `dir` and `path` inputs of each pipeline, outermost first, relative to the outermost's
+    folder where they lie in it."""
+
+    @classmethod
+    def of(cls, bound: BoundPlan, index: OutputIndex) -> PipelineScopes:
+        """Return those of an outermost pipeline."""
+        return cls(index, bound.file.name, "", (_folders(bound, index),))
+
+    def within(self, step: str, inner: BoundPlan) -> PipelineScopes:
+        """Return those of a pipeline that a step runs."""
+        folders = (*self.folders, _folders(inner, self.index))
+        return replace(self, prefix=f"{self.prefix}{step}.", folders=folders)
+
+    def id(self, step: str, outer: Sequence[str] = ()) -> str:
+        """Return the scope of a step or block, which the ledger knows then.
+
+        `outer` are the keys of the items around a nested one.
+        """
+        inputs = canonical_json([*self.folders, *outer])
+        file, step = self.file, f"{self.prefix}{step}"
+        scope = hashlib.sha256(f"{file}\n{step}\n{inputs}".encode()).hexdigest()
+        if scope not in self.index.own_scopes:
+            self.index.own_scopes.add(scope)
+            self.index.ledger.record_scope(scope, file, step, inputs)
+        return scope
+
+    def list_name(self, step: BoundStep, field: FieldPath) -> str:
+        """Return the name of the list that a field is chosen from, in dependencies and specs."""
+        return f"{self.prefix}{step.id}{json_pointer(field)}"
+
+    def known(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """Yield each scope in these folders that the ledger knows, of inner pipelines too.
+
+        With it, the step behind `prefix`, and the keys of the items around it.
+        """
+        folders = [*self.folders]
+        rows = self.index.ledger.rows(queries.SCOPES_OF_FILE, file=self.file)
+        for scope, _, step, written in rows:
+            inputs = json.loads(written)
+            if step.startswith(self.prefix) and inputs[: len(folders)] == folders:
+                outer = tuple(key for key in inputs[len(folders) :] if isinstance(key, str))
+                yield scope, step.removeprefix(self.prefix), outer
+
+    def former(self, bound: BoundPlan) -> list[str]:
+        """Return the scopes in these folders of steps and blocks that the pipeline has no more."""
+        names, prefix = {*callable_names(bound.nodes)}, self.prefix
+        at = {"file": self.file, "inputs": canonical_json([*self.folders])}
+        rows = self.index.ledger.rows(queries.SCOPES_OF_FOLDERS, **at)
+        return [s for s, n in rows if n.startswith(prefix) and n.removeprefix(prefix) not in names]
+
+
+def _folders(bound: BoundPlan, index: OutputIndex) -> dict[str, str]:
+    return {name: index.stored(path) for name, path in sorted(bound.folder_inputs.items())}
