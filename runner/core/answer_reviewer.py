@@ -50,7 +50,7 @@ class AnswerReviewer:
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
-        self._reviews = context.judge.world.reviews
+        self._reviews = context.judge.reviews
         self._prompts: dict[str, str] = {}
         """Step → digest of what it asks."""
 

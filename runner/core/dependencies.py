@@ -33,14 +33,13 @@ from paddock.steps.files.scan import FilesScanParams, scan_folder
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .parts import KnownResult, Older, part_digest
-from .past_decisions import StepDecisions
+from .past_decisions import PendingReview, StepDecisions, StepName
 from .past_items import PastItems
 
 if TYPE_CHECKING:
     from paddock.runner.bind.bound import BoundStep
 
     from .model_digests import ModelDigests
-    from .run_reviews import RunReviews
 
 _SAME_LABEL = 1e-3
 """Similarities that differ by less may be the same: texts are embedded in other batches."""
@@ -277,7 +276,7 @@ class UsedExamples(Dependency):
 
     def reason(self, world: World, trace: Trace) -> Reason | None:
         file, step = self.step
-        now = world.reviews.decisions.get((file, step), StepDecisions())
+        now = world.decisions.get((file, step), StepDecisions())
         if now.digest == self.pool or self.id in now.ids:  # a person's own decision stays
             return None
         if not now.has(self.used):
@@ -470,8 +469,6 @@ class World:
     index: OutputIndex
     stores: OpenStores
     models: ModelDigests
-    reviews: RunReviews
-    """What people decided about each step's answers, and what waits for them."""
     secrets: Secrets = field(default_factory=Secrets)
     """Without a digest nothing that is made of secrets is compared."""
     embed_labels: EmbedLabels | None = None
@@ -480,6 +477,10 @@ class World:
     """The lists of labels that are known before any item of a block, by name."""
     label_vectors: Mapping[str, LabelVectors] = field(default_factory=dict)
     """What is known of the new labels of lists of which items were offered the nearest ones."""
+    decisions: Mapping[StepName, StepDecisions] = field(default_factory=dict)
+    """What people decided about each step's answers."""
+    pending: Callable[[str, str], PendingReview | None] = lambda scope, key: None
+    """Returns what of an item waits for a person, or was decided since its last run."""
     looked_at: dict[FileDependency, Reason | None] = field(default_factory=dict)
     """What became of files, after `prepare`."""
     _files: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
@@ -567,7 +568,6 @@ class World:
             chose = any(isinstance(d, ChosenLabels | NarrowedLabels) for d in trace.dependencies)
             if chose or trace.entry.hash != hashes.get(trace.entry.key):
                 await trace.past.read()
-        await self.reviews.load()
         vectors: dict[str, LabelVectors] = {}
         narrowed = [t for t in traces if any(isinstance(d, NarrowedLabels) for d in t.dependencies)]
         for name, (step, labels) in choices.items():

@@ -150,7 +150,7 @@ class Execute(Walk):
         if self.outer:
             state.refuse_waiting()
         missing = no_documents_of(state.work) if not (self.outer or self.around) else None
-        if lacking := missing or await state.lacking(self.context.judge.world.reviews):
+        if lacking := missing or await state.lacking(self.context.judge.reviews):
             self.left.lacking[block.id] = lacking
         self.left.note_filed(block.id, state.has_news)
         return state.outputs()
@@ -228,7 +228,7 @@ class Execute(Walk):
         self, found: Sequence[OutdatedOutput], questions: Collection[ItemPlace]
     ) -> None:
         if questions:
-            await self.context.judge.world.reviews.forget(questions)
+            await self.context.judge.reviews.forget(questions)
         if found:
             await OrphanCleaner(self.context).sweep(found, self.ended)
 
@@ -564,7 +564,7 @@ class Execute(Walk):
                 count_item(context, item, report, was)
             raise
         if kept in DECIDED:
-            await context.judge.world.reviews.forget([(attempt.scope, attempt.key)])
+            await context.judge.reviews.forget([(attempt.scope, attempt.key)])
         count_item(context, item, report, was)
         end = end_of(report.state)
         item.become(ItemState.FAILED if end in BAD else end, reason)
@@ -637,7 +637,7 @@ class _ExecutedSteps(ItemSteps):
         attempt.has_inner_failures = attempt.has_inner_failures or bool(state.failed)
         attempt.attempts = max(attempt.attempts, state.attempts)
         state.refuse_waiting()
-        return state.outputs(), await state.lacking(context.judge.world.reviews)
+        return state.outputs(), await state.lacking(context.judge.reviews)
 
     def step(self, step: BoundStep, scope: Scope) -> Awaitable[Any]:
         return self.walk.steps.step(step, scope, self.attempt)

@@ -328,7 +328,7 @@ async def find_outdated(
     await context.ledger.durable()
     finder = await context.ledger.ask(OutdatedFinder, context, ended)
     await context.stores.look(finder.stores_to_look_at())
-    reviews, ask = context.judge.world.reviews, context.ledger.ask
+    reviews, ask = context.judge.reviews, context.ledger.ask
     await reviews.load()
     over = await ask(lambda: [place for place in reviews.places if finder.is_over(*place)])
     return await ask(finder.find), over

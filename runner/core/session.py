@@ -233,10 +233,17 @@ async def open_session(
         if not is_plan:
             await suspects.look()
         reviews = RunReviews(ledger, bound, options.review)
-        world = World(index, stores, digests, reviews, prepared.secrets, embed)
+        world = World(
+            index,
+            stores,
+            digests,
+            prepared.secrets,
+            lambda step, labels: context.embed_labels(step, labels),  # it is made last
+        )
         watches = is_watch_trigger(options.trigger)
         judge = Judge(
             world,
+            reviews,
             bound,
             options,
             PipelineScopes.of(bound, index),

@@ -65,6 +65,7 @@ from .parts import CONTENT, PLACE_IN_LIST, SUFFIX, OuterValue, ordered_digest, p
 from .past_items import PastItems
 from .reconcile import reconcile
 from .run_options import RunOptions
+from .run_reviews import RunReviews
 from .scopes import PipelineScopes
 from .source_folders import MissingSources, source_folders
 from .verify import (
@@ -129,6 +130,7 @@ class Judge:
     """Judges the items of one pipeline; that of an inner one is a copy with another `bound`."""
 
     world: World
+    reviews: RunReviews
     bound: BoundPlan
     options: RunOptions
     scopes: PipelineScopes
@@ -161,7 +163,10 @@ class Judge:
             for step in steps_of(body)
             for field, labels in self.labels.known(step, scope).items()
         }
-        return await self.world.prepare(traces, hashes, self.bound.roots, choices)
+        await self.reviews.load()
+        decided, pending = self.reviews.decisions, self.reviews.of_item
+        world = replace(self.world, decisions=decided, pending=pending)
+        return await world.prepare(traces, hashes, self.bound.roots, choices)
 
     # --- blocks and steps
 
@@ -354,7 +359,7 @@ class Judge:
         rows = {key: row for key, row in filing.rows.items() if key not in present}
         new = {key: row for key, row in filing.new.items() if key not in present}
         is_forced, requested = block.request.is_forced, block.requested
-        pending = {key for scope, key in self.world.reviews.places if scope == block.scope}
+        pending = {key for scope, key in self.reviews.places if scope == block.scope}
         doubtful = [
             row
             for row in rows.values()

@@ -364,7 +364,7 @@ async def taught_tools(
     shown = (attempt.shown_key or attempt.key) if is_variant(context.judge.scopes.file) else ""
     name, digest = taught_as(context, step), attempt.document_digest(scope)
     item = TaughtItem(name, own_id, digest, document or "", last, shown)
-    chosen = await context.judge.world.reviews.examples(step, params, tools, item)
+    chosen = await context.judge.reviews.examples(step, params, tools, item)
     if chosen is None:
         return tools
     attempt.note(chosen.used)

@@ -102,7 +102,7 @@ def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
     if entry.state == ItemState.DONE and entry.attempts:
         return ItemVerdict(ItemState.STALE, (Why.FAILED_WITHIN(),), is_of_parts=True)
     # 4
-    pending = world.reviews.of_item(trace.scope, entry.key)
+    pending = world.pending(trace.scope, entry.key)
     if pending is not None or entry.state == ItemState.WAITING:
         reason, _ = _difference(trace, world)
         if reason is not None:

@@ -248,7 +248,7 @@ class Estimate(Walk):
         if state.is_partial:
             self.left.partial.add(block.id)
         elif (outputs := repeatable_output(state, context.ledger)) is not None:
-            if lacks := await state.lacking(context.judge.world.reviews):
+            if lacks := await state.lacking(context.judge.reviews):
                 self.left.lacking.setdefault(block.id, lacks)
             fills = (s.facts.fills in s.written for s in all_steps(block.body))
             if state.work.missing.deleted and any(fills):

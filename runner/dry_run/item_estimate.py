@@ -387,7 +387,7 @@ class ItemEstimate(ItemSteps):
             taught, place = tools, (scope, self._attempt)
             with contextlib.suppress(*_STEP_ERRORS):
                 taught = await taught_tools(context, step, params, tools, place)
-            known = context.judge.world.reviews.decisions.get(taught_as(context, step))
+            known = context.judge.reviews.decisions.get(taught_as(context, step))
             if taught is tools and params.examples.k and known is not None and known.decisions:
                 taught = replace(tools, examples=(Example(UNKNOWN, UNKNOWN),))
             tools = taught

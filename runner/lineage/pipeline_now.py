@@ -24,11 +24,13 @@ from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, node_ids
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.specs import canonical_spec, find_in_plans
 from paddock.runner.core import model_pools
-from paddock.runner.core.dependencies import ChosenLabels, Trace, dependencies_of
+from paddock.runner.core.dependencies import ChosenLabels, Trace, World, dependencies_of
 from paddock.runner.core.model_digests import ModelDigests
 from paddock.runner.core.parts import KEYED, PLACE_IN_LIST, ModelPart, OuterValue, RulePart, part_of
 from paddock.runner.core.past_items import PastItems
 from paddock.runner.core.run_options import RunOptions
+from paddock.runner.core.run_reviews import RunReviews
+from paddock.runner.core.scopes import PipelineScopes
 from paddock.runner.core.staleness import Judge
 from paddock.runner.core.verify import ItemNow, differences
 from paddock.runner.ledger.entries import LedgerError
@@ -37,6 +39,7 @@ from paddock.runner.progress.item_states import WORK, ItemState
 from paddock.runner.progress.reasons import Outdated, Reason, Why
 from paddock.runner.progress.report import PlanItem, PlanReport
 from paddock.runner.settings import read_settings
+from paddock.steps.vectors.open_stores import OpenStores
 
 from .path_lineage import LineageChange
 from .recorded_items import RecordedItem
@@ -140,7 +143,9 @@ class PipelineNow(RuleNow):
         self._index.own_scopes = ledger.scopes_of(item.owner.file)
         kind = _UnaskedModels if self._is_elsewhere else ModelDigests
         digests = kind(model_pools.LookupPool(self._settings).facts)
-        judge = Judge(plan, RunOptions(), self._index, digests)
+        index, reviews = self._index, RunReviews(ledger, plan)
+        world = World(index, OpenStores(Path(index.absolute(""))), digests)
+        judge = Judge(world, reviews, plan, RunOptions(), PipelineScopes.of(plan, index))
         trace = Trace(scope_id, entry, PastItems(ledger, scope_id, node))
         scope = Scope.of(inputs, moment=plan.moment)
         world = await judge.world_of([node], scope, [trace])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
-from types import SimpleNamespace
 from typing import Any, cast
 
 from paddock.runner.core.dependencies import Trace, World
@@ -40,7 +38,6 @@ def judged(
     older: Mapping[str, Collection[str]] | None = None,
     content_then: str | None = None,
 ) -> ItemVerdict:
-    no_reviews = SimpleNamespace(of_item=lambda scope, key: None)
-    world = World(*map(partial(cast, Any), (None, None, None, no_reviews)))
+    world = World(cast(Any, None), cast(Any, None), cast(Any, None))
     now = ItemNow(hash_, json.dumps(parts), older=older)
     return verify(Trace("", entry, Past(content_then)), now, world)
