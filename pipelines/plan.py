@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path as FilePath
 
 from .errors import Fault
 from .expressions import Path
-from .model import Block, Node, Pipeline
+from .model import Block, Node, Pipeline, parse_pipeline
 from .references import (
     BASE_NAMES,
     LOOP_NAMES,
@@ -22,6 +23,7 @@ from .references import (
     uses_in,
     uses_of,
 )
+from .yaml_source import parse_yaml, read_yaml
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,18 @@ class Plan:
     uses: tuple[ReferenceUse, ...] = ()
     """Every use of a reference."""
     faults: tuple[Fault, ...] = field(default=(), compare=False)
+
+
+def read_plan(path: FilePath, text: str | None = None) -> Plan:
+    """Read a file as far as it can be read; binding it reports every fault at once.
+
+    `text` is what it holds, where that was read before.
+
+    Raises:
+        PipelineError: it cannot be read as YAML, or is no mapping.
+    """
+    document = read_yaml(path) if text is None else parse_yaml(text, str(path))
+    return plan_with_faults(parse_pipeline(document))
 
 
 def plan_with_faults(pipeline: Pipeline) -> Plan:

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
+from paddock.pipelines.plan import read_plan
 from paddock.runner.bind import consent, permissions, requirements
 from paddock.runner.bind.advice import advice_on
-from paddock.runner.bind.bind import bind, read_plan
+from paddock.runner.bind.bind import bind
 from paddock.runner.bind.bound import BoundPlan, all_plans, callable_names
 from paddock.runner.bind.pipeline_check import validate as validate
 from paddock.runner.bind.variations import comparison_notes

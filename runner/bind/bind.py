@@ -125,20 +125,6 @@ def document_folders(plan: Plan) -> tuple[Path, ...]:
     return PlanBinder(plan, None, Path.cwd(), {}).bound().folders
 
 
-def read_plan(path: Path, text: str | None = None) -> Plan:
-    """Read a file as far as it can be read; `bind` reports every fault at once.
-
-    `text` is what it holds, where that was read before.
-
-    Raises:
-        PipelineError: it cannot be read as YAML, or is no mapping.
-    """
-    document = (
-        yaml_source.read_yaml(path) if text is None else yaml_source.parse_yaml(text, str(path))
-    )
-    return plans.plan_with_faults(model.parse_pipeline(document))
-
-
 @dataclass(frozen=True, slots=True)
 class _KnownOutputs:
     """What is known of the outputs of a step or block before a run; None: only a run shows it."""
@@ -621,15 +607,15 @@ class SubPipelineBinder:
 
     def _plan(self, path: Path, name: str, at: Place) -> Plan | None:
         """Read it once; its faults are reported at their own places."""
-        plans = self._context.shared.plans
-        if path not in plans:
+        known = self._context.shared.plans
+        if path not in known:
             shown = Path(os.path.normpath(Path(self._pipeline.document.file).parent / name))
             try:
-                plans[path] = read_plan(shown)
+                known[path] = plans.read_plan(shown)
             except PipelineError as error:
                 self.faults += error.faults
                 return None
-        return plans[path]
+        return known[path]
 
     # --- what it is given
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.plan import read_plan
 from paddock.runner.config.mail_server import undeliverable_mail
 
 from . import requirements
 from .advice import advice_on
-from .bind import bind_for_comparison, read_plan
+from .bind import bind_for_comparison
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,8 @@ from paddock.engine.system import no_links
 from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.text import fit_json, json_size, shorten
 from paddock.pipelines.errors import Fault
+from paddock.pipelines.plan import read_plan
 from paddock.runner import api
-from paddock.runner.bind.bind import read_plan
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.core.run_records import WROTE
 from paddock.runner.folders.state_folders import find_ledgers

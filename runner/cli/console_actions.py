@@ -23,7 +23,8 @@ from paddock.engine.models.pull_sources import FileSource, parse_source
 from paddock.engine.system import units
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.input_values import PATH_TYPES, Input
-from paddock.runner.bind.bind import bind_without_inputs, read_plan
+from paddock.pipelines.plan import read_plan
+from paddock.runner.bind.bind import bind_without_inputs
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.consent import consent_digests, refuse_unconsented
 from paddock.runner.bind.permissions import (

@@ -21,7 +21,7 @@ from typing import Generic, TypeVar
 from markupsafe import Markup
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.bind.bind import read_plan
+from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.inputs import read_inputs
 from paddock.runner.compare.run_difference import (
     ChangeKind,

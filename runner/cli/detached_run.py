@@ -30,8 +30,8 @@ from paddock.engine.system.processes import (
 )
 from paddock.engine.system.text import counted, fit_json
 from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.plan import read_plan
 from paddock.runner import api
-from paddock.runner.bind.bind import read_plan
 from paddock.runner.bind.inputs import paths_outside, read_inputs
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.folders.state_folders import find_ledgers

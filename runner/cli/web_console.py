@@ -41,8 +41,9 @@ from paddock.engine.system import units
 from paddock.engine.system.tasks import in_left_thread, wait_for_event
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.plan import read_plan
 from paddock.runner import api
-from paddock.runner.bind.bind import bind_without_inputs, read_plan
+from paddock.runner.bind.bind import bind_without_inputs
 from paddock.runner.bind.permissions import needs, permission_names
 from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.daemon.service_client import ServiceError

@@ -26,9 +26,8 @@ from paddock.engine.request import Pool
 from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.text import cell_text
 from paddock.pipelines.errors import Fault, PipelineError
-from paddock.pipelines.plan import Plan
+from paddock.pipelines.plan import Plan, read_plan
 from paddock.runner import api
-from paddock.runner.bind.bind import read_plan
 from paddock.runner.bind.bound import BoundPlan, BoundStep, only_reads, steps_of
 from paddock.runner.bind.variations import Variant
 from paddock.runner.core import model_pools

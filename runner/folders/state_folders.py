@@ -158,7 +158,8 @@ class _Pipelines:
 
     def _documents_of(self, file: Path) -> tuple[Path, ...]:
         if file not in self._documents:
-            from paddock.runner.bind.bind import document_folders, read_plan  # takes half a second
+            from paddock.pipelines.plan import read_plan
+            from paddock.runner.bind.bind import document_folders  # takes half a second
 
             try:
                 self._documents[file] = document_folders(read_plan(file))

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.errors import EngineError
 from paddock.engine.system.text import ordered_json
 from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.plan import read_plan
 from paddock.runner.api import plan_async
-from paddock.runner.bind.bind import bind, read_plan
+from paddock.runner.bind.bind import bind
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, node_ids
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.specs import canonical_spec, find_in_plans

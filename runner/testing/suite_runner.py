@@ -33,6 +33,7 @@ from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.input_values import PATH_TYPES
 from paddock.pipelines.model import Pipeline
+from paddock.pipelines.plan import read_plan
 from paddock.pipelines.prompt_file import (
     PromptEvaluator,
     PromptFile,
@@ -40,7 +41,7 @@ from paddock.pipelines.prompt_file import (
     is_prompt_file,
 )
 from paddock.runner.api import FILE_THREADS
-from paddock.runner.bind.bind import bind_without_inputs, read_plan
+from paddock.runner.bind.bind import bind_without_inputs
 from paddock.runner.bind.variations import variants_of
 from paddock.runner.core.model_pools import open_home_pool
 from paddock.runner.progress.drain import StopGate, stop_on_signals

@@ -26,7 +26,8 @@ from paddock.engine.errors import EngineError
 from paddock.engine.system.tasks import StopRequested, running, unless
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.input_values import PATH_TYPES
-from paddock.runner.bind.bind import bind, read_plan
+from paddock.pipelines.plan import read_plan
+from paddock.runner.bind.bind import bind
 from paddock.runner.bind.permissions import NotPermitted
 from paddock.runner.core.machine_view import MachineView, as_json
 from paddock.runner.core.session import new_run_name

@@ -37,9 +37,9 @@ from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.text import one_line
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.input_values import PATH_TYPES, Input
+from paddock.pipelines.plan import read_plan
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.runner import api
-from paddock.runner.bind.bind import read_plan
 from paddock.runner.bind.inputs import read_inputs
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE

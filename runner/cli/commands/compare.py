@@ -18,9 +18,10 @@ from paddock.engine.system.no_links import open_file
 from paddock.engine.system.text import counted
 from paddock.pipelines.comparison_keys import CompareKeys, GoldKeys, NumberMetricKeys
 from paddock.pipelines.model import step_nodes
+from paddock.pipelines.plan import read_plan
 from paddock.pipelines.yaml_source import parse_yaml
 from paddock.runner import api
-from paddock.runner.bind.bind import bind_for_comparison, read_plan
+from paddock.runner.bind.bind import bind_for_comparison
 from paddock.runner.bind.variations import letters, variants_of, varied_options
 from paddock.runner.cli.arguments import (
     HERE,

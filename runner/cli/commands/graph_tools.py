@@ -15,8 +15,9 @@ import typer
 from paddock.engine.system.files import write_output
 from paddock.engine.system.text import counted, one_line
 from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.plan import read_plan
 from paddock.runner.api import prepare
-from paddock.runner.bind.bind import bind_without_inputs, read_plan
+from paddock.runner.bind.bind import bind_without_inputs
 from paddock.runner.bind.bound import BoundPlan, SharedPlans
 from paddock.runner.bind.permissions import server_need
 from paddock.runner.cli.arguments import (

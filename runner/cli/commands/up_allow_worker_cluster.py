@@ -24,7 +24,8 @@ import typer
 
 from paddock.engine.system import http
 from paddock.engine.system.private_files import private_folder
-from paddock.runner.bind.bind import bind_without_inputs, read_plan
+from paddock.pipelines.plan import read_plan
+from paddock.runner.bind.bind import bind_without_inputs
 from paddock.runner.bind.consent import consent_digests
 from paddock.runner.bind.permissions import needs, permission_names
 from paddock.runner.cli.arguments import (

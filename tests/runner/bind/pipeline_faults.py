@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from paddock.pipelines.errors import Fault, PipelineError
-from paddock.runner.bind.bind import bind_without_inputs, read_plan
+from paddock.pipelines.plan import read_plan
+from paddock.runner.bind.bind import bind_without_inputs
 
 
 def faults_of(text: str, file: Path = Path("p.yaml")) -> tuple[Fault, ...]:

@@ -15,7 +15,8 @@ from paddock.pipelines import model, yaml_source
 from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.keys import RetryKeys
-from paddock.runner.bind.bind import bind, read_plan
+from paddock.pipelines.plan import read_plan
+from paddock.runner.bind.bind import bind
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope

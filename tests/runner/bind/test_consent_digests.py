@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.bind.bind import bind_without_inputs, read_plan
+from paddock.pipelines.plan import read_plan
+from paddock.runner.bind.bind import bind_without_inputs
 from paddock.runner.bind.consent import consent_digests
 from tests.runner.world import World, carried_out
 

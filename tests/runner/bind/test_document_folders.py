@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from paddock.pipelines.errors import Fault
-from paddock.runner.bind.bind import bind, read_plan
+from paddock.pipelines.plan import read_plan
+from paddock.runner.bind.bind import bind
 from paddock.runner.folders.file_filter import WatchSpec, watch_specs
 from tests.runner.bind.pipeline_faults import faults_of, sentences
 

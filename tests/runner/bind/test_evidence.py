@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from paddock.pipelines.expressions import Expression
-from paddock.runner.bind.bind import bind_without_inputs, read_plan
+from paddock.pipelines.plan import read_plan
+from paddock.runner.bind.bind import bind_without_inputs
 from paddock.runner.bind.bound import BoundStep
 from paddock.runner.bind.scope import review_names
 from paddock.runner.core.review_questions import due_reasons

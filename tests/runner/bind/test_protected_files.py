@@ -14,8 +14,9 @@ import pytest
 
 from paddock.engine.request import Role
 from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.plan import read_plan
 from paddock.runner.api import run
-from paddock.runner.bind.bind import bind_without_inputs, read_plan
+from paddock.runner.bind.bind import bind_without_inputs
 from paddock.runner.bind.bound import all_plans
 from paddock.runner.bind.protected_files import ProtectedFiles
 from paddock.runner.progress.report import Report

@@ -9,7 +9,8 @@ import pytest
 
 from paddock.engine.request import Role
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.bind.bind import bind, read_plan
+from paddock.pipelines.plan import read_plan
+from paddock.runner.bind.bind import bind
 from tests.runner.bind.pipeline_faults import fault_of
 from tests.runner.bind.test_document_folders import faults, pipeline
 

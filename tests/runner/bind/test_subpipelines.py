@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.plan import read_plan
 from paddock.runner.api import plan, validate
-from paddock.runner.bind.bind import bind, bind_without_inputs, read_plan
+from paddock.runner.bind.bind import bind, bind_without_inputs
 from paddock.runner.bind.bound import BoundPlan, BoundStep, all_plans
 from paddock.runner.bind.permissions import needs
 from paddock.runner.config.pipeline_secrets import read_secrets

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.bind.bind import bind, read_plan
+from paddock.pipelines.plan import read_plan
+from paddock.runner.bind.bind import bind
 from paddock.runner.bind.bound import BoundBlock, BoundNode
 
 HEAD = """\

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.bind.bind import bind_without_inputs, read_plan
+from paddock.pipelines.plan import read_plan
+from paddock.runner.bind.bind import bind_without_inputs
 from tests.runner.bind.pipeline_faults import faults_of, sentences
 
 SERVERS = "mcpServers: {files: {command: npx}, web: {url: http://x/mcp}}\n"

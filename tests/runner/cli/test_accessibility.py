@@ -10,8 +10,7 @@ from urllib.parse import urljoin
 import pytest
 
 from paddock.engine.system.files import write_output
-from paddock.pipelines.plan import Plan
-from paddock.runner.bind.bind import read_plan
+from paddock.pipelines.plan import Plan, read_plan
 from paddock.runner.cli.commands.runs_logs import write_named_run_report
 from paddock.runner.cli.console_actions import USE_MODELS
 from paddock.runner.cli.console_run_pages import pipeline_address

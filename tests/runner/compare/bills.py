@@ -11,7 +11,7 @@ from typing import Any
 from paddock.engine.request import ChatRequest
 from paddock.engine.system.item_samples import ItemSample
 from paddock.pipelines.comparison_keys import CompareKeys
-from paddock.runner.bind.bind import read_plan
+from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.variations import variants_of, varied_values
 from paddock.runner.compare.comparison import Comparison, GoldSource, compare
 from paddock.runner.compare.gold import read_gold

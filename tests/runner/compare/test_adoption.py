@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from paddock.pipelines.plan import read_plan
 from paddock.pipelines.yaml_source import parse_yaml
-from paddock.runner.bind.bind import read_plan
 from paddock.runner.bind.variations import variants_of
 from paddock.runner.compare.adoption import CannotAdopt, adopted_text
 from tests.runner.compare.bills import BILLS, varied

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from paddock.engine.request import ChatRequest
-from paddock.runner.bind.bind import read_plan
+from paddock.pipelines.plan import read_plan
 from paddock.runner.compare.comparison import GoldSource, compare
 from paddock.runner.compare.comparison_page import comparison_page
 from paddock.runner.compare.comparison_text import comparison_text

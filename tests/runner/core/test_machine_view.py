@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.bind.bind import bind, read_plan
+from paddock.pipelines.plan import read_plan
+from paddock.runner.bind.bind import bind
 from paddock.runner.core import machine_view
 from paddock.runner.core.machine_view import MachineView, OtherView, as_json
 

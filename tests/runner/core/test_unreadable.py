@@ -21,7 +21,7 @@ import pytest
 from typer.testing import CliRunner
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.bind.bind import read_plan
+from paddock.pipelines.plan import read_plan
 from paddock.runner.cli.application import application
 from paddock.runner.config.pipeline_secrets import read_secrets
 from tests.fakes.privileges import without_roots_privilege

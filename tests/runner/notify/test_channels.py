@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from paddock.engine.system.retry import Backoff
-from paddock.runner.bind.bind import bind, read_plan
+from paddock.pipelines.plan import read_plan
+from paddock.runner.bind.bind import bind
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.config.mail_server import MailServer, NoMailServer
 from paddock.runner.notify import delivery_attempts

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from paddock.engine.system.files import write_output
-from paddock.pipelines.plan import Plan
-from paddock.runner.bind.bind import read_plan
+from paddock.pipelines.plan import Plan, read_plan
 from paddock.runner.cli.commands.runs_logs import write_named_run_report
 from paddock.runner.render.graph_drawing import draw_graph
 from tests.browser import Browser, Page, needs_browser
