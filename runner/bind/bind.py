@@ -117,12 +117,15 @@ def _faults_in(document: yaml_source.YamlDocument) -> list[Fault]:
     return binder.faults
 
 
-def document_folders(plan: Plan) -> tuple[Path, ...]:
+def document_folders(file: Path, text: str | None = None) -> tuple[Path, ...]:
     """Return the folders where a pipeline's documents arrive or are written, by its defaults.
 
-    The plan may have faults: what is known of it counts.
+    It may have faults: what is known of it counts. `text` is as `read_plan` has it.
+
+    Raises:
+        PipelineError: it cannot be read as YAML, or is no mapping.
     """
-    return PlanBinder(plan, None, Path.cwd(), {}).bound().folders
+    return PlanBinder(plans.read_plan(file, text), None, Path.cwd(), {}).bound().folders
 
 
 @dataclass(frozen=True, slots=True)

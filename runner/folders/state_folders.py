@@ -158,11 +158,10 @@ class _Pipelines:
 
     def _documents_of(self, file: Path) -> tuple[Path, ...]:
         if file not in self._documents:
-            from paddock.pipelines.plan import read_plan
             from paddock.runner.bind.bind import document_folders  # takes half a second
 
             try:
-                self._documents[file] = document_folders(read_plan(file))
+                self._documents[file] = document_folders(file)
             except Exception:  # its faults are reported where it is used
                 self._documents[file] = ()
         return self._documents[file]

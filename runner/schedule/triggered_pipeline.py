@@ -197,9 +197,7 @@ def work_folders(file: Path, text: str) -> tuple[Path, ...] | None:
     if not _LOOKS_TRIGGERED[1].search(text):
         return ()
     try:
-        return document_folders(
-            plans.plan_with_faults(model.parse_pipeline(yaml_source.parse_yaml(text, str(file))))
-        )
+        return document_folders(file, text)
     except Exception:  # its errors are reported where it is read as a pipeline
         return None
 
