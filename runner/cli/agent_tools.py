@@ -35,7 +35,7 @@ from paddock.runner.core.run_records import WROTE
 from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.entries import LedgerError, LineageRow
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import DecisionRefused, Review

@@ -24,6 +24,7 @@ from paddock.runner.core.dependencies import (
     by_name,
     read_dependencies,
 )
+from paddock.runner.ledger import queries
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.ledger_tables import COLUMNS
 from paddock.runner.ledger.output_index import OutputIndex
@@ -64,8 +65,8 @@ class _ResultTransfer:
 
     def run(self) -> int:
         n_items = 0
-        scopes = list(self._rows("scopes", "scope, step, inputs", "file", self._file))
-        for scope, step, inputs in scopes:
+        scopes = list(self._mine.rows(queries.SCOPES_OF_FILE, file=self._file))
+        for scope, _, step, inputs in scopes:
             new = self._scope(step, inputs)
             known = self._theirs.entries(new)
             for table, moved in self._moved.items():
@@ -76,18 +77,14 @@ class _ResultTransfer:
             for row in self._of("calls", scope):
                 self._put("calls", row, new)
         asyncio.run(self._theirs.durable())
-        for scope, _, _ in scopes:
+        for scope, *_ in scopes:
             self._drop(scope)
         return n_items
 
     # --- reading and writing rows
 
-    def _rows(self, table: str, columns: str, name: str, value: str) -> Iterator[Any]:
-        query = f"select {columns} from {table} where {name} = :value"
-        yield from self._mine.rows(query, value=value)
-
     def _of(self, table: str, scope: str) -> Iterator[dict[str, Any]]:
-        for row in self._rows(table, ", ".join(COLUMNS[table]), "scope", scope):
+        for row in self._mine.rows(queries.whole_rows_of_scope(table), scope=scope):
             yield dict(zip(COLUMNS[table], row, strict=True))
 
     def _put(self, table: str, row: dict[str, Any], scope: str, **changed: Any) -> None:
@@ -145,7 +142,7 @@ class _ResultTransfer:
         if source is not None and made.get("source"):
             made = {**made, "source": {**made["source"], "path": source}}
         if row["spec"] is not None:
-            for (text,) in self._rows("specs", "text", "spec", row["spec"]):
+            for (text,) in self._mine.rows(queries.SPEC, spec=row["spec"]):
                 self._theirs.put("specs", {"spec": row["spec"], "text": text})
         inline, object_ = self._theirs.keep(made)
         return {"source": source, "made": inline, "made_object": object_}

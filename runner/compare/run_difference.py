@@ -21,7 +21,7 @@ from paddock.engine.system.text import shorten
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.run_history import PastRun, open_for_reading
 from paddock.runner.progress.events import LONGEST_TEXT
 from paddock.runner.progress.item_states import WORK

@@ -37,7 +37,7 @@ from paddock.runner.core.run_records import StepRecord, read_lineage
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.prefect.local_service import shared_home_pool
 from paddock.runner.prefect.run_tracking import run_prepared
 from paddock.runner.progress.drain import StopGate, stop_on_signals

@@ -14,7 +14,7 @@ from paddock.pipelines.typed_rows import TypedRows
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_steps
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.filed_rows import Place, place_of
+from paddock.runner.ledger.filed_store import Place, place_of
 from paddock.runner.progress.item_states import (
     AWAITED,
     BAD,

@@ -10,7 +10,7 @@ from typing import Any
 from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.filed_rows import FiledRow
+from paddock.runner.ledger.filed_store import FiledRow
 from paddock.runner.progress.item_states import NEXT, ItemState
 from paddock.runner.progress.reasons import Reason
 from paddock.runner.progress.report import FiledCounts, ItemReport

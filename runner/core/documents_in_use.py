@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paddock.runner.ledger.filed_rows import FiledRow, FiledRows, MoveRow
+from paddock.runner.ledger.filed_store import FiledRow, FiledStore, MoveRow
 from paddock.runner.ledger.output_index import OutputIndex
 
 from .block_items import is_file_value, item_path
@@ -50,7 +50,7 @@ class DocumentsInUse:
 
     def __init__(self, index: OutputIndex, run: str) -> None:
         self._index = index
-        self._store = FiledRows(index.ledger)
+        self._store = FiledStore(index.ledger)
         self._run = run
         self._open: list[DocumentInUse] = []
 

@@ -29,7 +29,7 @@ from paddock.runner.bind.scope import Scope, review_names
 from paddock.runner.ledger.asked_before import is_same_value
 from paddock.runner.ledger.entries import LineageRow
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.steps.base import StepLog
 
 from .call_cache import CallOrigin, PutOff

@@ -38,9 +38,9 @@ from paddock.runner.bind.inputs import with_inputs
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.specs import called_plan
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.filed_rows import FiledRows
+from paddock.runner.ledger.filed_store import FiledStore
 from paddock.runner.ledger.ledger_tables import FILED
-from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import (
     BAD,
@@ -249,7 +249,7 @@ class Execute(Walk):
             place = work.scope, work.missing, context.options
             await asyncio.to_thread(keep_folders, context.ledger, *place)
         # Record which items are filed since the last run, and whose secrets are others.
-        ledger, run, store = context.ledger, self.stats.run, FiledRows(context.ledger)
+        ledger, run, store = context.ledger, self.stats.run, FiledStore(context.ledger)
         for entry in work.renewed:
             values = {name: getattr(entry, name) for name in Entry.__slots__}
             ledger.put("items", values | {"scope": work.scope})
@@ -542,7 +542,7 @@ class Execute(Walk):
             state.filed.pop(item.key, None)  # what it came out as before
             item.with_filed, item.has_news = attempt.with_filed, attempt.has_news
             if attempt.with_filed is None and item.key in state.work.filed.parts:
-                FiledRows(context.ledger).drop(attempt.scope, item.key)
+                FiledStore(context.ledger).drop(attempt.scope, item.key)
             if state.keeps_results:
                 item.result = result
             if result is None and (state.block.keep is not None or not attempt.has_run):

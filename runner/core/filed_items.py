@@ -25,9 +25,9 @@ from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, outer_re
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.filed_rows import MOVED_BY_WATCH, FiledRow, FiledRows, Place, place_of
+from paddock.runner.ledger.filed_store import MOVED_BY_WATCH, FiledRow, FiledStore, Place, place_of
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import WHOLE
 from paddock.steps.files.scan import file_at
@@ -88,7 +88,7 @@ class BlockFiling:
         self._index, self._ledger, self._scope = index, index.ledger, scope
         self._roots, self._block, self._seen = [source.root for source in roots], block, seen
         self._is_hot = any(source.is_hot for source in roots)
-        self._store = FiledRows(self._ledger)
+        self._store = FiledStore(self._ledger)
         self.rows = {row.key: row for row in self._store.of(scope)}
         self.new: dict[str, FiledRow] = {}
         """Those of `rows` that the ledger does not have as they are."""

@@ -9,7 +9,7 @@ from paddock.engine.system import text
 from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.ledger.entries import OutputRow, StoredRow
-from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_index import other_pipelines_output
 from paddock.steps.base import StepError
 from paddock.steps.paths import printable

@@ -16,9 +16,9 @@ from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.runner.bind.specs import canonical_spec
 from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow
-from paddock.runner.ledger.filed_rows import FiledRow, FiledRows
+from paddock.runner.ledger.filed_store import FiledRow, FiledStore
 from paddock.runner.ledger.ledger_tables import FILED
-from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import WHOLE, ItemState
 from paddock.steps.base import StepError
 from paddock.steps.paths import printable
@@ -105,7 +105,7 @@ class ItemRecorder:
             context.documents.file(document, kept)
         elif attempt.with_filed is not None:
             row = FiledRow(item.key, attempt.file_key, "", "", None, False, "", "", *kept)
-            FiledRows(ledger).record(attempt.scope, row, stats.run)
+            FiledStore(ledger).record(attempt.scope, row, stats.run)
         try:
             ledger.record(attempt.scope, entry, stats.run)
             outputs.record_written()

@@ -19,7 +19,7 @@ from paddock.engine.system import files, text
 from paddock.runner.bind.bound import BoundBlock, BoundNode, callable_names, nodes_of
 from paddock.runner.bind.specs import canonical_spec, find_in_plans, paths_depend_on_item_alone
 from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
-from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import UNDECIDED, ItemState
 from paddock.runner.progress.reasons import Outdated
 from paddock.steps.base import ItemName

@@ -17,7 +17,7 @@ from paddock.pipelines.reply_check import Check
 from paddock.runner.bind.bound import BoundNode, steps_of
 from paddock.runner.bind.specs import canonical_spec, for_each_of
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.registry import is_function_reference
 

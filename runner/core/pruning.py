@@ -17,8 +17,8 @@ from paddock.engine.system import no_links, text
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, callable_names
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.ledger.entries import Entry, StoredRow
-from paddock.runner.ledger.filed_rows import FiledRows
-from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.filed_store import FiledStore
+from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import DECIDED, WHOLE, ItemState
 from paddock.runner.progress.reasons import Outdated
 from paddock.runner.progress.report import ItemReport
@@ -176,7 +176,7 @@ class OrphanCleaner:
                 self._note_removal(removal, names, why)
                 entries += [entry for entry in handled if not self._keeps(entry, removal)]
         for key in missing.pruned - ({entry.key for entry in pruned} - {e.key for e in entries}):
-            FiledRows(ledger).drop(work.scope, key)
+            FiledStore(ledger).drop(work.scope, key)
         for doubt in work.missing.doubts:
             self.doubt(work, doubt)
         for entry in entries:

@@ -30,8 +30,8 @@ from paddock.runner.bind.bound import (
 from paddock.runner.bind.scope import Scope
 from paddock.runner.folders.unfinished_files import SettledFiles
 from paddock.runner.ledger.entries import Entry, LineageRow
-from paddock.runner.ledger.filed_rows import FiledRow
-from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.filed_store import FiledRow
+from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import WHOLE, ItemState
 from paddock.runner.progress.reasons import Why
 

@@ -2,13 +2,19 @@
 
 Portable between SQLite and PostgreSQL, with named values (`:name`). `ledger_tables` makes the
 tables and writes whole rows; `coordination_queries` has what only PostgreSQL does. A query that
-ends in a condition may be narrowed to some keys (`Ledger.rows_of_keys`).
+ends in a condition may be narrowed to some keys (`Ledger.rows_of_keys`); `{listed}` is a list of
+keys as the database reads it (`LedgerDatabase.listed_keys`).
 """
 
 from __future__ import annotations
 
 from .entries import AttemptRow, Entry, OutputRow, RunRow, StoredRow
 from .ledger_tables import COLUMNS, FILED, IS_ALIVE
+
+
+def whole_rows_of_scope(table: str) -> str:
+    return f"select {', '.join(COLUMNS[table])} from {table} where scope = :scope"
+
 
 # --- items: one entry for each item and each step outside of blocks
 
@@ -108,6 +114,7 @@ CALLS_OF_ITEM = "select hash from calls where scope = :scope and key = :key orde
 CALLS_OF_RUN = "select step, key, hash, kind from calls where run = :run order by at"
 CHATS = "select hash, run, at from calls where kind = 'chat'"
 LAST_DIGEST_OF_MODEL = "select digest from calls where model = :model order by at desc limit 1"
+DROP_CALLS = "delete from calls where hash in (select value from {listed})"
 CALLS_BY_AGE = (
     "select hash, at, length(coalesce(request, '')) + length(coalesce(reply, '')), "
     "request_object, reply_object from calls where at < :before order by at"
@@ -205,6 +212,7 @@ RESERVE_RUN = (
     "values (:run, :pipeline, :file, :started, 'running') "
     "on conflict (run) do nothing returning run"
 )
+DROP_RUNS = "delete from runs where run in (select value from {listed})"
 # Of a run that never began: its inputs were not recorded.
 RELEASE_RUN = "delete from runs where run = :run and given is null"
 KNOWS_PIPELINES = (

@@ -283,7 +283,7 @@ class _Sweeper:
             if (kept[file] > RUNS_KEPT or is_variant(file)) and at < self._limits.runs_before:
                 old_runs.append(run)
         self._swept.runs = len(old_runs)
-        self._delete("runs", "run", old_runs)
+        self._delete(queries.DROP_RUNS, old_runs)
         # Scopes of variants that were not compared for as long as calls are kept
         compared = {
             str(file): at for file, at in self._database.rows(queries.LAST_START_BY_FILE, {})
@@ -363,7 +363,7 @@ class _Sweeper:
                     too_much -= size + sum(sizes.get(digest, 0) for digest in objects)
         self._swept.calls = len(removed)
         self._swept.n_bytes += sum(removed.values())
-        self._delete("calls", "hash", sorted(removed))
+        self._delete(queries.DROP_CALLS, sorted(removed))
         return frozenset(removed)
 
     def _needed_calls(self, forgotten: Collection[str]) -> frozenset[str]:
@@ -378,13 +378,10 @@ class _Sweeper:
                 found.update(call[0] for call in step["calls"])
         return frozenset(found)
 
-    def _delete(self, table: str, column: str, keys: Sequence[str]) -> None:
-        if self._is_dry:
-            return
-        listed = f"(select value from {self._database.listed_keys})"
-        for first in range(0, len(keys), BATCH):
-            batch = json.dumps(keys[first : first + BATCH])
-            self._do(f"delete from {table} where {column} in {listed}", {"keys": batch})
+    def _delete(self, statement: str, keys: Sequence[str]) -> None:
+        statement = statement.format(listed=self._database.listed_keys)
+        for first in range(0, len(keys) if not self._is_dry else 0, BATCH):
+            self._do(statement, {"keys": json.dumps(keys[first : first + BATCH])})
 
     def _do(self, statement: str, values: Mapping[str, Any]) -> None:
         self._database.rows(statement, values)

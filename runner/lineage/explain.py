@@ -17,7 +17,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.core.dependencies import current_paths
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.filed_rows import FiledRows
+from paddock.runner.ledger.filed_store import FiledStore
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.ledger_tables import FILED
 from paddock.runner.ledger.output_index import OutputIndex
@@ -81,7 +81,7 @@ class _PathInLedger:
         self._base = base
         self._path = path
         self._items = RecordedItems(ledger, base)
-        self._filed = FiledRows(ledger)
+        self._filed = FiledStore(ledger)
         self._index = OutputIndex(ledger, base, set())
         self._rules: dict[str, RuleNow] = {}
         """By the pipeline's file and the inputs of a run."""

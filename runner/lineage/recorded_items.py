@@ -28,7 +28,7 @@ from paddock.runner.core.run_records import WROTE, CallRecord, read_lineage
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import CallRow, Entry, LineageRow
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.lineage_store import LineageStore
 
 from .path_lineage import FileState, LineageCall, LineageFile, LineageStep
 

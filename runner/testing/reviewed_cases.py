@@ -43,7 +43,7 @@ from paddock.runner.core.run_records import read_lineage
 from paddock.runner.core.run_stats import RunStats
 from paddock.runner.ledger.asked_before import is_same_value
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import Review
 from paddock.runner.progress.events import Observer

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from paddock.engine.system import no_links
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.steps.files.globs import BadPattern, Globs
 
 MAX_COPY_BYTES = 256 * 1024 * 1024

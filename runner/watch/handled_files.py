@@ -14,7 +14,7 @@ from pathlib import Path
 from paddock.runner.folders.file_versions import FileIdentity
 from paddock.runner.folders.folder_identity import FolderIdentity
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.filed_rows import MOVED_BY_WATCH, FiledRows, MoveRow
+from paddock.runner.ledger.filed_store import MOVED_BY_WATCH, FiledStore, MoveRow
 from paddock.runner.ledger.ledger import Ledger
 
 _EPOCH = ""
@@ -76,7 +76,7 @@ class WatchLedger:
         """Write where documents lie, and where they are about to go when they are done."""
         base = f"{self._file.parent.resolve()}{os.sep}"
         with self._open(is_readonly=False) as ledger:
-            store = FiledRows(ledger)
+            store = FiledStore(ledger)
             for place in places.items():
                 path, target = (str(each).removeprefix(base) for each in place)
                 store.record_move(MoveRow(path, MOVED_BY_WATCH, target, "", "", is_done=True), "")

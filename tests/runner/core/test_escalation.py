@@ -20,7 +20,7 @@ from paddock.engine.system.item_samples import SEED, draw
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.plan_text import plan_text
 from paddock.runner.core.run_records import read_lineage
-from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.lineage.explain import explain_path
 from tests.fakes.pool import FakePool
 from tests.runner.bind.pipeline_faults import sentences

@@ -17,7 +17,7 @@ from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger import retention, sqlite_file
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.retention import RetentionLimits, SweepResult, sweep_ledger
 from paddock.runner.ledger.sqlite_file import compact_file
 from paddock.runner.review.decisions import LedgerReviews

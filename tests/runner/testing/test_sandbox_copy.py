@@ -9,7 +9,7 @@ import pytest
 
 from paddock.runner.ledger.entries import StoredRow
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.testing import sandbox_copy
 from paddock.runner.testing.sandbox_copy import SandboxError
 from paddock.runner.testing.sandbox_copy import sandbox_copy as staged

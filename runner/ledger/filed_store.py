@@ -1,4 +1,4 @@
-"""Rows of filed documents: which file was moved where, and the results of the items that had it.
+"""Store of filed documents: which file was moved where, and the results of the items that had it.
 
 A move is written before it is made, so that after a kill the document is found where it lies; it is
 finished with the entry of the item that had the document. A ledger without these tables is of an
@@ -70,7 +70,7 @@ def place_of(name: str, key: str) -> Place:
     return name, len(key), key
 
 
-class FiledRows:
+class FiledStore:
     """The moves and the filed items that a ledger knows."""
 
     def __init__(self, ledger: Ledger) -> None:

@@ -1,4 +1,4 @@
-"""Lineage rows of the ledger: the steps, calls and spec behind each entry, and its stored rows.
+"""Store of lineage: the steps, calls and spec behind each entry, and its rows in vector stores.
 
 One row for each item, and one for each vector store of an item, replaced when it is made again.
 """
