@@ -73,6 +73,12 @@ class YamlDocument:
         """Return the position of the last key of `path`; in a list, of the item."""
         return self.mark_of(self._trail(path)[-1][0])
 
+    def fault(self, path: Path, message: str, remedy: str = "") -> Fault:
+        return Fault(message, remedy, self.mark(path))
+
+    def key_fault(self, path: Path, message: str, remedy: str = "") -> Fault:
+        return Fault(message, remedy, self.key_mark(path))
+
     def mark_within(self, path: Path, start: int, length: int) -> Mark:
         """Return the position of a part of the text at `path`; of all of it where it is folded."""
         node, whole = self._trail(path)[-1][1], self.mark(path)

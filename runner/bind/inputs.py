@@ -1,11 +1,11 @@
-"""Inputs of a pipeline: those of the caller, who opens the folders that they name, or of a step."""
+"""Inputs of a pipeline: those of the caller, who opens the folders that they name."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,9 @@ from paddock.engine.system.text import counted
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.input_values import PATH_TYPES, Input, WrongInput
 from paddock.pipelines.model import Pipeline
-from paddock.steps.base import OutsideRoots, Roots
+from paddock.steps.base import Roots
 from paddock.steps.tables.row_formats import UnreadableRows
 from paddock.steps.tables.table_files import given_rows
-
-from .bound import BoundPlan
 
 _MOST_UNKNOWN_INPUTS = 20
 """Named in an error: a program or a form may send thousands."""
@@ -145,57 +143,3 @@ def _lies_under(path: Path, base: Path) -> bool:
         return path.resolve().is_relative_to(base.resolve())
     except (OSError, RuntimeError):  # too long a name, a circle of symlinks
         return False
-
-
-# --- of a pipeline that a step runs
-
-
-def checked_input(declared: Input, value: Any, roots: Roots) -> Any:
-    """Return an input of another pipeline; a path is one of the pipeline that gives it.
-
-    Raises:
-        WrongInput: it is of another kind, or a path outside the folders of the one that gives it.
-    """
-    read = declared.read(value)
-    if declared.type not in ("dir", "path"):
-        return read
-    try:
-        return str(roots.resolve(read))
-    except OutsideRoots as error:
-        what = f"leads outside the pipeline's folders: '{read}'"
-        raise WrongInput(what, error.remedy) from error
-    except (OSError, RuntimeError, ValueError) as error:
-        raise WrongInput(f"cannot be used as a path: '{str(read)[:60]}'") from error
-
-
-def with_inputs(inner: BoundPlan, inputs: Mapping[str, Any], roots: Roots) -> BoundPlan:
-    """Return a bound pipeline with these inputs; `roots` are those of the pipeline that gives them.
-
-    Raises:
-        WrongInput: one is unknown, missing, of another kind, or leads outside; it is named.
-    """
-    declared = inner.pipeline.inputs
-    values: dict[str, Any] = {}
-    for name, value in inputs.items():
-        if name.startswith("x-"):
-            continue
-        if name not in declared:
-            raise WrongInput(f"'{inner.file}' has no input '{name}'", did_you_mean(name, declared))
-        if value is None and not declared[name].is_required:
-            continue  # such as an output of a skipped step: as if it were not given
-        try:
-            values[name] = checked_input(declared[name], value, roots)
-        except WrongInput as error:
-            what = f"input '{name}' of '{inner.file}' {error.message}"
-            raise WrongInput(what, error.remedy) from error
-    base = inner.roots.base
-    taken = read_inputs(inner.pipeline, values, base=base, cwd=base)
-    if taken.faults:
-        fault = taken.faults[0]
-        raise WrongInput(fault.message.rstrip("."), fault.remedy)
-    for name, value in taken.values.items():
-        if declared[name].type == "rows" and isinstance(value, str):
-            what = f"input '{name}' of '{inner.file}' is a file, which only a run of its own reads"
-            raise WrongInput(what, "Give it the `rows` of a step `files.rows`.")
-    own = replace(taken.roots(base), outside=roots.outside)
-    return replace(inner, inputs=taken.values, roots=own)

@@ -34,9 +34,9 @@ from paddock.runner.bind.bound import (
     has_no_nested_items,
     only_reads,
 )
-from paddock.runner.bind.inputs import with_inputs
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.specs import called_plan
+from paddock.runner.bind.sub_pipelines import with_inputs
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_store import FiledStore
 from paddock.runner.ledger.ledger_tables import FILED

@@ -25,10 +25,10 @@ from paddock.runner.bind.bound import (
     only_reads,
     steps_of,
 )
-from paddock.runner.bind.inputs import with_inputs
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.specs import called_plan
+from paddock.runner.bind.sub_pipelines import with_inputs
 from paddock.runner.core.block_state import BlockState, opened_block
 from paddock.runner.core.block_work import BlockWork
 from paddock.runner.core.deadly_items import ItemPlace

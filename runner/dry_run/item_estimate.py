@@ -30,9 +30,9 @@ from paddock.runner.bind.bound import (
     all_steps,
     only_reads,
 )
-from paddock.runner.bind.inputs import with_inputs
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope, WithFiled
+from paddock.runner.bind.sub_pipelines import with_inputs
 from paddock.runner.core.block_state import BlockState, opened_block
 from paddock.runner.core.escalation import escalated
 from paddock.runner.core.failures import StepFailed, times

@@ -15,6 +15,7 @@ from paddock.runner.api import plan, validate
 from paddock.runner.bind.bind import bind, bind_without_inputs
 from paddock.runner.bind.bound import BoundPlan, BoundStep, all_plans
 from paddock.runner.bind.permissions import needs
+from paddock.runner.bind.sub_pipelines import MAX_LEVELS, MAX_PIPELINES
 from paddock.runner.config.pipeline_secrets import read_secrets
 from paddock.steps.base import OutsideRoots
 from tests.runner.bind.pipeline_faults import fault_of, faults_of
@@ -126,13 +127,13 @@ def test_a_flood_of_pipelines_is_refused_at_once(tmp_path: Path) -> None:
     texts = {name: two.format(after) for name, after in pairwise(names)}
     texts[names[-1]] = "steps: [{uses: prompt, with: {template: x}}]\n"
     message = faults(tmp_path, two.format("p0"), **texts)
-    assert "more than 100 steps run other pipelines." in message
+    assert f"more than {MAX_PIPELINES} steps run other pipelines." in message
     assert message.count("\n") < 8
     texts = {
         f"q{n}": f"steps: [{{uses: pipeline, with: {{file: q{n + 1}.yaml}}}}]\n" for n in range(9)
     }
     message = faults(tmp_path, "steps: [{uses: pipeline, with: {file: q0.yaml}}]\n", **texts)
-    assert "pipelines run one another more than 8 levels deep." in message
+    assert f"pipelines run one another more than {MAX_LEVELS} levels deep." in message
 
 
 def test_what_is_wrong_with_the_inner_file_is_told_there_and_once(tmp_path: Path) -> None:

@@ -1,0 +1,215 @@
+"""What is read of steps, blocks and loop variables, checked against what is known of these.
+
+So for the kinds of values (`value_kinds`): what a step would refuse only in a run, behind the model
+calls before it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from paddock.pipelines.errors import Fault, did_you_mean
+from paddock.pipelines.expressions import LIST_ELEMENT, Path, Reference, Template
+from paddock.pipelines.model import Block, Pipeline, StepNode
+from paddock.pipelines.references import ReferenceUse
+from paddock.pipelines.template_sandbox import METHODS
+from paddock.steps.base import Step
+from paddock.steps.facts import Facts
+
+from . import reply as replies
+from .bound import BoundPlan, outputs_of
+from .parameters import ParameterBinder
+from .scope import ABOUT_FIELDS, NAMES_OF_WHOLE
+from .step_reads import LOOP_ATTRIBUTES
+from .value_kinds import BLOCK_OUTPUTS, KIND_NAMES, ValueKinds
+
+_RESULTS = re.compile(r"steps\.([a-z][a-z0-9_]*)\.results")
+
+
+@dataclass(frozen=True, slots=True)
+class KnownOutputs:
+    """What is known of the outputs of a step or block before a run; None: only a run shows it."""
+
+    names: tuple[str, ...] | None = None
+    answer: tuple[str, ...] | None = None
+    """The fields of a step's answer, where its schema tells them."""
+    absent: frozenset[str] = frozenset()
+    """What of `ABOUT_FIELDS` its `reply` does not ask for."""
+    results: tuple[str, ...] | None = None
+    """The fields of a block's results, where they are written down."""
+
+
+class ReadChecker:
+    """Knows the steps and blocks that were added, in the file's order; faults are in `faults`."""
+
+    def __init__(self, pipeline: Pipeline, inputs: Mapping[str, Any]) -> None:
+        self.faults: list[Fault] = []
+        self._pipeline = pipeline
+        self._columns = {
+            name: spec.columns or getattr(inputs.get(name), "types", {})
+            for name, spec in pipeline.inputs.items()
+            if spec.type == "rows"
+        }
+        self.kinds = ValueKinds(self._columns)
+        self._outputs: dict[str, KnownOutputs] = {}
+        """By step and block; by `inputs.NAME` the columns of one that is rows."""
+        self._loops: list[tuple[Path, str, str]] = []
+        """Blocks that go over known results: their places, variables, and whose results."""
+        self._reported: set[tuple[Path, str]] = set()
+
+    def add_step(self, step: StepNode, kind: type[Step[Any, Any]], inner: BoundPlan | None) -> None:
+        self.kinds.add_step(step.id, kind, step.reply, step.returns, step.written)
+        if step.returns is not None:
+            data = step.returns.data
+            self._outputs[step.id] = KnownOutputs(tuple(data) if isinstance(data, dict) else None)
+            return
+        is_open = kind.output.model_config.get("extra") == "allow"
+        names = None if is_open else tuple(kind.output.model_fields)
+        answer, absent = None, frozenset[str]()
+        # What stops at the groups has an answer for each of them, by keys that only a run shows.
+        is_one_answer = step.params.data.get("fold", "all") == "all"
+        if step.reply is not None and is_one_answer:
+            answer = replies.reply_fields(step.reply)
+        if getattr(kind, "takes_reply", False):
+            spec = replies.reply_spec(step.reply) if step.reply is not None else {}
+            absent = frozenset(ABOUT_FIELDS) - spec.keys()
+            value = kind.output.model_fields.get("output")
+            is_null = value is not None and value.default is None and spec.get("schema") is None
+            if is_null and is_one_answer:
+                absent |= {"output"}
+        names = names if inner is None else outputs_of(inner)
+        self._outputs[step.id] = KnownOutputs(names, answer, absent)
+
+    def enter_block(self, block: Block) -> None:
+        """Check what a block goes over, before its steps are added."""
+        at, tree = (*block.at, "for_each"), block.over.tree
+        self.kinds.enter_block(block.var, tree)
+        for name, columns in self.kinds.unknown_columns(tree):
+            what = f"the rows that block '{block.id}' unnests have no column '{name}'"
+            self._fault(at, what, did_you_mean(name, columns))
+        if (over := self.kinds.of_expression(tree)) in (str, float, bool):
+            what = f"block '{block.id}' goes over {KIND_NAMES[over]}, which is no list"
+            self._fault(at, what, "Name a list, such as `steps.docs.files`.")
+
+    def add_block(self, block: Block) -> None:
+        self.kinds.add_block(block.id, block.returns)
+        if block.returns is None:
+            last = block.body[-1].id if block.body else ""
+            results = self._outputs.get(last, KnownOutputs()).names
+        else:
+            written = block.returns.data
+            results = tuple(written) if isinstance(written, dict) else None
+        self._outputs[block.id] = KnownOutputs(tuple(BLOCK_OUTPUTS), results=results)
+        if found := _RESULTS.fullmatch(block.over.source.strip()):
+            self._loops.append((block.at, block.var, found[1]))
+        match block.over.chain:
+            case ("inputs", name) if self._columns.get(name):
+                source = f"inputs.{name}"
+                self._loops.append((block.at, block.var, source))
+                self._outputs[source] = KnownOutputs(results=tuple(self._columns[name]))
+
+    def table_columns(
+        self, step: StepNode, facts: Facts
+    ) -> Mapping[tuple[str | int, ...], Mapping[str, str]]:
+        """Return the columns of the tables that a step takes, as far as they are known."""
+        found = {}
+        for path in step.params.places() if facts.table in step.params.data else ():
+            compiled = step.params.compiled(path) if path[0] == facts.table else None
+            columns = None if compiled is None else self.kinds.columns_of(compiled.tree)
+            if columns is not None:
+                found[path] = columns
+        return found
+
+    def check_values(
+        self, parameters: ParameterBinder, facts: Facts, templates: Mapping[str, Template]
+    ) -> None:
+        """Check the kinds of a step's parameters, and what these read of blocks' results."""
+        step = parameters.step
+        at, written = (*step.at, "with"), step.params.data
+        places = (path for path in step.params.places() if len(path) == 1)
+        kinds = {str(path[0]): self.kinds.of(step.params, path) for path in places}
+        self.faults += parameters.kind_faults(kinds)
+        names = {**written, **written["vars"]} if isinstance(written.get("vars"), dict) else written
+        blocks = {
+            name: found[1]
+            for name, text in names.items()
+            if isinstance(text, str) and (found := _RESULTS.fullmatch(text.strip("{ }")))
+        }
+        table, group_by = facts.table, facts.group_by
+        item = self.kinds.items.get(blocks.get(table, ""))
+        if item not in (None, dict):
+            what = f"each result of '{blocks[table]}' is {KIND_NAMES[item]}, not a row"
+            self._fault((*at, table), what, "Give the block `returns: {name: …}`.")
+        by = written.get(group_by)
+        if isinstance(by, str) and re.fullmatch(r"[\w.]+", by):
+            self._check_result((*at, group_by), blocks.get("over", ""), by.partition(".")[0])
+        for name, template in templates.items():
+            for path in sorted(template.element_reads(blocks)):
+                self._check_result((*at, name), blocks[path[0]], path[2])
+
+    def check_use(self, use: ReferenceUse, parameters: Mapping[Path, ParameterBinder]) -> None:
+        """Check a reference, once all steps and blocks are known; `parameters` are by step."""
+        at, (root, *path) = use.at, use.reference
+        if root == "steps":
+            self._check_output(at, use.reference)
+        elif root == "loop" and "loop" in use.names:
+            if path and path[0] not in LOOP_ATTRIBUTES:
+                remedy = did_you_mean(path[0], LOOP_ATTRIBUTES)
+                self._fault(at, f"`loop` of a block has no '{path[0]}'", remedy)
+        elif path and (over := self._results_of_loop(at, root)) is not None:
+            self._check_result(at, over, path[0])
+        elif use.is_open and root not in use.names and "with" in at:
+            # A name in a text that the step renders, which may add names of its own
+            split = at.index("with")
+            of_step = parameters.get(at[:split])
+            added = of_step.reads_names(str(at[split + 1])) if of_step else None
+            if added is not None and root not in added:
+                remedy = did_you_mean(root, sorted(use.names | added))
+                self._fault(at, f"'{root}' is not known here", remedy)
+
+    def _check_output(self, at: Path, reference: Reference) -> None:
+        if len(reference) < 2:
+            return
+        _, step, *path = reference
+        known = self._outputs.get(step, KnownOutputs())
+        is_source = at[-2:] == ("reply", "evidence") and not path
+        if is_source and known.names is not None and not {"text", "hits"} & {*known.names}:
+            remedy = "Name a step that reads a document, such as 'files.read', or one of its texts."
+            self._fault(at, f"`evidence`: step '{step}' has no text", remedy)
+        if not path or path[0] == "skipped":
+            return
+        name, *inside = path
+        if path[:2] == ["results", LIST_ELEMENT]:
+            self._check_result(at, step, path[2])
+        if known.names is not None and name not in known.names:
+            remedy = did_you_mean(name, known.names)
+            self._fault(at, f"step '{step}' has no output '{name}'", remedy)
+        if name in known.absent:
+            added = "schema" if name == "output" else name
+            remedy = f"Add `{added}` under the `reply` of step '{step}'."
+            remedy += " Without one, read `text`." if name == "output" else ""
+            self._fault(at, f"`steps.{step}.{name}` is null", remedy)
+        answer = known.answer if name in ("output", *ABOUT_FIELDS) else None
+        fields = (*(answer or ()), *NAMES_OF_WHOLE.get(name, ()))
+        if answer is not None and inside and inside[0] not in fields:
+            what = f"the answer of step '{step}' has no field '{inside[0]}'"
+            self._fault(at, what, did_you_mean(inside[0], fields))
+
+    def _results_of_loop(self, at: Path, var: str) -> str | None:
+        """Return whose results a loop variable stands for, at a place of the file."""
+        over = ((place, source) for place, name, source in self._loops if name == var)
+        return next((source for place, source in over if at[: len(place)] == place), None)
+
+    def _check_result(self, at: Path, source: str, field: str) -> None:
+        fields = self._outputs.get(source, KnownOutputs()).results
+        if fields is not None and field not in (*fields, *METHODS[dict]):
+            what = f"the results of '{source}' have no field '{field}'"
+            self._fault(at, what, did_you_mean(field, fields))
+
+    def _fault(self, at: Path, message: str, remedy: str) -> None:
+        if (at, message) not in self._reported:  # templates with the same text are read twice
+            self._reported.add((at, message))
+            self.faults.append(self._pipeline.document.fault(at, f"{message}.", remedy))

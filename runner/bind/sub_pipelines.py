@@ -1,0 +1,219 @@
+"""The pipelines that steps run: which file, whether it may be run there, what it is given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
+from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.expressions import Path as Place
+from paddock.pipelines.input_values import Input, WrongInput
+from paddock.pipelines.model import Pipeline, StepNode
+from paddock.pipelines.plan import Plan, read_plan
+from paddock.steps.base import OutsideRoots, Roots
+
+from .bound import BindContext, BoundPlan
+from .inputs import read_inputs
+
+# A file that runs two others, each of which runs two others: more is a mistake.
+MAX_PIPELINES, MAX_LEVELS = 100, 8
+
+
+@dataclass(frozen=True, slots=True)
+class SubPipeline:
+    """A pipeline as one step runs it, to be bound."""
+
+    plan: Plan
+    inputs: Mapping[str, Any] | None
+    """Those that are known by now; None where those of the outer one are not given yet."""
+    context: BindContext
+
+
+@dataclass
+class SubPipelineReader:
+    """Reads what the `pipeline` steps of one file run; faults stand in `faults`."""
+
+    _pipeline: Pipeline
+    _inputs: Mapping[str, Any] | None
+    _roots: Roots
+    _context: BindContext
+    faults: list[Fault] = field(default_factory=list)
+
+    def read(self, step: StepNode, *, cache: bool) -> SubPipeline | None:
+        """Read the pipeline that a step names; None where that is a fault."""
+        at = (*step.at, "with", "file")
+        name = step.params.data.get("file")
+        path = self._file(name, at) if isinstance(name, str) and name else None
+        own = self._roots.base / Path(self._pipeline.document.file).name
+        around = self._context.files or (own,)  # the files that lead here, with this one
+        if path is None or not self._may_run(path, around, at):
+            return None
+        plans = self._context.shared.plans
+        if path not in plans:
+            shown = Path(os.path.normpath(Path(self._pipeline.document.file).parent / str(name)))
+            try:
+                plans[path] = read_plan(shown)
+            except PipelineError as error:
+                self.faults += error.faults
+                return None
+        values, later = self._known_inputs(step, plans[path].pipeline, str(name))
+        context = replace(
+            self._context,
+            files=(*around, path),
+            steps=(*self._context.steps, step.id),
+            later=later,
+            cache=cache,
+        )
+        return SubPipeline(plans[path], None if self._inputs is None else values, context)
+
+    def _file(self, name: str, at: Place) -> Path | None:
+        """Find the file; it must lie in the folder of the one that names it."""
+        if "{{" in name or "{%" in name:
+            what = f"the file of a pipeline must stand there as it is, not as '{name}'"
+            self._fault(at, what, "Choose between files with `if` on two steps.")
+            return None
+        try:
+            path = (self._roots.base / name).resolve()
+        except (OSError, RuntimeError, ValueError):  # too long, a circle of symlinks, a zero byte
+            self._fault(at, f"the file '{name[:60]}' cannot be used as a path", "Name another one.")
+            return None
+        if not path.is_relative_to(self._roots.base):
+            what = f"the file '{name}' lies outside the pipeline's folder"
+            self._fault(at, what, "Move or copy it there.")
+            return None
+        if path.is_file():
+            return path
+        if path.is_dir():
+            self._fault(at, f"'{name}' is a folder", "Name the YAML file in it.")
+        else:
+            remedy = "Paths are relative to the YAML; create or correct it."
+            self._fault(at, f"there is no file '{name}'", remedy)
+        return None
+
+    def _may_run(self, path: Path, around: tuple[Path, ...], at: Place) -> bool:
+        """Refuse circles, and too many pipelines."""
+        shared = self._context.shared
+        shared.n_bound += 1
+        if path in around:
+            circle = (*around[around.index(path) :], path)
+            names = " → ".join(f"'{file.name}'" for file in circle)
+            what = f"these pipelines run one another without end: {names}"
+            self._fault(at, what, "Remove one of the steps.")
+            return False
+        if len(around) > MAX_LEVELS:
+            what = f"pipelines run one another more than {MAX_LEVELS} levels deep"
+            self._fault(at, what, "Make it flatter.")
+            return False
+        if shared.n_bound > MAX_PIPELINES:
+            if shared.n_bound == MAX_PIPELINES + 1:
+                what = f"more than {MAX_PIPELINES} steps run other pipelines"
+                self._fault(at, what, "Use `for_each` with one of them in `do`.")
+            return False
+        return True
+
+    def _known_inputs(
+        self, step: StepNode, pipeline: Pipeline, name: str
+    ) -> tuple[dict[str, Any], frozenset[str]]:
+        """Return the inputs that are known by now, and the names of those that are not."""
+        written = step.params.data.get("inputs")
+        written = written if isinstance(written, dict) else {}
+        values: dict[str, Any] = {}
+        later: set[str] = set()
+        for key, item in written.items():
+            at = (*step.at, "with", "inputs", key)
+            if key.startswith("x-"):
+                continue
+            if key not in pipeline.inputs:
+                remedy = did_you_mean(key, pipeline.inputs, "It takes none.")
+                what = f"'{name}' has no input '{key}'."
+                self.faults.append(self._pipeline.document.key_fault(at, what, remedy))
+                continue
+            is_known, value = self._known(item)
+            if not is_known:
+                later.add(key)
+                continue
+            try:
+                values[key] = checked_input(pipeline.inputs[key], value, self._roots)
+            except WrongInput as error:
+                what = f"input '{key}' of '{name}' {error.message}"
+                self._fault(at, what, error.remedy)
+                later.add(key)
+        for key, declared in pipeline.inputs.items():
+            if declared.is_required and not declared.has_default and key not in written:
+                remedy = f"Add `{key}: …` under `inputs`."
+                self._fault((*step.at, "with"), f"'{name}' needs the input '{key}'", remedy)
+                later.add(key)
+        return values, frozenset(later)
+
+    def _known(self, item: Any) -> tuple[bool, Any]:
+        """Return whether a value is known, written out or made of the run's own inputs, and it."""
+        value, errors = Value.scan(item)
+        if errors:
+            return False, None  # told with the file
+        if value.is_constant:
+            return True, item
+        inputs = self._inputs or {}
+        if any(p[0] != "inputs" or inputs.get((*p, "")[1]) is None for p in value.references):
+            return False, None
+        try:
+            return True, value.render({"inputs": inputs})
+        except ExpressionError:
+            return False, None  # the run says why, at its place
+
+    def _fault(self, at: Place, message: str, remedy: str) -> None:
+        self.faults.append(self._pipeline.document.fault(at, f"{message}.", remedy))
+
+
+def checked_input(declared: Input, value: Any, roots: Roots) -> Any:
+    """Return an input of another pipeline; a path is one of the pipeline that gives it.
+
+    Raises:
+        WrongInput: it is of another kind, or a path outside the folders of the one that gives it.
+    """
+    read = declared.read(value)
+    if declared.type not in ("dir", "path"):
+        return read
+    try:
+        return str(roots.resolve(read))
+    except OutsideRoots as error:
+        what = f"leads outside the pipeline's folders: '{read}'"
+        raise WrongInput(what, error.remedy) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise WrongInput(f"cannot be used as a path: '{str(read)[:60]}'") from error
+
+
+def with_inputs(inner: BoundPlan, inputs: Mapping[str, Any], roots: Roots) -> BoundPlan:
+    """Return a bound pipeline with these inputs; `roots` are those of the pipeline that gives them.
+
+    Raises:
+        WrongInput: one is unknown, missing, of another kind, or leads outside; it is named.
+    """
+    declared = inner.pipeline.inputs
+    values: dict[str, Any] = {}
+    for name, value in inputs.items():
+        if name.startswith("x-"):
+            continue
+        if name not in declared:
+            raise WrongInput(f"'{inner.file}' has no input '{name}'", did_you_mean(name, declared))
+        if value is None and not declared[name].is_required:
+            continue  # such as an output of a skipped step: as if it were not given
+        try:
+            values[name] = checked_input(declared[name], value, roots)
+        except WrongInput as error:
+            what = f"input '{name}' of '{inner.file}' {error.message}"
+            raise WrongInput(what, error.remedy) from error
+    base = inner.roots.base
+    taken = read_inputs(inner.pipeline, values, base=base, cwd=base)
+    if taken.faults:
+        fault = taken.faults[0]
+        raise WrongInput(fault.message.rstrip("."), fault.remedy)
+    for name, value in taken.values.items():
+        if declared[name].type == "rows" and isinstance(value, str):
+            what = f"input '{name}' of '{inner.file}' is a file, which only a run of its own reads"
+            raise WrongInput(what, "Give it the `rows` of a step `files.rows`.")
+    own = replace(taken.roots(base), outside=roots.outside)
+    return replace(inner, inputs=taken.values, roots=own)
