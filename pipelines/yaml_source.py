@@ -65,6 +65,10 @@ class YamlDocument:
     _root: Node | None = field(repr=False, compare=False)
     _lines: tuple[str, ...] = field(repr=False, compare=False)
 
+    def is_of(self, content: bytes) -> bool:
+        """Return whether a file with this content would be read the same."""
+        return self._lines == tuple(_BREAK.split(content.decode("utf-8-sig", "replace")))
+
     def mark(self, path: Path = ()) -> Mark:
         """Return the position of the value at `path`, or of the nearest one above it."""
         return self.mark_of(self._trail(path)[-1][1])

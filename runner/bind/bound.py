@@ -240,6 +240,22 @@ class BoundPlan:
         paths = {name for name, kind in self.input_types.items() if kind in _PATH_TYPES}
         return self.inputs_by_item | paths
 
+    def before(self, name: str) -> list[BoundNode]:
+        """Return the blocks and steps before a node that have entries, in order."""
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            new = self.edges.get(waiting.pop(), frozenset()) - found
+            found |= new
+            waiting += new
+        nodes = (node for node in self.nodes if node.id in found)
+        return [n for n in nodes if isinstance(n, BoundBlock) or n.has_trace or n.inner is not None]
+
+    def is_alone(self, node: BoundNode) -> bool:
+        """Return whether it is done in any case, for all of its items, whatever others have."""
+        has_where = isinstance(node, BoundBlock) and node.where is not None
+        return node.if_ is None and not has_where and not self.before(node.id)
+
 
 @dataclass
 class SharedPlans:

@@ -139,7 +139,8 @@ def _choices_in(schema: Any) -> Iterator[Mapping[str, Any]]:
 class PastItems:
     """How the items of a scope were last done, after `read`."""
 
-    def __init__(self, ledger: Ledger, scope: str, node: BoundNode) -> None:
+    def __init__(self, ledger: Ledger, scope: str, node: BoundNode | None) -> None:
+        """`node`: their rule now; None: it is as it was."""
         self._ledger, self._scope, self._node = ledger, scope, node
         self._specs: Mapping[str, str] | None = None
         """Key → digest of the spec with which an item was done."""
@@ -169,7 +170,7 @@ class PastItems:
         if digest not in self._known:
             text = self._texts.get(digest)
             then, changes = json.loads(text) if text else {}, SpecChanges()
-            if text:
+            if text and self._node is not None:
                 changes = compare_specs(then, self._node)
             self._known[digest] = changes, then.get(LABELS, {})
         return self._known[digest]

@@ -37,6 +37,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.ledger.own_state import has_folder_identity
 from paddock.runner.progress.events import MultiObserver, Observer
+from paddock.runner.progress.item_states import WORK
 from paddock.runner.progress.journal import LineWriter, RunJournal
 from paddock.runner.progress.otel_extra import otel_module
 from paddock.runner.progress.report import Report
@@ -55,6 +56,7 @@ from .item_toolset import ToolRuntime
 from .machine_view import MachineView
 from .model_pools import LookupInterrupted, OpenPool, PoolOptions, open_pools
 from .query_batches import QueryBatches
+from .rule_sources import rule_sources
 from .run_context import RunContext
 from .run_options import PreparedRun, RunEnvironment, RunOptions
 from .run_reviews import RunReviews
@@ -69,9 +71,8 @@ class RunSession:
     """What one run or plan has open."""
 
     context: RunContext
+    prepared: PreparedRun
     began: float
-    given: Mapping[str, Any]
-    """The inputs that the caller gave, files of rows as their paths."""
 
     def begin(self) -> None:
         """Record that the run has started, in the ledger and for the observer."""
@@ -84,7 +85,10 @@ class RunSession:
 
     def end(self, report: Report) -> None:
         row: dict[str, Any] = {"ended": time.time(), "status": report.status}
-        row["summary"] = json.dumps(report.as_summary())
+        summary = report.as_summary()
+        if any(report.counts.get(state) for state in WORK):  # else no entry is of this run
+            summary["rules"] = rule_sources(self.context, self.prepared.settings)
+        row["summary"] = json.dumps(summary)
         row["message"] = report.message
         if self.context.ledger.error is None:
             self._record(row)
@@ -104,7 +108,7 @@ class RunSession:
         # The inputs that were given by hand, so that another run can continue.
         hidden, kept = set(bound.given & bound.secret_inputs), dict[str, Any]()
         for name in bound.given - hidden:
-            value = self.given[name]
+            value = self.prepared.bound.inputs[name]  # of files of rows their paths
             if isinstance(value, TypedRows) and type(value) is not TypedRows:  # a frame
                 hidden.add(name)
             else:
@@ -275,8 +279,7 @@ async def open_session(
             tape=environment.tape,
             suspects=suspects,
         )
-        given = {name: prepared.bound.inputs[name] for name in bound.given}
-        yield RunSession(context, time.time(), given)
+        yield RunSession(context, prepared, time.time())
 
 
 async def _with_rows_of_files(bound: BoundPlan, readers: ReaderPool, stats: RunStats) -> BoundPlan:

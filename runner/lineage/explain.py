@@ -5,6 +5,7 @@ Reads ledgers and runs nothing.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -15,8 +16,9 @@ from paddock.engine.system.files import sha256_of
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.core.dependencies import current_paths
+from paddock.runner.core.rule_sources import are_unchanged
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
-from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.filed_store import FiledStore
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.ledger_tables import FILED
@@ -26,11 +28,12 @@ from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Reason, Why, quoted
 from paddock.runner.review.answer_records import review_outcome, reviews_of_item
+from paddock.runner.settings import read_settings
 
 from .path_lineage import DocumentUse, LineageChange, Origin, PathLineage
 from .pipeline_now import PipelineNow
 from .recorded_items import RecordedItem, RecordedItems
-from .rule_now import RuleNow
+from .rule_now import RuleNow, UnchangedRule
 
 _WATCHED_TOOLS = {"calculator", "files.read"}
 """Tools that read nothing, or only files that are recorded."""
@@ -85,6 +88,8 @@ class _PathInLedger:
         self._index = OutputIndex(ledger, base, set())
         self._rules: dict[str, RuleNow] = {}
         """By the pipeline's file and the inputs of a run."""
+        self._unchanged: dict[str, bool] = {}
+        """Whether rules are as in a run."""
 
     def answer(self) -> PathLineage:
         """Return what the path is.
@@ -207,6 +212,8 @@ class _PathInLedger:
         if not item.owner.file or not file.exists():
             return RuleNow(self._index, Why.PIPELINE_GONE(item.owner.file))
         row = self._ledger.run(item.run)
+        if row is not None and self._is_unchanged(item, row):
+            return UnchangedRule(self._index)
         recorded = json.loads(row.given) if row is not None and row.given else {}
         given, hidden = recorded.get("inputs", {}), recorded.get("hidden", [])
         name = canonical_json([item.owner.file, given, hidden])
@@ -217,6 +224,17 @@ class _PathInLedger:
                 why = Why.PIPELINE_INVALID(error.faults[0].message)
                 self._rules[name] = RuleNow(self._index, why)
         return self._rules[name]
+
+    def _is_unchanged(self, item: RecordedItem, row: RunRow) -> bool:
+        """Return whether the rule of an item is made of the same as in the run that did it."""
+        sources = json.loads(row.summary or "{}").get("rules")
+        is_of_entry = item.entry is not None and item.entry.run == row.run
+        if not sources or not is_of_entry or not UnchangedRule.covers(item, sources):
+            return False
+        if row.run not in self._unchanged:
+            same = are_unchanged(sources, item.base, read_settings(item.base))
+            self._unchanged[row.run] = asyncio.run(same)
+        return self._unchanged[row.run]
 
     def _use(self, item: RecordedItem) -> DocumentUse:
         """Return what an item made of a document."""

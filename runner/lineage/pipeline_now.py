@@ -102,16 +102,13 @@ class PipelineNow(RuleNow):
         step = item.owner.step
         if self._is_elsewhere and find_in_plans(self._bound, step) is not None:
             yield Why.MODELS_ELSEWHERE()
-        if not self._can_be_planned and self._upstream(step):
+        if not self._can_be_planned and self._bound.before(self._top_level_name(step)):
             yield Why.BEFORE_UNCHECKED()
 
     def outdated(self, item: RecordedItem) -> Reason | None:
         name = self._top_level_name(item.owner.step)
         node = next((node for node in self._bound.nodes if node.id == name), None)
-        if node is None or not self._can_be_planned:
-            return None
-        is_always_done = node.if_ is None and not self._upstream(name)
-        if is_always_done and not (isinstance(node, BoundBlock) and node.where):
+        if node is None or not self._can_be_planned or self._bound.is_alone(node):
             return None
         if isinstance(self._planned, Reason) or item.path not in self._planned.outdated:
             return None
@@ -174,7 +171,11 @@ class PipelineNow(RuleNow):
         if not self._can_be_planned:
             return []
         owner = item.owner
-        names = [node.id for node in self._upstream(owner.step) if node.id not in explained]
+        names = [
+            node.id
+            for node in self._bound.before(self._top_level_name(owner.step))
+            if node.id not in explained
+        ]
         is_asked = not has_changes and _may_differ_by_plan(item)
         if not names and not is_asked:
             return []
@@ -195,17 +196,6 @@ class PipelineNow(RuleNow):
             and planned.why is not None
             and not any(reason.is_loss for reason in planned.reasons)
         ]
-
-    def _upstream(self, step: str) -> list[BoundNode]:
-        """Return the blocks and steps before a step or block that have entries, in order."""
-        found: set[str] = set()
-        waiting = [self._top_level_name(step)]
-        while waiting:
-            new = self._bound.edges.get(waiting.pop(), frozenset()) - found
-            found |= new
-            waiting += new
-        nodes = (node for node in self._bound.nodes if node.id in found)
-        return [n for n in nodes if isinstance(n, BoundBlock) or n.has_trace or n.inner is not None]
 
     def _top_level_name(self, step: str) -> str:
         """Return the top-level step or block that a step is, or is within."""

@@ -5,11 +5,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from paddock.runner.core.dependencies import (
+    ChosenLabels,
+    FolderListed,
+    NarrowedLabels,
+    Trace,
+    UsedExamples,
+    World,
+    dependencies_of,
+)
+from paddock.runner.core.parts import PLACE_IN_LIST, OuterValue, part_of
+from paddock.runner.core.past_items import PastItems
+from paddock.runner.core.rule_sources import Sources
+from paddock.runner.core.verify import ItemNow, differences
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.reasons import Reason, Why
+from paddock.steps.base import Roots
+from paddock.steps.vectors.open_stores import OpenStores
 
 from .path_lineage import LineageChange
 from .recorded_items import RecordedItem
@@ -68,3 +85,28 @@ class RuleNow:
                 changes.append(LineageChange(reason, lines))
                 lines = ()
         return changes
+
+
+class UnchangedRule(RuleNow):
+    """A rule that is made of the same as when the item was done: what it depended on is left."""
+
+    @staticmethod
+    def covers(item: RecordedItem, sources: Sources) -> bool:
+        """Return whether an item has no part that is neither of its rule nor of its document."""
+        entry = item.entry
+        if entry is None or item.source is None or item.owner.step not in sources["alone"]:
+            return False
+        if dependencies_of(entry, ChosenLabels, NarrowedLabels, UsedExamples, FolderListed):
+            return False
+        parts = [*map(part_of, json.loads(entry.parts))]
+        values = (part for part in parts if isinstance(part, OuterValue))
+        return PLACE_IN_LIST not in parts and all(value.root == "inputs" for value in values)
+
+    def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
+        index, entry, scope = self._index, item.entry, item.owner.scope
+        assert entry is not None
+        trace = Trace(scope, entry, PastItems(index.ledger, scope, None))
+        world = World(index, OpenStores(index.base))
+        asyncio.run(world.prepare([trace], {entry.key: entry.hash}, Roots(index.base, ())))
+        now = ItemNow(entry.hash, entry.parts)
+        return self._changes(differences(trace, now, world, ()), subject)

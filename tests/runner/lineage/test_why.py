@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.request import ChatRequest
+from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
 from paddock.runner.api import run_async
 from paddock.runner.cli.history_text import lineage_text
+from paddock.runner.core import rule_sources
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.entries import StoredRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.lineage.path_lineage import Origin, PathLineage
+from paddock.runner.lineage.rule_now import RuleNow
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.world import World, settings
@@ -41,9 +43,30 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def origin_of(path: str) -> Origin:
-    answer = explain_path(Path(path))
-    (origin,) = answer.origins
+    """Return an origin, which is the same whether its pipeline had to be bound or not."""
+    (origin,) = explain_path(Path(path)).origins
+
+    async def never(*_: object) -> bool:
+        return False
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("paddock.runner.lineage.explain.are_unchanged", never)
+        assert explain_path(Path(path)).origins == (origin,)
     return origin
+
+
+def is_bound_for(path: str) -> bool:
+    """Return whether a pipeline was bound to explain a path."""
+    with pytest.MonkeyPatch.context() as patch:
+        bound: list[object] = []
+
+        def bind(*given: object) -> RuleNow:
+            bound.append(given)
+            return RuleNow(*given[:1])  # type: ignore[arg-type]
+
+        patch.setattr("paddock.runner.lineage.explain.PipelineNow", bind)
+        assert explain_path(Path(path)).is_known
+    return bool(bound)
 
 
 def changes(path: str) -> list[str]:
@@ -117,6 +140,64 @@ def test_changed_words_are_told_as_a_plan_tells_them_with_their_difference(world
 def test_what_a_run_was_given_is_no_change(world: World) -> None:
     world.run({"tone": "merry"})
     assert origin_of("out/a.txt").changes == ()
+
+
+TEMPLATED = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: sum, uses: chat, with: {prompt: {file: prompt.md}}}
+      - {uses: files.write, with: {path: "out/{{ doc.stem }}.txt", text: "{{ steps.sum.text }}"}}
+"""
+
+
+async def other_facts(pool: FakePool, model: ModelSpec) -> ModelFacts:
+    return replace(await FakePool.facts(pool, model), digest="e" * 64)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ("pipeline", ["prompt changed (step 'sum')"]),
+        ("template", ["prompt changed (step 'sum')"]),
+        ("model", ["model changed (step 'sum')"]),
+        ("kind", ["step version changed (step 'sum')"]),
+        ("readers", ["what reads documents here changed (step 'text')"]),
+        ("default", ["model changed (step 'sum')"]),
+        ("Paddock", []),
+        ("nothing", []),
+    ],
+)
+def test_a_pipeline_is_only_bound_where_its_rules_are_made_of_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str, why: list[str]
+) -> None:
+    prompt = tmp_path / "prompt.md"
+    prompt.write_text("Sum up: {{ steps.text.text }}")
+    monkeypatch.setattr(rule_sources, "_SURELY_BEFORE_S", 0.0)
+    world = World(tmp_path, TEMPLATED, n_documents=1)
+    world.run()
+    monkeypatch.chdir(tmp_path)
+    if changed == "pipeline":
+        world.edit("{file: prompt.md}", "Short")
+    elif changed == "template":
+        prompt.write_text("Short: {{ steps.text.text }}")
+    elif changed == "model":
+        other = type("Other", (FakePool,), {"facts": other_facts})
+        monkeypatch.setattr("paddock.runner.core.model_pools.LookupPool", lambda settings: other())
+    elif changed == "default":
+        monkeypatch.setenv("PADDOCK_CHAT_MODEL", "other:1b")
+    elif changed == "kind":
+        monkeypatch.setattr("paddock.steps.llm.chat.Chat.version", 99)
+    elif changed == "readers":
+        monkeypatch.setattr("paddock.steps.readers.reader.reader_versions", lambda: ("odd 1",))
+        monkeypatch.setattr(rule_sources, "reader_versions", lambda: ("odd 1",))
+    elif changed == "Paddock":
+        monkeypatch.setattr(rule_sources, "own_version", lambda: "99")
+    assert is_bound_for("out/0.txt") == (changed != "nothing")
+    assert changes("out/0.txt") == why
 
 
 def test_newer_results_of_what_it_reads_are_told(world: World) -> None:

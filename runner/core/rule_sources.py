@@ -1,0 +1,104 @@
+"""What the rules of a pipeline are made of, as a run saw it: files, models, kinds of steps.
+
+Where nothing of it differs, a rule is as it was when the run did its items, and no pipeline has to
+be bound to know that. Servers, secrets, tables, functions and plug-ins are not covered: a pipeline
+with one of these has no record, and is bound. Its items are covered where nothing else decides on
+them (`BoundPlan.is_alone`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paddock.engine.errors import EngineError
+from paddock.engine.request import ModelSpec
+from paddock.engine.system.distribution import DISTRIBUTION, own_version
+from paddock.runner.bind.bound import all_plans, all_steps, node_ids
+from paddock.runner.settings import Settings
+from paddock.steps.readers.reader import reader_versions
+from paddock.steps.registry import BrokenStep, UnknownStep, load_step, step_package
+from paddock.steps.tools.code_digests import file_content
+
+from . import model_pools
+
+if TYPE_CHECKING:
+    from .run_context import RunContext
+
+_SURELY_BEFORE_S = 60.0
+"""What changed so long before a pipeline was bound is as it was then, whatever clocks say."""
+
+Sources = Mapping[str, Any]
+"""JSON."""
+
+
+def rule_sources(context: RunContext, settings: Settings) -> Sources | None:
+    """Return what the rules of a run are made of; None: that is not known. Blocks."""
+    bound, digests = context.bound, context.digests.known
+    plans, steps = [*all_plans(bound)], [*all_steps(bound.nodes)]
+    specs = {(spec.ref, spec.n_ctx_tokens) for step in steps for spec in step.models}
+    models = {ref: digests["", ref] for ref, _ in specs if ("", ref) in digests}
+    documents = {}
+    for plan in plans:
+        document = plan.pipeline.document
+        documents[(plan.roots.base / Path(document.file).name).resolve()] = document
+    if (
+        context.options.variant_of
+        or bound.secret_inputs
+        or "rows" in bound.input_types.values()
+        or any(map(os.path.isfile, bound.folder_inputs.values()))
+        or any(plan.pools or plan.pipeline.servers or plan.pipeline.secrets for plan in plans)
+        or any(step_package(step.uses) != DISTRIBUTION for step in steps)
+        or len(models) < len(specs)
+    ):
+        return None
+    files = {}
+    for file in context.protected.parts:
+        content = file_content(file)
+        if file in documents:
+            is_as_bound = documents[file].is_of(content)
+        else:
+            is_as_bound = file.stat().st_ctime < bound.moment - _SURELY_BEFORE_S
+        if not is_as_bound:
+            return None
+        files[context.index.stored(file)] = hashlib.sha256(content).hexdigest()
+    contexts = {ref: None if n_ctx else models[ref].n_ctx_tokens for ref, n_ctx in specs}
+    return {
+        **_environment(settings),
+        "files": files,
+        "kinds": {step.uses: step.kind.version for step in steps},
+        "models": {ref: [models[ref].identity, contexts[ref]] for ref in models},
+        "alone": [id_ for node in bound.nodes if bound.is_alone(node) for id_ in node_ids([node])],
+    }
+
+
+async def are_unchanged(then: Sources, base: Path, settings: Settings) -> bool:
+    """Return whether rules are made of the same as then. Blocks."""
+    now: dict[str, Any] = {**_environment(settings)}
+    if settings.pool_urls or any(then.get(name) != now[name] for name in now):
+        return False
+    for stored, digest in then["files"].items():
+        if hashlib.sha256(file_content(base / stored)).hexdigest() != digest:
+            return False
+    pool = model_pools.LookupPool(settings)
+    try:
+        if any(load_step(uses).version != was for uses, was in then["kinds"].items()):
+            return False
+        for ref, (identity, n_ctx_tokens) in then["models"].items():
+            facts = await pool.facts(ModelSpec(ref))
+            if identity != facts.identity or n_ctx_tokens not in (None, facts.n_ctx_tokens):
+                return False
+    except (EngineError, BrokenStep, UnknownStep):
+        return False
+    return True
+
+
+def _environment(settings: Settings) -> Sources:
+    return {
+        "version": own_version(),
+        "readers": [*reader_versions()],
+        "default_models": dict(settings.default_models),
+    }
