@@ -8,7 +8,6 @@ them (`BoundPlan.is_alone`).
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,9 +22,8 @@ from paddock.steps.readers.reader import reader_versions
 from paddock.steps.registry import BrokenStep, UnknownStep, load_step, step_package
 from paddock.steps.tools.code_digests import file_content
 
-from . import model_pools
-
 if TYPE_CHECKING:
+    from .dependencies import World
     from .run_context import RunContext
 
 _SURELY_BEFORE_S = 60.0
@@ -55,16 +53,15 @@ def rule_sources(context: RunContext, settings: Settings) -> Sources | None:
         or len(models) < len(specs)
     ):
         return None
-    files = {}
+    world, files = context.judge.world, {}
     for file in context.protected.parts:
-        content = file_content(file)
+        files[world.index.stored(file)] = world.digest(str(file))
         if file in documents:
-            is_as_bound = documents[file].is_of(content)
+            is_as_bound = documents[file].is_of(file_content(file))
         else:
             is_as_bound = file.stat().st_ctime < bound.moment - _SURELY_BEFORE_S
         if not is_as_bound:
             return None
-        files[context.index.stored(file)] = hashlib.sha256(content).hexdigest()
     contexts = {ref: None if n_ctx else models[ref].n_ctx_tokens for ref, n_ctx in specs}
     return {
         **_environment(settings),
@@ -75,23 +72,23 @@ def rule_sources(context: RunContext, settings: Settings) -> Sources | None:
     }
 
 
-async def are_unchanged(then: Sources, base: Path, settings: Settings) -> bool:
+async def are_unchanged(then: Sources, world: World, settings: Settings) -> bool:
     """Return whether rules are made of the same as then. Blocks."""
-    now: dict[str, Any] = {**_environment(settings)}
+    now, absolute = _environment(settings), world.index.absolute
     if settings.pool_urls or any(then.get(name) != now[name] for name in now):
         return False
-    for stored, digest in then["files"].items():
-        if hashlib.sha256(file_content(base / stored)).hexdigest() != digest:
-            return False
-    pool = model_pools.LookupPool(settings)
     try:
+        if any(world.digest(absolute(file)) != was for file, was in then["files"].items()):
+            return False
         if any(load_step(uses).version != was for uses, was in then["kinds"].items()):
             return False
         for ref, (identity, n_ctx_tokens) in then["models"].items():
-            facts = await pool.facts(ModelSpec(ref))
-            if identity != facts.identity or n_ctx_tokens not in (None, facts.n_ctx_tokens):
+            model = ModelSpec(ref)
+            if identity != await world.models.of(model):
                 return False
-    except (EngineError, BrokenStep, UnknownStep):
+            if n_ctx_tokens not in (None, await world.models.default_context(model)):
+                return False
+    except (OSError, EngineError, BrokenStep, UnknownStep):
         return False
     return True
 

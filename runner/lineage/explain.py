@@ -10,12 +10,15 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.core.dependencies import current_paths
+from paddock.runner.core import model_pools
+from paddock.runner.core.dependencies import World, current_paths
+from paddock.runner.core.model_digests import ModelDigests
 from paddock.runner.core.rule_sources import are_unchanged
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import LedgerError, RunRow
@@ -29,6 +32,7 @@ from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Reason, Why, quoted
 from paddock.runner.review.answer_records import review_outcome, reviews_of_item
 from paddock.runner.settings import read_settings
+from paddock.steps.vectors.open_stores import OpenStores
 
 from .path_lineage import DocumentUse, LineageChange, Origin, PathLineage
 from .pipeline_now import PipelineNow
@@ -213,7 +217,7 @@ class _PathInLedger:
             return RuleNow(self._index, Why.PIPELINE_GONE(item.owner.file))
         row = self._ledger.run(item.run)
         if row is not None and self._is_unchanged(item, row):
-            return UnchangedRule(self._index)
+            return UnchangedRule(self._world)
         recorded = json.loads(row.given) if row is not None and row.given else {}
         given, hidden = recorded.get("inputs", {}), recorded.get("hidden", [])
         name = canonical_json([item.owner.file, given, hidden])
@@ -225,6 +229,11 @@ class _PathInLedger:
                 self._rules[name] = RuleNow(self._index, why)
         return self._rules[name]
 
+    @cached_property
+    def _world(self) -> World:
+        models = model_pools.LookupPool(read_settings(self._base))
+        return World(self._index, OpenStores(self._base), ModelDigests(models.facts))
+
     def _is_unchanged(self, item: RecordedItem, row: RunRow) -> bool:
         """Return whether the rule of an item is made of the same as in the run that did it."""
         sources = json.loads(row.summary or "{}").get("rules")
@@ -232,7 +241,7 @@ class _PathInLedger:
         if not sources or not is_of_entry or not UnchangedRule.covers(item, sources):
             return False
         if row.run not in self._unchanged:
-            same = are_unchanged(sources, item.base, read_settings(item.base))
+            same = are_unchanged(sources, self._world, read_settings(item.base))
             self._unchanged[row.run] = asyncio.run(same)
         return self._unchanged[row.run]
 

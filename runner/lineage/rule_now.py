@@ -26,7 +26,6 @@ from paddock.runner.core.verify import ItemNow, differences
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.base import Roots
-from paddock.steps.vectors.open_stores import OpenStores
 
 from .path_lineage import LineageChange
 from .recorded_items import RecordedItem
@@ -90,6 +89,10 @@ class RuleNow:
 class UnchangedRule(RuleNow):
     """A rule that is made of the same as when the item was done: what it depended on is left."""
 
+    def __init__(self, world: World) -> None:
+        super().__init__(world.index)
+        self._world = world
+
     @staticmethod
     def covers(item: RecordedItem, sources: Sources) -> bool:
         """Return whether an item has no part that is neither of its rule nor of its document."""
@@ -103,10 +106,10 @@ class UnchangedRule(RuleNow):
         return PLACE_IN_LIST not in parts and all(value.root == "inputs" for value in values)
 
     def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
-        index, entry, scope = self._index, item.entry, item.owner.scope
+        entry, scope, base = item.entry, item.owner.scope, item.base
         assert entry is not None
-        trace = Trace(scope, entry, PastItems(index.ledger, scope, None))
-        world = World(index, OpenStores(index.base))
-        asyncio.run(world.prepare([trace], {entry.key: entry.hash}, Roots(index.base, ())))
+        trace = Trace(scope, entry, PastItems(self._index.ledger, scope, None))
+        same = {entry.key: entry.hash}
+        world = asyncio.run(self._world.prepare([trace], same, Roots(base, ()), {}))
         now = ItemNow(entry.hash, entry.parts)
         return self._changes(differences(trace, now, world, ()), subject)
