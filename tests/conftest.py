@@ -74,6 +74,11 @@ LONGEST = (
     "runner/cli/test_mcp_server.py", "runner/core/test_work_claims.py",
     "runner/review/test_page_in_a_browser.py", "runner/daemon/test_daemon_main.py",
     "engine/llama/test_vision_families.py", "soak/test_soak.py", "cluster/test_three_workers.py",
+    "cluster/test_other_views.py", "runner/core/test_killed.py",
+    "engine/tuning/test_tuner.py", "runner/prefect/test_page_of_prefect.py",
+    "engine/backends/test_local_pool_suspects.py", "runner/schedule/test_run_processes.py",
+    "steps/readers/test_ocr.py", "runner/prefect/test_own_server.py",
+    "runner/core/test_typed_tables.py", "runner/daemon/test_early_server.py",
     "runner/cli/test_web_console.py", "test_tutorial.py", "engine/backends/test_local_pool.py",
     "runner/core/test_escalation.py", "engine/backends/test_local_pool_lost.py",
     "conformance/test_ollama_answers.py", "runner/dry_run/test_item_estimate.py",
@@ -83,12 +88,12 @@ LONGEST = (
     "steps/tools/test_mcp_client.py", "runner/core/test_run_context.py",
     "runner/cli/test_completion.py", "runner/test_swapped_files.py",
     "runner/watch/test_watch_loop.py", "engine/api/openai/test_batch_endpoints.py",
-    "engine/tuning/test_tuner.py", "conformance/test_ollama_clients.py",
+    "steps/llm/test_confidence_model.py", "conformance/test_ollama_clients.py",
     "runner/review/test_reviewed_invoices.py", "steps/readers/test_html.py",
-    "engine/backends/test_local_pool_suspects.py", "steps/readers/test_reader_pool.py",
+    "runner/core/test_evidence_in_documents.py", "steps/readers/test_reader_pool.py",
     "runner/core/test_histories.py", "runner/core/test_model_pools.py",
     "engine/backends/test_local_pool_fallback.py",
-    "engine/profile/test_measure.py", "runner/core/test_killed.py", "test_wheel.py",
+    "engine/profile/test_measure.py", "steps/readers/test_pdf_pictures.py", "test_wheel.py",
     "test_house.py", "conformance/test_openai_clients.py",
     "engine/backends/test_local_pool_requests.py", "runner/review/test_page.py",
     "runner/cli/test_accessibility.py", "conformance/test_fuzz.py",
@@ -109,7 +114,9 @@ WITH_PREFECT = {
         "runner/schedule/test_up_killed.py", "runner/schedule/test_up_reviews.py",
         "runner/workers/test_delegation.py", "runner/workers/test_cluster_machine.py",
     ),
-    "cluster": ("cluster/test_shares.py", "cluster/test_three_workers.py"),
+    "cluster": (
+        "cluster/test_shares.py", "cluster/test_three_workers.py", "cluster/test_other_views.py",
+    ),
     "flows": (
         "runner/prefect/test_flow.py", "runner/prefect/test_states_by_hand.py",
         "runner/prefect/test_pipeline_flow.py", "runner/schedule/test_run_manager.py",
@@ -162,6 +169,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure() -> None:
+    if readers := sys.modules.get("tests.fakes.readers"):
+        readers.end_readers()
     shutil.rmtree(os.environ["PADDOCK_HOME"], ignore_errors=True)
 
 
@@ -174,6 +183,10 @@ def pytest_collection() -> Generator[None, object, object]:
     """
     gc.disable()
     result = yield
+    if "paddock.runner.api" in sys.modules:
+        from tests.fakes.readers import keep_readers
+
+        keep_readers()
     gc.freeze()
     gc.enable()
     return result

@@ -40,6 +40,7 @@ from paddock.runner.workers.flow_order import entrypoint
 from tests.benchmarks.processes import free_port
 from tests.postgres import Postgres, postgres
 from tests.prefect_server import prefect_client
+from tests.waiting import rest
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 240.0
@@ -297,11 +298,12 @@ def _is_well(api_url: str) -> bool:
 
 def until(holds: Callable[[], bool], what: str, log: Path | None = None) -> None:
     """Wait for something, in bounded time."""
-    deadline = time.monotonic() + WAIT_S
+    deadline = (began := time.monotonic()) + WAIT_S
     while not holds():
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: {log.read_text('utf-8', 'replace') if log else ''}")
-        time.sleep(0.1)
+        rest(began)
+        began = time.monotonic()
 
 
 @dataclass

@@ -1,16 +1,58 @@
-"""Documents read in the test's own process, where a test can look into the reader."""
+"""Documents read in the test's own process, or by processes that serve more than one run."""
 
 import importlib
+import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from threading import Event
-from typing import Any
+from threading import Event, Lock
+from typing import Any, ClassVar
 
+from paddock.engine.system.processes import python_environ
 from paddock.steps.readers import documents, reader_process
 from paddock.steps.readers.reader import Document, Unreadable
-from paddock.steps.readers.reader_pool import DocumentRequest, ReaderPool
+from paddock.steps.readers.reader_pool import DocumentRequest, ReaderLimits, ReaderPool
 from paddock.steps.tables.table_files import TableRequest
+
+
+class KeptReaders(ReaderPool):
+    """The readers of a run; the next run of this process takes over those that are well.
+
+    A start takes a tenth of a second of a processor, that of one for tables six tenths.
+    """
+
+    kept: ClassVar[list[tuple[object, Any]]] = []
+    """Each with the limits and the environment in which it was started."""
+    turn: ClassVar[Lock] = Lock()
+
+    def __init__(self, limits: ReaderLimits | None = None) -> None:
+        super().__init__(limits)
+        self._kind = (self._limits, python_environ(os.environ), os.geteuid())
+        with self.turn:
+            self._idle = [reader for kind, reader in self.kept if kind == self._kind]
+            self.kept[:] = [pair for pair in self.kept if pair[0] != self._kind]
+
+    def close(self) -> None:
+        self._is_closed.set()
+        if "_threads" in self.__dict__:
+            self._threads.shutdown(wait=True, cancel_futures=True)
+        with self.turn:
+            self.kept += [(self._kind, reader) for reader in self._idle]
+            self._idle = [reader for _, reader in self.kept[:-2]]
+            del self.kept[:-2]
+        super().close()
+
+
+def keep_readers() -> None:
+    """Have runs of this process keep their readers for the next one."""
+    for name in ("runner.core.session", "steps.readers.documents"):
+        importlib.import_module(f"paddock.{name}").ReaderPool = KeptReaders  # type: ignore[attr-defined]
+
+
+def end_readers() -> None:
+    """End what was kept."""
+    while KeptReaders.kept:
+        KeptReaders.kept.pop()[1].end()
 
 
 class HereReaders(ReaderPool):

@@ -13,9 +13,9 @@ import pytest
 
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
-from paddock.steps.readers.reader_pool import ReaderPool
 from paddock.steps.tables.table_files import TableRequest
 from tests.fakes.pool import FakePool
+from tests.fakes.readers import KeptReaders
 from tests.runner.world import World
 
 FORMATS = ("csv", "jsonl", "xlsx", "parquet", "arrow", "sqlite", "duckdb")
@@ -59,7 +59,7 @@ def arrive(world: World, *names: str) -> None:
 
 def read(path: Path, format_: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Return the rows and types of a table, read in a process of its own."""
-    pool = ReaderPool()
+    pool = KeptReaders()
     try:
         source = {"path": str(path), "format": format_}
         meta, rows = pool.submit(TableRequest({"job": "read", "source": source})).result()
