@@ -37,7 +37,7 @@ class KeptReaders(ReaderPool):
         if "_threads" in self.__dict__:
             self._threads.shutdown(wait=True, cancel_futures=True)
         with self.turn:
-            self.kept += [(self._kind, reader) for reader in self._idle]
+            self.kept.extend((self._kind, reader) for reader in self._idle)
             self._idle = [reader for _, reader in self.kept[:-2]]
             del self.kept[:-2]
         super().close()
