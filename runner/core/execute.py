@@ -1,27 +1,21 @@
-"""Act on what `walk` decides: run steps, the items of blocks, and the pipelines that steps run.
+"""Run a bound plan within its budget: clean up, walk, do what is stale, report.
 
-The items of a block are done in chunks, within a bounded window, each in its own scope. An item
-that fails is quarantined, skipped or stops the run, as `on_error` says. A finished item is in the
-ledger before it counts as done. A step outside of blocks that calls a model is a block of one item;
-what it fails with is its caller's.
+`Execute` acts on what `walk` decides: it runs steps, the items of blocks (`block_run`), and the
+pipelines that steps run. Knows no Prefect: a node, or a chunk of items, runs within
+`RunContext.show_chunk`, which shows it as a Prefect task, or nowhere.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from statistics import median
 from typing import Any, NoReturn
 
-from paddock.engine.errors import EngineError
-from paddock.engine.system.crash_isolation import UNLIMITED
-from paddock.engine.system.retry import Pauses
 from paddock.engine.system.tasks import task_group
-from paddock.engine.system.text import canonical_json, counted, listed
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
@@ -30,63 +24,102 @@ from paddock.runner.bind.bound import (
     BoundBlock,
     BoundNode,
     BoundStep,
-    all_steps,
-    has_no_nested_items,
     only_reads,
 )
-from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.specs import called_plan
 from paddock.runner.bind.sub_pipelines import with_inputs
-from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.filed_store import FiledStore
-from paddock.runner.ledger.ledger_tables import FILED
+from paddock.runner.folders.file_filter import not_taken_by_watches
+from paddock.runner.ledger.budget import Spent, budget_reached
+from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import (
-    BAD,
-    DECIDED,
-    OPEN,
-    STORED,
-    WITHOUT_RESULT,
     ItemState,
-    end_of,
 )
 from paddock.runner.progress.prefect_view import TaskChunk
-from paddock.runner.progress.reasons import Why
-from paddock.runner.progress.report import ItemReport
+from paddock.runner.progress.report import ItemReport, Report
 from paddock.runner.progress.report_table import ReportTable
 from paddock.steps.base import StepError
 from paddock.steps.run_pipeline import named_outputs
 
-from .block_state import BlockState, count_item, count_shared, opened_block
-from .block_work import ItemWork
-from .call_cache import PutOff
-from .deadly_items import CrashHistory, ItemPlace, RepeatedCrash, suspects_text
-from .dependencies import Dependencies, by_name, dependencies_of
+from .block_run import BlockRun
+from .block_state import BlockState, opened_block
+from .deadly_items import ItemPlace
+from .dependencies import Dependencies
 from .escalation import broken_promises
-from .failures import LeftByReview, RunFailed, StepFailed, failure_state
+from .failures import RunFailed, RunStopped, StepFailed
 from .item_attempt import ItemAttempt
 from .item_recorder import ItemRecorder
-from .left_nodes import MAX_NAMED, LackingItems, Left, blocks_read, no_documents_of
-from .outdated_outputs import EndedNode, LiveOutputs, OutdatedOutput, ended_block
-from .pruning import OrphanCleaner
+from .left_nodes import Left, blocks_read, no_documents_of
+from .outdated_outputs import EndedNode, LiveOutputs, OutdatedOutput
+from .pruning import OrphanCleaner, RowKeeper
 from .run_context import RunContext
-from .run_records import StepRecord
-from .run_reviews import AwaitingReview
-from .source_folders import keep_folders
 from .step_runner import (
     StepRunner,
-    expect_queries,
-    item_result,
-    result_with_filed,
     sub_pipeline_context,
 )
-from .walk import ItemSteps, Walk, is_skipped, is_unused, returns_read, walk_item
-from .work_claims import CLAIM_BACKOFF, ClaimLost, WorkClaims
+from .walk import Walk, returns_read
+from .work_claims import ClaimLost
 
-MODEL_PARALLEL, PLAIN_PARALLEL, SEARCH_PARALLEL = 16, 32, 64
-# Few enough that progress shows where each item takes seconds; many where one takes a millisecond.
-MODEL_CHUNK_ITEMS, PLAIN_CHUNK_ITEMS = 4, 50
+SHARE_INTERVAL_S = 1.0
+
+
+async def run(context: RunContext) -> Report:
+    """Do everything that is stale, and return the report.
+
+    When `context.stop` is set, nothing begins, what is in flight is cancelled, and the report says
+    `interrupted`; what is finished stays finished. When `context.stop_gate` is closed, nothing
+    begins, what is in flight finishes, and the report has the gate's status.
+
+    Raises:
+        PipelineError: the YAML turned out to be wrong for the data at hand.
+    """
+    stats, stop_gate = context.stats, context.stop_gate
+    walk = Execute(context)
+    work = asyncio.create_task(_clean_up_and_walk(walk))
+    tasks = {work}
+    if context.bound.pipeline.budget is not None:
+        meter = BudgetMeter(context)
+        stop_gate.limit = meter.reached
+        tasks.add(asyncio.create_task(meter.share_spending()))
+    stopped = asyncio.create_task(context.stop.wait())
+    try:
+        await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        context.suspects.stop()  # before what is in flight unwinds, which may be cut short
+        stopped.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    if work.cancelled():
+        words = stop_gate.words if stop_gate.status in ("interrupted", "suspended") else ""
+        message = f"{words or 'Interrupted'}; the same command continues."
+        is_suspended = stop_gate.status == "suspended"
+        return stats.report("suspended" if is_suspended else "interrupted", message=message)
+    try:
+        returns = work.result()
+        if walk.has_left:
+            return stats.report(stop_gate.status, message=stop_gate.left(walk.n_left))
+        context.judge.refuse_unknown_keys()
+        return stats.report("completed", returns=returns)
+    except (RunStopped, LedgerError) as error:
+        return stats.report("failed", message=str(error))
+
+
+async def _clean_up_and_walk(walk: Execute) -> Any:
+    """Drop rows that an earlier form of the file left in stores, then walk."""
+    context = walk.context
+    if context.bound.watches:
+        not_taken = await asyncio.to_thread(lambda: [*not_taken_by_watches(context.bound)])
+        context.stats.not_taken.update(not_taken)
+    try:
+        is_alone = context.claims is None
+        *_, folders = context.judge.scopes.folders
+        await RowKeeper(context).clear(context.bound, folders, is_alone=is_alone)
+    except StepError as error:
+        raise RunStopped(str(error)) from error
+    await walk.nodes()
+    returns, _ = walk.returned()
+    return returns
 
 
 class Execute(Walk):
@@ -173,7 +206,7 @@ class Execute(Walk):
             lacks=self.left.lacks.get(node.id, ()),
         )
         state.around, state.parallel = self.around, self.context.parallel_around
-        await self._do_items(state)
+        await BlockRun(self, state).items()
         self.reads |= state.reads
         return state
 
@@ -232,420 +265,6 @@ class Execute(Walk):
         if found:
             await OrphanCleaner(self.context).sweep(found, self.ended)
 
-    # --- the items of a block
-
-    async def _do_items(self, state: BlockState) -> None:
-        """Do the items of a block that have work to do, and handle those whose source is gone.
-
-        Raises:
-            StepFailed, AwaitingReview: of a step outside of blocks: it failed, or has to wait.
-            RunStopped: nothing else will succeed; or an item failed, with `on_error: fail`.
-            StopGateClosed: some items were not begun; those that were are finished.
-            PutOff: the item around these has to ask a larger model in the next pass.
-        """
-        context, work, block = self.context, state.work, state.block
-        todo, claims = state.todo(), None if state.outer else context.claims
-        if work.missing.sources:
-            place = work.scope, work.missing, context.options
-            await asyncio.to_thread(keep_folders, context.ledger, *place)
-        # Record which items are filed since the last run, and whose secrets are others.
-        ledger, run, store = context.ledger, self.stats.run, FiledStore(context.ledger)
-        for entry in work.renewed:
-            values = {name: getattr(entry, name) for name in Entry.__slots__}
-            ledger.put("items", values | {"scope": work.scope})
-        keys = [row.key for row in work.filed.new]
-        for entry in ledger.entries(work.scope, keys).values() if keys else ():
-            if entry.gone is None:
-                ledger.record(work.scope, replace(entry, gone=FILED), entry.run)
-        for row in work.filed.new:
-            store.record(work.scope, row, run)
-        for taken in work.filed.taken_over:
-            store.drop(*taken)
-        self.stats.filed(block.id, work.filed_counts)
-        if work.again:
-            names = listed(work.again, MAX_NAMED)
-            self.stats.note(f"as filed before, so the same item: {names}")
-        sizes = expected_tokens(todo, work.items) if todo and state.has_models else {}
-        # The items to do, in the order in which they begin. The list's order is kept where items
-        # run one by one, and where a budget or the first failure may end the run early.
-        is_cut_short = context.bound.budget.is_set or block.on_error == "fail"
-        if not (state.outer or not sizes or block.max_parallel == 1 or is_cut_short):
-            todo = longest_first(todo, sizes)
-        if state.is_outermost:
-            n_fresh = sum(item.verdict.is_kept for item in work.items)
-            shown = {work.shown_key(key): size for key, size in sizes.items()}
-            self.stats.step(block.id, n_fresh + len(todo), n_fresh, shown)
-        if work.held:
-            self.stats.note(str(Why.OUTPUTS_KEPT(work.held)))
-        # Run the items in chunks; wait for those that other machines hold.
-        if todo:
-            expect_queries(context, block, todo, state.scope)
-            state.parallel = max(state.parallel, await self._parallel(state))
-        if not state.outer:  # those that are given up are reported themselves
-            of, limit = context.suspects.of, context.max_attempts
-            known = [(item.key, suspect) for item in todo if (suspect := of(work.scope, item))]
-            if tried := [pair for pair in known if not pair[1].is_deadly(state.parallel, limit)]:
-                self.stats.note(suspects_text(tried, state.parallel))
-        left, pauses = todo, None if claims is None else Pauses(CLAIM_BACKOFF)
-        while left and not self.context.stop_gate.is_closed:
-            n_before = sum(item.has_ended for item in todo)
-            for most, items in self._by_company(state, left):
-                size = 1
-                if most >= state.parallel:
-                    size = MODEL_CHUNK_ITEMS if state.has_models else PLAIN_CHUNK_ITEMS
-                fair = UNLIMITED if claims is None else await claims.fair_share_size(len(items))
-                size = min(size, fair)
-                firsts = range(0, len(items), size)
-                chunks: list[Sequence[ItemWork]] = [items[at : at + size] for at in firsts]
-                if claims is not None and fair < len(items):
-                    chunks = claims.in_machine_order(chunks)
-                await self._window(state, chunks, min(fair, most))
-            left = state.in_state(ItemState.ELSEWHERE)
-            if left and claims is not None and pauses is not None:
-                self.stats.note(await claims.waits_for(work.scope, left))
-                if sum(item.has_ended for item in todo) > n_before:
-                    pauses.succeeded()
-                await pauses.wait()
-            elif not state.is_within_item and (left := state.in_state(ItemState.PUT_OFF)):
-                state.turn = state.turn.next()
-        if state.in_state(ItemState.PUT_OFF) and not self.context.stop_gate.is_closed:
-            raise PutOff  # the item around it begins again
-        if n_left := sum(not item.has_ended for item in todo):
-            self.n_left += n_left if state.is_outermost else 0
-            raise StopGateClosed
-        if not context.options.leaves_out_items:
-            # Handle the items whose source is gone; note what applies of the block.
-            renamed = {item.renamed_from for item in work.items}
-            done = {
-                item.index
-                for item in work.items
-                if (item.has_ended or item.verdict.is_kept) and item.state is not ItemState.FAILED
-            }
-            for entry in await OrphanCleaner(context).handle_gone(work, done):
-                state.filed.pop(entry.key, None)
-                if entry.key not in renamed:  # which is counted under its new name
-                    state.gone.append(entry.key)
-                    self.stats.item(work.deletion(entry.key))
-            if not state.outer:
-                undone = {item.index for item in state.in_state(*OPEN)}
-                self.ended[block.id] = await ended_block(context, work, undone)
-        if state.is_partial:
-            self.left.partial.add(block.id)
-        self.has_failures = self.has_failures or bool(state.failed)
-        self.attempts = max(self.attempts, state.attempts)
-
-    # --- running items
-
-    def _by_company(
-        self, state: BlockState, items: Sequence[ItemWork]
-    ) -> Iterator[tuple[int, list[ItemWork]]]:
-        """Yield how many items may run together and the items: all but the crash suspects first."""
-        groups: dict[tuple[int, int], list[ItemWork]] = {}
-        for item in items:
-            known = self.context.suspects.of(state.work.scope, item)
-            n_crashes = 0 if known is None else len(known.runs)
-            groups.setdefault((n_crashes, -self._company(state, known)), []).append(item)
-        for (_, most), group in sorted(groups.items(), key=lambda pair: pair[0]):
-            yield -most, group
-
-    @staticmethod
-    def _company(state: BlockState, known: CrashHistory | None) -> int:
-        """Return with how many others an item may run, itself included."""
-        most = UNLIMITED if known is None else known.n_together(state.parallel)
-        return UNLIMITED if most >= state.parallel > 1 else most
-
-    async def _window(
-        self, state: BlockState, chunks: Sequence[Sequence[ItemWork]], most: int
-    ) -> None:
-        """Run chunks; at most `max_parallel` items, or `most`, are in flight at any time."""
-        size = max((len(chunk) for chunk in chunks), default=1)
-
-        def n_chunks(parallel: int) -> int:
-            # One chunk more than are running waits, unless another machine could take it.
-            return -(-min(parallel, most) // size) + (most == UNLIMITED)
-
-        parallel = await self._parallel(state)
-        room, window = asyncio.Semaphore(parallel), asyncio.Semaphore(n_chunks(parallel))
-        async with task_group() as group:
-            for chunk in chunks:
-                await window.acquire()
-                if self.context.stop_gate.is_closed:
-                    break
-                ending = group.create_task(self._chunk(state, chunk, room))
-                ending.add_done_callback(lambda _: window.release())
-                # A pool that the first item opens knows its number of slots only now.
-                now_parallel = max(parallel, await self._parallel(state))
-                for _ in range(now_parallel - parallel):
-                    room.release()
-                for _ in range(n_chunks(now_parallel) - n_chunks(parallel)):
-                    window.release()
-                parallel = now_parallel
-
-    async def _parallel(self, state: BlockState) -> int:
-        """Return how many items may be in flight: enough to fill the slots of their models.
-
-        Twice as many as slots: items also wait for files, other steps and the ledger.
-        """
-        if state.block.max_parallel or not state.has_models:
-            return state.block.max_parallel or PLAIN_PARALLEL
-        if all(step.facts.searches for step in all_steps(state.block.body) if step.kind.roles):
-            return SEARCH_PARALLEL
-        n_places = 0
-        specs = (spec for step in all_steps(state.block.body) for spec in step.models)
-        models = {(spec.pool, spec.ref): spec for spec in specs if spec.role == "chat"}
-        for model in models.values():
-            with suppress(EngineError):  # its first call raises the error
-                n_places = max(n_places, (await self.context.pool.facts(model)).n_parallel)
-        return max(MODEL_PARALLEL, 2 * n_places)
-
-    async def _chunk(
-        self, state: BlockState, chunk: Sequence[ItemWork], room: asyncio.Semaphore
-    ) -> None:
-        context, scope, gate = self.context, state.work.scope, self.context.stop_gate
-        has_no_own = has_no_nested_items(state.block.body)
-        # A budget that is used up stops no step that only writes what was made
-        asks_gate = state.step is None or state.has_models
-        claims = None if state.outer else context.claims  # nested ones go with their outer item
-        if claims is not None:
-            chunk, done, held = await claims.take(scope, chunk, context.index)
-            for item in held:
-                item.become(ItemState.ELSEWHERE)
-            for item, entry in done:
-                count_shared(context, state, item, entry)
-            if not chunk:
-                return
-            # Machines may have crashed.
-            await context.suspects.look(scope, [item.key for item in chunk])
-            chunk = [item for _, group in self._by_company(state, chunk) for item in group]
-
-        def over(_: asyncio.Task[None]) -> None:
-            room.release()
-            if asks_gate:
-                gate.end(is_whole=has_no_own)
-
-        keys = [item.key for item in chunk]
-        is_shown = state.is_outermost
-        with context.show_chunk(state.block.id, keys) if is_shown else nullcontext() as shown:
-            async with task_group() as group:
-                for item in chunk:
-                    await room.acquire()
-                    if asks_gate and not await gate.may_begin(is_whole=has_no_own):
-                        room.release()
-                        break
-                    task = group.create_task(self._item(state, item, claims))
-                    task.add_done_callback(over)
-            if shown is not None:
-                shown.state = state.state_of(chunk)
-        if claims is not None:
-            await claims.release(scope, keys)
-
-    async def _item(self, state: BlockState, item: ItemWork, claims: WorkClaims | None) -> None:
-        """Do one item: run its steps, and record how it ended.
-
-        1. It waits until it may run with what else runs; an item around it does that for it.
-        2. This machine must still hold it; the ledger notes that it is in flight.
-        3. Its steps run. Meanwhile another machine may take it over.
-        """
-        context, suspects, scope = self.context, self.context.suspects, state.work.scope
-        known, deadly = suspects.of(scope, item), None
-        if known is not None and known.is_deadly(state.parallel, context.max_attempts):
-            deadly = RepeatedCrash(state.block.id, known.n_deaths)
-        entered = context.room.entered(self._company(state, known))
-        try:
-            async with nullcontext() if state.is_within_item else entered:  # 1
-                if claims is not None:  # 2
-                    claims.hold(scope, item.key)
-                    await claims.fence()  # a machine that slept may have lost its claim
-                if deadly is None and state.step is None:
-                    around = state.around[-1] if state.around else None
-                    await suspects.begin(scope, item, around)
-                attempt = ItemAttempt.of_item(context, state, item)
-                attempt.is_repeated_crash = deadly is not None
-                try:
-                    await self._try(state, item, attempt, deadly)
-                finally:
-                    suspects.end(scope, item.key)
-                if claims is not None and not item.has_ended:
-                    await claims.fence()
-        except ClaimLost:
-            item.become(ItemState.ELSEWHERE)
-            item.result, item.has_result = None, False
-            shown = state.work.shown_key(item.key)
-            self.stats.note(f"'{shown}': another machine took it over meanwhile")
-
-    async def _try(
-        self, state: BlockState, item: ItemWork, attempt: ItemAttempt, deadly: StepFailed | None
-    ) -> None:
-        """Run an item's steps, and record how it ended.
-
-        1. It is given up since the process died of it too often, or its steps run.
-        2. It is left by the stop gate, or put off: nothing is recorded.
-        3. It failed: `on_error` says what that means.
-        4. A person has to decide; where no one is asked, nothing is recorded.
-        5. It went well, or a filter left it out, or all its steps were skipped.
-        6. It is recorded, and counts as ended once its entry is durable.
-        """
-        context, stats, began = self.context, self.stats, time.monotonic()
-        for made in item.begun:
-            stats.forget(made, attempt.shown_key)
-        item.become(ItemState.RUNNING)
-        stats.item_state(state.block.id, attempt.shown_key, ItemState.RUNNING)
-        if attempt.is_decided and item.entry is not None:
-            # Its answers may not be asked for again.
-            attempt.reads |= by_name(dependencies_of(item.entry))
-        kept, failure, reason = ItemState.DONE, None, None
-        try:  # 1
-            if deadly is not None:
-                raise deadly
-            file_key, made_by = attempt.file_key, attempt.made_by
-            with context.documents.open(attempt.scope, item, file_key, made_by) as document:
-                attempt.document, steps = document, _ExecutedSteps(self, attempt)
-                seen = item.seen(state.block, state.scope)
-                seen = await walk_item(steps, state.block.body, seen)
-            # As a later run reads it from the ledger: both must see the same.
-            result = stats.secrets.redacted(item_result(state.block, seen, attempt.last))
-            attempt.with_filed = result_with_filed(state.block, seen, attempt.last)
-        except StopGateClosed:  # 2: in a nested block, whose finished items are recorded
-            return
-        except PutOff:
-            item.begun = attempt.steps
-            item.become(ItemState.PUT_OFF)
-            return
-        except StepFailed as error:  # 3
-            if state.step and not isinstance(error, LeftByReview):
-                raise
-            why, result, most = str(error), None, context.max_attempts
-            kept, attempt.attempts = failure_state(item.attempts, most, item.cause(error.cause))
-            if kept is ItemState.QUARANTINED and attempt.attempts > 1:
-                why += f" (failed {attempt.attempts} times in a row)"
-            reason = Why.RECORDED(why)
-            report = state.report(item, ItemState.QUARANTINED, time.monotonic() - began, why)
-            if state.block.on_error == "skip" or isinstance(error, LeftByReview):
-                report = replace(report, state=ItemState.SKIPPED)
-                kept = kept if kept is ItemState.FAILED else ItemState.SKIPPED
-            elif state.block.on_error == "fail":
-                kept, failure = ItemState.FAILED, error
-                report = replace(report, state=kept)
-            elif not context.options.retry_failed:  # who asks for a try wants to know its end
-                report = replace(report, is_known=item.has_failed_before)
-        except AwaitingReview as wait:  # 4
-            reason, result, kept = wait.reason, None, wait.state
-            report = state.report(item, kept, time.monotonic() - began)
-            report = replace(report, reasons=(reason,))
-            if kept not in STORED:
-                count_item(context, item, replace(report, state=ItemState.SKIPPED))
-                item.become(kept, reason)
-                stats.item_state(report.step, attempt.shown_key, ItemState.SKIPPED, str(reason))
-                return
-        else:  # 5
-            report = state.report(item, item.verdict.state, time.monotonic() - began)
-            state.filed.pop(item.key, None)  # what it came out as before
-            item.with_filed, item.has_news = attempt.with_filed, attempt.has_news
-            if attempt.with_filed is None and item.key in state.work.filed.parts:
-                FiledStore(context.ledger).drop(attempt.scope, item.key)
-            if state.keeps_results:
-                item.result = result
-            if result is None and (state.block.keep is not None or not attempt.has_run):
-                kept = ItemState.SKIPPED
-                report = replace(report, state=kept)
-            elif held := attempt.held():
-                reasons = (Why.OUTPUTS_KEPT(tuple(held)),)
-                report = replace(report, state=ItemState.HELD, reasons=reasons)
-            if state.step is not None and self._has_left_table(state.step, state, attempt):
-                item.become(ItemState.DONE)  # its entry is of the rows that are left there
-                stats.item_state(report.step, attempt.shown_key, ItemState.DONE)
-                return
-        was = item.verdict.state if report.state is ItemState.HELD else None  # 6
-        await context.fence()
-        try:
-            await self.recorder.record(attempt, kept, report.error, result, report.seconds)
-        except asyncio.CancelledError:
-            if await self.recorder.stands(attempt):
-                count_item(context, item, report, was)
-            raise
-        if kept in DECIDED:
-            await context.judge.reviews.forget([(attempt.scope, attempt.key)])
-        count_item(context, item, report, was)
-        end = end_of(report.state)
-        item.become(ItemState.FAILED if end in BAD else end, reason)
-        item.has_result = result is not None
-        if state.outer:
-            state.reads |= attempt.dependencies()
-        if kept in (ItemState.FAILED, ItemState.DONE):
-            state.attempts = max(state.attempts, attempt.attempts)
-        stats.item_state(report.step, attempt.shown_key, end, report.error)
-        if failure is not None:
-            raise RunFailed(f"'{attempt.shown_key}': {reason}", cause=failure.cause) from failure
-
-    def _has_left_table(self, step: BoundStep, state: BlockState, attempt: ItemAttempt) -> bool:
-        """Note why a table loses rows; return whether it is left until a person confirms that."""
-        n_lacking, found = 0, []
-        for name in sorted(blocks_read(step.references)):
-            # What became of the items whose rows it no longer has, as far as is known
-            for became, n in self.scope["steps"].get(name, {}).get("counts", {}).items():
-                if n and became in WITHOUT_RESULT:
-                    are = counted(n, f"item of {name!r} is", f"items of {name!r} are")
-                    found.append(f"{are} {became}")
-                    n_lacking += n
-        for lost in attempt.outputs.lost_rows:
-            is_whole = n_lacking >= lost.n_before - lost.n_now
-            others = () if is_whole else ("what its rows are made of has changed",)
-            words = lost.text(" and ".join((*found, *others)))
-            self.stats.note(words)
-            if lost.is_left:
-                key = state.work.shown_key(step.id)
-                self.stats.item(ItemReport(step.id, key, ItemState.MISSING, error=words))
-        return any(lost.is_left for lost in attempt.outputs.lost_rows)
-
-
-@dataclass(frozen=True, slots=True)
-class _ExecutedSteps(ItemSteps):
-    """The steps of one item, which are run."""
-
-    walk: Execute
-    attempt: ItemAttempt
-
-    def is_skipped(self, node: BoundNode, scope: Scope) -> bool:
-        made = StepRecord.begin(node, []) if isinstance(node, BoundStep) else None
-        try:
-            skips = is_skipped(node, scope)
-            if not skips and is_unused(node, scope, self.walk.stats, self.attempt.shown_key):
-                skips = self.attempt.has_run = True  # the item counts as with the answer
-        except ExpressionError as error:
-            raise StepFailed(node.id, str(error)) from error
-        except StepFailed:
-            if made is not None:
-                made.state = "failed"
-                self.attempt.steps.append(made)
-                self.walk.stats.took(made)
-            raise
-        if skips and made is not None:
-            made.state = "skipped"
-            self.attempt.steps.append(made)
-        return skips
-
-    async def block(self, block: BoundBlock, scope: Scope) -> tuple[Any, LackingItems | None]:
-        attempt, context, outer = self.attempt, self.walk.context, self.attempt.outer
-        try:
-            state = await opened_block(context, block, scope, keeps_results=True, outer=outer)
-            state.around, state.is_within_item = attempt.with_outer_items, True
-            state.turn, state.parallel = attempt.turn, attempt.parallel
-            await self.walk._do_items(state)
-        except ExpressionError as error:
-            raise StepFailed(block.id, str(error)) from error
-        attempt.reads |= state.reads
-        attempt.has_inner_failures = attempt.has_inner_failures or bool(state.failed)
-        attempt.attempts = max(attempt.attempts, state.attempts)
-        state.refuse_waiting()
-        return state.outputs(), await state.lacking(context.judge.reviews)
-
-    def step(self, step: BoundStep, scope: Scope) -> Awaitable[Any]:
-        return self.walk.steps.step(step, scope, self.attempt)
-
-    def hand_on(self, node: BoundNode, outputs: Any) -> None:
-        self.attempt.has_run = self.attempt.has_run or outputs is not None
-        self.attempt.last = outputs
-
 
 @dataclass(frozen=True, slots=True)
 class _SubPipelineRun:
@@ -701,46 +320,45 @@ class _SubPipelineRun:
         return returns
 
 
-# --- the order in which items begin: a long one that begins last has the batch to itself at the end
+class BudgetMeter:
+    """Counts what the run has spent, from now on. Lives in one loop."""
 
+    def __init__(self, context: RunContext) -> None:
+        self._stats = context.stats
+        self._budget = context.bound.budget
+        self._claims = context.claims if self._budget.is_set else None
+        self._stop_gate = context.stop_gate
+        self._began = time.monotonic()
 
-def longest_first(todo: Sequence[ItemWork], sizes: Mapping[str, float]) -> list[ItemWork]:
-    """Return the items to do, the longest first by powers of two, else in their own order.
+    async def reached(self) -> str | None:
+        """Return why nothing more may begin; None while something may.
 
-    In a simulation with document lengths (24 to 64 items, log-normal, 8 slots) a batch takes 2 to
-    6 % less time.
-    """
-    return sorted(todo, key=lambda item: -int(sizes[item.key]).bit_length())
+        Raises:
+            LedgerError: what other machines have spent is not known.
+        """
+        return budget_reached(self._budget, await self._spent(n_about_to_begin=1))
 
+    async def share_spending(self) -> None:
+        """Share what this machine has spent with others, every second and at the end."""
+        if self._claims is None:
+            return
+        try:
+            while True:
+                await asyncio.sleep(SHARE_INTERVAL_S)
+                with suppress(LedgerError):  # the next item or record raises it
+                    await self._spent()
+        finally:
+            with suppress(LedgerError):
+                await self._spent()
 
-def expected_tokens(todo: Sequence[ItemWork], items: Iterable[ItemWork]) -> dict[str, float]:
-    """Return how long each item to do will be, by key: the tokens of its last run.
-
-    Else its size times the tokens per byte of other items with the same kind of file.
-    """
-    # Tokens per byte by kind of file; `""`: of all files.
-    found: dict[str, list[float]] = {}
-    for item in items:
-        if tokens := _recorded_tokens(item):
-            rate = tokens / max(1, _size_bytes(item))
-            for kind in {"", _file_kind(item)}:
-                found.setdefault(kind, []).append(rate)
-    rates = {"": 1.0} | {kind: median(rates) for kind, rates in found.items()}
-    return {
-        item.key: _recorded_tokens(item)
-        or _size_bytes(item) * rates.get(_file_kind(item), rates[""])
-        for item in todo
-    }
-
-
-def _recorded_tokens(item: ItemWork) -> int:
-    return item.entry.tokens if item.entry is not None else 0
-
-
-def _file_kind(item: ItemWork) -> str:
-    return str(item.item.get("suffix", "")) if isinstance(item.item, Mapping) else ""
-
-
-def _size_bytes(item: ItemWork) -> int:
-    size = item.item.get("size") if isinstance(item.item, Mapping) else None
-    return size if isinstance(size, int) else len(canonical_json(item.item))
+    async def _spent(self, n_about_to_begin: int = 0) -> Spent:
+        seconds, (n_ended, n_in_flight) = time.monotonic() - self._began, self._stop_gate.items
+        mine = Spent(seconds, self._stats.n_tokens, n_ended, n_in_flight)
+        if self._claims is None:
+            return mine
+        # Another machine that asks now has to count the item that is about to begin.
+        with_next = replace(mine, n_in_flight=n_in_flight + n_about_to_begin)
+        others = await self._claims.spent_by_others(with_next)
+        if others.n_ended or others.n_in_flight:
+            self._stop_gate.has_begun_elsewhere = True
+        return mine.along_with(others)

@@ -99,9 +99,9 @@ class RowKeeper:
         Raises:
             StepError: a store cannot be written.
         """
-        names = frozenset(callable_names(bound.nodes))
         read = self._lineage.stored_by
         stored = await self._index.ledger.ask(lambda: list(read(bound.file.name, place)))
+        names = frozenset(callable_names(bound.nodes)) if stored else frozenset()
         for path in sorted({row.path for _, _, row in stored}):
             here = [(step, is_done, row) for step, is_done, row in stored if row.path == path]
             n_rows = await self._drop([row for step, _, row in here if step not in names])

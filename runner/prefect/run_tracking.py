@@ -17,7 +17,7 @@ from typing import Any
 
 from paddock.engine.system import http
 from paddock.engine.system.tasks import running
-from paddock.runner.core import run
+from paddock.runner.core.execute import run
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.session import NOT_BEGUN, RunSession, open_session, report_not_begun
 from paddock.runner.daemon.prefect_client import TrackingError, client_options
@@ -173,7 +173,7 @@ async def _run_to_end(session: RunSession, *, is_within: bool) -> Report:
             if is_within:
                 report: Report = await run_in_flow().run_in_current_flow(session)
             else:
-                report = await run.run(session.context)
+                report = await run(session.context)
         except asyncio.CancelledError:  # by the caller's own task, or Prefect's flow around it
             session.end(stats.report("interrupted", message=INTERRUPTED))
             raise

@@ -35,7 +35,7 @@ from paddock.engine.system.process_marks import process_mark
 from paddock.engine.system.tasks import TaskSet, running
 from paddock.runner.bind.bound import progress_line_names
 from paddock.runner.config.pipeline_secrets import Redact
-from paddock.runner.core import run
+from paddock.runner.core.execute import run
 from paddock.runner.core.session import RunSession
 from paddock.runner.progress.drain import StopGate, StopGateClosed
 from paddock.runner.progress.events import MultiObserver, Observer
@@ -81,7 +81,7 @@ async def run_in_current_flow(session: RunSession) -> Report:
             running(follow_wishes(gate, stats.note, session.context.stop)),
             running(_show_progress(f"{key}-progress", meter, artifacts)),
         ):
-            report = await run.run(replace(session.context, show_chunk=chunks))
+            report = await run(replace(session.context, show_chunk=chunks))
         is_whole = report.status in ("completed", "quarantined")
         rows, description = item_table(report)
         with contextlib.suppress(TimeoutError):

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.core import execute
+from paddock.runner.core import block_run
+from paddock.runner.core.block_run import expected_tokens, longest_first
 from paddock.runner.core.block_work import ItemWork
-from paddock.runner.core.execute import expected_tokens, longest_first
 from paddock.runner.core.verify import ItemVerdict
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.events import Observer
@@ -110,7 +110,7 @@ def test_results_reports_and_ledger_do_not_depend_on_the_order(
     found = []
     for name in ("longest first", "as listed"):
         if name == "as listed":
-            monkeypatch.setattr(execute, "longest_first", lambda todo, _: list(todo))
+            monkeypatch.setattr(block_run, "longest_first", lambda todo, _: list(todo))
         (tmp_path / name).mkdir()
         world = World(tmp_path / name, SEVERAL_STEPS)
         documents(world)
