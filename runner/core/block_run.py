@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.system.crash_isolation import UNLIMITED
@@ -52,6 +52,7 @@ from .deadly_items import CrashHistory, RepeatedCrash, suspects_text
 from .dependencies import by_name, dependencies_of
 from .failures import LeftByReview, RunFailed, StepFailed, failure_state
 from .item_attempt import ItemAttempt
+from .item_recorder import ItemRecorder
 from .left_nodes import MAX_NAMED, LackingItems, blocks_read
 from .outdated_outputs import ended_block
 from .pruning import OrphanCleaner
@@ -59,15 +60,13 @@ from .run_records import StepRecord
 from .run_reviews import AwaitingReview
 from .source_folders import keep_folders
 from .step_runner import (
+    StepRunner,
     expect_queries,
     item_result,
     result_with_filed,
 )
-from .walk import ItemSteps, is_skipped, is_unused, walk_item
+from .walk import ItemSteps, Walk, is_skipped, is_unused, walk_item
 from .work_claims import CLAIM_BACKOFF, ClaimLost
-
-if TYPE_CHECKING:
-    from .execute import Execute
 
 MODEL_PARALLEL, PLAIN_PARALLEL, SEARCH_PARALLEL = 16, 32, 64
 # Few enough that progress shows where each item takes seconds; many where one takes a millisecond.
@@ -77,8 +76,11 @@ MODEL_CHUNK_ITEMS, PLAIN_CHUNK_ITEMS = 4, 50
 class BlockRun:
     """Does the items of one block, or of a step outside of blocks, in a run."""
 
-    def __init__(self, walk: Execute, state: BlockState) -> None:
-        self.walk, self.state = walk, state
+    def __init__(
+        self, walk: Walk, steps: StepRunner, recorder: ItemRecorder, state: BlockState
+    ) -> None:
+        """`walk` hears what was left, what failed, and what of an outermost block applies."""
+        self.walk, self.steps, self.recorder, self.state = walk, steps, recorder, state
         self.context, self.stats = walk.context, walk.stats
         self.claims = None if state.outer else walk.context.claims
         """Where several machines work on the same items; nested ones go with their outer item."""
@@ -342,7 +344,7 @@ class BlockRun:
                 raise deadly
             file_key, made_by = attempt.file_key, attempt.made_by
             with context.documents.open(attempt.scope, item, file_key, made_by) as document:
-                attempt.document, steps = document, _ExecutedSteps(self.walk, attempt)
+                attempt.document, steps = document, _ExecutedSteps(self, attempt)
                 seen = item.seen(state.block, state.scope)
                 seen = await walk_item(steps, state.block.body, seen)
             # As a later run reads it from the ledger: both must see the same.
@@ -401,9 +403,9 @@ class BlockRun:
         was = item.verdict.state if report.state is ItemState.HELD else None  # 6
         await context.fence()
         try:
-            await self.walk.recorder.record(attempt, kept, report.error, result, report.seconds)
+            await self.recorder.record(attempt, kept, report.error, result, report.seconds)
         except asyncio.CancelledError:
-            if await self.walk.recorder.stands(attempt):
+            if await self.recorder.stands(attempt):
                 count_item(context, item, report, was)
             raise
         if kept in DECIDED:
@@ -445,14 +447,14 @@ class BlockRun:
 class _ExecutedSteps(ItemSteps):
     """The steps of one item, which are run."""
 
-    walk: Execute
+    block_run: BlockRun
     attempt: ItemAttempt
 
     def is_skipped(self, node: BoundNode, scope: Scope) -> bool:
         made = StepRecord.begin(node, []) if isinstance(node, BoundStep) else None
         try:
             skips = is_skipped(node, scope)
-            if not skips and is_unused(node, scope, self.walk.stats, self.attempt.shown_key):
+            if not skips and is_unused(node, scope, self.block_run.stats, self.attempt.shown_key):
                 skips = self.attempt.has_run = True  # the item counts as with the answer
         except ExpressionError as error:
             raise StepFailed(node.id, str(error)) from error
@@ -460,7 +462,7 @@ class _ExecutedSteps(ItemSteps):
             if made is not None:
                 made.state = "failed"
                 self.attempt.steps.append(made)
-                self.walk.stats.took(made)
+                self.block_run.stats.took(made)
             raise
         if skips and made is not None:
             made.state = "skipped"
@@ -468,12 +470,13 @@ class _ExecutedSteps(ItemSteps):
         return skips
 
     async def block(self, block: BoundBlock, scope: Scope) -> tuple[Any, LackingItems | None]:
-        attempt, context, outer = self.attempt, self.walk.context, self.attempt.outer
+        run, attempt = self.block_run, self.attempt
+        context, outer = run.context, attempt.outer
         try:
             state = await opened_block(context, block, scope, keeps_results=True, outer=outer)
             state.around, state.is_within_item = attempt.with_outer_items, True
             state.turn, state.parallel = attempt.turn, attempt.parallel
-            await BlockRun(self.walk, state).items()
+            await BlockRun(run.walk, run.steps, run.recorder, state).items()
         except ExpressionError as error:
             raise StepFailed(block.id, str(error)) from error
         attempt.reads |= state.reads
@@ -483,7 +486,7 @@ class _ExecutedSteps(ItemSteps):
         return state.outputs(), await state.lacking(context.judge.reviews)
 
     def step(self, step: BoundStep, scope: Scope) -> Awaitable[Any]:
-        return self.walk.steps.step(step, scope, self.attempt)
+        return self.block_run.steps.step(step, scope, self.attempt)
 
     def hand_on(self, node: BoundNode, outputs: Any) -> None:
         self.attempt.has_run = self.attempt.has_run or outputs is not None

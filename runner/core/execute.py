@@ -12,7 +12,6 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, NoReturn
 
 from paddock.engine.system.tasks import task_group
@@ -130,21 +129,13 @@ class Execute(Walk):
     ) -> None:
         super().__init__(context, outer, around)
         self.steps = StepRunner(context, lambda step, attempt: _SubPipelineRun(self, step, attempt))
-        self.n_left = 0
-        """Items that were not begun, or not finished, since the stop gate was closed."""
+        self.recorder = ItemRecorder(context)
         self.reads: Dependencies = {}
         """Recorded dependencies, for the item around the pipeline."""
-        self.has_failures = False
-        """Whether an item is quarantined; `attempts` is above zero where the reason is
-        transient."""
         # The blocks whose `results` are read; others' are not kept in memory.
         self._read_blocks = blocks_read(returns_read(self.bound)).union(
             *(blocks_read(node.references) for node in self.bound.nodes)
         )
-
-    @cached_property
-    def recorder(self) -> ItemRecorder:
-        return ItemRecorder(self.context)
 
     async def each(self, nodes: Iterable[BoundNode]) -> None:
         async with task_group() as group:
@@ -206,7 +197,7 @@ class Execute(Walk):
             lacks=self.left.lacks.get(node.id, ()),
         )
         state.around, state.parallel = self.around, self.context.parallel_around
-        await BlockRun(self, state).items()
+        await BlockRun(self, self.steps, self.recorder, state).items()
         self.reads |= state.reads
         return state
 

@@ -60,6 +60,10 @@ class Walk(ABC):
         """Node → the one that must run before its outputs are known."""
         self.has_left = False
         """Whether something was not begun, or not finished, since the stop gate was closed."""
+        self.n_left = 0
+        """How many items were not."""
+        self.has_failures = False
+        """Whether an item failed."""
         self.attempts = 0
         """Above zero where items failed for a transient reason: the next run retries them."""
         self.ended: dict[str, EndedNode] = {}
