@@ -46,12 +46,13 @@ from .bound import (
     SharedPlans,
     sub_plans,
 )
-from .document_folders import WatchBinder
 from .inputs import read_inputs
+from .known_paths import KnownPaths
 from .parameters import ParameterBinder
 from .pipeline_models import ModelBinder
 from .read_checks import ReadChecker
 from .sub_pipelines import SubPipelineReader
+from .watches import WatchBinder
 
 if TYPE_CHECKING:
     from paddock.engine.request import Role
@@ -186,18 +187,23 @@ class PlanBinder:
             self._reads.check_use(use, self._params)
         roots = self._given.roots(self._base)
         within = ((plan.pipeline, plan.inputs, plan.roots.base) for plan in sub_plans(nodes))
-        watches = WatchBinder(pipeline, self._given.values, roots, within)
+        paths = KnownPaths(pipeline, self._given.values, roots, within)
+        watches = WatchBinder(pipeline, paths)
         # What starts a pipeline does not count where a step of another one does.
         found = watches.bound() if pipeline.on is not None and not self._context.files else ()
-        folders = watches.folders()
+        folders = paths.folders()
         self._own += [
             *watches.faults,
             *(plan_faults.schedule_faults(pipeline) if pipeline.on is not None else ()),
             *(plan_faults.store_order_faults(self._plan) if self._fills_store else ()),
         ]
-        self._own += self._refused_targets(watches, folders)
-        steps = [(parameters.step, parameters.table) for parameters in self._params.values()]
-        self._own += watches.path_faults(steps, are_folders_known=self._are_folders_known)
+        own = protected_files.ProtectedFiles.of([(pipeline, self._base)], folders)
+        for out in paths.changed_files():
+            if (refusal := own.refusal(out.path, is_new=out.is_new)) is not None:
+                what = f"step '{out.step.id}' may not write '{out.text}': it {refusal.why}."
+                at = (*out.step.at, "with", out.param)
+                self._own.append(pipeline.document.fault(at, what, refusal.remedy))
+        self._own += paths.faults((with_.step, with_.table) for with_ in self._params.values())
         if pipeline.tests:  # few files have some, and their functions take time to import
             self._own += plan_faults.test_claim_faults(pipeline, self._base)
         return BoundPlan(
@@ -221,25 +227,6 @@ class PlanBinder:
             moment=self._context.shared.moment,
             priority=pipeline.concurrency.priority if pipeline.concurrency else "batch",
         )
-
-    @property
-    def _are_folders_known(self) -> bool:
-        """Whether no caller opens another folder, or file, for this pipeline."""
-        values = self._given.values
-        return not any(
-            declared.type in ("dir", "path") and values.get(name) is None
-            for name, declared in self._pipeline.inputs.items()
-        )
-
-    def _refused_targets(self, watches: WatchBinder, folders: tuple[Path, ...]) -> Iterable[Fault]:
-        """Yield which steps would write what no step may, as far as their paths are known."""
-        own = protected_files.ProtectedFiles.of([(self._pipeline, self._base)], folders)
-        for place in watches.written():
-            refusal = own.refusal(place.path, is_new=place.is_new)
-            if refusal is not None:
-                what = f"step '{place.step.id}' may not write '{place.text}': it {refusal.why}."
-                mark = self._pipeline.mark((*place.step.at, "with", place.param))
-                yield Fault(what, refusal.remedy, mark)
 
     def _nodes(
         self, nodes: Iterable[Node], names: frozenset[str], controls: _InheritedKeys

@@ -26,8 +26,8 @@ from paddock.steps.base import Roots, Step
 from paddock.steps.facts import Facts
 from paddock.steps.run_pipeline import RESULT_OUTPUT
 
-from .document_folders import BoundWatch
 from .parameters import BoundParams
+from .watches import BoundWatch
 
 if TYPE_CHECKING:
     from paddock.engine.request import ModelSpec, Priority, Role

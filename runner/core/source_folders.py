@@ -11,8 +11,8 @@ from pathlib import Path
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
-from paddock.runner.bind.document_folders import PROCESSING, BoundWatch
 from paddock.runner.bind.scope import Scope
+from paddock.runner.bind.watches import PROCESSING, BoundWatch
 from paddock.runner.folders.folder_identity import FolderIdentity, folder_identity_at, known_folder
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger

@@ -12,7 +12,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind
 from tests.runner.bind.pipeline_faults import fault_of
-from tests.runner.bind.test_document_folders import faults, pipeline
+from tests.runner.bind.test_watches import faults, pipeline
 
 
 def test_a_watch_on_its_own_output_folder_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,184 @@
+"""The folders that a pipeline watches, and what cannot go well with them.
+
+A watch that sees what the pipeline's own steps write would start it again and again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from paddock.pipelines.errors import Fault
+from paddock.pipelines.expressions import Path as Place
+from paddock.pipelines.model import Pipeline, StepNode
+from paddock.steps.base import OutsideRoots
+from paddock.steps.files.globs import BadPattern, Globs
+from paddock.steps.registry import facts_of
+
+from .known_paths import SHOWN_LATER, KnownPaths
+
+if TYPE_CHECKING:
+    from paddock.pipelines.triggers import WatchKeys
+
+PROCESSING = "processing"
+_WILD = re.compile(r"[*?]+|\[[^]]*\]")
+_BRACES = re.compile(r"\{([^{},]*)[^{}]*\}")
+
+
+@dataclass(frozen=True, slots=True)
+class BoundWatch:
+    """One entry of `on.watch` with its folder."""
+
+    name: str
+    """Its identity in the ledger: the pipeline's file, and the root as the ledger writes paths."""
+    root: Path
+    """Absolute, with symlinks resolved; need not be there."""
+    keys: WatchKeys
+    own: tuple[Path, ...] = ()
+    """Files of the pipeline's own that are known beforehand."""
+    path: Path = Path()
+    """The root as it is written, absolute: a link in it may be changed."""
+
+
+class WatchBinder:
+    """Binds the watches of one pipeline; what is wrong with them stands in `faults`."""
+
+    def __init__(self, pipeline: Pipeline, paths: KnownPaths) -> None:
+        self.faults: list[Fault] = []
+        self._pipeline = pipeline
+        self._paths = paths
+
+    def bound(self) -> tuple[BoundWatch, ...]:
+        """Return every watch whose folder can be told; without the inputs that may be none."""
+        watches: dict[Path, BoundWatch] = {}
+        for index, keys in enumerate(self._pipeline.on.watch if self._pipeline.on else ()):
+            at = ("on", "watch", index)
+            watch = self._watch(keys, at)
+            if watch is None:
+                continue
+            self._check(watch, at)
+            if watch.root in watches:
+                what = f"two watches are on the same folder '{keys.path}'."
+                self._fault((*at, "path"), what, "Make one of them, with both globs in `include`.")
+            watches[watch.root] = watch
+        return tuple(watches.values())
+
+    def _watch(self, keys: WatchKeys, at: Place) -> BoundWatch | None:
+        text, roots = self._paths.text_of(keys.path), self._paths.roots
+        if text is None or SHOWN_LATER in text:
+            return None  # an input without a value yet
+        try:
+            root = roots.resolve(text)
+        except OutsideRoots as error:
+            self._fault((*at, "path"), error.reason, error.remedy)
+            return None
+        except (OSError, ValueError, RuntimeError):
+            self._fault((*at, "path"), f"'{text}' is not a possible path.", "Name another one.")
+            return None
+        own = tuple(out.path for out in self._paths.written_files() if SHOWN_LATER not in out.text)
+        base = roots.base  # a folder that is moved as a whole stays the same watch
+        stored = root.relative_to(base).as_posix() if root.is_relative_to(base) else str(root)
+        name = f"{Path(self._pipeline.document.file).name}:{stored}"
+        return BoundWatch(name, root, keys, own, base / text)
+
+    def _check(self, watch: BoundWatch, at: Place) -> None:
+        keys = watch.keys
+        for name in ("include", "exclude"):
+            try:
+                Globs.of(getattr(keys, name))
+            except BadPattern as error:
+                self._fault((*at, name), f"{error}.", "Write it as in .gitignore.")
+                return
+        for out in self._paths.written_files():
+            if watch_sees(keys, watch.root, out.path):
+                folder = out.path.relative_to(watch.root).parent.as_posix()
+                remedy = "Write into another folder, or leave these files out with `exclude`."
+                if folder != "." and SHOWN_LATER not in folder:
+                    remedy = f'Write into another folder, or set `exclude: ["/{folder}/"]`.'
+                what = (
+                    f"the watch on '{keys.path}' would see what step '{out.step.id}' writes, "
+                    f"'{out.text}', and start the pipeline again and again."
+                )
+                self._fault((*at, "path"), what, remedy)
+                break
+        if keys.deletes.prune:
+            for step in self._steps_that_take_documents():
+                what = (
+                    f"step '{step.id}' takes documents out of their folder, so `deletes: prune` "
+                    f"would remove all that was made of them."
+                )
+                remedy = "Remove one of the two, or copy with `mode: copy`."
+                self._fault((*at, "deletes"), what, remedy)
+        if keys.claim == "move":
+            self._check_hot_folder(watch, at)
+
+    def _steps_that_take_documents(self) -> Iterator[StepNode]:
+        """Yield the steps that take an item of a block away: its own path is a loop variable's."""
+        for node in self._pipeline.nodes():
+            if isinstance(node, StepNode) and (name := facts_of(node.uses).takes_away):
+                read = node.params.places().get((name,), frozenset())
+                is_items = any(path[0] not in ("inputs", "steps", "secrets") for path in read)
+                if is_items and node.params.data.get("mode") != "copy":
+                    yield node
+
+    def _check_hot_folder(self, watch: BoundWatch, at: Place) -> None:
+        if watch.keys.deletes.prune:
+            what = (
+                "with `claim: move` documents leave the folder when they are done, so "
+                "`deletes: prune` would remove all that was made of them."
+            )
+            self._fault((*at, "deletes"), what, "Remove one of the two.")
+        scanned = [*self._paths.scanned_folders()]
+        if any(text is None or SHOWN_LATER in text for text in scanned):
+            return  # only a run shows which folder it is
+        for text in filter(None, scanned):
+            try:
+                if self._paths.roots.resolve(text) == watch.root / PROCESSING:
+                    return
+            except (OutsideRoots, OSError, ValueError, RuntimeError):
+                continue
+        place = f"{watch.keys.path.rstrip('/')}/{PROCESSING}"
+        what = (
+            f"with `claim: move` documents are worked on in '{place}', and no `files.scan` "
+            f"lists that folder."
+        )
+        self._fault((*at, "claim"), what, f'Scan it: `root: "{place}"`.')
+
+    def _fault(self, at: Place, message: str, remedy: str) -> None:
+        self.faults.append(self._pipeline.document.fault(at, message, remedy))
+
+
+def watch_sees(keys: WatchKeys, root: Path, path: Path) -> bool:
+    """Return whether a watch on `root` would take a file for a document."""
+    if not path.is_relative_to(root) or path == root:
+        return False
+    relpath = path.relative_to(root).as_posix()
+    parts = relpath.split("/")
+    if any(part.startswith(".") for part in parts):
+        return False
+    include, exclude = Globs.of(keys.include), Globs.of(keys.exclude)
+    folders = ["/".join(parts[:end]) for end in range(1, len(parts))]
+    if any(map(exclude.names_folder, folders)) or any(map(include.refuses_folder, folders)):
+        return False
+    is_named = any(map(include.names_folder, folders))
+    return any(
+        include.names_file(path, in_named_folder=is_named) and not exclude.names_file(path)
+        for path in _possible_names(relpath, keys.include)
+    )
+
+
+def _possible_names(relpath: str, patterns: Sequence[str]) -> list[str]:
+    """Return the path; of one whose suffix only a run shows, also with names that are asked for.
+
+    >>> _possible_names("done/…", ["new/*.{md,txt}", "!*.bak"])
+    ['done/…', 'done/….md']
+    """
+    folder, slash, name = relpath.rpartition("/")
+    if not name.endswith(SHOWN_LATER):
+        return [relpath]
+    lasts = (glob.rstrip("/").rpartition("/")[2] for glob in patterns if not glob.startswith("!"))
+    names = [_WILD.sub(SHOWN_LATER, _BRACES.sub(r"\1", last)) for last in lasts]
+    return list(dict.fromkeys((relpath, *(f"{folder}{slash}{name}" for name in names))))
