@@ -54,14 +54,17 @@ def rule_sources(context: RunContext, settings: Settings) -> Sources | None:
     ):
         return None
     world, files = context.judge.world, {}
-    for file in context.protected.parts:
-        files[world.index.stored(file)] = world.digest(str(file))
-        if file in documents:
-            is_as_bound = documents[file].is_of(file_content(file))
-        else:
-            is_as_bound = file.stat().st_ctime < bound.moment - _SURELY_BEFORE_S
-        if not is_as_bound:
-            return None
+    try:
+        for file in context.protected.parts:
+            files[world.index.stored(file)] = world.digest(str(file))
+            if file in documents:
+                is_as_bound = documents[file].is_of(file_content(file))
+            else:
+                is_as_bound = file.stat().st_ctime < bound.moment - _SURELY_BEFORE_S
+            if not is_as_bound:
+                return None
+    except OSError:  # it is gone meanwhile, or was no file
+        return None
     contexts = {ref: None if n_ctx else models[ref].n_ctx_tokens for ref, n_ctx in specs}
     return {
         **_environment(settings),

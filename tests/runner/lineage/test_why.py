@@ -200,6 +200,26 @@ def test_a_pipeline_is_only_bound_where_its_rules_are_made_of_something_else(
     assert changes("out/0.txt") == why
 
 
+@pytest.mark.parametrize("is_gone", [True, False], ids=["gone", "edited"])
+def test_a_pipeline_that_changes_while_it_runs_is_not_recorded_as_what_its_rules_are_made_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_gone: bool
+) -> None:
+    world = World(tmp_path, n_documents=1)
+    text = world.file.read_text()
+
+    def answer(request: ChatRequest) -> str:
+        if is_gone:
+            world.file.unlink(missing_ok=True)
+        else:
+            world.file.write_text(text.replace("Sum up", "In one line"))
+        return "An answer."
+
+    assert world.run(pool=FakePool(answer=answer)).status == "completed"
+    monkeypatch.chdir(tmp_path)
+    why = "the pipeline was deleted: pipeline.yaml" if is_gone else "prompt changed (step 'sum')"
+    assert changes("out/0.txt") == [why]
+
+
 def test_newer_results_of_what_it_reads_are_told(world: World) -> None:
     world.write("inbox/a.txt", "The ferry leaves at ten.")
     world.write("inbox/b.txt", "The pier is open.")
