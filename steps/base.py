@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from threading import Event
 
     from paddock.engine.request import ModelSpec, Pool, Priority, Role
+    from paddock.engine.system.files import TemporaryFile
     from paddock.pipelines.label_choices import PromptLabels
 
 MAX_PLAIN_FOLDERS = 1_000
@@ -466,8 +467,14 @@ class OutputFiles(Protocol):
             StepError: it belongs to Paddock or the pipeline, or could run as a pipeline.
         """
 
-    async def intend(self, path: Path, sha256: str, size_bytes: int | None = None) -> None:
-        """Record durably what is about to be renamed to `path`.
+    async def intend(
+        self,
+        path: Path,
+        sha256: str,
+        size_bytes: int | None = None,
+        aside: TemporaryFile | None = None,
+    ) -> None:
+        """Record durably what is about to be renamed to `path`, and sync that (`aside`).
 
         Without `size_bytes` it is a file of the user's, which is no output.
 

@@ -80,8 +80,9 @@ class TemporaryFile:
         *,
         like: os.stat_result | None = None,
         follows_links: bool = True,
+        is_synced: bool = True,
     ) -> TemporaryFile:
-        """Return a temporary file that holds `data`, synced to the disk.
+        """Return a temporary file that holds `data`; `is_synced`: on the disk.
 
         Raises:
             OSError: the system refused it; nothing is left.
@@ -89,7 +90,8 @@ class TemporaryFile:
         temporary = cls(target, mode=mode, like=like, follows_links=follows_links)
         with temporary._removed_on_error():
             temporary.write(data)
-            temporary.sync()
+            if is_synced:
+                temporary.sync()
         return temporary
 
     @classmethod

@@ -150,6 +150,46 @@ async def in_left_thread(work: Callable[..., _T], *args: Any) -> _T:
     return await future
 
 
+class GroupedCalls:
+    """Makes short calls that block in few threads: those of one turn of the loop share them.
+
+    A thread that is woken for each costs more than the call: it fights for the interpreter's lock.
+    """
+
+    def __init__(self, n_threads: int) -> None:
+        self._n_threads = n_threads
+        self._waiting: list[tuple[Callable[[], None], asyncio.Future[None]]] = []
+
+    async def call(self, work: Callable[[], None]) -> None:
+        """Call it and raise its error; a call that is cancelled may be made nevertheless."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._start, loop)
+        self._waiting.append((work, loop.create_future()))
+        await self._waiting[-1][1]
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        waiting, self._waiting = self._waiting, []
+        for first in range(min(len(waiting), self._n_threads)):
+            works, futures = zip(*waiting[first :: self._n_threads], strict=True)
+
+            def resolve(made: asyncio.Future[list[Any]], futures: Any = futures) -> None:
+                for future, result in zip(futures, made.result(), strict=True):
+                    _set_result(future, result)
+
+            loop.run_in_executor(None, _results, works).add_done_callback(resolve)
+
+
+def _results(works: Iterable[Callable[[], None]]) -> list[BaseException | None]:
+    results: list[BaseException | None] = []
+    for work in works:
+        try:
+            results.append(work())
+        except BaseException as error:
+            results.append(error)
+    return results
+
+
 def resolve_future(future: asyncio.Future[_T], result: _T | BaseException) -> None:
     """Resolve a future from any thread, unless it is done or its loop is closed."""
     call_in(future.get_loop(), _set_result, future, result)

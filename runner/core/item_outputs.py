@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddock.engine.system import text
+from paddock.engine.system.files import TemporaryFile
 from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.ledger.entries import OutputRow, StoredRow
@@ -95,14 +96,22 @@ class ItemOutputs:
             name = printable(self._index.stored(path))
             raise StepError(f"no step may write '{name}': it {refusal.why}.", remedy=refusal.remedy)
 
-    async def intend(self, path: Path, sha256: str, size_bytes: int | None = None) -> None:
-        """Record durably what is about to be renamed to `path`."""
+    async def intend(
+        self,
+        path: Path,
+        sha256: str,
+        size_bytes: int | None = None,
+        aside: TemporaryFile | None = None,
+    ) -> None:
+        """Record durably what is about to be renamed to `path`, and sync that (`aside`)."""
         self.check_target(path)
         await self._context.fence()
         index, stored, place = self._index, self._index.stored(path), (self._scope, self._key, path)
         self._refuse_other_pipelines(path, sha256)
         index.claim(self._scope, self._key, stored)
         index.release(stored)
+        if aside is not None:
+            await self._context.syncs.call(aside.sync)
         if index.is_recorded(*place, sha256):
             return
         is_first = not index.has_row(self._scope, path)

@@ -16,6 +16,7 @@ from pathlib import Path
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelSpec, Pool, Role
 from paddock.engine.system.crash_isolation import SuspectRoom
+from paddock.engine.system.tasks import GroupedCalls
 from paddock.runner.answers.text_vectors import embedded
 from paddock.runner.bind.bound import BoundPlan, BoundStep
 from paddock.runner.bind.protected_files import ProtectedFiles
@@ -49,6 +50,7 @@ from .run_stats import RunStats
 from .staleness import Judge
 from .work_claims import WorkClaims
 
+SYNC_THREADS = 4  # a disk syncs several files at once in little more time than one
 ShowChunk = Callable[[str, Sequence[str]], AbstractContextManager[TaskChunk | None]]
 """(step or block, keys of its items) → shows them while they run; None: nowhere."""
 
@@ -97,6 +99,7 @@ class RunContext:
     """By file and step: embeds the queries of searches; None: the pool does."""
     room: SuspectRoom = field(default_factory=SuspectRoom)
     """Where items run together; one that may end the process, with few others."""
+    syncs: GroupedCalls = field(default_factory=lambda: GroupedCalls(SYNC_THREADS))
     parallel_around: int = 1
     """How many items may be in flight of the block around a sub-pipeline."""
 

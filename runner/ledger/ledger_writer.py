@@ -39,6 +39,9 @@ class Writer:
         self.n_commits = 0
         self._error: LedgerError | None = None
         self._is_busy = False
+        self._is_due = False
+        self._flushing: asyncio.AbstractEventLoop | None = None
+        """The loop that is about to call `_flush`."""
         self._is_closed = False
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
@@ -54,7 +57,7 @@ class Writer:
             if self._error is not None:
                 raise self._error
             self._pending.setdefault(table, {})[values] = row
-            self._wake.notify()
+        self._flush_soon()
 
     def queued(self, table: str, key: Key) -> Row | None:
         """Return a row that is not committed yet; None: there is none."""
@@ -76,8 +79,27 @@ class Writer:
             loop = asyncio.get_running_loop()
             future: asyncio.Future[None] = loop.create_future()
             self._waiters.append((loop, future))
-            self._wake.notify()
+        self._flush_soon()
         await future
+
+    def _flush_soon(self) -> None:
+        """Have what is queued committed once the loop has called all that is ready.
+
+        Many items are in a commit then, and the thread takes the interpreter's lock seldom.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._flush()
+            return
+        if self._flushing is not loop:
+            self._flushing = loop
+            loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        with self._wake:
+            self._flushing, self._is_due = None, True
+            self._wake.notify()
 
     def close(self) -> None:
         """Commit what is left and end the thread. `error` has a failure."""
@@ -96,8 +118,9 @@ class Writer:
         while True:
             with self._wake:
                 self._is_busy, self._committing = False, {}
-                while not self._pending and not self._waiters and not self._is_closed:
+                while not self._is_due and not self._is_closed:
                     self._wake.wait()
+                self._is_due = False
                 if self._is_closed and not self._pending and not self._waiters:
                     return
                 self._committing = pending = self._pending

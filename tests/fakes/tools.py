@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddock.engine.request import ModelSpec, Pool, Role
+from paddock.engine.system.files import TemporaryFile
 from paddock.steps.base import ItemName, NoVectorStores, Roots, StepError, Tools, VectorStores
 from tests.fakes.pool import FakePool
 from tests.fakes.readers import HereReaders
@@ -37,7 +38,15 @@ class FakeOutputs:
     def check_target(self, path: Path, *, is_new: bool = True) -> None:
         return
 
-    async def intend(self, path: Path, sha256: str, size_bytes: int | None = None) -> None:
+    async def intend(
+        self,
+        path: Path,
+        sha256: str,
+        size_bytes: int | None = None,
+        aside: TemporaryFile | None = None,
+    ) -> None:
+        if aside is not None:
+            aside.sync()
         self.events.append(("intend", path))
         if path in self.intended:
             raise StepError(f"another item of this run writes '{path}'")

@@ -1,6 +1,7 @@
 """Tasks: races against stops, ends, sets, answers from other threads."""
 
 import asyncio
+import errno
 import threading
 from typing import Any
 
@@ -92,3 +93,24 @@ async def test_a_task_group_raises_the_first_error_itself() -> None:
         async with tasks.task_group() as group:
             group.create_task(soon(ValueError("first")))
             group.create_task(asyncio.sleep(600))
+
+
+async def test_grouped_calls_share_threads_and_each_has_its_own_end() -> None:
+    group, threads = tasks.GroupedCalls(2), set[int]()
+
+    def work() -> None:
+        threads.add(threading.get_ident())
+
+    def failing() -> None:
+        raise OSError(errno.EIO, "the disk is gone")
+
+    cancelled = asyncio.ensure_future(group.call(work))
+    calls = [asyncio.ensure_future(group.call(call)) for call in (work, failing, *[work] * 9)]
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    ended = await asyncio.gather(*calls, return_exceptions=True)
+
+    assert [type(end) for end in ended] == [type(None), OSError, *[type(None)] * 9]
+    assert len(threads) <= 2
+    assert threading.get_ident() not in threads
+    await group.call(work)  # the next turn of the loop has a group of its own
