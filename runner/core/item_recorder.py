@@ -182,8 +182,10 @@ async def as_of_its_content(item: ItemWork, listed_after: float) -> ItemWork:
     """Return an item; with the content of none, if its document changed since it was listed."""
     path = item_path(item.item) if is_file_value(item.item) else None
     with contextlib.suppress(OSError, ValueError):  # what is gone, the next run misses
-        facts = None if path is None else os.stat(path)  # noqa: PTH116 - for each item
-        if facts is None or facts.st_ctime <= listed_after - _CLOCK_SLACK_S:
+        if path is None:
+            return item
+        facts = os.stat(path)  # noqa: PTH116 - for each item
+        if facts.st_ctime <= listed_after - _CLOCK_SLACK_S:
             return item
         is_small = facts.st_size <= _SMALL_BYTES
         now = sha256_of(path) if is_small else await in_left_thread(sha256_of, path)

@@ -307,26 +307,7 @@ def is_skipped(node: BoundNode, scope: Scope) -> bool:
 
 def is_unused(node: BoundNode, scope: Scope, stats: RunStats, item: str = "") -> bool:
     """Return whether all that would use a node's answer is skipped; then it is counted."""
-    if not node.consumers:
-        return False
-    known = dict[str, bool]()
-
-    def is_surely_skipped(other: BoundNode) -> bool:
-        if other.id not in known:
-            read = () if other.if_ is None else other.if_.references
-            names = {path[1] for path in read if path[0] == "steps" and path[1:]}
-            try:
-                known[other.id] = names <= scope["steps"].keys() and (
-                    is_skipped(other, scope) or are_skipped(other.consumers)
-                )
-            except (StepFailed, ExpressionError):  # told where it is done
-                known[other.id] = False
-        return known[other.id]
-
-    def are_skipped(consumers: Collection[BoundNode]) -> bool:
-        return bool(consumers) and all(map(is_surely_skipped, consumers))
-
-    if not are_skipped(node.consumers):
+    if not _are_surely_skipped(node.consumers, scope, {}):
         return False
     names = listed([repr(other.id) for other in node.consumers], 3)
     are = "uses it and is" if len(node.consumers) == 1 else "use it and are"
@@ -337,3 +318,20 @@ def is_unused(node: BoundNode, scope: Scope, stats: RunStats, item: str = "") ->
 
 def returns_read(bound: BoundPlan) -> frozenset[Reference]:
     return frozenset() if bound.returns is None else bound.returns.references
+
+
+def _are_surely_skipped(nodes: Collection[BoundNode], scope: Scope, known: dict[str, bool]) -> bool:
+    # Without closures: two that call each other would keep the texts of an item in memory.
+    for node in nodes:
+        if node.id not in known:
+            read = () if node.if_ is None else node.if_.references
+            names = {path[1] for path in read if path[0] == "steps" and path[1:]}
+            try:
+                known[node.id] = names <= scope["steps"].keys() and (
+                    is_skipped(node, scope) or _are_surely_skipped(node.consumers, scope, known)
+                )
+            except (StepFailed, ExpressionError):  # told where it is done
+                known[node.id] = False
+        if not known[node.id]:
+            return False
+    return bool(nodes)

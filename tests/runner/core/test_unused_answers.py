@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from paddock.runner.bind.scope import Scope
 from paddock.runner.progress.report import Report
 from tests.runner.world import World
 
@@ -64,6 +66,19 @@ def test_the_call_is_made_once_its_condition_turns_true(tmp_path: Path) -> None:
     assert planned_and_run(world).calls == 1
     assert planned_and_run(world, most=3).calls == 1, "the answers of the others are known"
     assert planned_and_run(world, most=99).calls == 0
+
+
+def test_no_item_leaves_its_texts_to_the_garbage_collector(tmp_path: Path) -> None:
+    world = world_of(tmp_path)
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        world.run()
+        gc.collect()
+        assert not [found for found in gc.garbage if isinstance(found, Scope) and "doc" in found]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
 
 
 def needed(folder: Path, *edits: tuple[str, str]) -> None:
