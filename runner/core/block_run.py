@@ -61,10 +61,10 @@ from .run_reviews import AwaitingReview
 from .source_folders import keep_folders
 from .step_runner import (
     StepRunner,
-    expect_queries,
     item_result,
     result_with_filed,
 )
+from .step_tools import expect_queries
 from .walk import ItemSteps, Walk, is_skipped, is_unused, walk_item
 from .work_claims import CLAIM_BACKOFF, ClaimLost
 

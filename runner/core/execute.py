@@ -52,10 +52,8 @@ from .left_nodes import Left, blocks_read, no_documents_of
 from .outdated_outputs import EndedNode, LiveOutputs, OutdatedOutput
 from .pruning import OrphanCleaner, RowKeeper
 from .run_context import RunContext
-from .step_runner import (
-    StepRunner,
-    sub_pipeline_context,
-)
+from .step_runner import StepRunner
+from .step_tools import sub_pipeline_context
 from .walk import Walk, returns_read
 from .work_claims import ClaimLost
 

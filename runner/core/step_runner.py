@@ -1,46 +1,34 @@
-"""Run a step for one item, and what the pipeline that it runs is given.
-
-A sub-pipeline has the same pool, ledger and stop gate, with scopes of its own. Its steps are
-reported under the name of the step that runs it: `each` within `clean` is `clean.each`. Where the
-step runs once for each item of a block, they are details of that item.
-"""
+"""Run a step for one item: its tries, its larger model, what a person decides on its answer."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from random import SystemRandom
 from typing import Any
 
 from paddock.engine.errors import DeadlineExceeded, EngineError
-from paddock.engine.system.crash_isolation import SuspectRoom
 from paddock.engine.system.tasks import time_limit
 from paddock.pipelines.errors import PipelineError
-from paddock.pipelines.expressions import ExpressionError, Value
-from paddock.pipelines.label_choices import chosen_labels
+from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.typed_rows import without_types
 from paddock.runner.answers.evidence import EvidenceFinder
 from paddock.runner.answers.offered_labels import AT_BORDER, choices_of
 from paddock.runner.answers.scoped_reply import ScopedReply
-from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep, callable_names, node_ids
+from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope, WithFiled
-from paddock.runner.bind.taint_analysis import guarded_roots
-from paddock.runner.ledger.entries import LedgerError, is_variant
+from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.ledger.reviews import review_id
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import ItemState
 from paddock.steps.base import Output, OutsideRoots, StepError, StepSkipped, SubPipelines, Tools
 
 from .answer_reviewer import AnswerReviewer
-from .block_work import ItemWork
 from .call_cache import CallOrigin, PutOff
-from .dependencies import ChosenLabels, NarrowedLabels, UsedExamples, dependencies_of
 from .escalation import escalated, escalation_mark
 from .failures import (
     MISSING_PACKAGE,
@@ -53,11 +41,10 @@ from .failures import (
 )
 from .filed_items import of_own_rows, with_filed_rows
 from .item_attempt import ItemAttempt
-from .past_decisions import StepName, step_name
-from .prompt_examples import TaughtItem
 from .run_context import RunContext
 from .run_records import StepRecord, read_lineage
 from .run_reviews import AwaitingReview
+from .step_tools import item_tools, labelled_tools, mark_labels, taught_tools
 
 SubPipelinesFor = Callable[[BoundStep, ItemAttempt], SubPipelines]
 """(step, the item for which it runs) → runner of its sub-pipeline."""
@@ -96,29 +83,6 @@ def step_outputs(step: BoundStep, scope: Scope, outputs: Mapping[str, Any]) -> A
     seen = scope.with_step(step.id, outputs)
     made, whole = step.returns.render(seen), seen.with_filed({step.id})
     return made if whole is None else WithFiled(made, step.returns.render(whole))
-
-
-def expect_queries(
-    context: RunContext, block: BoundBlock, todo: Sequence[ItemWork], scope: Scope
-) -> None:
-    """Have the queries of a block's new items embedded together, where no step makes them."""
-    inner = {("steps", name) for name in node_ids(block.body)}
-    for step in block.body:
-        if not isinstance(step, BoundStep) or not step.facts.searches or context.queries is None:
-            continue
-        written = step.written
-        query = Value.of(written.get("query"))
-        if written.get("mode") == "text" or inner & {path[:2] for path in query.references}:
-            continue
-        new = (item for item in todo if item.entry is None)  # of others the ledger may know it
-        queries = _rendered(query, (item.seen(block, scope) for item in new))
-        context.queries[context.bound.file, step.id].expect(queries)
-
-
-def _rendered(value: Value, scopes: Iterable[Scope]) -> Iterator[str]:
-    for scope in scopes:
-        with contextlib.suppress(ExpressionError):  # told where the item is done
-            yield str(value.render(scope))
 
 
 class StepRunner:
@@ -229,21 +193,10 @@ class StepRunner:
         context, made = self.context, attempt.steps[-1]
         params = step.params.render(scope, with_filed_rows(step, scope))  # 1
         await attempt.note_files(context, step.kind().reads(params), tools.roots)
-        if choices_of(step) and isinstance(tools.reply, ScopedReply):  # 2
-            judge, entry = context.judge, None if attempt.work is None else attempt.work.entry
-            last = {lab.list_name: lab.chosen or () for lab in dependencies_of(entry, ChosenLabels)}
-            before = {
-                choice.field: last.get(judge.scopes.list_name(step, choice.field), ())
-                for choice in choices_of(step)
-            }
-            self._mark_labels(step, scope, attempt, None)  # if it fails, any other list may help
-            labels = await judge.labels.offered(step, scope, tools, before)
-            for place, near in ({} if labels is None else labels.nearest).items():
-                name = judge.scopes.list_name(step, place)
-                attempt.note(NarrowedLabels(name, near.least, near.model, near.vector))
-            tools = replace(tools, reply=replace(tools.reply, labels=labels))
+        if isinstance(tools.reply, ScopedReply) and choices_of(step):  # 2
+            tools = await labelled_tools(context, step, tools, scope, attempt)
         if step.is_taught:
-            tools = await taught_tools(context, step, params, tools, (scope, attempt))
+            tools = await taught_tools(context, step, params, tools, scope, attempt)
         outputs: dict[str, Any] | None = None  # 3
         if step.review is not None and attempt.is_decided and not caller.looks_up:
             outputs = await self._reviewer.recorded(step, attempt)
@@ -261,7 +214,7 @@ class StepRunner:
             step = step.escalated
         if step.review is not None:  # 4
             outputs = await self._reviewer.reviewed(step, scope, attempt, outputs, tools)
-        self._mark_labels(step, scope, attempt, outputs)  # 5
+        mark_labels(context, step, scope, attempt, outputs)  # 5
         if isinstance(tools.reply, ScopedReply) and tools.reply.labels is not None:
             for _ in range(tools.reply.labels.n_at_border(outputs.get("output"))):
                 tools.log.tally("answer", AT_BORDER)
@@ -318,83 +271,3 @@ class StepRunner:
         if step.reply is None or outputs.get("confidence") is None:
             return outputs
         return await self._reviewer.calibrated(step, scope, attempt, outputs)
-
-    def _mark_labels(
-        self, step: BoundStep, scope: Scope, attempt: ItemAttempt, outputs: Mapping[str, Any] | None
-    ) -> None:
-        judge, answer = self.context.judge, None if outputs is None else outputs.get("output")
-        for place, found in judge.labels.of_step(step, scope).items():
-            name = judge.scopes.list_name(step, place)
-            attempt.lists[name] = found
-            chosen = None if answer is None else sorted({*chosen_labels(answer, place)})
-            attempt.note(ChosenLabels(name, found.recorded_digest, chosen))
-
-
-def item_tools(
-    context: RunContext, step: BoundStep, caller: CallOrigin, attempt: ItemAttempt, scope: Scope
-) -> Tools:
-    """Return what a step of an item is given, but for the sources of its `reply`."""
-    roots = guarded_roots(context.bound.roots, step, scope, attempt.own_path)
-    item = attempt.name(step.id, scope, context.index)
-    return context.tools(step, caller, attempt.outputs, item, roots)
-
-
-def taught_as(context: RunContext, step: BoundStep) -> StepName:
-    """Return by what name the decisions about a step's answers are known."""
-    scopes = context.judge.scopes
-    return step_name(scopes.file, f"{scopes.prefix}{step.id}")
-
-
-async def taught_tools(
-    context: RunContext,
-    step: BoundStep,
-    params: Any,
-    tools: Tools,
-    place: tuple[Scope, ItemAttempt],
-) -> Tools:
-    """Return tools with the decisions that are nearest to an item's text, and mark the item."""
-    if not params.examples.k:
-        return tools
-    scope, attempt = place
-    own_id = review_id(attempt.scope, attempt.key, step.id)
-    entry = None if attempt.work is None else attempt.work.entry
-    used = dependencies_of(entry, UsedExamples)
-    last = next((examples for examples in used if examples.id == own_id), None)
-    document = attempt.name(step.id, scope, context.index).path
-    shown = (attempt.shown_key or attempt.key) if is_variant(context.judge.scopes.file) else ""
-    name, digest = taught_as(context, step), attempt.document_digest(scope)
-    item = TaughtItem(name, own_id, digest, document or "", last, shown)
-    chosen = await context.judge.reviews.examples(step, params, tools, item)
-    if chosen is None:
-        return tools
-    attempt.note(chosen.used)
-    attempt.vectors[step.id] = {"model": chosen.used.model, "vector": chosen.used.vector}
-    return replace(tools, examples=chosen.examples)
-
-
-def sub_pipeline_context(
-    outer: RunContext, step: BoundStep, attempt: ItemAttempt, bound: BoundPlan
-) -> RunContext:
-    """Return the context of the pipeline that a step runs: the run's, with its own plan."""
-    bound = replace(bound, watches=outer.bound.watches, priority=outer.bound.priority)
-    item = (attempt.node.id, attempt.shown_key) if attempt.outer else None
-    is_nested = item is not None
-    # Forcing the step forces everything in it.
-    prefix, options = f"{step.id}.", outer.options
-    force = {name.removeprefix(prefix) for name in options.force if name.startswith(prefix)}
-    if step.id in options.force:
-        force.update(callable_names(bound.nodes))
-    options = replace(options, force=frozenset(force), variant_of="")
-    if is_nested:  # the item around it is asked for
-        options = replace(options, only=frozenset(), sample=None)
-    scopes = outer.judge.scopes.within(step.id, bound)
-    return replace(
-        outer,
-        bound=bound,
-        options=options,
-        judge=replace(outer.judge, bound=bound, options=options, scopes=scopes),
-        stats=outer.stats.within(step.id, item),
-        claims=None if is_nested else outer.claims,  # they go with the item around them
-        room=SuspectRoom() if is_nested else outer.room,
-        parallel_around=attempt.parallel,
-    )

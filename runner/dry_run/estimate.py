@@ -46,7 +46,8 @@ from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.same_output_file import note_possible_refusal, refuse_other_pipelines
 from paddock.runner.core.session import open_session
-from paddock.runner.core.step_runner import StepRunner, sub_pipeline_context
+from paddock.runner.core.step_runner import StepRunner
+from paddock.runner.core.step_tools import sub_pipeline_context
 from paddock.runner.core.walk import UNKNOWN, Walk, is_skipped, returns_read, walk_item
 from paddock.runner.folders.file_filter import not_taken_by_watches
 from paddock.runner.ledger import queries

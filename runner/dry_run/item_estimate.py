@@ -39,10 +39,9 @@ from paddock.runner.core.failures import StepFailed, times
 from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.left_nodes import LackingItems
 from paddock.runner.core.run_context import RunContext
-from paddock.runner.core.step_runner import (
-    item_result,
+from paddock.runner.core.step_runner import item_result, step_outputs
+from paddock.runner.core.step_tools import (
     item_tools,
-    step_outputs,
     sub_pipeline_context,
     taught_as,
     taught_tools,
@@ -384,9 +383,9 @@ class ItemEstimate(ItemSteps):
                 raise ItemEnds from error
             return Foreseen.bounded([step], bound_step(step))  # 1
         if step.is_taught:  # 2
-            taught, place = tools, (scope, self._attempt)
+            taught = tools
             with contextlib.suppress(*_STEP_ERRORS):
-                taught = await taught_tools(context, step, params, tools, place)
+                taught = await taught_tools(context, step, params, tools, scope, self._attempt)
             known = context.judge.reviews.decisions.get(taught_as(context, step))
             if taught is tools and params.examples.k and known is not None and known.decisions:
                 taught = replace(tools, examples=(Example(UNKNOWN, UNKNOWN),))

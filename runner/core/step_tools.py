@@ -1,0 +1,161 @@
+"""What a step of an item is given: tools, labels to choose from, examples, a pipeline's context.
+
+A sub-pipeline has the same pool, ledger and stop gate, with scopes of its own. Its steps are
+reported under the name of the step that runs it: `each` within `clean` is `clean.each`. Where the
+step runs once for each item of a block, they are details of that item.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from paddock.engine.system.crash_isolation import SuspectRoom
+from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.label_choices import chosen_labels
+from paddock.runner.answers.offered_labels import choices_of
+from paddock.runner.answers.scoped_reply import ScopedReply
+from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep, callable_names, node_ids
+from paddock.runner.bind.scope import Scope
+from paddock.runner.bind.taint_analysis import guarded_roots
+from paddock.runner.ledger.entries import is_variant
+from paddock.runner.ledger.reviews import review_id
+from paddock.steps.base import Tools
+
+from .block_work import ItemWork
+from .call_cache import CallOrigin
+from .dependencies import ChosenLabels, NarrowedLabels, UsedExamples, dependencies_of
+from .item_attempt import ItemAttempt
+from .past_decisions import StepName, step_name
+from .prompt_examples import TaughtItem
+from .run_context import RunContext
+
+
+def item_tools(
+    context: RunContext, step: BoundStep, caller: CallOrigin, attempt: ItemAttempt, scope: Scope
+) -> Tools:
+    """Return what a step of an item is given, but for the sources of its `reply`."""
+    roots = guarded_roots(context.bound.roots, step, scope, attempt.own_path)
+    item = attempt.name(step.id, scope, context.index)
+    return context.tools(step, caller, attempt.outputs, item, roots)
+
+
+def mark_labels(
+    context: RunContext,
+    step: BoundStep,
+    scope: Scope,
+    attempt: ItemAttempt,
+    outputs: Mapping[str, Any] | None,
+) -> None:
+    """Mark an item with the lists of labels that a step chooses from, and with those it chose."""
+    judge, answer = context.judge, None if outputs is None else outputs.get("output")
+    for place, found in judge.labels.of_step(step, scope).items():
+        name = judge.scopes.list_name(step, place)
+        attempt.lists[name] = found
+        chosen = None if answer is None else sorted({*chosen_labels(answer, place)})
+        attempt.note(ChosenLabels(name, found.recorded_digest, chosen))
+
+
+async def labelled_tools(
+    context: RunContext, step: BoundStep, tools: Tools, scope: Scope, attempt: ItemAttempt
+) -> Tools:
+    """Return tools with the labels that an answer may choose from, and mark the item."""
+    assert isinstance(tools.reply, ScopedReply)
+    judge, entry = context.judge, None if attempt.work is None else attempt.work.entry
+    last = {lab.list_name: lab.chosen or () for lab in dependencies_of(entry, ChosenLabels)}
+    before = {
+        choice.field: last.get(judge.scopes.list_name(step, choice.field), ())
+        for choice in choices_of(step)
+    }
+    mark_labels(context, step, scope, attempt, None)  # if it fails, any other list may help
+    labels = await judge.labels.offered(step, scope, tools, before)
+    for place, near in ({} if labels is None else labels.nearest).items():
+        name = judge.scopes.list_name(step, place)
+        attempt.note(NarrowedLabels(name, near.least, near.model, near.vector))
+    return replace(tools, reply=replace(tools.reply, labels=labels))
+
+
+def taught_as(context: RunContext, step: BoundStep) -> StepName:
+    """Return by what name the decisions about a step's answers are known."""
+    scopes = context.judge.scopes
+    return step_name(scopes.file, f"{scopes.prefix}{step.id}")
+
+
+async def taught_tools(
+    context: RunContext,
+    step: BoundStep,
+    params: Any,
+    tools: Tools,
+    scope: Scope,
+    attempt: ItemAttempt,
+) -> Tools:
+    """Return tools with the decisions that are nearest to an item's text, and mark the item."""
+    if not params.examples.k:
+        return tools
+    own_id = review_id(attempt.scope, attempt.key, step.id)
+    entry = None if attempt.work is None else attempt.work.entry
+    used = dependencies_of(entry, UsedExamples)
+    last = next((examples for examples in used if examples.id == own_id), None)
+    document = attempt.name(step.id, scope, context.index).path
+    shown = (attempt.shown_key or attempt.key) if is_variant(context.judge.scopes.file) else ""
+    name, digest = taught_as(context, step), attempt.document_digest(scope)
+    item = TaughtItem(name, own_id, digest, document or "", last, shown)
+    chosen = await context.judge.reviews.examples(step, params, tools, item)
+    if chosen is None:
+        return tools
+    attempt.note(chosen.used)
+    attempt.vectors[step.id] = {"model": chosen.used.model, "vector": chosen.used.vector}
+    return replace(tools, examples=chosen.examples)
+
+
+def expect_queries(
+    context: RunContext, block: BoundBlock, todo: Sequence[ItemWork], scope: Scope
+) -> None:
+    """Have the queries of a block's new items embedded together, where no step makes them."""
+    inner = {("steps", name) for name in node_ids(block.body)}
+    for step in block.body:
+        if not isinstance(step, BoundStep) or not step.facts.searches or context.queries is None:
+            continue
+        written = step.written
+        query = Value.of(written.get("query"))
+        if written.get("mode") == "text" or inner & {path[:2] for path in query.references}:
+            continue
+        new = (item for item in todo if item.entry is None)  # of others the ledger may know it
+        queries = _rendered(query, (item.seen(block, scope) for item in new))
+        context.queries[context.bound.file, step.id].expect(queries)
+
+
+def _rendered(value: Value, scopes: Iterable[Scope]) -> Iterator[str]:
+    for scope in scopes:
+        with contextlib.suppress(ExpressionError):  # told where the item is done
+            yield str(value.render(scope))
+
+
+def sub_pipeline_context(
+    outer: RunContext, step: BoundStep, attempt: ItemAttempt, bound: BoundPlan
+) -> RunContext:
+    """Return the context of the pipeline that a step runs: the run's, with its own plan."""
+    bound = replace(bound, watches=outer.bound.watches, priority=outer.bound.priority)
+    item = (attempt.node.id, attempt.shown_key) if attempt.outer else None
+    is_nested = item is not None
+    # Forcing the step forces everything in it.
+    prefix, options = f"{step.id}.", outer.options
+    force = {name.removeprefix(prefix) for name in options.force if name.startswith(prefix)}
+    if step.id in options.force:
+        force.update(callable_names(bound.nodes))
+    options = replace(options, force=frozenset(force), variant_of="")
+    if is_nested:  # the item around it is asked for
+        options = replace(options, only=frozenset(), sample=None)
+    scopes = outer.judge.scopes.within(step.id, bound)
+    return replace(
+        outer,
+        bound=bound,
+        options=options,
+        judge=replace(outer.judge, bound=bound, options=options, scopes=scopes),
+        stats=outer.stats.within(step.id, item),
+        claims=None if is_nested else outer.claims,  # they go with the item around them
+        room=SuspectRoom() if is_nested else outer.room,
+        parallel_around=attempt.parallel,
+    )
