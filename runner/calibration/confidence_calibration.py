@@ -303,7 +303,6 @@ class StepCalibration:
 
     @property
     def basis(self) -> str:
-        """Which answers the table is of, in words."""
         sampled = [answer for answer in self._compared if answer.is_sampled]
         n_doubtful = len(self._compared) - len(sampled)
         if not sampled and self.is_of_all:

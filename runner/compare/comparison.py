@@ -87,7 +87,6 @@ class VariantFigures:
 
     @property
     def per_minute(self) -> float | None:
-        """Items a minute, of the time in which models computed."""
         return 60 / self.seconds if self.seconds else None
 
     def as_json(self) -> dict[str, Any]:
@@ -432,7 +431,6 @@ def _with_front(figures: Sequence[VariantFigures]) -> list[VariantFigures]:
 def _differences(
     runs: Sequence[VariantRun], keys: Iterable[str], rights: _Rights
 ) -> Iterator[ItemDifference]:
-    """Yield the items of which variants do not all say the same."""
     for key in keys:
         answers = {run.variant.name: run.items[key] for run in runs if key in run.items}
         first, *others = [(answer.output, answer.is_done) for answer in answers.values()]

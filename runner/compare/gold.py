@@ -111,7 +111,6 @@ class Gold:
         return found, replace(self, notes=(*self.notes, *_bounded(notes)))
 
     def values(self) -> dict[str, list[Any]]:
-        """Return the values of each field, in the order of the columns."""
         found: dict[str, list[Any]] = {}
         for row in self.rows:
             for name, value in row.fields.items():

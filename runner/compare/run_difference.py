@@ -61,7 +61,6 @@ class RunItemChange:
 
     @property
     def states(self) -> Iterable[str]:
-        """The states that it had, without repetition."""
         return dict.fromkeys(filter(None, (self.before, self.after)))
 
     @property

@@ -317,7 +317,6 @@ def answered_prompt(ledger: Ledger, answer: ItemAnswer) -> str:
 
 
 def answered_prompts(compared: ComparedPipeline, answers: Iterable[ItemAnswer]) -> dict[str, str]:
-    """Return by item what was asked about it, from the ledger."""
     with compared.ledger() as ledger:
         return {answer.key: answered_prompt(ledger, answer) for answer in answers}
 

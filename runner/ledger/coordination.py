@@ -216,7 +216,6 @@ class Claims(_Participant):
                 self._rows(statement)
 
     def n_others(self, place: str) -> int:
-        """Return how many other participants live at a place."""
         return int(self._rows(queries.COUNT_OTHERS, place=place)[0][0])
 
     def runs_of_others(self, job: str) -> frozenset[str]:
@@ -308,7 +307,6 @@ class PostgresGroupTurn(_Participant):
         return LockHolder(*found[0]) if found else None
 
     def request_release(self) -> None:
-        """Ask runs that began earlier to stop."""
         self._rows(queries.REQUEST_RELEASE)
 
     def is_lost(self) -> bool:

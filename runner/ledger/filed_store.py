@@ -98,7 +98,6 @@ class FiledStore:
         return [MoveRow(*row) for row in rows]
 
     def of(self, scope: str) -> list[FiledRow]:
-        """Return the filed items of a scope."""
         if not self._has_tables:
             return []
         rows = self._ledger.rows(queries.FILED_OF_SCOPE, scope=scope)
@@ -112,7 +111,6 @@ class FiledStore:
         return [target for (target,) in rows if target is not None]
 
     def came_from(self, target: str) -> list[str]:
-        """Return where the files lay that were moved to a path."""
         rows = self._ledger.rows(queries.ORIGINS_OF, target=target) if self._has_tables else ()
         return [path for (path,) in rows]
 

@@ -149,12 +149,10 @@ class Ledger:
             raise damage from error
 
     def damage_behind(self, error: BaseException) -> LedgerError | None:
-        """Return the damage that may be the reason of an unexpected error; None: there is none."""
         return None if self._database is None else self._database.damage_behind(error)
 
     @property
     def error(self) -> LedgerError | None:
-        """Why writing stopped, if it did."""
         return self._writer.error if self._writer is not None else None
 
     async def durable(self) -> None:
@@ -283,14 +281,12 @@ class Ledger:
     # --- scopes and runs
 
     def record_scope(self, scope: str, file: str, step: str, inputs: str) -> None:
-        """Write what a scope's hash stands for."""
         self.put("scopes", {"scope": scope, "file": file, "step": step, "inputs": inputs})
 
     def scopes_of(self, file: str) -> set[str]:
         return {row[0] for row in self.rows(queries.SCOPES_OF_FILE, file=file)}
 
     def n_runs(self, file: str | None) -> int:
-        """Return the number of runs, of one pipeline's file or of all."""
         query = queries.COUNT_RUNS if file is None else queries.COUNT_RUNS_OF_FILE
         return sum(int(n_runs) for (n_runs,) in self.rows(query, file=file))  # none without ledger
 
@@ -342,7 +338,6 @@ class Ledger:
         return frozenset(row[0] for row in self.rows(queries.RUNS_OF_JOB, job=job))
 
     def run_of_process(self, job: str, pid: int) -> str | None:
-        """Return the last run that a process with this number began for a job."""
         found = self._runs(queries.RUN_OF_PROCESS, job=job, pid=pid)
         return next((row.run for row in found), None)
 
@@ -370,7 +365,6 @@ class Ledger:
         return coordination.Claims(self._database.server, holder, dead_after_s, self._note)
 
     def has_heartbeat(self, run: str, since: float) -> bool:
-        """Return whether a run that shares the ledger sent a heartbeat since a time."""
         return bool(self.rows(queries.HAS_HEARTBEAT, run=run, since=since))
 
     def items_of(self, run: str, *, quarantined_before: str | None = None) -> list[ItemRow]:
@@ -402,7 +396,6 @@ class Ledger:
         return [AttemptRow(*row) for row in rows]
 
     def record_attempt(self, row: AttemptRow) -> None:
-        """Write that an item has begun; lasting after `durable`."""
         self.put("attempts", {name: getattr(row, name) for name in AttemptRow.__slots__})
 
     def drop_attempt(self, row: AttemptRow) -> None:

@@ -111,7 +111,6 @@ class Writer:
 
     @property
     def error(self) -> LedgerError | None:
-        """Why writing stopped, if it did."""
         return self._error
 
     def _work(self) -> None:

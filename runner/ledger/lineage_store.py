@@ -35,23 +35,19 @@ class LineageStore:
         self.ledger.put("provenance", {**values, **made})
 
     def made(self, scope: str, key: str) -> LineageRow | None:
-        """Return how an item was made, None if that is not recorded."""
         return next(self._rows(queries.LINEAGE_OF_ITEM, scope=scope, key=key), None)
 
     def made_in(self, run: str) -> Iterator[LineageRow]:
         return self._rows(queries.LINEAGE_OF_RUN, run=run)
 
     def made_from(self, source: str) -> tuple[LineageRow, ...]:
-        """Return what was made from a file, by its stored path."""
         return tuple(self._rows(queries.LINEAGE_OF_SOURCE, source=source))
 
     def made_of(self, scope: str, keys: Collection[str] | None = None) -> dict[str, LineageRow]:
-        """Return how the items of a scope were made, by key: all, or those of `keys`."""
         rows = self._rows(queries.LINEAGE_OF_SCOPE, keys, scope=scope)
         return {row.key: row for row in rows}
 
     def specs_of(self, scope: str) -> dict[str, str]:
-        """Return the digests of the specs that the items of a scope were made by, by key."""
         rows = self.ledger.rows(queries.SPECS_OF_SCOPE, scope=scope)
         return {str(key): str(spec) for key, spec in rows}
 
@@ -74,18 +70,15 @@ class LineageStore:
     # --- vector stores
 
     def stored(self, scope: str) -> dict[str, tuple[StoredRow, ...]]:
-        """Return what the items of a scope have in stores, by key."""
         found: dict[str, tuple[StoredRow, ...]] = {}
         for row in self._stored(queries.STORED_OF_SCOPE, scope=scope):
             found[row.key] = (*found.get(row.key, ()), row)
         return found
 
     def stored_in(self, path: str) -> Sequence[StoredRow]:
-        """Return what a store holds, by item."""
         return tuple(self._stored(queries.STORED_IN, path=path))
 
     def stored_by_scopes(self, scopes: Container[str]) -> Sequence[StoredRow]:
-        """Return what the items of some scopes have in stores."""
         return [row for row in self._stored(queries.STORED) if row.scope in scopes]
 
     def stored_by(self, file: str, place: Any) -> Iterator[tuple[str, bool, StoredRow]]:

@@ -207,7 +207,6 @@ class OutputIndex:
         return [self._rows[scope, stored] for scope in self._by_path.get(stored, ())]
 
     def has_row(self, scope: str, path: Path) -> bool:
-        """Return whether a scope wrote a path, or was about to."""
         return (scope, self.stored(path)) in self._rows
 
     def is_only_of(self, scope: str, key: str, stored: str) -> bool:

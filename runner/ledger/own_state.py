@@ -139,7 +139,6 @@ def is_own_file(file: Path) -> bool:
 def _first_fault(
     folder: int, *, is_trusted: bool = False
 ) -> tuple[Stranger | WrongKind, str] | None:
-    """Return what is wrong with a state folder, and in which of its entries."""
     facts = os.fstat(folder)
     if not is_trusted and (why := stranger(facts)) is not None:
         return why, ""

@@ -179,7 +179,6 @@ def is_transient_error(error: BaseException) -> bool:
 
 
 def connection_error(url: str, error: psycopg.Error) -> LedgerError:
-    """Return why the ledger cannot be used, and what to do."""
     place, message = database_name(url), one_line(str(error))
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         parts = psycopg.conninfo.conninfo_to_dict(url)
@@ -349,7 +348,6 @@ class PostgresDatabase(PostgresConnection):
         return None
 
     def find_tables(self) -> bool:
-        """Return whether the schema has its tables; refuse those of another version."""
         return self._retried(lambda connection: _has_tables(connection, self.server))
 
 

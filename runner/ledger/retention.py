@@ -111,7 +111,6 @@ class CleanResult:
 def clean_ledgers(
     places: Iterable[LedgerFolder], *, older_than_s: float | None = None, is_dry: bool = False
 ) -> CleanResult:
-    """Clean ledgers, each by the settings of its folder."""
     swept = SweepResult()
     faults: list[str] = []
     left_out: list[str] = []

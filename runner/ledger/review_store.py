@@ -49,7 +49,6 @@ class ReviewStore:
     def of_scope(
         self, scope: str, keys: Collection[str] | None = None
     ) -> dict[tuple[str, str], Review]:
-        """Return the reviews of a scope by key and step, in one query."""
         found = self._rows(f"{queries.REVIEWS} {queries.OF_SCOPE}", keys, scope=scope)
         return {(review.key, review.step): review for review in map(self._review, found)}
 
@@ -85,7 +84,6 @@ class ReviewStore:
         return next(map(self._review, found), None)
 
     def at(self, scope: str, key: str, step: str) -> Review | None:
-        """Return the review of a step's answer for an item, whole."""
         query = f"{queries.WHOLE_REVIEWS} {queries.OF_ANSWER}"
         return next(map(self._review, self._rows(query, scope=scope, key=key, step=step)), None)
 
@@ -182,7 +180,6 @@ class ReviewStore:
             self._write(execute, _under(terms, old), objects)
 
     def expire(self) -> None:
-        """Close the open questions whose time is up."""
         if self._rows(queries.HAS_LATE):
             self.ledger.in_transaction(
                 lambda execute: execute(queries.EXPIRE_REVIEWS, {"now": self._now(execute)})

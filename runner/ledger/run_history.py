@@ -33,7 +33,6 @@ class LedgerFolder:
 
     @property
     def folder(self) -> Path:
-        """The pipelines' folder."""
         return self.state.parent
 
 
@@ -85,7 +84,6 @@ class PastRun:
 
     @property
     def message(self) -> str | None:
-        """Why it stopped early."""
         if self.status == DIED:
             return "Its process is gone; the same command continues."
         message = self.row.message or self.summary.get("message")
@@ -148,8 +146,6 @@ def recent_runs(
 
 
 def runs_named(places: Iterable[LedgerFolder], name: str) -> RunHistory:
-    """Return the runs of this name, newest first; each ledger may have one."""
-
     def read(place: LedgerFolder, ledger: Ledger) -> Iterator[PastRun]:
         row = ledger.run(name)
         if row is not None and place.file in (None, row.file):
@@ -181,7 +177,6 @@ def _history(
 
 
 def unknown_run_text(places: Iterable[LedgerFolder], name: str) -> str:
-    """Return the message for a run that does not exist, with a similar name."""
     known: set[str] = set()
     for place in places:
         with suppress(LedgerError, SettingsError), open_for_reading(place) as ledger:

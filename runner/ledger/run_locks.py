@@ -167,7 +167,6 @@ class FileGroupTurn:
         self._seen: LockHolder | None = None
 
     def take(self) -> LockHolder | None:
-        """Take the turn; return who holds it, None if it is ours now."""
         try:
             self._lock.acquire(timeout=0)
         except TimeoutError:  # filelock's is one
@@ -188,12 +187,10 @@ class FileGroupTurn:
         return found
 
     def request_release(self) -> None:
-        """Ask the holder to stop, if it began earlier."""
         if self._seen is not None and self._seen.since < self._own.since:
             self._request.touch(mode=private_files.PRIVATE_FILE)
 
     def is_lost(self) -> bool:
-        """Return whether a newer run wants the turn."""
         return self._request.exists()
 
     def leave(self) -> None:

@@ -111,7 +111,6 @@ class SqliteDatabase:
             )
 
     def find_tables(self) -> bool:
-        """Return whether the file has its tables; refuse those of another version."""
         for kind, name, page, text in self.rows(
             "select type, name, rootpage, coalesce(sql, '') from sqlite_master", {}
         ):
@@ -151,14 +150,12 @@ class SqliteDatabase:
         return [column[0] for column in found.description]
 
     def in_transaction(self, work: Callable[[Execute], T]) -> T:
-        """Call `work` in one transaction, which waits for other writers."""
         with self._lock, self._explained(), self._timed(), _transaction(self._connection):
             return work(
                 lambda query, values: self._connection.execute(query, dict(values)).fetchall()
             )
 
     def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        """Execute a statement; return its rows."""
         with self._lock, self._explained(), self._timed():
             return self._connection.execute(query, dict(values)).fetchall()
 
@@ -301,7 +298,6 @@ class LedgerBusy(LedgerError):
 
 
 def write_error(cause: object) -> LedgerError:
-    """Return the error of a ledger that cannot be written."""
     is_full = "disk is full" in str(cause) or is_disk_full(cause)
     return LedgerError(
         f"the ledger cannot be written ({cause}). "
@@ -316,7 +312,6 @@ def is_busy_error(cause: object) -> bool:
 
 
 def read_error(file: object, cause: object) -> LedgerError:
-    """Return the error of a ledger's file that cannot be read."""
     if is_busy_error(cause):
         return LedgerBusy(file)
     if "disk is full" in str(cause):  # while its tables were made

@@ -304,7 +304,6 @@ class _WarningsOfThread(logging.Handler):
             self.texts.append(record.getMessage())
 
     def __enter__(self) -> list[str]:
-        """Listen; return the list that grows."""
         self._logger.addHandler(self)
         return self.texts
 

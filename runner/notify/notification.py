@@ -37,7 +37,6 @@ class Notification:
 def notification_of(
     notice: Notice, report: Report, file: Path, now: float, redact: Callable[[str], str]
 ) -> Notification:
-    """Return the message of an event; `file` is the pipeline's."""
     items_of = {"failed": failed_items, "waiting": waiting_items}
     bad = items_of.get(notice.event, quarantined_items)(report)
     if notice.event in ("quarantined", "waiting"):  # new items first

@@ -114,7 +114,6 @@ class _Notifier:
             files.write_json_atomically(file, value, is_durable=True)
 
     async def tell(self, way: NotifyKeys, state: SentState) -> SentState:
-        """Send one receiver the events that it wants; return its new state."""
         state = without_ended_items(self._report, state)
         for notice in notices_of(self._report, state, self._now):
             if notice.event in way.when:

@@ -63,7 +63,6 @@ def render_text(template: str, **values: Any) -> str:
 
 
 def web_file(name: str) -> str:
-    """Return a style or a script of the pages."""
     return (_WEB_FOLDER / name).read_text("utf-8")
 
 

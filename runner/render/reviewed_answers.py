@@ -32,7 +32,6 @@ class ReviewedAnswer:
 
     @property
     def after(self) -> Mapping[str, str]:
-        """The person's values by field."""
         return {path: value for path, _, value in self.changes}
 
 

@@ -303,5 +303,4 @@ def _middle_cut(name: str, n_letters: int) -> str:
 
 
 def _percent_at(at: float, seconds: float) -> float:
-    """Return the position of a time, in percent of the chart's width."""
     return LEFT + (100 - LEFT - RIGHT) * min(max(at / seconds, 0.0), 1.0)

@@ -227,7 +227,6 @@ def _gold_row(review: Review) -> dict[str, Any]:
 
 
 def review_json(review: Review) -> dict[str, Any]:
-    """Return the head of a review as a JSON object."""
     names = ("pipeline", "block", "item", "document", "document_sha256", "model", "when", "due",
              "least", "by", "share", "is_sampled")  # fmt: skip
     held = review.lease_by if (review.lease_until or 0) > time.time() else None

@@ -322,7 +322,6 @@ class LedgerReviews(ReviewStore):
 
 
 def _opened_again(review: Review, now: float) -> Review:
-    """Return a decided review as it was before the decision."""
     is_late = review.expires_at is not None and review.expires_at <= now
     return replace(
         review,

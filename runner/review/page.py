@@ -401,7 +401,6 @@ def _refusal(status: int, sentence: str) -> Response:
 
 
 async def _body(request: Request) -> dict[str, Any]:
-    """Return a request's JSON object."""
     body = await request_body(request, _MOST_BODY_BYTES)
     if body is None:
         raise ApiError(413, "This is more than an answer can be: 4 MiB at most.")
@@ -419,7 +418,6 @@ def _count(written: str | None, otherwise: int) -> int:
 
 
 def page_id(reviews: LedgerReviews, id_: str) -> str:
-    """Return a review's id on a page that shows several folders."""
     return f"{reviews.folder_id}-{id_}"
 
 

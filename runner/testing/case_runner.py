@@ -101,11 +101,9 @@ class CaseSpec:
 
     @property
     def shown_cassette(self) -> str:
-        """The cassette's path, relative to the current folder."""
         return os.path.relpath(self.cassette)
 
     def source(self, mode: ReplayMode) -> ReplySource:
-        """Return where replies come from: recorded ones only, or models."""
         if mode != "auto":
             return mode
         return "replay" if self.test.replay is not None else "live"

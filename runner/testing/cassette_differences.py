@@ -86,7 +86,6 @@ def _cut_words(words: Sequence[str], *, is_first: bool, is_last: bool) -> str:
 
 
 def call_difference(request: Mapping[str, Any], recorded: Mapping[str, Any] | None) -> str:
-    """Return the unified diff of two calls, of bounded length."""
     new = call_lines(request)
     if recorded is None:
         return _bounded_lines([f"+{line}" for line in new])

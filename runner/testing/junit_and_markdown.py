@@ -86,7 +86,6 @@ class CaseResult:
 
     @property
     def word(self) -> str:
-        """Its outcome: passed, failed, error or skipped."""
         if self.skipped is not None:
             return "skipped"
         return "passed" if self.passed else "error" if self.is_error else "failed"

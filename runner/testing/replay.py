@@ -90,11 +90,9 @@ class TextMasking:
     redact: Callable[[str], str]
 
     def masked(self, value: Any) -> Any:
-        """Return data as it is recorded."""
         return map_texts(value, lambda text: self.stage.marked(self.redact(text)))
 
     def unmasked(self, value: Any) -> Any:
-        """Return recorded data with the sandbox's paths."""
         return map_texts(value, self.stage.unmarked)
 
 
@@ -218,7 +216,6 @@ class CassettePool:
         return [known[text] or 0 for text in texts]
 
     def chat(self, request: ChatRequest) -> Stream:
-        """Return the recorded answer, or ask the real pool and record its answer."""
         return whole_answer(request, self._answer)
 
     async def _answer(self, request: ChatRequest) -> Reply:
@@ -261,7 +258,6 @@ class CassettePool:
         key: Mapping[str, Any],
         ask: Callable[[Pool], Awaitable[R]],
     ) -> R:
-        """Return the recorded reply of a request, or `ask` the real pool and record its reply."""
         kind: CallKind = "chat" if reply_kind is Reply else "embed"
         request_json = _asked_json(model, key)
         if self._real is not None:
@@ -309,7 +305,6 @@ class ReseededPool(ForwardingPool):
         return self._pool
 
     def chat(self, request: ChatRequest) -> Stream:
-        """Ask with the repetition's seed."""
         sampling = resolve_sampling(request.params, request.model.params, request.defaults)
         if self._turn and not sampling.is_greedy:
             seed = sampling.seed + self._turn

@@ -432,7 +432,6 @@ def _place_of_tests(lines: Sequence[str]) -> tuple[int | None, str]:
 
 
 def summary(done: ExportedCases, file: Path) -> str:
-    """Return what an export did, in a sentence or two."""
     shown = os.path.relpath(file)
     known = f"; {done.n_known:,} were there" if done.n_known else ""
     if not done.made:

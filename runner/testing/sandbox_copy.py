@@ -48,7 +48,6 @@ class SandboxCopy:
 
     @property
     def folder(self) -> Path:
-        """The copy of the pipeline's folder."""
         return self.file.parent
 
     def marked(self, text: str) -> str:
