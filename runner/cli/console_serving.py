@@ -21,7 +21,6 @@ from paddock.runner.review.page_server import (
     FolderReviews,
     ReviewPageOptions,
     serve_pages,
-    serve_review,
 )
 from paddock.runner.settings import Settings
 
@@ -78,7 +77,7 @@ async def serve_console(
         ReviewPageOptions(**options), extra_routes=partial(_routes_behind, sources)
     )
     if reviews is not None:
-        return await serve_review(reviews, page_options)
+        return await serve_pages(lambda: (reviews,), reviews.ledger.folder, page_options)
     page_options = replace(page_options, start=SIGN_IN, remedy=_REMEDY)
     return await serve_pages(every, folder, page_options, every.close)
 

@@ -179,10 +179,12 @@ def comparison_suites(found: Comparison, file: str) -> list[SuiteResult]:
     """
     suites = []
     for variant in found.variants:
-        cases = [
-            CaseResult(key, variant.name, problems=_problems(found.quality, score))
+        words = f"{QUALITY_WORDS[found.quality]}: {{:.2f}}"
+        problems = {
+            key: (CaseProblem(found.quality, words.format(score)),) if score != 1 else ()
             for key, score in variant.scores.items()
-        ]
+        }
+        cases = [CaseResult(key, variant.name, problems=of) for key, of in problems.items()]
         if variant.run.fault is not None:
             problem = CaseProblem("run", variant.run.fault)
             cases = [
@@ -192,8 +194,3 @@ def comparison_suites(found: Comparison, file: str) -> list[SuiteResult]:
             ]
         suites.append(SuiteResult(variant.name, file, tuple(cases), ()))
     return suites
-
-
-def _problems(quality: str, score: float) -> tuple[CaseProblem, ...]:
-    words = f"{QUALITY_WORDS[quality]}: {score:.2f}"
-    return () if score == 1 else (CaseProblem(quality, words),)

@@ -193,16 +193,13 @@ def calibrated_threshold(
             break
         found = (threshold, 1 - float(losses.mean()), int(is_escalated.sum()))
     if found is None:
-        raise CannotCalibrate(_not_reached(goal, float(scores[1].mean()), n))
+        mean = float(scores[1].mean())
+        promise = f"an agreement of {goal.target:g} with probability {1 - goal.delta:g}"
+        what = f"no threshold reaches {promise}: the larger model alone has {mean:.3f} on {n:,}"
+        if (n_needed := goal.n_needed(1 - mean)) is None:
+            raise CannotCalibrate(f"{what} items. Escalate to a better model, or lower the target.")
+        rest = f"At that rate it takes {n_needed:,} items to show it."
+        raise CannotCalibrate(f"{what} items. {rest}")
     threshold, agreement, n_escalated = found
     when = condition.text(threshold)
     return CalibratedThreshold(goal, threshold, agreement, n, n_escalated, when)
-
-
-def _not_reached(goal: AgreementGoal, mean: float, n: int) -> str:
-    promise = f"an agreement of {goal.target:g} with probability {1 - goal.delta:g}"
-    what = f"no threshold reaches {promise}: the larger model alone has {mean:.3f} on {n:,} items."
-    n_needed = goal.n_needed(1 - mean)
-    if n_needed is None:
-        return f"{what} Escalate to a better model, or lower the target."
-    return f"{what} At that rate it takes {n_needed:,} items to show it."

@@ -125,19 +125,15 @@ def _default_metric(schema: Any, field: AnswerField | None, golds: Sequence[Any]
     inner = None if field is None else known.get(field.path)
     if isinstance(inner, Mapping) and inner.get("format") == "date":
         return "date"
-    if _have(golds, list):
+    if any(isinstance(gold, list) for gold in golds):
         return "list"
-    if _have(golds, dict) or (kind == "json" and field is not None):
+    if any(isinstance(gold, dict) for gold in golds) or (kind == "json" and field is not None):
         return "exact"
     texts = [cell_text(gold) for gold in golds]
     if any(len(text) > MOST_EXACT_CHARS or "\n" in text for text in texts):
         return "text"
     repeats = len({text.strip().casefold() for text in texts}) <= len(texts) / 2
     return "label" if field is None and repeats else "exact"
-
-
-def _have(values: Sequence[Any], kind: type) -> bool:
-    return any(isinstance(value, kind) for value in values)
 
 
 def _is_number(value: Any) -> bool:
@@ -199,15 +195,13 @@ def list_f1(answer: Any, gold: Sequence[Any]) -> float:
         return 0.0
     if not answer and not gold:
         return 1.0
-    return 2 * _n_shared(answer, gold) / (len(answer) + len(gold))
-
-
-def _n_shared(answer: Sequence[Any], gold: Sequence[Any]) -> float:
-    if any(isinstance(element, dict) for element in (*answer, *gold)):
-        partners = aligned(answer, gold, None)
-        if partners is not None:
-            return sum(map(_share_of_fields, answer, partners))
-    return (Counter(map(_plain_text, answer)) & Counter(map(_plain_text, gold))).total()
+    has_objects = any(isinstance(element, dict) for element in (*answer, *gold))
+    partners = aligned(answer, gold, None) if has_objects else None
+    if partners is not None:
+        n_shared = sum(map(_share_of_fields, answer, partners))
+    else:
+        n_shared = (Counter(map(_plain_text, answer)) & Counter(map(_plain_text, gold))).total()
+    return 2 * n_shared / (len(answer) + len(gold))
 
 
 def _plain_text(value: Any) -> str:

@@ -144,9 +144,9 @@ class _RunAnswers:
             return None
         if item.is_bad or item.state == "skipped":
             return shorten(item.error or "", LONGEST_TEXT)
-        return None if item.place is None or item.calls else self._result(*item.place)
-
-    def _result(self, scope: str, key: str) -> str | None:
+        if item.place is None or item.calls:
+            return None
+        scope, key = item.place
         entry = self.ledger.entries(scope, [key]).get(key)
         sums = [row.sha256 or "" for row in self.ledger.outputs(scope, [key])]
         if entry is None or entry.run != self.past.row.run or not all(sums):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,15 +97,11 @@ def compared_step(plan: Plan, variants: Sequence[Variant], named: str | None) ->
     for found in (*steps_meant, steps.keys()):
         if len(found) == 1:
             return next(iter(found))
-    raise _not_one_step(steps)
-
-
-def _not_one_step(steps: Collection[str]) -> PipelineError:
     if not steps:
         kinds = "`chat`, `summarise`, `reduce`"
-        return _fault("no step answers: there is nothing to compare.", f"Add one of {kinds}.")
+        raise _fault("no step answers: there is nothing to compare.", f"Add one of {kinds}.")
     known = ", ".join(f"'{name}'" for name in steps)
-    return _fault(f"several steps answer: {known}.", "Name one: `--step NAME`, or `gold.step`.")
+    raise _fault(f"several steps answer: {known}.", "Name one: `--step NAME`, or `gold.step`.")
 
 
 # --- the part of a variant that is run
@@ -141,7 +137,8 @@ def compared_part(plan: Plan, step: str, key: str | None, gold: str | None) -> C
         what = f"step '{step}' is in a block within a block."
         raise _fault(what, "Compare a step of a block that is in no other.")
     block = homes[step][0] if homes[step] else None
-    roots = [step, *_steps_named(gold)]
+    read = Expression.of(gold).references if gold is not None else ()
+    roots = [step, *sorted({path[1] for path in read if path[0] == "steps" and len(path) > 1})]
     if unknown := [name for name in roots if name not in homes]:
         raise _fault(f"`gold.from` names step '{unknown[0]}'.", did_you_mean(unknown[0], homes))
     # The ids of steps, of what they read, and of the blocks around them
@@ -154,7 +151,7 @@ def compared_part(plan: Plan, step: str, key: str | None, gold: str | None) -> C
             continue
         kept.add(name)
         node = nodes[name]
-        waiting += [(read, True) for read in _reads_of(plan, node, with_results=is_read)]
+        waiting += [(read_step, True) for read_step in _reads_of(plan, node, with_results=is_read)]
         waiting += [(block.id, False) for block in homes[name] if block.id not in kept]
     data = copy.deepcopy(plan.pipeline.document.data)
     results = {"answer": f"steps.{step}", "key": key, "gold": gold}
@@ -176,13 +173,6 @@ def compared_part(plan: Plan, step: str, key: str | None, gold: str | None) -> C
     for name in _NOT_RUN:
         data.pop(name, None)
     return ComparedPart(data, block.id if block else "", step, tuple(dict.fromkeys(skipped)))
-
-
-def _steps_named(expression: str | None) -> list[str]:
-    if expression is None:
-        return []
-    references = Expression.of(expression).references
-    return sorted({path[1] for path in references if path[0] == "steps" and len(path) > 1})
 
 
 def _with_blocks(

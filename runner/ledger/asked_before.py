@@ -84,12 +84,6 @@ def new_review(question: Question, old: Review | None, now: float) -> Review:
         run=question.run,
         asked_at=now,
         expires_at=None if question.ttl_s is None else now + question.ttl_s,
-        by=None,
-        decided_at=None,
-        is_applied=False,
-        lease_by=None,
-        lease_until=None,
-        reason=None,
         earlier=old.earlier if old is not None else (),
         subject=question.subject,
     )

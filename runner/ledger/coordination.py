@@ -25,7 +25,7 @@ from .entries import LedgerError, ViewAtWork
 from .ledger_tables import Execute
 from .postgres import (
     OPEN_S,
-    PostgresConnection,
+    PostgresDatabase,
     PostgresServer,
     postgres_server,
     refuse_foreign_tables,
@@ -37,7 +37,7 @@ SURE_SHARE = 0.75
 """For this part of that time after a heartbeat, its claims are certain without a query."""
 
 
-def prepare_runs_schema(connection: PostgresConnection) -> None:
+def prepare_runs_schema(connection: PostgresDatabase) -> None:
     """Make the schema `paddock_runs` where it is missing; one machine at a time.
 
     Raises:
@@ -61,7 +61,7 @@ def signing_key(url: str) -> str:
     Raises:
         LedgerError: the server cannot be reached, or gives no rights.
     """
-    with closing(PostgresConnection(postgres_server(url, ""), retry_s=OPEN_S)) as connection:
+    with closing(PostgresDatabase(postgres_server(url, ""), retry_s=OPEN_S)) as connection:
         prepare_runs_schema(connection)
         values = {"name": "signing", "value": secrets.token_urlsafe(32)}
         connection.rows(queries.ADD_KEY, values)
@@ -79,7 +79,7 @@ class _Participant:
         **values: Any,
     ) -> None:
         self.server = server
-        self._connection = PostgresConnection(server, note)
+        self._connection = PostgresDatabase(server, note)
         self._values: dict[str, Any] = {
             "host": socket.gethostname(), "pid": os.getpid(), "dead_s": dead_after_s, **values,
         }  # fmt: skip
@@ -132,7 +132,7 @@ class Claims(_Participant):
         self.holder = holder
         self._dead_after_s = dead_after_s
         self._heartbeat_s = dead_after_s / HEARTBEATS_A_LEASE
-        self._heartbeat_connection = PostgresConnection(server, retry_s=self._heartbeat_s)
+        self._heartbeat_connection = PostgresDatabase(server, retry_s=self._heartbeat_s)
         self._last_heartbeat_at = float("-inf")
         self._was_silent = False
         """Whether others may have taken us for dead; then claims are no longer certain."""
@@ -194,7 +194,7 @@ class Claims(_Participant):
             with suppress(LedgerError):  # the next claim or record raises it
                 self._send_heartbeat(self._heartbeat_connection)
 
-    def _send_heartbeat(self, connection: PostgresConnection) -> None:
+    def _send_heartbeat(self, connection: PostgresDatabase) -> None:
         sent_at = _monotonic_s()
         connection.rows(queries.HEARTBEAT, self._values)
         if not self._is_recent(sent_at):  # what we held may be others' now
@@ -333,7 +333,7 @@ def group_holders(
     Raises:
         LedgerError: PostgreSQL cannot be used.
     """
-    with closing(PostgresConnection(postgres_server(url, ""), retry_s=0.0)) as connection:
+    with closing(PostgresDatabase(postgres_server(url, ""), retry_s=0.0)) as connection:
         if not connection.rows(queries.HAS_SCHEMA, {})[0][0]:
             return {}
         if unwanted:

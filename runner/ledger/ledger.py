@@ -99,7 +99,7 @@ class Ledger:
                 shared.prepare_schema(self.file)
                 shared.retry_s = postgres.RETRY_S
                 self._transactions = postgres.PostgresDatabase(server, self._note)
-                connection = postgres.PostgresConnection(server, self._note)
+                connection = postgres.PostgresDatabase(server, self._note)
                 self._writer = Writer(connection.write_rows, connection.close, self._note)
                 return
             with file_locks.lock_now(self.folder / "ledger.lock", wait_s=-1):

@@ -224,8 +224,14 @@ def check_server(connection: psycopg.Connection[Any], url: str) -> None:
         )
 
 
-class PostgresConnection:
-    """One connection, opened on first use and again when it broke. One thread at a time."""
+class PostgresDatabase:
+    """Implements `LedgerDatabase` over a schema, by one connection; one thread at a time.
+
+    It is opened on first use, and again when it broke.
+    """
+
+    listed_keys = "json_array_elements_text((:keys)::json)"
+    now = SERVER_NOW
 
     def __init__(
         self,
@@ -335,13 +341,6 @@ class PostgresConnection:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-class PostgresDatabase(PostgresConnection):
-    """Implements `LedgerDatabase` over a schema."""
-
-    listed_keys = "json_array_elements_text((:keys)::json)"
-    now = SERVER_NOW
 
     def damage_behind(self, error: BaseException) -> LedgerError | None:
         """Return None: a server looks after its own pages."""

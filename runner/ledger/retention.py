@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -129,15 +129,9 @@ def retention_limits(
     settings: Settings, now: float, older_than_s: float | None = None
 ) -> RetentionLimits:
     """Return the limits of the settings; `older_than_s` replaces their ages."""
-    unattended = settings.unattended
-    limits = RetentionLimits(
-        runs_before=now - unattended.keep_runs_s,
-        calls_before=now - unattended.keep_calls_s,
-        max_bytes=unattended.max_ledger_bytes,
-    )
-    if older_than_s is None:
-        return limits
-    return replace(limits, runs_before=now - older_than_s, calls_before=now - older_than_s)
+    kept = settings.unattended
+    ages_s = (kept.keep_runs_s, kept.keep_calls_s) if older_than_s is None else (older_than_s,) * 2
+    return RetentionLimits(now - ages_s[0], now - ages_s[1], kept.max_ledger_bytes)
 
 
 async def clean_in_subprocess(settings: Settings, folders: Sequence[Path]) -> tuple[str, ...]:

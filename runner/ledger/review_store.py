@@ -244,37 +244,24 @@ class ReviewStore:
     def _write(self, execute: Execute, review: Review, objects: Sequence[str]) -> None:
         subject, subject_object = self.ledger.keep(review.subject)
         head = {name: review.subject.get(name) for name in HEAD_KEYS}
-        row = {
-            **self._changing(review),
-            "scope": review.scope,
-            "key": review.key,
-            "step": review.step,
-            "id": review.id,
+        names = ("scope", "key", "step", "id", "question", "run", "asked_at", "expires_at")
+        row = {name: getattr(review, name) for name in names} | {
             "head": json.dumps(head),
             "subject": subject,
             "subject_object": subject_object,
-            "question": review.question,
-            "run": review.run,
-            "asked_at": review.asked_at,
-            "expires_at": review.expires_at,
             "objects": json.dumps(sorted({*objects, *filter(None, [subject_object])})),
         }
-        execute(queries.WRITE_REVIEW, row)
+        execute(queries.WRITE_REVIEW, {**row, **self._changing(review)})
 
     def _update(self, execute: Execute, review: Review) -> None:
         execute(queries.DECIDE_REVIEW, {**self._changing(review), "id": review.id})
 
     def _changing(self, review: Review) -> dict[str, Any]:
         value, value_object = self.ledger.keep(review.value)
-        return {
-            "state": review.state,
+        names = ("state", "decided_at", "lease_by", "lease_until", "reason", "together")
+        return {name: getattr(review, name) for name in names} | {
             "decided_by": review.by,
-            "decided_at": review.decided_at,
             "is_applied": int(review.is_applied),
-            "lease_by": review.lease_by,
-            "lease_until": review.lease_until,
-            "reason": review.reason,
-            "together": review.together,
             "earlier": json.dumps(list(review.earlier)),
             "value": value,
             "value_object": value_object,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from paddock.engine.system.text import canonical_json
@@ -38,19 +38,19 @@ class Review:
     run: str
     """The run that asked."""
     asked_at: float
-    expires_at: float | None
-    by: str | None
+    expires_at: float | None = None
+    by: str | None = None
     """Who decided; None while it is open."""
-    decided_at: float | None
-    is_applied: bool
+    decided_at: float | None = None
+    is_applied: bool = False
     """Whether a run has gone on with the decision."""
-    lease_by: str | None
-    lease_until: float | None
-    reason: str | None
+    lease_by: str | None = None
+    lease_until: float | None = None
+    reason: str | None = None
     """Of a rejection; of an answer that was accepted together with others, that it was."""
-    earlier: tuple[Mapping[str, Any], ...]
+    earlier: tuple[Mapping[str, Any], ...] = ()
     """Earlier decisions, newest first: state, value, reason, by, at, question, document_sha256."""
-    subject: Mapping[str, Any]
+    subject: Mapping[str, Any] = field(default_factory=dict)
     """What the question is about. Lists have the keys of `HEAD_KEYS` only; see `get`."""
     value: Any = None
     """What counts after the decision: the answer, or a person's. Not in lists."""

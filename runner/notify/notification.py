@@ -59,7 +59,15 @@ def notification_of(
         "seconds": round(report.seconds, 3),
         "n_items": len(bad),
         "n_new": len(notice.new_items),
-        "items": [_item_json(item, notice) for item in bad[:MOST_ITEMS]],
+        "items": [
+            {
+                "step": item.step,
+                "key": _short(item.key),
+                "error": _short(item.error or ""),
+                "is_new": item_digest(item) in notice.new_items,
+            }
+            for item in bad[:MOST_ITEMS]
+        ],
         "text": text,
     }
     return Notification(notice.event, _redacted(data, redact), redact(subject), text)
@@ -134,11 +142,6 @@ def _item_line(item: ItemReport, notice: Notice) -> str:
     name = item.key if item.key == item.step else f"{item.step}: {item.key}"
     why = _short(_plain(item.error or ""))
     return f"  {_short(_plain(name))}{new}" + (f": {why}" if why else "")
-
-
-def _item_json(item: ItemReport, notice: Notice) -> dict[str, Any]:
-    facts = {"step": item.step, "key": _short(item.key), "error": _short(item.error or "")}
-    return {**facts, "is_new": item_digest(item) in notice.new_items}
 
 
 def _short(text: str) -> str:

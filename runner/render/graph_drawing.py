@@ -8,7 +8,7 @@ which the boxes link.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from pathlib import Path
@@ -105,12 +105,14 @@ class _LayerSlot:
 
 def layout_graph(boxes: Sequence[GraphBox]) -> GraphLayout:
     sized = {box.id: _size_box(box) for box in boxes}
-    layers = _assign_layers(boxes)
+    layers: dict[str, int] = {}
+    for box in boxes:  # in topological order: each is below its inputs
+        layers[box.id] = max((layers[name] + 1 for name in box.reads if name in layers), default=0)
     chains = _edge_chains(boxes, layers)
     rows: dict[int, list[str]] = {}
     slots: dict[str, _LayerSlot] = {}
-    for name, box in sized.items():
-        slots[name] = _LayerSlot(name, box.width, box.height)
+    for name, placed_box in sized.items():
+        slots[name] = _LayerSlot(name, placed_box.width, placed_box.height)
         rows.setdefault(layers[name], []).append(name)
     for layer, name in chain.from_iterable(chains.values()):
         slots[name] = _LayerSlot(name, BEND)
@@ -177,14 +179,6 @@ def text_width(text: str) -> int:
     return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
 
 
-def _assign_layers(boxes: Sequence[GraphBox]) -> dict[str, int]:
-    """Return each box's layer, below its inputs. Boxes are in topological order."""
-    layers: dict[str, int] = {}
-    for box in boxes:
-        layers[box.id] = max((layers[name] + 1 for name in box.reads if name in layers), default=0)
-    return layers
-
-
 _Chains = dict[tuple[str, str], list[tuple[int, str]]]
 
 
@@ -239,8 +233,10 @@ def _separate(row: Sequence[_LayerSlot], targets: Sequence[float]) -> None:
     groups: list[tuple[list[_LayerSlot], float]] = []
     for slot, centre in zip(row, targets, strict=True):
         groups.append(([slot], centre))
-        while len(groups) > 1 and _row_start(*groups[-1]) < _row_end(*groups[-2]) + GAP_X:
+        while len(groups) > 1:
             (before, at), (after, to) = groups[-2:]
+            if _row_start(after, to) >= at + _row_width(before) / 2 + GAP_X:
+                break
             n = len(before) + len(after)
             whole = _row_width(before) + GAP_X + _row_width(after)
             first = at - _row_width(before) / 2 + whole / 2
@@ -260,10 +256,6 @@ def _row_width(slots: Sequence[_LayerSlot]) -> float:
 
 def _row_start(slots: Sequence[_LayerSlot], middle: float) -> float:
     return middle - _row_width(slots) / 2
-
-
-def _row_end(slots: Sequence[_LayerSlot], middle: float) -> float:
-    return middle + _row_width(slots) / 2
 
 
 def _edge_points(
@@ -287,11 +279,12 @@ def graph_svg(scene: PipelineGraph, *, is_inline: bool = False) -> str:
     """Return the SVG; `is_inline` in a page has links to table rows, but no title and style."""
     picture = layout_graph(scene.boxes)
     top = MARGIN if is_inline else MARGIN + TITLE
-    width = max(picture.width + 2 * MARGIN, 0.0 if is_inline else _min_width(scene))
+    widths = (text_width(scene.name) * 10, text_width(scene.caption) * CHAR, 320.0)
+    width = max([picture.width, *(() if is_inline else widths)]) + 2 * MARGIN
     height = picture.height + top + MARGIN
     sentences = [
         _box_title(box) + (f", after {', '.join(box.reads)}" if box.reads else "")
-        for box in all_boxes(scene.boxes)
+        for box, _ in all_boxes(scene.boxes)
     ]
     left = (width - picture.width) / 2
     drawn = render_text(
@@ -317,10 +310,6 @@ def graph_svg(scene: PipelineGraph, *, is_inline: bool = False) -> str:
         label_end=lambda label, room: min(text_width(label) * BOLD_CHAR, room) + 8,
     )
     return drawn + "\n"
-
-
-def _min_width(scene: PipelineGraph) -> float:
-    return max(text_width(scene.name) * 10, text_width(scene.caption) * CHAR, 320.0) + 2 * MARGIN
 
 
 def _box_title(box: GraphBox) -> str:
@@ -362,17 +351,14 @@ _MERMAID_CLASSES = {
 
 
 def graph_mermaid(scene: PipelineGraph) -> str:
-    lines = ["---", f"title: {_mermaid_title(scene.name)}", "---", "flowchart TD"]
+    title = " ".join(scene.name.split()).replace("\\", "\\\\").replace('"', '\\"')
+    lines = ["---", f'title: "{title}"', "---", "flowchart TD"]
     for box in scene.boxes:
         lines += _mermaid_box(box, "    ")
     for box in scene.boxes:
         lines += _mermaid_edges(box)
     lines += [f"    classDef {name} {style}" for name, style in _MERMAID_CLASSES.items()]
     return "\n".join(lines) + "\n"
-
-
-def _mermaid_title(name: str) -> str:
-    return '"' + " ".join(name.split()).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _mermaid_box(box: GraphBox, indent: str) -> Iterator[str]:
@@ -412,16 +398,10 @@ def graph_page(scene: PipelineGraph) -> str:
         "pipeline_graph.html",
         scene=scene,
         picture=graph_svg(scene, is_inline=True),
-        steps=list(_with_depths(scene.boxes, 0)),
+        steps=list(all_boxes(scene.boxes)),
         element_id=element_id,
         outcome=outcome_text,
     )
-
-
-def _with_depths(boxes: Iterable[GraphBox], depth: int) -> Iterator[tuple[GraphBox, int]]:
-    for box in boxes:
-        yield box, depth
-        yield from _with_depths(box.body, depth + 1)
 
 
 GraphFormat = Literal["svg", "html", "mermaid"]

@@ -128,15 +128,14 @@ class _BoxBuilder:
             over = f"for each {node.var} in {node.over.source}"
             label = node.id if node.has_own_id else "block"
             return GraphBox(name, label, over, "", node.if_ is not None, reads, body, True, last)
-        inner = _inner_pipeline(node)
+        params = node.params.data if isinstance(node.params.data, Mapping) else {}
+        inner, alias = params.get(facts_of(node.uses).pipeline), params.get("model")
+        inner = inner if isinstance(inner, str) else None
         does = node.uses if inner is None else f"{node.uses} {inner}"
         label, kind = (node.id, does) if node.has_own_id else (does, "")
-        alias = node.params.data.get("model") if isinstance(node.params.data, Mapping) else None
-        if not isinstance(alias, str):
-            model = ""
-        else:
-            keys = level.plan.pipeline.models.get(alias)
-            model = alias if keys is None else f"{alias} = {keys.ref}"
+        keys = level.plan.pipeline.models.get(alias) if isinstance(alias, str) else None
+        model = alias if isinstance(alias, str) else ""
+        model += f" = {keys.ref}" if keys is not None else ""
         body = self._within(node, inner, level)
         return GraphBox(
             name, label, kind, model, node.if_ is not None, reads, body, bool(body), last
@@ -160,19 +159,11 @@ class _BoxBuilder:
         return self.of(_GraphLevel(inner, level.otherwise, prefix, (*files, path)))
 
 
-def _inner_pipeline(step: StepNode) -> str | None:
-    params = step.params.data
-    if not isinstance(params, Mapping):
-        return None
-    name = params.get(facts_of(step.uses).pipeline)
-    return name if isinstance(name, str) else None
-
-
-def all_boxes(boxes: Sequence[GraphBox]) -> Iterator[GraphBox]:
-    """Yield every box, each block before its content."""
+def all_boxes(boxes: Sequence[GraphBox], depth: int = 0) -> Iterator[tuple[GraphBox, int]]:
+    """Yield every box with its depth, each block before its content."""
     for box in boxes:
-        yield box
-        yield from all_boxes(box.body)
+        yield box, depth
+        yield from all_boxes(box.body, depth + 1)
 
 
 def box_text(box: GraphBox) -> str:

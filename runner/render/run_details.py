@@ -157,11 +157,16 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
     counts = past.summary.get("counts") or {}
     n_done: int = sum(counts.get(state, 0) for state in WORK)
     n_taken = max(0, n_done - sum(item.state in (*WORK, ItemState.DONE) for item in items))
+    if past.row.ended is not None:
+        ends = [past.row.ended - began]
+    else:  # until its last call or item
+        ends = [call.began + call.seconds for call in calls]
+        ends += [item.began + item.seconds for item in items if item.began is not None]
     return RunDetails(
         past,
         tuple(items),
         tuple(calls),
-        max(_seconds_of(past, items, calls), 0.001),
+        max([*ends, 0.001]),
         n_taken,
         sum(item.calls for item in lost),
         known=tuple(
@@ -188,15 +193,6 @@ def _items_of_ledger(
             yield RunItem(row.step, key, "deleted", None, 0.0, 0, 0, 0, 0, None, None, ())
         elif place not in renamed:
             yield _run_item(row, mades.get(place), outer, past.row.started, base)
-
-
-def _seconds_of(past: PastRun, items: Iterable[RunItem], calls: Iterable[RunCall]) -> float:
-    """Return how long a run took: until its last call or item where it did not end in order."""
-    if past.row.ended is not None:
-        return past.row.ended - past.row.started
-    ends = [call.began + call.seconds for call in calls]
-    ends += [item.began + item.seconds for item in items if item.began is not None]
-    return max(ends, default=0.0)
 
 
 _TOKEN_NOTES = {

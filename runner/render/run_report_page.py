@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import quote
 
 from paddock.runner.progress.report import HELD_REMEDY, not_taken_in_words, sums_by_outcome
-from paddock.runner.render.reviewed_answers import ReviewedAnswer
 
 from .html_page import html_page
 from .run_details import RunCall, RunDetails
@@ -21,6 +20,7 @@ from .timelines import LEGEND, PATTERNS, calls_chart, items_chart, occupancy_cha
 
 MAX_FAILURES, MAX_ITEMS, MAX_ERROR_CHARS = 200, 1_000, 2_000
 MAX_REVIEWS, MAX_REVIEW_FIELDS = 1_000, 40
+_RANKS = {"open": 0, "none": 2}  # what waits is first, what was not reviewed last
 
 
 def run_report_page(story: RunDetails, target: Path) -> str:
@@ -51,7 +51,10 @@ def run_report_page(story: RunDetails, target: Path) -> str:
         n_bad=len(bad),
         n_known=max(0, story.counts.get("quarantined", 0) - n_told),
         max_error_chars=MAX_ERROR_CHARS,
-        answers=sorted(story.reviewed.answers, key=_review_order),
+        answers=sorted(
+            story.reviewed.answers,
+            key=lambda answer: (_RANKS.get(answer.state, 1), answer.item, answer.step),
+        ),
         max_answers=MAX_REVIEWS,
         max_fields=MAX_REVIEW_FIELDS,
         legend_words=LEGEND,
@@ -78,11 +81,6 @@ def run_summary(story: RunDetails, progress: str | None = None) -> Mapping[str, 
         "counts": {**outcomes, **story.sums},
         "not_taken": not_taken_in_words(story.past.summary.get("not_taken") or {}),
     }
-
-
-def _review_order(answer: ReviewedAnswer) -> tuple[int, str, str]:
-    """Sort what waits first, and what was not reviewed last."""
-    return {"open": 0, "none": 2}.get(answer.state, 1), answer.item, answer.step
 
 
 def _file_address(folder: Path, path: str) -> str:

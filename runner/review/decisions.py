@@ -39,6 +39,8 @@ VERBS: Mapping[str, ReviewState] = {"accept": "accepted", "edit": "edited", "rej
 """Each verb with the state that it leads to."""
 
 MOST_REASON_CHARS = 2000
+_UNTOUCHED: Mapping[str, Any] = {"is_applied": False, "lease_by": None, "lease_until": None}
+"""Of a review that was decided, or opened again, just now."""
 
 _FOLDER_ID_CHARS = 8
 SHORT_QUESTION_CHARS = 16
@@ -192,17 +194,8 @@ class LedgerReviews(ReviewStore):
                 )
             _refuse_leased(review, by, now)
             _refuse_late(review, now)
-            return replace(
-                review,
-                state=decided.state,
-                value=decided.value,
-                reason=decided.reason,
-                by=by,
-                decided_at=now,
-                is_applied=False,
-                lease_by=None,
-                lease_until=None,
-            )
+            values = {name: getattr(decided, name) for name in ("state", "value", "reason", "by")}
+            return replace(review, **_UNTOUCHED, **values, decided_at=now)
 
         return decide
 
@@ -323,19 +316,9 @@ class LedgerReviews(ReviewStore):
 
 def _opened_again(review: Review, now: float) -> Review:
     is_late = review.expires_at is not None and review.expires_at <= now
-    return replace(
-        review,
-        state="open",
-        value=None,
-        reason=None,
-        together=None,
-        by=None,
-        decided_at=None,
-        is_applied=False,
-        lease_by=None,
-        lease_until=None,
-        expires_at=None if is_late else review.expires_at,
-    )
+    undecided: dict[str, Any] = dict.fromkeys(("value", "reason", "together", "by", "decided_at"))
+    expires_at = None if is_late else review.expires_at
+    return replace(review, **_UNTOUCHED, **undecided, state="open", expires_at=expires_at)
 
 
 def _refuse_late(review: Review, now: float) -> None:

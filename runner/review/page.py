@@ -13,7 +13,6 @@ import json
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -181,26 +180,17 @@ class ReviewPage:
         return self._queue_rows
 
     async def _decided(self, request: Request, by: str) -> Any:
-        return {"rows": await self.ask(self._newest_decided)}
+        def newest(all_reviews: Sequence[LedgerReviews]) -> list[dict[str, Any]]:
+            found = [(reviews, review) for reviews in all_reviews
+                     for review in reviews.decided()[:MOST_DECIDED]
+                     if self._is_shown(review)]  # fmt: skip
+            found.sort(key=lambda pair: -(pair[1].decided_at or 0.0))
+            return [_row(reviews, review) for reviews, review in found[:MOST_DECIDED]]
 
-    def _newest_decided(self, all_reviews: Sequence[LedgerReviews]) -> list[dict[str, Any]]:
-        found = (
-            (reviews, review)
-            for reviews in all_reviews
-            for review in reviews.decided()[:MOST_DECIDED]
-        )
-        shown = [(reviews, review) for reviews, review in found if self._is_shown(review)]
-        shown.sort(key=lambda pair: -(pair[1].decided_at or 0.0))
-        return [_row(reviews, review) for reviews, review in shown[:MOST_DECIDED]]
+        return {"rows": await self.ask(newest)}
 
     async def _review(self, request: Request, by: str) -> Any:
-        return await self._at(
-            request,
-            lambda reviews, review: {
-                **_detail(reviews, review, by),
-                "refusal": reviews.refusal(review, by),
-            },
-        )
+        return await self._at(request, lambda reviews, review: _detail(reviews, review, by))
 
     async def _text(self, request: Request, by: str) -> Any:
         query = request.query_params
@@ -380,17 +370,19 @@ class ReviewPage:
         Raises:
             DecisionRefused: there is no such review.
         """
-        return await self._work(partial(self._with_review, request.path_params["id"], act))
-
-    def _with_review(self, id_: str, act: Callable[[LedgerReviews, Review], _T]) -> _T:
-        all_reviews = self._all_reviews()
-        if not all_reviews:
-            raise DecisionRefused("There is no ledger here: no pipeline with `review` has run yet.")
+        id_ = request.path_params["id"]
         folder, _, own = id_.rpartition("-")
-        for reviews in all_reviews:
-            if folder == reviews.folder_id or (not folder and len(all_reviews) == 1):
-                return act(reviews, reviews.get(own))
-        raise unknown_review(id_)
+
+        def act_on_it(all_reviews: Sequence[LedgerReviews]) -> _T:
+            if not all_reviews:
+                what = "There is no ledger here: no pipeline with `review` has run yet."
+                raise DecisionRefused(what)
+            for reviews in all_reviews:
+                if folder == reviews.folder_id or (not folder and len(all_reviews) == 1):
+                    return act(reviews, reviews.get(own))
+            raise unknown_review(id_)
+
+        return await self.ask(act_on_it)
 
     async def _work(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -456,6 +448,7 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
         **_row(reviews, review),
         "question": review.question,
         "me": by,
+        "refusal": reviews.refusal(review, by),
         "document": subject.get("document"),
         "model": subject.get("model"),
         "when": subject.get("when"),

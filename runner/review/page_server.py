@@ -71,11 +71,6 @@ class ReviewPageOptions:
     """Called with the address and the token that it asks for, once it answers."""
 
 
-async def serve_review(reviews: LedgerReviews, options: ReviewPageOptions) -> int:
-    """Serve the page of one ledger's reviews until cancelled; see `serve_pages`."""
-    return await serve_pages(lambda: (reviews,), reviews.ledger.folder, options)
-
-
 async def serve_pages(
     all_reviews: Callable[[], Sequence[LedgerReviews]],
     folder: Path,
@@ -220,13 +215,6 @@ def asks_people(pipeline: Pipeline) -> bool:
     return any(step.review is not None or bool(facts_of(step.uses).pipeline) for step in steps)
 
 
-@dataclass(frozen=True, slots=True)
-class _OpenReviews:
-    reviews: LedgerReviews
-    file: tuple[int, int] | None
-    """Device and inode of the ledger's file."""
-
-
 class FolderReviews:
     """The reviews of folders of pipelines. All methods block, and one thread calls them.
 
@@ -238,7 +226,8 @@ class FolderReviews:
         """`folders` returns the folders at each call; `url`: of PostgreSQL, empty for files."""
         self._folders = folders
         self._url = url
-        self._open: dict[Path, _OpenReviews] = {}
+        self._open: dict[Path, tuple[LedgerReviews, tuple[int, int] | None]] = {}
+        """With device and inode of the ledger's file."""
 
     def __call__(self) -> list[LedgerReviews]:
         """Return the reviews of each folder that has a ledger.
@@ -272,16 +261,15 @@ class FolderReviews:
     def _reviews_of(self, folder: Path) -> LedgerReviews | None:
         ledger = Ledger(folder / STATE_FOLDER, url=self._url)
         file = None if self._url else files.identity(ledger.file)
-        known = self._open.get(folder)
-        if known is not None and known.file == file:
-            return known.reviews
-        if known is not None:
+        if known := self._open.get(folder):
+            if known[1] == file:
+                return known[0]
             self._close(folder)
         if not (has_folder_identity(ledger.folder) if self._url else file):
             return None
-        made = _OpenReviews(LedgerReviews(ledger.__enter__()), file)
-        self._open[folder] = made
-        return made.reviews
+        reviews = LedgerReviews(ledger.__enter__())
+        self._open[folder] = reviews, file
+        return reviews
 
     def _close(self, folder: Path) -> None:
-        self._open.pop(folder).reviews.ledger.__exit__(None, None, None)
+        self._open.pop(folder)[0].ledger.__exit__(None, None, None)

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from paddock.engine.errors import EngineError
-from paddock.engine.request import ModelSpec, Pool
+from paddock.engine.request import Pool
 from paddock.engine.system.item_samples import share_interval
 from paddock.engine.system.text import counted, map_texts
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
-from paddock.pipelines.pipeline_tests import EXPECTATIONS_WITH_MODEL, ExpectKeys, TestKeys
+from paddock.pipelines.pipeline_tests import EXPECTATIONS_WITH_MODEL, TestKeys
 from paddock.runner import api
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.config.pipeline_secrets import PlaceholderSecrets, RedactedError, Secrets
@@ -296,8 +296,12 @@ class _CaseRun:
             options, environment = self._options()
             made = api.prepare(stage.file, inputs, options, environment)
             bound, secrets = made.bound, made.secrets
-            tape = self._open_tape(TextMasking(stage, secrets.redact))
-            tools = None if tape is None else CassetteTools(tape, number)
+            tape = tools = None
+            if self.cassette is not None:
+                masking, is_replay = TextMasking(stage, secrets.redact), self.source == "replay"
+                shown, name = subject.shown_cassette, subject.test.name
+                tape = CassetteSession(self.cassette, masking, is_replay, shown, test=name)
+                tools = CassetteTools(tape, number)
             with secrets.guarded():
                 async with self._open_pool(tape, bound, secrets, number) as pool:
                     environment = replace(environment, pool=pool, tape=tools)
@@ -351,13 +355,6 @@ class _CaseRun:
         )
         return options, environment
 
-    def _open_tape(self, masking: TextMasking) -> CassetteSession | None:
-        if self.cassette is None:
-            return None
-        shown, name = self.subject.shown_cassette, self.subject.test.name
-        is_replay = self.source == "replay"
-        return CassetteSession(self.cassette, masking, is_replay, shown, test=name)
-
     @asynccontextmanager
     async def _open_pool(
         self, tape: CassetteSession | None, bound: BoundPlan, secrets: Secrets, number: int
@@ -366,23 +363,19 @@ class _CaseRun:
         if self.source == "replay" and tape is not None:
             yield ReseededPool(CassettePool(tape, None), number)
             return
-        home, judges = await self.how.home(), _judge_models(self.subject.test.expect, bound)
+        models = BoundModels(bound.models, bound.defaults, None)
+        judges = [
+            models.resolve(claim.model, "embed" if claim.claim == "similar" else "chat")
+            for claim in self.subject.test.expect
+            if claim.claim in EXPECTATIONS_WITH_MODEL
+        ]
         options = model_pools.PoolOptions(
-            home=home, secrets=secrets, stop=self.how.stop, besides=judges
+            home=await self.how.home(), secrets=secrets, stop=self.how.stop, besides=judges
         )
         async with model_pools.open_pools(bound, self.how.settings, options) as (_, real):
             yield ReseededPool(
                 real if tape is None else CassettePool(tape, self.how.around(real)), number
             )
-
-
-def _judge_models(claims: Iterable[ExpectKeys], bound: BoundPlan) -> list[ModelSpec]:
-    models = BoundModels(bound.models, bound.defaults, None)
-    return [
-        models.resolve(claim.model, "embed" if claim.claim == "similar" else "chat")
-        for claim in claims
-        if claim.claim in EXPECTATIONS_WITH_MODEL
-    ]
 
 
 def case_inputs(

@@ -131,7 +131,9 @@ class Cassette:
         Raises:
             CassetteError: it cannot be written.
         """
-        text = "".join(f"{_json_line(line)}\n" for line in self._lines(test, keeps_stale))
+        lines = (json.dumps(line, ensure_ascii=False) for line in self._lines(test, keeps_stale))
+        text = "".join(f"{line}\n" for line in lines)
+        text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
         try:
             if self.is_there and read_text(self.file) == text:
                 return False
@@ -225,11 +227,6 @@ def _checked_counts(counts: dict[str, int]) -> dict[str, int]:
     if not all(isinstance(n, int) for n in counts.values()):
         raise TypeError("a count")
     return counts
-
-
-def _json_line(value: Mapping[str, Any]) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 def _error_text(error: OSError | UnicodeError) -> str:

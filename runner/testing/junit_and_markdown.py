@@ -245,6 +245,7 @@ _ICONS = {"passed": "✅", "failed": "❌", "error": "💥", "skipped": "⏭️"
 def suites_markdown(suites: Iterable[SuiteResult]) -> str:
     found = list(suites)
     cases = [(suite, case) for suite in found for case in suite.cases]
+    turns = "{}, {} of {} {}".format
     cases.sort(key=lambda pair: pair[1].word not in ("failed", "error"))
     bad = [case for _, case in cases if not case.passed and case.skipped is None]
     return _markdown(
@@ -256,7 +257,9 @@ def suites_markdown(suites: Iterable[SuiteResult]) -> str:
                 _ICONS[case.word],
                 _table_cell(case.name),
                 _table_cell(f"{suite.file} {suite.variant}"),
-                _repetitions_text(case),
+                turns(case.source or "", sum(case.turns), n, "rows" if case.rows else "turns")
+                if (n := len(case.turns)) > 1
+                else case.source or "",
                 f"{case.seconds:.1f} s",
             )
             for suite, case in cases[:MAX_TABLE_ROWS]
@@ -294,14 +297,6 @@ def _markdown(template: str, **values: Any) -> str:
     if len(text) <= MAX_SUMMARY_CHARS:
         return text
     return f"{text[:MAX_SUMMARY_CHARS]}\n\n… cut here.\n"
-
-
-def _repetitions_text(case: CaseResult) -> str:
-    source = case.source or ""
-    if len(case.turns) > 1:
-        what = "rows" if case.rows else "turns"
-        return f"{source}, {sum(case.turns)} of {len(case.turns)} {what}"
-    return source
 
 
 def _table_cell(text: str) -> str:

@@ -420,6 +420,13 @@ class CassetteTools:
         return got
 
 
+_CallTool = Callable[[Mapping[str, Any]], Awaitable[ToolResult]]
+
+
+async def _unavailable(args: Mapping[str, Any]) -> ToolResult:
+    raise StepError("this tool is not available in a replay.")
+
+
 class _CassetteToolset:
     """Implements `paddock.steps.base.Toolset`."""
 
@@ -443,8 +450,10 @@ class _CassetteToolset:
             {"tool": name, "server": server, "options": dict(options or {})}
         )
         facts = await self._tapes.taped("listing", listing_request, ask)
-        made = opened[0] if opened else _tool_from_facts(facts)
-        return replace(made, do=self._calling(made, listing_request))
+        if opened:
+            return replace(opened[0], do=self._calling(opened[0].do, listing_request))
+        do = self._calling(_unavailable, listing_request)
+        return BoundTool(**{"server": None, **facts}, do=do)
 
     async def names(self, server: str | None = None) -> Sequence[str]:
         if server is None:
@@ -455,12 +464,10 @@ class _CassetteToolset:
 
         return tuple(await self._tapes.taped("listing", {"server": server}, ask))
 
-    def _calling(
-        self, tool: BoundTool, of: Mapping[str, Any]
-    ) -> Callable[[Mapping[str, Any]], Awaitable[ToolResult]]:
+    def _calling(self, real: _CallTool, of: Mapping[str, Any]) -> _CallTool:
         async def do(args: Mapping[str, Any]) -> ToolResult:
             async def ask() -> dict[str, Any]:
-                got = await tool.do(args)
+                got = await real(args)
                 return {"text": got.text, "value": got.value, "is_error": got.is_error}
 
             call_request = {**of, "args": dict(args)}
@@ -504,13 +511,6 @@ def _tool_facts(tool: BoundTool) -> dict[str, Any]:
             "server": tool.server,
         }
     )
-
-
-def _tool_from_facts(facts: Mapping[str, Any]) -> BoundTool:
-    async def unavailable(args: Mapping[str, Any]) -> ToolResult:
-        raise StepError("this tool is not available in a replay.")
-
-    return BoundTool(**{"server": None, **facts}, do=unavailable)
 
 
 def _plain_facts(facts: Mapping[str, Any]) -> dict[str, Any]:

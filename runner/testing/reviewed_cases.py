@@ -307,7 +307,13 @@ def claims_for(value: Any, after: FinishedRun) -> list[dict[str, Any]]:
     A file that is the value counts most, then a value that the run returns, then a text that has
     all its parts.
     """
-    files = list(_written_files(after))
+    folder = after.stage.folder
+    written = sorted(path for path in recorded_outputs(folder) if path.is_relative_to(folder))
+    files = [
+        (escape_template(path.relative_to(folder).as_posix()), path)
+        for path in written
+        if path.is_file()
+    ]
     for name, path in files:
         if path.suffix == ".json" and is_same_value(_json_of(path), value):
             return [{"file": name, "equals": _literal(value)}]
@@ -327,14 +333,6 @@ def _contains(path: Path, texts: Iterable[str]) -> bool:
         return False  # a claim on such a file fails unless it is valid
     written = _text_of(path)
     return all(text in written for text in texts)
-
-
-def _written_files(after: FinishedRun) -> Iterator[tuple[str, Path]]:
-    """Yield what the run wrote: the path as a claim names it, and the path itself."""
-    stage = after.stage
-    for path in sorted(recorded_outputs(stage.folder)):
-        if path.is_file() and path.is_relative_to(stage.folder):
-            yield escape_template(path.relative_to(stage.folder).as_posix()), path
 
 
 def _text_of(path: Path) -> str:

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from paddock.engine.system import no_links
 from paddock.runner.ledger.entries import LedgerError
@@ -152,20 +151,17 @@ class _FolderCopier:
             return
         if not path.is_file():
             return  # a socket, a pipe
-        self._n_files += 1
         with no_links.open_file(path) as file:
-            self._copy_open(path, file, target)
-
-    def _copy_open(self, path: Path, file: BinaryIO, target: Path) -> None:
-        facts = os.fstat(file.fileno())
-        self._n_bytes += facts.st_size
-        if self._n_files > MAX_COPY_FILES or self._n_bytes > MAX_COPY_BYTES:
-            raise SandboxError(
-                f"a test runs on a copy of the pipeline's folder, and '{self._source}' holds more "
-                f"than {MAX_COPY_BYTES // 2**20} MiB or {MAX_COPY_FILES:,} files. Add `files:` "
-                f"with globs of the needed files, or move the pipeline to a folder of its own."
-            )
-        with target.open("xb") as copy:
-            shutil.copyfileobj(file, copy)
-            os.fchmod(copy.fileno(), stat.S_IMODE(facts.st_mode))
+            facts = os.fstat(file.fileno())
+            self._n_files, self._n_bytes = self._n_files + 1, self._n_bytes + facts.st_size
+            if self._n_files > MAX_COPY_FILES or self._n_bytes > MAX_COPY_BYTES:
+                raise SandboxError(
+                    f"a test runs on a copy of the pipeline's folder, and '{self._source}' holds "
+                    f"more than {MAX_COPY_BYTES // 2**20} MiB or {MAX_COPY_FILES:,} files. Add "
+                    f"`files:` with globs of the needed files, or move the pipeline to a folder of "
+                    f"its own."
+                )
+            with target.open("xb") as copy:
+                shutil.copyfileobj(file, copy)
+                os.fchmod(copy.fileno(), stat.S_IMODE(facts.st_mode))
         os.utime(target, ns=(facts.st_atime_ns, facts.st_mtime_ns))

@@ -27,7 +27,6 @@ from typing import Any
 
 from paddock.engine.request import Pool
 from paddock.engine.system.item_samples import ItemSample
-from paddock.engine.system.text import one_line
 from paddock.pipelines import prompt_file, yaml_source
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.errors import Fault, PipelineError
@@ -223,7 +222,7 @@ def prompt_file_suite(file: Path) -> SuiteFile:
         "returns": "steps.answer.text",
         "tests": [
             {
-                "name": _case_name(number, row, found),
+                "name": DataRow(number, {n: row[n] for n in found.variables if n in row}).name,
                 "inputs": {
                     _input_name(name): _literal_value(row[name]) for name in found.variables
                 },
@@ -311,11 +310,6 @@ def _is_stored_model(model: str) -> bool:
 
 def _input_name(variable: str) -> str:
     return f"of_{variable.lower()}" if not re.match(r"[a-z][a-z0-9_]*\Z", variable) else variable
-
-
-def _case_name(number: int, row: Mapping[str, Any], found: PromptFile) -> str:
-    first = next((str(row[name]) for name in found.variables if name in row), "")
-    return f"{number}: {one_line(first, 48)}".rstrip(": ")
 
 
 def _literal_value(value: Any) -> Any:

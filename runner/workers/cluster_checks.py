@@ -34,7 +34,7 @@ from paddock.runner.progress.prefect_view import REFUSED, SENT_AWAY, SHARE_TAG
 from paddock.runner.settings import STATE_FOLDER
 
 if TYPE_CHECKING:
-    from paddock.runner.ledger.postgres import PostgresConnection
+    from paddock.runner.ledger.postgres import PostgresDatabase
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def check_database(url: str, state: Path) -> list[ClusterFinding]:
             words = f"the address '{host or 'this machine'}' is a different machine on each"
             remedy = "Name the server by its address in your network, the same on every machine."
             found.append(ClusterFinding("ledger's address", "warning", words, remedy))
-        link = postgres.PostgresConnection(postgres.postgres_server(url, ""))
+        link = postgres.PostgresDatabase(postgres.postgres_server(url, ""))
         try:
             return [*found, _check_connections(link), _check_database_clock(link)]
         finally:
@@ -90,7 +90,7 @@ def check_database(url: str, state: Path) -> list[ClusterFinding]:
         return [ClusterFinding("ledger", "wrong", str(error))]
 
 
-def _check_connections(link: PostgresConnection) -> ClusterFinding:
+def _check_connections(link: PostgresDatabase) -> ClusterFinding:
     most = int(link.rows(coordination_queries.MOST_CONNECTIONS, {})[0][0])
     used = int(link.rows(coordination_queries.COUNT_CONNECTIONS, {})[0][0])
     n_runs = max(0, most - used) // CONNECTIONS_OF_A_RUN
@@ -101,7 +101,7 @@ def _check_connections(link: PostgresConnection) -> ClusterFinding:
     return ClusterFinding("connections", "warning", words, remedy)
 
 
-def _check_database_clock(link: PostgresConnection) -> ClusterFinding:
+def _check_database_clock(link: PostgresDatabase) -> ClusterFinding:
     """Compare this machine's clock with the server's; claims use the server's only."""
     link.rows(coordination_queries.NOW, {})  # the connection is open before the time is taken
     before = time.time()

@@ -15,7 +15,6 @@ from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.own_state import folder_identity
 from paddock.runner.ledger.postgres import (
-    PostgresConnection,
     PostgresDatabase,
     PostgresServer,
     check_server,
@@ -183,7 +182,7 @@ def test_a_call_after_one_that_waited_in_vain_fails_at_once(tmp_path: Path) -> N
             n_tries += 1
             return super().connect()
 
-    link = PostgresConnection(Away("postgresql://me@127.0.0.1:1/work", "s"), retry_s=1.0)
+    link = PostgresDatabase(Away("postgresql://me@127.0.0.1:1/work", "s"), retry_s=1.0)
     with pytest.raises(LedgerError):
         link.rows("select 1", {})
     assert n_tries > 1
@@ -324,7 +323,7 @@ def test_a_reader_waits_for_no_statement_for_ever_and_finds_no_other_tables(
     with Ledger(tmp_path, url=url):
         pass
     server = PostgresServer(url, f"paddock_{folder_identity(tmp_path)}", limit_s=0.2)
-    connection = PostgresConnection(server)
+    connection = PostgresDatabase(server)
     connection.rows("create temp table runs (run text)", {})
     connection.rows("insert into pg_temp.runs values ('planted')", {})
     assert connection.rows("select run from runs", {}) == []

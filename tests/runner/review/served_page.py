@@ -25,7 +25,7 @@ from paddock.runner.ledger.reviews import Question, Review, review_id
 from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.review.page import ReviewPage
 from paddock.runner.review.page_access import PageAccess
-from paddock.runner.review.page_server import FolderReviews, ReviewPageOptions, serve_review
+from paddock.runner.review.page_server import FolderReviews, ReviewPageOptions, serve_pages
 
 SCHEMA = {
     "type": "object",
@@ -128,7 +128,7 @@ class ServedPage:
         async def serve(tell: Callable[[str, str], None]) -> None:
             with Ledger(self.folder / ".paddock") as ledger:
                 wish = ReviewPageOptions(by=by, opens_browser=False, tell=tell, **options)
-                await serve_review(LedgerReviews(ledger), wish)
+                await serve_pages(lambda: (LedgerReviews(ledger),), ledger.folder, wish)
 
         with in_thread(serve) as address:
             yield address
