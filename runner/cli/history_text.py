@@ -377,23 +377,16 @@ def unknown_path_text(path: str, answer: PathLineage) -> str:
     if not is_there:
         what = "there is no such file, and no pipeline here has written one of this name"
     if answer.same_as:
-        same = _relative_path(answer.same_as[0])
+        same = _short_path(answer.same_as[0])
         remedy = (
             f"It has the content that was written as '{same}': `paddock why {shlex.quote(same)}`."
         )
         return f"'{path}': {what}.\n  {remedy}"
     if answer.near:
-        near = ", ".join(f"'{_relative_path(path)}'" for path in answer.near)
+        near = ", ".join(f"'{_short_path(path)}'" for path in answer.near)
         return f"'{path}': {what}.\n  Did you mean {near}?"
     return (
         f"'{path}': {what}.\n"
         f"  Name a pipeline that may have, or its folder: "
         f"`paddock why {shlex.quote(str(path))} FOLDER`."
     )
-
-
-def _relative_path(path: str) -> str:
-    try:
-        return str(Path(path).relative_to(Path.cwd()))
-    except ValueError:
-        return path

@@ -50,23 +50,19 @@ def explain_path(path: Path, given: Sequence[Path] = ()) -> PathLineage:
     are searched, then those below it.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 - a link itself may be the output
-    faults: list[str] = []
-    near: dict[str, None] = {}
-    same: dict[str, None] = {}
+    faults, near, same = list[str](), list[str](), list[str]()
     for place in _ledgers_around(path, given, faults.append):
         try:
             with open_for_reading(place) as ledger:
-                case = _PathInLedger(ledger, place.folder.resolve(), path)
-                answer = case.answer()
+                answer = _PathInLedger(ledger, place.folder.resolve(), path).answer()
                 if answer.is_known:
                     return answer
-                near.update(dict.fromkeys(answer.near))
-                same.update(dict.fromkeys(answer.same_as))
+                near += answer.near
+                same += answer.same_as
         except LedgerError as error:
             faults.append(str(error))
-    return PathLineage(
-        str(path), near=tuple(near), same_as=tuple(same), faults=tuple(dict.fromkeys(faults))
-    )
+    near, same, faults = (list(dict.fromkeys(found)) for found in (near, same, faults))
+    return PathLineage(str(path), near=tuple(near), same_as=tuple(same), faults=tuple(faults))
 
 
 def _ledgers_around(
@@ -117,8 +113,7 @@ class _PathInLedger:
         if not items and is_folder:
             items, n_more = self._items.below(stored)  # 3
         if items:
-            origins = tuple(map(self._origin, items))
-            return PathLineage(str(self._path), origins, n_more=n_more)
+            return PathLineage(str(self._path), tuple(map(self._origin, items)), n_more=n_more)
         read = [item for path in (stored, *came_from) for item in self._items.made_of(path)]  # 4
         if not read and is_folder:
             below, n_more = self._items.made_below(stored)
@@ -134,8 +129,7 @@ class _PathInLedger:
                 read = [item for item in found if (item.owner.scope, item.key) in places]
                 same = self._items.same_as(content)
         if read:
-            uses = tuple(map(self._use, read))
-            return PathLineage(str(self._path), read_by=uses, n_more=n_more)
+            return PathLineage(str(self._path), read_by=tuple(map(self._use, read)), n_more=n_more)
         near, same_as = (map(self._index.absolute, p) for p in (self._items.near(stored), same))
         return PathLineage(str(self._path), near=tuple(near), same_as=tuple(same_as))  # 5
 
@@ -248,17 +242,13 @@ class _PathInLedger:
     def _use(self, item: RecordedItem) -> DocumentUse:
         """Return what an item made of a document."""
         entry, owner = item.entry, item.owner
-        filed = entry is not None and entry.gone == FILED
+        notes = [f"{entry.state}: {entry.error}"] if entry is not None and entry.error else []
+        if entry is not None and entry.gone == FILED:
+            notes.append(" at ".join(["filed", *self._filed.targets(owner.scope, item.key)]))
         reviews = ReviewStore(self._ledger).of_scope(owner.scope, [item.key])
-        return DocumentUse(
-            key=item.shown_key,
-            step=owner.step,
-            failed=None if entry is None or not entry.error else (entry.state, entry.error),
-            filed=tuple(self._filed.targets(owner.scope, item.key)) if filed else None,
-            reviews=tuple((s, review_outcome(head)) for (_, s), head in sorted(reviews.items())),
-            outputs=item.outputs,
-            stores=tuple(map(self._index.stored, item.containing_stores)),
-        )
+        notes += [f"'{step}' {review_outcome(head)}" for (_, step), head in sorted(reviews.items())]
+        stores = (f"rows in {self._index.stored(path)}" for path in item.containing_stores)
+        return DocumentUse(item.shown_key, owner.step, tuple(notes), (*item.outputs, *stores))
 
 
 def _no_output(item: RecordedItem) -> Reason:

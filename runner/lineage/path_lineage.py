@@ -115,9 +115,7 @@ class Origin:
     """What people decided about its answers."""
 
     def as_json(self) -> dict[str, Any]:
-        fields = asdict(self)
-        fields["pipeline"] = str(self.pipeline)
-        fields["at"] = iso_time(self.at)
+        fields = asdict(self) | {"pipeline": str(self.pipeline), "at": iso_time(self.at)}
         fields["changes"] = [{"what": c.what, "detail": c.detail} for c in self.changes]
         for step in fields["steps"]:
             for call in step["calls"]:
@@ -131,23 +129,13 @@ class DocumentUse:
 
     key: str
     step: str
-    failed: tuple[str, str] | None
-    """Its state, and why."""
-    filed: tuple[str, ...] | None
-    """Where the document was moved to; None: it was not filed."""
-    reviews: tuple[tuple[str, str], ...]
-    """Steps whose answers are reviewed, with the outcome."""
-    outputs: tuple[str, ...]
-    stores: tuple[str, ...]
-    """Vector stores with rows of it."""
+    notes: tuple[str, ...]
+    """How it ended, where the document was filed, what people decided."""
+    made: tuple[str, ...]
 
     def __str__(self) -> str:
-        facts = [f"item '{self.key}' of '{self.step}'"]
-        facts += [": ".join(self.failed)] if self.failed is not None else []
-        facts += [" at ".join(["filed", *self.filed])] if self.filed is not None else []
-        facts += [f"'{step}' {outcome}" for step, outcome in self.reviews]
-        wrote = ", ".join([*self.outputs, *(f"rows in {store}" for store in self.stores)])
-        return ", ".join(facts) + (f" → {wrote}" if wrote else "")
+        facts = ", ".join([f"item '{self.key}' of '{self.step}'", *self.notes])
+        return f"{facts} → {', '.join(self.made)}" if self.made else facts
 
 
 @dataclass(frozen=True, slots=True)

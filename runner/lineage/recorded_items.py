@@ -138,14 +138,6 @@ def _file_state(path: str, sha256: str) -> FileState:
         return "gone"
 
 
-def _is_current(stored: str, entry: Entry | None, made: LineageRow | None) -> bool:
-    """Return whether a file or store is an output of an item as it was done last."""
-    if entry is not None:
-        stores = (rows.store for rows in dependencies_of(entry, RowsKept))
-        return stored in current_paths(entry) or stored in stores
-    return made is None or stored in made.made.get(WROTE, [stored])
-
-
 class RecordedItems:
     """Lineage queries of one ledger."""
 
@@ -197,8 +189,7 @@ class RecordedItems:
 
     def made_of(self, stored: str) -> Sequence[RecordedItem]:
         found = {(row.scope, row.key) for row in self._lineage.made_from(stored)}
-        mark = f"%{json.dumps(stored)}:%"
-        rows = self._ledger.rows(queries.ITEMS_THAT_READ, mark=mark)
+        rows = self._ledger.rows(queries.ITEMS_THAT_READ, mark=f"%{json.dumps(stored)}:%")
         found |= {(row[0], row[1]) for row in rows}
         return [self._item(scope, key, stored) for scope, key in sorted(found)[:MAX_ORIGINS]]
 
@@ -208,11 +199,8 @@ class RecordedItems:
 
     def near(self, stored: str) -> Sequence[str]:
         rows = self._ledger.rows(queries.SOME_PATHS, most=MAX_COMPARED_NAMES)
-        names = [row[0] for row in rows]
-        by_name: dict[str, list[str]] = {}
-        for name in names:
-            by_name.setdefault(Path(name).name, []).append(name)
-        same = by_name.get(Path(stored).name, [])
+        names, own_name = [row[0] for row in rows], Path(stored).name
+        same = [name for name in names if Path(name).name == own_name]
         return [*same, *difflib.get_close_matches(stored, names, n=MAX_SIMILAR)][:MAX_SIMILAR]
 
     def beside(self, owner: ScopeOwner, step: str) -> RecordedItem | None:
@@ -243,7 +231,12 @@ class RecordedItems:
         What the item became since then was made by another run.
         """
         entry, made = self._ledger.entries(scope, [key]).get(key), self._lineage.made(scope, key)
-        is_current = written is None or _is_current(stored, entry, made)
+        is_current = written is None
+        if written is not None and entry is not None:
+            stores = {rows.store for rows in dependencies_of(entry, RowsKept)}
+            is_current = stored in current_paths(entry) | stores
+        elif written is not None:
+            is_current = made is None or stored in made.made.get(WROTE, [stored])
         last = made or entry
         run, at = written or ("", 0.0)
         if is_current and last is not None:

@@ -102,14 +102,13 @@ class UnchangedRule(RuleNow):
         if dependencies_of(entry, ChosenLabels, NarrowedLabels, UsedExamples, FolderListed):
             return False
         parts = [*map(part_of, json.loads(entry.parts))]
-        values = (part for part in parts if isinstance(part, OuterValue))
-        return PLACE_IN_LIST not in parts and all(value.root == "inputs" for value in values)
+        roots = {part.root for part in parts if isinstance(part, OuterValue)}
+        return PLACE_IN_LIST not in parts and roots <= {"inputs"}
 
     def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
-        entry, scope, base = item.entry, item.owner.scope, item.base
+        entry, scope, roots = item.entry, item.owner.scope, Roots(item.base, ())
         assert entry is not None
         trace = Trace(scope, entry, PastItems(self._index.ledger, scope, None))
-        same = {entry.key: entry.hash}
-        world = asyncio.run(self._world.prepare([trace], same, Roots(base, ()), {}))
-        now = ItemNow(entry.hash, entry.parts)
+        hashes, now = {entry.key: entry.hash}, ItemNow(entry.hash, entry.parts)
+        world = asyncio.run(self._world.prepare([trace], hashes, roots, {}))
         return self._changes(differences(trace, now, world, ()), subject)
