@@ -474,7 +474,7 @@ class _ExecutedSteps(ItemSteps):
         context, outer = run.context, attempt.outer
         try:
             state = await opened_block(context, block, scope, keeps_results=True, outer=outer)
-            state.around, state.is_within_item = attempt.with_outer_items, True
+            state.around, state.is_within_item = attempt.outputs.items, True
             state.turn, state.parallel = attempt.turn, attempt.parallel
             await BlockRun(run.walk, run.steps, run.recorder, state).items()
         except ExpressionError as error:

@@ -14,7 +14,7 @@ from paddock.pipelines.typed_rows import TypedRows
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_steps
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.filed_store import Place, place_of
+from paddock.runner.ledger.filed_store import ListOrder, list_order
 from paddock.runner.progress.item_states import (
     AWAITED,
     BAD,
@@ -50,7 +50,7 @@ class BlockState:
     work: BlockWork
     scope: Scope
     keeps_results: bool
-    filed: dict[str, tuple[Place, Any]] = field(default_factory=dict)
+    filed: dict[str, tuple[ListOrder, Any]] = field(default_factory=dict)
     """By key, the places and results of filed items, where the block's results are read."""
     gone: list[str] = field(default_factory=list)
     """Keys of deleted items, which the list no longer has."""
@@ -190,7 +190,7 @@ class BlockState:
         for item in items:  # those of this run come in place of filed ones
             key, result = item.key, item.result if item.with_filed is None else item.with_filed
             if result is not None and not (key in filed.parts and key in self.filed):
-                whole[key] = filed.places.get(key) or place_of(names.get(key, key), key), result
+                whole[key] = filed.places.get(key) or list_order(names.get(key, key), key), result
         results = [result for _, result in sorted(whole.values(), key=itemgetter(0))]
         return WithFiled(outputs, {**outputs, "results": results})
 

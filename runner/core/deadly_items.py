@@ -92,7 +92,7 @@ class CrashSuspects:
         self._ledger = ledger
         self._run = run
         self._dead_after_s = dead_after_s
-        self._left: dict[ItemPlace, list[AttemptRow]] = {}
+        self._notes: dict[ItemPlace, list[AttemptRow]] = {}
         self._within: dict[ItemPlace, set[str]] = {}
         """Items around suspects → the runs that crashed."""
         self._n_kills = 0
@@ -106,7 +106,7 @@ class CrashSuspects:
         for row in found:
             if row.run == self._run:
                 continue
-            rows = self._left.setdefault((row.scope, row.key), [])
+            rows = self._notes.setdefault((row.scope, row.key), [])
             rows[:] = [*(other for other in rows if other.run != row.run), row]
             if row.around_scope is not None and row.around_key is not None:
                 self._within.setdefault((row.around_scope, row.around_key), set()).add(row.run)
@@ -125,7 +125,7 @@ class CrashSuspects:
         """
         place = (scope, item.key)
         recorded = item.unchanged_entry.run if item.unchanged_entry is not None else None
-        notes = self._left.get(place, ())
+        notes = self._notes.get(place, ())
         rows = [row for row in notes if row.hash == item.hash and row.run != recorded]
         within = self._within.get(place, set())
         if not rows and not within:
@@ -167,7 +167,7 @@ class CrashSuspects:
             if not is_recorded:
                 return
             self._within.pop(place, None)
-            left = self._left.pop(place, ())
+            left = self._notes.pop(place, ())
             if is_repeated_crash and left:
                 self._ledger.record_attempt(replace(left[-1], run=GIVEN_UP, at=time.time()))
                 return

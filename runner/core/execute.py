@@ -282,7 +282,7 @@ class _SubPipelineRun:
         except WrongInput as error:
             raise StepError(f"{error.message}.", remedy=error.remedy) from error
         context = sub_pipeline_context(walk.context, step, attempt, bound)
-        around = attempt.with_outer_items if attempt.outer else ()
+        around = attempt.outputs.items if attempt.outer else ()
         show = walk.context.show_chunk
         context = replace(context, show_chunk=lambda block, keys: show(f"{step.id}.{block}", keys))
         inner = Execute(context, attempt.outer, around)

@@ -25,7 +25,13 @@ from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, outer_re
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.filed_store import MOVED_BY_WATCH, FiledRow, FiledStore, Place, place_of
+from paddock.runner.ledger.filed_store import (
+    MOVED_BY_WATCH,
+    FiledRow,
+    FiledStore,
+    ListOrder,
+    list_order,
+)
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
@@ -64,7 +70,7 @@ class FiledItems:
     """How many of `rows` were made of results of filed items, and have no document."""
     parts: Mapping[str, FiledRow] = field(default_factory=dict)
     """By key, the rows of listed items whose pipelines filed documents."""
-    places: Mapping[str, Place] = field(default_factory=dict)
+    places: Mapping[str, ListOrder] = field(default_factory=dict)
     """By key, the places of all items in a list that has filed ones, too."""
 
 
@@ -274,7 +280,7 @@ class ListWithFiled:
     """The others by their keys."""
     left_out: Sequence[Any]
     """What `where` leaves out."""
-    places: Mapping[str, Place]
+    places: Mapping[str, ListOrder]
 
     @classmethod
     def of(
@@ -308,7 +314,7 @@ class ListWithFiled:
                     free.remove(key)
             for index, key in zip(sorted(itertools.chain(*left.values())), free, strict=True):
                 keys[index] = key
-            groups[name].sort(key=lambda index: place_of(name, keys[index]))
+            groups[name].sort(key=lambda index: list_order(name, keys[index]))
         own: list[str] = []
         for name, item in reversed([*zip(item_names(block, scope, listed), listed, strict=True)]):
             group = groups.get(name, [])
@@ -322,7 +328,7 @@ class ListWithFiled:
         return cls(own[::-1], filed, left_out, places)
 
 
-def filed_results(ledger: Ledger, filed: FiledItems) -> dict[str, tuple[Place, Any]]:
+def filed_results(ledger: Ledger, filed: FiledItems) -> dict[str, tuple[ListOrder, Any]]:
     """Return by key the place and the result of filed items that have one."""
     rows = [*filed.rows.values(), *filed.parts.values()]
     text = ",".join([row.returns or "null" for row in rows])
@@ -334,7 +340,7 @@ def filed_results(ledger: Ledger, filed: FiledItems) -> dict[str, tuple[Place, A
         if value is not None
     }
     for row in [row for row in rows if row.returns_object is not None]:
-        place = places.get(row.key) or place_of(row.name, row.key)
+        place = places.get(row.key) or list_order(row.name, row.key)
         found[row.key] = place, ledger.value(None, row.returns_object)
     return found
 

@@ -81,9 +81,6 @@ class ItemAttempt:
     entry: Entry | None = None
     """The entry sent to the ledger; it may not be durable yet."""
 
-    def __post_init__(self) -> None:
-        self.outputs.items = self.with_outer_items
-
     @classmethod
     def of(
         cls,
@@ -94,9 +91,8 @@ class ItemAttempt:
     ) -> ItemAttempt:
         """Return the attempt at a top-level step or block as an item of its own."""
         scope, key = context.judge.scopes.id(node.id, outer), node.id
-        outputs = ItemOutputs(
-            context, scope, key, may_shrink=follows_time(context.bound.nodes, node)
-        )
+        may_shrink = follows_time(context.bound.nodes, node)
+        outputs = ItemOutputs(context, (*around, (scope, key)), may_shrink=may_shrink)
         return cls(scope, key, "/".join(outer), node, outer, outputs, around=around)
 
     @classmethod
@@ -104,13 +100,14 @@ class ItemAttempt:
         """Return the attempt at an item of a block."""
         work, is_step = state.work, state.step is not None
         may_shrink = state.step is None or follows_time(context.bound.nodes, state.step)
+        items = (*state.around, (work.scope, item.key))
         return cls(
             work.scope,
             item.key,
             state.shown_key(item.key),
             state.step or state.block,
             state.outer if is_step else (*state.outer, item.key),
-            ItemOutputs(context, work.scope, item.key, may_shrink=may_shrink),
+            ItemOutputs(context, items, may_shrink=may_shrink),
             item,
             work.made_by,
             work.names.get(item.key, item.key),
@@ -132,11 +129,6 @@ class ItemAttempt:
     @property
     def own_path(self) -> str | None:
         return None if self.work is None else item_path(self.work.item)
-
-    @property
-    def with_outer_items(self) -> tuple[ItemPlace, ...]:
-        """The items around it, and itself."""
-        return (*self.around, (self.scope, self.key))
 
     # --- what was so before
 

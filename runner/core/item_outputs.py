@@ -51,17 +51,16 @@ class ItemOutputs:
     """Implements `paddock.steps.base.OutputFiles` for one item."""
 
     def __init__(
-        self, context: RunContext, scope: str, key: str, *, may_shrink: bool = False
+        self, context: RunContext, items: tuple[ItemPlace, ...], *, may_shrink: bool = False
     ) -> None:
         """`may_shrink`: it is made of one item, or of what the time has chosen."""
+        self.items = items
+        """The items around it, outermost first, and itself."""
+        self._scope, self._key = items[-1]
         self._context = context
         self._index = context.index
         self._stats = context.stats
-        self._scope = scope
-        self._key = key
         self._may_shrink = may_shrink
-        self.items: tuple[ItemPlace, ...] = ((scope, key),)
-        """The items around it, outermost first, and itself."""
         self.lost_rows: list[LostRows] = []
         self._intended: set[Path] = set()
         self._unrecorded: dict[str, OutputRow] = {}

@@ -185,26 +185,26 @@ class BoundModels:
         raise StepError(f"there is no model to {role} with.", remedy="Name one under `models`.")
 
 
+@dataclass(frozen=True, slots=True)
 class ItemLog:
     """Implements `paddock.steps.base.StepLog`: prefixes notes with the item."""
 
-    def __init__(self, context: RunContext, block: str, key: str, step: str) -> None:
-        self._context = context
-        self._stats = context.stats
-        self._step, self._key = step, key
-        self._place = f"{key}: " if key else f"{block}: "
+    context: RunContext
+    block: str
+    key: str
+    step: str
 
     def note(self, text: str) -> None:
-        self._stats.note(f"{self._place}{text}")
+        self.context.stats.note(f"{self.key or self.block}: {text}")
 
     def tally(self, noun: str, what: str) -> None:
-        self._stats.tally(self._step, self._key, noun, what)
+        self.context.stats.tally(self.step, self.key, noun, what)
 
     def scanned(self, taken: Collection[str], not_taken: Collection[str]) -> None:
         """Count the files that no pattern takes, but for what Paddock wrote or the pipeline is."""
-        index, parts = self._context.index, self._context.protected.folded
-        self._stats.taken.update(taken, self._context.bound.folder_inputs.values())
-        self._stats.not_taken.update(
+        context, index, parts = self.context, self.context.index, self.context.protected.folded
+        context.stats.taken.update(taken, context.bound.folder_inputs.values())
+        context.stats.not_taken.update(
             path
             for path in not_taken
             if path.casefold() not in parts and not index.rows_at(index.stored(path))

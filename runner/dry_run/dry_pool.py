@@ -261,8 +261,7 @@ class DryOutputs(ItemOutputs):
 
 def without_effects(context: RunContext, attempt: ItemAttempt) -> None:
     """Replace the outputs of an attempt, so that it writes nothing."""
-    attempt.outputs = DryOutputs(context, attempt.scope, attempt.key)
-    attempt.outputs.items = attempt.with_outer_items
+    attempt.outputs = DryOutputs(context, attempt.outputs.items)
 
 
 @dataclass(frozen=True, slots=True)

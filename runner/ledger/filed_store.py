@@ -58,13 +58,13 @@ class FiledRow(NamedTuple):
     returns_object: str | None = None
 
 
-Place = tuple[str, int, str]
+ListOrder = tuple[str, int, str]
 
 
-def place_of(name: str, key: str) -> Place:
+def list_order(name: str, key: str) -> ListOrder:
     """Return the place of an item in a table: by name, then in the order in which they came.
 
-    >>> sorted(("a#10", "b", "a", "a#2"), key=lambda key: place_of(key[0], key))
+    >>> sorted(("a#10", "b", "a", "a#2"), key=lambda key: list_order(key[0], key))
     ['a', 'a#2', 'a#10', 'b']
     """
     return name, len(key), key
