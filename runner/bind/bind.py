@@ -44,6 +44,7 @@ from .bound import (
     BoundPlan,
     BoundStep,
     SharedPlans,
+    nodes_of,
     sub_plans,
 )
 from .inputs import read_inputs
@@ -52,7 +53,7 @@ from .parameters import ParameterBinder
 from .pipeline_models import ModelBinder
 from .read_checks import ReadChecker
 from .sub_pipelines import SubPipelineReader
-from .watches import WatchBinder
+from .watches import BoundWatch, WatchBinder
 
 if TYPE_CHECKING:
     from paddock.engine.request import Role
@@ -182,21 +183,23 @@ class PlanBinder:
         controls = _InheritedKeys(defaults.retry, defaults.timeout, cache)
         nodes = tuple(self._nodes(self._plan.nodes, BASE_NAMES, controls))
         nodes = taint_analysis.mark_tainted(nodes, taint_analysis.tainted_inputs(pipeline))
-        nodes = unused_answers.mark_unused(nodes, self._plan.edges, pipeline.returns)
+        if any(node.if_ is not None for node in nodes_of(nodes)):  # else none is skipped
+            nodes = unused_answers.mark_unused(nodes, self._plan.edges, pipeline.returns)
         for use in self._plan.uses:
             self._reads.check_use(use, self._params)
         roots = self._given.roots(self._base)
         within = ((plan.pipeline, plan.inputs, plan.roots.base) for plan in sub_plans(nodes))
         paths = KnownPaths(pipeline, self._given.values, roots, within)
-        watches = WatchBinder(pipeline, paths)
-        # What starts a pipeline does not count where a step of another one does.
-        found = watches.bound() if pipeline.on is not None and not self._context.files else ()
+        found: tuple[BoundWatch, ...] = ()
+        if pipeline.on is not None:
+            self._own += plan_faults.schedule_faults(pipeline)
+            if not self._context.files:  # what starts a pipeline does not where a step runs it
+                watches = WatchBinder(pipeline, paths)
+                found = watches.bound()
+                self._own += watches.faults
+        if self._fills_store:
+            self._own += plan_faults.store_order_faults(self._plan)
         folders = paths.folders()
-        self._own += [
-            *watches.faults,
-            *(plan_faults.schedule_faults(pipeline) if pipeline.on is not None else ()),
-            *(plan_faults.store_order_faults(self._plan) if self._fills_store else ()),
-        ]
         own = protected_files.ProtectedFiles.of([(pipeline, self._base)], folders)
         for out in paths.changed_files():
             if (refusal := own.refusal(out.path, is_new=out.is_new)) is not None:
