@@ -193,7 +193,7 @@ def browser(*flags: str) -> Iterator[Browser]:
     its_in, to_it = _pipe()
     from_it, its_out = _pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        command = [CHROMIUM, *_FLAGS, f"--user-data-dir={folder}", *flags, "about:blank"]
+        command = [CHROMIUM, *_FLAGS, f"--user-data-dir={folder}", *flags, "--no-startup-window"]
         # Its pipes are descriptors 3 and 4, whatever ours are.
         wires = [(os.POSIX_SPAWN_DUP2, its_in, 3), (os.POSIX_SPAWN_DUP2, its_out, 4)]
         quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (1, 2)]

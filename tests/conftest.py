@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,8 @@ WITH_PREFECT = {
 
 # What a process starts once for all of its tests, within limits of its own: not in the first one's.
 STARTED_ONCE = frozenset((
-    "fork_server", "live", "prefect_api", "server", "shared_browser", "shared_service",
+    "fork_server", "live", "prefect_api", "server", "shared_browser", "shared_servers",
+    "shared_service",
 ))  # fmt: skip
 
 # Tests that meet most of the errors that a person can cause: none may have stray marks.
@@ -169,6 +171,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure() -> None:
+    _end_servers()
     if readers := sys.modules.get("tests.fakes.readers"):
         readers.end_readers()
     shutil.rmtree(os.environ["PADDOCK_HOME"], ignore_errors=True)
@@ -233,6 +236,27 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
+GROUPS = {f"tests/{file}": name for name, files in WITH_PREFECT.items() for file in files}
+
+
+def group_of(nodeid: str) -> str | None:
+    return GROUPS.get(nodeid.partition("::")[0])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End a group's servers with the group, where groups are kept together."""
+    group = group_of(item.nodeid)
+    is_last = nextitem is None or group_of(nextitem.nodeid) != group
+    if group and is_last and "PYTEST_XDIST_WORKER" in os.environ:
+        _end_servers()
+
+
+def _end_servers() -> None:
+    if servers := sys.modules.get("tests.prefect_server"):
+        servers.end_shared()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep each file in one process, as `--dist loadfile` does, and those with Prefect together."""
@@ -240,12 +264,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         return None
     from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
-    groups = {file: name for name, files in WITH_PREFECT.items() for file in files}
-
     class Together(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            file: str = super()._split_scope(nodeid)
-            return groups.get(file.removeprefix("tests/"), file)
+            return group_of(nodeid) or str(super()._split_scope(nodeid))
 
     return Together(config, log)
 
@@ -291,15 +312,19 @@ def chromium(shared_browser: Browser) -> Iterator[Browser]:
     shared_browser.close_pages()
 
 
-@pytest.fixture(scope="session")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Yield the address of a Prefect server that many tests share: it takes 12 s to start."""
+@pytest.fixture(scope="module")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the address of a Prefect server that many tests share: it takes 12 s to start."""
     from paddock.runner.schedule import prefect_queue
-    from tests.prefect_server import server
+    from tests.prefect_server import server, shared
 
-    patient = pytest.MonkeyPatch()
-    # With a slow disk it once answered nothing for a minute. `up` asks again; a test does not.
-    patient.setattr(prefect_queue, "ANSWER_S", 150.0)
-    with server(tmp_path_factory.mktemp("prefect")) as url:
-        yield url
-    patient.undo()
+    @contextmanager
+    def started() -> Iterator[str]:
+        patient = pytest.MonkeyPatch()
+        # With a slow disk it once answered nothing for a minute. `up` asks again; a test does not.
+        patient.setattr(prefect_queue, "ANSWER_S", 150.0)
+        with server(tmp_path_factory.mktemp("prefect")) as url:
+            yield url
+        patient.undo()
+
+    return shared("prefect", started)
