@@ -20,7 +20,7 @@ from .filed_items import FiledItems
 from .parts import CONTENT
 from .run_records import StepRecord
 from .source_folders import MissingSources
-from .verify import ItemVerdict
+from .verify import NEW, ItemVerdict
 
 
 @dataclass(slots=True, eq=False)
@@ -30,10 +30,11 @@ class ItemWork:
     index: int
     key: str
     item: Any
-    verdict: ItemVerdict
-    hash: str
-    parts: str
-    entry: Entry | None
+    verdict: ItemVerdict = NEW
+    hash: str = ""
+    parts: str = ""
+    """As JSON: part of the hash → its digest."""
+    entry: Entry | None = None
     place: tuple[int, int] = (0, 1)
     """Its index in the block's list, and the list's length."""
     is_counted: bool = True

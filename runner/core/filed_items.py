@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from paddock.engine.system import no_links
 from paddock.engine.system.text import ordered_json
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, outer_references
 from paddock.runner.bind.scope import Scope, WithFiled
@@ -36,7 +37,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import WHOLE
-from paddock.steps.files.scan import file_at
+from paddock.steps.files.scan import file_at, modified_at
 
 from .block_items import (
     block_list,
@@ -110,12 +111,25 @@ class BlockFiling:
                     key = _free_key(row.name, self.rows)
                     row = row._replace(key=key, made_by="", outdated_by="")
                     self.rows[key] = self.new[key] = row
-        self.left: dict[str, tuple[FiledRow, Any]] = {}
-        """Items that a run had not done when it moved their document, as they are now."""
+        self.unfinished = self._store.unfinished(scope)
+        """Moves of documents by runs that did not finish their items."""
+        self.moved: dict[str, tuple[FiledRow, Any]] = {}
+        """Those documents, as items where they lie, after `look`."""
         self.names: dict[str, str] = {}
         """By key, the name of each listed document that goes by another key."""
         self.again: list[str] = []
         """Names of documents that came again with the content of a filed one."""
+
+    def look(self) -> None:
+        """Find the documents of `unfinished` moves."""
+        for move in self.unfinished:
+            row = FiledRow(move.key, move.key, move.path, move.sha256, move.target)
+            # Where something lies at the old path, it may be the document, not moved yet.
+            is_back = os.path.lexists(self._index.absolute(move.path))
+            value = self.value(row) if is_back else self._lies_at(row)
+            if value is not None:
+                name = raw_item_keys(self._block, self._seen, [value])[0]
+                self.moved[move.key] = row._replace(name=name, sha256=value["sha256"]), value
 
     def keys(
         self,
@@ -134,18 +148,11 @@ class BlockFiling:
             if is_file_value(item) and isinstance(item.get("path"), str)
         }
         self._file_those_that_left(there, {*names, *kept}, entries)
-        for move in self._store.unfinished(self._scope):  # by runs that did not finish their items
-            row = FiledRow(move.key, move.key, move.path, move.sha256, move.target)
-            # Where something lies at the old path, it may be the document, not moved yet.
-            is_back = os.path.lexists(self._index.absolute(move.path))
-            value = self.value(row) if is_back else self._lies_at(row)
-            if value is not None and move.key not in self.rows:
-                name = raw_item_keys(self._block, self._seen, [value])[0]
-                self.left[move.key] = row._replace(name=name, sha256=value["sha256"]), value
-                self.names[move.key] = name
+        self.moved = {key: pair for key, pair in self.moved.items() if key not in self.rows}
+        self.names |= {key: moved.name for key, (moved, _) in self.moved.items()}
         filed: dict[str, dict[str, str]] = {}
         keys, taken = [], set(names)
-        for row in (*self.rows.values(), *(row for row, _ in self.left.values())):
+        for row in (*self.rows.values(), *(row for row, _ in self.moved.values())):
             if row.name in taken and row.path:
                 filed.setdefault(row.name, {})[row.sha256] = row.key
         for name in names:
@@ -157,7 +164,7 @@ class BlockFiling:
                 key = _free_key(name, {*known.values(), *taken})
             elif known:
                 self.again.append(name)
-                self.left.pop(key, None)
+                self.moved.pop(key, None)
             if key != name:
                 self.names[key] = name
             keys.append(key)
@@ -231,7 +238,11 @@ class BlockFiling:
         """Return a filed document as an item, as it was when it was listed."""
         relpath = self._relpath(row) or row.name
         name = PurePosixPath(relpath)
-        modified = "" if (value := self._lies_at(row)) is None else value["modified"]
+        modified = ""
+        if row.target is not None and self._relpath(row) is not None:
+            with contextlib.suppress(OSError):
+                facts = no_links.facts_of(Path(self._index.absolute(row.target)))
+                modified = modified_at(facts.st_mtime)
         return {
             "path": self._index.absolute(row.path), "relpath": relpath, "name": name.name,
             "stem": name.stem, "suffix": name.suffix, "size": 0, "modified": modified,

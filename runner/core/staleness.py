@@ -67,7 +67,7 @@ from .reconcile import reconcile
 from .run_options import RunOptions
 from .run_reviews import RunReviews
 from .scopes import PipelineScopes
-from .source_folders import MissingSources, source_folders
+from .source_folders import MissingSources, SourceFolder, source_folders
 from .verify import (
     NEW,
     Filing,
@@ -84,45 +84,61 @@ NOT_REQUESTED = ItemVerdict(ItemState.SKIPPED, (Why.NOT_REQUESTED(),), is_left_o
 
 
 @dataclass(frozen=True, slots=True)
-class _JudgedBlock:
-    """What the items of a block have in common."""
+class _BlockList:
+    """The items of a block, not judged yet, and what its list lacks."""
+
+    items: list[ItemWork]
+    """Of the list, in its order; then documents that a run moved and did not do; then `results`."""
+    results: frozenset[str]
+    """Keys of the items that are made of results of filed ones, which the run's own list lacks."""
+    left_out: frozenset[str]
+    """Keys of what `where` leaves out."""
+    entries: dict[str, Entry]
+    filing: BlockFiling
+    sources: tuple[SourceFolder, ...]
+    whole: ListWithFiled | None
+
+
+@dataclass(frozen=True, slots=True)
+class _JudgedRule:
+    """A block, or a step outside of blocks as one: what its items have in common."""
 
     block: BoundBlock
     scope: str
-    base: str
-    """The parts of the items' hash that all share: a JSON object."""
+    seen: Scope
+    """What its list and its steps see."""
     past: PastItems
-    requested: frozenset[str] | None
-    """Keys of the items that the run is asked to do; None: all."""
     request: ItemRequest
-    """Of an item that is asked for."""
-    as_stored: AsStored
-    renewed: list[Entry]
+    base: str = ""
+    """The parts of the items' hash that all share: a JSON object."""
+    made_by: str = ""
+    """As `BlockWork.made_by`."""
+    renewed: list[Entry] = field(default_factory=list)
     """As `BlockWork.renewed`."""
 
-    def work(
-        self, key: str, shown: Any, entry: Entry | None, place: tuple[int, int] | None = None
-    ) -> ItemWork:
-        """Return an item that is not judged yet; `shown`: as it was when it was listed.
+    def set_parts(
+        self, item: ItemWork, listed: Any, as_stored: AsStored, *, is_listed: bool = True
+    ) -> None:
+        """Set the parts of an item's hash; `listed`: it as it was when it was listed.
 
-        The parts of its hash are JSON: for 10,000 items, so text is joined. Without a `place` in
-        the list, that which it had counts.
+        The parts are JSON: for 10,000 items, so text is joined. Of what is not listed now, the
+        place counts that it had then.
         """
         block, read, attributes = self.block, "", self.block.item_attributes
         if block.loop_attributes:
-            loop = loop_value(*(place or (0, 1)))
+            loop = loop_value(*(item.place if is_listed else (0, 1)))
             digest = part_digest({key: loop[key] for key in block.loop_attributes})
-            if place is None and entry is not None:
-                digest = json.loads(entry.parts).get(PLACE_IN_LIST.name, "")
+            if not is_listed and item.entry is not None:
+                digest = json.loads(item.entry.parts).get(PLACE_IN_LIST.name, "")
             read = f'"{PLACE_IN_LIST.name}":"{digest}",'
-        for name, value in path_and_time(shown, block.var, block.shown, self.as_stored).items():
+        for name, value in path_and_time(listed, block.var, block.shown, as_stored).items():
             read += f'"{name}":"{part_digest(value)}",'
-        if (suffix := kind_suffix(shown, key, attributes)) is not None and block.key is not None:
+        suffix = kind_suffix(listed, item.key, attributes)
+        if suffix is not None and block.key is not None:
             read += f'"{SUFFIX.name}":"{part_digest(suffix)}",'
-        content = ordered_digest(item_content(shown, without_time(attributes)))
-        parts = f'{{"{CONTENT.name}":"{content}",{read}{self.base[1:]}'
-        hash_ = hashlib.sha256(parts.encode()).hexdigest()
-        return ItemWork(0, key, shown, NEW, hash_, parts, entry, place or (0, 1))
+        content = ordered_digest(item_content(listed, without_time(attributes)))
+        item.parts = f'{{"{CONTENT.name}":"{content}",{read}{self.base[1:]}'
+        item.hash = hashlib.sha256(item.parts.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,16 +184,23 @@ class Judge:
         world = replace(self.world, decisions=decided, pending=pending)
         return await world.prepare(traces, hashes, self.bound.roots, choices)
 
-    # --- blocks and steps
+    # --- a block
 
     async def block(
         self,
         block: BoundBlock,
-        scope: Scope,
+        seen: Scope,
         outer: Sequence[str] = (),
         lacks: Sequence[LackingItems] = (),
     ) -> BlockWork:
         """Judge every item of a block whose list can be known now.
+
+        1. List the items, with those that were filed and are not done, and their entries.
+        2. Their parts: those of the block, then of each item what it reads of that.
+        3. Verify each; permit what the run is asked for.
+        4. What has work to do, and whose file has not settled, is left for the watch.
+        5. Filed items stay so, or are items again, after the others.
+        6. Reconcile: what became of those that the list lacks, unless only some are looked at.
 
         `lacks`: items that were to give more of the list, and failed or wait.
 
@@ -185,99 +208,72 @@ class Judge:
             PipelineError: the list is no list, two items have the same key, or none has one that
                 was asked for.
         """
-        scope_id, ledger = self.scopes.id(block.id, outer), self.world.index.ledger
-        listed, left = split_by_where(block, scope, block_list(block, scope))
-        whole = await ledger.ask(ListWithFiled.of, block, scope, listed, ledger, scope_id)
-        filed: Mapping[str, Any] = {}
-        if whole is None:
-            names = item_keys(block, scope, listed)
-        else:
-            names, left, filed = [*whole.keys], whole.left_out, whole.filed
-        kept = [*raw_item_keys(block, scope, left), *filed]
-        entries = await ledger.ask(ledger.listed_entries, scope_id, [*names, *filed])
-        sources = tuple(source_folders(self.bound, self.world.index, block, scope, scope_id))
-        former = () if outer else await ledger.ask(self.scopes.former, self.bound)
-        filing = await ledger.ask(
-            BlockFiling, self.world.index, scope_id, sources, block, scope, former
-        )
-        keys = await ledger.ask(filing.keys, names, listed, kept, entries)
-        listed = [*listed, *(value for _, value in filing.left.values())]
-        keys += filing.left
-        if numbered := set(keys).difference(names):
-            entries |= await ledger.ask(ledger.entries, scope_id, numbered)
-        named = None if outer else self._requested_keys(block, scope, keys, listed)
-        others = {key: filed[key] for key in filed.keys() - filing.rows.keys() - {*keys}}
-        if named is not None:
-            self.seen_keys.update(others)
-        base = canonical_json(await self.parts.of_block(block, scope))
-        made_by = self.parts.made_by(block, base)
-        if self.settled_files is not None and not outer:
-            await self.settled_files.read()
-        past, place = PastItems(ledger, scope_id, block), self.world.index.stored
-        request = await self._request({block.id, *node_ids(block.body)}, outer)
-        request = replace(request, takes_over=_overwrites(block) or self.options.takes_over)
-        judged = _JudgedBlock(block, scope_id, base, past, named, request, place, [])
-        items, n = list[ItemWork](), len(listed) + len(others)
-        for number, (key, item) in enumerate([*zip(keys, listed, strict=True), *others.items()]):
-            row = filing.left[key][0] if key in filing.left else None
-            shown, entry = item if row is None else filing.described(row), entries.get(key)
-            items.append(judged.work(key, shown, entry, None if key in others else (number, n)))
-            items[-1].item, items[-1].place, items[-1].filed = item, (number, n), row
-        await self._judge(judged, items, scope)
-        if (unfinished := self.settled_files) is not None:  # the watch passes it on when settled
+        ledger, scope = self.world.index.ledger, self.scopes.id(block.id, outer)
+        listing = await self._list(block, seen, scope, outer)  # 1
+        filing, entries = listing.filing, listing.entries
+        request = await self._request(block, outer)
+        if not outer:
+            request = replace(request, keys=self._requested_keys(block, seen, listing))
+        base = canonical_json(await self.parts.of_block(block, seen))  # 2
+        past, made_by = PastItems(ledger, scope, block), self.parts.made_by(block, base)
+        rule = _JudgedRule(block, scope, seen, past, request, base, made_by)
+        for item in listing.items:
+            listed = item.item if item.filed is None else filing.described(item.filed)
+            is_listed, as_stored = item.key not in listing.results, self.world.index.stored
+            rule.set_parts(item, listed, as_stored, is_listed=is_listed)
+        await self._verify(rule, listing.items)  # 3
+        items = listing.items
+        if self.settled_files is not None:  # 4
+            if not outer:
+                await self.settled_files.read()
+            is_left = self.settled_files.is_left
             items = [item for item in items if not (
-                (item.verdict.is_work or item.verdict.is_left_out) and unfinished.is_left(item.item)
+                (item.verdict.is_work or item.verdict.is_left_out) and is_left(item.item)
             )]  # fmt: skip
         held = [path for item in items if item.verdict.state is ItemState.HELD
                 for path in item.verdict.kept]  # fmt: skip
-        items, filed_now = await self._judge_filed(judged, items, scope, others, filing, made_by)
+        items, filed = await self._verify_filed(rule, items, listing)  # 5
         for index, item in enumerate(items):
             item.index = index
-        done = filed_now.rows.keys() & others.keys()
-        found = replace(
-            filed_now,
-            n_of_results=sum(whole is not None or not row.path for row in filed_now.rows.values()),
-            parts={k: row for k in keys if (row := filing.rows.get(k)) and not row.path},
-            places={} if whole is None else whole.places,
-        )
-        fresh = [item.entry for item in items if not item.verdict.is_work]
-        fresh += [entries[key] for key in done]
+        still_filed = filed.rows.keys() & listing.results
+        keys = {item.key for item in listing.items}
         later = {  # what may be listed again once what the list lacks is there
             key
             for key, entry in (entries.items() if lacks else ())
-            if entry.gone is None and any(lack.may_be_of(key, keys) for lack in lacks)
-        }.difference(kept)
+            if entry.gone is None
+            and any(lack.may_be_of(key, keys - listing.results) for lack in lacks)
+        }.difference(listing.left_out, listing.whole.filed if listing.whole else ())
+        unsettled = (keys | later).difference(still_filed, (item.key for item in items))
+        done = [item.entry for item in items if not item.verdict.is_work]
         work = BlockWork(
             block,
             tuple(outer),
-            scope_id,
+            scope,
             tuple(items),
-            MissingSources() if self.options.leaves_out_items else MissingSources(sources=sources),
-            claims=_written_by(scope_id, fresh),
+            claims=_written_by(scope, [*done, *(entries[key] for key in still_filed)]),
             held=tuple(held),
-            left_out=frozenset(kept).difference(keys, filed),
-            unsettled=frozenset((*keys, *others, *later)).difference(
-                done, (item.key for item in items)
-            ),
-            filed=found,
+            left_out=listing.left_out,
+            unsettled=frozenset(unsettled),
+            filed=filed,
             made_by=made_by,
             again=tuple(filing.again),
             names=filing.names,
-            renewed=judged.renewed,
+            renewed=rule.renewed,
         )
         if self.options.leaves_out_items:
             return work
+        missing, made = MissingSources(sources=listing.sources), dict[str, LineageRow]()  # 6
         before = [
             entry
             for entry in entries.values()
-            if entry.key not in found.rows
+            if entry.key not in filed.rows
             and (entry.gone is None or entry.gone in request.job_runs)
         ]
-        present = work.left_out.union(work.unsettled, (item.key for item in items))
-        made: Mapping[str, LineageRow] = {}
+        present = listing.left_out.union(unsettled, (item.key for item in items))
         if any(entry.key not in present for entry in before):
             await past.read()
-            made = await ledger.ask(LineageStore(ledger).made_of, scope_id)
+            made = await ledger.ask(LineageStore(ledger).made_of, scope)
+        work = replace(work, missing=missing)
         given = work, before, made, past, self.options, self.world
         missing = await asyncio.to_thread(reconcile, *given)
         for item in items:
@@ -288,64 +284,81 @@ class Judge:
                 item.verdict = replace(item.verdict, reasons=(why,))
         return replace(work, missing=missing)
 
-    def _requested_keys(
-        self, block: BoundBlock, scope: Scope, keys: Sequence[str], listed: Sequence[Any]
-    ) -> frozenset[str] | None:
-        """Return the keys of a top-level block's items that the run is asked to do; None: all.
+    async def _list(
+        self, block: BoundBlock, seen: Scope, scope: str, outer: Sequence[str]
+    ) -> _BlockList:
+        """Return the items of a block, each with its entry; file what left the list since."""
+        index, ledger = self.world.index, self.world.index.ledger
+        listed, left_out = split_by_where(block, seen, block_list(block, seen))
+        whole = await ledger.ask(ListWithFiled.of, block, seen, listed, ledger, scope)
+        results: Mapping[str, Any] = {}
+        if whole is None:
+            names = item_keys(block, seen, listed)
+        else:
+            names, results, left_out = [*whole.keys], whole.filed, whole.left_out
+        there = [*raw_item_keys(block, seen, left_out), *results]
+        entries = await ledger.ask(ledger.listed_entries, scope, [*names, *results])
+        sources = tuple(source_folders(self.bound, index, block, seen, scope))
+        former = () if outer else await ledger.ask(self.scopes.former, self.bound)
+        filing = await ledger.ask(BlockFiling, index, scope, sources, block, seen, former)
+        if filing.unfinished:
+            await asyncio.to_thread(filing.look)
+        keys = await ledger.ask(filing.keys, names, listed, there, entries)
+        found: list[tuple[str, Any, FiledRow | None]]
+        found = [(key, item, None) for key, item in zip(keys, listed, strict=True)]
+        found += [(key, item, row) for key, (row, item) in filing.moved.items()]
+        if numbered := {key for key, *_ in found}.difference(names):
+            entries |= await ledger.ask(ledger.entries, scope, numbered)
+        left_out_keys = frozenset(there).difference(keys, filing.moved, results)
+        more = results.keys() - filing.rows.keys() - {key for key, *_ in found}
+        found += [(key, results[key], None) for key in results if key in more]
+        items = [
+            ItemWork(0, key, item, entry=entries.get(key), place=(index, len(found)), filed=row)
+            for index, (key, item, row) in enumerate(found)
+        ]
+        return _BlockList(items, frozenset(more), left_out_keys, entries, filing, sources, whole)
 
-        Naming an item asks for everything within it.
-        """
-        sample, only = self.options.sample, self.options.only
-        if sample is not None:
-            return sample.chosen(keys, item_strata(block, scope, listed, sample.by))
-        if not only:
-            return None
-        self.seen_keys.update(keys)
-        inner = (step.inner for step in self.bound.nodes if isinstance(step, BoundStep))
-        n_blocks = sum(isinstance(node, BoundBlock) for node in self.bound.nodes)
-        if not self.scopes.prefix and n_blocks == 1 and all(plan is None for plan in inner):
-            self.refuse_unknown_keys()
-        return only
+    # --- verdicts
 
-    async def _judge(self, block: _JudgedBlock, items: Sequence[ItemWork], scope: Scope) -> None:
+    async def _verify(self, rule: _JudgedRule, items: Sequence[ItemWork]) -> None:
         """Set the verdicts of items."""
         traces = {
-            i.key: Trace(block.scope, i.entry, block.past) for i in items if i.entry is not None
+            i.key: Trace(rule.scope, i.entry, rule.past) for i in items if i.entry is not None
         }
         hashes = {item.key: item.hash for item in items}
-        world = await self.world_of(block.block.body, scope, traces.values(), hashes)
-        not_asked_for = replace(block.request, is_asked_for=False, is_forced=False)
-        not_asked_for = replace(not_asked_for, takes_over=_overwrites(block.block))
+        world = await self.world_of(rule.block.body, rule.seen, traces.values(), hashes)
         older = None if self.options.refresh else self.parts.older
         for item in items:
-            is_asked_for = block.requested is None or item.key in block.requested
-            request = block.request if is_asked_for else not_asked_for
-            trace, now = traces.get(item.key), ItemNow(item.hash, item.parts, item.item, older)
+            trace = traces.get(item.key)
+            now = ItemNow(item.hash, item.parts, item.item, older, item.key)
             verdict = verify(trace, now, world)
             if trace is not None and (entry := renewed_entry(trace, now, verdict)) is not None:
-                block.renewed.append(entry)
-            item.verdict = permit(verdict, trace, now, request)
+                rule.renewed.append(entry)
+            item.verdict = permit(verdict, trace, now, rule.request)
 
-    async def _judge_filed(
-        self,
-        block: _JudgedBlock,
-        items: Sequence[ItemWork],
-        scope: Scope,
-        others: Collection[str],
-        filing: BlockFiling,
-        made_by: str,
+    async def _verify_filed(
+        self, rule: _JudgedRule, items: Sequence[ItemWork], listing: _BlockList
     ) -> tuple[list[ItemWork], FiledItems]:
-        """Return the items to do, or that are done, with those read again where they lie.
+        """Return the items to do, or that are done, and what stays filed.
 
-        And what is filed and not among them.
+        1. What is made of results of filed items stays done, unless a run has to do it again, and
+           can: it reads and moves no file that is no longer as it was.
+        2. A filed document is looked at where the rule is another one than when it was done, a
+           person has decided since, or the run is forced.
+        3. If it came out otherwise by this very rule before, it would again.
+        4. It is an item again where it has work to do and lies as it was filed. Of several with one
+           name the last one can be: the others write the same outputs.
         """
-        # Items over results of filed ones, which the run's own list does not have
+        index, filing, whole = self.world.index, listing.filing, listing.whole
+        made_by, request = rule.made_by, rule.request
+        places = {} if whole is None else whole.places
+        if not (listing.results or filing.rows):
+            return [*items], FiledItems(places=places)
         done, own, earlier = dict[str, FiledRow](), list[ItemWork](), set[str]()
-        index = self.world.index
-        by_all = {index.stored(index.absolute(path)) for path in read_by_all(block.block)}
-        for item in items:
+        by_all = {index.stored(index.absolute(path)) for path in read_by_all(rule.block)}
+        for item in items:  # 1
             becomes, entry = Filing.AGAIN, item.entry
-            if item.key in others:
+            if item.key in listing.results:
                 is_same, can_repeat = item.unchanged_entry is not None, self._can_repeat
                 becomes = verify_filed(item.verdict, is_same, partial(can_repeat, item, by_all))
             if becomes is Filing.AGAIN or entry is None:
@@ -354,36 +367,33 @@ class Judge:
             result = (entry.returns, entry.returns_object)
             done[item.key] = FiledRow(item.key, item.key, "", "", None, False, "", "", *result)
             earlier |= {item.key} if becomes is Filing.EARLIER else set()
-        # Items whose documents were filed
-        present = {item.key for item in own}
+        present = {item.key for item in own}  # 2
         rows = {key: row for key, row in filing.rows.items() if key not in present}
         new = {key: row for key, row in filing.new.items() if key not in present}
-        is_forced, requested = block.request.is_forced, block.requested
-        pending = {key for scope, key in self.reviews.places if scope == block.scope}
+        decided = {key for scope, key in self.reviews.places if scope == rule.scope}
         doubtful = [
             row
             for row in rows.values()
-            if row.path and (is_forced or row.made_by != made_by or row.key in pending)
+            if row.path and (request.is_forced or row.made_by != made_by or row.key in decided)
+            if request.asks_for(row.key)
         ]
-        if requested is not None:
-            self.seen_keys.update(rows)
-            doubtful = [row for row in doubtful if row.key in requested]
-        keys = [row.key for row in doubtful]
-        ledger = index.ledger
-        entries = await ledger.ask(ledger.entries, block.scope, keys) if keys else {}
+        if request.keys is not None:
+            self.seen_keys.update(listing.results, rows)
+        keys, ledger = [row.key for row in doubtful], index.ledger
+        entries = await ledger.ask(ledger.entries, rule.scope, keys) if keys else {}
         again, unverified = list[ItemWork](), list[ItemWork]()
         for row in doubtful:
-            entry = entries.get(row.key)
-            again.append(block.work(row.key, filing.described(row), entry))
+            document, entry = filing.described(row), entries.get(row.key)
+            again.append(ItemWork(0, row.key, document, entry=entry, filed=row))
+            rule.set_parts(again[-1], document, index.stored, is_listed=False)
             is_known = row.outdated_by == made_by and (entry is None or entry.state in WHOLE)
-            if is_known and not is_forced and row.key not in pending:
+            if is_known and not request.is_forced and row.key not in decided:  # 3
                 again[-1].verdict = ItemVerdict(ItemState.STALE, (Why.EARLIER_VERSION(),))
             else:
                 unverified.append(again[-1])
         if unverified:
-            request = replace(block.request, takes_over=False, job_runs=frozenset())
-            await self._judge(replace(block, request=request), unverified, scope)
-        # Others of that name write the same outputs, as far as these go by the name.
+            plain = replace(request, takes_over=False, overwrites=False, job_runs=frozenset())
+            await self._verify(replace(rule, request=plain), unverified)
         by_age = sorted(rows.values(), key=lambda row: (len(row.key), row.key)) if again else ()
         latest = {row.name: row.key for row in by_age if row.name not in present}
 
@@ -391,29 +401,38 @@ class Judge:
             item.item = filing.value(row) if latest.get(row.name) == row.key else None
             return item.item is not None
 
-        for item, row in zip(again, doubtful, strict=True):
-            is_same, item.filed = row.made_by == made_by, row
-            becomes = verify_filed(item.verdict, is_same, partial(lies_there, item, row))
-            if becomes is Filing.AGAIN:
-                filing.names[row.key] = row.name
-                own.append(item)
-            elif becomes is Filing.EARLIER:
-                earlier.add(row.key)
-                if row.outdated_by != made_by:
-                    rows[row.key] = new[row.key] = row._replace(outdated_by=made_by)
-            elif not is_same:
-                rows[row.key] = new[row.key] = row._replace(made_by=made_by, outdated_by="")
+        def decide() -> None:
+            for item, row in zip(again, doubtful, strict=True):  # 4
+                is_same = row.made_by == made_by
+                becomes = verify_filed(item.verdict, is_same, partial(lies_there, item, row))
+                if becomes is Filing.AGAIN:
+                    filing.names[row.key] = row.name
+                    own.append(item)
+                elif becomes is Filing.EARLIER:
+                    earlier.add(row.key)
+                    if row.outdated_by != made_by:
+                        rows[row.key] = new[row.key] = row._replace(outdated_by=made_by)
+                elif not is_same:
+                    rows[row.key] = new[row.key] = row._replace(made_by=made_by, outdated_by="")
+
+        if again:
+            await asyncio.to_thread(decide)
         away = await asyncio.to_thread(filing.away)
-        away -= {item.key for item in own}
         rows |= done
-        taken_over = tuple(filing.taken_over)
-        return own, FiledItems(rows, tuple(new.values()), frozenset(earlier), away, taken_over)
+        listed = (filing.rows.get(item.key) for item in listing.items)
+        return own, FiledItems(
+            rows,
+            tuple(new.values()),
+            frozenset(earlier),
+            away - {item.key for item in own},
+            tuple(filing.taken_over),
+            sum(whole is not None or not row.path for row in rows.values()),
+            {row.key: row for row in listed if row is not None and not row.path},
+            places,
+        )
 
     def _can_repeat(self, item: ItemWork, by_all: Collection[str]) -> bool:
-        """Return whether a run can do an item of filed results again.
-
-        What read or moved a file that is no longer as it was cannot be done again.
-        """
+        """Return whether a run can do an item of filed results again; `by_all`: what all read."""
         entry = item.entry
         if entry is None or entry.state not in WHOLE:
             return True
@@ -421,55 +440,86 @@ class Judge:
         is_lost = any(self.world.looked_at[dep] is not None for dep in read)
         return not (is_lost or dependencies_of(entry, MovedAway))
 
-    async def step(self, step: BoundStep, scope: Scope, outer: Sequence[str] = ()) -> BlockWork:
+    # --- a step outside of blocks
+
+    async def step(self, step: BoundStep, seen: Scope, outer: Sequence[str] = ()) -> BlockWork:
         """Judge a step outside of blocks that has a trace: a block of one item."""
-        scope_id, ledger = self.scopes.id(step.id, outer), self.world.index.ledger
+        scope, ledger = self.scopes.id(step.id, outer), self.world.index.ledger
         parts = await self.parts.of_step(step)
-        parts.update(self.parts.outer(step.references - step.of_lists, step.shown, scope))
-        for whole in with_filed_rows(step, scope).values():
+        parts.update(self.parts.outer(step.references - step.of_lists, step.shown, seen))
+        for whole in with_filed_rows(step, seen).values():
             news = {".".join(path) for path in reads_new_items(step)}
             for name, every in self.parts.outer(step.references, step.shown, whole).items():
                 if every != parts[name]:  # its rows have those of filed items, too
                     parts[name] = part_digest([parts[name], every]) if name in news else every
-        entries = await ledger.ask(ledger.entries, scope_id)
+        entries = await ledger.ask(ledger.entries, scope)
         text, block = canonical_json(parts), BoundBlock.of_step(step)
         hash_, is_counted = hashlib.sha256(text.encode()).hexdigest(), bool(step.kind.roles)
         item = ItemWork(
             0, step.id, None, NEW, hash_, text, entries.get(step.id), is_counted=is_counted
         )
-        # What is to fail on an edited file has to run
-        replaces = step.written.get("on_edited", "keep") != "keep"
-        request = await self._request({step.id}, outer)
-        takes_over = replaces or self.options.takes_over
-        request = replace(request, takes_over=takes_over, is_of_step=True)
-        past = PastItems(ledger, scope_id, step)
-        judged = _JudgedBlock(block, scope_id, "", past, None, request, self.world.index.stored, [])
-        await self._judge(judged, [item], scope)
+        request = await self._request(step, outer)
+        rule = _JudgedRule(block, scope, seen, PastItems(ledger, scope, step), request)
+        await self._verify(rule, [item])
         held = item.verdict.kept if item.verdict.state is ItemState.HELD else ()
-        claims = _written_by(scope_id, [None if item.verdict.is_work else item.entry])
+        claims = _written_by(scope, [None if item.verdict.is_work else item.entry])
         return BlockWork(
-            block, tuple(outer), scope_id, (item,), claims=claims, held=held, step=step,
-            renewed=judged.renewed,
+            block, tuple(outer), scope, (item,), claims=claims, held=held, step=step,
+            renewed=rule.renewed,
         )  # fmt: skip
 
-    async def _request(self, nodes: Collection[str], outer: Sequence[str]) -> ItemRequest:
-        """Return the run's request for the items of a block or step; `nodes`: the ids in it."""
+    # --- what a run is asked for
+
+    async def _request(self, node: BoundNode, outer: Sequence[str]) -> ItemRequest:
+        """Return what the run is asked to do with a step, or with all items of a block."""
+        options, sample, left_out = self.options, self.options.sample, NOT_REQUESTED
         job_runs = frozenset[str]()
         if self.job_runs is not None and not outer:  # else the item around it is claimed
             job_runs = await self.job_runs()
-        options, sample, left_out = self.options, self.options.sample, NOT_REQUESTED
         if sample is not None:
             first = Why.NOT_AMONG_FIRST(sample.n_items)
             why = first if sample.is_first else Why.NOT_SAMPLED()
             left_out = ItemVerdict(ItemState.UNSAMPLED, (why,), is_left_out=True)
+        if isinstance(node, BoundBlock):
+            nodes = {node.id, *node_ids(node.body)}
+            writes = [step for step in all_steps(node.body) if step.facts.writes]
+            replaces = [step.written.get("on_edited") == "overwrite" for step in writes]
+            overwrites = bool(replaces) and all(replaces)
+        else:  # what is to fail on an edited file has to run
+            nodes, overwrites = {node.id}, node.written.get("on_edited", "keep") != "keep"
         return ItemRequest(
             is_forced=not options.force.isdisjoint(nodes),
+            takes_over=options.takes_over,
+            overwrites=overwrites,
             retries_failed=options.retry_failed,
+            is_of_step=isinstance(node, BoundStep),
             asks_people=options.review == "ask",
             left_out=left_out,
             is_of_variant=bool(options.variant_of),
             job_runs=job_runs,
         )
+
+    def _requested_keys(
+        self, block: BoundBlock, seen: Scope, listing: _BlockList
+    ) -> frozenset[str] | None:
+        """Return the keys of a top-level block's items that the run is asked to do; None: all.
+
+        Naming an item asks for everything within it.
+        """
+        sample, only = self.options.sample, self.options.only
+        if sample is None and not only:
+            return None
+        listed = [item for item in listing.items if item.key not in listing.results]
+        keys = [item.key for item in listed]
+        if sample is not None:
+            strata = item_strata(block, seen, [item.item for item in listed], sample.by)
+            return sample.chosen(keys, strata)
+        self.seen_keys.update(keys)
+        inner = (step.inner for step in self.bound.nodes if isinstance(step, BoundStep))
+        n_blocks = sum(isinstance(node, BoundBlock) for node in self.bound.nodes)
+        if not self.scopes.prefix and n_blocks == 1 and all(plan is None for plan in inner):
+            self.refuse_unknown_keys()
+        return only
 
     def refuse_unknown_keys(self) -> None:
         """Refuse keys of `options.only` that no item has; call it when all items are known.
@@ -489,12 +539,6 @@ def _written_by(scope: str, entries: Iterable[Entry | None]) -> list[tuple[str, 
     found = [(scope, e.key, path) for e in entries if e is not None for path in e.output_paths]
     within = (dep for entry in entries for dep in dependencies_of(entry, OutputWithin))
     return [*found, *((dep.scope, dep.key, dep.path) for dep in within)]
-
-
-def _overwrites(block: BoundBlock) -> bool:
-    """Return whether edited outputs of a block are replaced."""
-    writes = [step for step in all_steps(block.body) if step.facts.writes]
-    return bool(writes) and all(s.written.get("on_edited") == "overwrite" for s in writes)
 
 
 def values_digest(item: ItemWork) -> str:

@@ -66,6 +66,7 @@ class ItemNow:
     """JSON: part of the hash → its digest."""
     item: Any = None
     older: Older = None
+    key: str = ""
 
 
 NEW, FRESH = ItemVerdict(ItemState.NEW, is_of_parts=True), ItemVerdict(ItemState.FRESH)
@@ -181,13 +182,15 @@ def _decided(entry: Entry, why: tuple[Reason, ...]) -> ItemVerdict:
 
 @dataclass(frozen=True, slots=True)
 class ItemRequest:
-    """What a run is asked to do with an item."""
+    """What a run is asked to do with the items of a block, or with a step outside of blocks."""
 
-    is_asked_for: bool = True
-    """Whether it is among those of `only` or the sample."""
+    keys: Collection[str] | None = None
+    """Those of `only` or the sample; None: all."""
     is_forced: bool = False
     takes_over: bool = False
-    """Whether edited outputs are replaced."""
+    """Whether edited outputs of what is asked for are replaced."""
+    overwrites: bool = False
+    """Whether the steps themselves replace edited outputs."""
     retries_failed: bool = False
     is_of_step: bool = False
     """Whether it is a step outside of blocks, which each run tries again."""
@@ -198,6 +201,9 @@ class ItemRequest:
     """Whether figures are of the items that are asked for alone, also where more is known."""
     job_runs: frozenset[str] = frozenset()
     """The runs of the same job: this one, before a crash, and on other machines."""
+
+    def asks_for(self, key: str) -> bool:
+        return self.keys is None or key in self.keys
 
 
 def permit(
@@ -214,11 +220,12 @@ def permit(
     6. `--take`, `on_edited: overwrite`: an edited output does not keep it.
     7. `--only`, a sample: what is not asked for is left out.
     """
+    is_asked_for = request.asks_for(now.key)
     if trace is not None and trace.entry.run in request.job_runs and trace.entry.hash == now.hash:
         verdict = replace(FRESH, is_shared=True)  # 1
     elif trace is not None and not verdict.is_of_parts:  # 2
         entry, is_given_up = trace.entry, trace.entry.state == ItemState.QUARANTINED
-        if request.is_forced:
+        if request.is_forced and is_asked_for:
             verdict = ItemVerdict(ItemState.STALE, (Why.FORCED(),))  # 3
         elif request.retries_failed and (is_given_up or entry.has_inner_failures):
             verdict = ItemVerdict(ItemState.STALE, (Why.RETRIED(),))  # 4
@@ -226,10 +233,10 @@ def permit(
             verdict = ItemVerdict(ItemState.STALE, (Why.FAILED_BEFORE(str(entry.error)),))
         elif verdict.state is ItemState.WAITING and not request.asks_people:
             verdict = _decided(entry, verdict.reasons)  # 5
-        elif verdict.kept and request.takes_over:
+        elif verdict.kept and (request.overwrites or (request.takes_over and is_asked_for)):
             first, *_ = verdict.kept
             verdict = ItemVerdict(ItemState.STALE, (Why.OUTPUT_EDITED(first),))  # 6
-    if not request.is_asked_for and (verdict.is_work or request.is_of_variant):
+    if not is_asked_for and (verdict.is_work or request.is_of_variant):
         return request.left_out  # 7
     return verdict
 

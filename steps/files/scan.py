@@ -144,11 +144,6 @@ def _hashed_file(found: FoundFile) -> ScannedFile | None:
         sha256 = None
     name = PurePosixPath(found.relpath)
     # Not validated: these are our own values, perhaps ten thousand.
-    try:
-        moment = datetime.fromtimestamp(found.facts.st_mtime, UTC)
-    except (OverflowError, ValueError, OSError):  # a clock that was never set
-        moment = datetime.fromtimestamp(0, UTC)
-    iso_time = moment.isoformat(timespec="seconds").replace("+00:00", "Z")
     return ScannedFile.model_construct(
         path=found.path,
         relpath=found.relpath,
@@ -156,9 +151,18 @@ def _hashed_file(found: FoundFile) -> ScannedFile | None:
         stem=name.stem,
         suffix=name.suffix,
         size=found.facts.st_size,
-        modified=iso_time,
+        modified=modified_at(found.facts.st_mtime),
         sha256=sha256,
     )
+
+
+def modified_at(mtime_s: float) -> str:
+    """Return the time of a file as ISO 8601 in UTC."""
+    try:
+        moment = datetime.fromtimestamp(mtime_s, UTC)
+    except (OverflowError, ValueError, OSError):  # a clock that was never set
+        moment = datetime.fromtimestamp(0, UTC)
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def file_at(path: Path, relpath: str) -> dict[str, Any] | None:

@@ -39,5 +39,5 @@ def judged(
     content_then: str | None = None,
 ) -> ItemVerdict:
     world = World(cast(Any, None), cast(Any, None), cast(Any, None))
-    now = ItemNow(hash_, json.dumps(parts), older=older)
+    now = ItemNow(hash_, json.dumps(parts), older=older, key=entry.key)
     return verify(Trace("", entry, Past(content_then)), now, world)

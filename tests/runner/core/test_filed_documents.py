@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import pytest
 from paddock.engine.backends.neutral_request import NEUTRAL_TEXT
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest
+from paddock.engine.system.files import sha256_of
 from paddock.runner.folders.file_filter import WatchSpec
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.progress.report import Report
 from paddock.runner.watch.handled_files import WatchLedger
 from paddock.runner.watch.hot_folder import finish_files, make_hot_folders
+from paddock.steps.files import scan
 from tests.fakes.pool import FakePool
 from tests.runner.world import ReviewedWorld, World, reasons, states
 
@@ -74,6 +77,28 @@ def test_a_run_with_nothing_new_writes_nothing(world: World) -> None:
     assert left in plan.remarks
     assert not plan.has_work
     assert report.returns == {"counts": dict.fromkeys(report.returns["counts"], 0)}
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["filed", "moved by a killed run"])
+def test_no_filed_document_is_hashed_where_others_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch, kill: bool
+) -> None:
+    arrive(world, "a.txt", "b.txt")
+    world.run()
+    world.edit("Kind of", "Which kind is")
+    if kill:
+        with closing(sqlite3.connect(world.folder / ".paddock/ledger.sqlite")) as ledger, ledger:
+            ledger.execute("delete from items")
+            ledger.execute("update moves set is_done = 0")
+    hashed = list[bool]()
+
+    def noted(path: Path, **how: bool) -> str:
+        hashed.append(threading.current_thread() is threading.main_thread())
+        return sha256_of(path, **how)
+
+    monkeypatch.setattr(scan, "sha256_of", noted)
+    assert world.plan().has_work
+    assert hashed == [False, False]  # each once, in another thread
 
 
 def test_a_table_has_one_order_before_and_after_its_documents_are_filed(world: World) -> None:
