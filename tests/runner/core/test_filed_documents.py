@@ -89,6 +89,7 @@ def test_no_filed_document_is_hashed_where_others_wait(
     if kill:
         with closing(sqlite3.connect(world.folder / ".paddock/ledger.sqlite")) as ledger, ledger:
             ledger.execute("delete from items")
+            ledger.execute("delete from filed")
             ledger.execute("update moves set is_done = 0")
     hashed = list[bool]()
 
