@@ -310,13 +310,15 @@ class Judge:
         if numbered := {key for key, *_ in found}.difference(names):
             entries |= await ledger.ask(ledger.entries, scope, numbered)
         left_out_keys = frozenset(there).difference(keys, filing.moved, results)
-        more = results.keys() - filing.rows.keys() - {key for key, *_ in found}
-        found += [(key, results[key], None) for key in results if key in more]
+        of_filed = results.keys() - filing.rows.keys() - {key for key, *_ in found}
+        found += [(key, results[key], None) for key in results if key in of_filed]
         items = [
             ItemWork(0, key, item, entry=entries.get(key), place=(index, len(found)), filed=row)
             for index, (key, item, row) in enumerate(found)
         ]
-        return _BlockList(items, frozenset(more), left_out_keys, entries, filing, sources, whole)
+        return _BlockList(
+            items, frozenset(of_filed), left_out_keys, entries, filing, sources, whole
+        )
 
     # --- verdicts
 
