@@ -9,9 +9,9 @@ longer marked as gone.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import queries
 from .ledger import Ledger
@@ -92,34 +92,26 @@ class FiledStore:
 
     def unfinished(self, scope: str) -> list[MoveRow]:
         """Return the moves of items that were not done with their document afterwards."""
-        if not self._has_tables:
-            return []
-        rows = self._ledger.rows(queries.UNFINISHED_MOVES, scope=scope)
-        return [MoveRow(*row) for row in rows]
+        return [MoveRow(*row) for row in self._rows(queries.UNFINISHED_MOVES, scope=scope)]
 
     def of(self, scope: str) -> list[FiledRow]:
-        if not self._has_tables:
-            return []
-        rows = self._ledger.rows(queries.FILED_OF_SCOPE, scope=scope)
-        return [*map(FiledRow._make, rows)]  # 100,000
+        return [*map(FiledRow._make, self._rows(queries.FILED_OF_SCOPE, scope=scope))]  # 100,000
 
     def targets(self, scope: str, key: str) -> list[str]:
         """Return where the document of a filed item went, if it is filed and that is known."""
-        if not self._has_tables:
-            return []
-        rows = self._ledger.rows(queries.FILED_TARGET, scope=scope, key=key)
+        rows = self._rows(queries.FILED_TARGET, scope=scope, key=key)
         return [target for (target,) in rows if target is not None]
 
     def came_from(self, target: str) -> list[str]:
-        rows = self._ledger.rows(queries.ORIGINS_OF, target=target) if self._has_tables else ()
-        return [path for (path,) in rows]
+        return [path for (path,) in self._rows(queries.ORIGINS_OF, target=target)]
 
     def of_content(self, sha256: str) -> list[tuple[str, str, str]]:
         """Return scope, key and path of the filed documents that had this content."""
-        if not self._has_tables:
-            return []
-        rows = self._ledger.rows(queries.FILED_OF_CONTENT, content=sha256)
+        rows = self._rows(queries.FILED_OF_CONTENT, content=sha256)
         return [(scope, key, path) for scope, key, path in rows]
+
+    def _rows(self, query: str, **values: str) -> Sequence[Sequence[Any]]:
+        return self._ledger.rows(query, **values) if self._has_tables else ()
 
     def record(self, scope: str, filed: FiledRow, run: str) -> None:
         row = {**filed._asdict(), "is_deleted": int(filed.is_deleted)}

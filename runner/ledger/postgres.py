@@ -248,20 +248,9 @@ class PostgresDatabase:
         self._connection: psycopg.Connection[Any] | None = None
 
     def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        """Execute a statement with named values (`:name`); return its rows.
-
-        Raises:
-            LedgerError: the server was away for too long, or refuses.
-        """
         return self._retried(lambda connection: _execute(connection, query, values))
 
     def in_transaction(self, work: Callable[[Execute], T]) -> T:
-        """Call `work` in one transaction; again from its start if the connection broke.
-
-        Raises:
-            LedgerError: the server was away for too long, or refuses.
-        """
-
         def once(connection: psycopg.Connection[Any]) -> T:
             with connection.transaction():
                 return work(lambda query, values: _execute(connection, query, values))
@@ -296,11 +285,6 @@ class PostgresDatabase:
         self._retried(prepare)
 
     def write_rows(self, pending: Pending) -> None:
-        """Write and delete rows in one transaction.
-
-        Raises:
-            LedgerError: the server was away for too long, or refuses.
-        """
         self._retried(lambda connection: _write(connection, pending))
 
     def _retried(self, action: Callable[[psycopg.Connection[Any]], T]) -> T:

@@ -20,7 +20,7 @@ import smtplib
 import socket
 import ssl
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from email.message import EmailMessage
 from email.utils import formatdate, getaddresses, make_msgid
 from pathlib import Path
@@ -29,17 +29,42 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from paddock.engine.system import http, processes
+from paddock.engine.system.retry import Backoff
 from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import last_part, one_line
 from paddock.runner.config.mail_server import MailServer, NoMailServer
 
-from .delivery_attempts import ATTEMPT_S, DEADLINE_S, NotDelivered, with_retries
-from .notification import Notification
+from .notification import NotDelivered, Notification
 
+ATTEMPTS = 3
+# Pipelines that failed with one network do not all retry at the same moment.
+BACKOFF = Backoff(1.0, 30.0, factor=3.0, spread=0.25)
+ATTEMPT_S = 10.0
+DEADLINE_S = 45.0
+"""For all attempts of one message together."""
 _MOST_STDOUT_BYTES = 1 << 26  # more is a program that writes without an end
 _SHOWN_CHARS, _SHOWN_BYTES = 200, 4096
 _TEMPLATE = re.compile(r"\{\{.*?\}\}")
 _TEMPLATE_MARK = re.compile("\0([0-9]+)\0")
+
+
+async def with_retries(send: Callable[[], Awaitable[None]]) -> None:
+    """Send; retry transient failures until the deadline.
+
+    Raises:
+        NotDelivered: it was not delivered.
+    """
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            for number in range(1, ATTEMPTS + 1):
+                try:
+                    return await send()
+                except NotDelivered as error:
+                    if not error.is_passing or number == ATTEMPTS:
+                        raise
+                await asyncio.sleep(BACKOFF.pause_s(number))
+    except TimeoutError:
+        raise NotDelivered(f"there was no answer within {DEADLINE_S:g} s") from None
 
 
 def command_words(command: str | list[str]) -> list[str]:

@@ -34,6 +34,15 @@ class Notification:
     text: str
 
 
+class NotDelivered(Exception):
+    """A message was not delivered; the reason holds none of the receiver's secrets."""
+
+    def __init__(self, why: str, *, is_passing: bool = False) -> None:
+        self.is_passing = is_passing
+        """Whether another attempt may succeed."""
+        super().__init__(why)
+
+
 def notification_of(
     notice: Notice, report: Report, file: Path, now: float, redact: Callable[[str], str]
 ) -> Notification:

@@ -25,9 +25,8 @@ from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER
 
 from . import channels
-from .delivery_attempts import NotDelivered
 from .due_notices import Event, SentState, notices_of, without_ended_items
-from .notification import Notification, notification_of
+from .notification import NotDelivered, Notification, notification_of
 
 if TYPE_CHECKING:
     from paddock.pipelines.triggers import NotifyKeys

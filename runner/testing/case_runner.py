@@ -293,12 +293,25 @@ class _CaseRun:
         try:
             subject, how = self.subject, self.how
             inputs = case_inputs(subject, stage, row)
-            options, environment = self._options()
+            is_replay = self.source == "replay"  # it needs no secrets and permissions
+            options = RunOptions(
+                local=True,
+                allow=how.allow | UNUSED_IN_REPLAY if is_replay else how.allow,
+                text=subject.text,
+                notify=False,
+                review=subject.test.review,
+            )
+            environment = RunEnvironment(
+                settings=replace(how.settings, ledger_url=""),
+                stop=how.stop,
+                environ=PlaceholderSecrets() if is_replay else how.environ,
+                has_group_turn=False,
+            )
             made = api.prepare(stage.file, inputs, options, environment)
             bound, secrets = made.bound, made.secrets
             tape = tools = None
             if self.cassette is not None:
-                masking, is_replay = TextMasking(stage, secrets.redact), self.source == "replay"
+                masking = TextMasking(stage, secrets.redact)
                 shown, name = subject.shown_cassette, subject.test.name
                 tape = CassetteSession(self.cassette, masking, is_replay, shown, test=name)
                 tools = CassetteTools(tape, number)
@@ -339,21 +352,6 @@ class _CaseRun:
             return str(error)
         sentences = (f"{fault.message} {fault.remedy}".strip() for fault in faults)
         return f"{self.subject.file.name}: {' '.join(dict.fromkeys(sentences))}"
-
-    def _options(self) -> tuple[RunOptions, RunEnvironment]:
-        """Return how the case is run; while replaying, secrets and permissions are not needed."""
-        subject, how, is_replay = self.subject, self.how, self.source == "replay"
-        allow = how.allow | UNUSED_IN_REPLAY if is_replay else how.allow
-        options = RunOptions(
-            local=True, allow=allow, text=subject.text, notify=False, review=subject.test.review
-        )
-        environment = RunEnvironment(
-            settings=replace(how.settings, ledger_url=""),
-            stop=how.stop,
-            environ=PlaceholderSecrets() if is_replay else how.environ,
-            has_group_turn=False,
-        )
-        return options, environment
 
     @asynccontextmanager
     async def _open_pool(

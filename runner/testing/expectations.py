@@ -331,8 +331,8 @@ async def _check_by_model(
         texts = (subject.text, expected)
         if not all(text.strip() for text in texts):
             raise ClaimNotMet(f"{subject.name} or the expected text is empty.")
-        request = EmbedRequest(model, texts, total_s=JUDGE_TIMEOUT_S, on_overflow="split")
-        reply = await pool.embed(request)
+        embedding = EmbedRequest(model, texts, total_s=JUDGE_TIMEOUT_S, on_overflow="split")
+        reply = await pool.embed(embedding)
         found = cosine_similarity(*reply.vectors)
         if found < claim.at_least:
             raise ClaimNotMet(
@@ -340,13 +340,7 @@ async def _check_by_model(
                 f"{claim.at_least:g} (by {model.ref}).",
                 f"-{excerpt_lines(expected)}\n+{excerpt_lines(subject.text)}",
             )
-    else:
-        await _check_judgement(claim, after, subject, pool, models)
-
-
-async def _check_judgement(
-    claim: ExpectKeys, after: FinishedRun, subject: ClaimSubject, pool: Pool, models: BoundModels
-) -> None:
+        return
     model = models.resolve(claim.model, "chat")
     if isinstance(claim.judge, JudgeKeys):
         judge = claim.judge

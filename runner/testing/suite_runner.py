@@ -134,9 +134,14 @@ def case_specs(
     Raises:
         PipelineError: the cassette folder of a test is outside of the pipeline's folder.
     """
-    faults = [*_test_faults(file, pipeline)]
+    faults = list[Fault]()
     rows: dict[str, tuple[DataRow, ...]] = {}
+    base = file.absolute().parent.resolve()
     for test in pipeline.tests:
+        if not (base / (test.replay or CASSETTE_FOLDER)).resolve().is_relative_to(base):
+            what = f"the cassette folder of test '{test.name}' is outside the pipeline's folder."
+            mark = pipeline.mark((*pipeline.place_of_test(test.name), "replay"))
+            faults.append(Fault(what, f"Name a folder in it, such as {CASSETTE_FOLDER}.", mark))
         try:
             rows[test.name] = read_data_set(file, pipeline, test)
         except PipelineError as error:
@@ -177,15 +182,6 @@ def _is_cassette(file: Path) -> bool:
             return "cassette" in json.loads(lines.readline(10_000))
     except (OSError, ValueError, TypeError):
         return False
-
-
-def _test_faults(file: Path, pipeline: Pipeline) -> Iterator[Fault]:
-    base = file.absolute().parent.resolve()
-    for test in pipeline.tests:
-        if not (base / (test.replay or CASSETTE_FOLDER)).resolve().is_relative_to(base):
-            what = f"the cassette folder of test '{test.name}' is outside the pipeline's folder."
-            mark = pipeline.mark((*pipeline.place_of_test(test.name), "replay"))
-            yield Fault(what, f"Name a folder in it, such as {CASSETTE_FOLDER}.", mark)
 
 
 SIMILAR_ENOUGH = 0.5
@@ -269,7 +265,16 @@ def _prompt_file_faults(found: PromptFile, document: yaml_source.YamlDocument) -
                 remedy = "Use only letters, digits and `_`, also in the messages."
                 yield Fault(what, remedy, document.key_mark(("testData", index, name)))
     for index, evaluator in enumerate(found.evaluators):
-        yield from _string_evaluator_faults(found, index, evaluator, document)
+        dumped = evaluator.string and evaluator.string.model_dump(by_alias=True, exclude_none=True)
+        for key, text in (dumped or {}).items():
+            for name in dict.fromkeys(_PLACEHOLDER.findall(text)):
+                rows = [n for n, row in enumerate(found.test_data, 1) if name not in row]
+                if rows:
+                    what = (
+                        f"`{key}` reads '{name}', which row {rows[0]} of `testData` does not have."
+                    )
+                    remedy = f"Add `{name}: …` to each row, or write the text itself."
+                    yield Fault(what, remedy, document.mark(("evaluators", index, "string", key)))
         if (
             evaluator.llm is not None
             and len({choice.choice for choice in evaluator.llm.choices}) < 2
@@ -282,25 +287,6 @@ def _prompt_file_faults(found: PromptFile, document: yaml_source.YamlDocument) -
             names = ", ".join(f"'github/{known}'" for known in ("similarity", *JUDGED_QUALITIES))
             mark = document.mark(("evaluators", index, "uses"))
             yield Fault(f"there is no evaluator '{evaluator.uses}'.", f"Known: {names}.", mark)
-
-
-def _string_evaluator_faults(
-    found: PromptFile, index: int, evaluator: PromptEvaluator, document: yaml_source.YamlDocument
-) -> Iterator[Fault]:
-    """Yield faults of variables in a string evaluator that some row does not have."""
-    written = (
-        {}
-        if evaluator.string is None
-        else evaluator.string.model_dump(by_alias=True, exclude_none=True)
-    )
-    for key, text in written.items():
-        for name in dict.fromkeys(_PLACEHOLDER.findall(text)):
-            rows = [n for n, row in enumerate(found.test_data, 1) if name not in row]
-            if rows:
-                what = f"`{key}` reads '{name}', which row {rows[0]} of `testData` does not have."
-                remedy = f"Add `{name}: …` to each row, or write the text itself."
-                mark = document.mark(("evaluators", index, "string", key))
-                yield Fault(what, remedy, mark)
 
 
 def _is_stored_model(model: str) -> bool:

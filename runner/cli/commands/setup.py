@@ -36,8 +36,7 @@ from paddock.runner.cli.setup_plan import (
 from paddock.runner.cli.systemd_unit import UNIT_NAME, UpUnit, unit_variables
 from paddock.runner.config.mail_server import MailServer, NoMailServer
 from paddock.runner.notify.channels import send_mail
-from paddock.runner.notify.delivery_attempts import NotDelivered
-from paddock.runner.notify.notification import Notification
+from paddock.runner.notify.notification import NotDelivered, Notification
 from paddock.runner.progress import printing
 from paddock.runner.schedule.consents import Consents
 from paddock.runner.schedule.discovery import PipelineFinder

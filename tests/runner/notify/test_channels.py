@@ -19,7 +19,7 @@ from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.config.mail_server import MailServer, NoMailServer
-from paddock.runner.notify import delivery_attempts
+from paddock.runner.notify import channels
 from paddock.runner.notify.run_end_notices import notify_of_end
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings, UnattendedSettings
@@ -59,7 +59,7 @@ class Pipe:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery_attempts, "BACKOFF", Backoff(0.01, 0.01))
+    monkeypatch.setattr(channels, "BACKOFF", Backoff(0.01, 0.01))
 
 
 def test_a_folder_that_cannot_be_written_keeps_no_one_from_being_told(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_webhook_that_is_not_there_is_told_of(tmp_path: Path) -> None:
 def test_a_webhook_that_never_answers_is_left_at_its_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery_attempts, "DEADLINE_S", 0.2)
+    monkeypatch.setattr(channels, "DEADLINE_S", 0.2)
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
