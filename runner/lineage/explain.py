@@ -81,11 +81,11 @@ class _PathInLedger:
 
     def __init__(self, ledger: Ledger, base: Path, path: Path) -> None:
         self._ledger = ledger
-        self._base = base
         self._path = path
         self._items = RecordedItems(ledger, base)
         self._filed = FiledStore(ledger)
         self._index = OutputIndex(ledger, base, set())
+        self._settings = read_settings(base)
         self._rules: dict[str, RuleNow] = {}
         """By the pipeline's file and the inputs of a run."""
         self._unchanged: dict[str, bool] = {}
@@ -208,25 +208,24 @@ class _PathInLedger:
         """Return what there is now of the rule of an item."""
         file = item.base / item.owner.file
         if not item.owner.file or not file.exists():
-            return RuleNow(self._index, Why.PIPELINE_GONE(item.owner.file))
+            return RuleNow(self._world, Why.PIPELINE_GONE(item.owner.file))
         row = self._ledger.run(item.run)
         if row is not None and self._is_unchanged(item, row):
             return UnchangedRule(self._world)
         recorded = json.loads(row.given) if row is not None and row.given else {}
-        given, hidden = recorded.get("inputs", {}), recorded.get("hidden", [])
-        name = canonical_json([item.owner.file, given, hidden])
+        name = canonical_json([item.owner.file, recorded])
         if name not in self._rules:
             try:
-                self._rules[name] = PipelineNow(self._index, file, given, hidden)
+                self._rules[name] = PipelineNow(self._world, self._settings, file, recorded)
             except PipelineError as error:
                 why = Why.PIPELINE_INVALID(error.faults[0].message)
-                self._rules[name] = RuleNow(self._index, why)
+                self._rules[name] = RuleNow(self._world, why)
         return self._rules[name]
 
     @cached_property
     def _world(self) -> World:
-        models = model_pools.LookupPool(read_settings(self._base))
-        return World(self._index, OpenStores(self._base), ModelDigests(models.facts))
+        models = ModelDigests(model_pools.LookupPool(self._settings).facts)
+        return World(self._index, OpenStores(self._index.base), models)
 
     def _is_unchanged(self, item: RecordedItem, row: RunRow) -> bool:
         """Return whether the rule of an item is made of the same as in the run that did it."""
@@ -235,7 +234,7 @@ class _PathInLedger:
         if not sources or not is_of_entry or not UnchangedRule.covers(item, sources):
             return False
         if row.run not in self._unchanged:
-            same = are_unchanged(sources, self._world, read_settings(item.base))
+            same = are_unchanged(sources, self._world, self._settings)
             self._unchanged[row.run] = asyncio.run(same)
         return self._unchanged[row.run]
 

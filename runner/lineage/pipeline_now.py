@@ -11,6 +11,7 @@ import asyncio
 import difflib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,12 +36,10 @@ from paddock.runner.core.scopes import PipelineScopes
 from paddock.runner.core.staleness import Judge
 from paddock.runner.core.verify import ItemNow, differences
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import WORK, ItemState
 from paddock.runner.progress.reasons import Outdated, Reason, Why
 from paddock.runner.progress.report import PlanItem, PlanReport
-from paddock.runner.settings import read_settings
-from paddock.steps.vectors.open_stores import OpenStores
+from paddock.runner.settings import Settings
 
 from .path_lineage import LineageChange
 from .recorded_items import RecordedItem
@@ -61,21 +60,26 @@ class PipelineNow(RuleNow):
     """A pipeline as it is now, with the inputs of an item's run that it still has."""
 
     def __init__(
-        self, index: OutputIndex, file: Path, given: Mapping[str, Any], hidden: Sequence[str]
+        self, world: World, settings: Settings, file: Path, recorded: Mapping[str, Any]
     ) -> None:
-        """`hidden`: names of the inputs that are secret, or frames, and so not recorded.
+        """`recorded`: as a run's `given`; inputs that are secret, or frames, are hidden there.
 
         Raises:
             PipelineError: it is invalid.
         """
-        super().__init__(index)
-        self._hidden = hidden
-        self._settings, plan = read_settings(index.base), read_plan(file)
-        inputs, models = plan.pipeline.inputs, self._settings.default_models
+        super().__init__(world)
+        self._settings, plan = settings, read_plan(file)
+        inputs, given = plan.pipeline.inputs, recorded.get("inputs", {})
+        self._hidden: Sequence[str] = recorded.get("hidden", [])
         self._given = {name: given[name] for name in given.keys() & inputs.keys()}
-        secret = {n: [] if inputs[n].type == "rows" else "" for n in hidden if n in inputs}
-        values = {**self._given, **secret}
+        secret = {n: [] if inputs[n].type == "rows" else "" for n in self._hidden if n in inputs}
+        values, models = {**self._given, **secret}, settings.default_models
         self._bound = bind(plan, values, cwd=file.parent, default_models=models)
+        types, found = self._bound.input_types, self._bound.inputs
+        self._tables = {
+            f"inputs.{n}" for n in types if types[n] == "rows" and isinstance(found[n], str)
+        }
+        """Parts of inputs whose files are only read by a plan."""
 
     @property
     def _is_elsewhere(self) -> bool:
@@ -134,16 +138,16 @@ class PipelineNow(RuleNow):
         self, item: RecordedItem, plan: BoundPlan, node: BoundNode
     ) -> list[Reason]:
         """Verify an item's trace; what is not known without the steps before counts as it was."""
-        entry, scope_id, ledger = item.entry, item.owner.scope, self._index.ledger
+        entry, scope_id, index = item.entry, item.owner.scope, self._index
         if entry is None:
             return []
-        inputs = plan.inputs
-        self._index.own_scopes = ledger.scopes_of(item.owner.file)
-        kind = _UnaskedModels if self._is_elsewhere else ModelDigests
-        digests = kind(model_pools.LookupPool(self._settings).facts)
-        index, reviews = self._index, RunReviews(ledger, plan)
-        world = World(index, OpenStores(Path(index.absolute(""))), digests)
-        judge = Judge(world, reviews, plan, RunOptions(), PipelineScopes.of(plan, index))
+        inputs, ledger, world = plan.inputs, index.ledger, self._world
+        index.own_scopes = ledger.scopes_of(item.owner.file)
+        if self._is_elsewhere:
+            unasked = _UnaskedModels(model_pools.LookupPool(self._settings).facts)
+            world = replace(world, models=unasked)
+        reviews, scopes = RunReviews(ledger, plan), PipelineScopes.of(plan, index)
+        judge = Judge(world, reviews, plan, RunOptions(), scopes)
         trace = Trace(scope_id, entry, PastItems(ledger, scope_id, node))
         scope = Scope.of(inputs, moment=plan.moment)
         world = await judge.world_of([node], scope, [trace])
@@ -159,7 +163,7 @@ class PipelineNow(RuleNow):
                 return True
             is_secret = name not in parts and before[name].startswith(KEYED)
             is_elsewhere = isinstance(part, ModelPart) and self._is_elsewhere
-            return is_secret or is_elsewhere or name in hidden
+            return is_secret or is_elsewhere or name in hidden | self._tables
 
         unknown = {*filter(is_unknown, before | parts)}
         now = ItemNow("", json.dumps(parts), older=judge.parts.older)
@@ -176,7 +180,7 @@ class PipelineNow(RuleNow):
             for node in self._bound.before(self._top_level_name(owner.step))
             if node.id not in explained
         ]
-        is_asked = not has_changes and _may_differ_by_plan(item)
+        is_asked = not has_changes and self._may_differ_by_plan(item)
         if not names and not is_asked:
             return []
         if isinstance(self._planned, Reason):
@@ -196,6 +200,16 @@ class PipelineNow(RuleNow):
             and planned.why is not None
             and not any(reason.is_loss for reason in planned.reasons)
         ]
+
+    def _may_differ_by_plan(self, item: RecordedItem) -> bool:
+        """Return whether what is not known here may tell that an item would be done again."""
+        if item.entry is None:
+            return False
+        parts = json.loads(item.entry.parts)
+        values = (part for part in map(part_of, parts) if isinstance(part, OuterValue))
+        reads_more = {PLACE_IN_LIST.name, *self._tables} & parts.keys()
+        reads_more |= {part.name for part in values if part.root == "steps"}
+        return bool(item.source is None or reads_more or dependencies_of(item.entry, ChosenLabels))
 
     def _top_level_name(self, step: str) -> str:
         """Return the top-level step or block that a step is, or is within."""
@@ -222,16 +236,6 @@ def _work(items: Sequence[PlanItem]) -> str | tuple[str, ...]:
         is_waiting = any(reason.why is Why.READS_UNDONE for reason in items[0].reasons)
         return "" if is_waiting else items[0].why or items[0].state
     return tuple(f"{item.key} ({item.state})" for item in items)
-
-
-def _may_differ_by_plan(item: RecordedItem) -> bool:
-    """Return whether values of other steps may tell that an item would be done again."""
-    if item.entry is None:
-        return False
-    parts = json.loads(item.entry.parts)
-    values = (part for part in map(part_of, parts) if isinstance(part, OuterValue))
-    reads_more = PLACE_IN_LIST.name in parts or any(part.root == "steps" for part in values)
-    return item.source is None or reads_more or bool(dependencies_of(item.entry, ChosenLabels))
 
 
 # --- the difference of two specs, as lines

@@ -23,7 +23,6 @@ from paddock.runner.core.parts import PLACE_IN_LIST, OuterValue, part_of
 from paddock.runner.core.past_items import PastItems
 from paddock.runner.core.rule_sources import Sources
 from paddock.runner.core.verify import ItemNow, differences
-from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.base import Roots
 
@@ -41,9 +40,9 @@ _SURROUNDINGS = {
 class RuleNow:
     """A rule of which nothing is known."""
 
-    def __init__(self, index: OutputIndex, *reasons: Reason) -> None:
+    def __init__(self, world: World, *reasons: Reason) -> None:
         """`reasons`: why nothing is known of it."""
-        self._index, self._reasons = index, reasons
+        self._world, self._index, self._reasons = world, world.index, reasons
 
     def notes(self, item: RecordedItem) -> Iterable[Reason]:
         """Return what is not known of an item's output."""
@@ -88,10 +87,6 @@ class RuleNow:
 
 class UnchangedRule(RuleNow):
     """A rule that is made of the same as when the item was done: what it depended on is left."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world.index)
-        self._world = world
 
     @staticmethod
     def covers(item: RecordedItem, sources: Sources) -> bool:

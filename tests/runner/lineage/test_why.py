@@ -200,6 +200,37 @@ def test_a_pipeline_is_only_bound_where_its_rules_are_made_of_something_else(
     assert changes("out/0.txt") == why
 
 
+@pytest.mark.parametrize(
+    ("read", "inputs"),
+    [
+        ("today", "{}"),
+        ("loop.index", "{}"),
+        ("inputs.style", "{style: {type: path, default: style.md}}"),
+        ("inputs.word", "{word: {type: str, secret: true, default: none}}"),
+        ("inputs.rows", "{rows: {type: rows, default: rows.csv}}"),
+        ("steps.other.text", "{}"),
+    ],
+)
+def test_a_pipeline_is_bound_where_an_item_reads_what_no_record_of_its_rules_covers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: str, inputs: str
+) -> None:
+    text = TEMPLATED.replace("{file: prompt.md}", f'"{{{{ steps.text.text }}}} {{{{ {read} }}}}"')
+    text = text.replace("steps:", "steps:\n  - {id: other, uses: prompt, with: {template: A}}", 1)
+    world = World(
+        tmp_path,
+        f"inputs: {inputs}\n{text}",
+        {"style.md": "Plain.", "rows.csv": "a\nb\n"},
+        n_documents=1,
+    )
+    assert world.run().status == "completed"
+    monkeypatch.chdir(tmp_path)
+    assert is_bound_for("out/0.txt")
+    assert changes("out/0.txt") == []
+    if "inputs.rows" in read:
+        world.write("rows.csv", "a\nc\n")
+        assert changes("out/0.txt") == ["value changed: inputs.rows"]
+
+
 @pytest.mark.parametrize("is_gone", [True, False], ids=["gone", "edited"])
 def test_a_pipeline_that_changes_while_it_runs_is_not_recorded_as_what_its_rules_are_made_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_gone: bool
