@@ -193,14 +193,22 @@ def test_where_up_listens_has_a_port_and_a_flag_of_its_own(tmp_path: Path) -> No
     assert str(caught.value).startswith("--listen: 'localhost:99999' has a port that is none.")
 
 
-def test_a_bad_value_in_a_file_is_named_with_the_file(tmp_path: Path) -> None:
-    file = toml(tmp_path / ".config/paddock", "num_parallel = true")
+@pytest.mark.parametrize(
+    ("place", "text", "said"),
+    [
+        (".config/paddock", "num_parallel = true", "num_parallel: True is not a whole number of 1 "
+            "or more.\n  Give a number such as 4, or 'auto'."),
+        ("pipeline", "keep_alive: 5m", "this is not TOML: Expected '=' after a key in a key/value "
+            "pair (at line 1, column 11).\n  Correct the file."),
+    ],
+)  # fmt: skip
+def test_a_bad_value_and_what_is_not_toml_are_named_with_the_file(
+    tmp_path: Path, place: str, text: str, said: str
+) -> None:
+    file = toml(tmp_path / place, text)
     with pytest.raises(SettingsError) as caught:
         read(tmp_path)
-    assert str(caught.value) == (
-        f"{file}: num_parallel: True is not a whole number of 1 or more.\n"
-        "  Give a number such as 4, or 'auto'."
-    )
+    assert str(caught.value) == f"{file}: {said}"
 
 
 def test_an_unknown_name_in_a_file_is_told_with_the_nearest_known_one(tmp_path: Path) -> None:
@@ -257,16 +265,6 @@ def test_what_the_person_allows_comes_from_their_own_file_or_the_environment(
     toml(tmp_path / ".config" / "paddock", 'allow = ["network"]')
     assert read(tmp_path).allow == {"network"}
     assert read(tmp_path, PADDOCK_ALLOW="run,secrets").allow == {"run", "secrets"}
-
-
-def test_a_file_that_is_not_toml_is_told_with_the_place(tmp_path: Path) -> None:
-    file = toml(tmp_path / "pipeline", "keep_alive: 5m")
-    with pytest.raises(SettingsError) as caught:
-        read(tmp_path)
-    assert str(caught.value) == (
-        f"{file}: this is not TOML: Expected '=' after a key in a key/value pair "
-        "(at line 1, column 11).\n  Correct the file."
-    )
 
 
 @pytest.mark.parametrize(

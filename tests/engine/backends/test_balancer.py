@@ -229,11 +229,28 @@ async def test_a_request_that_brings_down_every_server_is_given_up() -> None:
     assert sorted(first.asked + other.asked) == [NEUTRAL_TEXT, *["hello"] * 3]
 
 
-async def test_a_server_that_fails_at_every_request_stops_the_run() -> None:
+@pytest.mark.parametrize(
+    ("raised", "texts", "error", "said"),
+    [
+        (ServerAway("it failed (500: broken)", was_sent=True), (), NoServer,
+            "it failed \\(500: broken\\), also with a request"),
+        (ModelBroken("http://only:1", "403: flagged"), ("hello",), BadRequest, "403: flagged"),
+        (ModelBroken("http://only:1", "the server refuses the key"), (), ModelBroken,
+            "refuses the key"),
+    ],
+    ids=[
+        "a server that fails at every request stops the run",
+        "a moderated text is that document's fault, though it is refused as a key is",
+        "a key that is refused stops at once",
+    ],
+)  # fmt: skip
+async def test_whose_fault_a_failed_request_is(
+    raised: Exception, texts: tuple[str, ...], error: type[Exception], said: str
+) -> None:
     server = FarServer("only")
-    server.on_chat = fails(ServerAway("it failed (500: broken)", was_sent=True))
+    server.on_chat = fails(raised, *texts)
     async with opened([server]) as (pool, _):
-        with pytest.raises(NoServer, match="it failed \\(500: broken\\), also with a request"):
+        with pytest.raises(error, match=said):
             await pool.chat(ask()).reply()
 
 
@@ -404,14 +421,6 @@ async def test_a_server_that_was_mended_is_asked_again_by_the_next_request() -> 
         assert (await pool.chat(ask()).reply()).text == "from http://only:1"
 
 
-async def test_a_moderated_text_is_that_documents_fault_though_it_is_refused_as_a_key_is() -> None:
-    server = FarServer("only")
-    server.on_chat = fails(ModelBroken(server.url, "403: flagged"), "hello")
-    async with opened([server]) as (pool, _):
-        with pytest.raises(BadRequest, match="403: flagged"):
-            await pool.chat(ask()).reply()
-
-
 async def test_texts_that_a_server_refuses_to_embed_are_compared_with_a_neutral_one() -> None:
     server = FarServer("only")
     refused = {"a", "b"}
@@ -529,14 +538,6 @@ async def test_counting_waits_behind_no_answer() -> None:
         await eventually(lambda: server.asked)
         assert await pool.count_texts(M, ["two words"]) == [2]
         stream.cancel()
-
-
-async def test_a_key_that_is_refused_stops_at_once() -> None:
-    server = FarServer("only")
-    server.on_chat = fails(ModelBroken(server.url, "the server refuses the key"))
-    async with opened([server]) as (pool, _):
-        with pytest.raises(ModelBroken, match="refuses the key"):
-            await pool.chat(ask()).reply()
 
 
 async def test_one_that_says_nothing_at_the_start_is_not_waited_for_where_others_answer(

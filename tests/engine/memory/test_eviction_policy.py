@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,25 +54,28 @@ def test_on_two_devices_only_one_of_two_models_makes_room() -> None:
     assert decide([leaving, two], [wish], MemoryAmount(0, (1, 1)), THREE, 100) == WaitForChange()
 
 
-def test_a_model_that_has_just_fallen_idle_stays_as_long_as_loading_it_takes() -> None:
-    assert decide([A], [B], MemoryAmount(), THREE, 100) == WaitForChange(102)
+BUSY, LEASED = replace(A, n_users=3), replace(A, is_leased=True, last_used_at=98)
+SLOW = replace(A, n_users=1, load_s=30, ready_at=99)
+CASES: dict[str, tuple[LoadedState, MemoryLimits, float, object]] = {
+    "a model that has just fallen idle stays as long as loading it takes":
+        (A, THREE, 100, WaitForChange(102)),
+    "a busy model goes on for max_wait": (BUSY, ONE, 100, WaitForChange(105)),
+    "and then drains": (BUSY, ONE, 105, EvictModels(("a",))),
+    "a model that was just loaded has a turn as long as its load":
+        (SLOW, ONE, 105, WaitForChange(129)),
+    "a leased model that is idle is spared for max_wait": (LEASED, ONE, 100, WaitForChange(103)),
+    "and no longer": (LEASED, ONE, 103, EvictModels(("a",))),
+    "who drains already is waited for":
+        (replace(A, state="draining", n_users=1), ONE, 100, WaitForChange(None)),
+    "a model that loads for someone is not stopped":
+        (replace(A, state="loading", n_waiting=1), ONE, 100, WaitForChange(None)),
+}  # fmt: skip
 
 
-def test_a_busy_model_goes_on_for_max_wait_and_then_drains() -> None:
-    busy = replace(A, n_users=3)
-    assert decide([busy], [B], MemoryAmount(), ONE, 100) == WaitForChange(105)
-    assert decide([busy], [B], MemoryAmount(), ONE, 105) == EvictModels(("a",))
-
-
-def test_a_model_that_was_just_loaded_has_a_turn_as_long_as_its_load() -> None:
-    slow = replace(A, n_users=1, load_s=30, ready_at=99)
-    assert decide([slow], [B], MemoryAmount(), ONE, 105) == WaitForChange(129)
-
-
-def test_a_leased_model_that_is_idle_is_spared_for_max_wait_and_no_longer() -> None:
-    leased = replace(A, is_leased=True, last_used_at=98)
-    assert decide([leased], [B], MemoryAmount(), ONE, 100) == WaitForChange(103)
-    assert decide([leased], [B], MemoryAmount(), ONE, 103) == EvictModels(("a",))
+@pytest.mark.parametrize("case", CASES)
+def test_a_model_in_the_way_goes_when_it_has_had_its_turn(case: str) -> None:
+    loaded, limits, now, decision = CASES[case]
+    assert decide([loaded], [B], MemoryAmount(), limits, now) == decision
 
 
 def test_a_pinned_model_never_goes() -> None:
@@ -89,16 +93,6 @@ def test_what_can_never_fit_is_refused_though_all_the_others_would_go() -> None:
     assert decide([A], [wish], MemoryAmount(5), THREE, 100) == RefuseModel(
         "b", MemoryAmount(10), MemoryAmount(9), False
     )
-
-
-def test_who_drains_already_is_waited_for() -> None:
-    leaving = replace(A, state="draining", n_users=1)
-    assert decide([leaving], [B], MemoryAmount(), ONE, 100) == WaitForChange(None)
-
-
-def test_a_model_that_loads_for_someone_is_not_stopped() -> None:
-    loading = replace(A, state="loading", n_waiting=1)
-    assert decide([loading], [B], MemoryAmount(), ONE, 100) == WaitForChange(None)
 
 
 def test_who_fits_next_to_the_first_in_line_need_not_wait_for_it() -> None:

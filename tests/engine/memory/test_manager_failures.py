@@ -1,6 +1,7 @@
 """Loads that fail and workers that die: what is tried again, what is told, who stays."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -87,22 +88,23 @@ async def test_a_model_larger_than_the_machine_is_refused_with_the_numbers_and_n
         assert house.there() == {"a": "ready"}
 
 
-async def test_out_of_memory_while_running_the_next_load_asks_for_less() -> None:
-    machine = FakeMachine(10, FakeModel("a", when_running=["killed for memory"]))
+@pytest.mark.parametrize(
+    ("how", "n_parallel", "died"),
+    [
+        ("killed for memory", [4, 2], "died a: killed by SIGKILL"),
+        ("abort", [4, 4], "died a: killed by SIGABRT: GGML_ASSERT failed"),
+    ],
+    ids=["out of memory while running, the next load asks for less", "else it is as it was"],
+)
+async def test_a_worker_that_dies_is_started_again(
+    how: Any, n_parallel: list[int], died: str
+) -> None:
+    machine = FakeMachine(10, FakeModel("a", when_running=[how]))
     async with opened(machine) as house:
         answers = await asyncio.gather(*(house.chat("a") for _ in range(6)))
         assert answers == ["a"] * 6
-        assert [worker.load.n_parallel for worker in machine.workers] == [4, 2]
-        assert "died a: killed by SIGKILL" in house.notes.lines
-
-
-async def test_a_worker_that_aborts_is_started_again_as_it_was() -> None:
-    machine = FakeMachine(10, FakeModel("a", when_running=["abort"]))
-    async with opened(machine) as house:
-        answers = await asyncio.gather(*(house.chat("a") for _ in range(6)))
-        assert answers == ["a"] * 6
-        assert [worker.load.n_parallel for worker in machine.workers] == [4, 4]
-        assert "died a: killed by SIGABRT: GGML_ASSERT failed" in house.notes.lines
+        assert [worker.load.n_parallel for worker in machine.workers] == n_parallel
+        assert died in house.notes.lines
 
 
 async def test_a_worker_that_hangs_is_killed_and_started_again() -> None:

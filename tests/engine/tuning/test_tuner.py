@@ -118,26 +118,28 @@ def test_a_real_model_gets_its_copy_and_serves_by_it(
     assert read_header(Path(served.path)).values["general.file_type"] == file_type
 
 
-def test_what_a_copy_would_not_help_is_said_and_nothing_is_made(tuned: Tuned) -> None:
-    tuned.process("send(dict(event='refused', gain=1.02, is_measured=False))")
-    with pytest.raises(TuningRefused) as caught:
+@pytest.mark.parametrize(
+    ("lines", "error", "said"),
+    [
+        (["send(dict(event='refused', gain=1.02, is_measured=False))"], TuningRefused,
+            "a copy of 'smollm2:135m' in Q8_0 would be 1.0 times as fast at reading documents on "
+            "this machine, which is not worth it; nothing was made. `--force` makes it anyway."),
+        (["write('half')", "print('out of memory', file=sys.stderr, flush=True)", "os.abort()"],
+            EngineError,
+            "'smollm2:135m' cannot be tuned: the process was killed by SIGABRT (out of memory)"),
+        (["os.kill(os.getpid(), signal.SIGILL)"], ModelUnusable,
+            "killed by SIGILL while loading, also without extra buffer "
+            "types and flash attention"),
+    ],
+    ids=["it would not help", "its process dies", "the model crashes whatever it goes without"],
+)  # fmt: skip
+def test_a_copy_that_cannot_be_made_is_told_and_leaves_nothing(
+    tuned: Tuned, lines: list[str], error: type[Exception], said: str
+) -> None:
+    tuned.process(*lines)
+    with pytest.raises(error) as caught:
         tuned.tune()
-    assert str(caught.value) == (
-        "a copy of 'smollm2:135m' in Q8_0 would be 1.0 times as fast at reading documents on "
-        "this machine, which is not worth it; nothing was made. `--force` makes it anyway."
-    )
-    assert tuned.left() == []
-
-
-def test_a_process_that_dies_leaves_nothing_and_is_told(tuned: Tuned) -> None:
-    tuned.process(
-        "write('half')", "print('out of memory', file=sys.stderr, flush=True)", "os.abort()"
-    )
-    with pytest.raises(EngineError) as caught:
-        tuned.tune()
-    assert str(caught.value) == (
-        "'smollm2:135m' cannot be tuned: the process was killed by SIGABRT (out of memory)"
-    )
+    assert said in (str(caught.value), getattr(caught.value, "reason", ""))
     assert tuned.left() == []
 
 
@@ -158,16 +160,6 @@ def test_a_crash_while_a_model_is_measured_is_followed_by_a_fallback(tuned: Tune
     ]
     known = present(FallbackStore(tuned.pool.cache_dir).find(tuned.facts.digest))
     assert (known.fallback, known.reason) == (1, "killed by SIGSEGV while measuring the copy")
-
-
-def test_a_model_that_crashes_whatever_it_goes_without_cannot_be_tuned(tuned: Tuned) -> None:
-    tuned.process("os.kill(os.getpid(), signal.SIGILL)")
-    with pytest.raises(ModelUnusable) as caught:
-        tuned.tune()
-    assert caught.value.reason == (
-        "killed by SIGILL while loading, also without extra buffer types and flash attention"
-    )
-    assert tuned.left() == []
 
 
 def test_an_interruption_leaves_nothing_and_the_next_one_sweeps(tuned: Tuned) -> None:

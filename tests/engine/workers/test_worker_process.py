@@ -31,40 +31,33 @@ def command(*lines: str) -> tuple[str, ...]:
     return (sys.executable, "-c", SCRIPT + "\n".join(lines))
 
 
-async def test_a_worker_that_cannot_load_says_why() -> None:
-    lines = (
-        "read_frame(sys.stdin.buffer)",
-        "send({'event': 'broken', 'why': 'llama.cpp cannot make a context'})",
-    )
+BROKEN = "send({'event': 'broken', 'why': 'llama.cpp cannot make a context'})"
+ABORTS = (
+    "import ctypes",
+    "from paddock.engine.llama.library import ggml_function",
+    "read_frame(sys.stdin.buffer)",
+    "forms = ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p",
+    "ggml_function('ggml_abort', None, *forms)(b'a.cpp', 7, b'the device is lost')",
+)
+
+
+@pytest.mark.parametrize(
+    ("lines", "within_s", "said"),
+    [
+        (("read_frame(sys.stdin.buffer)", BROKEN), 120, "llama.cpp cannot make a context"),
+        (("os.abort()",), 120, "killed by SIGABRT while loading"),
+        (ABORTS, 120, "killed by SIGABRT while loading (llama.cpp's last line: a.cpp:7: the device "
+            "is lost)"),
+        (("time.sleep(600)",), 1.5, "loading took more than 1.5 s"),
+    ],
+    ids=["it says why", "by its signal", "by llama.cpp's message, not by a trace", "too long"],
+)  # fmt: skip
+async def test_a_worker_that_cannot_load_is_told(
+    lines: tuple[str, ...], within_s: float, said: str
+) -> None:
     with pytest.raises(LoadBroken) as caught:
-        await WorkerProcess.started(LOAD, 120, command(*lines))
-    assert str(caught.value) == "llama.cpp cannot make a context"
-
-
-async def test_a_worker_that_llama_cpp_aborts_is_told_by_the_message_and_not_by_a_trace() -> None:
-    lines = (
-        "import ctypes",
-        "from paddock.engine.llama.library import ggml_function",
-        "read_frame(sys.stdin.buffer)",
-        "forms = ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p",
-        "ggml_function('ggml_abort', None, *forms)(b'a.cpp', 7, b'the device is lost')",
-    )
-    with pytest.raises(LoadBroken) as caught:
-        await WorkerProcess.started(LOAD, 120, command(*lines))
-    reason = "killed by SIGABRT while loading"
-    assert str(caught.value) == f"{reason} (llama.cpp's last line: a.cpp:7: the device is lost)"
-
-
-async def test_a_worker_that_dies_while_loading_is_told_by_its_signal() -> None:
-    with pytest.raises(LoadBroken) as caught:
-        await WorkerProcess.started(LOAD, 120, command("os.abort()"))
-    assert str(caught.value) == "killed by SIGABRT while loading"
-
-
-async def test_a_load_that_takes_too_long_is_given_up() -> None:
-    with pytest.raises(LoadBroken) as caught:
-        await WorkerProcess.started(LOAD, 1.5, command("time.sleep(600)"))
-    assert str(caught.value) == "loading took more than 1.5 s"
+        await WorkerProcess.started(LOAD, within_s, command(*lines))
+    assert str(caught.value) == said
 
 
 async def test_what_a_ready_worker_told_and_takes_is_known() -> None:

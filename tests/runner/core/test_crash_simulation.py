@@ -136,25 +136,19 @@ def test_kills_from_outside_quarantine_nothing_and_cost_half_of_the_time_at_most
 
 
 @pytest.mark.parametrize("n_deadly", [1, 2])
-@pytest.mark.parametrize("parallel", [1, 6, 32])
-def test_a_deadly_item_is_found_after_its_group_was_halved(parallel: int, n_deadly: int) -> None:
-    n_most = MAX_ATTEMPTS + parallel.bit_length() - 1
-    for seed in range(25):
-        simulation = Simulation(seed, parallel, n_deadly, n_kills=0).done()
-        assert simulation.quarantined == simulation.deadly.keys()
-        assert simulation.n_deaths <= n_deadly * n_most
-
-
-@pytest.mark.parametrize("n_deadly", [1, 2])
 @pytest.mark.parametrize(
-    ("parallel", "kill_every"), [(6, 0.5), (6, 1.5), (6, 4.0), (16, 1.0), (16, 1.5)]
+    ("parallel", "kill_every"),
+    [(1, 0), (6, 0), (32, 0), (6, 0.5), (6, 1.5), (6, 4.0), (16, 1.0), (16, 1.5)],
 )
-def test_among_kills_from_outside_deadly_items_are_quarantined_and_no_others(
+def test_a_deadly_item_is_found_by_halves_also_among_kills_from_outside_and_no_other(
     parallel: int, kill_every: float, n_deadly: int
 ) -> None:
-    n_most = MAX_ATTEMPTS + parallel.bit_length() - 1 + 3 * N_KILLS.bit_length()
+    n_most = MAX_ATTEMPTS + parallel.bit_length() - 1 + 3 * bool(kill_every) * N_KILLS.bit_length()
+    n_kills = N_KILLS if kill_every else 0
     for seed in range(25):
-        simulation = Simulation(seed, parallel, n_deadly, kill_every=kill_every).done()
+        simulation = Simulation(
+            seed, parallel, n_deadly, n_kills=n_kills, kill_every=kill_every or 1.0
+        ).done()
         assert simulation.quarantined == simulation.deadly.keys()
         assert simulation.n_deaths <= n_deadly * n_most
 

@@ -225,21 +225,20 @@ def test_pipes_and_sockets_are_no_documents(tmp_path: Path, scan: Scan) -> None:
     assert listed(scan()) == []
 
 
-def test_a_missing_root_is_an_error(scan: Scan, tmp_path: Path) -> None:
-    with pytest.raises(StepError) as caught:
-        scan("inbox")
-    assert str(caught.value) == (
-        f"the folder '{tmp_path.resolve()}/inbox' does not exist. Correct `root`, or create the folder."  # noqa: E501
-    )
-
-
-def test_a_root_that_is_a_file_is_an_error(scan: Scan, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("inbox", "the folder '{}/inbox' does not exist. Correct `root`, or create the folder."),
+        ("a.txt", "'{}/a.txt' is a file, not a folder. Correct `root`."),
+    ],
+)
+def test_a_root_that_is_no_folder_is_an_error(
+    scan: Scan, tmp_path: Path, name: str, said: str
+) -> None:
     lay(tmp_path, "a.txt")
     with pytest.raises(StepError) as caught:
-        scan("a.txt")
-    assert str(caught.value) == (
-        f"'{tmp_path.resolve()}/a.txt' is a file, not a folder. Correct `root`."
-    )
+        scan(name)
+    assert str(caught.value) == said.format(tmp_path.resolve())
 
 
 def test_a_root_outside_the_pipelines_folders_is_an_error(scan: Scan) -> None:
