@@ -63,6 +63,7 @@ from .run_reviews import RunReviews
 from .run_stats import RunStats
 from .scopes import PipelineScopes
 from .staleness import Judge
+from .step_tools import embed_labels
 from .work_claims import SharedPlace, WorkClaims, open_claims
 
 
@@ -242,7 +243,7 @@ async def open_session(
             stores,
             digests,
             prepared.secrets,
-            lambda step, labels: context.embed_labels(step, labels),  # it is made last
+            lambda step, labels: embed_labels(context, step, labels),  # it is made last
         )
         watches = is_watch_trigger(options.trigger)
         judge = Judge(

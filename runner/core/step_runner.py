@@ -214,7 +214,8 @@ class StepRunner:
             step = step.escalated
         if step.review is not None:  # 4
             outputs = await self._reviewer.reviewed(step, scope, attempt, outputs, tools)
-        mark_labels(context, step, scope, attempt, outputs)  # 5
+        if step.reply is not None:  # 5
+            mark_labels(context, step, scope, attempt, outputs)
         if isinstance(tools.reply, ScopedReply) and tools.reply.labels is not None:
             for _ in range(tools.reply.labels.n_at_border(outputs.get("output"))):
                 tools.log.tally("answer", AT_BORDER)

@@ -8,26 +8,31 @@ step runs once for each item of a block, they are details of that item.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from paddock.engine.errors import EngineError
+from paddock.engine.request import ModelSpec, Role
 from paddock.engine.system.crash_isolation import SuspectRoom
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.label_choices import chosen_labels
 from paddock.runner.answers.offered_labels import choices_of
 from paddock.runner.answers.scoped_reply import ScopedReply
+from paddock.runner.answers.text_vectors import embedded
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep, callable_names, node_ids
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.taint_analysis import guarded_roots
 from paddock.runner.ledger.entries import is_variant
 from paddock.runner.ledger.reviews import review_id
-from paddock.steps.base import Tools
+from paddock.steps.base import CallCache, NoToolset, StepError, Tools, Toolset, Vector
+from paddock.steps.tools.tool import ToolContext
 
 from .block_work import ItemWork
-from .call_cache import CallOrigin
+from .call_cache import CallOrigin, LedgerPool, PutOff, ToolCallCache
 from .dependencies import ChosenLabels, NarrowedLabels, UsedExamples, dependencies_of
 from .item_attempt import ItemAttempt
+from .item_toolset import ItemToolset
 from .past_decisions import StepName, step_name
 from .prompt_examples import TaughtItem
 from .run_context import RunContext
@@ -37,9 +42,104 @@ def item_tools(
     context: RunContext, step: BoundStep, caller: CallOrigin, attempt: ItemAttempt, scope: Scope
 ) -> Tools:
     """Return what a step of an item is given, but for the sources of its `reply`."""
-    roots = guarded_roots(context.bound.roots, step, scope, attempt.own_path)
-    item = attempt.name(step.id, scope, context.index)
-    return context.tools(step, caller, attempt.outputs, item, roots)
+    bound, roots = context.bound, guarded_roots(context.bound.roots, step, scope, attempt.own_path)
+    memo: CallCache = ToolCallCache(context.ledger, context.stats, caller)
+    log = ItemLog(context, caller.step, caller.key, step.id)
+    toolset: Toolset = NoToolset()
+    if context.tool_runtime is not None:
+        within = ToolContext(roots, log, context.readers)
+        toolset = ItemToolset(bound, context.tool_runtime, memo, within)
+    if context.tape is not None:
+        memo, toolset = context.tape.memo(memo), context.tape.toolset(toolset)
+    pool = context.pool
+    if step.facts.searches and context.queries is not None:
+        pool = context.queries[bound.file, step.id]
+    return Tools(
+        pool=LedgerPool(
+            pool, context.ledger, context.digests, context.stats, caller, context.fence
+        ),
+        models=BoundModels(bound.models, bound.defaults, step.model),
+        roots=roots,
+        outputs=attempt.outputs,
+        log=log,
+        priority=bound.priority,
+        total_s=step.timeout.total,
+        idle_s=step.timeout.idle,
+        stores=context.stores,
+        item=attempt.name(step.id, scope, context.index),
+        untrusted=step.untrusted,
+        toolset=toolset,
+        memo=memo,
+        readers=context.readers,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BoundModels:
+    """Implements `paddock.steps.base.ModelResolver` over a pipeline's aliases and the defaults."""
+
+    models: Mapping[str, ModelSpec]
+    defaults: Mapping[Role, ModelSpec]
+    own: ModelSpec | None
+
+    def resolve(self, alias: str | None, role: Role) -> ModelSpec:
+        """Return the model of this alias, else the step's own, else the default of this role."""
+        if alias is not None:
+            if alias in self.models:
+                return self.models[alias]
+            raise StepError(f"there is no model '{alias}' under `models`.")
+        if self.own is not None and self.own.role == role:
+            return self.own
+        if role in self.defaults:
+            return self.defaults[role]
+        raise StepError(f"there is no model to {role} with.", remedy="Name one under `models`.")
+
+
+@dataclass(frozen=True, slots=True)
+class ItemLog:
+    """Implements `paddock.steps.base.StepLog`: prefixes notes with the item."""
+
+    context: RunContext
+    block: str
+    key: str
+    step: str
+
+    def note(self, text: str) -> None:
+        self.context.stats.note(f"{self.key or self.block}: {text}")
+
+    def tally(self, noun: str, what: str) -> None:
+        self.context.stats.tally(self.step, self.key, noun, what)
+
+    def scanned(self, taken: Collection[str], not_taken: Collection[str]) -> None:
+        """Count the files that no pattern takes, but for what Paddock wrote or the pipeline is."""
+        context, index, parts = self.context, self.context.index, self.context.protected.folded
+        context.stats.taken.update(taken, context.bound.folder_inputs.values())
+        context.stats.not_taken.update(
+            path
+            for path in not_taken
+            if path.casefold() not in parts and not index.rows_at(index.stored(path))
+        )
+
+
+# --- labels and examples
+
+
+async def embed_labels(
+    context: RunContext, step: BoundStep, texts: Sequence[str]
+) -> tuple[str, Sequence[Vector]] | None:
+    """Return the model and the vectors of labels that are new to a list.
+
+    None: no model is asked while planning, or it failed; which items are stale is not known.
+    """
+    bound, may_ask = context.bound, context.tool_runtime is not None
+    caller = CallOrigin("", step.id, "", looks_up=True, may_ask=may_ask)
+    pool = LedgerPool(context.pool, context.ledger, context.digests, context.stats, caller)
+    try:
+        model = BoundModels(bound.models, bound.defaults, step.model).resolve(None, "embed")
+        identity = (await pool.facts(model)).identity
+        return identity, await embedded(pool, model, texts, bound.priority)
+    except (PutOff, StepError, EngineError):
+        return None
 
 
 def mark_labels(

@@ -33,8 +33,8 @@ from paddock.runner import api
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.config.pipeline_secrets import PlaceholderSecrets, RedactedError, Secrets
 from paddock.runner.core import model_pools
-from paddock.runner.core.run_context import BoundModels
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.core.step_tools import BoundModels
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.prefect.run_tracking import run_prepared
 from paddock.runner.settings import Settings

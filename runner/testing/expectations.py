@@ -23,7 +23,7 @@ from paddock.pipelines.expressions import Expression, ExpressionError, Value
 from paddock.pipelines.pipeline_tests import EXPECTATIONS_WITH_MODEL, ExpectKeys, JudgeKeys
 from paddock.pipelines.reply_check import Check
 from paddock.pipelines.schema_validation import schema_mismatch
-from paddock.runner.core.run_context import BoundModels
+from paddock.runner.core.step_tools import BoundModels
 from paddock.runner.progress.report import Report
 from paddock.steps.base import StepError
 from paddock.steps.registry import CHECK_FUNCTIONS
