@@ -40,6 +40,7 @@ from .left_nodes import LackingItems
 from .run_context import RunContext
 from .run_reviews import AwaitingReview, RunReviews
 from .same_output_file import refuse_output_conflicts
+from .verify import Case
 from .work_claims import state_done_elsewhere
 
 
@@ -158,7 +159,7 @@ class BlockState:
     @property
     def is_partial(self) -> bool:
         """Whether `--only` or a sample left out items that have work to do."""
-        return any(item.verdict.is_left_out for item in self.work.items)
+        return any(item.verdict.case is Case.LEFT_OUT for item in self.work.items)
 
     # --- what others see
 
@@ -295,7 +296,7 @@ async def opened_block(
         state.turn = EscalationPass.first(node.body)
     for item in work.items:
         entry, verdict = item.entry, item.verdict
-        if verdict.is_shared and entry is not None:
+        if verdict.case is Case.SHARED and entry is not None:
             count_shared(context, state, item, entry)
         elif not verdict.is_work:
             reported, error = verdict.state, None

@@ -30,6 +30,7 @@ from .parts import part_digest
 from .run_context import RunContext
 from .run_records import CallRecord, StepRecord
 from .staleness import values_digest
+from .verify import Case
 
 
 @dataclass(slots=True)
@@ -139,7 +140,7 @@ class ItemAttempt:
     @property
     def is_decided(self) -> bool:
         """Whether a person has decided on an answer of the unchanged item since its last run."""
-        return self.work is not None and self.work.verdict.is_decided
+        return self.work is not None and self.work.verdict.case is Case.DECIDED
 
     def calls_before(self, step: str) -> dict[str, list[CallRecord]]:
         """Return by hash what a step had asked before the item was put off."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.answers.offered_labels import LabelLists
 from paddock.runner.bind.bound import (
     BoundBlock,
@@ -34,6 +35,7 @@ from paddock.runner.ledger.filed_store import FiledRow
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import WHOLE, ItemState
 from paddock.runner.progress.reasons import Why
+from paddock.steps.base import OutsideRoots
 
 from .block_items import (
     AsStored,
@@ -52,6 +54,7 @@ from .block_items import (
 from .block_work import BlockWork, ItemWork
 from .dependencies import (
     FileRead,
+    KeptOutput,
     MovedAway,
     OutputWithin,
     Trace,
@@ -70,6 +73,7 @@ from .scopes import PipelineScopes
 from .source_folders import MissingSources, SourceFolder, source_folders
 from .verify import (
     NEW,
+    Case,
     Filing,
     ItemNow,
     ItemRequest,
@@ -80,7 +84,7 @@ from .verify import (
     verify_filed,
 )
 
-NOT_REQUESTED = ItemVerdict(ItemState.SKIPPED, (Why.NOT_REQUESTED(),), is_left_out=True)
+NOT_REQUESTED = ItemVerdict(ItemState.SKIPPED, (Why.NOT_REQUESTED(),), Case.LEFT_OUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +232,7 @@ class Judge:
                 await self.settled_files.read()
             is_left = self.settled_files.is_left
             items = [item for item in items if not (
-                (item.verdict.is_work or item.verdict.is_left_out) and is_left(item.item)
+                (item.verdict.is_work or item.verdict.case is Case.LEFT_OUT) and is_left(item.item)
             )]  # fmt: skip
         held = [path for item in items if item.verdict.state is ItemState.HELD
                 for path in item.verdict.kept]  # fmt: skip
@@ -390,7 +394,9 @@ class Judge:
             rule.set_parts(again[-1], document, index.stored, is_listed=False)
             is_known = row.outdated_by == made_by and (entry is None or entry.state in WHOLE)
             if is_known and not request.is_forced and row.key not in decided:  # 3
-                again[-1].verdict = ItemVerdict(ItemState.STALE, (Why.EARLIER_VERSION(),))
+                again[-1].verdict = ItemVerdict(
+                    ItemState.STALE, (Why.EARLIER_VERSION(),), Case.PARTS
+                )
             else:
                 unverified.append(again[-1])
         if unverified:
@@ -470,6 +476,22 @@ class Judge:
             renewed=rule.renewed,
         )  # fmt: skip
 
+    def output_path(self, step: BoundStep, seen: Scope) -> str | None:
+        """Return the stored path of the file that a step would write; None: it is not known."""
+        if not step.facts.writes:
+            return None
+        try:
+            text = Value.of(step.written[step.facts.writes]).render(seen)
+            return self.world.index.stored(self.bound.roots.resolve(str(text)))
+        except (ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
+            return None  # a run tells what is wrong
+
+    def keeps(self, step: BoundStep, path: str) -> bool:
+        """Return whether what lies there is edited, or not ours, and a run keeps it. Blocking."""
+        is_taken = self.options.takes_over or step.written.get("on_edited") == "overwrite"
+        reason = None if is_taken else KeptOutput(path, "").look(self.world)
+        return reason is not None and reason.why is Why.OUTPUT_EDITED
+
     # --- what a run is asked for
 
     async def _request(self, node: BoundNode, outer: Sequence[str]) -> ItemRequest:
@@ -481,7 +503,7 @@ class Judge:
         if sample is not None:
             first = Why.NOT_AMONG_FIRST(sample.n_items)
             why = first if sample.is_first else Why.NOT_SAMPLED()
-            left_out = ItemVerdict(ItemState.UNSAMPLED, (why,), is_left_out=True)
+            left_out = ItemVerdict(ItemState.UNSAMPLED, (why,), Case.LEFT_OUT)
         if isinstance(node, BoundBlock):
             nodes = {node.id, *node_ids(node.body)}
             writes = [step for step in all_steps(node.body) if step.facts.writes]

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from enum import Enum, auto
+from enum import Enum, auto, unique
 from typing import Any
 
 from paddock.engine.system.text import canonical_json
@@ -22,20 +22,37 @@ from .dependencies import ChosenLabels, KeptOutput, Trace, World
 from .parts import Older, changed_parts, renewed_parts, stale_parts
 
 
+@unique
+class Case(Enum):
+    """What decided on an item, by the numbers of `verify` and `permit`."""
+
+    NEW = "verify 1"
+    PARTS = "verify 2"
+    FAILED = "verify 3"
+    WAITS = "verify 4: it is open"
+    DECIDED = "verify 4: a person has decided; permit 5"
+    GIVEN_UP = "verify 5"
+    DEPENDENCY = "verify 6"
+    LOSS = "verify 7"
+    EDITED = "verify 8"
+    FRESH = "verify 9"
+    SHARED = "permit 1"
+    REQUESTED = "permit 3, 4"
+    TAKEN = "permit 6"
+    LEFT_OUT = "permit 7"
+
+
+FINAL = frozenset((Case.NEW, Case.PARTS, Case.FAILED))
+"""What it depended on was not looked at, and no option changes what is to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class ItemVerdict:
     """State of an item, and why; `quarantined`: known to fail."""
 
     state: ItemState
     reasons: tuple[Reason, ...] = ()
-    is_of_parts: bool = False
-    """Whether its parts decide, or how it ended: what it depended on was not looked at."""
-    is_decided: bool = False
-    """Whether a person has decided on an answer of the unchanged item since its last run."""
-    is_left_out: bool = False
-    """Whether the item has work to do, and this run is not asked to do it."""
-    is_shared: bool = False
-    """Whether another run of this job has done it: it counts as done now."""
+    case: Case = Case.NEW
     kept: tuple[str, ...] = ()
     """Stored paths of its edited outputs."""
 
@@ -54,7 +71,8 @@ class ItemVerdict:
 
     @property
     def is_remade(self) -> bool:
-        return self.state is ItemState.STALE and any(reason.is_loss for reason in self.reasons)
+        """Whether only outputs of the item are made again, without a call."""
+        return self.case in (Case.LOSS, Case.TAKEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +87,7 @@ class ItemNow:
     key: str = ""
 
 
-NEW, FRESH = ItemVerdict(ItemState.NEW, is_of_parts=True), ItemVerdict(ItemState.FRESH)
+NEW, FRESH = ItemVerdict(ItemState.NEW), ItemVerdict(ItemState.FRESH, case=Case.FRESH)
 
 
 def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
@@ -95,21 +113,21 @@ def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
     # 2
     if reasons := _of_parts(trace, now):
         state = ItemState.CHANGED if Why.CONTENT() in reasons else ItemState.STALE
-        return ItemVerdict(state, reasons, is_of_parts=True)
+        return ItemVerdict(state, reasons, Case.PARTS)
     # 3
     if entry.state == ItemState.FAILED:
         failed = Why.FAILED_BEFORE(str(entry.error))
-        return ItemVerdict(ItemState.STALE, (failed,), is_of_parts=True)
+        return ItemVerdict(ItemState.STALE, (failed,), Case.FAILED)
     if entry.state == ItemState.DONE and entry.attempts:
-        return ItemVerdict(ItemState.STALE, (Why.FAILED_WITHIN(),), is_of_parts=True)
+        return ItemVerdict(ItemState.STALE, (Why.FAILED_WITHIN(),), Case.FAILED)
     # 4
     pending = world.pending(trace.scope, entry.key)
     if pending is not None or entry.state == ItemState.WAITING:
         reason, _ = _difference(trace, world)
         if reason is not None:
-            return ItemVerdict(ItemState.STALE, (reason,))
+            return ItemVerdict(ItemState.STALE, (reason,), _case_of(reason))
         if pending is not None and pending.is_open:
-            return ItemVerdict(ItemState.WAITING, (pending.why,))
+            return ItemVerdict(ItemState.WAITING, (pending.why,), Case.WAITS)
         return _decided(entry, () if pending is None else (pending.why,))
     # 5
     if entry.state == ItemState.QUARANTINED:
@@ -117,16 +135,17 @@ def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
         looked_at = [dep for dep in trace.dependencies if isinstance(dep, ChosenLabels)] + kept
         for reason in (dep.reason(world, trace) for dep in looked_at):
             if reason is not None and reason.why is not Why.OUTPUT_EDITED:
-                return ItemVerdict(ItemState.STALE, (reason,))
-        why = (Why.RECORDED(entry.error or ""),)
-        return ItemVerdict(ItemState.QUARANTINED, why, kept=tuple(dep.path for dep in kept))
+                return ItemVerdict(ItemState.STALE, (reason,), Case.GIVEN_UP)
+        why, paths = (Why.RECORDED(entry.error or ""),), tuple(dep.path for dep in kept)
+        return ItemVerdict(ItemState.QUARANTINED, why, Case.GIVEN_UP, paths)
     # 6, 7
     reason, edited = _difference(trace, world)
     if reason is not None:
-        return ItemVerdict(ItemState.STALE, (reason,))
+        return ItemVerdict(ItemState.STALE, (reason,), _case_of(reason))
     # 8
     if edited:
-        return ItemVerdict(ItemState.HELD, (Why.OUTPUTS_KEPT(tuple(edited)),), kept=tuple(edited))
+        paths = tuple(edited)
+        return ItemVerdict(ItemState.HELD, (Why.OUTPUTS_KEPT(paths),), Case.EDITED, paths)
     return FRESH
 
 
@@ -177,7 +196,11 @@ def _difference(trace: Trace, world: World) -> tuple[Reason | None, list[str]]:
 
 def _decided(entry: Entry, why: tuple[Reason, ...]) -> ItemVerdict:
     was = next((state for state in WORK if state == entry.was), ItemState.STALE)
-    return ItemVerdict(was, why, is_decided=True)
+    return ItemVerdict(was, why, Case.DECIDED)
+
+
+def _case_of(reason: Reason) -> Case:
+    return Case.LOSS if reason.is_loss else Case.DEPENDENCY
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,20 +245,21 @@ def permit(
     """
     is_asked_for = request.asks_for(now.key)
     if trace is not None and trace.entry.run in request.job_runs and trace.entry.hash == now.hash:
-        verdict = replace(FRESH, is_shared=True)  # 1
-    elif trace is not None and not verdict.is_of_parts:  # 2
+        verdict = replace(FRESH, case=Case.SHARED)  # 1
+    elif trace is not None and verdict.case not in FINAL:  # 2
         entry, is_given_up = trace.entry, trace.entry.state == ItemState.QUARANTINED
         if request.is_forced and is_asked_for:
-            verdict = ItemVerdict(ItemState.STALE, (Why.FORCED(),))  # 3
+            verdict = ItemVerdict(ItemState.STALE, (Why.FORCED(),), Case.REQUESTED)  # 3
         elif request.retries_failed and (is_given_up or entry.has_inner_failures):
-            verdict = ItemVerdict(ItemState.STALE, (Why.RETRIED(),))  # 4
+            verdict = ItemVerdict(ItemState.STALE, (Why.RETRIED(),), Case.REQUESTED)  # 4
         elif request.is_of_step and verdict.state is ItemState.QUARANTINED:
-            verdict = ItemVerdict(ItemState.STALE, (Why.FAILED_BEFORE(str(entry.error)),))
+            failed = Why.FAILED_BEFORE(str(entry.error))
+            verdict = ItemVerdict(ItemState.STALE, (failed,), Case.REQUESTED)
         elif verdict.state is ItemState.WAITING and not request.asks_people:
             verdict = _decided(entry, verdict.reasons)  # 5
         elif verdict.kept and (request.overwrites or (request.takes_over and is_asked_for)):
-            first, *_ = verdict.kept
-            verdict = ItemVerdict(ItemState.STALE, (Why.OUTPUT_EDITED(first),))  # 6
+            edited = tuple(map(Why.OUTPUT_EDITED, verdict.kept))
+            verdict = ItemVerdict(ItemState.STALE, edited, Case.TAKEN)  # 6
     if not is_asked_for and (verdict.is_work or request.is_of_variant):
         return request.left_out  # 7
     return verdict
@@ -261,7 +285,7 @@ def verify_filed(verdict: ItemVerdict, is_same: bool, lies_there: Callable[[], b
     """
     if verdict.is_kept:  # 1
         return Filing.STAYS
-    if not verdict.is_left_out and lies_there():  # 2
+    if verdict.case is not Case.LEFT_OUT and lies_there():  # 2
         return Filing.AGAIN
     return Filing.STAYS if is_same else Filing.EARLIER  # 3
 
@@ -272,7 +296,7 @@ def renewed_entry(trace: Trace, now: ItemNow, verdict: ItemVerdict) -> Entry | N
     So that their next changes show, and those of what an older Paddock did not record.
     """
     entry = trace.entry
-    if entry.hash == now.hash or verdict.is_of_parts:
+    if entry.hash == now.hash or verdict.case in FINAL:
         return None
     before, parts = json.loads(entry.parts), json.loads(now.parts)
     new = renewed_parts(before, parts)

@@ -13,9 +13,8 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from paddock.engine.system.files import sha256_of
 from paddock.pipelines.errors import Fault, PipelineError
-from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
 from paddock.runner.bind.bound import (
     BoundBlock,
@@ -58,7 +57,6 @@ from paddock.runner.progress.item_states import OPEN, ItemState
 from paddock.runner.progress.prefect_view import TaskChunk
 from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import PlanItem, PlanReport
-from paddock.steps.base import OutsideRoots
 
 from .dry_pool import AskedPrompts
 from .item_estimate import (
@@ -178,23 +176,16 @@ class Estimate(Walk):
         Raises:
             PipelineError: it is another pipeline's output.
         """
-        data = step.written
-        if not step.facts.writes or data.get("on_edited") == "overwrite":
+        judge, path = self.context.judge, None
+        with suppress(StepFailed, ExpressionError):  # whether it is skipped is not known yet
+            if not is_skipped(step, self.scope):
+                path = judge.output_path(step, self.scope)
+        if path is None:
             return None
-        try:
-            if is_skipped(step, self.scope):
-                return None
-            text = str(Value.of(data[step.facts.writes]).render(self.scope))
-            path = self.bound.roots.resolve(text)
-            refuse_other_pipelines(self.context, step, [str(path)])
-            there = sha256_of(path) if path.is_file() else None
-        except (StepFailed, ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
-            return None  # not known yet, or the run tells what is wrong
-        index = self.context.index
-        if there is None or there in index.known_sha256(path):
+        refuse_other_pipelines(self.context, step, [path])
+        if not judge.keeps(step, path):
             return None
-        kept = Why.OUTPUTS_KEPT((index.stored(path),))
-        return PlanItem(step.id, step.id, ItemState.HELD, (kept,))
+        return PlanItem(step.id, step.id, ItemState.HELD, (Why.OUTPUTS_KEPT((path,)),))
 
     def _add(self, item: PlanItem) -> None:
         self._plan.items.append(replace(item, step=f"{self._prefix}{item.step}"))
