@@ -619,6 +619,10 @@ class CallForecast:
     n_calls: int
     n_known: int
 
+    @property
+    def n_new(self) -> int:
+        return self.n_calls - self.n_known
+
 
 class DocumentReaders(Protocol):
     """Reads documents in separate processes: `paddock.steps.readers.reader_pool`."""

@@ -326,7 +326,9 @@ class LookupPool(RoutedPool):
             await tokenizer.aclose()
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        found = await asyncio.to_thread(self._finder.find, model.ref, self._n_ctx_tokens)
+        """Return the facts of a model's own file: a tuned copy has the same ones."""
+        find = self._finder.find_original
+        found = await asyncio.to_thread(find, model.ref, self._n_ctx_tokens)
         return found.with_context(model.n_ctx_tokens)
 
 

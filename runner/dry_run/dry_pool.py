@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,13 @@ which takes a second to load. An answer keeps at most as much free unless its au
 
 @dataclass
 class AskedPrompts:
-    """What a dry run has asked for so far, and whether the ledger has any reply at all."""
+    """What a dry run has asked for so far."""
 
     has_history: bool
-    first_items: dict[str, str] = field(default_factory=dict)
+    """Whether the ledger has any reply at all."""
+    counts_exactly: bool = True
+    """Tokens are counted on this machine; no text is sent elsewhere."""
+    first_items: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By the request's hash: the item that asked for it first."""
     shared: dict[str, None] = field(default_factory=dict)
     """Hashes of requests whose replies serve all items: none of them is asked for twice."""
@@ -76,7 +79,8 @@ class AskedPrompts:
     def as_of(self, n_first: int, n_shared: int) -> AskedPrompts:
         """Return what was asked when `counts` were these, to go on from in another way."""
         first = dict(islice(self.first_items.items(), n_first))
-        return AskedPrompts(self.has_history, first, dict.fromkeys(islice(self.shared, n_shared)))
+        shared = dict.fromkeys(islice(self.shared, n_shared))
+        return replace(self, first_items=first, shared=shared)
 
 
 class DryPool(LedgerPool):
@@ -87,30 +91,29 @@ class DryPool(LedgerPool):
         context: RunContext,
         caller: CallOrigin,
         prompts: AskedPrompts,
-        item: str,
         *,
-        counts_exactly: bool,
         is_long: bool = False,
+        reads_unknown: bool = False,
+        raises_unknown: bool = False,
     ) -> None:
+        """`is_long`: an answer that is not known is the longest possible.
+
+        `reads_unknown`: prompts may have placeholders, also such as the first label of a list;
+        `raises_unknown`: a reply that is not known is `ReplyNotCached`.
+        """
         super().__init__(context.pool, context.ledger, context.digests, context.stats, caller)
         self.prompts = prompts
-        self._item = item
-        self.counts_exactly = counts_exactly
-        self.is_long = is_long
-        self.reads_unknown = False
-        """Whether prompts may have placeholders, also such as the first label of a list."""
-        self.raises_unknown = False
-        """Whether a reply that is not known is `ReplyNotCached`."""
+        self._is_long = is_long
+        self.reads_unknown = reads_unknown
+        self._raises_unknown = raises_unknown
         self.calls = NO_CALLS
+        """Calls to be made, as far as they were asked for."""
+        self.n_known = 0
+        """Calls whose replies the ledger has, or has by then."""
         self.has_unknown = False
         """Whether an answer was a placeholder."""
         self.has_twins = False
         """Whether a prompt came twice: what reads its answers may be equal too."""
-        self.n_new = 0
-        self.n_known = 0
-        """Calls whose replies the ledger has, or has by then."""
-        self.models = Counter[str]()
-        """Names of those that would be asked, each with its new calls."""
 
     # --- counting
 
@@ -127,20 +130,20 @@ class DryPool(LedgerPool):
             if 4 * reserved <= room and bound + n_reserved < _SURELY_FITS * room:
                 return bound + n_reserved
             return n_reserved + await super().count_chat(model, messages, tools)
-        return n_reserved + (bound if self.is_long else token_bounds.least_in_chat(messages))
+        return n_reserved + (bound if self._is_long else token_bounds.least_in_chat(messages))
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
         reserved = [await self._reserved_for_unknown(model, [text]) for text in texts]
-        count = token_bounds.most_tokens if self.is_long else token_bounds.least_tokens
+        count = token_bounds.most_tokens if self._is_long else token_bounds.least_tokens
         is_exact = self._is_exact(model)
         counted = await super().count_texts(model, texts) if is_exact else list(map(count, texts))
         return [n + m for n, m in zip(counted, reserved, strict=True)]
 
     def _is_exact(self, model: ModelSpec) -> bool:
-        return self.counts_exactly and not model.pool
+        return self.prompts.counts_exactly and not model.pool
 
     async def _reserved_for_unknown(self, model: ModelSpec, texts: Sequence[str]) -> int:
-        n = sum(text.count(UNKNOWN) for text in texts) if self.is_long else 0
+        n = sum(text.count(UNKNOWN) for text in texts) if self._is_long else 0
         return n * (await self._reserved(model, {}))[0] if n else 0
 
     async def _reserved(self, model: ModelSpec, params: Mapping[str, Any]) -> tuple[int, int]:
@@ -174,31 +177,43 @@ class DryPool(LedgerPool):
         self._counted(request.model.ref, found.hash, request.texts)
         return EmbedReply(tuple((0.0,) for _ in request.texts), Usage(), "")
 
-    def _counted(self, ref: str, hash_: str, texts: Sequence[str]) -> None:
-        """Count a call whose reply is not known.
+    def _counted(self, model: str, hash_: str, texts: Sequence[str]) -> None:
+        """Count a call whose reply the ledger does not have.
 
         1. The same item has asked for it, or an item whose reply serves all: it is known by then.
-        2. It may be known: its text, or what it is compared with, is not known yet.
+        2. It may be known by then: another item has asked for it, or placeholders stand in it.
         3. It is made in any case.
         """
-        self.has_unknown, looks_up = True, self._caller.looks_up
+        self.has_unknown = True
+        prompts, item, looks_up = (
+            self.prompts,
+            (self._caller.scope, self._caller.key),
+            self._caller.looks_up,
+        )
         has_placeholders = self.reads_unknown or any(UNKNOWN in text for text in texts)
-        first = self.prompts.first_items.get(hash_)
-        is_answered = first == self._item or hash_ in self.prompts.shared
+        first = prompts.first_items.get(hash_)
+        is_answered = first == item or hash_ in prompts.shared
         if looks_up and is_answered and not has_placeholders:  # 1
             self.n_known += 1
             self.has_twins = True
             return
-        self.prompts.first_items.setdefault(hash_, self._item)
+        prompts.first_items.setdefault(hash_, item)
         if looks_up:
-            self.prompts.shared[hash_] = None
-        has_twin = first is not None or (has_placeholders and self.prompts.has_history)
-        is_sure = not (looks_up and has_twin)  # 2, 3
-        self.calls += CallBounds(1, sure=Counter([ref] if is_sure else []))
-        self.n_new += 1
-        self.models[ref] += 1
-        if self.raises_unknown:
+            prompts.shared[hash_] = None
+        may_be_known = first is not None or (has_placeholders and prompts.has_history)
+        is_sure = not (looks_up and may_be_known)  # 2, 3
+        self.calls += CallBounds.divided(1, Counter([model]), [model] if is_sure else ())
+        if self._raises_unknown:
             raise ReplyNotCached
+
+
+def without_texts(value: Any) -> Any:
+    """Return outputs with a placeholder in place of each text."""
+    if isinstance(value, Mapping):
+        return {name: without_texts(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [without_texts(part) for part in value]
+    return UNKNOWN if isinstance(value, str) else value
 
 
 def _placeholder(constraint: Constraint | None) -> str:
@@ -289,12 +304,3 @@ class DryStore(StoreHandle):
         """Return the nearest rows; none where the vector is a placeholder."""
         is_other = any(len(vector) != self.dimensions for vector in vectors)
         return [[] for _ in vectors] if is_other else await super().nearest(vectors, k, where)
-
-
-def with_later_calls(surely: CallBounds, n_new: int, model: str | None) -> CallBounds:
-    """Add the calls of a tree whose prompts have parts that are not known yet.
-
-    `model`: which is surely asked for these; None where their replies may be known.
-    """
-    later = Counter({} if model is None else {model: n_new - (surely.most or 0)})
-    return CallBounds(n_new, sure=surely.sure + later)

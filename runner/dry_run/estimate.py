@@ -29,12 +29,11 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.specs import called_plan
 from paddock.runner.bind.sub_pipelines import with_inputs
 from paddock.runner.core.block_state import BlockState, opened_block
-from paddock.runner.core.block_work import BlockWork
+from paddock.runner.core.block_work import BlockWork, ItemWork
 from paddock.runner.core.deadly_items import ItemPlace
 from paddock.runner.core.failures import RunStopped, StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.left_nodes import Left, LeftBy, no_documents_of
-from paddock.runner.core.model_pools import used_models
 from paddock.runner.core.outdated_outputs import (
     EndedNode,
     OutdatedOutput,
@@ -47,29 +46,21 @@ from paddock.runner.core.same_output_file import note_possible_refusal, refuse_o
 from paddock.runner.core.session import open_session
 from paddock.runner.core.step_runner import StepRunner
 from paddock.runner.core.step_tools import sub_pipeline_context
-from paddock.runner.core.walk import UNKNOWN, Walk, is_skipped, returns_read, walk_item
+from paddock.runner.core.walk import UNKNOWN, Walk, is_skipped, returns_read
 from paddock.runner.folders.file_filter import not_taken_by_watches
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import OPEN, ItemState
 from paddock.runner.progress.prefect_view import TaskChunk
 from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import PlanItem, PlanReport
 
+from .certainty import SKIPPED, Certainty, Foreseen, ItemEnds
 from .dry_pool import AskedPrompts
-from .item_estimate import (
-    MAX_WALK_S,
-    Certainty,
-    Foreseen,
-    ItemEnds,
-    ItemEstimate,
-    PlanSoFar,
-    foresee_block,
-    pipeline_outputs,
-)
+from .item_estimate import MAX_WALK_S, ItemEstimate, foresee_block, pipeline_outputs
 from .plan_cost import bound_step
+from .step_estimate import PlanSoFar
 
 
 async def estimate_run(
@@ -81,20 +72,19 @@ async def estimate_run(
         PipelineError: the YAML turned out to be wrong for the data at hand.
         LedgerError, EngineError: the ledger or a model cannot be used.
     """
-    settings, has_pool, speeds = prepared.settings, environment.pool is not None, None
-    if not has_pool and used_models(prepared.bound):  # measured speeds are of our own pool
-        from paddock.engine.backends.speed_estimates import SpeedBook
-
-        speeds = SpeedBook(settings.pool)
+    settings, has_pool = prepared.settings, environment.pool is not None
     async with open_session(prepared, options, environment, is_plan=True) as session:
         context = session.context
         plan = PlanSoFar(
-            counts_exactly=has_pool or not settings.pool_urls,
             fills_stores=any(step.facts.fills for step in all_steps(context.bound.nodes)),
-            prompts=AskedPrompts(bool(context.ledger.rows(queries.HAS_CALLS))),
+            prompts=AskedPrompts(
+                has_history=bool(context.ledger.rows(queries.HAS_CALLS)),
+                counts_exactly=has_pool or not settings.pool_urls,
+            ),
         )
         walk, stats = Estimate(context, plan), context.stats
-        stats.not_taken.update(not_taken_by_watches(context.bound))
+        if context.bound.watches:
+            stats.not_taken.update(not_taken_by_watches(context.bound))
         await walk.nodes()
         note_possible_refusal(context, context.bound.nodes, [walk.scope])
         report = PlanReport(
@@ -106,7 +96,14 @@ async def estimate_run(
             not_taken=stats.not_taken_by_suffix(),
             remarks=(*stats.tally_notes(is_plan=True), *session.context.stats.notes),
         )
-        return plan.cost.in_report(report, context, speeds)
+        last = speeds = None
+        if plan.cost.models:
+            last = context.ledger.last_summary(context.bound.file.name)
+            if not has_pool:  # measured speeds are of our own pool
+                from paddock.engine.backends.speed_estimates import SpeedBook
+
+                speeds = SpeedBook(settings.pool)
+        return plan.cost.in_report(report, last, speeds)
 
 
 class Estimate(Walk):
@@ -171,7 +168,7 @@ class Estimate(Walk):
             await self._add_work(node, item if node.kind.roles else None, entry, is_pending=True)
 
     def _held(self, step: BoundStep) -> PlanItem | None:
-        """Return a step whose edited output file a run will keep; None: it keeps none. Blocking.
+        """Return a step that is held by an edited file in the place of its output. Blocking.
 
         Raises:
             PipelineError: it is another pipeline's output.
@@ -204,12 +201,14 @@ class Estimate(Walk):
         attempt = ItemAttempt.of(self.context, step)
         unknown = dict.fromkeys(self.unknown, Certainty.UNKNOWN)
         steps = ItemEstimate(self._plan, self.context, attempt, unknown)
-        steps.has_changed = is_pending and bool(step.facts.searches)
-        foreseen = Foreseen.bounded([step], bound_step(step))
+        steps.spread.has_changed = is_pending and bool(step.facts.searches)
+        scope, foreseen = self._guessed_scope(), Foreseen(bound_step(step))
         try:
             async with asyncio.timeout(MAX_WALK_S):
-                await walk_item(steps, [step], self._guessed_scope())
-                foreseen = steps.foreseen
+                if steps.is_skipped(step, scope):
+                    foreseen = SKIPPED
+                else:
+                    foreseen = steps.spread.note(step, await steps.foresee(step, scope))
         except TimeoutError:
             pass
         except ItemEnds as end:
@@ -222,38 +221,45 @@ class Estimate(Walk):
     # --- what is known
 
     async def block(self, block: BoundBlock) -> Any:
-        context, stats = self.context, self.context.stats
-        missing_before = self.left.lacks.get(block.id, ())
-        state = await opened_block(
-            context, block, self.scope, keeps_results=True, lacks=missing_before
-        )
-        items = list(_plan_items(state.work))
+        """Show what a run does with each item of a block, and foresee those that are stale.
+
+        1. Only some items are asked for: what reads the block is left, and it has no outputs.
+        2. Nothing is to be done, or nothing that changes a result: its outputs are known.
+        3. The same, but rows of deleted items go: what searches their store finds less.
+        4. Its items are foreseen, and its outputs are not known.
+        """
+        context, stats, left = self.context, self.context.stats, self.left
+        lacks = left.lacks.get(block.id, ())
+        state = await opened_block(context, block, self.scope, keeps_results=True, lacks=lacks)
+        items, todo = list(_plan_items(state.work)), state.todo()
         for item in items:
             self._add(item)
-        seen = (item.seen(block, self.scope) for item in state.todo())
-        note_possible_refusal(context, block.body, seen)
+        note_possible_refusal(context, block.body, (item.seen(block, self.scope) for item in todo))
         stats.filed(block.id, state.work.filed_counts)
-        self.left.note_filed(block.id, state.has_news)
+        left.note_filed(block.id, state.has_news)
         if not self._prefix and (missing := no_documents_of(state.work)):
-            self.left.lacking[block.id] = missing
+            left.lacking[block.id] = missing
         await self._note_end(state)
-        if state.is_partial:
-            self.left.partial.add(block.id)
-        elif (outputs := repeatable_output(state, context.ledger)) is not None:
-            if lacks := await state.lacking(context.judge.reviews):
-                self.left.lacking.setdefault(block.id, lacks)
-            fills = (s.facts.fills in s.written for s in all_steps(block.body))
-            if state.work.missing.deleted and any(fills):
-                self.unknown[block.id] = block.id  # searches find less
-            return outputs
-        foreseen = await foresee_block(self._plan, context, state)
+        if state.is_partial:  # 1
+            left.partial.add(block.id)
+        elif are_repeatable(state, todo):  # 2
+            for work in todo:
+                work.become(ItemState.DONE)
+                work.counted_as = work.changed_as = work.verdict.state
+                if (entry := work.entry) is not None:
+                    work.result = context.ledger.value(entry.returns, entry.returns_object)
+            if lacking := await state.lacking(context.judge.reviews):
+                left.lacking.setdefault(block.id, lacking)
+            fills = (step.facts.fills in step.written for step in all_steps(block.body))
+            if state.work.missing.deleted and any(fills):  # 3
+                self.unknown[block.id] = block.id
+            return state.outputs()
+        foreseen = await foresee_block(self._plan, context, state)  # 4
         self._guesses[block.id] = foreseen.outputs
-        cost = self._plan.cost
-        cost.is_estimate |= foreseen.is_estimate
         is_sure = not any(item.is_undecided for item in items)
         calls = foreseen.calls if is_sure else foreseen.calls.at_most()
         recorded = [item.entry for item in state.work.items if item.entry is not None]
-        cost.add(foreseen.models, calls, recorded, len(state.todo()))
+        self._plan.cost.add(calls, recorded, len(todo))
         return UNKNOWN
 
     async def item_step(self, step: BoundStep) -> Any:
@@ -280,16 +286,16 @@ class Estimate(Walk):
         foreseen = await self._guess(step, is_pending=is_pending)
         if is_pending and foreseen.outputs is None:
             return  # it will be skipped, whatever it reads
-        calls, forecast = foreseen.calls, foreseen.forecast
+        calls, asked = foreseen.calls, foreseen.forecast
         if is_pending and entry is not None:
             calls = calls.at_most()  # what it reads may come out as it was
         item = await asyncio.to_thread(self._held, step) or item
         if item is not None:
-            if forecast is not None and forecast.n_known:
-                left = Why.CALLS_LEFT(forecast.n_calls - forecast.n_known, forecast.n_calls)
+            if asked.n_known:
+                left = Why.CALLS_LEFT(asked.n_new, asked.n_calls)
                 item = replace(item, reasons=(*item.reasons, left))
             self._add(item)
-        self._plan.cost.add(foreseen.models, calls, [entry] if entry is not None else [], 1)
+        self._plan.cost.add(calls, [] if entry is None else [entry], 1)
 
     async def step(self, step: BoundStep) -> Any:
         if step.inner is not None:
@@ -347,23 +353,13 @@ def _plan_items(work: BlockWork) -> Iterator[PlanItem]:
         yield PlanItem(block, key, state, (Why.WHERE(),))
 
 
-def repeatable_output(state: BlockState, ledger: Ledger) -> dict[str, Any] | None:
-    """Return a block's outputs where its items only lack output files: the same as before.
-
-    None where something else is to be done, or where it may turn out otherwise.
-    """
-    todo, block, last = state.todo(), state.block, state.block.body[-1]
+def are_repeatable(state: BlockState, todo: Collection[ItemWork]) -> bool:
+    """Return whether a block's items to do only lack output files, and turn out as before."""
+    block, last = state.block, state.block.body[-1]
     if block.returns is None:  # whether a file was changed is another matter the next time
         tells_changes = isinstance(last, BoundStep) and bool(last.facts.writes)
     else:
         tells_changes = any("changed" in path for path in block.returns.references)
     can_repeat = all(step.facts.is_repeatable and step.cache for step in steps_of(block.body))
     is_same = can_repeat and not tells_changes and all(item.verdict.is_remade for item in todo)
-    if todo and not is_same:
-        return None
-    for item in todo:
-        if item.entry is not None:
-            item.result = ledger.value(item.entry.returns, item.entry.returns_object)
-        item.become(ItemState.DONE)
-        item.counted_as = item.changed_as = item.verdict.state
-    return state.outputs()
+    return is_same or not todo

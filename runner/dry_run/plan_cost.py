@@ -6,12 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from paddock.runner.answers.offered_labels import choices_of
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_steps
 from paddock.runner.core.failures import times
-from paddock.runner.core.run_context import RunContext
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WORK
 from paddock.runner.progress.report import PlanReport
@@ -26,9 +25,23 @@ class CallBounds:
     """How many calls are made: exactly so many, or at most; `most` None: no bound is known."""
 
     most: int | None = 0
-    repairs: int = 0  # at most so many more, where answers fail their checks or are cut off
+    repairs: int = 0
+    """At most so many more, where answers fail their checks or are cut off."""
+    models: Counter[str] = field(default_factory=Counter)
+    """By model: its part of `most`; where that is not known, its weight."""
     sure: Counter[str] = field(default_factory=Counter)
     """By model: the calls that are made in any case."""
+    is_estimate: bool = False
+    """Whether some are what other items take, on average."""
+
+    @classmethod
+    def divided(cls, most: int | None, weights: Counter[str], sure: Iterable[str] = ()) -> Self:
+        """Return so many calls, divided among models."""
+        parts = Counter[str]() if most == 0 else weights
+        if most and weights:
+            parts = Counter({ref: n * most // weights.total() for ref, n in weights.items()})
+            parts[next(iter(weights))] += most - parts.total()
+        return cls(most, models=parts, sure=Counter(sure))
 
     @property
     def least(self) -> int:
@@ -37,20 +50,25 @@ class CallBounds:
     def __add__(self, other: CallBounds) -> CallBounds:
         if other is NO_CALLS or self is NO_CALLS:  # most steps make none
             return self if other is NO_CALLS else other
-        most = None if self.most is None or other.most is None else self.most + other.most
-        return CallBounds(most, self.repairs + other.repairs, self.sure + other.sure)
+        return CallBounds(
+            None if self.most is None or other.most is None else self.most + other.most,
+            self.repairs + other.repairs,
+            self.models + other.models,
+            self.sure + other.sure,
+            self.is_estimate or other.is_estimate,
+        )
 
     def of_items(self, n_items: int) -> CallBounds:
-        """Return the calls of so many items, each like this one."""
+        """Return the calls at most of so many items, each like this one."""
         if not n_items:
             return NO_CALLS
         most = None if self.most is None else self.most * n_items
-        sure = Counter({model: n * n_items for model, n in self.sure.items()})
-        return CallBounds(most, self.repairs * n_items, sure)
+        return replace(self.divided(most, self.models), repairs=self.repairs * n_items)
 
     def estimate(self, share: float) -> CallBounds:
         """Return what `share` times as many items take, if they are like these on average."""
-        return CallBounds(math.ceil((self.most or 0) * share), math.ceil(self.repairs * share))
+        calls = self.divided(math.ceil((self.most or 0) * share), self.models)
+        return replace(calls, repairs=math.ceil(self.repairs * share), is_estimate=True)
 
     def at_most(self) -> CallBounds:
         """Return the calls of something that may not be done."""
@@ -61,6 +79,7 @@ NO_CALLS = CallBounds()
 
 
 def bound_steps(body: Iterable[BoundNode]) -> CallBounds:
+    """Return the calls of the steps of an item, as far as the YAML alone bounds them."""
     total = NO_CALLS
     for node in body:
         total += unbounded_steps(node.body) if isinstance(node, BoundBlock) else bound_step(node)
@@ -69,8 +88,13 @@ def bound_steps(body: Iterable[BoundNode]) -> CallBounds:
 
 def unbounded_steps(body: Iterable[BoundNode]) -> CallBounds:
     """Return the calls of a body that runs for an unknown number of items."""
-    calls_models = any(step.kind.roles for step in all_steps(body))
-    return CallBounds(None) if calls_models else NO_CALLS
+    asking = [step for step in all_steps(body) if step.kind.roles]
+    weights = Counter(ref for step in asking for ref in models_of(step).elements())
+    return CallBounds(None, models=weights) if asking else NO_CALLS
+
+
+def models_of(step: BoundStep) -> Counter[str]:
+    return Counter(spec.ref for spec in step.models)
 
 
 def bound_step(step: BoundStep) -> CallBounds:
@@ -79,9 +103,9 @@ def bound_step(step: BoundStep) -> CallBounds:
     if not step.kind.roles:
         return NO_CALLS
     if any(choice.keys.narrow for choice in choices_of(step)):
-        return CallBounds(None)  # the labels are embedded, which may be many
+        return CallBounds(None, models=models_of(step))  # the labels are embedded, maybe many
     most = step.facts.most_calls(step.written, step.reply is not None)
-    return with_repairs(step, CallBounds(most))
+    return with_repairs(step, CallBounds.divided(most, models_of(step)))
 
 
 def with_repairs(step: BoundStep, calls: CallBounds, *, holds_forms: bool = False) -> CallBounds:
@@ -103,9 +127,11 @@ def with_repairs(step: BoundStep, calls: CallBounds, *, holds_forms: bool = Fals
 
 def between_lengths(shortest: CallBounds, longest: CallBounds) -> CallBounds:
     """Bound what depends on how long answers are."""
-    bounds = [bound.most for bound in (shortest, longest) if bound.most is not None]
-    most, repairs = max(bounds, default=0), max(shortest.repairs, longest.repairs)
-    return CallBounds(most if bounds[1:] else None, repairs, shortest.sure & longest.sure)
+    is_bounded = shortest.most is not None and longest.most is not None
+    most = max(shortest.most or 0, longest.most or 0) if is_bounded else None
+    calls = CallBounds.divided(most, shortest.models | longest.models)
+    repairs = max(shortest.repairs, longest.repairs)
+    return replace(calls, repairs=repairs, sure=shortest.sure & longest.sure)
 
 
 @dataclass
@@ -113,24 +139,19 @@ class PlanCost:
     """Tokens become unknown as soon as one part of them is."""
 
     calls: CallBounds = NO_CALLS
-    is_estimate: bool = False
-    """Whether a part of `calls` is what earlier items took, since it has no bound."""
     tokens: float | None = 0
     models: dict[str, float] = field(default_factory=dict)
     """By model: its calls, as far as they are bounded."""
     by_model: dict[str, list[float]] = field(default_factory=dict)
     """Calls and tokens, as far as they are known."""
 
-    def add(
-        self, models: Counter[str], calls: CallBounds, entries: Sequence[Entry], n_items: int
-    ) -> None:
-        """Add calls, divided as `models` are; `entries`: of the same items or others like them."""
+    def add(self, calls: CallBounds, entries: Sequence[Entry], n_items: int) -> None:
+        """Add the calls of items; `entries`: of the same ones or others like them."""
         known = [entry for entry in entries if entry.state == "done" and entry.calls]
         n_calls = sum(entry.calls for entry in known)
         if calls.most is None and known:
-            self.is_estimate = True
             usual = math.ceil(n_items * n_calls / len(known))
-            calls = replace(calls, most=max(usual, calls.least))
+            calls = replace(calls, most=max(usual, calls.least), is_estimate=True)
         self.calls += calls
         if calls.most == 0:
             return
@@ -138,8 +159,8 @@ class PlanCost:
         if known:
             tokens = most * sum(entry.tokens for entry in known) / n_calls
         self.tokens = None if self.tokens is None or tokens is None else self.tokens + tokens
-        for ref, n in models.items():
-            share = n / models.total()
+        for ref, n in calls.models.items():
+            share = n / calls.models.total()
             self.models[ref] = self.models.get(ref, 0.0) + share * most
             if tokens is not None:
                 mine = self.by_model.setdefault(ref, [0.0, 0.0])
@@ -147,11 +168,13 @@ class PlanCost:
                 mine[1] += share * tokens
 
     def in_report(
-        self, report: PlanReport, context: RunContext, speeds: SpeedBook | None
+        self, report: PlanReport, last: dict[str, Any] | None, speeds: SpeedBook | None
     ) -> PlanReport:
-        """Return a report with its figures; none where it has `notes` on what is not known."""
+        """Return a report with its figures; none where it has `notes` on what is not known.
+
+        `last`: the summary of the last run.
+        """
         calls, most, is_known = self.calls, self.calls.most, not report.notes
-        last = context.ledger.last_summary(context.bound.file.name)
         advice: Sequence[str] = ()
         if speeds is not None:
             known = dict(self._workloads(speeds, last))
@@ -171,7 +194,7 @@ class PlanCost:
         is_exact = calls.least == with_repairs
         report = replace(
             report,
-            calls_are="about" if self.is_estimate else "exact" if is_exact else "at most",
+            calls_are="about" if calls.is_estimate else "exact" if is_exact else "at most",
             tokens=tokens,
             seconds=seconds,
             advice=tuple(advice),

@@ -42,8 +42,8 @@ def dry(folder: Path, pool: FakePool, *, exactly: bool = True, is_long: bool = F
     caller = CallOrigin("scope", "step", "key", looks_up=True)
     stats, digests = RunStats("run", "pipeline", Observer()), ModelDigests(pool.facts)
     context: Any = SimpleNamespace(pool=pool, ledger=ledger, digests=digests, stats=stats)
-    prompts = AskedPrompts(False)
-    return DryPool(context, caller, prompts, "item", counts_exactly=exactly, is_long=is_long)
+    prompts = AskedPrompts(False, counts_exactly=exactly)
+    return DryPool(context, caller, prompts, is_long=is_long)
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def test_no_text_is_sent_to_be_counted_elsewhere(
 async def test_an_unknown_answer_is_a_placeholder_and_counted_once(tmp_path: Path) -> None:
     pool = dry(tmp_path, FakePool())
     assert (await pool.chat(HI).reply()).text == UNKNOWN
-    assert (pool.calls, pool.models) == (CallBounds(1, sure=Counter("m")), {"m": 1})
+    assert pool.calls == CallBounds(1, models=Counter("m"), sure=Counter("m"))
     await pool.chat(HI).reply()
-    assert pool.calls == CallBounds(1, sure=Counter("m"))
+    assert pool.calls == CallBounds(1, models=Counter("m"), sure=Counter("m"))
 
 
 def test_a_placeholder_has_the_form_that_is_asked_for(tmp_path: Path) -> None:

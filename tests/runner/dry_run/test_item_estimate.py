@@ -424,6 +424,37 @@ def test_a_run_makes_the_calls_that_its_plan_has_told(case: Case, tmp_path: Path
     check()
 
 
+def test_what_a_condition_may_skip_at_the_top_is_asked_at_most(tmp_path: Path) -> None:
+    text = """\
+steps:
+  - {id: a, uses: chat, with: {prompt: Hi}}
+  - {id: b, uses: chat, with: {prompt: You}, if: "'no' in steps.a.text"}
+"""
+    world = World(tmp_path, text)
+    planned = world.plan()
+    assert (planned.calls, planned.calls_are, planned.least_calls) == (2, "at most", 1)
+    assert world.run().calls == 1
+
+
+def test_what_reads_a_file_that_a_pipeline_of_its_item_writes_is_asked_at_most(
+    tmp_path: Path,
+) -> None:
+    steps = (
+        step("p", "pipeline", 'file: inner.yaml, inputs: {text: "{{ steps.text.text }}"}')
+        + step("r", "files.read", "path: out/x.txt", ", needs: [p]")
+        + chat("sum", "Sum up: {{ steps.r.text }}")
+        + chat("t", "Of {{ steps.text.text }}")
+    )
+    write = '{id: w, uses: files.write, with: {path: out/x.txt, text: "{{ inputs.text }}"}}'
+    inner = f"inputs: {{text: {{type: str}}}}\nsteps: [{write}]\n"
+    world = World(tmp_path, EACH + steps, {"inner.yaml": inner}, n_documents=1)
+    world.run()
+    world.write("inbox/0.txt", "Something else.")
+    assert (world.plan().calls, world.run().calls) == (2, 2)
+    world.edit('"Of {', '"About {')
+    assert (world.plan().calls, world.run().calls) == (1, 1), "the file stays as it is"
+
+
 def test_a_plan_whose_time_is_over_bounds_what_is_left_or_estimates_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,266 @@
+"""Foresee one step of an item: its calls and outputs, without its effects.
+
+Steps that only read are tried, with a pool, files and stores of their own (`dry_pool`). Steps that
+change something, call tools or come from unknown plug-ins are bounded by the YAML alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from paddock.engine.errors import EngineError
+from paddock.pipelines.expressions import ExpressionError
+from paddock.runner.answers.evidence import EvidenceFinder
+from paddock.runner.bind.bound import BoundStep
+from paddock.runner.bind.parameters import BindError
+from paddock.runner.bind.scope import Scope
+from paddock.runner.core.call_cache import CallOrigin
+from paddock.runner.core.escalation import escalated
+from paddock.runner.core.failures import times
+from paddock.runner.core.item_attempt import ItemAttempt
+from paddock.runner.core.run_context import RunContext
+from paddock.runner.core.step_tools import item_tools, taught_as, taught_tools
+from paddock.runner.progress.report import PlanItem
+from paddock.steps.base import (
+    UNKNOWN,
+    CallForecast,
+    Example,
+    OutsideRoots,
+    ReplyNotCached,
+    StepError,
+    StepSkipped,
+    Tools,
+)
+
+from .certainty import Certainty, Foreseen, ItemEnds, can_try
+from .dry_pool import AskedPrompts, DryPool, DryReply, DryStores, without_texts
+from .plan_cost import CallBounds, PlanCost, between_lengths, bound_step, models_of, with_repairs
+
+_STEP_ERRORS = (StepError, EngineError, ExpressionError, OutsideRoots, ReplyNotCached)
+
+
+@dataclass(slots=True)
+class PlanSoFar:
+    """What is foreseen of a plan, with the pipelines that its steps run."""
+
+    fills_stores: bool
+    """The run may make a store that is not there yet."""
+    prompts: AskedPrompts
+    cost: PlanCost = field(default_factory=PlanCost)
+    items: list[PlanItem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What cannot be foreseen."""
+    ends_at: float | None = None
+    """When the walk over items ends. Set by the first item: to read a folder takes time."""
+
+
+class StepEstimate:
+    """One step of an attempt, with its own model and with a larger one."""
+
+    def __init__(
+        self,
+        plan: PlanSoFar,
+        context: RunContext,
+        attempt: ItemAttempt,
+        scope: Scope,
+        *,
+        reads_unknown: bool,
+        has_changed: bool,
+    ) -> None:
+        """`reads_unknown`: its parameters may have placeholders.
+
+        `has_changed`: files and stores may be others by then.
+        """
+        self._plan = plan
+        self._prompts = plan.prompts
+        self._context = context
+        self._attempt = attempt
+        self._scope = scope
+        self._reads_unknown = reads_unknown
+        self._has_changed = has_changed
+
+    async def foresee(self, step: BoundStep) -> Foreseen:
+        """Foresee a step that is not skipped.
+
+        1. Its answer may be asked for again of a larger model: both are foreseen.
+        2. It changes something, or to know its tools is to run them, or their servers: the YAML
+           alone bounds it.
+        3. It is tried.
+        4. How often it asks depends on how long answers are: it is tried with the longest, too.
+
+        Raises:
+            ItemEnds: it surely fails.
+        """
+        if step.escalate is not None:  # 1
+            return await self._escalated(step)
+        if not can_try(step) or "tools" in step.written:  # 2
+            return Foreseen(bound_step(step))
+        n_before = self._prompts.counts
+        foreseen = await self._tried(step, self._prompts)  # 3
+        is_sized = step.facts.is_sized or hasattr(step.kind, "foresee")
+        if is_sized or step.written.get("on_overflow") in ("map-reduce", "refine"):  # 4
+            is_open = self._reads_unknown or self._has_changed
+            if is_open or not self._prompts.counts_exactly or foreseen.forecast.n_new > 1:
+                before = self._prompts.as_of(*n_before)
+                longest = await self._tried(step, before, is_long=True)
+                foreseen = replace(foreseen, calls=between_lengths(foreseen.calls, longest.calls))
+        return foreseen
+
+    async def _escalated(self, step: BoundStep) -> Foreseen:
+        """Foresee a step with its own model, then with the larger one where that may be asked.
+
+        Raises:
+            ItemEnds: it surely fails.
+        """
+        is_due: bool | None = None
+        try:
+            own = await self.foresee(replace(step, escalate=None))
+            if not own.certainty and own.outputs and step.returns is None:
+                with contextlib.suppress(ExpressionError):
+                    item = self._attempt.shown_key or self._attempt.key
+                    is_due = escalated(step, self._scope, item, own.outputs) is not None
+        except ItemEnds as end:
+            if getattr(end.__cause__, "kind", "") != "check":
+                raise
+            own, is_due = Foreseen(), True
+        if is_due is False:
+            return own
+        larger = await self.foresee(step.escalated)
+        if is_due:
+            return replace(larger, calls=own.calls + larger.calls)
+        calls = own.calls + larger.calls.at_most()
+        return replace(larger, calls=calls, outputs=own.outputs, certainty=Certainty.UNKNOWN)
+
+    async def _tried(
+        self, step: BoundStep, prompts: AskedPrompts, *, is_long: bool = False
+    ) -> Foreseen:
+        """Carry out a step that only reads, with a pool that asks no model.
+
+        1. Its parameters cannot be filled in: that may be for what is unknown, which bounds it.
+        2. It foresees its own calls (`foresee`), or runs, with placeholders for unknown answers.
+        3. It failed, and nothing is unknown: so it will in the run.
+        4. It failed over what is not there yet: the YAML alone bounds it.
+        5. It failed otherwise: over the longest answers, it is a tree over all of its parts.
+        6. Its calls are those that the pool counted, with what repairs, or its tree, may add.
+
+        `is_long`: each unknown answer is the longest.
+
+        Raises:
+            ItemEnds: it surely fails.
+        """
+        scope, kind, facts = self._scope, step.kind(), step.facts
+        foresee = getattr(kind, "foresee", None)
+        try:
+            params = step.params.render(scope)
+        except BindError as error:  # 1
+            if not (self._reads_unknown or self._has_changed):
+                raise ItemEnds from error
+            return Foreseen(bound_step(step))
+        is_open_file = self._has_changed and bool(facts.lists or kind.reads(params))
+        is_open_store = self._has_changed and bool(facts.searches)
+        reads_unknown = self._reads_unknown or is_open_file or is_open_store
+        fills_store = self._plan.fills_stores and bool(facts.searches)
+        may_be_there_by_then = reads_unknown or fills_store
+        attempt = self._attempt
+        caller = self._context.caller(attempt.scope, step, attempt.shown_key, attempt.node.id)
+        pool = DryPool(
+            self._context,
+            caller,
+            prompts,
+            is_long=is_long,
+            reads_unknown=reads_unknown,
+            raises_unknown=foresee is not None,
+        )
+        tools = await self._tools(step, params, pool, caller)
+        tree: CallForecast | None = None
+        outputs: Any = {}
+        failure: Exception | None = None
+        try:  # 2
+            if foresee is not None:
+                tree = await foresee(params, tools)
+            if tree is not None and tree.n_new:
+                found = dict.fromkeys(("output", "evidence", "confidence")) | {"text": UNKNOWN}
+            else:
+                found = (await kind.run(params, tools)).model_dump(mode="json")
+                if fills_store and reads_unknown:
+                    found["hits"] = [{**hit, "text": UNKNOWN} for hit in found["hits"]]
+                found = without_texts(found) if is_open_file else found
+            seen = scope if step.returns is None else scope.with_step(step.id, found)
+            outputs = found if step.returns is None else step.returns.render(seen)
+        except StepSkipped:
+            outputs = None
+        except _STEP_ERRORS as error:
+            failure = error
+            if isinstance(error, StepError) and error.is_fatal and not reads_unknown:
+                self._context.stats.note(f"The run will stop at step '{step.id}': {error}")
+            may_pass = bool(step.kind.roles) and times(step.retry, "check") > 0
+            if not (pool.has_unknown or may_be_there_by_then or may_pass):
+                raise ItemEnds from error  # 3
+            if may_be_there_by_then and not is_long:
+                return Foreseen(between_lengths(pool.calls, bound_step(step)))  # 4
+        if tree is not None:  # 6
+            calls = self._tree_calls(step, params, pool, tree)
+        elif failure is not None and is_long:  # 5
+            n_parts = pool.calls.most or 0 if foresee is None else len(params.over)
+            models = pool.calls.models or models_of(step)
+            calls = CallBounds.divided(2 * n_parts + 1, models)
+            calls = with_repairs(step, calls, holds_forms=prompts.counts_exactly)
+        else:  # 6
+            calls = with_repairs(step, pool.calls, holds_forms=prompts.counts_exactly)
+        is_unknown = reads_unknown or pool.has_unknown or failure is not None
+        return Foreseen(
+            calls,
+            outputs,
+            Certainty.UNKNOWN if is_unknown else Certainty.KNOWN,
+            tree or CallForecast(pool.n_known + (pool.calls.most or 0), pool.n_known),
+        )
+
+    def _tree_calls(
+        self, step: BoundStep, params: Any, pool: DryPool, tree: CallForecast
+    ) -> CallBounds:
+        """Return the calls of a tree: the pool was asked for those whose prompts are known."""
+        # Grouped by answers that are not known: to which group does each item belong?
+        is_grouped = step.facts.group_by in step.written
+        has_new_groups = bool(tree.n_new) and pool.reads_unknown and is_grouped
+        models, sure = pool.calls.models or models_of(step), pool.calls.sure
+        if not (self._prompts.has_history or pool.has_twins or has_new_groups):
+            later = tree.n_new - (pool.calls.most or 0)
+            sure = sure + Counter({next(iter(models)): later})
+        calls = CallBounds.divided(tree.n_new, models, sure)
+        calls = with_repairs(step, calls, holds_forms=self._prompts.counts_exactly)
+        if has_new_groups:
+            # Each item a group: a call for each, and a tree of them, in which each call joins two
+            n = len(params.over)
+            most = n if params.fold == "groups" else 2 * n - 1
+            calls = replace(calls, repairs=max(calls.repairs, most - tree.n_new))
+        return calls
+
+    async def _tools(
+        self, step: BoundStep, params: Any, pool: DryPool, caller: CallOrigin
+    ) -> Tools:
+        """Return what a step is given while it is tried, which asks and writes nothing.
+
+        Of examples and labels that are not known yet, a placeholder stands for the examples.
+        """
+        attempt, context, scope = self._attempt, self._context, self._scope
+        tools = item_tools(context, step, caller, attempt, scope)
+        tools = replace(tools, pool=pool, stores=DryStores(context.stores))
+        if (form := step.reply) is not None:
+            finder = labels = None
+            with contextlib.suppress(StepError):  # what is not known yet may be no text
+                finder = EvidenceFinder.of(form.evidence, form.schema, scope, tools)
+            with contextlib.suppress(*_STEP_ERRORS):  # nor some list of labels, or vectors
+                labels = await context.judge.labels.offered(step, scope, tools)
+            tools = replace(tools, reply=DryReply(form, scope, finder, labels, pool=pool))
+        if not step.is_taught:
+            return tools
+        taught = tools
+        with contextlib.suppress(*_STEP_ERRORS):
+            taught = await taught_tools(context, step, params, tools, scope, attempt)
+        known = context.judge.reviews.decisions.get(taught_as(context, step))
+        if taught is tools and params.examples.k and known is not None and known.decisions:
+            taught = replace(tools, examples=(Example(UNKNOWN, UNKNOWN),))
+        return taught
