@@ -124,10 +124,8 @@ class Estimate(Walk):
         for node in nodes:  # in the plan's order, in which items and notes are shown
             try:
                 await self.node(node)
-            except RunStopped as error:
-                raise PipelineError([Fault(str(error), mark=node.mark)]) from error
-            except (BindError, WrongInput) as error:
-                what = f"step '{node.id}': {error}"
+            except (RunStopped, BindError, WrongInput) as error:
+                what = str(error) if isinstance(error, RunStopped) else f"step '{node.id}': {error}"
                 raise PipelineError([Fault(what, mark=node.mark)]) from error
 
     def show(self, node: BoundNode) -> AbstractContextManager[TaskChunk | None]:
@@ -286,13 +284,13 @@ class Estimate(Walk):
         foreseen = await self._guess(step, is_pending=is_pending)
         if is_pending and foreseen.outputs is None:
             return  # it will be skipped, whatever it reads
-        calls, asked = foreseen.calls, foreseen.forecast
+        calls, forecast = foreseen.calls, foreseen.forecast
         if is_pending and entry is not None:
             calls = calls.at_most()  # what it reads may come out as it was
         item = await asyncio.to_thread(self._held, step) or item
         if item is not None:
-            if asked.n_known:
-                left = Why.CALLS_LEFT(asked.n_new, asked.n_calls)
+            if forecast.n_known:
+                left = Why.CALLS_LEFT(forecast.n_new, forecast.n_calls)
                 item = replace(item, reasons=(*item.reasons, left))
             self._add(item)
         self._plan.cost.add(calls, [] if entry is None else [entry], 1)

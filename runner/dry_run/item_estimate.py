@@ -149,15 +149,8 @@ class ItemEstimate(ItemSteps):
                 return Foreseen(outputs=work.result, certainty=Certainty.KNOWN)
             attempt, entry = ItemAttempt.of(context, step, attempt.outer), work.entry
             without_effects(context, attempt)
-        estimate = StepEstimate(
-            self._plan,
-            context,
-            attempt,
-            scope,
-            reads_unknown=reads_unknown,
-            has_changed=has_changed,
-        )
-        foreseen = await estimate.foresee(step)
+        known = reads_unknown, has_changed
+        foreseen = await StepEstimate(self._plan, context, attempt, scope, *known).foresee(step)
         if reads_unknown and entry is not None:
             foreseen = replace(foreseen, calls=foreseen.calls.at_most())
         return foreseen

@@ -57,30 +57,18 @@ class PlanSoFar:
     """When the walk over items ends. Set by the first item: to read a folder takes time."""
 
 
+@dataclass(frozen=True, slots=True)
 class StepEstimate:
-    """One step of an attempt, with its own model and with a larger one."""
+    """One step of an attempt, tried with its own model and with a larger one."""
 
-    def __init__(
-        self,
-        plan: PlanSoFar,
-        context: RunContext,
-        attempt: ItemAttempt,
-        scope: Scope,
-        *,
-        reads_unknown: bool,
-        has_changed: bool,
-    ) -> None:
-        """`reads_unknown`: its parameters may have placeholders.
-
-        `has_changed`: files and stores may be others by then.
-        """
-        self._plan = plan
-        self._prompts = plan.prompts
-        self._context = context
-        self._attempt = attempt
-        self._scope = scope
-        self._reads_unknown = reads_unknown
-        self._has_changed = has_changed
+    plan: PlanSoFar
+    context: RunContext
+    attempt: ItemAttempt
+    scope: Scope
+    reads_unknown: bool
+    """Its parameters may have placeholders."""
+    has_changed: bool
+    """Files and stores may be others by then."""
 
     async def foresee(self, step: BoundStep) -> Foreseen:
         """Foresee a step that is not skipped.
@@ -98,13 +86,13 @@ class StepEstimate:
             return await self._escalated(step)
         if not can_try(step) or "tools" in step.written:  # 2
             return Foreseen(bound_step(step))
-        n_before = self._prompts.counts
-        foreseen = await self._tried(step, self._prompts)  # 3
+        n_before = self.plan.prompts.counts
+        foreseen = await self._tried(step, self.plan.prompts)  # 3
         is_sized = step.facts.is_sized or hasattr(step.kind, "foresee")
         if is_sized or step.written.get("on_overflow") in ("map-reduce", "refine"):  # 4
-            is_open = self._reads_unknown or self._has_changed
-            if is_open or not self._prompts.counts_exactly or foreseen.forecast.n_new > 1:
-                before = self._prompts.as_of(*n_before)
+            is_open = self.reads_unknown or self.has_changed
+            if is_open or not self.plan.prompts.counts_exactly or foreseen.forecast.n_new > 1:
+                before = self.plan.prompts.as_of(*n_before)
                 longest = await self._tried(step, before, is_long=True)
                 foreseen = replace(foreseen, calls=between_lengths(foreseen.calls, longest.calls))
         return foreseen
@@ -120,8 +108,8 @@ class StepEstimate:
             own = await self.foresee(replace(step, escalate=None))
             if not own.certainty and own.outputs and step.returns is None:
                 with contextlib.suppress(ExpressionError):
-                    item = self._attempt.shown_key or self._attempt.key
-                    is_due = escalated(step, self._scope, item, own.outputs) is not None
+                    item = self.attempt.shown_key or self.attempt.key
+                    is_due = escalated(step, self.scope, item, own.outputs) is not None
         except ItemEnds as end:
             if getattr(end.__cause__, "kind", "") != "check":
                 raise
@@ -143,31 +131,28 @@ class StepEstimate:
         2. It foresees its own calls (`foresee`), or runs, with placeholders for unknown answers.
         3. It failed, and nothing is unknown: so it will in the run.
         4. It failed over what is not there yet: the YAML alone bounds it.
-        5. It failed otherwise: over the longest answers, it is a tree over all of its parts.
-        6. Its calls are those that the pool counted, with what repairs, or its tree, may add.
+        5. Its calls are those that the pool counted, with what repairs, or a tree, may add.
 
         `is_long`: each unknown answer is the longest.
 
         Raises:
             ItemEnds: it surely fails.
         """
-        scope, kind, facts = self._scope, step.kind(), step.facts
-        foresee = getattr(kind, "foresee", None)
+        kind, facts, attempt = step.kind(), step.facts, self.attempt
         try:
-            params = step.params.render(scope)
+            params = step.params.render(self.scope)
         except BindError as error:  # 1
-            if not (self._reads_unknown or self._has_changed):
+            if not (self.reads_unknown or self.has_changed):
                 raise ItemEnds from error
             return Foreseen(bound_step(step))
-        is_open_file = self._has_changed and bool(facts.lists or kind.reads(params))
-        is_open_store = self._has_changed and bool(facts.searches)
-        reads_unknown = self._reads_unknown or is_open_file or is_open_store
-        fills_store = self._plan.fills_stores and bool(facts.searches)
-        may_be_there_by_then = reads_unknown or fills_store
-        attempt = self._attempt
-        caller = self._context.caller(attempt.scope, step, attempt.shown_key, attempt.node.id)
+        foresee = getattr(kind, "foresee", None)
+        reads_files = self.has_changed and bool(facts.lists or kind.reads(params))
+        reads_store = self.has_changed and bool(facts.searches)
+        reads_unknown = self.reads_unknown or reads_files or reads_store
+        fills_store = self.plan.fills_stores and bool(facts.searches)
+        caller = self.context.caller(attempt.scope, step, attempt.shown_key, attempt.node.id)
         pool = DryPool(
-            self._context,
+            self.context,
             caller,
             prompts,
             is_long=is_long,
@@ -177,7 +162,7 @@ class StepEstimate:
         tools = await self._tools(step, params, pool, caller)
         tree: CallForecast | None = None
         outputs: Any = {}
-        failure: Exception | None = None
+        has_failed = False
         try:  # 2
             if foresee is not None:
                 tree = await foresee(params, tools)
@@ -187,56 +172,29 @@ class StepEstimate:
                 found = (await kind.run(params, tools)).model_dump(mode="json")
                 if fills_store and reads_unknown:
                     found["hits"] = [{**hit, "text": UNKNOWN} for hit in found["hits"]]
-                found = without_texts(found) if is_open_file else found
-            seen = scope if step.returns is None else scope.with_step(step.id, found)
+                found = without_texts(found) if reads_files else found
+            seen = self.scope if step.returns is None else self.scope.with_step(step.id, found)
             outputs = found if step.returns is None else step.returns.render(seen)
         except StepSkipped:
             outputs = None
         except _STEP_ERRORS as error:
-            failure = error
+            has_failed = True
             if isinstance(error, StepError) and error.is_fatal and not reads_unknown:
-                self._context.stats.note(f"The run will stop at step '{step.id}': {error}")
+                self.context.stats.note(f"The run will stop at step '{step.id}': {error}")
+            may_be_there_by_then = reads_unknown or fills_store
             may_pass = bool(step.kind.roles) and times(step.retry, "check") > 0
             if not (pool.has_unknown or may_be_there_by_then or may_pass):
                 raise ItemEnds from error  # 3
             if may_be_there_by_then and not is_long:
                 return Foreseen(between_lengths(pool.calls, bound_step(step)))  # 4
-        if tree is not None:  # 6
-            calls = self._tree_calls(step, params, pool, tree)
-        elif failure is not None and is_long:  # 5
-            n_parts = pool.calls.most or 0 if foresee is None else len(params.over)
-            models = pool.calls.models or models_of(step)
-            calls = CallBounds.divided(2 * n_parts + 1, models)
-            calls = with_repairs(step, calls, holds_forms=prompts.counts_exactly)
-        else:  # 6
-            calls = with_repairs(step, pool.calls, holds_forms=prompts.counts_exactly)
-        is_unknown = reads_unknown or pool.has_unknown or failure is not None
+        calls = _calls(step, params, pool, tree, is_whole_tree=has_failed and is_long)  # 5
+        is_unknown = reads_unknown or pool.has_unknown or has_failed
         return Foreseen(
             calls,
             outputs,
             Certainty.UNKNOWN if is_unknown else Certainty.KNOWN,
             tree or CallForecast(pool.n_known + (pool.calls.most or 0), pool.n_known),
         )
-
-    def _tree_calls(
-        self, step: BoundStep, params: Any, pool: DryPool, tree: CallForecast
-    ) -> CallBounds:
-        """Return the calls of a tree: the pool was asked for those whose prompts are known."""
-        # Grouped by answers that are not known: to which group does each item belong?
-        is_grouped = step.facts.group_by in step.written
-        has_new_groups = bool(tree.n_new) and pool.reads_unknown and is_grouped
-        models, sure = pool.calls.models or models_of(step), pool.calls.sure
-        if not (self._prompts.has_history or pool.has_twins or has_new_groups):
-            later = tree.n_new - (pool.calls.most or 0)
-            sure = sure + Counter({next(iter(models)): later})
-        calls = CallBounds.divided(tree.n_new, models, sure)
-        calls = with_repairs(step, calls, holds_forms=self._prompts.counts_exactly)
-        if has_new_groups:
-            # Each item a group: a call for each, and a tree of them, in which each call joins two
-            n = len(params.over)
-            most = n if params.fold == "groups" else 2 * n - 1
-            calls = replace(calls, repairs=max(calls.repairs, most - tree.n_new))
-        return calls
 
     async def _tools(
         self, step: BoundStep, params: Any, pool: DryPool, caller: CallOrigin
@@ -245,7 +203,7 @@ class StepEstimate:
 
         Of examples and labels that are not known yet, a placeholder stands for the examples.
         """
-        attempt, context, scope = self._attempt, self._context, self._scope
+        attempt, context, scope = self.attempt, self.context, self.scope
         tools = item_tools(context, step, caller, attempt, scope)
         tools = replace(tools, pool=pool, stores=DryStores(context.stores))
         if (form := step.reply) is not None:
@@ -264,3 +222,32 @@ class StepEstimate:
         if taught is tools and params.examples.k and known is not None and known.decisions:
             taught = replace(tools, examples=(Example(UNKNOWN, UNKNOWN),))
         return taught
+
+
+def _calls(
+    step: BoundStep, params: Any, pool: DryPool, tree: CallForecast | None, *, is_whole_tree: bool
+) -> CallBounds:
+    """Return the calls that a pool counted, with those of a tree, and what repairs may add.
+
+    1. A tree is foreseen: the pool was asked for those of its prompts alone that are known.
+    2. A text is read in parts (`is_whole_tree`): at most a tree over all of them.
+    """
+    calls, models, prompts = pool.calls, pool.calls.models or models_of(step), pool.prompts
+    is_grouped = step.facts.group_by in step.written
+    # By answers that are not known: to which group does each item belong?
+    has_new_groups = is_grouped and pool.reads_unknown and tree is not None and tree.n_new > 0
+    if tree is not None:  # 1
+        sure, later = calls.sure, tree.n_new - (calls.most or 0)
+        if not (prompts.has_history or pool.has_twins or has_new_groups):
+            sure = sure + Counter({next(iter(models)): later})
+        calls = CallBounds.divided(tree.n_new, models, sure)
+    elif is_whole_tree:  # 2
+        n_parts = len(params.over) if hasattr(step.kind, "foresee") else calls.most or 0
+        calls = CallBounds.divided(2 * n_parts + 1, models)
+    calls = with_repairs(step, calls, holds_forms=prompts.counts_exactly)
+    if has_new_groups:
+        # Each item a group: a call for each, and a tree of them, in which each call joins two
+        n = len(params.over)
+        most = n if params.fold == "groups" else 2 * n - 1
+        calls = replace(calls, repairs=max(calls.repairs, most - (calls.most or 0)))
+    return calls
