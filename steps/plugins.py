@@ -28,10 +28,9 @@ class BrokenPlugin(Exception):
         self.name = name
         self.package = package
         self.why = why
-        super().__init__(
-            f"{self.kind} '{name}' of package '{package}' cannot be used: {why}. "
-            f"Update or remove '{package}'."
-        )
+        self.message = f"{self.kind} '{name}' of package '{package}' cannot be used: {why}"
+        self.remedy = f"Update or remove '{package}'."
+        super().__init__(f"{self.message}. {self.remedy}")
 
 
 class PluginImportError(Exception):

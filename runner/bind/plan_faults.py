@@ -136,8 +136,7 @@ def _claim_faults(
         except ExpressionError:
             pass  # reported with the file
         except BrokenCheck as error:
-            message, _, remedy = str(error).partition(". ")
-            yield ("check",), message, remedy
+            yield ("check",), error.message, error.remedy
     if claim.claim == "schema":
         for found in reply_schema.read_reply_schema(claim.schema_, base).faults:
             yield ("schema", *found.path), f"`schema`: {found.message}", found.remedy

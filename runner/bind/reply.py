@@ -75,8 +75,7 @@ def reply_faults(
             for message, remedy in check.faults(CHECK_FUNCTIONS):
                 yield Fault(f"`check`: {message}.", remedy, mark)
         except BrokenCheck as error:
-            message, _, remedy = str(error).partition(". ")
-            yield Fault(f"`check`: {message}.", remedy, mark)
+            yield Fault(f"`check`: {error.message}.", error.remedy, mark)
         read = sorted(path for path in check.references if path[0] == "output")
         if read and reply.written is None:
             what = "`check` reads `output`, which is null without a `schema`."

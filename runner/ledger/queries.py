@@ -18,15 +18,13 @@ def whole_rows_of_scope(table: str) -> str:
 
 # --- items: one entry for each item and each step outside of blocks
 
-_ENTRIES = f"select {', '.join(Entry.__slots__)} from items where scope = :scope"
-_KEYS = "select key from items where scope = :scope"
-
-ENTRIES = _ENTRIES
+ENTRIES = f"select {', '.join(Entry.__slots__)} from items where scope = :scope"
+KEYS_OF_SCOPE = "select key from items where scope = :scope"
 # Without the filed ones, of which a scope may have 100,000: an `or` would read them all.
 ENTRIES_NOT_FILED = (
-    f"{_ENTRIES} and key in ({_KEYS} and gone is null union all {_KEYS} and gone > '{FILED}')"
+    f"{ENTRIES} and key in ({KEYS_OF_SCOPE} and gone is null "
+    f"union all {KEYS_OF_SCOPE} and gone > '{FILED}')"
 )
-KEYS_OF_SCOPE = _KEYS
 _ITEMS = (
     f"select items.scope, scopes.step, items.{', items.'.join(Entry.__slots__)} from items "
     f"left join scopes on scopes.scope = items.scope"

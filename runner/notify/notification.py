@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,17 +50,37 @@ def notification_of(
     bad = items_of.get(notice.event, quarantined_items)(report)
     if notice.event in ("quarantined", "waiting"):  # new items first
         bad = sorted(bad, key=lambda item: item_digest(item) not in notice.new_items)
-    facts = _NotificationText(notice, report, file, socket.gethostname(), bad)
-    subject = _plain(facts.subject())
-    text = redact(facts.text(datetime.fromtimestamp(now, UTC)))
+    host, lead, at = socket.gethostname(), _lead(notice, bad), datetime.fromtimestamp(now, UTC)
+    subject = _plain(f"[paddock] {report.pipeline}: {lead} ({host})")
+    # What happened, where, the details, and what to do next
+    lines = [f"Pipeline '{_plain(report.pipeline)}': {lead}.", ""]
+    if report.message:
+        lines += [_short(report.message), ""]
+    if notice.event != "recovered":
+        lines += [_item_line(item, notice) for item in bad[:MOST_LINES]]
+        n_rest = len(bad) - MOST_LINES
+        lines += [f"  and {n_rest:,} more"] if n_rest > 0 else []
+        lines += [""] if bad else []
+    run = f"run {report.run}" if report.run else "no run"
+    lines.append(f"{file}, {run} on {host}, {at:%Y-%m-%d %H:%M} UTC.")
+    quoted = shlex.quote(str(file))
+    if report.run:
+        lines.append(f"Details: paddock logs {report.run} {shlex.quote(str(file.parent))}")
+    if notice.event == "waiting":
+        lines.append(f"To decide: paddock review {quoted}")
+    if notice.event == "quarantined" and any(item.state == "missing" for item in bad):
+        lines.append(f"If they were deleted: paddock run {quoted} --yes")
+    if notice.event == "quarantined" and any(item.state != "missing" for item in bad):
+        lines.append(f"To retry them: paddock run {quoted} --retry-failed")
+    text = redact("\n".join(lines))
     data = {
         "event": notice.event,
         "pipeline": report.pipeline,
         "file": str(file),
         "run": report.run,
         "status": report.status,
-        "host": facts.host,
-        "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
+        "host": host,
+        "time": at.isoformat(timespec="seconds"),
         "message": _short(report.message or ""),
         "counts": {state: n for state, n in report.counts.items() if n},
         "calls": report.calls,
@@ -82,68 +102,23 @@ def notification_of(
     return Notification(notice.event, _redacted(data, redact), redact(subject), text)
 
 
-@dataclass(frozen=True, slots=True)
-class _NotificationText:
-    """The text of a message and its parts."""
-
-    notice: Notice
-    report: Report
-    file: Path
-    host: str
-    bad: list[ItemReport]
-
-    def subject(self) -> str:
-        return f"[paddock] {self.report.pipeline}: {self._lead()} ({self.host})"
-
-    def text(self, at: datetime) -> str:
-        """Return what happened, where, the details, and what to do next."""
-        report = self.report
-        lines = [f"Pipeline '{_plain(report.pipeline)}': {self._lead()}.", ""]
-        if report.message:
-            lines += [_short(report.message), ""]
-        if self.notice.event != "recovered":
-            lines += [_item_line(item, self.notice) for item in self.bad[:MOST_LINES]]
-            n_rest = len(self.bad) - MOST_LINES
-            lines += [f"  and {n_rest:,} more"] if n_rest > 0 else []
-            lines += [""] if self.bad else []
-        run = f"run {report.run}" if report.run else "no run"
-        lines.append(f"{self.file}, {run} on {self.host}, {at:%Y-%m-%d %H:%M} UTC.")
-        file = shlex.quote(str(self.file))
-        if self.report.run:
-            folder = shlex.quote(str(self.file.parent))
-            lines.append(f"Details: paddock logs {self.report.run} {folder}")
-        if self.notice.event == "waiting":
-            lines.append(f"To decide: paddock review {file}")
-        if self.notice.event == "quarantined" and any(i.state == "missing" for i in self.bad):
-            lines.append(f"If they were deleted: paddock run {file} --yes")
-        if self.notice.event == "quarantined" and any(i.state != "missing" for i in self.bad):
-            lines.append(f"To retry them: paddock run {file} --retry-failed")
-        return "\n".join(lines)
-
-    def _lead(self) -> str:
-        n_all, n_new = len(self.bad), len(self.notice.new_items)
-        if self.notice.event == "failed":
-            return "it failed"
-        if self.notice.event == "recovered":
-            left = f"; {self._waiting('still ')}" if n_all else ""
-            return f"it has recovered{left}"
-        added = f", {n_new:,} of them new" if n_new < n_all else ""
-        if self.notice.event == "waiting":
-            return f"{counted(n_all, 'answer waits', 'answers wait')} for review{added}"
-        return f"{self._waiting()}{added}"
-
-    def _waiting(self, still: str = "") -> str:
-        n_missing = sum(item.state == "missing" for item in self.bad)
-        n_quarantined = len(self.bad) - n_missing
-        parts = (
-            [f"{counted(n_quarantined, 'item is', 'items are')} {still}quarantined"]
-            if n_quarantined
-            else []
-        )
-        if n_missing:
-            what = "a folder are" if n_missing == 1 else f"{n_missing:,} folders are"
-            parts.append(f"documents of {what} {still}missing")
-        return ", ".join(parts)
+def _lead(notice: Notice, bad: Sequence[ItemReport]) -> str:
+    n_all, n_new = len(bad), len(notice.new_items)
+    if notice.event == "failed":
+        return "it failed"
+    added = f", {n_new:,} of them new" if n_new < n_all else ""
+    if notice.event == "waiting":
+        return f"{counted(n_all, 'answer waits', 'answers wait')} for review{added}"
+    still = "still " if notice.event == "recovered" else ""
+    n_missing = sum(item.state == "missing" for item in bad)
+    n = n_all - n_missing
+    parts = [f"{counted(n, 'item is', 'items are')} {still}quarantined"] if n else []
+    if n_missing:
+        what = "a folder are" if n_missing == 1 else f"{n_missing:,} folders are"
+        parts.append(f"documents of {what} {still}missing")
+    if notice.event == "recovered":
+        return "; ".join(["it has recovered", *([", ".join(parts)] if n_all else [])])
+    return f"{', '.join(parts)}{added}"
 
 
 def _item_line(item: ItemReport, notice: Notice) -> str:
