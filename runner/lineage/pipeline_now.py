@@ -22,7 +22,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
 from paddock.runner.api import plan_async
 from paddock.runner.bind.bind import bind
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, node_ids
+from paddock.runner.bind.bound import BoundNode, BoundPlan, node_ids
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.specs import canonical_spec, find_in_plans
 from paddock.runner.core import model_pools
@@ -103,15 +103,14 @@ class PipelineNow(RuleNow):
             return Why.BEHIND_UNKNOWN(str(error))
 
     def notes(self, item: RecordedItem) -> Iterator[Reason]:
-        step = item.owner.step
+        step, node = item.owner.step, self._node_of(item)
         if self._is_elsewhere and find_in_plans(self._bound, step) is not None:
             yield Why.MODELS_ELSEWHERE()
-        if not self._can_be_planned and self._bound.before(self._top_level_name(step)):
+        if node is not None and not self._can_be_planned and self._bound.before(node.id):
             yield Why.BEFORE_UNCHECKED()
 
     def outdated(self, item: RecordedItem) -> Reason | None:
-        name = self._top_level_name(item.owner.step)
-        node = next((node for node in self._bound.nodes if node.id == name), None)
+        node = self._node_of(item)
         if node is None or not self._can_be_planned or self._bound.is_alone(node):
             return None
         if isinstance(self._planned, Reason) or item.path not in self._planned.outdated:
@@ -172,14 +171,10 @@ class PipelineNow(RuleNow):
     def changes_before(
         self, item: RecordedItem, explained: Collection[str], *, has_changes: bool
     ) -> list[LineageChange]:
-        if not self._can_be_planned:
+        owner, node = item.owner, self._node_of(item)
+        if node is None or not self._can_be_planned:
             return []
-        owner = item.owner
-        names = [
-            node.id
-            for node in self._bound.before(self._top_level_name(owner.step))
-            if node.id not in explained
-        ]
+        names = [n.id for n in self._bound.before(node.id) if n.id not in explained]
         is_asked = not has_changes and self._may_differ_by_plan(item)
         if not names and not is_asked:
             return []
@@ -191,7 +186,7 @@ class PipelineNow(RuleNow):
         behind = [LineageChange(Why.BEHIND(name, words)) for name, words in found if words]
         if behind or not is_asked:
             return behind
-        top = self._top_level_name(owner.step), (*owner.outer, item.key)[0]
+        top = node.id, (*owner.outer, item.key)[0]
         return [
             LineageChange(Why.RECORDED(planned.why))
             for planned in items
@@ -211,13 +206,11 @@ class PipelineNow(RuleNow):
         reads_more |= {part.name for part in values if part.root == "steps"}
         return bool(item.source is None or reads_more or dependencies_of(item.entry, ChosenLabels))
 
-    def _top_level_name(self, step: str) -> str:
-        """Return the top-level step or block that a step is, or is within."""
-        for node in self._bound.nodes:
-            within = (node.id, *(node_ids(node.body) if isinstance(node, BoundBlock) else ()))
-            if any(step == node_id or step.startswith(f"{node_id}.") for node_id in within):
-                return node.id
-        return step
+    def _node_of(self, item: RecordedItem) -> BoundNode | None:
+        """Return the top-level step or block that an item's is, or is within, if it is there."""
+        step = f"{item.owner.step}."
+        within = ((node, f"{id_}.") for node in self._bound.nodes for id_ in node_ids([node]))
+        return next((node for node, prefix in within if step.startswith(prefix)), None)
 
 
 class _UnaskedModels(ModelDigests):
