@@ -153,7 +153,7 @@ class PathLineage:
     """For an unknown path: outputs with a similar name."""
     same_as: tuple[str, ...] = ()
     """For an unknown path: outputs that had the same content."""
-    faults: tuple[str, ...] = field(default=())
+    faults: tuple[str, ...] = ()
     """Ledgers that could not be read."""
 
     @property

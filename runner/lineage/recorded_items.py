@@ -145,7 +145,6 @@ class RecordedItems:
         self._ledger = ledger
         self._base = base
         self._lineage = LineageStore(ledger)
-        self._owners: dict[str, ScopeOwner] = {}
 
     def of_item(self, scope: str, key: str) -> RecordedItem | None:
         """Return an item as it was done last; None: the ledger has none."""
@@ -258,13 +257,10 @@ class RecordedItems:
         )
 
     def _owner(self, scope: str) -> ScopeOwner:
-        if scope not in self._owners:
-            owner = ScopeOwner(scope, "", "", ())
-            for _, file, step, inputs in self._ledger.rows(queries.SCOPE, scope=scope):
-                outer = tuple(key for key in json.loads(inputs) if isinstance(key, str))
-                owner = ScopeOwner(scope, file, step, outer)
-            self._owners[scope] = owner
-        return self._owners[scope]
+        rows = self._ledger.rows(queries.SCOPE, scope=scope)
+        _, file, step, inputs = rows[0] if rows else (scope, "", "", "[]")
+        outer = tuple(key for key in json.loads(inputs) if isinstance(key, str))
+        return ScopeOwner(scope, file, step, outer)
 
     def steps(self, item: RecordedItem) -> tuple[LineageStep, ...]:
         """Return the steps of an item that made calls, in the order of running."""
@@ -281,23 +277,14 @@ class RecordedItems:
                 if call is not None and (item.is_current or call.run == item.run)
             )
             return (LineageStep(item.owner.step, "", None, None, (), calls),) if calls else ()
-        _, steps = read_lineage(item.made.made)
-        checks: dict[str, tuple[str, ...]] = {}
-        for name, step in item.spec.get("steps", {}).items():
-            reply = step.get("reply")
+        steps = list[LineageStep]()
+        for step in read_lineage(item.made.made)[1]:
+            reply = item.spec.get("steps", {}).get(step.id, {}).get("reply")
             given = reply.get("check") if isinstance(reply, dict) else None
-            checks[name] = (given,) if isinstance(given, str) else tuple(map(str, given or ()))
-        return tuple(
-            LineageStep(
-                step.id,
-                step.uses,
-                step.model,
-                step.seconds,
-                checks.get(step.id, ()),
-                tuple(self._call(call, item.made.run) for call in step.calls),
-            )
-            for step in steps
-        )
+            checks = (given,) if isinstance(given, str) else tuple(map(str, given or ()))
+            called = tuple(self._call(call, item.made.run) for call in step.calls)
+            steps.append(LineageStep(step.id, step.uses, step.model, step.seconds, checks, called))
+        return tuple(steps)
 
     def _call(self, call: CallRecord, run: str) -> LineageCall:
         kept = self._ledger.call(call.hash, is_whole=True)
