@@ -88,6 +88,13 @@ class BlockRun:
     async def items(self) -> None:
         """Do the items that have work to do, and handle those whose source is gone.
 
+        1. The ledger notes the folders, what is filed since, and whose secrets are others.
+        2. The items begin in their list's order, or the longest first.
+        3. They run in chunks; again those that other machines held, or that were put off.
+        4. Some were not begun, since the stop gate was closed.
+        5. Those whose source is gone are handled; what applies of an outermost block is noted.
+        6. The walk hears what was done in part, and what failed.
+
         Raises:
             StepFailed, AwaitingReview: of a step outside of blocks: it failed, or has to wait.
             RunStopped: nothing else will succeed; or an item failed, with `on_error: fail`.
@@ -96,10 +103,9 @@ class BlockRun:
         """
         context, state, claims = self.context, self.state, self.claims
         work, block, todo = state.work, state.block, state.todo()
-        if work.missing.sources:
+        if work.missing.sources:  # 1
             place = work.scope, work.missing, context.options
             await asyncio.to_thread(keep_folders, context.ledger, *place)
-        # Record which items are filed since the last run, and whose secrets are others.
         ledger, run, store = context.ledger, self.stats.run, FiledStore(context.ledger)
         for entry in work.renewed:
             values = {name: getattr(entry, name) for name in Entry.__slots__}
@@ -116,9 +122,9 @@ class BlockRun:
         if work.again:
             names = listed(work.again, MAX_NAMED)
             self.stats.note(f"as filed before, so the same item: {names}")
-        sizes = expected_tokens(todo, work.items) if todo and state.has_models else {}
-        # The items to do, in the order in which they begin. The list's order is kept where items
-        # run one by one, and where a budget or the first failure may end the run early.
+        sizes = expected_tokens(todo, work.items) if todo and state.has_models else {}  # 2
+        # The list's order is kept where items run one by one, and where a budget or the first
+        # failure may end the run early.
         is_cut_short = context.bound.budget.is_set or block.on_error == "fail"
         if not (state.outer or not sizes or block.max_parallel == 1 or is_cut_short):
             todo = longest_first(todo, sizes)
@@ -128,8 +134,7 @@ class BlockRun:
             self.stats.step(block.id, n_fresh + len(todo), n_fresh, shown)
         if work.held:
             self.stats.note(str(Why.OUTPUTS_KEPT(work.held)))
-        # Run the items in chunks; wait for those that other machines hold.
-        if todo:
+        if todo:  # 3
             expect_queries(context, block, todo, state.scope)
             state.parallel = max(state.parallel, await self._parallel())
         if not state.outer:  # those that are given up are reported themselves
@@ -161,11 +166,10 @@ class BlockRun:
                 state.turn = state.turn.next()
         if state.in_state(ItemState.PUT_OFF) and not self.context.stop_gate.is_closed:
             raise PutOff  # the item around it begins again
-        if n_left := sum(not item.has_ended for item in todo):
+        if n_left := sum(not item.has_ended for item in todo):  # 4
             self.walk.n_left += n_left if state.is_outermost else 0
             raise StopGateClosed
-        if not context.options.leaves_out_items:
-            # Handle the items whose source is gone; note what applies of the block.
+        if not context.options.leaves_out_items:  # 5
             renamed = {item.renamed_from for item in work.items}
             done = {
                 item.index
@@ -180,7 +184,7 @@ class BlockRun:
             if not state.outer:
                 undone = {item.index for item in state.in_state(*OPEN)}
                 self.walk.ended[block.id] = await ended_block(context, work, undone)
-        if state.is_partial:
+        if state.is_partial:  # 6
             self.walk.left.partial.add(block.id)
         self.walk.has_failures |= bool(state.failed)
         self.walk.attempts = max(self.walk.attempts, state.attempts)

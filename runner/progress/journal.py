@@ -192,7 +192,8 @@ class LineWriter:
         # A full disk (also at the end, for what is not written yet), a reader that left, a stream
         # that is closed.
         with contextlib.suppress(OSError, ValueError), contextlib.ExitStack() as stack:
-            stream = None if isinstance(self._out, Path) else self._out
+            out = self._out
+            stream = None if isinstance(out, Path) else out
             while True:
                 self._wake.wait(FLUSH_INTERVAL_S)
                 is_last = self._is_closed
@@ -203,7 +204,10 @@ class LineWriter:
                     lines.append(json.dumps({"event": "left_out", "lines": self._n_left_out}))
                 text = "".join(f"{line}\n" for line in lines)
                 if text:
-                    stream = stream or stack.enter_context(_opened(self._out))
+                    if stream is None:  # at its first line: a run that never begins has none
+                        assert isinstance(out, Path)
+                        private_files.private_folder(out.parent)
+                        stream = stack.enter_context(private_files.open_private(out, "a"))
                     stream.write(text)
                     stream.flush()
                 if is_last:
@@ -217,14 +221,6 @@ class LineWriter:
         self._n_bytes -= len(line) + 1
         self._n_left_out += 1
         return False
-
-
-def _opened(out: Path | IO[str]) -> IO[str]:
-    """Open a journal at its first line: a run that never begins has none."""
-    if not isinstance(out, Path):
-        return out
-    private_files.private_folder(out.parent)
-    return private_files.open_private(out, "a")
 
 
 MAX_JOURNAL_BYTES = 64 * 1024**2  # journals are bounded, but another file may have the name

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from paddock.engine.request import Usage
+from paddock.engine.system import private_files
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.history_text import journal_line, run_progress_text
 from paddock.runner.ledger.run_history import LedgerFolder, recent_runs
@@ -152,7 +153,8 @@ def test_a_journal_on_a_full_disk_ends_in_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is left is written once more when the file is closed, and fails again."""
-    monkeypatch.setattr(journal, "_opened", lambda out: Path("/dev/full").open("w"))  # noqa: SIM115 - the journal closes it
+    full = Path("/dev/full").open("w")  # noqa: SIM115 - the journal closes it
+    monkeypatch.setattr(private_files, "open_private", lambda *_: full)
     with LineWriter(tmp_path / "a.jsonl") as lines:
         RunJournal(lines).began("a", "p", [])
 
