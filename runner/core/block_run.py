@@ -55,7 +55,7 @@ from .item_attempt import ItemAttempt
 from .item_recorder import ItemRecorder
 from .left_nodes import MAX_NAMED, LackingItems, blocks_read
 from .outdated_outputs import ended_block
-from .pruning import OrphanCleaner
+from .pruning import Pruner
 from .run_records import StepRecord
 from .run_reviews import AwaitingReview
 from .source_folders import keep_folders
@@ -176,7 +176,7 @@ class BlockRun:
                 for item in work.items
                 if (item.has_ended or item.verdict.is_kept) and item.state is not ItemState.FAILED
             }
-            for entry in await OrphanCleaner(context).handle_gone(work, done):
+            for entry in await Pruner(context).handle_gone(work, done):
                 state.filed.pop(entry.key, None)
                 if entry.key not in renamed:  # which is counted under its new name
                     state.gone.append(entry.key)

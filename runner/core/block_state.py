@@ -31,7 +31,6 @@ from paddock.runner.progress.report_table import ITEM_COLUMNS, ReportTable
 from paddock.steps.base import StepError
 
 from .block_work import BlockWork, ItemWork
-from .deadly_items import ItemPlace
 from .dependencies import Dependencies, current_paths, with_outputs
 from .escalation import EscalationPass
 from .failures import RunStopped, StepFailed
@@ -40,6 +39,7 @@ from .left_nodes import LackingItems
 from .run_context import RunContext
 from .run_reviews import AwaitingReview, RunReviews
 from .same_output_file import refuse_output_conflicts
+from .scopes import ItemKey
 from .verify import Case
 from .work_claims import state_done_elsewhere
 
@@ -52,10 +52,10 @@ class BlockState:
     scope: Scope
     keeps_results: bool
     filed: dict[str, tuple[ListOrder, Any]] = field(default_factory=dict)
-    """By key, the places and results of filed items, where the block's results are read."""
+    """By key, the order and results of filed items, where the block's results are read."""
     gone: list[str] = field(default_factory=list)
     """Keys of deleted items, which the list no longer has."""
-    around: tuple[ItemPlace, ...] = ()
+    around: tuple[ItemKey, ...] = ()
     """The items that a nested block is within, outermost first."""
     is_within_item: bool = False
     """Its items are parts of an item that this walk has begun."""
@@ -184,14 +184,14 @@ class BlockState:
         }
         filed, names = self.work.filed, self.work.names
         moves = (step for step in all_steps(self.block.body) if step.facts.takes_away)
-        is_filing = filed.places or any(step.written.get("mode") != "copy" for step in moves)
+        is_filing = filed.order or any(step.written.get("mode") != "copy" for step in moves)
         if not (self.filed or is_filing or any(src.is_hot for src in self.work.missing.sources)):
             return outputs
         whole = dict(self.filed)
         for item in items:  # those of this run come in place of filed ones
             key, result = item.key, item.result if item.with_filed is None else item.with_filed
             if result is not None and not (key in filed.parts and key in self.filed):
-                whole[key] = filed.places.get(key) or list_order(names.get(key, key), key), result
+                whole[key] = filed.order.get(key) or list_order(names.get(key, key), key), result
         results = [result for _, result in sorted(whole.values(), key=itemgetter(0))]
         return WithFiled(outputs, {**outputs, "results": results})
 

@@ -35,7 +35,7 @@ class ItemWork:
     parts: str = ""
     """As JSON: part of the hash → its digest."""
     entry: Entry | None = None
-    place: tuple[int, int] = (0, 1)
+    position: tuple[int, int] = (0, 1)
     """Its index in the block's list, and the list's length."""
     is_counted: bool = True
     """Whether reports count it in any case; a step that asks no model only where it is held."""
@@ -79,7 +79,7 @@ class ItemWork:
         """Return the scope of the item, in which its steps run."""
         if not block.var:  # of a step outside of blocks
             return scope
-        return scope.child({block.var: self.item, "loop": loop_value(*self.place)})
+        return scope.child({block.var: self.item, "loop": loop_value(*self.position)})
 
     @property
     def unchanged_entry(self) -> Entry | None:

@@ -29,9 +29,7 @@ from paddock.runner.ledger.ledger import Ledger
 
 from .block_work import ItemWork
 from .failures import StepFailed
-
-ItemPlace = tuple[str, str]
-"""An item: its scope and its key."""
+from .scopes import ItemKey
 
 GIVEN_UP = ""
 """The run of a note without a crash: the item was quarantined for its crashes until then."""
@@ -92,11 +90,11 @@ class CrashSuspects:
         self._ledger = ledger
         self._run = run
         self._dead_after_s = dead_after_s
-        self._notes: dict[ItemPlace, list[AttemptRow]] = {}
-        self._within: dict[ItemPlace, set[str]] = {}
+        self._notes: dict[ItemKey, list[AttemptRow]] = {}
+        self._within: dict[ItemKey, set[str]] = {}
         """Items around suspects → the runs that crashed."""
         self._n_kills = 0
-        self._begun: dict[ItemPlace, AttemptRow] = {}
+        self._begun: dict[ItemKey, AttemptRow] = {}
         self._is_stopped = False
 
     async def look(self, scope: str = "", keys: Collection[str] = ()) -> None:
@@ -140,7 +138,7 @@ class CrashSuspects:
             n_kills=self._n_kills,
         )
 
-    async def begin(self, scope: str, item: ItemWork, around: ItemPlace | None) -> None:
+    async def begin(self, scope: str, item: ItemWork, around: ItemKey | None) -> None:
         """Record durably that an item begins; `around` is the item around it."""
         if self._is_stopped:
             return

@@ -16,7 +16,7 @@ from paddock.runner.ledger.filed_store import FiledRow, FiledStore, MoveRow
 from paddock.runner.ledger.output_index import OutputIndex
 
 from .block_items import is_file_value, item_path
-from .deadly_items import ItemPlace
+from .scopes import ItemKey
 
 if TYPE_CHECKING:
     from .block_work import ItemWork
@@ -73,13 +73,13 @@ class DocumentsInUse:
         finally:
             self._open.remove(document)
 
-    def _at(self, path: Path, items: Sequence[ItemPlace]) -> DocumentInUse | None:
+    def _at(self, path: Path, items: Sequence[ItemKey]) -> DocumentInUse | None:
         """Return the document at a path as an item knows it; `items`: those around, and itself."""
         found = [document for document in self._open if str(path) in document.paths]
         own = [document for document in found if (document.scope, document.row.key) in items]
         return next(reversed(own or found), None)
 
-    def filed_at(self, path: Path, items: Sequence[ItemPlace]) -> Path | None:
+    def filed_at(self, path: Path, items: Sequence[ItemKey]) -> Path | None:
         """Return where a document lies that was moved away before; None: it was not."""
         document = self._at(path, items)
         if document is None or not document.is_away or document.row.target is None:
@@ -87,7 +87,7 @@ class DocumentsInUse:
         return Path(self._index.absolute(document.row.target))
 
     def will_move(
-        self, path: Path, target: Path | None, sha256: str, items: Sequence[ItemPlace]
+        self, path: Path, target: Path | None, sha256: str, items: Sequence[ItemKey]
     ) -> None:
         """Write that a file is about to be moved, or deleted; lasting after `durable`."""
         stored = self._index.stored(path)
@@ -99,7 +99,7 @@ class DocumentsInUse:
         if document is not None and document.row.sha256 == sha256:
             document.row = document.row._replace(target=to, is_deleted=to is None)
 
-    def leave_for_deletion(self, path: Path, items: Sequence[ItemPlace]) -> bool:
+    def leave_for_deletion(self, path: Path, items: Sequence[ItemKey]) -> bool:
         """Return whether a file is deleted with its item's record; False: it is no document."""
         document = self._at(path, items)
         if document is None:
@@ -107,7 +107,7 @@ class DocumentsInUse:
         document.row, document.leaves = document.row._replace(is_deleted=True), path
         return True
 
-    def moved(self, path: Path, items: Sequence[ItemPlace]) -> str:
+    def moved(self, path: Path, items: Sequence[ItemKey]) -> str:
         """Note that a file was moved away; return its stored path, as it was listed."""
         document = self._at(path, items)
         if document is None:

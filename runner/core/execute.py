@@ -42,7 +42,6 @@ from paddock.steps.run_pipeline import named_outputs
 
 from .block_run import BlockRun
 from .block_state import BlockState, opened_block
-from .deadly_items import ItemPlace
 from .dependencies import Dependencies
 from .escalation import broken_promises
 from .failures import RunFailed, RunStopped, StepFailed
@@ -50,8 +49,10 @@ from .item_attempt import ItemAttempt
 from .item_recorder import ItemRecorder
 from .left_nodes import Left, blocks_read, no_documents_of
 from .outdated_outputs import EndedNode, LiveOutputs, OutdatedOutput
-from .pruning import OrphanCleaner, RowKeeper
+from .pruning import Pruner
+from .row_keeper import RowKeeper
 from .run_context import RunContext
+from .scopes import ItemKey
 from .step_runner import StepRunner
 from .step_tools import sub_pipeline_context
 from .walk import Walk, returns_read
@@ -123,7 +124,7 @@ class Execute(Walk):
     """A walk that does everything that is stale."""
 
     def __init__(
-        self, context: RunContext, outer: tuple[str, ...] = (), around: tuple[ItemPlace, ...] = ()
+        self, context: RunContext, outer: tuple[str, ...] = (), around: tuple[ItemKey, ...] = ()
     ) -> None:
         super().__init__(context, outer, around)
         self.steps = StepRunner(context, lambda step, attempt: _SubPipelineRun(self, step, attempt))
@@ -247,12 +248,12 @@ class Execute(Walk):
         raise RunFailed(f"{place}: {text}", cause=cause) from error
 
     async def outdated(
-        self, found: Sequence[OutdatedOutput], questions: Collection[ItemPlace]
+        self, found: Sequence[OutdatedOutput], questions: Collection[ItemKey]
     ) -> None:
         if questions:
             await self.context.judge.reviews.forget(questions)
         if found:
-            await OrphanCleaner(self.context).sweep(found, self.ended)
+            await Pruner(self.context).sweep(found, self.ended)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,8 +71,8 @@ class FiledItems:
     """How many of `rows` were made of results of filed items, and have no document."""
     parts: Mapping[str, FiledRow] = field(default_factory=dict)
     """By key, the rows of listed items whose pipelines filed documents."""
-    places: Mapping[str, ListOrder] = field(default_factory=dict)
-    """By key, the places of all items in a list that has filed ones, too."""
+    order: Mapping[str, ListOrder] = field(default_factory=dict)
+    """By key, the order of all items in a list that has filed ones, too."""
 
 
 class BlockFiling:
@@ -101,11 +101,11 @@ class BlockFiling:
         """Those of `rows` that the ledger does not have as they are."""
         self.taken_over: list[tuple[str, str]] = []
         """Scope and key of what a former block had filed."""
-        for place in former:
-            for row in self._store.of(place):
+        for other in former:
+            for row in self._store.of(other):
                 if self._relpath(row) is None:
                     continue
-                self.taken_over.append((place, row.key))
+                self.taken_over.append((other, row.key))
                 filed = {other.sha256 for other in self.rows.values() if other.name == row.name}
                 if row.sha256 not in filed:
                     key = _free_key(row.name, self.rows)
@@ -258,18 +258,18 @@ class BlockFiling:
         """Return the keys of filed documents that are not where they went."""
         rows: Iterable[FiledRow] = self.rows.values()
         found = {row.key for row in rows if row.is_deleted}
-        places = {row.target: row.key for row in rows}
-        if len(places) < len(self.rows):  # of several in one place, the last has it
+        last_at = {row.target: row.key for row in rows}
+        if len(last_at) < len(self.rows):  # of several in one place, the last has it
             rows = sorted(rows, key=lambda row: (len(row.key), row.key))
-            places = {row.target: row.key for row in rows}
-            found |= {r.key for r in rows if r.target is not None and places[r.target] != r.key}
-        places.pop(None, None)
+            last_at = {row.target: row.key for row in rows}
+            found |= {r.key for r in rows if r.target is not None and last_at[r.target] != r.key}
+        last_at.pop(None, None)
         there = set[str | None]()
-        for folder in {target.rpartition("/")[0] for target in places if target is not None}:
+        for folder in {target.rpartition("/")[0] for target in last_at if target is not None}:
             with contextlib.suppress(OSError):
                 names = os.listdir(self._index.absolute(folder))  # noqa: PTH208 - 100,000
                 there.update([f"{folder}/{name}" for name in names] if folder else names)
-        return frozenset(found.union([places[target] for target in places.keys() - there]))
+        return frozenset(found.union([last_at[target] for target in last_at.keys() - there]))
 
 
 def _free_key(name: str, taken: Collection[str]) -> str:
@@ -291,7 +291,7 @@ class ListWithFiled:
     """The others by their keys."""
     left_out: Sequence[Any]
     """What `where` leaves out."""
-    places: Mapping[str, ListOrder]
+    order: Mapping[str, ListOrder]
 
     @classmethod
     def of(
@@ -334,25 +334,25 @@ class ListWithFiled:
                 group.remove(equal)
             own.append(_free_key(name, groups) if equal is None else keys[equal])
         rest = sorted(itertools.chain(*groups.values()))
-        places = {key: ("", index, "") for index, key in enumerate(keys)}
+        order = {key: ("", index, "") for index, key in enumerate(keys)}
         filed = {keys[index]: every[index] for index in rest}
-        return cls(own[::-1], filed, left_out, places)
+        return cls(own[::-1], filed, left_out, order)
 
 
 def filed_results(ledger: Ledger, filed: FiledItems) -> dict[str, tuple[ListOrder, Any]]:
-    """Return by key the place and the result of filed items that have one."""
+    """Return by key the order and the result of filed items that have one."""
     rows = [*filed.rows.values(), *filed.parts.values()]
     text = ",".join([row.returns or "null" for row in rows])
     values = json.loads(f"[{text}]")  # at once: for 100,000 half the time
-    places = filed.places
+    order = filed.order
     found = {
-        row.key: (places[row.key] if places else (row.name, len(row.key), row.key), value)
+        row.key: (order[row.key] if order else (row.name, len(row.key), row.key), value)
         for row, value in zip(rows, values, strict=True)
         if value is not None
     }
     for row in [row for row in rows if row.returns_object is not None]:
-        place = places.get(row.key) or list_order(row.name, row.key)
-        found[row.key] = place, ledger.value(None, row.returns_object)
+        at = order.get(row.key) or list_order(row.name, row.key)
+        found[row.key] = at, ledger.value(None, row.returns_object)
     return found
 
 

@@ -21,7 +21,6 @@ from .block_items import file_path_of, is_file_value, item_content, item_path
 from .block_state import BlockState
 from .block_work import ItemWork
 from .call_cache import CallOrigin
-from .deadly_items import ItemPlace
 from .dependencies import Dependencies, Dependency, OutputWithin, by_name, kept_paths
 from .documents_in_use import DocumentInUse
 from .escalation import EscalationPass
@@ -29,6 +28,7 @@ from .item_outputs import ItemOutputs
 from .parts import part_digest
 from .run_context import RunContext
 from .run_records import CallRecord, StepRecord
+from .scopes import ItemKey
 from .staleness import values_digest
 from .verify import Case
 
@@ -52,7 +52,7 @@ class ItemAttempt:
     """Its document's key, where its own has a number."""
     values_read: str = ""
     """Digest of what a top-level step reads, which has no document."""
-    around: tuple[ItemPlace, ...] = ()
+    around: tuple[ItemKey, ...] = ()
     """The items around it, outermost first."""
     is_repeated_crash: bool = False
     """It is given up untried: several processes died of it."""
@@ -88,7 +88,7 @@ class ItemAttempt:
         context: RunContext,
         node: BoundNode,
         outer: tuple[str, ...] = (),
-        around: tuple[ItemPlace, ...] = (),
+        around: tuple[ItemKey, ...] = (),
     ) -> ItemAttempt:
         """Return the attempt at a top-level step or block as an item of its own."""
         scope, key = context.judge.scopes.id(node.id, outer), node.id

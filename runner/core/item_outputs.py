@@ -15,9 +15,9 @@ from paddock.runner.ledger.output_index import other_pipelines_output
 from paddock.steps.base import StepError
 from paddock.steps.paths import printable
 
-from .deadly_items import ItemPlace
 from .dependencies import Dependencies, Dependency, KeptOutput, MovedAway, StoreSearched
 from .run_context import RunContext
+from .scopes import ItemKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class ItemOutputs:
     """Implements `paddock.steps.base.OutputFiles` for one item."""
 
     def __init__(
-        self, context: RunContext, items: tuple[ItemPlace, ...], *, may_shrink: bool = False
+        self, context: RunContext, items: tuple[ItemKey, ...], *, may_shrink: bool = False
     ) -> None:
         """`may_shrink`: it is made of one item, or of what the time has chosen."""
         self.items = items

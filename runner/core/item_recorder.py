@@ -30,7 +30,7 @@ from .failures import RunStopped
 from .item_attempt import ItemAttempt
 from .parts import CONTENT
 from .past_items import LABELS
-from .pruning import RowKeeper
+from .row_keeper import RowKeeper
 from .run_context import RunContext
 from .run_records import INPUTS_BY_ITEM, WROTE, lineage_as_json, source_of
 

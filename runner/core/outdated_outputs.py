@@ -25,10 +25,10 @@ from paddock.runner.progress.reasons import Outdated
 from paddock.steps.base import ItemName
 
 from .block_work import BlockWork
-from .deadly_items import ItemPlace
 from .dependencies import Dependency, KeptOutput, OutputWithin, RowsKept, dependencies_of
 from .run_context import RunContext
 from .run_records import INPUTS_BY_ITEM
+from .scopes import ItemKey
 
 
 @dataclass(slots=True)
@@ -149,7 +149,7 @@ class OutdatedOutput:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _KnownScope:
     """A scope of the pipeline."""
 
     step: str
@@ -171,8 +171,8 @@ class OutdatedFinder:
         self._left = [node for node in context.bound.nodes if node.id not in ended]
         nodes = self._bound.nodes
         names = {name: node.id for node in nodes for name in callable_names([node])}
-        self._places = {
-            scope: _Place(step, names.get(step, ""), outer)
+        self._scopes = {
+            scope: _KnownScope(step, names.get(step, ""), outer)
             for scope, step, outer in context.judge.scopes.known()
         }
         self._rules: dict[str, bool] = {}
@@ -184,15 +184,15 @@ class OutdatedFinder:
     def find(self) -> list[OutdatedOutput]:
         """Return what is outdated and still there; `stores_to_look_at` have been looked at."""
         found = list[OutdatedOutput]()
-        for row, (place, top, why) in self._stored():
+        for row, (at, top, why) in self._stored():
             path = Path(self._index.absolute(row.path))
             owner = self._stores.owner(ItemName(owner=f"{row.scope}\n{row.key}"), path)
             n_rows = int(self._stores.holds(path, owner).partition(":")[0] or 0)
             if n_rows:
-                of_item = row.scope, row.key, row.path, place.node, top, why
+                of_item = row.scope, row.key, row.path, at.node, top, why
                 found.append(OutdatedOutput(*of_item, n_rows=n_rows))
         live = {path for end in self._ended.values() for path in end.live.paths}
-        written = (row for row in self._index.rows() if row.scope in self._places)
+        written = (row for row in self._index.rows() if row.scope in self._scopes)
         paths = dict.fromkeys(row.path for row in written if row.path not in live)
         candidates = [out for path in paths if (out := self._file(path)) is not None]
         if candidates:  # compared as files, for case-insensitive disks
@@ -203,15 +203,15 @@ class OutdatedFinder:
 
     def is_over(self, scope: str, key: str) -> bool:
         """Return whether nothing of an item is to be decided any more: it is outdated, or filed."""
-        if (place := self._places.get(scope)) is None:
+        if (at := self._scopes.get(scope)) is None:
             return False
-        end, top = self._ended.get(place.node), place.outer[0] if place.outer else key
+        end, top = self._ended.get(at.node), at.outer[0] if at.outer else key
         is_open = end is None or top in end.done or top in end.undecided
         return (end is not None and top in end.filed and not is_open) or (
             self._why(scope, key) is not None
         )
 
-    def _why(self, scope: str, key: str) -> tuple[_Place, str, Outdated] | None:
+    def _why(self, scope: str, key: str) -> tuple[_KnownScope, str, Outdated] | None:
         """Return where an item's outputs belong, its top-level item, and why they are outdated.
 
         None: they apply, or that is not known.
@@ -224,33 +224,33 @@ class OutdatedFinder:
         6. It, or what is within it, is tried again.
         7. It is done, and made something else.
         """
-        place = self._places.get(scope)
-        if place is None:
+        at = self._scopes.get(scope)
+        if at is None:
             return None
-        top = place.outer[0] if place.outer else key
-        if not place.node:  # 1
-            is_own = key == place.step  # else it is of an item, which no top-level step makes
+        top = at.outer[0] if at.outer else key
+        if not at.node:  # 1
+            is_own = key == at.step  # else it is of an item, which no top-level step makes
             makers = (is_own or isinstance(node, BoundBlock) or node.inner for node in self._left)
-            return None if any(makers) else (place, top, Outdated.NO_STEP)
-        end = self._ended.get(place.node)
+            return None if any(makers) else (at, top, Outdated.NO_STEP)
+        end = self._ended.get(at.node)
         if end is None:  # 2
             return None
         if end.is_skipped:  # 3
-            return place, top, Outdated.SKIPPED
-        is_of_inner = not isinstance(end.node, BoundBlock) and place.step != end.node.id
+            return at, top, Outdated.SKIPPED
+        is_of_inner = not isinstance(end.node, BoundBlock) and at.step != end.node.id
         is_filed = top in end.filed and top not in end.done
         if is_of_inner or top in end.undecided or is_filed:  # 4
             return None
         if top in end.gone:  # 5
-            return place, top, end.gone[top]
+            return at, top, end.gone[top]
         if top not in end.done:
-            return (place, top, Outdated.GONE) if end.is_list_sure else None
+            return (at, top, Outdated.GONE) if end.is_list_sure else None
         if top in end.failing:  # 6
             entry = self._ledger.entries(scope, [key]).get(key)
             if entry is not None and entry.state in UNDECIDED:
                 return None
         is_written = (scope, key) in end.live.writers  # 7
-        return place, top, Outdated.ELSEWHERE if is_written else Outdated.NOT_MADE
+        return at, top, Outdated.ELSEWHERE if is_written else Outdated.NOT_MADE
 
     # --- files
 
@@ -265,26 +265,26 @@ class OutdatedFinder:
         conditions = {self._index.condition(row.scope, path): row.scope for row, *_ in whys}
         if conditions.keys() <= {"missing"}:
             return None
-        row, place, top, why_text = whys[-1]
+        row, at, top, why_text = whys[-1]
         is_edited = not conditions.keys() & {"same", "interrupted"}
-        return OutdatedOutput(row.scope, row.key, path, place.node, top, why_text, is_edited)
+        return OutdatedOutput(row.scope, row.key, path, at.node, top, why_text, is_edited)
 
-    def _is_of_item_alone(self, row: OutputRow, place: _Place) -> bool:
+    def _is_of_item_alone(self, row: OutputRow, at: _KnownScope) -> bool:
         """Return whether the path names nothing but its item, by the step that writes it."""
-        if place.node:
-            if place.step not in self._rules:
-                found = find_in_plans(self._bound, place.step)
-                self._rules[place.step] = False
+        if at.node:
+            if at.step not in self._rules:
+                found = find_in_plans(self._bound, at.step)
+                self._rules[at.step] = False
                 if found is not None:
                     plan, node = found
                     around = [top for top in plan.nodes if any(p is node for p in nodes_of([top]))]
                     spec = json.loads(canonical_spec(around[-1]))
                     is_alone = paths_depend_on_item_alone(spec, plan.inputs_in_paths)
-                    self._rules[place.step] = is_alone
-            return self._rules[place.step]
+                    self._rules[at.step] = is_alone
+            return self._rules[at.step]
         made = self._lineage.made(row.scope, row.key)
         if made is None or made.spec is None:  # else how the step made another one last
-            scopes = [scope for scope, other in self._places.items() if other.step == place.step]
+            scopes = [scope for scope, other in self._scopes.items() if other.step == at.step]
             rows = [row for scope in scopes for row in self._lineage.made_of(scope).values()]
             known = (row for row in rows if row.spec is not None)
             made = max(known, key=attrgetter("at"), default=None)
@@ -292,16 +292,16 @@ class OutdatedFinder:
         if made is None or not text:  # only killed runs wrote it; none recorded an item of the step
             return True
         spec = json.loads(text)
-        if place.outer:  # it may read steps around it
+        if at.outer:  # it may read steps around it
             for block in (node for node in self._bound.nodes if isinstance(node, BoundBlock)):
                 spec["steps"] = json.loads(canonical_spec(block))["steps"] | spec["steps"]
         inputs = self._bound.inputs_in_paths.union(made.made.get(INPUTS_BY_ITEM, ()))
-        return paths_depend_on_item_alone(spec, inputs, is_within_item=bool(place.outer))
+        return paths_depend_on_item_alone(spec, inputs, is_within_item=bool(at.outer))
 
     # --- rows
 
-    def _stored(self) -> Iterator[tuple[StoredRow, tuple[_Place, str, Outdated]]]:
-        for row in self._lineage.stored_by_scopes(self._places):
+    def _stored(self) -> Iterator[tuple[StoredRow, tuple[_KnownScope, str, Outdated]]]:
+        for row in self._lineage.stored_by_scopes(self._scopes):
             if any((row.scope, row.path, row.key) in e.live.rows for e in self._ended.values()):
                 continue
             why = self._why(row.scope, row.key)
@@ -320,7 +320,7 @@ async def ended_block(context: RunContext, work: BlockWork, is_open: Collection[
 
 async def find_outdated(
     context: RunContext, ended: Mapping[str, EndedNode]
-) -> tuple[list[OutdatedOutput], list[ItemPlace]]:
+) -> tuple[list[OutdatedOutput], list[ItemKey]]:
     """Return the outdated outputs of a pipeline; `ended`: its steps and blocks that have ended.
 
     And the items with a question or a new decision of which nothing is to be decided any more.
@@ -330,7 +330,7 @@ async def find_outdated(
     await context.stores.look(finder.stores_to_look_at())
     reviews, ask = context.judge.reviews, context.ledger.ask
     await reviews.load()
-    over = await ask(lambda: [place for place in reviews.places if finder.is_over(*place)])
+    over = await ask(lambda: [item for item in reviews.items if finder.is_over(*item)])
     return await ask(finder.find), over
 
 

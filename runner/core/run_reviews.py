@@ -26,10 +26,10 @@ from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import ReviewMode
 from paddock.steps.base import Tools
 
-from .deadly_items import ItemPlace
 from .past_decisions import PendingReview, StepDecisions, StepName, known_decisions
 from .prompt_examples import ChosenExamples, DecidedExamples, TaughtItem
 from .review_questions import iso_time
+from .scopes import ItemKey
 
 
 class AwaitingReview(Exception):
@@ -79,7 +79,7 @@ class RunReviews:
         self.is_dry = ledger.is_readonly
         self._ledger = ledger
         self._store = ReviewStore(ledger)
-        self._pending: dict[ItemPlace, list[Review]] | None = None
+        self._pending: dict[ItemKey, list[Review]] | None = None
         self._calibrations: dict[CalibrationKey, StepCalibration] | None = None
         self.decisions: Mapping[StepName, StepDecisions] = {}
         """After `load`, where a step's prompt has decisions as examples."""
@@ -108,7 +108,7 @@ class RunReviews:
         async with self._loading:
             if self._pending is not None:
                 return
-            found: dict[ItemPlace, list[Review]] = {}
+            found: dict[ItemKey, list[Review]] = {}
             pending = await self._ledger.ask(self._store.pending)
             if pending:
                 terms = terms_of(self._bound)
@@ -142,7 +142,7 @@ class RunReviews:
         return PendingReview(True, why)
 
     @property
-    def places(self) -> Collection[ItemPlace]:
+    def items(self) -> Collection[ItemKey]:
         """The items of which `of_item` returns anything."""
         return (self._pending or {}).keys()
 
@@ -194,7 +194,7 @@ class RunReviews:
     async def _withdraw(self, review: Review) -> None:
         await asyncio.to_thread(self._store.withdraw, review)
 
-    async def forget(self, places: Collection[ItemPlace]) -> None:
+    async def forget(self, places: Collection[ItemKey]) -> None:
         """Remove the open questions of items that are gone, or ended without asking them.
 
         Those of the items within them go too; what was decided counts as applied. What this run

@@ -19,6 +19,9 @@ from paddock.runner.bind.bound import BoundPlan, BoundStep, callable_names
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.output_index import OutputIndex
 
+ItemKey = tuple[str, str]
+"""An item: its scope and its key."""
+
 
 @dataclass(frozen=True, slots=True)
 class PipelineScopes:

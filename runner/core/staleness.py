@@ -130,7 +130,7 @@ class _JudgedRule:
         """
         block, read, attributes = self.block, "", self.block.item_attributes
         if block.loop_attributes:
-            loop = loop_value(*(item.place if is_listed else (0, 1)))
+            loop = loop_value(*(item.position if is_listed else (0, 1)))
             digest = part_digest({key: loop[key] for key in block.loop_attributes})
             if not is_listed and item.entry is not None:
                 digest = json.loads(item.entry.parts).get(PLACE_IN_LIST.name, "")
@@ -317,7 +317,7 @@ class Judge:
         of_filed = results.keys() - filing.rows.keys() - {key for key, *_ in found}
         found += [(key, results[key], None) for key in results if key in of_filed]
         items = [
-            ItemWork(0, key, item, entry=entries.get(key), place=(index, len(found)), filed=row)
+            ItemWork(0, key, item, entry=entries.get(key), position=(index, len(found)), filed=row)
             for index, (key, item, row) in enumerate(found)
         ]
         return _BlockList(
@@ -357,9 +357,9 @@ class Judge:
         """
         index, filing, whole = self.world.index, listing.filing, listing.whole
         made_by, request = rule.made_by, rule.request
-        places = {} if whole is None else whole.places
+        order = {} if whole is None else whole.order
         if not (listing.results or filing.rows):
-            return [*items], FiledItems(places=places)
+            return [*items], FiledItems(order=order)
         done, own, earlier = dict[str, FiledRow](), list[ItemWork](), set[str]()
         by_all = {index.stored(index.absolute(path)) for path in read_by_all(rule.block)}
         for item in items:  # 1
@@ -376,7 +376,7 @@ class Judge:
         present = {item.key for item in own}  # 2
         rows = {key: row for key, row in filing.rows.items() if key not in present}
         new = {key: row for key, row in filing.new.items() if key not in present}
-        decided = {key for scope, key in self.reviews.places if scope == rule.scope}
+        decided = {key for scope, key in self.reviews.items if scope == rule.scope}
         doubtful = [
             row
             for row in rows.values()
@@ -436,7 +436,7 @@ class Judge:
             tuple(filing.taken_over),
             sum(whole is not None or not row.path for row in rows.values()),
             {row.key: row for row in listed if row is not None and not row.path},
-            places,
+            order,
         )
 
     def _can_repeat(self, item: ItemWork, by_all: Collection[str]) -> bool:

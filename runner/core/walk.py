@@ -22,7 +22,6 @@ from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.prefect_view import PrefectState, TaskChunk, completed, quarantined
 from paddock.runner.progress.report import counts_text
 
-from .deadly_items import ItemPlace
 from .failures import RunFailed, StepFailed
 from .left_nodes import LackingItems, Left, LeftBy, StepsLeft, refuse_empty_results
 from .outdated_outputs import EndedNode, OutdatedOutput, find_outdated
@@ -30,6 +29,7 @@ from .run_context import RunContext
 from .run_reviews import AwaitingReview
 from .run_stats import RunStats
 from .same_output_file import refuse_written_by_others
+from .scopes import ItemKey
 
 
 class Unknown(Enum):
@@ -45,7 +45,7 @@ class Walk(ABC):
     """A walk over the steps and blocks of one pipeline, also one that a step runs."""
 
     def __init__(
-        self, context: RunContext, outer: tuple[str, ...] = (), around: tuple[ItemPlace, ...] = ()
+        self, context: RunContext, outer: tuple[str, ...] = (), around: tuple[ItemKey, ...] = ()
     ) -> None:
         """`outer`: keys of the items around a sub-pipeline; `around`: their scopes and keys."""
         self.context = context
@@ -227,7 +227,7 @@ class Walk(ABC):
 
     @abstractmethod
     async def outdated(
-        self, found: Sequence[OutdatedOutput], questions: Collection[ItemPlace]
+        self, found: Sequence[OutdatedOutput], questions: Collection[ItemKey]
     ) -> None:
         """Handle outputs that nothing makes any more, and items of which nothing is to be asked."""
 

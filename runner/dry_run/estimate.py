@@ -30,7 +30,6 @@ from paddock.runner.bind.specs import called_plan
 from paddock.runner.bind.sub_pipelines import with_inputs
 from paddock.runner.core.block_state import BlockState, opened_block
 from paddock.runner.core.block_work import BlockWork, ItemWork
-from paddock.runner.core.deadly_items import ItemPlace
 from paddock.runner.core.failures import RunStopped, StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.left_nodes import Left, LeftBy, no_documents_of
@@ -43,6 +42,7 @@ from paddock.runner.core.outdated_outputs import (
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.same_output_file import note_possible_refusal, refuse_other_pipelines
+from paddock.runner.core.scopes import ItemKey
 from paddock.runner.core.session import open_session
 from paddock.runner.core.step_runner import StepRunner
 from paddock.runner.core.step_tools import sub_pipeline_context
@@ -143,7 +143,7 @@ class Estimate(Walk):
         self.ended[node.id] = EndedNode(node, is_skipped=True)
 
     async def outdated(
-        self, found: Sequence[OutdatedOutput], questions: Collection[ItemPlace]
+        self, found: Sequence[OutdatedOutput], questions: Collection[ItemKey]
     ) -> None:
         """Name what a run would remove, or keep and count."""
         self.stats.keeps({output.name: output.why for output in found})

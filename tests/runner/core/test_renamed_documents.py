@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.core.pruning import OrphanCleaner
+from paddock.runner.core.pruning import Pruner
 from paddock.runner.core.reconcile import match_renames
 from tests.runner.world import World, reasons, states
 
@@ -56,7 +56,7 @@ def test_a_run_that_is_killed_after_a_renamed_document_is_done_leaves_nothing_be
 ) -> None:
     rename(world, "a.txt", "z.txt")
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="killed"):
-        patched.setattr(OrphanCleaner, "handle_gone", killed)
+        patched.setattr(Pruner, "handle_gone", killed)
         world.run()
     assert outputs(world) == ["DIGEST.md", "a.txt", "b.txt", "c.txt", "z.txt"]
     report = world.run()

@@ -107,13 +107,17 @@ def test_a_new_document_is_in_the_table(world: World, written: list[str]) -> Non
 def test_an_edited_output_is_held_until_it_is_taken(world: World) -> None:
     world.write("out/note.txt", "mine")
     assert work(world.plan()) == {"note": ("held", "edited, or not ours, and kept: out/note.txt")}
+    changed = {"note": "second"}
+    assert work(world.plan(changed))["note"][0] == "held"
+    taken = work(world.plan(changed, takes_over=True))
+    assert taken == {"note": ("stale", "value changed: inputs.note")}
     for _ in range(2):
-        report = world.run({"note": "second"})
+        report = world.run(changed)
         assert [(item.step, item.state) for item in report.items if item.state == "held"] == [
             ("note", "held")
         ]
         assert world.output("note.txt") == "mine"
-    world.run({"note": "second"}, takes_over=True)
+    world.run(changed, takes_over=True)
     assert world.output("note.txt") == "second"
 
 
