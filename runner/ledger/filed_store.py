@@ -75,7 +75,7 @@ class FiledStore:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._has_tables = "filing" in ledger.marks
+        self._has_tables = "filing" in ledger.upgrades
 
     def record_move(self, move: MoveRow, run: str) -> None:
         row = {name: getattr(move, name) for name in MoveRow.__slots__}

@@ -26,7 +26,7 @@ from paddock.engine.system.units import iso_time
 
 from . import queries
 from .entries import AttemptRow, CallRow, Entry, ItemRow, LedgerError, OutputRow, RunRow
-from .ledger_tables import MARKS, Execute
+from .ledger_tables import DONE_UPGRADES, Execute
 from .ledger_writer import Writer
 from .own_state import LEDGER_FILE, folder_identity, is_own_state, known_folder_identity, make_state
 from .sqlite_file import READ_S, SqliteDatabase, read_error, write_error
@@ -52,8 +52,8 @@ class Ledger:
         """Called with a note when the ledger waits for something; from any thread."""
         self.is_readonly = is_readonly
         self.objects = ObjectStore(folder / "objects")
-        self.marks = frozenset[str]()
-        """Of `ledger_tables.UPGRADES`, what it has: one of an older Paddock, read, lacks some."""
+        self.upgrades = frozenset[str]()
+        """Those of `ledger_tables` that it has had: one of an older Paddock, read, lacks some."""
         self._database: LedgerDatabase | None = None
         self._transactions: LedgerDatabase | None = None
         """A connection of its own: other threads may read while a transaction waits."""
@@ -82,7 +82,7 @@ class Ledger:
                 self._database = open_existing(self.folder, self.url, is_readonly=True)
             else:
                 self._open_for_writing()
-            self.marks = frozenset(mark for (mark,) in self.rows(MARKS))
+            self.upgrades = frozenset(name for (name,) in self.rows(DONE_UPGRADES))
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -173,7 +173,7 @@ class Ledger:
 
     def listed_entries(self, scope: str, keys: Collection[str]) -> dict[str, Entry]:
         """Return the entries of a scope by their keys: those of filed items only for `keys`."""
-        if not ("filing" in self.marks and self.rows(queries.HAS_FILED, scope=scope)):
+        if not ("filing" in self.upgrades and self.rows(queries.HAS_FILED, scope=scope)):
             return self.entries(scope)
         rows = self.rows(queries.ENTRIES_NOT_FILED, scope=scope)
         found = {row[0]: Entry(*row) for row in rows}

@@ -117,19 +117,20 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 LASTING_TABLES = tuple(name for name in KEYS if name not in ("meta", "claims", "holders"))
 """Tables whose rows outlast the runs that are at work."""
 
-MARKS = "select name from meta"
+DONE_UPGRADES = "select name from meta"
+"""Names of `UPGRADES` that a ledger has had; new ones have had all."""
 TOGETHER_IN_REASON = (
     "case when state = 'accepted' and substr(reason, 1, 7) = 'one of ' "
     "and substr(reason, length(reason) - 42, 30) = ' that were accepted together (' "
     "then substr(reason, length(reason) - 12, 12) end"
 )
-"""SQL: `reviews.together` in a ledger without that mark, where only the reason's text has it."""
+"""SQL: `reviews.together` in a ledger without that upgrade, where only the reason has it."""
 UPGRADES = {
     # Until then an item was marked as gone, and as deleted, when a step had moved its document away
     "filing": "update items set gone = null where gone is not null and reads like '%[\"away\"]%'",
     "together": f"update reviews set together = {TOGETHER_IN_REASON}",
 }
-"""What makes a ledger of an older Paddock one of today's, by the mark in `meta` of one that is."""
+"""Statements that make a ledger of an older Paddock one of today's, by their names in `meta`."""
 
 SERVER_NOW = "extract(epoch from clock_timestamp())::float8"
 """SQL of PostgreSQL: seconds since 1970."""
@@ -218,21 +219,25 @@ def create_statements(options: str = "") -> Iterator[str]:
 
 
 def upgrade_statements(
-    marks: Set[str], columns_of: Callable[[str], Collection[str]]
+    done: Set[str], columns_of: Callable[[str], Collection[str]], options: str = ""
 ) -> Iterator[str]:
-    """Yield the statements that make tables of an older Paddock, all of which exist, today's.
+    """Yield the statements that make the tables of an older Paddock, or of none, today's.
 
-    `marks`: as `MARKS` found them. `columns_of` returns the columns that a table has.
+    Execute each before the next is asked for: `columns_of` returns the columns that a table has by
+    then. `done`: as `DONE_UPGRADES` found them; `options`: as in `create_statements`.
     """
+    if done >= UPGRADES.keys():
+        return
+    yield from create_statements(options)
     for table, (_, columns) in _TABLES.items():
         there = columns_of(table)
         for column in columns.split(", "):
             if column.split()[0] not in there:
                 yield f"alter table {table} add column {column}"
-    for mark, statement in UPGRADES.items():
-        if mark not in marks:
+    for name, statement in UPGRADES.items():
+        if name not in done:
             yield statement
-            yield f"insert into meta values ('{mark}', '1') on conflict (name) do nothing"
+            yield f"insert into meta values ('{name}', '1') on conflict (name) do nothing"
 
 
 def write_statements(pending: Pending, placeholder: str) -> Iterator[tuple[str, list[Any]]]:

@@ -24,9 +24,8 @@ from paddock.engine.system.text import one_line
 
 from .entries import LedgerError
 from .ledger_tables import (
-    MARKS,
+    DONE_UPGRADES,
     SERVER_NOW,
-    UPGRADES,
     VERSION,
     Execute,
     Pending,
@@ -275,12 +274,9 @@ class PostgresDatabase:
                 )
                 if not _has_tables(connection, self.server):
                     _make_tables(connection, self.server.schema, file)
-                marks = {mark for (mark,) in _execute(connection, MARKS, {})}
-                if not marks >= UPGRADES.keys():
-                    for statement in create_statements():
-                        connection.execute(statement.encode())
-                    for statement in upgrade_statements(marks, partial(_columns, connection)):
-                        connection.execute(statement.encode())
+                done = {name for (name,) in _execute(connection, DONE_UPGRADES, {})}
+                for statement in upgrade_statements(done, partial(_columns, connection)):
+                    connection.execute(statement.encode())
 
         self._retried(prepare)
 

@@ -31,7 +31,7 @@ from paddock.runner.settings import Settings, read_settings
 from . import queries
 from .entries import LedgerError, is_variant
 from .ledger import ObjectStore, open_existing
-from .ledger_tables import MARKS, LedgerDatabase
+from .ledger_tables import DONE_UPGRADES, LedgerDatabase
 from .own_state import LEDGER_FILE, open_state
 from .run_history import LedgerFolder
 from .sqlite_file import SqliteDatabase, compact_file
@@ -405,8 +405,8 @@ class _Sweeper:
         for hash_, request, reply in self._database.rows(queries.OBJECTS_OF_CALLS, {}):
             if hash_ not in calls:
                 yield from (digest for digest in (request, reply) if digest is not None)
-        marks = self._database.rows(MARKS, {})
-        of_filed = [queries.OBJECTS_OF_FILED] if ("filing",) in map(tuple, marks) else []
+        upgrades = {name for (name,) in self._database.rows(DONE_UPGRADES, {})}
+        of_filed = [queries.OBJECTS_OF_FILED] if "filing" in upgrades else []
         for query in (queries.OBJECTS_OF_ITEMS, queries.OBJECTS_OF_LINEAGE, *of_filed):
             for scope, key, digest in self._database.rows(query, {}):
                 if (scope, key) not in items:

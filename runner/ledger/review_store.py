@@ -104,7 +104,7 @@ class ReviewStore:
         return self.ledger.rows_of_keys(self._sql(query), keys, **values)
 
     def _sql(self, query: str) -> str:
-        has_column = "together" in self.ledger.marks
+        has_column = "together" in self.ledger.upgrades
         together = "together" if has_column else TOGETHER_IN_REASON
         return query.format(now=self.ledger.now, together=together)
 

@@ -25,15 +25,14 @@ from paddock.engine.system.text import one_line
 
 from .entries import LedgerError
 from .ledger_tables import (
+    DONE_UPGRADES,
     KEYS,
     LASTING_TABLES,
-    MARKS,
     UPGRADES,
     VERSION,
     Execute,
     Pending,
     check_version,
-    create_statements,
     upgrade_statements,
     write_statements,
 )
@@ -131,15 +130,13 @@ class SqliteDatabase:
 
         No other process may do so at the same time.
         """
-        marks = {mark for (mark,) in self.rows(MARKS, {})} if self.find_tables() else set()
-        if marks >= UPGRADES.keys():
+        done = {name for (name,) in self.rows(DONE_UPGRADES, {})} if self.find_tables() else set()
+        if done >= UPGRADES.keys():
             return
         with self._explained():
             self._connection.execute("PRAGMA journal_mode=WAL")  # lasting
             with _transaction(self._connection):
-                for statement in create_statements("without rowid"):
-                    self._connection.execute(statement)
-                for statement in upgrade_statements(marks, self._columns):
+                for statement in upgrade_statements(done, self._columns, "without rowid"):
                     self._connection.execute(statement)
                 self._connection.execute(
                     "insert or ignore into meta values ('version', ?)", [str(VERSION)]
