@@ -19,15 +19,15 @@ class ReviewedAnswer:
     """`open`, `accepted`, `edited`, `rejected` or `expired`; `none`: no one was asked."""
     outcome: str
     """The same with who and why, such as `edited by ann`."""
-    by: str | None
-    at: float | None
+    by: str | None = None
+    at: float | None = None
     """When it was decided; None while it is open."""
-    reason: str | None
-    changes: tuple[tuple[str, str, str], ...]
+    reason: str | None = None
+    changes: tuple[tuple[str, str, str], ...] = ()
     """Of an edit: field, the model's value, the person's."""
-    fields: tuple[tuple[str, str, str], ...]
+    fields: tuple[tuple[str, str, str], ...] = ()
     """Of the model's answer: field, value with its confidence, where it stands."""
-    earlier: tuple[str, ...]
+    earlier: tuple[str, ...] = ()
     """Earlier decisions, newest first, a sentence each."""
 
     @property

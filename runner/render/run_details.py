@@ -39,17 +39,17 @@ class RunItem:
     state: str
     """`new`, `changed`, `stale`, `held`, `deleted`, `skipped`, `failed`, `quarantined` or
     `waiting`; `done` for one of the first three if only the journal has it."""
-    began: float | None
+    began: float | None = None
     """Seconds since the run began; None if not recorded."""
-    seconds: float
-    calls: int
-    known_calls: int
-    prompt: int
-    completion: int
-    error: str | None
-    source: str | None
+    seconds: float = 0.0
+    calls: int = 0
+    known_calls: int = 0
+    prompt: int = 0
+    completion: int = 0
+    error: str | None = None
+    source: str | None = None
     """Absolute path of the document."""
-    outputs: tuple[str, ...]
+    outputs: tuple[str, ...] = ()
     """Absolute."""
     later: tuple[str, str] | None = None
     """The latest run that redid it, and the state there."""
@@ -189,8 +189,7 @@ def _items_of_ledger(
     for place, row in rows.items():
         outer = outers.get(row.scope, "")
         if row.entry.gone == past.row.run and place not in renamed:
-            key = f"{outer}{row.entry.key}"
-            yield RunItem(row.step, key, "deleted", None, 0.0, 0, 0, 0, 0, None, None, ())
+            yield RunItem(row.step, f"{outer}{row.entry.key}", "deleted")
         elif place not in renamed:
             yield _run_item(row, mades.get(place), outer, past.row.started, base)
 
@@ -246,12 +245,8 @@ def _items_of_journal(past: PastRun, latest: _LatestItems, base: Path) -> Iterat
             began=max(0.0, at - seconds - past.row.started),
             seconds=seconds,
             calls=int(line.get("calls", 0)),
-            known_calls=0,
-            prompt=0,
-            completion=0,
             error=line.get("error"),
             source=None if source is None else str(base / source),
-            outputs=(),
             later=(run, state),
         )
 

@@ -67,18 +67,8 @@ def _unreviewed(row: LineageRow, key: str, reviewed: Collection[str]) -> Iterato
     source, steps = read_lineage(row.made)
     for step in steps:
         if step.answer is not None and step.id not in reviewed:
-            yield ReviewedAnswer(
-                item=key if source is None else source.path,
-                step=step.id,
-                state="none",
-                outcome="not reviewed",
-                by=None,
-                at=None,
-                reason=None,
-                changes=(),
-                fields=_field_texts(step.answer),
-                earlier=(),
-            )
+            item, fields = key if source is None else source.path, _field_texts(step.answer)
+            yield ReviewedAnswer(item, step.id, "none", "not reviewed", fields=fields)
 
 
 def _record(

@@ -413,9 +413,16 @@ def page_id(reviews: LedgerReviews, id_: str) -> str:
     return f"{reviews.folder_id}-{id_}"
 
 
+_ROW_NAMES = (
+    "together", "step", "state", "asked_at", "expires_at", "lease_until", "by", "decided_at",
+    "is_applied",
+)  # fmt: skip
+_FIELD_NAMES = ("path", "kind", "text", "is_nullable", "description", "confidence", "evidence")
+
+
 def _row(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
     subject = review.subject
-    return {
+    return {name: getattr(review, name) for name in _ROW_NAMES} | {
         "id": page_id(reviews, review.id),
         "folder": reviews.shown_folder,
         "question": review.question[:SHORT_QUESTION_CHARS],
@@ -423,17 +430,8 @@ def _row(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
         "due": subject.get("due") or None,
         "reviewers": subject.get("by") or None,
         "least": subject.get("least"),
-        "together": review.together,
         "pipeline": subject.get("pipeline"),
-        "step": review.step,
-        "state": review.state,
-        "asked_at": review.asked_at,
-        "expires_at": review.expires_at,
         "lease": review.lease_by,
-        "lease_until": review.lease_until,
-        "by": review.by,
-        "decided_at": review.decided_at,
-        "is_applied": review.is_applied,
         "is_again": bool(review.earlier),
     }
 
@@ -446,29 +444,20 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
     decided = answer_fields(review.value, subject.get("schema")) if review.is_decided else []
     return {
         **_row(reviews, review),
+        **{name: subject.get(name) for name in ("document", "model", "when", "on_expiry")},
         "question": review.question,
         "me": by,
         "refusal": reviews.refusal(review, by),
-        "document": subject.get("document"),
-        "model": subject.get("model"),
-        "when": subject.get("when"),
-        "on_expiry": subject.get("on_expiry"),
         "run": review.run,
         "reason": review.reason,
         "is_text": not isinstance(subject.get("answer"), dict | list),
         "json": json.dumps(subject.get("answer"), ensure_ascii=False, indent=2),
         "fields": [
-            {
-                "path": field.path,
-                "kind": field.kind,
-                "text": field.text,
+            {name: getattr(field, name) for name in _FIELD_NAMES}
+            | {
                 "is_null": field.value is None,
                 "is_empty": field.keys in empty,
                 "choices": [cell_text(choice) for choice in field.choices],
-                "is_nullable": field.is_nullable,
-                "description": field.description,
-                "confidence": field.confidence,
-                "evidence": field.evidence,
             }
             for field in fields
         ],
@@ -492,10 +481,7 @@ def _earlier(decision: Mapping[str, Any], subject: Mapping[str, Any]) -> dict[st
     fields = answer_fields(decision.get("value"), subject.get("schema"))
     has_value = decision.get("value") is not None
     return {
-        "state": decision.get("state"),
-        "by": decision.get("by"),
-        "at": decision.get("at"),
-        "reason": decision.get("reason"),
+        **{name: decision.get(name) for name in ("state", "by", "at", "reason")},
         "fields": {field.path: field.text for field in fields} if has_value else {},
         "is_other_document": decision.get("document_sha256") != subject.get("document_sha256"),
     }
