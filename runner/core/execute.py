@@ -46,11 +46,11 @@ from .dependencies import Dependencies
 from .escalation import broken_promises
 from .failures import RunFailed, RunStopped, StepFailed
 from .item_attempt import ItemAttempt
+from .item_outputs import RowKeeper
 from .item_recorder import ItemRecorder
 from .left_nodes import Left, blocks_read, no_documents_of
 from .outdated_outputs import EndedNode, LiveOutputs, OutdatedOutput
 from .pruning import Pruner
-from .row_keeper import RowKeeper
 from .run_context import RunContext
 from .scopes import ItemKey
 from .step_runner import StepRunner

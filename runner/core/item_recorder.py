@@ -28,9 +28,9 @@ from .block_work import ItemWork
 from .dependencies import LimitedContext, as_json, by_name
 from .failures import RunStopped
 from .item_attempt import ItemAttempt
+from .item_outputs import RowKeeper
 from .parts import CONTENT
 from .past_items import LABELS
-from .row_keeper import RowKeeper
 from .run_context import RunContext
 from .run_records import INPUTS_BY_ITEM, WROTE, lineage_as_json, source_of
 

@@ -25,9 +25,9 @@ from paddock.steps.base import OutsideRoots
 
 from .block_work import BlockWork
 from .dependencies import OutputWithin, RowsKept, dependencies_of
+from .item_outputs import RowKeeper
 from .outdated_outputs import EndedNode, OutdatedOutput, kept_texts, listed_names
 from .reconcile import mass_doubt
-from .row_keeper import RowKeeper
 from .run_context import RunContext
 from .source_folders import DeletionDoubt
 

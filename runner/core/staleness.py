@@ -241,11 +241,11 @@ class Judge:
             item.index = index
         still_filed = filed.rows.keys() & listing.results
         keys = {item.key for item in listing.items}
+        own_keys = keys - listing.results
         later = {  # what may be listed again once what the list lacks is there
             key
             for key, entry in (entries.items() if lacks else ())
-            if entry.gone is None
-            and any(lack.may_be_of(key, keys - listing.results) for lack in lacks)
+            if entry.gone is None and any(lack.may_be_of(key, own_keys) for lack in lacks)
         }.difference(listing.left_out, listing.whole.filed if listing.whole else ())
         unsettled = (keys | later).difference(still_filed, (item.key for item in items))
         done = [item.entry for item in items if not item.verdict.is_work]
