@@ -4,10 +4,8 @@ import pytest
 
 from paddock.steps.readers.html import HtmlText, html_to_markdown
 
-
-@pytest.mark.parametrize(
-    ("markup", "text"),
-    [
+PAGES = {
+    "raised and lowered text is told from plain text": [
         ("<p>10<sup>6</sup> tons of H<sub>2</sub>O</p>", "10^6 tons of H_2O"),
         ("<p>The 1<sup>st</sup>, 2<sup>nd</sup>, XX<sup>e</sup></p>", "The 1st, 2nd, XXe"),
         ("<p>10<sup>6</sup>5 and 10<sup>-6</sup> m</p>", "10^(6)5 and 10^-6 m"),
@@ -18,8 +16,123 @@ from paddock.steps.readers.html import HtmlText, html_to_markdown
         ("<math><msup><mn>10</mn><mn>6</mn></msup></math>", "10^6"),
         ("<math><mfrac><mn>1</mn><mn>2</mn></mfrac></math>", "1/2"),
     ],
+    "end tags may be left out and nothing runs together": [
+        ("<ul><li>a<li>b<ul><li>c</ul><li>d</ul>", "- a\n- b\n  - c\n- d"),
+        (
+            "<table><thead><tr><th>Item<th>Price<tbody><tr><td>Tea<td>3<tr><td>Nut<td>4</table>",
+            "| Item | Price |\n| --- | --- |\n| Tea | 3 |\n| Nut | 4 |",
+        ),
+        ("<dl><dt>x<dd>y<dt>z<dd>w</dl>", "x\n:   y\n\nz\n:   w"),
+        ("a<progress value=3></progress><meter value=2></meter>b", "a 3  2 b"),
+    ],
+    "numbers of items heads of several rows and cut tags are kept": [
+        ("<ol start=3><li>a<ol><li>b</ol><li>c</ol>", "3. a\n   1. b\n4. c"),
+        ("<p>a</p>5 < x and b <c", "a\n\n5 < x and b <c"),
+        ("<select><option>a<select><option>b", "[x] a  [x] b"),
+        (
+            "<table><thead><tr><td>a<tr><td>b<tbody><tr><td>c</table>",
+            "|  |\n| --- |\n| a |\n| b |\n| c |",
+        ),
+    ],
+    "a mark of a note is told from a power": [
+        (
+            "<p>Fee 40<sup>1</sup></p><p><sup>1</sup> without tax</p>",
+            "Fee 40[^1]\n\n[^1]: without tax",
+        ),
+        ("<p>Fee 40<sup>2</sup></p><p><sup>1</sup> without tax</p>", "Fee 40^2\n\n1 without tax"),
+        ("<p>Fee 40<sup>*</sup></p><p><sup>*</sup> net of tax", "Fee 40[^*]\n\n[^*]: net of tax"),
+        (
+            "<p>Fee 40<a epub:type=noteref href='#n'>1</a></p>"
+            "<aside id=n epub:type=footnote><p>1. Net</p></aside>",
+            "Fee 40[^1]\n\n[^1]: Net",
+        ),
+        (
+            "<p>Fee 40<a role=doc-noteref href='notes.xhtml#n'>1</a></p>"
+            "<div role=doc-endnote><p><a href='a.xhtml#r'>2</a> Gross</p></div>",
+            "Fee 40[^1]\n\n[^2]: Gross",
+        ),
+        (
+            "<p>Fee 40<sup id=cite_ref-1><a href='#cite_note-1'>[1]</a></sup></p>"
+            "<ol><li id=cite_note-1><a href='#cite_ref-1'>^</a> <i>Net</i></ol>",
+            "Fee 40[^1]\n\n[^1]: *Net*",
+        ),
+        (
+            "<p>Fee 40<a id=_ftnref1 href='#_ftn1'><span>[1]</span></a></p>"
+            "<p><a id=_ftn1 href='#_ftnref1'>[1]</a> Net</p>",
+            "Fee 40[^1]\n\n[^1]: Net",
+        ),
+        ("<p>Fee 40<sup>1</sup></p><p><sup>1</sup> net</p>", "Fee 40[^1]\n\n[^1]: net"),
+        ("<p>Carbon has 14<sup>1</sup></p><p><sup>1</sup>H</p>", "Carbon has 14^1\n\n1H"),
+        ("<p>See <a href='#2'>2</a> and <a href='#fees'>Fees</a>", "See [2](#2) and [Fees](#fees)"),
+    ],
+    "struck text is marked": [
+        ("<s>40</s> <strike>41</strike> <del>42</del> 43", "~~40~~ ~~41~~ ~~42~~ 43"),
+        ("<p style='text-decoration: underline line-through'>40 <s>EUR</s></p>", "~~40 EUR~~"),
+        ("<style>.old {text-decoration-line:line-through}</style><p class=old>40</p>", "~~40~~"),
+        ("<style>td > .old {text-decoration: line-through}</style><p class=old>40</p>", "40"),
+        (
+            "<style>.old td {text-decoration: line-through}</style>"
+            "<table><tr><th>a<th>b<tr class=old><td>40<td>EUR</table>",
+            "| a | b |\n| --- | --- |\n| ~~40~~ | ~~EUR~~ |",
+        ),
+        ("<ul style='text-decoration: line-through'><li>40<li>45</ul>", "- ~~40~~\n- ~~45~~"),
+        ("<del><p>40</p><p>45</p></del>", "~~40~~\n\n~~45~~"),
+        ("<p style='text-decoration: line-through'>40</p><p>45</p>", "~~40~~\n\n45"),
+    ],
+    "marks that the page itself has are escaped": [
+        ("<p>2^3 ~~ [^1] &lt;!-- x --&gt;</p>", r"2\^3 \~~ [\^1] \<!-- x \-->"),
+        ("<img alt='a^b'><input value='~~c~~'>", r"![a\^b] \~~c\~~"),
+        ("<p>x<code>a^b</code></p>", r"x`a\^b`"),
+        ("<math><mtext>a^b</mtext></math>", r"a\^b"),
+    ],
+    "hidden text is marked where nothing else stands": [
+        (
+            "<div hidden><table><tr><td>a<td>b</table></div><p>c",
+            "<!-- |  |  |\n| --- | --- |\n| a | b | -->\n\nc",
+        ),
+        ("<ul><li>a<li hidden>b</ul>", "- a\n- <!-- b -->"),
+        (
+            "<table><tr hidden><th>a<th>b<tr><td>c<td>d</table>",
+            "| <!-- a --> | <!-- b --> |\n| --- | --- |\n| c | d |",
+        ),
+        (
+            "<p style='color:white'>a <b style='color:red'>b</b> c</p>",
+            "<!-- a --> **b** <!-- c -->",
+        ),
+    ],
+    "items have the numbers that a browser shows": [
+        ("<ol type=a start=3><li>x<li value=7>y<li>z</ol>", "c. x\ng. y\nh. z"),
+        ("<ol reversed><li>x<li>y</ol>", "2. x\n1. y"),
+        ("<ol type=I><li>x<ol type=i><li>y<li>z</ol><li>w</ol>", "I. x\n   i. y\n   ii. z\nII. w"),
+        ("<ol style='list-style-type: upper-alpha'><li>x</ol>", "A. x"),
+        ("<style>.n {list-style: none}</style><ol class=n><li>x</ol>", "- x"),
+        ("<ol start=0><li>x<li value=-2>y<li value=oops>z</ol>", "0. x\n-2. y\n-1. z"),
+    ],
+    "tables that lay out a page are readable": [
+        (
+            "<table><tr><td><table><tr><th>Tea<th>3</table><td><p>right</table>",
+            "| Tea | 3 |\n| --- | --- |\n\nright",
+        ),
+        (
+            "<table border=1><tr><th>7<th><table><tr><td>Tea<td>3<tr><td>Nut<td>4</table></table>",
+            "| 7 | Tea, 3; Nut, 4 |\n| --- | --- |",
+        ),
+        ("<table><tr><td><p>a<p>b</table><table><tr><td> <td></table>c", "a\n\nb\n\nc"),
+        ("<table><tr><td>a<td>b<br>c</table>", "a\n\nb\nc"),
+        ("<table><tr><td>a<td>b</table>", "|  |  |\n| --- | --- |\n| a | b |"),
+        (
+            "<table><caption>Fees</caption><col><tr><th>a<th>b</table>",
+            "Fees\n\n| a | b |\n| --- | --- |",
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [pytest.param(*case, id=claim) for claim, cases in PAGES.items() for case in cases],
 )
-def test_raised_and_lowered_text_is_told_from_plain_text(markup: str, text: str) -> None:
+def test_a_page_is_read_as_it_is_shown(markup: str, text: str) -> None:
     assert html_to_markdown(markup).text == text
 
 
@@ -48,22 +161,6 @@ def test_values_of_forms_are_read() -> None:
     page = html_to_markdown(form)
     assert " ".join(page.text.split()) == "Name Ada [ ] new [x] old [ ] S [x] M Thanks"
     assert page.notes == (": values of 1 hidden or password field are not read",)
-
-
-@pytest.mark.parametrize(
-    ("markup", "text"),
-    [
-        ("<ul><li>a<li>b<ul><li>c</ul><li>d</ul>", "- a\n- b\n  - c\n- d"),
-        (
-            "<table><thead><tr><th>Item<th>Price<tbody><tr><td>Tea<td>3<tr><td>Nut<td>4</table>",
-            "| Item | Price |\n| --- | --- |\n| Tea | 3 |\n| Nut | 4 |",
-        ),
-        ("<dl><dt>x<dd>y<dt>z<dd>w</dl>", "x\n:   y\n\nz\n:   w"),
-        ("a<progress value=3></progress><meter value=2></meter>b", "a 3  2 b"),
-    ],
-)
-def test_end_tags_may_be_left_out_and_nothing_runs_together(markup: str, text: str) -> None:
-    assert html_to_markdown(markup).text == text
 
 
 def test_blocks_are_not_run_together() -> None:
@@ -212,65 +309,9 @@ def test_what_is_nested_beyond_reason_keeps_its_text_in_order() -> None:
     assert text.split() == [*map(str, range(300)), "x"]
 
 
-@pytest.mark.parametrize(
-    ("markup", "text"),
-    [
-        ("<ol start=3><li>a<ol><li>b</ol><li>c</ol>", "3. a\n   1. b\n4. c"),
-        ("<p>a</p>5 < x and b <c", "a\n\n5 < x and b <c"),
-        ("<select><option>a<select><option>b", "[x] a  [x] b"),
-        (
-            "<table><thead><tr><td>a<tr><td>b<tbody><tr><td>c</table>",
-            "|  |\n| --- |\n| a |\n| b |\n| c |",
-        ),
-    ],
-)
-def test_numbers_of_items_heads_of_several_rows_and_cut_tags_are_kept(
-    markup: str, text: str
-) -> None:
-    assert html_to_markdown(markup).text == text
-
-
 def test_an_empty_field_shows_its_hint() -> None:
     page = html_to_markdown("<input placeholder='Your name'><input value=Ada placeholder=Name>")
     assert page.text.split() == ["Your", "name", "Ada"]
-
-
-@pytest.mark.parametrize(
-    ("markup", "text"),
-    [
-        (
-            "<p>Fee 40<sup>1</sup></p><p><sup>1</sup> without tax</p>",
-            "Fee 40[^1]\n\n[^1]: without tax",
-        ),
-        ("<p>Fee 40<sup>2</sup></p><p><sup>1</sup> without tax</p>", "Fee 40^2\n\n1 without tax"),
-        ("<p>Fee 40<sup>*</sup></p><p><sup>*</sup> net of tax", "Fee 40[^*]\n\n[^*]: net of tax"),
-        (
-            "<p>Fee 40<a epub:type=noteref href='#n'>1</a></p>"
-            "<aside id=n epub:type=footnote><p>1. Net</p></aside>",
-            "Fee 40[^1]\n\n[^1]: Net",
-        ),
-        (
-            "<p>Fee 40<a role=doc-noteref href='notes.xhtml#n'>1</a></p>"
-            "<div role=doc-endnote><p><a href='a.xhtml#r'>2</a> Gross</p></div>",
-            "Fee 40[^1]\n\n[^2]: Gross",
-        ),
-        (
-            "<p>Fee 40<sup id=cite_ref-1><a href='#cite_note-1'>[1]</a></sup></p>"
-            "<ol><li id=cite_note-1><a href='#cite_ref-1'>^</a> <i>Net</i></ol>",
-            "Fee 40[^1]\n\n[^1]: *Net*",
-        ),
-        (
-            "<p>Fee 40<a id=_ftnref1 href='#_ftn1'><span>[1]</span></a></p>"
-            "<p><a id=_ftn1 href='#_ftnref1'>[1]</a> Net</p>",
-            "Fee 40[^1]\n\n[^1]: Net",
-        ),
-        ("<p>Fee 40<sup>1</sup></p><p><sup>1</sup> net</p>", "Fee 40[^1]\n\n[^1]: net"),
-        ("<p>Carbon has 14<sup>1</sup></p><p><sup>1</sup>H</p>", "Carbon has 14^1\n\n1H"),
-        ("<p>See <a href='#2'>2</a> and <a href='#fees'>Fees</a>", "See [2](#2) and [Fees](#fees)"),
-    ],
-)
-def test_a_mark_of_a_note_is_told_from_a_power(markup: str, text: str) -> None:
-    assert html_to_markdown(markup).text == text
 
 
 @pytest.mark.parametrize(
@@ -290,80 +331,9 @@ def test_what_styles_align_is_not_raised() -> None:
     assert html_to_markdown("a <i style='vertical-align:-0.125em'>b</i>").text == "a *b*"
 
 
-@pytest.mark.parametrize(
-    ("markup", "text"),
-    [
-        ("<s>40</s> <strike>41</strike> <del>42</del> 43", "~~40~~ ~~41~~ ~~42~~ 43"),
-        ("<p style='text-decoration: underline line-through'>40 <s>EUR</s></p>", "~~40 EUR~~"),
-        ("<style>.old {text-decoration-line:line-through}</style><p class=old>40</p>", "~~40~~"),
-        ("<style>td > .old {text-decoration: line-through}</style><p class=old>40</p>", "40"),
-        (
-            "<style>.old td {text-decoration: line-through}</style>"
-            "<table><tr><th>a<th>b<tr class=old><td>40<td>EUR</table>",
-            "| a | b |\n| --- | --- |\n| ~~40~~ | ~~EUR~~ |",
-        ),
-        ("<ul style='text-decoration: line-through'><li>40<li>45</ul>", "- ~~40~~\n- ~~45~~"),
-        ("<del><p>40</p><p>45</p></del>", "~~40~~\n\n~~45~~"),
-        ("<p style='text-decoration: line-through'>40</p><p>45</p>", "~~40~~\n\n45"),
-    ],
-)
-def test_struck_text_is_marked(markup: str, text: str) -> None:
-    assert html_to_markdown(markup).text == text
-
-
 def test_inserted_text_is_read_and_counted() -> None:
     page = html_to_markdown("<p><del>40</del> <ins>45</ins> EUR <ins class=ad></ins></p>")
     assert page == HtmlText("~~40~~ 45 EUR", "", (": 1 inserted text is read as text",))
-
-
-@pytest.mark.parametrize(
-    ("markup", "text"),
-    [
-        ("<p>2^3 ~~ [^1] &lt;!-- x --&gt;</p>", r"2\^3 \~~ [\^1] \<!-- x \-->"),
-        ("<img alt='a^b'><input value='~~c~~'>", r"![a\^b] \~~c\~~"),
-        ("<p>x<code>a^b</code></p>", r"x`a\^b`"),
-        ("<math><mtext>a^b</mtext></math>", r"a\^b"),
-    ],
-)
-def test_marks_that_the_page_itself_has_are_escaped(markup: str, text: str) -> None:
-    assert html_to_markdown(markup).text == text
-
-
-@pytest.mark.parametrize(
-    ("markup", "text"),
-    [
-        (
-            "<div hidden><table><tr><td>a<td>b</table></div><p>c",
-            "<!-- |  |  |\n| --- | --- |\n| a | b | -->\n\nc",
-        ),
-        ("<ul><li>a<li hidden>b</ul>", "- a\n- <!-- b -->"),
-        (
-            "<table><tr hidden><th>a<th>b<tr><td>c<td>d</table>",
-            "| <!-- a --> | <!-- b --> |\n| --- | --- |\n| c | d |",
-        ),
-        (
-            "<p style='color:white'>a <b style='color:red'>b</b> c</p>",
-            "<!-- a --> **b** <!-- c -->",
-        ),
-    ],
-)
-def test_hidden_text_is_marked_where_nothing_else_stands(markup: str, text: str) -> None:
-    assert html_to_markdown(markup).text == text
-
-
-@pytest.mark.parametrize(
-    ("markup", "text"),
-    [
-        ("<ol type=a start=3><li>x<li value=7>y<li>z</ol>", "c. x\ng. y\nh. z"),
-        ("<ol reversed><li>x<li>y</ol>", "2. x\n1. y"),
-        ("<ol type=I><li>x<ol type=i><li>y<li>z</ol><li>w</ol>", "I. x\n   i. y\n   ii. z\nII. w"),
-        ("<ol style='list-style-type: upper-alpha'><li>x</ol>", "A. x"),
-        ("<style>.n {list-style: none}</style><ol class=n><li>x</ol>", "- x"),
-        ("<ol start=0><li>x<li value=-2>y<li value=oops>z</ol>", "0. x\n-2. y\n-1. z"),
-    ],
-)
-def test_items_have_the_numbers_that_a_browser_shows(markup: str, text: str) -> None:
-    assert html_to_markdown(markup).text == text
 
 
 def test_numbers_by_style_sheets_are_noted() -> None:
@@ -403,30 +373,6 @@ def test_a_bar_within_a_cell_begins_no_other_one() -> None:
 def test_spans_beyond_reason_fill_no_memory() -> None:
     markup = "<table>" + "<tr><td rowspan=60000 colspan=1000>x<td colspan=1000>y" * 1_000
     assert len(html_to_markdown(markup).text) < 1_000_000
-
-
-@pytest.mark.parametrize(
-    ("markup", "text"),
-    [
-        (
-            "<table><tr><td><table><tr><th>Tea<th>3</table><td><p>right</table>",
-            "| Tea | 3 |\n| --- | --- |\n\nright",
-        ),
-        (
-            "<table border=1><tr><th>7<th><table><tr><td>Tea<td>3<tr><td>Nut<td>4</table></table>",
-            "| 7 | Tea, 3; Nut, 4 |\n| --- | --- |",
-        ),
-        ("<table><tr><td><p>a<p>b</table><table><tr><td> <td></table>c", "a\n\nb\n\nc"),
-        ("<table><tr><td>a<td>b<br>c</table>", "a\n\nb\nc"),
-        ("<table><tr><td>a<td>b</table>", "|  |  |\n| --- | --- |\n| a | b |"),
-        (
-            "<table><caption>Fees</caption><col><tr><th>a<th>b</table>",
-            "Fees\n\n| a | b |\n| --- | --- |",
-        ),
-    ],
-)
-def test_tables_that_lay_out_a_page_are_readable(markup: str, text: str) -> None:
-    assert html_to_markdown(markup).text == text
 
 
 @pytest.mark.parametrize(
