@@ -113,18 +113,8 @@ OTHERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("row", EVERYWHERE, ids=ids(EVERYWHERE))
+@pytest.mark.parametrize("row", ROWS := [*EVERYWHERE, *CHATS, *OTHERS], ids=ids(ROWS))
 def test_every_endpoint_answers_by_the_table(client: httpx.Client, row: Row) -> None:
-    check(client, row)
-
-
-@pytest.mark.parametrize("row", CHATS, ids=ids(CHATS))
-def test_chats_are_refused_by_the_table(client: httpx.Client, row: Row) -> None:
-    check(client, row)
-
-
-@pytest.mark.parametrize("row", OTHERS, ids=ids(OTHERS))
-def test_the_rest_answers_by_the_table(client: httpx.Client, row: Row) -> None:
     check(client, row)
 
 
