@@ -79,7 +79,7 @@ class BlockRun:
     def __init__(
         self, walk: Walk, steps: StepRunner, recorder: ItemRecorder, state: BlockState
     ) -> None:
-        """`walk` hears what was left, what failed, and what of an outermost block applies."""
+        """`walk` keeps what was left, what failed, and what of an outermost block applies."""
         self.walk, self.steps, self.recorder, self.state = walk, steps, recorder, state
         self.context, self.stats = walk.context, walk.stats
         self.claims = None if state.outer else walk.context.claims
@@ -93,7 +93,7 @@ class BlockRun:
         3. They run in chunks; again those that other machines held, or that were put off.
         4. Some were not begun, since the stop gate was closed.
         5. Those whose source is gone are handled; what applies of an outermost block is noted.
-        6. The walk hears what was done in part, and what failed.
+        6. The walk keeps what was done in part, and what failed.
 
         Raises:
             StepFailed, AwaitingReview: of a step outside of blocks: it failed, or has to wait.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from paddock.engine.system import files
-from paddock.runner.core.run_restarts import next_restart
+from paddock.runner.workers.run_restarts import next_restart
 
 StopReason = Literal["window", "cancelled", "suspended", "shutdown"]
 

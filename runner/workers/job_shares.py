@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal
 
-from paddock.runner.core.run_restarts import next_restart
 from paddock.runner.progress.prefect_view import REFUSED, SENT_AWAY
+
+from .run_restarts import next_restart
 
 HELP_AFTER_S = 4.0
 """For this long a job of `paddock up` stays on one machine: most have few items, and a share costs
