@@ -131,7 +131,7 @@ class PipelineNow(RuleNow):
         if item.entry is None and then and ordered_json(then) != ordered_json(now):
             reasons = [Why.STEP()]
         lines = tuple(_spec_difference(then, now)) if then else ()
-        return self._changes(reasons, subject, lines)
+        return self._as_told(reasons, subject, lines)
 
     async def _differences(
         self, item: RecordedItem, plan: BoundPlan, node: BoundNode

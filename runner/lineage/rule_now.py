@@ -65,7 +65,7 @@ class RuleNow:
         """
         return []
 
-    def _changes(
+    def _as_told(
         self, reasons: Iterable[Reason], subject: str, lines: tuple[str, ...] = ()
     ) -> list[LineageChange]:
         """Return an item's reasons as they are told of its output.
@@ -106,4 +106,4 @@ class UnchangedRule(RuleNow):
         trace = Trace(scope, entry, PastItems(self._index.ledger, scope, None))
         hashes, now = {entry.key: entry.hash}, ItemNow(entry.hash, entry.parts)
         world = asyncio.run(self._world.prepare([trace], hashes, roots, {}))
-        return self._changes(differences(trace, now, world, ()), subject)
+        return self._as_told(differences(trace, now, world, ()), subject)

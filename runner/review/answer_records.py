@@ -40,7 +40,7 @@ def reviews_of_item(ledger: Ledger, scope: str, key: str) -> ReviewRecord:
     made = LineageStore(ledger).made(scope, key)
     answers = [] if made is None else list(_unreviewed(made, key, {r.step for r in reviews}))
     if not reviews:
-        return _record(reviews, answers, ())
+        return ReviewRecord(tuple(answers))
     known = (*store.waiting(is_whole=True), *store.decided(is_whole=True))
     return _record(reviews, answers, known)
 
