@@ -158,7 +158,8 @@ class StoreSearched(Dependency):
     content: str
 
     def reason(self, world: World, trace: Trace) -> Reason | None:
-        return None if world.store_content(self.path) == self.content else Why.STORE(self.path)
+        now = world.stores.content(Path(world.index.absolute(self.path)))
+        return None if now == self.content else Why.STORE(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,8 +334,8 @@ class RowsKept(Dependency):
         return int(self.sum.partition(":")[0] or 0)
 
     def reason(self, world: World, trace: Trace) -> Reason | None:
-        is_same = world.rows(self.store, self.owner) == self.sum
-        return None if is_same else Why.ROWS_LOST(self.store)
+        now = world.stores.holds(Path(world.index.absolute(self.store)), self.owner)
+        return None if now == self.sum else Why.ROWS_LOST(self.store)
 
 
 @dataclass(frozen=True, slots=True)
@@ -584,13 +585,6 @@ class World:
     def listing(self, folder: str, given: str) -> str | None:
         """Return the digest of what a folder has now; after `prepare`."""
         return self._listings.get((folder, given))
-
-    def store_content(self, stored: str) -> str:
-        return self.stores.content(Path(self.index.absolute(stored)))
-
-    def rows(self, stored: str, owner: str) -> str:
-        """Return the number and digest of an owner's rows in a store."""
-        return self.stores.holds(Path(self.index.absolute(stored)), owner)
 
 
 def _stamp_of(path: str) -> tuple[int, int, int, int]:

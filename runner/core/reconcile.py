@@ -10,7 +10,7 @@ prompt; what was made under the old name goes when the new one is done. No file 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -82,7 +82,13 @@ def reconcile(
             doubts.append(DeletionDoubt(place, Why.NOT_MOUNTED(place)))
     files = (item for item in items if item.verdict.state is ItemState.NEW)
     new = {item.key: item.item["sha256"] for item in files if is_file_value(item.item)}
-    renamed = renamed_items({entry.key for entry in deleted}, new, made)  # 6
+    contents = {key: row.made["source"]["sha256"] for key, row in made.items() if row.source}
+    gone = {e.key: contents[e.key] for e in deleted if e.key in contents}
+    renamed = match_renames(gone, new)  # 6
+    for key, row in made.items():  # of a run that was killed before it removed the old outputs
+        old = str(row.made.get(RENAMED))
+        if gone.get(old) == contents.get(key, ""):
+            renamed.setdefault(key, old)
     names = {*renamed.values()}
     n_deleted = len(deleted) - sum(entry.key in names for entry in deleted)
     n_known = sum(entry.gone is None for entry in before)
@@ -109,8 +115,9 @@ def reconcile(
             is_gone = source and not os.path.lexists(world.index.absolute(source))
             absences[key] = Why.SOURCE_GONE() if is_gone else Why.UNLISTED()
     absences |= dict.fromkeys(sorted(pruned), Why.FILED_AND_GONE())
-    gone = tuple(deleted), dropped, pruned, absences  # 8
-    return MissingSources(*gone, tuple(doubts), folders, seen, renamed)
+    return MissingSources(
+        tuple(deleted), dropped, pruned, absences, tuple(doubts), folders, seen, renamed
+    )  # 8
 
 
 def mass_doubt(
@@ -124,18 +131,6 @@ def mass_doubt(
             why = Why.MOST_ARE_GONE(n_deleted, n_known, folder.stored, option)
             return DeletionDoubt(folder.stored, why)
     return None
-
-
-def renamed_items(
-    deleted: Collection[str], new: Mapping[str, str], made: Mapping[str, LineageRow]
-) -> dict[str, str]:
-    """Return new key → old key of a block's items."""
-    contents = {key: row.made["source"]["sha256"] for key, row in made.items() if row.source}
-    gone = {key: contents[key] for key in deleted if key in contents}
-    # From a run that was killed before it removed the outputs of the old name.
-    before = {key: str(row.made.get(RENAMED)) for key, row in made.items()}
-    before = {key: old for key, old in before.items() if gone.get(old) == contents.get(key, "")}
-    return before | match_renames(gone, new)
 
 
 def match_renames(gone: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
