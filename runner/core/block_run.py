@@ -118,7 +118,8 @@ class BlockRun:
             store.record(work.scope, row, run)
         for taken in work.filed.taken_over:
             store.drop(*taken)
-        self.stats.filed(block.id, work.filed_counts)
+        if work.filed.rows:
+            self.stats.filed(block.id, work.filed_counts)
         if work.again:
             names = listed(work.again, MAX_NAMED)
             self.stats.note(f"as filed before, so the same item: {names}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 
@@ -179,12 +180,12 @@ class OutdatedFinder:
 
     def stores_to_look_at(self) -> set[Path]:
         """Return the stores whose contents `find` compares."""
-        return {Path(self._index.absolute(row.path)) for row, _ in self._stored()}
+        return {Path(self._index.absolute(row.path)) for row, _ in self._stored}
 
     def find(self) -> list[OutdatedOutput]:
         """Return what is outdated and still there; `stores_to_look_at` have been looked at."""
         found = list[OutdatedOutput]()
-        for row, (at, top, why) in self._stored():
+        for row, (at, top, why) in self._stored:
             path = Path(self._index.absolute(row.path))
             owner = self._stores.owner(ItemName(owner=f"{row.scope}\n{row.key}"), path)
             n_rows = int(self._stores.holds(path, owner).partition(":")[0] or 0)
@@ -300,13 +301,17 @@ class OutdatedFinder:
 
     # --- rows
 
-    def _stored(self) -> Iterator[tuple[StoredRow, tuple[_KnownScope, str, Outdated]]]:
-        for row in self._lineage.stored_by_scopes(self._scopes):
-            if any((row.scope, row.path, row.key) in e.live.rows for e in self._ended.values()):
-                continue
-            why = self._why(row.scope, row.key)
-            if why is not None:
-                yield row, why
+    @cached_property
+    def _stored(self) -> list[tuple[StoredRow, tuple[_KnownScope, str, Outdated]]]:
+        """The rows in stores that are outdated, and why."""
+        live = {row for end in self._ended.values() for row in end.live.rows}
+        rows = self._lineage.stored_by_scopes(self._scopes)
+        found = [
+            (row, self._why(row.scope, row.key))
+            for row in rows
+            if (row.scope, row.path, row.key) not in live
+        ]
+        return [(row, why) for row, why in found if why is not None]
 
 
 async def ended_block(context: RunContext, work: BlockWork, is_open: Collection[int]) -> EndedNode:
