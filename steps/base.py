@@ -16,6 +16,7 @@ import stat
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
@@ -80,8 +81,8 @@ class Roots:
             path = no_links.resolve(str(self.base / text), self.allowed)
             if not any(path.is_relative_to(root) for root in self.allowed):
                 raise OutsideRoots(text, self.allowed)
-        folded = f"{path}{os.sep}".casefold()  # some systems know a file under either case
-        if any(folded.startswith(f"{kept}{os.sep}".casefold()) for kept in self.outside):
+        # Some systems know a file under either case
+        if f"{path}{os.sep}".casefold().startswith(_folded(self.outside)):
             raise OutsideRoots(text, self.allowed)
         return path
 
@@ -114,6 +115,11 @@ class Roots:
                 self.plain.clear()
             self.plain[parent] = now + PLAIN_FOR_S
         return Path(whole)
+
+
+@lru_cache
+def _folded(outside: tuple[Path, ...]) -> tuple[str, ...]:
+    return tuple(f"{kept}{os.sep}".casefold() for kept in outside)
 
 
 Vector = Sequence[float]
@@ -467,14 +473,11 @@ class OutputFiles(Protocol):
             StepError: it belongs to Paddock or the pipeline, or could run as a pipeline.
         """
 
-    async def intend(
-        self,
-        path: Path,
-        sha256: str,
-        size_bytes: int | None = None,
-        aside: TemporaryFile | None = None,
-    ) -> None:
-        """Record durably what is about to be renamed to `path`, and sync that (`aside`).
+    async def sync(self, file: TemporaryFile) -> None:
+        """Wait until a file is on the disk; several are synced together."""
+
+    async def intend(self, path: Path, sha256: str, size_bytes: int | None = None) -> None:
+        """Record durably what is about to be renamed to `path`.
 
         Without `size_bytes` it is a file of the user's, which is no output.
 

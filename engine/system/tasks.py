@@ -7,10 +7,12 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
+from itertools import starmap
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
+_Call = tuple[Callable[[], None], "asyncio.Future[None]"]
 
 
 class StopRequested(Exception):
@@ -158,7 +160,7 @@ class GroupedCalls:
 
     def __init__(self, n_threads: int) -> None:
         self._n_threads = n_threads
-        self._waiting: list[tuple[Callable[[], None], asyncio.Future[None]]] = []
+        self._waiting: list[_Call] = []
 
     async def call(self, work: Callable[[], None]) -> None:
         """Call it and raise its error; a call that is cancelled may be made nevertheless."""
@@ -171,23 +173,17 @@ class GroupedCalls:
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         waiting, self._waiting = self._waiting, []
         for first in range(min(len(waiting), self._n_threads)):
-            works, futures = zip(*waiting[first :: self._n_threads], strict=True)
-
-            def resolve(made: asyncio.Future[list[Any]], futures: Any = futures) -> None:
-                for future, result in zip(futures, made.result(), strict=True):
-                    _set_result(future, result)
-
-            loop.run_in_executor(None, _results, works).add_done_callback(resolve)
+            loop.run_in_executor(None, _call_all, loop, waiting[first :: self._n_threads])
 
 
-def _results(works: Iterable[Callable[[], None]]) -> list[BaseException | None]:
-    results: list[BaseException | None] = []
-    for work in works:
+def _call_all(loop: asyncio.AbstractEventLoop, waiting: Iterable[_Call]) -> None:
+    results = list[tuple[asyncio.Future[None], BaseException | None]]()
+    for work, future in waiting:
         try:
-            results.append(work())
+            results.append((future, work()))
         except BaseException as error:
-            results.append(error)
-    return results
+            results.append((future, error))
+    call_in(loop, lambda: [*starmap(_set_result, results)])
 
 
 def resolve_future(future: asyncio.Future[_T], result: _T | BaseException) -> None:

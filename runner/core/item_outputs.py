@@ -109,22 +109,17 @@ class ItemOutputs:
             name = printable(self._index.stored(path))
             raise StepError(f"no step may write '{name}': it {refusal.why}.", remedy=refusal.remedy)
 
-    async def intend(
-        self,
-        path: Path,
-        sha256: str,
-        size_bytes: int | None = None,
-        aside: TemporaryFile | None = None,
-    ) -> None:
-        """Record durably what is about to be renamed to `path`, and sync that (`aside`)."""
+    async def sync(self, file: TemporaryFile) -> None:
+        await self._context.syncs.call(file.sync)
+
+    async def intend(self, path: Path, sha256: str, size_bytes: int | None = None) -> None:
+        """Record durably what is about to be renamed to `path`."""
         self.check_target(path)
         await self._context.fence()
         index, stored, place = self._index, self._index.stored(path), (self._scope, self._key, path)
         self._refuse_other_pipelines(path, sha256)
         index.claim(self._scope, self._key, stored)
         index.release(stored)
-        if aside is not None:
-            await self._context.syncs.call(aside.sync)
         if index.is_recorded(*place, sha256):
             return
         is_first = not index.has_row(self._scope, path)

@@ -166,18 +166,21 @@ class Ledger:
 
     # --- items
 
-    def entries(self, scope: str, keys: Collection[str] | None = None) -> dict[str, Entry]:
+    def entries(
+        self, scope: str, keys: Collection[str] | None = None, query: str = queries.ENTRIES
+    ) -> dict[str, Entry]:
         """Return the entries of a scope by their keys: all, or those of `keys`."""
-        rows = self.rows_of_keys(queries.ENTRIES, keys, scope=scope)
+        rows = self.rows_of_keys(query, keys, scope=scope)
         return {row[0]: Entry(*row) for row in rows}
 
-    def listed_entries(self, scope: str, keys: Collection[str]) -> dict[str, Entry]:
+    def listed_entries(
+        self, scope: str, keys: Collection[str], query: str = queries.ENTRIES
+    ) -> dict[str, Entry]:
         """Return the entries of a scope by their keys: those of filed items only for `keys`."""
         if not ("filing" in self.upgrades and self.rows(queries.HAS_FILED, scope=scope)):
-            return self.entries(scope)
-        rows = self.rows(queries.ENTRIES_NOT_FILED, scope=scope)
-        found = {row[0]: Entry(*row) for row in rows}
-        return found | self.entries(scope, [key for key in keys if key not in found])
+            return self.entries(scope, None, query)
+        found = self.entries(scope, None, query + queries.NOT_FILED)
+        return found | self.entries(scope, [key for key in keys if key not in found], query)
 
     def record(self, scope: str, entry: Entry, run: str) -> None:
         """Write an item's entry; lasting after `durable`."""

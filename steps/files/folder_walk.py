@@ -133,7 +133,8 @@ class FolderWalk:
         if newest is not None:
             self.found.sort(key=lambda file: (-file.facts.st_mtime_ns, file.relpath))
             del self.found[newest:]
-        return sorted(self.found, key=lambda file: file.relpath)
+        self.found.sort(key=lambda file: file.relpath)
+        return self.found
 
     def notes(self) -> list[str]:
         """Return a sentence for each reason why files were left out."""

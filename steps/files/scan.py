@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import stat
+import sys
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
@@ -115,8 +116,12 @@ def scan_folder(
         max_bytes=params.max_bytes,
         allowed=allowed if params.follow_links else (),
     )
-    files = [file for f in walk.files(params.newest) if (file := _hashed_file(f)) is not None]
-    hint = () if walk.found or walk.too_large else (_no_files_note(params, walk.unmatched),)
+    found, files = walk.files(params.newest), list[ScannedFile]()
+    hint = () if found or walk.too_large else (_no_files_note(params, walk.unmatched),)
+    while found:  # what was found of a file takes as much memory as what is listed of it
+        if (file := _hashed_file(found.pop())) is not None:
+            files.append(file)
+    files.reverse()
     return files, (*hint, *walk.notes()), walk.unmatched_by_cause()
 
 
@@ -142,14 +147,15 @@ def _hashed_file(found: FoundFile) -> ScannedFile | None:
         return None
     except OSError:
         sha256 = None
-    name = PurePosixPath(found.relpath)
+    name = found.relpath.rpartition("/")[2]
+    dot = at if 0 < (at := name.rfind(".")) < len(name) - 1 else len(name)  # as pathlib has it
     # Not validated: these are our own values, perhaps ten thousand.
     return ScannedFile.model_construct(
         path=found.path,
         relpath=found.relpath,
-        name=name.name,
-        stem=name.stem,
-        suffix=name.suffix,
+        name=name,
+        stem=name[:dot],
+        suffix=sys.intern(name[dot:]),
         size=found.facts.st_size,
         modified=modified_at(found.facts.st_mtime),
         sha256=sha256,

@@ -184,7 +184,8 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
         aside = await _to_temporary_file(path, data, is_new=there is None)
         try:
             with refusing(f"'{printable(path)}' cannot be written"):
-                await tools.outputs.intend(path, sha256, len(data), aside)
+                await tools.outputs.sync(aside)
+                await tools.outputs.intend(path, sha256, len(data))
                 # The folder is not synced: a rename that a power cut undoes shows as stale later.
                 aside.replace(path)
         finally:

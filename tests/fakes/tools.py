@@ -38,15 +38,10 @@ class FakeOutputs:
     def check_target(self, path: Path, *, is_new: bool = True) -> None:
         return
 
-    async def intend(
-        self,
-        path: Path,
-        sha256: str,
-        size_bytes: int | None = None,
-        aside: TemporaryFile | None = None,
-    ) -> None:
-        if aside is not None:
-            aside.sync()
+    async def sync(self, file: TemporaryFile) -> None:
+        file.sync()
+
+    async def intend(self, path: Path, sha256: str, size_bytes: int | None = None) -> None:
         self.events.append(("intend", path))
         if path in self.intended:
             raise StepError(f"another item of this run writes '{path}'")
