@@ -59,7 +59,7 @@ def calibrated_comparison(
         notes = [f"{what}: {pronoun} against the promise."]
     try:
         # The threshold by the items with gold; what is `lost` agrees with nothing.
-        condition = ThresholdCondition.of(escalation_condition(compared.plan, compared.step))
+        condition = ThresholdCondition.of(escalation_condition(compared.plan, step))
         small, large = found.variants
         keys = [key for key in small.scores if key in large.scores] if found.n_gold else []
         threshold = calibrated_threshold(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from paddock.runner.progress.report import ItemReport, Report
@@ -22,6 +22,9 @@ AGAIN_S = 86_400.0  # a pipeline that fails every five minutes sends one message
 MOST_REMEMBERED = 50_000
 _DIGEST_CHARS = 12
 _STATUSES_WITHOUT_NOTICE = ("interrupted", "budget", "suspended")
+
+
+_DIGESTS, _TIMES = ("items", "waiting"), ("failed_at", "quarantined_at", "waiting_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +47,17 @@ class SentState:
     """When that was sent, in seconds since the epoch."""
 
     def as_json(self) -> dict[str, Any]:
-        items = sorted(self.items)[:MOST_REMEMBERED]
-        kept = {"bad": self.bad, "failure": self.failure, "failed_at": self.failed_at}
-        waiting = sorted(self.waiting)[:MOST_REMEMBERED]
-        dates = {"quarantined_at": self.quarantined_at, "waiting_at": self.waiting_at}
-        return {**kept, "items": items, "waiting": waiting, **dates}
+        kept = {name: sorted(getattr(self, name))[:MOST_REMEMBERED] for name in _DIGESTS}
+        return {**asdict(self), **kept}
 
     @classmethod
     def of_json(cls, data: Any) -> SentState:
         """Read the state; unreadable values count as not sent."""
         try:
-            items = frozenset(str(mark) for mark in data["items"])
-            failed_at = float(data["failed_at"])
-            waiting = frozenset(str(mark) for mark in data["waiting"])
-            times = (float(data[name]) for name in ("quarantined_at", "waiting_at"))
-            quarantined_at, waiting_at = times
-            bad, failure = str(data["bad"]), str(data["failure"])
-            return cls(bad, failure, failed_at, items, quarantined_at, waiting, waiting_at)
+            found: dict[str, Any] = {name: str(data[name]) for name in ("bad", "failure")}
+            found |= {name: float(data[name]) for name in _TIMES}
+            found |= {name: frozenset(map(str, data[name])) for name in _DIGESTS}
+            return cls(**found)
         except (AttributeError, KeyError, TypeError, ValueError):
             return cls()
 
