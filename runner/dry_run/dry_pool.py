@@ -67,20 +67,12 @@ class AskedPrompts:
     """Whether the ledger has any reply at all."""
     counts_exactly: bool = True
     """Tokens are counted on this machine; no text is sent elsewhere."""
-    first_items: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """By the request's hash: the item that asked for it first."""
-    shared: dict[str, None] = field(default_factory=dict)
-    """Hashes of requests whose replies serve all items: none of them is asked for twice."""
+    items: dict[str, tuple[str, str] | None] = field(default_factory=dict)
+    """By the request's hash: the item that asked for it first; None: its reply serves all items."""
 
-    @property
-    def counts(self) -> tuple[int, int]:
-        return len(self.first_items), len(self.shared)
-
-    def as_of(self, n_first: int, n_shared: int) -> AskedPrompts:
-        """Return what was asked when `counts` were these, to go on from in another way."""
-        first = dict(islice(self.first_items.items(), n_first))
-        shared = dict.fromkeys(islice(self.shared, n_shared))
-        return replace(self, first_items=first, shared=shared)
+    def as_of(self, n_prompts: int) -> AskedPrompts:
+        """Return what the first so many prompts were, to go on from in another way."""
+        return replace(self, items=dict(islice(self.items.items(), n_prompts)))
 
 
 class DryPool(LedgerPool):
@@ -185,22 +177,17 @@ class DryPool(LedgerPool):
         3. It is made in any case.
         """
         self.has_unknown = True
-        prompts, item, looks_up = (
-            self.prompts,
-            (self._caller.scope, self._caller.key),
-            self._caller.looks_up,
-        )
+        prompts, looks_up = self.prompts.items, self._caller.looks_up
+        item = self._caller.scope, self._caller.key
         has_placeholders = self.reads_unknown or any(UNKNOWN in text for text in texts)
-        first = prompts.first_items.get(hash_)
-        is_answered = first == item or hash_ in prompts.shared
+        was_asked = hash_ in prompts
+        is_answered = was_asked and prompts[hash_] in (None, item)
         if looks_up and is_answered and not has_placeholders:  # 1
             self.n_known += 1
             self.has_twins = True
             return
-        prompts.first_items.setdefault(hash_, item)
-        if looks_up:
-            prompts.shared[hash_] = None
-        may_be_known = first is not None or (has_placeholders and prompts.has_history)
+        prompts[hash_] = None if looks_up else prompts.get(hash_, item)
+        may_be_known = was_asked or (has_placeholders and self.prompts.has_history)
         is_sure = not (looks_up and may_be_known)  # 2, 3
         self.calls += CallBounds.divided(1, Counter([model]), [model] if is_sure else ())
         if self._raises_unknown:

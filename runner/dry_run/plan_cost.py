@@ -13,7 +13,7 @@ from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_step
 from paddock.runner.core.failures import times
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WORK
-from paddock.runner.progress.report import PlanReport
+from paddock.runner.progress.report import CallsAre, PlanReport
 
 if TYPE_CHECKING:
     from paddock.engine.backends.speed_estimates import SpeedBook
@@ -174,57 +174,44 @@ class PlanCost:
 
         `last`: the summary of the last run.
         """
-        calls, most, is_known = self.calls, self.calls.most, not report.notes
-        advice: Sequence[str] = ()
+        calls, most, advice = self.calls, self.calls.most, tuple[str, ...]()
         if speeds is not None:
             known = dict(self._workloads(speeds, last))
             gains = (speeds.gain(ref, known.get(ref)) for ref in sorted(self.models))
-            advice = [gain.sentence() for gain in gains if gain is not None]
-        tokens = math.ceil(self.tokens) if is_known and self.tokens is not None else None
-        seconds = None
-        if tokens == 0 and not any(item.state in WORK for item in report.items):
-            seconds = 0.0
-        elif tokens and last is not None and last.get("seconds"):
-            seconds = self._measured_s(tokens, speeds, last)
-            then = last["tokens"]["prompt"] + last["tokens"]["completion"]
-            if seconds is None and then:  # as the last run
-                seconds = tokens * last["seconds"] / then
-            seconds = None if seconds is None else round(seconds, 1)
+            advice = tuple(gain.sentence() for gain in gains if gain is not None)
         with_repairs = None if most is None else most + calls.repairs
         is_exact = calls.least == with_repairs
-        report = replace(
-            report,
-            calls_are="about" if calls.is_estimate else "exact" if is_exact else "at most",
-            tokens=tokens,
-            seconds=seconds,
-            advice=tuple(advice),
-        )
-        if not is_known:
+        are: CallsAre = "about" if calls.is_estimate else "exact" if is_exact else "at most"
+        report = replace(report, calls_are=are, advice=advice)
+        if report.notes:
             return report
+        tokens = None if self.tokens is None else math.ceil(self.tokens)
+        is_idle = not any(item.state in WORK for item in report.items)
         return replace(
             report,
             calls=with_repairs,
             likely_calls=most,
             least_calls=calls.least,
+            tokens=tokens,
+            seconds=0.0 if tokens == 0 and is_idle else self._seconds(tokens, last, speeds),
             loads=len(self.models),
             models={ref: round(n) for ref, n in self.models.items()},
             least_models=dict(calls.sure),
         )
 
-    def _measured_s(
-        self, tokens: int, speeds: SpeedBook | None, last: dict[str, Any]
+    def _seconds(
+        self, tokens: int | None, last: dict[str, Any] | None, speeds: SpeedBook | None
     ) -> float | None:
-        """Add up what the models' profiles say; None where one is missing."""
-        known = sum(n_tokens for _, n_tokens in self.by_model.values())
-        if speeds is None or math.ceil(known - 1e-6) != tokens:
+        """Add up what the models' profiles say; as the last run, where one is missing."""
+        if not tokens or last is None or not last.get("seconds"):
             return None
-        total = 0.0
-        for ref, work in self._workloads(speeds, last):
-            seconds = speeds.seconds(ref, work)
-            if seconds is None:
-                return None
-            total += seconds
-        return total
+        known = sum(n_tokens for _, n_tokens in self.by_model.values())
+        if speeds is not None and math.ceil(known - 1e-6) == tokens:
+            each = [speeds.seconds(ref, work) for ref, work in self._workloads(speeds, last)]
+            if None not in each:
+                return round(sum(seconds or 0.0 for seconds in each), 1)
+        then = last["tokens"]["prompt"] + last["tokens"]["completion"]
+        return round(tokens * last["seconds"] / then, 1) if then else None
 
     def _workloads(
         self, speeds: SpeedBook, last: dict[str, Any] | None

@@ -86,13 +86,13 @@ class StepEstimate:
             return await self._escalated(step)
         if not can_try(step) or "tools" in step.written:  # 2
             return Foreseen(bound_step(step))
-        n_before = self.plan.prompts.counts
+        n_before = len(self.plan.prompts.items)
         foreseen = await self._tried(step, self.plan.prompts)  # 3
         is_sized = step.facts.is_sized or hasattr(step.kind, "foresee")
         if is_sized or step.written.get("on_overflow") in ("map-reduce", "refine"):  # 4
             is_open = self.reads_unknown or self.has_changed
             if is_open or not self.plan.prompts.counts_exactly or foreseen.forecast.n_new > 1:
-                before = self.plan.prompts.as_of(*n_before)
+                before = self.plan.prompts.as_of(n_before)
                 longest = await self._tried(step, before, is_long=True)
                 foreseen = replace(foreseen, calls=between_lengths(foreseen.calls, longest.calls))
         return foreseen
