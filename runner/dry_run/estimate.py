@@ -146,9 +146,10 @@ class Estimate(Walk):
         self, found: Sequence[OutdatedOutput], questions: Collection[ItemKey]
     ) -> None:
         """Name what a run would remove, or keep and count."""
-        self.stats.keeps({output.name: output.why for output in found})
-        for note in kept_texts(found):
-            self.stats.note(note)
+        if found:
+            self.stats.keeps({output.name: output.why for output in found})
+            for note in kept_texts(found):
+                self.stats.note(note)
 
     # --- what is not known
 
@@ -240,7 +241,7 @@ class Estimate(Walk):
         await self._note_end(state)
         if state.is_partial:  # 1
             left.partial.add(block.id)
-        elif are_repeatable(state, todo):  # 2
+        elif not todo or are_repeatable(state.block, todo):  # 2
             for work in todo:
                 work.become(ItemState.DONE)
                 work.counted_as = work.changed_as = work.verdict.state
@@ -351,13 +352,12 @@ def _plan_items(work: BlockWork) -> Iterator[PlanItem]:
         yield PlanItem(block, key, state, (Why.WHERE(),))
 
 
-def are_repeatable(state: BlockState, todo: Collection[ItemWork]) -> bool:
+def are_repeatable(block: BoundBlock, todo: Collection[ItemWork]) -> bool:
     """Return whether a block's items to do only lack output files, and turn out as before."""
-    block, last = state.block, state.block.body[-1]
+    last = block.body[-1]
     if block.returns is None:  # whether a file was changed is another matter the next time
         tells_changes = isinstance(last, BoundStep) and bool(last.facts.writes)
     else:
         tells_changes = any("changed" in path for path in block.returns.references)
     can_repeat = all(step.facts.is_repeatable and step.cache for step in steps_of(block.body))
-    is_same = can_repeat and not tells_changes and all(item.verdict.is_remade for item in todo)
-    return is_same or not todo
+    return can_repeat and not tells_changes and all(item.verdict.is_remade for item in todo)

@@ -88,9 +88,9 @@ def bound_steps(body: Iterable[BoundNode]) -> CallBounds:
 
 def unbounded_steps(body: Iterable[BoundNode]) -> CallBounds:
     """Return the calls of a body that runs for an unknown number of items."""
-    asking = [step for step in all_steps(body) if step.kind.roles]
-    weights = Counter(ref for step in asking for ref in models_of(step).elements())
-    return CallBounds(None, models=weights) if asking else NO_CALLS
+    asking = (step for step in all_steps(body) if step.kind.roles)
+    weights = Counter(spec.ref for step in asking for spec in step.models)
+    return CallBounds(None, models=weights) if weights else NO_CALLS
 
 
 def models_of(step: BoundStep) -> Counter[str]:
