@@ -22,6 +22,7 @@ from tests.cluster.three_workers import (
 )
 from tests.prefect_server import prefect_client
 
+pytestmark = pytest.mark.may_take(180, "up to four runs on machines that are started one by one")
 N = 12
 TEXTS = {f"{number:04}.txt": f"About: Letter {number:04}." for number in range(N)}
 

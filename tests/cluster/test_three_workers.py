@@ -1,8 +1,11 @@
 """Three machines, one killed with its children: the proof, with few documents."""
 
+import pytest
+
 from tests.cluster.three_workers import Servers, prove
 
 
+@pytest.mark.may_take(180, "three machines are started, and one is killed")
 def test_a_machine_that_is_killed_costs_nothing_but_what_it_had_in_flight(
     shared_servers: Servers,
 ) -> None:
