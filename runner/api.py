@@ -24,11 +24,7 @@ from paddock.runner.bind.bind import bind
 from paddock.runner.bind.bound import BoundPlan, all_plans, callable_names
 from paddock.runner.bind.pipeline_check import validate as validate
 from paddock.runner.bind.variations import comparison_notes
-from paddock.runner.config.pipeline_secrets import (
-    PlaceholderSecrets,
-    read_secrets,
-    trigger_secrets,
-)
+from paddock.runner.config.pipeline_secrets import PlaceholderSecrets, read_secrets, trigger_secrets
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.daemon.run_signatures import Signer, signer_for
 from paddock.runner.progress.drain import StopGate, stop_on_signals

@@ -99,8 +99,12 @@ class AnswerReviewer:
             review = await self._reviews.at(attempt.scope, attempt.key, step.id)
         except LedgerError as error:
             raise RunStopped(str(error)) from error
-        again = self._context.options.retry_failed
-        return n_rejections(review, attempt.document_digest(scope), is_tried_again=again)
+        if review is None:
+            return 0
+        decisions = [(row.get("state"), row.get("document_sha256")) for row in review.earlier]
+        if self._context.options.retry_failed:  # another answer is wanted in place of this one, too
+            decisions.append((review.state, review.subject.get("document_sha256")))
+        return decisions.count(("rejected", attempt.document_digest(scope)))
 
     async def recorded(self, step: BoundStep, attempt: ItemAttempt) -> dict[str, Any] | None:
         """Return the outputs that a person decided on, without asking the model again."""
@@ -166,7 +170,8 @@ class AnswerReviewer:
             except ExpressionError as error:
                 raise StepFailed(step.id, f"`review.when`: {error}") from error
             if review is None:
-                return accepted_unseen(outputs) if due else outputs
+                unseen = {"state": "accepted", "by": MODE_OPTION, "at": None}
+                return {**outputs, "review": unseen} if due else outputs
             if await self._reviews.apply(review):
                 return await self._decided(step, review, outputs, tools)
 
@@ -275,10 +280,7 @@ def decided_outputs(
     return {**outputs, **answer, **mirrors, "review": outcome}
 
 
-_FROM_PERSON = {
-    **dict.fromkeys(("p", "low", "raw", "second", "second_p")),
-    "is_calibrated": False,
-}
+_FROM_PERSON = {**dict.fromkeys(("p", "low", "raw", "second", "second_p")), "is_calibrated": False}
 """The confidence of a value that a person wrote: no model was asked."""
 
 
@@ -332,21 +334,3 @@ def _origins(was: Sequence[Any], now: Sequence[Any]) -> list[int | None]:
         if kind == "equal" or (kind == "replace" and i_end - i == j_end - j):
             found[j:j_end] = range(i, i_end)
     return found
-
-
-def accepted_unseen(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a step's outputs where the run was told to accept what no one has seen."""
-    return {**outputs, "review": {"state": "accepted", "by": MODE_OPTION, "at": None}}
-
-
-def n_rejections(review: Review | None, document: str, *, is_tried_again: bool) -> int:
-    """Return how many rejected answers about an unchanged document were tried again.
-
-    `is_tried_again`: another answer is wanted in place of the present one, too.
-    """
-    if review is None:
-        return 0
-    decisions = [(row.get("state"), row.get("document_sha256")) for row in review.earlier]
-    if is_tried_again:
-        decisions.append((review.state, review.subject.get("document_sha256")))
-    return decisions.count(("rejected", document))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from statistics import median
@@ -59,11 +59,7 @@ from .pruning import Pruner
 from .run_records import StepRecord
 from .run_reviews import AwaitingReview
 from .source_folders import keep_folders
-from .step_runner import (
-    StepRunner,
-    item_result,
-    result_with_filed,
-)
+from .step_runner import StepRunner, item_result, result_with_filed
 from .step_tools import expect_queries
 from .walk import ItemSteps, Walk, is_skipped, is_unused, walk_item
 from .work_claims import CLAIM_BACKOFF, ClaimLost
@@ -510,28 +506,24 @@ def longest_first(todo: Sequence[ItemWork], sizes: Mapping[str, float]) -> list[
     return sorted(todo, key=lambda item: -int(sizes[item.key]).bit_length())
 
 
-def expected_tokens(todo: Sequence[ItemWork], items: Iterable[ItemWork]) -> dict[str, float]:
+def expected_tokens(todo: Sequence[ItemWork], items: Sequence[ItemWork]) -> dict[str, float]:
     """Return how long each item to do will be, by key: the tokens of its last run.
 
     Else its size times the tokens per byte of other items with the same kind of file.
     """
     # Tokens per byte by kind of file; `""`: of all files.
     found: dict[str, list[float]] = {}
+    last = {item.key: item.entry.tokens for item in items if item.entry is not None}
     for item in items:
-        if tokens := _recorded_tokens(item):
+        if tokens := last.get(item.key):
             rate = tokens / max(1, _size_bytes(item))
             for kind in {"", _file_kind(item)}:
                 found.setdefault(kind, []).append(rate)
     rates = {"": 1.0} | {kind: median(rates) for kind, rates in found.items()}
     return {
-        item.key: _recorded_tokens(item)
-        or _size_bytes(item) * rates.get(_file_kind(item), rates[""])
+        item.key: last.get(item.key) or _size_bytes(item) * rates.get(_file_kind(item), rates[""])
         for item in todo
     }
-
-
-def _recorded_tokens(item: ItemWork) -> int:
-    return item.entry.tokens if item.entry is not None else 0
 
 
 def _file_kind(item: ItemWork) -> str:

@@ -19,21 +19,14 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
 from paddock.pipelines.typed_rows import TypedRows
-from paddock.runner.bind.bound import (
-    BoundBlock,
-    BoundNode,
-    BoundStep,
-    only_reads,
-)
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, only_reads
 from paddock.runner.bind.specs import called_plan
 from paddock.runner.bind.sub_pipelines import with_inputs
 from paddock.runner.folders.file_filter import not_taken_by_watches
 from paddock.runner.ledger.budget import Spent, budget_reached
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.progress.item_states import (
-    ItemState,
-)
+from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.prefect_view import TaskChunk
 from paddock.runner.progress.report import ItemReport, Report
 from paddock.runner.progress.report_table import ReportTable

@@ -31,8 +31,6 @@ FATAL_ERRORS = (ModelNotFound, ModelBroken, ModelReplaced, ModelTooLarge, ModelU
 
 UNUSABLE_MODEL_ERRORS = (ModelNotFound, ModelBroken, ModelTooLarge)
 """Those that another model in the YAML would fix."""
-
-
 MAX_RETRY_PAUSE_S = 60.0
 # A full queue is not the document's fault: by default it is retried for 1 + 2 + 4 + 8 + 16 s.
 MAX_BUSY_RETRIES, DEFAULT_BACKOFF_S = 5, 1.0

@@ -51,12 +51,7 @@ class ItemRecorder:
         """Block or step, and digests of lists of labels → digest and text of its spec."""
 
     async def record(
-        self,
-        attempt: ItemAttempt,
-        state: ItemState,
-        error: str | None,
-        result: Any,
-        seconds: float,
+        self, attempt: ItemAttempt, state: ItemState, error: str | None, result: Any, seconds: float
     ) -> None:
         """Record an item's entry, and wait until it is durable."""
         context, stats = self._context, self._context.stats

@@ -10,7 +10,7 @@ import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.tasks import time_limit
@@ -48,25 +48,19 @@ class ToolRuntime:
     """What the tools of a run share. Lives in the run's event loop."""
 
     stats: RunStats
-    _functions: FunctionPool | None = None
-    _servers: McpSessions | None = None
 
-    @property
+    @cached_property
     def functions(self) -> FunctionPool:
-        if self._functions is None:
-            self._functions = FunctionPool()
-        return self._functions
+        return FunctionPool()
 
-    @property
+    @cached_property
     def servers(self) -> McpSessions:
-        if self._servers is None:
-            self._servers = McpSessions(self.stats.note)
-        return self._servers
+        return McpSessions(self.stats.note)
 
     async def aclose(self) -> None:
-        closing = [each.close() for each in (self._functions, self._servers) if each is not None]
-        if closing:
-            await asyncio.shield(asyncio.gather(*closing))
+        opened = [vars(self)[name] for name in ("functions", "servers") if name in vars(self)]
+        if opened:
+            await asyncio.shield(asyncio.gather(*(each.close() for each in opened)))
 
 
 class ItemToolset:

@@ -40,10 +40,6 @@ ShowChunk = Callable[[str, Sequence[str]], AbstractContextManager[TaskChunk | No
 """(step or block, keys of its items) → shows them while they run; None: nowhere."""
 
 
-def show_nowhere(block: str, keys: Sequence[str]) -> AbstractContextManager[None]:
-    return nullcontext()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
     """What every part of a run shares."""
@@ -68,7 +64,7 @@ class RunContext:
     """Once set, what is in flight is cancelled."""
     stop_gate: StopGate
     """Once closed, what is in flight finishes and nothing begins."""
-    show_chunk: ShowChunk = show_nowhere
+    show_chunk: ShowChunk = lambda block, keys: nullcontext()
     max_attempts: int = 3
     """After so many failures for a passing reason an item is quarantined."""
     claims: WorkClaims | None = None

@@ -74,7 +74,8 @@ class RunStats:
         """Files of scanned folders that no pattern of a scan takes."""
         self._written: dict[str, None] = {}
         self._acted: dict[str, None] = {}
-        self._outdated: dict[str, Outdated] = {}
+        self.outdated: dict[str, Outdated] = {}
+        """Outputs that no longer apply and are not removed, each with the reason."""
         self._filed: dict[str, FiledCounts] = {}
         """By block."""
         self._times_left: dict[str, TimeLeft] = {}
@@ -106,11 +107,6 @@ class RunStats:
     @property
     def notes(self) -> tuple[str, ...]:
         return tuple(self._notes)
-
-    @property
-    def outdated(self) -> Mapping[str, Outdated]:
-        """Outputs that no longer apply and are not removed, each with the reason."""
-        return dict(self._outdated)
 
     @property
     def filed_counts(self) -> FiledCounts:
@@ -242,7 +238,7 @@ class RunStats:
 
     def keeps(self, outdated: Mapping[str, Outdated]) -> None:
         """Count outputs that no longer apply and are not removed, each with the reason."""
-        self._outdated.update((self.secrets.redact(path), outdated[path]) for path in outdated)
+        self.outdated.update((self.secrets.redact(path), outdated[path]) for path in outdated)
 
     def filed(self, block: str, counts: FiledCounts) -> None:
         if counts != FiledCounts():

@@ -305,11 +305,7 @@ async def _with_rows_of_files(bound: BoundPlan, readers: ReaderPool, stats: RunS
 
 
 def _recording_observer(
-    stack: AsyncExitStack,
-    prepared: PreparedRun,
-    options: RunOptions,
-    observer: Observer,
-    run: str,
+    stack: AsyncExitStack, prepared: PreparedRun, options: RunOptions, observer: Observer, run: str
 ) -> Observer:
     """Return an observer that also keeps the run's journal, and sends spans if they are wanted."""
     settings, redact = prepared.settings, prepared.secrets.redact

@@ -121,9 +121,6 @@ class ItemLog:
         )
 
 
-# --- labels and examples
-
-
 async def embed_labels(
     context: RunContext, step: BoundStep, texts: Sequence[str]
 ) -> tuple[str, Sequence[Vector]] | None:
