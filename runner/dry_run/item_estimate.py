@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -182,17 +181,6 @@ class ItemEstimate(ItemSteps):
         return Foreseen(within.calls, outputs, certainty)
 
 
-@contextlib.asynccontextmanager
-async def _in_time(plan: PlanSoFar) -> AsyncIterator[None]:
-    """Raise `TimeoutError` once the time of the walk is over, also where nothing waits."""
-    now = asyncio.get_running_loop().time()
-    plan.ends_at = plan.ends_at or now + MAX_WALK_S
-    if now >= plan.ends_at:
-        raise TimeoutError
-    async with asyncio.timeout_at(plan.ends_at):
-        yield
-
-
 async def foresee_block(
     plan: PlanSoFar,
     context: RunContext,
@@ -204,12 +192,16 @@ async def foresee_block(
     In a random order, so that those that were walked speak for the others.
     """
     block, todo = state.block, state.todo()
-    calls, n_left = NO_CALLS, 0
+    calls, n_left, now_s = NO_CALLS, 0, asyncio.get_running_loop().time
     for item in sorted(todo, key=lambda item: draw(SEED, item.key)):
-        steps = ItemEstimate(plan, context, ItemAttempt.of_item(context, state, item), around)
         item.result = {"text": f"{UNKNOWN} {item.key}"}
+        plan.ends_at = plan.ends_at or now_s() + MAX_WALK_S
+        if now_s() >= plan.ends_at:  # where nothing waits, nothing else ends it
+            n_left += 1
+            continue
+        steps = ItemEstimate(plan, context, ItemAttempt.of_item(context, state, item), around)
         try:
-            async with _in_time(plan):
+            async with asyncio.timeout_at(plan.ends_at):
                 scope = await walk_item(steps, block.body, item.seen(block, state.scope))
             item.result = item_result(steps.with_known_filters(block), scope, steps.last)
         except TimeoutError:
