@@ -180,14 +180,16 @@ def default_key(item: Any) -> str:
 
 # --- items that are files
 
+_MAPPINGS = (dict, Mapping)  # most are the first, which is seen ten times as fast
+
 
 def is_file_value(value: Any) -> bool:
     """Return whether a value describes a file by its content, as `files.scan` does."""
-    return isinstance(value, Mapping) and isinstance(value.get("sha256"), str)
+    return isinstance(value, _MAPPINGS) and isinstance(value.get("sha256"), str)
 
 
 def file_path_of(item: Any) -> str | None:
-    if isinstance(item, Mapping):
+    if isinstance(item, _MAPPINGS):
         for name in ("relpath", "path"):
             if isinstance(item.get(name), str) and item[name]:
                 return str(item[name])
@@ -195,7 +197,7 @@ def file_path_of(item: Any) -> str | None:
 
 
 def item_path(item: Any) -> str | None:
-    path = item.get("path") if isinstance(item, Mapping) else None
+    path = item.get("path") if isinstance(item, _MAPPINGS) else None
     return path if isinstance(path, str) else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 import threading
@@ -40,6 +41,33 @@ async def test_a_row_written_twice_before_a_commit_is_the_last_one(tmp_path: Pat
             ledger.record("scope", entry("a", seconds=float(seconds)), "run")
         await ledger.durable()
         assert ledger.entries("scope")["a"].seconds == 49
+
+
+async def test_what_items_await_in_one_turn_of_the_loop_is_one_commit(tmp_path: Path) -> None:
+    async def done(key: str) -> None:
+        ledger.record("scope", entry(key), "run")
+        await ledger.durable()
+
+    with Ledger(tmp_path) as ledger:
+        await asyncio.gather(*(done(str(number)) for number in range(20)))
+        assert (ledger.n_commits, len(ledger.entries("scope"))) == (1, 20)
+
+
+def test_a_row_of_a_loop_that_ended_at_once_is_committed(tmp_path: Path) -> None:
+    async def queue() -> None:
+        ledger.record("scope", entry("a"), "run")
+
+    with Ledger(tmp_path) as ledger:
+        asyncio.run(queue())
+        asyncio.run(ledger.durable())
+        assert [*ledger.entries("scope")] == ["a"]
+        loop = asyncio.new_event_loop()
+        loop.call_soon(lambda: ledger.record("scope", entry("b"), "run"))
+        loop.call_soon(loop.stop)  # the commit that was to follow is never called
+        loop.run_forever()
+        loop.close()
+    with Ledger(tmp_path) as ledger:
+        assert [*ledger.entries("scope")] == ["a", "b"]
 
 
 def test_small_values_are_inline_and_large_ones_objects(tmp_path: Path) -> None:
