@@ -262,6 +262,7 @@ def _connect(file: Path, wait_s: float) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA trusted_schema=OFF")
         connection.execute("PRAGMA cell_size_check=ON")
+        connection.execute("PRAGMA cache_size=-500")  # KiB; three of 2,000 are no faster
     except BaseException:
         connection.close()
         raise
