@@ -147,7 +147,7 @@ class Check:
             for name in path:
                 value = value.get(name) if isinstance(value, Mapping) else None
             if isinstance(value, bool | int | float) or (
-                isinstance(value, str) and _is_short(value)
+                isinstance(value, str) and len(value) <= _SHORT_CHARS and "\n" not in value
             ):
                 yield ".".join(path), json.dumps(value, ensure_ascii=False)
 
@@ -191,10 +191,6 @@ def _calls(expression: Expression) -> Iterator[CheckCall]:
             is_open=node.dyn_args is not None or node.dyn_kwargs is not None,
             first=chain_of(node.args[0]) if node.args else None,
         )
-
-
-def _is_short(text: str) -> bool:
-    return len(text) <= _SHORT_CHARS and "\n" not in text
 
 
 def _literal(node: nodes.Expr) -> Any:

@@ -32,25 +32,17 @@ ModelKey = tuple[str, str]
 
 
 def refuse_missing(bound: BoundPlan) -> None:
-    """Refuse a pipeline that needs what is not installed here.
+    """Refuse a pipeline that needs what is not installed here; inner ones are looked at as well.
 
     Raises:
-        PipelineError: with everything that is missing.
-    """
-    if found := requirement_faults(bound):
-        raise PipelineError(found)
-
-
-def requirement_faults(bound: BoundPlan) -> list[Fault]:
-    """Return a fault for each package, program or model file that is missing, where needed first.
-
-    Inner pipelines are looked at as well.
+        PipelineError: with each package, program or model file that is missing, where needed first.
     """
     found: dict[str, Fault] = {}
     for fault in _missing_of_plan(bound):
         found.setdefault(fault.message, fault)
     models = model_file_faults(bound) if bound.pipeline.models else ()
-    return [*found.values(), *models]
+    if faults := [*found.values(), *models]:
+        raise PipelineError(faults)
 
 
 def _missing_of_plan(bound: BoundPlan) -> Iterator[Fault]:
