@@ -114,8 +114,8 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 """Each table with its columns, those of the primary key first."""
 
-LASTING_TABLES = tuple(name for name in KEYS if name not in ("meta", "claims", "holders"))
-"""Tables whose rows outlast the runs that are at work."""
+LASTING_TABLES = tuple(name for name in KEYS if name not in ("claims", "holders"))
+"""Tables whose rows outlast the runs that are at work; `meta` has the upgrades that were done."""
 
 DONE_UPGRADES = "select name from meta"
 """Names of `UPGRADES` that a ledger has had; new ones have had all."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.ledger_tables import FILED
 from paddock.runner.ledger.own_state import folder_identity
 from paddock.runner.ledger.postgres import (
     PostgresDatabase,
@@ -115,6 +118,27 @@ def test_the_ledger_begins_with_what_the_folders_file_knows(url: str, tmp_path: 
         ledger.record("scope", entry("b"), "run")
     with Ledger(tmp_path, is_readonly=True) as ledger:
         assert set(ledger.entries("scope")) == {"a"}
+
+
+def test_filed_and_deleted_items_stay_so_where_a_file_moves_into_a_schema(url: str, tmp_path: Path) -> None:
+    filed, deleted = (
+        entry(gone, gone=gone, reads='{"files": {"inbox/a": ["away"]}}') for gone in (FILED, "run")
+    )
+    with Ledger(tmp_path) as ledger:
+        ledger.record("scope", filed, "run")
+        ledger.record("scope", deleted, "run")
+    with Ledger(tmp_path, url=url) as ledger:
+        assert ledger.entries("scope") == {FILED: filed, "run": deleted}
+
+
+def test_an_older_file_is_upgraded_on_its_way_into_a_schema(url: str, tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.record("scope", entry("a", gone="run", reads='{"inbox/a": ["away"]}'), "run")
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as file, file:
+        file.execute("delete from meta where name = 'filing'")
+    with Ledger(tmp_path, url=url) as ledger:
+        assert "filing" in ledger.upgrades
+        assert ledger.entries("scope")["a"].gone is None
 
 
 def test_reading_needs_no_ledger_and_makes_none(url: str, tmp_path: Path) -> None:
