@@ -90,7 +90,7 @@ def comparable(answers: Iterable[DecidedAnswer], share: AskedShare) -> list[Deci
     """Return the answers that say something together, with their weights.
 
     Where enough of a share of the sure answers is decided, these are all of which it is known how
-    probably they were asked about. Else only those in doubt are known, and they count alike.
+    probably they were asked about. Else all that are not of the share count alike.
     """
     found = list(answers)
     sampled = [answer for answer in found if answer.is_sampled]
@@ -263,7 +263,8 @@ class StepCalibration:
 
     @property
     def n_fields(self) -> int:
-        return sum(len(answer.fields) for answer in self.answers)
+        """How many fields the fit is made of; sampled ones that are too few do not count."""
+        return _n_fields(self._compared)
 
     def calibration(
         self, item: tuple[str, str] | None = None, document_sha256: str = ""

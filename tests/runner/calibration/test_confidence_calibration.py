@@ -15,6 +15,7 @@ from paddock.engine.system.item_samples import share_interval
 from paddock.runner.bind.scope import review_names
 from paddock.runner.calibration.confidence_calibration import (
     LEAST_FIELDS,
+    AskedShare,
     CalibrationKey,
     DecidedAnswer,
     DecidedField,
@@ -136,6 +137,17 @@ def test_too_few_fields_calibrate_nothing() -> None:
     enough = table(*answers, ("x", "y", [("total", 0.9, False)]))
     assert enough.calibration() is not None
     assert [(row.n, row.n_right) for row in enough.rows] == [(50, 49)]
+
+
+def test_sampled_answers_too_few_to_be_weighted_do_not_count_toward_the_threshold() -> None:
+    answers = table(*((f"{n}", f"doc{n}", [("total", 0.9, True)]) for n in range(54))).answers
+    sampled = [replace(answer, is_sampled=True, share=0.2) for answer in answers[45:]]
+    former = StepCalibration(KEY._replace(prompt_digest="q"), "m", 0.0, answers)
+    few = replace(former, key=KEY, answers=(*answers[:45], *sampled), asked_share=AskedShare(0.2))
+    assert (few.calibration(), few.rows, few.n_fields) == (None, [], 45)
+    assert (start_text(KEY, {KEY: few, former.key: former}) or "").startswith(
+        "'bill': its confidence has 45 of 50 reviewed fields."
+    )
 
 
 def test_an_items_own_decision_does_not_count_for_itself() -> None:

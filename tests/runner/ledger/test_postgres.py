@@ -120,10 +120,11 @@ def test_the_ledger_begins_with_what_the_folders_file_knows(url: str, tmp_path: 
         assert set(ledger.entries("scope")) == {"a"}
 
 
-def test_filed_and_deleted_items_stay_so_where_a_file_moves_into_a_schema(url: str, tmp_path: Path) -> None:
-    filed, deleted = (
-        entry(gone, gone=gone, reads='{"files": {"inbox/a": ["away"]}}') for gone in (FILED, "run")
-    )
+def test_filed_and_deleted_items_stay_so_in_a_schema_made_of_a_file(
+    url: str, tmp_path: Path
+) -> None:
+    reads = '{"inbox/a": ["away"]}'
+    filed, deleted = (entry(gone, gone=gone, reads=reads) for gone in (FILED, "run"))
     with Ledger(tmp_path) as ledger:
         ledger.record("scope", filed, "run")
         ledger.record("scope", deleted, "run")
