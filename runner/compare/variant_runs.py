@@ -224,7 +224,7 @@ class _Runner:
         }
         found: dict[str, ItemAnswer] = {}
         with self._compared.ledger() as ledger:
-            for (scope,) in ledger.rows(queries.SCOPES_OF_STEP, file=file.name, step=block):
+            for scope, *_ in ledger.rows(queries.SCOPES_OF_STEP, file=file.name, step=block):
                 entries = ledger.entries(str(scope))
                 made = LineageStore(ledger).made_of(str(scope))
                 for key in results.keys() & entries.keys():

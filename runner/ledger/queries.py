@@ -55,11 +55,12 @@ GONE_ITEMS = "select scope, key from items where gone is not null"
 _IS_GONE = f"gone is not null and gone <> '{FILED}'"
 GONE_ITEMS_BEFORE = f"select scope, key from items where {_IS_GONE} and at < :before"
 DROP_GONE_ITEM = f"delete from items where scope = :scope and key = :key and {_IS_GONE}"
-# `:mark` has the path as it stands in the JSON of dependencies.
-ITEMS_THAT_READ = "select scope, key from items where reads like :mark"
+# `:name` is as it stands in the JSON of dependencies. `like` would fold case, and know wildcards.
+ITEMS_THAT_READ = "select scope, key from items where replace(reads, :name, '') <> reads"
+# Narrowed by `scope`.
 COUNT_NEWER_ITEMS = (
-    "select count(*) from items join scopes on scopes.scope = items.scope "
-    "where scopes.file = :file and scopes.step = :step and items.at > :at"
+    f"select count(*) from items where state = 'done' and coalesce(gone, '{FILED}') = '{FILED}' "
+    f"and at > :at"
 )
 
 # --- scopes: what the digest of a scope stands for
@@ -67,10 +68,8 @@ COUNT_NEWER_ITEMS = (
 SCOPES = "select scope, file, step, inputs from scopes"
 SCOPES_OF_FILE = f"{SCOPES} where file = :file"
 SCOPE = f"{SCOPES} where scope = :scope"
-SCOPES_OF_STEP = "select scope from scopes where file = :file and step = :step"
+SCOPES_OF_STEP = f"{SCOPES_OF_FILE} and step = :step"
 SCOPES_OF_FOLDERS = "select scope, step from scopes where file = :file and inputs = :inputs"
-# Another step of the same pipeline, with the same inputs as a scope.
-SCOPES_BESIDE = f"{SCOPES_OF_STEP} and inputs = (select inputs from scopes where scope = :scope)"
 # All that is known of a scope that has no outputs.
 DROP_SCOPE = (
     "delete from provenance where scope = :scope",

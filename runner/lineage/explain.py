@@ -114,22 +114,21 @@ class _PathInLedger:
             items, n_more = self._items.below(stored)  # 3
         if items:
             return PathLineage(str(self._path), tuple(map(self._origin, items)), n_more=n_more)
-        read = [item for path in (stored, *came_from) for item in self._items.made_of(path)]  # 4
-        if not read and is_folder:
-            below, n_more = self._items.made_below(stored)
-            read = [*below]
+        readers, n_more = self._items.readers_of((stored, *came_from))  # 4
+        if not readers and is_folder:
+            readers, n_more = self._items.made_below(stored)
         same: Sequence[str] = ()
         with contextlib.suppress(OSError):
-            if not read and self._path.is_file():
+            if not readers and self._path.is_file():
                 content = sha256_of(self._path)
                 filed = self._filed.of_content(content)  # and were moved on since
                 places = {(scope, key) for scope, key, _ in filed}
                 paths = dict.fromkeys(path for _, _, path in filed)
-                found = (item for path in paths for item in self._items.made_of(path))
-                read = [item for item in found if (item.owner.scope, item.key) in places]
+                readers, n_more = self._items.readers_of(paths, among=places)
                 same = self._items.same_as(content)
-        if read:
-            return PathLineage(str(self._path), read_by=tuple(map(self._use, read)), n_more=n_more)
+        if readers:
+            uses = tuple(map(self._use, readers))
+            return PathLineage(str(self._path), read_by=uses, n_more=n_more)
         near, same_as = (map(self._index.absolute, p) for p in (self._items.near(stored), same))
         return PathLineage(str(self._path), near=tuple(near), same_as=tuple(same_as))  # 5
 
@@ -141,7 +140,7 @@ class _PathInLedger:
         entry, owner, absolute = item.entry, item.owner, self._index.absolute
         steps, others = [*self._items.steps(item)], list[RecordedItem]()
         if not any(step.calls for step in steps):
-            found = (self._items.beside(owner, name) for name in item.made_of)
+            found = (self._items.read_step(owner, name) for name in item.made_of)
             others = [other for other in found if other is not None]
             steps += [step for other in others for step in self._items.steps(other)]
         calls = [call for step in steps for call in step.calls if call.kind == "tool"]
@@ -198,7 +197,7 @@ class _PathInLedger:
                     changes.append(LineageChange(why(subject, self._index.stored(read.path))))
             changes += self._rule(verified).changes(verified, subject)
             for step in verified.made_of:
-                if n_newer := self._items.newer(verified.owner.file, step, verified.at):
+                if n_newer := self._items.newer(verified.owner, step, verified.at):
                     newer = Why.NEWER_RESULTS(step, n_newer)
                     changes.append(LineageChange(newer if n_newer > 1 else Why.NEWER_RESULT(step)))
         explained = {item.owner.step, *(other.owner.step for other in others)}  # 3

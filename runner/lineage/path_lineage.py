@@ -148,7 +148,7 @@ class PathLineage:
     read_by: tuple[DocumentUse, ...] = ()
     """For a document: the items that read it."""
     n_more: int = 0
-    """Origins that are not listed."""
+    """Origins, or items that read it, that are not listed."""
     near: tuple[str, ...] = ()
     """For an unknown path: outputs with a similar name."""
     same_as: tuple[str, ...] = ()

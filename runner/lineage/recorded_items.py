@@ -9,7 +9,7 @@ import contextlib
 import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,8 +54,14 @@ class ScopeOwner:
     scope: str
     file: str
     step: str
-    outer: tuple[str, ...]
-    """Keys of the outer items, for a nested block."""
+    """With the ids of the steps that run the pipelines around it."""
+    inputs: tuple[Mapping[str, str] | str, ...]
+    """Folders of each pipeline, outermost first; then the keys of the outer items."""
+
+    @property
+    def outer(self) -> tuple[str, ...]:
+        """Keys of the outer items, for a nested block."""
+        return tuple(key for key in self.inputs if isinstance(key, str))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,11 +192,23 @@ class RecordedItems:
         found = [self._item(scope, key, stored) for scope, key in rows[:MAX_ORIGINS]]
         return found, max(0, len(rows) - MAX_ORIGINS)
 
-    def made_of(self, stored: str) -> Sequence[RecordedItem]:
-        found = {(row.scope, row.key) for row in self._lineage.made_from(stored)}
-        rows = self._ledger.rows(queries.ITEMS_THAT_READ, mark=f"%{json.dumps(stored)}:%")
-        found |= {(row[0], row[1]) for row in rows}
-        return [self._item(scope, key, stored) for scope, key in sorted(found)[:MAX_ORIGINS]]
+    def readers_of(
+        self, paths: Iterable[str], among: Container[tuple[str, str]] | None = None
+    ) -> tuple[Sequence[RecordedItem], int]:
+        """Return the first items that read one of some files, and the number of others.
+
+        `among`: the scopes and keys that count; None: all.
+        """
+        readers = dict[tuple[str, str], str]()
+        for path in paths:
+            found = {(row.scope, row.key) for row in self._lineage.made_from(path)}
+            rows = self._ledger.rows(queries.ITEMS_THAT_READ, name=f"{json.dumps(path)}:")
+            for reader in sorted(found.union((scope, key) for scope, key in rows)):
+                if among is None or reader in among:
+                    readers.setdefault(reader, path)
+        first = [*readers.items()][:MAX_ORIGINS]
+        items = [self._item(scope, key, path) for (scope, key), path in first]
+        return items, len(readers) - len(items)
 
     def same_as(self, sha256: str) -> Sequence[str]:
         rows = self._ledger.rows(queries.PATHS_OF_CONTENT, digest=sha256, most=MAX_SIMILAR)
@@ -202,17 +220,24 @@ class RecordedItems:
         same = [name for name in names if Path(name).name == own_name]
         return [*same, *difflib.get_close_matches(stored, names, n=MAX_SIMILAR)][:MAX_SIMILAR]
 
-    def beside(self, owner: ScopeOwner, step: str) -> RecordedItem | None:
-        """Return the item of a top-level step of the same pipeline and inputs."""
-        at = {"file": owner.file, "step": step, "scope": owner.scope}
-        rows = self._ledger.rows(queries.SCOPES_BESIDE, **at)
-        items = [self._item(row[0], step) for row in rows]
+    def read_step(self, owner: ScopeOwner, step: str) -> RecordedItem | None:
+        """Return the item of a step outside of blocks that an owner's items read."""
+        items = [self._item(scope, step) for scope in self._scopes_read(owner, step)]
         return next((item for item in items if item.entry is not None), None)
 
-    def newer(self, file: str, step: str, at: float) -> int:
-        """Count the items of a block, or the step, that were done after a time."""
-        rows = self._ledger.rows(queries.COUNT_NEWER_ITEMS, file=file, step=step, at=at)
-        return int(rows[0][0])
+    def newer(self, owner: ScopeOwner, step: str, at: float) -> int:
+        """Count the items of a block, or the step, that an owner's read, done after a time."""
+        scopes = self._scopes_read(owner, step)
+        ((n_newer,),) = self._ledger.rows_of_keys(queries.COUNT_NEWER_ITEMS, scopes, "scope", at=at)
+        return int(n_newer)
+
+    def _scopes_read(self, owner: ScopeOwner, step: str) -> list[str]:
+        """Return the scope of a step of the same pipeline, folders and outer items; or none."""
+        n_pipelines = len(owner.inputs) - len(owner.outer)
+        name = ".".join((*owner.step.split(".")[: n_pipelines - 1], step))
+        rows = self._ledger.rows(queries.SCOPES_OF_STEP, file=owner.file, step=name)
+        found = ((scope, tuple(json.loads(inputs))) for scope, _, _, inputs in rows)
+        return [scope for scope, inputs in found if owner.inputs[: len(inputs)] == inputs]
 
     def _prefix(self, stored: str) -> str:
         return "" if stored == str(self._base) else f"{stored}/"
@@ -259,8 +284,7 @@ class RecordedItems:
     def _owner(self, scope: str) -> ScopeOwner:
         rows = self._ledger.rows(queries.SCOPE, scope=scope)
         _, file, step, inputs = rows[0] if rows else (scope, "", "", "[]")
-        outer = tuple(key for key in json.loads(inputs) if isinstance(key, str))
-        return ScopeOwner(scope, file, step, outer)
+        return ScopeOwner(scope, file, step, tuple(json.loads(inputs)))
 
     def steps(self, item: RecordedItem) -> tuple[LineageStep, ...]:
         """Return the steps of an item that made calls, in the order of running."""

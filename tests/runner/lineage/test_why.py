@@ -23,7 +23,7 @@ from paddock.runner.lineage.path_lineage import Origin, PathLineage
 from paddock.runner.lineage.rule_now import RuleNow
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import invoke
-from tests.runner.world import World, settings
+from tests.runner.world import SUMMARIES, World, settings
 
 
 @pytest.fixture(autouse=True)
@@ -256,6 +256,67 @@ def test_newer_results_of_what_it_reads_are_told(world: World) -> None:
     world.write("inbox/b.txt", "The pier is open.")
     world.run(only=["a.txt"])
     assert "'each', which it reads, has a newer result" in changes("out/DIGEST.md")
+
+
+def test_newer_results_are_done_ones_of_the_same_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = in_a_folder(tmp_path, monkeypatch, SUMMARIES)
+    world.edit("inputs:", "inputs:\n  box: {type: dir}\n  name: {type: str}")
+    world.edit("./inbox", '"{{ inputs.box }}"')
+    world.edit("out/DIGEST.md", '"{{ inputs.name }}.md"')
+    world.run({"box": "inbox", "name": "first"})
+    world.write("post/z.txt", "Others.")
+    world.run({"box": "post", "name": "second"})
+    assert changes("first.md") == []
+    world.write("inbox/broken.pdf", "no PDF")
+    world.write("inbox/0.txt", "Waits.")
+    world.run({"box": "inbox", "name": "first"}, only=["broken.pdf"])
+    (change,) = changes("first.md")
+    assert change.endswith("not up to date: 0.txt (changed)")
+
+
+def test_a_step_within_another_pipeline_is_not_taken_for_one_of_the_same_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = in_a_folder(tmp_path, monkeypatch, NAMESAKES)
+    world.write("parts/part.yaml", NAMESAKES_INNER)
+    assert world.run().status == "completed"
+    assert changes("parts/PART.md") == []
+    origin = origin_of("parts/PART.md")
+    assert [call.reply for step in origin.steps for call in step.calls] == [
+        (tmp_path / "parts/PART.md").read_text()
+    ]
+    world.edit("Outer", "Other")
+    world.run()
+    assert changes("parts/PART.md") == []
+
+
+NAMESAKES = """\
+steps:
+  - {id: part, uses: pipeline, with: {file: parts/part.yaml}}
+  - {id: say, uses: chat, with: {prompt: "Outer {{ steps.part.path }}"}}
+"""
+NAMESAKES_INNER = """\
+steps:
+  - {id: say, uses: chat, with: {prompt: Inner}}
+  - {id: save, uses: files.write, with: {path: PART.md, text: "{{ steps.say.text }}"}}
+returns: {path: steps.save.path}
+"""
+
+
+def test_a_document_is_found_by_its_exact_name_and_all_that_read_it_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    style = "{id: style, uses: files.read, with: {path: a_é.md}}"
+    world = in_a_folder(tmp_path, monkeypatch, TABLES)
+    world.edit("      - {id: say,", f"      - {style}\n      - {{id: say,")
+    world.write("a_é.md", "Plain words.")
+    world.write("rows.csv", "id,text\n" + "".join(f"{n},x\n" for n in range(22)))
+    assert world.run().status == "completed"
+    lines = invoke("why", "a_é.md").stdout.splitlines()
+    assert (len(lines), lines[-1]) == (22, "  and 2 more")
+    assert (uses_of("aXé.md"), uses_of("A_É.md"), uses_of("A_é.md")) == ((), (), ())
 
 
 def test_a_file_that_an_item_read_is_looked_at(world: World) -> None:
@@ -613,7 +674,9 @@ def test_a_ledger_that_machines_share_answers_the_same(
 ) -> None:
     monkeypatch.setenv("PADDOCK_LEDGER", url)
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
-    world = World(tmp_path / "shared", n_documents=2)
+    world = World(tmp_path / "shared", beside={"a_é.md": "Plain."}, n_documents=2)
+    style = "{id: style, uses: files.read, with: {path: a_é.md}}"
+    world.edit("      - {id: sum,", f"      - {style}\n      - {{id: sum,")
     shared = replace(settings(world.folder), ledger_url=url)
     asyncio.run(
         run_async(
@@ -630,6 +693,7 @@ def test_a_ledger_that_machines_share_answers_the_same(
     assert uses_of("inbox/1.txt") == ("item '1.txt' of 'each' → out/1.txt",)
     assert explain_path(Path("out/9.txt")).near[0].endswith("out/1.txt")
     assert len(explain_path(Path("inbox")).read_by) == 2
+    assert (len(uses_of("a_é.md")), uses_of("A_É.md")) == (2, ())
     (world.folder / "out/1.txt").rename(world.folder / "mine.txt")
     assert explain_path(Path("mine.txt")).same_as == (str(world.folder / "out/1.txt"),)
 
