@@ -6,6 +6,7 @@ Schedules (cron), watched folders, webhooks and notifications are under `on`.
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -25,6 +26,8 @@ _CRON_FIELDS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
     ("day of the week", 0, 7, _WEEKDAYS),
 )
 _CRON_PART = re.compile(r"(\*|(\w+)(?:-(\w+))?)(?:/(\d+))?\Z", re.ASCII)
+_TEMPLATE = re.compile(r"\{\{.*?\}\}")
+_TEMPLATE_MARK = re.compile("\0([0-9]+)\0")
 _TIME_OF_DAY = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 MOST_DELETED = 0.5
 """The share of a folder's files that may vanish at once before a person must confirm."""
@@ -164,6 +167,26 @@ class NotifyKeys(Keys):
         if sum(way is not None for way in ways) != 1:
             raise ValueError("give exactly one of `webhook`, `email`, `service` and `command`")
         return self
+
+    def command_words(self) -> list[str]:
+        """Split `command` as a shell would, without expansion; a template stays within its word.
+
+        >>> keys = NotifyKeys(when=["failed"], command="tell --to {{ inputs.team }} 'a b'")
+        >>> keys.command_words()
+        ['tell', '--to', '{{ inputs.team }}', 'a b']
+
+        Raises:
+            ValueError: a quote is not closed, or there is no command.
+        """
+        words = self.command or []
+        if isinstance(words, str):
+            templates = _TEMPLATE.findall(words)
+            numbers = iter(range(len(templates)))
+            marked = shlex.split(_TEMPLATE.sub(lambda _: f"\0{next(numbers)}\0", words))
+            words = [_TEMPLATE_MARK.sub(lambda mark: templates[int(mark[1])], w) for w in marked]
+        if not words or not words[0]:
+            raise ValueError("it is empty")
+        return words
 
 
 class OnKeys(Keys):

@@ -76,7 +76,7 @@ def _consent_items(bound: BoundPlan) -> Iterator[list[Any]]:
     on = bound.pipeline.on
     for notify in on.notify if on is not None else ():
         way = notify.model_dump(exclude={"when"})
-        words = notify.command if isinstance(notify.command, list) else []
+        words = protected_files.notify_words(notify)
         yield ["notify", way, _input_defaults(way, bound), _script_digests(words, bound)]
 
 

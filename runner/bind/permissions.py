@@ -26,6 +26,7 @@ from paddock.steps.registry import is_function_reference
 from paddock.steps.tools.tool_names import resolve_tool
 
 from .bound import BoundPlan, BoundStep, all_plans, steps_of
+from .protected_files import notify_words
 
 MAX_COMMAND_CHARS = 1000
 """Of a command that is shown: a script is meant to be read before it is allowed."""
@@ -280,8 +281,8 @@ def _notify_needs(bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
     for at, notify in enumerate(on.notify):
         mark = bound.pipeline.mark(("on", "notify", at) if is_list else ("on", "notify"))
         if notify.command is not None:
-            command = notify.command
-            shown = f"`{command}`" if isinstance(command, str) else command_text(command, bound)
+            words = notify_words(notify)
+            shown = command_text(words, bound) if words else f"`{notify.command}`"
             yield PermissionNeed("run", f"run {shown} when a run has ended", mark, True, True)
         elif notify.email is not None:
             yield PermissionNeed("network", f"send mail to {notify.email}", mark, True, True)

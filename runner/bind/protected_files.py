@@ -18,6 +18,7 @@ from typing import Any
 from paddock.engine.system import files
 from paddock.engine.system.distribution import SETTINGS_FILE, STATE_FOLDER
 from paddock.pipelines.model import Pipeline, step_nodes
+from paddock.pipelines.triggers import NotifyKeys
 from paddock.steps.registry import facts_of
 from paddock.steps.tools.code_digests import file_content, python_modules_of
 from paddock.steps.tools.tool_names import FUNCTION_REFERENCE
@@ -128,7 +129,7 @@ def _named_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
         texts = server.texts.data
         yield from scripts_named([texts.get("command"), *texts.get("args", ())], base)
     for notify in pipeline.on.notify if pipeline.on is not None else ():
-        yield from scripts_named(notify.command if isinstance(notify.command, list) else (), base)
+        yield from scripts_named(notify_words(notify), base)
 
 
 def _files(texts: Iterable[Any], base: Path) -> Iterator[Path]:
@@ -146,6 +147,14 @@ def _function_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
             file = files.existing_file(base, found["file"]) if found is not None else None
             if file is not None:
                 yield file
+
+
+def notify_words(notify: NotifyKeys) -> list[str]:
+    """Return the words of a notification's command; none where it has none that can be run."""
+    try:
+        return notify.command_words()
+    except ValueError:
+        return []
 
 
 def scripts_named(words: Iterable[Any], base: Path) -> Iterator[Path]:

@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import re
-import shlex
 import smtplib
 import socket
 import ssl
@@ -44,8 +43,6 @@ DEADLINE_S = 45.0
 """For all attempts of one message together."""
 _MOST_STDOUT_BYTES = 1 << 26  # more is a program that writes without an end
 _SHOWN_CHARS, _SHOWN_BYTES = 200, 4096
-_TEMPLATE = re.compile(r"\{\{.*?\}\}")
-_TEMPLATE_MARK = re.compile("\0([0-9]+)\0")
 
 
 async def with_retries(send: Callable[[], Awaitable[None]]) -> None:
@@ -65,31 +62,6 @@ async def with_retries(send: Callable[[], Awaitable[None]]) -> None:
                 await asyncio.sleep(BACKOFF.pause_s(number))
     except TimeoutError:
         raise NotDelivered(f"there was no answer within {DEADLINE_S:g} s") from None
-
-
-def command_words(command: str | list[str]) -> list[str]:
-    """Split a command as a shell would, without expansion; a template stays within its word.
-
-    >>> command_words("tell --to {{ inputs.team }} 'a b'")
-    ['tell', '--to', '{{ inputs.team }}', 'a b']
-
-    Raises:
-        NotDelivered: a quote is not closed, or there is no command.
-    """
-    if isinstance(command, str):
-        templates = _TEMPLATE.findall(command)
-        numbers = iter(range(len(templates)))
-        marked = _TEMPLATE.sub(lambda _: f"\0{next(numbers)}\0", command)
-        try:
-            split = shlex.split(marked)
-        except ValueError as error:
-            raise NotDelivered(f"the command is not valid ({error})") from error
-        words = [_TEMPLATE_MARK.sub(lambda found: templates[int(found[1])], word) for word in split]
-    else:
-        words = [str(word) for word in command]
-    if not words or not words[0]:
-        raise NotDelivered("the command is empty")
-    return words
 
 
 async def run_command(words: Sequence[str], folder: Path, message: Notification) -> None:

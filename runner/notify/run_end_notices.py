@@ -130,7 +130,11 @@ class _Notifier:
             await channels.post_webhook(self._rendered(way.webhook), what)
         elif way.command is not None:
             # Split first: the value of an input stays one word, whatever it contains.
-            words = [self._rendered(word) for word in channels.command_words(way.command)]
+            try:
+                words = way.command_words()
+            except ValueError as error:
+                raise NotDelivered(f"the command is not valid ({error})") from error
+            words = [self._rendered(word) for word in words]
             await channels.run_command(words, self._file.parent, what)
         elif way.email is not None:
             unattended = self._settings.unattended

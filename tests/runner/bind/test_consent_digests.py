@@ -85,6 +85,15 @@ def test_code_that_changed_asks_again(name: str, tmp_path: Path) -> None:
     assert not consents_of(file) <= before
 
 
+def test_a_script_of_a_command_that_is_written_as_text_asks_again(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    file.write_text(PIPELINE.replace("[./tell.sh]", '"sh tell.sh {{ inputs.tone }}"'))
+    before = consents_of(file)
+    with (tmp_path / "tell.sh").open("a") as code:
+        code.write("\n# another")
+    assert not consents_of(file) <= before
+
+
 def test_prompts_and_what_is_not_run_ask_nothing_new_and_less_is_agreed_to(tmp_path: Path) -> None:
     file = write(tmp_path)
     before = consents_of(file)

@@ -114,6 +114,18 @@ def test_a_path_that_is_known_is_refused_before_a_run(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("command", ["\"sh tell.sh 'a b'\"", "[sh, tell.sh]"])
+def test_a_script_that_notifies_may_not_be_written(command: str, tmp_path: Path) -> None:
+    (tmp_path / "tell.sh").write_text("#!/bin/sh")
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        f"on: {{notify: {{when: [failed], command: {command}}}}}\n"
+        "steps: [{uses: files.write, with: {path: tell.sh, text: x}}]\n"
+    )
+    with pytest.raises(PipelineError, match=r"may not write 'tell\.sh'"):
+        bind_without_inputs(read_plan(file))
+
+
 BLOCK = """\
 steps:
   - {id: docs, uses: files.scan, with: {root: in}}
