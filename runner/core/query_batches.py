@@ -40,11 +40,11 @@ class QueryBatches(ForwardingPool):
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._waiting: dict[str, list[_WaitingQuery]] = defaultdict(list)
-        """By what requests of one batch have in common."""
+        """Requests that wait, by what those of one batch have in common: all but the texts."""
         self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._expected: Iterator[str] = iter(())
         self._ready: dict[tuple[str, str], EmbedReply] = {}
-        """By that, and the text: replies to what was expected, until it is asked."""
+        """By the same and a text: replies to expected texts, until they are asked for."""
 
     async def pool_of(self, model: ModelSpec) -> Pool:
         return self._pool
@@ -68,8 +68,7 @@ class QueryBatches(ForwardingPool):
                     while not self._is_ready(kind, own):
                         await self._send(kind, waiting)
         finally:
-            if own in waiting:
-                waiting.remove(own)
+            waiting.remove(own)
         return own.reply.result()
 
     def _is_ready(self, kind: str, own: _WaitingQuery) -> bool:
@@ -83,7 +82,7 @@ class QueryBatches(ForwardingPool):
     async def _send(self, kind: str, waiting: list[_WaitingQuery]) -> None:
         """Send what waits, at most so many texts; the first request is always among it."""
         batch, n_texts = list[_WaitingQuery](), 0
-        for query in waiting:
+        for query in [query for query in waiting if not query.reply.done()]:
             n_texts += len(query.request.texts)
             if batch and n_texts > MOST_QUERY_TEXTS:
                 break
@@ -99,14 +98,12 @@ class QueryBatches(ForwardingPool):
                 self._expected = iter(())
             elif len(batch) == 1:
                 batch[0].reply.set_exception(error)
-                waiting.remove(batch[0])
             else:
                 for query in batch:
                     try:
                         query.reply.set_result(await self._pool.embed(query.request))
                     except EngineError as alone:
                         query.reply.set_exception(alone)
-                    waiting.remove(query)
             return
         sizes = [len(query.request.texts) for query in batch] + [1] * len(expected)
         # A reply for each so many texts; tokens by the length of the texts.
@@ -130,8 +127,8 @@ class QueryBatches(ForwardingPool):
             begin = end
         replies = iter(made)
         for query, reply in zip(batch, replies, strict=False):
-            if query in waiting:  # else it was cancelled meanwhile
-                query.reply.set_result(reply)
-                waiting.remove(query)
-        kept = {(kind, text): reply for text, reply in zip(expected, replies, strict=True)}
-        self._ready = dict(islice(self._ready.items(), MOST_QUERY_TEXTS)) | kept
+            query.reply.set_result(reply)
+        # Those of items that asked for none after all go first
+        older = [*self._ready.items()][-MOST_QUERY_TEXTS:]
+        new = {(kind, text): reply for text, reply in zip(expected, replies, strict=True)}
+        self._ready = dict(older) | new
