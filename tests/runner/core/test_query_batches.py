@@ -10,6 +10,7 @@ import pytest
 from paddock.engine.errors import TextTooLong
 from paddock.engine.request import EmbedReply, EmbedRequest, ModelSpec
 from paddock.runner.core.query_batches import QueryBatches
+from paddock.runner.progress.item_states import ItemState
 from tests.fakes.pool import FakePool
 from tests.runner.world import World
 
@@ -106,7 +107,7 @@ def test_what_was_expected_and_is_refused_costs_no_other_query(tmp_path: Path) -
     world = World(tmp_path, STORE, {"rows.csv": "text\nshort\n" + "word " * 50 + "\nthird\n"})
     report = world.run(pool=FakePool(n_ctx_tokens=40))
     assert report.counts["quarantined"] == 1
-    assert [item.state for item in report.items if item.step == "each"].count("new") == 2
+    assert [item.state for item in report.items if item.step == "each"].count(ItemState.NEW) == 2
 
 
 def test_the_queries_of_items_that_were_done_are_not_asked_again(tmp_path: Path) -> None:
