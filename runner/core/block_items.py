@@ -56,15 +56,15 @@ def split_by_where(
     if block.where is None:
         return listed, ()
     chosen: list[Any] = []
-    left: list[Any] = []
+    excluded: list[Any] = []
     for number, item in enumerate(listed):
         try:
             holds = block.where.evaluate(scope.child(block.var, item))
         except ExpressionError as error:
             message = f"`where` of block '{block.id}', {item_label(item, number)}: {error.message}"
             raise ExpressionError(message, error.remedy) from error
-        (chosen if holds else left).append(item)
-    return chosen, left
+        (chosen if holds else excluded).append(item)
+    return chosen, excluded
 
 
 def item_strata(block: BoundBlock, scope: Scope, listed: Sequence[Any], source: str) -> list[str]:

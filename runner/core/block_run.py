@@ -75,7 +75,7 @@ class BlockRun:
     def __init__(
         self, walk: Walk, steps: StepRunner, recorder: ItemRecorder, state: BlockState
     ) -> None:
-        """`walk` keeps what was left, what failed, and what of an outermost block applies."""
+        """`walk` keeps what was not begun, what failed, and what of an outermost block applies."""
         self.walk, self.steps, self.recorder, self.state = walk, steps, recorder, state
         self.context, self.stats = walk.context, walk.stats
         self.claims = None if state.outer else walk.context.claims
@@ -139,10 +139,10 @@ class BlockRun:
             known = [(item.key, suspect) for item in todo if (suspect := of(work.scope, item))]
             if tried := [pair for pair in known if not pair[1].is_deadly(state.parallel, limit)]:
                 self.stats.note(suspects_text(tried, state.parallel))
-        left, pauses = todo, None if claims is None else Pauses(CLAIM_BACKOFF)
-        while left and not self.context.stop_gate.is_closed:
+        remaining, pauses = todo, None if claims is None else Pauses(CLAIM_BACKOFF)
+        while remaining and not self.context.stop_gate.is_closed:
             n_before = sum(item.has_ended for item in todo)
-            for most, items in self._by_company(left):
+            for most, items in self._by_company(remaining):
                 size = 1
                 if most >= state.parallel:
                     size = MODEL_CHUNK_ITEMS if state.has_models else PLAIN_CHUNK_ITEMS
@@ -153,18 +153,18 @@ class BlockRun:
                 if claims is not None and fair < len(items):
                     chunks = claims.in_machine_order(chunks)
                 await self._window(chunks, min(fair, most))
-            left = state.in_state(ItemState.ELSEWHERE)
-            if left and claims is not None and pauses is not None:
-                self.stats.note(await claims.waits_for(work.scope, left))
+            remaining = state.in_state(ItemState.ELSEWHERE)
+            if remaining and claims is not None and pauses is not None:
+                self.stats.note(await claims.waits_for(work.scope, remaining))
                 if sum(item.has_ended for item in todo) > n_before:
                     pauses.succeeded()
                 await pauses.wait()
-            elif not state.is_within_item and (left := state.in_state(ItemState.PUT_OFF)):
+            elif not state.is_within_item and (remaining := state.in_state(ItemState.PUT_OFF)):
                 state.turn = state.turn.next()
         if state.in_state(ItemState.PUT_OFF) and not self.context.stop_gate.is_closed:
             raise PutOff  # the item around it begins again
-        if n_left := sum(not item.has_ended for item in todo):  # 4
-            self.walk.n_left += n_left if state.is_outermost else 0
+        if n_unbegun := sum(not item.has_ended for item in todo):  # 4
+            self.walk.n_unbegun += n_unbegun if state.is_outermost else 0
             raise StopGateClosed
         if not context.options.leaves_out_items:  # 5
             renamed = {item.renamed_from for item in work.items}
@@ -325,10 +325,10 @@ class BlockRun:
         """Run an item's steps, and record how it ended.
 
         1. It is given up since the process died of it too often, or its steps run.
-        2. It is left by the stop gate, or put off: nothing is recorded.
+        2. The stop gate closed in it, or it is put off: nothing is recorded.
         3. It failed: `on_error` says what that means.
         4. A person has to decide; where no one is asked, nothing is recorded.
-        5. It went well, or a filter left it out, or all its steps were skipped.
+        5. It went well, or a filter excluded it, or all its steps were skipped.
         6. It is recorded, and counts as ended once its entry is durable.
         """
         context, stats, state, began = self.context, self.stats, self.state, time.monotonic()
@@ -397,8 +397,8 @@ class BlockRun:
             elif held := attempt.held():
                 reasons = (Why.OUTPUTS_KEPT(tuple(held)),)
                 report = replace(report, state=ItemState.HELD, reasons=reasons)
-            if state.step is not None and self._has_left_table(state.step, attempt):
-                item.become(ItemState.DONE)  # its entry is of the rows that are left there
+            if state.step is not None and self._keeps_former_table(state.step, attempt):
+                item.become(ItemState.DONE)  # its entry is of the rows that stay there
                 stats.item_state(report.step, attempt.shown_key, ItemState.DONE)
                 return
         was = item.verdict.state if report.state is ItemState.HELD else None  # 6
@@ -423,8 +423,8 @@ class BlockRun:
         if failure is not None:
             raise RunFailed(f"'{attempt.shown_key}': {reason}", cause=failure.cause) from failure
 
-    def _has_left_table(self, step: BoundStep, attempt: ItemAttempt) -> bool:
-        """Note why a table loses rows; return whether it is left until a person confirms that."""
+    def _keeps_former_table(self, step: BoundStep, attempt: ItemAttempt) -> bool:
+        """Note why a table loses rows; return whether that waits for `--yes`."""
         n_lacking, found = 0, []
         for name in sorted(blocks_read(step.references)):
             # What became of the items whose rows it no longer has, as far as is known
@@ -438,10 +438,10 @@ class BlockRun:
             others = () if is_whole else ("what its rows are made of has changed",)
             words = lost.text(" and ".join((*found, *others)))
             self.stats.note(words)
-            if lost.is_left:
+            if lost.is_refused:
                 key = self.state.work.shown_key(step.id)
                 self.stats.item(ItemReport(step.id, key, ItemState.MISSING, error=words))
-        return any(lost.is_left for lost in attempt.outputs.lost_rows)
+        return any(lost.is_refused for lost in attempt.outputs.lost_rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ class BlockState:
 
     @property
     def wait(self) -> AwaitingReview | None:
-        """Why the last item waits, or was left; None: none does."""
+        """Why the last item waits, or is not asked about; None: none does."""
         waiting = self.in_state(*OPEN)
         if not waiting:
             return None
@@ -158,8 +158,8 @@ class BlockState:
 
     @property
     def is_partial(self) -> bool:
-        """Whether `--only` or a sample left out items that have work to do."""
-        return any(item.verdict.case is Case.LEFT_OUT for item in self.work.items)
+        """Whether items have work to do that `--only` or a sample does not ask for."""
+        return any(item.verdict.case is Case.NOT_REQUESTED for item in self.work.items)
 
     # --- what others see
 
@@ -245,7 +245,7 @@ class BlockState:
         return ItemReport(self.block.id, shown, state, seconds, error, reasons, is_known)
 
     def state_of(self, chunk: Iterable[ItemWork]) -> PrefectState:
-        """Return the state of a chunk; items that the stop gate left out are not counted."""
+        """Return the state of a chunk; items that were not begun are not counted."""
         ended = [item for item in chunk if item.has_ended]
         n_failed = sum(item.state is ItemState.FAILED for item in ended)
         n_waiting = sum(item.state in AWAITED for item in ended)

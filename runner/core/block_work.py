@@ -52,7 +52,7 @@ class ItemWork:
     has_news: bool = True
     """Whether its pipelines had anything but filed items, if they had any."""
     why: Reason | None = None
-    """Why it failed, waits or is left."""
+    """Why it failed, waits or is not asked about."""
     counted_as: ItemState | None = None
     changed_as: ItemState | None = None
     """What the block's `changed` says; None: it is not changed."""
@@ -123,8 +123,8 @@ class BlockWork:
     """Scope, key and stored path of what was written and stands, of items within these too."""
     held: tuple[str, ...] = ()
     """Stored paths of edited outputs that are kept."""
-    left_out: frozenset[str] = frozenset()
-    """Keys of items that `where` leaves out."""
+    excluded: frozenset[str] = frozenset()
+    """Keys of items that `where` excludes."""
     filed: FiledItems = field(default_factory=FiledItems)
     made_by: str = ""
     """Digest of what the items have in common, by which filed ones are compared."""

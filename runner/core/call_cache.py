@@ -66,7 +66,7 @@ async def no_fence() -> None:
 
 
 class PutOff(Exception):
-    """An item is left for a later pass over its block: see `runner.core.escalation`."""
+    """An item begins again in a later pass over its block: see `runner.core.escalation`."""
 
 
 @dataclass(slots=True)
@@ -469,7 +469,7 @@ class _LedgerStream:
         self._pool = pool
         self._request = request
         self._tasks: list[asyncio.Task[Reply | SystemExit]] = []
-        """Those that were not left."""
+        """Those of iterations that go on."""
         self._is_cancelled = False
 
     async def __aiter__(self) -> AsyncIterator[Chunk]:

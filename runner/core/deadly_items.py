@@ -165,11 +165,11 @@ class CrashSuspects:
             if not is_recorded:
                 return
             self._within.pop(place, None)
-            left = self._notes.pop(place, ())
-            if is_repeated_crash and left:
-                self._ledger.record_attempt(replace(left[-1], run=GIVEN_UP, at=time.time()))
+            notes = self._notes.pop(place, ())
+            if is_repeated_crash and notes:
+                self._ledger.record_attempt(replace(notes[-1], run=GIVEN_UP, at=time.time()))
                 return
-            for row in left:
+            for row in notes:
                 self._ledger.drop_attempt(row)
 
     def stop(self) -> None:

@@ -88,8 +88,8 @@ async def run(context: RunContext) -> Report:
         return stats.report("suspended" if is_suspended else "interrupted", message=message)
     try:
         returns = work.result()
-        if walk.has_left:
-            return stats.report(stop_gate.status, message=stop_gate.left(walk.n_left))
+        if walk.has_unbegun:
+            return stats.report(stop_gate.status, message=stop_gate.left(walk.n_unbegun))
         context.judge.refuse_unknown_keys()
         return stats.report("completed", returns=returns)
     except (RunStopped, LedgerError) as error:
@@ -292,7 +292,7 @@ class _SubPipelineRun:
                 raise
             raise StepFailed(step.id, error.faults[0].in_one_line()) from error
         finally:
-            walk.n_left += inner.n_left
+            walk.n_unbegun += inner.n_unbegun
         # What the item depends on, and what failed.
         attempt.reads |= inner.reads
         attempt.has_inner_failures = attempt.has_inner_failures or inner.has_failures

@@ -289,7 +289,7 @@ class ListWithFiled:
     """Of the run's own items, in their order."""
     filed: Mapping[str, Any]
     """The others by their keys."""
-    left_out: Sequence[Any]
+    excluded: Sequence[Any]
     """What `where` leaves out."""
     order: Mapping[str, ListOrder]
 
@@ -302,7 +302,7 @@ class ListWithFiled:
         whole = scope.with_filed({name for path in references for name in path[1:2]})
         if whole is None:
             return None
-        every, left_out = split_by_where(block, whole, block_list(block, whole))
+        every, excluded = split_by_where(block, whole, block_list(block, whole))
         names = item_names(block, whole, every)
         groups: dict[str, list[int]] = {}
         for index, name in enumerate(names):
@@ -336,7 +336,7 @@ class ListWithFiled:
         rest = sorted(itertools.chain(*groups.values()))
         order = {key: ("", index, "") for index, key in enumerate(keys)}
         filed = {keys[index]: every[index] for index in rest}
-        return cls(own[::-1], filed, left_out, order)
+        return cls(own[::-1], filed, excluded, order)
 
 
 def filed_results(ledger: Ledger, filed: FiledItems) -> dict[str, tuple[ListOrder, Any]]:

@@ -41,8 +41,8 @@ class LostRows:
     path: str
     n_before: int
     n_now: int
-    is_left: bool
-    """Whether it is left as it is until a person confirms it."""
+    is_refused: bool
+    """Whether it is not written until a person confirms that."""
 
     def text(self, why: str) -> str:
         """Return what became of the table.
@@ -51,7 +51,7 @@ class LostRows:
         "'t.csv' has 8 rows, 2 fewer than before: 2 items of 'each' are deleted."
         """
         n_lost = self.n_before - self.n_now
-        if not self.is_left:
+        if not self.is_refused:
             rows = text.counted(self.n_now, "row")
             return f"'{self.path}' has {rows}, {n_lost:,} fewer than before: {why}."
         rows = f"{n_lost:,} of its {text.counted(self.n_before, 'row')}"
@@ -157,11 +157,11 @@ class ItemOutputs:
         of yesterday's letters has those of another day today.
         """
         is_most = n_now == 0 or is_mass_deletion(n_before - n_now, n_before, MOST_DELETED)
-        is_left = is_most and not (self._may_shrink or self._context.options.is_confirmed)
-        self.lost_rows.append(LostRows(self._index.stored(path), n_before, n_now, is_left))
-        if is_left:
+        is_refused = is_most and not (self._may_shrink or self._context.options.is_confirmed)
+        self.lost_rows.append(LostRows(self._index.stored(path), n_before, n_now, is_refused))
+        if is_refused:
             self.written[self._index.stored(path)] = None  # as the last run wrote it
-        return not is_left
+        return not is_refused
 
     async def holds(self, path: Path, sha256: str) -> None:
         """Mark an edited `path` that is kept, with the digest that would have been written.

@@ -105,8 +105,8 @@ class EndedNode:
         for key, entry in entries.items():  # those that the list no longer has
             if key in made.done or key in made.undecided or key in made.filed:
                 continue
-            if key in work.left_out:
-                made.gone[key] = Outdated.LEFT_OUT
+            if key in work.excluded:
+                made.gone[key] = Outdated.EXCLUDED
             elif key not in work.unsettled and (key in deleted or entry.gone is not None):
                 made.gone[key] = Outdated.GONE
             else:
@@ -170,7 +170,7 @@ class OutdatedFinder:
         self._bound, self._index, self._stores = context.bound, context.index, context.stores
         self._ended, self._ledger = ended, context.ledger
         self._lineage = LineageStore(context.ledger)
-        self._left = [node for node in context.bound.nodes if node.id not in ended]
+        self._rest = [node for node in context.bound.nodes if node.id not in ended]
         nodes = self._bound.nodes
         names = {name: node.id for node in nodes for name in callable_names([node])}
         self._scopes = {
@@ -232,7 +232,7 @@ class OutdatedFinder:
         top = at.outer[0] if at.outer else key
         if not at.node:  # 1
             is_own = key == at.step  # else it is of an item, which no top-level step makes
-            makers = (is_own or isinstance(node, BoundBlock) or node.inner for node in self._left)
+            makers = (is_own or isinstance(node, BoundBlock) or node.inner for node in self._rest)
             return None if any(makers) else (at, top, Outdated.NO_STEP)
         end = self._ended.get(at.node)
         if end is None:  # 2
@@ -316,7 +316,7 @@ class OutdatedFinder:
 
 
 async def ended_block(context: RunContext, work: BlockWork, is_open: Collection[int]) -> EndedNode:
-    """Return what applies of a block that has ended; `is_open`: indexes of items left undone."""
+    """Return what applies of a block that has ended; `is_open`: indexes of undone items."""
     ledger = context.ledger
     await ledger.durable()
     keys = [item.key for item in work.items]

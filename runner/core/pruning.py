@@ -76,7 +76,7 @@ class Pruner:
         none: Mapping[str, str] = {}
         for handled, removed, names, why in (
             (missing.deleted, doomed, renamed, Outdated.GONE),
-            (missing.dropped, dropped, none, Outdated.LEFT_OUT),
+            (missing.dropped, dropped, none, Outdated.EXCLUDED),
             (pruned, pruned, none, Outdated.GONE),
         ):
             if handled:
@@ -153,9 +153,9 @@ class Pruner:
             return [output for output in outdated if output.why in whys or output.item in moved]
         # Why outputs of documents that went earlier are kept: a person is asked first
         now = {entry.key for entry in work.missing.deleted}
-        n_left = len({output.item for output in outdated if output.why == Outdated.GONE} - now)
-        n_known = len(work.items) + n_left
-        doubt = mass_doubt(work.missing.sources, n_left, n_known, self._context.options)
+        n_gone = len({output.item for output in outdated if output.why == Outdated.GONE} - now)
+        n_known = len(work.items) + n_gone
+        doubt = mass_doubt(work.missing.sources, n_gone, n_known, self._context.options)
         if doubt is not None:
             self.doubt(work, doubt)
         return [output for output in outdated if doubt is None or output.why != Outdated.GONE]

@@ -54,8 +54,8 @@ def reconcile(
     9. A filed document is away: it is pruned where that is asked, with a question as for 7.
     """
     folders, filed, items = work.missing.sources, work.filed, work.items
-    present = work.left_out.union(work.unsettled, (item.key for item in items))
-    dropped = tuple(entry for entry in before if entry.key in work.left_out)  # 1
+    present = work.excluded.union(work.unsettled, (item.key for item in items))
+    dropped = tuple(entry for entry in before if entry.key in work.excluded)  # 1
     absent = [entry for entry in before if entry.key not in present]
     deleted = [e for e in absent if not any(folder.cannot_list(e.key) for folder in folders)]  # 3
     seen = {folder.stored: folder.now for folder in folders if folder.now is not None}

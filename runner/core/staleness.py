@@ -84,7 +84,7 @@ from .verify import (
     verify_filed,
 )
 
-NOT_REQUESTED = ItemVerdict(ItemState.SKIPPED, (Why.NOT_REQUESTED(),), Case.LEFT_OUT)
+NOT_REQUESTED = ItemVerdict(ItemState.SKIPPED, (Why.NOT_REQUESTED(),), Case.NOT_REQUESTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class _BlockList:
     """Of the list, in its order; then documents that a run moved and did not do; then `results`."""
     results: frozenset[str]
     """Keys of the items that are made of results of filed ones, which the run's own list lacks."""
-    left_out: frozenset[str]
+    excluded: frozenset[str]
     """Keys of what `where` leaves out."""
     entries: dict[str, Entry]
     filing: BlockFiling
@@ -232,9 +232,9 @@ class Judge:
         if self.settled_files is not None:  # 4
             if not outer:
                 await self.settled_files.read()
-            is_left = self.settled_files.is_left
+            is_unsettled, not_now = self.settled_files.is_unsettled, Case.NOT_REQUESTED
             items = [item for item in items if not (
-                (item.verdict.is_work or item.verdict.case is Case.LEFT_OUT) and is_left(item.item)
+                (item.verdict.is_work or item.verdict.case is not_now) and is_unsettled(item.item)
             )]  # fmt: skip
         held = [path for item in items if item.verdict.state is ItemState.HELD
                 for path in item.verdict.kept]  # fmt: skip
@@ -248,7 +248,7 @@ class Judge:
             key
             for key, entry in (entries.items() if lacks else ())
             if entry.gone is None and any(lack.may_be_of(key, own_keys) for lack in lacks)
-        }.difference(listing.left_out, listing.whole.filed if listing.whole else ())
+        }.difference(listing.excluded, listing.whole.filed if listing.whole else ())
         unsettled = (keys | later).difference(still_filed, (item.key for item in items))
         done = [item.entry for item in items if not item.verdict.is_work]
         work = BlockWork(
@@ -258,7 +258,7 @@ class Judge:
             tuple(items),
             claims=_written_by(scope, [*done, *(entries[key] for key in still_filed)]),
             held=tuple(held),
-            left_out=listing.left_out,
+            excluded=listing.excluded,
             unsettled=frozenset(unsettled),
             filed=filed,
             made_by=made_by,
@@ -275,7 +275,7 @@ class Judge:
             if entry.key not in filed.rows
             and (entry.gone is None or entry.gone in request.job_runs)
         ]
-        present = listing.left_out.union(unsettled, (item.key for item in items))
+        present = listing.excluded.union(unsettled, (item.key for item in items))
         if any(entry.key not in present for entry in before):
             await past.read()
             made = await ledger.ask(LineageStore(ledger).made_of, scope)
@@ -295,14 +295,14 @@ class Judge:
     ) -> _BlockList:
         """Return the items of a block, each with its entry; file what left the list since."""
         index, ledger = self.world.index, self.world.index.ledger
-        listed, left_out = split_by_where(block, seen, block_list(block, seen))
+        listed, excluded = split_by_where(block, seen, block_list(block, seen))
         whole = await ledger.ask(ListWithFiled.of, block, seen, listed, ledger, scope)
         results: Mapping[str, Any] = {}
         if whole is None:
             names = item_keys(block, seen, listed)
         else:
-            names, results, left_out = [*whole.keys], whole.filed, whole.left_out
-        there = [*raw_item_keys(block, seen, left_out), *results]
+            names, results, excluded = [*whole.keys], whole.filed, whole.excluded
+        there = [*raw_item_keys(block, seen, excluded), *results]
         entries = await ledger.ask(ledger.listed_entries, scope, [*names, *results])
         sources = tuple(source_folders(self.bound, index, block, seen, scope))
         former = () if outer else await ledger.ask(self.scopes.former, self.bound)
@@ -315,7 +315,7 @@ class Judge:
         found += [(key, item, row) for key, (row, item) in filing.moved.items()]
         if numbered := {key for key, *_ in found}.difference(names):
             entries |= await ledger.ask(ledger.entries, scope, numbered)
-        left_out_keys = frozenset(there).difference(keys, filing.moved, results)
+        excluded_keys = frozenset(there).difference(keys, filing.moved, results)
         of_filed = results.keys() - filing.rows.keys() - {key for key, *_ in found}
         found += [(key, results[key], None) for key in results if key in of_filed]
         items = [
@@ -323,7 +323,7 @@ class Judge:
             for index, (key, item, row) in enumerate(found)
         ]
         return _BlockList(
-            items, frozenset(of_filed), left_out_keys, entries, filing, sources, whole
+            items, frozenset(of_filed), excluded_keys, entries, filing, sources, whole
         )
 
     # --- verdicts
@@ -498,14 +498,14 @@ class Judge:
 
     async def _request(self, node: BoundNode, outer: Sequence[str]) -> ItemRequest:
         """Return what the run is asked to do with a step, or with all items of a block."""
-        options, sample, left_out = self.options, self.options.sample, NOT_REQUESTED
+        options, sample, not_requested = self.options, self.options.sample, NOT_REQUESTED
         job_runs = frozenset[str]()
         if self.job_runs is not None and not outer:  # else the item around it is claimed
             job_runs = await self.job_runs()
         if sample is not None:
             first = Why.NOT_AMONG_FIRST(sample.n_items)
             why = first if sample.is_first else Why.NOT_SAMPLED()
-            left_out = ItemVerdict(ItemState.UNSAMPLED, (why,), Case.LEFT_OUT)
+            not_requested = ItemVerdict(ItemState.UNSAMPLED, (why,), Case.NOT_REQUESTED)
         if isinstance(node, BoundBlock):
             nodes = {node.id, *node_ids(node.body)}
             writes = [step for step in all_steps(node.body) if step.facts.writes]
@@ -520,7 +520,7 @@ class Judge:
             retries_failed=options.retry_failed,
             is_of_step=isinstance(node, BoundStep),
             asks_people=options.review == "ask",
-            left_out=left_out,
+            not_requested=not_requested,
             is_of_variant=bool(options.variant_of),
             job_runs=job_runs,
         )

@@ -39,7 +39,7 @@ class Case(Enum):
     SHARED = "permit 1"
     REQUESTED = "permit 3, 4"
     TAKEN = "permit 6"
-    LEFT_OUT = "permit 7"
+    NOT_REQUESTED = "permit 7"
 
 
 FINAL = frozenset((Case.NEW, Case.PARTS, Case.FAILED))
@@ -218,7 +218,7 @@ class ItemRequest:
     is_of_step: bool = False
     """Whether it is a step outside of blocks, which each run tries again."""
     asks_people: bool = True
-    left_out: ItemVerdict = FRESH
+    not_requested: ItemVerdict = FRESH
     """Of an item that is not asked for, and has work to do."""
     is_of_variant: bool = False
     """Whether figures are of the items that are asked for alone, also where more is known."""
@@ -241,7 +241,7 @@ def permit(
        is so in any case.
     5. `--review accept` and the like: what waits goes on.
     6. `--take`, `on_edited: overwrite`: an edited output does not keep it.
-    7. `--only`, a sample: what is not asked for is left out.
+    7. `--only`, a sample: what is not asked for is not done.
     """
     is_asked_for = request.asks_for(now.key)
     if trace is not None and trace.entry.run in request.job_runs and trace.entry.hash == now.hash:
@@ -261,7 +261,7 @@ def permit(
             edited = tuple(map(Why.OUTPUT_EDITED, verdict.kept))
             verdict = ItemVerdict(ItemState.STALE, edited, Case.TAKEN)  # 6
     if not is_asked_for and (verdict.is_work or request.is_of_variant):
-        return request.left_out  # 7
+        return request.not_requested  # 7
     return verdict
 
 
@@ -285,7 +285,7 @@ def verify_filed(verdict: ItemVerdict, is_same: bool, lies_there: Callable[[], b
     """
     if verdict.is_kept:  # 1
         return Filing.STAYS
-    if verdict.case is not Case.LEFT_OUT and lies_there():  # 2
+    if verdict.case is not Case.NOT_REQUESTED and lies_there():  # 2
         return Filing.AGAIN
     return Filing.STAYS if is_same else Filing.EARLIER  # 3
 

@@ -58,10 +58,10 @@ class Walk(ABC):
         self.left = StepsLeft(context.stats.note)
         self.unknown: dict[str, str] = {}
         """Node → the one that must run before its outputs are known."""
-        self.has_left = False
+        self.has_unbegun = False
         """Whether something was not begun, or not finished, since the stop gate was closed."""
-        self.n_left = 0
-        """How many items were not."""
+        self.n_unbegun = 0
+        """How many items were not begun."""
         self.has_failures = False
         """Whether an item failed."""
         self.attempts = 0
@@ -88,7 +88,7 @@ class Walk(ABC):
         """Decide what becomes of a node.
 
         1. It waits until those before it have ended.
-        2. The stop gate is closed: it is left for the next run.
+        2. The stop gate is closed: it is not begun.
         3. What it reads is not whole: it is left as it is.
         4. What it reads has to run first: what it would do is not known. Only while planning.
         5. It reads what was skipped, its `if` is false, or only skipped ones use it: it is skipped.
@@ -101,7 +101,7 @@ class Walk(ABC):
         for earlier in before | node.known_by:  # 1
             await self._has_ended[earlier].wait()
         if self.context.stop_gate.is_closed:  # 2
-            self.has_left = True
+            self.has_unbegun = True
         elif (left := self.left.why(node, before, self.scope)) is not None:  # 3
             await self.leave(node, left)
             if left.by is LeftBy.WITHOUT_NEWS:
@@ -130,7 +130,7 @@ class Walk(ABC):
                     if chunk is not None:
                         chunk.state = self._state_of(node, outputs)
             except StopGateClosed:
-                self.has_left = True
+                self.has_unbegun = True
             except (StepFailed, ExpressionError) as error:
                 self.fail(node, error)
             else:
@@ -158,7 +158,7 @@ class Walk(ABC):
             RunFailed: they cannot be evaluated.
         """
         returns = self.bound.returns
-        if returns is None or self.has_left or self.left.is_read_by(returns.references):
+        if returns is None or self.has_unbegun or self.left.is_read_by(returns.references):
             return None, None
         try:
             whole = self.scope.with_filed()
@@ -170,10 +170,10 @@ class Walk(ABC):
         """Note how a pipeline ended that a step ran; return whether it had more than filed items.
 
         Raises:
-            StopGateClosed, AwaitingReview: something in it was left, or waits.
+            StopGateClosed, AwaitingReview: something in it was not begun, or waits.
             StepFailed: it has no result, and was run for one item of a block.
         """
-        if inner.has_left:
+        if inner.has_unbegun:
             raise StopGateClosed
         if inner.left.awaited:
             raise next(iter(inner.left.awaited.values()))

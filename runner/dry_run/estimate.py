@@ -347,7 +347,7 @@ def _plan_items(work: BlockWork) -> Iterator[PlanItem]:
             yield PlanItem(block, key, ItemState.DELETED, (missing.absences[key],))
     for doubt in missing.doubts:
         yield PlanItem(block, doubt.folder, ItemState.MISSING, (doubt.reason,))
-    for key in sorted(work.left_out):
+    for key in sorted(work.excluded):
         state = ItemState.DELETED if key in dropped else ItemState.SKIPPED
         yield PlanItem(block, key, state, (Why.WHERE(),))
 

@@ -192,12 +192,12 @@ async def foresee_block(
     In a random order, so that those that were walked speak for the others.
     """
     block, todo = state.block, state.todo()
-    calls, n_left, now_s = NO_CALLS, 0, asyncio.get_running_loop().time
+    calls, n_unwalked, now_s = NO_CALLS, 0, asyncio.get_running_loop().time
     for item in sorted(todo, key=lambda item: draw(SEED, item.key)):
         item.result = {"text": f"{UNKNOWN} {item.key}"}
         plan.ends_at = plan.ends_at or now_s() + MAX_WALK_S
         if now_s() >= plan.ends_at:  # where nothing waits, nothing else ends it
-            n_left += 1
+            n_unwalked += 1
             continue
         steps = ItemEstimate(plan, context, ItemAttempt.of_item(context, state, item), around)
         try:
@@ -205,16 +205,16 @@ async def foresee_block(
                 scope = await walk_item(steps, block.body, item.seen(block, state.scope))
             item.result = item_result(steps.with_known_filters(block), scope, steps.last)
         except TimeoutError:
-            n_left += 1
+            n_unwalked += 1
             continue
         except ItemEnds:
             item.result = None
         except StepFailed:  # its `returns` read what is not known
             pass
         calls += steps.calls
-    rest, n_walked = bound_steps(block.body).of_items(n_left), len(todo) - n_left
+    rest, n_walked = bound_steps(block.body).of_items(n_unwalked), len(todo) - n_unwalked
     is_estimate = rest.most is None and calls.most is not None and n_walked > 0
-    calls += calls.estimate(n_left / n_walked) if is_estimate else rest
+    calls += calls.estimate(n_unwalked / n_walked) if is_estimate else rest
     certainty = Certainty.UNKNOWN if todo else Certainty.KNOWN
     return Foreseen(calls, dict(state.outputs()), certainty)
 

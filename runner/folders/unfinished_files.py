@@ -142,7 +142,7 @@ class SettledFiles:
             self._rows[spec.name] = await self._ledger.ask(self._ledger.watched, spec.name)
             self._filters[spec.name] = WatchFilter(spec)
 
-    def is_left(self, item: Any) -> bool:
+    def is_unsettled(self, item: Any) -> bool:
         """Return whether an item is a file below a watch that has not settled yet."""
         path = item.get("path") if isinstance(item, Mapping) else None
         if not isinstance(path, str):

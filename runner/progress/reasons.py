@@ -146,7 +146,7 @@ class Why(Enum):
     EARLIER_TRY = "it is of an earlier try: run '{}' failed, and the next one tries again"
     OUTDATED = "it no longer applies: nothing makes it any more"
     OUTDATED_SKIPPED = "it no longer applies: its step is skipped now"
-    OUTDATED_LEFT_OUT = "it no longer applies: `where` leaves out its item now"
+    OUTDATED_EXCLUDED = "it no longer applies: `where` leaves out its item now"
     OUTDATED_GONE = "it no longer applies: its item is gone"
     PIPELINE_GONE = "the pipeline was deleted: {}"
     PIPELINE_INVALID = "the current pipeline is invalid: {}"
@@ -197,7 +197,7 @@ class Outdated(StrEnum):
     """Why an output no longer applies."""
 
     GONE = "what they were made of is gone"
-    LEFT_OUT = "`where` leaves out what they were made of"
+    EXCLUDED = "`where` leaves out what they were made of"
     ELSEWHERE = "they are written elsewhere now"
     NOT_MADE = "their items no longer make them"
     SKIPPED = "their step is skipped"
