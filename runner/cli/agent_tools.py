@@ -258,7 +258,7 @@ class AgentTools:
         """Return the items of a run with their states, errors and outputs (`read_output`)."""
         past = self._past(run)
         with open_for_reading(past.place) as ledger:
-            steps = [row for row in LineageStore(ledger).made_in(run) if row.made.get(WROTE)]
+            steps = [row for row in LineageStore(ledger).of_run(run) if row.made.get(WROTE)]
         found = [item for item in read_run_details(past).items if state in ("", item.state)]
         items = [*found, *(steps if state in ("", "done") else ())]
 

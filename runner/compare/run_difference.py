@@ -199,7 +199,7 @@ def _hashes_of_lineage(ledger: Ledger, past: PastRun) -> dict[ItemName, list[str
     steps = {str(scope): str(step) for scope, _, step, _ in ledger.rows(queries.SCOPES)}
     outers = outer_keys(ledger)
     found: dict[ItemName, list[str]] = defaultdict(list)
-    for row in LineageStore(ledger).made_in(past.row.run):
+    for row in LineageStore(ledger).of_run(past.row.run):
         calls = [call for step in read_lineage(row.made)[1] for call in step.calls]
         name = steps.get(row.scope, ""), f"{outers.get(row.scope, '')}{row.key}"
         found[name] += [call.hash for call in calls if call.kind == "chat"]

@@ -226,7 +226,7 @@ class _Runner:
         with self._compared.ledger() as ledger:
             for scope, *_ in ledger.rows(queries.SCOPES_OF_STEP, file=file.name, step=block):
                 entries = ledger.entries(str(scope))
-                made = LineageStore(ledger).made_of(str(scope))
+                made = LineageStore(ledger).of_scope(str(scope))
                 for key in results.keys() & entries.keys():
                     steps = read_lineage(made[key].made)[1] if key in made else ()
                     answer = _item_answer(ledger, part.step, results[key], entries[key], steps)

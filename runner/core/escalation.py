@@ -173,7 +173,7 @@ def cause_of(when: Expression, names: Mapping[str, Any]) -> str:
 async def broken_promises(ledger: Ledger, body: Iterable[BoundNode], scope: str) -> list[str]:
     """Return a sentence for each step whose promise may no longer hold, by all that is recorded."""
     steps = [step for step in steps_of(body) if step.escalate and step.escalate.spec.target]
-    made = await ledger.ask(LineageStore(ledger).made_of, scope) if steps else {}
+    made = await ledger.ask(LineageStore(ledger).of_scope, scope) if steps else {}
     return [text for step in steps if (text := broken_promise(step, made.values()))]
 
 

@@ -222,7 +222,7 @@ class Execute(Walk):
             self.reads |= attempt.dependencies()
         if not only_reads(step) and step.inner is None:  # what `why` says, if it ever wrote
             ledger = context.ledger
-            made = await ledger.ask(LineageStore(ledger).made, scope_id, step.id)
+            made = await ledger.ask(LineageStore(ledger).of_item, scope_id, step.id)
             if made is not None or attempt.outputs.written:
                 self.recorder.record_lineage(attempt)
         if not self.outer:

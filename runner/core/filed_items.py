@@ -185,7 +185,7 @@ class BlockFiling:
             for key in done
             if key not in present or (key in there and there[key][0] in came_back)
         ]
-        made = LineageStore(self._ledger).made_of(self._scope, gone) if gone else {}
+        made = LineageStore(self._ledger).of_scope(self._scope, gone) if gone else {}
         sources = {
             key: (row.made["source"]["path"], row.made["source"]["sha256"])
             for key, row in made.items()

@@ -198,7 +198,7 @@ class ItemOutputs:
         self.kept[store] = None
         ledger = self._index.ledger
         intended = StoredRow(self._scope, self._index.stored(store), self._key, "", 0)
-        LineageStore(ledger).record_stored(intended, self._stats.run)
+        LineageStore(ledger).record_rows(intended, self._stats.run)
         await ledger.durable()
         await self._context.fence()
 
@@ -245,7 +245,7 @@ class RowKeeper:
             owner = self._stores.owner(name, path)
             stored, whole = self._index.stored(path), self._stores.holds(path, owner)
             rows = now[stored] = RowsKept(stored, owner, whole, scope, key)
-            self._lineage.record_stored(
+            self._lineage.record_rows(
                 StoredRow(scope, stored, key, whole, rows.n_rows), self._stats.run
             )
         for stored, rows in now.items():
@@ -281,7 +281,7 @@ class RowKeeper:
         Raises:
             StepError: a store cannot be written.
         """
-        read = self._lineage.stored_by
+        read = self._lineage.rows_of_file
         stored = await self._index.ledger.ask(lambda: list(read(bound.file.name, place)))
         names = frozenset(callable_names(bound.nodes)) if stored else frozenset()
         for path in sorted({row.path for _, _, row in stored}):
@@ -301,5 +301,5 @@ class RowKeeper:
             names = [ItemName(owner=f"{row.scope}\n{row.key}") for row in rows if row.path == path]
             n_rows += await self._stores.forget(Path(self._index.absolute(path)), names)
         for row in rows:
-            self._lineage.drop_stored(row)
+            self._lineage.drop_rows(row)
         return n_rows

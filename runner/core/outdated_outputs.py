@@ -284,10 +284,10 @@ class OutdatedFinder:
                     is_alone = paths_depend_on_item_alone(spec, plan.inputs_in_paths)
                     self._rules[at.step] = is_alone
             return self._rules[at.step]
-        made = self._lineage.made(row.scope, row.key)
+        made = self._lineage.of_item(row.scope, row.key)
         if made is None or made.spec is None:  # else how the step made another one last
             scopes = [scope for scope, other in self._scopes.items() if other.step == at.step]
-            rows = [row for scope in scopes for row in self._lineage.made_of(scope).values()]
+            rows = [row for scope in scopes for row in self._lineage.of_scope(scope).values()]
             known = (row for row in rows if row.spec is not None)
             made = max(known, key=attrgetter("at"), default=None)
         text = made and made.spec and self._lineage.spec(made.spec)
@@ -306,7 +306,7 @@ class OutdatedFinder:
     def _stored(self) -> list[tuple[StoredRow, tuple[_KnownScope, str, Outdated]]]:
         """The rows in stores that are outdated, and why."""
         live = {row for end in self._ended.values() for row in end.live.rows}
-        rows = self._lineage.stored_by_scopes(self._scopes)
+        rows = self._lineage.rows_of_scopes(self._scopes)
         found = [
             (row, self._why(row.scope, row.key))
             for row in rows

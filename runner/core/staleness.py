@@ -278,7 +278,7 @@ class Judge:
         present = listing.excluded.union(unsettled, (item.key for item in items))
         if any(entry.key not in present for entry in before):
             await past.read()
-            made = await ledger.ask(LineageStore(ledger).made_of, scope)
+            made = await ledger.ask(LineageStore(ledger).of_scope, scope)
         work = replace(work, missing=missing)
         given = work, before, made, past, self.options, self.world
         missing = await asyncio.to_thread(reconcile, *given)

@@ -202,7 +202,7 @@ class StepRunner:
             outputs = await self._reviewer.recorded(step, attempt)
             if outputs:  # with the calls of the run that made them
                 lineage = LineageStore(context.ledger)
-                row = await context.ledger.ask(lineage.made, attempt.scope, attempt.key)
+                row = await context.ledger.ask(lineage.of_item, attempt.scope, attempt.key)
                 for past in read_lineage(row.made)[1] if row is not None else ():
                     calls = past.calls if past.id == step.id else ()
                     caller.made.extend(replace(call, is_known=True) for call in calls)

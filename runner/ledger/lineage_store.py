@@ -34,16 +34,16 @@ class LineageStore:
         made = {"made": inline, "made_object": object_, "at": time.time()}
         self.ledger.put("provenance", {**values, **made})
 
-    def made(self, scope: str, key: str) -> LineageRow | None:
+    def of_item(self, scope: str, key: str) -> LineageRow | None:
         return next(self._rows(queries.LINEAGE_OF_ITEM, scope=scope, key=key), None)
 
-    def made_in(self, run: str) -> Iterator[LineageRow]:
+    def of_run(self, run: str) -> Iterator[LineageRow]:
         return self._rows(queries.LINEAGE_OF_RUN, run=run)
 
-    def made_from(self, source: str) -> tuple[LineageRow, ...]:
+    def of_source(self, source: str) -> tuple[LineageRow, ...]:
         return tuple(self._rows(queries.LINEAGE_OF_SOURCE, source=source))
 
-    def made_of(self, scope: str, keys: Collection[str] | None = None) -> dict[str, LineageRow]:
+    def of_scope(self, scope: str, keys: Collection[str] | None = None) -> dict[str, LineageRow]:
         rows = self._rows(queries.LINEAGE_OF_SCOPE, keys, scope=scope)
         return {row.key: row for row in rows}
 
@@ -69,19 +69,13 @@ class LineageStore:
 
     # --- vector stores
 
-    def stored(self, scope: str) -> dict[str, tuple[StoredRow, ...]]:
-        found: dict[str, tuple[StoredRow, ...]] = {}
-        for row in self._stored(queries.STORED_OF_SCOPE, scope=scope):
-            found[row.key] = (*found.get(row.key, ()), row)
-        return found
-
-    def stored_in(self, path: str) -> Sequence[StoredRow]:
+    def rows_in(self, path: str) -> Sequence[StoredRow]:
         return tuple(self._stored(queries.STORED_IN, path=path))
 
-    def stored_by_scopes(self, scopes: Container[str]) -> Sequence[StoredRow]:
+    def rows_of_scopes(self, scopes: Container[str]) -> Sequence[StoredRow]:
         return [row for row in self._stored(queries.STORED) if row.scope in scopes]
 
-    def stored_by(self, file: str, place: Any) -> Iterator[tuple[str, bool, StoredRow]]:
+    def rows_of_file(self, file: str, place: Any) -> Iterator[tuple[str, bool, StoredRow]]:
         """Yield what items of a pipeline's file have in stores: (step, has it an entry, row).
 
         Only items of these folders: another run may work on others of the same file.
@@ -94,11 +88,11 @@ class LineageStore:
     def stores(self) -> tuple[str, ...]:
         return tuple(path for (path,) in self.ledger.rows(queries.STORES))
 
-    def record_stored(self, row: StoredRow, run: str) -> None:
+    def record_rows(self, row: StoredRow, run: str) -> None:
         values = {name: getattr(row, name) for name in StoredRow.__slots__[:5]}
         self.ledger.put("stored", {**values, "run": run, "at": time.time()})
 
-    def drop_stored(self, row: StoredRow) -> None:
+    def drop_rows(self, row: StoredRow) -> None:
         self.ledger.drop("stored", {"scope": row.scope, "path": row.path, "key": row.key})
 
     def _stored(self, query: str, **values: str) -> Iterator[StoredRow]:

@@ -150,7 +150,6 @@ DROP_UNUSED_SPECS = "delete from specs where spec not in (select spec from prove
 # --- stored: rows of items in vector stores
 
 STORED = f"select {', '.join(StoredRow.__slots__)} from stored"
-STORED_OF_SCOPE = f"{STORED} where scope = :scope"
 STORED_IN = f"{STORED} where path = :path"
 STORED_BY_FILE = (
     f"select c.inputs, c.step, i.key is not null, s.{', s.'.join(StoredRow.__slots__)} "

@@ -174,7 +174,7 @@ class RecordedItems:
 
     def in_store(self, stored: str) -> tuple[Sequence[RecordedItem], int]:
         """Return the first items with rows in a vector store, and the number of others."""
-        rows = sorted(self._lineage.stored_in(stored), key=lambda row: (row.scope, row.key))
+        rows = sorted(self._lineage.rows_in(stored), key=lambda row: (row.scope, row.key))
         first = rows[:MAX_ORIGINS]
         found = [self._item(r.scope, r.key, stored, (r.run, r.at), r.n_rows) for r in first]
         return found, len(rows) - len(first)
@@ -201,7 +201,7 @@ class RecordedItems:
         """
         readers = dict[tuple[str, str], str]()
         for path in paths:
-            found = {(row.scope, row.key) for row in self._lineage.made_from(path)}
+            found = {(row.scope, row.key) for row in self._lineage.of_source(path)}
             rows = self._ledger.rows(queries.ITEMS_THAT_READ, name=f"{json.dumps(path)}:")
             for reader in sorted(found.union((scope, key) for scope, key in rows)):
                 if among is None or reader in among:
@@ -254,7 +254,7 @@ class RecordedItems:
 
         What the item became since then was made by another run.
         """
-        entry, made = self._ledger.entries(scope, [key]).get(key), self._lineage.made(scope, key)
+        entry, made = self._ledger.entries(scope, [key]).get(key), self._lineage.of_item(scope, key)
         is_current = written is None
         if written is not None and entry is not None:
             stores = {rows.store for rows in dependencies_of(entry, RowsKept)}

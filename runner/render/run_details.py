@@ -139,7 +139,7 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
         is_needed = with_calls or (
             past.status == DIED or any(row.entry.gone == past.row.run for row in rows.values())
         )
-        made = LineageStore(ledger).made_in(past.row.run) if is_needed else ()
+        made = LineageStore(ledger).of_run(past.row.run) if is_needed else ()
         mades = {(row.scope, row.key): row for row in made}
         outers = outer_keys(ledger)
         latest = _latest_items(ledger, past, outers)

@@ -37,7 +37,7 @@ def reviews_of_item(ledger: Ledger, scope: str, key: str) -> ReviewRecord:
     heads = store.of_scope(scope, [key])
     found = [store.get(head.id) for _, head in sorted(heads.items())]
     reviews = [review for review in found if review is not None]
-    made = LineageStore(ledger).made(scope, key)
+    made = LineageStore(ledger).of_item(scope, key)
     answers = [] if made is None else list(_unreviewed(made, key, {r.step for r in reviews}))
     if not reviews:
         return ReviewRecord(tuple(answers))
@@ -56,7 +56,7 @@ def reviews_of_run(ledger: Ledger, run: str) -> ReviewRecord:
         reviewed_steps.setdefault((review.scope, review.key), set()).add(review.step)
     answers = [
         answer
-        for row in LineageStore(ledger).made_in(run)
+        for row in LineageStore(ledger).of_run(run)
         for answer in _unreviewed(row, row.key, reviewed_steps.get((row.scope, row.key), set()))
     ]
     return _record(reviews, answers, known)

@@ -215,7 +215,7 @@ class _Exporter:
 
     def _documents(self, review: Review) -> list[str]:
         """Return the documents of the review's block, as far as the ledger knows them."""
-        rows = LineageStore(self.ledger).made_of(review.scope).values()
+        rows = LineageStore(self.ledger).of_scope(review.scope).values()
         sources = (read_lineage(row.made)[0] for row in rows)
         reviews = ReviewStore(self.ledger).of_scope(review.scope).values()
         documents = (review.subject.get("document") for review in reviews)
@@ -256,7 +256,7 @@ class DecidedAnswers(ForwardingPool):
         self._review = review
         stats = RunStats("", "", Observer())
         origin = CallOrigin("", "", "", looks_up=True)
-        made = LineageStore(ledger).made(review.scope, review.key)
+        made = LineageStore(ledger).of_item(review.scope, review.key)
         steps = () if made is None else read_lineage(made.made)[1]
         self._hashes = frozenset(
             call.hash for step in steps if step.id == review.step for call in step.calls

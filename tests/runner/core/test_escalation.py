@@ -91,7 +91,7 @@ class Bills(ReviewedWorld):
         """Return what the ledger has of the step `bill` of an item, and its calls."""
         with self.ledger() as ledger:
             ((scope,),) = ledger.rows("select scope from scopes where step = 'each'")
-            made = LineageStore(ledger).made_of(str(scope))[item]
+            made = LineageStore(ledger).of_scope(str(scope))[item]
             (bill,) = [step for step in read_lineage(made.made)[1] if step.id == "bill"]
             return bill, [ledger.call(call.hash) for call in bill.calls]
 

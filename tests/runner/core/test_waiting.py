@@ -229,7 +229,7 @@ def test_a_new_answer_of_an_uncached_step_does_not_replace_the_decided_one(bills
     assert (report.calls, states(report)["b.txt"]) == (0, "new")
     assert bills.waiting().keys() == waiting.keys()
     with bills.ledger() as ledger:
-        row = LineageStore(ledger).made(review.scope, "b.txt")
+        row = LineageStore(ledger).of_item(review.scope, "b.txt")
         assert row is not None
         (made,) = (step for step in read_lineage(row.made)[1] if step.id == "bill")
         assert [call.is_known for call in made.calls] == [True]

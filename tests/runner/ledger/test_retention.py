@@ -316,7 +316,7 @@ def test_a_reply_is_needed_by_every_item_that_used_it(tmp_path: Path) -> None:
     sweep_ledger(tmp_path / ".paddock", "", RetentionLimits(0, 1e12))
     with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
         scopes = {row.scope for row in ledger.outputs()}
-        made = [row for scope in scopes for row in LineageStore(ledger).made_of(scope).values()]
+        made = [row for scope in scopes for row in LineageStore(ledger).of_scope(scope).values()]
         # The reply that the document got under its old name; that name's entry is gone.
         assert {row.key for row in made} == {"1.txt", "z.txt", "report"}
         used = [call for row in made for step in read_lineage(row.made)[1] for call in step.calls]

@@ -470,9 +470,7 @@ def test_a_store_tells_whose_rows_it_has(world: World) -> None:
     with Ledger(world.folder / ".paddock") as ledger:
         scope = next(iter(ledger.outputs())).scope
         for key, n_rows in (("a.txt", 3), ("b.txt", 1)):
-            LineageStore(ledger).record_stored(
-                StoredRow(scope, "index.lance", key, "x", n_rows), "r"
-            )
+            LineageStore(ledger).record_rows(StoredRow(scope, "index.lance", key, "x", n_rows), "r")
     (world.folder / "index.lance").mkdir()
     origins = explain_path(Path("index.lance")).origins
     assert [(o.key, o.n_rows, o.condition) for o in origins] == [

@@ -48,7 +48,7 @@ def test_a_store_that_items_have_rows_in_stays_behind(world: World, tmp_path: Pa
     world.write("index.lance/rows.bin", "vectors")
     world.write("other.lance/rows.bin", "vectors")
     with Ledger(tmp_path / ".paddock") as ledger:
-        LineageStore(ledger).record_stored(StoredRow("s", "index.lance", "a.md", "2:ab", 2), "run")
+        LineageStore(ledger).record_rows(StoredRow("s", "index.lance", "a.md", "2:ab", 2), "run")
         asyncio.run(ledger.durable())
     with staged(world.file) as made:
         assert listed(made.folder) == {"pipeline.yaml", "other.lance/rows.bin"}
