@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -225,7 +226,7 @@ class Ledger:
             rows = self.rows(queries.OUTPUTS if with_moved else queries.WRITTEN_OUTPUTS)
         for of_scope, path, key, sha256, intended, size, mtime_ns, at in rows:
             sums = tuple(json.loads(intended))
-            yield OutputRow(of_scope, path, key, sha256, sums, size, mtime_ns, at)
+            yield OutputRow(sys.intern(of_scope), path, key, sha256, sums, size, mtime_ns, at)
 
     def record_output(self, output: OutputRow, run: str) -> None:
         """Write what a path holds, or is about to hold."""

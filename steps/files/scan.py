@@ -74,6 +74,10 @@ class ScannedFile(Output):
     """None for an unreadable file: the step that reads it reports why."""
 
 
+# One set for all: pydantic would make one for each, of 216 bytes.
+_SCANNED_FIELDS = set(ScannedFile.model_fields)
+
+
 class FilesScanOutput(Output):
     """Outputs of `files.scan`: the files, sorted by `relpath`."""
 
@@ -151,6 +155,7 @@ def _hashed_file(found: FoundFile) -> ScannedFile | None:
     dot = at if 0 < (at := name.rfind(".")) < len(name) - 1 else len(name)  # as pathlib has it
     # Not validated: these are our own values, perhaps ten thousand.
     return ScannedFile.model_construct(
+        _SCANNED_FIELDS,
         path=found.path,
         relpath=found.relpath,
         name=name,
