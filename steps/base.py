@@ -603,7 +603,7 @@ class ReplyForm(Protocol):
         """Whether the probability of each field is wanted."""
 
 
-UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+PLACEHOLDER = "\N{REPLACEMENT CHARACTER}"
 """During planning: stands for what is not known yet; a prompt with it has no reply."""
 
 

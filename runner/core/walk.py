@@ -2,7 +2,7 @@
 
 `Execute` acts on these decisions, `runner.dry_run.estimate.Estimate` foresees what a run would do.
 Both have one method for each thing that becomes of a node. While planning, what a node gives may
-not be known before a run: then it is `UNKNOWN`, and so is what reads it.
+not be known before a run: then it is `NOT_YET`, and so is what reads it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from .same_output_file import refuse_written_by_others
 from .scopes import ItemKey
 
 
-class Unknown(Enum):
+class NotYet(Enum):
     """What a node gives that has to run first. Only while planning."""
 
-    UNKNOWN = auto()
+    NOT_YET = auto()
 
 
-UNKNOWN = Unknown.UNKNOWN
+NOT_YET = NotYet.NOT_YET
 
 
 class Walk(ABC):
@@ -108,7 +108,7 @@ class Walk(ABC):
                 self.scope = self.scope.with_step(node.id, None)
         else:
             cause = next((self.unknown[n] for n in sorted(before) if n in self.unknown), None)
-            outputs: Any = UNKNOWN
+            outputs: Any = NOT_YET
             try:
                 with self.show(node) as chunk:
                     try:
@@ -134,7 +134,7 @@ class Walk(ABC):
             except (StepFailed, ExpressionError) as error:
                 self.fail(node, error)
             else:
-                if outputs is not UNKNOWN:  # 9
+                if outputs is not NOT_YET:  # 9
                     self.scope = self.scope.with_step(node.id, outputs)
                 elif node.id not in self.left.awaited:
                     self.unknown.setdefault(node.id, cause or node.id)
@@ -214,7 +214,7 @@ class Walk(ABC):
 
     @abstractmethod
     async def block(self, block: BoundBlock) -> Any:
-        """Return the outputs of a block; all of these may be `UNKNOWN`."""
+        """Return the outputs of a block; all of these may be `NOT_YET`."""
 
     @abstractmethod
     async def item_step(self, step: BoundStep) -> Any: ...

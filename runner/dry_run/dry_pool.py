@@ -1,6 +1,6 @@
 """What a dry run has in place of a pool, files and stores: the ledger answers, nothing is written.
 
-A reply that the ledger does not have is a placeholder of one character (`UNKNOWN`), so that the
+A reply that the ledger does not have is a placeholder of one character (`PLACEHOLDER`), so that the
 steps behind it can go on; with `is_long`, token counts take it for the longest possible answer.
 """
 
@@ -41,7 +41,7 @@ from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.item_outputs import ItemOutputs
 from paddock.runner.core.run_context import RunContext
 from paddock.steps.base import (
-    UNKNOWN,
+    PLACEHOLDER,
     EmbedModel,
     ItemName,
     ReplyNotCached,
@@ -135,7 +135,7 @@ class DryPool(LedgerPool):
         return self.prompts.counts_exactly and not model.pool
 
     async def _reserved_for_unknown(self, model: ModelSpec, texts: Sequence[str]) -> int:
-        n = sum(text.count(UNKNOWN) for text in texts) if self._is_long else 0
+        n = sum(text.count(PLACEHOLDER) for text in texts) if self._is_long else 0
         return n * (await self._reserved(model, {}))[0] if n else 0
 
     async def _reserved(self, model: ModelSpec, params: Mapping[str, Any]) -> tuple[int, int]:
@@ -179,7 +179,7 @@ class DryPool(LedgerPool):
         self.has_unknown = True
         prompts, looks_up = self.prompts.items, self._caller.looks_up
         item = self._caller.scope, self._caller.key
-        has_placeholders = self.reads_unknown or any(UNKNOWN in text for text in texts)
+        has_placeholders = self.reads_unknown or any(PLACEHOLDER in text for text in texts)
         was_asked = hash_ in prompts
         is_answered = was_asked and prompts[hash_] in (None, item)
         if looks_up and is_answered and not has_placeholders:  # 1
@@ -200,19 +200,19 @@ def without_texts(value: Any) -> Any:
         return {name: without_texts(part) for name, part in value.items()}
     if isinstance(value, list):
         return [without_texts(part) for part in value]
-    return UNKNOWN if isinstance(value, str) else value
+    return PLACEHOLDER if isinstance(value, str) else value
 
 
 def _placeholder(constraint: Constraint | None) -> str:
     """Return an answer that stands for one that is not known, in its form where that is simple."""
     if constraint is None or constraint.kind != "json_schema":
-        return UNKNOWN
+        return PLACEHOLDER
     return json.dumps(_filled_schema(json.loads(constraint.source)), ensure_ascii=False)
 
 
 def _filled_schema(schema: Any) -> Any:
     if not isinstance(schema, Mapping):
-        return UNKNOWN
+        return PLACEHOLDER
     if "const" in schema:
         return schema["const"]
     if schema.get("enum"):
@@ -225,7 +225,7 @@ def _filled_schema(schema: Any) -> Any:
         return [_filled_schema(schema.get("items"))] * max(1, schema.get("minItems", 1))
     if kind in ("integer", "number"):
         return schema.get("minimum", 0)
-    return {"boolean": False, "null": None}.get(str(kind), UNKNOWN)
+    return {"boolean": False, "null": None}.get(str(kind), PLACEHOLDER)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Foresee what a run would do: the walk over a plan, without its work.
 
-Only pure steps such as `files.scan` run. What another step gives is `UNKNOWN` until it has run, and
+Only pure steps such as `files.scan` run. What another step gives is `NOT_YET` until it has run, and
 so is everything that reads it. Of a top-level step behind it, placeholders tell how many calls it
 makes at most; what a block has to do is not known.
 """
@@ -46,7 +46,7 @@ from paddock.runner.core.scopes import ItemKey
 from paddock.runner.core.session import open_session
 from paddock.runner.core.step_runner import StepRunner
 from paddock.runner.core.step_tools import sub_pipeline_context
-from paddock.runner.core.walk import UNKNOWN, Walk, is_skipped, returns_read
+from paddock.runner.core.walk import NOT_YET, Walk, is_skipped, returns_read
 from paddock.runner.folders.file_filter import not_taken_by_watches
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry
@@ -259,7 +259,7 @@ class Estimate(Walk):
         calls = foreseen.calls if is_sure else foreseen.calls.at_most()
         recorded = [item.entry for item in state.work.items if item.entry is not None]
         self._plan.cost.add(calls, recorded, len(todo))
-        return UNKNOWN
+        return NOT_YET
 
     async def item_step(self, step: BoundStep) -> Any:
         state = await opened_block(self.context, step, self.scope, keeps_results=True)
@@ -271,7 +271,7 @@ class Estimate(Walk):
             made = LineageStore(self.context.ledger).of_item(state.work.scope, step.id)
             is_open = work.entry is None and made is not None and not work.is_counted
             await self._add_work(step, None if is_open else item, work.entry, is_pending=False)
-            return UNKNOWN
+            return NOT_YET
         if work.is_counted or work.verdict.state is ItemState.HELD:
             self._add(item)
         if state.wait is not None:
@@ -301,7 +301,7 @@ class Estimate(Walk):
             return await self._pipeline(step)
         if not only_reads(step):
             await self._guess(step)
-            return UNKNOWN
+            return NOT_YET
         # It gives now what it will give in the run.
         self.ended[step.id] = EndedNode(step, done={step.id})
         return await self._steps.step(step, self.scope, ItemAttempt.of(self.context, step))
@@ -319,7 +319,7 @@ class Estimate(Walk):
         note_possible_refusal(context, bound.nodes, [inner.scope])
         self.note_inner(step, inner)
         if inner.left.partial:
-            return UNKNOWN
+            return NOT_YET
         for path in sorted(returns_read(bound)):
             if path[0] == "steps" and path[1:2] and path[1] in inner.unknown:
                 self.unknown[step.id] = f"{step.id}.{inner.unknown[path[1]]}"
@@ -327,7 +327,7 @@ class Estimate(Walk):
                 with suppress(ExpressionError):  # of placeholders
                     guessed = inner._guessed_scope()
                     self._guesses[step.id] = pipeline_outputs(step, bound, guessed, self.scope)
-                return UNKNOWN
+                return NOT_YET
         return pipeline_outputs(step, bound, inner.scope, self.scope)
 
     async def _note_end(self, state: BlockState) -> None:

@@ -24,7 +24,7 @@ from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.step_runner import item_result, step_outputs
 from paddock.runner.core.step_tools import sub_pipeline_context
 from paddock.runner.core.walk import ItemSteps, is_skipped, is_unused, walk_item
-from paddock.steps.base import UNKNOWN
+from paddock.steps.base import PLACEHOLDER
 from paddock.steps.run_pipeline import named_outputs
 
 from .certainty import Certainty, Foreseen, ItemEnds, Spread
@@ -194,7 +194,7 @@ async def foresee_block(
     block, todo = state.block, state.todo()
     calls, n_unwalked, now_s = NO_CALLS, 0, asyncio.get_running_loop().time
     for item in sorted(todo, key=lambda item: draw(SEED, item.key)):
-        item.result = {"text": f"{UNKNOWN} {item.key}"}
+        item.result = {"text": f"{PLACEHOLDER} {item.key}"}
         plan.ends_at = plan.ends_at or now_s() + MAX_WALK_S
         if now_s() >= plan.ends_at:  # where nothing waits, nothing else ends it
             n_unwalked += 1

@@ -25,7 +25,7 @@ from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.step_tools import item_tools, taught_as, taught_tools
 from paddock.runner.progress.report import PlanItem
 from paddock.steps.base import (
-    UNKNOWN,
+    PLACEHOLDER,
     CallForecast,
     Example,
     OutsideRoots,
@@ -167,11 +167,11 @@ class StepEstimate:
             if foresee is not None:
                 tree = await foresee(params, tools)
             if tree is not None and tree.n_new:
-                found = dict.fromkeys(("output", "evidence", "confidence")) | {"text": UNKNOWN}
+                found = dict.fromkeys(("output", "evidence", "confidence")) | {"text": PLACEHOLDER}
             else:
                 found = (await kind.run(params, tools)).model_dump(mode="json")
                 if fills_store and reads_unknown:
-                    found["hits"] = [{**hit, "text": UNKNOWN} for hit in found["hits"]]
+                    found["hits"] = [{**hit, "text": PLACEHOLDER} for hit in found["hits"]]
                 found = without_texts(found) if reads_files else found
             seen = self.scope if step.returns is None else self.scope.with_step(step.id, found)
             outputs = found if step.returns is None else step.returns.render(seen)
@@ -220,7 +220,7 @@ class StepEstimate:
             taught = await taught_tools(context, step, params, tools, scope, attempt)
         known = context.judge.reviews.decisions.get(taught_as(context, step))
         if taught is tools and params.examples.k and known is not None and known.decisions:
-            taught = replace(tools, examples=(Example(UNKNOWN, UNKNOWN),))
+            taught = replace(tools, examples=(Example(PLACEHOLDER, PLACEHOLDER),))
         return taught
 
 

@@ -36,7 +36,7 @@ from paddock.engine.system.text import (
 )
 from paddock.pipelines.label_choices import PromptLabels, without_choice_marks, without_repeats
 from paddock.pipelines.schema_validation import TOO_DEEP, schema_mismatch
-from paddock.steps.base import UNKNOWN, Output, ReplyForm, StepError, Tools
+from paddock.steps.base import PLACEHOLDER, Output, ReplyForm, StepError, Tools
 
 from .confidence import N_ALTERNATIVES, confidence
 from .cut_off_answers import CutOffAnswers, OnTruncated
@@ -156,7 +156,7 @@ class Asker:
         A token has at least one byte. What a dry run does not know has no limit.
         """
         prompt = with_schema_hint(messages, self.tools.reply)
-        if any(message.images or UNKNOWN in message.content for message in prompt):
+        if any(message.images or PLACEHOLDER in message.content for message in prompt):
             return math.inf
         return sum(len(str(part).encode("utf-8", "replace")) for part in (*prompt, *tools))
 

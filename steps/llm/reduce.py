@@ -23,7 +23,7 @@ from paddock.engine.system.text import one_line
 from paddock.pipelines.expressions import ExpressionError, Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import (
-    UNKNOWN,
+    PLACEHOLDER,
     CallForecast,
     Params,
     ReplyForm,
@@ -348,7 +348,7 @@ class TreeReducer(LevelReducer):
     ) -> CheckedAnswer:
         if self.forecast is not None:
             self.forecast.n_calls += 1
-            if any(UNKNOWN in note.text for note in notes):
+            if any(PLACEHOLDER in note.text for note in notes):
                 return _unknown_answer(form)
         try:
             messages = self.messages(notes, level)
@@ -367,7 +367,7 @@ class TreeReducer(LevelReducer):
 
 def _unknown_answer(form: ReplyForm | None) -> CheckedAnswer:
     output: Any = None if form is None or form.schema is None else {}
-    return CheckedAnswer(UNKNOWN, output, Reply(UNKNOWN, "stop", Usage(), ""))
+    return CheckedAnswer(PLACEHOLDER, output, Reply(PLACEHOLDER, "stop", Usage(), ""))
 
 
 def content_groups(names: Sequence[str], fanin: int, level: int = 0) -> list[IndexRange]:

@@ -17,7 +17,7 @@ from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import Role
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
-from paddock.steps.base import UNKNOWN, Output, Params, Step, StepError, Tools
+from paddock.steps.base import PLACEHOLDER, Output, Params, Step, StepError, Tools
 from paddock.steps.facts import Facts, Written
 from paddock.steps.files.read import FilesReadParams, read_document
 from paddock.steps.prompt import render_template
@@ -319,7 +319,7 @@ async def _extracted(
     chosen = [material.placed(*found[index]) for index in indices or ()]
     marked = (f"{sentence.text}{sentence.mark if params.cite else ''}" for sentence in chosen)
     return SummariseOutput(
-        text=UNKNOWN if indices is None else separator.join(marked),
+        text=PLACEHOLDER if indices is None else separator.join(marked),
         notes=[],
         sources=material.sources(material.parts),
         sentences=chosen,

@@ -19,7 +19,7 @@ from paddock.runner.dry_run.dry_pool import AskedPrompts, DryPool
 from paddock.runner.dry_run.plan_cost import CallBounds
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import Observer
-from paddock.steps.base import UNKNOWN
+from paddock.steps.base import PLACEHOLDER
 from tests.fakes.pool import FakePool
 
 HI = ChatRequest(ModelSpec("m"), (Message("user", "Hi"),))
@@ -65,7 +65,7 @@ def test_no_text_is_sent_to_be_counted_elsewhere(
 
 async def test_an_unknown_answer_is_a_placeholder_and_counted_once(tmp_path: Path) -> None:
     pool = dry(tmp_path, FakePool())
-    assert (await pool.chat(HI).reply()).text == UNKNOWN
+    assert (await pool.chat(HI).reply()).text == PLACEHOLDER
     assert pool.calls == CallBounds(1, models=Counter("m"), sure=Counter("m"))
     await pool.chat(HI).reply()
     assert pool.calls == CallBounds(1, models=Counter("m"), sure=Counter("m"))
@@ -78,11 +78,11 @@ def test_a_placeholder_has_the_form_that_is_asked_for(tmp_path: Path) -> None:
     )
     request = ChatRequest(HI.model, HI.messages, constraint=Constraint("json_schema", schema))
     reply = asyncio.run(dry(tmp_path, FakePool()).chat(request).reply())
-    assert reply.text == f'{{"a": "{UNKNOWN}", "n": 3, "all": ["x"]}}'
+    assert reply.text == f'{{"a": "{PLACEHOLDER}", "n": 3, "all": ["x"]}}'
 
 
 def test_with_long_answers_a_placeholder_counts_as_the_longest(tmp_path: Path) -> None:
-    texts = ["one two", f"one {UNKNOWN}"]
+    texts = ["one two", f"one {PLACEHOLDER}"]
     short = asyncio.run(dry(tmp_path, FakePool()).count_texts(HI.model, texts))
     long = asyncio.run(dry(tmp_path, FakePool(), is_long=True).count_texts(HI.model, texts))
     assert short == [2, 2]
