@@ -1,4 +1,4 @@
-"""What a dry run has in place of a pool, files and stores: the ledger answers, nothing is written.
+"""What a dry run has in place of a pool: the ledger answers, and no model.
 
 A reply that the ledger does not have is a placeholder of one character (`PLACEHOLDER`), so that the
 steps behind it can go on; with `is_long`, token counts take it for the longest possible answer.
@@ -9,9 +9,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from paddock.engine.backends import token_bounds
@@ -29,7 +26,6 @@ from paddock.engine.request import (
     reserved_tokens,
     resolve_sampling,
 )
-from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.core.call_cache import (
     CallOrigin,
     ChunkListener,
@@ -37,42 +33,18 @@ from paddock.runner.core.call_cache import (
     cached_reply,
     cached_vectors,
 )
-from paddock.runner.core.item_attempt import ItemAttempt
-from paddock.runner.core.item_outputs import ItemOutputs
 from paddock.runner.core.run_context import RunContext
 from paddock.steps.base import (
     PLACEHOLDER,
-    EmbedModel,
-    ItemName,
     ReplyNotCached,
-    SearchHit,
-    Vector,
-    VectorRow,
 )
-from paddock.steps.vectors.open_stores import OpenStores, StoreHandle
-from paddock.steps.vectors.where_filter import Where
 
 from .plan_cost import NO_CALLS, CallBounds
+from .plan_so_far import AskedPrompts
 
 _SURELY_FITS = 0.25
 """Of a context: a prompt whose upper estimate is below it is not counted with the vocabulary,
 which takes a second to load. An answer keeps at most as much free unless its author said more."""
-
-
-@dataclass
-class AskedPrompts:
-    """What a dry run has asked for so far."""
-
-    has_history: bool
-    """Whether the ledger has any reply at all."""
-    counts_exactly: bool = True
-    """Tokens are counted on this machine; no text is sent elsewhere."""
-    items: dict[str, tuple[str, str] | None] = field(default_factory=dict)
-    """By the request's hash: the item that asked for it first; None: its reply serves all items."""
-
-    def as_of(self, n_prompts: int) -> AskedPrompts:
-        """Return what the first so many prompts were, to go on from in another way."""
-        return replace(self, items=dict(islice(self.items.items(), n_prompts)))
 
 
 class DryPool(LedgerPool):
@@ -226,68 +198,3 @@ def _filled_schema(schema: Any) -> Any:
     if kind in ("integer", "number"):
         return schema.get("minimum", 0)
     return {"boolean": False, "null": None}.get(str(kind), PLACEHOLDER)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DryReply(ScopedReply):
-    """The step's `reply`: an unknown answer passes its checks."""
-
-    pool: DryPool
-
-    @property
-    def repair(self) -> int:
-        """How often an answer that is known is asked for again."""
-        return 0 if self.pool.has_unknown else super().repair
-
-    async def checked(self, output: Any, text: str) -> list[str]:
-        return [] if self.pool.has_unknown else await super().checked(output, text)
-
-    async def evidence(self, output: Any) -> Any:
-        return None if self.pool.has_unknown else await super().evidence(output)
-
-
-class DryOutputs(ItemOutputs):
-    """The files of one item: knows what was written, and notes nothing."""
-
-    async def _ignore(self, *_: Any, **__: Any) -> None: ...
-
-    intend = wrote = holds = note_removed = _ignore
-
-    def will_move(self, path: Path, target: Path, sha256: str) -> None: ...
-
-    def delete_when_done(self, path: Path) -> bool:
-        return True
-
-    note_rows_kept = note_file_read = note_rows_read = _ignore
-
-
-def without_effects(context: RunContext, attempt: ItemAttempt) -> None:
-    """Replace the outputs of an attempt, so that it writes nothing."""
-    attempt.outputs = DryOutputs(context, attempt.outputs.items)
-
-
-@dataclass(frozen=True, slots=True)
-class DryStores:
-    """Implements `paddock.steps.base.VectorStores`: stores are read, never written."""
-
-    real: OpenStores
-
-    async def open(
-        self, path: Path, dimensions: int | None, model: EmbedModel, *, is_new_allowed: bool = True
-    ) -> DryStore:
-        store = await self.real.open(path, dimensions, model, is_new_allowed=is_new_allowed)
-        return DryStore(store.writer, store.model, store.home, store.requested_dimensions)
-
-
-class DryStore(StoreHandle):
-    """A store that is only read."""
-
-    async def replace(self, item: ItemName, rows: Sequence[VectorRow]) -> int:
-        return 0
-
-    async def nearest(
-        self, vectors: Sequence[Vector], k: int, where: Where = None
-    ) -> list[list[SearchHit]]:
-        """Return the nearest rows; none where the vector is a placeholder."""
-        is_other = any(len(vector) != self.dimensions for vector in vectors)
-        return [[] for _ in vectors] if is_other else await super().nearest(vectors, k, where)

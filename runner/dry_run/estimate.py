@@ -32,7 +32,7 @@ from paddock.runner.core.block_state import BlockState, opened_block
 from paddock.runner.core.block_work import BlockWork, ItemWork
 from paddock.runner.core.failures import RunStopped, StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt
-from paddock.runner.core.left_nodes import Left, LeftBy, no_documents_of
+from paddock.runner.core.left_nodes import Left, LeftBy, StepsLeft, no_documents_of
 from paddock.runner.core.outdated_outputs import (
     EndedNode,
     OutdatedOutput,
@@ -57,10 +57,9 @@ from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import PlanItem, PlanReport
 
 from .certainty import SKIPPED, Certainty, Foreseen, ItemEnds
-from .dry_pool import AskedPrompts
-from .item_estimate import MAX_WALK_S, ItemEstimate, foresee_block, pipeline_outputs
+from .item_estimate import ItemEstimate, foresee_block, pipeline_outputs
 from .plan_cost import bound_step
-from .step_estimate import PlanSoFar
+from .plan_so_far import AskedPrompts, PlanSoFar
 
 
 async def estimate_run(
@@ -94,7 +93,7 @@ async def estimate_run(
             outdated=stats.outdated,
             filed=stats.filed_counts,
             not_taken=stats.not_taken_by_suffix(),
-            remarks=(*stats.tally_notes(is_plan=True), *session.context.stats.notes),
+            remarks=(*stats.tally_notes(is_plan=True), *stats.notes),
         )
         last = speeds = None
         if plan.cost.models:
@@ -117,8 +116,8 @@ class Estimate(Walk):
         self._steps = StepRunner(context)
         self._guesses: dict[str, dict[str, Any] | None] = {}
         """By node that is unknown: its outputs, with placeholders; empty where there are none."""
-        self.left.some_are = "are in the sample"
-        self.left.note_lack = lambda _: None  # a run says what a table is made without
+        # Without a note of what a table is made without, which a run says
+        self.left = StepsLeft(lambda _: None, "are in the sample")
 
     async def each(self, nodes: Iterable[BoundNode]) -> None:
         for node in nodes:  # in the plan's order, in which items and notes are shown
@@ -203,7 +202,7 @@ class Estimate(Walk):
         steps.spread.has_changed = is_pending and bool(step.facts.searches)
         scope, foreseen = self._guessed_scope(), Foreseen(bound_step(step))
         try:
-            async with asyncio.timeout(MAX_WALK_S):
+            async with asyncio.timeout_at(self._plan.deadline()):
                 if steps.is_skipped(step, scope):
                     foreseen = SKIPPED
                 else:

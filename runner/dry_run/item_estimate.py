@@ -28,12 +28,10 @@ from paddock.steps.base import PLACEHOLDER
 from paddock.steps.run_pipeline import named_outputs
 
 from .certainty import Certainty, Foreseen, ItemEnds, Spread
-from .dry_pool import without_effects
+from .dry_tools import without_effects
 from .plan_cost import NO_CALLS, bound_step, bound_steps, unbounded_steps
-from .step_estimate import PlanSoFar, StepEstimate
-
-MAX_WALK_S = 5.0
-"""A plan does not walk longer than that; items that are left are bounded or estimated."""
+from .plan_so_far import PlanSoFar
+from .step_estimate import StepEstimate
 
 
 class ItemEstimate(ItemSteps):
@@ -195,13 +193,12 @@ async def foresee_block(
     calls, n_unwalked, now_s = NO_CALLS, 0, asyncio.get_running_loop().time
     for item in sorted(todo, key=lambda item: draw(SEED, item.key)):
         item.result = {"text": f"{PLACEHOLDER} {item.key}"}
-        plan.ends_at = plan.ends_at or now_s() + MAX_WALK_S
-        if now_s() >= plan.ends_at:  # where nothing waits, nothing else ends it
+        if now_s() >= plan.deadline_of_items():  # where nothing waits, nothing else ends it
             n_unwalked += 1
             continue
         steps = ItemEstimate(plan, context, ItemAttempt.of_item(context, state, item), around)
         try:
-            async with asyncio.timeout_at(plan.ends_at):
+            async with asyncio.timeout_at(plan.deadline_of_items()):
                 scope = await walk_item(steps, block.body, item.seen(block, state.scope))
             item.result = item_result(steps.with_known_filters(block), scope, steps.last)
         except TimeoutError:

@@ -1,14 +1,15 @@
 """Foresee one step of an item: its calls and outputs, without its effects.
 
-Steps that only read are tried, with a pool, files and stores of their own (`dry_pool`). Steps that
-change something, call tools or come from unknown plug-ins are bounded by the YAML alone.
+Steps that only read are tried, with a pool, files and stores of their own (`dry_pool`,
+`dry_tools`). Steps that change something, call tools or come from unknown plug-ins are bounded by
+the YAML alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from paddock.engine.errors import EngineError
@@ -23,7 +24,6 @@ from paddock.runner.core.failures import times
 from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.step_tools import item_tools, taught_as, taught_tools
-from paddock.runner.progress.report import PlanItem
 from paddock.steps.base import (
     PLACEHOLDER,
     CallForecast,
@@ -36,25 +36,12 @@ from paddock.steps.base import (
 )
 
 from .certainty import Certainty, Foreseen, ItemEnds, can_try
-from .dry_pool import AskedPrompts, DryPool, DryReply, DryStores, without_texts
-from .plan_cost import CallBounds, PlanCost, between_lengths, bound_step, models_of, with_repairs
+from .dry_pool import DryPool, without_texts
+from .dry_tools import DryReply, DryStores
+from .plan_cost import CallBounds, between_lengths, bound_step, models_of, with_repairs
+from .plan_so_far import AskedPrompts, PlanSoFar
 
 _STEP_ERRORS = (StepError, EngineError, ExpressionError, OutsideRoots, ReplyNotCached)
-
-
-@dataclass(slots=True)
-class PlanSoFar:
-    """What is foreseen of a plan, with the pipelines that its steps run."""
-
-    fills_stores: bool
-    """The run may make a store that is not there yet."""
-    prompts: AskedPrompts
-    cost: PlanCost = field(default_factory=PlanCost)
-    items: list[PlanItem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    """What cannot be foreseen."""
-    ends_at: float | None = None
-    """When the walk over items ends. Set by the first item: to read a folder takes time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, 
 from paddock.runner.core.call_cache import CallOrigin
 from paddock.runner.core.model_digests import ModelDigests
 from paddock.runner.core.run_stats import RunStats
-from paddock.runner.dry_run.dry_pool import AskedPrompts, DryPool
+from paddock.runner.dry_run.dry_pool import DryPool
 from paddock.runner.dry_run.plan_cost import CallBounds
+from paddock.runner.dry_run.plan_so_far import AskedPrompts
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import Observer
 from paddock.steps.base import PLACEHOLDER

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -458,10 +459,10 @@ def test_what_reads_a_file_that_a_pipeline_of_its_item_writes_is_asked_at_most(
 def test_a_plan_whose_time_is_over_bounds_what_is_left_or_estimates_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from paddock.runner.dry_run import item_estimate
+    from paddock.runner.dry_run import plan_so_far
 
     world = World(tmp_path, EACH + SUM + WRITE, n_documents=4)
-    monkeypatch.setattr(item_estimate, "MAX_WALK_S", 0.0)
+    monkeypatch.setattr(plan_so_far, "MAX_WALK_S", 0.0)
     planned = world.plan()
     assert (planned.calls, planned.calls_are, planned.loads) == (4, "at most", 1)
     assert planned.least_calls == 0, "the ledger may know the answers"
@@ -471,6 +472,25 @@ def test_a_plan_whose_time_is_over_bounds_what_is_left_or_estimates_it(
     world.edit("with: {text", "with: {words: 9, text")
     planned = world.plan()
     assert (planned.calls, planned.calls_are) == (4, "about"), "as in the run before"
+
+
+def test_the_steps_of_a_plan_share_one_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_steps: list[float] = []
+    timeout_at = asyncio.timeout_at
+
+    def noted(when: float) -> asyncio.Timeout:
+        of_steps.append(when)
+        return timeout_at(when)
+
+    monkeypatch.setattr(asyncio, "timeout_at", noted)
+    text = "steps:\n" + "".join(
+        f"  - {{id: {name}, uses: chat, with: {{prompt: Hi {name}}}}}\n" for name in "abc"
+    )
+    World(tmp_path, text).plan()
+    assert len(of_steps) == 3
+    assert len({*of_steps}) == 1
 
 
 def test_items_that_a_plan_has_no_time_for_are_estimated_by_those_that_it_walked(
