@@ -100,16 +100,14 @@ class Ledger:
                 shared.prepare_schema(self.file)
                 shared.retry_s = postgres.RETRY_S
                 self._transactions = postgres.PostgresDatabase(server, self._note)
-                connection = postgres.PostgresDatabase(server, self._note)
-                self._writer = Writer(connection.write_rows, connection.close, self._note)
+                self._writer = Writer(postgres.PostgresDatabase(server, self._note), self._note)
                 return
             with file_locks.lock_now(self.folder / "ledger.lock", wait_s=-1):
                 database = SqliteDatabase(private_files.private_database(self.file))
                 self._database = database
                 database.make_tables()
             self._transactions = SqliteDatabase(self.file)
-            writing = SqliteDatabase(self.file, is_writer=True)
-            self._writer = Writer(writing.write_rows, writing.close, self._note)
+            self._writer = Writer(SqliteDatabase(self.file, is_writer=True), self._note)
         except OSError as error:
             why = error.strerror or error
             raise LedgerError(

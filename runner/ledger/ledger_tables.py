@@ -159,6 +159,11 @@ class LedgerDatabase(Protocol):
         """SQL: seconds since 1970 by the clock of the machine that has the database."""
         ...
 
+    @property
+    def size_query(self) -> str:
+        """SQL: the bytes that it takes, without unused space."""
+        ...
+
     def find_tables(self) -> bool:
         """Return whether a run has made the tables.
 
@@ -182,6 +187,14 @@ class LedgerDatabase(Protocol):
 
         Raises:
             LedgerError: the database refuses, or cannot be reached.
+        """
+        ...
+
+    def write_rows(self, pending: Pending) -> None:
+        """Write and delete rows in one transaction.
+
+        Raises:
+            LedgerError: it cannot be written; `LedgerBusy`: another program holds a file.
         """
         ...
 

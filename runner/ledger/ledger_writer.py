@@ -11,11 +11,9 @@ import time
 from collections.abc import Callable, Iterable
 
 from .entries import LedgerError
-from .ledger_tables import KEYS, Key, Pending, Row
+from .ledger_tables import KEYS, Key, LedgerDatabase, Pending, Row
 from .sqlite_file import LedgerBusy
 
-Commit = Callable[[Pending], None]
-"""Writes all of it or nothing. Raises LedgerError; `LedgerBusy` if it can be tried again."""
 _Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
 
 # How long a commit is tried again while another program (a backup, a database browser) holds the
@@ -26,11 +24,9 @@ BUSY_S, BUSY_AT_END_S = 600.0, 10.0
 class Writer:
     """Takes rows from any thread; `durable` waits until they are on the disk."""
 
-    def __init__(
-        self, commit: Commit, close_connection: Callable[[], None], note: Callable[[str], None]
-    ) -> None:
-        self._commit = commit
-        self._close_connection = close_connection
+    def __init__(self, database: LedgerDatabase, note: Callable[[str], None]) -> None:
+        """`database`: a connection of its own, which it closes."""
+        self._database = database
         self._note = note
         self._wake = threading.Condition()
         self._pending: dict[str, dict[Key, Row | None]] = {}
@@ -107,7 +103,7 @@ class Writer:
             self._is_closed = True
             self._wake.notify()
         self._thread.join()
-        self._close_connection()
+        self._database.close()
 
     @property
     def error(self) -> LedgerError | None:
@@ -145,7 +141,7 @@ class Writer:
         began = time.monotonic()
         while True:
             try:
-                self._commit(pending)
+                self._database.write_rows(pending)
             except LedgerBusy as error:
                 self._note("another program holds the ledger; waiting for it")
                 waited_s = time.monotonic() - began

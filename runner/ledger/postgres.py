@@ -231,6 +231,11 @@ class PostgresDatabase:
 
     listed_keys = "json_array_elements_text((:keys)::json)"
     now = SERVER_NOW
+    size_query = (
+        "select coalesce(sum(pg_total_relation_size(c.oid)), 0) "
+        "from pg_class c join pg_namespace n on n.oid = c.relnamespace "
+        "where n.nspname = current_schema() and c.relkind = 'r'"
+    )
 
     def __init__(
         self,

@@ -55,7 +55,9 @@ OBJECTS_OF_ITEMS = "select scope, key, returns_object from items where returns_o
 GONE_ITEMS = "select scope, key from items where gone is not null"
 _IS_GONE = f"gone is not null and gone <> '{FILED}'"
 GONE_ITEMS_BEFORE = f"select scope, key from items where {_IS_GONE} and at < :before"
-DROP_GONE_ITEM = f"delete from items where scope = :scope and key = :key and {_IS_GONE}"
+DROP_GONE_ITEM = (
+    f"delete from items where scope = :scope and key = :key and {_IS_GONE} returning key"
+)
 # `:name` is as it stands in the JSON of dependencies. `like` would fold case, and know wildcards.
 ITEMS_THAT_READ = "select scope, key from items where replace(reads, :name, '') <> reads"
 # Narrowed by `scope`.
@@ -112,6 +114,7 @@ CALL_WITH_REPLY = f"select {', '.join(REPLY_COLUMNS)} from calls where hash = :h
 WHOLE_CALL = f"select {', '.join(WHOLE_CALL_COLUMNS)} from calls where hash = :hash"
 HAS_CALLS = "select hash from calls limit 1"
 CALLS_OF_ITEM = "select hash from calls where scope = :scope and key = :key order by at"
+CALLS_OF_SCOPE = "select hash from calls where scope = :scope"
 CALLS_OF_RUN = "select step, key, hash, kind from calls where run = :run order by at"
 CHATS = "select hash, run, at from calls where kind = 'chat'"
 LAST_DIGEST_OF_MODEL = "select digest from calls where model = :model order by at desc limit 1"
@@ -139,7 +142,7 @@ ITEMS_WITH_SOURCE_BELOW = (
 )
 # Of the items whose documents are still there.
 LINEAGE_OF_LIVING = (
-    "select p.scope, p.made, p.made_object from provenance p "
+    "select p.scope, p.key, p.made, p.made_object from provenance p "
     "left join items i on i.scope = p.scope and i.key = p.key where i.gone is null"
 )
 SPECS_OF_SCOPE = "select key, spec from provenance where scope = :scope and spec is not null"
@@ -297,15 +300,3 @@ WITHDRAW_REVIEW = "delete from reviews where id = :id and question = :question a
 DROP_REVIEWS_OF_SCOPE = "delete from reviews where scope = :scope"
 DROP_REVIEWS_OF_ITEM = f"{DROP_REVIEWS_OF_SCOPE} and key = :key"
 OBJECTS_OF_REVIEWS = "select scope, key, objects, value_object from reviews"
-
-# --- sizes, in bytes, without unused space
-
-SIZE_OF_FILE = (
-    "select (pages.page_count - free.freelist_count) * sizes.page_size "
-    "from pragma_page_count() pages, pragma_freelist_count() free, pragma_page_size() sizes"
-)
-SIZE_OF_SCHEMA = (
-    "select coalesce(sum(pg_total_relation_size(c.oid)), 0) "
-    "from pg_class c join pg_namespace n on n.oid = c.relnamespace "
-    "where n.nspname = current_schema() and c.relkind = 'r'"
-)

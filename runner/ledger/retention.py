@@ -16,7 +16,7 @@ import re
 import stat
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -31,10 +31,10 @@ from paddock.runner.settings import Settings, read_settings
 from . import queries
 from .entries import LedgerError, is_variant
 from .ledger import ObjectStore, open_existing
-from .ledger_tables import DONE_UPGRADES, LedgerDatabase
+from .ledger_tables import DONE_UPGRADES, Execute, LedgerDatabase
 from .own_state import LEDGER_FILE, open_state
 from .run_history import LedgerFolder
-from .sqlite_file import SqliteDatabase, compact_file
+from .sqlite_file import compact_file
 
 GRACE_S = 7 * DAY_S
 """Younger replies stay even if the ledger is too large: their run may go on tomorrow."""
@@ -93,9 +93,8 @@ class SweepResult:
         return SweepResult(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def as_json(self) -> dict[str, int]:
-        return {
-            name.name: getattr(self, name.name) for name in fields(self) if name.name != "files"
-        }
+        names = (field.name for field in fields(self) if field.name != "files")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +172,10 @@ def sweep_ledger(
         with ExitStack() as stack:
             handle = open_state(state)
             stack.callback(os.close, handle)
-            folders = [
-                stack.enter_context(contextlib.closing(_OwnFolder(handle, name)))
+            folders = {
+                name: stack.enter_context(contextlib.closing(_OwnFolder(handle, name)))
                 for name in ("runs", "objects", "told")
-            ]
+            }
             stack.enter_context(file_locks.lock_now(state / "clean.lock"))
             database = open_existing(state, url)
             if database is None:
@@ -252,15 +251,15 @@ class _Sweeper:
     def __init__(
         self,
         state: Path,
-        folders: Sequence[_OwnFolder],
+        folders: Mapping[str, _OwnFolder],
         database: LedgerDatabase,
         limits: RetentionLimits,
         *,
         is_dry: bool,
     ) -> None:
-        """`folders`: those of logs, objects and records of notifications."""
         self._state = state
-        self._logs, self._objects, self._notices = folders
+        self._logs, self._objects = folders["runs"], folders["objects"]
+        self._notices = folders["told"]
         self._database = database
         self._limits = limits
         self._is_dry = is_dry
@@ -269,46 +268,12 @@ class _Sweeper:
 
     def sweep(self) -> SweepResult:
         runs = {run: status for run, status in self._database.rows(queries.RUN_STATES, {})}
-        # Remove old runs that no item refers to, except each pipeline's latest
-        kept, old_runs = Counter[str](), list[str]()
-        for run, file, at in self._database.rows(queries.RUNS_WITHOUT_ITEMS, {}):
-            kept[file] += 1
-            if (kept[file] > RUNS_KEPT or is_variant(file)) and at < self._limits.runs_before:
-                old_runs.append(run)
-        self._swept.runs = len(old_runs)
-        self._delete(queries.DROP_RUNS, old_runs)
-        # Scopes of variants that were not compared for as long as calls are kept
-        compared = {
-            str(file): at for file, at in self._database.rows(queries.LAST_START_BY_FILE, {})
-        }
-        variants = frozenset(
-            str(scope)
-            for scope, file, *_ in self._database.rows(queries.SCOPES, {})
-            if is_variant(file) and compared.get(file, 0.0) < self._limits.calls_before
-        )
-        calls = self._sweep_calls(variants)
-        # Remove the entries of documents deleted long ago, and of outputs that are gone too
-        before = {"before": self._limits.calls_before}
-        rows = self._database.rows(queries.GONE_ITEMS_BEFORE, before)
-        self._swept.items = len(rows)
-        for scope, key in rows if not self._is_dry else ():
-            at = {"scope": scope, "key": key}
-            paths = [path for (path,) in self._database.rows(queries.PATHS_OF_ITEM, at)]
-            # An output that exists stays known, with the step that made it: otherwise a scan takes
-            # it for a document.
-            gone = [path for path in paths if not os.path.lexists(self._state.parent / path)]
-            for path in gone:
-                self._do(queries.DROP_OUTPUT, {**at, "path": path})
-            self._do(queries.DROP_GONE_ITEM, at)
-            self._do(queries.DROP_REVIEWS_OF_ITEM, at)
-            if gone == paths:
-                self._do(queries.DROP_LINEAGE, at)
-        if rows and not self._is_dry:
-            self._do(queries.DROP_UNUSED_SPECS, {})
-        gone_items = frozenset((scope, key) for scope, key in rows)
-        items = gone_items | self._dropped(variants)
-        self._sweep_objects(calls, items)
-        self._sweep_logs(runs, frozenset(old_runs))
+        old_runs = self._sweep_runs()
+        items = self._sweep_gone_items() | self._sweep_variants()
+        calls = self._sweep_calls(items)
+        # Only a dry sweep has left their rows; what a run has recorded again meanwhile stays.
+        self._sweep_objects(*((calls, items) if self._is_dry else ((), ())))
+        self._sweep_logs(runs, old_runs)
         for folder in (self._objects, self._notices):
             for name, facts in folder.files().items():
                 if _LEFTOVER.fullmatch(name) and facts.st_mtime < self._now - OBJECT_GRACE_S:
@@ -318,35 +283,82 @@ class _Sweeper:
 
     # --- rows
 
-    def _dropped(self, scopes: Iterable[str]) -> frozenset[tuple[str, str]]:
-        """Remove all that is known of these scopes, which have no outputs; return their items."""
+    def _sweep_runs(self) -> Sequence[str]:
+        """Remove old runs that no item refers to, except each pipeline's latest; return them."""
+        kept, old_runs = Counter[str](), list[str]()
+        for run, file, at in self._database.rows(queries.RUNS_WITHOUT_ITEMS, {}):
+            kept[file] += 1
+            if (kept[file] > RUNS_KEPT or is_variant(file)) and at < self._limits.runs_before:
+                old_runs.append(run)
+        self._swept.runs = len(old_runs)
+        self._delete(queries.DROP_RUNS, old_runs)
+        return old_runs
+
+    def _sweep_gone_items(self) -> Set[tuple[str, str]]:
+        """Remove the entries of documents deleted long ago; return scope and key of each."""
+        before = {"before": self._limits.calls_before}
+        found = {
+            (scope, key) for scope, key in self._database.rows(queries.GONE_ITEMS_BEFORE, before)
+        }
+        if found and not self._is_dry:
+            found = {item for item in sorted(found) if self._drop_gone_item(*item)}
+            self._do(queries.DROP_UNUSED_SPECS, {})
+        self._swept.items = len(found)
+        return found
+
+    def _drop_gone_item(self, scope: str, key: str) -> bool:
+        """Remove all that is known of an item; return False if its document is back meanwhile."""
+        item = {"scope": scope, "key": key}
+
+        def drop(execute: Execute) -> bool:
+            if not execute(queries.DROP_GONE_ITEM, item):
+                return False
+            paths = [path for (path,) in execute(queries.PATHS_OF_ITEM, item)]
+            # An output that exists stays known, with the step that made it: otherwise a scan takes
+            # it for a document.
+            gone = [path for path in paths if not os.path.lexists(self._state.parent / path)]
+            for path in gone:
+                execute(queries.DROP_OUTPUT, {**item, "path": path})
+            execute(queries.DROP_REVIEWS_OF_ITEM, item)
+            if gone == paths:
+                execute(queries.DROP_LINEAGE, item)
+            return True
+
+        is_dropped = self._database.in_transaction(drop)
+        time.sleep(PAUSE_S)
+        return is_dropped
+
+    def _sweep_variants(self) -> Set[tuple[str, str]]:
+        """Remove the scopes of variants, which have no outputs; return scope and key of each item.
+
+        Those that were not compared for as long as calls are kept.
+        """
+        compared = {file: at for file, at in self._database.rows(queries.LAST_START_BY_FILE, {})}
         found = set[tuple[str, str]]()
-        for scope in sorted(scopes):
-            at = {"scope": scope}
-            items = self._database.rows(queries.KEYS_OF_SCOPE, at)
-            found.update((scope, str(key)) for (key,) in items)
-            for statement in queries.DROP_SCOPE if not self._is_dry else ():
-                self._do(statement, at)
-        self._swept.compared += len(found)
+        for scope, file, *_ in self._database.rows(queries.SCOPES, {}):
+            if is_variant(file) and compared.get(file, 0.0) < self._limits.calls_before:
+                items = self._database.rows(queries.KEYS_OF_SCOPE, {"scope": scope})
+                found.update((scope, key) for (key,) in items)
+                for statement in queries.DROP_SCOPE if not self._is_dry else ():
+                    self._do(statement, {"scope": scope})
+        self._swept.compared = len(found)
         if found and not self._is_dry:
             self._do(queries.DROP_UNUSED_SPECS, {})
-        return frozenset(found)
+        return found
 
-    def _sweep_calls(self, forgotten: Collection[str]) -> frozenset[str]:
+    def _sweep_calls(self, dropped: Set[tuple[str, str]]) -> Set[str]:
         """Remove calls that no item needs and are too old or too many; return their hashes."""
         limits = self._limits
         too_large = self._now - GRACE_S if limits.max_bytes else 0.0
         before = {"before": max(limits.calls_before, too_large)}
         rows = self._database.rows(queries.CALLS_BY_AGE, before)
-        needed = self._needed_calls(forgotten) if rows else frozenset()
+        needed = self._needed_calls(dropped) if rows else ()
         found = [row for row in rows if row[0] not in needed]
         removed = {hash_: size for hash_, at, size, *_ in found if at < limits.calls_before}
         if limits.max_bytes:
-            # Of ledger and objects, without unused space in the file.
-            is_file = isinstance(self._database, SqliteDatabase)
-            query = queries.SIZE_OF_FILE if is_file else queries.SIZE_OF_SCHEMA
             sizes = {name: facts.st_size for name, facts in self._objects.files().items()}
-            size_bytes = int(self._database.rows(query, {})[0][0]) + sum(sizes.values())
+            ((size_bytes,),) = self._database.rows(self._database.size_query, {})
+            size_bytes = int(size_bytes) + sum(sizes.values())
             too_much = size_bytes - sum(removed.values()) - limits.max_bytes
             for hash_, at, size, *objects in found:
                 if too_much <= 0 or at >= too_large:
@@ -357,19 +369,25 @@ class _Sweeper:
         self._swept.calls = len(removed)
         self._swept.n_bytes += sum(removed.values())
         self._delete(queries.DROP_CALLS, sorted(removed))
-        return frozenset(removed)
+        return removed.keys()
 
-    def _needed_calls(self, forgotten: Collection[str]) -> frozenset[str]:
-        """Return the hashes of the calls that the entries of existing documents were made from."""
+    def _needed_calls(self, dropped: Set[tuple[str, str]]) -> Set[str]:
+        """Return the hashes of the calls that the entries of existing documents were made from.
+
+        Where the lineage of one is lost, these may be any of its scope.
+        """
         objects = ObjectStore(self._state / "objects")
         found: set[str] = set()
-        for scope, text, object_ in self._database.rows(queries.LINEAGE_OF_LIVING, {}):
-            if scope in forgotten:
+        for scope, key, text, object_ in self._database.rows(queries.LINEAGE_OF_LIVING, {}):
+            if (scope, key) in dropped:
                 continue
             made = objects.get(object_) if object_ is not None else text
+            if made is None and object_ is not None:
+                calls = self._database.rows(queries.CALLS_OF_SCOPE, {"scope": scope})
+                found.update(hash_ for (hash_,) in calls)
             for step in json.loads(made)["steps"] if made else ():
                 found.update(call[0] for call in step["calls"])
-        return frozenset(found)
+        return found
 
     def _delete(self, statement: str, keys: Sequence[str]) -> None:
         statement = statement.format(listed=self._database.listed_keys)

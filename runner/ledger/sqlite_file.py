@@ -85,6 +85,10 @@ class SqliteDatabase:
 
     listed_keys = "json_each(:keys)"
     now = "(julianday('now') - 2440587.5) * 86400.0"
+    size_query = (
+        "select (pages.page_count - free.freelist_count) * sizes.page_size "
+        "from pragma_page_count() pages, pragma_freelist_count() free, pragma_page_size() sizes"
+    )
 
     def __init__(self, file: Path, *, is_writer: bool = False, is_readonly: bool = False) -> None:
         self._file = file
@@ -157,11 +161,6 @@ class SqliteDatabase:
             return self._connection.execute(query, dict(values)).fetchall()
 
     def write_rows(self, pending: Pending) -> None:
-        """Write and delete rows in one transaction.
-
-        Raises:
-            LedgerError: the file cannot be written; `LedgerBusy`: another program holds it.
-        """
         try:
             with self._timed(), _transaction(self._connection):
                 for statement, values in write_statements(pending, "?"):

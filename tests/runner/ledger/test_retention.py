@@ -7,14 +7,16 @@ import os
 import sqlite3
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
 from paddock.runner.cli.commands.clean import clean_summary
 from paddock.runner.core.run_records import read_lineage
-from paddock.runner.ledger import retention, sqlite_file
+from paddock.runner.ledger import queries, retention, sqlite_file
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
@@ -356,6 +358,43 @@ def test_what_waits_for_review_stays_whole_at_any_age_and_goes_with_its_document
     age(world, 1e7)
     assert sweep_ledger(state(world), "", EVERYTHING).items == 1
     assert rows(world, "select key from reviews") == [("1.txt",)]
+
+
+def test_an_item_whose_document_comes_back_during_a_sweep_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, REVIEWED, n_documents=1)
+    world.run(pool=long_answers())
+    with Ledger(state(world)) as ledger:
+        reviews = LedgerReviews(ledger)
+        (review,) = reviews.waiting()
+        reviews.decide(review.id, review.question, "accept", by="ann")
+    world.run()
+    (world.folder / "inbox/0.txt").unlink()
+    world.run()
+    age(world, 1e7)
+
+    class Database(sqlite_file.SqliteDatabase):
+        def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+            found = super().rows(query, values)
+            if query == queries.GONE_ITEMS_BEFORE:
+                assert len(found) == 1
+                rows(world, "update items set gone = null")
+            return found
+
+    tables = [f"select * from {name}" for name in ("reviews", "provenance", "specs", "calls")]
+    before = [rows(world, query) for query in tables]
+    assert before[0] and before[1]
+    file = state(world) / "ledger.sqlite"
+    monkeypatch.setattr(retention, "open_existing", lambda *_: Database(file))
+    swept = sweep_ledger(state(world), "", EVERYTHING)
+    assert (swept.items, swept.objects) == (0, 0)
+    assert [rows(world, query) for query in tables] == before
+
+
+def test_the_replies_of_a_step_stay_where_the_lineage_of_an_item_is_lost(world: World) -> None:
+    rows(world, f"update provenance set made = null, made_object = '{'ab' * 32}'")
+    assert sweep_ledger(state(world), "", EVERYTHING).calls == 0
 
 
 def test_a_comparison_is_forgotten_when_it_was_not_made_for_long_and_asks_nothing_before(
