@@ -17,13 +17,11 @@ from typing import Any
 
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Value
-from paddock.runner.bind import protected_files
-from paddock.steps.registry import is_function_reference
 from paddock.steps.tools.code_digests import file_content, python_modules_of
-from paddock.steps.tools.tool_names import FUNCTION_REFERENCE, resolve_tool
 
-from .bound import BoundPlan, BoundStep, all_plans, steps_of
+from .bound import BoundPlan, all_plans, steps_of
 from .permissions import PermissionNeed, needs
+from .reached import Reached, reached_by, scripts_named
 
 
 class NotConsented(PipelineError):
@@ -61,44 +59,33 @@ def _consent_items(bound: BoundPlan) -> Iterator[list[Any]]:
             yield ["pool", sorted(pool.urls)]
         for name, keys in plan.pipeline.secrets.items():
             yield ["secret", name, keys.env, keys.file]
-        for name, server in plan.pipeline.servers.items():
-            texts = server.texts.data
-            words = [texts.get("command"), *texts.get("args", ())]
-            yield [
-                "server",
-                name,
-                texts,
-                _input_defaults(texts, plan),
-                _script_digests(words, plan),
-            ]
+        for reached in reached_by(plan.pipeline):
+            if plan is bound or reached.kind != "notification":
+                yield from _reached_items(reached, plan)
         for step in steps_of(plan.nodes):
-            yield from _step_consent_items(step, plan)
-    on = bound.pipeline.on
-    for notify in on.notify if on is not None else ():
-        way = notify.model_dump(exclude={"when"})
-        words = protected_files.notify_words(notify)
-        yield ["notify", way, _input_defaults(way, bound), _script_digests(words, bound)]
+            if step.facts.pipeline:  # what the inner pipeline fills into its commands
+                yield ["pipeline", step.written, _input_defaults(step.written, plan)]
 
 
-def _step_consent_items(step: BoundStep, plan: BoundPlan) -> Iterator[list[Any]]:
-    written = step.written
-    if step.facts.command:
-        command = written.get(step.facts.command)
-        words = command if isinstance(command, list) else []
-        yield ["run", written, _input_defaults(written, plan), _script_digests(words, plan)]
-    elif step.facts.pipeline:  # what the inner pipeline fills into its commands
-        yield ["pipeline", written, _input_defaults(written, plan)]
-    elif is_function_reference(step.uses):
-        yield ["function", step.uses, _code_digests(step.uses, plan.roots.base)]
-    for use in step.facts.tools(written):
-        named = resolve_tool(use.name, use.server, plan.pipeline.servers)
-        code: Any = None
-        if named is not None and named.kind == "function":
-            code = _code_digests(use.name, plan.roots.base)
-        elif named is not None and named.kind == "installed":
-            code = named.name
-        options = dict(use.options)
-        yield ["tool", use.name, use.server, options, _input_defaults(options, plan), code]
+def _reached_items(reached: Reached, plan: BoundPlan) -> Iterator[list[Any]]:
+    base, written = plan.roots.base, reached.written
+    parts = [written, _input_defaults(written, plan)]
+    scripts = _file_digests(scripts_named(reached.words, base), base)
+    if reached.use is not None:
+        code = reached.name if reached.kind == "installed" else None
+        yield [
+            "tool",
+            reached.use.name,
+            reached.use.server,
+            *parts,
+            _code_digests(reached, base) or code,
+        ]
+    elif reached.kind == "function":
+        yield ["function", reached.name, _code_digests(reached, base)]
+    elif reached.kind == "server":
+        yield ["server", reached.name, *parts, scripts]
+    else:
+        yield ["run" if reached.kind == "command" else "notify", *parts, scripts]
 
 
 def _input_defaults(written: Any, plan: BoundPlan) -> dict[str, Any]:
@@ -109,20 +96,13 @@ def _input_defaults(written: Any, plan: BoundPlan) -> dict[str, Any]:
     return {name: inputs[name].default for name in sorted(read) if name in inputs}
 
 
-def _script_digests(words: Collection[Any], plan: BoundPlan) -> dict[str, str]:
-    """Return digests of the programs and scripts in the pipeline's folder that a command names."""
-    base = plan.roots.base
-    return _file_digests(protected_files.scripts_named(words, base), base)
-
-
 def _file_digests(files: Iterable[Path], base: Path) -> dict[str, str]:
     return {os.path.relpath(f, base): hashlib.sha256(file_content(f)).hexdigest() for f in files}
 
 
-def _code_digests(name: str, base: Path) -> dict[str, str]:
+def _code_digests(reached: Reached, base: Path) -> dict[str, str]:
     """Return digests of a function's file and of all that it imports from its folder."""
-    found = FUNCTION_REFERENCE.match(name)
-    if found is None:
+    if not reached.file:
         return {}
-    file = (base / found["file"]).resolve()
+    file = (base / reached.file).resolve()
     return _file_digests(python_modules_of(file), file.parent)

@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import processes
 from paddock.engine.system.hosts import BadHost, read_authority, read_pattern, written_authority
@@ -22,11 +22,12 @@ from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.config.config_file import FILE_NAME
 from paddock.runner.config.pipeline_secrets import secret_place, trigger_secrets
 from paddock.runner.config.setting_values import PERMISSIONS
-from paddock.steps.registry import is_function_reference
-from paddock.steps.tools.tool_names import resolve_tool
 
-from .bound import BoundPlan, BoundStep, all_plans, steps_of
-from .protected_files import notify_words
+from .bound import BoundPlan, all_plans
+from .reached import Reached, declared_server, reached_by
+
+if TYPE_CHECKING:
+    from paddock.pipelines.triggers import NotifyKeys
 
 MAX_COMMAND_CHARS = 1000
 """Of a command that is shown: a script is meant to be read before it is allowed."""
@@ -66,29 +67,35 @@ def remote_address_text(url: str) -> str:
     return f"{url} (another program on this machine)" if _is_this_machine(url) else url
 
 
-def _step_needs(bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
-    """Yield what the steps of one pipeline reach; `own` is the address of Paddock's service."""
-    for step in steps_of(bound.nodes):
-        if name := step.facts.command:
-            command = step.written.get(name)
-            words = command if isinstance(command, list) and command else [command]
-            cwd, env = step.written.get("cwd"), step.written.get("env")
-            shown = command_text(words, bound, cwd=cwd, env=env)
-            yield PermissionNeed("run", f"run {shown}", step.mark_of("with", name), True)
-        elif is_function_reference(step.uses):
-            what = f"call the Python function '{step.uses}'"
-            yield PermissionNeed("tool", what, step.mark_of("uses"), True)
-        yield from _tool_needs(step, bound, own)
+def _need(reached: Reached, bound: BoundPlan, own: str) -> PermissionNeed | None:
+    """Return what one thing that is reached needs; `own` is the address of Paddock's service."""
+    mark, kind = bound.pipeline.mark(reached.at), reached.kind
+    if kind == "command":
+        return PermissionNeed("run", f"run {command_text(reached, bound)}", mark, True)
+    if kind == "server":
+        return server_need(reached.name, bound)
+    if reached.notify is not None:
+        return _notify_need(reached, reached.notify, bound, own)
+    if kind == "built-in":
+        hosts = reached.use.options.get("hosts") if reached.use is not None else None
+        listed = hosts if isinstance(hosts, list) else [hosts] if hosts else []
+        far = [str(host) for host in listed if not _is_own_pattern(str(host), own)]
+        if reached.name != "http.get" or not far:
+            return None
+        return PermissionNeed("network", f"fetch from {', '.join(far)}", mark, True)
+    what = f"call the {'installed tool' if kind == 'installed' else 'function'} `{reached.name}`"
+    if reached.use is None:
+        what = f"call the Python function '{reached.name}'"
+    return PermissionNeed("tool", what, mark, True)
 
 
-def command_text(
-    words: Sequence[object], bound: BoundPlan, *, cwd: object = None, env: object = None
-) -> str:
+def command_text(reached: Reached, bound: BoundPlan) -> str:
     """Return a command as it will run: arguments filled in, program, folder, names of variables.
 
     A text that needs more than the inputs, such as an item or a secret, stands as it is written.
     Values of variables are not shown: they may be secrets.
     """
+    words, cwd, env = reached.words, reached.cwd, reached.env
     texts, are_known = zip(*(_filled_in(word, bound) for word in words), strict=True)
     line = shlex.join(texts).replace("\n", " ")
     if len(line) > MAX_COMMAND_CHARS:
@@ -136,25 +143,6 @@ def _filled_in(written: object, bound: BoundPlan) -> tuple[str, bool]:
     return text, False
 
 
-def _tool_needs(step: BoundStep, bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
-    for use in step.facts.tools(step.written):
-        named = resolve_tool(use.name, use.server, bound.pipeline.servers)
-        mark = step.mark_of("with", *use.path)
-        if named is None:
-            continue  # already reported
-        if named.kind == "server":
-            yield server_need(str(named.server), bound)
-        elif named.kind in ("function", "installed"):
-            kind = "function" if named.kind == "function" else "installed tool"
-            yield PermissionNeed("tool", f"call the {kind} `{use.name}`", mark, True)
-        elif named.name == "http.get":
-            hosts = use.options.get("hosts") or []
-            listed = hosts if isinstance(hosts, list) else [hosts]
-            far = [str(host) for host in listed if not _is_own_pattern(str(host), own)]
-            if far:
-                yield PermissionNeed("network", f"fetch from {', '.join(far)}", mark, True)
-
-
 def _is_own_pattern(host: str, own: str) -> bool:
     """Return whether an entry of `hosts` stands for Paddock's own service and nothing else."""
     try:
@@ -167,14 +155,12 @@ def _is_own_pattern(host: str, own: str) -> bool:
 
 def server_need(name: str, bound: BoundPlan) -> PermissionNeed:
     """Return what a server needs, where the file names it. One here may do anything here, too."""
-    server = bound.pipeline.servers[name]
-    mark = bound.pipeline.mark(server.at)
-    texts = server.texts.data
+    reached, server = declared_server(name, bound.pipeline), bound.pipeline.servers[name]
+    mark = bound.pipeline.mark(reached.at)
     if server.is_command:
-        words = [texts["command"], *texts.get("args", ())]
-        shown = command_text(words, bound, cwd=texts.get("cwd"), env=texts.get("env"))
+        shown = command_text(reached, bound)
         return PermissionNeed("mcp", f"start the MCP server '{name}': {shown}", mark, True)
-    url = str(texts["url"])
+    url = str(server.texts.data["url"])
     permission = "mcp" if _is_this_machine(url) else "network"
     return PermissionNeed(permission, f"ask the MCP server '{name}' at {url}", mark, True)
 
@@ -259,9 +245,12 @@ def needs(bound: BoundPlan, own: str) -> list[PermissionNeed]:
         for name, keys in plan.pipeline.secrets.items():
             mark, what = plan.pipeline.mark(("secrets", name)), f"read {secret_place(keys)}"
             needed.append(PermissionNeed("secrets", what, mark, is_of_up=name in of_triggers))
-        needed += _step_needs(plan, own)
-        if plan is bound and plan.pipeline.on is not None:  # a step sends no messages
-            needed += _notify_needs(plan, own)
+        for reached in reached_by(plan.pipeline):
+            is_unused = reached.kind == "server" and reached.use is None
+            is_inner = reached.kind == "notification" and plan is not bound  # sends no messages
+            need = None if is_unused or is_inner else _need(reached, plan, own)
+            if need is not None:
+                needed.append(need)
         found += sorted(needed, key=lambda need: need.mark.line if need.mark else 0)
     return list(dict.fromkeys(found))
 
@@ -273,22 +262,20 @@ def forbidden_pools(bound: BoundPlan, allowed: Collection[str], own: str) -> fro
     return frozenset(name for name, pool in pools if any(is_remote(url, own) for url in pool.urls))
 
 
-def _notify_needs(bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
-    on = bound.pipeline.on
-    if on is None or not on.notify:
-        return
-    is_list = isinstance(bound.pipeline.document.data["on"]["notify"], list)
-    for at, notify in enumerate(on.notify):
-        mark = bound.pipeline.mark(("on", "notify", at) if is_list else ("on", "notify"))
-        if notify.command is not None:
-            words = notify_words(notify)
-            shown = command_text(words, bound) if words else f"`{notify.command}`"
-            yield PermissionNeed("run", f"run {shown} when a run has ended", mark, True, True)
-        elif notify.email is not None:
-            yield PermissionNeed("network", f"send mail to {notify.email}", mark, True, True)
-        elif notify.service is not None:
-            what = f"send a message by {notify.service} when a run has ended"
-            yield PermissionNeed("network", what, mark, True, True)
-        elif notify.webhook is not None and is_remote(notify.webhook, own):
-            what = f"call {remote_address_text(notify.webhook)} when a run has ended"
-            yield PermissionNeed("network", what, mark, True, True)
+def _notify_need(
+    reached: Reached, notify: NotifyKeys, bound: BoundPlan, own: str
+) -> PermissionNeed | None:
+    mark = bound.pipeline.mark(reached.at)
+    name, after = "network", " when a run has ended"
+    if notify.command is not None:
+        shown = command_text(reached, bound) if reached.words else f"`{notify.command}`"
+        name, what = "run", f"run {shown}{after}"
+    elif notify.email is not None:
+        what = f"send mail to {notify.email}"
+    elif notify.service is not None:
+        what = f"send a message by {notify.service}{after}"
+    elif notify.webhook is not None and is_remote(notify.webhook, own):
+        what = f"call {remote_address_text(notify.webhook)}{after}"
+    else:
+        return None
+    return PermissionNeed(name, what, mark, True, True)

@@ -18,16 +18,13 @@ from typing import Any
 from paddock.engine.system import files
 from paddock.engine.system.distribution import SETTINGS_FILE, STATE_FOLDER
 from paddock.pipelines.model import Pipeline, step_nodes
-from paddock.pipelines.triggers import NotifyKeys
 from paddock.steps.registry import facts_of
-from paddock.steps.tools.code_digests import file_content, python_modules_of
-from paddock.steps.tools.tool_names import FUNCTION_REFERENCE
+from paddock.steps.tools.code_digests import python_modules_of
+
+from .reached import reached_by, scripts_named
 
 YAML_SUFFIXES = (".yaml", ".yml")
 PYTHON_SUFFIXES = (".py", ".pyc", ".pyd", ".so", ".pth")
-_SCRIPTS = (".py", ".sh", ".bash", ".zsh", ".js", ".mjs", ".ts", ".rb", ".pl", ".php", ".lua", ".r",
-            ".awk", ".jq", ".sql", ".ps1", ".bat", ".cmd", ".jar")  # fmt: skip
-_ELF = b"\x7fELF"
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class ProtectedFiles:
             bases.add(base)
             parts.add(base / Path(pipeline.document.file).name)
             parts |= set(_named_files(pipeline, base))
-            for file in _function_files(pipeline, base):
+            for file in _files((reached.file for reached in reached_by(pipeline)), base):
                 parts |= set(python_modules_of(file))
                 code.add(file.parent)
         return cls(frozenset(bases), frozenset(parts), folders, frozenset(code))
@@ -119,48 +116,16 @@ def _named_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
         yield from _files(
             [*(table.get("file") for table in tables), data.get(facts.pipeline)], base
         )
-        if isinstance(command := data.get(facts.command), list):
-            yield from scripts_named(command, base)
     written = pipeline.document.data
     servers = written.get("mcpServers") if isinstance(written, Mapping) else None
     named = servers.get("file") or servers if isinstance(servers, Mapping) else servers
     yield from _files([named, *(keys.file for keys in pipeline.secrets.values())], base)
-    for server in pipeline.servers.values():
-        texts = server.texts.data
-        yield from scripts_named([texts.get("command"), *texts.get("args", ())], base)
-    for notify in pipeline.on.notify if pipeline.on is not None else ():
-        yield from scripts_named(notify_words(notify), base)
+    for reached in reached_by(pipeline):
+        yield from scripts_named(reached.words, base)
 
 
 def _files(texts: Iterable[Any], base: Path) -> Iterator[Path]:
     for text in texts:
-        file = files.existing_file(base, text) if isinstance(text, str) else None
+        file = files.existing_file(base, text) if isinstance(text, str) and text else None
         if file is not None:
-            yield file
-
-
-def _function_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
-    for step in step_nodes(pipeline):
-        tools = facts_of(step.uses).tools(step.params.data)
-        for name in (step.uses, *(use.name for use in tools)):
-            found = FUNCTION_REFERENCE.match(name)
-            file = files.existing_file(base, found["file"]) if found is not None else None
-            if file is not None:
-                yield file
-
-
-def notify_words(notify: NotifyKeys) -> list[str]:
-    """Return the words of a notification's command; none where it has none that can be run."""
-    try:
-        return notify.command_words()
-    except ValueError:
-        return []
-
-
-def scripts_named(words: Iterable[Any], base: Path) -> Iterator[Path]:
-    """Yield the programs and scripts below a folder that the words of a command name."""
-    for file in _files(words, base):
-        if file.is_relative_to(base) and (
-            file.suffix.lower() in _SCRIPTS or file_content(file, 4).startswith((b"#!", _ELF))
-        ):
             yield file

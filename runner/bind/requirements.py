@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from paddock.engine.errors import EngineError, InvalidName, ModelBroken, ModelNotFound, NoModelFile
 from paddock.engine.model_file_parts import check_file
-from paddock.pipelines.errors import Fault, Mark, PipelineError, did_you_mean
+from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.expressions import Path as Place
 from paddock.steps.extras import is_missing_program, missing_mcp_library
 from paddock.steps.tools.python_files import missing_imports
-from paddock.steps.tools.tool_names import FUNCTION_REFERENCE, resolve_tool
 
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, all_plans, all_steps
+from .reached import reached_by_step
 from .scope import Scope
 
 if TYPE_CHECKING:
@@ -75,28 +75,21 @@ def _holds(condition: Expression, bound: BoundPlan) -> bool:
 def _missing_of_step(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
     for path, what, remedy in step.facts.missing(step.id, step.written, bound.roots.base):
         yield Fault(what, remedy, step.mark_of("with", *path))
-    if function := FUNCTION_REFERENCE.match(step.uses):
-        yield from _missing_function(function["file"], bound, step.mark_of("uses"))
-    for use in step.facts.tools(step.written):
-        named = resolve_tool(use.name, use.server, bound.pipeline.servers)
-        mark = step.mark_of("with", *use.path)
-        if named is not None and named.kind == "function":
-            yield from _missing_function(str(named.file), bound, mark)
-        elif named is not None and named.server is not None:
+    for reached in reached_by_step(step.params.step, bound.pipeline):
+        mark = bound.pipeline.mark(reached.at)
+        if reached.file:
+            for module in missing_imports(bound.roots.base / reached.file):
+                what = f"the file '{reached.file}' imports '{module}', which is not installed."
+                yield Fault(what, "Install it in the environment that runs Paddock.", mark)
+        elif reached.kind == "server":
             if (library := missing_mcp_library()) is not None:
                 yield Fault(*library, mark)
-            server = bound.pipeline.servers[named.server]
-            program, environ = (server.texts.data.get(key) for key in ("command", "env"))
-            if server.is_command and is_missing_program(program, environ, bound.roots.base):
+            program = reached.words[0] if reached.words else None
+            if is_missing_program(program, reached.env, bound.roots.base):
                 by = f"is started by '{program}', which is not installed here."
-                what, at = f"the MCP server '{named.server}' {by}", bound.pipeline.mark(server.at)
-                yield Fault(what, "Install it, or correct `command`.", at)
-
-
-def _missing_function(file: str, bound: BoundPlan, mark: Mark) -> Iterator[Fault]:
-    for module in missing_imports(bound.roots.base / file):
-        what = f"the file '{file}' imports '{module}', which is not installed."
-        yield Fault(what, "Install it in the environment that runs Paddock.", mark)
+                what = f"the MCP server '{reached.name}' {by}"
+                mark = bound.pipeline.mark(bound.pipeline.servers[reached.name].at)
+                yield Fault(what, "Install it, or correct `command`.", mark)
 
 
 # --- models

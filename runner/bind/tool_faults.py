@@ -18,7 +18,6 @@ from paddock.engine.system.files import sha256_of
 from paddock.engine.system.hosts import BadHost, has_expression, read_pattern
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import Path as Place
-from paddock.pipelines.mcp_servers import McpServer
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.steps.facts import ToolUse
 from paddock.steps.registry import facts_of
@@ -32,6 +31,8 @@ from paddock.steps.tools.tool_names import (
     unknown_tool,
 )
 
+from .reached import Reached, reached_by_step
+
 if TYPE_CHECKING:
     from paddock.steps.tools.builtin_tools import BuiltinTool
 
@@ -43,26 +44,23 @@ def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
     that its command names; of an installed tool the version of its package.
     """
     found: dict[str, Any] = {}
-    for use in facts_of(step.uses).tools(step.params.data):
-        named = resolve_tool(use.name, use.server, pipeline.servers)
-        if named is not None and named.server is not None:
-            server = pipeline.servers[named.server]
-            found[named.server] = server.texts.data
-            if files := _server_file_digests(server, base):
-                found[f"files of {named.server}"] = files
-        elif named is not None and named.kind == "function":
-            found[f"files of {use.name}"] = code_digests((base / str(named.file)).resolve())
-        elif named is not None and named.kind == "installed":
-            found[f"tool {named.name}"] = tool_version(named.name)
+    for reached in reached_by_step(step, pipeline):
+        name = reached.name
+        if reached.kind == "server":
+            found[name] = pipeline.servers[name].texts.data
+            if files := _server_file_digests(reached, base):
+                found[f"files of {name}"] = files
+        elif reached.kind == "function" and reached.use is not None:
+            found[f"files of {name}"] = code_digests((base / reached.file).resolve())
+        elif reached.kind == "installed":
+            found[f"tool {name}"] = tool_version(name)
     return found or None
 
 
-def _server_file_digests(server: McpServer, base: Path) -> dict[str, str]:
+def _server_file_digests(server: Reached, base: Path) -> dict[str, str]:
     """Return the files in the pipeline's folder that start a server, each with its digest."""
-    texts = server.texts.data
-    written = (texts["command"], *texts.get("args", ())) if server.is_command else ()
-    words = [word for word in written if isinstance(word, str)]
-    folder, inside = base / str(texts.get("cwd", ".")), base.resolve()
+    words = [word for word in server.words if isinstance(word, str)]
+    folder, inside = base / str("." if server.cwd is None else server.cwd), base.resolve()
     found: dict[str, str] = {}
     for path in files_named(words, folder.resolve(), (inside,)):
         with suppress(OSError):
