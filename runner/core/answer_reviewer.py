@@ -25,7 +25,7 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.reviews import Question, Review
 from paddock.steps.base import OutsideRoots, Tools
 
-from .failures import NOT_REVIEWED, LeftByReview, RunStopped, StepFailed
+from .failures import NOT_REVIEWED, RunStopped, SkippedByReview, StepFailed
 from .item_attempt import ItemAttempt
 from .review_questions import (
     answer_of,
@@ -183,7 +183,7 @@ class AnswerReviewer:
         if review.state == "rejected" or (review.state == "expired" and ends == "quarantine"):
             raise StepFailed(step.id, str(decision_reason(review)))
         if review.state == "expired" and ends == "skip":
-            raise LeftByReview(step.id, str(decision_reason(review)))
+            raise SkippedByReview(step.id, str(decision_reason(review)))
         has_schema = step.reply is not None and step.reply.schema is not None
         evidence = None
         if review.state == "edited" and tools.reply is not None and has_schema:

@@ -50,7 +50,7 @@ from .block_work import ItemWork
 from .call_cache import PutOff
 from .deadly_items import CrashHistory, RepeatedCrash, suspects_text
 from .dependencies import by_name, dependencies_of
-from .failures import LeftByReview, RunFailed, StepFailed, failure_state
+from .failures import RunFailed, SkippedByReview, StepFailed, failure_state
 from .item_attempt import ItemAttempt
 from .item_recorder import ItemRecorder
 from .left_nodes import MAX_NAMED, LackingItems, blocks_read
@@ -126,11 +126,11 @@ class BlockRun:
         if not (state.outer or not sizes or block.max_parallel == 1 or is_cut_short):
             todo = longest_first(todo, sizes)
         if state.is_outermost:
-            n_fresh = sum(item.verdict.is_kept for item in work.items)
+            n_fresh = sum(item.verdict.is_up_to_date for item in work.items)
             shown = {work.shown_key(key): size for key, size in sizes.items()}
             self.stats.step(block.id, n_fresh + len(todo), n_fresh, shown)
-        if work.held:
-            self.stats.note(str(Why.OUTPUTS_KEPT(work.held)))
+        if work.edited_paths:
+            self.stats.note(str(Why.OUTPUTS_KEPT(work.edited_paths)))
         if todo:  # 3
             expect_queries(context, block, todo, state.scope)
             state.parallel = max(state.parallel, await self._parallel())
@@ -168,11 +168,8 @@ class BlockRun:
             raise StopGateClosed
         if not context.options.leaves_out_items:  # 5
             renamed = {item.renamed_from for item in work.items}
-            done = {
-                item.index
-                for item in work.items
-                if (item.has_ended or item.verdict.is_kept) and item.state is not ItemState.FAILED
-            }
+            stand = (i for i in work.items if i.has_ended or i.verdict.is_up_to_date)
+            done = {item.index for item in stand if item.state is not ItemState.FAILED}
             for entry in await Pruner(context).handle_gone(work, done):
                 state.filed.pop(entry.key, None)
                 if entry.key not in renamed:  # which is counted under its new name
@@ -254,8 +251,8 @@ class BlockRun:
         # A budget that is used up stops no step that only writes what was made
         asks_gate = state.step is None or state.has_models
         if claims is not None:
-            chunk, done, held = await claims.take(scope, chunk, context.index)
-            for item in held:
+            chunk, done, elsewhere = await claims.take(scope, chunk, context.index)
+            for item in elsewhere:
                 item.become(ItemState.ELSEWHERE)
             for item, entry in done:
                 count_shared(context, state, item, entry)
@@ -339,7 +336,7 @@ class BlockRun:
         if attempt.is_decided and item.entry is not None:
             # Its answers may not be asked for again.
             attempt.reads |= by_name(dependencies_of(item.entry))
-        kept, failure, reason = ItemState.DONE, None, None
+        entry_state, failure, reason = ItemState.DONE, None, None
         try:  # 1
             if deadly is not None:
                 raise deadly
@@ -358,29 +355,31 @@ class BlockRun:
             item.become(ItemState.PUT_OFF)
             return
         except StepFailed as error:  # 3
-            if state.step and not isinstance(error, LeftByReview):
+            if state.step and not isinstance(error, SkippedByReview):
                 raise
-            why, result, most = str(error), None, context.max_attempts
-            kept, attempt.attempts = failure_state(item.attempts, most, item.cause(error.cause))
-            if kept is ItemState.QUARANTINED and attempt.attempts > 1:
+            why, result, n_before, most = str(error), None, item.attempts, context.max_attempts
+            ended = failure_state(n_before, most, item.cause(error.cause))
+            entry_state, attempt.attempts = ended
+            if entry_state is ItemState.QUARANTINED and attempt.attempts > 1:
                 why += f" (failed {attempt.attempts} times in a row)"
             reason = Why.RECORDED(why)
             report = state.report(item, ItemState.QUARANTINED, time.monotonic() - began, why)
-            if state.block.on_error == "skip" or isinstance(error, LeftByReview):
+            if state.block.on_error == "skip" or isinstance(error, SkippedByReview):
                 report = replace(report, state=ItemState.SKIPPED)
-                kept = kept if kept is ItemState.FAILED else ItemState.SKIPPED
+                if entry_state is not ItemState.FAILED:
+                    entry_state = ItemState.SKIPPED
             elif state.block.on_error == "fail":
-                kept, failure = ItemState.FAILED, error
-                report = replace(report, state=kept)
+                entry_state, failure = ItemState.FAILED, error
+                report = replace(report, state=entry_state)
             elif not context.options.retry_failed:  # who asks for a try wants to know its end
                 report = replace(report, is_known=item.has_failed_before)
         except AwaitingReview as wait:  # 4
-            reason, result, kept = wait.reason, None, wait.state
-            report = state.report(item, kept, time.monotonic() - began)
+            reason, result, entry_state = wait.reason, None, wait.state
+            report = state.report(item, entry_state, time.monotonic() - began)
             report = replace(report, reasons=(reason,))
-            if kept not in STORED:
+            if entry_state not in STORED:
                 count_item(context, item, replace(report, state=ItemState.SKIPPED))
-                item.become(kept, reason)
+                item.become(entry_state, reason)
                 stats.item_state(report.step, attempt.shown_key, ItemState.SKIPPED, str(reason))
                 return
         else:  # 5
@@ -392,10 +391,10 @@ class BlockRun:
             if state.keeps_results:
                 item.result = result
             if result is None and (state.block.keep is not None or not attempt.has_run):
-                kept = ItemState.SKIPPED
-                report = replace(report, state=kept)
-            elif held := attempt.held():
-                reasons = (Why.OUTPUTS_KEPT(tuple(held)),)
+                entry_state = ItemState.SKIPPED
+                report = replace(report, state=entry_state)
+            elif edited := attempt.edited_paths():
+                reasons = (Why.OUTPUTS_KEPT(tuple(edited)),)
                 report = replace(report, state=ItemState.HELD, reasons=reasons)
             if state.step is not None and self._keeps_former_table(state.step, attempt):
                 item.become(ItemState.DONE)  # its entry is of the rows that stay there
@@ -404,12 +403,12 @@ class BlockRun:
         was = item.verdict.state if report.state is ItemState.HELD else None  # 6
         await context.fence()
         try:
-            await self.recorder.record(attempt, kept, report.error, result, report.seconds)
+            await self.recorder.record(attempt, entry_state, report.error, result, report.seconds)
         except asyncio.CancelledError:
             if await self.recorder.stands(attempt):
                 count_item(context, item, report, was)
             raise
-        if kept in DECIDED:
+        if entry_state in DECIDED:
             await context.judge.reviews.forget([(attempt.scope, attempt.key)])
         count_item(context, item, report, was)
         end = end_of(report.state)
@@ -417,7 +416,7 @@ class BlockRun:
         item.has_result = result is not None
         if state.outer:
             state.reads |= attempt.dependencies()
-        if kept in (ItemState.FAILED, ItemState.DONE):
+        if entry_state in (ItemState.FAILED, ItemState.DONE):
             state.attempts = max(state.attempts, attempt.attempts)
         stats.item_state(report.step, attempt.shown_key, end, report.error)
         if failure is not None:

@@ -121,7 +121,7 @@ class BlockWork:
     missing: MissingSources = field(default_factory=MissingSources)
     claims: Sequence[tuple[str, str, str]] = ()
     """Scope, key and stored path of what was written and stands, of items within these too."""
-    held: tuple[str, ...] = ()
+    edited_paths: tuple[str, ...] = ()
     """Stored paths of edited outputs that are kept."""
     excluded: frozenset[str] = frozenset()
     """Keys of items that `where` excludes."""

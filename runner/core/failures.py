@@ -69,7 +69,7 @@ class StepFailed(Exception):
         super().__init__(f"step '{step}': {reason}")
 
 
-class LeftByReview(StepFailed):
+class SkippedByReview(StepFailed):
     """No one decided in time, and `on_expiry` says that the item is skipped."""
 
 

@@ -204,6 +204,6 @@ class ItemAttempt:
         """Return stored paths, with those of edited files that were kept."""
         return [*self.outputs.written, *kept_paths(self.outputs.searched)]
 
-    def held(self) -> list[str]:
+    def edited_paths(self) -> list[str]:
         """Return the stored paths of edited outputs that were kept."""
         return kept_paths(self.reads | self.outputs.searched)

@@ -80,7 +80,7 @@ class ItemOutputs:
         self._unrecorded: dict[str, OutputRow] = {}
         self.written: dict[str, None] = {}
         """Stored paths of what the item wrote, in order; part of its entry."""
-        self.kept: dict[Path, None] = {}
+        self.stores: dict[Path, None] = {}
         """Stores in which the item keeps rows."""
         self.read: dict[str, None] = {}
         """Files that were read on a model's request."""
@@ -195,7 +195,7 @@ class ItemOutputs:
         """Record that rows are about to be written to a store."""
         self.check_target(store)
         await self._context.fence()
-        self.kept[store] = None
+        self.stores[store] = None
         ledger = self._index.ledger
         intended = StoredRow(self._scope, self._index.stored(store), self._key, "", 0)
         LineageStore(ledger).record_rows(intended, self._stats.run)
@@ -239,7 +239,7 @@ class RowKeeper:
             if (rows.scope, rows.key) == (scope, key)
         }
         now: dict[str, RowsKept] = {}
-        for path in outputs.kept:
+        for path in outputs.stores:
             if state in DECIDED:
                 await self._stores.keep_only(path, name)
             owner = self._stores.owner(name, path)

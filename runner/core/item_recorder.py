@@ -73,7 +73,7 @@ class ItemRecorder:
         attempt.reads |= by_name(rows)
         item = await as_of_its_content(item, stats.began_at)
         text, object_ = ledger.keep(secrets.redacted(result))
-        was = ItemState.HELD if attempt.held() else item.verdict.state
+        was = ItemState.HELD if attempt.edited_paths() else item.verdict.state
         entry = Entry(
             key=item.key,
             hash=item.hash,
@@ -92,14 +92,14 @@ class ItemRecorder:
             was=was.value if item.is_counted else "",
         )
         document = attempt.document if state in WHOLE else None
-        kept = (text, object_)
+        with_filed = (text, object_)
         if attempt.with_filed is not None:
-            kept = ledger.keep(secrets.redacted(attempt.with_filed))
+            with_filed = ledger.keep(secrets.redacted(attempt.with_filed))
         if document is not None and document.is_filed:
             entry = replace(entry, gone=FILED)
-            context.documents.file(document, kept)
+            context.documents.file(document, with_filed)
         elif attempt.with_filed is not None:
-            row = FiledRow(item.key, attempt.file_key, "", "", None, False, "", "", *kept)
+            row = FiledRow(item.key, attempt.file_key, "", "", None, False, "", "", *with_filed)
             FiledStore(ledger).record(attempt.scope, row, stats.run)
         try:
             ledger.record(attempt.scope, entry, stats.run)

@@ -157,20 +157,20 @@ class ItemToolset:
             return {"text": result.text, "value": result.value}
 
         try:
-            kept = await self._memo.once("tool", call, do, keeps=tool.keeps)
+            recorded = await self._memo.once("tool", call, do, keeps=tool.keeps)
         except ToolRefused as no:
             return await self._refused(call, no.result)
         except StepError as error:
             await self._refused(call, ToolResult(error.reason, is_error=True))
             raise
-        return ToolResult(kept["text"], kept["value"])
+        return ToolResult(recorded["text"], recorded["value"])
 
     async def _refused(self, call: Mapping[str, Any], result: ToolResult) -> ToolResult:
         async def give() -> dict[str, Any]:
             return {"error": result.text}
 
-        kept = await self._memo.once("tool", call, give, keeps=False)
-        return replace(result, text=str(kept["error"]))
+        recorded = await self._memo.once("tool", call, give, keeps=False)
+        return replace(result, text=str(recorded["error"]))
 
 
 async def _call_in_turn(tool: RunnableTool, args: Mapping[str, Any]) -> ToolResult:

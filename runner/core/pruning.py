@@ -82,7 +82,7 @@ class Pruner:
             if handled:
                 removal = await self._removed(work, removed)
                 self._note_removal(removal, names, why)
-                entries += [entry for entry in handled if not self._keeps(entry, removal)]
+                entries += [entry for entry in handled if not self._is_refused(entry, removal)]
         for key in missing.pruned - ({entry.key for entry in pruned} - {e.key for e in entries}):
             FiledStore(ledger).drop(work.scope, key)
         for doubt in work.missing.doubts:
@@ -174,7 +174,7 @@ class Pruner:
         removal.refused |= refused
         return removal
 
-    def _keeps(self, entry: Entry, removal: _Removal) -> bool:
+    def _is_refused(self, entry: Entry, removal: _Removal) -> bool:
         """Return whether an output of an item could not be removed, so that it is tried again."""
         stores = (rows.store for rows in dependencies_of(entry, RowsKept))
         return any(path in removal.refused for path in (*entry.output_paths, *stores))

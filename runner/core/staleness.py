@@ -236,8 +236,8 @@ class Judge:
             items = [item for item in items if not (
                 (item.verdict.is_work or item.verdict.case is not_now) and is_unsettled(item.item)
             )]  # fmt: skip
-        held = [path for item in items if item.verdict.state is ItemState.HELD
-                for path in item.verdict.kept]  # fmt: skip
+        edited_paths = [path for item in items if item.verdict.state is ItemState.HELD
+                        for path in item.verdict.edited_paths]  # fmt: skip
         items, filed = await self._verify_filed(rule, items, listing)  # 5
         for index, item in enumerate(items):
             item.index = index
@@ -257,7 +257,7 @@ class Judge:
             scope,
             tuple(items),
             claims=_written_by(scope, [*done, *(entries[key] for key in still_filed)]),
-            held=tuple(held),
+            edited_paths=tuple(edited_paths),
             excluded=listing.excluded,
             unsettled=frozenset(unsettled),
             filed=filed,
@@ -471,10 +471,10 @@ class Judge:
         request = await self._request(step, outer)
         rule = _JudgedRule(block, scope, seen, PastItems(ledger, scope, step), request)
         await self._verify(rule, [item])
-        held = item.verdict.kept if item.verdict.state is ItemState.HELD else ()
+        edited = item.verdict.edited_paths if item.verdict.state is ItemState.HELD else ()
         claims = _written_by(scope, [None if item.verdict.is_work else item.entry])
         return BlockWork(
-            block, tuple(outer), scope, (item,), claims=claims, held=held, step=step,
+            block, tuple(outer), scope, (item,), claims=claims, edited_paths=edited, step=step,
             renewed=rule.renewed,
         )  # fmt: skip
 

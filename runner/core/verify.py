@@ -53,8 +53,8 @@ class ItemVerdict:
     state: ItemState
     reasons: tuple[Reason, ...] = ()
     case: Case = Case.NEW
-    kept: tuple[str, ...] = ()
-    """Stored paths of its edited outputs."""
+    edited_paths: tuple[str, ...] = ()
+    """Stored paths of its edited outputs, which stay."""
 
     @property
     def why(self) -> str | None:
@@ -65,7 +65,7 @@ class ItemVerdict:
         return self.state in WORK
 
     @property
-    def is_kept(self) -> bool:
+    def is_up_to_date(self) -> bool:
         """Whether the item is done, and stays as it is."""
         return self.state in (ItemState.FRESH, ItemState.HELD)
 
@@ -131,12 +131,12 @@ def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
         return _decided(entry, () if pending is None else (pending.why,))
     # 5
     if entry.state == ItemState.QUARANTINED:
-        kept = [dep for dep in trace.dependencies if isinstance(dep, KeptOutput)]
-        looked_at = [dep for dep in trace.dependencies if isinstance(dep, ChosenLabels)] + kept
+        held = [dep for dep in trace.dependencies if isinstance(dep, KeptOutput)]
+        looked_at = [dep for dep in trace.dependencies if isinstance(dep, ChosenLabels)] + held
         for reason in (dep.reason(world, trace) for dep in looked_at):
             if reason is not None and reason.why is not Why.OUTPUT_EDITED:
                 return ItemVerdict(ItemState.STALE, (reason,), Case.GIVEN_UP)
-        why, paths = (Why.RECORDED(entry.error or ""),), tuple(dep.path for dep in kept)
+        why, paths = (Why.RECORDED(entry.error or ""),), tuple(dep.path for dep in held)
         return ItemVerdict(ItemState.QUARANTINED, why, Case.GIVEN_UP, paths)
     # 6, 7
     reason, edited = _difference(trace, world)
@@ -244,6 +244,7 @@ def permit(
     7. `--only`, a sample: what is not asked for is not done.
     """
     is_asked_for = request.asks_for(now.key)
+    may_replace = request.overwrites or (request.takes_over and is_asked_for)
     if trace is not None and trace.entry.run in request.job_runs and trace.entry.hash == now.hash:
         verdict = replace(FRESH, case=Case.SHARED)  # 1
     elif trace is not None and verdict.case not in FINAL:  # 2
@@ -257,9 +258,9 @@ def permit(
             verdict = ItemVerdict(ItemState.STALE, (failed,), Case.REQUESTED)
         elif verdict.state is ItemState.WAITING and not request.asks_people:
             verdict = _decided(entry, verdict.reasons)  # 5
-        elif verdict.kept and (request.overwrites or (request.takes_over and is_asked_for)):
-            edited = tuple(map(Why.OUTPUT_EDITED, verdict.kept))
-            verdict = ItemVerdict(ItemState.STALE, edited, Case.TAKEN)  # 6
+        elif (edited := verdict.edited_paths) and may_replace:
+            why = tuple(map(Why.OUTPUT_EDITED, edited))
+            verdict = ItemVerdict(ItemState.STALE, why, Case.TAKEN)  # 6
     if not is_asked_for and (verdict.is_work or request.is_of_variant):
         return request.not_requested  # 7
     return verdict
@@ -283,7 +284,7 @@ def verify_filed(verdict: ItemVerdict, is_same: bool, lies_there: Callable[[], b
     2. It has work to do or waits, and what it is made of lies there as it did: it is done again.
     3. It stays; by another rule than then (not `is_same`), as one of an earlier version.
     """
-    if verdict.is_kept:  # 1
+    if verdict.is_up_to_date:  # 1
         return Filing.STAYS
     if verdict.case is not Case.NOT_REQUESTED and lies_there():  # 2
         return Filing.AGAIN
