@@ -95,7 +95,6 @@ class BlockRun:
             StepFailed, AwaitingReview: of a step outside of blocks: it failed, or has to wait.
             RunStopped: nothing else will succeed; or an item failed, with `on_error: fail`.
             StopGateClosed: some items were not begun; those that were are finished.
-            PutOff: the item around these has to ask a larger model in the next pass.
         """
         context, state, claims = self.context, self.state, self.claims
         work, block, todo = state.work, state.block, state.todo()
@@ -159,10 +158,8 @@ class BlockRun:
                 if sum(item.has_ended for item in todo) > n_before:
                     pauses.succeeded()
                 await pauses.wait()
-            elif not state.is_within_item and (remaining := state.in_state(ItemState.PUT_OFF)):
+            elif remaining := state.in_state(ItemState.PUT_OFF):  # outermost, in its next pass
                 state.turn = state.turn.next()
-        if state.in_state(ItemState.PUT_OFF) and not self.context.stop_gate.is_closed:
-            raise PutOff  # the item around it begins again
         if n_unbegun := sum(not item.has_ended for item in todo):  # 4
             self.walk.n_unbegun += n_unbegun if state.is_outermost else 0
             raise StopGateClosed

@@ -63,8 +63,8 @@ class ItemRecorder:
         for caller in attempt.callers:
             if caller.is_limited:
                 attempt.note(LimitedContext(caller.step))
-        await attempt.note_files(context, list(outputs.read), context.bound.roots)
         try:
+            await attempt.note_files(context, list(outputs.read), context.bound.roots)
             rows = await self._row_keeper.reconcile(
                 attempt.scope, attempt.key, outputs, item.entry, state
             )

@@ -343,6 +343,9 @@ async def _join_other_machines(
     given += [options.refresh, options.prune] if options.refresh or options.prune else []
     given += ["take"] if options.takes_over else []
     given += [astuple(options.sample)] if options.sample is not None else []
+    # Who accepts answers does so for a whole job, not for the items that its machine takes. To
+    # confirm deletions, or a smaller table, is one person's word on what all machines see.
+    given += [{"review": options.review}] if options.review != "ask" else []
     lock = run_locks.run_lock_name(bound.file.name, bound.folder_inputs)
     digest = hashlib.sha256(canonical_json([lock, given]).encode()).hexdigest()[:32]
     place = SharedPlace(lock, digest, options.job, view)
