@@ -338,14 +338,12 @@ async def _join_other_machines(
     view = await asyncio.to_thread(MachineView.of, bound)
     if options.view is not None:
         await asyncio.to_thread(view.refuse_other, options.view, "the machine that ordered it")
-    # What machines do together: the same file, folders and options.
+    # What machines do together: the same file, folders and options, but for `review` and `--yes`,
+    # which say what becomes of the items that a machine takes: what waits, a later run accepts.
     given = [sorted(options.only), sorted(options.force), options.retry_failed, options.no_cache]
     given += [options.refresh, options.prune] if options.refresh or options.prune else []
     given += ["take"] if options.takes_over else []
     given += [astuple(options.sample)] if options.sample is not None else []
-    # Who accepts answers does so for a whole job, not for the items that its machine takes. To
-    # confirm deletions, or a smaller table, is one person's word on what all machines see.
-    given += [{"review": options.review}] if options.review != "ask" else []
     lock = run_locks.run_lock_name(bound.file.name, bound.folder_inputs)
     digest = hashlib.sha256(canonical_json([lock, given]).encode()).hexdigest()[:32]
     place = SharedPlace(lock, digest, options.job, view)
