@@ -24,12 +24,12 @@ from .call_cache import CallOrigin
 from .dependencies import Dependencies, Dependency, OutputWithin, by_name, kept_paths
 from .documents_in_use import DocumentInUse
 from .escalation import EscalationPass
+from .item_judge import values_digest
 from .item_outputs import ItemOutputs
 from .parts import part_digest
 from .run_context import RunContext
 from .run_records import CallRecord, StepRecord
 from .scopes import ItemKey
-from .staleness import values_digest
 from .verify import Case
 
 

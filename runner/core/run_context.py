@@ -27,12 +27,12 @@ from paddock.steps.vectors.open_stores import OpenStores
 from .call_cache import CallOrigin, ClaimFence, no_fence
 from .deadly_items import CrashSuspects
 from .documents_in_use import DocumentsInUse
+from .item_judge import Judge
 from .item_toolset import ToolRuntime
 from .model_digests import ModelDigests
 from .query_batches import QueryBatches
 from .run_options import CallTape, RunOptions
 from .run_stats import RunStats
-from .staleness import Judge
 from .work_claims import WorkClaims
 
 SYNC_THREADS = 4  # a disk syncs several files at once in little more time than one

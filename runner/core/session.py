@@ -52,6 +52,7 @@ from .concurrency_groups import group_turn
 from .deadly_items import CrashSuspects
 from .dependencies import World
 from .documents_in_use import DocumentsInUse
+from .item_judge import Judge
 from .item_toolset import ToolRuntime
 from .machine_view import MachineView
 from .model_pools import LookupInterrupted, OpenPool, PoolOptions, open_pools
@@ -62,7 +63,6 @@ from .run_options import PreparedRun, RunEnvironment, RunOptions
 from .run_reviews import RunReviews
 from .run_stats import RunStats
 from .scopes import PipelineScopes
-from .staleness import Judge
 from .step_tools import embed_labels
 from .work_claims import SharedPlace, WorkClaims, open_claims
 

@@ -27,13 +27,13 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.specs import canonical_spec, find_in_plans
 from paddock.runner.core import model_pools
 from paddock.runner.core.dependencies import ChosenLabels, Trace, World, dependencies_of
+from paddock.runner.core.item_judge import Judge
 from paddock.runner.core.model_digests import ModelDigests
 from paddock.runner.core.parts import KEYED, PLACE_IN_LIST, ModelPart, OuterValue, RulePart, part_of
 from paddock.runner.core.past_items import PastItems
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.core.run_reviews import RunReviews
 from paddock.runner.core.scopes import PipelineScopes
-from paddock.runner.core.staleness import Judge
 from paddock.runner.core.verify import ItemNow, differences
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.item_states import WORK, ItemState

@@ -106,7 +106,7 @@ def test_verify_touches_neither_a_disk_nor_the_ledger(
 
         return call
 
-    monkeypatch.setattr("paddock.runner.core.staleness.verify", verified)
+    monkeypatch.setattr("paddock.runner.core.item_judge.verify", verified)
     for name in ("stat", "lstat", "open", "scandir"):
         monkeypatch.setattr(os, name, outside(getattr(os, name)))
     for name in ("rows", "rows_of_keys", "value"):
