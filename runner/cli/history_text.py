@@ -124,7 +124,7 @@ def is_failure(event: Mapping[str, Any]) -> bool:
 def ledger_item_line(row: ItemRow) -> str:
     """Return one item of the ledger as a line, for runs without a journal."""
     entry = row.entry
-    state = "deleted" if entry.gone else entry.state
+    state = "deleted" if entry.is_deleted else entry.state
     words = f"{row.step}: {entry.key} {state}" if entry.key != row.step else f"{row.step}: {state}"
     return printing.printable_line(words) + (
         f": {printing.printable_message(entry.error)}" if entry.error else ""

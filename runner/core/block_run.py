@@ -29,9 +29,8 @@ from paddock.runner.bind.bound import (
     has_no_nested_items,
 )
 from paddock.runner.bind.scope import Scope
-from paddock.runner.ledger.entries import Entry
+from paddock.runner.ledger.entries import FILED, Entry
 from paddock.runner.ledger.filed_store import FiledStore
-from paddock.runner.ledger.ledger_tables import FILED
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import (
     BAD,

@@ -15,9 +15,8 @@ from paddock.engine.system.files import sha256_of
 from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.runner.bind.specs import canonical_spec
-from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow
+from paddock.runner.ledger.entries import FILED, Entry, LedgerError, LineageRow
 from paddock.runner.ledger.filed_store import FiledRow, FiledStore
-from paddock.runner.ledger.ledger_tables import FILED
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import WHOLE, ItemState
 from paddock.steps.base import StepError

@@ -12,14 +12,13 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from operator import attrgetter
 from pathlib import Path
 
 from paddock.engine.system import files, text
 from paddock.runner.bind.bound import BoundBlock, BoundNode, callable_names, nodes_of
 from paddock.runner.bind.specs import canonical_spec, find_in_plans, paths_depend_on_item_alone
-from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import UNDECIDED, ItemState
@@ -320,7 +319,8 @@ async def ended_block(context: RunContext, work: BlockWork, is_open: Collection[
     ledger = context.ledger
     await ledger.durable()
     keys = [item.key for item in work.items]
-    entries = await ledger.ask(ledger.listed_entries, work.scope, keys, queries.ENDED_ENTRIES)
+    read = partial(ledger.listed_entries, with_results=False)
+    entries = await ledger.ask(read, work.scope, keys)
     return EndedNode.of_block(work, entries, is_open)
 
 

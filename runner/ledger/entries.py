@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+FILED = ""
+"""`Entry.gone` of an item that is filed, which is not deleted. A scope may have 100,000."""
 _VARIANT = re.compile(r"\.[0-9a-f]{10}\.compare(?=\.|$)")
 """In the file name of a variant of `paddock compare`, before its ending."""
 
@@ -58,7 +60,7 @@ class Entry:
     calls: int = 0
     tokens: int = 0
     gone: str | None = None
-    """The run that found its source deleted."""
+    """The run that found its source deleted; `FILED`: a step moved it away."""
     attempts: int = 0
     """Failures in a row for reasons that may pass."""
     was: str | None = None
@@ -67,6 +69,14 @@ class Entry:
     """The run that recorded it; the ledger fills it in."""
     at: float = field(default=0.0, compare=False)
     """When, in seconds since 1970, by the clock of the machine that recorded it."""
+
+    @property
+    def is_filed(self) -> bool:
+        return self.gone == FILED
+
+    @property
+    def is_deleted(self) -> bool:
+        return bool(self.gone)
 
     @property
     def has_result(self) -> bool:

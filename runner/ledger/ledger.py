@@ -30,7 +30,7 @@ from .entries import AttemptRow, CallRow, Entry, ItemRow, LedgerError, OutputRow
 from .ledger_tables import DONE_UPGRADES, Execute
 from .ledger_writer import Writer
 from .own_state import LEDGER_FILE, folder_identity, is_own_state, known_folder_identity, make_state
-from .sqlite_file import READ_S, SqliteDatabase, read_error, write_error
+from .sqlite_file import READ_S, SqliteDatabase, damage_error, write_error
 
 if TYPE_CHECKING:
     from .coordination import Claims
@@ -165,21 +165,22 @@ class Ledger:
 
     # --- items
 
-    def entries(
-        self, scope: str, keys: Collection[str] | None = None, query: str = queries.ENTRIES
-    ) -> dict[str, Entry]:
+    def entries(self, scope: str, keys: Collection[str] | None = None) -> dict[str, Entry]:
         """Return the entries of a scope by their keys: all, or those of `keys`."""
-        rows = self.rows_of_keys(query, keys, scope=scope)
+        rows = self.rows_of_keys(queries.ENTRIES, keys, scope=scope)
         return {row[0]: Entry(*row) for row in rows}
 
     def listed_entries(
-        self, scope: str, keys: Collection[str], query: str = queries.ENTRIES
+        self, scope: str, keys: Collection[str], *, with_results: bool = True
     ) -> dict[str, Entry]:
         """Return the entries of a scope by their keys: those of filed items only for `keys`."""
-        if not ("filing" in self.upgrades and self.rows(queries.HAS_FILED, scope=scope)):
-            return self.entries(scope, None, query)
-        found = self.entries(scope, None, query + queries.NOT_FILED)
-        return found | self.entries(scope, [key for key in keys if key not in found], query)
+        query = queries.ENTRIES if with_results else queries.ENTRIES_WITHOUT_RESULTS
+        has_filed = "filing" in self.upgrades and self.rows(queries.HAS_FILED, scope=scope)
+        rows = list(self.rows(query + (queries.NOT_FILED if has_filed else ""), scope=scope))
+        if has_filed:
+            left = set(keys).difference(row[0] for row in rows)
+            rows += self.rows_of_keys(query, left, scope=scope)
+        return {row[0]: Entry(*row) for row in rows}
 
     def record(self, scope: str, entry: Entry, run: str) -> None:
         """Write an item's entry; lasting after `durable`."""
@@ -328,7 +329,7 @@ class Ledger:
                 for at in (row.started, row.started if row.ended is None else row.ended):
                     iso_time(at)
             except (ValueError, TypeError, OverflowError, OSError) as error:
-                raise read_error(self.file, f"run '{row.run}' is damaged: {error}") from error
+                raise damage_error(self.file, f"run '{row.run}' is damaged: {error}") from error
         return rows
 
     def runs_that_continue(self, jobs: Sequence[str]) -> list[RunRow]:

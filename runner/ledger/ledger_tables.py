@@ -96,8 +96,6 @@ _TABLES = {
         "value text, value_object text, subject text, subject_object text",
     ),
 }
-FILED = ""
-"""In `items.gone` of an item that is filed, which is not deleted. A scope may have 100,000."""
 _INDEXES = (
     "create index if not exists reviews_id on reviews (id)",
     "create index if not exists items_gone on items (scope, gone)",

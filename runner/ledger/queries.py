@@ -8,8 +8,8 @@ keys as the database reads it (`LedgerDatabase.listed_keys`).
 
 from __future__ import annotations
 
-from .entries import AttemptRow, Entry, OutputRow, RunRow, StoredRow
-from .ledger_tables import COLUMNS, FILED, IS_ALIVE
+from .entries import FILED, AttemptRow, Entry, OutputRow, RunRow, StoredRow
+from .ledger_tables import COLUMNS, IS_ALIVE
 
 
 def whole_rows_of_scope(table: str) -> str:
@@ -22,8 +22,8 @@ ENTRIES = f"select {', '.join(Entry.__slots__)} from items where scope = :scope"
 # Without results, what they are of, and when they were made: for 10,000 items 12 MB and more.
 _LEFT_OUT = {"returns": "null", "was": "null", "seconds": "0", "at": "0"}
 _LEFT_OUT |= dict.fromkeys(("hash", "parts", "run"), "''")
-_ENDED = ", ".join(_LEFT_OUT.get(name, name) for name in Entry.__slots__)
-ENDED_ENTRIES = f"select {_ENDED} from items where scope = :scope"
+_WITHOUT_RESULTS = ", ".join(_LEFT_OUT.get(name, name) for name in Entry.__slots__)
+ENTRIES_WITHOUT_RESULTS = f"select {_WITHOUT_RESULTS} from items where scope = :scope"
 KEYS_OF_SCOPE = "select key from items where scope = :scope"
 # Added for those not filed, of which a scope may have 100,000: an `or` would read them all.
 NOT_FILED = (
@@ -53,10 +53,10 @@ ITEMS_OF_OTHER_RUNS = (
 HAS_ITEM_OF_RUN = "select 1 from items where run = :run limit 1"
 OBJECTS_OF_ITEMS = "select scope, key, returns_object from items where returns_object is not null"
 GONE_ITEMS = "select scope, key from items where gone is not null"
-_IS_GONE = f"gone is not null and gone <> '{FILED}'"
-GONE_ITEMS_BEFORE = f"select scope, key from items where {_IS_GONE} and at < :before"
+_IS_DELETED = f"gone is not null and gone <> '{FILED}'"
+GONE_ITEMS_BEFORE = f"select scope, key from items where {_IS_DELETED} and at < :before"
 DROP_GONE_ITEM = (
-    f"delete from items where scope = :scope and key = :key and {_IS_GONE} returning key"
+    f"delete from items where scope = :scope and key = :key and {_IS_DELETED} returning key"
 )
 # `:name` is as it stands in the JSON of dependencies. `like` would fold case, and know wildcards.
 ITEMS_THAT_READ = "select scope, key from items where replace(reads, :name, '') <> reads"

@@ -9,7 +9,6 @@ Write-ahead log, one writing connection; runs and other readers use connections 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
 import sqlite3
@@ -54,6 +53,7 @@ MOST_VACUUM_BYTES = 2 * 1024**3
 
 T = TypeVar("T")
 
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 # In a damaged file, the text of SQLite's own error may be no UTF-8: sqlite3 cannot make its error.
 _DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
 
@@ -166,8 +166,8 @@ class SqliteDatabase:
                 for statement, values in write_statements(pending, "?"):
                     self._connection.execute(statement, values)
         except (*_DAMAGE, sqlite3.Error, OSError) as error:
-            cause = LedgerBusy(self._file) if is_busy_error(error) else write_error(error)
-            raise cause from error
+            is_busy = _code(error) in _BUSY
+            raise (LedgerBusy(self._file) if is_busy else write_error(error)) from error
 
     def lasting_rows(self) -> Iterator[Pending]:
         """Yield the rows that outlast a run, some at a time; none without tables."""
@@ -194,8 +194,8 @@ class SqliteDatabase:
         try:
             (found,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
         except _DAMAGE as fault:
-            found = fault
-        return None if found == "ok" else read_error(self._file, one_line(str(found)))
+            return read_error(self._file, fault)
+        return None if found == "ok" else damage_error(self._file, one_line(str(found)))
 
     def close(self) -> None:
         with self._lock:  # closed under a thread that uses it, SQLite crashes the process
@@ -214,7 +214,7 @@ class SqliteDatabase:
         try:
             yield
         except _DAMAGE as error:
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+            if _code(error) == sqlite3.SQLITE_INTERRUPT:
                 raise LedgerError(
                     f"{self._file}: the ledger did not answer within {self._limit_s:g} s. "
                     f"Look whether the disk is slow, or move the file away."
@@ -294,8 +294,8 @@ class LedgerBusy(LedgerError):
         )
 
 
-def write_error(cause: object) -> LedgerError:
-    is_full = "disk is full" in str(cause) or is_disk_full(cause)
+def write_error(cause: object, *, is_full: bool = False) -> LedgerError:
+    is_full = is_full or _code(cause) == sqlite3.SQLITE_FULL or is_disk_full(cause)
     return LedgerError(
         f"the ledger cannot be written ({cause}). "
         f"{'Free some space' if is_full else 'Correct that'} and run again; "
@@ -303,24 +303,25 @@ def write_error(cause: object) -> LedgerError:
     )
 
 
-def is_busy_error(cause: object) -> bool:
-    """Return whether an error of SQLite only means that another program holds the file."""
-    return str(cause).startswith(("database is locked", "database table is locked"))
-
-
-def read_error(file: object, cause: object) -> LedgerError:
-    if is_busy_error(cause):
+def read_error(file: Path, cause: Exception) -> LedgerError:
+    code = _code(cause)
+    if code in _BUSY:
         return LedgerBusy(file)
-    if "disk is full" in str(cause):  # while its tables were made
+    if code == sqlite3.SQLITE_FULL:  # while its tables were made
         return write_error(cause)
-    if str(cause).startswith("disk I/O error"):  # readers need some room beside the file too
-        return write_error("the disk is full" if _is_full(file) else cause)
-    if str(cause).startswith(("unable to open", "attempt to write a readonly")):
+    if code == sqlite3.SQLITE_IOERR:  # readers need some room beside the file too
+        is_full = _is_full(file)
+        return write_error("the disk is full" if is_full else cause, is_full=is_full)
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
         return LedgerError(
             f"{file}: the ledger cannot be opened ({cause}). SQLite needs the file and its folder "
             f"to be writable, also for reading. Make them so and run again; finished items are "
             f"kept."
         )
+    return damage_error(file, cause)
+
+
+def damage_error(file: Path, cause: object) -> LedgerError:
     return LedgerError(
         f"{file}: the ledger cannot be read ({cause}). "
         f"Restore a backup, or move the file away to start without it: what pipelines wrote "
@@ -328,8 +329,13 @@ def read_error(file: object, cause: object) -> LedgerError:
     )
 
 
-def _is_full(file: object) -> bool:
+def _code(error: object) -> int:
+    """Return SQLite's primary result code of an error; 0: it has none."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _is_full(file: Path) -> bool:
     try:
-        return shutil.disk_usage(os.path.dirname(str(file)) or ".").free < ROOM_BYTES  # noqa: PTH120
+        return shutil.disk_usage(file.parent).free < ROOM_BYTES
     except OSError:
         return False

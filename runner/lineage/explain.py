@@ -24,7 +24,6 @@ from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.filed_store import FiledStore
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.ledger_tables import FILED
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
@@ -241,7 +240,7 @@ class _PathInLedger:
         """Return what an item made of a document."""
         entry, owner = item.entry, item.owner
         notes = [f"{entry.state}: {entry.error}"] if entry is not None and entry.error else []
-        if entry is not None and entry.gone == FILED:
+        if entry is not None and entry.is_filed:
             notes.append(" at ".join(["filed", *self._filed.targets(owner.scope, item.key)]))
         reviews = ReviewStore(self._ledger).of_scope(owner.scope, [item.key])
         notes += [f"'{step}' {review_outcome(head)}" for (_, step), head in sorted(reviews.items())]

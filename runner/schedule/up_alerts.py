@@ -114,4 +114,4 @@ def _check_room(folder: Path, file: Path) -> None:
         if place.exists() and not os.access(place, os.W_OK):
             raise write_error(f"no permission to write {place}")
     if shutil.disk_usage(folder).free < ROOM_BYTES:
-        raise write_error("the disk is full")
+        raise write_error("the disk is full", is_full=True)

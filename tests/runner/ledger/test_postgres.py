@@ -13,9 +13,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
+from paddock.runner.ledger.entries import FILED, CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.ledger_tables import FILED
 from paddock.runner.ledger.own_state import folder_identity
 from paddock.runner.ledger.postgres import (
     PostgresDatabase,
