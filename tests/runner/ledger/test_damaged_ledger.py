@@ -156,7 +156,8 @@ def test_a_run_whose_json_is_cut_is_one_sentence_also_where_runs_are_listed(
     shutil.copytree(done, folder)
     file = folder / ".paddock" / "ledger.sqlite"
     with closing(sqlite3.connect(file)) as connection, connection:
-        connection.execute(f"update {table} set {column} = '{{' || {column}")
+        name = "run = 'disk is full, ' || run"  # of which nothing follows
+        connection.execute(f"update {table} set {column} = '{{' || {column}, {name}")
     is_damaged = pytest.raises(
         LedgerError, match=r"cannot be read \(run '.*' is damaged: Expecting"
     )
