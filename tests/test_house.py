@@ -219,7 +219,6 @@ READS_TEXTS_OF_OTHERS = {
     "runner/bind/plan_faults.py": "the parser of cron",
     "runner/core/parts.py": "the key of a tool in a spec",
     "runner/daemon/service_client.py": "what a browser is shown, also by Ollama",
-    "runner/ledger/sqlite_file.py": "SQLite",
     "runner/schedule/schedule_planner.py": "the key of a trigger",
     "runner/schedule/webhook_queue.py": "SQLite",
     "runner/workers/cluster_checks.py": "a mark in Prefect",
