@@ -8,17 +8,16 @@ that was right at each probability.
 A table belongs to one step, model, prompt and schema. An item's own decision never counts for its
 own confidence. Fits never decide whether an item is fresh.
 
-Answers that were in doubt are wrong more often than others. Where a random share of the sure ones
-was asked about as well (`review.also`), each of these stands for 1 / share answers, and each that
-was in doubt for itself (inverse probability weights, Horvitz and Thompson 1952); a number of them
-counts as so many of equal weight as know the share as well (Kish 1965). Draws are nested, and a
-larger share asks about earlier answers, too: an answer's share is the largest since it was asked
-about. Of each kind, what is decided stands for what is still open as well.
+Answers in doubt are wrong more often than others. `review.also` asks about a random sample of the
+sure ones as well, at a sampling rate. Each answer is weighted by the inverse of its inclusion
+probability: 1 / rate for a sampled one, 1 for one in doubt (Horvitz and Thompson 1952). Samples are
+nested, and a higher rate asks about earlier answers, too, so the rate of an answer is the highest
+since it was asked about. Weights are raised by the share of each kind that is still undecided.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
@@ -34,7 +33,7 @@ from .isotonic_fit import (
     Calibration,
     FieldName,
     ReliabilityBin,
-    WeighedField,
+    WeightedField,
     enough_decided,
     fit,
     reliability,
@@ -63,47 +62,47 @@ class DecidedAnswer:
     document_sha256: str
     fields: tuple[DecidedField, ...]
     is_sampled: bool = False
-    """Whether it was sure, and one of the random share that is asked about."""
+    """Whether it was sure, and drawn at random."""
     is_in_doubt: bool = True
-    """Whether it would be asked about now without that share, if it is not of it."""
-    share: float | None = None
-    """Of the sure answers among which it was drawn; None: that of all of them."""
+    """Whether it would be asked about now without sampling; only of one that was not drawn."""
+    sampling_rate: float | None = None
+    """At which it was drawn; None: that of the step."""
     weight: float = 1.0
-    """How many answers it stands for."""
+    """Inverse of its inclusion probability: how many answers it stands for."""
 
-    def weighed(self) -> Iterator[tuple[FieldName, WeighedField]]:
+    def weighted_fields(self) -> Iterator[tuple[FieldName, WeightedField]]:
         for decided in self.fields:
-            yield decided.name, WeighedField(decided.raw, decided.is_right, self.weight)
+            yield decided.name, WeightedField(decided.raw, decided.is_right, self.weight)
 
 
 @dataclass(frozen=True, slots=True)
-class AskedShare:
-    """What was asked about a step's answers, besides those that are decided."""
+class Sampling:
+    """How a step's sure answers are sampled, and how many questions are undecided."""
 
-    share: float | None = None
-    """The largest share of sure answers that was asked about; None: none of them was."""
+    rate: float | None = None
+    """The highest so far; None: sure answers are not asked about."""
     n_open_doubtful: int = 0
     n_open_sampled: int = 0
 
 
-def comparable(answers: Iterable[DecidedAnswer], share: AskedShare) -> list[DecidedAnswer]:
-    """Return the answers that say something together, with their weights.
+def _weighted_answers(answers: Iterable[DecidedAnswer], sampling: Sampling) -> list[DecidedAnswer]:
+    """Return the answers that a fit is made of, with their weights.
 
-    Where enough of a share of the sure answers is decided, these are all of which it is known how
-    probably they were asked about. Else all that are not of the share count alike.
+    Where enough sampled answers are decided: all whose inclusion probability is known. Else those
+    that were not sampled, with equal weights.
     """
     found = list(answers)
     sampled = [answer for answer in found if answer.is_sampled]
     doubtful = [answer for answer in found if answer.is_in_doubt and not answer.is_sampled]
     n_sampled, n_doubtful = _n_fields(sampled), _n_fields(doubtful)
     is_enough = n_sampled >= LEAST_DECISIONS and n_sampled + n_doubtful >= LEAST_FIELDS
-    if share.share is None or not is_enough:
+    if sampling.rate is None or not is_enough:
         return [answer for answer in found if not answer.is_sampled]
-    of_sampled = 1 + share.n_open_sampled / len(sampled)
-    of_doubtful = 1 + share.n_open_doubtful / max(1, len(doubtful))
+    of_sampled = 1 + sampling.n_open_sampled / len(sampled)
+    of_doubtful = 1 + sampling.n_open_doubtful / max(1, len(doubtful))
     return [
-        *(replace(answer, weight=of_doubtful) for answer in doubtful),
-        *(replace(answer, weight=of_sampled / (answer.share or share.share)) for answer in sampled),
+        *(replace(a, weight=of_doubtful) for a in doubtful),
+        *(replace(a, weight=of_sampled / (a.sampling_rate or sampling.rate)) for a in sampled),
     ]
 
 
@@ -122,7 +121,7 @@ def reviewed_fields(review: Review) -> list[DecidedField]:
     if review.state == "accepted":
         return [DecidedField(name, raw, True) for _, name, raw in _leaves(confidence, answer)]
     if review.state == "edited":
-        return list(_compared(confidence, answer, review.value))
+        return list(_edited_fields(confidence, answer, review.value))
     if review.state == "rejected":
         wrong = named_fields(review.reason or "", answer)
         return [
@@ -194,7 +193,7 @@ _REMOVED = object()
 """Equals no value of a field."""
 
 
-def _compared(
+def _edited_fields(
     confidence: Any, answer: Any, decided: Any, name: FieldName = ()
 ) -> Iterator[DecidedField]:
     """Yield the fields of an edited answer, and whether the decided value is theirs.
@@ -209,16 +208,16 @@ def _compared(
         values = decided if isinstance(decided, Mapping) else {}
         for key in filter(confidence.__contains__, answer):
             within = values.get(key, _REMOVED)
-            yield from _compared(confidence[key], answer[key], within, (*name, key))
+            yield from _edited_fields(confidence[key], answer[key], within, (*name, key))
     elif isinstance(confidence, list) and isinstance(answer, list):
         partners = aligned(answer, decided if isinstance(decided, list) else [], _REMOVED)
         for element, value, within in zip(confidence, answer, partners or (), strict=False):
-            yield from _compared(element, value, within, name)
+            yield from _edited_fields(element, value, within, name)
 
 
 def _fit_of(answers: Iterable[DecidedAnswer]) -> Calibration | None:
     """Return the fit of the fields of answers; None: there are too few."""
-    found = [field for answer in answers for field in answer.weighed()]
+    found = [field for answer in answers for field in answer.weighted_fields()]
     if len(found) < LEAST_FIELDS:
         return None
     return replace(fit(field for _, field in found), names=enough_decided(found))
@@ -259,12 +258,12 @@ class StepCalibration:
     """Rejected answers whose reason names no field."""
     is_of_all: bool = False
     """Whether every answer was asked about, sure or not."""
-    asked_share: AskedShare = AskedShare()
+    sampling: Sampling = Sampling()
 
     @property
     def n_fields(self) -> int:
         """How many fields the fit is made of; sampled ones that are too few do not count."""
-        return _n_fields(self._compared)
+        return _n_fields(self._weighted)
 
     def calibration(
         self, item: tuple[str, str] | None = None, document_sha256: str = ""
@@ -274,52 +273,52 @@ class StepCalibration:
         None while too few fields were reviewed.
         """
         own = {item, document_sha256} - {None, ""}
-        if own.isdisjoint(self._decided):
-            return self._whole
+        if own.isdisjoint(self._items_and_documents):
+            return self._whole_fit
         return _fit_of(
             answer
-            for answer in self._compared
+            for answer in self._weighted
             if own.isdisjoint((answer.item, answer.document_sha256))
         )
 
     @cached_property
-    def _decided(self) -> frozenset[Any]:
+    def _items_and_documents(self) -> frozenset[Any]:
         both = ((answer.item, answer.document_sha256) for answer in self.answers)
         return frozenset(part for pair in both for part in pair)
 
     @cached_property
-    def _whole(self) -> Calibration | None:
-        return _fit_of(self._compared)
+    def _whole_fit(self) -> Calibration | None:
+        return _fit_of(self._weighted)
 
     @property
     def rows(self) -> list[ReliabilityBin]:
         """The reliability table; empty while too few fields were reviewed."""
         if self.n_fields < LEAST_FIELDS:
             return []
-        return reliability(field for answer in self._compared for _, field in answer.weighed())
+        return reliability(
+            field for answer in self._weighted for _, field in answer.weighted_fields()
+        )
 
     @cached_property
-    def _compared(self) -> list[DecidedAnswer]:
-        return comparable(self.answers, self.asked_share)
+    def _weighted(self) -> list[DecidedAnswer]:
+        return _weighted_answers(self.answers, self.sampling)
 
     @property
     def basis(self) -> str:
-        sampled = [answer for answer in self._compared if answer.is_sampled]
-        n_doubtful = len(self._compared) - len(sampled)
+        """Which answers it is of, in words."""
+        sampled = [answer for answer in self._weighted if answer.is_sampled]
         if not sampled and self.is_of_all:
             return "of all answers"
         if not sampled:
             return "of answers in doubt alone, which are wrong more often than the others"
-        n_open = self.asked_share.n_open_doubtful
-        shares = sorted({answer.share or self.asked_share.share or 1 for answer in sampled} or {1})
-        share = " to ".join(
-            f"{100 * share_bound:g}%" for share_bound in dict.fromkeys((shares[0], shares[-1]))
-        )
+        n_doubtful, n_open = len(self._weighted) - len(sampled), self.sampling.n_open_doubtful
+        rates = sorted({answer.sampling_rate or self.sampling.rate or 1 for answer in sampled})
+        rate = " to ".join(f"{100 * bound:g}%" for bound in dict.fromkeys((rates[0], rates[-1])))
         what = "sure answers alone" if n_open and not n_doubtful else "all answers"
         return (
             f"of {what}: {counted(n_doubtful, 'answer')} in doubt{_open_text(n_doubtful, n_open)}, "
-            f"and {len(sampled):,} of a random {share} of the others"
-            f"{_open_text(len(sampled), self.asked_share.n_open_sampled)}, "
+            f"and {len(sampled):,} of a random {rate} of the others"
+            f"{_open_text(len(sampled), self.sampling.n_open_sampled)}, "
             "which count for as many as they stand for"
         )
 
@@ -347,36 +346,37 @@ def calibrations_of(reviews: Iterable[Review]) -> dict[CalibrationKey, StepCalib
 
 def _step_calibration(key: CalibrationKey, reviews: Sequence[Review]) -> StepCalibration:
     newest = max(reviews, key=lambda review: review.asked_at)
-    when = {review.subject.get("when") for review in reviews if review.share is not None}
+    present = {review.subject.get("when") for review in reviews if review.share is not None}
     answers: list[DecidedAnswer] = []
-    n_rejected, share = 0, 0.0
+    n_rejected, rate = 0, 0.0
+    # From the newest to the oldest: a higher rate asks about the answers before it, too
     for review in sorted(reviews, key=lambda review: -review.asked_at):
-        share = max(share, review.share or 0.0)
+        rate = max(rate, review.share or 0.0)
         if fields := tuple(reviewed_fields(review)):
-            place = (review.scope, review.key)
-            document = str(review.subject.get("document_sha256") or "")
-            is_in_doubt = _is_in_doubt(review, when)
             answers.append(
                 DecidedAnswer(
-                    place, document, fields, review.is_sampled, is_in_doubt, share or None
+                    (review.scope, review.key),
+                    str(review.subject.get("document_sha256") or ""),
+                    fields,
+                    is_sampled=review.is_sampled,
+                    is_in_doubt=_is_in_doubt(review, present),
+                    sampling_rate=rate or None,
                 )
             )
         else:
             n_rejected += review.state == "rejected"
     undecided = [review for review in reviews if not review.is_decided or review.state == "expired"]
     undecided += [review for review in reviews if review.together is not None]
+    n_open_sampled = sum(review.is_sampled for review in undecided)
+    n_open = sum(review.is_sampled or _is_in_doubt(review, present) for review in undecided)
     return StepCalibration(
         key,
-        str(newest.subject.get("model") or ""),
-        newest.asked_at,
-        tuple(answers),
-        n_rejected,
+        model=str(newest.subject.get("model") or ""),
+        at=newest.asked_at,
+        answers=tuple(answers),
+        n_rejected=n_rejected,
         is_of_all=all(_asks_about_all(str(review.subject.get("when"))) for review in reviews),
-        asked_share=AskedShare(
-            max((review.share for review in reviews if review.share is not None), default=None),
-            sum(_is_in_doubt(review, when) and not review.is_sampled for review in undecided),
-            sum(review.is_sampled for review in undecided),
-        ),
+        sampling=Sampling(rate or None, n_open - n_open_sampled, n_open_sampled),
     )
 
 
@@ -394,15 +394,15 @@ def _asks_about_all(when: str) -> bool:
         return False
 
 
-def _is_in_doubt(review: Review, when: Collection[Any]) -> bool:
-    """Return whether an answer would be asked about now without `also`.
+def _is_in_doubt(review: Review, present_conditions: Set[Any]) -> bool:
+    """Return whether an answer would be asked about now without `review.also`.
 
-    One that was asked about before there was a share is, while `when` is as it was; `when` has
-    its texts since then.
+    `present_conditions`: the texts of `when` since there is a sampling rate. A question of before
+    counts where it was due by one of them.
     """
     if review.share is not None:
         return not review.is_sampled
-    return bool(review.subject.get("due")) and review.subject.get("when") in when
+    return bool(review.subject.get("due")) and review.subject.get("when") in present_conditions
 
 
 def former_tables(
@@ -444,7 +444,7 @@ def calibrated(confidence: Any, calibration: Calibration, name: FieldName = ()) 
         second_p, rest = confidence.get("second_p"), 1.0 - confidence["p"]
         if second_p is not None and rest > 0:
             second_p = round((1.0 - p) * min(second_p / rest, 1.0), 4)
-        found = {"p": p, "low": calibration.low(raw), "second_p": second_p}
+        found = {"p": p, "low": calibration.lower_bound(raw), "second_p": second_p}
         return {**confidence, **found, "is_calibrated": True}
     if isinstance(confidence, Mapping):
         return {

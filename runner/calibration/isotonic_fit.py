@@ -1,9 +1,9 @@
-"""How often a probability is right, by decisions: isotonic regression, reliability by tenths. Pure.
+"""Isotonic regression of decisions on probabilities, and reliability by bins. Pure.
 
-Pool adjacent violators makes of decisions the share that was right at each probability; it never
-falls where the probability rises. Nothing is said outside the probabilities that were reviewed, in
-a gap between them, in a tenth with few decisions. A number of decisions of other weights counts as
-so many of equal weight as know the share as well (Kish 1965).
+The pool-adjacent-violators algorithm returns the share that was right at each probability; it never
+falls where the probability rises. There is no value outside the reviewed probabilities, in a gap
+between them, or in a bin with few decisions. Of weighted decisions the effective sample size
+counts (Kish 1965).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import NamedTuple, TypeAlias, TypeVar
 from paddock.engine.system.item_samples import share_interval
 
 LEAST_DECISIONS = 10
-"""Decisions without which a tenth, a field or a step of the line says nothing: 10 of 10 right are
-a share above 0.72, with 95 % certainty."""
+"""Least effective sample size of a bin, a field or a knot of the line: 10 of 10 right are a share
+above 0.72, with 95 % confidence."""
 MOST_GAP = 0.025
-"""Between neighbouring reviewed probabilities that are farther apart nothing is known: a quarter
-of a tenth, as far apart as 10 decisions of a tenth are by chance (1 in 7 gaps is wider)."""
+"""A wider gap between neighbouring reviewed probabilities has no value: a quarter of a bin, as far
+apart as 10 decisions of a bin are by chance (1 in 7 gaps is wider)."""
 N_BINS = 10
 
 
-class WeighedField(NamedTuple):
+class WeightedField(NamedTuple):
     """The probability of a field as the model had it, whether the field was right, its weight."""
 
     raw: float
@@ -40,7 +40,7 @@ FieldName: TypeAlias = tuple[str, ...]
 """Names from the answer down to a field; items of lists have none of their own."""
 
 
-def tenth_of(raw: float) -> int:
+def bin_of(raw: float) -> int:
     return min(N_BINS - 1, int(raw * N_BINS))
 
 
@@ -57,7 +57,7 @@ class DecisionPool:
     """Sum of the weights of those that were right."""
 
     @classmethod
-    def of(cls, fields: Sequence[WeighedField]) -> DecisionPool:
+    def of(cls, fields: Sequence[WeightedField]) -> DecisionPool:
         raws = [field.raw for field in fields]
         weight = sum(field.weight for field in fields)
         squares = sum(field.weight**2 for field in fields)
@@ -69,10 +69,10 @@ class DecisionPool:
         return DecisionPool(self.low, other.high, *sums)
 
     @property
-    def n(self) -> float:
-        """How many decisions of equal weight know the share as well.
+    def effective_n(self) -> float:
+        """Effective sample size: as many decisions of equal weight have the same variance.
 
-        >>> DecisionPool.of([WeighedField(0.9, True, 20.0)] * 10).n
+        >>> DecisionPool.of([WeightedField(0.9, True, 20.0)] * 10).effective_n
         10.0
         """
         return round(self.weight**2 / self.squares, 6)
@@ -89,10 +89,10 @@ class Calibration:
     knots: tuple[tuple[float, float], ...]
     raws: tuple[float, ...] = field(repr=False)
     """The probabilities that were reviewed, rising, each once."""
-    tenths: frozenset[int]
+    bins: frozenset[int]
     """Those in which enough was decided."""
-    lows: tuple[float, ...] = ()
-    """By knot, the lower bound of the share that was right (Wilson, 95 of 100 cases)."""
+    lower_bounds: tuple[float, ...] = ()
+    """By knot, the lower confidence bound of the share that was right (Wilson, 95 %)."""
     names: frozenset[FieldName] | None = None
     """Fields of which enough was decided; None: any."""
 
@@ -104,16 +104,16 @@ class Calibration:
         (0.5, None)
         """
         after = bisect_left(self.raws, raw)
-        if tenth_of(raw) not in self.tenths or after == len(self.raws):
+        if bin_of(raw) not in self.bins or after == len(self.raws):
             return None
         before = self.raws[after - 1] if after else -1.0
         if self.raws[after] != raw and self.raws[after] - before > MOST_GAP:
             return None
         return self._between(raw, [share for _, share in self.knots])
 
-    def low(self, raw: float) -> float:
-        """Return the lower bound where `of` has a share."""
-        return self._between(raw, self.lows)
+    def lower_bound(self, raw: float) -> float:
+        """Return the lower confidence bound where `of` has a share."""
+        return self._between(raw, self.lower_bounds)
 
     def _between(self, raw: float, heights: Sequence[float]) -> float:
         after = bisect_left(self.knots, (raw, -1.0))
@@ -127,7 +127,7 @@ class Calibration:
         return self.names is None or name in self.names
 
 
-def fit(reviewed: Iterable[Reviewed | WeighedField]) -> Calibration:
+def fit(reviewed: Iterable[Reviewed | WeightedField]) -> Calibration:
     """Return the isotonic regression of what was right on its probability.
 
     Each of its steps has 10 decisions or more, so that one decision never makes a share of 1.
@@ -138,39 +138,38 @@ def fit(reviewed: Iterable[Reviewed | WeighedField]) -> Calibration:
     Raises:
         ValueError: there is nothing to fit.
     """
-    fields = sorted(WeighedField(*field) for field in reviewed)
+    fields = sorted(WeightedField(*field) for field in reviewed)
     if not fields:
         raise ValueError("no reviewed fields")
     rising: list[DecisionPool] = []
-    for _, equal in groupby(fields, key=lambda weighed: weighed.raw):
+    for _, equal in groupby(fields, key=lambda reviewed: reviewed.raw):
         rising.append(DecisionPool.of([*equal]))
         while len(rising) > 1 and rising[-2].share >= rising[-1].share:
             rising[-2:] = [rising[-2].joined(rising[-1])]
     # Join those that have few decisions with the next one, the last with that before
     pools: list[DecisionPool] = []
     for pool in rising:
-        if pools and pools[-1].n < LEAST_DECISIONS:
+        if pools and pools[-1].effective_n < LEAST_DECISIONS:
             pools[-1] = pools[-1].joined(pool)
         else:
             pools.append(pool)
-    if len(pools) > 1 and pools[-1].n < LEAST_DECISIONS:
+    if len(pools) > 1 and pools[-1].effective_n < LEAST_DECISIONS:
         pools[-2:] = [pools[-2].joined(pools[-1])]
     edges = [(raw, pool) for pool in pools for raw in dict.fromkeys((pool.low, pool.high))]
     knots = [(raw, round(pool.share, 4)) for raw, pool in edges]
-    lows = [round(share_interval(pool.share, pool.n)[0], 4) for _, pool in edges]
-    tenths = enough_decided((tenth_of(field.raw), field) for field in fields)
+    lower_bounds = [round(share_interval(pool.share, pool.effective_n)[0], 4) for _, pool in edges]
+    bins = enough_decided((bin_of(field.raw), field) for field in fields)
     raws = tuple(sorted({field.raw for field in fields}))
-    return Calibration(tuple(knots), raws, tenths, tuple(lows))
+    return Calibration(tuple(knots), raws, bins, tuple(lower_bounds))
 
 
-def enough_decided(fields: Iterable[tuple[K, WeighedField]]) -> frozenset[K]:
+def enough_decided(fields: Iterable[tuple[K, WeightedField]]) -> frozenset[K]:
     """Return the groups of which enough was decided; `fields` have their group in front."""
-    found: dict[K, list[WeighedField]] = {}
-    for group, weighed_field in fields:
-        found.setdefault(group, []).append(weighed_field)
-    return frozenset(
-        group for group, held in found.items() if DecisionPool.of(held).n >= LEAST_DECISIONS
-    )
+    found: dict[K, list[WeightedField]] = {}
+    for group, reviewed in fields:
+        found.setdefault(group, []).append(reviewed)
+    pools = {group: DecisionPool.of(held) for group, held in found.items()}
+    return frozenset(group for group, pool in pools.items() if pool.effective_n >= LEAST_DECISIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +181,11 @@ class ReliabilityBin:
     n: int
     n_right: int
     weights: DecisionPool | None = None
-    """Of decisions that do not count alike."""
+    """Sums of the weights, where they differ."""
 
     @property
-    def _n_equal(self) -> float:
-        return self.n if self.weights is None else self.weights.n
+    def _effective_n(self) -> float:
+        return self.n if self.weights is None else self.weights.effective_n
 
     @property
     def label(self) -> str:
@@ -195,12 +194,12 @@ class ReliabilityBin:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Bounds of the true share, right in 95 of 100 cases (Wilson).
+        """Confidence interval of the share (Wilson, 95 %).
 
         >>> [round(bound, 2) for bound in ReliabilityBin(0.9, 1.0, 10, 10).interval]
         [0.72, 1.0]
         """
-        return share_interval(self.share, self._n_equal)
+        return share_interval(self.share, self._effective_n)
 
     @property
     def share(self) -> float:
@@ -210,19 +209,19 @@ class ReliabilityBin:
     def bounds(self) -> str:
         """The interval in words; whether it is too wide to be used."""
         low, high = self.interval
-        too_few = "" if self._n_equal >= LEAST_DECISIONS else "; too few to calibrate"
+        too_few = "" if self._effective_n >= LEAST_DECISIONS else "; too few to calibrate"
         return f"{low:.0%} to {high:.0%}{too_few}"
 
 
-def reliability(reviewed: Iterable[Reviewed | WeighedField]) -> list[ReliabilityBin]:
-    """Return how often fields were right, by tenths of their probability, without empty ones.
+def reliability(reviewed: Iterable[Reviewed | WeightedField]) -> list[ReliabilityBin]:
+    """Return how often fields were right, by bins of their probability, without empty ones.
 
     >>> [(one.label, one.n, one.n_right) for one in reliability([(0.93, True), (1.0, False)])]
     [('0.9 to 1.0', 2, 1)]
     """
-    found: dict[int, list[WeighedField]] = {}
+    found: dict[int, list[WeightedField]] = {}
     for row in reviewed:
-        found.setdefault(tenth_of(row[0]), []).append(WeighedField(*row))
+        found.setdefault(bin_of(row[0]), []).append(WeightedField(*row))
     bins = []
     for number, fields in sorted(found.items()):
         n_right = sum(field.is_right for field in fields)

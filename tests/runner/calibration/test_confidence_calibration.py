@@ -15,10 +15,10 @@ from paddock.engine.system.item_samples import share_interval
 from paddock.runner.bind.scope import review_names
 from paddock.runner.calibration.confidence_calibration import (
     LEAST_FIELDS,
-    AskedShare,
     CalibrationKey,
     DecidedAnswer,
     DecidedField,
+    Sampling,
     StepCalibration,
     calibrated,
     calibrations_of,
@@ -89,7 +89,7 @@ def test_nothing_is_said_of_what_was_not_reviewed() -> None:
     assert [with_right.of(raw) for raw in (0.949, 0.97, 0.99, 1.0)] == [0.0, None, None, 1.0]
 
 
-def test_few_decisions_make_neither_a_tenth_nor_a_share() -> None:
+def test_few_decisions_make_neither_a_bin_nor_a_share() -> None:
     line = fit([*[(0.55, True)] * 9, *[(0.95, True)] * 10])
     assert (line.of(0.55), line.of(0.95)) == (None, 1.0)
     one_right = fit([*[(0.91, False)] * 50, (0.93, True)])
@@ -105,7 +105,7 @@ def test_what_is_said_lies_among_reviewed_probabilities(
     assert probability is None or min(raws) <= raw <= max(raws)
 
 
-def test_a_reliability_table_has_tenths() -> None:
+def test_a_reliability_table_has_ten_bins() -> None:
     rows = reliability([(0.05, False), (0.91, True), (1.0, True), (0.95, False), (0.5, True)])
     assert [(row.label, row.n, row.n_right) for row in rows] == [
         ("0.0 to 0.1", 1, 0),
@@ -141,9 +141,9 @@ def test_too_few_fields_calibrate_nothing() -> None:
 
 def test_sampled_answers_too_few_to_be_weighted_do_not_count_toward_the_threshold() -> None:
     answers = table(*((f"{n}", f"doc{n}", [("total", 0.9, True)]) for n in range(54))).answers
-    sampled = [replace(answer, is_sampled=True, share=0.2) for answer in answers[45:]]
+    sampled = [replace(answer, is_sampled=True, sampling_rate=0.2) for answer in answers[45:]]
     former = StepCalibration(KEY._replace(prompt_digest="q"), "m", 0.0, answers)
-    few = replace(former, key=KEY, answers=(*answers[:45], *sampled), asked_share=AskedShare(0.2))
+    few = replace(former, key=KEY, answers=(*answers[:45], *sampled), sampling=Sampling(0.2))
     assert (few.calibration(), few.rows, few.n_fields) == (None, [], 45)
     assert (start_text(KEY, {KEY: few, former.key: former}) or "").startswith(
         "'bill': its confidence has 45 of 50 reviewed fields."

@@ -14,10 +14,10 @@ from paddock.engine.system.item_samples import SEED, draw
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.calibration.confidence_calibration import (
     LEAST_FIELDS,
-    AskedShare,
     CalibrationKey,
     DecidedAnswer,
     DecidedField,
+    Sampling,
     StepCalibration,
     calibrations_of,
 )
@@ -170,25 +170,25 @@ def decided_population(
                 found.append(answer(number, is_right=is_right, is_sampled=not is_doubtful))
             else:
                 n_open[not is_doubtful] += 1
-    return table(found, AskedShare(0.05, *n_open)), n_right / n_documents
+    return table(found, Sampling(0.05, *n_open)), n_right / n_documents
 
 
-def table(answers: list[DecidedAnswer], share: AskedShare) -> StepCalibration:
-    return StepCalibration(KEY, "m", 0.0, tuple(answers), asked_share=share)
+def table(answers: list[DecidedAnswer], sampling: Sampling) -> StepCalibration:
+    return StepCalibration(KEY, "m", 0.0, tuple(answers), sampling=sampling)
 
 
 @pytest.mark.parametrize("decided", [(1, 1), (1, 0.4), (0.4, 1)])
 def test_weights_make_the_share_that_was_right_that_of_all_answers(
     decided: tuple[float, float],
 ) -> None:
-    weighed, plain, n_within = 0.0, 0.0, 0
+    weighted, plain, n_within = 0.0, 0.0, 0
     for seed in range(200):
         made, truth = decided_population(seed, decided=decided)
         (row,) = made.rows
-        weighed += row.share - truth
+        weighted += row.share - truth
         plain += row.n_right / row.n - truth
         n_within += row.interval[0] <= truth <= row.interval[1]
-    assert abs(weighed / 200) < 0.006
+    assert abs(weighted / 200) < 0.006
     assert plain / 200 < -0.08  # what all decisions alike would say
     assert n_within >= 181  # 95 % of 200, less three standard deviations
 
@@ -197,7 +197,7 @@ def test_answers_in_doubt_of_before_the_share_count_and_others_do_not() -> None:
     before = [answer(n, is_right=n % 2 == 0, is_sampled=False) for n in range(100)]
     sampled = [answer(n, is_right=True, is_sampled=True) for n in range(100, 150)]
     no_more = replace(answer(150, is_right=True, is_sampled=False), is_in_doubt=False)
-    (row,) = table([*before, *sampled, no_more], AskedShare(0.1)).rows
+    (row,) = table([*before, *sampled, no_more], Sampling(0.1)).rows
     assert row.n == 150
     assert row.share == pytest.approx((50 + 500) / 600)
 
@@ -205,10 +205,10 @@ def test_answers_in_doubt_of_before_the_share_count_and_others_do_not() -> None:
 def test_a_few_of_the_share_say_nothing_yet_of_all_answers() -> None:
     doubtful = [answer(n, is_right=False, is_sampled=False) for n in range(LEAST_FIELDS)]
     sampled = [answer(100 + n, is_right=True, is_sampled=True) for n in range(LEAST_DECISIONS)]
-    few = table([*doubtful, *sampled[1:]], AskedShare(0.05))
+    few = table([*doubtful, *sampled[1:]], Sampling(0.05))
     assert few.rows[0].n == LEAST_FIELDS
     assert few.basis.startswith("of answers in doubt alone")
-    assert table([*doubtful, *sampled], AskedShare(0.05)).basis.startswith("of all answers: ")
+    assert table([*doubtful, *sampled], Sampling(0.05)).basis.startswith("of all answers: ")
 
 
 def test_a_table_says_of_which_answers_it_is() -> None:
@@ -219,10 +219,10 @@ def test_a_table_says_of_which_answers_it_is() -> None:
         "random 5% of the others, which count for as many as they stand for"
     )
     doubtful = [answer for answer in made.answers if not answer.is_sampled]
-    assert table(doubtful, made.asked_share).basis == (
+    assert table(doubtful, made.sampling).basis == (
         "of answers in doubt alone, which are wrong more often than the others"
     )
-    partly = table([*made.answers], AskedShare(0.05, n_open_sampled=40))
+    partly = table([*made.answers], Sampling(0.05, n_open_sampled=40))
     assert f"of the others ({n_sampled} of {n_sampled + 40} decided), which" in partly.basis
 
 
@@ -244,7 +244,7 @@ def test_decisions_of_before_the_share_and_of_a_smaller_one_weigh_as_those_of_no
     bills.edit(", also: 20%", "")
     bills.work()
     made = decide_all(bills)
-    assert (len(made.answers), made.asked_share.share) == (2, None)
+    assert (len(made.answers), made.sampling.rate) == (2, None)
     for share, old, new in ((0.2, '50"', '50", also: 20%'), (0.5, "also: 20%", "also: 50%")):
         bills.edit(old, new)
         bills.work()
@@ -252,7 +252,7 @@ def test_decisions_of_before_the_share_and_of_a_smaller_one_weigh_as_those_of_no
         n_sampled = len(drawn(share) - {"00.txt", "01.txt"})
         assert sum(answer.is_sampled for answer in made.answers) == n_sampled
         assert sum(answer.is_in_doubt for answer in made.answers) == 2
-        assert made.asked_share == AskedShare(share)
+        assert made.sampling == Sampling(share)
 
 
 def test_a_share_that_is_lowered_counts_for_the_answers_since_then(bills: Bills) -> None:
@@ -263,7 +263,7 @@ def test_a_share_that_is_lowered_counts_for_the_answers_since_then(bills: Bills)
     bills.bills(**{f"new {name}": 5 for name in NAMES})
     bills.work()
     made = decide_all(bills)
-    shares = {answer.item[1]: answer.share for answer in made.answers if answer.is_sampled}
+    shares = {answer.item[1]: answer.sampling_rate for answer in made.answers if answer.is_sampled}
     assert {share for key, share in shares.items() if key.startswith("new ")} == {0.2}
     assert {share for key, share in shares.items() if not key.startswith("new ")} == {0.5}
     assert "of a random 20% to 50% of the others" in replace(made, answers=made.answers * 2).basis
@@ -274,7 +274,7 @@ def test_a_few_sampled_answers_say_less_than_as_many_of_equal_weight() -> None:
     (alike,) = reliability(even)
     answers = [answer(n, is_right=True, is_sampled=n < 1) for n in range(20)]
     answers[0] = replace(answers[0], weight=20.0)
-    (uneven,) = reliability(field for each in answers for _, field in each.weighed())
+    (uneven,) = reliability(field for each in answers for _, field in each.weighted_fields())
     assert (uneven.n, uneven.n_right) == (20, 20)
     assert uneven.interval[0] < alike.interval[0]
     assert uneven.bounds.endswith("too few to calibrate")
