@@ -76,7 +76,7 @@ class DecidedAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class ReviewSampling:
     """How a step's sure answers are sampled, and how many questions are undecided."""
 
     rate: float | None = None
@@ -85,7 +85,9 @@ class Sampling:
     n_open_sampled: int = 0
 
 
-def _weighted_answers(answers: Iterable[DecidedAnswer], sampling: Sampling) -> list[DecidedAnswer]:
+def _weighted_answers(
+    answers: Iterable[DecidedAnswer], sampling: ReviewSampling
+) -> list[DecidedAnswer]:
     """Return the answers that a fit is made of, with their weights.
 
     Where enough sampled answers are decided: all whose inclusion probability is known. Else those
@@ -258,7 +260,7 @@ class StepCalibration:
     """Rejected answers whose reason names no field."""
     is_of_all: bool = False
     """Whether every answer was asked about, sure or not."""
-    sampling: Sampling = Sampling()
+    sampling: ReviewSampling = ReviewSampling()
 
     @property
     def n_fields(self) -> int:
@@ -376,7 +378,7 @@ def _step_calibration(key: CalibrationKey, reviews: Sequence[Review]) -> StepCal
         answers=tuple(answers),
         n_rejected=n_rejected,
         is_of_all=all(_asks_about_all(str(review.subject.get("when"))) for review in reviews),
-        sampling=Sampling(rate or None, n_open - n_open_sampled, n_open_sampled),
+        sampling=ReviewSampling(rate or None, n_open - n_open_sampled, n_open_sampled),
     )
 
 

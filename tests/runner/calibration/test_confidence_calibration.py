@@ -18,7 +18,7 @@ from paddock.runner.calibration.confidence_calibration import (
     CalibrationKey,
     DecidedAnswer,
     DecidedField,
-    Sampling,
+    ReviewSampling,
     StepCalibration,
     calibrated,
     calibrations_of,
@@ -143,7 +143,7 @@ def test_sampled_answers_too_few_to_be_weighted_do_not_count_toward_the_threshol
     answers = table(*((f"{n}", f"doc{n}", [("total", 0.9, True)]) for n in range(54))).answers
     sampled = [replace(answer, is_sampled=True, sampling_rate=0.2) for answer in answers[45:]]
     former = StepCalibration(KEY._replace(prompt_digest="q"), "m", 0.0, answers)
-    few = replace(former, key=KEY, answers=(*answers[:45], *sampled), sampling=Sampling(0.2))
+    few = replace(former, key=KEY, answers=(*answers[:45], *sampled), sampling=ReviewSampling(0.2))
     assert (few.calibration(), few.rows, few.n_fields) == (None, [], 45)
     assert (start_text(KEY, {KEY: few, former.key: former}) or "").startswith(
         "'bill': its confidence has 45 of 50 reviewed fields."

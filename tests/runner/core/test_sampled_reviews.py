@@ -17,7 +17,7 @@ from paddock.runner.calibration.confidence_calibration import (
     CalibrationKey,
     DecidedAnswer,
     DecidedField,
-    Sampling,
+    ReviewSampling,
     StepCalibration,
     calibrations_of,
 )
@@ -170,10 +170,10 @@ def decided_population(
                 found.append(answer(number, is_right=is_right, is_sampled=not is_doubtful))
             else:
                 n_open[not is_doubtful] += 1
-    return table(found, Sampling(0.05, *n_open)), n_right / n_documents
+    return table(found, ReviewSampling(0.05, *n_open)), n_right / n_documents
 
 
-def table(answers: list[DecidedAnswer], sampling: Sampling) -> StepCalibration:
+def table(answers: list[DecidedAnswer], sampling: ReviewSampling) -> StepCalibration:
     return StepCalibration(KEY, "m", 0.0, tuple(answers), sampling=sampling)
 
 
@@ -197,7 +197,7 @@ def test_answers_in_doubt_of_before_the_share_count_and_others_do_not() -> None:
     before = [answer(n, is_right=n % 2 == 0, is_sampled=False) for n in range(100)]
     sampled = [answer(n, is_right=True, is_sampled=True) for n in range(100, 150)]
     no_more = replace(answer(150, is_right=True, is_sampled=False), is_in_doubt=False)
-    (row,) = table([*before, *sampled, no_more], Sampling(0.1)).rows
+    (row,) = table([*before, *sampled, no_more], ReviewSampling(0.1)).rows
     assert row.n == 150
     assert row.share == pytest.approx((50 + 500) / 600)
 
@@ -205,10 +205,10 @@ def test_answers_in_doubt_of_before_the_share_count_and_others_do_not() -> None:
 def test_a_few_of_the_share_say_nothing_yet_of_all_answers() -> None:
     doubtful = [answer(n, is_right=False, is_sampled=False) for n in range(LEAST_FIELDS)]
     sampled = [answer(100 + n, is_right=True, is_sampled=True) for n in range(LEAST_DECISIONS)]
-    few = table([*doubtful, *sampled[1:]], Sampling(0.05))
+    few = table([*doubtful, *sampled[1:]], ReviewSampling(0.05))
     assert few.rows[0].n == LEAST_FIELDS
     assert few.basis.startswith("of answers in doubt alone")
-    assert table([*doubtful, *sampled], Sampling(0.05)).basis.startswith("of all answers: ")
+    assert table([*doubtful, *sampled], ReviewSampling(0.05)).basis.startswith("of all answers: ")
 
 
 def test_a_table_says_of_which_answers_it_is() -> None:
@@ -222,7 +222,7 @@ def test_a_table_says_of_which_answers_it_is() -> None:
     assert table(doubtful, made.sampling).basis == (
         "of answers in doubt alone, which are wrong more often than the others"
     )
-    partly = table([*made.answers], Sampling(0.05, n_open_sampled=40))
+    partly = table([*made.answers], ReviewSampling(0.05, n_open_sampled=40))
     assert f"of the others ({n_sampled} of {n_sampled + 40} decided), which" in partly.basis
 
 
@@ -252,7 +252,7 @@ def test_decisions_of_before_the_share_and_of_a_smaller_one_weigh_as_those_of_no
         n_sampled = len(drawn(share) - {"00.txt", "01.txt"})
         assert sum(answer.is_sampled for answer in made.answers) == n_sampled
         assert sum(answer.is_in_doubt for answer in made.answers) == 2
-        assert made.sampling == Sampling(share)
+        assert made.sampling == ReviewSampling(share)
 
 
 def test_a_share_that_is_lowered_counts_for_the_answers_since_then(bills: Bills) -> None:
