@@ -58,9 +58,7 @@ def list_or_text_schema(schema: dict[str, Any]) -> None:
 
 
 TextList: TypeAlias = Annotated[
-    list[str],
-    BeforeValidator(_one_or_more),
-    Field(json_schema_extra=list_or_text_schema),
+    list[str], BeforeValidator(_one_or_more), Field(json_schema_extra=list_or_text_schema)
 ]
 """A list of texts, or one text alone."""
 

@@ -42,16 +42,8 @@ from .model_discovery import ServedModel, look_up_model
 from .openai_client import ServerAway, ServerBusy, ServerConnection
 from .openai_codec import LOGPROB_FIELDS, StreamDecoder, chat_body, unsupported_sampling
 from .rpc import PREFIX, RemotePool
-from .token_bounds import (
-    least_tokens,
-    most_tokens,
-)
-from .token_counting import (
-    LocalTokenizer,
-    TokenCount,
-    count_chat,
-    count_texts,
-)
+from .token_bounds import least_tokens, most_tokens
+from .token_counting import LocalTokenizer, TokenCount, count_chat, count_texts
 from .truncation_check import ReadLimits, SentPrompt, TruncationCheck
 
 if TYPE_CHECKING:

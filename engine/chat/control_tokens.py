@@ -52,9 +52,7 @@ class ControlTokenRemover:
             tool_call_id=self.text(message.tool_call_id),
             tool_calls=tuple(
                 ToolCall(
-                    self.text(call.name),
-                    map_texts(call.arguments, self.text),
-                    self.text(call.id),
+                    self.text(call.name), map_texts(call.arguments, self.text), self.text(call.id)
                 )
                 for call in message.tool_calls
             ),
@@ -62,9 +60,7 @@ class ControlTokenRemover:
 
     def tool(self, tool: Tool) -> Tool:
         return Tool(
-            self.text(tool.name),
-            self.text(tool.description),
-            map_texts(tool.parameters, self.text),
+            self.text(tool.name), self.text(tool.description), map_texts(tool.parameters, self.text)
         )
 
 

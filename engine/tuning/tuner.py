@@ -182,10 +182,7 @@ def tune(request: TuningRequest, settings: PoolSettings, report: ReportPhase) ->
                 if request.format is None:
                     is_advice = request.is_trial and refusal.gain >= request.least_gain
                     known = replace(
-                        verdict,
-                        text=refusal.reason,
-                        is_advice=is_advice,
-                        is_near=request.is_near,
+                        verdict, text=refusal.reason, is_advice=is_advice, is_near=request.is_near
                     )
                     store.keep_verdict(facts.digest, known)
                 raise

@@ -45,12 +45,7 @@ from paddock.engine.profile.measure import (
     Unmeasured,
     measure_model,
 )
-from paddock.engine.profile.profile import (
-    Measurements,
-    Profile,
-    ProfileUnreadable,
-    read_profile,
-)
+from paddock.engine.profile.profile import Measurements, Profile, ProfileUnreadable, read_profile
 from paddock.engine.request import Message, Tool
 from paddock.engine.system.frames import FrameHead, PipeClosed, pack_frame, read_frame, send_frame
 from paddock.engine.system.hardware import read_memory

@@ -13,12 +13,7 @@ from paddock.pipelines.typed_rows import TypedRows, WrittenType
 from paddock.steps.base import Output, Params, Step, Tools
 from paddock.steps.facts import Facts, Missing, Written
 from paddock.steps.paths import resolve_path
-from paddock.steps.tables.table_files import (
-    TableSource,
-    format_of,
-    missing_library,
-    read_table,
-)
+from paddock.steps.tables.table_files import TableSource, format_of, missing_library, read_table
 
 from .read import KnownEncoding
 

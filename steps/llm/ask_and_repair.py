@@ -27,13 +27,7 @@ from paddock.engine.request import (
     Usage,
     resolve_sampling,
 )
-from paddock.engine.system.text import (
-    NestedTooDeep,
-    counted,
-    one_line,
-    parse_shallow_json,
-    shorten,
-)
+from paddock.engine.system.text import NestedTooDeep, counted, one_line, parse_shallow_json, shorten
 from paddock.pipelines.label_choices import PromptLabels, without_choice_marks, without_repeats
 from paddock.pipelines.schema_validation import TOO_DEEP, schema_mismatch
 from paddock.steps.base import PLACEHOLDER, Output, ReplyForm, StepError, Tools

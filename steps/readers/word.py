@@ -91,10 +91,7 @@ def read_docx(file: BinaryIO, request: ReadRequest) -> Document:
         _ = document.core_properties  # raises for two of them
         return document
 
-    with (
-        damage_errors(WORD_DOCUMENT),
-        load_archive(load, file, archive) as (document, _, damage),
-    ):
+    with damage_errors(WORD_DOCUMENT), load_archive(load, file, archive) as (document, _, damage):
         lines = _DocxLines.of_document(document, request)
         blocks = [block for block in lines.of(document.element.body) if block]
         notes = _docx_notes(document, lines)

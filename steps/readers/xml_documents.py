@@ -175,12 +175,7 @@ def _pages(root: Element) -> Iterator[Element]:
 
 
 def _convert(
-    e: Element,
-    layout: _Layout,
-    above: str = "",
-    lists: str = "",
-    level: int = 0,
-    number: str = "",
+    e: Element, layout: _Layout, above: str = "", lists: str = "", level: int = 0, number: str = ""
 ) -> None:
     """Make an element and all in it those of HTML; `above` is the tag of its parent.
 

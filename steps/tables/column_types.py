@@ -24,12 +24,7 @@ UNSURE_MARK, NO_MARK = ".?", "?"
 _GROUPS = "'\u2019 \u00a0\u202f"
 _NO_ZEROS = r"[-+]?(?:0|[1-9]\d*)"  # what begins with a zero is a code
 _GROUPED = rf"[-+]?(?:0|[1-9]\d*|[1-9]\d{{0,2}}([%s{_GROUPS}])\d{{3}}(?:\1\d{{3}})*)"
-_WHOLE = {
-    ".": _GROUPED % ",",
-    ",": _GROUPED % ".",
-    UNSURE_MARK: _NO_ZEROS,
-    NO_MARK: _NO_ZEROS,
-}
+_WHOLE = {".": _GROUPED % ",", ",": _GROUPED % ".", UNSURE_MARK: _NO_ZEROS, NO_MARK: _NO_ZEROS}
 _INTS = {mark: re.compile(whole) for mark, whole in _WHOLE.items()}
 _DECIMALS = {
     mark: re.compile(rf"{whole}(?:{re.escape(mark[0])}\d+)?") for mark, whole in _WHOLE.items()

@@ -46,9 +46,7 @@ _OTHER_NAME = "Give it another name in `returns`."
 class DuplicatesParams(Params):
     """Parameters of `duplicates`."""
 
-    rows: TypedRows = Field(
-        description="Rows, such as a block's results.",
-    )
+    rows: TypedRows = Field(description="Rows, such as a block's results.")
     key: str = Field(description="The column that names a row.", examples=["document"])
     content: str | None = Field(
         default=None,
@@ -65,8 +63,7 @@ class DuplicatesParams(Params):
         description="From which share of common phrases on texts are alike.",
     )
     first: str = Field(
-        default="modified",
-        description="The column that orders the rows, if they have it.",
+        default="modified", description="The column that orders the rows, if they have it."
     )
 
     @classmethod

@@ -18,15 +18,7 @@ from pydantic import Field, WithJsonSchema, field_validator
 
 from paddock.engine.request import REQUEST_TEXTS
 from paddock.pipelines.expressions import Template
-from paddock.steps.base import (
-    EmbedModel,
-    Output,
-    Params,
-    SearchHit,
-    Step,
-    StepError,
-    Tools,
-)
+from paddock.steps.base import EmbedModel, Output, Params, SearchHit, Step, StepError, Tools
 from paddock.steps.extras import missing_store_library
 from paddock.steps.facts import Facts
 

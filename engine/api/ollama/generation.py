@@ -32,14 +32,7 @@ from paddock.engine.api.streaming import (
 from paddock.engine.backends.answer import Answer
 from paddock.engine.chat.chat_template import read_template
 from paddock.engine.errors import BadRequest, NoInsert
-from paddock.engine.request import (
-    ChatRequest,
-    Chunk,
-    DoneReason,
-    Message,
-    Reply,
-    Think,
-)
+from paddock.engine.request import ChatRequest, Chunk, DoneReason, Message, Reply, Think
 
 from .requests import (
     AnswerBody,

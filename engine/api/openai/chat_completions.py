@@ -225,12 +225,7 @@ class _ChoicesCall(GenerationCall):
 
     def head(self, kind: str, stamp: Stamp) -> Body:
         """Return the first fields of an answer or an event."""
-        return {
-            "id": stamp.id,
-            "object": kind,
-            "created": stamp.created,
-            "model": self.model,
-        }
+        return {"id": stamp.id, "object": kind, "created": stamp.created, "model": self.model}
 
     def whole_body(
         self, kind: str, stamp: Stamp, choices: list[Body], replies: Sequence[Reply]
@@ -405,12 +400,7 @@ class _ChatStreamWriter(_ChoicesStreamWriter):
         self._replies[index] = reply
         yield self._event(index, {"delta": {}}, reply=reply)
 
-    def _delta(
-        self,
-        index: int,
-        delta: Body,
-        logprobs: Sequence[TokenLogprob] = (),
-    ) -> bytes:
+    def _delta(self, index: int, delta: Body, logprobs: Sequence[TokenLogprob] = ()) -> bytes:
         value = chat_logprobs_value(logprobs) if logprobs else None
         return self._event(index, {"delta": delta}, value)
 
@@ -557,12 +547,7 @@ class _CompletionStreamWriter(_ChoicesStreamWriter):
         self._replies[index] = reply
         yield self._event(index, {"text": ""}, reply=reply)
 
-    def _text(
-        self,
-        index: int,
-        text: str,
-        logprobs: Sequence[TokenLogprob] = (),
-    ) -> bytes:
+    def _text(self, index: int, text: str, logprobs: Sequence[TokenLogprob] = ()) -> bytes:
         value = _completion_logprobs_value(logprobs, self._n_chars[index]) if logprobs else None
         self._n_chars[index] += sum(len(logprob.token) for logprob in logprobs)
         return self._event(index, {"text": text}, value)
