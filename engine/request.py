@@ -17,7 +17,6 @@ Priority = Literal["interactive", "normal", "batch"]
 PRIORITY_RANK: Mapping[Priority, int] = {"interactive": 0, "normal": 1, "batch": 2}
 DoneReason = Literal["stop", "length", "repetition"]
 """`repetition`: the answer went in circles, and was ended."""
-ConstraintKind = Literal["json", "json_schema", "regex", "lark"]
 OnOverflow = Literal["error", "split", "cut"]
 """A text longer than the context: refused; read in parts whose vectors' mean, weighted by their
 tokens, is its own; or cut, and the cut told."""
@@ -191,7 +190,7 @@ class Constraint:
     Of `json`, any JSON object, the source is empty.
     """
 
-    kind: ConstraintKind
+    kind: Literal["json", "json_schema", "regex", "lark"]
     source: str = ""
 
 

@@ -28,8 +28,7 @@ _VECTORS = tuple[tuple[float, ...], ...]
 
 def write_json(value: object) -> bytes:
     """Return a value as JSON in one line; half a character, which is no Unicode, becomes `?`."""
-    plain = to_plain(value)
-    text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(to_plain(value), ensure_ascii=False, separators=(",", ":"))
     return text.encode(errors="replace")
 
 

@@ -55,8 +55,7 @@ class Input:
         Raises:
             WrongInput: it has another type, or is out of bounds.
         """
-        value = self._parsed(given) if isinstance(given, str) else given
-        return self.checked(value)
+        return self.checked(self._parsed(given) if isinstance(given, str) else given)
 
     def checked(self, value: Any) -> Any:
         """Return the value if it has this type and is within its bounds.

@@ -53,8 +53,7 @@ def local_time(value: str, zone: str | None = None) -> str:
     >>> local_time("2026-11-26T23:30:00Z", "Europe/Paris")
     '2026-11-27T00:30:00+01:00'
     """
-    at = _read(value).astimezone(ZoneInfo(zone) if zone else None)
-    return at.isoformat(timespec="seconds")
+    return _read(value).astimezone(ZoneInfo(zone) if zone else None).isoformat(timespec="seconds")
 
 
 def local_date(value: str, zone: str | None = None) -> str:

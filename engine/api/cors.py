@@ -52,7 +52,9 @@ class AllowedOrigins:
         patterns = [pattern.strip() for pattern in named if pattern.strip()]
         self.is_any = "*" in patterns
         self._patterns = tuple(
-            _origin_pattern(pattern) for pattern in (*_ALWAYS_ALLOWED, *patterns)
+            # `*` ends at a slash: a pattern means a host.
+            re.compile("[^/\\s]*".join(map(re.escape, pattern.split("*"))), re.IGNORECASE)
+            for pattern in (*_ALWAYS_ALLOWED, *patterns)
         )
 
     def allows(self, origin: str) -> bool:
@@ -70,12 +72,6 @@ class AllowedOrigins:
             return True
         is_origin = _ORIGIN.fullmatch(origin) is not None
         return is_origin and any(pattern.fullmatch(origin) for pattern in self._patterns)
-
-
-def _origin_pattern(pattern: str) -> re.Pattern[str]:
-    # `*` ends at a slash: a pattern means a host.
-    parts = (re.escape(part) for part in pattern.split("*"))
-    return re.compile("[^/\\s]*".join(parts), re.IGNORECASE)
 
 
 class OriginCheck(RefusingMiddleware):

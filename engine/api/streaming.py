@@ -227,8 +227,7 @@ class _StreamedResponse(Response):
             await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
             await end(pings)
             if pump.done():
-                error = pump.result()
-                await self._finish(send, error)
+                await self._finish(send, pump.result())
         except asyncio.CancelledError:  # by the server, when the time to stop is up
             await end(pump, pings)
             await self._finish(send, shutting_down())

@@ -107,8 +107,6 @@ RETRY_BACKOFF = Backoff(first_s=0.5, longest_s=30.0)
 PING_ANSWER_S = 10.0
 MOST_MISSES = 3
 
-FindServer = Callable[[], Awaitable[ModelServer]]
-
 _T = TypeVar("_T")
 
 
@@ -118,7 +116,7 @@ class ServerMember:
     What asks it raises ServerAway, ServerBusy or an EngineError.
     """
 
-    def __init__(self, url: str, find: FindServer) -> None:
+    def __init__(self, url: str, find: Callable[[], Awaitable[ModelServer]]) -> None:
         self.url = url
         self.reason = ""
         """Why it was down last."""

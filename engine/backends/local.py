@@ -388,9 +388,11 @@ class LocalPool:
                     record.done(crashes)
                     raise lost from None
                 if gone.crash is not None and record.is_deadly(crashes, MAX_ATTEMPTS):
-                    raise await self._give_up_error(
-                        model_use, model.ref, gone, len(crashes)
-                    ) from None
+                    if gone.end.is_crash and not await self._answers_at_all(model_use):
+                        name = model_use.facts.name
+                        raise ModelUnusable(name, str(gone.end), rebuild_command()) from None
+                    why = f"{gone.end}; it was in {len(crashes)} crashes, and is given up"
+                    raise WorkerLost(model.ref, why) from None
                 self.events.requeued(model_use.facts.name)
             except BaseException:
                 record.done(crashes)  # refused, too late, or cancelled
@@ -461,14 +463,6 @@ class LocalPool:
             waits=waits,
             on_death=forget,
         )
-
-    async def _give_up_error(
-        self, model_use: ModelUse, ref: str, gone: WorkerGone, n_crashes: int
-    ) -> EngineError:
-        """Return the error of a request that is not sent again: the model's fault, or its own."""
-        if gone.end.is_crash and not await self._answers_at_all(model_use):
-            return ModelUnusable(model_use.facts.name, str(gone.end), rebuild_command())
-        return WorkerLost(ref, f"{gone.end}; it was in {n_crashes} crashes, and is given up")
 
     async def _answers_at_all(self, model_use: ModelUse) -> bool:
         """Return whether a model answers a plain request, in a worker that crashed before."""

@@ -87,18 +87,14 @@ class PromptTokeniser:
             self._model.tokenise(piece.text, with_special=wants_bos and number == 0,
                                  parse_special=True)
             if not piece.is_literal
-            else self._tokenise_literal(piece.text)
+            # It spells a special token, and must stay text. Even without `parse_special`, llama.cpp
+            # recognises tags that a model's makers added, so the first sign is tokenised alone.
+            else np.concatenate(
+                [self.tokenise_text(piece.text[:1]), self.tokenise_text(piece.text[1:])]
+            )
             for number, piece in enumerate(pieces)
         ]  # fmt: skip
         return np.concatenate([_NO_TOKENS, *parts])
-
-    def _tokenise_literal(self, text: str) -> Tokens:
-        """Return the tokens of a text that spells a special token and must stay text.
-
-        Even without `parse_special`, llama.cpp recognises tags that a model's makers added, so
-        the first character is tokenised alone.
-        """
-        return np.concatenate([self.tokenise_text(text[:1]), self.tokenise_text(text[1:])])
 
     def tokenise_text(self, text: str) -> Tokens:
         """Return the tokens of plain text, without BOS or EOS."""

@@ -60,8 +60,6 @@ PROBE_TOOL: dict[str, Any] = {
 }
 _PROBE_TOOLS = {PROBE_TOOL_NAME: Tool(PROBE_TOOL_NAME, "a tool", _PROBE_PARAMETERS)}
 
-RemovePrefix = Callable[[str], str]
-
 
 @dataclass(frozen=True, slots=True)
 class _SeenCall:
@@ -78,7 +76,7 @@ class _SeenCall:
 
 
 def derive_tool_format(
-    one_call: str, two_calls: str, remove_prefix: RemovePrefix
+    one_call: str, two_calls: str, remove_prefix: Callable[[str], str]
 ) -> ToolCallFormat | None:
     """Return the format that `one_call` and (unless empty) `two_calls` show, or None.
 

@@ -505,8 +505,7 @@ def parse_calls(
         raise MalformedValue
     if call_format.is_bare and any(call.name not in tools for call in calls):
         raise MalformedValue
-    calls_of_value = calls
-    return calls_of_value, at
+    return calls, at
 
 
 _BARE_KEYS = tuple(

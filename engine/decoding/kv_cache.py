@@ -385,8 +385,7 @@ class KvCache:
             if move.n_shared:
                 self.context.drop_beginning(move.target, move.n_shared)
                 self.context.copy(move.donor, move.target, move.n_shared)
-        restore_moves = frozenset(lost)
-        return migration, restore_moves, failure
+        return migration, frozenset(lost), failure
 
     def can_be_made(self, plan: ContextPlan) -> bool:
         """Return whether no context of this size has failed recently."""

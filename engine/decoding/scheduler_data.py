@@ -23,8 +23,6 @@ Circumstances = tuple[object, ...]
 CellMarks = tuple[tuple[int, Circumstances], ...]
 """The circumstances of a sequence's cells, each with the place from which they hold."""
 
-SequenceStatus = Literal["waiting", "prefill", "decode", "finished"]
-
 # Ageing: this many seconds of waiting make up for the priority. A batch job that has waited a
 # minute goes before a chat that has just arrived; chats also have slots of their own.
 PRIORITY_AGEING_S: dict[Priority, float] = {"interactive": 0.0, "normal": 15.0, "batch": 60.0}
@@ -49,7 +47,7 @@ class Sequence:
     priority: Priority = "normal"
     arrived_s: float = 0.0
     arrival: int = 0
-    state: SequenceStatus = "waiting"
+    state: Literal["waiting", "prefill", "decode", "finished"] = "waiting"
     seq_id: int = -1
     n_computed: int = 0
     n_reused: int = 0

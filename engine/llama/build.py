@@ -18,8 +18,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-BuildOrigin = Literal["paddock-llama", "llama-cpp-python", "LLAMA_CPP_LIB_PATH"]
-
 # Libraries of a build for a graphics device lie beside libggml under these names.
 GPU_BACKENDS = ("cuda", "hip", "metal", "vulkan", "sycl", "musa", "cann")
 
@@ -28,7 +26,7 @@ GPU_BACKENDS = ("cuda", "hip", "metal", "vulkan", "sycl", "musa", "cann")
 class LlamaBuild:
     """A build of llama.cpp, as its files say."""
 
-    origin: BuildOrigin
+    origin: Literal["paddock-llama", "llama-cpp-python", "LLAMA_CPP_LIB_PATH"]
     folder: Path
     """Where its libraries are."""
     bindings: str

@@ -252,17 +252,12 @@ class LoadedLibrary:
 def describe_library() -> LoadedLibrary:
     system_info = lib.llama_print_system_info().decode(errors="replace")
     features = tuple(re.findall(r"(\w+) = 1\b", system_info))
-    return LoadedLibrary(supports_gpu(), features, _variant(), tuple(_unusable()))
-
-
-def _variant() -> str:
-    """Return the variant with the highest score, which ggml loads."""
-    best, best_score = "", 0
+    best, best_score = "", 0  # of the variants, which ggml loads
     for file in BUILD.files:
         found = re.match(r"(?:lib)?ggml-cpu-(\w+)\.", file.name)
         if found and (score := _score(file)) > best_score:
             best, best_score = found.group(1), score
-    return best
+    return LoadedLibrary(supports_gpu(), features, best, tuple(_unusable()))
 
 
 def _score(file: Path) -> int:

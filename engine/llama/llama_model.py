@@ -76,17 +76,6 @@ class _BufferOverride(ctypes.Structure):
     _fields_ = (("pattern", ctypes.c_char_p), ("buft", ctypes.c_void_p))
 
 
-def _cpu_experts(n_layers: int) -> ctypes.Array[_BufferOverride]:
-    """Return overrides that keep the experts of the first layers in main memory.
-
-    The pattern is that of llama.cpp's `--n-cpu-moe`; an empty entry ends the list.
-    """
-    cpu = ggml_function("ggml_backend_cpu_buffer_type", ctypes.c_void_p)()
-    pattern = r"blk\.%d\.ffn_(up|down|gate|gate_up)_(ch|)exps"
-    rows = [_BufferOverride((pattern % layer).encode(), cpu) for layer in range(n_layers)]
-    return (_BufferOverride * (n_layers + 1))(*rows, _BufferOverride(None, None))
-
-
 def _load_files(files: Sequence[str], params: Any) -> Any:
     """Load a model from one file, or from the parts of a split one, whatever their names."""
     if len(files) == 1:
@@ -142,8 +131,13 @@ class Model:
             shares = (ctypes.c_float * lib.LLAMA_MAX_DEVICES)(*options.tensor_split)
             params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
         if options.n_cpu_experts:
-            # The array must live until the weights are loaded.
-            overrides = _cpu_experts(options.n_cpu_experts)
+            # The experts of the first layers stay in main memory, by the pattern of llama.cpp's
+            # `--n-cpu-moe`; an empty entry ends it. It must live until the weights are loaded.
+            cpu = ggml_function("ggml_backend_cpu_buffer_type", ctypes.c_void_p)()
+            pattern = r"blk\.%d\.ffn_(up|down|gate|gate_up)_(ch|)exps"
+            layers = range(options.n_cpu_experts)
+            rows = [_BufferOverride((pattern % layer).encode(), cpu) for layer in layers]
+            overrides = (_BufferOverride * (len(rows) + 1))(*rows, _BufferOverride(None, None))
             params.tensor_buft_overrides = ctypes.cast(overrides, ctypes.c_void_p)
         with LOG.recording() as recording:
             pointer = _load_files([str(path), *options.parts], params)

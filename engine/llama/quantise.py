@@ -355,8 +355,7 @@ def _widened(data: mmap.mmap, kind: int, target: int, start: int, end: int) -> B
         return _values(raw, kind).astype(np.float16).view(np.uint8)
     if target == _BF16:
         # The upper halves of the numbers, rounded to the nearest, a half to even
-        values = _values(raw, kind)
-        bits = values.view(np.uint32)
+        bits = _values(raw, kind).view(np.uint32)
         bf16 = ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype(np.uint16)
         return bf16.view(np.uint8)
     reader = BLOCK_READERS.get(TYPE_NAMES.get(kind, ""))

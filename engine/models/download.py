@@ -282,8 +282,7 @@ async def hold_store_lock(
     with ExitStack() as stack:
         while True:
             try:
-                lock = store.lock(what, 0.0)
-                await run_to_end_in_thread(stack.enter_context, lock)
+                await run_to_end_in_thread(stack.enter_context, store.lock(what, 0.0))
                 break
             except (StoreReadOnly, StoreFull):
                 raise

@@ -120,8 +120,7 @@ def add_gguf_files(
         draft.add(ManifestLayer(kind, digest, size_bytes, source), is_new=is_new)
         if kind == manifests.MODEL_TYPE:
             parts = sorted(split.values() or [header], key=lambda part: part.part)
-            whole = join_headers(parts)
-            draft.config = config_of_header(draft.config, whole)
+            draft.config = config_of_header(draft.config, join_headers(parts))
         elif kind == manifests.PROJECTOR_TYPE:
             draft.config = _with_family(draft.config, header.architecture)
 

@@ -61,13 +61,10 @@ def _read_credentials_file(file: Path) -> dict[str, RegistryCredentials]:
         auths = json.loads(file.read_text("utf-8"))["auths"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}  # no login, or a file of another kind
-    read = {_host_of_entry(address): _decode_credentials(entry) for address, entry in auths}
+    # An address may be a URL such as `https://host/v1/`.
+    hosts = ((address.split("://")[-1].split("/")[0], entry) for address, entry in auths)
+    read = {host: _decode_credentials(entry) for host, entry in hosts}
     return {host: found for host, found in read.items() if found is not None}
-
-
-def _host_of_entry(address: str) -> str:
-    """Return the host of an entry, which may be a URL such as `https://host/v1/`."""
-    return address.partition("://")[2].split("/")[0] if "://" in address else address.split("/")[0]
 
 
 def _decode_credentials(entry: object) -> RegistryCredentials | None:

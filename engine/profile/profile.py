@@ -165,19 +165,14 @@ def read_profile(data: object) -> Profile:
         for name, kind in points.items():
             values[name] = tuple(kind(**row) for row in values.get(name, ()))
         profile = Profile(**values)
-        _check_speeds(profile)
     except (TypeError, ValueError, AttributeError) as error:
         raise ProfileUnreadable(f"this profile is damaged: {error}") from error
-    return profile
-
-
-def _check_speeds(profile: Profile) -> None:
-    """Raise ValueError if a speed is not positive."""
     numbers = [point.tokens_per_s for point in profile.prefill]
     numbers += [point.tokens_per_s for point in profile.decode]
     numbers += [speed.seconds for speed in profile.formats]
     if not all(isinstance(number, (int, float)) and number > 0 for number in numbers):
-        raise ValueError("a speed is not above zero")
+        raise ProfileUnreadable("this profile is damaged: a speed is not above zero")
+    return profile
 
 
 @dataclass(slots=True)

@@ -48,8 +48,7 @@ class RowLogprobs:
         bits = np.unpackbits(~mask[forbidding], bitorder="little")
         found = np.flatnonzero(bits.view(np.bool_))
         tokens: NDArray[np.intp] = 8 * forbidding[found >> 3] + (found & 7)
-        forbidden_tokens = tokens[tokens < len(row)]
-        self._norm = log_sum_exp(row, forbidden_tokens)
+        self._norm = log_sum_exp(row, tokens[tokens < len(row)])
         likely = top_candidates(row, n_top + N_PRESELECTED).allowed_by(mask) if n_top else None
         self._top = likely.tokens[:n_top].tolist() if likely is not None else []
         if len(self._top) < n_top or self._norm == -math.inf:

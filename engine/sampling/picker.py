@@ -181,10 +181,16 @@ class Picker:
         scan = scan or self.scan(row)
         token = scan.token
         if self.constrained is not None:
-            token = self._pick_constrained(self.constrained, row, scan)
+            token = self.constrained.only_token()  # each leaves room for an ending
+            if token is None and self._chain is None:
+                assert scan.token is not None
+                token = self.constrained.likeliest(row, scan.token)
+            elif token is None and self._chain is not None:
+                token = self._draw_constrained(self._chain, self.constrained, row, scan)
+            assert token is not None
+            token = self.constrained.take(token)
         assert token is not None
-        ends = self._take(token)
-        return PickedToken(token, ends, self._logprob(token, scan.logprobs))
+        return PickedToken(token, self._take(token), self._logprob(token, scan.logprobs))
 
     def follow(self) -> PickedToken | None:
         """Take the next token into the answer without its logits, if there is no choice.
@@ -197,8 +203,7 @@ class Picker:
         if token is None or (self._n_logprobs is not None and not self.constrained.is_forced):
             return None
         token = self.constrained.take(token)
-        ends = self._take(token)
-        return PickedToken(token, ends, self._logprob(token, None))
+        return PickedToken(token, self._take(token), self._logprob(token, None))
 
     def _logprobs(self, row: Logits) -> RowLogprobs | None:
         """Return a row's log probabilities, after bias and penalties, under the constraint."""
@@ -226,17 +231,6 @@ class Picker:
         if self._penalties is not None and ends != "stop":
             self._penalties.add(token)
         return ends
-
-    def _pick_constrained(self, constrained: ConstrainedAnswer, row: Logits, scan: RowScan) -> int:
-        """Choose an allowed token that leaves room for an ending."""
-        token = constrained.only_token()
-        if token is None and self._chain is None:
-            assert scan.token is not None
-            token = constrained.likeliest(row, scan.token)
-        elif token is None and self._chain is not None:
-            token = self._draw_constrained(self._chain, constrained, row, scan)
-        assert token is not None
-        return constrained.take(token)
 
     def _draw_constrained(
         self, chain: SamplerChain, constrained: ConstrainedAnswer, row: Logits, scan: RowScan

@@ -89,7 +89,8 @@ class EndingSearch:
     ) -> Iterator[_SearchNode]:
         short_cut = self._short_cut(node.place, signs) if node.is_quick else None
         if short_cut is not None:
-            ways = [short_cut, *self._marks_at(node.place, signs)]
+            marks = self._marks if signs >= _PLAIN_TEXT else ()  # those may follow within a text
+            ways = [short_cut, *filter(node.place.allows, marks)]
             cost = node.cost + (PADDING_COST if short_cut in FILLERS else UNLIKELY_COST)
             yield _SearchNode(cost, number, node.place, node.text, len(node.text), is_quick=False)
         else:
@@ -126,12 +127,6 @@ class EndingSearch:
                 if closer in signs:
                     return bytes([closer])
         return b"null" if ord("n") in signs and _is_null_next(place) else None
-
-    def _marks_at(self, place: ByteMatcher, signs: frozenset[int]) -> list[bytes]:
-        """Return the marks that may follow within a text."""
-        if not signs >= _PLAIN_TEXT:
-            return []
-        return [mark for mark in self._marks if place.allows(mark)]
 
 
 def _is_null_next(place: ByteMatcher) -> bool:

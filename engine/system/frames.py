@@ -50,8 +50,7 @@ def read_frame(stream: BinaryIO) -> tuple[FrameHead, bytes]:
         FrameTooLarge, ValueError: what comes is no frame.
     """
     n_head, n_body = _lengths(_exactly(stream, _LENGTHS.size), MAX_FRAME_BYTES)
-    head = _head(_exactly(stream, n_head))
-    return head, _exactly(stream, n_body)
+    return _head(_exactly(stream, n_head)), _exactly(stream, n_body)
 
 
 async def read_frame_async(

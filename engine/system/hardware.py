@@ -93,24 +93,20 @@ def read_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Cpu:
         ended = run_blocking(("sysctl", "-n", "machdep.cpu.brand_string"), timeout_s=VENDOR_TOOL_S)
         name = (ended.stdout.decode(errors="replace").strip() if ended else "") or name
     flags = (_proc_field(text, "flags") or _proc_field(text, "Features")).split()
-    return Cpu(
-        name=name,
-        n_cores=psutil_module().cpu_count(logical=False) or os.cpu_count() or 1,
-        n_usable=_usable_processors(),
-        features=tuple(sorted(_FEATURES & set(flags))),
-    )
-
-
-def _usable_processors(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Count what affinity and a container's quota leave, at least one."""
     if hasattr(os, "sched_getaffinity"):
         n_usable = len(os.sched_getaffinity(0))
     else:
         n_usable = os.cpu_count() or 1
-    quota, _, period = _text_or_empty(cgroup).partition(" ")
+    # What a container's quota leaves
+    quota, _, period = _text_or_empty(Path("/sys/fs/cgroup/cpu.max")).partition(" ")
     if quota.isdigit() and period.strip().isdigit():
         n_usable = min(n_usable, round(int(quota) / int(period)))
-    return max(1, n_usable)
+    return Cpu(
+        name=name,
+        n_cores=psutil_module().cpu_count(logical=False) or os.cpu_count() or 1,
+        n_usable=max(1, n_usable),
+        features=tuple(sorted(_FEATURES & set(flags))),
+    )
 
 
 def read_memory(

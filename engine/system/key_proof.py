@@ -34,8 +34,7 @@ def knows_key(url: str, key: str, *, timeout_s: float) -> bool:
 
     def query(host: str, port: int) -> str:
         reached.append(_place(host, port))
-        proof = _mac(digest, _CLIENT, nonce, reached[-1])
-        return urlencode({"nonce": nonce, "proof": proof})
+        return urlencode({"nonce": nonce, "proof": _mac(digest, _CLIENT, nonce, reached[-1])})
 
     status, body = light_http.get(f"{url}{PROOF_PATH}", timeout_s=timeout_s, query=query)
     try:

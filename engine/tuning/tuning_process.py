@@ -380,8 +380,7 @@ def make_copy(order: TuningOrder, send: SendLine) -> None:
         return
     names = tensors_to_change(order, header, points)
     description = _copy_description(order, header, names, tries_wide=tries_wide)
-    note = f"writing the copy{description}"
-    send({"event": "note", "text": note, "is_writing": True})
+    send({"event": "note", "text": f"writing the copy{description}", "is_writing": True})
     with _candidates(order, header, names, tries_wide=tries_wide) as candidates:
         send({"event": "note", "text": "measuring it and the model"})
         chosen = _choose(order, candidates, send)

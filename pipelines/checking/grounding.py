@@ -52,8 +52,7 @@ def unsupported(
     [UnsupportedValue(text='40 EUR', lack='missing', nearest='40 EUR/kg on 3 May'), \
 UnsupportedValue(text='3 May 2024', lack='year', nearest='3 May')]
     """
-    text = without_list_numbers(source)
-    index = SourceIndex(text)
+    index = SourceIndex(without_list_numbers(source))
     found: dict[str, UnsupportedValue] = {}
     data = (TextValue(0, 0, str(number), sought_number(number)) for number in numbers)
     for value in (*values_in(without_list_numbers(answer)), *data):

@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cached_property
 from itertools import islice
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import regex
 
 from .folding import FoldedText, Span, folded
-
-MatchKind: TypeAlias = Literal["exact", "normalised", "partial", "fuzzy"]
 
 UNSPACED = (
     r"\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Script=Thai}"
@@ -50,7 +48,7 @@ class Quote:
 
     start: int
     end: int
-    match: MatchKind
+    match: Literal["exact", "normalised", "partial", "fuzzy"]
     ratio: float | None = None
     """How similar a fuzzy quote is, from 0 to 1."""
     reason: str | None = None

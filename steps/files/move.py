@@ -30,8 +30,6 @@ from paddock.steps.paths import file_sha256, numbered_name, printable, refusing,
 
 _MOST_NAMES = 1000
 
-MoveMode = Literal["move", "copy", "delete"]
-
 
 class FilesMoveParams(Params):
     """Parameters of `files.move`."""
@@ -45,7 +43,7 @@ class FilesMoveParams(Params):
         description="Its new path; with a `/` at the end, or of a folder, the folder it goes to.",
         examples=["done/a.md"],
     )
-    mode: MoveMode = Field(
+    mode: Literal["move", "copy", "delete"] = Field(
         default="move", description="What happens to the file; `delete` needs no `to`."
     )
     on_exists: Literal["rename", "replace", "fail"] = Field(

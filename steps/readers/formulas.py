@@ -143,8 +143,7 @@ def _mathml(tag: Any) -> _Part:
         n = names.index("mprescripts") if "mprescripts" in names else len(names)
         places = (parts[:1], parts[1:n:2], parts[2:n:2], parts[n + 1 :: 2], parts[n + 2 :: 2])
         base, lower, upper, low_before, up_before = map(_joined, places)
-        before = _scripted(_NOTHING, low_before, up_before)
-        return _joined([before, _scripted(base, lower, upper)])
+        return _joined([_scripted(_NOTHING, low_before, up_before), _scripted(base, lower, upper)])
     if name == "mfenced":
         separator = (tag.get("separators", ",").strip() or " ")[0]
         ends = tag.get("open", "("), tag.get("close", ")")

@@ -88,7 +88,12 @@ def html_to_markdown(html: str, styles: str = "") -> HtmlText:
     named = soup.title or soup.h1
     title = " ".join(named.get_text().split()) if named else ""
     notes += (*_skipped_notes(soup), *hidden_text_note("the page", unseen))
-    _replace_pictures(soup)
+    for picture in soup.find_all(("img", "area")):
+        text = attribute(picture, "alt") or attribute(picture, "aria-label")
+        _become_text(picture, f" ![{text}] " if text else "")
+    for picture in soup.find_all(role="img"):
+        if not picture.get_text(strip=True) and (text := attribute(picture, "aria-label")):
+            picture.string = f" ![{text}] "
     _replace_forms(soup)
     for menu in soup.find_all(("menu", "dir")):
         menu.name = "ul"
@@ -208,15 +213,6 @@ def _become_text(element: Any, text: str) -> None:
         element.name, element.attrs, element.string = "span", {}, text
     else:
         element.replace_with(text)
-
-
-def _replace_pictures(soup: Any) -> None:
-    for picture in soup.find_all(("img", "area")):
-        text = attribute(picture, "alt") or attribute(picture, "aria-label")
-        _become_text(picture, f" ![{text}] " if text else "")
-    for picture in soup.find_all(role="img"):
-        if not picture.get_text(strip=True) and (text := attribute(picture, "aria-label")):
-            picture.string = f" ![{text}] "
 
 
 def _replace_forms(soup: Any) -> None:

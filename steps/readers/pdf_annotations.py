@@ -129,23 +129,19 @@ class Annotations:
             self._losses.n_unread += not text
         else:
             self._losses.n_unread += kind in _MEDIA_ANNOTATIONS
-            comment = self._comment(annotation, kind, text)
+            author = _annotation_text(annotation, "T")
+            comment = f"{text} ({author})" if text and author else text
+            is_struck = kind == raw.FPDF_ANNOT_STRIKEOUT
+            what = ""
+            if kind == raw.FPDF_ANNOT_STAMP:
+                what, comment = "stamp", comment or _annotation_text(annotation, "Name")
+            elif kind in _MARKING_ANNOTATIONS and (comment or is_struck):
+                marked = one_line(self._marked(annotation), _SHOWN_CHARS)
+                what = f"{'struck out' if is_struck else 'on'} '{marked}'" if marked else ""
+            comment = ": ".join(filter(None, (what, comment)))
             self._comments += [[(comment, box)]] if comment else []
         if is_hidden and text:
             self._losses.hidden.append(text)
-
-    def _comment(self, annotation: Any, kind: int, text: str) -> str:
-        """Return what a mark says, with its author and the words that it marks."""
-        author = _annotation_text(annotation, "T")
-        comment = f"{text} ({author})" if text and author else text
-        is_struck = kind == raw.FPDF_ANNOT_STRIKEOUT
-        what = ""
-        if kind == raw.FPDF_ANNOT_STAMP:
-            what, comment = "stamp", comment or _annotation_text(annotation, "Name")
-        elif kind in _MARKING_ANNOTATIONS and (comment or is_struck):
-            marked = one_line(self._marked(annotation), _SHOWN_CHARS)
-            what = f"{'struck out' if is_struck else 'on'} '{marked}'" if marked else ""
-        return ": ".join(filter(None, (what, comment)))
 
     def _marked(self, annotation: Any) -> str:
         """Return the words of the page that an annotation marks."""

@@ -230,7 +230,18 @@ def _read_by_kind(path: Path, file: BinaryIO, options: ReadOptions) -> Document:
         with tempfile.TemporaryDirectory(prefix="paddock-read-") as folder:
             own_path = Path(folder, path.name)  # plug-ins open paths, and get that of an open file
             own_path.symlink_to(f"/dev/fd/{file.fileno()}")
-            return _read_by_plugin(own_path, plugin)
+            own_reader = reader.load_reader(plugin)
+            try:
+                document = own_reader().read(own_path)
+            except (Unreadable, OSError, MemoryError):
+                raise
+            except Exception as error:  # a plug-in may raise anything; its name is in the message
+                why = f"{type(error).__name__}: {error}"
+                is_missing = isinstance(error, ModuleNotFoundError)
+                raise BrokenReader(plugin, why, is_missing=is_missing) from error
+            if not isinstance(document, Document):
+                raise BrokenReader(plugin, "it does not return a `Document`")
+            return replace(document, media_type=document.media_type or own_reader.media_type)
     head = file.read(HEAD_BYTES)
     if not head:  # which is no PDF, nor anything else
         return _empty_document(path, options.kind)
@@ -268,22 +279,6 @@ def _plugin_for(path: Path) -> str:
             if path.suffix.lower() in reader.load_reader(name).suffixes:
                 return name
     return ""
-
-
-def _read_by_plugin(path: Path, name: str) -> Document:
-    """Read a document with a plug-in, and check the type of its result."""
-    kind = reader.load_reader(name)
-    try:
-        document = kind().read(path)
-    except (Unreadable, OSError, MemoryError):
-        raise
-    except Exception as error:  # a plug-in may raise anything; its name is in the message
-        why = f"{type(error).__name__}: {error}"
-        is_missing = isinstance(error, ModuleNotFoundError)
-        raise BrokenReader(name, why, is_missing=is_missing) from error
-    if not isinstance(document, Document):
-        raise BrokenReader(name, "it does not return a `Document`")
-    return replace(document, media_type=document.media_type or kind.media_type)
 
 
 def _reader_module(kind: str) -> Any:

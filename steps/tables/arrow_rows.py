@@ -104,8 +104,7 @@ class ArrowRows(TypedRows):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return self.as_list()[index]
-        n = range(len(self))[index]
-        return next(iter(ArrowRows(self.table.slice(n, 1))))
+        return next(iter(ArrowRows(self.table.slice(range(len(self))[index], 1))))
 
 
 def stream_of(table: pa.Table) -> pa.Buffer:

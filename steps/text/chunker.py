@@ -108,8 +108,7 @@ class _TextCutter:
 
     async def cut(self, span: tuple[int, int], capacity: int) -> list[tuple[int, int]]:
         """Return the spans of a span's pieces; `capacity` in estimated tokens."""
-        part = self.text[span[0] : span[1]]
-        return await _in_thread(part, self._spans, span, capacity)
+        return await _in_thread(self.text[slice(*span)], self._spans, span, capacity)
 
     def shown(self, span: tuple[int, int]) -> str:
         """Return a piece's text, with a repeated header if it continues a table."""

@@ -17,8 +17,6 @@ from paddock.steps.readers.reader import join_pages, page_offsets
 from .chunker import cut_text
 from .headings import Headings
 
-CutBorder = Literal["heading", "paragraph", "sentence"]
-
 
 class SplitParams(Params):
     """Parameters of `split`."""
@@ -33,7 +31,7 @@ class SplitParams(Params):
     overlap: Tokens = Field(
         default=0, ge=0, description="About how many tokens a chunk shares with the one before it."
     )
-    by: list[CutBorder] = Field(
+    by: list[Literal["heading", "paragraph", "sentence"]] = Field(
         default=["heading", "paragraph", "sentence"],
         min_length=1,
         description="Where to cut if possible; else between words.",

@@ -63,16 +63,13 @@ class NoOptions(ToolArguments):
     """No options."""
 
 
-BuiltinFunction = Callable[[Any, Any, ToolContext], Awaitable[ToolResult]]
-
-
 @dataclass(frozen=True, slots=True)
 class BuiltinTool:
     """One built-in tool."""
 
     description: str
     arguments: type[ToolArguments]
-    do: BuiltinFunction
+    do: Callable[[Any, Any, ToolContext], Awaitable[ToolResult]]
     options: type[ToolArguments] = NoOptions
     has_effects: bool = False
     keeps: bool = False

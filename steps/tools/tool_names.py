@@ -27,7 +27,6 @@ TOOL_OPTIONS: Mapping[str, frozenset[str]] = {
 }
 """Options of built-in tools, besides `timeout`, which any tool has."""
 
-ToolKind = Literal["built-in", "installed", "function", "server"]
 FUNCTION_REFERENCE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_]*)\Z", re.DOTALL)
 """A function of a Python file, such as `tools.py:clean`."""
 
@@ -36,7 +35,7 @@ FUNCTION_REFERENCE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_
 class ToolReference:
     """A resolved name."""
 
-    kind: ToolKind
+    kind: Literal["built-in", "installed", "function", "server"]
     name: str
     """The tool's name; for a function only its own; empty for all tools of a server."""
     server: str | None = None

@@ -42,8 +42,6 @@ def rank_fusion(*orders: Sequence[SearchHit]) -> list[SearchHit]:
     return [replace(known[name], score=round(scores[name], 6)) for name in names]
 
 
-SearchMode = Literal["vector", "text", "hybrid"]
-
 _WIDER, _AT_LEAST = 4, 20
 """How many times `k` rows are read of each of two rankings."""
 MOST_QUERIES = 10_000
@@ -79,7 +77,7 @@ class SearchParams(Params):
         description="The least score of a row: its cosine with `mode: vector`, BM25 with `text`. "
         "The score of `hybrid` only orders.",
     )
-    mode: SearchMode = Field(
+    mode: Literal["vector", "text", "hybrid"] = Field(
         default="vector",
         description="By meaning, by words (BM25), or both in one order (reciprocal rank fusion).",
     )

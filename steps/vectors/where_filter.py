@@ -64,8 +64,7 @@ def sql_condition(where: Where, columns: Mapping[str, ColumnKind] | None = None)
         if len(where) > _MOST_CHARACTERS:
             raise InvalidFilter(f"it is longer than {_MOST_CHARACTERS:,} characters")
         try:
-            tree = ast.parse(where.strip(), mode="eval")
-            return _Expression(columns).condition(tree.body)
+            return _Expression(columns).condition(ast.parse(where.strip(), mode="eval").body)
         except InvalidFilter:
             raise
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

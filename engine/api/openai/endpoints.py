@@ -228,8 +228,7 @@ async def answer_batch_line(
 
 async def _read_request(request: Request) -> tuple[Service, ApiCaller, dict[str, Any]]:
     service = service_of(request)
-    caller = ApiCaller(priority_of(request))
-    return service, caller, await read_json(request)
+    return service, ApiCaller(priority_of(request)), await read_json(request)
 
 
 def _read_call(

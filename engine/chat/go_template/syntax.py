@@ -352,8 +352,7 @@ class _ActionLexer:
                 value = _parse_quoted(text, line)
                 if len(value) != 1:
                     raise GoTemplateSyntaxError(line, f"malformed character constant: {text}")
-                character = ord(value)
-                return Token("constant", text, line, character)
+                return Token("constant", text, line, ord(value))
             case "string":
                 return Token("string", text, line, _parse_quoted(text, line))
             case "raw":
