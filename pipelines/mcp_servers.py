@@ -29,7 +29,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)\}")
 _UNSUPPORTED_VARIABLE = re.compile(r"\$\{[^}]*\}")
 _EXPRESSION_KEYS = ("command", "args", "env", "cwd", "url", "headers")
-_OUTER_KEYS = ("mcpServers", "servers")
 
 
 class McpServerKeys(Keys):
@@ -147,7 +146,7 @@ def _servers(text: str, name: str) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         remedy = "JSON has no comments, and no comma before a closing bracket."
         raise ExpressionError(f"the file '{name}' is not JSON: {error}", remedy) from None
-    for outer in _OUTER_KEYS:
+    for outer in ("mcpServers", "servers"):
         if isinstance(data, dict) and isinstance(data.get(outer), dict):
             return dict(data[outer])
     remedy = "Write the servers under `mcpServers`, by their names."

@@ -242,7 +242,6 @@ _NOT_FOR_FILTERS = {
     "returns": "The steps behind it read its answer.",
     "if": "Write the condition as `where` of the block, or into the question.",
 }
-_BLOCK_KEYS = ("do", "where", "key", "max_parallel", "on_error")
 _NOT_FOR_BLOCKS = {
     "filter": "It belongs to the steps in `do`.",
     "uses": "Move the step into the block's `do`.",
@@ -369,7 +368,7 @@ class StepParser:
             elif data["do"] == []:
                 add((*at, "do"), "`do` is empty", "Add the steps to run for each item.")
             return
-        for name in _BLOCK_KEYS:
+        for name in ("do", "where", "key", "max_parallel", "on_error"):
             if name in data:
                 remedy = "Remove it, or add `for_each: NAME in EXPRESSION`."
                 add((*at, name), f"`{name}` belongs to `for_each`", remedy, is_key=True)

@@ -24,7 +24,6 @@ EXPECTATION_KEYS = (
 )  # fmt: skip
 """The kinds of expectations; each entry has exactly one of these keys."""
 EXPECTATIONS_WITH_MODEL = ("similar", "judge")
-EXPECTATIONS_WITHOUT_SUBJECT = ("exists", "absent", "status")
 TEST_NAMES = frozenset(("inputs", "tmp"))
 NAMES_AFTER_RUN = TEST_NAMES | {"returns", "report"}
 NAMES_IN_CHECK = NAMES_AFTER_RUN | {"text", "output"}
@@ -119,7 +118,7 @@ class ExpectKeys(Keys):
             raise ValueError(f"give `{claim}` a value")
         if self.file is not None and self.of is not None:
             raise ValueError("give `file` or `of`, not both")
-        if claim in EXPECTATIONS_WITHOUT_SUBJECT and (self.file or self.of) is not None:
+        if claim in ("exists", "absent", "status") and (self.file or self.of) is not None:
             raise ValueError(f"`{claim}` has no subject; remove `file` and `of`")
         if claim not in EXPECTATIONS_WITH_MODEL and self.model is not None:
             raise ValueError("`model` belongs to `similar` and `judge`")

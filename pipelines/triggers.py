@@ -31,11 +31,10 @@ _TEMPLATE_MARK = re.compile("\0([0-9]+)\0")
 _TIME_OF_DAY = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 MOST_DELETED = 0.5
 """The share of a folder's files that may vanish at once before a person must confirm."""
-_CRON_MACROS = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
 
 
 def _cron(given: str) -> str:
-    if given in _CRON_MACROS:
+    if given in ("@hourly", "@daily", "@weekly", "@monthly", "@yearly"):
         return given
     fields = given.split()
     if len(fields) != len(_CRON_FIELDS):

@@ -38,7 +38,6 @@ _IN_SCOPE = "paddock.key"
 # Monitors, load balancers and clients that look for a server have no key. The console's pages take
 # a session in place of one, and refuse what has neither.
 _PATHS_WITHOUT_KEY = frozenset(["/", "/healthz", "/readyz", "/ui", "/review", PROOF_PATH])
-_PATHS_WITH_SESSIONS = ("/ui/", "/review/")
 STATE_PATH = "/ui/state.json"
 
 
@@ -164,7 +163,7 @@ class KeyCheck(RefusingMiddleware):
         given = given_keys(Headers(scope=scope))
         key = next(filter(None, map(self._ring.find, given)), None)
         path: str = scope["path"]
-        has_session = path.startswith(_PATHS_WITH_SESSIONS) and path != STATE_PATH
+        has_session = path.startswith(("/ui/", "/review/")) and path != STATE_PATH
         needs_key = path not in _PATHS_WITHOUT_KEY and (bool(given) or not has_session)
         if key is None and needs_key:
             message = "this API key is not known" if given else (

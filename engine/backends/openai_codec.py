@@ -36,7 +36,6 @@ ServerKind = Literal["llama-server", "vllm", "ollama", "paddock", "other"]
 Json = dict[str, Any]
 
 LOGPROB_FIELDS = ("logprobs", "top_logprobs")
-_RAW_PROMPT_FIELDS = ("prompt", "suffix", "template")
 _IMAGE_KINDS = ((b"\x89PNG", "png"), (b"GIF8", "gif"), (b"RIFF", "webp"))
 
 
@@ -44,7 +43,7 @@ def chat_body(
     request: ChatRequest, sampling: Sampling, *, model: str, kind: ServerKind, n_ctx_tokens: int
 ) -> Json:
     """Return the body of a streamed chat; raise BadRequest for what no other server understands."""
-    raw = [name for name in _RAW_PROMPT_FIELDS if getattr(request, name) is not None]
+    raw = [name for name in ("prompt", "suffix", "template") if getattr(request, name) is not None]
     if raw or request.prompt_tokens or request.truncates:
         raise BadRequest("a raw prompt cannot be sent to another server; use messages")
     ends = (sampling.stop_token_ids, sampling.min_tokens, sampling.ignore_eos)

@@ -360,7 +360,6 @@ def _python_value(node: ast.expr) -> Any:
     return value
 
 
-_GEMMA_QUOTES = ('<|"|>', "<escape>", '"')
 _GEMMA_BARE = re.compile(r"[^,{}\[\]<\"]*")
 
 
@@ -435,7 +434,7 @@ def _gemma_value(text: str, at: int) -> tuple[Any, int]:
 
 
 def _gemma_quote(text: str, at: int) -> str:
-    for quote in _GEMMA_QUOTES:
+    for quote in ('<|"|>', "<escape>", '"'):
         if text.startswith(quote, at):
             return quote
         if len(text) - at < len(quote) and quote.startswith(text[at:]):

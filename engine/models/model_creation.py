@@ -38,7 +38,6 @@ QUANTISATION_FORMATS = (
     "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_0", "Q5_1", "Q4_K_M", "Q4_K_S", "Q4_0", "Q4_1",
     "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "IQ4_NL", "IQ4_XS", "F16", "BF16", "F32",
 )  # fmt: skip
-QUANTISABLE_FORMATS = ("F16", "BF16", "F32")
 
 _QUANTISER_COMMAND = python_command("-m", "paddock.engine.llama.quantise")
 _FORMAT_ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
@@ -249,7 +248,7 @@ def _quantise_draft(draft: ModelDraft, target: str, report: ReportProgress) -> N
             "`llama-gguf-split --merge`"
         )
     now = weights_format(header)
-    if now not in QUANTISABLE_FORMATS:
+    if now not in ("F16", "BF16", "F32"):
         raise RecipeRefused("quantization is only supported for F16, BF16 and F32 models")
     if now == target:
         return

@@ -120,7 +120,6 @@ INSTRUCTIONS = (
     "FROM", "PARAMETER", "TEMPLATE", "SYSTEM", "ADAPTER", "LICENSE", "MESSAGE", "RENDERER",
     "PARSER", "REQUIRES",
 )  # fmt: skip
-MESSAGE_ROLES = ("system", "user", "assistant")
 
 _WORD = re.compile(r"[^ \t]+")
 _NAME = re.compile(r"[A-Za-z0-9_]+")
@@ -236,7 +235,7 @@ class _ModelfileParser:
 
 def _command_fault(name: str, key: str, value: str) -> str:
     """Return what is wrong with a command; empty: nothing."""
-    if name == "MESSAGE" and key not in MESSAGE_ROLES:
+    if name == "MESSAGE" and key not in ("system", "user", "assistant"):
         return f"the role of a MESSAGE must be system, user or assistant, not '{key}'"
     if name == "PARAMETER":
         if not key:

@@ -18,7 +18,6 @@ from paddock.engine.errors import InvalidName
 from .model_names import ModelName, file_stem, parse_name, quantisation_label
 
 _HUB_HOSTS = ("hf.co", "huggingface.co", "www.huggingface.co")
-_HUB_FILE_STEPS = ("resolve", "blob", "raw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,7 @@ def _parse_hub_source(host: str, rest: str, own: ModelName | None) -> HubSource:
     match steps if all(steps) else []:
         case [_, _]:
             pass
-        case [_, _, step, commit, _, *_] if step in _HUB_FILE_STEPS:
+        case [_, _, step, commit, _, *_] if step in ("resolve", "blob", "raw"):
             revision, requested = commit, "/".join(steps[4:])
         case [_, _, "tree", commit]:
             revision = commit

@@ -33,7 +33,6 @@ _CLASS_SIGNS = frozenset("dDwWsSpP")
 _CONTROL_LETTER = re.compile("c([A-Za-z])")
 _HEX = re.compile(r"x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|u\{([0-9A-Fa-f]+)\}")
 _LOW_SURROGATE = re.compile(r"\\u([Dd][C-Fc-f][0-9A-Fa-f]{2})")
-_LAST_CODE = 0x10FFFF
 _LOOK_AROUND = "look-around, including look-ahead and look-behind, is not supported"
 
 
@@ -180,7 +179,7 @@ class _Translation:
             if 0xD800 <= code < 0xDC00 and low is not None:
                 self._at = low.end()
                 return 0x10000 + (code - 0xD800) * 0x400 + int(low[1], 16) - 0xDC00
-            if code > _LAST_CODE or 0xD800 <= code < 0xE000:
+            if code > 0x10FFFF or 0xD800 <= code < 0xE000:
                 raise UnknownPattern(f"there is no character {code:x}")
             return code
         if found := _CONTROL_LETTER.match(rest):

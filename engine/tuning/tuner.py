@@ -49,7 +49,6 @@ TUNING_FORMATS = (
 N_COMPARED, N_COMPARED_OWN = 2048, 4096
 # Documents of the package on which a copy is compared with its original.
 _EXAMPLE_TEXTS = "folder-digest/inbox"
-_TEXT_SUFFIXES = (".md", ".txt", ".html")
 _COMMAND = python_command("-m", "paddock.engine.tuning.tuning_process")
 _SPARE_BYTES = 64 * 1024 * 1024
 # llama.cpp makes mixtures of formats; these are upper bounds of their bytes for each weight.
@@ -135,7 +134,7 @@ def example_texts() -> tuple[str, ...]:
     examples = distribution.examples_folder()
     found = []
     for file in sorted((examples / _EXAMPLE_TEXTS).rglob("*")) if examples else ():
-        if file.suffix in _TEXT_SUFFIXES:
+        if file.suffix in (".md", ".txt", ".html"):
             with suppress(UnicodeDecodeError):
                 found.append(file.read_text("utf-8"))
     return tuple(found)

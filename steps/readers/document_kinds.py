@@ -83,7 +83,6 @@ _MEDIA_SUFFIXES = {
     **dict.fromkeys((".exe", ".dll", ".so", ".dmg", ".msi"), "a program"),
     **dict.fromkeys((".ttf", ".otf", ".woff", ".woff2"), "a font"),
 }
-_TEXT_TYPES = frozenset(("image/svg+xml",))
 _NO_TEXT_TYPES = ("image/", "audio/", "video/", "font/", "application/zip", "application/gzip")
 _SIGNATURES = (
     (b"PK\x03\x04", "a ZIP archive"),
@@ -95,12 +94,10 @@ _SIGNATURES = (
     (b"-----BEGIN PGP MESSAGE", "an encrypted message"),
     (b"%!PS", "a PostScript document"),
 )
-_RTF = b"{\\rtf"
 _PAGE = re.compile(rb"<(?:!doctype\s+html|html|head|meta|body|table)\b", re.IGNORECASE)
 _NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]|progid=")
 _OFFICE = b"[Content_Types].xml"  # the first entry of what Office writes
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_PDF = b"%PDF-"
 _EPUB = b"mimetypeapplication/epub+zip"  # the first entry of the archive, by the standard
 HEAD_BYTES = 1024  # of a PDF, what may stand before its signature
 
@@ -126,7 +123,7 @@ def kind_of(path: PurePath, head: bytes) -> str:
     """
     suffix = path.suffix.lower()
     named = _BY_SUFFIX.get(suffix, "")
-    if head.lstrip().startswith(_PDF):
+    if head.lstrip().startswith(b"%PDF-"):
         return "pdf"
     if head.startswith(_OLE):
         if named in _OLD_OFFICE:
@@ -140,7 +137,7 @@ def kind_of(path: PurePath, head: bytes) -> str:
         kinds = "Give it the suffix of its kind: `.doc`, `.xls`, `.ppt` or `.msg`."
         what, remedy = _NOT_READ.get(suffix, (unnamed, kinds))
         raise UnknownKind(f"{what}, which is not read", remedy)
-    if head.lstrip().startswith(_RTF):
+    if head.lstrip().startswith(b"{\\rtf"):
         return "rtf"
     is_zipped = head.startswith(b"PK\x03\x04")
     if named in _ZIPPED or (named in _ALSO_ZIPPED and (is_zipped or suffix.startswith(".fod"))):
@@ -198,7 +195,7 @@ def kind_within(name: str, media_type: str, head: bytes) -> str:
     path = PurePath(name or "attachment")
     kind = kind_of(path, head)
     is_named = path.suffix.lower() in _BY_SUFFIX
-    is_text_type = media_type in _TEXT_TYPES or not media_type.startswith(_NO_TEXT_TYPES)
+    is_text_type = media_type == "image/svg+xml" or not media_type.startswith(_NO_TEXT_TYPES)
     if kind == "txt" and not is_named and not is_text_type:
         raise UnknownKind(f"{media_type} by its type, which its content is not")
     return _BY_MEDIA_TYPE.get(media_type, kind) if kind == "txt" else kind
