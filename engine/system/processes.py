@@ -177,11 +177,36 @@ async def run(
         if nice:
             with contextlib.suppress(OSError, AttributeError):
                 os.setpriority(os.PRIO_PGRP, guarded.process.pid, nice)
-        ended = await _read_output(guarded.process, stdin, most_bytes)
+        out, err = bytearray(), bytearray()
+
+        async def read_stdout() -> None:
+            assert guarded.process.stdout is not None
+            while piece := await guarded.process.stdout.read(_PIECE_BYTES):
+                out.extend(piece)
+                if len(out) > most_bytes:
+                    raise OutputTooLarge
+
+        assert guarded.process.stderr is not None
+        read_stderr = keep_last(guarded.process.stderr, err, MOST_ERROR_BYTES)
+        # All at once, so that neither side waits for the other
+        writing, *pipes = [
+            asyncio.create_task(part)
+            for part in (_write_stdin(guarded.process, stdin), read_stdout(), read_stderr)
+        ]
+        try:
+            await _wait_for_end(guarded.process, pipes[0])
+            _, open_ = await asyncio.wait(pipes, timeout=_LEFT_OPEN_S)
+            if open_:  # what it started lives on and holds the pipes; it is not waited for
+                _signal_group(guarded.process.pid, signal.SIGKILL)
+                await asyncio.wait(open_, timeout=_LEFT_OPEN_S)
+            if pipes[0].done():
+                pipes[0].result()
+        finally:
+            await end(writing, *pipes)
         refused = guarded.start_error()
         if refused is not None:
             raise refused
-        return ended
+        return CompletedCommand(guarded.process.returncode or 0, bytes(out), bytes(err))
     finally:
         await asyncio.shield(guarded.end())
 
@@ -556,38 +581,6 @@ def run_and_exit(main: Callable[[], None]) -> NoReturn:
         traceback.print_exc()
         os._exit(EXIT_BROKEN)
     os._exit(0)
-
-
-async def _read_output(
-    process: asyncio.subprocess.Process, stdin: bytes, most_bytes: int
-) -> CompletedCommand:
-    """Write its input and read its output at once, so that neither side waits for the other."""
-    out, err = bytearray(), bytearray()
-
-    async def read_stdout() -> None:
-        assert process.stdout is not None
-        while piece := await process.stdout.read(_PIECE_BYTES):
-            out.extend(piece)
-            if len(out) > most_bytes:
-                raise OutputTooLarge
-
-    assert process.stderr is not None
-    read_stderr = keep_last(process.stderr, err, MOST_ERROR_BYTES)
-    writing, *pipes = [
-        asyncio.create_task(part)
-        for part in (_write_stdin(process, stdin), read_stdout(), read_stderr)
-    ]
-    try:
-        await _wait_for_end(process, pipes[0])
-        _, open_ = await asyncio.wait(pipes, timeout=_LEFT_OPEN_S)
-        if open_:  # what it started lives on and holds the pipes; it is not waited for
-            _signal_group(process.pid, signal.SIGKILL)
-            await asyncio.wait(open_, timeout=_LEFT_OPEN_S)
-        if pipes[0].done():
-            pipes[0].result()
-    finally:
-        await end(writing, *pipes)
-    return CompletedCommand(process.returncode or 0, bytes(out), bytes(err))
 
 
 async def keep_last(stream: asyncio.StreamReader, kept: bytearray, n_bytes: int) -> None:

@@ -96,17 +96,6 @@ def _answer_request(request: Mapping[str, Any], loaded: dict[str, ModuleType]) -
 
 
 def _load_function(request: Mapping[str, Any], loaded: dict[str, ModuleType]) -> Callable[..., Any]:
-    module, name = _load_module(request, loaded), request["name"]
-    function: Any = module
-    for part in name.split("."):
-        function = getattr(function, part, None)
-    if not callable(function):
-        raise NotATool(f"there is no function '{name}' in '{request['of']}'.")
-    return function  # type: ignore[no-any-return]  # it was looked at
-
-
-def _load_module(request: Mapping[str, Any], loaded: dict[str, ModuleType]) -> ModuleType:
-    """Import a file or an installed module, once."""
     of, file = request["of"], request.get("file")
     place = file or of  # two pipelines of one run may both have a `tools.py`
     if place not in loaded:
@@ -116,7 +105,12 @@ def _load_module(request: Mapping[str, Any], loaded: dict[str, ModuleType]) -> M
             traceback.print_exc()
             what = f"'{of}' cannot be imported: {type(error).__name__}: {error}".rstrip(": ")
             raise NotATool(f"{what}.") from error
-    return loaded[place]
+    function: Any = loaded[place]
+    for part in request["name"].split("."):
+        function = getattr(function, part, None)
+    if not callable(function):
+        raise NotATool(f"there is no function '{request['name']}' in '{of}'.")
+    return function  # type: ignore[no-any-return]  # it was looked at
 
 
 class _SourceLoader(SourceFileLoader):
@@ -128,25 +122,20 @@ class _SourceLoader(SourceFileLoader):
         return code
 
 
-def _finder_within(folder: str) -> Callable[[str], FileFinder]:
-    """Return a path hook for the folders within one, but for installed packages there."""
-
-    def finder(path: str) -> FileFinder:
-        if path != folder and not path.startswith(f"{folder}{os.sep}"):
-            raise ImportError("it is another folder")
-        if "site-packages" in path or not os.path.isdir(path):  # noqa: PTH112 - a path hook
-            raise ImportError("it holds installed packages, or is no folder")
-        extensions = (ExtensionFileLoader, EXTENSION_SUFFIXES)
-        return FileFinder(path, extensions, (_SourceLoader, SOURCE_SUFFIXES))
-
-    return finder
-
-
 def _import_file(file: Path) -> ModuleType:
     folder = str(file.parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
-        sys.path_hooks.insert(0, _finder_within(folder))
+
+        def finder(path: str) -> FileFinder:  # for the folders within, but for installed packages
+            if path != folder and not path.startswith(f"{folder}{os.sep}"):
+                raise ImportError("it is another folder")
+            if "site-packages" in path or not os.path.isdir(path):  # noqa: PTH112 - a path hook
+                raise ImportError("it holds installed packages, or is no folder")
+            extensions = (ExtensionFileLoader, EXTENSION_SUFFIXES)
+            return FileFinder(path, extensions, (_SourceLoader, SOURCE_SUFFIXES))
+
+        sys.path_hooks.insert(0, finder)
         sys.path_importer_cache.pop(folder, None)
     loader = _SourceLoader(file.stem, str(file))
     spec = importlib.util.spec_from_file_location(file.stem, file, loader=loader)
