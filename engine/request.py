@@ -178,9 +178,7 @@ class ModelFacts:
             self.template, self.system, self.messages, self.adapters, params
         )  # fmt: skip
         own += (self.projector_digest,) if self.projector_digest else ()
-        if not any(own):
-            return digest
-        return hashlib.sha256(repr((digest, *own)).encode()).hexdigest()
+        return hashlib.sha256(repr((digest, *own)).encode()).hexdigest() if any(own) else digest
 
 
 @dataclass(frozen=True, slots=True)

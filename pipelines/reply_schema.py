@@ -71,9 +71,7 @@ def read_reply_schema(value: Any, base: FilePath) -> ReplySchema:
         except ExpressionError as error:
             return ReplySchema(None, (ReplySchemaFault(("file",), error.message, error.remedy),))
         return _of_text(text, f"the file '{name}'", str(name))
-    if isinstance(value, str):
-        return _of_text(value, "", "")
-    return _of_data(value)
+    return _of_text(value, "", "") if isinstance(value, str) else _of_data(value)
 
 
 def _of_text(text: str, what: str, file: str) -> ReplySchema:

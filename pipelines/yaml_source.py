@@ -432,9 +432,7 @@ def _scalar(node: Node) -> Any:
     try:
         if _INT.match(text):
             base = {"0o": 8, "0x": 16}.get(text[:2], 10)
-            if base == 10 and _LEADING_ZERO.match(text):
-                return text
-            return int(text, base)
+            return text if base == 10 and _LEADING_ZERO.match(text) else int(text, base)
         return float(text.replace(".inf", "inf").lower()) if _FLOAT.match(text) else text
     except ValueError:  # `.nan`, or more digits than Python reads
         return math.inf

@@ -159,11 +159,8 @@ def json_format(
     is_list: bool = False,
 ) -> ToolCallFormat:
     first, last = ("[", "]") if is_list else ("", "")
-    reads: tuple[FormatPart, ...] = ("calls",)
-    if opens:
-        reads = (LiteralText(opens), "calls")
     return ToolCallFormat(
-        reads=reads,
+        reads=(LiteralText(opens), "calls") if opens else ("calls",),
         writes=(
             LiteralText(f'{opens}{first}{{"{name}": "'),
             "name",

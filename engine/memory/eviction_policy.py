@@ -236,9 +236,7 @@ def may_evict_at(model: LoadedState, waiting_model: WaitingModel, limits: Memory
     due = max(waiting_model.since + wait_s, model.ready_at + max(wait_s, model.load_s))
     if model.is_busy:
         return due
-    patience_s = min(model.load_s, wait_s)
-    if model.is_leased:
-        patience_s = limits.max_wait_s
+    patience_s = limits.max_wait_s if model.is_leased else min(model.load_s, wait_s)
     return min(due, model.last_used_at + patience_s)
 
 

@@ -351,9 +351,7 @@ class BlobDownload:
 
     def missing_bytes(self) -> int:
         """Return how many bytes are missing; reads the disk."""
-        if self._is_stored():
-            return 0
-        return max(0, self.blob.size_bytes - arrived_bytes(self._place))
+        return 0 if self._is_stored() else max(0, self.blob.size_bytes - arrived_bytes(self._place))
 
     async def fetch(self) -> None:
         """Download all parts, unless the blob is already in the store.

@@ -70,9 +70,7 @@ def resolve_tool(name: str, server: str | None, servers: Collection[str]) -> Too
     if name in installed_tools():
         return ToolReference("installed", name)
     head, dot, rest = name.partition(".")
-    if dot and rest and head in servers:
-        return ToolReference("server", rest, head)
-    return None
+    return ToolReference("server", rest, head) if dot and rest and head in servers else None
 
 
 def unknown_tool(name: str, server: str | None, servers: Collection[str]) -> tuple[str, str]:

@@ -347,17 +347,13 @@ class _ThinkingBlock(_Fields):
     thinking: str = ""
 
 
-_Block = Annotated[
-    _Contents | _ToolUseBlock | _ToolResultBlock | _ThinkingBlock, Field(discriminator="type")
-]
-
-
+_Blocks = _Contents | _ToolUseBlock | _ToolResultBlock | _ThinkingBlock
 _LOWER = BeforeValidator(lambda text: text.strip().lower() if isinstance(text, str) else text)
 
 
 class _Turn(_Fields):
     role: Annotated[Literal["user", "assistant", "system"], _LOWER]
-    content: TextOr[_Block]
+    content: TextOr[Annotated[_Blocks, Field(discriminator="type")]]
 
     def messages(self) -> list[Message]:
         """Return tool results, then all else as one message."""
