@@ -18,11 +18,7 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.settings import PoolSettings, ServiceSettings
 from paddock.engine.system import distribution
 from paddock.runner.config import setting_values
-from paddock.runner.config.config_file import (
-    FILE_NAME,
-    config_folder,
-    file_values,
-)
+from paddock.runner.config.config_file import FILE_NAME, config_folder, file_values
 from paddock.runner.config.service_address import ServiceAddress
 from paddock.runner.config.setting_specs import SETTING_SPECS, UP_PORT, SettingsError
 from paddock.runner.config.setting_values import OtelMode

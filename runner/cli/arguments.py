@@ -86,8 +86,7 @@ FailOnOption = Annotated[
     ),
 ]
 LogOption = Annotated[
-    bool,
-    typer.Option("--log-json", help="Log one JSON object per line, with the items of runs."),
+    bool, typer.Option("--log-json", help="Log one JSON object per line, with the items of runs.")
 ]
 
 HERE = "."

@@ -17,11 +17,7 @@ from starlette.routing import BaseRoute
 
 from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.review.page_access import PageAccess
-from paddock.runner.review.page_server import (
-    FolderReviews,
-    ReviewPageOptions,
-    serve_pages,
-)
+from paddock.runner.review.page_server import FolderReviews, ReviewPageOptions, serve_pages
 from paddock.runner.settings import Settings
 
 from .console_actions import ConsoleSources

@@ -35,12 +35,7 @@ from paddock.runner import api
 from paddock.runner.bind.inputs import paths_outside, read_inputs
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.folders.state_folders import find_ledgers
-from paddock.runner.ledger.run_history import (
-    LedgerFolder,
-    PastRun,
-    recent_runs,
-    runs_named,
-)
+from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs, runs_named
 from paddock.runner.progress.events import Observer
 from paddock.runner.schedule.consents import Consents
 from paddock.runner.settings import STATE_FOLDER, read_settings

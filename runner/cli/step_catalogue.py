@@ -341,10 +341,7 @@ def _param_lines(param: ParamRow, width: int) -> list[str]:
     indent = " " * (width + 2)
     head = textwrap.wrap(", ".join(facts), _WIDTH, initial_indent=indent, subsequent_indent=indent)
     head[0] = f"  {param.name:<{width}}{head[0].strip()}"
-    return [
-        *head,
-        *textwrap.wrap(about, _WIDTH, initial_indent=indent, subsequent_indent=indent),
-    ]
+    return [*head, *textwrap.wrap(about, _WIDTH, initial_indent=indent, subsequent_indent=indent)]
 
 
 def schema_type_text(schema: dict[str, Any]) -> str:

@@ -49,11 +49,7 @@ from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs
-from paddock.runner.render.console_page import (
-    CONSOLE_PAGES,
-    PAGE_HEADERS,
-    style_and_script,
-)
+from paddock.runner.render.console_page import CONSOLE_PAGES, PAGE_HEADERS, style_and_script
 from paddock.runner.render.html_page import render
 from paddock.runner.review.page_access import CONSOLE_PATH, AccessRefused, PageAccess, read_form
 from paddock.runner.schedule.discovery import FileStamp, PipelineFinder
@@ -192,11 +188,7 @@ class WebConsole:
         ]
 
     def _page(
-        self,
-        path: str,
-        name: str,
-        build: Callable[..., PageParts],
-        threads: _Threads | None = None,
+        self, path: str, name: str, build: Callable[..., PageParts], threads: _Threads | None = None
     ) -> BaseRoute:
         def built(request: Request) -> PageParts:
             """Return the page; a sentence where there is none."""

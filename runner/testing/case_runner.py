@@ -422,7 +422,4 @@ def _unrecorded_problems(unseen: list[UnrecordedCall]) -> tuple[CaseProblem, ...
     return (*problems[:-1], last)
 
 
-_NOT_RECORDED = {
-    "chat": "this prompt was not recorded.",
-    "embed": "these texts were not recorded.",
-}
+_NOT_RECORDED = {"chat": "this prompt was not recorded.", "embed": "these texts were not recorded."}

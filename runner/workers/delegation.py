@@ -157,10 +157,7 @@ async def delegate_job(
             await unless(stop.wait(), *([] if stop_gate is None else [stop_gate.wait()]))
 
     try:
-        async with (
-            running(delegation.tell_of_machines()),
-            running(wait_for_stop()) as ending,
-        ):
+        async with running(delegation.tell_of_machines()), running(wait_for_stop()) as ending:
             over = await delegation.carry_out(ending)
             if over is None and not is_handed_over():
                 await delegation.leave()

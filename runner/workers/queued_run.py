@@ -52,13 +52,7 @@ from paddock.runner.progress.events import MultiObserver, Observer
 from paddock.runner.progress.report import QuarantineCounts, Report
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 
-from .delegation import (
-    REPORTED_ERRORS,
-    SharedJob,
-    delegate_job,
-    failure_message,
-    known_end,
-)
+from .delegation import REPORTED_ERRORS, SharedJob, delegate_job, failure_message, known_end
 from .flow_order import FlowOrder
 from .pipeline_flow import RESERVED, api_options, flow_of
 from .run_in_flow import name_flow_run

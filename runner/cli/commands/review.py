@@ -78,8 +78,7 @@ class ReviewFlags:
     ] = HERE
     only_list: Annotated[bool, typer.Option("--list", help="Only list what waits.")] = False
     accept_all: Annotated[
-        bool,
-        typer.Option("--accept-all", help="Accept all that `--list` shows, in one decision."),
+        bool, typer.Option("--accept-all", help="Accept all that `--list` shows, in one decision.")
     ] = False
     least: Annotated[
         float | None,
@@ -105,8 +104,7 @@ class ReviewFlags:
         ),
     ] = None
     export_tests: Annotated[
-        bool,
-        typer.Option("--export-tests", help="Add what was decided to the pipeline's `tests`."),
+        bool, typer.Option("--export-tests", help="Add what was decided to the pipeline's `tests`.")
     ] = False
     imported: Annotated[
         str | None,

@@ -85,8 +85,7 @@ class UpFlags:
     """Arguments and options of `paddock up`."""
 
     folders: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="DIR", help="Folders; the current one by default."),
+        list[str] | None, typer.Argument(metavar="DIR", help="Folders; the current one by default.")
     ] = None
     up_host: Annotated[
         str | None,
@@ -289,7 +288,5 @@ def cluster_run(
 
 
 cluster = command_group(
-    "cluster",
-    "Several machines on the same pipelines.",
-    {"init": cluster_init, "run": cluster_run},
+    "cluster", "Several machines on the same pipelines.", {"init": cluster_init, "run": cluster_run}
 )

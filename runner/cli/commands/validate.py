@@ -10,11 +10,7 @@ from paddock.engine.system.text import counted
 from paddock.pipelines.errors import Fault
 from paddock.runner.bind import pipeline_check
 from paddock.runner.bind.pipeline_check import ValidateReport
-from paddock.runner.cli.arguments import (
-    HERE,
-    JsonOption,
-    pipeline_file,
-)
+from paddock.runner.cli.arguments import HERE, JsonOption, pipeline_file
 from paddock.runner.cli.exit_status import DONE, WRONG, CommandError
 from paddock.runner.progress import printing
 
