@@ -146,7 +146,16 @@ def application(command: str | None = None) -> typer.Typer:
     app.callback()(_root_options)
     group = next((group for group, names in GROUPS.items() if command in names), None)
     if group is not None:
-        _add_commands(app, group)
+        # A module's class `Command`, if there is one, parses the arguments of its commands.
+        module: Any = importlib.import_module(f"paddock.runner.cli.{group}")
+        listed = set(itertools.chain(*SECTIONS.values()))
+        for name in GROUPS[group]:
+            found = getattr(module, _FUNCTIONS.get(name, name))
+            if isinstance(found, typer.Typer):
+                app.add_typer(found)
+            else:
+                parser, is_hidden = getattr(module, "Command", None), name not in listed
+                app.command(name, cls=parser, hidden=is_hidden)(with_exit_status(found))
     else:
         for summaries in SECTIONS.values():
             for name, summary in summaries.items():
@@ -154,19 +163,6 @@ def application(command: str | None = None) -> typer.Typer:
     for below in app.registered_groups:
         below.cls = HelpGroup
     return app
-
-
-def _add_commands(app: typer.Typer, group: str) -> None:
-    """Add a module's commands; its class `Command`, if there is one, parses their arguments."""
-    module: Any = importlib.import_module(f"paddock.runner.cli.{group}")
-    listed = set(itertools.chain(*SECTIONS.values()))
-    for name in GROUPS[group]:
-        found = getattr(module, _FUNCTIONS.get(name, name))
-        if isinstance(found, typer.Typer):
-            app.add_typer(found)
-        else:
-            parser, is_hidden = getattr(module, "Command", None), name not in listed
-            app.command(name, cls=parser, hidden=is_hidden)(with_exit_status(found))
 
 
 def _only_listed() -> None:

@@ -6,6 +6,7 @@ so it may import nothing slow at module level.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import re
@@ -126,7 +127,11 @@ def pipeline_file(text: str, command: str, *, with_prompts: bool = False) -> Pat
         raise CommandError(
             f"'{text}' is a link to a file that does not exist.\n  Correct the link."
         )
-    raise CommandError(f"There is no file '{text}'.{_similar_file(path)}")
+    near: list[str] = []
+    with contextlib.suppress(OSError):
+        near = difflib.get_close_matches(path.name, [file.name for file in path.parent.iterdir()])
+    similar = f"\n  Did you mean '{path.parent / near[0]}'?" if near else ""
+    raise CommandError(f"There is no file '{text}'.{similar}")
 
 
 def _in_folder(folder: Path, command: str, *, with_prompts: bool) -> Path:
@@ -194,15 +199,6 @@ def has_steps(file: Path) -> bool:
 
 def _file_list(files: Sequence[Path]) -> str:
     return listed([f"'{file.name}'" for file in files], _N_NAMED)
-
-
-def _similar_file(path: Path) -> str:
-    try:
-        names = [file.name for file in path.parent.iterdir()]
-    except OSError:
-        return ""
-    near = difflib.get_close_matches(path.name, names, n=1)
-    return f"\n  Did you mean '{path.parent / near[0]}'?" if near else ""
 
 
 def require_writable(

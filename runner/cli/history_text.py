@@ -114,7 +114,11 @@ def run_heading(past: PastRun, now: float) -> str:
 
 
 def journal_line(event: Mapping[str, Any]) -> str:
-    return printing.printable_line(f"{_time_of_day(event.get('time'))}  {_journal_text(event)}")
+    try:
+        at = f"{datetime.fromisoformat(str(event.get('time'))).astimezone():%H:%M:%S.%f}"[:-3]
+    except ValueError:
+        at = " " * 12
+    return printing.printable_line(f"{at}  {_journal_text(event)}")
 
 
 def is_failure(event: Mapping[str, Any]) -> bool:
@@ -161,13 +165,6 @@ def _journal_text(event: Mapping[str, Any]) -> str:
     return str(kind)
 
 
-def _time_of_day(at: Any) -> str:
-    try:
-        return f"{datetime.fromisoformat(str(at)).astimezone():%H:%M:%S.%f}"[:-3]
-    except ValueError:
-        return " " * 12
-
-
 def _shortened(text: str) -> str:
     return shorten(text.partition("\n")[0], _MAX_DETAIL_CHARS)
 
@@ -193,7 +190,14 @@ def lineage_text(answer: PathLineage, *, is_full: bool) -> str:
     elif len(answer.origins) == 1:
         lines += _origin_lines(answer.origins[0], is_full=is_full)
     else:
-        lines += [line for origin in answer.origins for line in _origin_brief(origin)]
+        for origin in answer.origins:
+            changes = [_CONDITION_TEXT[origin.condition]] if origin.condition != "same" else []
+            changes += [printing.printable_line(change.what) for change in origin.changes]
+            lines += [
+                _origin_head(origin),
+                _labelled("from", f"{_origin_item(origin)}, run '{origin.run}'"),
+                _labelled("since", "; ".join(changes) or "nothing changed"),
+            ]
         if answer.n_more:
             lines.append(
                 f"and {answer.n_more:,} more; `paddock why` with one name shows all of it."
@@ -204,14 +208,6 @@ def lineage_text(answer: PathLineage, *, is_full: bool) -> str:
 def _origin_head(origin: Origin) -> str:
     rows = "" if origin.n_rows is None else f", {counted(origin.n_rows, 'row')}"
     return f"{_short_path(origin.path)}{rows}"
-
-
-def _origin_brief(origin: Origin) -> Iterator[str]:
-    yield _origin_head(origin)
-    yield _labelled("from", f"{_origin_item(origin)}, run '{origin.run}'")
-    changes = [_CONDITION_TEXT[origin.condition]] if origin.condition != "same" else []
-    changes += [printing.printable_line(change.what) for change in origin.changes]
-    yield _labelled("since", "; ".join(changes) or "nothing changed")
 
 
 def _origin_lines(origin: Origin, *, is_full: bool) -> Iterator[str]:

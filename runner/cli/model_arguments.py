@@ -55,7 +55,9 @@ def resolve_model_ref(text: str) -> str:
         try:
             check_file(Path(ref), text)
         except NoModelFile:
-            raise CommandError(f"no such file: '{text}'.{_nearby_gguf_files(Path(ref))}") from None
+            names = sorted(file.name for file in Path(ref).parent.glob("*.gguf"))
+            nearby = f"\n  {did_you_mean(Path(ref).name, names)}" if names else ""
+            raise CommandError(f"no such file: '{text}'.{nearby}") from None
         except ModelBroken as error:
             raise CommandError(f"'{text}': {error.why}.") from None
     return ref
@@ -66,11 +68,6 @@ def absolute_model_ref(text: str) -> str:
     if text.startswith("hf:"):
         return str(parse_source(text).name)
     return str(Path(text).expanduser().resolve()) if is_path(text) else text
-
-
-def _nearby_gguf_files(path: Path) -> str:
-    names = sorted(file.name for file in path.parent.glob("*.gguf"))
-    return f"\n  {did_you_mean(path.name, names)}" if names else ""
 
 
 def read_document_text(file: str) -> str:

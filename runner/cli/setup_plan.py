@@ -163,20 +163,19 @@ def undo_plan(place: SetupPlace) -> SetupPlan:
     # The plan to take the blocks out of files, but for those that stay
     found = map(ManagedFile.read, paths)
     ours = [file for file in found if file.state != "absent"]
-    left = {file.path: why for file in ours if (why := _why_left(file, place, needed))}
-    changes = (file.removed() for file in ours if file.path not in left)
-    words = (f"leave {path}: {why}" for path, why in left.items())
-    plan = SetupPlan(changes=tuple(changes), left=tuple(words))
+    changes: list[FileChange] = []
+    left = []
+    for file in ours:
+        if file.state == "edited" or (file.path == place.unit and not file.is_own):
+            left.append(f"leave {file.path}: it was edited since `paddock setup` wrote it")
+        elif file.path in needed:
+            left.append(f"leave {file.path}: the unit that stays reads it")
+        else:
+            changes.append(file.removed())
+    plan = SetupPlan(changes=tuple(changes), left=tuple(left))
     if is_gone and not (unit.is_own and place.is_managed):
         plan = replace(plan, changes=(*plan.changes, *place.link_changes()))
     return _with_the_end(plan, place) if unit.is_own else plan
-
-
-def _why_left(file: ManagedFile, place: SetupPlace, needed: Sequence[Path]) -> str:
-    """Return why an undo leaves a file as it is; empty: it does not."""
-    if file.state == "edited" or (file.path == place.unit and not file.is_own):
-        return "it was edited since `paddock setup` wrote it"
-    return "the unit that stays reads it" if file.path in needed else ""
 
 
 def _with_the_end(plan: SetupPlan, place: SetupPlace) -> SetupPlan:

@@ -293,18 +293,15 @@ class StepDescription:
                 "gives",
                 *textwrap.wrap(", ".join(self.row.described_outputs), _WIDTH, **_WRAP_INDENT),
             ]
-        return "\n".join(
-            [*lines, "", "example", *textwrap.indent(self._example(), "  ").split("\n")]
-        )
-
-    def _example(self) -> str:
         needed = [param for param in self.row.params if param.is_required]
         needed += [param for param in self.row.params if param.name in self.row.one_of[:1]]
         needed += [p for p in self.row.params if p.schema.get("examples") and p not in needed]
-        lines = [f"- id: {_example_id(self.row.name)}", f"  uses: {self.row.name}"]
+        last = self.row.name.replace(":", ".").split(".")[-1].lower()
+        id_ = "".join(letter if letter.isalnum() else "_" for letter in last) or "step"
+        lines += ["", "example", f"  - id: {id_}", f"    uses: {self.row.name}"]
         if needed:
             given = ", ".join(f"{param.name}: {_sample_value(param)}" for param in needed)
-            lines.append(f"  with: {{{given}}}")
+            lines.append(f"    with: {{{given}}}")
         return "\n".join(lines)
 
 
@@ -386,11 +383,6 @@ def _sample_value(param: ParamRow) -> str:
     return "{}" if words == "mapping" else f'"{_SAMPLE_VALUES.get(words, "…")}"'
 
 
-def _example_id(name: str) -> str:
-    last = name.replace(":", ".").split(".")[-1].lower()
-    return "".join(letter if letter.isalnum() else "_" for letter in last) or "step"
-
-
 _TEMPLATE_WIDTH = 100
 # Resolved, because an editable install is a tree of links that lacks the data files.
 _TEMPLATE = Path(__file__).resolve().parent / "templates" / "assistants.yaml"
@@ -404,7 +396,13 @@ def llm_template(found: InstalledParts) -> str:
     ]
     for row in found.steps:
         lines += ["#", *_template_step_lines(row)]
-    lines += ["#", *_function_lines(found)]
+    lines.append("#")
+    titles = {"check": "Functions for `reply.check`", "tool": "Tools for `tool` and `agent`"}
+    for kind, title in titles.items():
+        lines.append(f"# {title}:")
+        for part in found.parts:
+            if part.kind == kind:
+                lines += _comment_lines(f"#   {part.name}({part.takes}): {part.about}", "#       ")
     return "\n".join(lines) + "\n"
 
 
@@ -426,15 +424,6 @@ def _param_facts(param: ParamRow) -> str:
     default = plain_default(param)
     is_plain = default is None or default in ({}, [])
     return words if is_plain else f"{words}, default {json.dumps(default, ensure_ascii=False)}"
-
-
-def _function_lines(found: InstalledParts) -> Iterator[str]:
-    titles = {"check": "Functions for `reply.check`", "tool": "Tools for `tool` and `agent`"}
-    for kind, title in titles.items():
-        rows = [row for row in found.parts if row.kind == kind]
-        yield f"# {title}:"
-        for row in rows:
-            yield from _comment_lines(f"#   {row.name}({row.takes}): {row.about}", "#       ")
 
 
 def _comment_lines(text: str, indent: str) -> list[str]:

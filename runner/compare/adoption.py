@@ -84,10 +84,8 @@ def _with_new_key(text: str, document: YamlDocument, at: Place, value: Any) -> s
     entry = f"{at[depth]}: {_flow_text(value)}"
     if not around.is_mapping:
         return text  # read again, it does not hold the variant
-    return _in_flow(text, around, entry) if around.is_flow else _in_block(text, around, entry)
-
-
-def _in_flow(text: str, around: YamlSpan, entry: str) -> str:
+    if not around.is_flow:
+        return _in_block(text, around, entry)
     inner = text[around.start : around.end - 1].rstrip()
     comma = "" if inner.endswith(("{", ",")) else ", "
     return inner.join((text[: around.start], f"{comma}{entry}{text[around.end - 1 :]}"))

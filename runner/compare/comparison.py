@@ -6,6 +6,7 @@ Pure. Every figure is over the same items. An answer that is missing or invalid 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -256,9 +257,18 @@ def _rights(
     """Return what is right for each item, the metrics of its fields, and the gold that counts."""
     if not keys:  # a gold row whose item could not be run is no fault of the gold
         return {}, {}, source.given
-    given, by_name = _gold_of(source, [item for run in runs for item in run.items.values()])
-    if given is None:
-        return {}, {}, None
+    items = [item for run in runs for item in run.items.values()]
+    given, of_gold_key = source.given, defaultdict[str, list[str]](list)
+    if given is None:  # another step's answers
+        answers = {item.key: item.gold for item in items if item.gold is not None}
+        if not answers:
+            return {}, {}, None
+        given = gold_of_answers(answers, "another step's answers")
+    else:
+        for item in items:
+            if item.gold_key:
+                of_gold_key[item.gold_key].append(item.key)
+    by_name = {name: [*dict.fromkeys(same)] for name, same in of_gold_key.items()}
     is_part = any(run.n_unsampled for run in runs)  # gold of the other items is no fault
     schema = next((run.schema for run in runs if run.schema is not None), None)
     # The fields that an answer may have; empty where any may be.
@@ -284,20 +294,6 @@ def _rights(
             f"'{first}' or '{second}'. Write a `gold.key` that differs for each, as `doc.relpath`."
         )
     return by_item, metrics, replace(kept, notes=(*kept.notes, *remarks))
-
-
-def _gold_of(
-    source: GoldSource, items: Sequence[ItemAnswer]
-) -> tuple[Gold | None, Mapping[str, Sequence[str]]]:
-    """Return the gold as given, else another step's answers; and the items of each gold key."""
-    if source.given is None:
-        answers = {item.key: item.gold for item in items if item.gold is not None}
-        return (gold_of_answers(answers, "another step's answers") if answers else None), {}
-    by_name: dict[str, dict[str, None]] = {}
-    for item in items:
-        if item.gold_key:
-            by_name.setdefault(item.gold_key, {})[item.key] = None
-    return source.given, {name: [*keys] for name, keys in by_name.items()}
 
 
 def _output_at(answer: ItemAnswer, name: str) -> Any:

@@ -233,17 +233,13 @@ def edit_similarity(answer: Any, gold: str) -> float:
         if longest <= _MOST_WORD_CHARS * max(map(len, words)):
             chars, other = words
             longest = max(len(chars), len(other))
-    return 1 - _edit_distance(chars, other) / longest if longest else 1.0
-
-
-def _edit_distance(left: Sequence[str], other: Sequence[str]) -> int:
-    """Return how many edits make one of the other; of long ones, part by part."""
-    n = math.ceil(max(len(left), len(other)) / MOST_EDIT_CHARS)
+    # How many edits make one of the other; of long ones, part by part
+    n = math.ceil(longest / MOST_EDIT_CHARS)
     parts = [
         [signs[len(signs) * k // n : len(signs) * (k + 1) // n] for k in range(n)]
-        for signs in (left, other)
+        for signs in (chars, other)
     ]
-    return sum(map(_part_distance, *parts))
+    return 1 - sum(map(_part_distance, *parts)) / longest if longest else 1.0
 
 
 def _part_distance(left: Sequence[str], other: Sequence[str]) -> int:

@@ -178,8 +178,15 @@ def _change(
 
 def _answers(ledger: Ledger, past: PastRun) -> Mapping[ItemName, Sequence[str]]:
     """Return the hashes of the chats behind each item of a run, as far as they are on record."""
-    of_journal, n_made = _hashes_of_journal(past)
-    found = {**of_journal, **_hashes_of_lineage(ledger, past)}  # a later run redid the others
+    found: dict[ItemName, list[str]] = {}
+    n_made: Counter[ItemName] = Counter()
+    for line in JournalTail(past.journal).new_lines():
+        name = str(line.get("step")), str(line.get("key", line.get("step")))
+        if isinstance(line.get("chats"), list):
+            found[name] = line["chats"]
+        if line.get("event") == "item":
+            n_made[name] = int(line.get("calls", 0))
+    found |= _hashes_of_lineage(ledger, past)  # a later run redid the others
     made: dict[ItemName, list[str]] = defaultdict(list)
     embedding = set()
     for step, key, hash_, kind in ledger.rows(queries.CALLS_OF_RUN, run=past.row.run):
@@ -204,19 +211,6 @@ def _hashes_of_lineage(ledger: Ledger, past: PastRun) -> dict[ItemName, list[str
         name = steps.get(row.scope, ""), f"{outers.get(row.scope, '')}{row.key}"
         found[name] += [call.hash for call in calls if call.kind == "chat"]
     return found
-
-
-def _hashes_of_journal(past: PastRun) -> tuple[dict[ItemName, list[str]], Counter[ItemName]]:
-    """Return those that the journal names, and how many calls each item made."""
-    found: dict[ItemName, list[str]] = {}
-    n_made: Counter[ItemName] = Counter()
-    for line in JournalTail(past.journal).new_lines():
-        name = str(line.get("step")), str(line.get("key", line.get("step")))
-        if isinstance(line.get("chats"), list):
-            found[name] = line["chats"]
-        if line.get("event") == "item":
-            n_made[name] = int(line.get("calls", 0))
-    return found, n_made
 
 
 def change_rows(changes: Sequence[RunItemChange]) -> Iterator[tuple[RunItemChange, Markup]]:

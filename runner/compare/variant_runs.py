@@ -28,7 +28,7 @@ from paddock.engine.system.text import cell_text
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.plan import Plan, read_plan
 from paddock.runner import api
-from paddock.runner.bind.bound import BoundPlan, BoundStep, only_reads, steps_of
+from paddock.runner.bind.bound import BoundPlan, only_reads, steps_of
 from paddock.runner.bind.variations import Variant
 from paddock.runner.core import model_pools
 from paddock.runner.core.call_cache import cached_reply
@@ -189,7 +189,14 @@ class _Runner:
         file = part.file(compared.file, compared.inputs)
         environment = RunEnvironment(settings=compared.settings, stop=self._stop)
         prepared = api.prepare(file, compared.inputs, options, environment)
-        step = _refuse_effects(prepared.bound, part)
+        steps = {step.id: step for step in steps_of(prepared.bound.nodes)}
+        for needed in steps.values():
+            if not only_reads(needed):
+                kind = f"'{needed.id}' (`{needed.uses}`)"
+                what = f"'{part.step}' reads {kind}, which may change something."
+                remedy = "A comparison runs only steps that change nothing."
+                raise PipelineError([Fault(what, remedy)])
+        step = steps[part.step]
         pools = model_pools.PoolOptions(home=home, secrets=prepared.secrets, stop=self._stop)
         with self._watch(variant) as observer:
             async with model_pools.open_pools(prepared.bound, compared.settings, pools) as (_, own):
@@ -292,21 +299,6 @@ def sentence(error: Exception) -> str:
     faults: Sequence[Fault] = getattr(error, "faults", ())
     words = dict.fromkeys(f"{fault.message} {fault.remedy}".strip() for fault in faults)
     return " ".join(words) or " ".join(str(error).split())
-
-
-def _refuse_effects(bound: BoundPlan, part: ComparedPart) -> BoundStep:
-    """Return the compared step.
-
-    Raises:
-        PipelineError: a step that is needed may change something.
-    """
-    steps = {step.id: step for step in steps_of(bound.nodes)}
-    for step in steps.values():
-        if not only_reads(step):
-            kind = f"'{step.id}' (`{step.uses}`)"
-            what = f"'{part.step}' reads {kind}, which may change something."
-            raise PipelineError([Fault(what, "A comparison runs only steps that change nothing.")])
-    return steps[part.step]
 
 
 def answered_prompt(ledger: Ledger, answer: ItemAnswer) -> str:

@@ -10,7 +10,7 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -66,8 +66,19 @@ def file_values(
                 raise SettingsError(
                     str(file), f"this is not TOML: {error}.", "Correct the file."
                 ) from None
-        if is_beside:
-            _refuse_far_reaching(file, parsed, config)
+        # Some settings a file beside a pipeline must not have; unknown ones are told later.
+        far = [name for name in parsed if name in SETTING_SPECS and name not in BESIDE_A_PIPELINE]
+        if is_beside and far:
+            listed = " and ".join(", ".join(f"'{name}'" for name in far).rsplit(", ", 1))
+            variables = " and ".join(f"PADDOCK_{name.upper()}" for name in far)
+            pronoun = "them" if far[1:] else "it"
+            raise SettingsError(
+                str(file),
+                f"{listed} cannot be set in a file beside a pipeline, which may come from a "
+                "stranger.",
+                f"Move {pronoun} to {config / FILE_NAME}, or set {variables}.\n"
+                f"  Beside a pipeline these count: {', '.join(sorted(BESIDE_A_PIPELINE))}.",
+            )
         # What one settings file says; its relative folders are relative to it.
         for name, value in parsed.items():
             if name not in SETTING_SPECS:
@@ -92,22 +103,6 @@ def foreign_text(what: Path, why: Stranger, folder: Path, config: Path) -> str:
         f"{one_line(str(what))} is not used: {why.value}.\n  If it is data, leave it. If those who "
         f"can write there may decide what Paddock does here, write into {config / FILE_NAME}:\n"
         f"  trust_state = [{json.dumps(str(folder), ensure_ascii=False)}]"
-    )
-
-
-def _refuse_far_reaching(file: Path, names: Iterable[str], config: Path) -> None:
-    """Refuse settings that a file beside a pipeline must not have; unknown ones are told later."""
-    refused = [name for name in names if name in SETTING_SPECS and name not in BESIDE_A_PIPELINE]
-    if not refused:
-        return
-    listed = " and ".join(", ".join(f"'{name}'" for name in refused).rsplit(", ", 1))
-    pronoun = "them" if refused[1:] else "it"
-    variables = [f"PADDOCK_{name.upper()}" for name in refused]
-    raise SettingsError(
-        str(file),
-        f"{listed} cannot be set in a file beside a pipeline, which may come from a stranger.",
-        f"Move {pronoun} to {config / FILE_NAME}, or set {' and '.join(variables)}.\n"
-        f"  Beside a pipeline these count: {', '.join(sorted(BESIDE_A_PIPELINE))}.",
     )
 
 

@@ -169,16 +169,13 @@ class Secrets:
             trace = "".join(traceback.format_exception(error))
             if self.redact(trace) == trace:
                 raise
-            raise self._without(error) from None
-
-    def _without(self, error: Exception) -> Exception:
-        if isinstance(error, PipelineError):
+            if not isinstance(error, PipelineError):
+                raise RedactedError(self.redact(str(error)) or type(error).__name__) from None
             redact = self.redact
-            return PipelineError(
+            raise PipelineError(
                 replace(fault, message=redact(fault.message), remedy=redact(fault.remedy))
                 for fault in error.faults
-            )
-        return RedactedError(self.redact(str(error)) or type(error).__name__)
+            ) from None
 
 
 class PlaceholderSecrets(dict[str, str]):

@@ -125,18 +125,15 @@ async def post_webhook(url: str, message: Notification) -> None:
                 raise NotDelivered(f"{parts.hostname}: {why}", is_passing=True) from error
             except (httpx.InvalidURL, ValueError) as error:
                 raise NotDelivered(f"the address is not valid ({error})") from error
-            _check_answer(parts.hostname, answer.status_code, reply)
+            if not is_good:
+                status, why = (
+                    answer.status_code,
+                    one_line(reply.decode("utf-8", "replace"), _SHOWN_CHARS),
+                )
+                words = f"{parts.hostname} answered {status}" + (f": {why}" if why else "")
+                raise NotDelivered(words, is_passing=status in (408, 425, 429) or status >= 500)
 
         await with_retries(send)
-
-
-def _check_answer(host: str | None, status: int, body: bytes) -> None:
-    if 200 <= status < 300:
-        return
-    is_passing = status in (408, 425, 429) or status >= 500
-    reply = one_line(body.decode("utf-8", "replace"), _SHOWN_CHARS)
-    words = f"{host} answered {status}" + (f": {reply}" if reply else "")
-    raise NotDelivered(words, is_passing=is_passing)
 
 
 _OWN_HOSTS = ("localhost", "127.0.0.1", "::1")

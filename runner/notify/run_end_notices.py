@@ -120,7 +120,11 @@ class _Notifier:
                 try:
                     await self._send(way, what)
                 except NotDelivered as error:
-                    self._complain(way, notice.event, str(error))
+                    kind = next(name for name in _CHANNEL_WORDS if getattr(way, name) is not None)
+                    what_for = f"by {_CHANNEL_WORDS[kind]} that it {_EVENT_WORDS[notice.event]}"
+                    why = str(error).rstrip(".")
+                    words = f"the notification {what_for} was not delivered: {why}."
+                    self.faults.append(self._redact(words))
                     return state
             state = notice.after
         return state
@@ -148,16 +152,6 @@ class _Notifier:
             return str(Value.of(text).render(self._scope))
         except ExpressionError as error:
             raise NotDelivered(str(error)) from error
-
-    def _complain(self, way: NotifyKeys, event: Event, why: str) -> None:
-        kind = next(name for name in _CHANNEL_WORDS if getattr(way, name) is not None)
-        self.faults.append(
-            self._redact(
-                f"the notification by {_CHANNEL_WORDS[kind]} that it {_EVENT_WORDS[event]} was "
-                f"not delivered: "
-                f"{why.rstrip('.')}."
-            )
-        )
 
 
 _CHANNEL_WORDS = {"webhook": "webhook", "command": "command", "email": "mail", "service": "service"}

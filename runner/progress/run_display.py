@@ -47,19 +47,16 @@ def run_observer(
 @contextmanager
 def script_observer() -> Iterator[Observer]:
     """Yield an observer for a Python script or notebook: it shows nothing where no one looks."""
-    if (kernel := _notebook()) is not None:
-        yield NotebookLines(kernel)
+    # IPython's display module where a notebook's kernel runs; it is imported then
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    notebook = sys.modules.get("IPython.display") if getattr(shell, "kernel", None) else None
+    if notebook is not None:
+        yield NotebookLines(notebook)
     elif _is_terminal(sys.stderr):
         with _display(os.environ, is_quiet_stdout=True) as observer:
             yield observer
     else:
         yield Observer()
-
-
-def _notebook() -> Any:
-    """Return IPython's display module where a notebook's kernel runs; it is imported then."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return sys.modules.get("IPython.display") if getattr(shell, "kernel", None) else None
 
 
 def _display(

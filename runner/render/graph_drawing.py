@@ -108,7 +108,13 @@ def layout_graph(boxes: Sequence[GraphBox]) -> GraphLayout:
     layers: dict[str, int] = {}
     for box in boxes:  # in topological order: each is below its inputs
         layers[box.id] = max((layers[name] + 1 for name in box.reads if name in layers), default=0)
-    chains = _edge_chains(boxes, layers)
+    chains: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    """The points at which each edge passes layers."""
+    for box in boxes:
+        for source in box.reads:
+            if source in layers:
+                between = range(layers[source] + 1, layers[box.id])
+                chains[source, box.id] = [(n, f"{source}→{box.id}@{n}") for n in between]
     rows: dict[int, list[str]] = {}
     slots: dict[str, _LayerSlot] = {}
     for name, placed_box in sized.items():
@@ -125,7 +131,13 @@ def layout_graph(boxes: Sequence[GraphBox]) -> GraphLayout:
             links.setdefault(below, ([], []))[0].append(above)
     ordered = _order_layers([rows[layer] for layer in sorted(rows)], links)
     # Assign x positions: side by side first, then moved towards the neighbours
-    _place_side_by_side([[slots[name] for name in row] for row in ordered])
+    y = 0.0
+    for row in ordered:
+        height, x = max(slots[name].height for name in row), 0.0
+        for slot in (slots[name] for name in row):
+            slot.x, slot.top, slot.bottom = x + slot.width / 2, y, y + height
+            x += slot.width + GAP_X
+        y += height + GAP_Y
     for sweep in range(2 * SWEEPS):
         for row in ordered if sweep % 2 == 0 else reversed(ordered):
             targets = [
@@ -179,20 +191,6 @@ def text_width(text: str) -> int:
     return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
 
 
-_Chains = dict[tuple[str, str], list[tuple[int, str]]]
-
-
-def _edge_chains(boxes: Sequence[GraphBox], layers: Mapping[str, int]) -> _Chains:
-    """Return the points at which each edge passes layers."""
-    chains: _Chains = {}
-    for box in boxes:
-        for source in box.reads:
-            if source in layers:
-                between = range(layers[source] + 1, layers[box.id])
-                chains[source, box.id] = [(n, f"{source}→{box.id}@{n}") for n in between]
-    return chains
-
-
 def _order_layers(
     rows: list[list[str]], links: Mapping[str, tuple[list[str], list[str]]]
 ) -> list[list[str]]:
@@ -216,16 +214,6 @@ def _order_layers(
 
 def _median(values: Sequence[float], otherwise: float) -> float:
     return sum(values) / len(values) if values else otherwise
-
-
-def _place_side_by_side(rows: Sequence[Sequence[_LayerSlot]]) -> None:
-    y = 0.0
-    for row in rows:
-        height, x = max(slot.height for slot in row), 0.0
-        for slot in row:
-            slot.x, slot.top, slot.bottom = x + slot.width / 2, y, y + height
-            x += slot.width + GAP_X
-        y += height + GAP_Y
 
 
 def _separate(row: Sequence[_LayerSlot], targets: Sequence[float]) -> None:

@@ -142,14 +142,22 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
         made = LineageStore(ledger).of_run(past.row.run) if is_needed else ()
         mades = {(row.scope, row.key): row for row in made}
         outers = outer_keys(ledger)
-        latest = _latest_items(ledger, past, outers)
+        others = ledger.rows(queries.ITEMS_OF_OTHER_RUNS, file=past.row.file, run=past.row.run)
+        latest: _LatestItems = {
+            (step, f"{outers.get(scope, '')}{key}"): (
+                run,
+                "deleted" if gone == run else _shown_state(state, was),
+                source,
+            )
+            for scope, step, key, run, state, was, gone, source in others
+        }
         known = ledger.items_of(past.row.run, quarantined_before=past.row.file)
     began = past.row.started
     base = past.place.folder.resolve()
     items = list(_items_of_ledger(past, rows, mades, outers))
     listed = {(item.step, item.key) for item in items}
-    others = {place: item for place, item in latest.items() if place not in listed}
-    lost = list(_items_of_journal(past, others, base))
+    unlisted = {place: item for place, item in latest.items() if place not in listed}
+    lost = list(_items_of_journal(past, unlisted, base))
     items += lost
     items.sort(key=lambda item: (item.began is None, item.began or 0.0, item.step, item.key))
     made_rows = mades.values() if with_calls else ()
@@ -211,18 +219,6 @@ def outer_keys(ledger: Ledger) -> dict[str, str]:
 
 _LatestItems = Mapping[tuple[str, str], tuple[str, str, str | None]]
 """Step and key → the latest run, the state there, the source."""
-
-
-def _latest_items(ledger: Ledger, past: PastRun, outers: Mapping[str, str]) -> _LatestItems:
-    rows = ledger.rows(queries.ITEMS_OF_OTHER_RUNS, file=past.row.file, run=past.row.run)
-    return {
-        (step, f"{outers.get(scope, '')}{key}"): (
-            run,
-            "deleted" if gone == run else _shown_state(state, was),
-            source,
-        )
-        for scope, step, key, run, state, was, gone, source in rows
-    }
 
 
 def _items_of_journal(past: PastRun, latest: _LatestItems, base: Path) -> Iterator[RunItem]:

@@ -238,7 +238,13 @@ class PipelineFinder:
 
     def _claims(self, seen: Iterable[Path]) -> dict[Path, list[_Claim]]:
         """Return whose folders of documents each file lies in, but for those of its own folder."""
-        by_folder = self._work_folders()
+        # The folders of documents, by path and identity, each with its pipeline's file
+        by_folder: dict[_FolderName, list[tuple[Path, Path]]] = {}
+        for file, known in self._known.items():
+            running = known.triggered.bound if known.triggered else None
+            for place in {*known.folders, *(running.folders if running else ())}:
+                for name in _names_of(place):
+                    by_folder.setdefault(name, []).append((place, file))
         names: dict[Path, tuple[_FolderName, ...]] = {}
         found: dict[Path, list[_Claim]] = {}
         for path in seen if by_folder else ():
@@ -264,16 +270,6 @@ class PipelineFinder:
         if self.is_attended:
             return path == owner or self._known[path].look <= self._known[owner].look
         return path == owner or self._came(path) <= self._came(owner)
-
-    def _work_folders(self) -> dict[_FolderName, list[tuple[Path, Path]]]:
-        """Return the folders of documents, by path and identity, each with its pipeline's file."""
-        by_folder: dict[_FolderName, list[tuple[Path, Path]]] = {}
-        for path, known in self._known.items():
-            running = known.triggered.bound if known.triggered else None
-            for folder in {*known.folders, *(running.folders if running else ())}:
-                for name in _names_of(folder):
-                    by_folder.setdefault(name, []).append((folder, path))
-        return by_folder
 
     def _read(self, path: Path, text: str | None, known: _KnownFile, *, agrees: bool) -> None:
         known.is_sound = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -334,7 +334,15 @@ class RunManager:
         self.queue = [run for run in runs if run.phase == "waiting" and run.id not in self.jobs]
         if len(found) < MOST_READ:
             there = {run.id for run in found}
-            await self._finish_unstarted(there, by_id)
+            # Report runs that ended before they began: cancelled or deleted in Prefect
+            for id_ in [id_ for id_ in self._waiting if id_ not in there and id_ not in self.jobs]:
+                gone = await self._prefect_queue.read(id_)
+                if gone is None or gone.phase == "ended":
+                    await self._tell(id_, None, gone.end if gone else "interrupted", None, gone)
+                elif gone.deployment not in by_id:  # its deployment was deleted
+                    words = "its deployment no longer exists"
+                    await self._prefect_queue.finish(id_, "skipped", words)
+                    await self._tell(id_, None, "skipped", None, gone)
             self._orders = {id_: order for id_, order in self._orders.items() if id_ in there}
         if self.is_stopping:
             return
@@ -420,18 +428,6 @@ class RunManager:
             await self._tell(run.id, None, "failed", None, run)
             return None
         return replace(run, order=order)
-
-    async def _finish_unstarted(
-        self, open_: Collection[str], by_id: Mapping[str, Deployment]
-    ) -> None:
-        """Report runs that ended before they began: cancelled or deleted in Prefect."""
-        for id_ in [id_ for id_ in self._waiting if id_ not in open_ and id_ not in self.jobs]:
-            run = await self._prefect_queue.read(id_)
-            if run is None or run.phase == "ended":
-                await self._tell(id_, None, run.end if run else "interrupted", None, run)
-            elif run.deployment not in by_id:  # its deployment was deleted
-                await self._prefect_queue.finish(id_, "skipped", "its deployment no longer exists")
-                await self._tell(id_, None, "skipped", None, run)
 
     async def _due(self, run: QueuedRun, by_id: Mapping[str, Deployment]) -> DueRun | None:
         deployment = by_id[run.deployment]

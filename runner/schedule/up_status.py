@@ -23,7 +23,7 @@ from paddock.runner.review.page_access import CONSOLE_PATH
 
 from .prefect_queue import QueuedRun
 from .reconciler import Reconciler
-from .run_manager import Deployment, RunManager
+from .run_manager import RunManager
 
 MOST_SHOWN, MOST_NAMED = 200, 10
 
@@ -55,10 +55,21 @@ def status_of(run_manager: RunManager, reconciler: Reconciler) -> dict[str, Any]
         for job in not_let_in
     )
     queued = (_queued_json(run, names) for run in run_manager.queue[:MOST_SHOWN])
-    n_due = sum(run.at <= datetime.now(UTC) for run in run_manager.queue)
+    now = datetime.now(UTC)
+    n_due = sum(run.at <= now for run in run_manager.queue)
     return {
         "pipelines": [
-            _pipeline_json(deployment, run_manager, reconciler) for deployment in deployments
+            {
+                "name": triggered.pipeline.name,
+                "file": triggered.key,
+                "next": reconciler.planner.next_times(triggered.key, now),
+                "window": str(triggered.window) if triggered.window else None,
+                "is_open": triggered.window.is_open(now) if triggered.window else True,
+                "watches": reconciler.watching.status(triggered.key),
+                "missing": run_manager.missing.get(triggered.key, ()),
+                "webhooks": [webhook.path for webhook in triggered.webhooks],
+            }
+            for triggered in (deployment.triggered for deployment in deployments)
         ],
         "running": [job.as_json() for job in jobs if job not in not_let_in],
         "waiting": len(not_let_in) + n_due,
@@ -75,23 +86,6 @@ def _queued_json(run: QueuedRun, names: Mapping[str, str]) -> dict[str, Any]:
         "at": run.at.isoformat(),
         "not_before": run.next_at.isoformat(),
         "state": run.words,
-    }
-
-
-def _pipeline_json(
-    deployment: Deployment, run_manager: RunManager, reconciler: Reconciler
-) -> dict[str, Any]:
-    triggered, now = deployment.triggered, datetime.now(UTC)
-    window = triggered.window
-    return {
-        "name": triggered.pipeline.name,
-        "file": triggered.key,
-        "next": reconciler.planner.next_times(triggered.key, now),
-        "window": str(window) if window else None,
-        "is_open": window.is_open(now) if window else True,
-        "watches": reconciler.watching.status(triggered.key),
-        "missing": run_manager.missing.get(triggered.key, ()),
-        "webhooks": [webhook.path for webhook in triggered.webhooks],
     }
 
 

@@ -12,7 +12,6 @@ from collections.abc import (
     Awaitable,
     Callable,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
@@ -159,10 +158,22 @@ async def run_case(subject: CaseSpec, how: CaseOptions) -> CaseResult:
     if subject.n_left_out:
         note = f"{counted(subject.n_left_out, 'row')} of its data set left out by the sample"
         case = replace(case, notes=(note, *notes))
-    # The result of all repetitions; a problem of several of them appears once.
+    # The result of all repetitions; a problem of several of them appears once, with their numbers.
     test, are_random = subject.test, not (subject.has_first_rows and subject.n_left_out)
     passed = tuple(not turn.problems for turn in turns)
-    problems = tuple(_problems_of(turns))
+    # Of problems that differ in their details only, the first few have them.
+    found: dict[CaseProblem, list[int]] = {}
+    n_alike: Counter[CaseProblem] = Counter()
+    for number, turn in enumerate(turns, 1):
+        for problem in dict.fromkeys(turn.problems):
+            short = replace(problem, detail="")
+            n_alike[short] += problem not in found
+            shown = problem if n_alike[short] <= MAX_ALIKE or problem in found else short
+            found.setdefault(shown, []).append(number)
+    problems = tuple(
+        replace(problem, message=_turns_text(numbers, turns) + problem.message)
+        for problem, numbers in found.items()
+    )
     all_notes = list(chain.from_iterable(turn.notes for turn in turns))
     rows = tuple(turn.row for turn in turns if turn.row)
     needed = test.pass_ if rows else test.pass_rate
@@ -184,23 +195,6 @@ async def run_case(subject: CaseSpec, how: CaseOptions) -> CaseResult:
         notes=tuple(dict.fromkeys((*all_notes, *case.notes))),
         seconds=time.monotonic() - began,
     )
-
-
-def _problems_of(turns: list[_Repetition]) -> Iterator[CaseProblem]:
-    """Yield the problems of repetitions; one of several of them once, with their numbers.
-
-    Of those that differ in their details only, the first few have them.
-    """
-    found: dict[CaseProblem, list[int]] = {}
-    n_alike: Counter[CaseProblem] = Counter()
-    for number, turn in enumerate(turns, 1):
-        for problem in dict.fromkeys(turn.problems):
-            short = replace(problem, detail="")
-            n_alike[short] += problem not in found
-            shown = problem if n_alike[short] <= MAX_ALIKE or problem in found else short
-            found.setdefault(shown, []).append(number)
-    for problem, numbers in found.items():
-        yield replace(problem, message=_turns_text(numbers, turns) + problem.message)
 
 
 def _turns_text(numbers: list[int], turns: Sequence[_Repetition]) -> str:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,16 +103,11 @@ def _status_problems(claims: Sequence[ExpectKeys], after: FinishedRun) -> list[C
     if report.status == expected:
         return []
     what = f"the run ended as '{report.status}', not as '{expected}'."
-    return [CaseProblem("status", what, after.stage.for_person("\n".join(_failures_of(report))))]
-
-
-def _failures_of(report: Report) -> Iterator[str]:
-    if report.message:
-        yield report.message
     bad = [item for item in report.not_done if (item.error or "") not in (report.message or "")]
-    yield from (f"{item.step} {item.key}: {item.error}" for item in bad[:5])
-    if len(bad) > 5:
-        yield f"… and {len(bad) - 5:,} more"
+    failures = [report.message] if report.message else []
+    failures += [f"{item.step} {item.key}: {item.error}" for item in bad[:5]]
+    failures += [f"… and {len(bad) - 5:,} more"] if len(bad) > 5 else []
+    return [CaseProblem("status", what, after.stage.for_person("\n".join(failures)))]
 
 
 def claim_subject(claim: ExpectKeys, after: FinishedRun) -> ClaimSubject:
@@ -184,22 +179,16 @@ def _sandbox_path(written: str, after: FinishedRun) -> tuple[Path, str]:
 def _exists(claim: ExpectKeys, after: FinishedRun) -> None:
     path, shown = _sandbox_path(str(claim.exists), after)
     if not path.exists():
-        raise ClaimNotMet(f"there is no '{shown}'.", _nearby_names(path, after))
+        folder = next(filter(Path.is_dir, path.parents))
+        names = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
+        nearby = f"In '{after.stage.for_person(str(folder))}': {listed(names, 10) or 'nothing'}"
+        raise ClaimNotMet(f"there is no '{shown}'.", nearby)
 
 
 def _absent(claim: ExpectKeys, after: FinishedRun) -> None:
     path, shown = _sandbox_path(str(claim.absent), after)
     if path.exists():
         raise ClaimNotMet(f"'{shown}' exists, but should not.")
-
-
-def _nearby_names(path: Path, after: FinishedRun) -> str:
-    folder = path.parent
-    while not folder.is_dir():
-        folder = folder.parent
-    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    shown = after.stage.for_person(str(folder))
-    return f"In '{shown}': {listed(names, 10) or 'nothing'}"
 
 
 def _check(claim: ExpectKeys, after: FinishedRun) -> None:

@@ -259,7 +259,12 @@ class CassettePool:
         ask: Callable[[Pool], Awaitable[R]],
     ) -> R:
         kind: CallKind = "chat" if reply_kind is Reply else "embed"
-        request_json = _asked_json(model, key)
+        # In readable form: the model by name, without default values
+        plain = {"model": model.ref, **key}
+        del plain["digest"]
+        if "sampling" in plain:
+            plain |= {"sampling": map_texts(plain.pop("sampling"), str)}
+        request_json = {name: value for name, value in plain.items() if value not in (None, {})}
         if self._real is not None:
             await self.facts(model)  # first drops replies of another model of this name
         given = self._tape.find(kind, request_json)
@@ -281,7 +286,11 @@ class CassettePool:
         except _REPEATABLE_REFUSALS as error:
             self._tape.keep(kind, request_json, {"error": str(error)})
             raise
-        self._tape.keep(kind, request_json, _given_json(reply))
+        # No times, no cache hits, no digest
+        usage = Usage(reply.usage.prompt_tokens, completion_tokens=reply.usage.completion_tokens)
+        new: dict[str, Any] = to_plain(replace(reply, usage=usage, digest=""))
+        kept = {name: new[name] for name in new if name not in ("digest", "fingerprint")}
+        self._tape.keep(kind, request_json, kept)
         return reply
 
 
@@ -328,22 +337,6 @@ def model_name(model: ModelSpec) -> str:
     """Return a model's key in a cassette: reference, role and context."""
     n = model.n_ctx_tokens
     return f"{model.ref} ({model.role}{f', ctx {n}' if n else ''})"
-
-
-def _asked_json(model: ModelSpec, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a request in readable form: the model by name, without default values."""
-    plain = {"model": model.ref, **request}
-    del plain["digest"]
-    if "sampling" in plain:
-        plain |= {"sampling": map_texts(plain.pop("sampling"), str)}
-    return {name: value for name, value in plain.items() if value not in (None, {})}
-
-
-def _given_json(reply: Reply | EmbedReply) -> dict[str, Any]:
-    """Return a reply as it is recorded: no times, no cache hits, no digest."""
-    usage = Usage(reply.usage.prompt_tokens, completion_tokens=reply.usage.completion_tokens)
-    given: dict[str, Any] = to_plain(replace(reply, usage=usage, digest=""))
-    return {name: value for name, value in given.items() if name not in ("digest", "fingerprint")}
 
 
 T = TypeVar("T")
@@ -444,7 +437,16 @@ class _CassetteToolset:
 
         async def ask() -> dict[str, Any]:
             opened.append(await self._inner.tool(name, server, options))
-            return _tool_facts(opened[0])
+            return _plain_facts(
+                {
+                    "name": opened[0].name,
+                    "description": opened[0].description,
+                    "schema": dict(opened[0].schema) or {"type": "object"},
+                    "has_effects": opened[0].has_effects,
+                    "timeout_s": opened[0].timeout_s,
+                    "server": opened[0].server,
+                }
+            )
 
         listing_request = _plain_facts(
             {"tool": name, "server": server, "options": dict(options or {})}
@@ -498,19 +500,6 @@ class _CassetteCallCache:
             return cast("T", await self._tapes.taped("tool", request, do))
 
         return await self._inner.once(kind, request, taped, keeps=keeps)
-
-
-def _tool_facts(tool: BoundTool) -> dict[str, Any]:
-    return _plain_facts(
-        {
-            "name": tool.name,
-            "description": tool.description,
-            "schema": dict(tool.schema) or {"type": "object"},
-            "has_effects": tool.has_effects,
-            "timeout_s": tool.timeout_s,
-            "server": tool.server,
-        }
-    )
 
 
 def _plain_facts(facts: Mapping[str, Any]) -> dict[str, Any]:

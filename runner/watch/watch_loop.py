@@ -208,7 +208,16 @@ class FolderWatch:
             await self._settle_ended()
             if not await self._is_there(now):
                 return
-            await self._take_hints(state)
+            hints = self._change_source.take()
+            if hints.is_overflow:
+                state.disturb()
+                self._look_soon()
+            if hints.relpaths:
+                paths = hints.relpaths
+                hinted = await self._io.ask(look_at_paths, self.spec.root, paths, self._filter)
+                state.hint(hinted, self._clock())
+                if None in hinted.values() and not self.spec.is_hot:
+                    self._look_soon()  # only full listings show what is gone
             if self._clock() >= self._look_at or state.needs_look(self._clock()):
                 await self._whole(state)
             state.release(self._clock())
@@ -250,17 +259,6 @@ class FolderWatch:
         if is_back:
             self._notices.over("away", "the folder is there again.")
         return True
-
-    async def _take_hints(self, state: WatchState) -> None:
-        hints = self._change_source.take()
-        if hints.is_overflow:
-            state.disturb()
-            self._look_soon()
-        if hints.relpaths:
-            found = await self._io.ask(look_at_paths, self.spec.root, hints.relpaths, self._filter)
-            state.hint(found, self._clock())
-            if None in found.values() and not self.spec.is_hot:
-                self._look_soon()  # only full listings show what is gone
 
     def _look_soon(self) -> None:
         wait_s = max(BETWEEN_LOOKS_S, self._took_s / SOON_SHARE)

@@ -126,15 +126,20 @@ def chat(flags: ChatFlags) -> int:
     """Chat with a model; or ask it once, with a prompt or piped text."""
     options = flags.conversation_options()
     model = model_arguments.resolve_model_ref(flags.model)
-    text = _assemble_prompt(flags.prompt or [], flags.files or [])
+    # The prompt: the arguments, then documents, then piped text.
+    parts = [" ".join(flags.prompt or ()), *map(read_document_text, flags.files or ())]
+    is_terminal = sys.stdin is not None and sys.stdin.isatty()
+    if not is_terminal and sys.stdin is not None and not (flags.prompt and _is_idle_stdin()):
+        parts.append(read_stdin())
+    text = "\n\n".join(part.strip("\n") for part in parts if part.strip())
     settings = read_settings(Path.cwd())
     with service_for_command(settings, model) as client:
         if flags.pull is not None:
             _require_model(client, model, flags.pull, flags.insecure)
-        if text == "":
+        if not text and not is_terminal:
             raise CommandError("There is no prompt: the input is empty.")
         session = conversation.open_conversation(client, model, **options)
-        if text is None:
+        if not text:
             if flags.images:
                 raise CommandError(
                     "Ask something about the image: `paddock chat MODEL 'what is this?' ...`"
@@ -170,19 +175,6 @@ def _require_model(client: ServiceClient, model: str, pulls: bool, is_insecure: 
             f"There is no pipeline '{model}' and no model of that name here.\n"
             f"  Name a file or a folder with a pipeline, or pull the model: `paddock pull {model}`"
         ) from None
-
-
-def _assemble_prompt(prompt: list[str], files: list[str]) -> str | None:
-    """Return the prompt: the arguments, then documents, then piped text.
-
-    Empty if there is nothing of these; None if stdin is a terminal then.
-    """
-    parts = [" ".join(prompt), *(read_document_text(file) for file in files)]
-    is_terminal = sys.stdin is not None and sys.stdin.isatty()
-    if not is_terminal and sys.stdin is not None and not (prompt and _is_idle_stdin()):
-        parts.append(read_stdin())
-    text = "\n\n".join(part.strip("\n") for part in parts if part.strip())
-    return None if is_terminal and not text else text
 
 
 def _is_idle_stdin() -> bool:

@@ -39,7 +39,11 @@ def clean(
     as_json: JsonOption = False,
 ) -> int:
     """Remove old runs, logs and cached replies; fresh items stay fresh."""
-    age_s = _parse_age(older_than)
+    try:
+        age_s = None if older_than is None else float(seconds(older_than))
+    except BadValue as error:
+        remedy = "Write it as 30d or 12h."
+        raise CommandError(f"--older-than: '{older_than}' {error.problem}.\n  {remedy}") from None
     left_out: list[str] = []
     found = find_ledgers(existing_paths(places) or [Path()], left_out.append)
     done = clean_ledgers(found, older_than_s=age_s, is_dry=dry_run)
@@ -84,16 +88,6 @@ def _delete_prefect_runs(age_s: float | None, *, is_dry: bool) -> tuple[int, tup
         return asyncio.run(delete_old_runs(url, before, settings.state_dir, is_dry=is_dry)), ()
     except OSError as error:
         return 0, (f"{error.filename}: {error.strerror}.",)
-
-
-def _parse_age(text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        return float(seconds(text))
-    except BadValue as error:
-        remedy = "Write it as 30d or 12h."
-        raise CommandError(f"--older-than: '{text}' {error.problem}.\n  {remedy}") from None
 
 
 def clean_summary(swept: SweepResult, n_ledgers: int, n_tracked: int, *, is_dry: bool) -> str:

@@ -155,7 +155,11 @@ def compare_variants(flags: CompareFlags) -> int:
     # `compare` of the file, with the options of the command in place of its keys
     written = dict(plan.pipeline.document.data.get("compare") or {})
     given: dict[str, Any] = {**varied_options(flags.models, flags.prompts, flags.settings)}
-    given |= {} if flags.calibrate is None else {"calibrate": _goal_given(flags.calibrate)}
+    if flags.calibrate is not None:
+        goals = (goal.partition("=") for goal in flags.calibrate.split(","))
+        given["calibrate"] = {
+            name.strip(): parse_yaml(value, "--calibrate").data for name, _, value in goals
+        }
     if given:
         written = {key: value for key, value in written.items() if key not in _EXCLUSIVE}
     for name in ("step", "judge", "budget", "against", "allow_loss"):
@@ -179,7 +183,10 @@ def compare_variants(flags: CompareFlags) -> int:
                 what += "Write for example target=0.95,delta=0.05"
             option_fault = f"'--{name.replace('_', '-')} {getattr(flags, name)}' {what}."
         raise CommandError(option_fault) from None
-    variants = _variants(flags, keys, plan)
+    # A threshold has two variants of its own.
+    variants = [] if keys.calibrate is not None else variants_of(keys, plan.pipeline)
+    if flags.adopt is not None and keys.calibrate is None:
+        _chosen(flags.adopt, variants)  # before anything is run
     against = None if keys.against is None else _folder(flags.against, path) / keys.against
     earlier = None if against is None else (against, _earlier(against))
     # stdout carries one object: what a plug-in prints goes to stderr.
@@ -209,29 +216,9 @@ def compare_variants(flags: CompareFlags) -> int:
     return TESTS_FAILED if change is not None and change.losses else DONE
 
 
-def _goal_given(text: str) -> dict[str, Any]:
-    parts = (part.partition("=") for part in text.split(","))
-    return {name.strip(): parse_yaml(value, "--calibrate").data for name, _, value in parts}
-
-
 def _folder(option: object, pipeline: Path) -> Path:
     """Return where a path begins: an option's here, one of the file at the file."""
     return pipeline.parent if option is None else Path()
-
-
-def _variants(flags: CompareFlags, keys: CompareKeys, plan: Plan) -> list[Variant]:
-    """Return the variants, none for a threshold, which has two of its own.
-
-    Raises:
-        CommandError: `--adopt` names no variant.
-        PipelineError: an option names nothing of the pipeline.
-    """
-    if keys.calibrate is not None:
-        return []
-    variants = variants_of(keys, plan.pipeline)
-    if flags.adopt is not None:
-        _chosen(flags.adopt, variants)  # before anything is run
-    return variants
 
 
 def _chosen(name: str, variants: Sequence[Variant]) -> Variant:
@@ -331,9 +318,12 @@ def _compared(
     named = keys.step or of_gold.step
     step = compared_step(plan, variants, named or (escalating_step(plan) if goal else None))
     origin = flags.gold or of_gold.from_
-    source = GoldSource(
-        _read_gold(origin, _folder(flags.gold, path), path, settings, of_gold), _metrics(of_gold)
-    )
+    metrics: dict[str, tuple[MetricName, float]] = {
+        name: ("number", metric.number) if isinstance(metric, NumberMetricKeys) else (metric, 0.0)
+        for name, metric in of_gold.metrics.items()
+    }
+    folder = _folder(flags.gold, path)
+    source = GoldSource(_read_gold(origin, folder, path, settings, of_gold), metrics)
     compared = ComparedPipeline(
         path, plan, step, parse_inputs(flags.inputs), settings,
         key=of_gold.key,
@@ -357,7 +347,13 @@ def _compared(
         found = compare(plan.pipeline.name, step, runs, source, judgement)
         advice = _examples_advice(compared, variants)
         found = replace(found, notes=(*found.notes, *advice))
-    return found if flags.report is None else _with_prompts(found, compared)
+    if flags.report is None:
+        return found
+    # The page shows what was asked.
+    shown = found.differences[: comparison_page.MOST_DIFFERENCES]
+    prompts = answered_prompts(compared, (next(iter(diff.answers.values())) for diff in shown))
+    differences = (replace(diff, prompt=prompts.get(diff.key, "")) for diff in found.differences)
+    return replace(found, differences=tuple(differences))
 
 
 def _examples_advice(compared: ComparedPipeline, variants: Sequence[Variant]) -> Iterator[str]:
@@ -374,21 +370,6 @@ def _examples_advice(compared: ComparedPipeline, variants: Sequence[Variant]) ->
     if len(known.decisions) >= _LEAST_EXAMPLES:
         n = counted(len(known.decisions), "decision")
         yield f"{n} could stand in its prompt as examples: compare with `--set {key}.k=0,4`."
-
-
-def _with_prompts(found: Comparison, compared: ComparedPipeline) -> Comparison:
-    """Return a comparison of which the page can show what was asked."""
-    shown = found.differences[: comparison_page.MOST_DIFFERENCES]
-    prompts = answered_prompts(compared, (next(iter(diff.answers.values())) for diff in shown))
-    differences = (replace(diff, prompt=prompts.get(diff.key, "")) for diff in found.differences)
-    return replace(found, differences=tuple(differences))
-
-
-def _metrics(keys: GoldKeys) -> dict[str, tuple[MetricName, float]]:
-    return {
-        name: ("number", metric.number) if isinstance(metric, NumberMetricKeys) else (metric, 0.0)
-        for name, metric in keys.metrics.items()
-    }
 
 
 def _read_gold(

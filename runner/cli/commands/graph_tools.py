@@ -200,13 +200,17 @@ async def tools_of_servers(
                 tools = await runtime.servers.tools(spec)
             except StepError as error:
                 return ToolGroup(origin, why=secrets.redact(str(error)))
-            return ToolGroup(origin, [_listed_tool(name, tool) for tool in tools.values()])
+            return ToolGroup(
+                origin,
+                [
+                    ListedTool(
+                        f"{name}.{tool.name}", tool.description, tool.schema, tool.has_effects
+                    )
+                    for tool in tools.values()
+                ],
+            )
 
         return list(await asyncio.gather(*map(group, bound.pipeline.servers)))
-
-
-def _listed_tool(server: str, tool: Any) -> ListedTool:
-    return ListedTool(f"{server}.{tool.name}", tool.description, tool.schema, tool.has_effects)
 
 
 def tools_of_pipeline(path: Path, inputs: Mapping[str, Any], settings: Settings) -> list[ToolGroup]:

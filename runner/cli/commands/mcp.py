@@ -21,7 +21,7 @@ from paddock.runner.cli.arguments import (
 )
 from paddock.runner.cli.detached_run import DetachedRuns
 from paddock.runner.cli.exit_status import DONE, CommandError
-from paddock.runner.settings import Settings, read_settings
+from paddock.runner.settings import read_settings
 from paddock.steps.extras import missing_mcp_library
 
 _KEYS_FILE_NAME = "agent-keys"
@@ -62,10 +62,15 @@ def mcp(flags: McpFlags) -> int:
     given = given_settings(api_keys=flags.api_keys, allow=flags.allow)
     settings = read_settings(folder, flags=given)
     keys = settings.service.api_keys_file
-    if flags.port is not None:
-        _refuse_without_keys(settings, flags.port)
-    elif keys is not None:
+    if flags.port is None and keys is not None:
         api_keys.read_keys(keys)
+    elif flags.port is not None and keys is None:  # each user of this machine could start runs
+        file = settings.state_dir / _KEYS_FILE_NAME
+        make = f"mkdir -p '{file.parent}' && {api_keys.key_command(file)}"
+        raise CommandError(
+            f"Anyone on this machine could start runs at port {flags.port}: there are no API keys."
+            f"\n  {make} && paddock mcp --port {flags.port} --api-keys '{file}'"
+        )
     os.chdir(folder)  # as a person who types the command there: relative inputs, the nearest files
     own = given_settings(allow=flags.allow)
     runs = DetachedRuns(folder, own, flags.max_runs or settings.unattended.max_runs)
@@ -76,15 +81,3 @@ def mcp(flags: McpFlags) -> int:
     else:
         server.serve_http(tools, settings.service, flags.port)
     return DONE
-
-
-def _refuse_without_keys(settings: Settings, port: int) -> None:
-    """Refuse HTTP without keys: each user of this machine could start runs."""
-    if settings.service.api_keys_file is not None:
-        return
-    file = settings.state_dir / _KEYS_FILE_NAME
-    make = f"mkdir -p '{file.parent}' && {api_keys.key_command(file)}"
-    raise CommandError(
-        f"Anyone on this machine could start runs at port {port}: there are no API keys.\n"
-        f"  {make} && paddock mcp --port {port} --api-keys '{file}'"
-    )

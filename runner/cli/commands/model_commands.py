@@ -81,7 +81,10 @@ def cp(
 
         finder = _model_finder(settings)
         copy_model(finder.store, finder, parse_name(source), parse_name(target))
-    _print_done(f"Copied '{source}' to '{target}'.", as_json, source=source, copy=target)
+    if as_json:
+        printing.print_json({"ok": True, "source": source, "copy": target})
+    else:
+        printing.print_err(f"Copied '{source}' to '{target}'.")
     return DONE
 
 
@@ -156,13 +159,6 @@ def prune(as_json: JsonOption = False) -> int:
 
 def _model_finder(settings: Settings) -> ModelFinder:
     return ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
-
-
-def _print_done(words: str, as_json: bool, **facts: object) -> None:
-    if as_json:
-        printing.print_json({"ok": True, **facts})
-    else:
-        printing.print_err(words)
 
 
 @dataclass(frozen=True, slots=True)

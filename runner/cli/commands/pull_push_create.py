@@ -212,21 +212,6 @@ def models(as_json: JsonOption = False) -> int:
     return DONE
 
 
-def _proposed_model() -> str:
-    """Return the model that `paddock models` proposes, once the user has agreed to its size."""
-    proposed = propose(_this_machine())
-    if proposed is None:
-        raise CommandError(
-            "No well-known model fits this machine.\n  Name one: `paddock pull MODEL`."
-        )
-    size = units.size(proposed.size_bytes)
-    sentence = f"{proposed.name} fits this machine: {size}, licence {proposed.licence}."
-    printing.print_err(sentence)
-    if sys.stdin.isatty() and not typer.confirm("Download it?", default=True, err=True):
-        raise CommandError("Nothing was downloaded.\n  `paddock models` shows the others.")
-    return proposed.name
-
-
 def pull(
     model: Annotated[
         str | None,
@@ -243,7 +228,16 @@ def pull(
     as_json: JsonOption = False,
 ) -> int:
     """Download a model; an interrupted download continues."""
-    model = model or _proposed_model()
+    if not model:
+        proposed = propose(_this_machine())
+        if proposed is None:
+            raise CommandError(
+                "No well-known model fits this machine.\n  Name one: `paddock pull MODEL`."
+            )
+        model, size = proposed.name, units.size(proposed.size_bytes)
+        printing.print_err(f"{model} fits this machine: {size}, licence {proposed.licence}.")
+        if sys.stdin.isatty() and not typer.confirm("Download it?", default=True, err=True):
+            raise CommandError("Nothing was downloaded.\n  `paddock models` shows the others.")
     source = parse_source(model, as_name)
     settings = read_settings(Path.cwd())
     watch = FitWarning(settings.pool) if is_this_machine(settings.address) else None

@@ -8,8 +8,8 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -168,7 +168,8 @@ def review(flags: ReviewFlags) -> int:
         return _list(place, flags)
     if export is not None:
         return _export(place, export)
-    with _open_reviews(place, flags.by) as opened:
+    with Ledger(place.state, url=read_settings(place.folder).ledger_url) as ledger:
+        opened = _ReviewSession(place, ledger, LedgerReviews(ledger), flags.by or _user_name())
         if flags.accept_all:
             return _accept_all(opened, flags)
         if flags.undone is not None:
@@ -204,13 +205,6 @@ class _ReviewSession:
 
 def _of_file(place: LedgerFolder, reviews: Sequence[Review]) -> list[Review]:
     return [review for review in reviews if place.file in (None, review.subject.get("pipeline"))]
-
-
-@contextmanager
-def _open_reviews(place: LedgerFolder, by: str | None) -> Iterator[_ReviewSession]:
-    url = read_settings(place.folder).ledger_url
-    with Ledger(place.state, url=url) as ledger:
-        yield _ReviewSession(place, ledger, LedgerReviews(ledger), by or _user_name())
 
 
 def _user_name() -> str:

@@ -222,15 +222,9 @@ def _run(flags: RunFlags, *, with_reports: bool = False) -> int:
 def run_until_confirmed(go: Callable[[RunOptions], Report], options: RunOptions) -> Report:
     """Run; once more if a person confirms that missing documents were deleted, to prune theirs."""
     ended = go(options)
-    if options.prune and not options.is_confirmed and _confirm_removal(ended):
-        return go(replace(options, is_confirmed=True))
-    return ended
-
-
-def _confirm_removal(ended: Report) -> bool:
-    """Ask at a terminal whether missing documents were deleted, if the run found some."""
-    if not any(item.state == "missing" for item in ended.items):
-        return False
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return False
-    return typer.confirm("Remove the outputs of missing documents?", err=True)
+    is_missing = any(item.state == "missing" for item in ended.items)
+    may_ask = options.prune and not options.is_confirmed and is_missing
+    if not (may_ask and sys.stdin.isatty() and sys.stderr.isatty()):
+        return ended
+    is_confirmed = typer.confirm("Remove the outputs of missing documents?", err=True)
+    return go(replace(options, is_confirmed=True)) if is_confirmed else ended

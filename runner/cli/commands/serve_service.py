@@ -21,7 +21,7 @@ from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
-    from paddock.runner.settings import Settings
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,12 @@ def status(as_json: JsonOption = False) -> int:
         {**daemon_client.ask_daemon(daemon), "socket": str(daemon.socket), "is_ours": daemon == own}
         for daemon in found
     ]
-    apart = None if any(daemon.kind == "serve" for daemon in found) else _served_at(settings)
+    is_apart = (
+        all(daemon.kind != "serve" for daemon in found)
+        and service_client.is_this_machine(settings.address)
+        and service_client.identify_service(settings) == "paddock"
+    )
+    apart = settings.address.url if is_apart else None
     if as_json:
         printing.print_json({"running": bool(services), "services": services, "serve": apart})
     elif services:
@@ -90,16 +95,6 @@ def status(as_json: JsonOption = False) -> int:
             "No local service runs. The next `paddock run` with work to do starts one."
         )
     return DONE if services else FAILED
-
-
-def _served_at(settings: Settings) -> str | None:
-    """Return the address of this machine's `paddock serve`; None if it does not run."""
-    address = settings.address
-    is_there = (
-        service_client.is_this_machine(address)
-        and service_client.identify_service(settings) == "paddock"
-    )
-    return address.url if is_there else None
 
 
 def start(as_json: JsonOption = False) -> int:

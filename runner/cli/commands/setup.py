@@ -13,7 +13,6 @@ import shlex
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -90,10 +89,14 @@ def setup(flags: SetupFlags) -> int:
         )
     if flags.user and not flags.system:
         raise CommandError("`--user` belongs to `--system`.\n  Your own unit has your rights.")
-    with _explained_rights(is_system=flags.system):
+    try:
         place = SetupPlace.found(is_system=flags.system)
         plan = undo_plan(place) if flags.undo else _setup_plan(place, flags)
         require_rights(plan.changes)
+    except PermissionError as error:
+        again = f"As root: {shlex.quote(sys.argv[0])} setup --system …"
+        remedy = again if flags.system else "Make it writable for you."
+        raise CommandError(f"{error.filename}: {error.strerror}.\n  {remedy}") from None
     printing.print_out("\n".join([*plan.left, *plan.lines()]) or "There is nothing to do.")
     if flags.dry_run:
         for text in plan.texts(place.unit):
@@ -105,16 +108,6 @@ def setup(flags: SetupFlags) -> int:
             raise CommandError("Nothing was changed.")
         return _carry_out(plan)
     return DONE
-
-
-@contextmanager
-def _explained_rights(*, is_system: bool) -> Iterator[None]:
-    try:
-        yield
-    except PermissionError as error:
-        again = f"As root: {shlex.quote(sys.argv[0])} setup --system …"
-        remedy = again if is_system else "Make it writable for you."
-        raise CommandError(f"{error.filename}: {error.strerror}.\n  {remedy}") from None
 
 
 # --- the plan

@@ -148,8 +148,9 @@ def _summarise(flags: SummariseFlags, *, prints: bool = False) -> int:
         file.write_text(text, encoding="utf-8")
     else:
         _save_pipeline(file, text)
-        given = f"{shlex.quote(save)}{_input_options(request, file)}"
-        printing.print_err(f"Saved as '{save}'. From now on: paddock run {given}")
+        inputs = request.inputs() if needs_inputs(request, file.parent) else {}
+        given = [save, *(word for name in inputs for word in ("-i", f"{name}={inputs[name]}"))]
+        printing.print_err(f"Saved as '{save}'. From now on: paddock run {shlex.join(given)}")
         _transfer_outputs(request, file)
     settings = read_settings(file.parent, flags=given_settings(pool=flags.pool))
 
@@ -197,13 +198,6 @@ def _transfer_outputs(request: SummaryRequest, file: Path) -> None:
     if n_items:
         what = counted(n_items, "document")
         printing.print_err(f"It takes over {what} of '{request.out}' that are summarised already.")
-
-
-def _input_options(request: SummaryRequest, file: Path) -> str:
-    if not needs_inputs(request, file.parent):
-        return ""
-    pairs = (f"{name}={value}" for name, value in request.inputs().items())
-    return "".join(f" -i {shlex.quote(pair)}" for pair in pairs)
 
 
 INCLUDE = "**/*.{md,markdown,txt,rst,html,htm,pdf,csv,tsv,json,docx,pptx,xlsx,eml,epub}"
