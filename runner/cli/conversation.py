@@ -136,15 +136,6 @@ class AnswerInterrupted(Exception):
     """The user stopped the answer."""
 
 
-def open_conversation(service: ServiceClient, model: str, **options: Any) -> ChatConversation:
-    """Begin a conversation with a model.
-
-    Raises:
-        ServiceError: there is no such model.
-    """
-    return ChatConversation(model, model_capabilities(service, model), **options)
-
-
 def model_capabilities(service: ServiceClient, model: str) -> frozenset[str]:
     """Return a model's capabilities.
 

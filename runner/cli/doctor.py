@@ -12,9 +12,9 @@ import platform
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 import psutil
@@ -63,14 +63,6 @@ class Finding:
 def findings_exit_status(findings: Sequence[Finding]) -> int:
     """Return 1 if a fault keeps Paddock from working, else 0."""
     return int(any(finding.level == "fault" for finding in findings))
-
-
-def findings_json(findings: Sequence[Finding]) -> dict[str, Any]:
-    """Return the object of `doctor --json`."""
-    return {
-        "ok": findings_exit_status(findings) == 0,
-        "findings": [asdict(finding) for finding in findings],
-    }
 
 
 def findings_text(findings: Sequence[Finding]) -> str:

@@ -378,21 +378,18 @@ def _scored(
         answer = variant.run.items.get(key) or ItemAnswer(key, error="it was not done")
         if quality == "agreement":
             if key in rights:
-                scores[key] = agreement_of(answer, rights[key], metrics)
+                # The mean score of the fields that gold has
+                right = rights[key].items()
+                fields = [
+                    metrics[name].score(_output_at(answer, name), gold) for name, gold in right
+                ]
+                scores[key] = sum(fields) / len(fields) if fields and answer.is_done else 0.0
         elif quality == "located":
             scores[key] = (_located_share(answer.evidence) or 0.0) if answer.is_done else 0.0
         else:
             scores[key] = float(answer.is_done)
     agreement = estimate([*scores.values()]) if quality == "agreement" else None
     return replace(variant, scores=scores, agreement=agreement)
-
-
-def agreement_of(
-    answer: ItemAnswer, right: Mapping[str, Any], metrics: Mapping[str, FieldMetric]
-) -> float:
-    """Return the mean score of an answer's fields that gold has."""
-    scores = [metrics[name].score(_output_at(answer, name), value) for name, value in right.items()]
-    return sum(scores) / len(scores) if scores and answer.is_done else 0.0
 
 
 def _is_timed(figures: Iterable[VariantFigures]) -> bool:

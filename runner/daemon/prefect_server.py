@@ -240,7 +240,16 @@ class PrefectServer:
                         self._close()  # before the next lock holder listens here
                         raise
             except LockTaken:
-                await self._look_on()
+                # Take the status of the server that another process of this user runs
+                self._close()
+                self._drop_early()
+                known = files.read_json_object(self._record)
+                port, pid = known.get("port"), known.get("pid")
+                if isinstance(port, int):
+                    self._status = PrefectServerStatus(self._status.state, _url(port), pid)
+                    is_there = _is_own(port) and await _is_healthy(port)
+                    await self._say("ready" if is_there else "starting", pid)
+                await asyncio.sleep(LOOK_S / 4 if self._status.state != "ready" else LOOK_S)
                 continue
             except OSError as error:  # a full disk, no free process: retry later
                 log.warning("cannot start the Prefect server: %s", error)
@@ -249,18 +258,6 @@ class PrefectServer:
                 pauses.succeeded()
             else:
                 await pauses.wait()
-
-    async def _look_on(self) -> None:
-        """Take the status of the server that another process of this user runs."""
-        self._close()
-        self._drop_early()
-        known = files.read_json_object(self._record)
-        port = known.get("port")
-        if isinstance(port, int):
-            self._status = PrefectServerStatus(self._status.state, _url(port), known.get("pid"))
-            is_there = _is_own(port) and await _is_healthy(port)
-            await self._say("ready" if is_there else "starting", known.get("pid"))
-        await asyncio.sleep(LOOK_S / 4 if self._status.state != "ready" else LOOK_S)
 
     async def _run(self) -> None:
         """Start it and watch it until it ends.

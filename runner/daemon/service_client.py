@@ -192,7 +192,20 @@ Tell = Callable[[str, int | None, int | None], None]
 
 def create_in_service(client: ServiceClient, recipe: ModelRecipe, tell: Tell) -> None:
     """Upload the files that the service lacks, and make the model there."""
-    body = create_body(recipe) | {
+    body = {
+        "model": recipe.name,
+        "from": recipe.base,
+        "template": recipe.template,
+        "system": recipe.system,
+        "license": list(recipe.licenses),
+        "parameters": dict(recipe.parameters),
+        "messages": [
+            {"role": message.role, "content": message.content} for message in recipe.messages
+        ],
+        "quantize": recipe.quantize,
+        "renderer": recipe.renderer,
+        "parser": recipe.parser,
+        "requires": recipe.requires,
         "files": {name: _upload(client, source, tell) for name, source in recipe.files.items()},
         "adapters": {
             name: _upload(client, source, tell) for name, source in recipe.adapters.items()
@@ -214,25 +227,6 @@ def _upload(client: ServiceClient, source: str | Path, tell: Tell) -> str:
         tell(f"sending {source.name}", None, None)
         client.upload(digest, source)
     return digest
-
-
-def create_body(recipe: ModelRecipe) -> dict[str, Any]:
-    """Return the body of `/api/create` without its files."""
-    return {
-        "model": recipe.name,
-        "from": recipe.base,
-        "template": recipe.template,
-        "system": recipe.system,
-        "license": list(recipe.licenses),
-        "parameters": dict(recipe.parameters),
-        "messages": [
-            {"role": message.role, "content": message.content} for message in recipe.messages
-        ],
-        "quantize": recipe.quantize,
-        "renderer": recipe.renderer,
-        "parser": recipe.parser,
-        "requires": recipe.requires,
-    }
 
 
 _NEAR_S, _FAR_S = 0.5, http.CONNECT_S

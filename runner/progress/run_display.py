@@ -30,10 +30,11 @@ LINE_EVERY_S = 5.0  # keeps logs of long runs readable
 NOTEBOOK_EVERY_S = 0.5  # each is a message to the browser
 
 
+@contextmanager
 def run_observer(
     *, environ: Mapping[str, str] = os.environ, is_quiet_stdout: bool = False, is_log: bool = False
-) -> AbstractContextManager[Observer]:
-    """Return the observer for stderr; leave its context before writing anything else.
+) -> Iterator[Observer]:
+    """Yield the observer for stderr; leave its context before writing anything else.
 
     Args:
         environ: the environment, for `TERM`.
@@ -41,7 +42,8 @@ def run_observer(
         is_log: stderr gets one JSON object per line.
     """
     shown = json_lines_observer() if is_log else _display(environ, is_quiet_stdout=is_quiet_stdout)
-    return _with_stdout_on_stderr(shown) if is_quiet_stdout else shown
+    with shown as observer, redirect_stdout(sys.stderr) if is_quiet_stdout else nullcontext():
+        yield observer
 
 
 @contextmanager
@@ -68,12 +70,6 @@ def _display(
     from .live_displays import LiveTable
 
     return LiveTable()
-
-
-@contextmanager
-def _with_stdout_on_stderr(shown: AbstractContextManager[Observer]) -> Iterator[Observer]:
-    with shown as observer, redirect_stdout(sys.stderr):
-        yield observer
 
 
 @contextmanager

@@ -129,11 +129,6 @@ class TimeLeft:
             return None
         if self._first_call_at is None or not self._sums.n:
             return (self._clock() - self._began) / self._n_ended * n_left
-        done, left = self._done_and_left()
-        elapsed = self._clock() - self._first_call_at - self._load_s
-        return max(0.0, elapsed) * left / done if done else None
-
-    def _done_and_left(self) -> tuple[float, float]:
         usual_calls = self._n_calls_of_ended / self._n_ended
         done, left = self._work_of_ended, 0.0
         size_begun, size_left = self._size_of_ended, self._size_left
@@ -148,7 +143,9 @@ class TimeLeft:
                 done, left = done + its_done, left + its_left
             left += max(0.0, usual_calls - len(calls)) * self._sums.mean_work
         of_others = (done + left) / size_begun * size_left if size_begun else 0.0
-        return done, left + max(0.0, of_others)
+        left += max(0.0, of_others)
+        elapsed = self._clock() - self._first_call_at - self._load_s
+        return max(0.0, elapsed) * left / done if done else None
 
 
 def _read_tokens(usage: Usage) -> int:

@@ -154,7 +154,15 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
         known = ledger.items_of(past.row.run, quarantined_before=past.row.file)
     began = past.row.started
     base = past.place.folder.resolve()
-    items = list(_items_of_ledger(past, rows, mades, outers))
+    # By their place; one that was renamed under its new name only
+    renamed = {(scope, row.made.get(run_records.RENAMED)) for (scope, _), row in mades.items()}
+    items = []
+    for place, row in rows.items():
+        outer = outers.get(row.scope, "")
+        if row.entry.gone == past.row.run and place not in renamed:
+            items.append(RunItem(row.step, f"{outer}{row.entry.key}", "deleted"))
+        elif place not in renamed:
+            items.append(_run_item(row, mades.get(place), outer, began, base))
     listed = {(item.step, item.key) for item in items}
     unlisted = {place: item for place, item in latest.items() if place not in listed}
     lost = list(_items_of_journal(past, unlisted, base))
@@ -183,23 +191,6 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
             if past.summary.get("quarantine", {}).get("known")
         ),
     )
-
-
-def _items_of_ledger(
-    past: PastRun,
-    rows: Mapping[tuple[str, str], ItemRow],
-    mades: Mapping[tuple[str, str], LineageRow],
-    outers: Mapping[str, str],
-) -> Iterator[RunItem]:
-    """Yield items by their place; one that was renamed under its new name only."""
-    base = past.place.folder.resolve()
-    renamed = {(scope, row.made.get(run_records.RENAMED)) for (scope, _), row in mades.items()}
-    for place, row in rows.items():
-        outer = outers.get(row.scope, "")
-        if row.entry.gone == past.row.run and place not in renamed:
-            yield RunItem(row.step, f"{outer}{row.entry.key}", "deleted")
-        elif place not in renamed:
-            yield _run_item(row, mades.get(place), outer, past.row.started, base)
 
 
 _TOKEN_NOTES = {

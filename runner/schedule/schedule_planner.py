@@ -63,35 +63,30 @@ class SchedulePlanner:
             del self._plans[gone]
         for key, deployment in list(deployments.items()):
             for timed in deployment.triggered.schedules:
-                await self._plan_schedule(key, deployment, timed, now)
+                plan = self._plans.get((key, timed.key))
+                if plan is None or plan.deployment != deployment.id:
+                    plan = await self._begun(deployment, timed, now)
+                    self._plans[key, timed.key] = plan
+                last = plan.owed[-1] if plan.owed else plan.planned
+                ahead = upcoming(timed, now)
+                if last is not None and last < now:  # the machine slept, or its clock was set on
+                    plan.owed += await asyncio.to_thread(missed, timed, last, now)
+                elif last is not None and ahead and last > ahead[-1]:
+                    last = None  # the clock was set back; runs in the queue are not queued twice
+                plan.owed += [moment for moment in ahead if last is None or moment > last]
+                for _ in range(min(MOST_AT_ONCE, len(plan.owed))):
+                    moment = plan.owed[0]
+                    await self._run_manager.submit(
+                        deployment, timed.key, f"{deployment.id}:{timed.key}:{moment.isoformat()}",
+                        inputs=dict(timed.inputs), at=moment, words="planned by its schedule",
+                    )  # fmt: skip
+                    plan.planned = plan.owed.pop(0)
 
     def next_times(self, key: str, now: datetime) -> list[str]:
         """Return the next times of a pipeline's schedules, for people."""
         deployment = self._run_manager.deployments.get(key)
         schedules = deployment.triggered.schedules if deployment else ()
         return sorted(at.isoformat() for timed in schedules for at in upcoming(timed, now, 1))
-
-    async def _plan_schedule(
-        self, key: str, deployment: Deployment, timed: CronSchedule, now: datetime
-    ) -> None:
-        plan = self._plans.get((key, timed.key))
-        if plan is None or plan.deployment != deployment.id:
-            plan = await self._begun(deployment, timed, now)
-            self._plans[key, timed.key] = plan
-        last = plan.owed[-1] if plan.owed else plan.planned
-        ahead = upcoming(timed, now)
-        if last is not None and last < now:  # the machine slept, or its clock was set forward
-            plan.owed += await asyncio.to_thread(missed, timed, last, now)
-        elif last is not None and ahead and last > ahead[-1]:
-            last = None  # the clock was set back; runs in the queue are not queued twice
-        plan.owed += [moment for moment in ahead if last is None or moment > last]
-        for _ in range(min(MOST_AT_ONCE, len(plan.owed))):
-            moment = plan.owed[0]
-            await self._run_manager.submit(
-                deployment, timed.key, f"{deployment.id}:{timed.key}:{moment.isoformat()}",
-                inputs=dict(timed.inputs), at=moment, words="planned by its schedule",
-            )  # fmt: skip
-            plan.planned = plan.owed.pop(0)
 
     async def _begun(
         self, deployment: Deployment, timed: CronSchedule, now: datetime

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, tzinfo
 
-_FEW_DAYS = 3
-
 
 @dataclass(frozen=True, slots=True)
 class TimeWindow:
@@ -58,7 +56,7 @@ class TimeWindow:
         if self.is_open(now):
             return now.astimezone(UTC)
         today = now.astimezone(self.zone).date()
-        for days in range(_FEW_DAYS):
+        for days in range(3):
             wall = datetime.combine(today + timedelta(days), self.start)
             local = wall.astimezone() if self.zone is None else wall.replace(tzinfo=self.zone)
             moment = local.astimezone(UTC)

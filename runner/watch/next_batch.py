@@ -91,9 +91,8 @@ class WatchState:
         for relpath in [path for path in self._ready if path not in listing.files]:
             if not self._is_claimed(relpath):
                 del self._ready[relpath]
-        return 0 if self._spec.is_hot else self._look_for_deleted(listing, now)
-
-    def _look_for_deleted(self, listing: FolderListing, now: float) -> int:
+        if self._spec.is_hot:
+            return 0
         before = known_folder(listing.root, self.roots)
         if before is None or before.identity != listing.root.identity:
             own = [relpath for relpath in self.done if self._wants(relpath)]
@@ -101,7 +100,19 @@ class WatchState:
             if is_other_folder(before, listing.root, n_absent, len(own) - n_absent):
                 self._deletions.forget()
                 return n_absent
-        missed = self._missed(listing, before) if now >= self._gone_not_before else []
+        missed: list[str] = []
+        if now >= self._gone_not_before:
+            gone = {relpath for batch in self._out.values() for relpath in batch.gone}
+            missed = [
+                relpath
+                for relpath in self.done
+                if relpath not in listing.files
+                and relpath not in self._latest
+                and relpath not in self._gone
+                and relpath not in gone
+                and listing.is_known(relpath, before)
+                and self._wants(relpath)
+            ]
         for relpath in self._deletions.look(missed, now):
             self._gone.add(relpath)
             self._gather(now)
@@ -113,23 +124,10 @@ class WatchState:
             for at, what in lost.items()
             if any(relpath.startswith(f"{at}/") for relpath in self.done)
         }
-        seen = FolderIdentity(root.identity, {**root.mounts, **hiding})
-        if seen != before:
-            self.roots, self.is_root_new = [seen], True
+        identity = FolderIdentity(root.identity, {**root.mounts, **hiding})
+        if identity != before:
+            self.roots, self.is_root_new = [identity], True
         return 0
-
-    def _missed(self, listing: FolderListing, before: FolderIdentity | None) -> list[str]:
-        gone = {relpath for batch in self._out.values() for relpath in batch.gone}
-        return [
-            relpath
-            for relpath in self.done
-            if relpath not in listing.files
-            and relpath not in self._latest
-            and relpath not in self._gone
-            and relpath not in gone
-            and listing.is_known(relpath, before)
-            and self._wants(relpath)
-        ]
 
     def hint(self, found: Mapping[str, FileVersion | None], now: float) -> None:
         self.release(now)

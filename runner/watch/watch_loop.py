@@ -323,7 +323,19 @@ class FolderWatch:
         for relpath in state.stable():
             if not self._filter.wants_file(relpath):
                 state.forget(relpath)
-        batch = state.take(await self._claimed(state) if self.spec.is_hot else None)
+        claimed = None
+        if self.spec.is_hot:
+            stable, written = state.stable(), self._change_source.written()
+            known = state.claimed().keys()
+            moved = await self._io.ask(claim_files, self.spec, stable, known, written)
+            state.changed(moved.changed, self._clock())
+            self._tell_stuck(moved.refused)
+            for relpath in moved.files:
+                self._notices.over(relpath)
+            if len(moved.files) < len(stable):
+                self._look_at = self._clock() + BETWEEN_LOOKS_S  # files that are left settle again
+            claimed = moved.files
+        batch = state.take(claimed)
         if batch is None:
             return
         try:
@@ -340,18 +352,6 @@ class FolderWatch:
             return
         self._notices.over("submit")
         self._notices.over("ledger")
-
-    async def _claimed(self, state: WatchState) -> Mapping[str, FileVersion]:
-        stable = state.stable()
-        written = self._change_source.written()
-        moved = await self._io.ask(claim_files, self.spec, stable, state.claimed().keys(), written)
-        state.changed(moved.changed, self._clock())
-        self._tell_stuck(moved.refused)
-        for relpath in moved.files:
-            self._notices.over(relpath)
-        if len(moved.files) < len(stable):
-            self._look_at = self._clock() + BETWEEN_LOOKS_S  # files that are left settle again
-        return moved.files
 
     # --- ended batches
 

@@ -138,7 +138,8 @@ def chat(flags: ChatFlags) -> int:
             _require_model(client, model, flags.pull, flags.insecure)
         if not text and not is_terminal:
             raise CommandError("There is no prompt: the input is empty.")
-        session = conversation.open_conversation(client, model, **options)
+        abilities = conversation.model_capabilities(client, model)
+        session = conversation.ChatConversation(model, abilities, **options)
         if not text:
             if flags.images:
                 raise CommandError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from paddock.runner.cli import doctor as checks
@@ -13,5 +14,7 @@ from paddock.runner.settings import read_settings
 def doctor(as_json: JsonOption = False) -> int:
     """Check this machine: llama.cpp, devices, models, disks, ports."""
     found = checks.examine(read_settings(Path.cwd()))
-    printing.print_result(checks.findings_json(found), checks.findings_text(found), as_json=as_json)
-    return checks.findings_exit_status(found)
+    status = checks.findings_exit_status(found)
+    facts = {"ok": not status, "findings": [asdict(finding) for finding in found]}
+    printing.print_result(facts, checks.findings_text(found), as_json=as_json)
+    return status

@@ -42,7 +42,6 @@ from paddock.steps.tools.tool_names import installed_tools
 
 if TYPE_CHECKING:
     from paddock.runner.config.pipeline_secrets import Secrets
-    from paddock.runner.settings import Settings
 
 
 def graph(
@@ -108,7 +107,10 @@ def tools(
     else:
         path = pipeline_file(file, "tools")
         settings = read_settings(path.parent, flags=given_settings(allow=allow))
-        groups = tools_of_pipeline(path, parse_inputs(inputs), settings)
+        environment = RunEnvironment(settings=settings)
+        made = prepare(path, parse_inputs(inputs), RunOptions(), environment, is_plan=True)
+        asked = tools_of_servers(made.bound, made.secrets, settings.allow)
+        groups = [*tools_here(), *asyncio.run(asked)]
     listed = [
         {
             "origin": group.origin,
@@ -211,13 +213,3 @@ async def tools_of_servers(
             )
 
         return list(await asyncio.gather(*map(group, bound.pipeline.servers)))
-
-
-def tools_of_pipeline(path: Path, inputs: Mapping[str, Any], settings: Settings) -> list[ToolGroup]:
-    """Return all tools that the steps of a pipeline can call.
-
-    Raises:
-        PipelineError: the YAML, an input or a secret is wrong.
-    """
-    made = prepare(path, inputs, RunOptions(), RunEnvironment(settings=settings), is_plan=True)
-    return [*tools_here(), *asyncio.run(tools_of_servers(made.bound, made.secrets, settings.allow))]

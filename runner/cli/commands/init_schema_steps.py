@@ -260,36 +260,29 @@ def write_draft(
     """
     pipeline, documents = folder / PIPELINE_FILE, list[Path]()
     if answers.result == "filed":
-        return _write_office(answers, folder, schema, there)
+        # The example of an office, without its documents and tests where others are there
+        if answers.documents == "table":
+            raise CommandError("A table has no documents to file.\n  Take another `--want`.")
+        if there is None:
+            return copy_template(OFFICE, folder, schema)
+        if there.root == ".":
+            raise CommandError(
+                f"The documents lie in '{folder}' itself.\n"
+                f"  Put them into '{folder / 'inbox'}': what is made of them lies beside it."
+            )
+        example = examples_folder() / OFFICE
+        files = [file for file in _template_files(example) if file.parent.name not in _OF_EXAMPLE]
+        if known := [file.name for file in files if (folder / file.relative_to(example)).exists()]:
+            raise CommandError(f"'{folder}' has a '{known[0]}', so nothing was written.")
+        written = [_copy_file(file, example, folder) for file in files]
+        pipeline.write_text(pipeline.read_text("utf-8").partition("\ntests:\n")[0], "utf-8")
+        return *written, write_schema(folder, schema)
     if there is None or pipeline.exists():
         _refuse_full(folder)
         sample = examples_folder() / SAMPLES[answers.documents]
         documents.append(_copy_file(sample, sample.parent, folder / "inbox"))
     pipeline.write_text(draft_pipeline(answers, there), "utf-8")
     return pipeline, *documents, write_schema(folder, schema)
-
-
-def _write_office(
-    answers: DraftAnswers, folder: Path, schema: Mapping[str, Any], there: DocumentsThere | None
-) -> tuple[Path, ...]:
-    """Copy the example of an office; without its documents and tests where others are there."""
-    if answers.documents == "table":
-        raise CommandError("A table has no documents to file.\n  Take another `--want`.")
-    if there is None:
-        return copy_template(OFFICE, folder, schema)
-    if there.root == ".":
-        raise CommandError(
-            f"The documents lie in '{folder}' itself.\n"
-            f"  Put them into '{folder / 'inbox'}': what is made of them lies beside it."
-        )
-    example = examples_folder() / OFFICE
-    files = [file for file in _template_files(example) if file.parent.name not in _OF_EXAMPLE]
-    if known := [file.name for file in files if (folder / file.relative_to(example)).exists()]:
-        raise CommandError(f"'{folder}' has a '{known[0]}', so nothing was written.")
-    written = [_copy_file(file, example, folder) for file in files]
-    pipeline = folder / PIPELINE_FILE
-    pipeline.write_text(pipeline.read_text("utf-8").partition("\ntests:\n")[0], "utf-8")
-    return *written, write_schema(folder, schema)
 
 
 def _template_list(known: tuple[Any, ...]) -> str:

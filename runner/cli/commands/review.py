@@ -278,7 +278,8 @@ def _nothing_text(flags: ReviewFlags) -> str:
 
 
 def _list_row(review: Review, now: float) -> tuple[str, ...]:
-    left = "" if review.expires_at is None else _left_text(review.expires_at - now)
+    left_s = None if review.expires_at is None else review.expires_at - now
+    left = "" if left_s is None else units.duration(left_s) if left_s > 0 else "over"
     is_held = review.lease_by is not None and (review.lease_until or 0) > now
     notes = [one_line(why, MAX_ITEM_CHARS) for why in review.subject.get("due") or ()]
     notes += [f"{review.lease_by} looks at it"] if is_held else []
@@ -293,10 +294,6 @@ def _list_row(review: Review, now: float) -> tuple[str, ...]:
         ", ".join(review.subject.get("by") or ()),
         "; ".join(notes),
     )
-
-
-def _left_text(seconds: float) -> str:
-    return units.duration(seconds) if seconds > 0 else "over"
 
 
 # --- files

@@ -42,7 +42,6 @@ from paddock.runner.schedule.discovery import PipelineFinder
 from paddock.runner.schedule.triggered_pipeline import read_triggered_pipeline
 
 _SYSTEM_USER = "paddock"
-_UNIT_MODE = 0o644
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +179,7 @@ def _unit_changes(place: SetupPlace, flags: SetupFlags, keys: Path | None) -> li
     what = f"`paddock up` as '{unit.user}', from the machine's start" if unit.user else (
         "`paddock up`, from your first login")  # fmt: skip
     text = unit.text((examples / "deploy" / UNIT_NAME).read_text("utf-8"))
-    return old.unedited(is_alone=True).written(text, what, _UNIT_MODE)
+    return old.unedited(is_alone=True).written(text, what, 0o644)
 
 
 def _existing_user(name: str) -> str:

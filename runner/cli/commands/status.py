@@ -18,8 +18,6 @@ from paddock.runner.ledger.run_history import recent_runs
 from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 
-_N_RUNS = 5
-
 
 def status(as_json: JsonOption = False) -> int:
     """Show `paddock up` with its queue and calls, the services, and the last runs.
@@ -31,7 +29,7 @@ def status(as_json: JsonOption = False) -> int:
     daemons = daemon_files.running_daemons(settings.state_dir)
     services = [daemon_client.ask_daemon(daemon) for daemon in daemons]
     where, serve = settings.address.url, service_client.identify_service(settings)
-    found = recent_runs(find_ledgers([Path()]), limit=_N_RUNS)
+    found = recent_runs(find_ledgers([Path()]), limit=5)
     if as_json:
         runs = [past.as_json() for past in found.runs]
         answer = {"up": up, "why": why or None, "services": services, "runs": runs}

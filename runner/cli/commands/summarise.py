@@ -147,11 +147,29 @@ def _summarise(flags: SummariseFlags, *, prints: bool = False) -> int:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
     else:
-        _save_pipeline(file, text)
+        if file.is_dir():
+            raise CommandError(f"'{file}' is a folder.\n  Name a file for the pipeline.")
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+            write_schema(file.parent, installed_schema())
+        elif file.read_bytes() != text.encode():
+            raise CommandError(
+                f"'{file}' exists already with other content; nothing was done.\n"
+                "  Choose another name, or remove it first."
+            )
         inputs = request.inputs() if needs_inputs(request, file.parent) else {}
         given = [save, *(word for name in inputs for word in ("-i", f"{name}={inputs[name]}"))]
         printing.print_err(f"Saved as '{save}'. From now on: paddock run {shlex.join(given)}")
-        _transfer_outputs(request, file)
+        # Transfer the results of earlier runs without `--save` to the saved pipeline
+        before = request.out / NAME
+        if before.is_file() and not before.samefile(file):
+            n_items = transfer_results(before, file)
+            before.unlink()
+            if n_items:
+                what = counted(n_items, "document")
+                words = f"It takes over {what} of '{request.out}' that are summarised already."
+                printing.print_err(words)
     settings = read_settings(file.parent, flags=given_settings(pool=flags.pool))
 
     def go(options: RunOptions) -> Report:
@@ -171,33 +189,6 @@ def _summarise(flags: SummariseFlags, *, prints: bool = False) -> int:
             printing.print_out(summary.read_text("utf-8").removesuffix("\n"))
     print_speed_advice(ended, settings)
     return ended.exit_status()
-
-
-def _save_pipeline(file: Path, text: str) -> None:
-    if file.is_dir():
-        raise CommandError(f"'{file}' is a folder.\n  Name a file for the pipeline.")
-    if file.exists():
-        if file.read_bytes() == text.encode():
-            return
-        raise CommandError(
-            f"'{file}' exists already with other content; nothing was done.\n"
-            "  Choose another name, or remove it first."
-        )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
-    write_schema(file.parent, installed_schema())
-
-
-def _transfer_outputs(request: SummaryRequest, file: Path) -> None:
-    """Transfer the results of earlier runs without `--save` to the saved pipeline."""
-    before = request.out / NAME
-    if not before.is_file() or (file.exists() and before.samefile(file)):
-        return
-    n_items = transfer_results(before, file)
-    before.unlink()
-    if n_items:
-        what = counted(n_items, "document")
-        printing.print_err(f"It takes over {what} of '{request.out}' that are summarised already.")
 
 
 INCLUDE = "**/*.{md,markdown,txt,rst,html,htm,pdf,csv,tsv,json,docx,pptx,xlsx,eml,epub}"

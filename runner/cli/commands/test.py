@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from paddock.engine.system import units
-from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.text import counted
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.runner.bind.variations import varied_options
@@ -91,8 +90,8 @@ def _write_reports(flags: PipelineTestFlags, suites: Sequence[SuiteResult]) -> N
     )
 
 
-def _read_tests(flags: PipelineTestFlags) -> tuple[Sequence[SuiteFile], ItemSample | None]:
-    """Return the tests of each file, and which rows of data sets are taken."""
+def _test(flags: PipelineTestFlags) -> int:
+    mode: ReplayMode = "record" if flags.record else "replay" if flags.replay else "auto"
     paths = [pipeline_file(file, "test", with_prompts=True) for file in flags.files or (HERE,)]
     varied = varied_options(flags.models, flags.prompts, flags.settings)
     tests = suite_runner.read_suites(paths, CompareKeys.model_validate(varied) if varied else None)
@@ -107,12 +106,6 @@ def _read_tests(flags: PipelineTestFlags) -> tuple[Sequence[SuiteFile], ItemSamp
         raise CommandError(
             f"`{name}` takes rows of a data set, and no test here has one.\n  {remedy}"
         )
-    return tests, sample
-
-
-def _test(flags: PipelineTestFlags) -> int:
-    mode: ReplayMode = "record" if flags.record else "replay" if flags.replay else "auto"
-    tests, sample = _read_tests(flags)
     printer = _CasePrinter(printing.print_err if flags.as_json else printing.print_out)
     try:
         # stdout carries one object: what a plug-in prints goes to stderr.

@@ -27,7 +27,6 @@ from paddock.steps.readers.reader_pool import DocumentRequest, ReaderPool
 
 if TYPE_CHECKING:
     from paddock.engine.settings import PoolSettings
-    from paddock.engine.tuning.tuned_copies import TunedCopy
 
 # Limits of `--on`: a model reads some thousand tokens in the time that a copy takes.
 _MAX_DOCUMENTS, _MAX_CHARACTERS = 64, 20_000
@@ -89,7 +88,25 @@ def tune(
         return DONE
     if undo:
         return _remove_copy(model, settings, as_json=as_json)
-    made = _tune_model(model, settings, parse_format(format_name), tuple(on or ()), is_forced=force)
+    format_name = parse_format(format_name)
+    facts = ModelFinder(settings.models_dir, settings.cache_dir).find_original(model)
+    if facts.role == "rerank":
+        raise CommandError(
+            f"'{facts.name}' is a reranker; only chat and embedding models are tuned."
+        )
+    own = document_texts(on) if on else ()
+    request = TuningRequest(
+        facts,
+        format_name,
+        settings.n_threads or this_device().n_threads,
+        own or example_texts(),
+        force,
+        len(own),
+        is_near=settings.tune == "near" and format_name is None,
+    )
+    made = tune_model(
+        request, settings, lambda what: printing.print_err(f"{facts.name}: {what} ...")
+    )
     printing.print_result(tuned_copy_json(made), "\n".join(tuned_copy_text(made)), as_json=as_json)
     return DONE
 
@@ -108,35 +125,6 @@ def parse_format(name: str | None) -> str | None:
             f"'{name}' is not a format of tensors.\n  Known: {', '.join(sorted(TUNING_FORMATS))}."
         )
     return format_name
-
-
-def _tune_model(
-    ref: str,
-    settings: PoolSettings,
-    format_name: str | None,
-    documents: Sequence[Path],
-    *,
-    is_forced: bool,
-) -> TunedCopy:
-    facts = ModelFinder(settings.models_dir, settings.cache_dir).find_original(ref)
-    if facts.role == "rerank":
-        raise CommandError(
-            f"'{facts.name}' is a reranker; only chat and embedding models are tuned."
-        )
-    own = document_texts(documents) if documents else ()
-    n_threads = settings.n_threads or this_device().n_threads
-    request = TuningRequest(
-        facts,
-        format_name,
-        n_threads,
-        own or example_texts(),
-        is_forced,
-        len(own),
-        is_near=settings.tune == "near" and format_name is None,
-    )
-    return tune_model(
-        request, settings, lambda what: printing.print_err(f"{facts.name}: {what} ...")
-    )
 
 
 def document_texts(paths: Sequence[Path]) -> tuple[str, ...]:
