@@ -168,7 +168,13 @@ def read_settings(
     for name, origin, value in chain(_given_values(flags or {}, environ), written):
         field = SETTING_SPECS[name].field
         if field not in chosen:
-            chosen[field] = _parsed_value(name, origin, value, home)
+            try:
+                answer = SETTING_SPECS[name].read(value)
+            except setting_values.BadValue as error:
+                raise SettingsError(origin, f"{value!r} {error.problem}.", error.remedy) from None
+            if isinstance(answer, tuple):
+                answer = tuple(_whole_path(a, home) if isinstance(a, Path) else a for a in answer)
+            chosen[field] = _whole_path(answer, home) if isinstance(answer, Path) else answer
             origins[name] = origin
     read = {f"OLLAMA_{name.upper()}" for name, known in SETTING_SPECS.items() if known.in_ollama}
     return replace(
@@ -224,18 +230,6 @@ def _given_values(
             # An empty variable counts as none, as Ollama has it.
             if value and (known.in_ollama or prefix == "PADDOCK_"):
                 yield name, prefix + name.upper(), value
-
-
-def _parsed_value(name: str, origin: str, value: object, home: Path) -> Any:
-    try:
-        answer = SETTING_SPECS[name].read(value)
-    except setting_values.BadValue as error:
-        raise SettingsError(origin, f"{value!r} {error.problem}.", error.remedy) from None
-    if isinstance(answer, Path):
-        return _whole_path(answer, home)
-    if isinstance(answer, tuple):
-        return tuple(_whole_path(a, home) if isinstance(a, Path) else a for a in answer)
-    return answer
 
 
 def _whole_path(path: Path, home: Path) -> Path:

@@ -21,7 +21,14 @@ def answer_format(value: str) -> str | dict[str, Any]:
         return value
     is_schema = value.lstrip().startswith("{")
     what = "The schema" if is_schema else f"'{value}'"
-    text = value if is_schema else _read_schema(Path(value).expanduser(), value)
+    file = Path(value).expanduser()
+    if not is_schema and not file.is_file():
+        remedy = "Give 'json', or a file with a JSON Schema."
+        raise BadAnswerFormat(f"There is no file '{value}'.\n  {remedy}")
+    try:
+        text = value if is_schema else file.read_text("utf-8-sig", errors="replace")
+    except OSError as error:
+        raise BadAnswerFormat(f"'{value}' cannot be read: {error.strerror}.") from None
     try:
         schema = json.loads(text)
     except ValueError as error:
@@ -29,13 +36,3 @@ def answer_format(value: str) -> str | dict[str, Any]:
     if not isinstance(schema, dict):
         raise BadAnswerFormat(f"{what} is not a JSON Schema: it is no object.")
     return schema
-
-
-def _read_schema(file: Path, named: str) -> str:
-    if not file.is_file():
-        remedy = "Give 'json', or a file with a JSON Schema."
-        raise BadAnswerFormat(f"There is no file '{named}'.\n  {remedy}")
-    try:
-        return file.read_text("utf-8-sig", errors="replace")
-    except OSError as error:
-        raise BadAnswerFormat(f"'{named}' cannot be read: {error.strerror}.") from None

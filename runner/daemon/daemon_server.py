@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -95,9 +96,9 @@ def make_daemon_app(state: DaemonState) -> ASGIApp:
     own: Mapping[str, tuple[str, Callable[[Request], Awaitable[Response]]]] = {
         "": ("GET", _get_status),
         "/lease": ("POST", _post_lease),
-        "/retire": ("POST", _post_retire),
+        "/retire": ("POST", partial(_post_end, is_at_once=False)),
         "/rest": ("POST", _post_rest),
-        "/stop": ("POST", _post_stop),
+        "/stop": ("POST", partial(_post_end, is_at_once=True)),
     }
     routes = [Route(PREFIX + path, act, methods=[method]) for path, (method, act) in own.items()]
     app = Starlette(routes=[*routes, *pool_routes(state.pool)])
@@ -130,12 +131,16 @@ async def _post_lease(request: Request) -> Response:
     return await stream_response(request, beats(), rpc.MEDIA_TYPE, lambda _: b"")
 
 
-async def _post_retire(request: Request) -> Response:
-    """Retire: end as soon as the daemon is idle, because another version serves now."""
+async def _post_end(request: Request, *, is_at_once: bool) -> Response:
+    """End; or retire: as soon as the daemon is idle, because another version serves now."""
     state = _state_of(request)
     if state.daemon.kind != "background":
-        return _held_response(state)
-    state.leases.is_retired = True
+        words = f"`paddock {state.daemon.kind}` (process {state.daemon.pid}) holds it; end that."
+        return JSONResponse({"error": words}, 409)
+    if is_at_once:
+        state.ends.set()
+    else:
+        state.leases.is_retired = True
     return JSONResponse({"leases": len(state.leases.held)})
 
 
@@ -146,19 +151,6 @@ async def _post_rest(request: Request) -> Response:
     ]
     gone = [name for name in idle if await pool.unload(name)]
     return JSONResponse({"unloaded": gone})
-
-
-async def _post_stop(request: Request) -> Response:
-    state = _state_of(request)
-    if state.daemon.kind != "background":
-        return _held_response(state)
-    state.ends.set()
-    return JSONResponse({"leases": len(state.leases.held)})
-
-
-def _held_response(state: DaemonState) -> Response:
-    words = f"`paddock {state.daemon.kind}` (process {state.daemon.pid}) holds it; end that."
-    return JSONResponse({"error": words}, 409)
 
 
 class _LazyOllamaApi:

@@ -131,11 +131,27 @@ class LiveTable(RunProgress):
         for heading in ("done", "running", "left", "tokens/s", "to go"):
             table.add_column(heading, justify="right", no_wrap=True)
         for pace in paces:
-            cells = _row_cells(pace, now)
+            counts = pace.counts
+            n_done = counts[ItemState.FRESH] + counts[ItemState.DONE]
+            done = Text(f"{n_done:,}" if pace.since is not None else "")
+            apart = {state: counts[state] for state in APART if state not in BAD}
+            apart[ItemState.FAILED] = sum(counts[state] for state in BAD)
+            for state, n in apart.items():
+                if n:
+                    done.append(f" +{n:,} {state}", style="yellow" if state in BAD else "")
+            rate, left_s = pace.meter.rate(), pace.seconds_left(now)
+            if pace.is_over:
+                to_go = Text(f"in {units.duration(pace.seconds(now))}", style="dim")
+            else:
+                to_go = Text("" if left_s is None else units.duration(left_s))
             table.add_row(
                 printing.printable_line(pace.name),
                 *([_progress_bar(pace)] if is_wide else []),
-                *cells,
+                done,
+                f"{len(pace.running):,}" if pace.running else "",
+                "" if pace.n_left is None else f"{pace.n_left:,}",
+                units.speed(rate) if rate is not None and pace.running else "",
+                to_go,
             )
         return table
 
@@ -147,30 +163,6 @@ def _progress_bar(pace: StepProgress) -> ProgressBar | Text:
     if not total and pace.is_over:
         return Text("nothing to do", style="dim")
     return ProgressBar(total=total, completed=pace.counts.total(), width=16, pulse=total is None)
-
-
-def _row_cells(pace: StepProgress, now: float) -> list[Text | str]:
-    """Return done, running, left, tokens/s, time to go."""
-    counts = pace.counts
-    n_done = counts[ItemState.FRESH] + counts[ItemState.DONE]
-    done = Text(f"{n_done:,}" if pace.since is not None else "")
-    apart = {state: counts[state] for state in APART if state not in BAD}
-    apart[ItemState.FAILED] = sum(counts[state] for state in BAD)
-    for state, n in apart.items():
-        if n:
-            done.append(f" +{n:,} {state}", style="yellow" if state in BAD else "")
-    rate, left_s = pace.meter.rate(), pace.seconds_left(now)
-    if pace.is_over:
-        to_go = Text(f"in {units.duration(pace.seconds(now))}", style="dim")
-    else:
-        to_go = Text("" if left_s is None else units.duration(left_s))
-    return [
-        done,
-        f"{len(pace.running):,}" if pace.running else "",
-        "" if pace.n_left is None else f"{pace.n_left:,}",
-        units.speed(rate) if rate is not None and pace.running else "",
-        to_go,
-    ]
 
 
 def _model_text(model: ModelStats) -> str:

@@ -122,9 +122,16 @@ def read_sheet(text: str) -> tuple[list[SheetDecision], list[SheetFault]]:
 
 
 def _add_row(found: dict[str, SheetDecision], line: int, cells: Mapping[str, str]) -> None:
-    verb, new = _verb_of(cells), cells["new value"]
-    if verb is None:
+    word, new = cells["decision"].lower(), cells["new value"]
+    if not word and not new:
         return
+    verb = _VERBS.get(word) if word else "edit"
+    if verb is None:
+        raise WrongField(f"'{cells['decision']}' is no decision. Write accept, edit or reject.")
+    if verb == "edit" and not new:
+        raise WrongField(f"'edit' has no new value. Write it, or {EMPTY_VALUE} for an empty one.")
+    if verb != "edit" and new:
+        raise WrongField(f"has a new value, but says '{word}'. Write edit, or remove the value.")
     decision = found.setdefault(
         cells["id"], SheetDecision(line, cells["id"], cells["question"], verb)
     )
@@ -139,20 +146,6 @@ def _add_row(found: dict[str, SheetDecision], line: int, cells: Mapping[str, str
     if verb == "edit":
         decision.changes[cells["field"]] = "" if new == EMPTY_VALUE else new
     decision.reason = decision.reason or cells["reason"]
-
-
-def _verb_of(cells: Mapping[str, str]) -> Verb | None:
-    word, new = cells["decision"].lower(), cells["new value"]
-    if not word:
-        return "edit" if new else None
-    verb = _VERBS.get(word)
-    if verb is None:
-        raise WrongField(f"'{cells['decision']}' is no decision. Write accept, edit or reject.")
-    if verb == "edit" and not new:
-        raise WrongField(f"'edit' has no new value. Write it, or {EMPTY_VALUE} for an empty one.")
-    if verb != "edit" and new:
-        raise WrongField(f"has a new value, but says '{word}'. Write edit, or remove the value.")
-    return verb
 
 
 Check = Callable[[SheetDecision], None]

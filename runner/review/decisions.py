@@ -130,7 +130,29 @@ class LedgerReviews(ReviewStore):
             what = "The answer is a text, and the edited value is none."
             return [AnswerFault(what, what)]
         wrong = None if schema is None else schema_fault(value, schema, is_for_person=True)
-        return [wrong] if wrong is not None else self._failed_checks(review, value)
+        if wrong is not None:
+            return [wrong]
+        scope = review.subject.get("scope") or {}
+        text = value if schema is None else json.dumps(value, ensure_ascii=False)
+        answer = {"output": None if schema is None else value, "text": text}
+        found: dict[AnswerFault, None] = {}
+        request = self.evidence_request(review, value)
+        if request is not None:
+            try:
+                known_request, found_evidence = self.known_evidence
+                if known_request != request:
+                    found_evidence = documents.locate_values_now(request)
+                answer["evidence"] = found_evidence
+            except StepError as error:
+                return [AnswerFault(str(error), str(error))]
+        for source in review.subject.get("checks") or ():
+            try:
+                faults = Check.of(source).answer_faults({**scope, **answer}, CHECK_FUNCTIONS)
+            except (ExpressionError, BrokenCheck) as error:
+                what = f"`check` ({source}): {error}"
+                faults = [AnswerFault(what, what)]
+            found.update(dict.fromkeys(faults))
+        return list(found)
 
     def decide(
         self, id_: str, question: str, verb: Verb, value: Any = None, *, reason: str = "", by: str
@@ -275,30 +297,6 @@ class LedgerReviews(ReviewStore):
             return _opened_again(review, now)
 
         return self.change(id_, undo)
-
-    def _failed_checks(self, review: Review, value: Any) -> list[AnswerFault]:
-        schema, scope = review.subject.get("schema"), review.subject.get("scope") or {}
-        text = value if schema is None else json.dumps(value, ensure_ascii=False)
-        answer = {"output": None if schema is None else value, "text": text}
-        found: dict[AnswerFault, None] = {}
-        checks = review.subject.get("checks") or ()
-        request = self.evidence_request(review, value)
-        if request is not None:
-            try:
-                known_request, found_evidence = self.known_evidence
-                if known_request != request:
-                    found_evidence = documents.locate_values_now(request)
-                answer["evidence"] = found_evidence
-            except StepError as error:
-                return [AnswerFault(str(error), str(error))]
-        for source in checks:
-            try:
-                faults = Check.of(source).answer_faults({**scope, **answer}, CHECK_FUNCTIONS)
-            except (ExpressionError, BrokenCheck) as error:
-                what = f"`check` ({source}): {error}"
-                faults = [AnswerFault(what, what)]
-            found.update(dict.fromkeys(faults))
-        return list(found)
 
     def evidence_request(self, review: Review, value: Any) -> EvidenceRequest | None:
         """Return the question where an edited value stands; None if no check may ask."""

@@ -317,7 +317,11 @@ class Up:
                 log.exception("a round failed")
                 await asyncio.sleep(AWAY_S)
             self._round_at = time.monotonic()
-            await wait_for_event(self._run_manager.wake, self._pause_s())
+            now = datetime.now(UTC)
+            next_s = [(run.next_at - now).total_seconds() for run in self._run_manager.queue]
+            is_busy = self._run_manager.jobs or any(seconds <= 0 for seconds in next_s)
+            pause_s = BUSY_S if is_busy else max(0.01, min([IDLE_S, *next_s]))
+            await wait_for_event(self._run_manager.wake, pause_s)
 
     async def _keep_calls(self) -> None:
         """Submit webhook calls as fast as Prefect takes them."""
@@ -333,13 +337,6 @@ class Up:
             except Exception:  # an unexpected error ends this round, not the service
                 log.exception("webhook calls could not be submitted")
                 await asyncio.sleep(AWAY_S)
-
-    def _pause_s(self) -> float:
-        now = datetime.now(UTC)
-        next_s = [(run.next_at - now).total_seconds() for run in self._run_manager.queue]
-        if self._run_manager.jobs or any(seconds <= 0 for seconds in next_s):
-            return BUSY_S
-        return max(0.01, min([IDLE_S, *next_s]))
 
     async def _once(self) -> None:
         self._run_manager.wake.clear()

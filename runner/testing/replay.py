@@ -92,9 +92,6 @@ class TextMasking:
     def masked(self, value: Any) -> Any:
         return map_texts(value, lambda text: self.stage.marked(self.redact(text)))
 
-    def unmasked(self, value: Any) -> Any:
-        return map_texts(value, self.stage.unmarked)
-
 
 @dataclass(eq=False)
 class CassetteSession:
@@ -119,7 +116,7 @@ class CassetteSession:
         kept = self.masking.masked(request)
         given = self.cassette.find(kind, kept)
         if given is not None:
-            return dict(self.masking.unmasked(given))
+            return dict(map_texts(given, self.masking.stage.unmarked))
         if not self.is_replayed:
             return None
         self.unseen.append(UnrecordedCall(kind, kept, self.cassette))

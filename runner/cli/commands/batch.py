@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,7 +63,9 @@ def batch(
     settings = read_settings(Path.cwd())
     try:
         with _tally_display() as follow:
-            tally = answer_requests(settings, Path(source), Path(results), at_once, follow)
+            tally = asyncio.run(
+                answer_requests(settings, Path(source), Path(results), at_once, follow)
+            )
     except KeyboardInterrupt:
         printing.print_err(
             f"Interrupted. `paddock batch {source} {results}` continues where it stopped."
@@ -103,7 +105,7 @@ def _tally_display() -> Iterator[Callable[[BatchProgress], None]]:
         yield lambda tally: draw(tally_text(tally), tally.total, tally.completed + tally.failed)
 
 
-def answer_requests(
+async def answer_requests(
     settings: Settings,
     source: Path,
     results: Path,
@@ -112,29 +114,13 @@ def answer_requests(
 ) -> BatchProgress:
     """Answer every line of `source` that has no result yet; `follow` receives the progress.
 
+    The running service answers, else a pool of our own.
+
     Raises:
         BadLines: a line is wrong; nothing was sent, and `results` is unchanged.
         ServiceError: the service or the pool ended.
         EngineError: the results cannot be written.
     """
-    return asyncio.run(_report_progress(_run(settings, source, results, at_once), follow))
-
-
-async def _report_progress(
-    work: AsyncGenerator[BatchProgress, None], follow: Callable[[BatchProgress], None]
-) -> BatchProgress:
-    last: BatchProgress | None = None
-    async with aclosing(work):
-        async for last in work:
-            follow(last)
-    assert last is not None  # the first progress comes before any request
-    return last
-
-
-async def _run(
-    settings: Settings, source: Path, results: Path, at_once: int
-) -> AsyncGenerator[BatchProgress, None]:
-    """Answer with the running service, else with a pool of our own."""
     client = service_client.find_service(settings)
     try:
         async with AsyncExitStack() as stack:
@@ -147,8 +133,11 @@ async def _run(
                     await stack.enter_async_context(LocalPool(settings.pool, has_metrics=False))
                 )
             lines = run_lines(answer, source, results, n_at_once=at_once)
-            async for progress in await stack.enter_async_context(aclosing(lines)):
-                yield progress
+            last: BatchProgress | None = None
+            async for last in await stack.enter_async_context(aclosing(lines)):
+                follow(last)
+            assert last is not None  # the first progress comes before any request
+            return last
     except BatchInterrupted:
         words = "The service ended; the same command continues where it stopped."
         raise ServiceError(words) from None

@@ -111,10 +111,18 @@ class ChatFlags:
             except ValueError as error:
                 raise CommandError(f"-p: {error}") from None
             options[name.strip()] = [*options.get("stop", []), read] if name == "stop" else read
+        try:
+            form = None if self.format_ is None else answer_format(self.format_)
+        except BadAnswerFormat as error:
+            raise CommandError(f"--format: {error}") from None
+        levels = slash_commands.THINK_LEVELS
+        if self.effort is not None and self.effort not in levels:
+            what = f"'{self.effort}' is not a level. Known: {', '.join(levels)}."
+            raise CommandError(f"--think: {what}")
         return {
             "system": self.system or "",
-            "format": _parse_format(self.format_),
-            "think": _parse_think(self.think, self.effort),
+            "format": form,
+            "think": self.think if self.effort is None else self.effort,
             "options": options,
             "keep_alive_s": None if keep_alive is None else parse_keep_alive(keep_alive),
             "is_verbose": self.verbose,
@@ -185,20 +193,3 @@ def _is_idle_stdin() -> bool:
     except (OSError, ValueError):
         return True
     return not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode))
-
-
-def _parse_format(value: str | None) -> object:
-    try:
-        return None if value is None else answer_format(value)
-    except BadAnswerFormat as error:
-        raise CommandError(f"--format: {error}") from None
-
-
-def _parse_think(think: bool | None, effort: str | None) -> bool | str | None:
-    if effort is None:
-        return think
-    if effort not in slash_commands.THINK_LEVELS:
-        raise CommandError(
-            f"--think: '{effort}' is not a level. Known: {', '.join(slash_commands.THINK_LEVELS)}."
-        )
-    return effort

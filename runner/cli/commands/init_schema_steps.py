@@ -175,40 +175,32 @@ def init(
         place = Path(folder or template).expanduser()
         written = copy_template(template, place, installed_schema())
     else:
-        place, written = _draft(have, want, template, takes_first=yes)
+        # What is not given is asked, or the first choice.
+        may_ask = not yes and _has_answers()
+        if not (have or want or template or yes or may_ask):
+            raise CommandError(_template_list(known))
+        first = DraftAnswers()
+        documents = have or (
+            _choice("What do you have?", DOCUMENTS) if may_ask else first.documents
+        )
+        result = want or (_choice("What do you want?", RESULTS) if may_ask else first.result)
+        place = Path(template or f"{documents}-{result}").expanduser()
+        if may_ask and template is None:
+            place = _new_folder(str(place))
+        answers = DraftAnswers(documents, result)
+        there = DocumentsThere.of(place, answers.documents)
+        written = write_draft(answers, place, installed_schema(), there)
+        if there is not None and answers.documents != "table" and answers.result != "filed":
+            n_all = there.n_taken + sum(there.not_taken.values())
+            takes = f"It takes {there.n_taken:,} of {counted(n_all, 'file')} that are there: "
+            printing.print_out(f"{takes}{', '.join(there.suffixes)}.")
+            if words := not_taken_in_words(there.not_taken):
+                printing.print_out(f"{words} Change `include` of `docs` to take others.")
     printing.print_out(f"Made '{place}' with {counted(len(written), 'file')}.")
     here = place / PIPELINE_FILE
     command = "paddock run" if here.exists() else "pip install -e"
     printing.print_out(f"Next: {command} {quote(str(here if here.exists() else place))}")
     return DONE
-
-
-def _draft(
-    have: Documents | None, want: Result | None, folder: str | None, *, takes_first: bool
-) -> tuple[Path, tuple[Path, ...]]:
-    """Draft a pipeline; return its folder, and the files.
-
-    What is not given is asked, or the first choice.
-    """
-    may_ask = not takes_first and _has_answers()
-    if not (have or want or folder or takes_first or may_ask):
-        raise CommandError(_template_list(list_templates()))
-    first = DraftAnswers()
-    documents = have or (_choice("What do you have?", DOCUMENTS) if may_ask else first.documents)
-    result = want or (_choice("What do you want?", RESULTS) if may_ask else first.result)
-    place = Path(folder or f"{documents}-{result}").expanduser()
-    if may_ask and folder is None:
-        place = _new_folder(str(place))
-    answers = DraftAnswers(documents, result)
-    there = DocumentsThere.of(place, answers.documents)
-    written = write_draft(answers, place, installed_schema(), there)
-    if there is not None and answers.documents != "table" and answers.result != "filed":
-        n_all = there.n_taken + sum(there.not_taken.values())
-        takes = f"It takes {there.n_taken:,} of {counted(n_all, 'file')} that are there: "
-        printing.print_out(f"{takes}{', '.join(there.suffixes)}.")
-        if words := not_taken_in_words(there.not_taken):
-            printing.print_out(f"{words} Change `include` of `docs` to take others.")
-    return place, written
 
 
 def _has_answers() -> bool:

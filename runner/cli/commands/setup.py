@@ -12,7 +12,7 @@ import secrets
 import shlex
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -120,8 +120,19 @@ def _setup_plan(place: SetupPlace, flags: SetupFlags) -> SetupPlan:
     ]
     has_keys = flags.keys or ManagedFile.read(place.keys).text is not None
     changes += _unit_changes(place, flags, place.keys if has_keys else None)
-    refused = tuple(_refused_pipelines(place, flags))
-    plan = SetupPlan(mail, changes=tuple(changes), closing=refused)
+    # Why `paddock up` will not serve pipelines of the folders: faults, no consent
+    folders = [existing_folder(text, "setup").resolve() for text in flags.folders or ["."]]
+    consents = Consents(place.settings.state_dir)
+    # What is newly allowed, `up` takes for a consent of all files that are there.
+    known = None if consents.is_wider(folders, place.settings.allow) else consents
+    refused = []
+    for file in PipelineFinder(folders).pipeline_files():
+        try:
+            text = file.read_text("utf-8")
+            read_triggered_pipeline(file, text, place.settings, consents=known)
+        except (OSError, UnicodeError, PipelineError) as error:
+            refused.append(printing.printable_message(str(error)))
+    plan = SetupPlan(mail, changes=tuple(changes), closing=tuple(refused))
     start = (place.systemctl("daemon-reload"), place.systemctl("enable", UNIT_NAME),
              place.systemctl("restart", UNIT_NAME))  # fmt: skip
     if not place.is_managed:
@@ -129,22 +140,6 @@ def _setup_plan(place: SetupPlace, flags: SetupFlags) -> SetupPlan:
         return replace(plan, closing=(*refused, words + one_line(*start)))
     after = start if changes or not place.is_up() else ()
     return replace(plan, after=after, closing=(*refused, *place.advice()))
-
-
-def _refused_pipelines(place: SetupPlace, flags: SetupFlags) -> Iterator[str]:
-    """Yield why `paddock up` will not serve pipelines of the folders: faults, no consent."""
-    folders = [existing_folder(text, "setup").resolve() for text in flags.folders or ["."]]
-    consents = Consents(place.settings.state_dir)
-    # What is newly allowed, `up` takes for a consent of all files that are there.
-    is_new = consents.is_wider(folders, place.settings.allow)
-    for file in PipelineFinder(folders).pipeline_files():
-        try:
-            text = file.read_text("utf-8")
-            read_triggered_pipeline(
-                file, text, place.settings, consents=None if is_new else consents
-            )
-        except (OSError, UnicodeError, PipelineError) as error:
-            yield printing.printable_message(str(error))
 
 
 def _unit_changes(place: SetupPlace, flags: SetupFlags, keys: Path | None) -> list[FileChange]:
