@@ -85,6 +85,7 @@ _ITEM_HEADS = ("Item", "Of", "State", "#Took", "#Calls")
 
 
 _T = TypeVar("_T")
+Query = Mapping[str, str]
 
 
 class NotHere(Exception):
@@ -101,9 +102,6 @@ class PageParts:
     """0: it does not change by itself."""
     status: int = 200
     """Of HTTP."""
-
-
-Query = Mapping[str, str]
 
 
 class KeptReading(Generic[_T]):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ChatMessage = dict[str, Any]
 """A message of `/api/chat`: role, content, optional images."""
+_NS_PER_S = 1e9
+NOT_FOUND = 404
 
 
 @dataclass(slots=True)
@@ -93,9 +95,6 @@ def _without_empty(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value}
 
 
-_NS_PER_S = 1e9
-
-
 def timings_text(last: Mapping[str, Any]) -> str:
     """Return the timings in an answer's last object as lines."""
     n_known = last.get("cached_tokens") or 0
@@ -127,9 +126,6 @@ def _rate_rows(last: Mapping[str, Any], count: str, duration: str, n_free: int =
         return words
     per_s = units.speed(max(0, n - n_free) / seconds)
     return f"{words} in {units.duration(seconds)}, {per_s} tokens/s"
-
-
-NOT_FOUND = 404
 
 
 class AnswerInterrupted(Exception):

@@ -48,6 +48,8 @@ from paddock.steps.readers.reader import reader_extras
 from .model_tables import tuned_copy_summary
 
 FindingLevel = Literal["ok", "warning", "fault"]
+ANSWER_TIMEOUT_S = 3.0
+_PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +127,6 @@ def _run_kernel_trial(fallback: int, n_threads: int) -> WorkerEnd | None:
     lines = ended.stderr.decode("utf-8", "replace").strip().splitlines()
     why = lines[-1] if lines else "without a message"
     return WorkerEnd(f"ended by an error ({why})", ended.code)
-
-
-ANSWER_TIMEOUT_S = 3.0
 
 
 def port_findings(address: ServiceAddress) -> Iterator[Finding]:
@@ -223,9 +222,6 @@ def _url_without_password(url: str) -> str:
     """Return the address without user name and password."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-_PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 def proxy_findings(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:

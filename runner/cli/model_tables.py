@@ -33,6 +33,7 @@ _FACTS_HERE = {
     "path": "file",
 }
 """Facts of a model on this machine, and their names in its card."""
+_ID_CHARS = 12  # of the digest, as `ollama list` has it
 
 
 def model_card(card: Mapping[str, Any], *, is_verbose: bool = False) -> str:
@@ -193,9 +194,6 @@ def tuned_copy_json(made: TunedCopy) -> dict[str, Any]:
         "answers": made.answers_ratio,
         "tokens_per_s": {"before": asdict(made.before), "after": asdict(made.after)},
     }
-
-
-_ID_CHARS = 12  # of the digest, as `ollama list` has it
 
 
 @dataclass(frozen=True, slots=True)

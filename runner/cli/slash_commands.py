@@ -50,6 +50,7 @@ SLASH_SETTINGS = """\
 
 _SHOW_PARTS = ("info", "license", "modelfile", "parameters", "system", "template")
 THINK_LEVELS = ("low", "medium", "high", "max")
+HOW_TO_LEAVE = "Ctrl-D or /bye leaves."
 
 
 def is_slash_command(text: str) -> bool:
@@ -203,9 +204,6 @@ class SlashCommands:
         if self.keyboard is not None:
             self.keyboard.keeps_history = is_kept
         printing.print_err("Input lines are saved." if is_kept else "Input lines are not saved.")
-
-
-HOW_TO_LEAVE = "Ctrl-D or /bye leaves."
 
 
 def converse(

@@ -26,6 +26,7 @@ from paddock.steps.tools.python_files import FunctionNotFound
 from .exit_status import CommandError
 
 _WIDTH = 96
+_MAX_NAME_WIDTH = 34
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +216,6 @@ def _parts_text(parts: Sequence[PartRow]) -> Iterator[str]:
             )
             lines.append(f"{head}{about}".rstrip())
         yield "\n".join(lines)
-
-
-_MAX_NAME_WIDTH = 34
 
 
 def steps_text(rows: Sequence[StepRow]) -> str:

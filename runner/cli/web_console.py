@@ -100,6 +100,7 @@ _HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+_WATCHED = {"settling": "being written", "out": "in a run", "held_back": "held back"}
 
 
 class _Busy(Exception):
@@ -475,9 +476,6 @@ def _pipeline_head(file: Path, own: str) -> _PipelineHead:
     except Exception as error:  # no file's error may hide the others
         return _PipelineHead(file.stem, str(error), 1)
     return _PipelineHead(pipeline.name, pipeline.description or "", n_faults, wants)
-
-
-_WATCHED = {"settling": "being written", "out": "in a run", "held_back": "held back"}
 
 
 def _next_texts(pipeline: Mapping[str, Any]) -> Iterator[str]:

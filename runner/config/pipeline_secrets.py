@@ -35,6 +35,7 @@ _ESCAPE = re.compile("%[0-9A-F]{2}")
 _URL_SAFE = str.maketrans("+/", "-_")
 # The marks of `shorten`, `last_part` and `without_middle`.
 _CUT = re.compile(r"\n\[…\]\n|…")
+MAX_SECRET_CHARS = 64 * 1024
 
 
 def unredacted(text: str) -> str:
@@ -127,9 +128,6 @@ def _within_base64(value: bytes) -> Iterator[str]:
         if len(found) >= _SHORTEST_LINE // 2:
             yield found
             yield found.translate(_URL_SAFE)
-
-
-MAX_SECRET_CHARS = 64 * 1024
 
 
 class RedactedError(Exception):

@@ -20,6 +20,7 @@ _FOREVER_S = -1.0
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
 _TRUE, _FALSE = ("1", "true", "yes", "on", "t", "y"), ("0", "false", "no", "off", "f", "n")
+PERMISSIONS = ("run", "tool", "mcp", "network", "secrets")
 
 
 class BadValue(Exception):
@@ -87,9 +88,6 @@ def urls(value: object) -> tuple[str, ...]:
         return tuple(dict.fromkeys(map(base_url, text_list(value))))
     except BadAddress as error:
         raise BadValue(error.why, error.remedy) from None
-
-
-PERMISSIONS = ("run", "tool", "mcp", "network", "secrets")
 
 
 def permissions(value: object) -> frozenset[str]:

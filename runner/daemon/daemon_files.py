@@ -22,6 +22,8 @@ from paddock.engine.system.distribution import own_version
 from paddock.runner.settings import Settings, UnattendedSettings
 
 MOST_SOCKET_LETTERS = 100  # the longest is 108 on Linux, 104 on macOS
+DaemonKind = Literal["background", "up", "serve", "worker"]
+KNOCK_S = 1.0
 
 
 class DaemonError(Exception):
@@ -101,9 +103,6 @@ def make_daemon_folders(paths: DaemonPaths) -> DaemonPaths:
     return paths
 
 
-DaemonKind = Literal["background", "up", "serve", "worker"]
-
-
 @dataclass(frozen=True, slots=True)
 class DaemonInfo:
     """A running daemon: one model pool behind a socket."""
@@ -136,9 +135,6 @@ def info_from_record(record: dict[str, Any]) -> DaemonInfo | None:
         )
     except (KeyError, TypeError, ValueError):
         return None
-
-
-KNOCK_S = 1.0
 
 
 def find_daemon(settings: Settings) -> DaemonInfo | None:

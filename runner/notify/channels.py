@@ -43,6 +43,7 @@ DEADLINE_S = 45.0
 """For all attempts of one message together."""
 _MOST_STDOUT_BYTES = 1 << 26  # more is a program that writes without an end
 _SHOWN_CHARS, _SHOWN_BYTES = 200, 4096
+_OWN_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 async def with_retries(send: Callable[[], Awaitable[None]]) -> None:
@@ -134,9 +135,6 @@ async def post_webhook(url: str, message: Notification) -> None:
                 raise NotDelivered(words, is_passing=status in (408, 425, 429) or status >= 500)
 
         await with_retries(send)
-
-
-_OWN_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 async def send_mail(url: str, sender: str, to: str, message: Notification) -> None:

@@ -22,6 +22,7 @@ INTERRUPTED = "Interrupted; the same command continues."
 
 Limit = Callable[[], Awaitable[str | None]]
 """Returns why the gate closes, or None."""
+INTERRUPTED_STATUS = 130
 
 
 class StopGateClosed(Exception):
@@ -94,9 +95,6 @@ class StopGate:
     def end(self, *, is_whole: bool = True) -> None:
         """Count an item that has ended, however it ended."""
         self._n_ended += is_whole
-
-
-INTERRUPTED_STATUS = 130
 
 
 @contextmanager

@@ -43,6 +43,8 @@ FLUSH_INTERVAL_S = 0.2  # writing line by line would wake the thread 10,000 time
 CLOSE_S = 5.0
 
 _LEVELS = {"failed": "error", "quarantined": "warning"}
+MAX_JOURNAL_BYTES = 64 * 1024**2  # journals are bounded, but another file may have the name
+_SPEED_SPAN_S = 10.0
 
 
 @dataclass(slots=True)
@@ -223,9 +225,6 @@ class LineWriter:
         return False
 
 
-MAX_JOURNAL_BYTES = 64 * 1024**2  # journals are bounded, but another file may have the name
-
-
 class JournalTail:
     """Incremental reader of one journal."""
 
@@ -253,9 +252,6 @@ def _parsed_line(text: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-_SPEED_SPAN_S = 10.0
 
 
 class JournalProgress:

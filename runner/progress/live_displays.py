@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 REFRESH_PER_S = 8
 MAX_NAMED_DOCUMENTS = 4  # the others are counted
 MAX_FAILURE_LINES = 50  # above the table; a folder of broken files must not scroll for minutes
+_TRANSFER_BAR_WIDTH = 24
 
 
 class LiveTable(RunProgress):
@@ -176,9 +177,6 @@ def _one_line(text: str, width: int) -> Text:
     line = Text(printing.printable_line(text))
     line.truncate(width, overflow="ellipsis")
     return line
-
-
-_TRANSFER_BAR_WIDTH = 24
 
 
 @dataclass

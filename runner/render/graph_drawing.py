@@ -41,6 +41,7 @@ LINE, HEAD = 18.0, 56.0
 BEND = 14.0
 """Width of an edge that passes a layer."""
 SWEEPS = 6
+_STATE_MARKS = {"none": "", "done": "✓", "fresh": "=", "failed": "✗", "running": "…", "left": "-"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +261,6 @@ def _edge_points(
 # --- SVG
 
 MARGIN, TITLE = 16.0, 46.0
-_STATE_MARKS = {"none": "", "done": "✓", "fresh": "=", "failed": "✗", "running": "…", "left": "-"}
 
 
 def graph_svg(scene: PipelineGraph, *, is_inline: bool = False) -> str:

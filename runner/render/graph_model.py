@@ -28,6 +28,7 @@ MAX_LEVELS, MAX_INNER_BOXES = 4, 300
 
 BoxState = Literal["none", "done", "fresh", "failed", "running", "left"]
 """State after the last run; `none`: never run, `left`: not reached, `fresh`: nothing to do."""
+_ENDED_STATUSES = ("completed", "quarantined")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +191,6 @@ def outcome_text(last: LastStepRun) -> str:
 def element_id(box_id: str) -> str:
     """Return a valid id for HTML and Mermaid, for names such as `(files.write)`."""
     return re.sub(r"[^A-Za-z0-9_]", lambda match: f"_{ord(match[0]):x}", box_id)
-
-
-_ENDED_STATUSES = ("completed", "quarantined")
 
 
 @dataclass(frozen=True, slots=True)

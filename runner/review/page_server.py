@@ -49,6 +49,7 @@ HOST = "127.0.0.1"
 _FIRST_PORT, _N_PORTS = 21_000, 10_000  # below the ports that systems give to clients
 _TOKEN_BYTES = 24
 REMEDY = "`paddock review` printed it when it started last."
+_HANDOVER_PREFIX = "paddock-review-"
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,6 @@ async def _shown(address: str, token: str, access: PageAccess, options: ReviewPa
             finally:
                 file.unlink(missing_ok=True)
     await asyncio.Event().wait()
-
-
-_HANDOVER_PREFIX = "paddock-review-"
 
 
 def _handover_file(address: str, ticket: Ticket) -> Path:

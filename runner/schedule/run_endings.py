@@ -17,6 +17,7 @@ from paddock.engine.system import files
 from paddock.runner.workers.run_restarts import next_restart
 
 StopReason = Literal["window", "cancelled", "suspended", "shutdown"]
+_NOT_FINISHED = ("interrupted", "budget", "suspended")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,6 @@ class RestartRun:
     at: datetime
     attempt: int
     words: str
-
-
-_NOT_FINISHED = ("interrupted", "budget", "suspended")
 
 
 def after_ending(ending: RunEnding, now: datetime, *, max_restarts: int) -> NoRestart | RestartRun:

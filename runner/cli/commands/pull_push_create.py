@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from paddock.runner.settings import Settings
 
 LINE_EVERY_S = 5.0  # keeps logs readable
+MODELFILE = "Modelfile"
 
 
 def transfer_progress(environ: Mapping[str, str] = os.environ) -> TransferBars | TransferLines:
@@ -332,9 +333,6 @@ def transfer_options(
         accepts_paths=True,
         keep=tuple(kept),
     )
-
-
-MODELFILE = "Modelfile"
 
 
 def create(
