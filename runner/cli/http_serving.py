@@ -72,9 +72,12 @@ def serve_models(settings: Settings, port: int | None) -> None:
                 service.extra_routes = [*service.extra_routes, *page.routes(), *console_routes]
                 await server.serve(service, listener, lambda bound: _print_address(settings, bound))
 
+        spans: AbstractContextManager[Callable[[Exchange], None]] = nullcontext(lambda _: None)
+        if settings.otel != "off":
+            spans = otel_module(settings).request_spans()
         with (
             access_log.access_log_to_stream() if settings.service.access_log else nullcontext(),
-            _request_spans(settings) as ended,
+            spans as ended,
         ):
             asyncio.run(run(ended))
         printing.print_err("Stopped.")
@@ -141,16 +144,6 @@ def _free_port(near: int) -> int:
                 continue
             return port
     return 0
-
-
-def _request_spans(settings: Settings) -> AbstractContextManager[Callable[[Exchange], None]]:
-    """Return what takes each request that ended: OpenTelemetry's spans, if they are wanted."""
-    if settings.otel == "off":
-        return nullcontext(lambda exchange: None)
-    spans: AbstractContextManager[Callable[[Exchange], None]] = otel_module(
-        settings
-    ).request_spans()
-    return spans
 
 
 def _print_address(settings: Settings, listener: socket.socket) -> None:

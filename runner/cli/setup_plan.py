@@ -62,14 +62,6 @@ class SetupPlace:
     def is_managed(self) -> bool:
         return self.manager not in ("", "offline", "unknown")
 
-    def link_changes(self) -> list[FileChange]:
-        """Return the change that takes back the enabling of the unit, if it is enabled."""
-        target = "multi-user" if self.is_system else "default"
-        link = self.unit.with_name(f"{target}.target.wants") / UNIT_NAME
-        if not link.is_symlink() or link.resolve() != self.unit.resolve():
-            return []
-        return [FileChange(link, None, None, "the link that enabling made")]
-
     def systemctl(self, *words: str) -> tuple[str, ...]:
         return _systemctl(*words, is_system=self.is_system)
 
@@ -172,13 +164,15 @@ def undo_plan(place: SetupPlace) -> SetupPlan:
             left.append(f"leave {file.path}: the unit that stays reads it")
         else:
             changes.append(file.removed())
-    plan = SetupPlan(changes=tuple(changes), left=tuple(left))
     if is_gone and not (unit.is_own and place.is_managed):
-        plan = replace(plan, changes=(*plan.changes, *place.link_changes()))
-    return _with_the_end(plan, place) if unit.is_own else plan
-
-
-def _with_the_end(plan: SetupPlan, place: SetupPlace) -> SetupPlan:
+        # Take back the enabling of the unit, if it is enabled
+        target = "multi-user" if place.is_system else "default"
+        link = place.unit.with_name(f"{target}.target.wants") / UNIT_NAME
+        if link.is_symlink() and link.resolve() == place.unit.resolve():
+            changes.append(FileChange(link, None, None, "the link that enabling made"))
+    plan = SetupPlan(changes=tuple(changes), left=tuple(left))
+    if not unit.is_own:
+        return plan
     reload = place.systemctl("daemon-reload")
     if place.is_managed:
         end = place.systemctl("disable", "--now", UNIT_NAME)

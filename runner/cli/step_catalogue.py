@@ -285,11 +285,11 @@ class StepDescription:
             width = min(20, max(len(param.name) for param in self.row.params)) + 2
             for param in self.row.params:
                 lines += _param_lines(param, width)
-        if self.row.outputs:
+        if gives := self.row.described_outputs:
             lines += [
                 "",
                 "gives",
-                *textwrap.wrap(", ".join(self.row.described_outputs), _WIDTH, **_WRAP_INDENT),
+                *(f"  {line}" for line in textwrap.wrap(", ".join(gives), _WIDTH - 2)),
             ]
         needed = [param for param in self.row.params if param.is_required]
         needed += [param for param in self.row.params if param.name in self.row.one_of[:1]]
@@ -301,9 +301,6 @@ class StepDescription:
             given = ", ".join(f"{param.name}: {_sample_value(param)}" for param in needed)
             lines.append(f"    with: {{{given}}}")
         return "\n".join(lines)
-
-
-_WRAP_INDENT: Any = {"initial_indent": "  ", "subsequent_indent": "  "}
 
 
 def step_description(name: str) -> StepDescription:

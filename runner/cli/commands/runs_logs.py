@@ -76,10 +76,19 @@ def runs(
 
     if watch:
         with suppress(KeyboardInterrupt):
-            if sys.stdout.isatty() and not as_json:
-                _watch_table(look)
-            else:
+            if not sys.stdout.isatty() or as_json:
                 _watch_lines(look, as_json=as_json)
+                return DONE
+            from paddock.runner.progress.live_displays import redraw_until_interrupted
+
+            known: dict[Path, JournalProgress] = {}
+
+            def text() -> str:
+                now = look()
+                table = _current_table(now.runs, known) if now.runs else "No run yet."
+                return "\n".join((*now.faults, table))
+
+            redraw_until_interrupted(text, REFRESH_EVERY_S)
         return DONE
     found = look()
     for fault in found.faults:
@@ -102,19 +111,6 @@ def _current_table(found: Sequence[PastRun], known: dict[Path, JournalProgress])
     """Return the table of runs; `known` keeps the progress of unfinished runs between calls."""
     rows = [(past, open_progress_text(past, known)) for past in found]
     return runs_table(rows, time.time(), socket.gethostname())
-
-
-def _watch_table(look: Any) -> None:
-    from paddock.runner.progress.live_displays import redraw_until_interrupted
-
-    known: dict[Path, JournalProgress] = {}
-
-    def text() -> str:
-        found = look()
-        table = _current_table(found.runs, known) if found.runs else "No run yet."
-        return "\n".join((*found.faults, table))
-
-    redraw_until_interrupted(text, REFRESH_EVERY_S)
 
 
 def _watch_lines(look: Any, *, as_json: bool) -> None:
