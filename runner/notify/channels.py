@@ -127,10 +127,8 @@ async def post_webhook(url: str, message: Notification) -> None:
             except (httpx.InvalidURL, ValueError) as error:
                 raise NotDelivered(f"the address is not valid ({error})") from error
             if not is_good:
-                status, why = (
-                    answer.status_code,
-                    one_line(reply.decode("utf-8", "replace"), _SHOWN_CHARS),
-                )
+                status = answer.status_code
+                why = one_line(reply.decode("utf-8", "replace"), _SHOWN_CHARS)
                 words = f"{parts.hostname} answered {status}" + (f": {why}" if why else "")
                 raise NotDelivered(words, is_passing=status in (408, 425, 429) or status >= 500)
 
