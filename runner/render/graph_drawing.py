@@ -41,7 +41,6 @@ LINE, HEAD = 18.0, 56.0
 BEND = 14.0
 """Width of an edge that passes a layer."""
 SWEEPS = 6
-_STATE_MARKS = {"none": "", "done": "✓", "fresh": "=", "failed": "✗", "running": "…", "left": "-"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +108,8 @@ def layout_graph(boxes: Sequence[GraphBox]) -> GraphLayout:
     layers: dict[str, int] = {}
     for box in boxes:  # in topological order: each is below its inputs
         layers[box.id] = max((layers[name] + 1 for name in box.reads if name in layers), default=0)
+    # The points at which each edge passes layers
     chains: dict[tuple[str, str], list[tuple[int, str]]] = {}
-    """The points at which each edge passes layers."""
     for box in boxes:
         for source in box.reads:
             if source in layers:
@@ -261,6 +260,7 @@ def _edge_points(
 # --- SVG
 
 MARGIN, TITLE = 16.0, 46.0
+_STATE_MARKS = {"none": "", "done": "✓", "fresh": "=", "failed": "✗", "running": "…", "left": "-"}
 
 
 def graph_svg(scene: PipelineGraph, *, is_inline: bool = False) -> str:
