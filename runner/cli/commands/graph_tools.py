@@ -109,8 +109,8 @@ def tools(
         settings = read_settings(path.parent, flags=given_settings(allow=allow))
         environment = RunEnvironment(settings=settings)
         made = prepare(path, parse_inputs(inputs), RunOptions(), environment, is_plan=True)
-        asked = tools_of_servers(made.bound, made.secrets, settings.allow)
-        groups = [*tools_here(), *asyncio.run(asked)]
+        of_servers = tools_of_servers(made.bound, made.secrets, settings.allow)
+        groups = [*tools_here(), *asyncio.run(of_servers)]
     listed = [
         {
             "origin": group.origin,
