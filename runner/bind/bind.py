@@ -162,7 +162,7 @@ class PlanBinder:
         before = (*self._pipeline.faults, *self._plan.faults)
         own = (*self._given.faults, *self._models.faults, *self._own, *self._reads.faults)
         # Two steps may run the same file, whose faults are told once.
-        return list(dict.fromkeys((*before, *own, *self._inner.faults)))
+        return [*before, *own, *dict.fromkeys(self._inner.faults)]
 
     def checked(self) -> BoundPlan:
         """Return the bound plan.
@@ -273,7 +273,7 @@ class PlanBinder:
             servers = tool_faults.tool_spec(step, self._pipeline, self._base)
         inner = self._sub_pipeline(step, cache=controls.cache) if facts.pipeline else None
         self._reads.add_step(step, kind, inner)
-        reads = step_reads.StepReads.of(step)
+        reads, own = step_reads.StepReads.of(step), self._models.of(step, kind)
         return BoundStep(
             id=step.id,
             uses=registry.own_name(step.uses),
@@ -287,13 +287,13 @@ class PlanBinder:
             timeout=(controls.timeout if inner is None else step.timeout) or NO_TIMEOUT,
             cache=controls.cache,
             returns=step.returns,
-            model=self._models.of(step, kind),
+            model=own,
             besides=self._models.besides(step, kind),
             reply=step.reply,
             references=reads.named(names | STEP_NAMES),
             after_answer=reads.after_answer(names) if reads.answer else frozenset(),
             of_lists=reads.only_lists(names) if reads.lists else frozenset(),
-            escalate=self._models.escalation(step, step.escalate, kind) if step.escalate else None,
+            escalate=self._models.escalation(step, step.escalate, own) if step.escalate else None,
             review=step.review,
             shown=step_reads.shown_references(step, reads),
             spec=specs.step_spec(step, servers),

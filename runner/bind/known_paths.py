@@ -10,18 +10,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paddock.pipelines.errors import Fault
-from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.steps.base import OutsideRoots, Params, Roots
 from paddock.steps.registry import facts_of
 
+from .known_inputs import KnownInputs
 from .protected_files import YAML_SUFFIXES
-
-if TYPE_CHECKING:
-    pass
 
 SHOWN_LATER = "…"
 """In a path: what only a run shows."""
@@ -55,16 +52,15 @@ class KnownPaths:
         """`within` are the pipelines that steps run, with their inputs and folders."""
         self.roots = roots
         self._pipeline = pipeline
-        self._pipelines: list[tuple[Pipeline, Mapping[str, Any], Path]] = []
+        self._pipelines: list[tuple[Pipeline, KnownInputs, Path]] = []
         """This one and those within it, each with what is known of its inputs, and its folder."""
         for plan, given, base in ((pipeline, inputs, roots.base), *within):
-            known = {name: value for name, value in given.items() if value is not None}
-            self._pipelines.append((plan, {"inputs": known}, base))
-        self._scope = self._pipelines[0][1]
+            self._pipelines.append((plan, KnownInputs.that_are_given(given), base))
+        self._known = self._pipelines[0][1]
 
     def text_of(self, written: object) -> str | None:
         """Return a path of this pipeline's own, with `…` for what is not known; None: no text."""
-        return _known_path(written, self._scope)
+        return _known_path(written, self._known)
 
     def folders(self) -> tuple[Path, ...]:
         """Return the folders where documents arrive or are written, resolved.
@@ -88,20 +84,20 @@ class KnownPaths:
         """Yield texts of paths with the folder they start from, and whether they name a file."""
         for keys in self._pipeline.on.watch if self._pipeline.on else ():
             yield self.text_of(keys.path) or SHOWN_LATER, self.roots.base, False
-        for pipeline, scope, base in self._pipelines:
+        for pipeline, known, base in self._pipelines:
             for name, declared in pipeline.inputs.items():
-                value = scope["inputs"].get(name)
+                value = known.get(name)
                 if declared.type == "dir" and isinstance(value, str):
                     yield value, base, False
-        for step, scope, base in self._steps():
+        for step, known, base in self._steps():
             for text, is_file in _step_paths(step):
-                yield _known_path(text, scope) or SHOWN_LATER, base, is_file
+                yield _known_path(text, known) or SHOWN_LATER, base, is_file
 
     def scanned_folders(self) -> Iterator[str | None]:
         """Yield the folders that steps list, absolute where all of a path is known."""
-        for step, scope, base in self._steps():
+        for step, known, base in self._steps():
             if name := facts_of(step.uses).lists:
-                text = _known_path(step.params.data.get(name), scope)
+                text = _known_path(step.params.data.get(name), known)
                 yield text if text is None or SHOWN_LATER in text else str(base / text)
 
     def written_files(self, *, is_own: bool = False) -> Iterator[WrittenPlace]:
@@ -109,9 +105,9 @@ class KnownPaths:
 
         `is_own`: this pipeline's own steps alone.
         """
-        for step, scope, base in self._steps(is_own=is_own):
+        for step, known, base in self._steps(is_own=is_own):
             facts, given = facts_of(step.uses), step.params.data
-            text = _known_path(given.get(facts.output), scope) if facts.output and given else None
+            text = _known_path(given.get(facts.output), known) if facts.output and given else None
             if text is not None and not text.startswith(SHOWN_LATER) and "\0" not in text:
                 path = _resolved(Path(os.path.normpath(base / text)))
                 if facts.moves_to and (text.endswith(("/", os.sep)) or path.is_dir()):
@@ -121,19 +117,18 @@ class KnownPaths:
     def changed_files(self) -> Iterator[WrittenPlace]:
         """Yield what this pipeline's own steps write, move or remove, as far as it is known."""
         yield from self.written_files(is_own=True)
-        for step, scope, base in self._steps(is_own=True):
+        for step, known, base in self._steps(is_own=True):
             given, name = step.params.data, facts_of(step.uses).takes_away
             if name and given.get("mode") != "copy":
-                text = _known_path(given.get(name), scope)
+                text = _known_path(given.get(name), known)
                 if text is not None and SHOWN_LATER not in text and "\0" not in text:
                     path = _resolved(Path(os.path.normpath(base / text)))
                     yield WrittenPlace(step, text, path, name, is_new=False)
 
     def faults(self, steps: Iterable[tuple[StepNode, type[Params]]]) -> Iterator[Fault]:
         """Yield which paths lead outside, or cannot be what they are for, as far as is known."""
-        inputs = self._scope["inputs"]
         are_folders_known = all(  # no caller opens another folder, or file, for this pipeline
-            declared.type not in ("dir", "path") or name in inputs
+            declared.type not in ("dir", "path") or self._known.get(name) is not None
             for name, declared in self._pipeline.inputs.items()
         )
         for step, table in steps:
@@ -166,12 +161,12 @@ class KnownPaths:
             known.is_relative_to(root) or root.is_relative_to(known) for root in self.roots.allowed
         )
 
-    def _steps(self, *, is_own: bool = False) -> Iterator[tuple[StepNode, Mapping[str, Any], Path]]:
+    def _steps(self, *, is_own: bool = False) -> Iterator[tuple[StepNode, KnownInputs, Path]]:
         """Yield every step with what is known and where; `is_own`: without inner pipelines'."""
-        for pipeline, scope, base in self._pipelines[: 1 if is_own else None]:
+        for pipeline, known, base in self._pipelines[: 1 if is_own else None]:
             for node in pipeline.nodes():
                 if isinstance(node, StepNode):
-                    yield node, scope, base
+                    yield node, known, base
 
 
 def _step_paths(step: StepNode) -> Iterator[tuple[str, bool]]:
@@ -208,30 +203,21 @@ def _folder_of(text: str, *, is_file: bool) -> str | None:
     return "."
 
 
-def _known_path(text: object, scope: Mapping[str, Any]) -> str | None:
+def _known_path(text: object, known: KnownInputs) -> str | None:
     """Render what depends on the inputs alone; `…` in place of the rest.
 
-    >>> _known_path("{{ inputs.out }}/{{ doc.relpath }}.md", {"inputs": {"out": "sums"}})
+    >>> _known_path("{{ inputs.out }}/{{ doc.relpath }}.md", KnownInputs({"out": "sums"}))
     'sums/….md'
     """
     if not isinstance(text, str):
         return None
     head, *tail = _STATEMENT.split(text, maxsplit=1)
-    pieces = (_known_piece(piece, scope) for piece in _EXPRESSION.split(head))
-    return "".join(pieces) + (SHOWN_LATER if tail else "")
-
-
-def _known_piece(text: str, scope: Mapping[str, Any]) -> str:
-    if not text.startswith("{{"):
-        return text
-    try:
-        value = Value.of(text)
-        if any(path[0] != "inputs" for path in value.references):
-            return SHOWN_LATER
-        rendered = value.render(scope)
-    except ExpressionError:
-        return SHOWN_LATER  # told where it stands, or an input without a value
-    return rendered if isinstance(rendered, str) else SHOWN_LATER
+    pieces = [
+        known.value_of(piece) if piece.startswith("{{") else piece
+        for piece in _EXPRESSION.split(head)
+    ]
+    texts = (piece if isinstance(piece, str) else SHOWN_LATER for piece in pieces)
+    return "".join(texts) + (SHOWN_LATER if tail else "")
 
 
 def _resolved(path: Path) -> Path:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.system import processes
 from paddock.engine.system.hosts import BadHost, read_authority, read_pattern, written_authority
 from paddock.pipelines.errors import Fault, Mark, PipelineError
-from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.config.config_file import FILE_NAME
 from paddock.runner.config.pipeline_secrets import secret_place, trigger_secrets
 from paddock.runner.config.setting_values import PERMISSIONS
 
 from .bound import BoundPlan, all_plans
+from .known_inputs import ONLY_LATER, KnownInputs
 from .reached import Reached, declared_server, reached_by
 
 if TYPE_CHECKING:
@@ -129,18 +128,10 @@ def _program(name: str, folder: str, added: Mapping[str, Any], bound: BoundPlan)
 
 def _filled_in(written: object, bound: BoundPlan) -> tuple[str, bool]:
     """Return a text with the inputs filled in, and whether that is all of it."""
-    text = str(written)
-    try:
-        value = Value.of(text)
-        known = bound.inputs.keys() - bound.secret_inputs
-        if all(
-            path[0] == "python" or (path[0] == "inputs" and path[1:2] and path[1] in known)
-            for path in value.references
-        ):
-            return str(value.render({"inputs": bound.inputs, "python": sys.executable})), True
-    except ExpressionError:  # reported elsewhere
-        pass
-    return text, False
+    secret = bound.secret_inputs
+    known = KnownInputs({n: value for n, value in bound.inputs.items() if n not in secret})
+    value = known.value_of(str(written))
+    return (str(written), False) if value is ONLY_LATER else (str(value), True)
 
 
 def _is_own_pattern(host: str, own: str) -> bool:

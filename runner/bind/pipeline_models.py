@@ -21,6 +21,7 @@ from paddock.pipelines.validation import faults_of
 from paddock.steps.registry import own_roles
 
 from .bound import BindContext, BoundEscalation, BoundPool
+from .known_inputs import KnownInputs
 
 if TYPE_CHECKING:
     from paddock.engine.request import Role
@@ -70,14 +71,14 @@ class ModelBinder:
         return self._named(step, written, (*step.at, "with", "model"), roles)
 
     def escalation(
-        self, step: StepNode, spec: EscalationSpec, kind: type[Any]
+        self, step: StepNode, spec: EscalationSpec, own: ModelSpec | None
     ) -> BoundEscalation | None:
-        """Return which answers of a step another model gives; None: that is a fault."""
+        """Return which answers of a step, whose model is `own`, another gives; None: a fault."""
         at, alias = (*step.at, "escalate", "to"), spec.to
         to = self._named(step, alias, at, frozenset({"chat"}))
         if to is None:
             return None
-        if to == self.of(step, kind):
+        if to == own:
             what = f"`escalate.to`: '{alias}' is the model that step '{_step_label(step)}' has"
             self._fault(at, what, "Name a larger one.")
         return BoundEscalation(spec, to)
@@ -160,15 +161,12 @@ class ModelBinder:
     def _url(self, written: str, at: Place) -> str | None:
         """Return an address; None where it is at fault, or an input that is not known yet."""
         value = self._text(written)
-        known = self._pipeline.inputs
-        if value is None or not all(
-            path[0] == "inputs" and path[1:2] and path[1] in known for path in value.references
-        ):
+        if value is None or not KnownInputs(self._pipeline.inputs).are_enough(value.references):
             return None  # reported with the file
-        lacking = sorted(path[1] for path in value.references if self._inputs.get(path[1]) is None)
-        if lacking:
+        if not KnownInputs.that_are_given(self._inputs).are_enough(value.references):
             # Report an address that is an input without a value, unless it may come later
-            name = lacking[0]
+            names = sorted(path[1] for path in value.references if path[0] == "inputs")
+            name = next(name for name in names if self._inputs.get(name) is None)
             if name in self._context.later:
                 what = f"input '{name}' is the address of a server, and must be known before a run"
                 self._fault(at, what, "Give it as it is, or from the outermost pipeline's inputs.")

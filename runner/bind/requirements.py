@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 from paddock.engine.errors import EngineError, InvalidName, ModelBroken, ModelNotFound, NoModelFile
 from paddock.engine.model_file_parts import check_file
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
-from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.expressions import Path as Place
 from paddock.steps.extras import is_missing_program, missing_mcp_library
 from paddock.steps.tools.python_files import missing_imports
 
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, all_plans, all_steps
+from .known_inputs import KnownInputs
 from .reached import reached_by_step
-from .scope import Scope
 
 if TYPE_CHECKING:
     from paddock.engine.request import ModelFacts, ModelSpec
@@ -54,22 +53,14 @@ def _missing_of_plan(bound: BoundPlan) -> Iterator[Fault]:
 
 def _certain_steps(nodes: Iterable[BoundNode], bound: BoundPlan) -> Iterator[BoundStep]:
     """Yield the steps that no `if` may leave out, as far as the inputs tell."""
+    known = KnownInputs(bound.inputs)
     for node in nodes:
-        if node.if_ is not None and not _holds(node.if_, bound):
+        if node.if_ is not None and not known.holds(node.if_):
             continue
         if isinstance(node, BoundBlock):
             yield from _certain_steps(node.body, bound)
         else:
             yield node
-
-
-def _holds(condition: Expression, bound: BoundPlan) -> bool:
-    if any(path[0] != "inputs" for path in condition.references):
-        return False
-    try:
-        return bool(condition.evaluate(Scope.of(bound.inputs)))
-    except ExpressionError:  # an input that is not given yet
-        return False
 
 
 def _missing_of_step(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
-from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.input_values import Input, WrongInput
 from paddock.pipelines.model import Pipeline, StepNode
@@ -18,6 +17,7 @@ from paddock.steps.base import OutsideRoots, Roots
 
 from .bound import BindContext, BoundPlan
 from .inputs import read_inputs
+from .known_inputs import ONLY_LATER, KnownInputs
 
 # A file that runs two others, each of which runs two others: more is a mistake.
 MAX_PIPELINES, MAX_LEVELS = 100, 8
@@ -123,6 +123,7 @@ class SubPipelineReader:
         written = written if isinstance(written, dict) else {}
         values: dict[str, Any] = {}
         later: set[str] = set()
+        known = KnownInputs.that_are_given(self._inputs or {})
         for key, item in written.items():
             at = (*step.at, "with", "inputs", key)
             if key.startswith("x-"):
@@ -132,8 +133,8 @@ class SubPipelineReader:
                 what = f"'{name}' has no input '{key}'."
                 self.faults.append(self._pipeline.document.key_fault(at, what, remedy))
                 continue
-            is_known, value = self._known(item)
-            if not is_known:
+            value = known.value_of(item)
+            if value is ONLY_LATER:
                 later.add(key)
                 continue
             try:
@@ -148,21 +149,6 @@ class SubPipelineReader:
                 self._fault((*step.at, "with"), f"'{name}' needs the input '{key}'", remedy)
                 later.add(key)
         return values, frozenset(later)
-
-    def _known(self, item: Any) -> tuple[bool, Any]:
-        """Return whether a value is known, written out or made of the run's own inputs, and it."""
-        value, errors = Value.scan(item)
-        if errors:
-            return False, None  # told with the file
-        if value.is_constant:
-            return True, item
-        inputs = self._inputs or {}
-        if any(p[0] != "inputs" or inputs.get((*p, "")[1]) is None for p in value.references):
-            return False, None
-        try:
-            return True, value.render({"inputs": inputs})
-        except ExpressionError:
-            return False, None  # the run says why, at its place
 
     def _fault(self, at: Place, message: str, remedy: str) -> None:
         self.faults.append(self._pipeline.document.fault(at, f"{message}.", remedy))
