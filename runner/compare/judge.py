@@ -19,7 +19,7 @@ from paddock.engine.system.text import cell_text, counted, shorten
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.core import model_pools
 from paddock.runner.core.call_cache import CallOrigin, LedgerPool
-from paddock.runner.core.model_digests import ModelDigests
+from paddock.runner.core.run_models import RunModels
 from paddock.runner.core.run_stats import RunStats
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import Observer
@@ -113,9 +113,9 @@ async def _judged(compared: ComparedPipeline, runs: Sequence[VariantRun], name: 
         home = await stack.enter_async_context(compared.home_pool())
         options = model_pools.PoolOptions(home=home, secrets=prepared.secrets, besides=(model,))
         pools = model_pools.open_pools(prepared.bound, compared.settings, options)
-        digests, pool = await stack.enter_async_context(pools)
+        models, pool = await stack.enter_async_context(pools)
         n_at_once = (await pool.facts(model)).n_parallel or CALLS_AT_ONCE
-        judge = _Judge(model, pool, digests, ledger, n_at_once)
+        judge = _Judge(model, pool, models, ledger, n_at_once)
         found: list[Preference] = []
         is_over_budget = False
         try:
@@ -135,11 +135,11 @@ async def _judged(compared: ComparedPipeline, runs: Sequence[VariantRun], name: 
 
 class _Judge:
     def __init__(
-        self, model: ModelSpec, pool: Pool, digests: ModelDigests, ledger: Ledger, n_at_once: int
+        self, model: ModelSpec, pool: Pool, models: RunModels, ledger: Ledger, n_at_once: int
     ) -> None:
         self._model = model
         self._ledger = ledger
-        self._pool, self._digests = pool, digests
+        self._pool, self._models = pool, models
         self._turn = asyncio.Semaphore(n_at_once)
         self._n_failed = 0
         self._last_error = ""
@@ -180,7 +180,7 @@ class _Judge:
         request = judge_request(self._model, messages, _ANSWER)
         origin = CallOrigin("", "judge", key, looks_up=True)
         stats = RunStats("", "", Observer())
-        known = LedgerPool(self._pool, self._ledger, self._digests, stats, origin)
+        known = LedgerPool(self._pool, self._ledger, self._models, stats, origin)
         try:
             async with self._turn:
                 reply = await known.chat(request).reply()

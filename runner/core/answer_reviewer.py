@@ -82,7 +82,7 @@ class AnswerReviewer:
         if step.id not in self._prompts:
             self._prompts[step.id] = prompt_digest(step, bound)
         schema = None if step.reply is None else step.reply.schema
-        model = await self._context.digests.of(step.model)
+        model = await self._context.models.of(step.model)
         return CalibrationKey(
             self._context.options.variant_of or bound.file.name,
             step.id,

@@ -158,7 +158,7 @@ class BlockRun:
                     pauses.succeeded()
                 await pauses.wait()
             elif remaining := state.in_state(ItemState.PUT_OFF):  # outermost, in its next pass
-                state.turn = state.turn.next()
+                state.escalation_pass = state.escalation_pass.next()
         if n_unbegun := sum(not item.has_ended for item in todo):  # 4
             self.walk.n_unbegun += n_unbegun if state.is_outermost else 0
             raise StopGateClosed
@@ -177,7 +177,7 @@ class BlockRun:
         if state.is_partial:  # 6
             self.walk.left.partial.add(block.id)
         self.walk.has_failures |= bool(state.failed)
-        self.walk.attempts = max(self.walk.attempts, state.attempts)
+        self.walk.n_failures = max(self.walk.n_failures, state.n_failures)
 
     # --- running items
 
@@ -353,11 +353,11 @@ class BlockRun:
         except StepFailed as error:  # 3
             if state.step and not isinstance(error, SkippedByReview):
                 raise
-            why, result, n_before, most = str(error), None, item.attempts, context.max_attempts
+            why, result, n_before, most = str(error), None, item.n_failures, context.max_attempts
             ended = failure_state(n_before, most, item.cause(error.cause))
-            entry_state, attempt.attempts = ended
-            if entry_state is ItemState.QUARANTINED and attempt.attempts > 1:
-                why += f" (failed {attempt.attempts} times in a row)"
+            entry_state, attempt.n_failures = ended
+            if entry_state is ItemState.QUARANTINED and attempt.n_failures > 1:
+                why += f" (failed {attempt.n_failures} times in a row)"
             reason = Why.RECORDED(why)
             report = state.report(item, ItemState.QUARANTINED, time.monotonic() - began, why)
             if state.block.on_error == "skip" or isinstance(error, SkippedByReview):
@@ -413,7 +413,7 @@ class BlockRun:
         if state.outer:
             state.reads |= attempt.dependencies()
         if entry_state in (ItemState.FAILED, ItemState.DONE):
-            state.attempts = max(state.attempts, attempt.attempts)
+            state.n_failures = max(state.n_failures, attempt.n_failures)
         stats.item_state(report.step, attempt.shown_key, end, report.error)
         if failure is not None:
             raise RunFailed(f"'{attempt.shown_key}': {reason}", cause=failure.cause) from failure
@@ -471,13 +471,13 @@ class _ExecutedSteps(ItemSteps):
         try:
             state = await opened_block(context, block, scope, keeps_results=True, outer=outer)
             state.around, state.is_within_item = attempt.outputs.items, True
-            state.turn, state.parallel = attempt.turn, attempt.parallel
+            state.escalation_pass, state.parallel = attempt.escalation_pass, attempt.parallel
             await BlockRun(run.walk, run.steps, run.recorder, state).items()
         except ExpressionError as error:
             raise StepFailed(block.id, str(error)) from error
         attempt.reads |= state.reads
         attempt.has_inner_failures = attempt.has_inner_failures or bool(state.failed)
-        attempt.attempts = max(attempt.attempts, state.attempts)
+        attempt.n_failures = max(attempt.n_failures, state.n_failures)
         state.refuse_waiting()
         return state.outputs(), await state.lacking(context.judge.reviews)
 

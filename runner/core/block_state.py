@@ -63,9 +63,9 @@ class BlockState:
     """How many items may be in flight, of this block or of one around it."""
     reads: Dependencies = field(default_factory=dict)
     """Recorded dependencies of its items, for the item around it."""
-    attempts: int = 0
+    n_failures: int = 0
     """Above zero where items failed for a transient reason: the next run retries them."""
-    turn: EscalationPass = field(default_factory=EscalationPass)
+    escalation_pass: EscalationPass = field(default_factory=EscalationPass)
     """The pass over the items of the outermost block."""
 
     @property
@@ -141,7 +141,7 @@ class BlockState:
             keys=frozenset(item.key for item in self.work.items),
             n_rejected=sum(key in rejected for key in keys),
             error=next((str(item.why) for item in self.failed), ""),
-            is_transient=self.attempts > 0,
+            is_transient=self.n_failures > 0,
         )
         return found or None
 
@@ -280,7 +280,7 @@ async def opened_block(
     else:
         work = await judge.step(node, scope, outer)
     try:  # what is not written again is its own all the same
-        for place in work.claims:
+        for place in work.written_outputs:
             context.index.claim(*place)
     except StepError as conflict:
         if isinstance(node, BoundBlock):
@@ -293,7 +293,7 @@ async def opened_block(
     if keeps_results:
         state.filed = filed_results(context.ledger, work.filed)
     if isinstance(node, BoundBlock):
-        state.turn = EscalationPass.first(node.body)
+        state.escalation_pass = EscalationPass.first(node.body)
     for item in work.items:
         entry, verdict = item.entry, item.verdict
         if verdict.case is Case.SHARED and entry is not None:
@@ -329,7 +329,7 @@ def count_shared(context: RunContext, state: BlockState, item: ItemWork, entry: 
     if reported is ItemState.QUARANTINED and state.block.on_error == "skip":
         reported = ItemState.SKIPPED
     _take_entry(context, state, item, entry, reported, Why.RECORDED(error or ""))
-    state.attempts = max(state.attempts, entry.attempts)
+    state.n_failures = max(state.n_failures, entry.attempts)
     count_item(context, item, state.report(item, reported, 0.0, error))
     context.stats.item_state(state.block.id, shown, end_of(reported), error)
 

@@ -87,7 +87,7 @@ class ItemWork:
         return self.entry if self.entry is not None and self.entry.hash == self.hash else None
 
     @property
-    def attempts(self) -> int:
+    def n_failures(self) -> int:
         """Failures in a row of this unchanged item, for transient reasons."""
         return 0 if self.unchanged_entry is None else self.unchanged_entry.attempts
 
@@ -119,7 +119,7 @@ class BlockWork:
     scope: str
     items: tuple[ItemWork, ...]
     missing: MissingSources = field(default_factory=MissingSources)
-    claims: Sequence[tuple[str, str, str]] = ()
+    written_outputs: Sequence[tuple[str, str, str]] = ()
     """Scope, key and stored path of what was written and stands, of items within these too."""
     edited_paths: tuple[str, ...] = ()
     """Stored paths of edited outputs that are kept."""

@@ -52,7 +52,7 @@ from paddock.runner.progress.events import ModelCall
 from paddock.runner.progress.time_left import OpenCall
 from paddock.steps.llm.answer_tokens import LEAST_ALTERNATIVE, own_tokens
 
-from .model_digests import CallInFlight, ModelDigests
+from .run_models import CallInFlight, RunModels
 from .run_records import CallRecord
 from .run_stats import RunStats
 
@@ -173,7 +173,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         self,
         pool: Pool,
         ledger: Ledger,
-        digests: ModelDigests,
+        models: RunModels,
         stats: RunStats,
         caller: CallOrigin,
         fence: ClaimFence = no_fence,
@@ -182,7 +182,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         super().__init__(ledger, stats, caller)
         self._fence = fence
         self._pool = pool
-        self._digests = digests
+        self._models = models
         self._facts: dict[tuple[str, str, int | None], ModelFacts] = {}
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
@@ -208,7 +208,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
             n_tokens = await count(model, messages, tools)
         except BadRequest as error:
             plain = neutral_messages(messages)
-            verdict = self._digests.refusals.verdict
+            verdict = self._models.refusals.verdict
             raise await verdict(
                 error, model.ref, plain, lambda: count(model, plain, tools)
             ) from error
@@ -236,7 +236,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
             reply = await self._pool.embed(request)
         except BadRequest as error:
             plain = neutral_embed(request)
-            verdict = self._digests.refusals.verdict
+            verdict = self._models.refusals.verdict
             raise await verdict(
                 error, request.model.ref, plain, lambda: self._pool.embed(plain)
             ) from error
@@ -264,8 +264,8 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         if found.row is not None or not self._caller.looks_up:
             yield found
             return
-        flight = self._digests.in_flight.setdefault(found.hash, CallInFlight())
-        async with flight.turn:
+        flight = self._models.in_flight.setdefault(found.hash, CallInFlight())
+        async with flight.lock:
             found = replace(found, row=await self._recorded(found.hash))
             if found.row is None and not flight.has_failed:
                 try:
@@ -282,14 +282,14 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         Raises:
             PromptTooLong: it fitted when that was given, and does not now.
         """
-        digest = await self._digests.of(request.model)
+        digest = await self._models.of(request.model)
         key = chat_key(request, digest)
         found = await self._looked_up("chat", digest, key)
         model = request.model
         if found.row is None or model.pool:  # servers count in their own ways
             return found
         reply = cached_reply(found.row)
-        room = model.n_ctx_tokens or await self._digests.default_context(model) or 0
+        room = model.n_ctx_tokens or await self._models.default_context(model) or 0
         max_tokens = resolve_sampling(request.params, model.params, request.defaults).max_tokens
         reserved = reserved_tokens(max_tokens, room)
         if reply.usage.prompt_tokens + reserved > room > 0:
@@ -303,7 +303,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
 
     async def looked_up_vectors(self, request: EmbedRequest) -> KnownCall:
         """Return an embedding call, with its row if the ledger has the vectors."""
-        digest = await self._digests.of(request.model)
+        digest = await self._models.of(request.model)
         key = embed_key(request, digest)
         if request.on_overflow == "split":  # the split into parts depends on the context size
             key["n_ctx_tokens"] = (await self._pool.facts(request.model)).n_ctx_tokens
@@ -391,7 +391,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
 
         ref = request.model.ref
         ask = partial(begin_neutral_chat, begin, ref, request)
-        return await self._digests.refusals.verdict(error, ref, neutral_chat(request), ask)
+        return await self._models.refusals.verdict(error, ref, neutral_chat(request), ask)
 
     def _notice_limit(self, request: ChatRequest, reply: Reply) -> None:
         """Notice an answer that a larger context would have let be longer."""
@@ -413,12 +413,12 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
 
     async def _check_same_model(self, model: ModelSpec, digest: str, served_digest: str) -> None:
         """Check that a reply came from the model whose digest is its key."""
-        facts = self._digests.known[(model.pool, model.ref)]
+        facts = self._models.known[(model.pool, model.ref)]
         if facts.served_digest != served_digest:  # a tuned copy that is new, or a new model
             facts = await self._pool.facts(model)
             if facts.identity != digest:
                 raise ModelReplaced(model.ref)
-            self._digests.known[(model.pool, model.ref)] = facts
+            self._models.known[(model.pool, model.ref)] = facts
         if facts.tuned_from is not None:
             self._stats.note(
                 f"{facts.name} was computed by its tuned copy{' (near)' if facts.is_near else ''}, "

@@ -39,7 +39,7 @@ from .past_items import PastItems
 if TYPE_CHECKING:
     from paddock.runner.bind.bound import BoundStep
 
-    from .model_digests import ModelDigests
+    from .run_models import RunModels
 
 _SAME_LABEL = 1e-3
 """Similarities that differ by less may be the same: texts are embedded in other batches."""
@@ -469,7 +469,7 @@ class World:
 
     index: OutputIndex
     stores: OpenStores
-    models: ModelDigests
+    models: RunModels
     secrets: Secrets = field(default_factory=Secrets)
     """Without a digest nothing that is made of secrets is compared."""
     embed_labels: EmbedLabels | None = None

@@ -296,7 +296,7 @@ class _SubPipelineRun:
         # What the item depends on, and what failed.
         attempt.reads |= inner.reads
         attempt.has_inner_failures = attempt.has_inner_failures or inner.has_failures
-        attempt.attempts = max(attempt.attempts, inner.attempts)
+        attempt.n_failures = max(attempt.n_failures, inner.n_failures)
         attempt.has_news &= walk.note_inner(step, inner)
         if with_filed is not None:
             attempt.with_filed = named_outputs(with_filed)

@@ -34,7 +34,7 @@ UNUSABLE_MODEL_ERRORS = (ModelNotFound, ModelBroken, ModelTooLarge)
 MAX_RETRY_PAUSE_S = 60.0
 # A full queue is not the document's fault: by default it is retried for 1 + 2 + 4 + 8 + 16 s.
 MAX_BUSY_RETRIES, DEFAULT_BACKOFF_S = 5, 1.0
-# How a pause grows with each turn. After a deadline the time has passed already, and a failed
+# How a pause grows with each try. After a deadline the time has passed already, and a failed
 # check asks again with its faults: there is nothing to wait for.
 _GROWTH: Mapping[str, float] = MappingProxyType({"timeout": 1.0, "check": 0.0})
 _DEFAULT_GROWTH = 2.0
@@ -97,10 +97,10 @@ def times(retry: RetryKeys | None, cause: str) -> int:
     return retry.times if cause in retry.on else 0
 
 
-def retry_pause_s(retry: RetryKeys | None, cause: str, turn: int, chance: float) -> float:
-    """Return the pause after try `turn`; `chance`, 0 to 1, spreads those that failed at once.
+def retry_pause_s(retry: RetryKeys | None, cause: str, n_retries: int, chance: float) -> float:
+    """Return the pause after so many retries; `chance`, 0 to 1, spreads those that failed at once.
 
-    >>> [retry_pause_s(None, "busy", turn, 1.0) for turn in (0, 1, 2, 9)]
+    >>> [retry_pause_s(None, "busy", n, 1.0) for n in (0, 1, 2, 9)]
     [1.0, 2.0, 4.0, 60.0]
     >>> retry_pause_s(None, "busy", 2, 0.0)
     2.0
@@ -109,7 +109,7 @@ def retry_pause_s(retry: RetryKeys | None, cause: str, turn: int, chance: float)
     """
     backoff_s = DEFAULT_BACKOFF_S if retry is None else retry.backoff
     growth = _GROWTH.get(cause, _DEFAULT_GROWTH)
-    whole = min(backoff_s * growth**turn, MAX_RETRY_PAUSE_S) if growth else 0.0
+    whole = min(backoff_s * growth**n_retries, MAX_RETRY_PAUSE_S) if growth else 0.0
     return whole * (0.5 + chance / 2)
 
 

@@ -58,7 +58,7 @@ class ItemAttempt:
     """It is given up untried: several processes died of it."""
     parallel: int = 1
     """How many items may be in flight, of its block or of one around it."""
-    turn: EscalationPass = field(default_factory=EscalationPass)
+    escalation_pass: EscalationPass = field(default_factory=EscalationPass)
     """The pass over the items of the outermost block."""
     document: DocumentInUse | None = None
     steps: list[StepRecord] = field(default_factory=list)
@@ -73,7 +73,7 @@ class ItemAttempt:
     has_news: bool = True
     """Whether a pipeline of it had anything but filed items, if it has any of those."""
     has_inner_failures: bool = False
-    attempts: int = 0
+    n_failures: int = 0
     """Failures in a row for a transient reason, of the item or one within it."""
     last: Any = None
     """The outputs of its last step."""
@@ -115,7 +115,7 @@ class ItemAttempt:
             values_digest(item) if is_step else "",
             state.around,
             parallel=state.parallel,
-            turn=state.turn,
+            escalation_pass=state.escalation_pass,
         )
 
     @property

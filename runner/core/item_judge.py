@@ -256,7 +256,7 @@ class Judge:
             tuple(outer),
             scope,
             tuple(items),
-            claims=_written_by(scope, [*done, *(entries[key] for key in still_filed)]),
+            written_outputs=_written_by(scope, [*done, *(entries[key] for key in still_filed)]),
             edited_paths=tuple(edited_paths),
             excluded=listing.excluded,
             unsettled=frozenset(unsettled),
@@ -472,10 +472,10 @@ class Judge:
         rule = _JudgedRule(block, scope, seen, PastItems(ledger, scope, step), request)
         await self._verify(rule, [item])
         edited = item.verdict.edited_paths if item.verdict.state is ItemState.HELD else ()
-        claims = _written_by(scope, [None if item.verdict.is_work else item.entry])
+        written = _written_by(scope, [None if item.verdict.is_work else item.entry])
         return BlockWork(
-            block, tuple(outer), scope, (item,), claims=claims, edited_paths=edited, step=step,
-            renewed=rule.renewed,
+            block, tuple(outer), scope, (item,), written_outputs=written, edited_paths=edited,
+            step=step, renewed=rule.renewed,
         )  # fmt: skip
 
     def output_path(self, step: BoundStep, seen: Scope) -> str | None:

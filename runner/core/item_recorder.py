@@ -87,7 +87,7 @@ class ItemRecorder:
             seconds=seconds,
             calls=sum(caller.n_calls for caller in attempt.callers),
             tokens=sum(caller.n_tokens for caller in attempt.callers),
-            attempts=attempt.attempts,
+            attempts=attempt.n_failures,
             was=was.value if item.is_counted else "",
         )
         document = attempt.document if state in WHOLE else None

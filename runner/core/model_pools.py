@@ -40,7 +40,7 @@ from paddock.runner.ledger import queries
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.settings import Settings
 
-from .model_digests import ModelDigests
+from .run_models import RunModels
 
 if TYPE_CHECKING:
     from paddock.engine.backends.balancer import BalancedPool
@@ -87,8 +87,8 @@ class PoolOptions:
 @asynccontextmanager
 async def open_pools(
     bound: BoundPlan, settings: Settings, options: PoolOptions
-) -> AsyncIterator[tuple[ModelDigests, Pool]]:
-    """Yield the models' digests and the pool; every named model is looked up before the start.
+) -> AsyncIterator[tuple[RunModels, Pool]]:
+    """Yield the run's models and pool; every named model is looked up before the start.
 
     Raises:
         ModelFaults: models that the pipeline names are not here, each with its place.
@@ -202,20 +202,20 @@ def used_models(bound: BoundPlan) -> tuple[ModelSpec, ...]:
 
 async def _look_up_models(
     pool: Pool, specs: Iterable[ModelSpec], stop: asyncio.Event | None, bound: BoundPlan
-) -> ModelDigests:
-    digests = ModelDigests(pool.facts)
+) -> RunModels:
+    models = RunModels(pool.facts)
 
     async def look() -> None:
         faults: list[Fault] = []
         for spec in specs:
             try:
-                await digests.of(spec)
+                await models.of(spec)
             except requirements.LOOKUP_ERRORS as error:
                 found = list(requirements.lookup_faults(error, spec, bound))
                 if not found:  # a default, which has no place in the file
                     raise
                 faults += found
-        unfit = list(requirements.model_fact_faults(digests.known, bound))
+        unfit = list(requirements.model_fact_faults(models.known, bound))
         if faults:
             raise requirements.ModelFaults([*faults, *unfit])
         if unfit:
@@ -226,7 +226,7 @@ async def _look_up_models(
         await unless(look(), stop or asyncio.Event())
     except StopRequested:
         raise LookupInterrupted("Interrupted before it began.") from None
-    return digests
+    return models
 
 
 class RoutedPool(ForwardingPool):

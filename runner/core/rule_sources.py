@@ -35,10 +35,10 @@ Sources = Mapping[str, Any]
 
 def rule_sources(context: RunContext, settings: Settings) -> Sources | None:
     """Return what the rules of a run are made of; None: that is not known. Blocks."""
-    bound, digests = context.bound, context.digests.known
+    bound, known = context.bound, context.models.known
     plans, steps = [*all_plans(bound)], [*all_steps(bound.nodes)]
     specs = {(spec.ref, spec.n_ctx_tokens) for step in steps for spec in step.models}
-    models = {ref: digests["", ref] for ref, _ in specs if ("", ref) in digests}
+    models = {ref: known["", ref] for ref, _ in specs if ("", ref) in known}
     documents = {}
     for plan in plans:
         document = plan.pipeline.document

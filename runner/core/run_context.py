@@ -29,8 +29,8 @@ from .deadly_items import CrashSuspects
 from .documents_in_use import DocumentsInUse
 from .item_judge import Judge
 from .item_toolset import ToolRuntime
-from .model_digests import ModelDigests
 from .query_batches import QueryBatches
+from .run_models import RunModels
 from .run_options import CallTape, RunOptions
 from .run_stats import RunStats
 from .work_claims import WorkClaims
@@ -48,7 +48,7 @@ class RunContext:
     options: RunOptions
     ledger: Ledger
     index: OutputIndex
-    digests: ModelDigests
+    models: RunModels
     judge: Judge
     pool: Pool
     stats: RunStats

@@ -225,7 +225,7 @@ async def open_session(
             stop=environment.stop,
             note=stats.note,
         )
-        digests, pool = await stack.enter_async_context(open_pools(bound, settings, pools))
+        models, pool = await stack.enter_async_context(open_pools(bound, settings, pools))
         tool_runtime = None
         if not is_plan:
             tool_runtime = await stack.enter_async_context(aclosing(ToolRuntime(stats)))
@@ -241,7 +241,7 @@ async def open_session(
         world = World(
             index,
             stores,
-            digests,
+            models,
             prepared.secrets,
             lambda step, labels: embed_labels(context, step, labels),  # it is made last
         )
@@ -261,7 +261,7 @@ async def open_session(
             options=options,
             ledger=ledger,
             index=index,
-            digests=digests,
+            models=models,
             judge=judge,
             pool=pool,
             queries=defaultdict(partial(QueryBatches, pool)),

@@ -120,7 +120,7 @@ class StepRunner:
         try:
             if step.review is not None:
                 n_refused = await self._reviewer.n_rejected(step, scope, attempt)
-            for turn in itertools.count():
+            for n_retries in itertools.count():
                 try:
                     tools = item_tools(context, step, caller, attempt, scope)
                     if (form := step.reply) is not None:
@@ -137,11 +137,11 @@ class StepRunner:
                 except (StepError, EngineError) as error:
                     stop_if_fatal(error, step)
                     cause = cause_of(error)
-                    if turn >= times(step.retry, cause):
+                    if n_retries >= times(step.retry, cause):
                         raise StepFailed(step.id, str(error), cause=cause) from error
                     n_refused += cause == "check"
                     chance = SystemRandom().random()
-                    await asyncio.sleep(retry_pause_s(step.retry, cause, turn, chance))
+                    await asyncio.sleep(retry_pause_s(step.retry, cause, n_retries, chance))
                 except (ExpressionError, BindError, OutsideRoots) as error:
                     raise StepFailed(step.id, str(error)) from error
                 except LedgerError as error:
@@ -244,7 +244,7 @@ class StepRunner:
             assert found is not None
             return found
         try:
-            with attempt.turn.defer_calls(attempt.callers[-1], step.id):
+            with attempt.escalation_pass.defer_calls(attempt.callers[-1], step.id):
                 larger = step.escalated
                 params = larger.params.render(scope)
                 answer = await self._run(larger, params, tools, scope, attempt)

@@ -55,9 +55,7 @@ def item_tools(
     if step.facts.searches and context.queries is not None:
         pool = context.queries[bound.file, step.id]
     return Tools(
-        pool=LedgerPool(
-            pool, context.ledger, context.digests, context.stats, caller, context.fence
-        ),
+        pool=LedgerPool(pool, context.ledger, context.models, context.stats, caller, context.fence),
         models=BoundModels(bound.models, bound.defaults, step.model),
         roots=roots,
         outputs=attempt.outputs,
@@ -130,7 +128,7 @@ async def embed_labels(
     """
     bound, may_ask = context.bound, context.tool_runtime is not None
     caller = CallOrigin("", step.id, "", looks_up=True, may_ask=may_ask)
-    pool = LedgerPool(context.pool, context.ledger, context.digests, context.stats, caller)
+    pool = LedgerPool(context.pool, context.ledger, context.models, context.stats, caller)
     try:
         model = BoundModels(bound.models, bound.defaults, step.model).resolve(None, "embed")
         identity = (await pool.facts(model)).identity

@@ -64,7 +64,7 @@ class Walk(ABC):
         """How many items were not begun."""
         self.has_failures = False
         """Whether an item failed."""
-        self.attempts = 0
+        self.n_failures = 0
         """Above zero where items failed for a transient reason: the next run retries them."""
         self.ended: dict[str, EndedNode] = {}
         """What applies of each top-level step and block that has ended, as far as it is known."""
@@ -188,7 +188,7 @@ class Walk(ABC):
         if inner.left.without_results:
             why = next(iter(inner.left.without_results.values()))
             if is_of_item:
-                raise StepFailed(step.id, why, cause="io" if inner.attempts > 0 else "other")
+                raise StepFailed(step.id, why, cause="io" if inner.n_failures > 0 else "other")
             self.left.without_results[step.id] = why
         return not is_idle
 

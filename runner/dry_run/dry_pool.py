@@ -65,7 +65,7 @@ class DryPool(LedgerPool):
         `reads_unknown`: prompts may have placeholders, also such as the first label of a list;
         `raises_unknown`: a reply that is not known is `ReplyNotCached`.
         """
-        super().__init__(context.pool, context.ledger, context.digests, context.stats, caller)
+        super().__init__(context.pool, context.ledger, context.models, context.stats, caller)
         self.prompts = prompts
         self._is_long = is_long
         self.reads_unknown = reads_unknown

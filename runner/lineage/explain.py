@@ -18,8 +18,8 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.core import model_pools
 from paddock.runner.core.dependencies import World, current_paths
-from paddock.runner.core.model_digests import ModelDigests
 from paddock.runner.core.rule_sources import are_unchanged
+from paddock.runner.core.run_models import RunModels
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.filed_store import FiledStore
@@ -222,7 +222,7 @@ class _PathInLedger:
 
     @cached_property
     def _world(self) -> World:
-        models = ModelDigests(model_pools.LookupPool(self._settings).facts)
+        models = RunModels(model_pools.LookupPool(self._settings).facts)
         return World(self._index, OpenStores(self._index.base), models)
 
     def _is_unchanged(self, item: RecordedItem, row: RunRow) -> bool:

@@ -28,9 +28,9 @@ from paddock.runner.bind.specs import canonical_spec, find_in_plans
 from paddock.runner.core import model_pools
 from paddock.runner.core.dependencies import ChosenLabels, Trace, World, dependencies_of
 from paddock.runner.core.item_judge import Judge
-from paddock.runner.core.model_digests import ModelDigests
 from paddock.runner.core.parts import KEYED, PLACE_IN_LIST, ModelPart, OuterValue, RulePart, part_of
 from paddock.runner.core.past_items import PastItems
+from paddock.runner.core.run_models import RunModels
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.core.run_reviews import RunReviews
 from paddock.runner.core.scopes import PipelineScopes
@@ -213,7 +213,7 @@ class PipelineNow(RuleNow):
         return next((node for node, prefix in within if step.startswith(prefix)), None)
 
 
-class _UnaskedModels(ModelDigests):
+class _UnaskedModels(RunModels):
     """Knows nothing of models, since servers elsewhere are not asked about the past."""
 
     async def of(self, spec: ModelSpec) -> str:

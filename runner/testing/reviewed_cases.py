@@ -38,7 +38,7 @@ from paddock.pipelines.pipeline_tests import TestKeys
 from paddock.pipelines.prompt_file import escape_template
 from paddock.pipelines.yaml_source import parse_yaml, to_yaml
 from paddock.runner.core.call_cache import CallOrigin, LedgerPool, cached_reply, cached_vectors
-from paddock.runner.core.model_digests import ModelDigests
+from paddock.runner.core.run_models import RunModels
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.core.run_stats import RunStats
 from paddock.runner.ledger.asked_before import is_same_value
@@ -261,7 +261,7 @@ class DecidedAnswers(ForwardingPool):
         self._hashes = frozenset(
             call.hash for step in steps if step.id == review.step for call in step.calls
         )
-        self._known = LedgerPool(real, ledger, ModelDigests(real.facts), stats, origin)
+        self._known = LedgerPool(real, ledger, RunModels(real.facts), stats, origin)
 
     async def pool_of(self, model: ModelSpec) -> Pool:
         return self._real

@@ -28,7 +28,7 @@ from paddock.engine.request import (
     ToolCall,
 )
 from paddock.runner.core.call_cache import CallOrigin, LedgerPool, chat_key
-from paddock.runner.core.model_digests import ModelDigests
+from paddock.runner.core.run_models import RunModels
 from paddock.runner.core.run_stats import RunStats
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import Observer
@@ -52,7 +52,7 @@ def replies_to(folder: Path, pool: FakePool, *requests: ChatRequest) -> list[Rep
         with Ledger(folder) as ledger:
             tally = RunStats("run", "pipeline", Observer())
             caller = CallOrigin("scope", "step", "key", looks_up=True)
-            known = LedgerPool(pool, ledger, ModelDigests(pool.facts), tally, caller)
+            known = LedgerPool(pool, ledger, RunModels(pool.facts), tally, caller)
             replies = []
             for request in requests:
                 replies.append(await known.chat(request).reply())
@@ -324,7 +324,7 @@ class Beginning(FakePool):
 def ledger_pools(folder: Path, pool: FakePool, n: int) -> Iterator[list[LedgerPool]]:
     """Yield what items ask, each of its own, which know the ledger's replies."""
     with Ledger(folder) as ledger:
-        digests, stats = ModelDigests(pool.facts), RunStats("run", "pipeline", Observer())
+        digests, stats = RunModels(pool.facts), RunStats("run", "pipeline", Observer())
         callers = [CallOrigin("scope", "step", str(n), looks_up=True) for n in range(n)]
         yield [LedgerPool(pool, ledger, digests, stats, caller) for caller in callers]
 

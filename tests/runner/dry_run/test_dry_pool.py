@@ -13,7 +13,7 @@ import pytest
 
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Tool
 from paddock.runner.core.call_cache import CallOrigin
-from paddock.runner.core.model_digests import ModelDigests
+from paddock.runner.core.run_models import RunModels
 from paddock.runner.core.run_stats import RunStats
 from paddock.runner.dry_run.dry_pool import DryPool
 from paddock.runner.dry_run.plan_cost import CallBounds
@@ -41,8 +41,8 @@ class Mute(FakePool):
 def dry(folder: Path, pool: FakePool, *, exactly: bool = True, is_long: bool = False) -> DryPool:
     ledger = Ledger(folder / "none", is_readonly=True)
     caller = CallOrigin("scope", "step", "key", looks_up=True)
-    stats, digests = RunStats("run", "pipeline", Observer()), ModelDigests(pool.facts)
-    context: Any = SimpleNamespace(pool=pool, ledger=ledger, digests=digests, stats=stats)
+    stats, models = RunStats("run", "pipeline", Observer()), RunModels(pool.facts)
+    context: Any = SimpleNamespace(pool=pool, ledger=ledger, models=models, stats=stats)
     prompts = AskedPrompts(False, counts_exactly=exactly)
     return DryPool(context, caller, prompts, is_long=is_long)
 

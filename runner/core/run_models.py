@@ -17,14 +17,14 @@ from paddock.engine.request import ModelFacts, ModelSpec
 class CallInFlight:
     """A call that some items make at the same time."""
 
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by the item that asks."""
     has_failed: bool = False
     """Whether the model or its server failed: the items that wait then ask all at once."""
 
 
-class ModelDigests:
-    """What a run knows of its models: their digests, what they refuse, and the calls in flight."""
+class RunModels:
+    """The models of one run, which its steps and their calls share."""
 
     def __init__(self, facts: Callable[[ModelSpec], Awaitable[ModelFacts]]) -> None:
         self._facts = facts
