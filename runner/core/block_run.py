@@ -331,7 +331,7 @@ class BlockRun:
         stats.item_state(state.block.id, attempt.shown_key, ItemState.RUNNING)
         if attempt.is_decided and item.entry is not None:
             # Its answers may not be asked for again.
-            attempt.reads |= by_name(dependencies_of(item.entry))
+            attempt.dependencies |= by_name(dependencies_of(item.entry))
         entry_state, failure, reason = ItemState.DONE, None, None
         try:  # 1
             if deadly is not None:
@@ -411,7 +411,7 @@ class BlockRun:
         item.become(ItemState.FAILED if end in BAD else end, reason)
         item.has_result = result is not None
         if state.outer:
-            state.reads |= attempt.dependencies()
+            state.dependencies |= attempt.with_outputs()
         if entry_state in (ItemState.FAILED, ItemState.DONE):
             state.n_failures = max(state.n_failures, attempt.n_failures)
         stats.item_state(report.step, attempt.shown_key, end, report.error)
@@ -475,7 +475,7 @@ class _ExecutedSteps(ItemSteps):
             await BlockRun(run.walk, run.steps, run.recorder, state).items()
         except ExpressionError as error:
             raise StepFailed(block.id, str(error)) from error
-        attempt.reads |= state.reads
+        attempt.dependencies |= state.dependencies
         attempt.has_inner_failures = attempt.has_inner_failures or bool(state.failed)
         attempt.n_failures = max(attempt.n_failures, state.n_failures)
         state.refuse_waiting()

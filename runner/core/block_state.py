@@ -61,7 +61,7 @@ class BlockState:
     """Its items are parts of an item that this walk has begun."""
     parallel: int = 1
     """How many items may be in flight, of this block or of one around it."""
-    reads: Dependencies = field(default_factory=dict)
+    dependencies: Dependencies = field(default_factory=dict)
     """Recorded dependencies of its items, for the item around it."""
     n_failures: int = 0
     """Above zero where items failed for a transient reason: the next run retries them."""
@@ -364,7 +364,7 @@ def _take_entry(
                     seen = state.scope.with_step(step.id, item.result)
                     item.result = item.result if step.returns is None else step.returns.render(seen)
     if state.outer:
-        state.reads |= with_outputs(entry, state.work.scope)
+        state.dependencies |= with_outputs(entry, state.work.scope)
 
 
 def count_item(

@@ -504,7 +504,7 @@ class World:
 
     def note_listing(
         self,
-        reads: Dependencies,
+        noted: Dependencies,
         params: FilesScanParams,
         files: Sequence[Mapping[str, Any]] | None,
         roots: Roots,
@@ -518,14 +518,14 @@ class World:
         folder = str(roots.resolve(params.root))
         given = canonical_json(params.model_dump(mode="json", exclude={"root"}))
         listed = FolderListed(self.index.stored(folder))
-        before = reads.get(listed.name)
+        before = noted.get(listed.name)
         others = before.listings if isinstance(before, FolderListed) else ()
         if files is None:
             seen = _listing_digest(folder, given, roots, owned)
         else:
             seen = _digest_of((file["relpath"], file["sha256"]) for file in files)
         listings = (*(row for row in others if row[0] != given), (given, seen))
-        reads[listed.name] = replace(listed, listings=listings)
+        noted[listed.name] = replace(listed, listings=listings)
 
     # --- answering dependencies
 

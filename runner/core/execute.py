@@ -122,7 +122,7 @@ class Execute(Walk):
         super().__init__(context, outer, around)
         self.steps = StepRunner(context, lambda step, attempt: _SubPipelineRun(self, step, attempt))
         self.recorder = ItemRecorder(context)
-        self.reads: Dependencies = {}
+        self.dependencies: Dependencies = {}
         """Recorded dependencies, for the item around the pipeline."""
         # The blocks whose `results` are read; others' are not kept in memory.
         self._read_blocks = blocks_read(returns_read(self.bound)).union(
@@ -190,7 +190,7 @@ class Execute(Walk):
         )
         state.around, state.parallel = self.around, self.context.parallel_around
         await BlockRun(self, self.steps, self.recorder, state).items()
-        self.reads |= state.reads
+        self.dependencies |= state.dependencies
         return state
 
     async def step(self, step: BoundStep) -> Any:
@@ -219,7 +219,7 @@ class Execute(Walk):
         if outputs is not None and step.inner is None and not only_reads(step):
             stats.acted(step.id)
         if self.outer:  # for the item around it
-            self.reads |= attempt.dependencies()
+            self.dependencies |= attempt.with_outputs()
         if not only_reads(step) and step.inner is None:  # what `why` says, if it ever wrote
             ledger = context.ledger
             made = await ledger.ask(LineageStore(ledger).of_item, scope_id, step.id)
@@ -294,7 +294,7 @@ class _SubPipelineRun:
         finally:
             walk.n_unbegun += inner.n_unbegun
         # What the item depends on, and what failed.
-        attempt.reads |= inner.reads
+        attempt.dependencies |= inner.dependencies
         attempt.has_inner_failures = attempt.has_inner_failures or inner.has_failures
         attempt.n_failures = max(attempt.n_failures, inner.n_failures)
         attempt.has_news &= walk.note_inner(step, inner)

@@ -63,7 +63,7 @@ class ItemAttempt:
     document: DocumentInUse | None = None
     steps: list[StepRecord] = field(default_factory=list)
     callers: list[CallOrigin] = field(default_factory=list)
-    reads: Dependencies = field(default_factory=dict)
+    dependencies: Dependencies = field(default_factory=dict)
     lists: dict[str, LabelList] = field(default_factory=dict)
     """The lists of labels that its answers were chosen from, by name."""
     vectors: dict[str, Mapping[str, str]] = field(default_factory=dict)
@@ -176,7 +176,7 @@ class ItemAttempt:
         return part_digest([*parts, item_content(self.item, None), self.values_read])
 
     def note(self, dependency: Dependency) -> None:
-        self.reads[dependency.name] = dependency
+        self.dependencies[dependency.name] = dependency
 
     async def note_files(self, context: RunContext, texts: Sequence[str], roots: Roots) -> None:
         """Note files before a step reads them; the item's own file is in its hash.
@@ -195,15 +195,15 @@ class ItemAttempt:
             with contextlib.suppress(OSError):  # the step reports the error
                 self.note(await in_left_thread(context.judge.world.file, path))
 
-    def dependencies(self) -> Dependencies:
-        """Return what it depended on and its outputs, for the item around it."""
+    def with_outputs(self) -> Dependencies:
+        """Return its dependencies with its outputs, for the item around it."""
         within = (OutputWithin(path, self.scope, self.key) for path in self.outputs.written)
-        return self.reads | self.outputs.searched | by_name(within)
+        return self.dependencies | self.outputs.dependencies | by_name(within)
 
     def wrote(self) -> list[str]:
         """Return stored paths, with those of edited files that were kept."""
-        return [*self.outputs.written, *kept_paths(self.outputs.searched)]
+        return [*self.outputs.written, *kept_paths(self.outputs.dependencies)]
 
     def edited_paths(self) -> list[str]:
         """Return the stored paths of edited outputs that were kept."""
-        return kept_paths(self.reads | self.outputs.searched)
+        return kept_paths(self.dependencies | self.outputs.dependencies)

@@ -84,7 +84,7 @@ class ItemOutputs:
         """Stores in which the item keeps rows."""
         self.read: dict[str, None] = {}
         """Files that were read on a model's request."""
-        self.searched: Dependencies = {}
+        self.dependencies: Dependencies = {}
         """Stores that were searched, files that were moved away, edited files that were kept."""
 
     @property
@@ -212,7 +212,7 @@ class ItemOutputs:
         self._note(StoreSearched(self._index.stored(store), self._context.stores.content(store)))
 
     def _note(self, dependency: Dependency) -> None:
-        self.searched[dependency.name] = dependency
+        self.dependencies[dependency.name] = dependency
 
 
 class RowKeeper:

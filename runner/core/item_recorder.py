@@ -58,7 +58,7 @@ class ItemRecorder:
         item, outputs = attempt.work, attempt.outputs
         assert item is not None
         # Mark its rows and searches; drop rows that it no longer keeps.
-        attempt.reads |= outputs.searched
+        attempt.dependencies |= outputs.dependencies
         for caller in attempt.callers:
             if caller.is_limited:
                 attempt.note(LimitedContext(caller.step))
@@ -69,7 +69,7 @@ class ItemRecorder:
             )
         except StepError as failure:
             raise RunStopped(str(failure)) from failure
-        attempt.reads |= by_name(rows)
+        attempt.dependencies |= by_name(rows)
         item = await as_of_its_content(item, stats.began_at)
         text, object_ = ledger.keep(secrets.redacted(result))
         was = ItemState.HELD if attempt.edited_paths() else item.verdict.state
@@ -81,7 +81,7 @@ class ItemRecorder:
             error=error and secrets.redact(error),
             returns=text,
             returns_object=object_,
-            reads=as_json(attempt.reads),
+            reads=as_json(attempt.dependencies),
             outputs=json.dumps(list(outputs.written)) if outputs.written else None,
             has_inner_failures=attempt.has_inner_failures,
             seconds=seconds,

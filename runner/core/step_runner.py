@@ -156,7 +156,7 @@ class StepRunner:
                 params, roots = step.params.render(scope), context.bound.roots
                 owned = context.index.owned(roots.base) if files is None else frozenset()
                 note = context.judge.world.note_listing
-                await asyncio.to_thread(note, attempt.reads, params, files, roots, owned)
+                await asyncio.to_thread(note, attempt.dependencies, params, files, roots, owned)
         except (StepFailed, RunStopped, PipelineError):
             made.state = "failed"
             raise
