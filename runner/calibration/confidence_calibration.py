@@ -295,7 +295,7 @@ class StepCalibration:
     @property
     def rows(self) -> list[ReliabilityBin]:
         """The reliability table; empty while too few fields were reviewed."""
-        if self.n_fields < LEAST_FIELDS:
+        if self._whole_fit is None:
             return []
         return reliability(
             field for answer in self._weighted for _, field in answer.weighted_fields()

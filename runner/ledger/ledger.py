@@ -341,8 +341,7 @@ class Ledger:
         return frozenset(row[0] for row in self.rows(queries.RUNS_OF_JOB, job=job))
 
     def run_of_process(self, job: str, pid: int) -> str | None:
-        found = self._runs(queries.RUN_OF_PROCESS, job=job, pid=pid)
-        return next((row.run for row in found), None)
+        return next((r.run for r in self._runs(queries.RUN_OF_PROCESS, job=job, pid=pid)), None)
 
     def running_without_attempts(self, since: float) -> list[RunRow]:
         """Return the runs begun since a time that work, or crashed, and have no item begun."""

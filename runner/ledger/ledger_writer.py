@@ -33,7 +33,7 @@ class Writer:
         self._committing: Pending = {}
         self._waiters: list[_Waiter] = []
         self.n_commits = 0
-        self._error: LedgerError | None = None
+        self.error: LedgerError | None = None
         self._is_busy = False
         self._is_due = False
         self._flushing: asyncio.AbstractEventLoop | None = None
@@ -50,8 +50,8 @@ class Writer:
         """
         values = tuple(key[column] for column in KEYS[table])
         with self._wake:
-            if self._error is not None:
-                raise self._error
+            if self.error is not None:
+                raise self.error
             self._pending.setdefault(table, {})[values] = row
         self._flush_soon()
 
@@ -68,8 +68,8 @@ class Writer:
             LedgerError: it could not be written.
         """
         with self._wake:
-            if self._error is not None:
-                raise self._error
+            if self.error is not None:
+                raise self.error
             if not self._pending and not self._is_busy:
                 return
             loop = asyncio.get_running_loop()
@@ -105,10 +105,6 @@ class Writer:
         self._thread.join()
         self._database.close()
 
-    @property
-    def error(self) -> LedgerError | None:
-        return self._error
-
     def _work(self) -> None:
         while True:
             with self._wake:
@@ -125,7 +121,7 @@ class Writer:
             error = self._try(pending)
             if error is not None:
                 with self._wake:
-                    self._error = error
+                    self.error = error
                     self._pending = {}
                     waiters += self._waiters
                     self._waiters = []

@@ -172,17 +172,18 @@ def sweep_ledger(
         with ExitStack() as stack:
             handle = open_state(state)
             stack.callback(os.close, handle)
-            folders = {
-                name: stack.enter_context(contextlib.closing(_OwnFolder(handle, name)))
+            logs, objects, notices = (
+                stack.enter_context(contextlib.closing(_OwnFolder(handle, name)))
                 for name in ("runs", "objects", "told")
-            }
+            )
             stack.enter_context(file_locks.lock_now(state / "clean.lock"))
             database = open_existing(state, url)
             if database is None:
                 return SweepResult()
             with contextlib.closing(database):
                 try:
-                    swept = _Sweeper(state, folders, database, limits, is_dry=is_dry).sweep()
+                    sweeper = _Sweeper(state, logs, objects, notices, database, limits, is_dry)
+                    swept = sweeper.sweep()
                 except Exception as error:  # what a damaged row causes may be of any kind
                     damage = database.damage_behind(error)
                     if damage is not None:
@@ -245,65 +246,58 @@ class _OwnFolder:
             os.close(self.handle)
 
 
+@dataclass
 class _Sweeper:
     """The cleaning of one ledger. Removes only files that have the names which it wrote."""
 
-    def __init__(
-        self,
-        state: Path,
-        folders: Mapping[str, _OwnFolder],
-        database: LedgerDatabase,
-        limits: RetentionLimits,
-        *,
-        is_dry: bool,
-    ) -> None:
-        self._state = state
-        self._logs, self._objects = folders["runs"], folders["objects"]
-        self._notices = folders["told"]
-        self._database = database
-        self._limits = limits
-        self._is_dry = is_dry
-        self._now = time.time()
-        self._swept = SweepResult()
+    state: Path
+    logs: _OwnFolder
+    objects: _OwnFolder
+    notices: _OwnFolder
+    database: LedgerDatabase
+    limits: RetentionLimits
+    is_dry: bool
+    now: float = field(default_factory=time.time)
+    swept: SweepResult = field(default_factory=SweepResult)
 
     def sweep(self) -> SweepResult:
-        runs = {run: status for run, status in self._database.rows(queries.RUN_STATES, {})}
+        runs = {run: status for run, status in self.database.rows(queries.RUN_STATES, {})}
         old_runs = self._sweep_runs()
         items = self._sweep_gone_items() | self._sweep_variants()
         calls = self._sweep_calls(items)
         # Only a dry sweep has left their rows; what a run has recorded again meanwhile stays.
-        self._sweep_objects(*((calls, items) if self._is_dry else ((), ())))
+        self._sweep_objects(*((calls, items) if self.is_dry else ((), ())))
         self._sweep_logs(runs, old_runs)
-        for folder in (self._objects, self._notices):
+        for folder in (self.objects, self.notices):
             for name, facts in folder.files().items():
-                if _LEFTOVER.fullmatch(name) and facts.st_mtime < self._now - OBJECT_GRACE_S:
-                    self._swept.leftovers += 1
+                if _LEFTOVER.fullmatch(name) and facts.st_mtime < self.now - OBJECT_GRACE_S:
+                    self.swept.leftovers += 1
                     self._remove(folder, name, facts)
-        return self._swept
+        return self.swept
 
     # --- rows
 
     def _sweep_runs(self) -> Sequence[str]:
         """Remove old runs that no item refers to, except each pipeline's latest; return them."""
         kept, old_runs = Counter[str](), list[str]()
-        for run, file, at in self._database.rows(queries.RUNS_WITHOUT_ITEMS, {}):
+        for run, file, at in self.database.rows(queries.RUNS_WITHOUT_ITEMS, {}):
             kept[file] += 1
-            if (kept[file] > RUNS_KEPT or is_variant(file)) and at < self._limits.runs_before:
+            if (kept[file] > RUNS_KEPT or is_variant(file)) and at < self.limits.runs_before:
                 old_runs.append(run)
-        self._swept.runs = len(old_runs)
+        self.swept.runs = len(old_runs)
         self._delete(queries.DROP_RUNS, old_runs)
         return old_runs
 
     def _sweep_gone_items(self) -> Set[tuple[str, str]]:
         """Remove the entries of documents deleted long ago; return scope and key of each."""
-        before = {"before": self._limits.calls_before}
+        before = {"before": self.limits.calls_before}
         found = {
-            (scope, key) for scope, key in self._database.rows(queries.GONE_ITEMS_BEFORE, before)
+            (scope, key) for scope, key in self.database.rows(queries.GONE_ITEMS_BEFORE, before)
         }
-        if found and not self._is_dry:
+        if found and not self.is_dry:
             found = {item for item in sorted(found) if self._drop_gone_item(*item)}
             self._do(queries.DROP_UNUSED_SPECS, {})
-        self._swept.items = len(found)
+        self.swept.items = len(found)
         return found
 
     def _drop_gone_item(self, scope: str, key: str) -> bool:
@@ -316,7 +310,7 @@ class _Sweeper:
             paths = [path for (path,) in execute(queries.PATHS_OF_ITEM, item)]
             # An output that exists stays known, with the step that made it: otherwise a scan takes
             # it for a document.
-            gone = [path for path in paths if not os.path.lexists(self._state.parent / path)]
+            gone = [path for path in paths if not os.path.lexists(self.state.parent / path)]
             for path in gone:
                 execute(queries.DROP_OUTPUT, {**item, "path": path})
             execute(queries.DROP_REVIEWS_OF_ITEM, item)
@@ -324,7 +318,7 @@ class _Sweeper:
                 execute(queries.DROP_LINEAGE, item)
             return True
 
-        is_dropped = self._database.in_transaction(drop)
+        is_dropped = self.database.in_transaction(drop)
         time.sleep(PAUSE_S)
         return is_dropped
 
@@ -333,31 +327,31 @@ class _Sweeper:
 
         Those that were not compared for as long as calls are kept.
         """
-        compared = {file: at for file, at in self._database.rows(queries.LAST_START_BY_FILE, {})}
+        compared = {file: at for file, at in self.database.rows(queries.LAST_START_BY_FILE, {})}
         found = set[tuple[str, str]]()
-        for scope, file, *_ in self._database.rows(queries.SCOPES, {}):
-            if is_variant(file) and compared.get(file, 0.0) < self._limits.calls_before:
-                items = self._database.rows(queries.KEYS_OF_SCOPE, {"scope": scope})
+        for scope, file, *_ in self.database.rows(queries.SCOPES, {}):
+            if is_variant(file) and compared.get(file, 0.0) < self.limits.calls_before:
+                items = self.database.rows(queries.KEYS_OF_SCOPE, {"scope": scope})
                 found.update((scope, key) for (key,) in items)
-                for statement in queries.DROP_SCOPE if not self._is_dry else ():
+                for statement in queries.DROP_SCOPE if not self.is_dry else ():
                     self._do(statement, {"scope": scope})
-        self._swept.compared = len(found)
-        if found and not self._is_dry:
+        self.swept.compared = len(found)
+        if found and not self.is_dry:
             self._do(queries.DROP_UNUSED_SPECS, {})
         return found
 
     def _sweep_calls(self, dropped: Set[tuple[str, str]]) -> Set[str]:
         """Remove calls that no item needs and are too old or too many; return their hashes."""
-        limits = self._limits
-        too_large = self._now - GRACE_S if limits.max_bytes else 0.0
+        limits = self.limits
+        too_large = self.now - GRACE_S if limits.max_bytes else 0.0
         before = {"before": max(limits.calls_before, too_large)}
-        rows = self._database.rows(queries.CALLS_BY_AGE, before)
+        rows = self.database.rows(queries.CALLS_BY_AGE, before)
         needed = self._needed_calls(dropped) if rows else ()
         found = [row for row in rows if row[0] not in needed]
         removed = {hash_: size for hash_, at, size, *_ in found if at < limits.calls_before}
         if limits.max_bytes:
-            sizes = {name: facts.st_size for name, facts in self._objects.files().items()}
-            ((size_bytes,),) = self._database.rows(self._database.size_query, {})
+            sizes = {name: facts.st_size for name, facts in self.objects.files().items()}
+            ((size_bytes,),) = self.database.rows(self.database.size_query, {})
             size_bytes = int(size_bytes) + sum(sizes.values())
             too_much = size_bytes - sum(removed.values()) - limits.max_bytes
             for hash_, at, size, *objects in found:
@@ -366,8 +360,8 @@ class _Sweeper:
                 if hash_ not in removed:
                     removed[hash_] = size
                     too_much -= size + sum(sizes.get(digest, 0) for digest in objects)
-        self._swept.calls = len(removed)
-        self._swept.n_bytes += sum(removed.values())
+        self.swept.calls = len(removed)
+        self.swept.n_bytes += sum(removed.values())
         self._delete(queries.DROP_CALLS, sorted(removed))
         return removed.keys()
 
@@ -376,36 +370,36 @@ class _Sweeper:
 
         Where the lineage of one is lost, these may be any of its scope.
         """
-        objects = ObjectStore(self._state / "objects")
+        objects = ObjectStore(self.state / "objects")
         found: set[str] = set()
-        for scope, key, text, object_ in self._database.rows(queries.LINEAGE_OF_LIVING, {}):
+        for scope, key, text, object_ in self.database.rows(queries.LINEAGE_OF_LIVING, {}):
             if (scope, key) in dropped:
                 continue
             made = objects.get(object_) if object_ is not None else text
             if made is None and object_ is not None:
-                calls = self._database.rows(queries.CALLS_OF_SCOPE, {"scope": scope})
+                calls = self.database.rows(queries.CALLS_OF_SCOPE, {"scope": scope})
                 found.update(hash_ for (hash_,) in calls)
             for step in json.loads(made)["steps"] if made else ():
                 found.update(call[0] for call in step["calls"])
         return found
 
     def _delete(self, statement: str, keys: Sequence[str]) -> None:
-        statement = statement.format(listed=self._database.listed_keys)
-        for first in range(0, len(keys) if not self._is_dry else 0, BATCH):
+        statement = statement.format(listed=self.database.listed_keys)
+        for first in range(0, len(keys) if not self.is_dry else 0, BATCH):
             self._do(statement, {"keys": json.dumps(keys[first : first + BATCH])})
 
     def _do(self, statement: str, values: Mapping[str, Any]) -> None:
-        self._database.rows(statement, values)
+        self.database.rows(statement, values)
         time.sleep(PAUSE_S)
 
     # --- files
 
     def _sweep_objects(self, calls: Collection[str], items: Collection[tuple[str, str]]) -> None:
         """Remove objects that no row refers to, not counting these calls and items."""
-        before = self._now - OBJECT_GRACE_S
+        before = self.now - OBJECT_GRACE_S
         old = {
             name: facts.st_size
-            for name, facts in self._objects.files().items()
+            for name, facts in self.objects.files().items()
             if _OBJECT.fullmatch(name) and facts.st_mtime < before
         }
         if not old:
@@ -413,45 +407,45 @@ class _Sweeper:
         for digest in self._referenced(calls, items):
             old.pop(digest, None)
         for digest, size in old.items():
-            if self._is_dry or self._objects.remove_object(digest, before):
-                self._swept.objects += 1
-                self._note_removed(self._objects, digest, size)
+            if self.is_dry or self.objects.remove_object(digest, before):
+                self.swept.objects += 1
+                self._note_removed(self.objects, digest, size)
 
     def _referenced(
         self, calls: Collection[str], items: Collection[tuple[str, str]]
     ) -> Iterator[str]:
-        for hash_, request, reply in self._database.rows(queries.OBJECTS_OF_CALLS, {}):
+        for hash_, request, reply in self.database.rows(queries.OBJECTS_OF_CALLS, {}):
             if hash_ not in calls:
                 yield from (digest for digest in (request, reply) if digest is not None)
-        upgrades = {name for (name,) in self._database.rows(DONE_UPGRADES, {})}
+        upgrades = {name for (name,) in self.database.rows(DONE_UPGRADES, {})}
         of_filed = [queries.OBJECTS_OF_FILED] if "filing" in upgrades else []
         for query in (queries.OBJECTS_OF_ITEMS, queries.OBJECTS_OF_LINEAGE, *of_filed):
-            for scope, key, digest in self._database.rows(query, {}):
+            for scope, key, digest in self.database.rows(query, {}):
                 if (scope, key) not in items:
                     yield digest
-        for scope, key, objects, value in self._database.rows(queries.OBJECTS_OF_REVIEWS, {}):
+        for scope, key, objects, value in self.database.rows(queries.OBJECTS_OF_REVIEWS, {}):
             if (scope, key) not in items:
                 yield from json.loads(objects)
                 yield from [] if value is None else [value]
 
     def _sweep_logs(self, runs: Mapping[str, str], old: Collection[str]) -> None:
         """Remove the logs of old runs of this ledger, except of runs that may be running."""
-        for name, facts in self._logs.files().items():
+        for name, facts in self.logs.files().items():
             run, _, ending = name.rpartition(".")
             if ending not in _LOG_ENDINGS or run not in runs:
                 continue
-            before = self._limits.runs_before
+            before = self.limits.runs_before
             if runs[run] == "running":
-                before = min(before, self._now - OBJECT_GRACE_S)
+                before = min(before, self.now - OBJECT_GRACE_S)
             if facts.st_mtime < before or run in old:
-                self._swept.logs += 1
-                self._remove(self._logs, name, facts)
+                self.swept.logs += 1
+                self._remove(self.logs, name, facts)
 
     def _remove(self, folder: _OwnFolder, name: str, facts: os.stat_result) -> None:
-        if not self._is_dry:
+        if not self.is_dry:
             folder.remove(name)
         self._note_removed(folder, name, facts.st_size)
 
     def _note_removed(self, folder: _OwnFolder, name: str, size: int) -> None:
-        self._swept.n_bytes += size
-        self._swept.files.append(str(self._state / folder.name / name))
+        self.swept.n_bytes += size
+        self.swept.files.append(str(self.state / folder.name / name))

@@ -19,7 +19,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from paddock.engine.system.disk_space import is_disk_full
+from paddock.engine.system.disk_space import free_disk_bytes, is_disk_full
 from paddock.engine.system.text import one_line
 
 from .entries import LedgerError
@@ -310,7 +310,7 @@ def read_error(file: Path, cause: Exception) -> LedgerError:
     if code == sqlite3.SQLITE_FULL:  # while its tables were made
         return write_error(cause)
     if code == sqlite3.SQLITE_IOERR:  # readers need some room beside the file too
-        is_full = _is_full(file)
+        is_full = free_disk_bytes(file.parent) < ROOM_BYTES
         return write_error("the disk is full" if is_full else cause, is_full=is_full)
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
         return LedgerError(
@@ -332,10 +332,3 @@ def damage_error(file: Path, cause: object) -> LedgerError:
 def _code(error: object) -> int:
     """Return SQLite's primary result code of an error; 0: it has none."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _is_full(file: Path) -> bool:
-    try:
-        return shutil.disk_usage(file.parent).free < ROOM_BYTES
-    except OSError:
-        return False
