@@ -17,6 +17,8 @@ from .typed_rows import ColumnType
 
 PATH_TYPES = ("dir", "path", "rows")
 """Inputs whose texts are paths."""
+FOLDER_TYPES = ("dir", "path")
+"""Inputs that open a folder or file for the steps; each value has outputs of its own."""
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 

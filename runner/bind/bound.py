@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from paddock.pipelines.errors import Mark
 from paddock.pipelines.expressions import Expression, Reference, Value
+from paddock.pipelines.input_values import FOLDER_TYPES
 from paddock.pipelines.keys import OnError, RetryKeys, TimeoutKeys
 from paddock.pipelines.model import EscalationSpec, Pipeline, ReplySpec, ReviewSpec
 from paddock.pipelines.plan import Plan
@@ -232,12 +233,12 @@ class BoundPlan:
     def folder_inputs(self) -> dict[str, str]:
         """The `dir` and `path` inputs: they name what a run works on."""
         types = self.input_types
-        return {n: str(v) for n, v in self.inputs.items() if types.get(n) in _PATH_TYPES}
+        return {n: str(v) for n, v in self.inputs.items() if types.get(n) in FOLDER_TYPES}
 
     @property
     def inputs_in_paths(self) -> frozenset[str]:
         """The inputs that may be named in the path of an output that belongs to its item."""
-        paths = {name for name, kind in self.input_types.items() if kind in _PATH_TYPES}
+        paths = {name for name, kind in self.input_types.items() if kind in FOLDER_TYPES}
         return self.inputs_by_item | paths
 
     def before(self, name: str) -> list[BoundNode]:
@@ -401,7 +402,3 @@ def outer_references(block: BoundBlock) -> frozenset[Reference]:
     return frozenset(
         path for path in outside if not (path[0] == "steps" and path[1:2] and path[1] in inner)
     )
-
-
-_PATH_TYPES = ("dir", "path")
-"""Input types whose values have outputs of their own."""

@@ -20,7 +20,7 @@ from paddock.pipelines.expressions import Value
 from paddock.steps.tools.code_digests import file_content, python_modules_of
 
 from .bound import BoundPlan, all_plans, steps_of
-from .permissions import PermissionNeed, needs
+from .permissions import PermissionNeed, permission_needs
 from .reached import Reached, reached_by, scripts_named
 
 
@@ -34,19 +34,21 @@ class NotConsented(PipelineError):
         super().__init__(Fault(words(need.what), remedy, need.mark) for need in needed)
 
 
-def refuse_unconsented(bound: BoundPlan, own: str, agreed: Collection[str], file: Path) -> None:
+def refuse_unconsented(
+    bound: BoundPlan, service_url: str, agreed: Collection[str], file: Path
+) -> None:
     """Refuse a pipeline that asks for more than was agreed to for its file.
 
     Raises:
         NotConsented: with all that it wants.
     """
-    if not consent_digests(bound, own) <= frozenset(agreed):
-        raise NotConsented(needs(bound, own), file)
+    if not consent_digests(bound, service_url) <= frozenset(agreed):
+        raise NotConsented(permission_needs(bound, service_url), file)
 
 
-def consent_digests(bound: BoundPlan, own: str) -> frozenset[str]:
+def consent_digests(bound: BoundPlan, service_url: str) -> frozenset[str]:
     """Return the digests of all that a pipeline asks for; none where it needs no consent."""
-    if not needs(bound, own):
+    if not permission_needs(bound, service_url):
         return frozenset()
     written = (json.dumps(item, sort_keys=True, default=str) for item in _consent_items(bound))
     return frozenset(hashlib.sha256(text.encode()).hexdigest() for text in written)

@@ -11,7 +11,7 @@ from typing import Any
 
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import Fault, did_you_mean
-from paddock.pipelines.input_values import PATH_TYPES, Input, WrongInput
+from paddock.pipelines.input_values import FOLDER_TYPES, PATH_TYPES, Input, WrongInput
 from paddock.pipelines.model import Pipeline
 from paddock.steps.base import Roots
 from paddock.steps.tables.row_formats import UnreadableRows
@@ -107,7 +107,7 @@ def _read_value(given: GivenInputs, declared: Input, value: Any, cwd: Path) -> N
         return
     if declared.type == "rows" and isinstance(value, str):
         value = os.path.normpath(cwd / os.path.expanduser(value))  # noqa: PTH111
-    elif declared.type in ("dir", "path"):
+    elif declared.type in FOLDER_TYPES:
         # A shell leaves `~` alone behind `-i folder=`, and Python's callers have none.
         path = cwd / os.path.expanduser(value)  # noqa: PTH111 - an unknown user is no error here
         try:

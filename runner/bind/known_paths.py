@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.pipelines.errors import Fault
+from paddock.pipelines.input_values import FOLDER_TYPES
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.steps.base import OutsideRoots, Params, Roots
 from paddock.steps.registry import facts_of
@@ -128,7 +129,7 @@ class KnownPaths:
     def faults(self, steps: Iterable[tuple[StepNode, type[Params]]]) -> Iterator[Fault]:
         """Yield which paths lead outside, or cannot be what they are for, as far as is known."""
         are_folders_known = all(  # no caller opens another folder, or file, for this pipeline
-            declared.type not in ("dir", "path") or self._known.get(name) is not None
+            declared.type not in FOLDER_TYPES or self._known.get(name) is not None
             for name, declared in self._pipeline.inputs.items()
         )
         for step, table in steps:

@@ -46,14 +46,14 @@ class PermissionNeed:
     """Whether only unattended runs do it: a run that a person starts may go on without."""
 
 
-def is_remote(url: str, own: str) -> bool:
-    """Return whether an address may lead anywhere but to Paddock's own service, at `own`.
+def is_remote(url: str, service_url: str) -> bool:
+    """Return whether an address may lead anywhere but to Paddock's own service.
 
     >>> [is_remote(f"http://localhost:{port}", "http://127.0.0.1:11434") for port in (11434, 5432)]
     [False, True]
     """
     try:
-        found, service = written_authority(url), read_authority(own)
+        found, service = written_authority(url), read_authority(service_url)
     except BadHost:
         return True
     if found is None or found.has_user or not service.host.is_loopback:
@@ -66,19 +66,19 @@ def remote_address_text(url: str) -> str:
     return f"{url} (another program on this machine)" if _is_this_machine(url) else url
 
 
-def _need(reached: Reached, bound: BoundPlan, own: str) -> PermissionNeed | None:
-    """Return what one thing that is reached needs; `own` is the address of Paddock's service."""
+def _need(reached: Reached, bound: BoundPlan, service_url: str) -> PermissionNeed | None:
+    """Return what one thing that is reached needs."""
     mark, kind = bound.pipeline.mark(reached.at), reached.kind
     if kind == "command":
         return PermissionNeed("run", f"run {command_text(reached, bound)}", mark, True)
     if kind == "server":
         return server_need(reached.name, bound)
     if reached.notify is not None:
-        return _notify_need(reached, reached.notify, bound, own)
+        return _notify_need(reached, reached.notify, bound, service_url)
     if kind == "built-in":
         hosts = reached.use.options.get("hosts") if reached.use is not None else None
         listed = hosts if isinstance(hosts, list) else [hosts] if hosts else []
-        far = [str(host) for host in listed if not _is_own_pattern(str(host), own)]
+        far = [str(host) for host in listed if not _is_own_pattern(str(host), service_url)]
         if reached.name != "http.get" or not far:
             return None
         return PermissionNeed("network", f"fetch from {', '.join(far)}", mark, True)
@@ -134,10 +134,10 @@ def _filled_in(written: object, bound: BoundPlan) -> tuple[str, bool]:
     return (str(written), False) if value is ONLY_LATER else (str(value), True)
 
 
-def _is_own_pattern(host: str, own: str) -> bool:
+def _is_own_pattern(host: str, service_url: str) -> bool:
     """Return whether an entry of `hosts` stands for Paddock's own service and nothing else."""
     try:
-        pattern, service = read_pattern(host), read_authority(own)
+        pattern, service = read_pattern(host), read_authority(service_url)
     except BadHost:  # reported with its place
         return False
     is_here = pattern.is_loopback and service.host.is_loopback
@@ -182,7 +182,7 @@ class NotPermitted(PipelineError):
 def refuse_unpermitted(
     bound: BoundPlan,
     allowed: Collection[str],
-    own: str,
+    service_url: str,
     *,
     is_plan: bool = False,
     is_notifying: bool = True,
@@ -192,13 +192,12 @@ def refuse_unpermitted(
     A run that is not `is_notifying` was started by a person: it sends no notifications, and does
     not read the secrets of triggers.
 
-    `allowed` are names of permissions; `own` is the address of Paddock's own service, which needs
-    no consent.
+    `allowed` are names of permissions; Paddock's own service, at `service_url`, needs no consent.
 
     Raises:
         NotPermitted: with all that it wants besides.
     """
-    if not (all_needs := needs(bound, own)):
+    if not (all_needs := permission_needs(bound, service_url)):
         return
     needed = [need for need in all_needs if is_notifying or not need.is_of_up]
     lacking = [need for need in needed if need.name not in allowed]
@@ -206,9 +205,9 @@ def refuse_unpermitted(
         raise NotPermitted(lacking, permission_names(needed))
 
 
-def permission_advice(bound: BoundPlan, allowed: Collection[str], own: str) -> str | None:
+def permission_advice(bound: BoundPlan, allowed: Collection[str], service_url: str) -> str | None:
     """Return what a run of a planned pipeline will need; None: nothing more than it has."""
-    if not (all_needs := needs(bound, own)):
+    if not (all_needs := permission_needs(bound, service_url)):
         return None
     needed = [need for need in all_needs if not need.is_of_up]
     lacking = [need for need in needed if need.name not in allowed]
@@ -223,13 +222,15 @@ def permission_names(needs: Collection[PermissionNeed]) -> str:
     return ",".join(sorted({need.name for need in needs}, key=PERMISSIONS.index))
 
 
-def needs(bound: BoundPlan, own: str) -> list[PermissionNeed]:
+def permission_needs(bound: BoundPlan, service_url: str) -> list[PermissionNeed]:
     """Return all that a pipeline wants besides files and models, in the file's order."""
     found: list[PermissionNeed] = []
     for plan in all_plans(bound):
         needed: list[PermissionNeed] = []
         for pool in plan.pools.values():
-            if far := [remote_address_text(url) for url in pool.urls if is_remote(url, own)]:
+            if far := [
+                remote_address_text(url) for url in pool.urls if is_remote(url, service_url)
+            ]:
                 what = f"ask {' and '.join(far)} for a model"
                 needed.append(PermissionNeed("network", what, pool.mark, True))
         of_triggers = trigger_secrets(plan.pipeline) if plan.pipeline.secrets else frozenset()
@@ -239,22 +240,24 @@ def needs(bound: BoundPlan, own: str) -> list[PermissionNeed]:
         for reached in reached_by(plan.pipeline):
             is_unused = reached.kind == "server" and reached.use is None
             is_inner = reached.kind == "notification" and plan is not bound  # sends no messages
-            need = None if is_unused or is_inner else _need(reached, plan, own)
+            need = None if is_unused or is_inner else _need(reached, plan, service_url)
             if need is not None:
                 needed.append(need)
         found += sorted(needed, key=lambda need: need.mark.line if need.mark else 0)
     return list(dict.fromkeys(found))
 
 
-def forbidden_pools(bound: BoundPlan, allowed: Collection[str], own: str) -> frozenset[str]:
+def forbidden_pools(bound: BoundPlan, allowed: Collection[str], service_url: str) -> frozenset[str]:
     if "network" in allowed:
         return frozenset()
     pools = (pool for plan in all_plans(bound) for pool in plan.pools.items())
-    return frozenset(name for name, pool in pools if any(is_remote(url, own) for url in pool.urls))
+    return frozenset(
+        name for name, pool in pools if any(is_remote(url, service_url) for url in pool.urls)
+    )
 
 
 def _notify_need(
-    reached: Reached, notify: NotifyKeys, bound: BoundPlan, own: str
+    reached: Reached, notify: NotifyKeys, bound: BoundPlan, service_url: str
 ) -> PermissionNeed | None:
     mark = bound.pipeline.mark(reached.at)
     name, after = "network", " when a run has ended"
@@ -265,7 +268,7 @@ def _notify_need(
         what = f"send mail to {notify.email}"
     elif notify.service is not None:
         what = f"send a message by {notify.service}{after}"
-    elif notify.webhook is not None and is_remote(notify.webhook, own):
+    elif notify.webhook is not None and is_remote(notify.webhook, service_url):
         what = f"call {remote_address_text(notify.webhook)}{after}"
     else:
         return None

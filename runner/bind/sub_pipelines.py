@@ -10,7 +10,7 @@ from typing import Any
 
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import Path as Place
-from paddock.pipelines.input_values import Input, WrongInput
+from paddock.pipelines.input_values import FOLDER_TYPES, Input, WrongInput
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.pipelines.plan import Plan, read_plan
 from paddock.steps.base import OutsideRoots, Roots
@@ -161,7 +161,7 @@ def checked_input(declared: Input, value: Any, roots: Roots) -> Any:
         WrongInput: it is of another kind, or a path outside the folders of the one that gives it.
     """
     read = declared.read(value)
-    if declared.type not in ("dir", "path"):
+    if declared.type not in FOLDER_TYPES:
         return read
     try:
         return str(roots.resolve(read))

@@ -29,8 +29,8 @@ from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.consent import consent_digests, refuse_unconsented
 from paddock.runner.bind.permissions import (
     NotPermitted,
-    needs,
     permission_names,
+    permission_needs,
     refuse_unpermitted,
 )
 from paddock.runner.daemon.service_client import (
@@ -250,7 +250,7 @@ def pipeline_page(actions: ConsoleActions, file: Path, last: PastRun | None) -> 
         is_paused = actions.paused(file)
     except CommandError as error:
         paused_error = str(error)
-    required = needs(state.bound, own)
+    required = permission_needs(state.bound, own)
     agreed = Consents(state.state_dir).agreed(file)
     body = render(
         "console_pipeline.html",

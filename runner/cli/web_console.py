@@ -44,7 +44,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
 from paddock.runner import api
 from paddock.runner.bind.bind import bind_without_inputs
-from paddock.runner.bind.permissions import needs, permission_names
+from paddock.runner.bind.permissions import permission_names, permission_needs
 from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.ledger.entries import LedgerError
@@ -470,7 +470,9 @@ def _pipeline_head(file: Path, own: str) -> _PipelineHead:
     try:
         plan = read_plan(file)
         pipeline, n_faults = plan.pipeline, len(api.validate(file).faults)
-        wants = "" if n_faults else permission_names(needs(bind_without_inputs(plan), own))
+        wants = (
+            "" if n_faults else permission_names(permission_needs(bind_without_inputs(plan), own))
+        )
     except PipelineError as error:
         return _PipelineHead(file.stem, error.faults[0].message, len(error.faults))
     except Exception as error:  # no file's error may hide the others

@@ -19,6 +19,7 @@ from paddock.engine.system.tasks import running
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.input_values import FOLDER_TYPES
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.run_locks import FileGroupTurn, SkippedByGroup, TurnWait
 from paddock.runner.progress.drain import StopGate
@@ -94,7 +95,7 @@ def group_name(pipeline: Pipeline, file: Path, inputs: Mapping[str, Any]) -> str
         written = str(rendered_value(pipeline, rule.group, {"inputs": inputs}, at))
     else:
         kinds = {name: spec.type for name, spec in pipeline.inputs.items()}
-        folders = {n: str(value) for n, value in inputs.items() if kinds.get(n) in ("dir", "path")}
+        folders = {n: str(value) for n, value in inputs.items() if kinds.get(n) in FOLDER_TYPES}
         written = canonical_json([str(file), folders])
     return hashlib.sha256(written.encode()).hexdigest()[:32]
 

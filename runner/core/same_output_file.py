@@ -9,6 +9,7 @@ from pathlib import Path
 
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.input_values import FOLDER_TYPES
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, node_ids
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.output_index import other_pipelines_output
@@ -51,7 +52,7 @@ def refuse_output_conflicts(
         if len(todo) > 1 or nearest_existing(Path(folder)).is_dir():
             types = context.bound.input_types
             read = (r[1] for r in sorted(path.references) if r[0] == "inputs" and r[1:])
-            name = next((name for name in read if types.get(name) in ("dir", "path")), None)
+            name = next((name for name in read if types.get(name) in FOLDER_TYPES), None)
             other = f"`-i {name}=DIR` names another" if name else "change the step to another"
             what = f"step '{step.id}' cannot write to '{folder}': {why}."
             remedy = f"No item was begun. Make it writable, or {other} folder."

@@ -27,7 +27,7 @@ from paddock.engine.system.private_files import private_folder
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind_without_inputs
 from paddock.runner.bind.consent import consent_digests
-from paddock.runner.bind.permissions import needs, permission_names
+from paddock.runner.bind.permissions import permission_names, permission_needs
 from paddock.runner.cli.arguments import (
     FailOnOption,
     InputsOption,
@@ -67,7 +67,7 @@ def allow(
     # Read all before recording any.
     bounds = [(file, bind_without_inputs(read_plan(file))) for file in files]
     for file, bound in bounds:
-        required = needs(bound, own)
+        required = permission_needs(bound, own)
         if not required:
             printing.print_out(f"{file} asks for nothing that needs consent.")
             continue

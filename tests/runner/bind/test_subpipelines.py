@@ -14,7 +14,7 @@ from paddock.pipelines.plan import read_plan
 from paddock.runner.api import plan, validate
 from paddock.runner.bind.bind import bind, bind_without_inputs
 from paddock.runner.bind.bound import BoundPlan, BoundStep, all_plans
-from paddock.runner.bind.permissions import needs
+from paddock.runner.bind.permissions import permission_needs
 from paddock.runner.bind.sub_pipelines import MAX_LEVELS, MAX_PIPELINES
 from paddock.runner.config.pipeline_secrets import read_secrets
 from paddock.steps.base import OutsideRoots
@@ -174,7 +174,9 @@ steps: [{uses: chat, with: {prompt: hello}}]
 def test_what_inner_pipelines_reach_for_needs_consent_as_well(tmp_path: Path) -> None:
     outer = "steps: [{id: a, uses: pipeline, with: {file: inner.yaml}}]\n"
     plan = bound(written(tmp_path, outer, inner=SERVED.replace("when: failed", "when: [failed]")))
-    assert [(need.name, need.what) for need in needs(plan, "http://127.0.0.1:11434")] == [
+    assert [
+        (need.name, need.what) for need in permission_needs(plan, "http://127.0.0.1:11434")
+    ] == [
         ("secrets", "read the environment variable INNER_WORD"),
         ("network", "ask http://gpu:1 for a model"),
     ]
