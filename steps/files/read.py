@@ -175,10 +175,10 @@ async def read_document(params: FilesReadParams, tools: Tools) -> Document:
         StepError: it cannot be read, or is empty.
         StepSkipped: it is empty, which `empty` allows.
     """
-    from paddock.steps.readers import (
+    from paddock.steps.readers import (  # a check reads none: `validate` is quicker
         documents,
         reader_process,
-    )  # a check reads none: `validate` is quicker
+    )
 
     path = resolve_path(tools.roots, params.path)
     document = await documents.load_document(
