@@ -613,11 +613,7 @@ class ReplyNotCached(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CallForecast:
-    """How many model calls a step would make, and how many of them have replies already.
-
-    A step with many calls may have `async def foresee(self, params, tools) -> CallForecast`, called
-    during planning with a pool that estimates token counts and raises `ReplyNotCached`.
-    """
+    """How many model calls a step would make, and how many of them have replies already."""
 
     n_calls: int
     n_known: int
@@ -723,3 +719,10 @@ class Step(Protocol[P, O]):
             StepSkipped: there is nothing to do.
             EngineError: the pool could not do it.
         """
+
+    async def foresee(self, params: P, tools: Tools) -> CallForecast:
+        """Count the calls of its tree, during planning; only of a kind with `facts.tree`.
+
+        The pool estimates token counts and raises `ReplyNotCached`.
+        """
+        raise NotImplementedError

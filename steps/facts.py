@@ -47,6 +47,15 @@ class ToolUse:
     """Whether it is a literal, not an expression."""
 
 
+class TreeBounds(NamedTuple):
+    """The most calls of a tree while its form is not known."""
+
+    in_parts: int
+    """Where its texts are read in parts."""
+    in_groups: int = 0
+    """Where each item may be a group of its own; 0: it has no groups."""
+
+
 def brings_none(written: Written) -> bool:
     return False
 
@@ -65,8 +74,6 @@ class Facts:
     """It does nothing but ask, so that another model can be asked the same."""
     only_measures: bool = False
     """It asks whether a prompt fits, and takes no other notice of the model's context."""
-    is_sized: bool = False
-    """How often it asks depends on the lengths of texts, whatever it does when one is too long."""
     is_template: bool = False
     """Its output is text of its author with values filled in."""
 
@@ -119,6 +126,10 @@ class Facts:
     """What is wrong with its parameters, as far as the columns of its tables are known."""
     most_calls: Callable[[Written, bool], int | None] = lambda written, has_reply: None
     """How often it calls a model at most, before repairs; None: that depends on its texts."""
+    is_sized: Callable[[Written], bool] = lambda written: False
+    """Whether how often it asks depends on the lengths of texts."""
+    tree: Callable[[Any], TreeBounds] | None = None
+    """It asks a tree of calls, which its `foresee` counts; bounds of that by its parameters."""
     most_repeats: Callable[[Written, Written], int] = lambda written, of_model: 0
     """How often it asks once more, at most, for an answer that ended at its limit.
 

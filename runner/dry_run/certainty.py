@@ -13,7 +13,7 @@ from typing import Any
 
 from paddock.pipelines.expressions import Reference
 from paddock.runner.bind.bound import BoundNode, BoundStep, only_reads
-from paddock.steps.base import CallForecast
+from paddock.steps.base import CallForecast, StepError
 
 from .plan_cost import NO_CALLS, CallBounds
 
@@ -40,7 +40,7 @@ class Foreseen:
     outputs: dict[str, Any] | None = field(default_factory=dict)
     """None: it is skipped; empty where they are not known."""
     certainty: Certainty = Certainty.UNKNOWN
-    forecast: CallForecast = NO_FORECAST
+    call_forecast: CallForecast = NO_FORECAST
     """Calls, and how many of them have replies; of a step that was tried."""
 
 
@@ -48,7 +48,11 @@ SKIPPED = Foreseen(outputs=None, certainty=Certainty.KNOWN)
 
 
 class ItemEnds(Exception):
-    """The item surely fails here: the steps behind it are not reached."""
+    """The item surely fails here, for the reason of `error`: what follows is not reached."""
+
+    def __init__(self, error: Exception) -> None:
+        self.is_check = isinstance(error, StepError) and error.kind == "check"
+        super().__init__(str(error))
 
 
 @dataclass(slots=True)
@@ -71,8 +75,8 @@ class Spread:
 
     nodes: dict[str, Certainty] = field(default_factory=dict)
     """Those that are not `KNOWN`."""
-    may_end: bool = False
-    """Whether what follows may not be reached, or may be fresh."""
+    is_at_most: bool = False
+    """Whether the calls of what follows are made at most: it may not be reached, or be fresh."""
     has_changed: bool = False
     """Whether files or stores may be others by then."""
 
@@ -90,9 +94,9 @@ class Spread:
         return self.of(("steps", name) for name in node.known_by)
 
     def note(self, node: BoundNode, foreseen: Foreseen) -> Foreseen:
-        """Note what is foreseen of a node that is not surely skipped; return it as 1 to 5 have it.
+        """Note what is foreseen of a node that is not surely skipped; return it by 1, 2 and 5.
 
-        3, 4 and 6 are for those who foresee it.
+        Who foresees a node has applied 3 and 4.
         """
         is_read_at_most = self.of(node.references) is Certainty.AT_MOST
         if self.of_condition(node) or (
@@ -100,17 +104,17 @@ class Spread:
         ):  # 1, 2
             foreseen = replace(foreseen, certainty=Certainty.AT_MOST)
         certainty = foreseen.certainty
-        if certainty is Certainty.AT_MOST or self.may_end:
+        if certainty is Certainty.AT_MOST or self.is_at_most:
             foreseen = replace(foreseen, calls=foreseen.calls.at_most())
         if certainty:
             self.nodes[node.id] = certainty
         if isinstance(node, BoundStep):
             may_fail = certainty and node.reply is not None and bool(node.reply.checks)
-            self.may_end |= may_fail or node.review is not None  # 5
+            self.is_at_most |= may_fail or node.review is not None  # 5
             self.has_changed |= bool(certainty) and not (can_try(node) or node.inner)  # 6
         return foreseen
 
 
 def can_try(step: BoundStep) -> bool:
     """Return whether a dry run may carry out a step, with its own outputs and stores."""
-    return only_reads(step) or bool(step.facts.fills) or hasattr(step.kind, "foresee")
+    return only_reads(step) or bool(step.facts.fills) or step.facts.tree is not None

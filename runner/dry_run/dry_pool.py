@@ -34,10 +34,7 @@ from paddock.runner.core.call_cache import (
     cached_vectors,
 )
 from paddock.runner.core.run_context import RunContext
-from paddock.steps.base import (
-    PLACEHOLDER,
-    ReplyNotCached,
-)
+from paddock.steps.base import PLACEHOLDER, ReplyNotCached
 
 from .plan_cost import NO_CALLS, CallBounds
 from .plan_so_far import AskedPrompts

@@ -33,12 +33,7 @@ from paddock.runner.core.block_work import BlockWork, ItemWork
 from paddock.runner.core.failures import RunStopped, StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.left_nodes import Left, LeftBy, StepsLeft, no_documents_of
-from paddock.runner.core.outdated_outputs import (
-    EndedNode,
-    OutdatedOutput,
-    ended_block,
-    kept_texts,
-)
+from paddock.runner.core.outdated_outputs import EndedNode, OutdatedOutput, ended_block, kept_texts
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.same_output_file import note_possible_refusal, refuse_other_pipelines
@@ -58,7 +53,7 @@ from paddock.runner.progress.report import PlanItem, PlanReport
 
 from .certainty import SKIPPED, Certainty, Foreseen, ItemEnds
 from .item_estimate import ItemEstimate, foresee_block, pipeline_outputs
-from .plan_cost import bound_step
+from .plan_cost import calls_of_step
 from .plan_so_far import AskedPrompts, PlanSoFar
 
 
@@ -96,7 +91,7 @@ async def estimate_run(
             remarks=(*stats.tally_notes(is_plan=True), *stats.notes),
         )
         last = speeds = None
-        if plan.cost.models:
+        if plan.cost.calls_by_model:
             last = context.ledger.last_summary(context.bound.file.name)
             if not has_pool:  # measured speeds are of our own pool
                 from paddock.engine.backends.speed_estimates import SpeedBook
@@ -114,7 +109,7 @@ class Estimate(Walk):
         self._plan = plan
         self._prefix = prefix
         self._steps = StepRunner(context)
-        self._guesses: dict[str, dict[str, Any] | None] = {}
+        self._placeholder_outputs: dict[str, dict[str, Any] | None] = {}
         """By node that is unknown: its outputs, with placeholders; empty where there are none."""
         # Without a note of what a table is made without, which a run says
         self.left = StepsLeft(lambda _: None, "are in the sample")
@@ -185,14 +180,14 @@ class Estimate(Walk):
     def _add(self, item: PlanItem) -> None:
         self._plan.items.append(replace(item, step=f"{self._prefix}{item.step}"))
 
-    def _guessed_scope(self) -> Scope:
+    def scope_with_placeholders(self) -> Scope:
         scope = self.scope
-        for name, outputs in self._guesses.items():
+        for name, outputs in self._placeholder_outputs.items():
             scope = scope.with_step(name, outputs)
         return scope
 
-    async def _guess(self, step: BoundStep, *, is_pending: bool = True) -> Foreseen:
-        """Foresee a top-level step over what is known and what can be guessed.
+    async def _foresee_step(self, step: BoundStep, *, is_pending: bool = True) -> Foreseen:
+        """Foresee a top-level step over what is known and placeholders.
 
         `is_pending`: steps before it have work to do, and may yet make what it needs.
         """
@@ -200,7 +195,7 @@ class Estimate(Walk):
         unknown = dict.fromkeys(self.unknown, Certainty.UNKNOWN)
         steps = ItemEstimate(self._plan, self.context, attempt, unknown)
         steps.spread.has_changed = is_pending and bool(step.facts.searches)
-        scope, foreseen = self._guessed_scope(), Foreseen(bound_step(step))
+        scope, foreseen = self.scope_with_placeholders(), Foreseen(calls_of_step(step))
         try:
             async with asyncio.timeout_at(self._plan.deadline()):
                 if steps.is_skipped(step, scope):
@@ -211,9 +206,9 @@ class Estimate(Walk):
             pass
         except ItemEnds as end:
             if not is_pending:
-                words = f"step '{step.id}': {end.__cause__}"
-                raise PipelineError([Fault(words, mark=step.mark)]) from end
-        self._guesses[step.id] = foreseen.outputs
+                what = f"step '{step.id}': {end}"
+                raise PipelineError([Fault(what, mark=step.mark)]) from end
+        self._placeholder_outputs[step.id] = foreseen.outputs
         return foreseen
 
     # --- what is known
@@ -253,7 +248,7 @@ class Estimate(Walk):
                 self.unknown[block.id] = block.id
             return state.outputs()
         foreseen = await foresee_block(self._plan, context, state)  # 4
-        self._guesses[block.id] = foreseen.outputs
+        self._placeholder_outputs[block.id] = foreseen.outputs
         is_sure = not any(item.is_undecided for item in items)
         calls = foreseen.calls if is_sure else foreseen.calls.at_most()
         recorded = [item.entry for item in state.work.items if item.entry is not None]
@@ -281,10 +276,10 @@ class Estimate(Walk):
         self, step: BoundStep, item: PlanItem | None, entry: Entry | None, *, is_pending: bool
     ) -> None:
         """Add what a step asks, and the item that it is, if any."""
-        foreseen = await self._guess(step, is_pending=is_pending)
+        foreseen = await self._foresee_step(step, is_pending=is_pending)
         if is_pending and foreseen.outputs is None:
             return  # it will be skipped, whatever it reads
-        calls, forecast = foreseen.calls, foreseen.forecast
+        calls, forecast = foreseen.calls, foreseen.call_forecast
         if is_pending and entry is not None:
             calls = calls.at_most()  # what it reads may come out as it was
         item = await asyncio.to_thread(self._held, step) or item
@@ -299,7 +294,7 @@ class Estimate(Walk):
         if step.inner is not None:
             return await self._pipeline(step)
         if not only_reads(step):
-            await self._guess(step)
+            await self._foresee_step(step)
             return NOT_YET
         # It gives now what it will give in the run.
         self.ended[step.id] = EndedNode(step, done={step.id})
@@ -322,10 +317,11 @@ class Estimate(Walk):
         for path in sorted(returns_read(bound)):
             if path[0] == "steps" and path[1:2] and path[1] in inner.unknown:
                 self.unknown[step.id] = f"{step.id}.{inner.unknown[path[1]]}"
-                self._guesses[step.id] = {}
+                self._placeholder_outputs[step.id] = {}
                 with suppress(ExpressionError):  # of placeholders
-                    guessed = inner._guessed_scope()
-                    self._guesses[step.id] = pipeline_outputs(step, bound, guessed, self.scope)
+                    inside = inner.scope_with_placeholders()
+                    outputs = pipeline_outputs(step, bound, inside, self.scope)
+                    self._placeholder_outputs[step.id] = outputs
                 return NOT_YET
         return pipeline_outputs(step, bound, inner.scope, self.scope)
 

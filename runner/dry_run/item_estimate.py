@@ -29,7 +29,7 @@ from paddock.steps.run_pipeline import named_outputs
 
 from .certainty import Certainty, Foreseen, ItemEnds, Spread
 from .dry_tools import without_effects
-from .plan_cost import NO_CALLS, bound_step, bound_steps, unbounded_steps
+from .plan_cost import NO_CALLS, calls_of_body, calls_of_many, calls_of_step
 from .plan_so_far import PlanSoFar
 from .step_estimate import StepEstimate
 
@@ -70,7 +70,7 @@ class ItemEstimate(ItemSteps):
             if is_skipped(node, scope):
                 return True
         except (StepFailed, ExpressionError) as error:
-            raise ItemEnds from error
+            raise ItemEnds(error) from error
         key = self._attempt.shown_key
         return not self.spread.of_use(node) and is_unused(node, scope, self._context.stats, key)
 
@@ -81,12 +81,12 @@ class ItemEstimate(ItemSteps):
             ItemEnds: it surely fails.
         """
         if self.spread.of(block.over.references):
-            foreseen = Foreseen(unbounded_steps(block.body))
+            foreseen = Foreseen(calls_of_many(block.body))
         else:
             try:
-                state = await self._judged(block, scope)
+                state = await self._opened(block, scope)
             except (ExpressionError, PipelineError) as error:
-                raise ItemEnds from error
+                raise ItemEnds(error) from error
             foreseen = await foresee_block(self._plan, self._context, state, self.spread.nodes)
             if self.spread.of(block.references):
                 calls = foreseen.calls.at_most()
@@ -104,18 +104,13 @@ class ItemEstimate(ItemSteps):
     def hand_on(self, node: BoundNode, outputs: Any) -> None:
         self.last = outputs
 
-    def with_known_filters(self, block: BoundBlock) -> BoundBlock:
-        """Return a block whose items all have results where the answers of filters are unknown."""
-        is_open = block.keep is not None and self.spread.of(block.keep.references)
-        return replace(block, keep=None) if is_open else block
-
     def _noted(self, node: BoundNode, foreseen: Foreseen) -> dict[str, Any] | None:
         """Add what is foreseen of a node; return its outputs."""
         foreseen = self.spread.note(node, foreseen)
         self.calls += foreseen.calls
         return foreseen.outputs
 
-    async def _judged(self, node: BoundNode, scope: Scope) -> BlockState:
+    async def _opened(self, node: BoundNode, scope: Scope) -> BlockState:
         return await opened_block(
             self._context, node, scope, keeps_results=True, outer=self._attempt.outer
         )
@@ -138,11 +133,11 @@ class ItemEstimate(ItemSteps):
         if step.inner is not None:  # 1
             return await self._pipeline(step, scope, reads_unknown or has_changed)
         if self._is_whole_pipeline and step.has_trace:  # 2
-            state, has_changed = await self._judged(step, scope), False
+            state, has_changed = await self._opened(step, scope), False
             (work,) = state.work.items
             if not (state.todo() or reads_unknown):
                 if state.wait is not None:
-                    raise ItemEnds
+                    raise ItemEnds(state.wait)
                 return Foreseen(outputs=work.result, certainty=Certainty.KNOWN)
             attempt, entry = ItemAttempt.of(context, step, attempt.outer), work.entry
             without_effects(context, attempt)
@@ -161,12 +156,12 @@ class ItemEstimate(ItemSteps):
             bound = with_inputs(inner, params.inputs, self._context.bound.roots)
         except (BindError, WrongInput) as error:
             if not reads_unknown:
-                raise ItemEnds from error
-            return Foreseen(bound_step(step))
+                raise ItemEnds(error) from error
+            return Foreseen(calls_of_step(step))
         context = sub_pipeline_context(self._context, step, self._attempt, bound)
         secrets = context.stats.secrets.of(bound.file)
         within = ItemEstimate(self._plan, context, replace(self._attempt), is_whole_pipeline=True)
-        within.spread.may_end = reads_unknown
+        within.spread.is_at_most = reads_unknown
         start, outputs = Scope.of(bound.inputs, secrets, bound.moment), dict[str, Any]()
         end, is_unknown = await walk_item(within, bound.nodes, start), reads_unknown
         try:
@@ -192,6 +187,7 @@ async def foresee_block(
     block, todo = state.block, state.todo()
     calls, n_unwalked, now_s = NO_CALLS, 0, asyncio.get_running_loop().time
     for item in sorted(todo, key=lambda item: draw(SEED, item.key)):
+        # Rows of different items differ: so do the prompts that a step makes of them
         item.result = {"text": f"{PLACEHOLDER} {item.key}"}
         if now_s() >= plan.deadline_of_items():  # where nothing waits, nothing else ends it
             n_unwalked += 1
@@ -200,7 +196,9 @@ async def foresee_block(
         try:
             async with asyncio.timeout_at(plan.deadline_of_items()):
                 scope = await walk_item(steps, block.body, item.seen(block, state.scope))
-            item.result = item_result(steps.with_known_filters(block), scope, steps.last)
+            is_filter_unknown = block.keep is not None and steps.spread.of(block.keep.references)
+            given = replace(block, keep=None) if is_filter_unknown else block
+            item.result = item_result(given, scope, steps.last)
         except TimeoutError:
             n_unwalked += 1
             continue
@@ -209,7 +207,7 @@ async def foresee_block(
         except StepFailed:  # its `returns` read what is not known
             pass
         calls += steps.calls
-    rest, n_walked = bound_steps(block.body).of_items(n_unwalked), len(todo) - n_unwalked
+    rest, n_walked = calls_of_body(block.body).of_items(n_unwalked), len(todo) - n_unwalked
     is_estimate = rest.most is None and calls.most is not None and n_walked > 0
     calls += calls.estimate(n_unwalked / n_walked) if is_estimate else rest
     certainty = Certainty.UNKNOWN if todo else Certainty.KNOWN

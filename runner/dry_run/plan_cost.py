@@ -27,8 +27,8 @@ class CallBounds:
     most: int | None = 0
     repairs: int = 0
     """At most so many more, where answers fail their checks or are cut off."""
-    models: Counter[str] = field(default_factory=Counter)
-    """By model: its part of `most`; where that is not known, its weight."""
+    weights: Counter[str] = field(default_factory=Counter)
+    """By model: its part of `most`; only a weight as soon as a part of the sum is not bounded."""
     sure: Counter[str] = field(default_factory=Counter)
     """By model: the calls that are made in any case."""
     is_estimate: bool = False
@@ -41,7 +41,7 @@ class CallBounds:
         if most and weights:
             parts = Counter({ref: n * most // weights.total() for ref, n in weights.items()})
             parts[next(iter(weights))] += most - parts.total()
-        return cls(most, models=parts, sure=Counter(sure))
+        return cls(most, weights=parts, sure=Counter(sure))
 
     @property
     def least(self) -> int:
@@ -53,7 +53,7 @@ class CallBounds:
         return CallBounds(
             None if self.most is None or other.most is None else self.most + other.most,
             self.repairs + other.repairs,
-            self.models + other.models,
+            self.weights + other.weights,
             self.sure + other.sure,
             self.is_estimate or other.is_estimate,
         )
@@ -63,11 +63,11 @@ class CallBounds:
         if not n_items:
             return NO_CALLS
         most = None if self.most is None else self.most * n_items
-        return replace(self.divided(most, self.models), repairs=self.repairs * n_items)
+        return replace(self.divided(most, self.weights), repairs=self.repairs * n_items)
 
     def estimate(self, share: float) -> CallBounds:
         """Return what `share` times as many items take, if they are like these on average."""
-        calls = self.divided(math.ceil((self.most or 0) * share), self.models)
+        calls = self.divided(math.ceil((self.most or 0) * share), self.weights)
         return replace(calls, repairs=math.ceil(self.repairs * share), is_estimate=True)
 
     def at_most(self) -> CallBounds:
@@ -78,32 +78,32 @@ class CallBounds:
 NO_CALLS = CallBounds()
 
 
-def bound_steps(body: Iterable[BoundNode]) -> CallBounds:
+def calls_of_body(body: Iterable[BoundNode]) -> CallBounds:
     """Return the calls of the steps of an item, as far as the YAML alone bounds them."""
     total = NO_CALLS
     for node in body:
-        total += unbounded_steps(node.body) if isinstance(node, BoundBlock) else bound_step(node)
+        total += calls_of_many(node.body) if isinstance(node, BoundBlock) else calls_of_step(node)
     return total
 
 
-def unbounded_steps(body: Iterable[BoundNode]) -> CallBounds:
+def calls_of_many(body: Iterable[BoundNode]) -> CallBounds:
     """Return the calls of a body that runs for an unknown number of items."""
     asking = (step for step in all_steps(body) if step.kind.roles)
     weights = Counter(spec.ref for step in asking for spec in step.models)
-    return CallBounds(None, models=weights) if weights else NO_CALLS
+    return CallBounds(None, weights=weights) if weights else NO_CALLS
 
 
 def models_of(step: BoundStep) -> Counter[str]:
     return Counter(spec.ref for spec in step.models)
 
 
-def bound_step(step: BoundStep) -> CallBounds:
+def calls_of_step(step: BoundStep) -> CallBounds:
     if step.inner is not None:
-        return bound_steps(step.inner.nodes)
+        return calls_of_body(step.inner.nodes)
     if not step.kind.roles:
         return NO_CALLS
     if any(choice.keys.narrow for choice in choices_of(step)):
-        return CallBounds(None, models=models_of(step))  # the labels are embedded, maybe many
+        return CallBounds(None, weights=models_of(step))  # the labels are embedded, maybe many
     most = step.facts.most_calls(step.written, step.reply is not None)
     return with_repairs(step, CallBounds.divided(most, models_of(step)))
 
@@ -118,7 +118,7 @@ def with_repairs(step: BoundStep, calls: CallBounds, *, holds_forms: bool = Fals
     most = calls.most
     is_held = holds_forms and step.model is not None and not step.model.pool
     if step.reply is not None and (step.reply.checks or not is_held):
-        most += step.reply.repair * (most if hasattr(step.kind, "foresee") else 1)
+        most += step.reply.repair * (most if step.facts.tree else 1)
     of_model = step.model.params if step.model else {}
     n_again = step.facts.most_repeats(step.written, of_model)
     most *= (1 + times(step.retry, "check")) * (1 + n_again)
@@ -129,9 +129,15 @@ def between_lengths(shortest: CallBounds, longest: CallBounds) -> CallBounds:
     """Bound what depends on how long answers are."""
     is_bounded = shortest.most is not None and longest.most is not None
     most = max(shortest.most or 0, longest.most or 0) if is_bounded else None
-    calls = CallBounds.divided(most, shortest.models | longest.models)
+    calls = CallBounds.divided(most, shortest.weights | longest.weights)
     repairs = max(shortest.repairs, longest.repairs)
     return replace(calls, repairs=repairs, sure=shortest.sure & longest.sure)
+
+
+@dataclass(slots=True)
+class _Measured:
+    n_calls: float = 0.0
+    n_tokens: float = 0.0
 
 
 @dataclass
@@ -140,10 +146,12 @@ class PlanCost:
 
     calls: CallBounds = NO_CALLS
     tokens: float | None = 0
-    models: dict[str, float] = field(default_factory=dict)
-    """By model: its calls, as far as they are bounded."""
-    by_model: dict[str, list[float]] = field(default_factory=dict)
-    """Calls and tokens, as far as they are known."""
+    calls_by_model: dict[str, float] = field(default_factory=dict)
+    """As far as they are bounded."""
+    measured_by_model: dict[str, _Measured] = field(default_factory=dict)
+    """Of the calls whose tokens are known."""
+    are_all_of_models: bool = True
+    """Whether all calls with known tokens are among those."""
 
     def add(self, calls: CallBounds, entries: Sequence[Entry], n_items: int) -> None:
         """Add the calls of items; `entries`: of the same ones or others like them."""
@@ -159,13 +167,14 @@ class PlanCost:
         if known:
             tokens = most * sum(entry.tokens for entry in known) / n_calls
         self.tokens = None if self.tokens is None or tokens is None else self.tokens + tokens
-        for ref, n in calls.models.items():
-            share = n / calls.models.total()
-            self.models[ref] = self.models.get(ref, 0.0) + share * most
+        self.are_all_of_models &= bool(calls.weights)
+        for ref, n in calls.weights.items():
+            share = n / calls.weights.total()
+            self.calls_by_model[ref] = self.calls_by_model.get(ref, 0.0) + share * most
             if tokens is not None:
-                mine = self.by_model.setdefault(ref, [0.0, 0.0])
-                mine[0] += share * most
-                mine[1] += share * tokens
+                measured = self.measured_by_model.setdefault(ref, _Measured())
+                measured.n_calls += share * most
+                measured.n_tokens += share * tokens
 
     def in_report(
         self, report: PlanReport, last: dict[str, Any] | None, speeds: SpeedBook | None
@@ -177,10 +186,10 @@ class PlanCost:
         calls, most, advice = self.calls, self.calls.most, tuple[str, ...]()
         if speeds is not None:
             known = dict(self._workloads(speeds, last))
-            gains = (speeds.gain(ref, known.get(ref)) for ref in sorted(self.models))
+            gains = (speeds.gain(ref, known.get(ref)) for ref in sorted(self.calls_by_model))
             advice = tuple(gain.sentence() for gain in gains if gain is not None)
-        with_repairs = None if most is None else most + calls.repairs
-        is_exact = calls.least == with_repairs
+        most_with_repairs = None if most is None else most + calls.repairs
+        is_exact = calls.least == most_with_repairs
         are: CallsAre = "about" if calls.is_estimate else "exact" if is_exact else "at most"
         report = replace(report, calls_are=are, advice=advice)
         if report.notes:
@@ -189,13 +198,13 @@ class PlanCost:
         is_idle = not any(item.state in WORK for item in report.items)
         return replace(
             report,
-            calls=with_repairs,
+            calls=most_with_repairs,
             likely_calls=most,
             least_calls=calls.least,
             tokens=tokens,
             seconds=0.0 if tokens == 0 and is_idle else self._seconds(tokens, last, speeds),
-            loads=len(self.models),
-            models={ref: round(n) for ref, n in self.models.items()},
+            loads=len(self.calls_by_model),
+            models={ref: round(n) for ref, n in self.calls_by_model.items()},
             least_models=dict(calls.sure),
         )
 
@@ -205,8 +214,7 @@ class PlanCost:
         """Add up what the models' profiles say; as the last run, where one is missing."""
         if not tokens or last is None or not last.get("seconds"):
             return None
-        known = sum(n_tokens for _, n_tokens in self.by_model.values())
-        if speeds is not None and math.ceil(known - 1e-6) == tokens:
+        if speeds is not None and self.are_all_of_models:
             each = [speeds.seconds(ref, work) for ref, work in self._workloads(speeds, last)]
             if None not in each:
                 return round(sum(seconds or 0.0 for seconds in each), 1)
@@ -219,9 +227,10 @@ class PlanCost:
         """Divide each model's tokens as the last run's were: read, shared, written."""
         shares = last["tokens"] if last is not None else {}
         then = shares.get("prompt", 0) + shares.get("completion", 0)
-        for ref, (n_calls, n_tokens) in self.by_model.items():
-            if not then or not n_calls:
+        for ref, measured in self.measured_by_model.items():
+            if not then or not measured.n_calls:
                 continue
             read, written = shares["prompt"] / then, shares["completion"] / then
             reused = shares.get("prompt_reused", 0) / then
-            yield ref, speeds.workload(n_calls, *(n_tokens * s for s in (read, written, reused)))
+            tokens = (measured.n_tokens * share for share in (read, written, reused))
+            yield ref, speeds.workload(measured.n_calls, *tokens)

@@ -38,10 +38,27 @@ from paddock.steps.base import (
 from .certainty import Certainty, Foreseen, ItemEnds, can_try
 from .dry_pool import DryPool, without_texts
 from .dry_tools import DryReply, DryStores
-from .plan_cost import CallBounds, between_lengths, bound_step, models_of, with_repairs
+from .plan_cost import CallBounds, between_lengths, calls_of_step, models_of, with_repairs
 from .plan_so_far import AskedPrompts, PlanSoFar
 
 _STEP_ERRORS = (StepError, EngineError, ExpressionError, OutsideRoots, ReplyNotCached)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Doubt:
+    """What a step reads that may be different in the run."""
+
+    is_any: bool
+    """Its parameters, its files or the rows that it searches."""
+    files: bool
+    new_store: bool
+    """The run may make the store that it searches."""
+
+    def of(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Return outputs with placeholders for texts that the run may find otherwise."""
+        if self.new_store and self.is_any:  # rows that it adds may be nearer than those found now
+            outputs["hits"] = [{**hit, "text": PLACEHOLDER} for hit in outputs["hits"]]
+        return without_texts(outputs) if self.files else outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +89,12 @@ class StepEstimate:
         if step.escalate is not None:  # 1
             return await self._escalated(step)
         if not can_try(step) or "tools" in step.written:  # 2
-            return Foreseen(bound_step(step))
+            return Foreseen(calls_of_step(step))
         n_before = len(self.plan.prompts.items)
         foreseen = await self._tried(step, self.plan.prompts)  # 3
-        is_sized = step.facts.is_sized or hasattr(step.kind, "foresee")
-        if is_sized or step.written.get("on_overflow") in ("map-reduce", "refine"):  # 4
+        if step.facts.is_sized(step.written):  # 4
             is_open = self.reads_unknown or self.has_changed
-            if is_open or not self.plan.prompts.counts_exactly or foreseen.forecast.n_new > 1:
+            if is_open or not self.plan.prompts.counts_exactly or foreseen.call_forecast.n_new > 1:
                 before = self.plan.prompts.as_of(n_before)
                 longest = await self._tried(step, before, is_long=True)
                 foreseen = replace(foreseen, calls=between_lengths(foreseen.calls, longest.calls))
@@ -98,7 +114,7 @@ class StepEstimate:
                     item = self.attempt.shown_key or self.attempt.key
                     is_due = escalated(step, self.scope, item, own.outputs) is not None
         except ItemEnds as end:
-            if getattr(end.__cause__, "kind", "") != "check":
+            if not end.is_check:
                 raise
             own, is_due = Foreseen(), True
         if is_due is False:
@@ -130,54 +146,51 @@ class StepEstimate:
             params = step.params.render(self.scope)
         except BindError as error:  # 1
             if not (self.reads_unknown or self.has_changed):
-                raise ItemEnds from error
-            return Foreseen(bound_step(step))
-        foresee = getattr(kind, "foresee", None)
-        reads_files = self.has_changed and bool(facts.lists or kind.reads(params))
-        reads_store = self.has_changed and bool(facts.searches)
-        reads_unknown = self.reads_unknown or reads_files or reads_store
-        fills_store = self.plan.fills_stores and bool(facts.searches)
+                raise ItemEnds(error) from error
+            return Foreseen(calls_of_step(step))
+        reads_files, searches = bool(facts.lists or kind.reads(params)), bool(facts.searches)
+        doubt = _Doubt(
+            is_any=self.reads_unknown or (self.has_changed and (reads_files or searches)),
+            files=self.has_changed and reads_files,
+            new_store=self.plan.fills_stores and searches,
+        )
         caller = self.context.caller(attempt.scope, step, attempt.shown_key, attempt.node.id)
         pool = DryPool(
             self.context,
             caller,
             prompts,
             is_long=is_long,
-            reads_unknown=reads_unknown,
-            raises_unknown=foresee is not None,
+            reads_unknown=doubt.is_any,
+            raises_unknown=facts.tree is not None,
         )
         tools = await self._tools(step, params, pool, caller)
         tree: CallForecast | None = None
         outputs: Any = {}
         has_failed = False
         try:  # 2
-            if foresee is not None:
-                tree = await foresee(params, tools)
+            if facts.tree is not None:
+                tree = await kind.foresee(params, tools)
             if tree is not None and tree.n_new:
                 found = dict.fromkeys(("output", "evidence", "confidence")) | {"text": PLACEHOLDER}
             else:
-                found = (await kind.run(params, tools)).model_dump(mode="json")
-                if fills_store and reads_unknown:
-                    found["hits"] = [{**hit, "text": PLACEHOLDER} for hit in found["hits"]]
-                found = without_texts(found) if reads_files else found
+                found = doubt.of((await kind.run(params, tools)).model_dump(mode="json"))
             seen = self.scope if step.returns is None else self.scope.with_step(step.id, found)
             outputs = found if step.returns is None else step.returns.render(seen)
         except StepSkipped:
             outputs = None
         except _STEP_ERRORS as error:
             has_failed = True
-            if isinstance(error, StepError) and error.is_fatal and not reads_unknown:
+            if isinstance(error, StepError) and error.is_fatal and not doubt.is_any:
                 self.context.stats.note(f"The run will stop at step '{step.id}': {error}")
-            may_be_there_by_then = reads_unknown or fills_store
+            may_be_there_by_then = doubt.is_any or doubt.new_store
             may_pass = bool(step.kind.roles) and times(step.retry, "check") > 0
             if not (pool.has_unknown or may_be_there_by_then or may_pass):
-                raise ItemEnds from error  # 3
+                raise ItemEnds(error) from error  # 3
             if may_be_there_by_then and not is_long:
-                return Foreseen(between_lengths(pool.calls, bound_step(step)))  # 4
-        calls = _calls(step, params, pool, tree, is_whole_tree=has_failed and is_long)  # 5
-        is_unknown = reads_unknown or pool.has_unknown or has_failed
+                return Foreseen(between_lengths(pool.calls, calls_of_step(step)))  # 4
+        is_unknown = doubt.is_any or pool.has_unknown or has_failed
         return Foreseen(
-            calls,
+            _calls(step, params, pool, tree, is_whole_tree=has_failed and is_long),  # 5
             outputs,
             Certainty.UNKNOWN if is_unknown else Certainty.KNOWN,
             tree or CallForecast(pool.n_known + (pool.calls.most or 0), pool.n_known),
@@ -219,22 +232,19 @@ def _calls(
     1. A tree is foreseen: the pool was asked for those of its prompts alone that are known.
     2. A text is read in parts (`is_whole_tree`): at most a tree over all of them.
     """
-    calls, models, prompts = pool.calls, pool.calls.models or models_of(step), pool.prompts
-    is_grouped = step.facts.group_by in step.written
-    # By answers that are not known: to which group does each item belong?
-    has_new_groups = is_grouped and pool.reads_unknown and tree is not None and tree.n_new > 0
+    calls, weights, prompts = pool.calls, pool.calls.weights or models_of(step), pool.prompts
+    bounds = None if step.facts.tree is None else step.facts.tree(params)
+    most_in_groups = 0
+    if bounds is not None and pool.reads_unknown and tree is not None and tree.n_new:
+        most_in_groups = bounds.in_groups  # by answers that are not known
     if tree is not None:  # 1
         sure, later = calls.sure, tree.n_new - (calls.most or 0)
-        if not (prompts.has_history or pool.has_twins or has_new_groups):
-            sure = sure + Counter({next(iter(models)): later})
-        calls = CallBounds.divided(tree.n_new, models, sure)
+        if not (prompts.has_history or pool.has_twins or most_in_groups):
+            sure = sure + Counter({next(iter(weights)): later})
+        calls = CallBounds.divided(tree.n_new, weights, sure)
     elif is_whole_tree:  # 2
-        n_parts = len(params.over) if hasattr(step.kind, "foresee") else calls.most or 0
-        calls = CallBounds.divided(2 * n_parts + 1, models)
+        most = 2 * (calls.most or 0) + 1 if bounds is None else bounds.in_parts
+        calls = CallBounds.divided(most, weights)
     calls = with_repairs(step, calls, holds_forms=prompts.counts_exactly)
-    if has_new_groups:
-        # Each item a group: a call for each, and a tree of them, in which each call joins two
-        n = len(params.over)
-        most = n if params.fold == "groups" else 2 * n - 1
-        calls = replace(calls, repairs=max(calls.repairs, most - (calls.most or 0)))
-    return calls
+    repairs = max(calls.repairs, most_in_groups - (calls.most or 0))
+    return replace(calls, repairs=repairs)

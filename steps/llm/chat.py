@@ -157,7 +157,11 @@ class ChatOutput(AnswerOutput):
 def _most_calls(written: Written, has_reply: bool) -> int | None:
     if "tools" in written and has_reply:
         return 2  # what it calls, then an answer of that form
-    return None if written.get("on_overflow") in ("map-reduce", "refine") else 1
+    return None if _may_read_in_parts(written) else 1
+
+
+def _may_read_in_parts(written: Written) -> bool:
+    return written.get("on_overflow") in ("map-reduce", "refine")
 
 
 def _most_repeats(written: Written, _of_model: Written) -> int:
@@ -183,6 +187,7 @@ class Chat(Step[ChatParams, ChatOutput]):
         without_text=("usage",),
         tools=partial(listed_tools, may_be_its_own=True),
         most_calls=_most_calls,
+        is_sized=_may_read_in_parts,
         most_repeats=_most_repeats,
     )
 

@@ -33,7 +33,7 @@ from paddock.steps.base import (
     StepSkipped,
     Tools,
 )
-from paddock.steps.facts import Facts, brings_none
+from paddock.steps.facts import Facts, TreeBounds, brings_none
 from paddock.steps.prompt import render_template
 from paddock.steps.text.chunker import cut_text
 from paddock.steps.text.text_parts import to_part
@@ -122,6 +122,13 @@ class ReduceOutput(AnswerOutput):
     usage: UsageOutput
 
 
+def _tree_bounds(params: ReduceParams) -> TreeBounds:
+    n = len(params.over)
+    # Each item a group: a call for each, and a tree of them, in which each call joins two
+    in_groups = n if params.fold == "groups" else 2 * n - 1
+    return TreeBounds(2 * n + 1, 0 if params.by is None else in_groups)
+
+
 class Reduce(Step[ReduceParams, ReduceOutput]):
     """Many items combined by a prompt, as a tree of cached replies."""
 
@@ -135,6 +142,8 @@ class Reduce(Step[ReduceParams, ReduceOutput]):
         only_answers=True,
         only_measures=True,
         group_by="by",
+        is_sized=lambda written: True,
+        tree=_tree_bounds,
         brings_text=brings_none,
         without_text=("usage",),
         most_repeats=one_repeat,

@@ -178,7 +178,7 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
         is_repeatable=True,
         only_answers=True,
         only_measures=True,
-        is_sized=True,
+        is_sized=lambda written: True,
         contents=("file",),
         brings_text=lambda written: "file" in written,
         without_text=("usage",),

@@ -67,9 +67,9 @@ def test_no_text_is_sent_to_be_counted_elsewhere(
 async def test_an_unknown_answer_is_a_placeholder_and_counted_once(tmp_path: Path) -> None:
     pool = dry(tmp_path, FakePool())
     assert (await pool.chat(HI).reply()).text == PLACEHOLDER
-    assert pool.calls == CallBounds(1, models=Counter("m"), sure=Counter("m"))
+    assert pool.calls == CallBounds(1, weights=Counter("m"), sure=Counter("m"))
     await pool.chat(HI).reply()
-    assert pool.calls == CallBounds(1, models=Counter("m"), sure=Counter("m"))
+    assert pool.calls == CallBounds(1, weights=Counter("m"), sure=Counter("m"))
 
 
 def test_a_placeholder_has_the_form_that_is_asked_for(tmp_path: Path) -> None:
