@@ -135,7 +135,7 @@ def between_lengths(shortest: CallBounds, longest: CallBounds) -> CallBounds:
 
 
 @dataclass(slots=True)
-class _Measured:
+class _ModelTokens:
     n_calls: float = 0.0
     n_tokens: float = 0.0
 
@@ -148,7 +148,7 @@ class PlanCost:
     tokens: float | None = 0
     calls_by_model: dict[str, float] = field(default_factory=dict)
     """As far as they are bounded."""
-    measured_by_model: dict[str, _Measured] = field(default_factory=dict)
+    measured_by_model: dict[str, _ModelTokens] = field(default_factory=dict)
     """Of the calls whose tokens are known."""
     are_all_of_models: bool = True
     """Whether all calls with known tokens are among those."""
@@ -172,7 +172,7 @@ class PlanCost:
             share = n / calls.weights.total()
             self.calls_by_model[ref] = self.calls_by_model.get(ref, 0.0) + share * most
             if tokens is not None:
-                measured = self.measured_by_model.setdefault(ref, _Measured())
+                measured = self.measured_by_model.setdefault(ref, _ModelTokens())
                 measured.n_calls += share * most
                 measured.n_tokens += share * tokens
 
