@@ -37,7 +37,7 @@ from paddock.runner.ledger.run_history import (
     recent_runs,
     runs_named,
 )
-from paddock.runner.lineage.explain import explain_path
+from paddock.runner.lineage.explain import document_now, explain_path, files_read_now
 from paddock.runner.lineage.recorded_items import RecordedItems
 from paddock.runner.progress.item_states import BAD
 from paddock.runner.progress.journal import JournalProgress
@@ -301,8 +301,8 @@ class RunPages:
             address=run_path(past),
             run=f"{RUNS}/{path_id(past.place.state)}/{item.run}",
             review=CONSOLE_PAGES["Review"],
-            source=item.source,
-            read=item.read_files,
+            source=document_now(item),
+            read=files_read_now(item),
             base=base,
             file_states=FILE_STATE_TEXT,
             has_failed=has_failed,

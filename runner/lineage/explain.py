@@ -10,18 +10,17 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.core import model_pools
-from paddock.runner.core.dependencies import World, current_paths
+from paddock.runner.core.dependencies import FileRead, World, current_paths, dependencies_of
 from paddock.runner.core.rule_sources import are_unchanged
 from paddock.runner.core.run_models import RunModels
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
-from paddock.runner.ledger.entries import LedgerError, RunRow
+from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.filed_store import FiledStore
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
@@ -33,10 +32,10 @@ from paddock.runner.review.answer_records import review_outcome, reviews_of_item
 from paddock.runner.settings import read_settings
 from paddock.steps.vectors.open_stores import OpenStores
 
-from .path_lineage import DocumentUse, LineageChange, Origin, PathLineage
+from .dependency_changes import changes_by_same_rule, is_covered
+from .path_lineage import DocumentUse, FileState, LineageChange, LineageFile, Origin, PathLineage
 from .pipeline_now import PipelineNow
 from .recorded_items import RecordedItem, RecordedItems
-from .rule_now import RuleNow, UnchangedRule
 
 _WATCHED_TOOLS = {"calculator", "files.read"}
 """Tools that read nothing, or only files that are recorded."""
@@ -53,7 +52,7 @@ def explain_path(path: Path, given: Sequence[Path] = ()) -> PathLineage:
     for place in _ledgers_around(path, given, faults.append):
         try:
             with open_for_reading(place) as ledger:
-                answer = _PathInLedger(ledger, place.folder.resolve(), path).answer()
+                answer = asyncio.run(_PathInLedger(ledger, place.folder.resolve(), path).answer())
                 if answer.is_known:
                     return answer
                 near += answer.near
@@ -67,12 +66,31 @@ def explain_path(path: Path, given: Sequence[Path] = ()) -> PathLineage:
 def _ledgers_around(
     path: Path, given: Sequence[Path], note: Callable[[str], None]
 ) -> Iterator[LedgerFolder]:
-    if given:
-        yield from find_ledgers(given, note)
-        return
-    around = ledgers_around([path, Path.cwd()], note)
+    around = [] if given else ledgers_around([path, Path.cwd()], note)
     yield from around
-    yield from (place for place in find_ledgers([Path.cwd()], note) if place not in around)
+    below = find_ledgers(given or [Path.cwd()], note)
+    yield from (place for place in below if place not in around)
+
+
+def document_now(item: RecordedItem) -> LineageFile | None:
+    """Return the document of an item's output, compared with the file now."""
+    source = item.document
+    return None if source is None else _file_now(item.base / source.path, source.sha256)
+
+
+def files_read_now(item: RecordedItem) -> tuple[LineageFile, ...]:
+    """Return the files that an item read, compared with those now."""
+    reads = dependencies_of(item.entry, FileRead)
+    return tuple(_file_now(item.base / r.path, r.sha256, (r.size, r.mtime_ns)) for r in reads)
+
+
+def _file_now(path: Path, sha256: str, stamp: tuple[int, int] | None = None) -> LineageFile:
+    state: FileState = "gone"
+    with contextlib.suppress(OSError):
+        stat = path.stat()
+        is_same = (stat.st_size, stat.st_mtime_ns) == stamp or sha256_of(path) == sha256
+        state = "same" if is_same else "changed"
+    return LineageFile(str(path), sha256, state)
 
 
 class _PathInLedger:
@@ -85,12 +103,14 @@ class _PathInLedger:
         self._filed = FiledStore(ledger)
         self._index = OutputIndex(ledger, base, set())
         self._settings = read_settings(base)
-        self._rules: dict[str, RuleNow] = {}
-        """By the pipeline's file and the inputs of a run."""
-        self._unchanged: dict[str, bool] = {}
-        """Whether rules are as in a run."""
+        models = RunModels(model_pools.LookupPool(self._settings).facts)
+        self._world = World(self._index, OpenStores(base), models)
+        self._pipelines: dict[str, PipelineNow | Reason] = {}
+        """By file and inputs of a run; a reason: why nothing is known of it now."""
+        self._are_unchanged: dict[str, bool] = {}
+        """By run, whether its rules are made of the same now."""
 
-    def answer(self) -> PathLineage:
+    async def answer(self) -> PathLineage:
         """Return what the path is.
 
         1. A file that an item wrote: its origin.
@@ -105,17 +125,18 @@ class _PathInLedger:
             real = self._path
         stored, is_folder = self._index.stored(real), self._path.is_dir()
         came_from = self._filed.came_from(stored)
-        item = self._items.written(stored)
+        item = self._items.writer_of(stored)
         if item is not None and not came_from:  # 1
-            return PathLineage(str(self._path), (self._origin(item),))
-        items, n_more = self._items.in_store(self._items.store_around(stored) or stored)  # 2
+            return PathLineage(str(self._path), (await self._origin(item),))
+        items, n_more = self._items.items_in(self._items.store_around(stored) or stored)  # 2
         if not items and is_folder:
-            items, n_more = self._items.below(stored)  # 3
+            items, n_more = self._items.writers_below(stored)  # 3
         if items:
-            return PathLineage(str(self._path), tuple(map(self._origin, items)), n_more=n_more)
+            origins = tuple([await self._origin(item) for item in items])
+            return PathLineage(str(self._path), origins, n_more=n_more)
         readers, n_more = self._items.readers_of((stored, *came_from))  # 4
         if not readers and is_folder:
-            readers, n_more = self._items.made_below(stored)
+            readers, n_more = self._items.readers_below(stored)
         same: Sequence[str] = ()
         with contextlib.suppress(OSError):
             if not readers and self._path.is_file():
@@ -131,7 +152,7 @@ class _PathInLedger:
         near, same_as = (map(self._index.absolute, p) for p in (self._items.near(stored), same))
         return PathLineage(str(self._path), near=tuple(near), same_as=tuple(same_as))  # 5
 
-    def _origin(self, item: RecordedItem) -> Origin:
+    async def _origin(self, item: RecordedItem) -> Origin:
         """Return where an item's output comes from, and what changed since.
 
         A step that only writes what steps before it answered is explained by these.
@@ -139,18 +160,20 @@ class _PathInLedger:
         entry, owner, absolute = item.entry, item.owner, self._index.absolute
         steps, others = [*self._items.steps(item)], list[RecordedItem]()
         if not any(step.calls for step in steps):
-            found = (self._items.read_step(owner, name) for name in item.made_of)
+            found = (self._items.read_step(owner, name) for name in item.read_steps)
             others = [other for other in found if other is not None]
             steps += [step for other in others for step in self._items.steps(other)]
         calls = [call for step in steps for call in step.calls if call.kind == "tool"]
         tools = {call.model or "run" for call in calls} - _WATCHED_TOOLS
-        notes = [*self._rule(item).notes(item)]
+        pipeline = await self._pipeline(item)
+        notes = [*pipeline.notes(item)] if isinstance(pipeline, PipelineNow) else []
         if tools:
             notes.append(Why.TOOLS_UNCHECKED(", ".join(quoted(sorted(tools)))))
         if item.n_rows is None:
             condition = self._index.condition(owner.scope, item.path)
         else:
             condition = "same" if self._path.exists() else "missing"
+        source, reads = document_now(item), files_read_now(item)
         return Origin(
             path=absolute(item.path),
             pipeline=item.base / owner.file,
@@ -161,80 +184,95 @@ class _PathInLedger:
             state=ItemState.DONE if entry is None else entry.state,
             error=None if entry is None else entry.error,
             condition=condition,
-            source=item.source,
-            reads=item.read_files,
+            source=source,
+            reads=reads,
             looked_in=item.searched_paths,
             kept_in=item.containing_stores,
             steps=tuple(steps),
-            made_of=item.made_of,
+            made_of=item.read_steps,
             outputs=tuple(map(absolute, item.outputs)),
-            changes=tuple(dict.fromkeys(self._changes(item, others))),
+            changes=tuple(dict.fromkeys(await self._changes(item, others, source, reads))),
             notes=tuple(map(str, notes)),
             n_rows=item.n_rows,
             reviewed=reviews_of_item(self._ledger, owner.scope, item.key),
         )
 
-    def _changes(self, item: RecordedItem, others: Sequence[RecordedItem]) -> list[LineageChange]:
+    async def _changes(
+        self,
+        item: RecordedItem,
+        others: Sequence[RecordedItem],
+        source: LineageFile | None,
+        reads: Sequence[LineageFile],
+    ) -> list[LineageChange]:
         """Return what changed since an item was done, as were `others` that explain it.
 
         1. What became of its document, and of the output itself.
-        2. Its rule, and what it depended on; the same of the others.
+        2. What it read, its rule, and what else it depended on; the same of the others.
         3. What of the steps before it is not up to date, by a plan.
         """
-        rule, source = self._rule(item), item.source
+        pipeline = await self._pipeline(item)
         changes: list[LineageChange] = []  # 1
         if source is not None and source.state != "same":
             why = Why.DOCUMENT_CHANGED if source.state == "changed" else Why.DOCUMENT_GONE
             changes.append(LineageChange(why(self._index.stored(source.path))))
-        outdated = rule.outdated(item) if item.is_current else _no_output(item)
+        outdated = None if item.is_current else _no_output(item)
+        if item.is_current and isinstance(pipeline, PipelineNow):
+            outdated = await pipeline.outdated(item)
         if outdated is not None:
             changes.append(LineageChange(outdated))
-        for verified, subject in ((item, "it"), *((o, f"'{o.key}'") for o in others)):  # 2
-            for read in verified.read_files:
+        explaining = ((other, f"'{other.key}'", files_read_now(other)) for other in others)
+        for verified, subject, files in ((item, "it", reads), *explaining):  # 2
+            for read in files:
                 if read.state != "same":
                     why = Why.READ_CHANGED if read.state == "changed" else Why.READ_GONE
                     changes.append(LineageChange(why(subject, self._index.stored(read.path))))
-            changes += self._rule(verified).changes(verified, subject)
-            for step in verified.made_of:
+            rule = await self._pipeline(verified)
+            if rule is None:
+                changes += await changes_by_same_rule(verified, self._world, subject)
+            elif isinstance(rule, Reason):
+                changes.append(LineageChange(rule))
+            else:
+                changes += await rule.changes(verified, subject)
+            for step in verified.read_steps:
                 if n_newer := self._items.newer(verified.owner, step, verified.at):
                     newer = Why.NEWER_RESULTS(step, n_newer)
                     changes.append(LineageChange(newer if n_newer > 1 else Why.NEWER_RESULT(step)))
-        explained = {item.owner.step, *(other.owner.step for other in others)}  # 3
-        return changes + rule.changes_before(item, explained, has_changes=bool(changes))
+        if isinstance(pipeline, PipelineNow):  # 3
+            explained, has_changes = {i.owner.step for i in (item, *others)}, bool(changes)
+            changes += await pipeline.changes_before(item, explained, has_changes=has_changes)
+        return changes
 
-    def _rule(self, item: RecordedItem) -> RuleNow:
-        """Return what there is now of the rule of an item."""
-        file = item.base / item.owner.file
-        if not item.owner.file or not file.exists():
-            return RuleNow(self._world, Why.PIPELINE_GONE(item.owner.file))
-        row = self._ledger.run(item.run)
-        if row is not None and self._is_unchanged(item, row):
-            return UnchangedRule(self._world)
-        recorded = json.loads(row.given) if row is not None and row.given else {}
-        name = canonical_json([item.owner.file, recorded])
-        if name not in self._rules:
+    async def _pipeline(self, item: RecordedItem) -> PipelineNow | Reason | None:
+        """Return an item's pipeline as it is now, with the inputs of the item's run.
+
+        1. It was deleted, or the item's is not known: a reason.
+        2. The item's rule is made of the same as in the run that did it: None, nothing is bound.
+        3. It is invalid: a reason.
+        4. It is bound, once for each file and inputs.
+        """
+        name, run = item.owner.file, self._ledger.run(item.run)
+        file = item.base / name
+        if not name or not file.exists():  # 1
+            return Why.PIPELINE_GONE(name)
+        sources = None if run is None else json.loads(run.summary or "{}").get("rules")
+        is_of_entry = item.entry is not None and item.entry.run == item.run
+        if sources and is_of_entry and is_covered(item, sources):  # 2
+            if item.run not in self._are_unchanged:
+                are_same = await are_unchanged(sources, self._world, self._settings)
+                self._are_unchanged[item.run] = are_same
+            if self._are_unchanged[item.run]:
+                return None
+        recorded = json.loads(run.given) if run is not None and run.given else {}
+        id_ = canonical_json([name, recorded])
+        if id_ not in self._pipelines:
+            own_scopes = self._ledger.scopes_of(name)
+            index = OutputIndex(self._ledger, self._index.base, own_scopes)
+            world = World(index, self._world.stores, self._world.models)
             try:
-                self._rules[name] = PipelineNow(self._world, self._settings, file, recorded)
+                self._pipelines[id_] = PipelineNow(world, self._settings, file, recorded)  # 4
             except PipelineError as error:
-                why = Why.PIPELINE_INVALID(error.faults[0].message)
-                self._rules[name] = RuleNow(self._world, why)
-        return self._rules[name]
-
-    @cached_property
-    def _world(self) -> World:
-        models = RunModels(model_pools.LookupPool(self._settings).facts)
-        return World(self._index, OpenStores(self._index.base), models)
-
-    def _is_unchanged(self, item: RecordedItem, row: RunRow) -> bool:
-        """Return whether the rule of an item is made of the same as in the run that did it."""
-        sources = json.loads(row.summary or "{}").get("rules")
-        is_of_entry = item.entry is not None and item.entry.run == row.run
-        if not sources or not is_of_entry or not UnchangedRule.covers(item, sources):
-            return False
-        if row.run not in self._unchanged:
-            same = are_unchanged(sources, self._world, self._settings)
-            self._unchanged[row.run] = asyncio.run(same)
-        return self._unchanged[row.run]
+                self._pipelines[id_] = Why.PIPELINE_INVALID(error.faults[0].message)  # 3
+        return self._pipelines[id_]
 
     def _use(self, item: RecordedItem) -> DocumentUse:
         """Return what an item made of a document."""

@@ -25,16 +25,16 @@ class LineageFile:
     """Compared with the file now."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LineageCall:
     """One call of a model or a tool."""
 
     hash: str
     kind: str
-    model: str
-    digest: str
+    model: str = ""
+    digest: str = ""
     """Of the requested model."""
-    served_digest: str
+    served_digest: str = ""
     """Of the model that answered: its file, and a Modelfile's settings, if any."""
     is_known: bool
     """Whether an earlier call had the same request."""
@@ -43,9 +43,9 @@ class LineageCall:
     """None if it was not recorded."""
     run: str
     """The run that asked."""
-    request: Mapping[str, Any]
-    reply: str
-    done_reason: str | None
+    request: Mapping[str, Any] = field(default_factory=dict)
+    reply: str = ""
+    done_reason: str | None = None
     usage: Mapping[str, Any]
     is_gone: bool = False
     """Whether `paddock clean` removed its texts."""
@@ -56,12 +56,12 @@ class LineageStep:
     """One step of an item."""
 
     id: str
-    uses: str
-    model: str | None
-    seconds: float | None
-    checks: tuple[str, ...]
+    uses: str = ""
+    model: str | None = None
+    seconds: float | None = None
+    checks: tuple[str, ...] = ()
     """Checks of its reply."""
-    calls: tuple[LineageCall, ...]
+    calls: tuple[LineageCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +131,11 @@ class DocumentUse:
     step: str
     notes: tuple[str, ...]
     """How it ended, where the document was filed, what people decided."""
-    made: tuple[str, ...]
+    outputs: tuple[str, ...]
 
     def __str__(self) -> str:
         facts = ", ".join([f"item '{self.key}' of '{self.step}'", *self.notes])
-        return f"{facts} → {', '.join(self.made)}" if self.made else facts
+        return f"{facts} → {', '.join(self.outputs)}" if self.outputs else facts
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,10 @@ servers, secrets. For the steps before it a plan is made, once for each pipeline
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +39,9 @@ from paddock.runner.progress.reasons import Outdated, Reason, Why
 from paddock.runner.progress.report import PlanItem, PlanReport
 from paddock.runner.settings import Settings
 
+from .dependency_changes import lineage_changes
 from .path_lineage import LineageChange
 from .recorded_items import RecordedItem
-from .rule_now import RuleNow
 
 if TYPE_CHECKING:
     from paddock.engine.request import ModelSpec
@@ -56,19 +54,21 @@ _OUTDATED_NOW = {
 }
 
 
-class PipelineNow(RuleNow):
+class PipelineNow:
     """A pipeline as it is now, with the inputs of an item's run that it still has."""
 
     def __init__(
         self, world: World, settings: Settings, file: Path, recorded: Mapping[str, Any]
     ) -> None:
-        """`recorded`: as a run's `given`; inputs that are secret, or frames, are hidden there.
+        """`world`: as this pipeline's file sees it; `recorded`: as a run's `given`.
+
+        Inputs that are secret, or frames, are hidden there.
 
         Raises:
             PipelineError: it is invalid.
         """
-        super().__init__(world)
-        self._settings, plan = settings, read_plan(file)
+        self._world, self._settings, plan = world, settings, read_plan(file)
+        self._known_plan: PlanReport | Reason | None = None
         inputs, given = plan.pipeline.inputs, recorded.get("inputs", {})
         self._hidden: Sequence[str] = recorded.get("hidden", [])
         self._given = {name: given[name] for name in given.keys() & inputs.keys()}
@@ -80,49 +80,48 @@ class PipelineNow(RuleNow):
             f"inputs.{n}" for n in types if types[n] == "rows" and isinstance(found[n], str)
         }
         """Parts of inputs whose files are only read by a plan."""
-
-    @property
-    def _is_elsewhere(self) -> bool:
+        self._is_elsewhere = bool(self._bound.pools or settings.pool_urls)
         """Whether models of it are on other servers, which are not asked about the past."""
-        return bool(self._bound.pools or self._settings.pool_urls)
+        self._can_be_planned = not (self._is_elsewhere or self._hidden)
 
-    @property
-    def _can_be_planned(self) -> bool:
-        return not (self._is_elsewhere or self._hidden)
-
-    @cached_property
-    def _planned(self) -> PlanReport | Reason:
-        """What a run would do; a reason: why that is not known."""
-        pool = model_pools.LookupPool(self._settings)
-        plan = plan_async(self._bound.file, self._given, settings=self._settings, pool=pool)
-        try:
-            return asyncio.run(plan)
-        except PipelineError as error:
-            return Why.BEHIND_UNKNOWN(error.faults[0].message)
-        except (EngineError, LedgerError, OSError) as error:
-            return Why.BEHIND_UNKNOWN(str(error))
+    async def _planned(self) -> PlanReport | Reason:
+        """Return what a run would do; a reason: why that is not known."""
+        if self._known_plan is None:
+            file, pool = self._bound.file, model_pools.LookupPool(self._settings)
+            plan = plan_async(file, self._given, settings=self._settings, pool=pool)
+            try:
+                self._known_plan = await plan
+            except PipelineError as error:
+                self._known_plan = Why.BEHIND_UNKNOWN(error.faults[0].message)
+            except (EngineError, LedgerError, OSError) as error:
+                self._known_plan = Why.BEHIND_UNKNOWN(str(error))
+        return self._known_plan
 
     def notes(self, item: RecordedItem) -> Iterator[Reason]:
+        """Yield what is not known of an item's output."""
         step, node = item.owner.step, self._node_of(item)
         if self._is_elsewhere and find_in_plans(self._bound, step) is not None:
             yield Why.MODELS_ELSEWHERE()
         if node is not None and not self._can_be_planned and self._bound.before(node.id):
             yield Why.BEFORE_UNCHECKED()
 
-    def outdated(self, item: RecordedItem) -> Reason | None:
+    async def outdated(self, item: RecordedItem) -> Reason | None:
+        """Return why an output no longer applies by a plan, where the pipeline may say so."""
         node = self._node_of(item)
         if node is None or not self._can_be_planned or self._bound.is_alone(node):
             return None
-        if isinstance(self._planned, Reason) or item.path not in self._planned.outdated:
+        planned = await self._planned()
+        if isinstance(planned, Reason) or item.path not in planned.outdated:
             return None
-        return _OUTDATED_NOW.get(self._planned.outdated[item.path], Why.OUTDATED)()
+        return _OUTDATED_NOW.get(planned.outdated[item.path], Why.OUTDATED)()
 
-    def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
+    async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
+        """Return what changed of an item's rule, and of what it depended on but for files."""
         found = find_in_plans(self._bound, item.owner.step)
         if found is None:
             return [LineageChange(Why.PIPELINE_LACKS(item.owner.step))]
         try:
-            reasons = asyncio.run(self._differences(item, *found))
+            reasons = await self._differences(item, *found)
         except PipelineError as error:
             return [LineageChange(Why.PIPELINE_INVALID(error.faults[0].message))]
         except EngineError as error:
@@ -131,46 +130,66 @@ class PipelineNow(RuleNow):
         if item.entry is None and then and ordered_json(then) != ordered_json(now):
             reasons = [Why.STEP()]
         lines = tuple(_spec_difference(then, now)) if then else ()
-        return self._as_told(reasons, subject, lines)
+        return lineage_changes(reasons, self._world.index, subject, lines)
 
     async def _differences(
         self, item: RecordedItem, plan: BoundPlan, node: BoundNode
     ) -> list[Reason]:
         """Verify an item's trace; what is not known without the steps before counts as it was."""
-        entry, scope_id, index = item.entry, item.owner.scope, self._index
+        entry, scope_id, world = item.entry, item.owner.scope, self._world
         if entry is None:
             return []
-        inputs, ledger, world = plan.inputs, index.ledger, self._world
-        index.own_scopes = ledger.scopes_of(item.owner.file)
+        ledger = world.index.ledger
         if self._is_elsewhere:
             unasked = _UnaskedModels(model_pools.LookupPool(self._settings).facts)
             world = replace(world, models=unasked)
-        reviews, scopes = RunReviews(ledger, plan), PipelineScopes.of(plan, index)
-        judge = Judge(world, reviews, plan, RunOptions(), scopes)
+        scopes = PipelineScopes.of(plan, world.index)
+        judge = Judge(world, RunReviews(ledger, plan), plan, RunOptions(), scopes)
         trace = Trace(scope_id, entry, PastItems(ledger, scope_id, node))
-        scope = Scope.of(inputs, moment=plan.moment)
-        world = await judge.world_of([node], scope, [trace])
+        seen = Scope.of(plan.inputs, moment=plan.moment)
+        world = await judge.world_of([node], seen, [trace])
         before, parts = json.loads(entry.parts), await judge.parts.of(node)
-        # Inputs of a sub-pipeline may be known only during a run.
-        hidden = {f"inputs.{n}" for n in inputs if n in self._hidden or inputs[n] is None}
-
-        def is_unknown(name: str) -> bool:
-            part = part_of(name)
-            if isinstance(part, OuterValue) and part.root == "steps":
-                return True
-            if name not in parts and not isinstance(part, RulePart):
-                return True
-            is_secret = name not in parts and before[name].startswith(KEYED)
-            is_elsewhere = isinstance(part, ModelPart) and self._is_elsewhere
-            return is_secret or is_elsewhere or name in hidden | self._tables
-
-        unknown = {*filter(is_unknown, before | parts)}
+        unknown = self._unknown_parts(before, parts, plan)
         now = ItemNow("", json.dumps(parts), older=judge.parts.older)
         return differences(trace, now, world, unknown)
 
-    def changes_before(
+    def _unknown_parts(
+        self, before: Mapping[str, str], now: Mapping[str, str], plan: BoundPlan
+    ) -> Set[str]:
+        """Return the parts of an item that are not known now.
+
+        1. Those that the steps before it decide.
+        2. What it is, and what it read then: such a part is not known of a step or block alone.
+        3. What was made of a secret then.
+        4. The digest of a model on another server.
+        5. An input that was hidden, or that an inner pipeline is given during a run.
+        """
+        inputs = plan.inputs
+        hidden = {f"inputs.{n}" for n in inputs if n in self._hidden or inputs[n] is None}
+        unknown = {name for name in {**before, **now} if self._is_of_steps_before(name)}  # 1
+        for name in {**before, **now}:
+            part, is_known = part_of(name), name in now
+            if (
+                (not is_known and not isinstance(part, RulePart))  # 2
+                or (not is_known and before[name].startswith(KEYED))  # 3
+                or (isinstance(part, ModelPart) and self._is_elsewhere)  # 4
+            ):
+                unknown.add(name)
+        return unknown | hidden  # 5
+
+    def _is_of_steps_before(self, part: str) -> bool:
+        """Return whether a part is what a step gives, an input's table, or a place in a list."""
+        value = part_of(part)
+        is_given = isinstance(value, OuterValue) and value.root == "steps"
+        return is_given or value == PLACE_IN_LIST or part in self._tables
+
+    async def changes_before(
         self, item: RecordedItem, explained: Collection[str], *, has_changes: bool
     ) -> list[LineageChange]:
+        """Return which nodes before an item have work to do, but for `explained` ones.
+
+        If nothing changed so far: why a run would do the item again, or the one around it.
+        """
         owner, node = item.owner, self._node_of(item)
         if node is None or not self._can_be_planned:
             return []
@@ -178,33 +197,33 @@ class PipelineNow(RuleNow):
         is_asked = not has_changes and self._may_differ_by_plan(item)
         if not names and not is_asked:
             return []
-        if isinstance(self._planned, Reason):
-            return [LineageChange(self._planned)]
-        items = self._planned.items
-        work = [i for i in items if i.state in (*WORK, ItemState.DELETED)]
-        found = ((n, _work([i for i in work if f"{i.step}.".startswith(f"{n}.")])) for n in names)
-        behind = [LineageChange(Why.BEHIND(name, words)) for name, words in found if words]
-        if behind or not is_asked:
-            return behind
+        planned = await self._planned()
+        if isinstance(planned, Reason):
+            return [LineageChange(planned)]
+        work = [i for i in planned.items if i.state in (*WORK, ItemState.DELETED)]
+        found = (
+            (n, _work_text([i for i in work if f"{i.step}.".startswith(f"{n}.")])) for n in names
+        )
+        before = [LineageChange(Why.BEHIND(name, words)) for name, words in found if words]
+        if before or not is_asked:
+            return before
         top = node.id, (*owner.outer, item.key)[0]
         return [
-            LineageChange(Why.RECORDED(planned.why))
-            for planned in items
-            if (planned.step, planned.key) in (top, (owner.step, item.key))
-            and planned.state in (ItemState.CHANGED, ItemState.STALE)
-            and planned.why is not None
-            and not any(reason.is_loss for reason in planned.reasons)
+            LineageChange(Why.RECORDED(done_again.why))
+            for done_again in planned.items
+            if (done_again.step, done_again.key) in (top, (owner.step, item.key))
+            and done_again.state in (ItemState.CHANGED, ItemState.STALE)
+            and done_again.why is not None
+            and not any(reason.is_loss for reason in done_again.reasons)
         ]
 
     def _may_differ_by_plan(self, item: RecordedItem) -> bool:
-        """Return whether what is not known here may tell that an item would be done again."""
+        """Return whether only a plan may tell that an item would be done again."""
         if item.entry is None:
             return False
         parts = json.loads(item.entry.parts)
-        values = (part for part in map(part_of, parts) if isinstance(part, OuterValue))
-        reads_more = {PLACE_IN_LIST.name, *self._tables} & parts.keys()
-        reads_more |= {part.name for part in values if part.root == "steps"}
-        return bool(item.source is None or reads_more or dependencies_of(item.entry, ChosenLabels))
+        is_of_list = item.document is None or bool(dependencies_of(item.entry, ChosenLabels))
+        return is_of_list or any(map(self._is_of_steps_before, parts))
 
     def _node_of(self, item: RecordedItem) -> BoundNode | None:
         """Return the top-level step or block that an item's is, or is within, if it is there."""
@@ -223,7 +242,7 @@ class _UnaskedModels(RunModels):
         return None
 
 
-def _work(items: Sequence[PlanItem]) -> str | tuple[str, ...]:
+def _work_text(items: Sequence[PlanItem]) -> str | tuple[str, ...]:
     """Return the work to do; empty: there is none, or a step only waits for others."""
     if len(items) == 1 and items[0].key == items[0].step.rpartition(".")[2]:
         is_waiting = any(reason.why is Why.READS_UNDONE for reason in items[0].reasons)
@@ -250,12 +269,8 @@ def _spec_lines(spec: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     for kind in ("blocks", "steps"):
         for name, step in sorted(spec.get(kind, {}).items()):
-            fields: list[tuple[str, Any]] = []
-            for field, value in step.items():
-                if isinstance(value, Mapping):
-                    fields += value.items()
-                elif value is not None:
-                    fields.append((field, value))
+            given = ((f, v if isinstance(v, Mapping) else {f: v}) for f, v in step.items())
+            fields = [pair for f, pairs in given if step[f] is not None for pair in pairs.items()]
             for field, value in sorted(fields):
                 is_text = isinstance(value, str)
                 texts = value.splitlines() if is_text else [json.dumps(value, ensure_ascii=False)]

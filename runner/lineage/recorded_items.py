@@ -1,36 +1,32 @@
 """Items as a ledger has them: by the paths that they wrote, read or are, and by their stores.
 
-Read-only. `explain` finds what changed since they were done.
+Read-only, and of the ledger alone. `explain` looks at files, and finds what changed since.
 """
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import json
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.files import sha256_of
 from paddock.runner.core.dependencies import (
-    FileRead,
     FolderListed,
     RowsKept,
     StoreSearched,
     current_paths,
     dependencies_of,
 )
-from paddock.runner.core.run_records import WROTE, CallRecord, read_lineage
+from paddock.runner.core.run_records import WROTE, CallRecord, ItemSource, read_lineage
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import CallRow, Entry, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 
-from .path_lineage import FileState, LineageCall, LineageFile, LineageStep
+from .path_lineage import LineageCall, LineageStep
 
 MAX_ORIGINS = 20
 """Of a folder or a store; the rest are counted."""
@@ -77,7 +73,7 @@ class RecordedItem:
     at: float
     entry: Entry | None
     """None for a step without one, which runs each time, or which an older Paddock ran."""
-    made: LineageRow | None
+    lineage: LineageRow | None
     spec: Mapping[str, Any]
     """With which it was done; empty: not known."""
     n_rows: int | None = None
@@ -95,37 +91,22 @@ class RecordedItem:
         """The files that it wrote, as stored in the ledger."""
         if self.entry is not None:
             return self.entry.output_paths
-        is_document = self.made is not None and self.made.source == self.path
+        is_document = self.lineage is not None and self.lineage.source == self.path
         return () if is_document else (self.path,)
 
-    @cached_property
-    def source(self) -> LineageFile | None:
+    @property
+    def document(self) -> ItemSource | None:
         """The document of the output; None: there is none, or the output is an earlier one."""
-        is_known = self.is_current and self.made is not None
-        source = read_lineage(self.made.made)[0] if self.made is not None and is_known else None
-        if source is None:
+        if self.lineage is None or not self.is_current:
             return None
-        path = str(self.base / source.path)
-        return LineageFile(path, source.sha256, _file_state(path, source.sha256))
+        return read_lineage(self.lineage.made)[0]
 
     @property
-    def made_of(self) -> tuple[str, ...]:
-        """The outer steps whose outputs it read."""
+    def read_steps(self) -> tuple[str, ...]:
+        """The steps and blocks around it whose outputs it read."""
         own = {*self.spec.get("steps", {}), *self.spec.get("blocks", {})}
         found = _STEP_REFERENCE.findall(json.dumps(self.spec))
         return tuple(dict.fromkeys(name for name in found if name not in own))
-
-    @cached_property
-    def read_files(self) -> tuple[LineageFile, ...]:
-        found = []
-        for read in dependencies_of(self.entry, FileRead):
-            path, is_same = self.base / read.path, False
-            with contextlib.suppress(OSError):
-                stat = path.stat()
-                is_same = (stat.st_size, stat.st_mtime_ns) == (read.size, read.mtime_ns)
-            state = "same" if is_same else _file_state(str(path), read.sha256)
-            found.append(LineageFile(str(path), read.sha256, state))
-        return tuple(found)
 
     @property
     def searched_paths(self) -> tuple[str, ...]:
@@ -135,13 +116,6 @@ class RecordedItem:
     @property
     def containing_stores(self) -> tuple[str, ...]:
         return tuple(str(self.base / rows.store) for rows in dependencies_of(self.entry, RowsKept))
-
-
-def _file_state(path: str, sha256: str) -> FileState:
-    try:
-        return "same" if sha256_of(Path(path)) == sha256 else "changed"
-    except OSError:
-        return "gone"
 
 
 class RecordedItems:
@@ -157,22 +131,20 @@ class RecordedItems:
         item = self._item(scope, key)
         return None if item.entry is None else item
 
-    def written(self, stored: str) -> RecordedItem | None:
+    def writer_of(self, stored: str) -> RecordedItem | None:
         rows = self._ledger.rows(queries.WRITERS, path=stored)
         if not rows:
             return None
         scope, key, run, at = rows[0]
         return self._item(scope, key, stored, (run, at))
 
-    def below(self, stored: str) -> tuple[Sequence[RecordedItem], int]:
+    def writers_below(self, stored: str) -> tuple[Sequence[RecordedItem], int]:
         """Return the items that wrote the first files of a folder, and the number of others."""
-        prefix = self._prefix(stored)
-        rows = self._ledger.rows(queries.PATHS_BELOW, n=len(prefix), prefix=prefix)
-        paths = [row[0] for row in rows]
-        found = [self.written(path) for path in paths[:MAX_ORIGINS]]
-        return [item for item in found if item is not None], max(0, len(paths) - MAX_ORIGINS)
+        rows = self._rows_below(queries.PATHS_BELOW, stored)
+        found = [self.writer_of(path) for (path,) in rows[:MAX_ORIGINS]]
+        return [item for item in found if item is not None], max(0, len(rows) - MAX_ORIGINS)
 
-    def in_store(self, stored: str) -> tuple[Sequence[RecordedItem], int]:
+    def items_in(self, stored: str) -> tuple[Sequence[RecordedItem], int]:
         """Return the first items with rows in a vector store, and the number of others."""
         rows = sorted(self._lineage.rows_in(stored), key=lambda row: (row.scope, row.key))
         first = rows[:MAX_ORIGINS]
@@ -181,14 +153,12 @@ class RecordedItems:
 
     def store_around(self, stored: str) -> str | None:
         """Return the vector store that contains a path, or None."""
-        return next(
-            (store for store in self._lineage.stores() if stored.startswith(f"{store}/")), None
-        )
+        stores = self._lineage.stores()
+        return next((store for store in stores if stored.startswith(f"{store}/")), None)
 
-    def made_below(self, stored: str) -> tuple[Sequence[RecordedItem], int]:
+    def readers_below(self, stored: str) -> tuple[Sequence[RecordedItem], int]:
         """Return the first items whose documents are in a folder, and the number of others."""
-        prefix = self._prefix(stored)
-        rows = self._ledger.rows(queries.ITEMS_WITH_SOURCE_BELOW, n=len(prefix), prefix=prefix)
+        rows = self._rows_below(queries.ITEMS_WITH_SOURCE_BELOW, stored)
         found = [self._item(scope, key, stored) for scope, key in rows[:MAX_ORIGINS]]
         return found, max(0, len(rows) - MAX_ORIGINS)
 
@@ -234,13 +204,14 @@ class RecordedItems:
     def _scopes_read(self, owner: ScopeOwner, step: str) -> list[str]:
         """Return the scope of a step of the same pipeline, folders and outer items; or none."""
         n_pipelines = len(owner.inputs) - len(owner.outer)
-        name = ".".join((*owner.step.split(".")[: n_pipelines - 1], step))
+        name = ".".join((*owner.step.split(".")[: max(0, n_pipelines - 1)], step))
         rows = self._ledger.rows(queries.SCOPES_OF_STEP, file=owner.file, step=name)
         found = ((scope, tuple(json.loads(inputs))) for scope, _, _, inputs in rows)
         return [scope for scope, inputs in found if owner.inputs[: len(inputs)] == inputs]
 
-    def _prefix(self, stored: str) -> str:
-        return "" if stored == str(self._base) else f"{stored}/"
+    def _rows_below(self, query: str, stored: str) -> Sequence[Sequence[Any]]:
+        prefix = "" if stored == str(self._base) else f"{stored}/"
+        return self._ledger.rows(query, n=len(prefix), prefix=prefix)
 
     def _item(
         self,
@@ -252,43 +223,42 @@ class RecordedItems:
     ) -> RecordedItem:
         """Return an item with a path of it; `written`: by which run, and when.
 
-        What the item became since then was made by another run.
+        1. A path that it did not write: the item as it was done last.
+        2. An output of it as it was done last: the same, by that run.
+        3. An output of it as an earlier run did it, and not since: by the earlier run.
         """
-        entry, made = self._ledger.entries(scope, [key]).get(key), self._lineage.of_item(scope, key)
-        is_current = written is None
-        if written is not None and entry is not None:
+        entry = self._ledger.entries(scope, [key]).get(key)
+        lineage = self._lineage.of_item(scope, key)
+        is_current = True  # 1
+        if written is not None and entry is not None:  # 2, 3
             stores = {rows.store for rows in dependencies_of(entry, RowsKept)}
             is_current = stored in current_paths(entry) | stores
-        elif written is not None:
-            is_current = made is None or stored in made.made.get(WROTE, [stored])
-        last = made or entry
-        run, at = written or ("", 0.0)
+        elif written is not None:  # of a step without an entry
+            is_current = lineage is None or stored in lineage.made.get(WROTE, [stored])
+        last, (run, at) = lineage or entry, written or ("", 0.0)
         if is_current and last is not None:
             run, at = last.run, last.at
-        text = None if made is None or made.spec is None else self._lineage.spec(made.spec)
-        spec = json.loads(text) if text else {}
+        digest = None if lineage is None else lineage.spec
+        spec = json.loads((digest and self._lineage.spec(digest)) or "{}")
+        rows = self._ledger.rows(queries.SCOPE, scope=scope)
+        _, file, step, inputs = rows[0] if rows else (scope, "", "", "[]")
         return RecordedItem(
             base=self._base,
-            owner=self._owner(scope),
+            owner=ScopeOwner(scope, file, step, tuple(json.loads(inputs))),
             key=key,
             path=stored,
             run=run,
             at=at,
             entry=entry,
-            made=made,
+            lineage=lineage,
             spec=spec if isinstance(spec, dict) else {},
             n_rows=n_rows,
             is_current=is_current,
         )
 
-    def _owner(self, scope: str) -> ScopeOwner:
-        rows = self._ledger.rows(queries.SCOPE, scope=scope)
-        _, file, step, inputs = rows[0] if rows else (scope, "", "", "[]")
-        return ScopeOwner(scope, file, step, tuple(json.loads(inputs)))
-
     def steps(self, item: RecordedItem) -> tuple[LineageStep, ...]:
         """Return the steps of an item that made calls, in the order of running."""
-        if item.made is None or not item.is_current:
+        if item.lineage is None or not item.is_current:
             # The recorded calls of an item whose lineage is not known, as one step: it was
             # interrupted before its entry, or done again since
             is_of_block = item.entry is not None and item.key != item.owner.step
@@ -300,13 +270,13 @@ class RecordedItems:
                 for call in kept
                 if call is not None and (item.is_current or call.run == item.run)
             )
-            return (LineageStep(item.owner.step, "", None, None, (), calls),) if calls else ()
+            return (LineageStep(item.owner.step, calls=calls),) if calls else ()
         steps = list[LineageStep]()
-        for step in read_lineage(item.made.made)[1]:
+        for step in read_lineage(item.lineage.made)[1]:
             reply = item.spec.get("steps", {}).get(step.id, {}).get("reply")
             given = reply.get("check") if isinstance(reply, dict) else None
             checks = (given,) if isinstance(given, str) else tuple(map(str, given or ()))
-            called = tuple(self._call(call, item.made.run) for call in step.calls)
+            called = tuple(self._call(call, item.lineage.run) for call in step.calls)
             steps.append(LineageStep(step.id, step.uses, step.model, step.seconds, checks, called))
         return tuple(steps)
 
@@ -316,8 +286,8 @@ class RecordedItems:
             return _kept_call(kept, run, call)
         usage = {"prompt_tokens": call.prompt, "completion_tokens": call.completion}
         return LineageCall(
-            call.hash, call.kind, "", "", "", call.is_known, call.began, call.seconds, run, {}, "",
-            None, usage, is_gone=True,
+            hash=call.hash, kind=call.kind, is_known=call.is_known, at=call.began,
+            seconds=call.seconds, run=run, usage=usage, is_gone=True,
         )  # fmt: skip
 
 

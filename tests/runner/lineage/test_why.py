@@ -7,6 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.lineage.path_lineage import Origin, PathLineage
-from paddock.runner.lineage.rule_now import RuleNow
+from paddock.runner.lineage.pipeline_now import PipelineNow
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.world import SUMMARIES, World, settings
@@ -58,13 +59,13 @@ def origin_of(path: str) -> Origin:
 def is_bound_for(path: str) -> bool:
     """Return whether a pipeline was bound to explain a path."""
     with pytest.MonkeyPatch.context() as patch:
-        bound: list[object] = []
+        bound, init = list[object](), PipelineNow.__init__
 
-        def bind(*given: object) -> RuleNow:
+        def bind(pipeline: PipelineNow, *given: Any) -> None:
             bound.append(given)
-            return RuleNow(*given[:1])  # type: ignore[arg-type]
+            init(pipeline, *given)
 
-        patch.setattr("paddock.runner.lineage.explain.PipelineNow", bind)
+        patch.setattr(PipelineNow, "__init__", bind)
         assert explain_path(Path(path)).is_known
     return bool(bound)
 
