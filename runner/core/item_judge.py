@@ -33,7 +33,7 @@ from paddock.runner.folders.unfinished_files import SettledFiles
 from paddock.runner.ledger.entries import Entry, LineageRow
 from paddock.runner.ledger.filed_store import FiledRow
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.progress.item_states import WHOLE, ItemState
+from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Why
 from paddock.steps.base import OutsideRoots
 
@@ -53,17 +53,16 @@ from .block_items import (
 )
 from .block_work import BlockWork, ItemWork
 from .dependencies import (
-    FileRead,
     KeptOutput,
-    MovedAway,
     OutputWithin,
     Trace,
     World,
     dependencies_of,
 )
 from .filed_items import BlockFiling, FiledItems, ListWithFiled, reads_new_items, with_filed_rows
+from .filed_verdicts import FiledVerdicts
 from .left_nodes import LackingItems
-from .node_parts import NodeParts, read_by_all
+from .node_parts import NodeParts
 from .parts import CONTENT, PLACE_IN_LIST, SUFFIX, OuterValue, ordered_digest, part_digest, part_of
 from .past_items import PastItems
 from .reconcile import reconcile
@@ -74,14 +73,12 @@ from .source_folders import MissingSources, SourceFolder, source_folders
 from .verify import (
     NEW,
     Case,
-    Filing,
     ItemNow,
     ItemRequest,
     ItemVerdict,
     permit,
     renewed_entry,
     verify,
-    verify_filed,
 )
 
 NOT_REQUESTED = ItemVerdict(ItemState.SKIPPED, (Why.NOT_REQUESTED(),), Case.NOT_REQUESTED)
@@ -347,108 +344,28 @@ class Judge:
     async def _verify_filed(
         self, rule: _JudgedRule, items: Sequence[ItemWork], listing: _BlockList
     ) -> tuple[list[ItemWork], FiledItems]:
-        """Return the items to do, or that are done, and what stays filed.
-
-        1. What is made of results of filed items stays done, unless a run has to do it again, and
-           can: it reads and moves no file that is no longer as it was.
-        2. A filed document is looked at where the rule is another one than when it was done, a
-           person has decided since, or the run is forced.
-        3. If it came out otherwise by this very rule before, it would again.
-        4. It is an item again where it has work to do and lies as it was filed. Of several with one
-           name the last one can be: the others write the same outputs.
-        """
-        index, filing, whole = self.world.index, listing.filing, listing.whole
-        made_by, request = rule.made_by, rule.request
-        order = {} if whole is None else whole.order
-        if not (listing.results or filing.rows):
-            return [*items], FiledItems(order=order)
-        done, own, earlier = dict[str, FiledRow](), list[ItemWork](), set[str]()
-        by_all = {index.stored(index.absolute(path)) for path in read_by_all(rule.block)}
-        for item in items:  # 1
-            becomes, entry = Filing.AGAIN, item.entry
-            if item.key in listing.results:
-                is_same, can_repeat = item.unchanged_entry is not None, self._can_repeat
-                becomes = verify_filed(item.verdict, is_same, partial(can_repeat, item, by_all))
-            if becomes is Filing.AGAIN or entry is None:
-                own.append(item)
-                continue
-            result = (entry.returns, entry.returns_object)
-            done[item.key] = FiledRow(item.key, item.key, "", "", None, False, "", "", *result)
-            earlier |= {item.key} if becomes is Filing.EARLIER else set()
-        present = {item.key for item in own}  # 2
-        rows = {key: row for key, row in filing.rows.items() if key not in present}
-        new = {key: row for key, row in filing.new.items() if key not in present}
-        decided = {key for scope, key in self.reviews.items if scope == rule.scope}
-        doubtful = [
-            row
-            for row in rows.values()
-            if row.path and (request.is_forced or row.made_by != made_by or row.key in decided)
-            if request.asks_for(row.key)
-        ]
+        """Return the items to do, or that are done, and what stays filed."""
+        request, filing = rule.request, listing.filing
         if request.keys is not None:
-            self.seen_keys.update(listing.results, rows)
-        keys, ledger = [row.key for row in doubtful], index.ledger
-        entries = await ledger.ask(ledger.entries, rule.scope, keys) if keys else {}
-        again, unverified = list[ItemWork](), list[ItemWork]()
-        for row in doubtful:
-            document, entry = filing.described(row), entries.get(row.key)
-            again.append(ItemWork(0, row.key, document, entry=entry, filed=row))
-            rule.set_parts(again[-1], document, index.stored, is_listed=False)
-            is_known = row.outdated_by == made_by and (entry is None or entry.state in WHOLE)
-            if is_known and not request.is_forced and row.key not in decided:  # 3
-                again[-1].verdict = ItemVerdict(
-                    ItemState.STALE, (Why.EARLIER_VERSION(),), Case.PARTS
-                )
-            else:
-                unverified.append(again[-1])
-        if unverified:
-            plain = replace(request, takes_over=False, overwrites=False, job_runs=frozenset())
-            await self._verify(replace(rule, request=plain), unverified)
-        by_age = sorted(rows.values(), key=lambda row: (len(row.key), row.key)) if again else ()
-        latest = {row.name: row.key for row in by_age if row.name not in present}
-
-        def lies_there(item: ItemWork, row: FiledRow) -> bool:
-            item.item = filing.value(row) if latest.get(row.name) == row.key else None
-            return item.item is not None
-
-        def decide() -> None:
-            for item, row in zip(again, doubtful, strict=True):  # 4
-                is_same = row.made_by == made_by
-                becomes = verify_filed(item.verdict, is_same, partial(lies_there, item, row))
-                if becomes is Filing.AGAIN:
-                    filing.names[row.key] = row.name
-                    own.append(item)
-                elif becomes is Filing.EARLIER:
-                    earlier.add(row.key)
-                    if row.outdated_by != made_by:
-                        rows[row.key] = new[row.key] = row._replace(outdated_by=made_by)
-                elif not is_same:
-                    rows[row.key] = new[row.key] = row._replace(made_by=made_by, outdated_by="")
-
-        if again:
-            await asyncio.to_thread(decide)
-        away = await asyncio.to_thread(filing.away)
-        rows |= done
-        listed = (filing.rows.get(item.key) for item in listing.items)
-        return own, FiledItems(
-            rows,
-            tuple(new.values()),
-            frozenset(earlier),
-            away - {item.key for item in own},
-            tuple(filing.taken_over),
-            sum(whole is not None or not row.path for row in rows.values()),
-            {row.key: row for row in listed if row is not None and not row.path},
-            order,
+            self.seen_keys.update(listing.results, filing.rows)
+        plain = replace(request, takes_over=False, overwrites=False, job_runs=frozenset())
+        verdicts = FiledVerdicts(
+            self.world,
+            rule.block,
+            rule.scope,
+            rule.made_by,
+            request,
+            filing,
+            decided={key for scope, key in self.reviews.items if scope == rule.scope},
+            set_parts=partial(rule.set_parts, as_stored=self.world.index.stored, is_listed=False),
+            verify=partial(self._verify, replace(rule, request=plain)),
         )
-
-    def _can_repeat(self, item: ItemWork, by_all: Collection[str]) -> bool:
-        """Return whether a run can do an item of filed results again; `by_all`: what all read."""
-        entry = item.entry
-        if entry is None or entry.state not in WHOLE:
-            return True
-        read = (dep for dep in dependencies_of(entry, FileRead) if dep.path not in by_all)
-        is_lost = any(self.world.looked_at[dep] is not None for dep in read)
-        return not (is_lost or dependencies_of(entry, MovedAway))
+        own, filed = await verdicts.split(items, listing.results)
+        order = {} if listing.whole is None else listing.whole.order
+        listed = (filing.rows.get(item.key) for item in listing.items)
+        parts = {row.key: row for row in listed if row is not None and not row.path}
+        n = sum(listing.whole is not None or not row.path for row in filed.rows.values())
+        return own, replace(filed, n_of_results=n, parts=parts, order=order)
 
     # --- a step outside of blocks
 

@@ -98,7 +98,8 @@ class ItemRecorder:
             entry = replace(entry, gone=FILED)
             context.documents.file(document, with_filed)
         elif attempt.with_filed is not None:
-            row = FiledRow(item.key, attempt.file_key, "", "", None, False, "", "", *with_filed)
+            whole, whole_object = with_filed
+            row = FiledRow(item.key, attempt.file_key, returns=whole, returns_object=whole_object)
             FiledStore(ledger).record(attempt.scope, row, stats.run)
         try:
             ledger.record(attempt.scope, entry, stats.run)

@@ -30,6 +30,7 @@ from paddock.runner.bind.scope import Scope
 
 from .block_items import AsStored, is_file_value, item_content
 from .dependencies import World
+from .filed_verdicts import read_by_all
 from .parts import (
     KEYED,
     ColumnsPart,
@@ -245,11 +246,6 @@ class NodeParts:
         """Return the digest of what a block's items have in common, with files that all read."""
         read = map(self.world.index.absolute, read_by_all(block))
         return part_digest([base, *map(self._content, read)])
-
-
-def read_by_all(block: BoundBlock) -> list[str]:
-    constants = (step for step in steps_of(block.body) if step.params.constant is not None)
-    return [path for step in constants for path in step.kind().reads(step.params.constant)]
 
 
 def _model_options(model: ModelSpec, n_ctx_tokens: int | None) -> list[Any]:

@@ -43,9 +43,9 @@ class FiledRow(NamedTuple):
     key: str
     name: str
     """The key of its file; other content under that name has `key` `name#2`."""
-    path: str
-    """Where its document lay when it was listed."""
-    sha256: str
+    path: str = ""
+    """Where its document lay when it was listed; empty: it is made of results of filed items."""
+    sha256: str = ""
     target: str | None = None
     """Where it went; None: it was deleted, or no one knows."""
     is_deleted: bool = False
