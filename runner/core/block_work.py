@@ -140,6 +140,11 @@ class BlockWork:
     """The step outside of blocks that is its one item."""
 
     @property
+    def present(self) -> frozenset[str]:
+        """Keys of all that its list has, whatever becomes of it."""
+        return self.excluded.union(self.unsettled, (item.key for item in self.items))
+
+    @property
     def filed_counts(self) -> FiledCounts:
         filed, rows, pruned = self.filed, self.filed.rows, self.missing.pruned
         done_again = {item.key for item in self.items} & rows.keys()

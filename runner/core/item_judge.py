@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
@@ -98,6 +98,22 @@ class _BlockList:
     filing: BlockFiling
     sources: tuple[SourceFolder, ...]
     whole: ListWithFiled | None
+
+    def unsettled(
+        self, items: Sequence[ItemWork], still_filed: Set[str], lacks: Sequence[LackingItems]
+    ) -> frozenset[str]:
+        """Return the keys of what is not among the run's `items`, and may be among a later run's.
+
+        The watch passes it on, or it is listed again once what is lacking is there.
+        """
+        keys = {item.key for item in self.items}
+        own_keys = keys - self.results
+        later = {
+            key
+            for key, entry in (self.entries.items() if lacks else ())
+            if entry.gone is None and any(lack.may_be_of(key, own_keys) for lack in lacks)
+        }.difference(self.excluded, self.whole.filed if self.whole else ())
+        return frozenset(keys | later).difference(still_filed, (item.key for item in items))
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,44 +255,36 @@ class Judge:
         for index, item in enumerate(items):
             item.index = index
         still_filed = filed.rows.keys() & listing.results
-        keys = {item.key for item in listing.items}
-        own_keys = keys - listing.results
-        later = {  # what may be listed again once what the list lacks is there
-            key
-            for key, entry in (entries.items() if lacks else ())
-            if entry.gone is None and any(lack.may_be_of(key, own_keys) for lack in lacks)
-        }.difference(listing.excluded, listing.whole.filed if listing.whole else ())
-        unsettled = (keys | later).difference(still_filed, (item.key for item in items))
         done = [item.entry for item in items if not item.verdict.is_work]
+        looks_at_all = not self.options.leaves_out_items
         work = BlockWork(
             block,
             tuple(outer),
             scope,
             tuple(items),
+            MissingSources(sources=listing.sources if looks_at_all else ()),
             written_outputs=_written_by(scope, [*done, *(entries[key] for key in still_filed)]),
             edited_paths=tuple(edited_paths),
             excluded=listing.excluded,
-            unsettled=frozenset(unsettled),
+            unsettled=listing.unsettled(items, still_filed, lacks),
             filed=filed,
             made_by=made_by,
             again=tuple(filing.again),
             names=filing.names,
             renewed=rule.renewed,
         )
-        if self.options.leaves_out_items:
+        if not looks_at_all:
             return work
-        missing, made = MissingSources(sources=listing.sources), dict[str, LineageRow]()  # 6
+        made, present = dict[str, LineageRow](), work.present  # 6
         before = [
             entry
             for entry in entries.values()
             if entry.key not in filed.rows
             and (entry.gone is None or entry.gone in request.job_runs)
         ]
-        present = listing.excluded.union(unsettled, (item.key for item in items))
         if any(entry.key not in present for entry in before):
             await past.read()
             made = await ledger.ask(LineageStore(ledger).of_scope, scope)
-        work = replace(work, missing=missing)
         given = work, before, made, past, self.options, self.world
         missing = await asyncio.to_thread(reconcile, *given)
         for item in items:

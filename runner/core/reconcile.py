@@ -53,8 +53,7 @@ def reconcile(
     8. All others are deleted.
     9. A filed document is away: it is pruned where that is asked, with a question as for 7.
     """
-    folders, filed, items = work.missing.sources, work.filed, work.items
-    present = work.excluded.union(work.unsettled, (item.key for item in items))
+    folders, filed, items, present = work.missing.sources, work.filed, work.items, work.present
     dropped = tuple(entry for entry in before if entry.key in work.excluded)  # 1
     absent = [entry for entry in before if entry.key not in present]
     deleted = [e for e in absent if not any(folder.cannot_list(e.key) for folder in folders)]  # 3
