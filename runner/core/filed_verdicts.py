@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from paddock.runner.bind.bound import BoundBlock, steps_of
 from paddock.runner.ledger.filed_store import FiledRow
@@ -16,7 +16,10 @@ from paddock.runner.progress.reasons import Why
 from .block_work import ItemWork
 from .dependencies import FileRead, MovedAway, World, dependencies_of
 from .filed_items import BlockFiling, FiledItems
-from .verify import Case, Filing, ItemRequest, ItemVerdict, verify_filed
+from .verify import Case, Filing, ItemVerdict, verify_filed
+
+if TYPE_CHECKING:
+    from .item_judge import JudgedRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +27,10 @@ class FiledVerdicts:
     """Decides on the filed items of one block."""
 
     world: World
-    block: BoundBlock
-    scope: str
-    made_by: str
-    """Digest of what the block's items have in common now."""
-    request: ItemRequest
+    rule: JudgedRule
     filing: BlockFiling
     decided: Collection[str]
     """Keys of items on which a person has decided since they were filed."""
-    set_parts: Callable[[ItemWork, Any], None]
-    """Called with an item and its document as it was when it was listed."""
     verify: Callable[[Sequence[ItemWork]], Awaitable[None]]
     """Sets the verdicts of items as no option changes them but `--force`."""
 
@@ -50,11 +47,12 @@ class FiledVerdicts:
         4. It is an item again where it has work to do and lies as it was filed. Of several with one
            name the last one can be: the others write the same outputs.
         """
-        filing, index, is_forced = self.filing, self.world.index, self.request.is_forced
+        filing, index, rule = self.filing, self.world.index, self.rule
+        request, made_by = rule.request, rule.made_by
         if not (results or filing.rows):
             return [*items], FiledItems()
         own, done, earlier = list[ItemWork](), dict[str, FiledRow](), set[str]()
-        by_all = {index.stored(index.absolute(path)) for path in read_by_all(self.block)}
+        by_all = {index.stored(index.absolute(path)) for path in read_by_all(rule.block)}
         for item in items:  # 1
             becomes, entry = Filing.AGAIN, item.entry
             if item.key in results:
@@ -72,19 +70,19 @@ class FiledVerdicts:
         doubtful = [  # 2
             row
             for row in rows.values()
-            if row.path and self.request.asks_for(row.key)
-            if is_forced or row.made_by != self.made_by or row.key in self.decided
+            if row.path and request.asks_for(row.key)
+            if request.is_forced or row.made_by != made_by or row.key in self.decided
         ]
         keys = [row.key for row in doubtful]
-        entries = await index.ledger.ask(index.ledger.entries, self.scope, keys) if keys else {}
+        entries = await index.ledger.ask(index.ledger.entries, rule.scope, keys) if keys else {}
         again, unverified = list[ItemWork](), list[ItemWork]()
         for row in doubtful:
             document, entry = filing.described(row), entries.get(row.key)
             item = ItemWork(0, row.key, document, entry=entry, filed=row)
-            self.set_parts(item, document)
+            rule.set_parts(item, document, index.stored, is_listed=False)
             again.append(item)
-            is_known = row.outdated_by == self.made_by and (entry is None or entry.state in WHOLE)
-            if is_known and not is_forced and row.key not in self.decided:  # 3
+            is_known = row.outdated_by == made_by and (entry is None or entry.state in WHOLE)
+            if is_known and not request.is_forced and row.key not in self.decided:  # 3
                 item.verdict = ItemVerdict(ItemState.STALE, (Why.EARLIER_VERSION(),), Case.PARTS)
             else:
                 unverified.append(item)
@@ -131,12 +129,12 @@ class FiledVerdicts:
         for item in items:
             row = item.filed
             assert row is not None
-            is_same = row.made_by == self.made_by
+            is_same = row.made_by == self.rule.made_by
             becomes = verify_filed(item.verdict, is_same, partial(self._find, item, row, latest))
             if becomes is Filing.EARLIER:
-                row = row._replace(outdated_by=self.made_by)
+                row = row._replace(outdated_by=self.rule.made_by)
             elif becomes is Filing.STAYS and not is_same:
-                row = row._replace(made_by=self.made_by, outdated_by="")
+                row = row._replace(made_by=self.rule.made_by, outdated_by="")
             found.append((becomes, row))
         return found
 

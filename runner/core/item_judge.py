@@ -117,7 +117,7 @@ class _BlockList:
 
 
 @dataclass(frozen=True, slots=True)
-class _JudgedRule:
+class JudgedRule:
     """A block, or a step outside of blocks as one: what its items have in common."""
 
     block: BoundBlock
@@ -235,7 +235,7 @@ class Judge:
             request = replace(request, keys=self._requested_keys(block, seen, listing))
         base = canonical_json(await self.parts.of_block(block, seen))  # 2
         past, made_by = PastItems(ledger, scope, block), self.parts.made_by(block, base)
-        rule = _JudgedRule(block, scope, seen, past, request, base, made_by)
+        rule = JudgedRule(block, scope, seen, past, request, base, made_by)
         for item in listing.items:
             listed = item.item if item.filed is None else filing.described(item.filed)
             is_listed, as_stored = item.key not in listing.results, self.world.index.stored
@@ -333,7 +333,7 @@ class Judge:
 
     # --- verdicts
 
-    async def _verify(self, rule: _JudgedRule, items: Sequence[ItemWork]) -> None:
+    async def _verify(self, rule: JudgedRule, items: Sequence[ItemWork]) -> None:
         """Set the verdicts of items."""
         traces = {
             i.key: Trace(rule.scope, i.entry, rule.past) for i in items if i.entry is not None
@@ -350,24 +350,16 @@ class Judge:
             item.verdict = permit(verdict, trace, now, rule.request)
 
     async def _verify_filed(
-        self, rule: _JudgedRule, items: Sequence[ItemWork], listing: _BlockList
+        self, rule: JudgedRule, items: Sequence[ItemWork], listing: _BlockList
     ) -> tuple[list[ItemWork], FiledItems]:
         """Return the items to do, or that are done, and what stays filed."""
         request, filing = rule.request, listing.filing
         if request.keys is not None:
             self.seen_keys.update(listing.results, filing.rows)
         plain = replace(request, takes_over=False, overwrites=False, job_runs=frozenset())
-        verdicts = FiledVerdicts(
-            self.world,
-            rule.block,
-            rule.scope,
-            rule.made_by,
-            request,
-            filing,
-            decided={key for scope, key in self.reviews.items if scope == rule.scope},
-            set_parts=partial(rule.set_parts, as_stored=self.world.index.stored, is_listed=False),
-            verify=partial(self._verify, replace(rule, request=plain)),
-        )
+        verify = partial(self._verify, replace(rule, request=plain))
+        decided = {key for scope, key in self.reviews.items if scope == rule.scope}
+        verdicts = FiledVerdicts(self.world, rule, filing, decided, verify)
         own, filed = await verdicts.split(items, listing.results)
         order = {} if listing.whole is None else listing.whole.order
         listed = (filing.rows.get(item.key) for item in listing.items)
@@ -394,7 +386,7 @@ class Judge:
             0, step.id, None, NEW, hash_, text, entries.get(step.id), is_counted=is_counted
         )
         request = await self._request(step, outer)
-        rule = _JudgedRule(block, scope, seen, PastItems(ledger, scope, step), request)
+        rule = JudgedRule(block, scope, seen, PastItems(ledger, scope, step), request)
         await self._verify(rule, [item])
         edited = item.verdict.edited_paths if item.verdict.state is ItemState.HELD else ()
         written = _written_by(scope, [None if item.verdict.is_work else item.entry])
