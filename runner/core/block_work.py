@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +16,20 @@ from paddock.runner.progress.item_states import NEXT, ItemState
 from paddock.runner.progress.reasons import Reason
 from paddock.runner.progress.report import FiledCounts, ItemReport
 
-from .block_items import loop_value
+from .block_items import (
+    AsStored,
+    item_content,
+    kind_suffix,
+    loop_value,
+    path_and_time,
+    without_time,
+)
 from .filed_items import FiledItems
-from .parts import CONTENT
+from .parts import CONTENT, PLACE_IN_LIST, SUFFIX, ordered_digest, part_digest
+from .past_items import PastItems
 from .run_records import StepRecord
 from .source_folders import MissingSources
-from .verify import NEW, ItemVerdict
+from .verify import NEW, ItemRequest, ItemVerdict
 
 
 @dataclass(slots=True, eq=False)
@@ -107,6 +116,50 @@ class ItemWork:
         """
         is_unreadable = isinstance(self.item, Mapping) and self.item.get("sha256", "") is None
         return "other" if cause == "io" and is_unreadable else cause
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedRule:
+    """A block, or a step outside of blocks as one: what its items have in common."""
+
+    block: BoundBlock
+    scope: str
+    seen: Scope
+    """What its list and its steps see."""
+    past: PastItems
+    request: ItemRequest
+    base: str = ""
+    """The parts of the items' hash that all share: a JSON object."""
+    made_by: str = ""
+    """As `BlockWork.made_by`."""
+    renewed: list[Entry] = field(default_factory=list)
+    """As `BlockWork.renewed`."""
+
+    def set_parts(
+        self, item: ItemWork, listed: Any, as_stored: AsStored, *, is_listed: bool = True
+    ) -> None:
+        """Set the parts of an item's hash; `listed`: it as it was when it was listed.
+
+        The parts are JSON: for 10,000 items, so text is joined. Of what is not listed now, the
+        place counts that it had then.
+        """
+        block, read, attributes = self.block, "", self.block.item_attributes
+        if block.loop_attributes:
+            loop = loop_value(*(item.position if is_listed else (0, 1)))
+            digest = part_digest({key: loop[key] for key in block.loop_attributes})
+            if not is_listed and item.entry is not None:
+                digest = json.loads(item.entry.parts).get(PLACE_IN_LIST.name, "")
+            read = f'"{PLACE_IN_LIST.name}":"{digest}",'
+        for name, value in path_and_time(listed, block.var, block.shown, as_stored).items():
+            read += f'"{name}":"{part_digest(value)}",'
+        suffix = kind_suffix(listed, item.key, attributes)
+        if suffix is not None and block.key is not None:
+            read += f'"{SUFFIX.name}":"{part_digest(suffix)}",'
+        content = ordered_digest(item_content(listed, without_time(attributes)))
+        item.parts = f'{{"{CONTENT.name}":"{content}",{read}{self.base[1:]}'
+        item.hash = hashlib.sha256(item.parts.encode()).hexdigest()
+        if (entry := item.unchanged_entry) is not None:  # half a kilobyte, not twice
+            item.parts, item.hash = entry.parts, entry.hash
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,20 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from paddock.runner.bind.bound import BoundBlock, steps_of
 from paddock.runner.ledger.filed_store import FiledRow
 from paddock.runner.progress.item_states import WHOLE, ItemState
 from paddock.runner.progress.reasons import Why
 
-from .block_work import ItemWork
+from .block_work import ItemWork, JudgedRule
 from .dependencies import FileRead, MovedAway, World, dependencies_of
 from .filed_items import BlockFiling, FiledItems
 from .verify import Case, Filing, ItemVerdict, verify_filed
-
-if TYPE_CHECKING:
-    from .item_judge import JudgedRule
 
 
 @dataclass(frozen=True, slots=True)

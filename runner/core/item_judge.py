@@ -38,20 +38,14 @@ from paddock.runner.progress.reasons import Why
 from paddock.steps.base import OutsideRoots
 
 from .block_items import (
-    AsStored,
     block_list,
-    item_content,
     item_keys,
     item_strata,
-    kind_suffix,
-    loop_value,
     nearest_keys,
-    path_and_time,
     raw_item_keys,
     split_by_where,
-    without_time,
 )
-from .block_work import BlockWork, ItemWork
+from .block_work import BlockWork, ItemWork, JudgedRule
 from .dependencies import (
     KeptOutput,
     OutputWithin,
@@ -63,7 +57,7 @@ from .filed_items import BlockFiling, FiledItems, ListWithFiled, reads_new_items
 from .filed_verdicts import FiledVerdicts
 from .left_nodes import LackingItems
 from .node_parts import NodeParts
-from .parts import CONTENT, PLACE_IN_LIST, SUFFIX, OuterValue, ordered_digest, part_digest, part_of
+from .parts import OuterValue, part_digest, part_of
 from .past_items import PastItems
 from .reconcile import reconcile
 from .run_options import RunOptions
@@ -114,50 +108,6 @@ class _BlockList:
             if entry.gone is None and any(lack.may_be_of(key, own_keys) for lack in lacks)
         }.difference(self.excluded, self.whole.filed if self.whole else ())
         return frozenset(keys | later).difference(still_filed, (item.key for item in items))
-
-
-@dataclass(frozen=True, slots=True)
-class JudgedRule:
-    """A block, or a step outside of blocks as one: what its items have in common."""
-
-    block: BoundBlock
-    scope: str
-    seen: Scope
-    """What its list and its steps see."""
-    past: PastItems
-    request: ItemRequest
-    base: str = ""
-    """The parts of the items' hash that all share: a JSON object."""
-    made_by: str = ""
-    """As `BlockWork.made_by`."""
-    renewed: list[Entry] = field(default_factory=list)
-    """As `BlockWork.renewed`."""
-
-    def set_parts(
-        self, item: ItemWork, listed: Any, as_stored: AsStored, *, is_listed: bool = True
-    ) -> None:
-        """Set the parts of an item's hash; `listed`: it as it was when it was listed.
-
-        The parts are JSON: for 10,000 items, so text is joined. Of what is not listed now, the
-        place counts that it had then.
-        """
-        block, read, attributes = self.block, "", self.block.item_attributes
-        if block.loop_attributes:
-            loop = loop_value(*(item.position if is_listed else (0, 1)))
-            digest = part_digest({key: loop[key] for key in block.loop_attributes})
-            if not is_listed and item.entry is not None:
-                digest = json.loads(item.entry.parts).get(PLACE_IN_LIST.name, "")
-            read = f'"{PLACE_IN_LIST.name}":"{digest}",'
-        for name, value in path_and_time(listed, block.var, block.shown, as_stored).items():
-            read += f'"{name}":"{part_digest(value)}",'
-        suffix = kind_suffix(listed, item.key, attributes)
-        if suffix is not None and block.key is not None:
-            read += f'"{SUFFIX.name}":"{part_digest(suffix)}",'
-        content = ordered_digest(item_content(listed, without_time(attributes)))
-        item.parts = f'{{"{CONTENT.name}":"{content}",{read}{self.base[1:]}'
-        item.hash = hashlib.sha256(item.parts.encode()).hexdigest()
-        if (entry := item.unchanged_entry) is not None:  # half a kilobyte, not twice
-            item.parts, item.hash = entry.parts, entry.hash
 
 
 @dataclass(frozen=True, slots=True)
