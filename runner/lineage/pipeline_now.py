@@ -75,10 +75,8 @@ class PipelineNow:
         secret = {n: [] if inputs[n].type == "rows" else "" for n in self._hidden if n in inputs}
         values, models = {**self._given, **secret}, settings.default_models
         self._bound = bind(plan, values, cwd=file.parent, default_models=models)
-        types, found = self._bound.input_types, self._bound.inputs
-        self._tables = {
-            f"inputs.{n}" for n in types if types[n] == "rows" and isinstance(found[n], str)
-        }
+        tables = (n for n, kind in self._bound.input_types.items() if kind == "rows")
+        self._tables = {f"inputs.{n}" for n in tables if isinstance(self._bound.inputs[n], str)}
         """Parts of inputs whose files are only read by a plan."""
         self._is_elsewhere = bool(self._bound.pools or settings.pool_urls)
         """Whether models of it are on other servers, which are not asked about the past."""
@@ -194,16 +192,19 @@ class PipelineNow:
         if node is None or not self._can_be_planned:
             return []
         names = [n.id for n in self._bound.before(node.id) if n.id not in explained]
-        is_asked = not has_changes and self._may_differ_by_plan(item)
+        is_asked = False  # whether only a plan may tell that the item would be done again
+        if item.entry is not None and not has_changes:
+            is_of_list = item.document is None or bool(dependencies_of(item.entry, ChosenLabels))
+            is_asked = is_of_list or any(
+                map(self._is_of_steps_before, json.loads(item.entry.parts))
+            )
         if not names and not is_asked:
             return []
         planned = await self._planned()
         if isinstance(planned, Reason):
             return [LineageChange(planned)]
         work = [i for i in planned.items if i.state in (*WORK, ItemState.DELETED)]
-        found = (
-            (n, _work_text([i for i in work if f"{i.step}.".startswith(f"{n}.")])) for n in names
-        )
+        found = ((name, _work_text(name, work)) for name in names)
         before = [LineageChange(Why.BEHIND(name, words)) for name, words in found if words]
         if before or not is_asked:
             return before
@@ -216,14 +217,6 @@ class PipelineNow:
             and done_again.why is not None
             and not any(reason.is_loss for reason in done_again.reasons)
         ]
-
-    def _may_differ_by_plan(self, item: RecordedItem) -> bool:
-        """Return whether only a plan may tell that an item would be done again."""
-        if item.entry is None:
-            return False
-        parts = json.loads(item.entry.parts)
-        is_of_list = item.document is None or bool(dependencies_of(item.entry, ChosenLabels))
-        return is_of_list or any(map(self._is_of_steps_before, parts))
 
     def _node_of(self, item: RecordedItem) -> BoundNode | None:
         """Return the top-level step or block that an item's is, or is within, if it is there."""
@@ -242,8 +235,9 @@ class _UnaskedModels(RunModels):
         return None
 
 
-def _work_text(items: Sequence[PlanItem]) -> str | tuple[str, ...]:
-    """Return the work to do; empty: there is none, or a step only waits for others."""
+def _work_text(node: str, work: Sequence[PlanItem]) -> str | tuple[str, ...]:
+    """Return the work of a node; empty: there is none, or a step only waits for others."""
+    items = [item for item in work if f"{item.step}.".startswith(f"{node}.")]
     if len(items) == 1 and items[0].key == items[0].step.rpartition(".")[2]:
         is_waiting = any(reason.why is Why.READS_UNDONE for reason in items[0].reasons)
         return "" if is_waiting else items[0].why or items[0].state
@@ -254,11 +248,8 @@ def _work_text(items: Sequence[PlanItem]) -> str | tuple[str, ...]:
 
 
 def _spec_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    lines = [
-        line
-        for line in difflib.unified_diff(_spec_lines(before), _spec_lines(now), lineterm="", n=0)
-        if not line.startswith(("---", "+++", "@@"))
-    ]
+    found = difflib.unified_diff(_spec_lines(before), _spec_lines(now), lineterm="", n=0)
+    lines = [line for line in found if not line.startswith(("---", "+++", "@@"))]
     yield from lines[:MAX_DIFFERENCE_LINES]
     if len(lines) > MAX_DIFFERENCE_LINES:
         yield f"… {len(lines) - MAX_DIFFERENCE_LINES} more lines"
