@@ -46,7 +46,7 @@ class LeftBy(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """That a node is left as it is, and why."""
+    """Why a node is left as it is."""
 
     by: LeftBy
     why: str

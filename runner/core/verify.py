@@ -272,9 +272,9 @@ class Filing(Enum):
     STAYS = auto()
     """Its result stands, whatever became of files."""
     EARLIER = auto()
-    """So it does, and would be another one by the rule of now."""
+    """Its result stands, though the rule of now would make another one."""
     AGAIN = auto()
-    """It is done, or waits, where what it is made of lies."""
+    """It is an item of the run, which reads it where it lies."""
 
 
 def verify_filed(verdict: ItemVerdict, is_same: bool, lies_there: Callable[[], bool]) -> Filing:
