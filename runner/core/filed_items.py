@@ -297,7 +297,7 @@ class ListWithFiled:
     def of(
         cls, block: BoundBlock, scope: Scope, listed: Sequence[Any], ledger: Ledger, scope_id: str
     ) -> ListWithFiled | None:
-        """Return the list; `listed` are the run's own items. None: no filed item has a result in it."""
+        """Return the list; `listed` are the run's own items. None: none in it is of filed ones."""
         references = block.over.references | (block.where.references if block.where else set())
         whole = scope.with_filed({name for path in references for name in path[1:2]})
         if whole is None:
