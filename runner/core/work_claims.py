@@ -171,7 +171,7 @@ class WorkClaims:
     async def spent_by_others(self, mine: Spent) -> Spent:
         """Record what this machine has spent; return what the others have."""
         assert self._spending is not None
-        return await self._do(self._spending.others, mine)
+        return await self._do(self._spending.exchange, mine)
 
     async def drop_dead(self) -> bool:
         """Forget dead machines; return whether there were any."""

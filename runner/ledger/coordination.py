@@ -363,7 +363,7 @@ class SharedSpending(_Participant):
 
         self._connection.in_transaction(begin)
 
-    def others(self, mine: Spent) -> Spent:
+    def exchange(self, mine: Spent) -> Spent:
         """Write what this participant has spent; return what others have, and the job's time."""
         self._rows(
             queries.WRITE_OWN,

@@ -304,9 +304,10 @@ class Ledger:
                 return dict(summary)
         return None
 
-    def record_run(self, row: Mapping[str, Any]) -> None:
+    def record_run(self, row: dict[str, Any]) -> None:
         """Write a run's row, at its start and at its end; missing columns get their defaults."""
-        self.put("runs", {**_NEW_RUN, **row})
+        new = dict.fromkeys(RunRow.__slots__) | {"trigger": "hand", "attempt": 1}
+        self.put("runs", new | row)
 
     def runs(
         self, limit: int = 100, *, file: str | None = None, before: float | None = None
@@ -525,12 +526,6 @@ def postgres_module() -> ModuleType:
             f"Install it: pip install 'paddock-llm[cluster]'"
         ) from error
     return postgres
-
-
-_NEW_RUN = {
-    "ended": None, "summary": None, "trigger": "hand", "host": None, "pid": None, "attempt": 1,
-    "message": None, "parent": None, "given": None,
-}  # fmt: skip
 
 
 class ObjectStore:

@@ -32,8 +32,7 @@ TermsByPlace = Mapping[tuple[str, str, str], ReviewTerms]
 
 def _under(terms: TermsByPlace, review: Review) -> Review:
     """Return a review under the terms of its pipeline as it is now, where they are known."""
-    names = (str(review.subject.get(name) or "") for name in ("pipeline", "block"))
-    file, block = names
+    file, block = (str(review.subject.get(name) or "") for name in ("pipeline", "block"))
     found = terms.get((file, block, review.step))
     return review if found is None or review.state != "open" else found.of(review)
 

@@ -177,7 +177,7 @@ class FileGroupTurn:
         return None
 
     def holder(self) -> LockHolder | None:
-        """Return who holds the turn, without taking it."""
+        """Return who holds the turn; a free one is taken and left at once."""
         found = LockHolder.read(self._who)
         if found is None or not psutil.pid_exists(found.pid):
             return None

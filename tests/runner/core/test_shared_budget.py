@@ -107,18 +107,18 @@ def test_who_comes_later_goes_on_with_what_is_spent_and_after_a_pause_again(
             return made
 
         first = part("a")
-        assert first.others(Spent(0.0, 500, 3, 2)).tokens == 0
+        assert first.exchange(Spent(0.0, 500, 3, 2)).tokens == 0
         second = part("b")
-        others = second.others(Spent(0.0, 20, 1))
+        others = second.exchange(Spent(0.0, 20, 1))
         # No one is heard of under the name 'a': what was in flight there is so no more.
         assert (others.tokens, others.n_ended, others.n_in_flight) == (500, 3, 0)
         assert others.seconds > 0
-        assert first.others(Spent(0.0, 600, 4)).tokens == 20
+        assert first.exchange(Spent(0.0, 600, 4)).tokens == 20
         first.close()
         second.close()
         late = part("c")
-        assert late.others(Spent(0.0, 0)).tokens == 620
+        assert late.exchange(Spent(0.0, 0)).tokens == 620
         late.close()
         after_a_pause = part("d", dead_after_s=0.0)
-        assert after_a_pause.others(Spent(0.0, 0)).tokens == 0
+        assert after_a_pause.exchange(Spent(0.0, 0)).tokens == 0
         after_a_pause.close()
