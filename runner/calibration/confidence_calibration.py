@@ -331,10 +331,8 @@ def _open_text(n_decided: int, n_open: int) -> str:
 
 def key_of(review: Review) -> CalibrationKey:
     names = ("digest", "prompt_digest", "schema_digest")
-    model, prompt, schema = (str(review.subject.get(name) or "") for name in names)
-    return CalibrationKey(
-        str(review.subject.get("pipeline") or ""), review.step, model, prompt, schema
-    )
+    digests = (str(review.subject.get(name) or "") for name in names)
+    return CalibrationKey(str(review.subject.get("pipeline") or ""), review.step, *digests)
 
 
 def calibrations_of(reviews: Iterable[Review]) -> dict[CalibrationKey, StepCalibration]:
@@ -439,8 +437,7 @@ def calibrated(confidence: Any, calibration: Calibration, name: FieldName = ()) 
     """
     if is_confidence(confidence):
         raw = confidence["raw"]
-        is_known = raw is not None and calibration.covers(name)
-        p = calibration.of(raw) if is_known else None
+        p = calibration.of(raw) if raw is not None and calibration.covers(name) else None
         if p is None or confidence.get("is_empty"):
             return confidence
         second_p, rest = confidence.get("second_p"), 1.0 - confidence["p"]

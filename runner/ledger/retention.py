@@ -148,9 +148,8 @@ async def clean_in_subprocess(settings: Settings, folders: Sequence[Path]) -> tu
                 command, environ=environ, most_bytes=MAX_OUTPUT_BYTES, nice=_LOW_PRIORITY
             )
     except TimeoutError:
-        return (
-            f"cleaning the ledgers took longer than {SUBPROCESS_TIMEOUT_S:g} s and was stopped.",
-        )
+        limit = f"{SUBPROCESS_TIMEOUT_S:g} s"
+        return (f"cleaning the ledgers took longer than {limit} and was stopped.",)
     except OSError as error:
         return (f"the ledgers could not be cleaned ({error.strerror or error}).",)
     try:
@@ -211,8 +210,7 @@ class _OwnFolder:
 
     def files(self) -> dict[str, os.stat_result]:
         found: dict[str, os.stat_result] = {}
-        handle = self.handle
-        for name in os.listdir(handle) if handle is not None else ():  # noqa: PTH208 - no path
+        for name in [] if self.handle is None else os.listdir(self.handle):  # noqa: PTH208 - no path
             with suppress(FileNotFoundError):  # it was removed meanwhile
                 facts = os.stat(name, dir_fd=self.handle, follow_symlinks=False)
                 if stat.S_ISREG(facts.st_mode):
@@ -291,9 +289,8 @@ class _Sweeper:
     def _sweep_gone_items(self) -> Set[tuple[str, str]]:
         """Remove the entries of documents deleted long ago; return scope and key of each."""
         before = {"before": self.limits.calls_before}
-        found = {
-            (scope, key) for scope, key in self.database.rows(queries.GONE_ITEMS_BEFORE, before)
-        }
+        rows = self.database.rows(queries.GONE_ITEMS_BEFORE, before)
+        found = {(scope, key) for scope, key in rows}
         if found and not self.is_dry:
             found = {item for item in sorted(found) if self._drop_gone_item(*item)}
             self._do(queries.DROP_UNUSED_SPECS, {})
@@ -323,10 +320,7 @@ class _Sweeper:
         return is_dropped
 
     def _sweep_variants(self) -> Set[tuple[str, str]]:
-        """Remove the scopes of variants, which have no outputs; return scope and key of each item.
-
-        Those that were not compared for as long as calls are kept.
-        """
+        """Remove variants not compared for as long as calls are kept; return scopes and keys."""
         compared = {file: at for file, at in self.database.rows(queries.LAST_START_BY_FILE, {})}
         found = set[tuple[str, str]]()
         for scope, file, *_ in self.database.rows(queries.SCOPES, {}):
@@ -351,9 +345,9 @@ class _Sweeper:
         removed = {hash_: size for hash_, at, size, *_ in found if at < limits.calls_before}
         if limits.max_bytes:
             sizes = {name: facts.st_size for name, facts in self.objects.files().items()}
-            ((size_bytes,),) = self.database.rows(self.database.size_query, {})
-            size_bytes = int(size_bytes) + sum(sizes.values())
-            too_much = size_bytes - sum(removed.values()) - limits.max_bytes
+            ((own_bytes,),) = self.database.rows(self.database.size_query, {})
+            kept_bytes = int(own_bytes) + sum(sizes.values()) - sum(removed.values())
+            too_much = kept_bytes - limits.max_bytes
             for hash_, at, size, *objects in found:
                 if too_much <= 0 or at >= too_large:
                     break

@@ -135,9 +135,8 @@ def recent_runs(
     def read(place: LedgerFolder, ledger: Ledger) -> Iterator[PastRun]:
         nonlocal n_all
         n_all += 0 if failed_only else ledger.n_runs(place.file)
-        rows = ledger.runs(
-            MAX_RUNS_SEARCHED if failed_only else limit, file=place.file, before=before
-        )
+        most = MAX_RUNS_SEARCHED if failed_only else limit
+        rows = ledger.runs(most, file=place.file, before=before)
         found = (PastRun(place, row, run_status(row, ledger)) for row in rows)
         return islice((p for p in found if not failed_only or p.outcome in BAD_STATUSES), limit)
 
