@@ -1,9 +1,14 @@
-"""Inputs of a pipeline: those of the caller, who opens the folders that they name."""
+"""Inputs of a pipeline: those of the caller, who opens folders by them, and what follows from them.
+
+`KnownInputs` answers what is known of a text before a run: it reads nothing but inputs that have a
+value by then.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +16,7 @@ from typing import Any
 
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import Fault, did_you_mean
+from paddock.pipelines.expressions import Expression, ExpressionError, Reference, Value
 from paddock.pipelines.input_values import FOLDER_TYPES, PATH_TYPES, Input, WrongInput
 from paddock.pipelines.model import Pipeline
 from paddock.steps.base import Roots
@@ -19,6 +25,8 @@ from paddock.steps.tables.table_files import given_rows
 
 _MOST_UNKNOWN_INPUTS = 20
 """Named in an error: a program or a form may send thousands."""
+ONLY_LATER = object()
+"""In place of a value that is not known before a run."""
 
 
 @dataclass
@@ -143,3 +151,48 @@ def _lies_under(path: Path, base: Path) -> bool:
         return path.resolve().is_relative_to(base.resolve())
     except (OSError, RuntimeError):  # too long a name, a circle of symlinks
         return False
+
+
+class KnownInputs:
+    """Inputs by their names, as far as they are known; null counts as a value."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+        self._scope = {"inputs": values, "python": sys.executable}
+
+    @classmethod
+    def that_are_given(cls, values: Mapping[str, Any]) -> KnownInputs:
+        """Leave out those that are null: their values may come later."""
+        return cls({name: value for name, value in values.items() if value is not None})
+
+    def get(self, name: str) -> Any:
+        return self._values.get(name)
+
+    def are_enough(self, references: Iterable[Reference]) -> bool:
+        """Return whether nothing else is read."""
+        return all(
+            path[0] == "python" or (path[0] == "inputs" and path[1:] and path[1] in self._values)
+            for path in references
+        )
+
+    def value_of(self, written: Any) -> Any:
+        """Return a value with the inputs filled in, or `ONLY_LATER`; faults are told elsewhere.
+
+        >>> known = KnownInputs({"out": "sums"})
+        >>> known.value_of("{{ inputs.out }}/a"), known.value_of("{{ doc.name }}") is ONLY_LATER
+        ('sums/a', True)
+        """
+        value, errors = Value.scan(written)
+        if errors or not self.are_enough(value.references):
+            return ONLY_LATER
+        try:
+            return value.render(self._scope)
+        except ExpressionError:
+            return ONLY_LATER
+
+    def holds(self, condition: Expression) -> bool:
+        """Return whether a condition is known to hold."""
+        try:
+            return self.are_enough(condition.references) and bool(condition.evaluate(self._scope))
+        except ExpressionError:
+            return False

@@ -18,7 +18,7 @@ from paddock.pipelines.model import Pipeline, StepNode
 from paddock.steps.base import OutsideRoots, Params, Roots
 from paddock.steps.registry import facts_of
 
-from .known_inputs import KnownInputs
+from .inputs import KnownInputs
 from .protected_files import YAML_SUFFIXES
 
 SHOWN_LATER = "…"

@@ -22,7 +22,7 @@ from paddock.runner.config.pipeline_secrets import secret_place, trigger_secrets
 from paddock.runner.config.setting_values import PERMISSIONS
 
 from .bound import BoundPlan, all_plans
-from .known_inputs import ONLY_LATER, KnownInputs
+from .inputs import ONLY_LATER, KnownInputs
 from .reached import Reached, declared_server, reached_by
 
 if TYPE_CHECKING:
@@ -197,8 +197,7 @@ def refuse_unpermitted(
     Raises:
         NotPermitted: with all that it wants besides.
     """
-    if not (all_needs := permission_needs(bound, service_url)):
-        return
+    all_needs = permission_needs(bound, service_url)
     needed = [need for need in all_needs if is_notifying or not need.is_of_up]
     lacking = [need for need in needed if need.name not in allowed]
     if any(not (is_plan and need.is_of_run) for need in lacking):
@@ -207,9 +206,7 @@ def refuse_unpermitted(
 
 def permission_advice(bound: BoundPlan, allowed: Collection[str], service_url: str) -> str | None:
     """Return what a run of a planned pipeline will need; None: nothing more than it has."""
-    if not (all_needs := permission_needs(bound, service_url)):
-        return None
-    needed = [need for need in all_needs if not need.is_of_up]
+    needed = [need for need in permission_needs(bound, service_url) if not need.is_of_up]
     lacking = [need for need in needed if need.name not in allowed]
     if not lacking:
         return None

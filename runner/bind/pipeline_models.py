@@ -21,7 +21,7 @@ from paddock.pipelines.validation import faults_of
 from paddock.steps.registry import own_roles
 
 from .bound import BindContext, BoundEscalation, BoundPool
-from .known_inputs import KnownInputs
+from .inputs import KnownInputs
 
 if TYPE_CHECKING:
     from paddock.engine.request import Role

@@ -18,7 +18,7 @@ from paddock.steps.extras import is_missing_program, missing_mcp_library
 from paddock.steps.tools.python_files import missing_imports
 
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, all_plans, all_steps
-from .known_inputs import KnownInputs
+from .inputs import KnownInputs
 from .reached import reached_by_step
 
 if TYPE_CHECKING:

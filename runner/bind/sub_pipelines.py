@@ -16,8 +16,7 @@ from paddock.pipelines.plan import Plan, read_plan
 from paddock.steps.base import OutsideRoots, Roots
 
 from .bound import BindContext, BoundPlan
-from .inputs import read_inputs
-from .known_inputs import ONLY_LATER, KnownInputs
+from .inputs import ONLY_LATER, KnownInputs, read_inputs
 
 # A file that runs two others, each of which runs two others: more is a mistake.
 MAX_PIPELINES, MAX_LEVELS = 100, 8
