@@ -46,13 +46,7 @@ from .block_items import (
     split_by_where,
 )
 from .block_work import BlockWork, ItemWork, JudgedRule
-from .dependencies import (
-    KeptOutput,
-    OutputWithin,
-    Trace,
-    World,
-    dependencies_of,
-)
+from .dependencies import KeptOutput, OutputWithin, Trace, World, dependencies_of
 from .filed_items import BlockFiling, FiledItems, ListWithFiled, reads_new_items, with_filed_rows
 from .filed_verdicts import FiledVerdicts
 from .left_nodes import LackingItems
@@ -64,16 +58,7 @@ from .run_options import RunOptions
 from .run_reviews import RunReviews
 from .scopes import PipelineScopes
 from .source_folders import MissingSources, SourceFolder, source_folders
-from .verify import (
-    NEW,
-    Case,
-    ItemNow,
-    ItemRequest,
-    ItemVerdict,
-    permit,
-    renewed_entry,
-    verify,
-)
+from .verify import NEW, Case, ItemNow, ItemRequest, ItemVerdict, permit, renewed_entry, verify
 
 NOT_REQUESTED = ItemVerdict(ItemState.SKIPPED, (Why.NOT_REQUESTED(),), Case.NOT_REQUESTED)
 

@@ -83,11 +83,12 @@ class ItemEstimate(ItemSteps):
         if self.spread.of(block.over.references):
             foreseen = Foreseen(calls_of_many(block.body))
         else:
+            context, outer = self._context, self._attempt.outer
             try:
-                state = await self._opened(block, scope)
+                state = await opened_block(context, block, scope, keeps_results=True, outer=outer)
             except (ExpressionError, PipelineError) as error:
                 raise ItemEnds(error) from error
-            foreseen = await foresee_block(self._plan, self._context, state, self.spread.nodes)
+            foreseen = await foresee_block(self._plan, context, state, self.spread.nodes)
             if self.spread.of(block.references):
                 calls = foreseen.calls.at_most()
                 foreseen = replace(foreseen, calls=calls, certainty=Certainty.UNKNOWN)
@@ -110,11 +111,6 @@ class ItemEstimate(ItemSteps):
         self.calls += foreseen.calls
         return foreseen.outputs
 
-    async def _opened(self, node: BoundNode, scope: Scope) -> BlockState:
-        return await opened_block(
-            self._context, node, scope, keeps_results=True, outer=self._attempt.outer
-        )
-
     # --- one step
 
     async def foresee(self, step: BoundStep, scope: Scope) -> Foreseen:
@@ -133,13 +129,14 @@ class ItemEstimate(ItemSteps):
         if step.inner is not None:  # 1
             return await self._pipeline(step, scope, reads_unknown or has_changed)
         if self._is_whole_pipeline and step.has_trace:  # 2
-            state, has_changed = await self._opened(step, scope), False
+            outer, has_changed = attempt.outer, False
+            state = await opened_block(context, step, scope, keeps_results=True, outer=outer)
             (work,) = state.work.items
             if not (state.todo() or reads_unknown):
                 if state.wait is not None:
                     raise ItemEnds(state.wait)
                 return Foreseen(outputs=work.result, certainty=Certainty.KNOWN)
-            attempt, entry = ItemAttempt.of(context, step, attempt.outer), work.entry
+            attempt, entry = ItemAttempt.of(context, step, outer), work.entry
             without_effects(context, attempt)
         known = reads_unknown, has_changed
         foreseen = await StepEstimate(self._plan, context, attempt, scope, *known).foresee(step)
