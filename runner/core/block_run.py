@@ -325,8 +325,8 @@ class BlockRun:
         6. It is recorded, and counts as ended once its entry is durable.
         """
         context, stats, state, began = self.context, self.stats, self.state, time.monotonic()
-        for made in item.begun:
-            stats.forget(made, attempt.shown_key)
+        for record in item.begun:
+            stats.forget(record, attempt.shown_key)
         item.become(ItemState.RUNNING)
         stats.item_state(state.block.id, attempt.shown_key, ItemState.RUNNING)
         if attempt.is_decided and item.entry is not None:
@@ -447,7 +447,7 @@ class _ExecutedSteps(ItemSteps):
     attempt: ItemAttempt
 
     def is_skipped(self, node: BoundNode, scope: Scope) -> bool:
-        made = StepRecord.begin(node, []) if isinstance(node, BoundStep) else None
+        record = StepRecord.begin(node, []) if isinstance(node, BoundStep) else None
         try:
             skips = is_skipped(node, scope)
             if not skips and is_unused(node, scope, self.block_run.stats, self.attempt.shown_key):
@@ -455,14 +455,14 @@ class _ExecutedSteps(ItemSteps):
         except ExpressionError as error:
             raise StepFailed(node.id, str(error)) from error
         except StepFailed:
-            if made is not None:
-                made.state = "failed"
-                self.attempt.steps.append(made)
-                self.block_run.stats.took(made)
+            if record is not None:
+                record.state = "failed"
+                self.attempt.steps.append(record)
+                self.block_run.stats.took(record)
             raise
-        if skips and made is not None:
-            made.state = "skipped"
-            self.attempt.steps.append(made)
+        if skips and record is not None:
+            record.state = "skipped"
+            self.attempt.steps.append(record)
         return skips
 
     async def block(self, block: BoundBlock, scope: Scope) -> tuple[Any, LackingItems | None]:

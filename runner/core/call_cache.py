@@ -79,7 +79,7 @@ class CallOrigin:
     looks_up: bool
     n_calls: int = 0
     n_tokens: int = 0
-    made: list[CallRecord] = field(default_factory=list)
+    calls: list[CallRecord] = field(default_factory=list)
     """Calls, in the order in which they ended."""
     is_cut: bool = False
     """Whether an answer ended where the context did."""
@@ -138,9 +138,9 @@ class _RecordedCalls:
         """Keep a call that has ended; return False if the item made it before it was put off."""
         before = self._caller.before.get(hash_) if is_known else None
         if before:
-            self._caller.made.append(before.pop(0))
+            self._caller.calls.append(before.pop(0))
             return False
-        self._caller.made.append(CallRecord.of(hash_, kind, began, usage, is_known=is_known))
+        self._caller.calls.append(CallRecord.of(hash_, kind, began, usage, is_known=is_known))
         return True
 
     def _row(self, hash_: str, kind: str, request: str, model: str, digest: str = "") -> CallRow:
@@ -548,8 +548,8 @@ class ToolCallCache(_RecordedCalls):
         else:
             result = self._stats.secrets.redacted(await do())
             reply = json.dumps(result, ensure_ascii=False).encode("utf-8", "replace")
-            made = self._row(hash_, kind, text, str(asked.get("tool") or ""))
-            self._ledger.record_call(replace(made, reply=reply), self._stats.run)
+            row = self._row(hash_, kind, text, str(asked.get("tool") or ""))
+            self._ledger.record_call(replace(row, reply=reply), self._stats.run)
         self._keep_call(hash_, kind, began, _NO_USAGE, is_known=row is not None)
         return cast("T", result)
 

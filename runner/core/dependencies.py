@@ -576,9 +576,9 @@ class World:
             before = {id(old): old for old in former if old is not None}  # most have the same
             new = labels.new_to(before.values())
             embed = self.embed_labels if new else None
-            made = await embed(step, label_texts(new)) if embed is not None else None
-            if made is not None:
-                vectors[name] = LabelVectors([*new], made[0], unit_matrix(made[1]))
+            embedded = await embed(step, label_texts(new)) if embed is not None else None
+            if embedded is not None:
+                vectors[name] = LabelVectors([*new], embedded[0], unit_matrix(embedded[1]))
         lists = {name: labels for name, (_, labels) in choices.items()}
         return replace(self, lists=lists, label_vectors=vectors)
 

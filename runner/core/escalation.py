@@ -118,8 +118,8 @@ class Escalated:
     def outputs(self, log: StepLog, outputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the larger model's outputs with their origin; count them in the run's notes."""
         origin = {"to": self.alias, "why": list(self.why), "was": self.was}
-        made = {**outputs, "escalated": origin}
-        is_check, is_changed = escalation_mark(made)
+        marked = {**outputs, "escalated": origin}
+        is_check, is_changed = escalation_mark(marked)
         since = f", since {self.cause}" if self.cause else ""
         log.tally(
             "answer",
@@ -129,7 +129,7 @@ class Escalated:
         )
         if is_changed:
             log.tally("answer", f"changed by '{self.alias}'" + (f" in {CHECK}" * is_check))
-        return made
+        return marked
 
 
 def escalation_mark(outputs: Mapping[str, Any]) -> tuple[bool, bool]:
@@ -173,15 +173,15 @@ def cause_of(when: Expression, names: Mapping[str, Any]) -> str:
 async def broken_promises(ledger: Ledger, body: Iterable[BoundNode], scope: str) -> list[str]:
     """Return a sentence for each step whose promise may no longer hold, by all that is recorded."""
     steps = [step for step in steps_of(body) if step.escalate and step.escalate.spec.target]
-    made = await ledger.ask(LineageStore(ledger).of_scope, scope) if steps else {}
-    return [text for step in steps if (text := broken_promise(step, made.values()))]
+    lineage = await ledger.ask(LineageStore(ledger).of_scope, scope) if steps else {}
+    return [text for step in steps if (text := broken_promise(step, lineage.values()))]
 
 
-def broken_promise(step: BoundStep, made: Iterable[LineageRow]) -> str | None:
+def broken_promise(step: BoundStep, lineage: Iterable[LineageRow]) -> str | None:
     """Return a sentence where random checks no longer show the agreement that was promised."""
     if step.escalate is None or (target := step.escalate.spec.target) is None:
         return None
-    steps = [past for row in made for past in read_lineage(row.made)[1] if past.id == step.id]
+    steps = [past for row in lineage for past in read_lineage(row.made)[1] if past.id == step.id]
     checked = [step.escalated[1] for step in steps if step.escalated and step.escalated[0]]
     n_changed = sum(checked)
     n_sure = len(checked) + sum(step.escalated is None for step in steps)

@@ -222,8 +222,8 @@ class Execute(Walk):
             self.dependencies |= attempt.with_outputs()
         if not only_reads(step) and step.inner is None:  # what `why` says, if it ever wrote
             ledger = context.ledger
-            made = await ledger.ask(LineageStore(ledger).of_item, scope_id, step.id)
-            if made is not None or attempt.outputs.written:
+            lineage = await ledger.ask(LineageStore(ledger).of_item, scope_id, step.id)
+            if lineage is not None or attempt.outputs.written:
                 self.recorder.record_lineage(attempt)
         if not self.outer:
             live = LiveOutputs({*attempt.wrote()}, writers={(scope_id, step.id)})

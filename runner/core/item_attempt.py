@@ -145,8 +145,8 @@ class ItemAttempt:
     def calls_before(self, step: str) -> dict[str, list[CallRecord]]:
         """Return by hash what a step had asked before the item was put off."""
         found: dict[str, list[CallRecord]] = {}
-        for made in () if self.work is None else self.work.begun:
-            for call in made.calls if made.id == step else ():
+        for record in () if self.work is None else self.work.begun:
+            for call in record.calls if record.id == step else ():
                 found.setdefault(call.hash, []).append(call)
         return found
 

@@ -47,8 +47,8 @@ class LiveOutputs:
         paths = {*entry.output_paths}
         if paths:
             self.writers.add((scope, entry.key))
-        made: list[Dependency] = dependencies_of(entry, OutputWithin, KeptOutput, RowsKept)
-        for dep in made:
+        within: list[Dependency] = dependencies_of(entry, OutputWithin, KeptOutput, RowsKept)
+        for dep in within:
             if isinstance(dep, RowsKept):
                 self.rows.add((dep.scope, dep.store, dep.key))
             elif isinstance(dep, OutputWithin):
@@ -90,28 +90,28 @@ class EndedNode:
     ) -> EndedNode:
         """Return what applies of a block; `is_open` are indexes of items that have work to do."""
         is_hot = any(source.is_hot for source in work.missing.sources)
-        made = cls(
+        ended = cls(
             work.step or work.block, is_list_sure=not (work.missing.doubts or is_hot), work=work
         )
         for item in work.items:
             entry = entries.get(item.key)
-            made.add_item(work.scope, item.key, entry, is_open=item.index in is_open)
+            ended.add_item(work.scope, item.key, entry, is_open=item.index in is_open)
             is_done = entry is not None and entry.state == ItemState.DONE
-            if item.renamed_from and item.key in made.done and is_done:
-                made.renamed.add(item.renamed_from)
-        made.filed = work.filed.rows.keys()
+            if item.renamed_from and item.key in ended.done and is_done:
+                ended.renamed.add(item.renamed_from)
+        ended.filed = work.filed.rows.keys()
         deleted = {entry.key for entry in work.missing.deleted}
         for key, entry in entries.items():  # those that the list no longer has
-            if key in made.done or key in made.undecided or key in made.filed:
+            if key in ended.done or key in ended.undecided or key in ended.filed:
                 continue
             if key in work.excluded:
-                made.gone[key] = Outdated.EXCLUDED
+                ended.gone[key] = Outdated.EXCLUDED
             elif key not in work.unsettled and (key in deleted or entry.gone is not None):
-                made.gone[key] = Outdated.GONE
+                ended.gone[key] = Outdated.GONE
             else:
-                made.add_item(work.scope, key, entry, is_open=True)
-        made.undecided |= work.unsettled
-        return made
+                ended.add_item(work.scope, key, entry, is_open=True)
+        ended.undecided |= work.unsettled
+        return ended
 
     def add_item(self, scope: str, key: str, entry: Entry | None, *, is_open: bool) -> None:
         """Add an item that is listed now; `is_open`: it is still to be done."""
@@ -283,20 +283,20 @@ class OutdatedFinder:
                     is_alone = paths_depend_on_item_alone(spec, plan.inputs_in_paths)
                     self._rules[at.step] = is_alone
             return self._rules[at.step]
-        made = self._lineage.of_item(row.scope, row.key)
-        if made is None or made.spec is None:  # else how the step made another one last
+        lineage = self._lineage.of_item(row.scope, row.key)
+        if lineage is None or lineage.spec is None:  # else how the step made another one last
             scopes = [scope for scope, other in self._scopes.items() if other.step == at.step]
             rows = [row for scope in scopes for row in self._lineage.of_scope(scope).values()]
             known = (row for row in rows if row.spec is not None)
-            made = max(known, key=attrgetter("at"), default=None)
-        text = made and made.spec and self._lineage.spec(made.spec)
-        if made is None or not text:  # only killed runs wrote it; none recorded an item of the step
+            lineage = max(known, key=attrgetter("at"), default=None)
+        text = lineage and lineage.spec and self._lineage.spec(lineage.spec)
+        if lineage is None or not text:  # only killed runs wrote it, and recorded no item
             return True
         spec = json.loads(text)
         if at.outer:  # it may read steps around it
             for block in (node for node in self._bound.nodes if isinstance(node, BoundBlock)):
                 spec["steps"] = json.loads(canonical_spec(block))["steps"] | spec["steps"]
-        inputs = self._bound.inputs_in_paths.union(made.made.get(INPUTS_BY_ITEM, ()))
+        inputs = self._bound.inputs_in_paths.union(lineage.made.get(INPUTS_BY_ITEM, ()))
         return paths_depend_on_item_alone(spec, inputs, is_within_item=bool(at.outer))
 
     # --- rows

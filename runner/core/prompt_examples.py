@@ -116,8 +116,8 @@ class DecidedExamples:
         identity = (await tools.pool.facts(model)).identity
 
         async def vectors_of(texts: Sequence[str]) -> list[Vector8]:
-            made = await embedded(tools.pool, model, texts, tools.priority, tools.total_s)
-            return [*map(as_vector8, made)]
+            vectors = await embedded(tools.pool, model, texts, tools.priority, tools.total_s)
+            return [*map(as_vector8, vectors)]
 
         room = int(_CONTEXT_SHARE * (await tools.pool.facts(step.model)).n_ctx_tokens) // k
         kept = item.kept(known)
@@ -151,8 +151,8 @@ class DecidedExamples:
         others = [decision for decision in known.decisions if decision.id not in vectors]
         texts = await asyncio.to_thread(lambda: [self._text_of(other.text) for other in others])
         there = [(other.id, text) for other, text in zip(others, texts, strict=True) if text]
-        made = await vectors_of([text for _, text in there])
-        vectors |= {id_: vector for (id_, _), vector in zip(there, made, strict=True)}
+        found = await vectors_of([text for _, text in there])
+        vectors |= {id_: vector for (id_, _), vector in zip(there, found, strict=True)}
         decisions = tuple(decision for decision in known.decisions if decision.id in vectors)
         return decisions, matrix_of([vectors[decision.id] for decision in decisions])
 

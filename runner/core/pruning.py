@@ -111,8 +111,8 @@ class Pruner:
         for output in doomed:
             by_why.setdefault(output.why, []).append(output)
         for why, outputs in by_why.items():
-            made = [(out.scope, out.key, out.stored) for out in outputs if out.n_rows is None]
-            removal = await asyncio.to_thread(self._remove_all, made, is_outdated=True)
+            files = [(out.scope, out.key, out.stored) for out in outputs if out.n_rows is None]
+            removal = await asyncio.to_thread(self._remove_all, files, is_outdated=True)
             rows = [
                 StoredRow(out.scope, out.stored, out.key, "", out.n_rows)
                 for out in outputs
@@ -161,12 +161,12 @@ class Pruner:
         return [output for output in outdated if doubt is None or output.why != Outdated.GONE]
 
     async def _removed(self, work: BlockWork, entries: Sequence[Entry]) -> _Removal:
-        made = [
+        files = [
             file
             for entry in entries
             for file in self._made(work.block, work.scope, entry, (*work.outer, entry.key))
         ]
-        removal = await asyncio.to_thread(self._remove_all, made)
+        removal = await asyncio.to_thread(self._remove_all, files)
         kept = (rows for entry in entries for rows in dependencies_of(entry, RowsKept))
         removal.rows, refused = await self._row_keeper.forget_rows(
             [StoredRow(rows.scope, rows.store, rows.key, "", 0) for rows in kept]
@@ -196,10 +196,10 @@ class Pruner:
             for inner_entry in self._context.ledger.entries(inner_scope).values():
                 yield from self._made(inner, inner_scope, inner_entry, (*outer, inner_entry.key))
 
-    def _remove_all(self, made: Iterable[_OutputFile], *, is_outdated: bool = False) -> _Removal:
+    def _remove_all(self, files: Iterable[_OutputFile], *, is_outdated: bool = False) -> _Removal:
         """Remove files; without `is_outdated` only those of these items alone. Blocking."""
         removal, index = _Removal(), self._index
-        for scope, key, stored in made:
+        for scope, key, stored in files:
             path = Path(index.absolute(stored))  # by all items that ever wrote it
             conditions = {index.condition(row.scope, stored) for row in index.rows_at(stored)}
             if conditions <= {"missing"}:

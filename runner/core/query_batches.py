@@ -108,14 +108,14 @@ class QueryBatches(ForwardingPool):
         sizes = [len(query.request.texts) for query in batch] + [1] * len(expected)
         # A reply for each so many texts; tokens by the length of the texts.
         left, rest, begin = whole.usage.prompt_tokens, sum(map(len, request.texts)), 0
-        made = []
+        shares = []
         for size in sizes:
             end = begin + size
             n_chars = sum(map(len, request.texts[begin:end]))
             n_tokens = round(left * n_chars / rest) if rest else left
             left, rest = left - n_tokens, rest - n_chars
             usage = whole.usage if len(sizes) == 1 else Usage(prompt_tokens=n_tokens)
-            made.append(
+            shares.append(
                 replace(
                     whole,
                     vectors=whole.vectors[begin:end],
@@ -125,7 +125,7 @@ class QueryBatches(ForwardingPool):
                 )
             )
             begin = end
-        replies = iter(made)
+        replies = iter(shares)
         for query, reply in zip(batch, replies, strict=False):
             query.reply.set_result(reply)
         # Those of items that asked for none after all go first

@@ -33,14 +33,14 @@ from .source_folders import DeletionDoubt, MissingSources, SourceFolder
 def reconcile(
     work: BlockWork,
     before: Sequence[Entry],
-    made: Mapping[str, LineageRow],
+    lineage: Mapping[str, LineageRow],
     past: PastItems,
     options: RunOptions,
     world: World,
 ) -> MissingSources:
     """Decide what became of items that are absent from a block's list. Blocking.
 
-    `before`: those that were there before this job, but for filed ones; `made`: how they were made.
+    `before`: those of before this job, but for filed ones; `lineage`: how they were made.
 
     1. `where` leaves it out: it is dropped.
     2. Documents leave a hot folder when they are done: none is deleted.
@@ -81,10 +81,10 @@ def reconcile(
             doubts.append(DeletionDoubt(place, Why.NOT_MOUNTED(place)))
     files = (item for item in items if item.verdict.state is ItemState.NEW)
     new = {item.key: item.item["sha256"] for item in files if is_file_value(item.item)}
-    contents = {key: row.made["source"]["sha256"] for key, row in made.items() if row.source}
+    contents = {key: row.made["source"]["sha256"] for key, row in lineage.items() if row.source}
     gone = {e.key: contents[e.key] for e in deleted if e.key in contents}
     renamed = match_renames(gone, new)  # 6
-    for key, row in made.items():  # of a run that was killed before it removed the old outputs
+    for key, row in lineage.items():  # of a run that was killed before it removed the old outputs
         old = str(row.made.get(RENAMED))
         if gone.get(old) == contents.get(key, ""):
             renamed.setdefault(key, old)
@@ -105,7 +105,7 @@ def reconcile(
     absences = dict.fromkeys((entry.key for entry in dropped), Why.WHERE())
     new_names = {old: key for key, old in renamed.items()}
     for key in (entry.key for entry in deleted):
-        source, is_now = made[key].source if key in made else None, new_names.get(key)
+        source, is_now = lineage[key].source if key in lineage else None, new_names.get(key)
         if past.changes(key).has_other_key:
             absences[key] = Why.KEY() if is_now is None else Why.KEY_TO(is_now)
         elif is_now is not None:

@@ -99,20 +99,20 @@ class StepTotals:
     failed: int = 0
     """Of `n`."""
 
-    def plus(self, made: StepRecord) -> StepTotals:
+    def plus(self, record: StepRecord) -> StepTotals:
         calls, known_calls, tokens = self.calls, self.known_calls, self.tokens
-        for call in made.calls:
+        for call in record.calls:
             if call.is_known:
                 known_calls += 1
             else:
                 calls += 1
                 tokens += call.prompt + call.completion
-        seconds, failed = round(self.seconds + made.seconds, 4), made.state == "failed"
+        seconds, failed = round(self.seconds + record.seconds, 4), record.state == "failed"
         return StepTotals(self.n + 1, seconds, calls, known_calls, tokens, self.failed + failed)
 
-    def without(self, made: StepRecord) -> StepTotals:
+    def without(self, record: StepRecord) -> StepTotals:
         """Return the totals without an execution that is repeated; its time stays."""
-        less = StepTotals().plus(made)
+        less = StepTotals().plus(record)
         return StepTotals(
             self.n - less.n,
             self.seconds,
@@ -173,9 +173,9 @@ def lineage_as_json(
     }
 
 
-def read_lineage(made: Mapping[str, Any]) -> tuple[ItemSource | None, tuple[StepRecord, ...]]:
+def read_lineage(lineage: Mapping[str, Any]) -> tuple[ItemSource | None, tuple[StepRecord, ...]]:
     """Read what `lineage_as_json` wrote; fields of later versions are ignored."""
-    source = made.get("source")
+    source = lineage.get("source")
     n_values = len(CallRecord.__slots__)
     steps = tuple(
         StepRecord(
@@ -189,6 +189,6 @@ def read_lineage(made: Mapping[str, Any]) -> tuple[ItemSource | None, tuple[Step
             answer=step.get("answer"),
             escalated=tuple(step["escalated"]) if "escalated" in step else None,
         )
-        for step in made.get("steps", ())
+        for step in lineage.get("steps", ())
     )
     return (None if source is None else ItemSource(**source)), steps

@@ -132,26 +132,26 @@ class RunStats:
         kind = (f"{self._prefix}{step}", noun, what, is_planned)
         self._tallies.setdefault(kind, Counter())[key] += 1
 
-    def forget(self, made: StepRecord, key: str) -> None:
+    def forget(self, record: StepRecord, key: str) -> None:
         """Forget what was counted of a step of an item that begins again, except its time."""
-        name = f"{self._prefix}{made.id}"
+        name = f"{self._prefix}{record.id}"
         for (counted_in, *_), keys in self._tallies.items():
             if counted_in == name:
                 keys.pop(key, None)
-        if made.state != "skipped":
-            self._steps[name] = self._steps[name].without(made)
+        if record.state != "skipped":
+            self._steps[name] = self._steps[name].without(record)
 
     def tally_notes(self, *, is_plan: bool = False) -> tuple[str, ...]:
         """Report each tally to the observer, or those that a plan knows; return the notes."""
-        made = []
+        notes = []
         for (step, noun, what, is_planned), keys in self._tallies.items():
             if not keys or (is_plan and not is_planned):
                 continue
             items = f" ({listed(sorted(filter(None, keys)), 3)})" if any(keys) else ""
             text = f"'{step}': {counted(keys.total(), noun)} {what}{items}."
-            made.append(self.secrets.redact(text))
-            self.observer.note(made[-1])
-        return tuple(made)
+            notes.append(self.secrets.redact(text))
+            self.observer.note(notes[-1])
+        return tuple(notes)
 
     def not_taken_by_suffix(self) -> Mapping[str, int]:
         """Return how many files of scanned folders no step takes, by suffix; note it once."""
@@ -204,11 +204,11 @@ class RunStats:
             self._times_left[place[0]].answered(open_call, usage)
             self._report_time_left(place[0])
 
-    def took(self, made: StepRecord) -> None:
+    def took(self, record: StepRecord) -> None:
         """Add an execution of a step; skipped ones do not count."""
-        if made.state != "skipped":
-            name = f"{self._prefix}{made.id}"
-            self._steps[name] = self._steps.get(name, StepTotals()).plus(made)
+        if record.state != "skipped":
+            name = f"{self._prefix}{record.id}"
+            self._steps[name] = self._steps.get(name, StepTotals()).plus(record)
 
     def item(self, report: ItemReport) -> None:
         self.counts[report.state.value] += 1

@@ -81,8 +81,8 @@ def step_outputs(step: BoundStep, scope: Scope, outputs: Mapping[str, Any]) -> A
     if step.returns is None:
         return outputs
     seen = scope.with_step(step.id, outputs)
-    made, whole = step.returns.render(seen), seen.with_filed({step.id})
-    return made if whole is None else WithFiled(made, step.returns.render(whole))
+    values, whole = step.returns.render(seen), seen.with_filed({step.id})
+    return values if whole is None else WithFiled(values, step.returns.render(whole))
 
 
 class StepRunner:
@@ -114,8 +114,8 @@ class StepRunner:
         caller = context.caller(attempt.scope, step, attempt.shown_key, attempt.node.id)
         caller.before = attempt.calls_before(step.id)
         attempt.callers.append(caller)
-        made = StepRecord.begin(step, caller.made)
-        attempt.steps.append(made)
+        record = StepRecord.begin(step, caller.calls)
+        attempt.steps.append(record)
         outputs, n_refused = None, 0
         try:
             if step.review is not None:
@@ -158,14 +158,14 @@ class StepRunner:
                 note = context.judge.world.note_listing
                 await asyncio.to_thread(note, attempt.dependencies, params, files, roots, owned)
         except (StepFailed, RunStopped, PipelineError):
-            made.state = "failed"
+            record.state = "failed"
             raise
         else:
-            made.state = "skipped" if outputs is None else "done"
+            record.state = "skipped" if outputs is None else "done"
             return outputs
         finally:  # also where a person has to decide: it is done, but for that
-            made.end()
-            stats.took(made)
+            record.end()
+            stats.took(record)
 
     def _unexpected(
         self, error: BaseException, step: BoundStep, attempt: ItemAttempt
@@ -190,7 +190,7 @@ class StepRunner:
         4. What a person decides, or has decided, on its answer.
         5. The labels that it chose; its outputs as its `returns` has them.
         """
-        context, made = self.context, attempt.steps[-1]
+        context, record = self.context, attempt.steps[-1]
         params = step.params.render(scope, with_filed_rows(step, scope))  # 1
         await attempt.note_files(context, step.kind().reads(params), tools.roots)
         if isinstance(tools.reply, ScopedReply) and choices_of(step):  # 2
@@ -205,12 +205,12 @@ class StepRunner:
                 row = await context.ledger.ask(lineage.of_item, attempt.scope, attempt.key)
                 for past in read_lineage(row.made)[1] if row is not None else ():
                     calls = past.calls if past.id == step.id else ()
-                    caller.made.extend(replace(call, is_known=True) for call in calls)
+                    caller.calls.extend(replace(call, is_known=True) for call in calls)
         if outputs is None:
             ask = self._run if step.escalate is None else self._run_escalated
             outputs = await ask(step, params, tools, scope, attempt)
         if outputs.get("escalated") is not None and step.escalate is not None:
-            made.model, made.escalated = step.escalate.to.ref, escalation_mark(outputs)
+            record.model, record.escalated = step.escalate.to.ref, escalation_mark(outputs)
             step = step.escalated
         if step.review is not None:  # 4
             outputs = await self._reviewer.reviewed(step, scope, attempt, outputs, tools)
@@ -219,7 +219,7 @@ class StepRunner:
         if isinstance(tools.reply, ScopedReply) and tools.reply.labels is not None:
             for _ in range(tools.reply.labels.n_at_border(outputs.get("output"))):
                 tools.log.tally("answer", AT_BORDER)
-        made.note_answer(outputs)
+        record.note_answer(outputs)
         if step.inner is not None and attempt.with_filed is not None:
             outputs = WithFiled(outputs, attempt.with_filed)
         attempt.with_filed = None
