@@ -1,1 +1,1 @@
-"""The run: judge what is stale, run blocks, items and steps, record them. Knows no Prefect."""
+"""The run: judge what is stale, run blocks, items and steps, record them. Imports no Prefect."""

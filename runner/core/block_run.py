@@ -29,8 +29,9 @@ from paddock.runner.bind.bound import (
     has_no_nested_items,
 )
 from paddock.runner.bind.scope import Scope
-from paddock.runner.ledger.entries import FILED, Entry
+from paddock.runner.ledger.entries import FILED
 from paddock.runner.ledger.filed_store import FiledStore
+from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import (
     BAD,
@@ -45,7 +46,7 @@ from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import ItemReport
 
 from .block_state import BlockState, count_item, count_shared, opened_block
-from .block_work import ItemWork
+from .block_work import BlockWork, ItemWork
 from .call_cache import PutOff
 from .deadly_items import CrashHistory, RepeatedCrash, suspects_text
 from .dependencies import by_name, dependencies_of
@@ -100,18 +101,7 @@ class BlockRun:
         if work.missing.sources:  # 1
             place = work.scope, work.missing, context.options
             await asyncio.to_thread(keep_folders, context.ledger, *place)
-        ledger, run, store = context.ledger, self.stats.run, FiledStore(context.ledger)
-        for entry in work.renewed:
-            values = {name: getattr(entry, name) for name in Entry.__slots__}
-            ledger.put("items", values | {"scope": work.scope})
-        keys = [row.key for row in work.filed.new]
-        for entry in ledger.entries(work.scope, keys).values() if keys else ():
-            if entry.gone is None:
-                ledger.record(work.scope, replace(entry, gone=FILED), entry.run)
-        for row in work.filed.new:
-            store.record(work.scope, row, run)
-        for taken in work.filed.taken_over:
-            store.drop(*taken)
+        record_verdicts(context.ledger, work, self.stats.run)
         if work.filed.rows:
             self.stats.filed(block.id, work.filed_counts)
         if work.again:
@@ -437,6 +427,20 @@ class BlockRun:
                 key = self.state.work.shown_key(step.id)
                 self.stats.item(ItemReport(step.id, key, ItemState.MISSING, error=words))
         return any(lost.is_refused for lost in attempt.outputs.lost_rows)
+
+
+def record_verdicts(ledger: Ledger, work: BlockWork, run: str) -> None:
+    """Record whose secrets are others, and what is filed since, as the items were judged."""
+    store, keys = FiledStore(ledger), [row.key for row in work.filed.new]
+    for entry in work.renewed:
+        ledger.renew(work.scope, entry)
+    for entry in ledger.entries(work.scope, keys).values() if keys else ():
+        if entry.gone is None:
+            ledger.record(work.scope, replace(entry, gone=FILED), entry.run)
+    for row in work.filed.new:
+        store.record(work.scope, row, run)
+    for taken in work.filed.taken_over:
+        store.drop(*taken)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ class ItemWork:
     verdict: ItemVerdict = NEW
     hash: str = ""
     parts: str = ""
-    """As JSON: part of the hash → its digest."""
+    """A JSON object: part of the hash → its digest."""
     entry: Entry | None = None
     position: tuple[int, int] = (0, 1)
     """Its index in the block's list, and the list's length."""

@@ -106,12 +106,12 @@ class KnownCall:
     """A call as the ledger records it, before it is made."""
 
     digest: str
-    """Of the model's file."""
+    """Digest of the model's file."""
     request: str
     """The request, as recorded."""
     hash: str
     row: CallRow | None
-    """None: the ledger has no reply, or it must not be used."""
+    """The ledger's row; None: it has none, or that must not be used."""
 
 
 class _RecordedCalls:

@@ -54,7 +54,7 @@ class Dependency:
     __slots__: ClassVar[tuple[str, ...]] = ()
     kind: ClassVar[str] = ""
     prefix: ClassVar[str] = ""
-    """Of its name, in front of its first field."""
+    """Prefix of its name, before its first field."""
     is_named: ClassVar[bool] = False
     """Whether its first field stands in its name alone."""
     order: ClassVar[int] = 0
@@ -195,7 +195,7 @@ class ChosenLabels(Dependency):
     list_name: str
     digest: str
     chosen: Sequence[str] | None
-    """None: there is no answer yet."""
+    """Labels that the answer has; None: there is none yet."""
 
     def reason(self, world: World, trace: Trace) -> Reason | None:
         name = self.list_name
@@ -265,7 +265,7 @@ class UsedExamples(Dependency):
     pool: str
     """Digest of all decisions that there were."""
     used: Mapping[str, str]
-    """By id, the digests of the decisions in the prompt."""
+    """Digests of the decisions in the prompt, by id."""
     least: float
     """How near a better one must be."""
     model: str
@@ -374,7 +374,7 @@ _KINDS: Mapping[Any, type[Dependency]] = {
 }  # fmt: skip
 _Kind = TypeVar("_Kind", bound=Dependency)
 Dependencies = dict[str, Dependency]
-"""By name, in the order in which they came."""
+"""Dependencies by name, in the order in which they came."""
 
 
 def dependencies_of(entry: Entry | None, *kinds: type[_Kind]) -> list[_Kind]:
@@ -434,7 +434,7 @@ class Trace:
         self.scope, self.entry, self.past = scope, entry, past
         self.dependencies: Sequence[Dependency]
         self.dependencies = sorted(dependencies_of(entry), key=_ORDER) if entry.reads else ()
-        """In the order in which their reasons count."""
+        """Dependencies, in the order in which their reasons count."""
         paths = entry.output_paths
         self.outputs = [OutputWithin(path, scope, entry.key) for path in paths]
         """Its own."""

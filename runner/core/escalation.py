@@ -52,7 +52,7 @@ class EscalationPass:
     collected: frozenset[str] = frozenset()
     """Steps whose escalations wait for the second pass."""
     interrupted: frozenset[str] = frozenset()
-    """Of these, those behind which other models are asked."""
+    """Steps of these, behind which other models are asked."""
     number: int = 0
 
     @classmethod

@@ -1,7 +1,7 @@
 """Run a bound plan within its budget: clean up, walk, do what is stale, report.
 
 `Execute` acts on what `walk` decides: it runs steps, the items of blocks (`block_run`), and the
-pipelines that steps run. Knows no Prefect: a node, or a chunk of items, runs within
+pipelines that steps run. Imports no Prefect: a node, or a chunk of items, runs within
 `RunContext.show_chunk`, which shows it as a Prefect task, or nowhere.
 """
 

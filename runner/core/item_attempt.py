@@ -45,7 +45,7 @@ class ItemAttempt:
     outer: tuple[str, ...]
     outputs: ItemOutputs
     work: ItemWork | None = None
-    """None: a step outside of blocks that calls no model."""
+    """Its item; None: it is a step outside of blocks that calls no model."""
     made_by: str = ""
     """Digest of what it has in common with the other items of its block."""
     file_key: str = ""

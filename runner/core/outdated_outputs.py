@@ -139,7 +139,7 @@ class OutdatedOutput:
     why: Outdated
     is_edited: bool = False
     n_rows: int | None = None
-    """Of rows in a store."""
+    """Number of its rows, if it is a store."""
 
     @property
     def name(self) -> str:

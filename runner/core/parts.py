@@ -27,11 +27,11 @@ KEYED = "hmac:"
 _TEXTS = frozenset(("prompt", "template", "map", "reduce", "system", "instructions", "messages"))
 
 Spec = Mapping[str, Any]
-"""Of a step or block, as it was written."""
+"""Values of a step or block, as it was written."""
 Values = Mapping[str, str]
-"""By the names of parts."""
+"""Digests of parts by their names."""
 Older = Mapping[str, Collection[str]] | None
-"""By the value of a part, earlier ones whose results are as good; None: no other value's is."""
+"""Earlier values whose results are as good, by that of a part; None: no other value's is."""
 Details = Mapping[str, Sequence[Reason]]
 """By the name of a part, what of it changed, as far as is known; the reasons lack their step."""
 
@@ -164,7 +164,7 @@ class RulePart(Part):
         place = self.place
         if before.get(place) != now.get(place):  # of `escalate`, which came, went or is another
             return ()
-        # Of a step that is new or gone there is one reason; a block has no version.
+        # A step that is new or gone has one reason; a block has no version.
         version, both = f"{place}.version", {f"{place}.version", f"{place}.parameters"}
         if version in now and not both & before.keys():
             return (Why.STEP_NEW(place),)

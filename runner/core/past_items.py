@@ -145,9 +145,9 @@ class PastItems:
         self._specs: Mapping[str, str] | None = None
         """Key → digest of the spec with which an item was done."""
         self._texts: dict[str, str | None] = {}
-        """By the digest, the spec."""
+        """Texts of specs by their digests."""
         self._known: dict[str, tuple[SpecChanges, Mapping[str, Mapping[str, str]]]] = {}
-        """By the digest: what changed since, and the lists of labels."""
+        """What changed since, and the lists of labels, by that digest."""
 
     async def read(self) -> None:
         if self._specs is None:

@@ -40,11 +40,11 @@ class QueryBatches(ForwardingPool):
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._waiting: dict[str, list[_WaitingQuery]] = defaultdict(list)
-        """Requests that wait, by what those of one batch have in common: all but the texts."""
+        """Requests that wait, by the part that requests of one batch share: all but their texts."""
         self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._expected: Iterator[str] = iter(())
         self._ready: dict[tuple[str, str], EmbedReply] = {}
-        """By the same and a text: replies to expected texts, until they are asked for."""
+        """Replies to expected texts until they are asked for, by that part and the text."""
 
     async def pool_of(self, model: ModelSpec) -> Pool:
         return self._pool

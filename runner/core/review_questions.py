@@ -26,7 +26,7 @@ _MOST_NAMED = 4
 _IN_DOUBT = 0.85
 """Probability below which a field is named where `when` says nothing: the page's own mark."""
 _MOST_CHARS = 40
-"""Of a value."""
+"""Most characters that are shown of a value."""
 _TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\w+|\s+|.""", re.DOTALL)
 LEAST_CONFIDENCE = re.compile(r"\s*confidence\.(?P<bound>min|low)\s*(<=?)\s*(\d*\.?\d+)\s*")
 _MISSING = re.compile(

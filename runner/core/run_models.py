@@ -31,7 +31,7 @@ class RunModels:
         self.known: dict[tuple[str, str], ModelFacts] = {}
         """Models that were looked up, by pool and name."""
         self.in_flight: WeakValueDictionary[str, CallInFlight] = WeakValueDictionary()
-        """By the hash of a call."""
+        """Calls by their hashes."""
         self._contexts: dict[tuple[str, str], int | None] = {}
 
     @cached_property

@@ -77,7 +77,7 @@ class RunStats:
         self.outdated: dict[str, Outdated] = {}
         """Outputs that no longer apply and are not removed, each with the reason."""
         self._filed: dict[str, FiledCounts] = {}
-        """By block."""
+        """Counts of filed items by block."""
         self._times_left: dict[str, TimeLeft] = {}
         self._reported_at: dict[str, float] = {}
         self._prefix = ""

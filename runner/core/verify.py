@@ -219,7 +219,7 @@ class ItemRequest:
     """Whether it is a step outside of blocks, which each run tries again."""
     asks_people: bool = True
     not_requested: ItemVerdict = FRESH
-    """Of an item that is not asked for, and has work to do."""
+    """Verdict on an item that is not asked for, and has work to do."""
     is_of_variant: bool = False
     """Whether figures are of the items that are asked for alone, also where more is known."""
     job_runs: frozenset[str] = frozenset()

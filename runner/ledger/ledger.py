@@ -184,8 +184,12 @@ class Ledger:
 
     def record(self, scope: str, entry: Entry, run: str) -> None:
         """Write an item's entry; lasting after `durable`."""
-        row = {name: getattr(entry, name) for name in Entry.__slots__}
-        self.put("items", {**row, "scope": scope, "run": run, "at": time.time()})
+        self.renew(scope, replace(entry, run=run, at=time.time()))
+
+    def renew(self, scope: str, entry: Entry) -> None:
+        """Write an entry as it is: its run and time stay those in which the item was done."""
+        values = {name: getattr(entry, name) for name in Entry.__slots__}
+        self.put("items", {**values, "scope": scope})
 
     def keep(self, value: Any) -> tuple[str | None, str | None]:
         """Store an item's value; return (text, object), one of which is None, by its size."""
