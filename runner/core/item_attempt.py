@@ -123,11 +123,6 @@ class ItemAttempt:
         return None if self.work is None else self.work.item
 
     @property
-    def is_counted(self) -> bool:
-        """Whether reports count it; what else it wrote, its lineage has."""
-        return self.work is not None and self.work.is_counted
-
-    @property
     def own_path(self) -> str | None:
         return None if self.work is None else item_path(self.work.item)
 

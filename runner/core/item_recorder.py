@@ -153,6 +153,7 @@ class ItemRecorder:
         digest, text = self._specs[key]
         own_path = attempt.own_path
         stored = own_path and context.index.stored(own_path)
+        is_counted = attempt.work is not None and attempt.work.is_counted
         source = source_of(attempt.item, stored)
         inputs = context.bound.inputs_by_item
         self._lineage.record(
@@ -165,7 +166,7 @@ class ItemRecorder:
                 source=None if source is None else source.path,
                 made=stats.secrets.redacted(
                     lineage_as_json(source, attempt.steps, attempt.renamed_from)
-                    | ({} if attempt.is_counted else {WROTE: attempt.wrote()})
+                    | ({} if is_counted else {WROTE: attempt.wrote()})
                     | ({INPUTS_BY_ITEM: sorted(inputs)} if inputs else {})
                 ),
             ),

@@ -43,24 +43,24 @@ def reconcile(
     `before`: those of before this job, but for filed ones; `lineage`: how they were made.
 
     1. `where` leaves it out: it is dropped.
-    2. Documents leave a hot folder when they are done: none is deleted.
-    3. A folder that cannot be listed keeps its own.
+    2. A folder that cannot be listed keeps its own.
+    3. Documents leave a hot folder when they are done: none is deleted.
     4. The folder is another one than before: none is deleted until a person confirms it.
     5. What was seen on a mount that is not there now stays until then, too.
     6. A new document has the content of a deleted one: that was renamed.
     7. Most are gone at once, and their outputs would be removed: only those that were renamed count
        as deleted until a person confirms it.
-    8. All others are deleted.
-    9. A filed document is away: it is pruned where that is asked, with a question as for 7.
+    8. A filed document is away: it is pruned where that is asked, with a question as for 7.
+    9. All others are deleted.
     """
     folders, filed, items, present = work.missing.sources, work.filed, work.items, work.present
     dropped = tuple(entry for entry in before if entry.key in work.excluded)  # 1
     absent = [entry for entry in before if entry.key not in present]
-    deleted = [e for e in absent if not any(folder.cannot_list(e.key) for folder in folders)]  # 3
+    deleted = [e for e in absent if not any(folder.cannot_list(e.key) for folder in folders)]  # 2
     seen = {folder.stored: folder.now for folder in folders if folder.now is not None}
     doubts, n_absent = list[DeletionDoubt](), len(absent)
     unconfirmed = () if options.is_confirmed else folders
-    if any(folder.is_hot for folder in folders):  # 2
+    if any(folder.is_hot for folder in folders):  # 3
         deleted, seen, unconfirmed = [], {}, ()
     for folder in unconfirmed:  # 4
         n_there = len(before) - n_absent
@@ -95,12 +95,11 @@ def reconcile(
     if mass is not None:  # 7
         deleted = [entry for entry in deleted if entry.key in names]
         doubts.append(mass)
-    n_away, n_filed = len(filed.away), len(filed.rows) + len(items)
-    pruned = (
-        filed.away if options.prune or any(folder.prunes for folder in folders) else frozenset()
-    )
-    if pruned and not options.is_confirmed and is_mass_deletion(n_away, n_filed, MOST_DELETED):  # 9
-        why = Why.FILED_ARE_GONE(n_away, n_filed, work.block.id)
+    n_away, n_all = len(filed.away), len(filed.rows) + len(items)
+    prunes = options.prune or any(folder.prunes for folder in folders)
+    pruned = filed.away if prunes else frozenset()
+    if pruned and not options.is_confirmed and is_mass_deletion(n_away, n_all, MOST_DELETED):  # 8
+        why = Why.FILED_ARE_GONE(n_away, n_all, work.block.id)
         pruned, doubts = frozenset(), [*doubts, DeletionDoubt(work.block.id, why)]
     absences = dict.fromkeys((entry.key for entry in dropped), Why.WHERE())
     new_names = {old: key for key, old in renamed.items()}
@@ -116,7 +115,7 @@ def reconcile(
     absences |= dict.fromkeys(sorted(pruned), Why.FILED_AND_GONE())
     return MissingSources(
         tuple(deleted), dropped, pruned, absences, tuple(doubts), folders, seen, renamed
-    )  # 8
+    )  # 9
 
 
 def mass_doubt(
