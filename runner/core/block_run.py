@@ -410,18 +410,18 @@ class BlockRun:
 
     def _keeps_former_table(self, step: BoundStep, attempt: ItemAttempt) -> bool:
         """Note why a table loses rows; return whether that waits for `--yes`."""
-        n_lacking, found = 0, []
+        n_lacking, changes = 0, []
         for name in sorted(blocks_read(step.references)):
             # What became of the items whose rows it no longer has, as far as is known
             for became, n in self.state.scope["steps"].get(name, {}).get("counts", {}).items():
                 if n and became in WITHOUT_RESULT:
                     are = counted(n, f"item of {name!r} is", f"items of {name!r} are")
-                    found.append(f"{are} {became}")
+                    changes.append(f"{are} {became}")
                     n_lacking += n
         for lost in attempt.outputs.lost_rows:
             is_whole = n_lacking >= lost.n_before - lost.n_now
             others = () if is_whole else ("what its rows are made of has changed",)
-            words = lost.text(" and ".join((*found, *others)))
+            words = lost.text(" and ".join((*changes, *others)))
             self.stats.note(words)
             if lost.is_refused:
                 key = self.state.work.shown_key(step.id)
@@ -511,14 +511,14 @@ def expected_tokens(todo: Sequence[ItemWork], items: Sequence[ItemWork]) -> dict
     Else its size times the tokens per byte of other items with the same kind of file.
     """
     # Tokens per byte by kind of file; `""`: of all files.
-    found: dict[str, list[float]] = {}
+    rates_of: dict[str, list[float]] = {}
     last = {item.key: item.entry.tokens for item in items if item.entry is not None}
     for item in items:
         if tokens := last.get(item.key):
             rate = tokens / max(1, _size_bytes(item))
             for kind in {"", _file_kind(item)}:
-                found.setdefault(kind, []).append(rate)
-    rates = {"": 1.0} | {kind: median(rates) for kind, rates in found.items()}
+                rates_of.setdefault(kind, []).append(rate)
+    rates = {"": 1.0} | {kind: median(rates) for kind, rates in rates_of.items()}
     return {
         item.key: last.get(item.key) or _size_bytes(item) * rates.get(_file_kind(item), rates[""])
         for item in todo

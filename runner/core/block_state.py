@@ -130,7 +130,7 @@ class BlockState:
         ended = await reviews.ended(self.work.scope) if failed else {}
         rejected, expired = ended.get("rejected", ()), ended.get("expired", ())
         keys = [item.key for item in failed]
-        found = LackingItems(
+        lacking = LackingItems(
             self.block.id,
             len(self.work.items),
             sum(item.has_result for item in self.work.items),
@@ -143,7 +143,7 @@ class BlockState:
             error=next((str(item.why) for item in self.failed), ""),
             is_transient=self.n_failures > 0,
         )
-        return found or None
+        return lacking or None
 
     @property
     def has_news(self) -> bool | None:
@@ -187,12 +187,12 @@ class BlockState:
         is_filing = filed.order or any(step.written.get("mode") != "copy" for step in moves)
         if not (self.filed or is_filing or any(src.is_hot for src in self.work.missing.sources)):
             return outputs
-        whole = dict(self.filed)
+        by_key = dict(self.filed)
         for item in items:  # those of this run come in place of filed ones
             key, result = item.key, item.result if item.with_filed is None else item.with_filed
             if result is not None and not (key in filed.parts and key in self.filed):
-                whole[key] = filed.order.get(key) or list_order(names.get(key, key), key), result
-        results = [result for _, result in sorted(whole.values(), key=itemgetter(0))]
+                by_key[key] = filed.order.get(key) or list_order(names.get(key, key), key), result
+        results = [result for _, result in sorted(by_key.values(), key=itemgetter(0))]
         return WithFiled(outputs, {**outputs, "results": results})
 
     def table(self) -> ReportTable:
@@ -200,29 +200,29 @@ class BlockState:
 
         Of an item without a result there is what `returns` takes of the item alone.
         """
-        block, own = self.block, dict[str, Expression]()
+        block, of_item_alone = self.block, dict[str, Expression]()
         types = {**dict.fromkeys(ITEM_COLUMNS, "str"), **block.columns}
         listed = block.over.evaluate(self.scope, keeps_types=True)
         for name in block.columns:
             compiled = None if block.returns is None else block.returns.compiled((name,))
             if compiled is not None and {root for root, *_ in compiled.references} <= {block.var}:
-                own[name] = compiled
+                of_item_alone[name] = compiled
                 if isinstance(listed, TypedRows) and not types[name] and compiled.chain:
                     types[name] = listed.types.get(compiled.chain[-1], "")
-        found = list[tuple[str, str, str | None, Any]]()
+        rows_of_items = list[tuple[str, str, str | None, Any]]()
         for item in self.work.items:
             result, seen = item.result, item.seen(block, self.scope)
             if result is None:
                 result = dict.fromkeys(block.columns)
-                for name, compiled in own.items():
+                for name, compiled in of_item_alone.items():
                     with suppress(ExpressionError):
                         result[name] = compiled.evaluate(seen)
             why = None if item.why is None else str(item.why)
-            found.append((item.key, (item.counted_as or item.state).value, why, result))
+            rows_of_items.append((item.key, (item.counted_as or item.state).value, why, result))
         filed = sorted(self.filed.items(), key=lambda pair: pair[1][0])
-        found += [(key, ItemState.FILED.value, None, result) for key, (_, result) in filed]
+        rows_of_items += [(key, ItemState.FILED.value, None, result) for key, (_, result) in filed]
         rows = []
-        for *about, result in found:
+        for *about, result in rows_of_items:
             values = result if isinstance(result, dict) else {"result": result}
             rows.append({**dict(zip(ITEM_COLUMNS, about, strict=True)), **values})
         return ReportTable(TypedRows(rows, types), [*types])
@@ -357,10 +357,10 @@ def _take_entry(
             step, paths = state.step, current_paths(entry)
             if step is not None and step.makes_output and paths:
                 # Its file is there, maybe in another place, and was not written now
-                there = {"path": context.index.absolute(min(paths)), "changed": False}
+                written = {"path": context.index.absolute(min(paths)), "changed": False}
                 names = step.kind.output.model_fields.keys()
-                if names <= there.keys():
-                    item.result = {name: there[name] for name in names}
+                if names <= written.keys():
+                    item.result = {name: written[name] for name in names}
                     seen = state.scope.with_step(step.id, item.result)
                     item.result = item.result if step.returns is None else step.returns.render(seen)
     if state.outer:

@@ -219,16 +219,16 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         """Return the known vectors, or ask the pool for them."""
         began = time.time()
-        async with self._in_turn(await self.looked_up_vectors(request)) as found:
-            row = found.row
+        async with self._in_turn(await self.looked_up_vectors(request)) as known:
+            row = known.row
             if row is None:
-                row = await self._embedded(request, found, began)
+                row = await self._embedded(request, known, began)
             else:
                 self._count(row, began, cached_vectors(row).usage)
         # Unpacked in both cases: the ledger has float32, and a second run must see the same.
         return cached_vectors(row)
 
-    async def _embedded(self, request: EmbedRequest, found: KnownCall, began: float) -> CallRow:
+    async def _embedded(self, request: EmbedRequest, known: KnownCall, began: float) -> CallRow:
         """Ask the pool for vectors, and record them."""
         await self._fence()
         call = self._open_call(request.texts)
@@ -240,17 +240,17 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
             raise await verdict(
                 error, request.model.ref, plain, lambda: self._pool.embed(plain)
             ) from error
-        await self._check_same_model(request.model, found.digest, reply.digest)
+        await self._check_same_model(request.model, known.digest, reply.digest)
         packed = bytearray()
         usage = to_plain(reply, packed)
-        row = self._row(found.hash, "embed", found.request, request.model.ref, found.digest)
+        row = self._row(known.hash, "embed", known.request, request.model.ref, known.digest)
         row = replace(row, reply=bytes(packed), served_digest=reply.digest, usage=usage)
         self._ledger.record_call(row, self._stats.run)
         self._count(row, began, reply.usage, call)
         return row
 
     @asynccontextmanager
-    async def _in_turn(self, found: KnownCall) -> AsyncIterator[KnownCall]:
+    async def _in_turn(self, known: KnownCall) -> AsyncIterator[KnownCall]:
         """Wait while this run makes an equal call; yield the call, with its reply if it has one.
 
         Where an item's call ends without a reply, the next one asks; where the model or its server
@@ -259,22 +259,22 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         Raises:
             PutOff: there is no reply, and the caller may not ask for one now.
         """
-        if found.row is None and not self._caller.may_ask:
+        if known.row is None and not self._caller.may_ask:
             raise PutOff
-        if found.row is not None or not self._caller.looks_up:
-            yield found
+        if known.row is not None or not self._caller.looks_up:
+            yield known
             return
-        flight = self._models.in_flight.setdefault(found.hash, CallInFlight())
+        flight = self._models.in_flight.setdefault(known.hash, CallInFlight())
         async with flight.lock:
-            found = replace(found, row=await self._recorded(found.hash))
-            if found.row is None and not flight.has_failed:
+            known = replace(known, row=await self._recorded(known.hash))
+            if known.row is None and not flight.has_failed:
                 try:
-                    yield found
+                    yield known
                 except EngineError:
                     flight.has_failed = True
                     raise
                 return
-        yield found
+        yield known
 
     async def looked_up(self, request: ChatRequest) -> KnownCall:
         """Return a chat call, with its row if the ledger has a reply.
@@ -284,11 +284,11 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         """
         digest = await self._models.of(request.model)
         key = chat_key(request, digest)
-        found = await self._looked_up("chat", digest, key)
+        known = await self._looked_up("chat", digest, key)
         model = request.model
-        if found.row is None or model.pool:  # servers count in their own ways
-            return found
-        reply = cached_reply(found.row)
+        if known.row is None or model.pool:  # servers count in their own ways
+            return known
+        reply = cached_reply(known.row)
         room = model.n_ctx_tokens or await self._models.default_context(model) or 0
         max_tokens = resolve_sampling(request.params, model.params, request.defaults).max_tokens
         reserved = reserved_tokens(max_tokens, room)
@@ -299,7 +299,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
             n_tokens = reply.usage.completion_tokens
             if n_tokens > reserved or (reply.done_reason == "length" and n_tokens < reserved):
                 return await self._looked_up("chat", digest, key | {"ctx": room})
-        return found
+        return known
 
     async def looked_up_vectors(self, request: EmbedRequest) -> KnownCall:
         """Return an embedding call, with its row if the ledger has the vectors."""
@@ -318,11 +318,11 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
     async def ask(self, request: ChatRequest, on_chunk: ChunkListener | None = None) -> Reply:
         """Return an answer's reply; call `on_chunk` with each chunk before."""
         began = time.time()
-        async with self._in_turn(await self.looked_up(request)) as found:
-            if found.row is None:
-                return await self._ask_pool(request, found, began, on_chunk)
-        reply = cached_reply(found.row)
-        self._count(found.row, began, reply.usage)
+        async with self._in_turn(await self.looked_up(request)) as known:
+            if known.row is None:
+                return await self._ask_pool(request, known, began, on_chunk)
+        reply = cached_reply(known.row)
+        self._count(known.row, began, reply.usage)
         self._notice_limit(request, reply)
         if on_chunk is not None:
             n_tokens = reply.usage.completion_tokens
@@ -330,7 +330,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         return reply
 
     async def _ask_pool(
-        self, request: ChatRequest, found: KnownCall, began: float, on_chunk: ChunkListener | None
+        self, request: ChatRequest, known: KnownCall, began: float, on_chunk: ChunkListener | None
     ) -> Reply:
         """Ask the pool as `ask` does, and record the reply."""
         ready = getattr(self._pool, "ready", None)
@@ -364,11 +364,11 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
                 raise await self._chat_refusal(error, request) from error
             raise
         self._notice_limit(request, reply)
-        await self._check_same_model(request.model, found.digest, reply.digest)
+        await self._check_same_model(request.model, known.digest, reply.digest)
         # As recorded, so that a later run sees the same probabilities.
         reply = replace(reply, logprobs=recorded_logprobs(reply))
         row = replace(
-            self._row(found.hash, "chat", found.request, request.model.ref, found.digest),
+            self._row(known.hash, "chat", known.request, request.model.ref, known.digest),
             reply=reply.text.encode(),
             served_digest=reply.digest,
             done_reason=reply.done_reason,

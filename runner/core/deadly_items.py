@@ -100,15 +100,15 @@ class CrashSuspects:
     async def look(self, scope: str = "", keys: Collection[str] = ()) -> None:
         """Read the notes of crashed runs: all, or those of some items of a scope."""
         ask = self._ledger.ask
-        found = await ask(self._ledger.attempts_left, self._dead_after_s, scope, keys)
-        for row in found:
+        attempts = await ask(self._ledger.attempts_left, self._dead_after_s, scope, keys)
+        for row in attempts:
             if row.run == self._run:
                 continue
             rows = self._notes.setdefault((row.scope, row.key), [])
             rows[:] = [*(other for other in rows if other.run != row.run), row]
             if row.around_scope is not None and row.around_key is not None:
                 self._within.setdefault((row.around_scope, row.around_key), set()).add(row.run)
-        if found and not scope:
+        if attempts and not scope:
             self._n_kills = await ask(self._kills)
 
     def _kills(self) -> int:
@@ -158,10 +158,10 @@ class CrashSuspects:
         runs alone.
         """
         place = (scope, key)
-        own = self._begun.pop(place, None)
+        attempt = self._begun.pop(place, None)
         with suppress(LedgerError):  # raised where the entry is awaited
-            if own is not None:
-                self._ledger.drop_attempt(own)
+            if attempt is not None:
+                self._ledger.drop_attempt(attempt)
             if not is_recorded:
                 return
             self._within.pop(place, None)

@@ -354,12 +354,12 @@ class KeptOutput(FileDependency):
     def look(self, world: World) -> Reason | None:
         path = Path(world.index.absolute(self.path))
         try:
-            there = sha256_of(path)  # not `digest`: this run may write it
+            sha256 = sha256_of(path)  # not `digest`: this run may write it
         except OSError:
             return Why.OUTPUT_LOST(self.path)
-        if there == self.sha256:
+        if sha256 == self.sha256:
             return None
-        is_edited = there not in world.index.known_sha256(path)
+        is_edited = sha256 not in world.index.known_sha256(path)
         return (Why.OUTPUT_EDITED if is_edited else Why.OUTPUT_NO_LONGER_EDITED)(self.path)
 
 
@@ -389,12 +389,12 @@ def read_dependencies(reads: str | None, *kinds: type[_Kind]) -> list[_Kind]:
     """Return the dependencies in an entry's `reads`."""
     if not reads or (kinds and not any(kind.begins in reads for kind in kinds)):
         return []
-    found: list[Any] = []
+    dependencies: list[Any] = []
     for name, values in json.loads(reads).items():
         kind = _KINDS.get(values[0], FileRead)
         if not kinds or kind in kinds:
-            found.append(kind.of_json(name, values if kind is FileRead else values[1:]))
-    return found
+            dependencies.append(kind.of_json(name, values if kind is FileRead else values[1:]))
+    return dependencies
 
 
 def as_json(dependencies: Dependencies) -> str | None:

@@ -241,12 +241,12 @@ class Execute(Walk):
         raise RunFailed(f"{place}: {text}", cause=cause) from error
 
     async def outdated(
-        self, found: Sequence[OutdatedOutput], questions: Collection[ItemKey]
+        self, outdated: Sequence[OutdatedOutput], questions: Collection[ItemKey]
     ) -> None:
         if questions:
             await self.context.judge.reviews.forget(questions)
-        if found:
-            await Pruner(self.context).sweep(found, self.ended)
+        if outdated:
+            await Pruner(self.context).sweep(outdated, self.ended)
 
 
 @dataclass(frozen=True, slots=True)

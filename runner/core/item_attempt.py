@@ -139,11 +139,11 @@ class ItemAttempt:
 
     def calls_before(self, step: str) -> dict[str, list[CallRecord]]:
         """Return by hash what a step had asked before the item was put off."""
-        found: dict[str, list[CallRecord]] = {}
+        by_hash: dict[str, list[CallRecord]] = {}
         for record in () if self.work is None else self.work.begun:
             for call in record.calls if record.id == step else ():
-                found.setdefault(call.hash, []).append(call)
-        return found
+                by_hash.setdefault(call.hash, []).append(call)
+        return by_hash
 
     # --- what steps and others see of it
 

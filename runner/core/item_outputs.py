@@ -243,10 +243,10 @@ class RowKeeper:
             if state in DECIDED:
                 await self._stores.keep_only(path, name)
             owner = self._stores.owner(name, path)
-            stored, whole = self._index.stored(path), self._stores.holds(path, owner)
-            rows = now[stored] = RowsKept(stored, owner, whole, scope, key)
+            stored, content = self._index.stored(path), self._stores.holds(path, owner)
+            rows = now[stored] = RowsKept(stored, owner, content, scope, key)
             self._lineage.record_rows(
-                StoredRow(scope, stored, key, whole, rows.n_rows), self._stats.run
+                StoredRow(scope, stored, key, content, rows.n_rows), self._stats.run
             )
         for stored, rows in now.items():
             if rows.sum != (old[stored].sum if stored in old else ""):

@@ -135,8 +135,8 @@ class ItemRecorder:
             entries = await ledger.ask(ledger.entries, attempt.scope, [attempt.key])
         except LedgerError:
             return False
-        there = entries.get(attempt.key)
-        return there is not None and (there.hash, there.seconds) == (put.hash, put.seconds)
+        entry = entries.get(attempt.key)
+        return entry is not None and (entry.hash, entry.seconds) == (put.hash, put.seconds)
 
     def record_lineage(self, attempt: ItemAttempt) -> None:
         """Record an item's lineage; it is committed with the next entry."""

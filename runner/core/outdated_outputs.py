@@ -184,14 +184,14 @@ class OutdatedFinder:
 
     def find(self) -> list[OutdatedOutput]:
         """Return what is outdated and still there; `stores_to_look_at` have been looked at."""
-        found = list[OutdatedOutput]()
+        outdated = list[OutdatedOutput]()
         for row, (at, top, why) in self._stored:
             path = Path(self._index.absolute(row.path))
             owner = self._stores.owner(ItemName(owner=f"{row.scope}\n{row.key}"), path)
             n_rows = int(self._stores.holds(path, owner).partition(":")[0] or 0)
             if n_rows:
                 of_item = row.scope, row.key, row.path, at.node, top, why
-                found.append(OutdatedOutput(*of_item, n_rows=n_rows))
+                outdated.append(OutdatedOutput(*of_item, n_rows=n_rows))
         live = {path for end in self._ended.values() for path in end.live.paths}
         written = (row for row in self._index.rows() if row.scope in self._scopes)
         paths = dict.fromkeys(row.path for row in written if row.path not in live)
@@ -199,8 +199,8 @@ class OutdatedFinder:
         if candidates:  # compared as files, for case-insensitive disks
             absolute = self._index.absolute
             now = set(filter(None, (files.identity(absolute(path)) for path in live)))
-            found += [out for out in candidates if files.identity(absolute(out.stored)) not in now]
-        return sorted(found, key=lambda out: out.stored)
+            outdated += [c for c in candidates if files.identity(absolute(c.stored)) not in now]
+        return sorted(outdated, key=lambda out: out.stored)
 
     def is_over(self, scope: str, key: str) -> bool:
         """Return whether nothing of an item is to be decided any more: it is outdated, or filed."""

@@ -150,9 +150,9 @@ class DecidedExamples:
         vectors = {decision.id: decision.vector for decision in with_vector}
         others = [decision for decision in known.decisions if decision.id not in vectors]
         texts = await asyncio.to_thread(lambda: [self._text_of(other.text) for other in others])
-        there = [(other.id, text) for other, text in zip(others, texts, strict=True) if text]
-        found = await vectors_of([text for _, text in there])
-        vectors |= {id_: vector for (id_, _), vector in zip(there, found, strict=True)}
+        to_embed = [(other.id, text) for other, text in zip(others, texts, strict=True) if text]
+        new_vectors = await vectors_of([text for _, text in to_embed])
+        vectors |= {id_: vector for (id_, _), vector in zip(to_embed, new_vectors, strict=True)}
         decisions = tuple(decision for decision in known.decisions if decision.id in vectors)
         return decisions, matrix_of([vectors[decision.id] for decision in decisions])
 
@@ -160,7 +160,7 @@ class DecidedExamples:
         self, decisions: Sequence[Decision], room: int, tools: Tools
     ) -> tuple[Example, ...]:
         """Return the examples, the nearest last: a model heeds most what stands last."""
-        found = []
+        examples = []
         for decision in reversed(decisions):
             text = self._text_of(decision.text)
             if not text:
@@ -173,5 +173,5 @@ class DecidedExamples:
                 if isinstance(decision.answer, str)
                 else json.dumps(decision.answer, ensure_ascii=False)
             )
-            found.append(Example(shown, answer))
-        return tuple(found)
+            examples.append(Example(shown, answer))
+        return tuple(examples)

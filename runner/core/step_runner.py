@@ -70,10 +70,10 @@ def item_result(block: BoundBlock, scope: Scope, last: Any) -> Any:
 
 def result_with_filed(block: BoundBlock, scope: Scope, last: Any) -> Any:
     """Return what an item's result is with what its pipelines filed; None: they filed nothing."""
-    whole = scope.with_filed({node.id for node in block.body})
-    if whole is None:
+    with_filed = scope.with_filed({node.id for node in block.body})
+    if with_filed is None:
         return None
-    return item_result(block, whole, last.with_filed if isinstance(last, WithFiled) else last)
+    return item_result(block, with_filed, last.with_filed if isinstance(last, WithFiled) else last)
 
 
 def step_outputs(step: BoundStep, scope: Scope, outputs: Mapping[str, Any]) -> Any:
@@ -81,8 +81,8 @@ def step_outputs(step: BoundStep, scope: Scope, outputs: Mapping[str, Any]) -> A
     if step.returns is None:
         return outputs
     seen = scope.with_step(step.id, outputs)
-    values, whole = step.returns.render(seen), seen.with_filed({step.id})
-    return values if whole is None else WithFiled(values, step.returns.render(whole))
+    values, with_filed = step.returns.render(seen), seen.with_filed({step.id})
+    return values if with_filed is None else WithFiled(values, step.returns.render(with_filed))
 
 
 class StepRunner:
@@ -230,19 +230,19 @@ class StepRunner:
     ) -> dict[str, Any]:
         """Run a step; of its larger model, where its own is not sure enough or was refused."""
         assert step.escalate is not None
-        found = None
+        first = None
         try:  # a refused answer is asked for again of the larger model alone
-            found = await self._run(step, params, replace(tools, n_refused=0), scope, attempt)
+            first = await self._run(step, params, replace(tools, n_refused=0), scope, attempt)
         except StepError as error:
             if error.kind != "check":
                 raise
         try:
-            why = escalated(step, scope, attempt.shown_key or attempt.key, found, tools.n_refused)
+            why = escalated(step, scope, attempt.shown_key or attempt.key, first, tools.n_refused)
         except ExpressionError as error:
             raise StepFailed(step.id, f"`escalate.when`: {error}") from error
         if why is None:
-            assert found is not None
-            return found
+            assert first is not None
+            return first
         try:
             with attempt.escalation_pass.defer_calls(attempt.callers[-1], step.id):
                 larger = step.escalated

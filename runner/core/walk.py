@@ -227,7 +227,7 @@ class Walk(ABC):
 
     @abstractmethod
     async def outdated(
-        self, found: Sequence[OutdatedOutput], questions: Collection[ItemKey]
+        self, outdated: Sequence[OutdatedOutput], questions: Collection[ItemKey]
     ) -> None:
         """Handle outputs that nothing makes any more, and items of which nothing is to be asked."""
 

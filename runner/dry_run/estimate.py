@@ -137,12 +137,12 @@ class Estimate(Walk):
         self.ended[node.id] = EndedNode(node, is_skipped=True)
 
     async def outdated(
-        self, found: Sequence[OutdatedOutput], questions: Collection[ItemKey]
+        self, outdated: Sequence[OutdatedOutput], questions: Collection[ItemKey]
     ) -> None:
         """Name what a run would remove, or keep and count."""
-        if found:
-            self.stats.keeps({output.name: output.why for output in found})
-            for note in kept_texts(found):
+        if outdated:
+            self.stats.keeps({output.name: output.why for output in outdated})
+            for note in kept_texts(outdated):
                 self.stats.note(note)
 
     # --- what is not known
