@@ -105,8 +105,7 @@ class BlockRun:
         if work.filed.rows:
             self.stats.filed(block.id, work.filed_counts)
         if work.again:
-            names = listed(work.again, MAX_NAMED)
-            self.stats.note(f"as filed before, so the same item: {names}")
+            self.stats.note(f"as filed before, so the same item: {listed(work.again, MAX_NAMED)}")
         sizes = expected_tokens(todo, work.items) if todo and state.has_models else {}  # 2
         # The list's order is kept where items run one by one, and where a budget or the first
         # failure may end the run early.
