@@ -316,7 +316,8 @@ def test_reviews_move_to_postgresql_with_the_folder(url: str, tmp_path: Path) ->
         review = ask(ledger)
         LedgerReviews(ledger).accept_together([(review.id, review.question)], by="ann")
     with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as file, file:
-        file.execute("alter table reviews drop column together")  # of an older Paddock
+        file.execute("alter table reviews drop column together")  # of an older Paddock,
+        file.execute("delete from meta where name = 'together'")  # which has not had the upgrade
     with Ledger(tmp_path, url=url) as ledger:
         moved = LedgerReviews(ledger).get(review.id)
         assert (moved.by, moved.together is not None) == ("ann", True)
