@@ -542,15 +542,15 @@ class ToolCallCache(_RecordedCalls):
         began = time.time()
         own = self._hashed(text, plain) if keeps else f"{self._own_place(text)}\n{text}"
         hash_ = _call_hash(kind, own)
-        row = await self._recorded(hash_) if keeps else None
-        if row is not None:
-            result = json.loads(row.reply)
+        known = await self._recorded(hash_) if keeps else None
+        if known is not None:
+            result = json.loads(known.reply)
         else:
             result = self._stats.secrets.redacted(await do())
             reply = json.dumps(result, ensure_ascii=False).encode("utf-8", "replace")
             row = self._row(hash_, kind, text, str(asked.get("tool") or ""))
             self._ledger.record_call(replace(row, reply=reply), self._stats.run)
-        self._keep_call(hash_, kind, began, _NO_USAGE, is_known=row is not None)
+        self._keep_call(hash_, kind, began, _NO_USAGE, is_known=known is not None)
         return cast("T", result)
 
     def _own_place(self, text: str) -> str:

@@ -121,8 +121,10 @@ class Pruner:
             removal.rows, refused = await self._row_keeper.forget_rows(rows)
             removal.refused |= refused
             self._note_removal(removal, {}, why)
-        kept = [output for output in outdated if output not in doomed]
-        self._stats.keeps({o.name: o.why for o in outdated if o in kept or o.is_edited})
+        removed = set(doomed)
+        kept = [output for output in outdated if output not in removed]
+        keeps = (output for output in outdated if output not in removed or output.is_edited)
+        self._stats.keeps({output.name: output.why for output in keeps})
         for note in kept_texts(kept):
             self._stats.note(note)
 

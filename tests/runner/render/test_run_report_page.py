@@ -183,6 +183,16 @@ def test_known_replies_are_told_apart(world: World) -> None:
     assert report.cached_calls == 1
 
 
+def test_a_tool_that_was_called_is_not_shown_as_known(tmp_path: Path) -> None:
+    tool = "{id: style, uses: tool, with: {name: files.search, options: {root: inbox}}}"
+    world = World(tmp_path, n_documents=1)
+    world.edit("      - {id: sum,", f"      - {tool}\n      - {{id: sum,")
+    world.run()
+    (past,) = recent_runs([LedgerFolder(world.folder / ".paddock")], limit=2).runs
+    calls = read_run_details(past).calls
+    assert [call.is_known for call in calls if call.kind == "tool"] == [False]
+
+
 def test_a_run_that_is_not_there_writes_nothing(world: World) -> None:
     world.run()
     write_named_run_report(world.file, "nobody", world.folder / "run.html")
