@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from paddock.engine.errors import InvalidName
-from paddock.engine.models import model_names, pull_sources
-from paddock.engine.request import ModelSpec
 from paddock.engine.system.server_address import BadAddress, base_url
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import ExpressionError, Value
@@ -24,7 +22,7 @@ from .bound import BindContext, BoundEscalation, BoundPool
 from .inputs import KnownInputs
 
 if TYPE_CHECKING:
-    from paddock.engine.request import Role
+    from paddock.engine.request import ModelSpec, Role
 
 ROLES: tuple[Role, ...] = ("chat", "embed")
 
@@ -57,7 +55,7 @@ class ModelBinder:
             if len(own) == 1:
                 self.defaults[role] = own[0]
             elif role in default_models:
-                self.defaults[role] = ModelSpec(ref=default_models[role], role=role)
+                self.defaults[role] = _model_spec(ref=default_models[role], role=role)
 
     def of(self, step: StepNode, kind: type[Any]) -> ModelSpec | None:
         """Return the model that a step uses; None where it uses none, or where that is a fault."""
@@ -125,7 +123,7 @@ class ModelBinder:
         if keys.pool is None:
             is_alone = isinstance(self._pipeline.document.data["models"][alias], str)
             ref = self._ref(ref, at if is_alone else (*at, "ref"))
-        return ModelSpec(
+        return _model_spec(
             ref=ref,
             role=keys.role,
             n_ctx_tokens=keys.ctx,
@@ -197,6 +195,8 @@ class ModelBinder:
         A file of a hub is looked up under the name that `paddock pull` gives it: a run downloads
         nothing by itself.
         """
+        from paddock.engine.models import model_names, pull_sources
+
         if not ref.startswith("hf:"):
             is_file = model_names.is_path(ref)
             return str((self._base / Path(ref).expanduser()).resolve()) if is_file else ref
@@ -223,3 +223,9 @@ class ModelBinder:
 
 def _step_label(step: StepNode) -> str:
     return step.id if step.has_own_id else step.uses
+
+
+def _model_spec(**fields: Any) -> ModelSpec:
+    from paddock.engine.request import ModelSpec
+
+    return ModelSpec(**fields)

@@ -21,6 +21,7 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.input_values import FOLDER_TYPES
 from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.ledger import postgres_module
 from paddock.runner.ledger.run_locks import FileGroupTurn, SkippedByGroup, TurnWait
 from paddock.runner.progress.drain import StopGate
 
@@ -109,10 +110,9 @@ def group_holders(
         LedgerError: PostgreSQL, which knows whose turn it is, cannot be used.
     """
     if settings.ledger_url:
-        from paddock.runner.ledger import coordination  # only with the extra that has psycopg
-
-        dead_s = settings.unattended.dead_after_s
-        return coordination.group_holders(settings.ledger_url, names, unwanted, dead_s)
+        given = settings.ledger_url, names, unwanted, settings.unattended.dead_after_s
+        held: dict[str, LockHolder] = postgres_module("coordination").group_holders(*given)
+        return held
     folder = Path(settings.state_dir) / GROUP_FOLDER
     turns = {name: FileGroupTurn(folder, name, "") for name in {*names, *unwanted}}
     found = {name: holder for name, turn in turns.items() if (holder := turn.holder())}

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -366,10 +367,10 @@ class Ledger:
 
     def claims(self, holder: str, dead_after_s: float) -> Claims:
         """Return one participant's claims; only in PostgreSQL."""
-        from . import coordination, postgres
-
-        assert isinstance(self._database, postgres.PostgresDatabase)
-        return coordination.Claims(self._database.server, holder, dead_after_s, self._note)
+        assert isinstance(self._database, postgres_module().PostgresDatabase)
+        given = self._database.server, holder, dead_after_s, self._note
+        claims: Claims = postgres_module("coordination").Claims(*given)
+        return claims
 
     def has_heartbeat(self, run: str, since: float) -> bool:
         return bool(self.rows(queries.HAS_HEARTBEAT, run=run, since=since))
@@ -520,16 +521,15 @@ def open_existing(folder: Path, url: str, *, is_readonly: bool = False) -> Ledge
     return database
 
 
-def postgres_module() -> ModuleType:
-    """Return the module that knows psycopg, if that is installed."""
+def postgres_module(name: str = "postgres") -> ModuleType:
+    """Return the module that knows psycopg, or another above it, if that is installed."""
     try:
-        from . import postgres
+        return import_module(f".{name}", __package__)
     except ImportError as error:
         raise LedgerError(
             f"A ledger in PostgreSQL needs psycopg, which cannot be used here ({error}). "
             f"Install it: pip install 'paddock-llm[cluster]'"
         ) from error
-    return postgres
 
 
 class ObjectStore:
