@@ -42,6 +42,8 @@ class Foreseen:
     certainty: Certainty = Certainty.UNKNOWN
     call_forecast: CallForecast = NO_FORECAST
     """Calls, and how many of them have replies; of a step that was tried."""
+    may_fail: bool = False
+    """Whether the item may end there for what is known, beside its checks and reviews."""
 
 
 SKIPPED = Foreseen(outputs=None, certainty=Certainty.KNOWN)
@@ -52,6 +54,8 @@ class ItemEnds(Exception):
 
     def __init__(self, error: Exception) -> None:
         self.is_check = isinstance(error, StepError) and error.kind == "check"
+        self.calls = NO_CALLS
+        """What the step that fails asks before."""
         super().__init__(str(error))
 
 
@@ -68,8 +72,8 @@ class Spread:
 
     What it does matters to all behind it, whether they read it or not:
 
-    5. Its answer is not known and may fail checks, or a person has to decide on it: the item may
-       end there, and what follows is not done.
+    5. Its answer is not known and may fail checks, a person has to decide on it, or it fails if it
+       is done: the item may end there, and what follows is not done.
     6. It may change files or stores: what later steps find there is not known.
     """
 
@@ -109,8 +113,8 @@ class Spread:
         if certainty:
             self.nodes[node.id] = certainty
         if isinstance(node, BoundStep):
-            may_fail = certainty and node.reply is not None and bool(node.reply.checks)
-            self.is_at_most |= may_fail or node.review is not None  # 5
+            may_refuse = certainty and node.reply is not None and bool(node.reply.checks)
+            self.is_at_most |= foreseen.may_fail or may_refuse or node.review is not None  # 5
             self.has_changed |= bool(certainty) and not (can_try(node) or node.inner)  # 6
         return foreseen
 

@@ -100,7 +100,14 @@ class ItemEstimate(ItemSteps):
         Raises:
             ItemEnds: it surely fails.
         """
-        return self._noted(step, await self.foresee(step, scope))
+        try:
+            foreseen = await self.foresee(step, scope)
+        except ItemEnds as end:
+            outputs = self._noted(step, Foreseen(end.calls, may_fail=True))
+            if self.spread.nodes[step.id] is Certainty.AT_MOST:
+                return outputs
+            raise
+        return self._noted(step, foreseen)
 
     def hand_on(self, node: BoundNode, outputs: Any) -> None:
         self.last = outputs
@@ -159,8 +166,16 @@ class ItemEstimate(ItemSteps):
         secrets = context.stats.secrets.of(bound.file)
         within = ItemEstimate(self._plan, context, replace(self._attempt), is_whole_pipeline=True)
         within.spread.is_at_most = reads_unknown
+        within.spread.has_changed = self.spread.has_changed
         start, outputs = Scope.of(bound.inputs, secrets, bound.moment), dict[str, Any]()
-        end, is_unknown = await walk_item(within, bound.nodes, start), reads_unknown
+        try:
+            end, is_unknown = await walk_item(within, bound.nodes, start), reads_unknown
+        except ItemEnds as failure:
+            failure.calls = within.calls
+            if reads_unknown:
+                self.spread.has_changed = True  # what it does behind that is not known
+                return Foreseen(calls_of_step(step), may_fail=True)
+            raise
         try:
             outputs = pipeline_outputs(step, bound, end, scope)
         except ExpressionError:

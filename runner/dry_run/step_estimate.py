@@ -119,7 +119,13 @@ class StepEstimate:
             own, is_due = Foreseen(), True
         if is_due is False:
             return own
-        larger = await self.foresee(step.escalated)
+        try:
+            larger = await self.foresee(step.escalated)
+        except ItemEnds as end:
+            end.calls = own.calls
+            if is_due:
+                raise
+            return replace(own, certainty=Certainty.UNKNOWN, may_fail=True)
         if is_due:
             return replace(larger, calls=own.calls + larger.calls)
         calls = own.calls + larger.calls.at_most()

@@ -175,6 +175,22 @@ def calls_twice(request: ChatRequest) -> str | list[ToolCall]:
 UNCACHED = SUM.replace("{id: sum, ", "{id: sum, cache: off, ")
 IF_ONE = ", if: \"'1' in steps.sum.text\""
 FORM = ", reply: {schema: {title: str, points: 'list[str]'}}"
+ABOUT_TEXT = chat("t", "Of {{ steps.text.text }}")
+BOSS = "models: {clerk: {ref: small}, boss: {ref: big, ctx: 8}}\n"
+ESCALATED = BOSS + EACH + summed(", escalate: {to: boss, when: \"'no' in text\"}") + ABOUT_TEXT
+IN_PIPELINE = step("p", "pipeline", 'file: inner.yaml, inputs: {text: "{{ steps.text.text }}"}')
+INNER = """\
+inputs: {text: {type: str}}
+steps:
+  - {id: a, uses: chat, with: {prompt: "{{ inputs.text }}"}}
+  - {id: r, uses: files.read, with: {path: gone.txt}, needs: [a]}
+"""
+READS = """\
+inputs: {text: {type: str}}
+steps:
+  - {id: r, uses: files.read, with: {path: "{{ inputs.text }}"}}
+  - {id: a, uses: chat, with: {prompt: "{{ steps.r.text }}"}}
+"""
 AREAS = """\
 steps:
   - id: all
@@ -390,6 +406,49 @@ CASES = {
         calls=1,
         extra={"words.txt": "Some words."},
     ),
+    "a larger model that is not asked, for which the prompt is too long": Case(
+        ESCALATED, "at most", 6
+    ),
+    "a larger model that is asked, for which the prompt is too long": Case(
+        ESCALATED, "at most", 6, answer=always("no")
+    ),
+    "such a step at the top": Case(
+        BOSS + "steps:\n  - {id: a, uses: chat, with: {prompt: How are you}, "
+        "escalate: {to: boss, when: \"'no' in text\"}}\n",
+        calls=1,
+    ),
+    "a pipeline that fails after a call": Case(
+        EACH + IN_PIPELINE + ABOUT_TEXT, calls=3, extra={"inner.yaml": INNER}
+    ),
+    "a step that would fail, and that an answer may skip": Case(
+        BOSS
+        + EACH
+        + SUM
+        + chat("r", "What is {{ steps.text.text }}", given=", model: boss")
+        + chat("u", "{{ steps.r.text }}", IF_ONE)
+        + ABOUT_TEXT,
+        "at most",
+        9,
+        answer=always("no"),
+    ),
+    "a pipeline that reads what its item writes": Case(
+        EACH
+        + step("w", "files.write", 'path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"')
+        + IN_PIPELINE.replace("{{ steps.text.text", "out/{{ doc.relpath").replace(
+            "}}}\n", "}}, needs: [w]}\n"
+        )
+        + ABOUT_TEXT,
+        "at most",
+        6,
+        extra={"inner.yaml": READS},
+    ),
+    "a pipeline that reads a file that a model names": Case(
+        EACH + SUM + IN_PIPELINE.replace("steps.text", "steps.sum") + ABOUT_TEXT,
+        "at most",
+        9,
+        answer=always("words.txt"),
+        extra={"inner.yaml": READS, "words.txt": "Some words."},
+    ),
     "no replies are taken from the ledger": Case(EACH + UNCACHED, calls=3),
 }
 
@@ -454,6 +513,20 @@ def test_what_reads_a_file_that_a_pipeline_of_its_item_writes_is_asked_at_most(
     assert (world.plan().calls, world.run().calls) == (2, 2)
     world.edit('"Of {', '"About {')
     assert (world.plan().calls, world.run().calls) == (1, 1), "the file stays as it is"
+
+
+def test_what_reads_a_file_that_a_pipeline_may_write_is_asked_at_most(tmp_path: Path) -> None:
+    steps = (
+        IN_PIPELINE.replace("steps.text", "steps.sum")
+        + step("q", "files.read", "path: out/x.txt", ", needs: [p]")
+        + chat("t", "Of {{ steps.q.text }}")
+    )
+    write = '  - {uses: files.write, with: {path: out/x.txt, text: "{{ steps.a.text }}"}}\n'
+    beside = {"inner.yaml": READS + write, "words.txt": "Some words."}
+    world = World(tmp_path, EACH + SUM + steps, beside, n_documents=1)
+    planned = world.plan()
+    assert (planned.calls, planned.least_calls) == (3, 1)
+    assert world.run(pool=FakePool(answer=always("words.txt"))).calls == 3
 
 
 def test_a_plan_whose_time_is_over_bounds_what_is_left_or_estimates_it(
