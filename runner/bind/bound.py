@@ -173,6 +173,11 @@ class BoundBlock:
     columns: Mapping[str, ColumnType] = field(default_factory=dict)
     """Those of its results, as far as schemas tell; an empty type is unknown."""
 
+    @property
+    def own_reads(self) -> frozenset[Reference]:
+        """What its own keys read, without its body."""
+        return read_by(self.over, self.where, self.key, self.if_, self.returns)
+
     @classmethod
     def of_step(cls, step: BoundStep) -> BoundBlock:
         """Return the block of one item that a step outside of blocks is."""
@@ -287,6 +292,11 @@ class BindContext:
         return "".join(f"{step}." for step in self.steps)
 
 
+def read_by(*parts: Any) -> frozenset[Reference]:
+    """Return what expressions, values and templates read; parts that are not there are None."""
+    return frozenset().union(*[part.references for part in parts if part is not None])
+
+
 def only_reads(step: BoundStep) -> bool:
     """Return whether a step only reads and asks, so that it can be done twice."""
     return step.kind.is_pure or step.facts.only_reads
@@ -389,15 +399,12 @@ def follows_time(nodes: Iterable[BoundNode], node: BoundNode) -> bool:
 
 def outer_references(block: BoundBlock) -> frozenset[Reference]:
     """Return what the body of a block reads from outside of it; its own list is not among it."""
-    inner = set(node_ids(block.body))
-    variables = {block.var}
-    found: set[Reference] = set(block.returns.references) if block.returns else set()
-    for step in steps_of(block.body):
-        found.update(step.references - step.of_lists)
-    for nested in blocks_of(block.body):
-        variables.add(nested.var)
-        found.update(nested.over.references)
-        found.update(nested.where.references if nested.where else ())
+    inner, nested = set(node_ids(block.body)), [*blocks_of(block.body)]
+    variables = {block.var, *(node.var for node in nested)}
+    found = read_by(block.returns).union(
+        *(step.references - step.of_lists for step in steps_of(block.body)),
+        *(node.own_reads for node in nested),
+    )
     outside = (path for path in found if path[0] not in variables and path[0] != "loop")
     return frozenset(
         path for path in outside if not (path[0] == "steps" and path[1:2] and path[1] in inner)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from paddock.pipelines.expressions import Reference, Value
 from paddock.pipelines.model import StepNode as WrittenStep
@@ -13,7 +12,7 @@ from paddock.pipelines.references import ANSWER_NAMES
 from paddock.pipelines.times import TIME_NAMES
 from paddock.steps import registry
 
-from .bound import BoundBlock, BoundStep, nodes_of
+from .bound import BoundBlock, BoundStep, nodes_of, read_by
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,8 @@ class StepReads:
     def of(cls, step: WrittenStep) -> StepReads:
         names = step.params.data.get("vars")
         own = TIME_NAMES & names.keys() if isinstance(names, dict) else ()
-        parameters = set(_read_by(step.if_))
-        read = _read_by(step.params, *step.files.values())
+        parameters = set(read_by(step.if_))
+        read = read_by(step.params, *step.files.values())
         parameters.update(path for path in read if path[0] not in own)
         if step.returns is not None:
             own_outputs = ("steps", step.id)
@@ -41,8 +40,8 @@ class StepReads:
         if step.reply is not None:
             for check in step.reply.checks.values():
                 parameters.update(path for path in check.references if path[0] not in ANSWER_NAMES)
-            lists |= _read_by(*(choice.source for choice in step.reply.choices))
-            answer |= _read_by(step.reply.evidence)
+            lists |= read_by(*(choice.source for choice in step.reply.choices))
+            answer |= read_by(step.reply.evidence)
         for spec in (step.escalate, step.review):
             if spec is not None:
                 answer |= spec.when.references
@@ -65,11 +64,6 @@ class StepReads:
         return self.named(names) - self.parameters - self.answer
 
 
-def _read_by(*parts: Any) -> frozenset[Reference]:
-    """Return what expressions, values and templates read; parts that are not there are None."""
-    return frozenset().union(*[part.references for part in parts if part is not None])
-
-
 LOOP_ATTRIBUTES = ("index", "index0", "first", "last", "length")
 
 
@@ -78,23 +72,21 @@ def with_reads(block: BoundBlock, names: frozenset[str]) -> BoundBlock:
     nodes = [*nodes_of(block.body)]
     steps = [node for node in nodes if isinstance(node, BoundStep)]
     inner = [node for node in nodes if isinstance(node, BoundBlock)]
-    of_inner = [_read_by(node.over, node.where, node.if_, node.key, node.returns) for node in inner]
-    own_values, of_list = _read_by(block.key, block.returns), _read_by(block.over, block.if_)
+    of_inner = [node.own_reads for node in inner]
+    own_values, of_list = read_by(block.key, block.returns), read_by(block.over, block.if_)
     read = own_values.union(*of_inner, *(step.references for step in steps))
     own = {("steps", node.id) for node in nodes}
     outside = {path for path in read if path[0] in names and path[:2] not in own}
-    outside |= {path for path in _read_by(block.where) if path[0] != block.var}
+    outside |= {path for path in read_by(block.where) if path[0] != block.var}
     # Within a nested block `loop` is that one's.
-    direct = _read_by(block.returns).union(
-        *(
-            node.references
-            if isinstance(node, BoundStep)
-            else _read_by(node.over, node.where, node.key, node.if_)
-            for node in block.body
-        )
-    )
+    direct = set(read_by(block.returns))
+    for node in block.body:
+        if isinstance(node, BoundStep):
+            direct |= node.references
+        else:
+            direct |= read_by(node.over, node.where, node.key, node.if_)
     of_loop = _attributes("loop", direct)
-    shown = own_values.union(of_list, _read_by(block.where), *of_inner)
+    shown = block.own_reads.union(*of_inner)
     results = {node.body[-1].id for node in (block, *inner) if node.returns is None and node.body}
     for step in steps:
         shown |= step.shown

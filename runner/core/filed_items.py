@@ -22,7 +22,7 @@ from typing import Any
 
 from paddock.engine.system import no_links
 from paddock.engine.system.text import ordered_json
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, outer_references
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, outer_references, read_by
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry
@@ -298,7 +298,7 @@ class ListWithFiled:
         cls, block: BoundBlock, scope: Scope, listed: Sequence[Any], ledger: Ledger, scope_id: str
     ) -> ListWithFiled | None:
         """Return the list; `listed` are the run's own items. None: none in it is of filed ones."""
-        references = block.over.references | (block.where.references if block.where else set())
+        references = read_by(block.over, block.where)
         whole = scope.with_filed({name for path in references for name in path[1:2]})
         if whole is None:
             return None
@@ -392,9 +392,8 @@ def _rows_of(step: BoundStep, scope: Scope) -> Sequence[Any]:
 def reads_new_items(node: BoundNode) -> frozenset[tuple[str, ...]]:
     """Return what a node reads, but for what sees filed items, too."""
     if isinstance(node, BoundBlock):  # its list has the filed ones that it has not done
-        return outer_references(node) | (node.if_.references if node.if_ else frozenset())
+        return outer_references(node) | read_by(node.if_)
     if not node.facts.table:
         return node.references
     others = (read for path, read in node.params.places().items() if path[0] != node.facts.table)
-    condition = () if node.if_ is None else (node.if_.references,)
-    return frozenset().union(*others, *condition)
+    return read_by(node.if_).union(*others)

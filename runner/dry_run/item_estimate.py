@@ -12,7 +12,7 @@ from paddock.engine.system.item_samples import SEED, draw
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep, read_by
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.bind.sub_pipelines import with_inputs
@@ -84,6 +84,8 @@ class ItemEstimate(ItemSteps):
             foreseen = Foreseen(calls_of_many(block.body))
         else:
             context, outer = self._context, self._attempt.outer
+            if self.spread.of(read_by(block.where, block.key)):
+                block = replace(block, where=None, key=None)  # at most all of the list
             try:
                 state = await opened_block(context, block, scope, keeps_results=True, outer=outer)
             except (ExpressionError, PipelineError) as error:

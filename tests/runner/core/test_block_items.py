@@ -164,6 +164,49 @@ def test_where_of_a_nested_block_counts_for_the_item_around_it(tmp_path: Path) -
     assert world.run().returns == {"all": [[2]]}
 
 
+NESTED = """\
+inputs: {given: 1, rows: {type: json, default: [{id: a, n: [1, 2, 3]}]}}
+steps:
+  - id: outer
+    for_each: row in inputs.rows
+    key: row.id
+    do:
+      - id: inner
+        for_each: n in row.n
+        do: [{id: made, uses: prompt, with: {template: "{{ n }}"}}]
+        returns: n
+      - {uses: prompt, with: {template: "{{ steps.inner.results }} {{ steps.inner.skipped }}"}}
+returns: {all: steps.outer.results}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("in row.n", "in row.n + [inputs.given]"),
+        ("in row.n", "in row.n\n        where: n == inputs.given"),
+        ("in row.n", "in row.n\n        if: inputs.given == 1"),
+        ("in row.n", "in row.n\n        key: (n + inputs.given) | string"),
+        ("returns: n", "returns: n + inputs.given"),
+        ("returns: n", "returns: {deep: [n, inputs.given]}"),
+        ('"{{ n }}"}', '"{{ n }}"}, if: n == inputs.given'),
+    ],
+)
+def test_what_a_nested_block_reads_from_outside_counts_for_the_item_around_it(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    world = World(tmp_path, NESTED)
+    world.run()
+    assert not world.plan({"given": 2}).has_work
+    world.edit(old, new)
+    world.run()
+    assert not world.plan().has_work
+    assert reasons(world.plan({"given": 2}), "outer") == {"a": "value changed: inputs.given"}
+    found = world.run({"given": 2}).returns
+    again = World(tmp_path / "again", world.file.read_text())
+    assert found == again.run({"given": 2}).returns
+
+
 LOOP = """\
 steps:
   - {id: docs, uses: files.scan, with: {root: inbox}}

@@ -337,6 +337,8 @@ steps:
     "inbox/0.txt": "ferry pier",
     "inbox/1.txt": "boat ferry",
 }
+NESTED_LABEL = _with(NESTED, "returns: steps.sum.text", "returns: inputs.tone ~ steps.sum.text")
+NESTED_LABEL = _with(NESTED_LABEL, "steps:\n", "inputs: {tone: plain}\nsteps:\n")
 NESTED_PLACE = _with(NESTED, "of {{ doc.stem }}", "of {{ doc.path }}")
 INNER = {
     "pipeline.yaml": """\
@@ -732,6 +734,8 @@ KINDS: dict[str, tuple[dict[str, str], Change, dict[str, str | None]]] = {
         {"0": "`key` changed: it was '0.txt'", "1": "`key` changed: it was '1.txt'"}),
     "word of a nested block": (NESTED, edit("inbox/0.txt", "pier", "quay"), EDITED),
     "prompt of a nested block": (NESTED, yaml("Word {{", "The word {{"), PROMPT),
+    "input of what a nested block returns": (NESTED_LABEL, yaml("tone: plain", "tone: merry"),
+        _all("value changed: inputs.tone")),
     "prompt of a pipeline within": (INNER, edit("inner.yaml", "}}: {{", "}}; {{"),
         _all("prompt changed (step 'inner.sum')")),
     "input of a pipeline within": (INNER, edit("inner.yaml", "plain", "merry"),

@@ -191,6 +191,12 @@ steps:
   - {id: r, uses: files.read, with: {path: "{{ inputs.text }}"}}
   - {id: a, uses: chat, with: {prompt: "{{ steps.r.text }}"}}
 """
+WORDS = """\
+      - id: words
+        for_each: word in ['sum', 'up']
+        KEY
+        do: [{uses: chat, with: {prompt: "{{ word }} {{ doc.stem }}"}}]
+"""
 AREAS = """\
 steps:
   - id: all
@@ -270,6 +276,12 @@ CASES = {
     "a condition on the document": Case(EACH + summed(", if: \"'1' in steps.text.text\""), calls=1),
     "a condition on an answer": Case(
         EACH + SUM + chat("t", "Again: {{ steps.text.text }}", IF_ONE), "at most", 6
+    ),
+    "an answer by which a block chooses its items": Case(
+        EACH + SUM + WORDS.replace("KEY", "where: word in steps.sum.text"), "at most", 9
+    ),
+    "an answer that names a block's items": Case(
+        EACH + SUM + WORDS.replace("KEY", "key: word ~ steps.sum.text.split()[1]"), "at most", 9
     ),
     "what reads a step that an answer may skip": Case(
         EACH
