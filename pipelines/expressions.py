@@ -334,7 +334,8 @@ def _compiled(source: str, *, bare: bool) -> Expression:
     if "results" in source:  # only results of blocks have fields that are known before a run
         reads = read.union(path for path in element_reads(whole) if path[0] == "steps")
     chain = chain_of(lone) if lone is not None else None
-    environment().with_metered_loops(tree)
+    if tree.find(nodes.For) is not None:
+        environment().with_metered_loops(tree)
     return Expression(source, tree, read, reads, lone is None, chain)
 
 
@@ -483,6 +484,12 @@ def _renderer(
         return lambda scope: {name: render(scope) for name, render in items}
     parts = [_renderer(item, (*path, n), places, tables) for n, item in enumerate(data)]
     return lambda scope: [render(scope) for render in parts]
+
+
+def loop_parts(block: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the loop variable and the list of a block as recorded: `{"for_each": "doc in …"}`."""
+    var, _, listed = str(block.get("for_each", "")).partition(" in ")
+    return var, listed
 
 
 @dataclass(slots=True, eq=False, repr=False)

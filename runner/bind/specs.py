@@ -15,7 +15,7 @@ from typing import Any
 
 from paddock.engine.system.distribution import DISTRIBUTION
 from paddock.engine.system.text import canonical_json, ordered_json
-from paddock.pipelines.expressions import Reference, Value
+from paddock.pipelines.expressions import Reference, Value, loop_parts
 from paddock.pipelines.model import Block
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.runner.bind import reply as replies
@@ -86,12 +86,6 @@ def canonical_spec(node: BoundNode) -> str:
     return json.dumps(data, ensure_ascii=False)
 
 
-def for_each_of(block: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the loop variable and the list of a block, by its spec."""
-    var, _, listed = str(block.get("for_each", "")).partition(" in ")
-    return var, listed
-
-
 def prompt_digest(step: BoundStep, plan: BoundPlan) -> str:
     """Return a digest of what a step asks its model, the texts of `prompt` steps included.
 
@@ -142,7 +136,7 @@ def _follows_from_item(
 ) -> bool:
     """Return whether a parameter depends on nothing but the item."""
     steps: Mapping[str, Any] = spec["steps"]
-    own = {"loop", *(for_each_of(block)[0] for block in spec["blocks"].values())}
+    own = {"loop", *(loop_parts(block)[0] for block in spec["blocks"].values())}
 
     def follows(path: Reference, seen: frozenset[str]) -> bool:
         """Return whether a value follows from the item; `seen` are the steps that lead to it."""

@@ -11,11 +11,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from paddock.pipelines.expressions import Expression, ExpressionError, Reference, Value
+from paddock.pipelines.expressions import (
+    Expression,
+    ExpressionError,
+    Reference,
+    Value,
+    loop_parts,
+)
 from paddock.pipelines.label_choices import CHOOSE
 from paddock.pipelines.reply_check import Check
 from paddock.runner.bind.bound import BoundNode, steps_of
-from paddock.runner.bind.specs import canonical_spec, for_each_of
+from paddock.runner.bind.specs import canonical_spec
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.reasons import Reason, Why
@@ -85,8 +91,8 @@ def compare_specs(then: Spec, node: BoundNode) -> SpecChanges:
     written = then["blocks"].get(block)
     if written is None:
         return SpecChanges(details=details)
-    var, _ = for_each_of(written)
-    read = [path for path in _references(then, block) if path[0] == var]
+    var, _ = loop_parts(written)
+    read = [path for path in spec_references(then, block) if path[0] == var]
     is_whole = any(len(path) == 1 for path in read)
     attributes = None if is_whole else frozenset(name for _, name, *_ in read)
     has_other_key = written.get("key") != now["blocks"].get(block, {}).get("key")
@@ -104,15 +110,18 @@ def _code_within(
             yield from _code_within(step.inner.nodes, f"{place}{step.id}.")
 
 
-def _references(spec: Spec, block: str) -> Iterator[Reference]:
-    """Yield the references within a block; texts that no longer compile are left out."""
+def spec_references(spec: Spec, block: str = "") -> Iterator[Reference]:
+    """Yield the references of a recorded spec; texts that no longer compile are left out.
+
+    `block`: its items are known, so what they are listed by is left out.
+    """
     sources: list[Any] = []
-    for name, written in spec["blocks"].items():
+    for name, written in spec.get("blocks", {}).items():
         sources.append(written.get("key"))
         if name != block:
-            sources += [for_each_of(written)[1], written.get("where"), written.get("if")]
+            sources += [loop_parts(written)[1], written.get("where"), written.get("if")]
         yield from Value.scan(written.get("returns"), bare=True)[0].references
-    for written in spec["steps"].values():
+    for written in spec.get("steps", {}).values():
         reply = written.get("reply") or {}
         sources += [written.get(name) for name in ("if", "escalate", "review")]
         sources += (reply.get("evidence") or {}).get("from") or ()

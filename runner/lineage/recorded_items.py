@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from paddock.runner.core.dependencies import (
     current_paths,
     dependencies_of,
 )
+from paddock.runner.core.past_items import spec_references
 from paddock.runner.core.run_records import WROTE, CallRecord, ItemSource, read_lineage
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import CallRow, Entry, LineageRow
@@ -31,7 +31,6 @@ from .path_lineage import LineageCall, LineageStep
 MAX_ORIGINS = 20
 """Of a folder or a store; the rest are counted."""
 MAX_SIMILAR, MAX_COMPARED_NAMES = 3, 20_000
-_STEP_REFERENCE = re.compile(r"\bsteps\.([a-z][a-z0-9_]*)")
 
 
 def load_request(request: str) -> Mapping[str, Any]:
@@ -103,10 +102,10 @@ class RecordedItem:
 
     @property
     def read_steps(self) -> tuple[str, ...]:
-        """The steps and blocks around it whose outputs it read."""
+        """The steps and blocks around it whose outputs it read, by name."""
         own = {*self.spec.get("steps", {}), *self.spec.get("blocks", {})}
-        found = _STEP_REFERENCE.findall(json.dumps(self.spec))
-        return tuple(dict.fromkeys(name for name in found if name not in own))
+        read = {path[1] for path in spec_references(self.spec) if path[0] == "steps" and path[1:]}
+        return tuple(sorted(read - own))
 
     @property
     def searched_paths(self) -> tuple[str, ...]:

@@ -259,6 +259,21 @@ def test_newer_results_of_what_it_reads_are_told(world: World) -> None:
     assert "'each', which it reads, has a newer result" in changes("out/DIGEST.md")
 
 
+def test_a_step_that_a_text_merely_mentions_was_not_read(world: World) -> None:
+    world.edit(
+        'out/DIGEST.md, text: "',
+        "out/DIGEST.md, text: \"See steps.each, {# steps.docs #} {{ 'steps.docs' }}: ",
+    )
+    world.edit("steps.digest.text", "steps['digest']['text']")
+    world.edit("All: {{ steps.each.results }}", "Think of steps.each.results.")
+    world.run()
+    assert origin_of("out/DIGEST.md").made_of == ("digest",)
+    assert origin_of("out/a.txt").made_of == ("docs",)  # its block's list
+    world.write("inbox/a.txt", "The ferry leaves at ten.")
+    world.run()
+    assert changes("out/DIGEST.md") == []
+
+
 def test_newer_results_are_done_ones_of_the_same_inputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
