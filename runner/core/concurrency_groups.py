@@ -22,9 +22,12 @@ from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.input_values import FOLDER_TYPES
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import postgres_module
+from paddock.runner.ledger.own_state import folder_identity, make_state
 from paddock.runner.ledger.run_locks import FileGroupTurn, SkippedByGroup, TurnWait
 from paddock.runner.progress.drain import StopGate
+from paddock.runner.settings import STATE_FOLDER
 
+from .machine_view import stored_path
 from .work_claims import WorkClaims
 
 if TYPE_CHECKING:
@@ -67,8 +70,8 @@ class ConcurrencyGroup:
     on_conflict: str
 
 
-def concurrency_group(bound: BoundPlan) -> ConcurrencyGroup | None:
-    """Return a run's group; None where it has none.
+def concurrency_group(bound: BoundPlan, *, is_shared: bool) -> ConcurrencyGroup | None:
+    """Return a run's group, as `group_name` has it; None where it has none.
 
     Raises:
         PipelineError: the name cannot be made.
@@ -76,7 +79,8 @@ def concurrency_group(bound: BoundPlan) -> ConcurrencyGroup | None:
     rule = bound.pipeline.concurrency
     if rule is None or not has_turns(rule):
         return None
-    return ConcurrencyGroup(group_name(bound.pipeline, bound.file, bound.inputs), rule.on_conflict)
+    name = group_name(bound.pipeline, bound.file, bound.inputs, is_shared=is_shared)
+    return ConcurrencyGroup(name, rule.on_conflict)
 
 
 def has_turns(rule: ConcurrencyKeys) -> bool:
@@ -84,8 +88,13 @@ def has_turns(rule: ConcurrencyKeys) -> bool:
     return rule.group is not None or rule.on_conflict != "queue"
 
 
-def group_name(pipeline: Pipeline, file: Path, inputs: Mapping[str, Any]) -> str:
+def group_name(
+    pipeline: Pipeline, file: Path, inputs: Mapping[str, Any], *, is_shared: bool
+) -> str:
     """Return the hashed name of a run's group, by default that of its file and folders.
+
+    `is_shared`: the ledger is in PostgreSQL, and machines may have mounted the file's folder
+    elsewhere, so that its identity names it, which is made here if there is none. Blocks then.
 
     Raises:
         PipelineError: the name cannot be made.
@@ -97,7 +106,14 @@ def group_name(pipeline: Pipeline, file: Path, inputs: Mapping[str, Any]) -> str
     else:
         kinds = {name: spec.type for name, spec in pipeline.inputs.items()}
         folders = {n: str(value) for n, value in inputs.items() if kinds.get(n) in FOLDER_TYPES}
-        written = canonical_json([str(file), folders])
+        place = [str(file)]
+        if is_shared:
+            with suppress(LedgerError, OSError):  # its run says so
+                base = file.parent.resolve()
+                make_state(base / STATE_FOLDER)
+                place = [folder_identity(base / STATE_FOLDER), file.name]
+                folders = {n: stored_path(Path(path), base) for n, path in folders.items()}
+        written = canonical_json([*place, folders])
     return hashlib.sha256(written.encode()).hexdigest()[:32]
 
 
@@ -155,7 +171,7 @@ async def group_turn(
         Locked: the deadline passed, or the run is stopped.
         LedgerError: PostgreSQL, which knows whose turn it is, cannot be used.
     """
-    group = concurrency_group(bound)
+    group = concurrency_group(bound, is_shared=claims is not None)
     if group is None:
         yield
         return

@@ -61,19 +61,19 @@ class MachineView:
         digests = {"Paddock's version": own_version()}
         for file in ProtectedFiles.of((plan.pipeline, plan.roots.base) for plan in plans).parts:
             content = hashlib.sha256(file_content(file)).hexdigest()[:16]
-            digests[f"'{_stored(file, base)}'"] = content
+            digests[f"'{stored_path(file, base)}'"] = content
         for plan in plans:
             document = plan.pipeline.document
             # As it was read, which may have been earlier.
-            name = f"'{_stored((plan.roots.base / Path(document.file).name).resolve(), base)}'"
+            name = f"'{stored_path((plan.roots.base / Path(document.file).name).resolve(), base)}'"
             digests[name] = ordered_digest(document.data)
             for keys in plan.pipeline.secrets.values():  # each machine has its own
                 secret = files.existing_file(plan.roots.base, keys.file or "")
-                digests.pop(f"'{_stored(secret, base)}'" if secret else "", None)
+                digests.pop(f"'{stored_path(secret, base)}'" if secret else "", None)
         for name in bound.inputs.keys() - bound.secret_inputs:
             value = bound.inputs[name]
             if name in bound.folder_inputs and value is not None:
-                value = _stored(Path(value), base)
+                value = stored_path(Path(value), base)
             digests[f"input '{name}'"] = ordered_digest(hashable_value(value))
         for step in all_steps(bound.nodes):
             if step.models:
@@ -87,7 +87,7 @@ class MachineView:
         """
         seen: dict[str, list[Sequence[Any]]] = {}
         for folder in self.folders:
-            name = _nonce_name(nonce, stored := _stored(folder, self.base))
+            name = _nonce_name(nonce, stored := stored_path(folder, self.base))
             files_there = seen[stored] = []
             try:
                 (folder / name).touch()
@@ -103,7 +103,7 @@ class MachineView:
         """Remove what `write_nonces` wrote. Blocks."""
         for folder in self.folders:
             with suppress(OSError):
-                (folder / _nonce_name(nonce, _stored(folder, self.base))).unlink()
+                (folder / _nonce_name(nonce, stored_path(folder, self.base))).unlink()
 
     def differences(self, theirs: Mapping[str, str]) -> str:
         """Return what another machine sees otherwise; empty: nothing."""
@@ -147,7 +147,7 @@ class MachineView:
             return True
         # There was none, or nothing in it: it may have come since, but not by a mount.
         point = Path(mount_of(os.path.realpath(folder), mounted()).point)
-        is_within = point.is_relative_to(self.base) and _stored(point, self.base) not in theirs
+        is_within = point.is_relative_to(self.base) and stored_path(point, self.base) not in theirs
         return folder.exists() and (is_within or point == folder)
 
 
@@ -176,7 +176,7 @@ def _is_hidden(relpath: str) -> bool:
     return any(part.startswith(".") for part in relpath.split("/"))
 
 
-def _stored(path: Path, base: Path) -> str:
+def stored_path(path: Path, base: Path) -> str:
     """Return a path as the ledger stores it: machines may have mounted the folder elsewhere."""
     return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
 

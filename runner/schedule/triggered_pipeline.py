@@ -45,6 +45,8 @@ class TriggeredPipeline:
     """With every input's default; None when only webhooks start it, and must provide some."""
     agreed: frozenset[str] = frozenset()
     """What a person has consented to for its file: digests that `runner.config` makes."""
+    has_shared_ledger: bool = False
+    """Its ledger is in PostgreSQL."""
 
     @property
     def key(self) -> str:
@@ -117,7 +119,8 @@ class TriggeredPipeline:
         Raises:
             PipelineError: an input is wrong, or the name cannot be rendered.
         """
-        return group_name(self.pipeline, self.file, self.inputs(given_inputs))
+        values, is_shared = self.inputs(given_inputs), self.has_shared_ledger
+        return group_name(self.pipeline, self.file, values, is_shared=is_shared)
 
 
 def read_triggered_pipeline(
@@ -185,7 +188,8 @@ def read_triggered_pipeline(
         CronSchedule(timing.cron, timing.timezone, timing.catch_up, timing.inputs)
         for timing in on.schedule
     )
-    return TriggeredPipeline(file, text, plan.pipeline, schedules, bound, agreed)
+    is_shared = bool(settings.ledger_url)
+    return TriggeredPipeline(file, text, plan.pipeline, schedules, bound, agreed, is_shared)
 
 
 def work_folders(file: Path, text: str) -> tuple[Path, ...] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -248,6 +249,29 @@ def test_without_a_name_the_rule_holds_for_the_same_folders(tmp_path: Path) -> N
     for number in range(2):
         world.write(f"inbox/more {number}.txt", "Another document.")
     reports = asyncio.run(machine.two(world, other))
+    assert [report.status for report in reports] == ["completed"] * 2
+
+
+async def test_without_a_name_the_rule_holds_wherever_machines_mount_the_folder(
+    tmp_path: Path, url: str
+) -> None:
+    machine = Machine(tmp_path, url)
+    world = machine.world("a", "{on_conflict: skip}")
+    world.edit("inputs:", "inputs:\n  box: {type: dir, default: inbox}")
+    (tmp_path / "elsewhere").symlink_to(world.folder)
+    elsewhere = World(tmp_path / "elsewhere", world.text)
+    first, second = await machine.two(world, elsewhere, force={"each"})  # no work for both
+    assert (first.status, second.status) == ("completed", "interrupted")
+    text = world.text + "on: {schedule: [{cron: '0 6 * * *'}]}\n"
+    shutil.copytree(world.folder, tmp_path / "mounted")  # with the folder's identity
+    folders = world.folder, elsewhere.folder, tmp_path / "mounted"
+    triggered = [
+        read_triggered_pipeline(f / "pipeline.yaml", text, machine.settings) for f in folders
+    ]
+    assert len({each.group({}) for each in triggered if each is not None}) == 1
+    machine.events.clear()
+    other = machine.world("b", "{on_conflict: skip}")  # another ledger in the same database
+    reports = await machine.two(other, world, force={"each"})
     assert [report.status for report in reports] == ["completed"] * 2
 
 
