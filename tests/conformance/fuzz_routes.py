@@ -562,7 +562,8 @@ class ReviewFuzz:
             if _decision(after) != _decision(self.asked[id_]):
                 wrong.append(f"{what}: undone, and not as before: {after}")
             return
-        undecided = replace(after, state="open", value=None, reason=None, by=None, decided_at=None)
+        none: dict[str, Any] = dict.fromkeys(("value", "reason", "together", "by", "decided_at"))
+        undecided = replace(after, state="open", **none)
         if before.state != "open" or _decision(undecided) != _decision(before):
             wrong.append(f"{what}: {item}, and more: {before} {after}")
         if after.by != name or after.value != expected_value(before, after):

@@ -26,6 +26,7 @@ from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from tests.fakes import hostile
 from tests.fakes.office import docx
 from tests.fakes.pdf import pdf
+from tests.fakes.readers import end_readers
 from tests.fakes.tools import FakeLog
 
 OPTIONS = reader_process.ReadOptions()
@@ -39,6 +40,7 @@ Pool = Callable[..., ReaderPool]
 
 @pytest.fixture
 def opened() -> Iterator[Pool]:
+    end_readers()  # of runs of other files: readers are counted here
     made: list[ReaderPool] = []
 
     def open_(timeout_s: float = 120.0, memory_mib: int = 256) -> ReaderPool:
