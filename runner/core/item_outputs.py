@@ -130,7 +130,8 @@ class ItemOutputs:
             other = await index.ledger.ask(index.written_meanwhile, stored)
             if other is not None:
                 index.release(stored, of=self._scope)
-                raise other_pipelines_output(stored, other)
+                # Perhaps neither writes it now: the next run tries again.
+                raise other_pipelines_output(stored, other, "io")
         # Again: the commit took time, and the rename comes next.
         await self._context.fence()
 

@@ -274,6 +274,8 @@ class Ledger:
         row.update(self._split("request", call.request.encode(), is_text=True))
         row.update(self._split("reply", call.reply, is_text=call.kind != "embed"))
         self.put("calls", {**row, "run": run, "at": time.time()})
+        if self._writer is not None:
+            self._writer.flush()  # it cost more than a commit does
 
     def _split(self, name: str, value: bytes, *, is_text: bool) -> dict[str, str | None]:
         if is_text and len(value) <= INLINE_CHARS and b"\0" not in value:

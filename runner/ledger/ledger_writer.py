@@ -37,7 +37,7 @@ class Writer:
         self._is_busy = False
         self._is_due = False
         self._flushing: asyncio.AbstractEventLoop | None = None
-        """The loop that is about to call `_flush`."""
+        """The loop that is about to call `flush`."""
         self._is_closed = False
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
@@ -86,16 +86,19 @@ class Writer:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self._flush()
+            self.flush()
             return
         if self._flushing is not loop:
             self._flushing = loop
-            loop.call_soon(self._flush)
+            loop.call_soon(self.flush)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Have what is queued committed at once."""
         with self._wake:
-            self._flushing, self._is_due = None, True
-            self._wake.notify()
+            self._flushing = None
+            if self._pending or self._waiters:
+                self._is_due = True
+                self._wake.notify()
 
     def close(self) -> None:
         """Commit what is left and end the thread. `error` has a failure."""

@@ -30,9 +30,11 @@ OTHER_PIPELINE_REMEDY = (
 )
 
 
-def other_pipelines_output(stored: str, other: str) -> StepError:
+def other_pipelines_output(
+    stored: str, other: str, kind: Literal["io", "other"] = "other"
+) -> StepError:
     what = f"'{stored}' is an output of another pipeline, '{other}'."
-    return StepError(what, remedy=OTHER_PIPELINE_REMEDY)
+    return StepError(what, remedy=OTHER_PIPELINE_REMEDY, kind=kind)
 
 
 class OutputIndex:
