@@ -28,7 +28,7 @@ class FiledVerdicts:
     decided: Collection[str]
     """Keys of items on which a person has decided since they were filed."""
     verify: Callable[[Sequence[ItemWork]], Awaitable[None]]
-    """Sets the verdicts of items as no option changes them but `--force`."""
+    """Sets the verdicts of items, whatever is asked of edited files and of other machines."""
 
     async def split(
         self, items: Sequence[ItemWork], results: Collection[str]

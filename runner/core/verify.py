@@ -48,7 +48,7 @@ FINAL = frozenset((Case.NEW, Case.PARTS, Case.FAILED))
 
 @dataclass(frozen=True, slots=True)
 class ItemVerdict:
-    """State of an item, and why; `quarantined`: known to fail."""
+    """State of an item, why, and which case decided."""
 
     state: ItemState
     reasons: tuple[Reason, ...] = ()

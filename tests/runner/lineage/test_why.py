@@ -155,6 +155,48 @@ steps:
 """
 
 
+PARTED = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: style, uses: files.read, with: {path: style.md}}
+      - {id: p, uses: pipeline, with: {file: part.yaml, inputs: {text: "{{ steps.style.text }}"}}}
+      - {id: sum, uses: chat, with: {prompt: "{{ doc.name }}"}, reply: {schema: {file: form.json}}}
+      - {uses: files.write, with: {path: "out/{{ doc.name }}", text: "{{ steps.p.result }}"}}
+"""
+PART = """\
+inputs: {text: {type: str}}
+steps:
+  - {id: a, uses: chat, with: {prompt: {file: part.md}}}
+returns: steps.a.text"""
+PARTS = {"style.md": "Plain.", "part.md": "Sum up: {{ inputs.text }}", "part.yaml": PART}
+FORM = '{"type": "object", "properties": {"a": {"type": "string"}}}'
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "why"),
+    [
+        ("form.json", '{"type": "object"}', "schema changed (step 'sum')"),
+        ("style.md", "Fancy.", "a file that it read has changed: style.md"),
+        ("part.md", "Short: {{ inputs.text }}", "prompt changed (step 'p.a')"),
+        ("part.yaml", f"{PART} + 'x'", "parameters changed (step 'p.(returns)')"),
+    ],
+)
+def test_each_file_that_a_rule_is_made_of_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str, why: str
+) -> None:
+    monkeypatch.setattr(rule_sources, "_SURELY_BEFORE_S", 0.0)
+    world = World(tmp_path, PARTED, PARTS | {"form.json": FORM}, n_documents=1)
+    world.run(pool=FakePool(answer=lambda request: '{"a": "x"}'))
+    monkeypatch.chdir(tmp_path)
+    assert not is_bound_for("out/0.txt")
+    assert changes("out/0.txt") == []
+    world.write(file, text)
+    assert changes("out/0.txt") == [why]
+
+
 async def other_facts(pool: FakePool, model: ModelSpec) -> ModelFacts:
     return replace(await FakePool.facts(pool, model), digest="e" * 64)
 
