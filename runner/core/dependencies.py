@@ -115,13 +115,17 @@ class FileRead(FileDependency):
 
     def look(self, world: World) -> Reason | None:
         path = world.index.absolute(self.path)
+        if self.is_at(path, world.digest):
+            return None
+        return (Why.FILE if os.path.lexists(path) else Why.FILE_GONE)(self.path)
+
+    def is_at(self, path: str, digest: Callable[[str], str]) -> bool:
+        """Return whether a path has what was read; `digest` is asked where its stamp differs."""
         with suppress(OSError):
             stamp = _stamp_of(path)
-            if stamp == (self.size, self.mtime_ns, self.ctime_ns, self.inode):
-                return None
-            if stamp[0] == self.size and world.digest(path) == self.sha256:
-                return None
-        return (Why.FILE if os.path.lexists(path) else Why.FILE_GONE)(self.path)
+            is_untouched = stamp == (self.size, self.mtime_ns, self.ctime_ns, self.inode)
+            return is_untouched or (stamp[0] == self.size and digest(path) == self.sha256)
+        return False
 
 
 @dataclass(frozen=True, slots=True)

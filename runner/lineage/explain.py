@@ -75,22 +75,25 @@ def _ledgers_around(
 def document_now(item: RecordedItem) -> LineageFile | None:
     """Return the document of an item's output, compared with the file now."""
     source = item.document
-    return None if source is None else _file_now(item.base / source.path, source.sha256)
+    if source is None:
+        return None
+    path = item.base / source.path
+    state: FileState = "gone"
+    with contextlib.suppress(OSError):
+        state = "same" if sha256_of(path) == source.sha256 else "changed"
+    return LineageFile(str(path), source.sha256, state)
 
 
 def files_read_now(item: RecordedItem) -> tuple[LineageFile, ...]:
     """Return the files that an item read, compared with those now."""
-    reads = dependencies_of(item.entry, FileRead)
-    return tuple(_file_now(item.base / r.path, r.sha256, (r.size, r.mtime_ns)) for r in reads)
-
-
-def _file_now(path: Path, sha256: str, stamp: tuple[int, int] | None = None) -> LineageFile:
-    state: FileState = "gone"
-    with contextlib.suppress(OSError):
-        stat = path.stat()
-        is_same = (stat.st_size, stat.st_mtime_ns) == stamp or sha256_of(path) == sha256
-        state = "same" if is_same else "changed"
-    return LineageFile(str(path), sha256, state)
+    found = []
+    for read in dependencies_of(item.entry, FileRead):
+        path = str(item.base / read.path)
+        state: FileState = "changed" if os.path.lexists(path) else "gone"
+        if read.is_at(path, lambda path: sha256_of(Path(path))):
+            state = "same"
+        found.append(LineageFile(path, read.sha256, state))
+    return tuple(found)
 
 
 class _PathInLedger:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -195,6 +196,19 @@ def test_each_file_that_a_rule_is_made_of_is_looked_at(
     assert changes("out/0.txt") == []
     world.write(file, text)
     assert changes("out/0.txt") == [why]
+
+
+def test_a_file_that_was_read_is_compared_as_a_plan_compares_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, PARTED, PARTS | {"form.json": FORM}, n_documents=1)
+    world.run(pool=FakePool(answer=lambda request: '{"a": "x"}'))
+    monkeypatch.chdir(tmp_path)
+    before = (tmp_path / "style.md").stat()
+    world.write("style.md", "Fancy.")  # as long, and the time of its content put back
+    os.utime(tmp_path / "style.md", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert [item.state for item in world.plan().items] == ["stale"]
+    assert changes("out/0.txt") == ["a file that it read has changed: style.md"]
 
 
 async def other_facts(pool: FakePool, model: ModelSpec) -> ModelFacts:
