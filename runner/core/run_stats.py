@@ -299,5 +299,5 @@ class RunStats:
             message=message and self.secrets.redact(message),
             log=str(self._log) if self._sums["tracebacks"] else None,
             steps=steps,
-            tables=self.tables or {},
+            tables=dict(sorted((self.tables or {}).items())),  # blocks end in any order
         )
