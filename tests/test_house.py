@@ -217,7 +217,7 @@ READS_TEXTS_OF_OTHERS = {
     "engine/system/ecma_patterns.py": "llguidance",
     "engine/workers/death_reasons.py": "llama.cpp",
     "runner/bind/plan_faults.py": "the parser of cron",
-    "runner/core/parts.py": "the key of a tool in a spec",
+    "runner/core/traces/parts.py": "the key of a tool in a spec",
     "runner/daemon/service_client.py": "what a browser is shown, also by Ollama",
     "runner/schedule/schedule_planner.py": "the key of a trigger",
     "runner/schedule/webhook_queue.py": "SQLite",

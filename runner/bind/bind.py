@@ -26,7 +26,6 @@ from paddock.steps.tools.python_files import FunctionNotFound
 
 from . import (
     plan_faults,
-    protected_files,
     specs,
     step_reads,
     taint_analysis,
@@ -53,6 +52,7 @@ from .parameters import ParameterBinder
 from .pipeline_models import ModelBinder
 from .read_checks import ReadChecker
 from .sub_pipelines import SubPipelineReader
+from .trust import protected_files
 from .watches import BoundWatch, WatchBinder
 
 if TYPE_CHECKING:

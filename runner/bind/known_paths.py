@@ -19,10 +19,10 @@ from paddock.steps.base import OutsideRoots, Params, Roots
 from paddock.steps.registry import facts_of
 
 from .inputs import KnownInputs
-from .protected_files import YAML_SUFFIXES
 
 SHOWN_LATER = "…"
 """In a path: what only a run shows."""
+YAML_SUFFIXES = (".yaml", ".yml")
 _EXPRESSION = re.compile(r"(\{\{.*?\}\})", re.DOTALL)
 _STATEMENT = re.compile(r"\{[%#]")
 

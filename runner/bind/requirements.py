@@ -19,7 +19,7 @@ from paddock.steps.tools.python_files import missing_imports
 
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, all_plans, all_steps
 from .inputs import KnownInputs
-from .reached import reached_by_step
+from .trust.reached import reached_by_step
 
 if TYPE_CHECKING:
     from paddock.engine.request import ModelFacts, ModelSpec

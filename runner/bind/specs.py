@@ -18,10 +18,10 @@ from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.expressions import Reference, Value, loop_parts
 from paddock.pipelines.model import Block
 from paddock.pipelines.model import StepNode as WrittenStep
-from paddock.runner.bind import reply as replies
 from paddock.steps import registry
 from paddock.steps.registry import is_function_reference
 
+from . import reply as replies
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, blocks_of, nodes_of, steps_of
 
 _NAMES = ("args", "env", "inputs", "params", "vars")

@@ -31,7 +31,7 @@ from paddock.steps.tools.tool_names import (
     unknown_tool,
 )
 
-from .reached import Reached, reached_by_step
+from .trust.reached import Reached, reached_by_step
 
 if TYPE_CHECKING:
     from paddock.steps.tools.builtin_tools import BuiltinTool

@@ -26,8 +26,8 @@ from paddock.pipelines.input_values import PATH_TYPES, Input
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind_without_inputs
 from paddock.runner.bind.bound import BoundPlan
-from paddock.runner.bind.consent import consent_digests, refuse_unconsented
-from paddock.runner.bind.permissions import (
+from paddock.runner.bind.trust.consent import consent_digests, refuse_unconsented
+from paddock.runner.bind.trust.permissions import (
     NotPermitted,
     permission_names,
     permission_needs,

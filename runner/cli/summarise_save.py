@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.text import canonical_json
-from paddock.runner.core.dependencies import (
+from paddock.runner.core.traces.dependencies import (
     Dependency,
     FileRead,
     KeptOutput,

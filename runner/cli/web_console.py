@@ -44,7 +44,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
 from paddock.runner import api
 from paddock.runner.bind.bind import bind_without_inputs
-from paddock.runner.bind.permissions import permission_names, permission_needs
+from paddock.runner.bind.trust.permissions import permission_names, permission_needs
 from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.ledger.entries import LedgerError

@@ -30,8 +30,8 @@ from paddock.pipelines.plan import Plan, read_plan
 from paddock.runner import api
 from paddock.runner.bind.bound import BoundPlan, only_reads, steps_of
 from paddock.runner.bind.variations import Variant
-from paddock.runner.core import model_pools
-from paddock.runner.core.call_cache import cached_reply
+from paddock.runner.core.calls import model_pools
+from paddock.runner.core.calls.call_cache import cached_reply
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.run_records import StepRecord, read_lineage
 from paddock.runner.ledger import queries

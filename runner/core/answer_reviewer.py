@@ -27,7 +27,7 @@ from paddock.steps.base import OutsideRoots, Tools
 
 from .failures import NOT_REVIEWED, RunStopped, SkippedByReview, StepFailed
 from .item_attempt import ItemAttempt
-from .review_questions import (
+from .reviews.review_questions import (
     answer_of,
     document_spec,
     is_drawn,
@@ -38,8 +38,8 @@ from .review_questions import (
     text_objects,
     values_read,
 )
+from .reviews.run_reviews import ReviewDue, decision_reason
 from .run_context import RunContext
-from .run_reviews import ReviewDue, decision_reason
 
 MODE_OPTION = "--review accept"
 """Who decided, where a run was told to accept everything."""

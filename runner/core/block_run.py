@@ -46,23 +46,23 @@ from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import ItemReport
 
 from .block_state import BlockState, count_item, count_shared, opened_block
-from .block_work import BlockWork, ItemWork
-from .call_cache import PutOff
-from .deadly_items import CrashHistory, RepeatedCrash, suspects_text
-from .dependencies import by_name, dependencies_of
+from .calls.call_cache import PutOff
 from .failures import RunFailed, SkippedByReview, StepFailed, failure_state
 from .item_attempt import ItemAttempt
 from .item_recorder import ItemRecorder
 from .left_nodes import MAX_NAMED, LackingItems, blocks_read
-from .outdated_outputs import ended_block
-from .pruning import Pruner
+from .machines.deadly_items import CrashHistory, RepeatedCrash, suspects_text
+from .machines.work_claims import CLAIM_BACKOFF, ClaimLost
+from .outputs.outdated_outputs import ended_block
+from .outputs.pruning import Pruner
+from .reviews.run_reviews import AwaitingReview
 from .run_records import StepRecord
-from .run_reviews import AwaitingReview
-from .source_folders import keep_folders
 from .step_runner import StepRunner, item_result, result_with_filed
 from .step_tools import expect_queries
+from .traces.block_work import BlockWork, ItemWork
+from .traces.dependencies import by_name, dependencies_of
+from .traces.source_folders import keep_folders
 from .walk import ItemSteps, Walk, is_skipped, is_unused, walk_item
-from .work_claims import CLAIM_BACKOFF, ClaimLost
 
 MODEL_PARALLEL, PLAIN_PARALLEL, SEARCH_PARALLEL = 16, 32, 64
 # Few enough that progress shows where each item takes seconds; many where one takes a millisecond.

@@ -30,18 +30,18 @@ from paddock.runner.progress.report import ItemReport
 from paddock.runner.progress.report_table import ITEM_COLUMNS, ReportTable
 from paddock.steps.base import StepError
 
-from .block_work import BlockWork, ItemWork
-from .dependencies import Dependencies, current_paths, with_outputs
 from .escalation import EscalationPass
 from .failures import RunStopped, StepFailed
-from .filed_items import filed_results
 from .left_nodes import LackingItems
+from .machines.work_claims import state_done_elsewhere
+from .outputs.same_output_file import refuse_output_conflicts
+from .reviews.run_reviews import AwaitingReview, RunReviews
 from .run_context import RunContext
-from .run_reviews import AwaitingReview, RunReviews
-from .same_output_file import refuse_output_conflicts
-from .scopes import ItemKey
-from .verify import Case
-from .work_claims import state_done_elsewhere
+from .traces.block_work import BlockWork, ItemWork
+from .traces.dependencies import Dependencies, current_paths, with_outputs
+from .traces.filed_items import filed_results
+from .traces.scopes import ItemKey
+from .traces.verify import Case
 
 
 @dataclass(slots=True)

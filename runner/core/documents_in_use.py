@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from paddock.runner.ledger.filed_store import FiledRow, FiledStore, MoveRow
 from paddock.runner.ledger.output_index import OutputIndex
 
-from .block_items import is_file_value, item_path
-from .scopes import ItemKey
+from .traces.block_items import is_file_value, item_path
+from .traces.scopes import ItemKey
 
 if TYPE_CHECKING:
-    from .block_work import ItemWork
+    from .traces.block_work import ItemWork
 
 
 @dataclass(slots=True, eq=False)

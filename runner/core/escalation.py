@@ -32,8 +32,13 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.steps.base import StepLog
 
-from .call_cache import CallOrigin, PutOff
-from .review_questions import MOST_REASON_CHARS, answer_of, due_reasons, parts_that_hold
+from .calls.call_cache import CallOrigin, PutOff
+from .reviews.review_questions import (
+    MOST_REASON_CHARS,
+    answer_of,
+    due_reasons,
+    parts_that_hold,
+)
 from .run_records import read_lineage
 
 _MOST_PASSES = 40

@@ -35,21 +35,21 @@ from paddock.steps.run_pipeline import named_outputs
 
 from .block_run import BlockRun
 from .block_state import BlockState, opened_block
-from .dependencies import Dependencies
 from .escalation import broken_promises
 from .failures import RunFailed, RunStopped, StepFailed
 from .item_attempt import ItemAttempt
-from .item_outputs import RowKeeper
 from .item_recorder import ItemRecorder
 from .left_nodes import Left, blocks_read, no_documents_of
-from .outdated_outputs import EndedNode, LiveOutputs, OutdatedOutput
-from .pruning import Pruner
+from .machines.work_claims import ClaimLost
+from .outputs.item_outputs import RowKeeper
+from .outputs.outdated_outputs import EndedNode, LiveOutputs, OutdatedOutput
+from .outputs.pruning import Pruner
 from .run_context import RunContext
-from .scopes import ItemKey
 from .step_runner import StepRunner
 from .step_tools import sub_pipeline_context
+from .traces.dependencies import Dependencies
+from .traces.scopes import ItemKey
 from .walk import Walk, returns_read
-from .work_claims import ClaimLost
 
 SHARE_INTERVAL_S = 1.0
 

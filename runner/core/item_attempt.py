@@ -17,20 +17,31 @@ from paddock.runner.ledger.output_index import OutputIndex
 from paddock.steps.base import ItemName, Roots
 from paddock.steps.paths import resolve_path
 
-from .block_items import file_path_of, is_file_value, item_content, item_path
 from .block_state import BlockState
-from .block_work import ItemWork
-from .call_cache import CallOrigin
-from .dependencies import Dependencies, Dependency, OutputWithin, by_name, kept_paths
+from .calls.call_cache import CallOrigin
 from .documents_in_use import DocumentInUse
 from .escalation import EscalationPass
 from .item_judge import values_digest
-from .item_outputs import ItemOutputs
-from .parts import part_digest
+from .outputs.item_outputs import ItemOutputs
 from .run_context import RunContext
 from .run_records import CallRecord, StepRecord
-from .scopes import ItemKey
-from .verify import Case
+from .traces.block_items import (
+    file_path_of,
+    is_file_value,
+    item_content,
+    item_path,
+)
+from .traces.block_work import ItemWork
+from .traces.dependencies import (
+    Dependencies,
+    Dependency,
+    OutputWithin,
+    by_name,
+    kept_paths,
+)
+from .traces.parts import part_digest
+from .traces.scopes import ItemKey
+from .traces.verify import Case
 
 
 @dataclass(slots=True)

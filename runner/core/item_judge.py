@@ -37,7 +37,10 @@ from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Why
 from paddock.steps.base import OutsideRoots
 
-from .block_items import (
+from .left_nodes import LackingItems
+from .reviews.run_reviews import RunReviews
+from .run_options import RunOptions
+from .traces.block_items import (
     block_list,
     item_keys,
     item_strata,
@@ -45,20 +48,38 @@ from .block_items import (
     raw_item_keys,
     split_by_where,
 )
-from .block_work import BlockWork, ItemWork, JudgedRule
-from .dependencies import KeptOutput, OutputWithin, Trace, World, dependencies_of
-from .filed_items import BlockFiling, FiledItems, ListWithFiled, reads_new_items, with_filed_rows
-from .filed_verdicts import FiledVerdicts
-from .left_nodes import LackingItems
-from .node_parts import NodeParts
-from .parts import OuterValue, part_digest, part_of
-from .past_items import PastItems
-from .reconcile import reconcile
-from .run_options import RunOptions
-from .run_reviews import RunReviews
-from .scopes import PipelineScopes
-from .source_folders import MissingSources, SourceFolder, source_folders
-from .verify import NEW, Case, ItemNow, ItemRequest, ItemVerdict, permit, renewed_entry, verify
+from .traces.block_work import BlockWork, ItemWork, JudgedRule
+from .traces.dependencies import (
+    KeptOutput,
+    OutputWithin,
+    Trace,
+    World,
+    dependencies_of,
+)
+from .traces.filed_items import (
+    BlockFiling,
+    FiledItems,
+    ListWithFiled,
+    reads_new_items,
+    with_filed_rows,
+)
+from .traces.filed_verdicts import FiledVerdicts
+from .traces.node_parts import NodeParts
+from .traces.parts import OuterValue, part_digest, part_of
+from .traces.past_items import PastItems
+from .traces.reconcile import reconcile
+from .traces.scopes import PipelineScopes
+from .traces.source_folders import MissingSources, SourceFolder, source_folders
+from .traces.verify import (
+    NEW,
+    Case,
+    ItemNow,
+    ItemRequest,
+    ItemVerdict,
+    permit,
+    renewed_entry,
+    verify,
+)
 
 NOT_REQUESTED = ItemVerdict(ItemState.SKIPPED, (Why.NOT_REQUESTED(),), Case.NOT_REQUESTED)
 

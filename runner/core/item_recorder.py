@@ -22,16 +22,16 @@ from paddock.runner.progress.item_states import WHOLE, ItemState
 from paddock.steps.base import StepError
 from paddock.steps.paths import printable
 
-from .block_items import is_file_value, item_path
-from .block_work import ItemWork
-from .dependencies import LimitedContext, as_json, by_name
 from .failures import RunStopped
 from .item_attempt import ItemAttempt
-from .item_outputs import RowKeeper
-from .parts import CONTENT
-from .past_items import LABELS
+from .outputs.item_outputs import RowKeeper
 from .run_context import RunContext
 from .run_records import INPUTS_BY_ITEM, WROTE, lineage_as_json, source_of
+from .traces.block_items import is_file_value, item_path
+from .traces.block_work import ItemWork
+from .traces.dependencies import LimitedContext, as_json, by_name
+from .traces.parts import CONTENT
+from .traces.past_items import LABELS
 
 CANCEL_GRACE_S = 2.0
 """How long a cancelled item waits for the ledger, to know whether it is recorded."""

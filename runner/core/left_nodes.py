@@ -21,12 +21,12 @@ from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.progress.item_states import AWAITED
 
-from .block_work import BlockWork
 from .failures import StepFailed
-from .filed_items import reads_new_items
+from .traces.block_work import BlockWork
+from .traces.filed_items import reads_new_items
 
 if TYPE_CHECKING:
-    from .run_reviews import AwaitingReview
+    from .reviews.run_reviews import AwaitingReview
 
 MAX_NAMED = 5
 

@@ -23,8 +23,8 @@ from paddock.steps.registry import BrokenStep, UnknownStep, load_step, step_pack
 from paddock.steps.tools.code_digests import file_content
 
 if TYPE_CHECKING:
-    from .dependencies import World
     from .run_context import RunContext
+    from .traces.dependencies import World
 
 _SURELY_BEFORE_S = 60.0
 """What changed so long before a pipeline was bound is as it was then, whatever clocks say."""

@@ -16,7 +16,7 @@ from paddock.engine.request import Pool
 from paddock.engine.system.crash_isolation import SuspectRoom
 from paddock.engine.system.tasks import GroupedCalls
 from paddock.runner.bind.bound import BoundPlan, BoundStep
-from paddock.runner.bind.protected_files import ProtectedFiles
+from paddock.runner.bind.trust.protected_files import ProtectedFiles
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.drain import StopGate
@@ -24,16 +24,16 @@ from paddock.runner.progress.prefect_view import TaskChunk
 from paddock.steps.readers.reader_pool import ReaderPool
 from paddock.steps.vectors.open_stores import OpenStores
 
-from .call_cache import CallOrigin, ClaimFence, no_fence
-from .deadly_items import CrashSuspects
+from .calls.call_cache import CallOrigin, ClaimFence, no_fence
+from .calls.query_batches import QueryBatches
+from .calls.run_models import RunModels
 from .documents_in_use import DocumentsInUse
 from .item_judge import Judge
 from .item_toolset import ToolRuntime
-from .query_batches import QueryBatches
-from .run_models import RunModels
+from .machines.deadly_items import CrashSuspects
+from .machines.work_claims import WorkClaims
 from .run_options import CallTape, RunOptions
 from .run_stats import RunStats
-from .work_claims import WorkClaims
 
 SYNC_THREADS = 4  # a disk syncs several files at once in little more time than one
 ShowChunk = Callable[[str, Sequence[str]], AbstractContextManager[TaskChunk | None]]

@@ -27,8 +27,8 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.typed_rows import TypedRows, without_types
 from paddock.runner.bind.bound import BoundPlan, all_plans, progress_line_names
-from paddock.runner.bind.permissions import forbidden_pools
-from paddock.runner.bind.protected_files import ProtectedFiles
+from paddock.runner.bind.trust.permissions import forbidden_pools
+from paddock.runner.bind.trust.protected_files import ProtectedFiles
 from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.folders.unfinished_files import SettledFiles, is_watch_trigger
 from paddock.runner.ledger import queries, run_locks
@@ -47,24 +47,29 @@ from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from paddock.steps.tables.table_files import TableSource, format_of, read_table
 from paddock.steps.vectors.open_stores import OpenStores
 
-from .call_cache import no_fence
-from .concurrency_groups import group_turn
-from .deadly_items import CrashSuspects
-from .dependencies import World
+from .calls.call_cache import no_fence
+from .calls.model_pools import (
+    LookupInterrupted,
+    OpenPool,
+    PoolOptions,
+    open_pools,
+)
+from .calls.query_batches import QueryBatches
 from .documents_in_use import DocumentsInUse
 from .item_judge import Judge
 from .item_toolset import ToolRuntime
-from .machine_view import MachineView
-from .model_pools import LookupInterrupted, OpenPool, PoolOptions, open_pools
-from .query_batches import QueryBatches
+from .machines.concurrency_groups import group_turn
+from .machines.deadly_items import CrashSuspects
+from .machines.machine_view import MachineView
+from .machines.work_claims import SharedPlace, WorkClaims, open_claims
+from .reviews.run_reviews import RunReviews
 from .rule_sources import rule_sources
 from .run_context import RunContext
 from .run_options import PreparedRun, RunEnvironment, RunOptions
-from .run_reviews import RunReviews
 from .run_stats import RunStats
-from .scopes import PipelineScopes
 from .step_tools import embed_labels
-from .work_claims import SharedPlace, WorkClaims, open_claims
+from .traces.dependencies import World
+from .traces.scopes import PipelineScopes
 
 
 @dataclass(frozen=True, slots=True)

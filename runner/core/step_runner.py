@@ -28,7 +28,7 @@ from paddock.runner.progress.item_states import ItemState
 from paddock.steps.base import Output, OutsideRoots, StepError, StepSkipped, SubPipelines, Tools
 
 from .answer_reviewer import AnswerReviewer
-from .call_cache import CallOrigin, PutOff
+from .calls.call_cache import CallOrigin, PutOff
 from .escalation import escalated, escalation_mark
 from .failures import (
     MISSING_PACKAGE,
@@ -39,12 +39,12 @@ from .failures import (
     stop_if_fatal,
     times,
 )
-from .filed_items import of_own_rows, with_filed_rows
 from .item_attempt import ItemAttempt
+from .reviews.run_reviews import AwaitingReview
 from .run_context import RunContext
 from .run_records import StepRecord, read_lineage
-from .run_reviews import AwaitingReview
 from .step_tools import item_tools, labelled_tools, mark_labels, taught_tools
+from .traces.filed_items import of_own_rows, with_filed_rows
 
 SubPipelinesFor = Callable[[BoundStep, ItemAttempt], SubPipelines]
 """(step, the item for which it runs) → runner of its sub-pipeline."""

@@ -28,14 +28,19 @@ from paddock.runner.ledger.reviews import review_id
 from paddock.steps.base import CallCache, NoToolset, StepError, Tools, Toolset, Vector
 from paddock.steps.tools.tool import ToolContext
 
-from .block_work import ItemWork
-from .call_cache import CallOrigin, LedgerPool, PutOff, ToolCallCache
-from .dependencies import ChosenLabels, NarrowedLabels, UsedExamples, dependencies_of
+from .calls.call_cache import CallOrigin, LedgerPool, PutOff, ToolCallCache
 from .item_attempt import ItemAttempt
 from .item_toolset import ItemToolset
-from .past_decisions import StepName, step_name
-from .prompt_examples import TaughtItem
+from .reviews.prompt_examples import TaughtItem
 from .run_context import RunContext
+from .traces.block_work import ItemWork
+from .traces.dependencies import (
+    ChosenLabels,
+    NarrowedLabels,
+    UsedExamples,
+    dependencies_of,
+)
+from .traces.past_decisions import StepName, step_name
 
 
 def item_tools(

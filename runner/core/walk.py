@@ -24,12 +24,12 @@ from paddock.runner.progress.report import counts_text
 
 from .failures import RunFailed, StepFailed
 from .left_nodes import LackingItems, Left, LeftBy, StepsLeft, refuse_empty_results
-from .outdated_outputs import EndedNode, OutdatedOutput, find_outdated
+from .outputs.outdated_outputs import EndedNode, OutdatedOutput, find_outdated
+from .outputs.same_output_file import refuse_written_by_others
+from .reviews.run_reviews import AwaitingReview
 from .run_context import RunContext
-from .run_reviews import AwaitingReview
 from .run_stats import RunStats
-from .same_output_file import refuse_written_by_others
-from .scopes import ItemKey
+from .traces.scopes import ItemKey
 
 
 class NotYet(Enum):

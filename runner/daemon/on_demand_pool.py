@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from paddock.runner.core.model_pools import OnDemandPool
+from paddock.runner.core.calls.model_pools import OnDemandPool
 from paddock.runner.settings import Settings
 
 from .daemon_session import DaemonSession

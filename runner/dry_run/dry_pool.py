@@ -26,7 +26,7 @@ from paddock.engine.request import (
     reserved_tokens,
     resolve_sampling,
 )
-from paddock.runner.core.call_cache import (
+from paddock.runner.core.calls.call_cache import (
     CallOrigin,
     ChunkListener,
     LedgerPool,

@@ -9,7 +9,7 @@ from typing import Any
 
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.core.item_attempt import ItemAttempt
-from paddock.runner.core.item_outputs import ItemOutputs
+from paddock.runner.core.outputs.item_outputs import ItemOutputs
 from paddock.runner.core.run_context import RunContext
 from paddock.steps.base import EmbedModel, ItemName, SearchHit, Vector, VectorRow
 from paddock.steps.vectors.open_stores import OpenStores, StoreHandle

@@ -29,18 +29,26 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.specs import called_plan
 from paddock.runner.bind.sub_pipelines import with_inputs
 from paddock.runner.core.block_state import BlockState, opened_block
-from paddock.runner.core.block_work import BlockWork, ItemWork
 from paddock.runner.core.failures import RunStopped, StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.left_nodes import Left, LeftBy, StepsLeft, no_documents_of
-from paddock.runner.core.outdated_outputs import EndedNode, OutdatedOutput, ended_block, kept_texts
+from paddock.runner.core.outputs.outdated_outputs import (
+    EndedNode,
+    OutdatedOutput,
+    ended_block,
+    kept_texts,
+)
+from paddock.runner.core.outputs.same_output_file import (
+    note_possible_refusal,
+    refuse_other_pipelines,
+)
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
-from paddock.runner.core.same_output_file import note_possible_refusal, refuse_other_pipelines
-from paddock.runner.core.scopes import ItemKey
 from paddock.runner.core.session import open_session
 from paddock.runner.core.step_runner import StepRunner
 from paddock.runner.core.step_tools import sub_pipeline_context
+from paddock.runner.core.traces.block_work import BlockWork, ItemWork
+from paddock.runner.core.traces.scopes import ItemKey
 from paddock.runner.core.walk import NOT_YET, Walk, is_skipped, returns_read
 from paddock.runner.folders.file_filter import not_taken_by_watches
 from paddock.runner.ledger import queries

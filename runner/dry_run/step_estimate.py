@@ -18,7 +18,7 @@ from paddock.runner.answers.evidence import EvidenceFinder
 from paddock.runner.bind.bound import BoundStep
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope
-from paddock.runner.core.call_cache import CallOrigin
+from paddock.runner.core.calls.call_cache import CallOrigin
 from paddock.runner.core.escalation import escalated
 from paddock.runner.core.failures import times
 from paddock.runner.core.item_attempt import ItemAttempt

@@ -52,7 +52,7 @@ class Entry:
     """JSON, or None where `returns_object` names it."""
     returns_object: str | None = None
     reads: str | None = None
-    """JSON: what else it depended on, by name; see `runner/core/dependencies.py`."""
+    """JSON: what else it depended on, by name; see `runner/core/traces/dependencies.py`."""
     outputs: str | None = None
     """JSON: the stored paths of the files that it wrote."""
     has_inner_failures: bool = False

@@ -9,7 +9,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from paddock.runner.core.dependencies import (
+from paddock.runner.core.rule_sources import Sources
+from paddock.runner.core.traces.dependencies import (
     ChosenLabels,
     FolderListed,
     NarrowedLabels,
@@ -18,10 +19,9 @@ from paddock.runner.core.dependencies import (
     World,
     dependencies_of,
 )
-from paddock.runner.core.parts import PLACE_IN_LIST, OuterValue, part_of
-from paddock.runner.core.past_items import PastItems
-from paddock.runner.core.rule_sources import Sources
-from paddock.runner.core.verify import ItemNow, differences
+from paddock.runner.core.traces.parts import PLACE_IN_LIST, OuterValue, part_of
+from paddock.runner.core.traces.past_items import PastItems
+from paddock.runner.core.traces.verify import ItemNow, differences
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.base import Roots

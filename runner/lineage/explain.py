@@ -15,10 +15,10 @@ from pathlib import Path
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.core import model_pools
-from paddock.runner.core.dependencies import FileRead, World, current_paths, dependencies_of
+from paddock.runner.core.calls import model_pools
+from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.rule_sources import are_unchanged
-from paddock.runner.core.run_models import RunModels
+from paddock.runner.core.traces.dependencies import FileRead, World, current_paths, dependencies_of
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.filed_store import FiledStore

@@ -23,16 +23,23 @@ from paddock.runner.bind.bind import bind
 from paddock.runner.bind.bound import BoundNode, BoundPlan, node_ids
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.specs import canonical_spec, find_in_plans
-from paddock.runner.core import model_pools
-from paddock.runner.core.dependencies import ChosenLabels, Trace, World, dependencies_of
+from paddock.runner.core.calls import model_pools
+from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.item_judge import Judge
-from paddock.runner.core.parts import KEYED, PLACE_IN_LIST, ModelPart, OuterValue, RulePart, part_of
-from paddock.runner.core.past_items import PastItems
-from paddock.runner.core.run_models import RunModels
+from paddock.runner.core.reviews.run_reviews import RunReviews
 from paddock.runner.core.run_options import RunOptions
-from paddock.runner.core.run_reviews import RunReviews
-from paddock.runner.core.scopes import PipelineScopes
-from paddock.runner.core.verify import ItemNow, differences
+from paddock.runner.core.traces.dependencies import ChosenLabels, Trace, World, dependencies_of
+from paddock.runner.core.traces.parts import (
+    KEYED,
+    PLACE_IN_LIST,
+    ModelPart,
+    OuterValue,
+    RulePart,
+    part_of,
+)
+from paddock.runner.core.traces.past_items import PastItems
+from paddock.runner.core.traces.scopes import PipelineScopes
+from paddock.runner.core.traces.verify import ItemNow, differences
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.item_states import WORK, ItemState
 from paddock.runner.progress.reasons import Outdated, Reason, Why

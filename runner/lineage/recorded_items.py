@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paddock.runner.core.dependencies import (
+from paddock.runner.core.run_records import WROTE, CallRecord, ItemSource, read_lineage
+from paddock.runner.core.traces.dependencies import (
     FolderListed,
     RowsKept,
     StoreSearched,
     current_paths,
     dependencies_of,
 )
-from paddock.runner.core.past_items import spec_references
-from paddock.runner.core.run_records import WROTE, CallRecord, ItemSource, read_lineage
+from paddock.runner.core.traces.past_items import spec_references
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import CallRow, Entry, LineageRow
 from paddock.runner.ledger.ledger import Ledger

@@ -10,7 +10,7 @@ from functools import partial
 
 from paddock.engine.request import Pool
 from paddock.runner.bind.bound import BoundPlan
-from paddock.runner.core.model_pools import OpenPool, open_home_pool, used_models
+from paddock.runner.core.calls.model_pools import OpenPool, open_home_pool, used_models
 from paddock.runner.daemon.daemon_session import DaemonSession, daemon_session, is_daemon_running
 from paddock.runner.daemon.on_demand_pool import ServicePool
 from paddock.runner.settings import Settings

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from paddock.engine.system import files
-from paddock.runner.bind.protected_files import ProtectedFiles
+from paddock.runner.bind.trust.protected_files import ProtectedFiles
 from paddock.steps.paths import write_refusal
 
 # As the template `offline.html` begins a page

@@ -16,10 +16,11 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.model import Pipeline
 from paddock.pipelines.plan import Plan
 from paddock.pipelines.triggers import ConcurrencyKeys, WebhookKeys
-from paddock.runner.bind import consent, inputs, permissions
+from paddock.runner.bind import inputs
 from paddock.runner.bind.bind import bind, bind_without_inputs, document_folders
 from paddock.runner.bind.bound import BoundPlan
-from paddock.runner.core.concurrency_groups import group_name, has_turns
+from paddock.runner.bind.trust import consent, permissions
+from paddock.runner.core.machines.concurrency_groups import group_name, has_turns
 from paddock.runner.settings import Settings
 
 from .consents import Consents

@@ -27,7 +27,7 @@ from paddock.engine.api.server import PortTaken, listen, serving
 from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.tasks import StopRequested, task_group, unless, wait_for_event
 from paddock.pipelines.model import Pipeline
-from paddock.runner.core.concurrency_groups import group_holders
+from paddock.runner.core.machines.concurrency_groups import group_holders
 from paddock.runner.daemon.daemon_client import request_daemon
 from paddock.runner.daemon.daemon_files import DaemonError
 from paddock.runner.daemon.daemon_server import serve_or_join

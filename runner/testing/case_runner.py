@@ -24,7 +24,7 @@ from paddock.pipelines.pipeline_tests import EXPECTATIONS_WITH_MODEL, TestKeys
 from paddock.runner import api
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.config.pipeline_secrets import PlaceholderSecrets, RedactedError, Secrets
-from paddock.runner.core import model_pools
+from paddock.runner.core.calls import model_pools
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.step_tools import BoundModels
 from paddock.runner.ledger.entries import LedgerError

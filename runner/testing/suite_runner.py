@@ -42,7 +42,7 @@ from paddock.pipelines.prompt_file import (
 from paddock.runner.api import FILE_THREADS
 from paddock.runner.bind.bind import bind_without_inputs
 from paddock.runner.bind.variations import variants_of
-from paddock.runner.core.model_pools import open_home_pool
+from paddock.runner.core.calls.model_pools import open_home_pool
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.settings import read_settings
 

@@ -28,8 +28,8 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.input_values import PATH_TYPES
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind
-from paddock.runner.bind.permissions import NotPermitted
-from paddock.runner.core.machine_view import MachineView, as_json
+from paddock.runner.bind.trust.permissions import NotPermitted
+from paddock.runner.core.machines.machine_view import MachineView, as_json
 from paddock.runner.core.session import new_run_name
 from paddock.runner.daemon.prefect_client import (
     NOT_FOUND,

@@ -53,7 +53,7 @@ from paddock.runner.compare.regression_check import (
 )
 from paddock.runner.compare.variant_runs import ComparedPipeline, answered_prompts, run_variants
 from paddock.runner.compare.variants import compared_step, escalating_step, model_variants
-from paddock.runner.core.past_decisions import StepDecisions, known_decisions, step_name
+from paddock.runner.core.traces.past_decisions import StepDecisions, known_decisions, step_name
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.progress import printing

@@ -19,7 +19,7 @@ from paddock.pipelines.plan import read_plan
 from paddock.runner.api import prepare
 from paddock.runner.bind.bind import bind_without_inputs
 from paddock.runner.bind.bound import BoundPlan, SharedPlans
-from paddock.runner.bind.permissions import server_need
+from paddock.runner.bind.trust.permissions import server_need
 from paddock.runner.cli.arguments import (
     HERE,
     InputsOption,

@@ -26,8 +26,8 @@ from paddock.engine.system import http
 from paddock.engine.system.private_files import private_folder
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind_without_inputs
-from paddock.runner.bind.consent import consent_digests
-from paddock.runner.bind.permissions import permission_names, permission_needs
+from paddock.runner.bind.trust.consent import consent_digests
+from paddock.runner.bind.trust.permissions import permission_names, permission_needs
 from paddock.runner.cli.arguments import (
     FailOnOption,
     InputsOption,

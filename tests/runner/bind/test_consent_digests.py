@@ -9,7 +9,7 @@ import pytest
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind_without_inputs
-from paddock.runner.bind.consent import consent_digests
+from paddock.runner.bind.trust.consent import consent_digests
 from tests.runner.world import World, carried_out
 
 OWN = "http://127.0.0.1:11434"

@@ -12,7 +12,7 @@ import pytest
 
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan, run, validate
-from paddock.runner.bind.permissions import NotPermitted
+from paddock.runner.bind.trust.permissions import NotPermitted
 from paddock.runner.core.run_options import RunEnvironment
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import invoke

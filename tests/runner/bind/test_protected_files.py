@@ -18,7 +18,7 @@ from paddock.pipelines.plan import read_plan
 from paddock.runner.api import run
 from paddock.runner.bind.bind import bind_without_inputs
 from paddock.runner.bind.bound import all_plans
-from paddock.runner.bind.protected_files import ProtectedFiles
+from paddock.runner.bind.trust.protected_files import ProtectedFiles
 from paddock.runner.progress.report import Report
 from paddock.steps import registry
 from paddock.steps.base import Output, Params, Tools

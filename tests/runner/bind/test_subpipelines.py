@@ -14,8 +14,8 @@ from paddock.pipelines.plan import read_plan
 from paddock.runner.api import plan, validate
 from paddock.runner.bind.bind import bind, bind_without_inputs
 from paddock.runner.bind.bound import BoundPlan, BoundStep, all_plans
-from paddock.runner.bind.permissions import permission_needs
 from paddock.runner.bind.sub_pipelines import MAX_LEVELS, MAX_PIPELINES
+from paddock.runner.bind.trust.permissions import permission_needs
 from paddock.runner.config.pipeline_secrets import read_secrets
 from paddock.steps.base import OutsideRoots
 from tests.runner.bind.pipeline_faults import fault_of, faults_of

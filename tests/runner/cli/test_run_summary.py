@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.bind.consent import NotConsented
-from paddock.runner.bind.permissions import PermissionNeed
+from paddock.runner.bind.trust.consent import NotConsented
+from paddock.runner.bind.trust.permissions import PermissionNeed
 from paddock.runner.cli.run_summary import closing_lines, print_closing
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.report import ItemReport, Report

@@ -27,8 +27,8 @@ from paddock.engine.request import (
     Tool,
     ToolCall,
 )
-from paddock.runner.core.call_cache import CallOrigin, LedgerPool, chat_key
-from paddock.runner.core.run_models import RunModels
+from paddock.runner.core.calls.call_cache import CallOrigin, LedgerPool, chat_key
+from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.run_stats import RunStats
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import Observer

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from paddock.runner.api import plan, run_until_end
-from paddock.runner.core.parts import ordered_digest
+from paddock.runner.core.traces.parts import ordered_digest
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
 from tests.runner.world import ALL, World, reasons, run_arguments, settings

@@ -232,7 +232,9 @@ def test_nothing_is_deleted_below_a_mount_that_is_gone(
 ) -> None:
     world.write("inbox/nas/a.txt", "a")
     inbox = FolderIdentity("1:1", {"nas": "nfs4 nas:/papers . 1"})
-    monkeypatch.setattr("paddock.runner.core.source_folders.folder_identity_at", lambda root: inbox)
+    monkeypatch.setattr(
+        "paddock.runner.core.traces.source_folders.folder_identity_at", lambda root: inbox
+    )
     world.run()
     (world.folder / "inbox/nas/a.txt").unlink()
     (world.folder / "inbox/0.txt").unlink()

@@ -21,7 +21,7 @@ import pytest
 
 from paddock.engine.request import ChatRequest, Reply
 from paddock.runner.api import run_async
-from paddock.runner.core.concurrency_groups import group_holders
+from paddock.runner.core.machines.concurrency_groups import group_holders
 from paddock.runner.ledger.run_locks import Locked, LockHolder
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import Observer

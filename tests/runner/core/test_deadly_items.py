@@ -17,9 +17,9 @@ import pytest
 from paddock.engine.request import ChatRequest, Reply
 from paddock.engine.system import crash_isolation
 from paddock.engine.system.crash_isolation import SuspectRoom
-from paddock.runner.core.block_work import ItemWork
-from paddock.runner.core.deadly_items import CrashHistory, CrashSuspects
-from paddock.runner.core.verify import ItemVerdict
+from paddock.runner.core.machines.deadly_items import CrashHistory, CrashSuspects
+from paddock.runner.core.traces.block_work import ItemWork
+from paddock.runner.core.traces.verify import ItemVerdict
 from paddock.runner.ledger.entries import AttemptRow, Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.drain import StopGate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from paddock.runner.core.dependencies import (
+from paddock.runner.core.traces.dependencies import (
     ChosenLabels,
     Dependency,
     FileRead,

@@ -13,7 +13,7 @@ from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.commands.run import resumed_run
 from paddock.runner.cli.exit_status import CommandError
-from paddock.runner.core.verify import verify
+from paddock.runner.core.traces.verify import verify
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.steps.llm.chat import Chat

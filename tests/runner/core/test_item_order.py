@@ -13,8 +13,8 @@ import pytest
 
 from paddock.runner.core import block_run
 from paddock.runner.core.block_run import expected_tokens, longest_first
-from paddock.runner.core.block_work import ItemWork
-from paddock.runner.core.verify import ItemVerdict
+from paddock.runner.core.traces.block_work import ItemWork
+from paddock.runner.core.traces.verify import ItemVerdict
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.item_states import ItemState

@@ -11,8 +11,8 @@ import pytest
 
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind
-from paddock.runner.core import machine_view
-from paddock.runner.core.machine_view import MachineView, OtherView, as_json
+from paddock.runner.core.machines import machine_view
+from paddock.runner.core.machines.machine_view import MachineView, OtherView, as_json
 
 FILES = {
     "pipeline.yaml": """\

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from paddock.runner.core.block_items import default_key
-from paddock.runner.core.node_parts import outer_value
-from paddock.runner.core.parts import spec_parts
+from paddock.runner.core.traces.block_items import default_key
+from paddock.runner.core.traces.node_parts import outer_value
+from paddock.runner.core.traces.parts import spec_parts
 from paddock.runner.ledger.entries import Entry
 from tests.runner.core.judged import judged
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind
 from paddock.runner.bind.bound import BoundBlock
-from paddock.runner.core.past_items import PastItems
+from paddock.runner.core.traces.past_items import PastItems
 from tests.runner.world import World
 
 

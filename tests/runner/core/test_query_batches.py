@@ -9,7 +9,7 @@ import pytest
 
 from paddock.engine.errors import TextTooLong
 from paddock.engine.request import EmbedReply, EmbedRequest, ModelSpec
-from paddock.runner.core.query_batches import QueryBatches
+from paddock.runner.core.calls.query_batches import QueryBatches
 from paddock.runner.progress.item_states import ItemState
 from tests.fakes.pool import FakePool
 from tests.runner.world import World

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.core.pruning import Pruner
-from paddock.runner.core.reconcile import match_renames
+from paddock.runner.core.outputs.pruning import Pruner
+from paddock.runner.core.traces.reconcile import match_renames
 from tests.runner.world import World, reasons, states
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.bind.permissions import NotPermitted
+from paddock.runner.bind.trust.permissions import NotPermitted
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, echo
@@ -295,7 +295,9 @@ def test_a_budget_stops_within_and_goes_on(tmp_path: Path) -> None:
 def test_where_a_file_came_from_is_told_within_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.runner.core.model_pools.LookupPool", lambda settings: FakePool())
+    monkeypatch.setattr(
+        "paddock.runner.core.calls.model_pools.LookupPool", lambda settings: FakePool()
+    )
     world = areas(tmp_path)
     world.run()
     (origin,) = explain_path(tmp_path / "out" / "north" / "1.txt", [tmp_path]).origins

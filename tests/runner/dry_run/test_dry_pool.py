@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Tool
-from paddock.runner.core.call_cache import CallOrigin
-from paddock.runner.core.run_models import RunModels
+from paddock.runner.core.calls.call_cache import CallOrigin
+from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.run_stats import RunStats
 from paddock.runner.dry_run.dry_pool import DryPool
 from paddock.runner.dry_run.plan_cost import CallBounds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paddock.runner.core.item_outputs import ItemOutputs
+from paddock.runner.core.outputs.item_outputs import ItemOutputs
 from paddock.runner.dry_run.dry_tools import DryOutputs
 
 READS = {"takes_over", "owned", "known_sha256", "check_target", "filed_at"}

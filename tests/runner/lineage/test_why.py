@@ -31,7 +31,9 @@ from tests.runner.world import SUMMARIES, World, settings
 @pytest.fixture(autouse=True)
 def models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look up the models that the runs of these tests had."""
-    monkeypatch.setattr("paddock.runner.core.model_pools.LookupPool", lambda settings: FakePool())
+    monkeypatch.setattr(
+        "paddock.runner.core.calls.model_pools.LookupPool", lambda settings: FakePool()
+    )
 
 
 @pytest.fixture
@@ -243,7 +245,9 @@ def test_a_pipeline_is_only_bound_where_its_rules_are_made_of_something_else(
         prompt.write_text("Short: {{ steps.text.text }}")
     elif changed == "model":
         other = type("Other", (FakePool,), {"facts": other_facts})
-        monkeypatch.setattr("paddock.runner.core.model_pools.LookupPool", lambda settings: other())
+        monkeypatch.setattr(
+            "paddock.runner.core.calls.model_pools.LookupPool", lambda settings: other()
+        )
     elif changed == "default":
         monkeypatch.setenv("PADDOCK_CHAT_MODEL", "other:1b")
     elif changed == "kind":

@@ -23,7 +23,9 @@ SCHEMA = {"type": "object", "properties": {"total": {"type": "number"}}}
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReviewedWorld:
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("paddock.runner.core.model_pools.LookupPool", lambda settings: FakePool())
+    monkeypatch.setattr(
+        "paddock.runner.core.calls.model_pools.LookupPool", lambda settings: FakePool()
+    )
     world = ReviewedWorld(tmp_path / "letters", n_documents=2)
     world.run()
     monkeypatch.chdir(world.folder)
@@ -192,7 +194,9 @@ def test_why_and_the_report_show_where_values_stand_without_any_review(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("paddock.runner.core.model_pools.LookupPool", lambda settings: FakePool())
+    monkeypatch.setattr(
+        "paddock.runner.core.calls.model_pools.LookupPool", lambda settings: FakePool()
+    )
     world = World(tmp_path / "letters", SURE, n_documents=1)
     world.run(pool=FakePool(answer=lambda request: '{"topic": "the ferry", "place": "Oban"}'))
     monkeypatch.chdir(world.folder)

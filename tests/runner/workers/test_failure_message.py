@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paddock.engine.errors import NotServed
-from paddock.runner.bind.permissions import NotPermitted, PermissionNeed
+from paddock.runner.bind.trust.permissions import NotPermitted, PermissionNeed
 from paddock.runner.workers.delegation import failure_message
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from paddock.engine.request import ChatRequest, Pool
 from paddock.runner.api import validate
 from paddock.runner.cli.application import application
-from paddock.runner.core import model_pools
+from paddock.runner.core.calls import model_pools
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.review.decisions import LedgerReviews
 from tests.fakes.pool import FakePool

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from paddock.engine.request import ChatRequest, Pool, Reply, TokenLogprob
-from paddock.runner.core import model_pools
+from paddock.runner.core.calls import model_pools
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.test_compare import compare
 from tests.runner.compare.bills import BILLS, N_BILLS, Bills, clerk

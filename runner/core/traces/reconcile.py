@@ -21,12 +21,12 @@ from paddock.runner.ledger.entries import Entry, LineageRow
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Why
 
+from ..run_options import RunOptions
+from ..run_records import RENAMED
 from .block_items import is_file_value
 from .block_work import BlockWork
 from .dependencies import World
 from .past_items import PastItems
-from .run_options import RunOptions
-from .run_records import RENAMED
 from .source_folders import DeletionDoubt, MissingSources, SourceFolder
 
 

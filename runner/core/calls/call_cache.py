@@ -52,9 +52,9 @@ from paddock.runner.progress.events import ModelCall
 from paddock.runner.progress.time_left import OpenCall
 from paddock.steps.llm.answer_tokens import LEAST_ALTERNATIVE, own_tokens
 
+from ..run_records import CallRecord
+from ..run_stats import RunStats
 from .run_models import CallInFlight, RunModels
-from .run_records import CallRecord
-from .run_stats import RunStats
 
 ChunkListener = Callable[[Chunk], None]
 ClaimFence = Callable[[], Awaitable[None]]

@@ -16,6 +16,7 @@ from paddock.runner.progress.item_states import NEXT, ItemState
 from paddock.runner.progress.reasons import Reason
 from paddock.runner.progress.report import FiledCounts, ItemReport
 
+from ..run_records import StepRecord
 from .block_items import (
     AsStored,
     item_content,
@@ -27,7 +28,6 @@ from .block_items import (
 from .filed_items import FiledItems
 from .parts import CONTENT, PLACE_IN_LIST, SUFFIX, ordered_digest, part_digest
 from .past_items import PastItems
-from .run_records import StepRecord
 from .source_folders import MissingSources
 from .verify import NEW, ItemRequest, ItemVerdict
 

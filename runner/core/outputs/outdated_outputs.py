@@ -25,11 +25,17 @@ from paddock.runner.progress.item_states import UNDECIDED, ItemState
 from paddock.runner.progress.reasons import Outdated
 from paddock.steps.base import ItemName
 
-from .block_work import BlockWork
-from .dependencies import Dependency, KeptOutput, OutputWithin, RowsKept, dependencies_of
-from .run_context import RunContext
-from .run_records import INPUTS_BY_ITEM
-from .scopes import ItemKey
+from ..run_context import RunContext
+from ..run_records import INPUTS_BY_ITEM
+from ..traces.block_work import BlockWork
+from ..traces.dependencies import (
+    Dependency,
+    KeptOutput,
+    OutputWithin,
+    RowsKept,
+    dependencies_of,
+)
+from ..traces.scopes import ItemKey
 
 
 @dataclass(slots=True)

@@ -21,7 +21,8 @@ from paddock.runner.progress.item_states import DECIDED, WHOLE
 from paddock.steps.base import ItemName, StepError
 from paddock.steps.paths import printable
 
-from .dependencies import (
+from ..run_context import RunContext
+from ..traces.dependencies import (
     Dependencies,
     Dependency,
     KeptOutput,
@@ -30,8 +31,7 @@ from .dependencies import (
     StoreSearched,
     dependencies_of,
 )
-from .run_context import RunContext
-from .scopes import ItemKey
+from ..traces.scopes import ItemKey
 
 
 @dataclass(frozen=True, slots=True)

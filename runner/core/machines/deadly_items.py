@@ -27,9 +27,9 @@ from paddock.runner.ledger.dead_runs import DIED, run_status
 from paddock.runner.ledger.entries import AttemptRow, LedgerError
 from paddock.runner.ledger.ledger import Ledger
 
-from .block_work import ItemWork
-from .failures import StepFailed
-from .scopes import ItemKey
+from ..failures import StepFailed
+from ..traces.block_work import ItemWork
+from ..traces.scopes import ItemKey
 
 GIVEN_UP = ""
 """The run of a note without a crash: the item was quarantined for its crashes until then."""

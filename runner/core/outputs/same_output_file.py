@@ -16,8 +16,8 @@ from paddock.runner.ledger.output_index import other_pipelines_output
 from paddock.steps.base import StepError
 from paddock.steps.paths import nearest_existing, write_refusal
 
-from .block_work import BlockWork
-from .run_context import RunContext
+from ..run_context import RunContext
+from ..traces.block_work import BlockWork
 
 
 def refuse_output_conflicts(

@@ -21,7 +21,7 @@ from paddock.runner.progress.reasons import Reason
 from paddock.steps.base import OutsideRoots
 from paddock.steps.paths import nearest_existing
 
-from .run_options import RunOptions
+from ..run_options import RunOptions
 
 
 @dataclass(frozen=True, slots=True)

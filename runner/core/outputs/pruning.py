@@ -23,13 +23,13 @@ from paddock.runner.progress.reasons import Outdated
 from paddock.runner.progress.report import ItemReport
 from paddock.steps.base import OutsideRoots
 
-from .block_work import BlockWork
-from .dependencies import OutputWithin, RowsKept, dependencies_of
+from ..run_context import RunContext
+from ..traces.block_work import BlockWork
+from ..traces.dependencies import OutputWithin, RowsKept, dependencies_of
+from ..traces.reconcile import mass_doubt
+from ..traces.source_folders import DeletionDoubt
 from .item_outputs import RowKeeper
 from .outdated_outputs import EndedNode, OutdatedOutput, kept_texts, listed_names
-from .reconcile import mass_doubt
-from .run_context import RunContext
-from .source_folders import DeletionDoubt
 
 _OutputFile = tuple[str, str, str]
 """Scope, key and stored path of a file that an item wrote."""

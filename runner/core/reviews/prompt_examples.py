@@ -28,8 +28,8 @@ from paddock.runner.answers.text_vectors import (
 from paddock.runner.bind.bound import BoundStep
 from paddock.steps.base import Example, Tools
 
-from .dependencies import UsedExamples
-from .past_decisions import Decision, StepDecisions, StepName
+from ..traces.dependencies import UsedExamples
+from ..traces.past_decisions import Decision, StepDecisions, StepName
 
 _CONTEXT_SHARE = 0.25
 """Of a context, for the texts of all examples of a prompt."""

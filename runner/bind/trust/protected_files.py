@@ -21,9 +21,9 @@ from paddock.pipelines.model import Pipeline, step_nodes
 from paddock.steps.registry import facts_of
 from paddock.steps.tools.code_digests import python_modules_of
 
+from ..known_paths import YAML_SUFFIXES
 from .reached import reached_by, scripts_named
 
-YAML_SUFFIXES = (".yaml", ".yml")
 PYTHON_SUFFIXES = (".py", ".pyc", ".pyd", ".so", ".pth")
 
 

@@ -19,13 +19,13 @@ from typing import Any
 from paddock.engine.system import files
 from paddock.engine.system.distribution import own_version
 from paddock.runner.bind.bound import BoundPlan, all_plans, all_steps
-from paddock.runner.bind.protected_files import ProtectedFiles
+from paddock.runner.bind.trust.protected_files import ProtectedFiles
 from paddock.runner.folders.folder_identity import folder_identity_at, mount_of, mounted
 from paddock.runner.ledger.entries import LedgerError
 from paddock.steps.tools.code_digests import file_content
 
-from .node_parts import hashable_value
-from .parts import ordered_digest
+from ..traces.node_parts import hashable_value
+from ..traces.parts import ordered_digest
 
 NONCE_PREFIX = ".paddock-share-"
 """Hidden: no scan and no watch takes it."""

@@ -27,9 +27,9 @@ from paddock.runner.progress.item_states import BAD, WORK, ItemState
 from paddock.runner.progress.reasons import in_words
 from paddock.runner.settings import UnattendedSettings
 
-from .block_work import ItemWork
+from ..traces.block_work import ItemWork
+from ..traces.parts import change_reasons, changed_parts
 from .machine_view import MachineView, as_json
-from .parts import change_reasons, changed_parts
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.coordination import (

@@ -39,7 +39,7 @@ from .past_items import PastItems
 if TYPE_CHECKING:
     from paddock.runner.bind.bound import BoundStep
 
-    from .run_models import RunModels
+    from ..calls.run_models import RunModels
 
 _SAME_LABEL = 1e-3
 """Similarities that differ by less may be the same: texts are embedded in other batches."""

@@ -1,0 +1,1 @@
+"""What a pipeline reaches, what it may, and which files no step may write."""
