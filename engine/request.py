@@ -452,6 +452,10 @@ class RerankReply:
 class Pool(Protocol):
     """What steps see of the engine. `paddock.engine.backends.local.LocalPool` is the real one."""
 
+    async def ready(self, model: ModelSpec) -> None:
+        """Open what serves a model, where the pool opens late."""
+        return  # most are open from the start
+
     async def facts(self, model: ModelSpec) -> ModelFacts:
         """Return what is known of a model without loading it.
 
@@ -480,11 +484,14 @@ class Pool(Protocol):
         ...
 
 
-class ForwardingPool:
+class ForwardingPool(Pool):
     """Base of pools that ask another one; they say which, and how `chat` goes."""
 
     async def pool_of(self, model: ModelSpec) -> Pool:
         raise NotImplementedError
+
+    async def ready(self, model: ModelSpec) -> None:
+        await (await self.pool_of(model)).ready(model)
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
         return await (await self.pool_of(model)).facts(model)

@@ -38,6 +38,7 @@ from paddock.engine.request import (
     Message,
     ModelFacts,
     ModelSpec,
+    Pool,
     Reply,
     Tool,
     Usage,
@@ -498,8 +499,8 @@ BUSY_S = 600.0
 PING_S = 5.0
 
 
-class BalancedPool:
-    """Implements `paddock.engine.request.Pool`. Use it as `async with BalancedPool(…) as pool`."""
+class BalancedPool(Pool):
+    """A pool of several servers. Use it as `async with BalancedPool(…) as pool`."""
 
     def __init__(
         self,

@@ -42,6 +42,7 @@ from paddock.engine.request import (
     Message,
     ModelFacts,
     ModelSpec,
+    Pool,
     Priority,
     Reply,
     RerankReply,
@@ -76,7 +77,7 @@ MAX_ATTEMPTS = 3  # of a request alone
 PROBE_S = 60.0
 
 
-class LocalPool:
+class LocalPool(Pool):
     """Models in worker processes on this machine. Use it as `async with LocalPool(…) as pool`.
 
     Every method must be called in the event loop that entered the context.

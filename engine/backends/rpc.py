@@ -24,6 +24,7 @@ from paddock.engine.request import (
     Message,
     ModelFacts,
     ModelSpec,
+    Pool,
     Reply,
     Tool,
     Usage,
@@ -163,8 +164,8 @@ class _ConnectedPool:
     link: PoolConnection
 
 
-class RemotePool:
-    """Implements `paddock.engine.request.Pool`. Use it as `async with RemotePool(…) as pool`."""
+class RemotePool(Pool):
+    """A pool in another process. Use it as `async with RemotePool(…) as pool`."""
 
     def __init__(self, find: FindPool) -> None:
         self._find = find

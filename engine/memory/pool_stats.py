@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 from paddock.engine.request import DoneReason, Role, Usage
 
@@ -91,6 +91,18 @@ class PoolStats:
     @property
     def n_waiting(self) -> int:
         return sum(self.waiting.values())
+
+
+@runtime_checkable
+class CountingPool(Protocol):
+    """A pool that knows which models it holds, and how often each was loaded."""
+
+    def stats(self) -> PoolStats: ...
+
+
+def stats_of(pool: object) -> PoolStats:
+    """Return the statistics of a pool; they are empty where it keeps none."""
+    return pool.stats() if isinstance(pool, CountingPool) else PoolStats((), {})
 
 
 class PoolEvents:

@@ -22,6 +22,7 @@ from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import Any
 
+from paddock.engine.memory.pool_stats import stats_of
 from paddock.engine.system import files, tasks
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
@@ -85,9 +86,7 @@ class RunSession:
         self._record({"ended": None, "status": "running", "summary": None})
         stats, nodes = self.context.stats, self.context.bound.nodes
         stats.observer.began(stats.run, stats.pipeline, [*progress_line_names(nodes)])
-        pool_stats = getattr(self.context.pool, "stats", None)
-        if pool_stats is not None:
-            stats.observer.pool(pool_stats)
+        stats.observer.pool(partial(stats_of, self.context.pool))
 
     def end(self, report: Report) -> None:
         row: dict[str, Any] = {"ended": time.time(), "status": report.status}
@@ -101,11 +100,9 @@ class RunSession:
         self.context.stats.observer.ended(report)
 
     def model_loads(self) -> Mapping[str, Mapping[str, float]]:
-        pool_stats = getattr(self.context.pool, "stats", None)  # not all pools count
-        loads = pool_stats().loads if pool_stats is not None else {}
         return {
             name: {"loads": count.loads, "load_s": round(count.load_s, 3)}
-            for name, count in loads.items()
+            for name, count in stats_of(self.context.pool).loads.items()
         }
 
     def _record(self, row: Mapping[str, Any]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import AbstractAsyncContextManager
 
+from paddock.engine.request import Pool
 from paddock.runner.core.calls.model_pools import OnDemandPool
 from paddock.runner.settings import Settings
 
@@ -23,7 +24,7 @@ class ServicePool(OnDemandPool):
             await self._opened()
         return self
 
-    async def _source(self) -> Any:
+    async def _source(self) -> AbstractAsyncContextManager[Pool]:
         if not await self._session.start():
             return await super()._source()
         from paddock.engine.backends.rpc import RemotePool  # brings numpy, which a plan lacks

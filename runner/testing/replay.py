@@ -148,7 +148,7 @@ class CassetteSession:
         self.cassette.keep_count(model, self.masking.masked(text), n_tokens)
 
 
-class CassettePool:
+class CassettePool(Pool):
     """Implements `engine.request.Pool` over a cassette and, when recording, the real pool."""
 
     def __init__(self, tape: CassetteSession, real: Pool | None) -> None:

@@ -24,6 +24,7 @@ from paddock.engine.request import (
     Message,
     ModelFacts,
     ModelSpec,
+    Pool,
     Reply,
     Tool,
     ToolCall,
@@ -75,7 +76,7 @@ class FakeStream:
         self._is_cancelled = True
 
 
-class FakePool:
+class FakePool(Pool):
     """Implements `paddock.engine.request.Pool`.
 
     `answer` makes the text of a reply, or the calls that it asks for; it may raise an

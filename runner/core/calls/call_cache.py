@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar, cast
 
+from paddock.engine.backends.answer import Answer
 from paddock.engine.backends.neutral_request import (
     begin_neutral_chat,
     neutral_chat,
@@ -25,6 +26,7 @@ from paddock.engine.backends.neutral_request import (
     neutral_messages,
 )
 from paddock.engine.errors import BadRequest, EngineError, ModelReplaced, PromptTooLong
+from paddock.engine.memory.pool_stats import stats_of
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
@@ -333,9 +335,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         self, request: ChatRequest, known: KnownCall, began: float, on_chunk: ChunkListener | None
     ) -> Reply:
         """Ask the pool as `ask` does, and record the reply."""
-        ready = getattr(self._pool, "ready", None)
-        if ready is not None:  # a pool that opens at first use
-            await ready(request.model)
+        await self._pool.ready(request.model)
         await self._fence()
         call = self._open_call([message.content for message in request.messages])
 
@@ -344,11 +344,10 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
             self._stats.tokens(chunk.n_tokens)
 
         stream = self._pool.chat(request)
-        # A callback leaves the pool free to restart a request when a worker or server dies.
-        counts = getattr(stream, "on_chunk", None) if on_chunk is None else None
         try:
-            if counts is not None:
-                counts(count)
+            # A callback leaves the pool free to restart a request when a worker or server dies.
+            if on_chunk is None and isinstance(stream, Answer):
+                stream.on_chunk(count)
             else:
                 async for chunk in stream:
                     count(chunk)
@@ -426,10 +425,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
                 "`--exact` keeps to the original"
             )
         # Note once in a run that a model runs with a llama.cpp fallback.
-        stats = getattr(self._pool, "stats", None)  # other pools need not count
-        if stats is None or model.pool:
-            return
-        for resident in stats().resident:
+        for resident in () if model.pool else stats_of(self._pool).resident:
             if resident.name == facts.name and resident.fallback:
                 self._stats.note(f"{facts.name} {resident.fallback}")
 

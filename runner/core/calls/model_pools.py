@@ -13,11 +13,11 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, as
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from paddock.engine.backends.answer import Answer
 from paddock.engine.errors import EngineError
-from paddock.engine.memory.pool_stats import PoolStats
+from paddock.engine.memory.pool_stats import PoolStats, stats_of
 from paddock.engine.models.default_context import DEFAULT_CTX_TOKENS
 from paddock.engine.request import (
     ChatRequest,
@@ -236,14 +236,9 @@ class RoutedPool(ForwardingPool):
         self._home = home
         self._elsewhere = elsewhere
 
-    def __getattr__(self, name: str) -> Any:
-        """Return attributes that only some pools have (`stats`), from the home pool."""
-        return getattr(self._home, name)
-
-    async def ready(self, model: ModelSpec) -> None:
-        ready = getattr(self._of(model), "ready", None)
-        if ready is not None:
-            await ready(model)
+    def stats(self) -> PoolStats:
+        """Return the statistics of the home pool: servers elsewhere keep none."""
+        return stats_of(self._home)
 
     async def pool_of(self, model: ModelSpec) -> Pool:
         return self._of(model)
@@ -258,11 +253,20 @@ class RoutedPool(ForwardingPool):
         return pool
 
 
-class RecordedPool(RoutedPool):
-    """The pool of a plan that may not ask a server: what the ledger knows of its last answers."""
+class FactsPool(ForwardingPool):
+    """Base of the pools of a plan: they know facts about models, and run none."""
+
+    async def pool_of(self, model: ModelSpec) -> Pool:
+        raise EngineError(f"model '{model.ref}' is asked for, but this is a plan.")
+
+    def chat(self, request: ChatRequest) -> Stream:
+        raise EngineError(f"model '{request.model.ref}' is asked for, but this is a plan.")
+
+
+class RecordedPool(FactsPool):
+    """The pool of a plan that may not ask a server: facts are as the ledger last had them."""
 
     def __init__(self, ledger: Ledger, settings: Settings) -> None:
-        super().__init__(None, {})
         self._ledger = ledger
         self._n_ctx_tokens = settings.pool.n_ctx_tokens or DEFAULT_CTX_TOKENS
 
@@ -282,14 +286,13 @@ class RecordedPool(RoutedPool):
         )
 
 
-class LookupPool(RoutedPool):
-    """The pool of a plan: looks up models on this machine, and runs none.
+class LookupPool(FactsPool):
+    """The pool of a plan: looks up models on this machine.
 
-    Counts tokens with the vocabularies of their files.
+    It counts tokens with the vocabularies of their files.
     """
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(None, {})
         self._n_ctx_tokens = settings.pool.n_ctx_tokens
         self._finder = _model_finder(settings)
         self._tokenizers: dict[str, LocalTokenizer] = {}
@@ -343,7 +346,7 @@ class OnDemandPool(ForwardingPool):
         self._facts = LookupPool(settings).facts
         """Looks models up while there is no pool."""
         self._stack = AsyncExitStack()
-        self._pool: Any = None
+        self._pool: Pool | None = None
         self._opening: asyncio.Task[Pool] | None = None
 
     async def __aenter__(self) -> OnDemandPool:
@@ -355,21 +358,16 @@ class OnDemandPool(ForwardingPool):
             await asyncio.wait({self._opening})
         await self._stack.aclose()
 
-    async def ready(self, model: ModelSpec) -> None:
-        await self._opened()
-
     def stats(self) -> PoolStats:
-        """Return the pool's stats; empty while there is no pool."""
-        stats: PoolStats = PoolStats((), {}) if self._pool is None else self._pool.stats()
-        return stats
+        """Return the pool's statistics; they are empty while there is no pool."""
+        return stats_of(self._pool)
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
         return await (self._facts if self._pool is None else self._pool.facts)(model)
 
     def chat(self, request: ChatRequest) -> Stream:
         if self._pool is not None:
-            stream: Stream = self._pool.chat(request)
-            return stream
+            return self._pool.chat(request)
 
         async def serve(answer: Answer) -> Reply:
             stream = (await self._opened()).chat(request)
@@ -390,9 +388,9 @@ class OnDemandPool(ForwardingPool):
 
     async def _open(self) -> Pool:
         self._pool = await self._stack.enter_async_context(await self._source())
-        return self._pool  # type: ignore[no-any-return]
+        return self._pool
 
-    async def _source(self) -> Any:
+    async def _source(self) -> AbstractAsyncContextManager[Pool]:
         """Return the pool to open; `ServicePool` has another one."""
         from paddock.engine.backends.local import LocalPool  # brings numpy
 
