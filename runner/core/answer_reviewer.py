@@ -25,7 +25,7 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.reviews import Question, Review
 from paddock.steps.base import OutsideRoots, Tools
 
-from .failures import NOT_REVIEWED, RunStopped, SkippedByReview, StepFailed
+from .failures import Cause, RunStopped, SkippedByReview, StepFailed
 from .item_attempt import ItemAttempt
 from .reviews.review_questions import (
     answer_of,
@@ -166,7 +166,7 @@ class AnswerReviewer:
                 due = is_due(spec, scope, outputs)
                 review = await self._reviews.decision_on(light, whole, is_due=due or is_sampled)
             except ReviewDue as error:
-                raise StepFailed(step.id, str(error), cause=NOT_REVIEWED) from error
+                raise StepFailed(step.id, str(error), cause=Cause.REVIEW) from error
             except ExpressionError as error:
                 raise StepFailed(step.id, f"`review.when`: {error}") from error
             if review is None:

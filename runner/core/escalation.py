@@ -115,7 +115,7 @@ class Escalated:
 
     alias: str
     why: tuple[str, ...]
-    cause: str
+    condition: str
     """What many of them have in common: the part of `when` that holds."""
     was: Any
     """The answer of the step's own model; None where it has none."""
@@ -125,7 +125,7 @@ class Escalated:
         origin = {"to": self.alias, "why": list(self.why), "was": self.was}
         marked = {**outputs, "escalated": origin}
         is_check, is_changed = escalation_mark(marked)
-        since = f", since {self.cause}" if self.cause else ""
+        since = f", since {self.condition}" if self.condition else ""
         log.tally(
             "answer",
             f"asked of '{self.alias}' as well, as {CHECK}"
@@ -159,14 +159,14 @@ def escalated(
     was = answer_of(outputs)
     if spec.when.evaluate(names):
         why = tuple(due_reasons(spec.when, names, outputs))
-        return Escalated(spec.to, why, cause_of(spec.when, names), was)
+        return Escalated(spec.to, why, held_part(spec.when, names), was)
     if n_refused:
         return Escalated(spec.to, (REFUSED,), REFUSED, was)
     is_drawn = draw(SEED, f"escalate\n{step.id}\n{item}") < (spec.also or 0)
     return Escalated(spec.to, (CHECK,), CHECK, was) if is_drawn else None
 
 
-def cause_of(when: Expression, names: Mapping[str, Any]) -> str:
+def held_part(when: Expression, names: Mapping[str, Any]) -> str:
     """Return the first part of a condition that holds; empty for one that always does."""
     held = [part for part in parts_that_hold(when, names) if Expression.of(part).references]
     return one_line(held[0], MOST_REASON_CHARS) if held else ""

@@ -36,7 +36,7 @@ from paddock.steps.run_pipeline import named_outputs
 from .block_run import BlockRun
 from .block_state import BlockState, opened_block
 from .escalation import broken_promises
-from .failures import RunFailed, RunStopped, StepFailed
+from .failures import Cause, RunFailed, RunStopped, StepFailed
 from .item_attempt import ItemAttempt
 from .item_recorder import ItemRecorder
 from .left_nodes import Left, blocks_read, no_documents_of
@@ -142,7 +142,7 @@ class Execute(Walk):
         self.stats.note(left.text(node.id))
         self.stats.item_state(node.id, "", ItemState.SKIPPED)
 
-    async def wait_for(self, node: BoundNode, cause: str) -> None:
+    async def wait_for(self, node: BoundNode, pending: str) -> None:
         raise AssertionError("a run knows what its steps give")
 
     async def skip(self, node: BoundNode) -> None:
@@ -236,7 +236,7 @@ class Execute(Walk):
         key = "/".join((*self.outer, node.id))
         self.stats.item(ItemReport(node.id, key, ItemState.FAILED, error=text))
         self.stats.item_state(node.id, "", ItemState.FAILED, text)
-        cause = error.cause if isinstance(error, StepFailed) else "other"
+        cause = error.cause if isinstance(error, StepFailed) else Cause.OTHER
         place = f"{node.mark.file}:{node.mark.line}:{node.mark.column}"
         raise RunFailed(f"{place}: {text}", cause=cause) from error
 

@@ -7,6 +7,7 @@ worker, a full queue, a disk or network folder that failed. A fault of the docum
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from types import MappingProxyType
 
 from paddock.engine.errors import (
@@ -34,15 +35,39 @@ UNUSABLE_MODEL_ERRORS = (ModelNotFound, ModelBroken, ModelTooLarge)
 MAX_RETRY_PAUSE_S = 60.0
 # A full queue is not the document's fault: by default it is retried for 1 + 2 + 4 + 8 + 16 s.
 MAX_BUSY_RETRIES, DEFAULT_BACKOFF_S = 5, 1.0
+
+
+class Cause(StrEnum):
+    """Why a step or an item failed. `retry.on` names the first five."""
+
+    TIMEOUT = "timeout"
+    WORKER = "worker"
+    BUSY = "busy"
+    """The model's queue is full."""
+    IO = "io"
+    """A disk, a network folder or a server failed."""
+    CHECK = "check"
+    """An answer failed its checks."""
+    MISSING = "missing"
+    """This machine lacks a package or a program; never counted against the item."""
+    REVIEW = "review"
+    """A review is due, and the run was told to ask no one; the next run may."""
+    OTHER = "other"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Cause:
+        return cls.OTHER  # of a step of another package
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether another try may succeed with nothing changed."""
+        return self in (Cause.TIMEOUT, Cause.WORKER, Cause.BUSY, Cause.IO)
+
+
 # How a pause grows with each try. After a deadline the time has passed already, and a failed
 # check asks again with its faults: there is nothing to wait for.
-_GROWTH: Mapping[str, float] = MappingProxyType({"timeout": 1.0, "check": 0.0})
+_GROWTH: Mapping[Cause, float] = MappingProxyType({Cause.TIMEOUT: 1.0, Cause.CHECK: 0.0})
 _DEFAULT_GROWTH = 2.0
-TRANSIENT_CAUSES = frozenset(("timeout", "worker", "busy", "io"))
-MISSING_PACKAGE = "missing"
-"""This machine lacks a package or a program; never counted against the item."""
-NOT_REVIEWED = "review"
-"""A review is due, and the run was told to ask no one; the next run may."""
 
 
 class RunStopped(Exception):
@@ -52,20 +77,18 @@ class RunStopped(Exception):
 class RunFailed(RunStopped):
     """A step or an item failed. In a sub-pipeline, only the item around it fails."""
 
-    def __init__(self, words: str, *, cause: str = "other") -> None:
+    def __init__(self, words: str, *, cause: Cause = Cause.OTHER) -> None:
         self.cause = cause
-        """As `retry.on` names it."""
         super().__init__(words)
 
 
 class StepFailed(Exception):
     """A step did not succeed, after its retries: the sentence names the step."""
 
-    def __init__(self, step: str, reason: str, *, cause: str = "other") -> None:
+    def __init__(self, step: str, reason: str, *, cause: Cause = Cause.OTHER) -> None:
         self.step = step
         self.reason = reason
         self.cause = cause
-        """As `retry.on` names it; decides whether another try may succeed."""
         super().__init__(f"step '{step}': {reason}")
 
 
@@ -83,29 +106,29 @@ def stop_if_fatal(error: StepError | EngineError, step: BoundStep) -> None:
         ) from error
 
 
-def times(retry: RetryKeys | None, cause: str) -> int:
-    """Return how often a step is retried after a failure of this cause.
+def max_retries(retry: RetryKeys | None, cause: Cause) -> int:
+    """Return how often a step is retried at most after a failure of this cause.
 
-    >>> times(None, "busy"), times(None, "timeout")
+    >>> max_retries(None, Cause.BUSY), max_retries(None, Cause.TIMEOUT)
     (5, 0)
     >>> given = RetryKeys.model_validate({"times": 2})
-    >>> times(given, "busy"), times(given, "io")
+    >>> max_retries(given, Cause.BUSY), max_retries(given, Cause.IO)
     (2, 0)
     """
     if retry is None:
-        return MAX_BUSY_RETRIES if cause == "busy" else 0
+        return MAX_BUSY_RETRIES if cause is Cause.BUSY else 0
     return retry.times if cause in retry.on else 0
 
 
-def retry_pause_s(retry: RetryKeys | None, cause: str, n_retries: int, chance: float) -> float:
+def retry_pause_s(retry: RetryKeys | None, cause: Cause, n_retries: int, chance: float) -> float:
     """Return the pause after so many retries; `chance`, 0 to 1, spreads those that failed at once.
 
-    >>> [retry_pause_s(None, "busy", n, 1.0) for n in (0, 1, 2, 9)]
+    >>> [retry_pause_s(None, Cause.BUSY, n, 1.0) for n in (0, 1, 2, 9)]
     [1.0, 2.0, 4.0, 60.0]
-    >>> retry_pause_s(None, "busy", 2, 0.0)
+    >>> retry_pause_s(None, Cause.BUSY, 2, 0.0)
     2.0
-    >>> retry_pause_s(None, "timeout", 2, 1.0), retry_pause_s(None, "check", 2, 1.0)
-    (1.0, 0.0)
+    >>> [retry_pause_s(None, cause, 2, 1.0) for cause in (Cause.TIMEOUT, Cause.CHECK)]
+    [1.0, 0.0]
     """
     backoff_s = DEFAULT_BACKOFF_S if retry is None else retry.backoff
     growth = _GROWTH.get(cause, _DEFAULT_GROWTH)
@@ -113,32 +136,31 @@ def retry_pause_s(retry: RetryKeys | None, cause: str, n_retries: int, chance: f
     return whole * (0.5 + chance / 2)
 
 
-def cause_of(error: StepError | EngineError) -> str:
-    """Return the name of an error in `retry.on`."""
+def cause_of(error: StepError | EngineError) -> Cause:
     if isinstance(error, StepError):
-        return error.kind
+        return Cause(error.kind)
     if isinstance(error, DeadlineExceeded):
-        return "timeout"
+        return Cause.TIMEOUT
     if isinstance(error, WorkerLost):
-        return "worker"
-    return "busy" if isinstance(error, Busy) else "other"
+        return Cause.WORKER
+    return Cause.BUSY if isinstance(error, Busy) else Cause.OTHER
 
 
-def failure_state(n_before: int, most: int, cause: str) -> tuple[ItemState, int]:
+def failure_state(n_before: int, most: int, cause: Cause) -> tuple[ItemState, int]:
     """Return the state of a failed item, and its failures in a row for transient causes.
 
     `failed` is retried by the next run; `quarantined` only when it, or its steps, have changed, or
     with `--retry-failed`.
 
-    >>> [(str(state), n) for state, n in (failure_state(n, 3, "io") for n in (1, 2))]
+    >>> [(str(state), n) for state, n in (failure_state(n, 3, Cause.IO) for n in (1, 2))]
     [('failed', 2), ('quarantined', 3)]
-    >>> failure_state(1, 3, "other")[1], failure_state(0, 3, "missing")[1]
+    >>> failure_state(1, 3, Cause.OTHER)[1], failure_state(0, 3, Cause.MISSING)[1]
     (0, 1)
     """
-    if cause in (MISSING_PACKAGE, NOT_REVIEWED):
+    if cause in (Cause.MISSING, Cause.REVIEW):
         # Above zero: the item around it is retried as well.
         return ItemState.FAILED, max(n_before, 1)
-    if cause not in TRANSIENT_CAUSES:
+    if not cause.is_transient:
         return ItemState.QUARANTINED, 0
     n_now = n_before + 1
     return (ItemState.QUARANTINED if n_now >= most else ItemState.FAILED), n_now

@@ -21,7 +21,7 @@ from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.progress.item_states import AWAITED
 
-from .failures import StepFailed
+from .failures import Cause, StepFailed
 from .traces.block_work import BlockWork
 from .traces.filed_items import reads_new_items
 
@@ -276,5 +276,5 @@ def refuse_empty_results(
     """Raise `StepFailed` where a step would read a nested block's results, and all items failed."""
     for lack in lacking_of(references, lacking):
         if not lack.n_with_result:
-            cause = "io" if lack.is_transient else "other"
+            cause = Cause.IO if lack.is_transient else Cause.OTHER
             raise StepFailed(step, f"{lack.why_left()}: {lack.error}", cause=cause)

@@ -31,13 +31,13 @@ from .answer_reviewer import AnswerReviewer
 from .calls.call_cache import CallOrigin, PutOff
 from .escalation import escalated, escalation_mark
 from .failures import (
-    MISSING_PACKAGE,
+    Cause,
     RunStopped,
     StepFailed,
     cause_of,
+    max_retries,
     retry_pause_s,
     stop_if_fatal,
-    times,
 )
 from .item_attempt import ItemAttempt
 from .reviews.run_reviews import AwaitingReview
@@ -137,9 +137,9 @@ class StepRunner:
                 except (StepError, EngineError) as error:
                     stop_if_fatal(error, step)
                     cause = cause_of(error)
-                    if n_retries >= times(step.retry, cause):
+                    if n_retries >= max_retries(step.retry, cause):
                         raise StepFailed(step.id, str(error), cause=cause) from error
-                    n_refused += cause == "check"
+                    n_refused += cause is Cause.CHECK
                     chance = SystemRandom().random()
                     await asyncio.sleep(retry_pause_s(step.retry, cause, n_retries, chance))
                 except (ExpressionError, BindError, OutsideRoots) as error:
@@ -175,7 +175,7 @@ class StepRunner:
         if damage is not None:
             return RunStopped(str(damage))
         self.stats.unexpected(f"{attempt.shown_key}, step '{step.id}'", error)
-        cause = MISSING_PACKAGE if isinstance(error, ModuleNotFoundError) else "other"
+        cause = Cause.MISSING if isinstance(error, ModuleNotFoundError) else Cause.OTHER
         return StepFailed(step.id, f"{type(error).__name__}: {error}", cause=cause)
 
     async def _try(
@@ -234,7 +234,7 @@ class StepRunner:
         try:  # a refused answer is asked for again of the larger model alone
             first = await self._run(step, params, replace(tools, n_refused=0), scope, attempt)
         except StepError as error:
-            if error.kind != "check":
+            if cause_of(error) is not Cause.CHECK:
                 raise
         try:
             why = escalated(step, scope, attempt.shown_key or attempt.key, first, tools.n_refused)

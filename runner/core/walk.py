@@ -22,7 +22,7 @@ from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.prefect_view import PrefectState, TaskChunk, completed, quarantined
 from paddock.runner.progress.report import counts_text
 
-from .failures import RunFailed, StepFailed
+from .failures import Cause, RunFailed, StepFailed
 from .left_nodes import LackingItems, Left, LeftBy, StepsLeft, refuse_empty_results
 from .outputs.outdated_outputs import EndedNode, OutdatedOutput, find_outdated
 from .outputs.same_output_file import refuse_written_by_others
@@ -107,13 +107,13 @@ class Walk(ABC):
             if left.by is LeftBy.WITHOUT_NEWS:
                 self.scope = self.scope.with_step(node.id, None)
         else:
-            cause = next((self.unknown[n] for n in sorted(before) if n in self.unknown), None)
+            pending = next((self.unknown[n] for n in sorted(before) if n in self.unknown), None)
             outputs: Any = NOT_YET
             try:
                 with self.show(node) as chunk:
                     try:
-                        if cause is not None:  # 4
-                            await self.wait_for(node, cause)
+                        if pending is not None:  # 4
+                            await self.wait_for(node, pending)
                         elif is_skipped(node, self.scope) or is_unused(
                             node, self.scope, self.stats
                         ):  # 5
@@ -137,7 +137,7 @@ class Walk(ABC):
                 if outputs is not NOT_YET:  # 9
                     self.scope = self.scope.with_step(node.id, outputs)
                 elif node.id not in self.left.awaited:
-                    self.unknown.setdefault(node.id, cause or node.id)
+                    self.unknown.setdefault(node.id, pending or node.id)
         self._has_ended[node.id].set()
 
     def _state_of(self, node: BoundNode, outputs: Any) -> PrefectState:
@@ -188,7 +188,8 @@ class Walk(ABC):
         if inner.left.without_results:
             why = next(iter(inner.left.without_results.values()))
             if is_of_item:
-                raise StepFailed(step.id, why, cause="io" if inner.n_failures > 0 else "other")
+                cause = Cause.IO if inner.n_failures > 0 else Cause.OTHER
+                raise StepFailed(step.id, why, cause=cause)
             self.left.without_results[step.id] = why
         return not is_idle
 
@@ -206,8 +207,8 @@ class Walk(ABC):
     async def leave(self, node: BoundNode, left: Left) -> None: ...
 
     @abstractmethod
-    async def wait_for(self, node: BoundNode, cause: str) -> None:
-        """Note what may be known of a node that reads what has to run first."""
+    async def wait_for(self, node: BoundNode, pending: str) -> None:
+        """Note what may be known of a node that reads what has to run first: `pending`."""
 
     @abstractmethod
     async def skip(self, node: BoundNode) -> None: ...

@@ -155,15 +155,15 @@ class Estimate(Walk):
 
     # --- what is not known
 
-    async def wait_for(self, node: BoundNode, cause: str) -> None:
+    async def wait_for(self, node: BoundNode, pending: str) -> None:
         if isinstance(node, BoundBlock) or node.inner is not None:
             at = self._prefix
-            what = f"What '{at}{node.id}' has to do is unknown until '{at}{cause}' has run."
+            what = f"What '{at}{node.id}' has to do is unknown until '{at}{pending}' has run."
             self._plan.notes.append(what)
         else:
             scope = self.context.judge.scopes.id(node.id)
             entry = self.context.ledger.entries(scope).get(node.id)
-            reasons = () if entry is None else (Why.READS_UNDONE(cause),)
+            reasons = () if entry is None else (Why.READS_UNDONE(pending),)
             state = ItemState.NEW if entry is None else ItemState.STALE
             item = PlanItem(node.id, node.id, state, reasons)
             await self._add_work(node, item if node.kind.roles else None, entry, is_pending=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from paddock.runner.answers.offered_labels import choices_of
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_steps
-from paddock.runner.core.failures import times
+from paddock.runner.core.failures import Cause, max_retries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WORK
 from paddock.runner.progress.report import CallsAre, PlanReport
@@ -121,7 +121,7 @@ def with_repairs(step: BoundStep, calls: CallBounds, *, holds_forms: bool = Fals
         most += step.reply.repair * (most if step.facts.tree else 1)
     of_model = step.model.params if step.model else {}
     n_again = step.facts.most_repeats(step.written, of_model)
-    most *= (1 + times(step.retry, "check")) * (1 + n_again)
+    most *= (1 + max_retries(step.retry, Cause.CHECK)) * (1 + n_again)
     return replace(calls, repairs=most - calls.most)
 
 

@@ -20,7 +20,7 @@ from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope
 from paddock.runner.core.calls.call_cache import CallOrigin
 from paddock.runner.core.escalation import escalated
-from paddock.runner.core.failures import times
+from paddock.runner.core.failures import Cause, max_retries
 from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.step_tools import item_tools, taught_as, taught_tools
@@ -189,7 +189,7 @@ class StepEstimate:
             if isinstance(error, StepError) and error.is_fatal and not doubt.is_any:
                 self.context.stats.note(f"The run will stop at step '{step.id}': {error}")
             may_be_there_by_then = doubt.is_any or doubt.new_store
-            may_pass = bool(step.kind.roles) and times(step.retry, "check") > 0
+            may_pass = bool(step.kind.roles) and max_retries(step.retry, Cause.CHECK) > 0
             if not (pool.has_unknown or may_be_there_by_then or may_pass):
                 raise ItemEnds(error) from error  # 3
             if may_be_there_by_then and not is_long:

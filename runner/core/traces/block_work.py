@@ -16,6 +16,7 @@ from paddock.runner.progress.item_states import NEXT, ItemState
 from paddock.runner.progress.reasons import Reason
 from paddock.runner.progress.report import FiledCounts, ItemReport
 
+from ..failures import Cause
 from ..run_records import StepRecord
 from .block_items import (
     AsStored,
@@ -108,14 +109,14 @@ class ItemWork:
         was, now = json.loads(self.entry.parts), json.loads(self.parts)
         return bool(was.get(CONTENT.name) == now.get(CONTENT.name))
 
-    def cause(self, cause: str) -> str:
+    def cause(self, cause: Cause) -> Cause:
         """Return the cause under which its failure is recorded.
 
         A file that was not readable when it was listed is not retried in each run: once it is
         readable it has a digest, and so another hash.
         """
         is_unreadable = isinstance(self.item, Mapping) and self.item.get("sha256", "") is None
-        return "other" if cause == "io" and is_unreadable else cause
+        return Cause.OTHER if cause is Cause.IO and is_unreadable else cause
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from paddock.engine.errors import Busy, DeadlineExceeded, EngineError, WorkerLos
 from paddock.engine.request import ChatRequest
 from paddock.engine.system import no_links
 from paddock.pipelines.keys import RetryKeys
-from paddock.runner.core.failures import MAX_RETRY_PAUSE_S, failure_state, retry_pause_s
+from paddock.runner.core.failures import MAX_RETRY_PAUSE_S, Cause, failure_state, retry_pause_s
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import UnattendedSettings
@@ -52,13 +52,13 @@ def error_of(report: Report, key: str = "1.txt") -> str | None:
 
 
 @given(
-    st.sampled_from(["timeout", "worker", "busy", "io", "check"]),
+    st.sampled_from(Cause),
     st.integers(0, 100),
     st.floats(0, 100),
     st.floats(0, 1),
 )
 def test_a_pause_is_never_longer_than_a_minute_and_never_below_zero(
-    cause: str, turn: int, backoff_s: float, chance: float
+    cause: Cause, turn: int, backoff_s: float, chance: float
 ) -> None:
     retry = RetryKeys.model_construct(backoff=backoff_s)
     pause_s = retry_pause_s(retry, cause, turn, chance)
@@ -69,7 +69,7 @@ def test_a_pause_is_never_longer_than_a_minute_and_never_below_zero(
 def test_an_item_is_given_up_after_exactly_so_many_failures(most: int, n_more: int) -> None:
     n_before, kept = 0, []
     for _ in range(most + n_more):
-        state, n_before = failure_state(n_before, most, "io")
+        state, n_before = failure_state(n_before, most, Cause.IO)
         kept.append(state)
     assert kept == ["failed"] * (most - 1) + ["quarantined"] * (n_more + 1)
 
