@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 INLINE_CHARS = 16_384  # larger values go to objects/: a row stays within a few SQLite pages
+_SHARED = [Entry.__slots__.index(name) for name in ("state", "run")]
+"""Places of texts that many entries have."""
 
 
 class Ledger:
@@ -168,8 +170,7 @@ class Ledger:
 
     def entries(self, scope: str, keys: Collection[str] | None = None) -> dict[str, Entry]:
         """Return the entries of a scope by their keys: all, or those of `keys`."""
-        rows = self.rows_of_keys(queries.ENTRIES, keys, scope=scope)
-        return {row[0]: Entry(*row) for row in rows}
+        return _entries([*self.rows_of_keys(queries.ENTRIES, keys, scope=scope)])
 
     def listed_entries(
         self, scope: str, keys: Collection[str], *, with_results: bool = True
@@ -181,7 +182,7 @@ class Ledger:
         if has_filed:
             left = set(keys).difference(row[0] for row in rows)
             rows += self.rows_of_keys(query, left, scope=scope)
-        return {row[0]: Entry(*row) for row in rows}
+        return _entries(rows)
 
     def record(self, scope: str, entry: Entry, run: str) -> None:
         """Write an item's entry; lasting after `durable`."""
@@ -484,6 +485,18 @@ class Ledger:
     def drop(self, table: str, key: Mapping[str, Any]) -> None:
         if self._writer is not None:
             self._writer.queue(table, key, None)
+
+
+def _entries(rows: list[Sequence[Any]]) -> dict[str, Entry]:
+    """Return entries by their keys; each row goes as its entry comes, and equal texts are one."""
+    entries = {}
+    rows.reverse()
+    while rows:
+        row = [*rows.pop()]
+        for place in _SHARED:
+            row[place] = sys.intern(row[place])
+        entries[row[0]] = Entry(*row)
+    return entries
 
 
 def open_existing(folder: Path, url: str, *, is_readonly: bool = False) -> LedgerDatabase | None:
