@@ -99,7 +99,7 @@ class BlockRun:
         context, state, claims = self.context, self.state, self.claims
         work, block, todo = state.work, state.block, state.todo()
         if work.missing.sources:  # 1
-            place = work.scope, work.missing, context.options
+            place = work.scope_id, work.missing, context.options
             await asyncio.to_thread(keep_folders, context.ledger, *place)
         record_verdicts(context.ledger, work, self.stats.run)
         if work.filed.rows:
@@ -123,7 +123,7 @@ class BlockRun:
             state.parallel = max(state.parallel, await self._parallel())
         if not state.outer:  # those that are given up are reported themselves
             of, limit = context.suspects.of, context.max_attempts
-            known = [(item.key, suspect) for item in todo if (suspect := of(work.scope, item))]
+            known = [(item.key, suspect) for item in todo if (suspect := of(work.scope_id, item))]
             if tried := [pair for pair in known if not pair[1].is_deadly(state.parallel, limit)]:
                 self.stats.note(suspects_text(tried, state.parallel))
         remaining, pauses = todo, None if claims is None else Pauses(CLAIM_BACKOFF)
@@ -142,7 +142,7 @@ class BlockRun:
                 await self._window(chunks, min(fair, most))
             remaining = state.in_state(ItemState.ELSEWHERE)
             if remaining and claims is not None and pauses is not None:
-                self.stats.note(await claims.waits_for(work.scope, remaining))
+                self.stats.note(await claims.waits_for(work.scope_id, remaining))
                 if sum(item.has_ended for item in todo) > n_before:
                     pauses.succeeded()
                 await pauses.wait()
@@ -174,7 +174,7 @@ class BlockRun:
         """Yield how many items may run together and the items: all but the crash suspects first."""
         groups: dict[tuple[int, int], list[ItemWork]] = {}
         for item in items:
-            known = self.context.suspects.of(self.state.work.scope, item)
+            known = self.context.suspects.of(self.state.work.scope_id, item)
             n_crashes = 0 if known is None else len(known.runs)
             groups.setdefault((n_crashes, -self._company(known)), []).append(item)
         for (_, most), group in sorted(groups.items(), key=lambda pair: pair[0]):
@@ -231,7 +231,7 @@ class BlockRun:
 
     async def _chunk(self, chunk: Sequence[ItemWork], room: asyncio.Semaphore) -> None:
         context, state, claims = self.context, self.state, self.claims
-        scope, gate = state.work.scope, context.stop_gate
+        scope, gate = state.work.scope_id, context.stop_gate
         has_no_own = has_no_nested_items(state.block.body)
         # A budget that is used up stops no step that only writes what was made
         asks_gate = state.step is None or state.has_models
@@ -276,7 +276,7 @@ class BlockRun:
         3. Its steps run. Meanwhile another machine may take it over.
         """
         context, state, claims = self.context, self.state, self.claims
-        suspects, scope = context.suspects, state.work.scope
+        suspects, scope = context.suspects, state.work.scope_id
         known, deadly = suspects.of(scope, item), None
         if known is not None and known.is_deadly(state.parallel, context.max_attempts):
             deadly = RepeatedCrash(state.block.id, known.n_deaths)
@@ -432,12 +432,12 @@ def record_verdicts(ledger: Ledger, work: BlockWork, run: str) -> None:
     """Record whose secrets are others, and what is filed since, as the items were judged."""
     store, keys = FiledStore(ledger), [row.key for row in work.filed.new]
     for entry in work.renewed:
-        ledger.renew(work.scope, entry)
-    for entry in ledger.entries(work.scope, keys).values() if keys else ():
+        ledger.renew(work.scope_id, entry)
+    for entry in ledger.entries(work.scope_id, keys).values() if keys else ():
         if entry.gone is None:
-            ledger.record(work.scope, replace(entry, gone=FILED), entry.run)
+            ledger.record(work.scope_id, replace(entry, gone=FILED), entry.run)
     for row in work.filed.new:
-        store.record(work.scope, row, run)
+        store.record(work.scope_id, row, run)
     for taken in work.filed.taken_over:
         store.drop(*taken)
 

@@ -127,7 +127,7 @@ class BlockState:
         waiting, unasked = self.in_state(*AWAITED), self.in_state(ItemState.UNASKED)
         if not (failed or waiting or unasked):
             return None
-        ended = await reviews.ended(self.work.scope) if failed else {}
+        ended = await reviews.ended(self.work.scope_id) if failed else {}
         rejected, expired = ended.get("rejected", ()), ended.get("expired", ())
         keys = [item.key for item in failed]
         lacking = LackingItems(
@@ -313,7 +313,9 @@ async def opened_block(
                     state.filed.pop(item.key, None)
                 if entry.gone is not None and item.filed is None:
                     # Its source is back after a deletion; the next deletion is a new one.
-                    context.ledger.record(work.scope, replace(entry, gone=None), context.stats.run)
+                    context.ledger.record(
+                        work.scope_id, replace(entry, gone=None), context.stats.run
+                    )
             count_item(context, item, state.report(item, reported, 0.0, error, is_known=True))
             if state.step:
                 shown = reported if reported in UNCHANGED else ItemState.FRESH
@@ -329,7 +331,7 @@ def count_shared(context: RunContext, state: BlockState, item: ItemWork, entry: 
     if reported is ItemState.QUARANTINED and state.block.on_error == "skip":
         reported = ItemState.SKIPPED
     _take_entry(context, state, item, entry, reported, Why.RECORDED(error or ""))
-    state.n_failures = max(state.n_failures, entry.attempts)
+    state.n_failures = max(state.n_failures, entry.n_failures)
     count_item(context, item, state.report(item, reported, 0.0, error))
     context.stats.item_state(state.block.id, shown, end_of(reported), error)
 
@@ -364,7 +366,7 @@ def _take_entry(
                     seen = state.scope.with_step(step.id, item.result)
                     item.result = item.result if step.returns is None else step.returns.render(seen)
     if state.outer:
-        state.dependencies |= with_outputs(entry, state.work.scope)
+        state.dependencies |= with_outputs(entry, state.work.scope_id)
 
 
 def count_item(

@@ -160,7 +160,7 @@ class Execute(Walk):
         if has_table:
             self.stats.keep_table(block.id, state.table())
         if any(item.has_ended for item in state.work.items):
-            ledger, scope = self.context.ledger, state.work.scope
+            ledger, scope = self.context.ledger, state.work.scope_id
             for text in await broken_promises(ledger, block.body, scope):
                 self.stats.note(text)
         if self.outer:

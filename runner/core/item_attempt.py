@@ -112,9 +112,9 @@ class ItemAttempt:
         """Return the attempt at an item of a block."""
         work, is_step = state.work, state.step is not None
         may_shrink = state.step is None or follows_time(context.bound.nodes, state.step)
-        items = (*state.around, (work.scope, item.key))
+        items = (*state.around, (work.scope_id, item.key))
         return cls(
-            work.scope,
+            work.scope_id,
             item.key,
             state.shown_key(item.key),
             state.step or state.block,

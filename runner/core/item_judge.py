@@ -164,7 +164,7 @@ class Judge:
     async def block(
         self,
         block: BoundBlock,
-        seen: Scope,
+        scope: Scope,
         outer: Sequence[str] = (),
         lacks: Sequence[LackingItems] = (),
     ) -> BlockWork:
@@ -183,15 +183,15 @@ class Judge:
             PipelineError: the list is no list, two items have the same key, or none has one that
                 was asked for.
         """
-        ledger, scope = self.world.index.ledger, self.scopes.id(block.id, outer)
-        listing = await self._list(block, seen, scope, outer)  # 1
+        ledger, scope_id = self.world.index.ledger, self.scopes.id(block.id, outer)
+        listing = await self._list(block, scope, scope_id, outer)  # 1
         filing, entries = listing.filing, listing.entries
         request = await self._request(block, outer)
         if not outer:
-            request = replace(request, keys=self._requested_keys(block, seen, listing))
-        base = canonical_json(await self.parts.of_block(block, seen))  # 2
-        past, made_by = PastItems(ledger, scope, block), self.parts.made_by(block, base)
-        rule = JudgedRule(block, scope, seen, past, request, base, made_by)
+            request = replace(request, keys=self._requested_keys(block, scope, listing))
+        base = canonical_json(await self.parts.of_block(block, scope))  # 2
+        past, made_by = PastItems(ledger, scope_id, block), self.parts.made_by(block, base)
+        rule = JudgedRule(block, scope_id, scope, past, request, base, made_by)
         for item in listing.items:
             listed = item.item if item.filed is None else filing.described(item.filed)
             is_listed, as_stored = item.key not in listing.results, self.world.index.stored
@@ -216,10 +216,10 @@ class Judge:
         work = BlockWork(
             block,
             tuple(outer),
-            scope,
+            scope_id,
             tuple(items),
             MissingSources(sources=listing.sources if looks_at_all else ()),
-            written_outputs=_written_by(scope, [*done, *(entries[key] for key in still_filed)]),
+            written_outputs=_written_by(scope_id, [*done, *(entries[key] for key in still_filed)]),
             edited_paths=tuple(edited_paths),
             excluded=listing.excluded,
             unsettled=listing.unsettled(items, still_filed, lacks),
@@ -240,7 +240,7 @@ class Judge:
         ]
         if any(entry.key not in present for entry in before):
             await past.read()
-            made = await ledger.ask(LineageStore(ledger).of_scope, scope)
+            made = await ledger.ask(LineageStore(ledger).of_scope, scope_id)
         given = work, before, made, past, self.options, self.world
         missing = await asyncio.to_thread(reconcile, *given)
         for item in items:
@@ -252,22 +252,22 @@ class Judge:
         return replace(work, missing=missing)
 
     async def _list(
-        self, block: BoundBlock, seen: Scope, scope: str, outer: Sequence[str]
+        self, block: BoundBlock, scope: Scope, scope_id: str, outer: Sequence[str]
     ) -> _BlockList:
         """Return the items of a block, each with its entry; file what left the list since."""
         index, ledger = self.world.index, self.world.index.ledger
-        listed, excluded = split_by_where(block, seen, block_list(block, seen))
-        whole = await ledger.ask(ListWithFiled.of, block, seen, listed, ledger, scope)
+        listed, excluded = split_by_where(block, scope, block_list(block, scope))
+        whole = await ledger.ask(ListWithFiled.of, block, scope, listed, ledger, scope_id)
         results: Mapping[str, Any] = {}
         if whole is None:
-            names = item_keys(block, seen, listed)
+            names = item_keys(block, scope, listed)
         else:
             names, results, excluded = [*whole.keys], whole.filed, whole.excluded
-        there = [*raw_item_keys(block, seen, excluded), *results]
-        entries = await ledger.ask(ledger.listed_entries, scope, [*names, *results])
-        sources = tuple(source_folders(self.bound, index, block, seen, scope))
+        there = [*raw_item_keys(block, scope, excluded), *results]
+        entries = await ledger.ask(ledger.listed_entries, scope_id, [*names, *results])
+        sources = tuple(source_folders(self.bound, index, block, scope, scope_id))
         former = () if outer else await ledger.ask(self.scopes.former, self.bound)
-        filing = await ledger.ask(BlockFiling, index, scope, sources, block, seen, former)
+        filing = await ledger.ask(BlockFiling, index, scope_id, sources, block, scope, former)
         if filing.unfinished:
             await asyncio.to_thread(filing.look)
         keys = await ledger.ask(filing.keys, names, listed, there, entries)
@@ -275,7 +275,7 @@ class Judge:
         found = [(key, item, None) for key, item in zip(keys, listed, strict=True)]
         found += [(key, item, row) for key, (row, item) in filing.moved.items()]
         if numbered := {key for key, *_ in found}.difference(names):
-            entries |= await ledger.ask(ledger.entries, scope, numbered)
+            entries |= await ledger.ask(ledger.entries, scope_id, numbered)
         excluded_keys = frozenset(there).difference(keys, filing.moved, results)
         of_filed = results.keys() - filing.rows.keys() - {key for key, *_ in found}
         found += [(key, results[key], None) for key in results if key in of_filed]
@@ -292,10 +292,10 @@ class Judge:
     async def _verify(self, rule: JudgedRule, items: Sequence[ItemWork]) -> None:
         """Set the verdicts of items."""
         traces = {
-            i.key: Trace(rule.scope, i.entry, rule.past) for i in items if i.entry is not None
+            i.key: Trace(rule.scope_id, i.entry, rule.past) for i in items if i.entry is not None
         }
         hashes = {item.key: item.hash for item in items}
-        world = await self.world_of(rule.block.body, rule.seen, traces.values(), hashes)
+        world = await self.world_of(rule.block.body, rule.scope, traces.values(), hashes)
         older = None if self.options.refresh else self.parts.older
         for item in items:
             trace = traces.get(item.key)
@@ -314,7 +314,7 @@ class Judge:
             self.seen_keys.update(listing.results, filing.rows)
         plain = replace(request, takes_over=False, overwrites=False, job_runs=frozenset())
         verify = partial(self._verify, replace(rule, request=plain))
-        decided = {key for scope, key in self.reviews.items if scope == rule.scope}
+        decided = {key for scope_id, key in self.reviews.items if scope_id == rule.scope_id}
         verdicts = FiledVerdicts(self.world, rule, filing, decided, verify)
         own, filed = await verdicts.split(items, listing.results)
         order = {} if listing.whole is None else listing.whole.order
@@ -325,38 +325,38 @@ class Judge:
 
     # --- a step outside of blocks
 
-    async def step(self, step: BoundStep, seen: Scope, outer: Sequence[str] = ()) -> BlockWork:
+    async def step(self, step: BoundStep, scope: Scope, outer: Sequence[str] = ()) -> BlockWork:
         """Judge a step outside of blocks that has a trace: a block of one item."""
-        scope, ledger = self.scopes.id(step.id, outer), self.world.index.ledger
+        scope_id, ledger = self.scopes.id(step.id, outer), self.world.index.ledger
         parts = await self.parts.of_step(step)
-        parts.update(self.parts.outer(step.references - step.of_lists, step.shown, seen))
-        for whole in with_filed_rows(step, seen).values():
+        parts.update(self.parts.outer(step.references - step.of_lists, step.shown, scope))
+        for whole in with_filed_rows(step, scope).values():
             news = {".".join(path) for path in reads_new_items(step)}
             for name, every in self.parts.outer(step.references, step.shown, whole).items():
                 if every != parts[name]:  # its rows have those of filed items, too
                     parts[name] = part_digest([parts[name], every]) if name in news else every
-        entries = await ledger.ask(ledger.entries, scope)
+        entries = await ledger.ask(ledger.entries, scope_id)
         text, block = canonical_json(parts), BoundBlock.of_step(step)
         hash_, is_counted = hashlib.sha256(text.encode()).hexdigest(), bool(step.kind.roles)
         item = ItemWork(
             0, step.id, None, NEW, hash_, text, entries.get(step.id), is_counted=is_counted
         )
         request = await self._request(step, outer)
-        rule = JudgedRule(block, scope, seen, PastItems(ledger, scope, step), request)
+        rule = JudgedRule(block, scope_id, scope, PastItems(ledger, scope_id, step), request)
         await self._verify(rule, [item])
         edited = item.verdict.edited_paths if item.verdict.state is ItemState.HELD else ()
-        written = _written_by(scope, [None if item.verdict.is_work else item.entry])
+        written = _written_by(scope_id, [None if item.verdict.is_work else item.entry])
         return BlockWork(
-            block, tuple(outer), scope, (item,), written_outputs=written, edited_paths=edited,
+            block, tuple(outer), scope_id, (item,), written_outputs=written, edited_paths=edited,
             step=step, renewed=rule.renewed,
         )  # fmt: skip
 
-    def output_path(self, step: BoundStep, seen: Scope) -> str | None:
+    def output_path(self, step: BoundStep, scope: Scope) -> str | None:
         """Return the stored path of the file that a step would write; None: it is not known."""
         if not step.facts.writes:
             return None
         try:
-            text = Value.of(step.written[step.facts.writes]).render(seen)
+            text = Value.of(step.written[step.facts.writes]).render(scope)
             return self.world.index.stored(self.bound.roots.resolve(str(text)))
         except (ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
             return None  # a run tells what is wrong
@@ -399,7 +399,7 @@ class Judge:
         )
 
     def _requested_keys(
-        self, block: BoundBlock, seen: Scope, listing: _BlockList
+        self, block: BoundBlock, scope: Scope, listing: _BlockList
     ) -> frozenset[str] | None:
         """Return the keys of a top-level block's items that the run is asked to do; None: all.
 
@@ -411,7 +411,7 @@ class Judge:
         listed = [item for item in listing.items if item.key not in listing.results]
         keys = [item.key for item in listed]
         if sample is not None:
-            strata = item_strata(block, seen, [item.item for item in listed], sample.by)
+            strata = item_strata(block, scope, [item.item for item in listed], sample.by)
             return sample.chosen(keys, strata)
         self.seen_keys.update(keys)
         inner = (step.inner for step in self.bound.nodes if isinstance(step, BoundStep))
@@ -434,8 +434,8 @@ class Judge:
             raise PipelineError(faults)
 
 
-def _written_by(scope: str, entries: Iterable[Entry | None]) -> list[tuple[str, str, str]]:
-    found = [(scope, e.key, path) for e in entries if e is not None for path in e.output_paths]
+def _written_by(scope_id: str, entries: Iterable[Entry | None]) -> list[tuple[str, str, str]]:
+    found = [(scope_id, e.key, path) for e in entries if e is not None for path in e.output_paths]
     within = (dep for entry in entries for dep in dependencies_of(entry, OutputWithin))
     return [*found, *((dep.scope, dep.key, dep.path) for dep in within)]
 

@@ -270,7 +270,7 @@ class Estimate(Walk):
         item = PlanItem(step.id, step.id, work.verdict.state, work.verdict.reasons)
         if work.verdict.is_work:
             # Where an older Paddock wrote it, no trace says of what: a run compares the content
-            made = LineageStore(self.context.ledger).of_item(state.work.scope, step.id)
+            made = LineageStore(self.context.ledger).of_item(state.work.scope_id, step.id)
             is_open = work.entry is None and made is not None and not work.is_counted
             await self._add_work(step, None if is_open else item, work.entry, is_pending=False)
             return NOT_YET

@@ -62,13 +62,18 @@ class Entry:
     gone: str | None = None
     """The run that found its source deleted; `FILED`: a step moved it away."""
     attempts: int = 0
-    """Failures in a row for reasons that may pass."""
+    """As `n_failures`."""
     was: str | None = None
     """Its state before it was done: `new`, `changed` or `stale`; empty: no report counts it."""
     run: str = field(default="", compare=False)
     """The run that recorded it; the ledger fills it in."""
     at: float = field(default=0.0, compare=False)
     """When, in seconds since 1970, by the clock of the machine that recorded it."""
+
+    @property
+    def n_failures(self) -> int:
+        """Failures in a row for reasons that may pass; zero once all succeeds."""
+        return self.attempts
 
     @property
     def is_filed(self) -> bool:
@@ -86,7 +91,7 @@ class Entry:
     @property
     def is_tried_again(self) -> bool:
         """Whether the next run tries it, or what failed within it, once more."""
-        return self.state == "failed" or (self.state == "done" and bool(self.attempts))
+        return self.state == "failed" or (self.state == "done" and self.attempts > 0)
 
     @property
     def output_paths(self) -> tuple[str, ...]:

@@ -101,7 +101,7 @@ class EndedNode:
         )
         for item in work.items:
             entry = entries.get(item.key)
-            ended.add_item(work.scope, item.key, entry, is_open=item.index in is_open)
+            ended.add_item(work.scope_id, item.key, entry, is_open=item.index in is_open)
             is_done = entry is not None and entry.state == ItemState.DONE
             if item.renamed_from and item.key in ended.done and is_done:
                 ended.renamed.add(item.renamed_from)
@@ -115,7 +115,7 @@ class EndedNode:
             elif key not in work.unsettled and (key in deleted or entry.gone is not None):
                 ended.gone[key] = Outdated.GONE
             else:
-                ended.add_item(work.scope, key, entry, is_open=True)
+                ended.add_item(work.scope_id, key, entry, is_open=True)
         ended.undecided |= work.unsettled
         return ended
 
@@ -126,7 +126,7 @@ class EndedNode:
         if entry is not None:
             if self.live.add(scope, entry):
                 self.writing.add(key)
-            if entry.has_inner_failures or entry.attempts:
+            if entry.has_inner_failures or entry.n_failures:
                 self.failing.add(key)
 
 
@@ -326,7 +326,7 @@ async def ended_block(context: RunContext, work: BlockWork, is_open: Collection[
     await ledger.durable()
     keys = [item.key for item in work.items]
     read = partial(ledger.listed_entries, with_results=False)
-    entries = await ledger.ask(read, work.scope, keys)
+    entries = await ledger.ask(read, work.scope_id, keys)
     return EndedNode.of_block(work, entries, is_open)
 
 

@@ -72,7 +72,9 @@ class Pruner:
         doomed = [entry for entry in missing.deleted if prunes or entry.key in renamed]
         dropped = missing.dropped if self._prunes else ()  # `where` leaves outputs where they are
         keys = sorted(missing.pruned)
-        pruned = (*(await ledger.ask(ledger.entries, work.scope, keys)).values(),) if keys else ()
+        pruned = (
+            (*(await ledger.ask(ledger.entries, work.scope_id, keys)).values(),) if keys else ()
+        )
         none: Mapping[str, str] = {}
         for handled, removed, names, why in (
             (missing.deleted, doomed, renamed, Outdated.GONE),
@@ -84,12 +86,12 @@ class Pruner:
                 self._note_removal(removal, names, why)
                 entries += [entry for entry in handled if not self._is_refused(entry, removal)]
         for key in missing.pruned - ({entry.key for entry in pruned} - {e.key for e in entries}):
-            FiledStore(ledger).drop(work.scope, key)
+            FiledStore(ledger).drop(work.scope_id, key)
         for doubt in work.missing.doubts:
             self.doubt(work, doubt)
         for entry in entries:
             gone = replace(entry, gone=self._stats.run)
-            self._context.ledger.record(work.scope, gone, self._stats.run)
+            self._context.ledger.record(work.scope_id, gone, self._stats.run)
         return entries
 
     def doubt(self, work: BlockWork, doubt: DeletionDoubt) -> None:
@@ -166,7 +168,7 @@ class Pruner:
         files = [
             file
             for entry in entries
-            for file in self._made(work.block, work.scope, entry, (*work.outer, entry.key))
+            for file in self._made(work.block, work.scope_id, entry, (*work.outer, entry.key))
         ]
         removal = await asyncio.to_thread(self._remove_all, files)
         kept = (rows for entry in entries for rows in dependencies_of(entry, RowsKept))

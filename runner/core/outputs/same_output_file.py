@@ -21,7 +21,7 @@ from ..traces.block_work import BlockWork
 
 
 def refuse_output_conflicts(
-    block: BoundBlock, items: BlockWork, scope: Scope, context: RunContext
+    block: BoundBlock, work: BlockWork, scope: Scope, context: RunContext
 ) -> None:
     """Refuse items that would write the same file, or into folders that are not writable.
 
@@ -29,7 +29,7 @@ def refuse_output_conflicts(
         PipelineError: two files are the same, one is another pipeline's, or none of the folders can
             be written.
     """
-    todo = [item for item in items.items if item.verdict.is_work]
+    todo = [item for item in work.items if item.verdict.is_work]
     if not todo:
         return
     index, base = context.index, str(context.bound.roots.base)
@@ -40,7 +40,7 @@ def refuse_output_conflicts(
         if step.facts.writes:
             for key, text in paths.items():
                 try:
-                    index.claim(items.scope, key, index.stored(text))
+                    index.claim(work.scope_id, key, index.stored(text))
                 except StepError as error:
                     raise PipelineError([Fault(error.reason, error.remedy, step.mark)]) from error
             refuse_other_pipelines(context, step, paths.values())

@@ -99,7 +99,7 @@ class ItemWork:
     @property
     def n_failures(self) -> int:
         """Failures in a row of this unchanged item, for transient reasons."""
-        return 0 if self.unchanged_entry is None else self.unchanged_entry.attempts
+        return 0 if self.unchanged_entry is None else self.unchanged_entry.n_failures
 
     @property
     def has_failed_before(self) -> bool:
@@ -124,8 +124,8 @@ class JudgedRule:
     """A block, or a step outside of blocks as one: what its items have in common."""
 
     block: BoundBlock
-    scope: str
-    seen: Scope
+    scope_id: str
+    scope: Scope
     """What its list and its steps see."""
     past: PastItems
     request: ItemRequest
@@ -170,7 +170,7 @@ class BlockWork:
     block: BoundBlock
     outer: tuple[str, ...]
     """Keys of the items around a nested block."""
-    scope: str
+    scope_id: str
     items: tuple[ItemWork, ...]
     missing: MissingSources = field(default_factory=MissingSources)
     written_outputs: Sequence[tuple[str, str, str]] = ()

@@ -70,7 +70,7 @@ class FiledVerdicts:
             if request.is_forced or row.made_by != made_by or row.key in self.decided
         ]
         keys = [row.key for row in doubtful]
-        entries = await index.ledger.ask(index.ledger.entries, rule.scope, keys) if keys else {}
+        entries = await index.ledger.ask(index.ledger.entries, rule.scope_id, keys) if keys else {}
         again, unverified = list[ItemWork](), list[ItemWork]()
         for row in doubtful:
             document, entry = filing.described(row), entries.get(row.key)

@@ -96,9 +96,9 @@ class MissingSources:
 
 
 def source_folders(
-    bound: BoundPlan, index: OutputIndex, block: BoundBlock, scope: Scope, owner: str
+    bound: BoundPlan, index: OutputIndex, block: BoundBlock, scope: Scope, scope_id: str
 ) -> Iterator[SourceFolder]:
-    """Yield the folders that a block's items were listed in; `owner` is its scope. Blocking."""
+    """Yield the folders that a block's items were listed in; `scope_id` is its scope. Blocking."""
     for step in bound.nodes:
         if not (isinstance(step, BoundStep) and step.facts.lists):
             continue
@@ -112,17 +112,21 @@ def source_folders(
         if root is None:
             continue
         stored, now = index.stored(root), _mounted_folder(root)
-        before = known_folder(now, map(FolderIdentity.of_text, index.ledger.roots(owner, stored)))
+        before = known_folder(
+            now, map(FolderIdentity.of_text, index.ledger.roots(scope_id, stored))
+        )
         watches = (watch for watch in bound.watches if root.is_relative_to(watch.root))
         yield SourceFolder(root, stored, next(watches, None), now, before)
 
 
-def keep_folders(ledger: Ledger, owner: str, missing: MissingSources, options: RunOptions) -> None:
+def keep_folders(
+    ledger: Ledger, scope_id: str, missing: MissingSources, options: RunOptions
+) -> None:
     """Record the folders in which a block's items were seen. Blocking."""
     for source in missing.sources:
         seen = missing.seen.get(source.stored)
         if seen is not None and seen != source.before:
-            ledger.record_root(owner, source.stored, seen.as_text())
+            ledger.record_root(scope_id, source.stored, seen.as_text())
         if source.watch is not None and options.is_confirmed:
             folder = _mounted_folder(source.watch.root)
             if folder is not None:

@@ -118,7 +118,7 @@ def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
     if entry.state == ItemState.FAILED:
         failed = Why.FAILED_BEFORE(str(entry.error))
         return ItemVerdict(ItemState.STALE, (failed,), Case.FAILED)
-    if entry.state == ItemState.DONE and entry.attempts:
+    if entry.state == ItemState.DONE and entry.n_failures:
         return ItemVerdict(ItemState.STALE, (Why.FAILED_WITHIN(),), Case.FAILED)
     # 4
     pending = world.pending(trace.scope, entry.key)
