@@ -13,6 +13,13 @@ from paddock.runner.progress.reasons import Reason
 from paddock.runner.render.reviewed_answers import ReviewRecord
 
 FileState = Literal["same", "changed", "gone"]
+_JSON_NAMES = {
+    "document": "source",
+    "searched_paths": "looked_in",
+    "containing_stores": "kept_in",
+    "read_steps": "made_of",
+}
+"""Fields of `Origin` that have other names in the JSON of `paddock why`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +102,15 @@ class Origin:
     error: str | None
     condition: FileCondition
     """Of the file now."""
-    source: LineageFile | None
+    document: LineageFile | None
     reads: tuple[LineageFile, ...]
-    looked_in: tuple[str, ...]
+    """The other files that the item read."""
+    searched_paths: tuple[str, ...]
     """Folders that it listed, stores that it searched."""
-    kept_in: tuple[str, ...]
+    containing_stores: tuple[str, ...]
     """Vector stores with rows of it."""
     steps: tuple[LineageStep, ...]
-    made_of: tuple[str, ...]
+    read_steps: tuple[str, ...]
     """The top-level steps and blocks whose outputs it reads."""
     outputs: tuple[str, ...]
     """All outputs of the item."""
@@ -115,7 +123,8 @@ class Origin:
     """What people decided about its answers."""
 
     def as_json(self) -> dict[str, Any]:
-        fields = asdict(self) | {"pipeline": str(self.pipeline), "at": iso_time(self.at)}
+        fields = {_JSON_NAMES.get(name, name): value for name, value in asdict(self).items()}
+        fields |= {"pipeline": str(self.pipeline), "at": iso_time(self.at)}
         fields["changes"] = [{"what": c.what, "detail": c.detail} for c in self.changes]
         for step in fields["steps"]:
             for call in step["calls"]:

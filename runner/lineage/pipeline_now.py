@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from abc import ABCMeta, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.errors import EngineError
-from paddock.engine.system.text import ordered_json
+from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
 from paddock.runner.api import plan_async
@@ -27,8 +28,17 @@ from paddock.runner.core.calls import model_pools
 from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.item_judge import Judge
 from paddock.runner.core.reviews.run_reviews import RunReviews
+from paddock.runner.core.rule_sources import Sources, are_unchanged
 from paddock.runner.core.run_options import RunOptions
-from paddock.runner.core.traces.dependencies import ChosenLabels, Trace, World, dependencies_of
+from paddock.runner.core.traces.dependencies import (
+    ChosenLabels,
+    FolderListed,
+    NarrowedLabels,
+    Trace,
+    UsedExamples,
+    World,
+    dependencies_of,
+)
 from paddock.runner.core.traces.parts import (
     KEYED,
     PLACE_IN_LIST,
@@ -41,12 +51,14 @@ from paddock.runner.core.traces.past_items import PastItems
 from paddock.runner.core.traces.scopes import PipelineScopes
 from paddock.runner.core.traces.verify import ItemNow, differences
 from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import WORK, ItemState
-from paddock.runner.progress.reasons import Outdated, Reason, Why
-from paddock.runner.progress.report import PlanItem, PlanReport
+from paddock.runner.progress.reasons import Reason, Why
+from paddock.runner.progress.report import PlanReport
 from paddock.runner.settings import Settings
+from paddock.steps.base import Roots
 
-from .dependency_changes import lineage_changes
+from .changes_since import changes_of_item, no_longer_applies
 from .path_lineage import LineageChange
 from .recorded_items import RecordedItem
 
@@ -54,15 +66,113 @@ if TYPE_CHECKING:
     from paddock.engine.request import ModelSpec
 
 MAX_DIFFERENCE_LINES = 40
-_OUTDATED_NOW = {
-    Outdated.SKIPPED: Why.OUTDATED_SKIPPED,
-    Outdated.EXCLUDED: Why.OUTDATED_EXCLUDED,
-    Outdated.GONE: Why.OUTDATED_GONE,
-}
+_OF_PIPELINE = (ChosenLabels, NarrowedLabels, UsedExamples, FolderListed)
+"""Dependencies that only a bound pipeline can compare."""
 
 
-class PipelineNow:
-    """A pipeline as it is now, with the inputs of an item's run that it still has."""
+class PipelinesNow:
+    """Finds the pipeline of each recorded item as it is now; looks at nothing twice."""
+
+    def __init__(self, world: World, settings: Settings) -> None:
+        self._world, self._settings = world, settings
+        self._bound: dict[str, PipelineNow] = {}
+        """By file and inputs."""
+        self._are_unchanged: dict[str, bool] = {}
+        """By run: whether its rules are made of the same now."""
+
+    async def of(self, item: RecordedItem) -> PipelineNow:
+        """Return an item's pipeline as it is now, with the inputs of the item's run.
+
+        1. Its file was deleted, or the ledger does not know which it was: it is unknown.
+        2. The item's rule is made of the same as in the run that did it: nothing is bound.
+        3. It is bound, once for each file and inputs.
+        4. It cannot be bound, since it is invalid: it is unknown.
+        """
+        world, name, file = self._world, item.owner.file, item.base / item.owner.file
+        if not name or not file.exists():  # 1
+            return UnboundPipeline(world, Why.PIPELINE_GONE(name))
+        ledger = world.index.ledger
+        run = ledger.run(item.run)
+        sources = None if run is None else json.loads(run.summary or "{}").get("rules")
+        if sources and _is_decided_by_rule(item, sources):  # 2
+            if item.run not in self._are_unchanged:
+                are_same = await are_unchanged(sources, world, self._settings)
+                self._are_unchanged[item.run] = are_same
+            if self._are_unchanged[item.run]:
+                return UnboundPipeline(world)
+        recorded = json.loads(run.given) if run is not None and run.given else {}
+        id_ = canonical_json([name, recorded])
+        if id_ not in self._bound:
+            index = OutputIndex(ledger, world.index.base, ledger.scopes_of(name))
+            own = World(index, world.stores, world.models)
+            try:
+                self._bound[id_] = BoundPipeline(own, self._settings, file, recorded)  # 3
+            except PipelineError as error:
+                invalid = Why.PIPELINE_INVALID(error.faults[0].message)
+                self._bound[id_] = UnboundPipeline(world, invalid)  # 4
+        return self._bound[id_]
+
+
+def _is_decided_by_rule(item: RecordedItem, sources: Sources) -> bool:
+    """Return whether nothing but its rule, its document and its dependencies decide on an item."""
+    entry = item.entry
+    if entry is None or entry.run != item.run or item.document is None:
+        return False
+    if item.owner.step not in sources["alone"] or dependencies_of(entry, *_OF_PIPELINE):
+        return False
+    parts = [*map(part_of, json.loads(entry.parts))]
+    roots = {part.root for part in parts if isinstance(part, OuterValue)}
+    return PLACE_IN_LIST not in parts and roots <= {"inputs"}
+
+
+class PipelineNow(metaclass=ABCMeta):
+    """A pipeline as it is now. One that is not bound has no plan, so nothing comes of that."""
+
+    @abstractmethod
+    async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
+        """Return what changed of an item's rule, and of what it depended on."""
+
+    def notes(self, item: RecordedItem) -> Iterable[Reason]:
+        """Return what is not known of an item's output."""
+        return ()
+
+    async def outdated(self, item: RecordedItem) -> list[LineageChange]:
+        """Return why an item's output no longer applies by a plan."""
+        return []
+
+    async def changes_before(
+        self, item: RecordedItem, explained: Collection[str]
+    ) -> list[LineageChange]:
+        """Return which nodes before an item have work to do, but for `explained` ones."""
+        return []
+
+    async def work(self, item: RecordedItem) -> list[LineageChange]:
+        """Return why a run would do an item again that has no changes, or the one around it."""
+        return []
+
+
+class UnboundPipeline(PipelineNow):
+    """A pipeline whose rule for an item is as it was, or of which nothing is known (`reason`)."""
+
+    def __init__(self, world: World, reason: Reason | None = None) -> None:
+        self._world, self._reason = world, reason
+
+    async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
+        reasons = [] if self._reason is None else [self._reason]
+        if item.entry is not None:
+            scope, world = item.owner.scope, self._world
+            trace = Trace(scope, item.entry, PastItems(world.index.ledger, scope, None))
+            dependencies = trace.dependencies
+            trace.dependencies = [d for d in dependencies if not isinstance(d, _OF_PIPELINE)]
+            hashes = {item.entry.key: item.entry.hash}
+            world = await world.prepare([trace], hashes, Roots(item.base, ()), {})
+            now = ItemNow(item.entry.hash, item.entry.parts)
+            reasons += differences(trace, now, world, ())
+        return changes_of_item(reasons, self._world.index, subject)
+
+
+class BoundPipeline(PipelineNow):
+    """A pipeline that was bound now, with the inputs of an item's run that it still has."""
 
     def __init__(
         self, world: World, settings: Settings, file: Path, recorded: Mapping[str, Any]
@@ -103,39 +213,38 @@ class PipelineNow:
         return self._known_plan
 
     def notes(self, item: RecordedItem) -> Iterator[Reason]:
-        """Yield what is not known of an item's output."""
         step, node = item.owner.step, self._node_of(item)
         if self._is_elsewhere and find_in_plans(self._bound, step) is not None:
             yield Why.MODELS_ELSEWHERE()
         if node is not None and not self._can_be_planned and self._bound.before(node.id):
             yield Why.BEFORE_UNCHECKED()
 
-    async def outdated(self, item: RecordedItem) -> Reason | None:
-        """Return why an output no longer applies by a plan, where the pipeline may say so."""
+    async def outdated(self, item: RecordedItem) -> list[LineageChange]:
         node = self._node_of(item)
         if node is None or not self._can_be_planned or self._bound.is_alone(node):
-            return None
+            return []
         planned = await self._planned()
         if isinstance(planned, Reason) or item.path not in planned.outdated:
-            return None
-        return _OUTDATED_NOW.get(planned.outdated[item.path], Why.OUTDATED)()
+            return []
+        return [no_longer_applies(planned.outdated[item.path])]
 
     async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
-        """Return what changed of an item's rule, and of what it depended on but for files."""
-        found = find_in_plans(self._bound, item.owner.step)
-        if found is None:
-            return [LineageChange(Why.PIPELINE_LACKS(item.owner.step))]
         try:
-            reasons = await self._differences(item, *found)
+            found = find_in_plans(self._bound, item.owner.step)
+            if found is not None:
+                reasons = await self._differences(item, *found)
+            unknown = None if found is not None else Why.PIPELINE_LACKS(item.owner.step)
         except PipelineError as error:
-            return [LineageChange(Why.PIPELINE_INVALID(error.faults[0].message))]
+            unknown = Why.PIPELINE_INVALID(error.faults[0].message)
         except EngineError as error:
-            return [LineageChange(Why.MODEL_UNUSABLE(str(error)))]
+            unknown = Why.MODEL_UNUSABLE(str(error))
+        if found is None or unknown is not None:
+            return await UnboundPipeline(self._world, unknown).changes(item, subject)
         then, now = item.spec, json.loads(canonical_spec(found[1]))
         if item.entry is None and then and ordered_json(then) != ordered_json(now):
             reasons = [Why.STEP()]
         lines = tuple(_spec_difference(then, now)) if then else ()
-        return lineage_changes(reasons, self._world.index, subject, lines)
+        return changes_of_item(reasons, self._world.index, subject, lines)
 
     async def _differences(
         self, item: RecordedItem, plan: BoundPlan, node: BoundNode
@@ -189,40 +298,43 @@ class PipelineNow:
         return is_given or value == PLACE_IN_LIST or part in self._tables
 
     async def changes_before(
-        self, item: RecordedItem, explained: Collection[str], *, has_changes: bool
+        self, item: RecordedItem, explained: Collection[str]
     ) -> list[LineageChange]:
-        """Return which nodes before an item have work to do, but for `explained` ones.
-
-        If nothing changed so far: why a run would do the item again, or the one around it.
-        """
-        owner, node = item.owner, self._node_of(item)
-        if node is None or not self._can_be_planned:
-            return []
-        names = [n.id for n in self._bound.before(node.id) if n.id not in explained]
-        is_asked = False  # whether only a plan may tell that the item would be done again
-        if item.entry is not None and not has_changes:
-            is_of_list = item.document is None or bool(dependencies_of(item.entry, ChosenLabels))
-            is_asked = is_of_list or any(
-                map(self._is_of_steps_before, json.loads(item.entry.parts))
-            )
-        if not names and not is_asked:
+        node = self._node_of(item)
+        before = () if node is None else self._bound.before(node.id)
+        names = [n.id for n in before if n.id not in explained]
+        if not names or not self._can_be_planned:
             return []
         planned = await self._planned()
         if isinstance(planned, Reason):
             return [LineageChange(planned)]
-        work = [i for i in planned.items if i.state in (*WORK, ItemState.DELETED)]
-        found = ((name, _work_text(name, work)) for name in names)
-        before = [LineageChange(Why.BEHIND(name, words)) for name, words in found if words]
-        if before or not is_asked:
-            return before
-        top = node.id, (*owner.outer, item.key)[0]
+        work = [(name, _work_of(name, planned)) for name in names]
+        return [LineageChange(Why.BEHIND(name, words)) for name, words in work if words]
+
+    async def work(self, item: RecordedItem) -> list[LineageChange]:
+        """Return why a run would do an item again that has no changes, or the one around it.
+
+        1. It has no entry, or all that decides on it was compared: nothing.
+        2. It is an element of a list, chose among labels, or has parts that other steps give: what
+           a plan says of it. Outputs that are lost are left out.
+        """
+        entry, node = item.entry, self._node_of(item)
+        if entry is None or node is None or not self._can_be_planned:  # 1
+            return []
+        is_of_list = item.document is None or bool(dependencies_of(entry, ChosenLabels))
+        if not is_of_list and not any(map(self._is_of_steps_before, json.loads(entry.parts))):
+            return []
+        planned = await self._planned()  # 2
+        if isinstance(planned, Reason):
+            return [LineageChange(planned)]
+        outermost = node.id, (*item.owner.outer, item.key)[0]
         return [
-            LineageChange(Why.RECORDED(done_again.why))
-            for done_again in planned.items
-            if (done_again.step, done_again.key) in (top, (owner.step, item.key))
-            and done_again.state in (ItemState.CHANGED, ItemState.STALE)
-            and done_again.why is not None
-            and not any(reason.is_loss for reason in done_again.reasons)
+            LineageChange(Why.RECORDED(again.why))
+            for again in planned.items
+            if (again.step, again.key) in (outermost, (item.owner.step, item.key))
+            and again.state in (ItemState.CHANGED, ItemState.STALE)
+            and again.why is not None
+            and not any(reason.is_loss for reason in again.reasons)
         ]
 
     def _node_of(self, item: RecordedItem) -> BoundNode | None:
@@ -242,12 +354,14 @@ class _UnaskedModels(RunModels):
         return None
 
 
-def _work_text(node: str, work: Sequence[PlanItem]) -> str | tuple[str, ...]:
-    """Return the work of a node; empty: there is none, or a step only waits for others."""
-    items = [item for item in work if f"{item.step}.".startswith(f"{node}.")]
-    if len(items) == 1 and items[0].key == items[0].step.rpartition(".")[2]:
+def _work_of(node: str, planned: PlanReport) -> tuple[str, ...]:
+    """Return the work of a node in words; none: there is none, or a step only waits for others."""
+    states = (*WORK, ItemState.DELETED)
+    items = [item for item in planned.items if item.state in states
+             and f"{item.step}.".startswith(f"{node}.")]  # fmt: skip
+    if len(items) == 1 and items[0].key == items[0].step.rpartition(".")[2]:  # a step
         is_waiting = any(reason.why is Why.READS_UNDONE for reason in items[0].reasons)
-        return "" if is_waiting else items[0].why or items[0].state
+        return () if is_waiting else (items[0].why or items[0].state,)
     return tuple(f"{item.key} ({item.state})" for item in items)
 
 

@@ -22,7 +22,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.lineage.path_lineage import Origin, PathLineage
-from paddock.runner.lineage.pipeline_now import PipelineNow
+from paddock.runner.lineage.pipeline_now import BoundPipeline
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.world import SUMMARIES, World, settings
@@ -54,7 +54,7 @@ def origin_of(path: str) -> Origin:
         return False
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paddock.runner.lineage.explain.are_unchanged", never)
+        patch.setattr("paddock.runner.lineage.pipeline_now.are_unchanged", never)
         assert explain_path(Path(path)).origins == (origin,)
     return origin
 
@@ -62,13 +62,13 @@ def origin_of(path: str) -> Origin:
 def is_bound_for(path: str) -> bool:
     """Return whether a pipeline was bound to explain a path."""
     with pytest.MonkeyPatch.context() as patch:
-        bound, init = list[object](), PipelineNow.__init__
+        bound, init = list[object](), BoundPipeline.__init__
 
-        def bind(pipeline: PipelineNow, *given: Any) -> None:
+        def bind(pipeline: BoundPipeline, *given: Any) -> None:
             bound.append(given)
             init(pipeline, *given)
 
-        patch.setattr(PipelineNow, "__init__", bind)
+        patch.setattr(BoundPipeline, "__init__", bind)
         assert explain_path(Path(path)).is_known
     return bool(bound)
 
@@ -85,8 +85,11 @@ def test_an_output_leads_to_its_document_its_prompt_and_its_raw_reply(world: Wor
     origin = origin_of("out/a.txt")
     assert (origin.step, origin.key, origin.state) == ("each", "a.txt", "done")
     assert (origin.path, origin.condition) == (str(world.folder / "out/a.txt"), "same")
-    assert origin.source is not None
-    assert (origin.source.path, origin.source.state) == (str(world.folder / "inbox/a.txt"), "same")
+    assert origin.document is not None
+    assert (origin.document.path, origin.document.state) == (
+        str(world.folder / "inbox/a.txt"),
+        "same",
+    )
     steps = {step.id: step for step in origin.steps}
     (call,) = steps["sum"].calls
     assert call.request["messages"] == [["user", "Sum up: The ferry leaves at nine. (plain)"]]
@@ -100,7 +103,7 @@ def test_an_output_leads_to_its_document_its_prompt_and_its_raw_reply(world: Wor
 
 def test_a_file_that_a_step_only_writes_down_leads_to_what_the_model_said(world: World) -> None:
     origin = origin_of("out/DIGEST.md")
-    assert (origin.step, origin.key, origin.made_of) == ("report", "report", ("digest",))
+    assert (origin.step, origin.key, origin.read_steps) == ("report", "report", ("digest",))
     (call,) = next(step for step in origin.steps if step.id == "digest").calls
     assert call.reply == world.output("DIGEST.md")
 
@@ -327,8 +330,8 @@ def test_a_step_that_a_text_merely_mentions_was_not_read(world: World) -> None:
     world.edit("steps.digest.text", "steps['digest']['text']")
     world.edit("All: {{ steps.each.results }}", "Think of steps.each.results.")
     world.run()
-    assert origin_of("out/DIGEST.md").made_of == ("digest",)
-    assert origin_of("out/a.txt").made_of == ("docs",)  # its block's list
+    assert origin_of("out/DIGEST.md").read_steps == ("digest",)
+    assert origin_of("out/a.txt").read_steps == ("docs",)  # its block's list
     world.write("inbox/a.txt", "The ferry leaves at ten.")
     world.run()
     assert changes("out/DIGEST.md") == []

@@ -1,0 +1,89 @@
+"""What changed since an output was made, in the words of `paddock why`.
+
+A run says why it would do an item again. Of an output that is there, the same is said as what
+became of its document, of what it read, and of itself. No other module has these words.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from paddock.runner.core.traces.dependencies import current_paths
+from paddock.runner.ledger.output_index import OutputIndex
+from paddock.runner.progress.item_states import ItemState
+from paddock.runner.progress.reasons import Outdated, Reason, Why
+
+from .path_lineage import LineageChange, LineageFile
+from .recorded_items import RecordedItem
+
+_CHANGED_OR_GONE = {
+    Why.FILE: (Why.READ_CHANGED, Why.READ_GONE),
+    Why.FILE_GONE: (Why.READ_CHANGED, Why.READ_GONE),
+    Why.FOLDER: (Why.LISTED_CHANGED, Why.LISTED_GONE),
+    Why.STORE: (Why.SEARCHED_CHANGED, Why.SEARCHED_GONE),
+    Why.ROWS_LOST: (Why.ROWS_CHANGED, Why.ROWS_GONE),
+}
+"""For a reason of a run about a path: what is said here where the path is there, and is gone."""
+_NO_LONGER_APPLIES = {
+    Outdated.SKIPPED: Why.OUTDATED_SKIPPED,
+    Outdated.EXCLUDED: Why.OUTDATED_EXCLUDED,
+    Outdated.GONE: Why.OUTDATED_GONE,
+}
+
+
+def document_changes(document: LineageFile | None, index: OutputIndex) -> list[LineageChange]:
+    """Return what became of an item's document."""
+    if document is None or document.state == "same":
+        return []
+    why = Why.DOCUMENT_CHANGED if document.state == "changed" else Why.DOCUMENT_GONE
+    return [LineageChange(why(index.stored(document.path)))]
+
+
+def changes_of_item(
+    reasons: Iterable[Reason], index: OutputIndex, subject: str, lines: tuple[str, ...] = ()
+) -> list[LineageChange]:
+    """Return what became of an item's rule and of what it depended on, by the reasons of a run.
+
+    Lost and edited outputs are left out, since `Origin.condition` has that. `subject` names the
+    item; `lines` are the difference of its spec, for the first reason of the rule.
+    """
+    changes = []
+    for reason in reasons:
+        if reason.why in _CHANGED_OR_GONE:
+            (path,) = reason.about
+            changed, gone = _CHANGED_OR_GONE[reason.why]
+            is_there = os.path.lexists(index.absolute(str(path)))
+            changes.append(LineageChange((changed if is_there else gone)(subject, path)))
+        elif not reason.is_loss:
+            changes.append(LineageChange(reason, lines))
+            lines = ()
+    return changes
+
+
+def newer_results(step: str, n_newer: int) -> LineageChange:
+    """Return that a step or block which an item reads has newer results."""
+    why = Why.NEWER_RESULT(step) if n_newer == 1 else Why.NEWER_RESULTS(step, n_newer)
+    return LineageChange(why)
+
+
+def no_longer_written(item: RecordedItem) -> LineageChange:
+    """Return why a path is no output of its item as that was done last."""
+    entry = item.entry
+    if entry is None:
+        return LineageChange(Why.WRITTEN_NO_MORE())
+    if entry.state == ItemState.WAITING:
+        return LineageChange(Why.EARLIER_ANSWER(entry.run))
+    if entry.state == ItemState.FAILED:
+        return LineageChange(Why.EARLIER_TRY(entry.run))
+    if entry.state in (ItemState.SKIPPED, ItemState.QUARANTINED):
+        return LineageChange(Why.ITEM_ENDED(entry.run, entry.state))
+    paths = [] if item.n_rows is not None else sorted(current_paths(entry))
+    if not paths:
+        return LineageChange(Why.ITEM_WRITES_NOTHING(entry.run))
+    return LineageChange(Why.ITEM_WRITES(entry.run, ", ".join(paths)))
+
+
+def no_longer_applies(outdated: Outdated) -> LineageChange:
+    """Return why a plan would remove an output."""
+    return LineageChange(_NO_LONGER_APPLIES.get(outdated, Why.OUTDATED)())
