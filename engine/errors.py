@@ -16,16 +16,24 @@ class EngineError(Exception):
     """The machine could not do it: base of every error that the engine raises."""
 
 
-class ModelNotFound(EngineError):
+class WrongModel(EngineError):
+    """A model that cannot be used as it is named; other errors are the machine's or a server's."""
+
+    what, remedy = "", ""  # of what a server of another version reports, there is only the text
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        self.what, self.remedy = what, remedy
+        super().__init__(f"{what}. {remedy}" if remedy else what)
+
+
+class ModelNotFound(WrongModel):
     """No model of this name is in the store, in an installed package, or bundled."""
 
     def __init__(self, ref: str, known: Sequence[str]) -> None:
         self.ref, self.known = ref, tuple(known)
         names = ", ".join(repr(name) for name in self.known) or "none"
-        super().__init__(
-            f"model '{ref}' is not on this machine. Known: {names}. "
-            f"Bring it with `paddock pull {ref}`, or name the path of a GGUF file."
-        )
+        bring = f"Bring it with `paddock pull {ref}`, or name the path of a GGUF file."
+        super().__init__(f"model '{ref}' is not on this machine", f"Known: {names}. {bring}")
 
 
 class NoModelFile(ModelNotFound):
@@ -33,7 +41,7 @@ class NoModelFile(ModelNotFound):
 
     def __init__(self, ref: str) -> None:
         self.ref, self.known = ref, ()
-        EngineError.__init__(self, f"no such file: '{ref}'.")
+        WrongModel.__init__(self, f"no such file: '{ref}'.")
 
 
 class NotInStore(ModelNotFound):
@@ -42,7 +50,7 @@ class NotInStore(ModelNotFound):
     def __init__(self, ref: str, path: str) -> None:
         self.ref, self.known, self.path = ref, (), path
         why = f"model '{ref}' is not in the store, but in {path}: remove it there"
-        EngineError.__init__(self, why)
+        WrongModel.__init__(self, why)
 
 
 class NotServed(ModelNotFound):
@@ -51,19 +59,16 @@ class NotServed(ModelNotFound):
     def __init__(self, ref: str, known: Sequence[str], url: str) -> None:
         self.ref, self.known, self.url = ref, tuple(known), url
         names = ", ".join(repr(name) for name in self.known[:20]) or "none"
-        EngineError.__init__(
-            self,
-            f"the server at {url} has no model '{ref}'. It has: {names}. "
-            f"Write one of them as the model's `ref`.",
-        )
+        remedy = f"It has: {names}. Write one of them as the model's `ref`."
+        WrongModel.__init__(self, f"the server at {url} has no model '{ref}'", remedy)
 
 
-class ModelBroken(EngineError):
+class ModelBroken(WrongModel):
     """A model file that cannot be used, with its path and the reason."""
 
-    def __init__(self, path: str, why: str) -> None:
-        self.path, self.why = path, why
-        super().__init__(f"{path}: {why}")
+    def __init__(self, path: str, why: str, remedy: str = "") -> None:
+        self.path, self.why = path, f"{why}. {remedy}" if remedy else why
+        super().__init__(f"{path}: {why}", remedy)
 
 
 class NotGguf(ModelBroken):
@@ -274,14 +279,14 @@ class PromptCut(EngineError):
         )
 
 
-class InvalidName(EngineError):
+class InvalidName(WrongModel):
     """A model's name that cannot be one, and what is wrong with it."""
 
     def __init__(self, text: str, why: str) -> None:
         self.text, self.why = text, why
         super().__init__(
-            f"invalid model name {shorten(text, 101)!r}: {why}. "
-            f"Names are [host/][namespace/]model[:tag], of letters, digits, '_', '-' and '.'."
+            f"invalid model name {shorten(text, 101)!r}: {why}",
+            "Names are [host/][namespace/]model[:tag], of letters, digits, '_', '-' and '.'.",
         )
 
 

@@ -389,13 +389,14 @@ class Params(BaseModel):
     """Parameters that take a file with a whole conversation, as GitHub Models had them."""
 
     @classmethod
-    def faults(cls, given: Mapping[str, Any]) -> tuple[str, ...]:
+    def faults(cls, given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+        """Return what is wrong with parameters that stand together, each time with a remedy."""
         chosen = [name for name in cls.one_of if name in given]
         if not cls.one_of or len(chosen) == 1:
             return ()
         words = ", ".join(f"`{name}`" for name in cls.one_of)
         both = " and ".join(f"`{name}`" for name in chosen)
-        return (f"Give exactly one of {words}" + (f", not {both}." if chosen else "."),)
+        return ((f"give exactly one of {words}" + (f", not {both}." if chosen else "."), ""),)
 
     @classmethod
     def path_fault(cls, path: str, given: Collection[str]) -> tuple[str, str] | None:
@@ -410,7 +411,8 @@ class Params(BaseModel):
     def _only_what_can_be_done(cls, given: Any) -> Any:
         faults = cls.faults(given) if isinstance(given, Mapping) else ()
         if faults:
-            raise ValueError(" ".join(faults))
+            sentences = (f"{what[:1].upper()}{what[1:]} {remedy}" for what, remedy in faults)
+            raise ValueError(" ".join(map(str.strip, sentences)))
         return given
 
 

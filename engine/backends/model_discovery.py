@@ -64,11 +64,11 @@ async def look_up_model(
     lengths = [n for n in (report.n_ctx, spec.n_ctx_tokens) if n is not None]
     lengths = lengths or [n for n in (usual_ctx_tokens,) if n is not None]
     if not lengths:
-        why = (
-            f"the server does not say how many tokens a request to '{report.name}' may fill. "
-            "Write it as the model's `ctx`, such as `ctx: 8k`, or set PADDOCK_CONTEXT_LENGTH"
+        raise ModelBroken(
+            line.url,
+            f"the server does not say how many tokens a request to '{report.name}' may fill",
+            "Write it as the model's `ctx`, such as `ctx: 8k`, or set PADDOCK_CONTEXT_LENGTH",
         )
-        raise ModelBroken(line.url, why)
     fits = min(lengths)
     facts = ModelFacts(
         name=spec.ref,

@@ -293,7 +293,7 @@ async def is_paddock(line: ServerConnection) -> bool:
     """
     status = await line.status("POST", f"{PREFIX}/stats")
     if status in (401, 403) and await line.status("GET", "/readyz") in (200, 503):
-        raise ModelBroken(line.url, line.key_advice(str(status)))
+        raise ModelBroken(line.url, *line.key_advice(str(status)))
     return status == 200
 
 

@@ -68,8 +68,8 @@ class ServerConnection:
             raise ModelBroken(
                 address.url,
                 "the key that it is to be shown has a character that no header carries: only "
-                "letters, digits and signs of ASCII do. Correct the model's `pool.key`, "
-                "or PADDOCK_POOL_KEY",
+                "letters, digits and signs of ASCII do",
+                "Correct the model's `pool.key`, or PADDOCK_POOL_KEY",
             )
         self._http = http.client(
             address.url,
@@ -191,7 +191,7 @@ class ServerConnection:
         if status in (429, 503) and not _is_account_fault(error):
             return ServerBusy(f"{self.url} is busy: {reason}", after_s)
         if status in (401, 403):
-            return ModelBroken(self.url, self.key_advice(f"{status}: {reason}"))
+            return ModelBroken(self.url, *self.key_advice(f"{status}: {reason}"))
         if (status >= 500 and status != 501) or status == 408:
             why = f"{self.url}{path} failed ({status}: {reason})"
             return ServerAway(why, was_sent=True, is_failing=True)
@@ -200,12 +200,13 @@ class ServerConnection:
             return too_long
         return BadRequest(f"the server at {self.url} refuses the request ({status}: {reason})")
 
-    def key_advice(self, reason: str) -> str:
+    def key_advice(self, reason: str) -> tuple[str, str]:
+        """Return what is wrong with the key that a server is shown, and what to do."""
+        where = "the model's `pool.key`, or PADDOCK_POOL_KEY"
         if self._key:
-            what = f"the server refuses the key that it is shown ({reason}). Correct"
-        else:
-            what = f"the server asks for a key ({reason}). Give it as"
-        return f"{what} the model's `pool.key`, or PADDOCK_POOL_KEY"
+            what = f"the server refuses the key that it is shown ({reason})"
+            return what, f"Correct {where}"
+        return f"the server asks for a key ({reason})", f"Give it as {where}"
 
 
 def _too_long(error: Any) -> PromptTooLong | None:

@@ -515,9 +515,9 @@ class OrderedProcess:
 
     def why_it_ended(self) -> str:
         """Wait for the end and describe it, for a process without a result."""
-        how = how_it_ended(self.exit_status())
-        was = "was " if how.startswith("killed") else ""
-        return f"the process {was}{how}{self.last_line()}"
+        status = self.exit_status()
+        was = "was " if status < 0 else ""
+        return f"the process {was}{how_it_ended(status)}{self.last_line()}"
 
     def last_line(self) -> str:
         """Return the last line of standard error in brackets, or ""."""

@@ -31,13 +31,20 @@ ONLY_LATER = object()
 
 @dataclass
 class GivenInputs:
-    """The inputs of one run; what is wrong with them stands in `faults`."""
+    """The inputs of one run, and what is wrong with them."""
 
     values: dict[str, Any] = field(default_factory=dict)
     by_hand: set[str] = field(default_factory=set)
     """The names of those that the caller gave."""
     opened: list[Path] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    wrong_values: list[Fault] = field(default_factory=list)
+    """What is wrong with those that the caller gave."""
+    wrong_in_file: list[Fault] = field(default_factory=list)
+    """Inputs that have no value, and defaults that may not be."""
+
+    @property
+    def faults(self) -> list[Fault]:
+        return [*self.wrong_values, *self.wrong_in_file]
 
     def roots(self, base: Path) -> Roots:
         """Return the folders that the pipeline may touch."""
@@ -59,7 +66,7 @@ def read_inputs(
     """
     given = GivenInputs()
     if inputs:
-        given.faults += _unknown_inputs(pipeline, inputs)
+        given.wrong_values += _unknown_inputs(pipeline, inputs)
     for name, declared in pipeline.inputs.items():
         if inputs is not None and name in inputs:
             given.by_hand.add(name)
@@ -71,7 +78,7 @@ def read_inputs(
         elif declared.is_required and inputs is not None:
             what = f"input '{name}' has no value."
             mark = pipeline.document.key_mark(declared.at)
-            given.faults.append(Fault(what, f"Give it: `-i {name}=…`.", mark))
+            given.wrong_in_file.append(Fault(what, f"Give it: `-i {name}=…`.", mark))
         else:
             given.values[name] = None
     return given
@@ -111,7 +118,7 @@ def _read_value(given: GivenInputs, declared: Input, value: Any, cwd: Path) -> N
         if declared.type == "rows" and not isinstance(value, str):
             value = given_rows(value, declared.columns)
     except (WrongInput, UnreadableRows) as error:
-        given.faults.append(Fault(f"input '{declared.name}' {error}.", error.remedy))
+        given.wrong_values.append(Fault(f"input '{declared.name}' {error}.", error.remedy))
         return
     if declared.type == "rows" and isinstance(value, str):
         value = os.path.normpath(cwd / os.path.expanduser(value))  # noqa: PTH111
@@ -124,7 +131,7 @@ def _read_value(given: GivenInputs, declared: Input, value: Any, cwd: Path) -> N
             given.opened.append(path.resolve())
         except (OSError, RuntimeError):  # too long a name, a circle of symlinks
             what = f"input '{declared.name}' cannot be used as a path."
-            given.faults.append(Fault(what, "Name another one."))
+            given.wrong_values.append(Fault(what, "Name another one."))
         value = os.path.normpath(path)
     given.values[declared.name] = value
 
@@ -139,7 +146,7 @@ def _read_default(given: GivenInputs, declared: Input, pipeline: Pipeline, base:
             if pipeline.on is not None:
                 remedy += " What starts by itself has only folders below its own; mount it there."
             mark = pipeline.mark((*declared.at, "default"))
-            given.faults.append(Fault(what, remedy, mark))
+            given.wrong_in_file.append(Fault(what, remedy, mark))
         value = os.path.normpath(path)
     elif declared.type == "float" and isinstance(value, int):
         value = float(value)

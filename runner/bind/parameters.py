@@ -143,10 +143,8 @@ class ParameterBinder:
         value, _ = Value.scan(rest, tables=(self._rows,))
         # Which parameters stand together, and that none is missing
         mark, together = self._document.mark(self._at), self.table.faults(written)
-        for sentence in together:
-            what, _, remedy = sentence.partition(". ")
-            what = f"step '{step.uses}': {what[:1].lower()}{what[1:].rstrip('.')}."
-            self.faults.append(Fault(what, remedy, mark))
+        for what, remedy in together:
+            self.faults.append(Fault(f"step '{step.uses}': {what}", remedy, mark))
         required = {name for name, field in fields.items() if field.is_required()}
         for name in fields:
             if name in required and name not in written:

@@ -84,10 +84,11 @@ def schedule_faults(pipeline: Pipeline) -> Iterator[Fault]:
             yield Fault(what, f"Check its {why}.", mark)
         base = Path(pipeline.document.file).absolute().parent
         given = read_inputs(pipeline, schedule.inputs, base=base, cwd=base)
-        own = [fault for fault in given.faults if fault.mark is None]  # others: what it lacks
-        own += paths_outside(pipeline, schedule.inputs, given.values, base, "the pipeline's folder")
+        outside = paths_outside(
+            pipeline, schedule.inputs, given.values, base, "the pipeline's folder"
+        )
         mark = pipeline.mark(("on", "schedule", index, "inputs"))
-        yield from (replace(fault, mark=mark) for fault in own)
+        yield from (replace(fault, mark=mark) for fault in (*given.wrong_values, *outside))
 
 
 def never_due(cron: str) -> str | None:
@@ -102,6 +103,7 @@ def never_due(cron: str) -> str | None:
     try:
         next(CronSim(cron, _REFERENCE_DAY))
     except CronSimError as error:
+        # The library tells the field by its text alone: "Bad day-of-month".
         return str(error).removeprefix("Bad ").replace("day-of-", "day of the ")
     except StopIteration:
         return "day and month"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paddock.engine.errors import EngineError, InvalidName, ModelBroken, ModelNotFound, NoModelFile
+from paddock.engine.errors import EngineError, ModelBroken, NoModelFile, WrongModel
 from paddock.engine.model_file_parts import check_file
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import Path as Place
@@ -24,8 +24,6 @@ from .trust.reached import reached_by_step
 if TYPE_CHECKING:
     from paddock.engine.request import ModelFacts, ModelSpec
 
-LOOKUP_ERRORS = (ModelNotFound, ModelBroken, InvalidName)
-"""Errors of a lookup that are the named model's own; others are the machine's or a server's."""
 ModelKey = tuple[str, str]
 """A pool's and a model's, as a `ModelSpec` has them."""
 
@@ -105,11 +103,11 @@ def model_file_faults(bound: BoundPlan) -> Iterator[Fault]:
             continue
         try:
             check_file(Path(spec.ref), _model_ref(plan, alias))
-        except EngineError as error:
+        except WrongModel as error:
             yield _model_fault(error, plan, alias)
 
 
-def lookup_faults(error: EngineError, spec: ModelSpec, bound: BoundPlan) -> Iterator[Fault]:
+def lookup_faults(error: WrongModel, spec: ModelSpec, bound: BoundPlan) -> Iterator[Fault]:
     """Yield a fault for each place that names the model which could not be looked up."""
     for plan, alias in _used_models(bound):
         if _model_key(plan.models[alias]) == _model_key(spec):
@@ -169,7 +167,7 @@ def _model_place(plan: BoundPlan, alias: str, key: str) -> Place:
     return ("models", alias, key if key in written else "ref")
 
 
-def _model_fault(error: EngineError, plan: BoundPlan, alias: str) -> Fault:
+def _model_fault(error: WrongModel, plan: BoundPlan, alias: str) -> Fault:
     written = _model_ref(plan, alias)
     mark = plan.pipeline.mark(_model_place(plan, alias, "ref"))
     if isinstance(error, NoModelFile):
@@ -179,5 +177,4 @@ def _model_fault(error: EngineError, plan: BoundPlan, alias: str) -> Fault:
         return Fault(f"no such file: '{written}'.", f"Looked for in {folder}. {near}", mark)
     if isinstance(error, ModelBroken) and not plan.models[alias].pool:
         return Fault(f"'{written}': {error.why.rstrip('.')}.", "", mark)
-    message, dot, remedy = str(error).partition(". ")
-    return Fault(message + dot.strip(), remedy, mark)
+    return Fault(f"{error.what}." if error.remedy else str(error), error.remedy, mark)

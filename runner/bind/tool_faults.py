@@ -22,7 +22,7 @@ from paddock.pipelines.model import Pipeline, StepNode
 from paddock.steps.facts import ToolUse
 from paddock.steps.registry import facts_of
 from paddock.steps.tools.code_digests import code_digests, files_named
-from paddock.steps.tools.python_files import function_fault
+from paddock.steps.tools.python_files import FunctionNotFound, check_function
 from paddock.steps.tools.tool_names import (
     TOOL_OPTIONS,
     ToolReference,
@@ -97,10 +97,10 @@ def _function_faults(
         what = f"the file '{named.file}' lies outside the pipeline's folder."
         yield Fault(what, "Move or copy it there.", pipeline.mark(at))
         return
-    fault = function_fault(path, named.file, named.name)
-    if fault is not None:
-        what, _, remedy = fault.partition(". ")
-        yield Fault(f"{what.rstrip('.')}.", remedy, pipeline.mark(at))
+    try:
+        check_function(path, named.file, named.name)
+    except FunctionNotFound as error:
+        yield Fault(f"{error.what}.", error.remedy, pipeline.mark(at))
 
 
 def _built_in_faults(

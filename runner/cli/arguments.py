@@ -111,13 +111,13 @@ def pipeline_file(text: str, command: str, *, with_prompts: bool = False) -> Pat
     """
     if not text:
         raise CommandError(
-            "The name of the pipeline is empty.\n  Name a file, or a folder with one."
+            "The name of the pipeline is empty.", "Name a file, or a folder with one."
         )
     path = Path(text)
     if not is_utf8(str(path.absolute())):
         raise CommandError(
-            f"'{path.absolute()}' has a name that is not UTF-8.\n"
-            "  Rename it, or set a locale that has its letters, such as LC_ALL=C.UTF-8."
+            f"'{path.absolute()}' has a name that is not UTF-8.",
+            "Rename it, or set a locale that has its letters, such as LC_ALL=C.UTF-8.",
         )
     if path.is_dir():
         return _in_folder(path, command, with_prompts=with_prompts)
@@ -125,13 +125,13 @@ def pipeline_file(text: str, command: str, *, with_prompts: bool = False) -> Pat
         return found
     if path.is_symlink():
         raise CommandError(
-            f"'{text}' is a link to a file that does not exist.\n  Correct the link."
+            f"'{text}' is a link to a file that does not exist.", "Correct the link."
         )
     near: list[str] = []
     with contextlib.suppress(OSError):
         near = difflib.get_close_matches(path.name, [file.name for file in path.parent.iterdir()])
-    similar = f"\n  Did you mean '{path.parent / near[0]}'?" if near else ""
-    raise CommandError(f"There is no file '{text}'.{similar}")
+    similar = f"Did you mean '{path.parent / near[0]}'?" if near else ""
+    raise CommandError(f"There is no file '{text}'.", similar)
 
 
 def _in_folder(folder: Path, command: str, *, with_prompts: bool) -> Path:
@@ -162,13 +162,13 @@ def _in_folder(folder: Path, command: str, *, with_prompts: bool) -> Path:
     name = "The current folder" if folder == Path() else f"The folder '{folder}'"
     if found:
         raise CommandError(
-            f"{name} has {len(found)} {what} and no {STANDARD_NAME}: {_file_list(found)}.\n"
-            f"  Name one of them: `paddock {command} {shlex.quote(str(found[0]))}`."
+            f"{name} has {len(found)} {what} and no {STANDARD_NAME}: {_file_list(found)}.",
+            f"Name one of them: `paddock {command} {shlex.quote(str(found[0]))}`.",
         )
     others = f" It has {_file_list(files)}, without `steps`." if files else ""
     raise CommandError(
-        f"{name} has no pipeline.{others}\n"
-        f"  Name one: `paddock {command} FILE`. `paddock init minimal DIR` makes one."
+        f"{name} has no pipeline.{others}",
+        f"Name one: `paddock {command} FILE`. `paddock init minimal DIR` makes one.",
     )
 
 

@@ -47,7 +47,11 @@ _STATUS_OF_ERRORS = {
 
 
 class CommandError(Exception):
-    """Wrong command line: a missing file, options that exclude one another."""
+    """Wrong command line: a missing file, options that exclude one another; and what to do."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        self.message, self.remedy = message, remedy
+        super().__init__(f"{message}\n  {remedy}" if remedy else message)
 
 
 def with_exit_status(command: Callable[..., int]) -> Callable[..., None]:

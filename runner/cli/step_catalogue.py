@@ -372,9 +372,11 @@ def _sample_value(param: ParamRow) -> str:
     examples = param.schema.get("examples")
     if examples:
         return json.dumps(examples[0], ensure_ascii=False)
-    words = schema_type_text(param.schema).partition(" or ")[0]
-    if words.startswith("list"):
+    options = param.schema.get("anyOf", [param.schema])
+    first = next((option for option in options if option.get("type") != "null"), {})
+    if first.get("type") == "array":
         return '["…"]'
+    words = schema_type_text(first)
     return "{}" if words == "mapping" else f'"{_SAMPLE_VALUES.get(words, "…")}"'
 
 

@@ -27,7 +27,7 @@ from paddock.steps.tools.mcp_client import (
     McpSessions,
     StdioServerSpec,
 )
-from paddock.steps.tools.python_files import function_fault
+from paddock.steps.tools.python_files import FunctionNotFound, check_function
 from paddock.steps.tools.python_functions import FunctionPool
 from paddock.steps.tools.tool import RunnableTool, ToolContext, ToolRefused
 from paddock.steps.tools.tool_names import (
@@ -130,11 +130,10 @@ class ItemToolset:
             )
         file = resolve_path(self._bound.roots, str(named.file))
         function = python_functions.PythonFunction(str(named.file), named.name, file)
-        fault = await asyncio.to_thread(
-            function_fault, file, function.of, function.name
-        )  # before any of its code runs
-        if fault is not None:
-            raise StepError(f"{fault.rstrip('.')}.")
+        try:  # before any of its code runs
+            await asyncio.to_thread(check_function, file, function.of, function.name)
+        except FunctionNotFound as error:
+            raise StepError(f"{error.what}.", remedy=error.remedy) from error
         return await self._tool_runtime.functions.tool(name, function)
 
     def _spec(self, name: str) -> McpServerSpec:

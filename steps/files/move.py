@@ -52,10 +52,11 @@ class FilesMoveParams(Params):
     )
 
     @classmethod
-    def faults(cls, given: Mapping[str, Any]) -> tuple[str, ...]:
+    def faults(cls, given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         """Return the fault that `to` is missing, unless `mode` is `delete` or only a run knows."""
         lacks = "to" not in given and given.get("mode", "move") in ("move", "copy")
-        return (*super().faults(given), *(("Give `to`, or `mode: delete`.",) if lacks else ()))
+        own = (("give `to`, or `mode: delete`.", ""),) if lacks else ()
+        return (*super().faults(given), *own)
 
 
 class FilesMoveOutput(Output):

@@ -98,11 +98,11 @@ class FilesWriteParams(Params):
     )
 
     @classmethod
-    def faults(cls, given: Mapping[str, Any]) -> tuple[str, ...]:
+    def faults(cls, given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         names = ("columns", "table", "separator", "decimal", "links")
-        stray = [f"`{name}` belongs to `rows`." for name in names if name in given]
+        stray = [(f"`{name}` belongs to `rows`.", "") for name in names if name in given]
         if "waiting" in given:
-            stray.append("`waiting` belongs to `rows`. A template can read it by itself.")
+            stray.append(("`waiting` belongs to `rows`.", "A template can read it by itself."))
         return (*super().faults(given), *(stray if "rows" not in given else ()))
 
     @model_validator(mode="after")

@@ -91,11 +91,11 @@ class ReduceParams(Params):
     )
 
     @classmethod
-    def faults(cls, given: Mapping[str, Any]) -> tuple[str, ...]:
+    def faults(cls, given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         """Refuse `fold` where there are no groups."""
         faults = super().faults(given)
         if "fold" in given and "by" not in given:
-            faults += ("`fold` needs `by`: it decides what happens to the groups.",)
+            faults += (("`fold` needs `by`: it decides what happens to the groups.", ""),)
         return faults
 
 

@@ -67,9 +67,9 @@ class DuplicatesParams(Params):
     )
 
     @classmethod
-    def faults(cls, given: Mapping[str, Any]) -> tuple[str, ...]:
+    def faults(cls, given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         is_none = given.get("content") is None and given.get("text") is None
-        return ("Give `content`, or `text`, or both.",) if is_none else ()
+        return (("give `content`, or `text`, or both.", ""),) if is_none else ()
 
 
 class DuplicatesOutput(Output):

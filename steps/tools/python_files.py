@@ -42,26 +42,23 @@ def parse_python_file(path: Path, written: str) -> ast.Module:
         raise FunctionNotFound(f"the file '{written}' is not Python: {error}") from error
 
 
-def function_fault(file: Path, written: str, name: str) -> str | None:
-    """Return why a file lacks this function, or None; runs none of it.
+def check_function(file: Path, written: str, name: str) -> None:
+    """Check that a file may define this function; runs none of it.
 
-    >>> function_fault(Path("/nowhere.py"), "nowhere.py", "clean")
-    "there is no file 'nowhere.py'"
+    Raises:
+        FunctionNotFound: it does not, cannot be read, or is not Python.
     """
-    try:
-        tree = parse_python_file(file, written)
-    except FunctionNotFound as error:
-        return error.what
+    tree = parse_python_file(file, written)
     # The names that a module may define
     names = [node.name for node in ast.walk(tree) if isinstance(node, (*_FUNCTIONS, ast.ClassDef))]
     names += [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names += [alias.asname or alias.name for alias in node.names]
-    if name in set(names):
-        return None
-    functions = [node.name for node in tree.body if isinstance(node, _FUNCTIONS)]
-    return f"there is no function '{name}' in '{written}'. {did_you_mean(name, functions)}"
+    if name not in names:
+        functions = [node.name for node in tree.body if isinstance(node, _FUNCTIONS)]
+        what = f"there is no function '{name}' in '{written}'"
+        raise FunctionNotFound(what, did_you_mean(name, functions))
 
 
 def missing_imports(file: Path) -> list[str]:

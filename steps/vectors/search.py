@@ -89,10 +89,10 @@ class SearchParams(Params):
     model: str | None = Field(default=None, description="Which model embeds the question.")
 
     @classmethod
-    def faults(cls, given: Mapping[str, Any]) -> tuple[str, ...]:
+    def faults(cls, given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         if "min_score" in given and given.get("mode") == "hybrid":
             what = "`min_score` has no meaning with `mode: hybrid`, whose score only orders."
-            return (*super().faults(given), what)
+            return (*super().faults(given), (what, ""))
         return super().faults(given)
 
     @field_validator("where", mode="after")

@@ -47,5 +47,4 @@ def _validate_file(file: str) -> ValidateReport:
     try:
         return pipeline_check.validate(pipeline_file(file, "validate"))
     except CommandError as error:
-        message, _, remedy = str(error).partition("\n  ")
-        return ValidateReport(file, (Fault(message, remedy),))
+        return ValidateReport(file, (Fault(error.message, error.remedy),))

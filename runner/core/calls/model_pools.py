@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddock.engine.backends.answer import Answer
-from paddock.engine.errors import EngineError
+from paddock.engine.errors import EngineError, WrongModel
 from paddock.engine.memory.pool_stats import PoolStats, stats_of
 from paddock.engine.models.default_context import DEFAULT_CTX_TOKENS
 from paddock.engine.request import (
@@ -210,7 +210,7 @@ async def _look_up_models(
         for spec in specs:
             try:
                 await models.of(spec)
-            except requirements.LOOKUP_ERRORS as error:
+            except WrongModel as error:
                 found = list(requirements.lookup_faults(error, spec, bound))
                 if not found:  # a default, which has no place in the file
                     raise

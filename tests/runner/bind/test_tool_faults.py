@@ -69,7 +69,8 @@ def test_what_is_there_is_no_fault(tmp_path: Path, step: str) -> None:
          "`args`: `expression` should be a valid string."),
         ("tool, with: {name: 'tools.py:cleen'}",
          "there is no function 'cleen' in 'tools.py'. Known: 'clean'. Did you mean 'clean'?"),
-        ("tool, with: {name: 'none.py:clean'}", "there is no file 'none.py'."),
+        ("tool, with: {name: 'none.py:clean'}", "there is no file 'none.py'. "
+         "Paths are relative to the YAML; create or correct it."),
         ("tool, with: {name: '../tools.py:clean'}",
          "the file '../tools.py' lies outside the pipeline's folder. Move or copy it there."),
     ],

@@ -209,7 +209,7 @@ def test_impossible_wishes_are_faults(wishes: dict[str, Any], fault: str) -> Non
 
 def test_the_names_alone_tell_what_is_wrong_before_anything_runs() -> None:
     assert ChatParams.faults({"prompt": "x", "model": "m"}) == ()
-    assert ChatParams.faults({"model": "m"}) == ("Give exactly one of `prompt`, `messages`.",)
+    assert ChatParams.faults({"model": "m"}) == (("give exactly one of `prompt`, `messages`.", ""),)
 
 
 WEATHER = {

@@ -246,12 +246,17 @@ def runs(state: Path) -> bool:
         ("clean = functools.partial(f)", None),
         ("def cleen(): ...", "there is no function 'clean' in 't.py'. Known: 'cleen'. "
                              "Did you mean 'cleen'?"),
-        ("def clean(:", "the file 't.py' is not Python, line 1: invalid syntax"),
-        ("\0", "the file 't.py' is not Python: source code string cannot contain null bytes"),
+        ("def clean(:", "the file 't.py' is not Python, line 1: invalid syntax. "),
+        ("\0", "the file 't.py' is not Python: source code string cannot contain null bytes. "),
     ],
 )  # fmt: skip
 def test_a_file_is_checked_without_running_it(
     tmp_path: Path, text: str, sentence: str | None
 ) -> None:
     (tmp_path / "t.py").write_text(text)
-    assert python_files.function_fault(tmp_path / "t.py", "t.py", "clean") == sentence
+    why = None
+    try:
+        python_files.check_function(tmp_path / "t.py", "t.py", "clean")
+    except python_files.FunctionNotFound as error:
+        why = f"{error.what}. {error.remedy}"
+    assert why == sentence
