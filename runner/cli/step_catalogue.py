@@ -373,7 +373,7 @@ def _sample_value(param: ParamRow) -> str:
     if examples:
         return json.dumps(examples[0], ensure_ascii=False)
     options = param.schema.get("anyOf", [param.schema])
-    first = next((option for option in options if option.get("type") != "null"), {})
+    first: dict[str, Any] = next((o for o in options if o.get("type") != "null"), {})
     if first.get("type") == "array":
         return '["…"]'
     words = schema_type_text(first)
