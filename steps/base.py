@@ -727,4 +727,4 @@ class Step(Protocol[P, O]):
 
         The pool estimates token counts and raises `ReplyNotCached`.
         """
-        raise NotImplementedError
+        raise TypeError("not asked of a kind without `facts.tree`")  # not abstract: few have one
