@@ -34,7 +34,7 @@ from paddock.runner.ledger.entries import Entry, LineageRow
 from paddock.runner.ledger.filed_store import FiledRow
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import ItemState
-from paddock.runner.progress.reasons import Why
+from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.base import OutsideRoots
 
 from .left_nodes import LackingItems
@@ -65,7 +65,7 @@ from .traces.filed_items import (
 )
 from .traces.filed_verdicts import FiledVerdicts
 from .traces.node_parts import NodeParts
-from .traces.parts import OuterValue, part_digest, part_of
+from .traces.parts import KEYED, OuterValue, RulePart, part_digest, part_of
 from .traces.past_items import PastItems
 from .traces.reconcile import reconcile
 from .traces.scopes import PipelineScopes
@@ -76,6 +76,7 @@ from .traces.verify import (
     ItemNow,
     ItemRequest,
     ItemVerdict,
+    differences,
     permit,
     renewed_entry,
     verify,
@@ -446,3 +447,35 @@ def values_digest(item: ItemWork) -> str:
     values = (part for part in map(part_of, parts) if isinstance(part, OuterValue))
     read = {v.name: parts[v.name] for v in values if v.root in ("steps", "inputs")}
     return part_digest(read)
+
+
+async def changed_since(
+    scope: str,
+    entry: Entry,
+    world: World,
+    bound: BoundPlan,
+    node: BoundNode,
+    is_unknown: Callable[[str], bool],
+) -> list[Reason]:
+    """Return what changed since an item was recorded: of its rule, `node`, and its dependencies.
+
+    It is compared as `verify` does, without a run and without the list of its block.
+    What is not known counts as it was: parts of which `is_unknown` says so, what the item was or
+    read then, which no rule alone tells, and what was made of a secret then.
+
+    Raises:
+        PipelineError: a list of labels is no list of labels.
+        EngineError: a model cannot be looked up, or new labels cannot be embedded.
+    """
+    ledger, scopes = world.index.ledger, PipelineScopes.of(bound, world.index)
+    judge = Judge(world, RunReviews(ledger, bound), bound, RunOptions(), scopes)
+    trace = Trace(scope, entry, PastItems(ledger, scope, node))
+    inputs = Scope.of(bound.inputs, moment=bound.moment)
+    world = await judge.world_of([node], inputs, [trace])
+    before, parts = json.loads(entry.parts), await judge.parts.of(node)
+    unknown = {name for name in {**before, **parts} if is_unknown(name)}
+    for name in before.keys() - parts.keys():
+        if not isinstance(part_of(name), RulePart) or before[name].startswith(KEYED):
+            unknown.add(name)
+    now = ItemNow("", json.dumps(parts), older=judge.parts.older)
+    return differences(trace, now, world, unknown)

@@ -2,12 +2,12 @@
 
 Where nothing of it differs, a rule is as it was when the run did its items, and no pipeline has to
 be bound to know that. Servers, secrets, tables, functions and plug-ins are not covered: a pipeline
-with one of these has no record, and is bound. Its items are covered where nothing else decides on
-them (`BoundPlan.is_alone`).
+with one of these has no record, and is bound.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,14 +17,17 @@ from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelSpec
 from paddock.engine.system.distribution import DISTRIBUTION, own_version
 from paddock.runner.bind.bound import all_plans, all_steps, node_ids
+from paddock.runner.ledger.entries import Entry
 from paddock.runner.settings import Settings
 from paddock.steps.readers.reader import reader_versions
 from paddock.steps.registry import BrokenStep, UnknownStep, load_step, step_package
 from paddock.steps.tools.code_digests import file_content
 
+from .traces.dependencies import NEED_A_RULE, World, dependencies_of
+from .traces.parts import PLACE_IN_LIST, OuterValue, part_of
+
 if TYPE_CHECKING:
     from .run_context import RunContext
-    from .traces.dependencies import World
 
 _SURELY_BEFORE_S = 60.0
 """What changed so long before a pipeline was bound is as it was then, whatever clocks say."""
@@ -73,6 +76,18 @@ def rule_sources(context: RunContext, settings: Settings) -> Sources | None:
         "models": {ref: [models[ref].identity, contexts[ref]] for ref in models},
         "alone": [id_ for node in bound.nodes if bound.is_alone(node) for id_ in node_ids([node])],
     }
+
+
+def decide_alone(sources: Sources, step: str, entry: Entry) -> bool:
+    """Return whether only the rule, its document and its dependencies decide on an item of a step.
+
+    So no plan is needed (`BoundPlan.is_alone`), and no value that other steps or a list give.
+    """
+    if step not in sources["alone"] or dependencies_of(entry, *NEED_A_RULE):
+        return False
+    parts = [*map(part_of, json.loads(entry.parts))]
+    roots = {part.root for part in parts if isinstance(part, OuterValue)}
+    return PLACE_IN_LIST not in parts and roots <= {"inputs"}
 
 
 async def are_unchanged(then: Sources, world: World, settings: Settings) -> bool:

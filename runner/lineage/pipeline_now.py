@@ -10,8 +10,9 @@ from __future__ import annotations
 import difflib
 import json
 from abc import ABCMeta, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,41 +23,24 @@ from paddock.pipelines.plan import read_plan
 from paddock.runner.api import plan_async
 from paddock.runner.bind.bind import bind
 from paddock.runner.bind.bound import BoundNode, BoundPlan, node_ids
-from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.specs import canonical_spec, find_in_plans
 from paddock.runner.core.calls import model_pools
 from paddock.runner.core.calls.run_models import RunModels
-from paddock.runner.core.item_judge import Judge
-from paddock.runner.core.reviews.run_reviews import RunReviews
-from paddock.runner.core.rule_sources import Sources, are_unchanged
-from paddock.runner.core.run_options import RunOptions
+from paddock.runner.core.item_judge import changed_since
+from paddock.runner.core.rule_sources import are_unchanged, decide_alone
 from paddock.runner.core.traces.dependencies import (
     ChosenLabels,
-    FolderListed,
-    NarrowedLabels,
-    Trace,
-    UsedExamples,
     World,
+    changed_dependencies,
     dependencies_of,
 )
-from paddock.runner.core.traces.parts import (
-    KEYED,
-    PLACE_IN_LIST,
-    ModelPart,
-    OuterValue,
-    RulePart,
-    part_of,
-)
-from paddock.runner.core.traces.past_items import PastItems
-from paddock.runner.core.traces.scopes import PipelineScopes
-from paddock.runner.core.traces.verify import ItemNow, differences
+from paddock.runner.core.traces.parts import PLACE_IN_LIST, ModelPart, OuterValue, part_of
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import WORK, ItemState
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import PlanReport
 from paddock.runner.settings import Settings
-from paddock.steps.base import Roots
 
 from .changes_since import changes_of_item, no_longer_applies
 from .path_lineage import LineageChange
@@ -66,8 +50,6 @@ if TYPE_CHECKING:
     from paddock.engine.request import ModelSpec
 
 MAX_DIFFERENCE_LINES = 40
-_OF_PIPELINE = (ChosenLabels, NarrowedLabels, UsedExamples, FolderListed)
-"""Dependencies that only a bound pipeline can compare."""
 
 
 class PipelinesNow:
@@ -94,7 +76,13 @@ class PipelinesNow:
         ledger = world.index.ledger
         run = ledger.run(item.run)
         sources = None if run is None else json.loads(run.summary or "{}").get("rules")
-        if sources and _is_decided_by_rule(item, sources):  # 2
+        entry = item.entry if item.document is not None else None
+        if (
+            sources
+            and entry is not None
+            and entry.run == item.run
+            and decide_alone(sources, item.owner.step, entry)
+        ):  # 2
             if item.run not in self._are_unchanged:
                 are_same = await are_unchanged(sources, world, self._settings)
                 self._are_unchanged[item.run] = are_same
@@ -111,18 +99,6 @@ class PipelinesNow:
                 invalid = Why.PIPELINE_INVALID(error.faults[0].message)
                 self._bound[id_] = UnboundPipeline(world, invalid)  # 4
         return self._bound[id_]
-
-
-def _is_decided_by_rule(item: RecordedItem, sources: Sources) -> bool:
-    """Return whether nothing but its rule, its document and its dependencies decide on an item."""
-    entry = item.entry
-    if entry is None or entry.run != item.run or item.document is None:
-        return False
-    if item.owner.step not in sources["alone"] or dependencies_of(entry, *_OF_PIPELINE):
-        return False
-    parts = [*map(part_of, json.loads(entry.parts))]
-    roots = {part.root for part in parts if isinstance(part, OuterValue)}
-    return PLACE_IN_LIST not in parts and roots <= {"inputs"}
 
 
 class PipelineNow(metaclass=ABCMeta):
@@ -160,14 +136,7 @@ class UnboundPipeline(PipelineNow):
     async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
         reasons = [] if self._reason is None else [self._reason]
         if item.entry is not None:
-            scope, world = item.owner.scope, self._world
-            trace = Trace(scope, item.entry, PastItems(world.index.ledger, scope, None))
-            dependencies = trace.dependencies
-            trace.dependencies = [d for d in dependencies if not isinstance(d, _OF_PIPELINE)]
-            hashes = {item.entry.key: item.entry.hash}
-            world = await world.prepare([trace], hashes, Roots(item.base, ()), {})
-            now = ItemNow(item.entry.hash, item.entry.parts)
-            reasons += differences(trace, now, world, ())
+            reasons += await changed_dependencies(item.owner.scope, item.entry, self._world)
         return changes_of_item(reasons, self._world.index, subject)
 
 
@@ -198,6 +167,9 @@ class BoundPipeline(PipelineNow):
         self._is_elsewhere = bool(self._bound.pools or settings.pool_urls)
         """Whether models of it are on other servers, which are not asked about the past."""
         self._can_be_planned = not (self._is_elsewhere or self._hidden)
+        if self._is_elsewhere:
+            unasked = _UnaskedModels(model_pools.LookupPool(settings).facts)
+            self._world = replace(world, models=unasked)
 
     async def _planned(self) -> PlanReport | Reason:
         """Return what a run would do; a reason: why that is not known."""
@@ -229,67 +201,40 @@ class BoundPipeline(PipelineNow):
         return [no_longer_applies(planned.outdated[item.path])]
 
     async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
+        step, scope, entry, world = item.owner.step, item.owner.scope, item.entry, self._world
+        found = find_in_plans(self._bound, step)
+        if found is None:
+            return await UnboundPipeline(world, Why.PIPELINE_LACKS(step)).changes(item, subject)
+        (plan, node), reasons = found, list[Reason]()
         try:
-            found = find_in_plans(self._bound, item.owner.step)
-            if found is not None:
-                reasons = await self._differences(item, *found)
-            unknown = None if found is not None else Why.PIPELINE_LACKS(item.owner.step)
+            if entry is not None:
+                is_unknown = partial(self._is_unknown, plan)
+                reasons = await changed_since(scope, entry, world, plan, node, is_unknown)
         except PipelineError as error:
-            unknown = Why.PIPELINE_INVALID(error.faults[0].message)
+            unbound = UnboundPipeline(world, Why.PIPELINE_INVALID(error.faults[0].message))
+            return await unbound.changes(item, subject)
         except EngineError as error:
-            unknown = Why.MODEL_UNUSABLE(str(error))
-        if found is None or unknown is not None:
-            return await UnboundPipeline(self._world, unknown).changes(item, subject)
-        then, now = item.spec, json.loads(canonical_spec(found[1]))
-        if item.entry is None and then and ordered_json(then) != ordered_json(now):
+            unbound = UnboundPipeline(world, Why.MODEL_UNUSABLE(str(error)))
+            return await unbound.changes(item, subject)
+        then, now = item.spec, json.loads(canonical_spec(node))
+        if entry is None and then and ordered_json(then) != ordered_json(now):
             reasons = [Why.STEP()]
         lines = tuple(_spec_difference(then, now)) if then else ()
-        return changes_of_item(reasons, self._world.index, subject, lines)
+        return changes_of_item(reasons, world.index, subject, lines)
 
-    async def _differences(
-        self, item: RecordedItem, plan: BoundPlan, node: BoundNode
-    ) -> list[Reason]:
-        """Verify an item's trace; what is not known without the steps before counts as it was."""
-        entry, scope_id, world = item.entry, item.owner.scope, self._world
-        if entry is None:
-            return []
-        ledger = world.index.ledger
-        if self._is_elsewhere:
-            unasked = _UnaskedModels(model_pools.LookupPool(self._settings).facts)
-            world = replace(world, models=unasked)
-        scopes = PipelineScopes.of(plan, world.index)
-        judge = Judge(world, RunReviews(ledger, plan), plan, RunOptions(), scopes)
-        trace = Trace(scope_id, entry, PastItems(ledger, scope_id, node))
-        seen = Scope.of(plan.inputs, moment=plan.moment)
-        world = await judge.world_of([node], seen, [trace])
-        before, parts = json.loads(entry.parts), await judge.parts.of(node)
-        unknown = self._unknown_parts(before, parts, plan)
-        now = ItemNow("", json.dumps(parts), older=judge.parts.older)
-        return differences(trace, now, world, unknown)
+    def _is_unknown(self, plan: BoundPlan, part: str) -> bool:
+        """Return whether a part of a plan's item is not known now.
 
-    def _unknown_parts(
-        self, before: Mapping[str, str], now: Mapping[str, str], plan: BoundPlan
-    ) -> Set[str]:
-        """Return the parts of an item that are not known now.
-
-        1. Those that the steps before it decide.
-        2. What it is, and what it read then: such a part is not known of a step or block alone.
-        3. What was made of a secret then.
-        4. The digest of a model on another server.
-        5. An input that was hidden, or that an inner pipeline is given during a run.
+        1. What the steps before it decide.
+        2. The digest of a model on another server.
+        3. An input that was hidden, or that an inner pipeline is given during a run.
         """
-        inputs = plan.inputs
-        hidden = {f"inputs.{n}" for n in inputs if n in self._hidden or inputs[n] is None}
-        unknown = {name for name in {**before, **now} if self._is_of_steps_before(name)}  # 1
-        for name in {**before, **now}:
-            part, is_known = part_of(name), name in now
-            if (
-                (not is_known and not isinstance(part, RulePart))  # 2
-                or (not is_known and before[name].startswith(KEYED))  # 3
-                or (isinstance(part, ModelPart) and self._is_elsewhere)  # 4
-            ):
-                unknown.add(name)
-        return unknown | hidden  # 5
+        if self._is_of_steps_before(part):  # 1
+            return True
+        if isinstance(part_of(part), ModelPart):  # 2
+            return self._is_elsewhere
+        unknown = (n for n, value in plan.inputs.items() if value is None or n in self._hidden)
+        return part in map("inputs.{}".format, unknown)  # 3
 
     def _is_of_steps_before(self, part: str) -> bool:
         """Return whether a part is what a step gives, an input's table, or a place in a list."""

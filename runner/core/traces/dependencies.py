@@ -376,6 +376,8 @@ _KINDS: Mapping[Any, type[Dependency]] = {
         UsedExamples, OutputWithin, RowsKept, KeptOutput,
     )
 }  # fmt: skip
+NEED_A_RULE = (FolderListed, ChosenLabels, NarrowedLabels, UsedExamples)
+"""Kinds of which only a bound rule tells what there is now."""
 _Kind = TypeVar("_Kind", bound=Dependency)
 Dependencies = dict[str, Dependency]
 """Dependencies by name, in the order in which they came."""
@@ -589,6 +591,16 @@ class World:
     def listing(self, folder: str, given: str) -> str | None:
         """Return the digest of what a folder has now; after `prepare`."""
         return self._listings.get((folder, given))
+
+
+async def changed_dependencies(scope: str, entry: Entry, world: World) -> list[Reason]:
+    """Return what changed of what an item depended on, as far as no rule is needed for that."""
+    trace = Trace(scope, entry, PastItems(world.index.ledger, scope, None))
+    trace.dependencies = [d for d in trace.dependencies if not isinstance(d, NEED_A_RULE)]
+    hashes, roots = {entry.key: entry.hash}, Roots(world.index.base, ())
+    world = await world.prepare([trace], hashes, roots, {})
+    reasons = (dependency.reason(world, trace) for dependency in trace.dependencies)
+    return [*filter(None, reasons)]
 
 
 def _stamp_of(path: str) -> tuple[int, int, int, int]:
