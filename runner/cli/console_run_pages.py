@@ -37,7 +37,8 @@ from paddock.runner.ledger.run_history import (
     recent_runs,
     runs_named,
 )
-from paddock.runner.lineage.explain import document_now, explain_path, files_read_now
+from paddock.runner.lineage.changes_since import document_now, files_read_now
+from paddock.runner.lineage.explain import explain_path
 from paddock.runner.lineage.recorded_items import RecordedItems
 from paddock.runner.progress.item_states import BAD
 from paddock.runner.progress.journal import JournalProgress

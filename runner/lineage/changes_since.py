@@ -1,20 +1,24 @@
-"""What changed since an output was made, in the words of `paddock why`.
+"""What changed since an output was made: the files of its item now, and the words of `paddock why`.
 
-A run says why it would do an item again. Of an output that is there, the same is said as what
-became of its document, of what it read, and of itself. No other module has these words.
+A run says why it would do an item again ("folder changed"). Of an output that is there, `why` says
+what became of its document, of what its item read, and of the output itself. All reasons of a run,
+and all states in the ledger, become such changes here.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 
-from paddock.runner.core.traces.dependencies import current_paths
+from paddock.engine.system.files import sha256_of
+from paddock.runner.core.traces.dependencies import FileRead, current_paths, dependencies_of
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Outdated, Reason, Why
 
-from .path_lineage import LineageChange, LineageFile
+from .path_lineage import FileState, LineageChange, LineageFile
 from .recorded_items import RecordedItem
 
 _CHANGED_OR_GONE = {
@@ -30,6 +34,30 @@ _NO_LONGER_APPLIES = {
     Outdated.EXCLUDED: Why.OUTDATED_EXCLUDED,
     Outdated.GONE: Why.OUTDATED_GONE,
 }
+
+
+def document_now(item: RecordedItem) -> LineageFile | None:
+    """Return the document of an item's output, compared with the file now."""
+    document = item.document
+    if document is None:
+        return None
+    path = item.base / document.path
+    state: FileState = "gone"
+    with suppress(OSError):
+        state = "same" if sha256_of(path) == document.sha256 else "changed"
+    return LineageFile(str(path), document.sha256, state)
+
+
+def files_read_now(item: RecordedItem) -> tuple[LineageFile, ...]:
+    """Return the files that an item read, compared with those now."""
+    found = []
+    for read in dependencies_of(item.entry, FileRead):
+        path = str(item.base / read.path)
+        state: FileState = "changed" if os.path.lexists(path) else "gone"
+        if read.is_at(path, lambda path: sha256_of(Path(path))):
+            state = "same"
+        found.append(LineageFile(path, read.sha256, state))
+    return tuple(found)
 
 
 def document_changes(document: LineageFile | None, index: OutputIndex) -> list[LineageChange]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from paddock.engine.system.files import sha256_of
 from paddock.runner.core.calls import model_pools
 from paddock.runner.core.calls.run_models import RunModels
-from paddock.runner.core.traces.dependencies import FileRead, World, dependencies_of
+from paddock.runner.core.traces.dependencies import World
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.filed_store import FiledStore
@@ -28,9 +28,15 @@ from paddock.runner.review.answer_records import review_outcome, reviews_of_item
 from paddock.runner.settings import read_settings
 from paddock.steps.vectors.open_stores import OpenStores
 
-from .changes_since import document_changes, newer_results, no_longer_written
-from .path_lineage import DocumentUse, FileState, LineageFile, Origin, PathLineage
-from .pipeline_now import PipelinesNow
+from .changes_since import (
+    document_changes,
+    document_now,
+    files_read_now,
+    newer_results,
+    no_longer_written,
+)
+from .path_lineage import DocumentUse, LineageChange, LineageFile, Origin, PathLineage
+from .pipeline_now import PipelineNow, PipelinesNow
 from .recorded_items import RecordedItem, RecordedItems
 
 _WATCHED_TOOLS = {"calculator", "files.read"}
@@ -68,30 +74,6 @@ def _ledgers_around(
     yield from (place for place in below if place not in around)
 
 
-def document_now(item: RecordedItem) -> LineageFile | None:
-    """Return the document of an item's output, compared with the file now."""
-    document = item.document
-    if document is None:
-        return None
-    path = item.base / document.path
-    state: FileState = "gone"
-    with contextlib.suppress(OSError):
-        state = "same" if sha256_of(path) == document.sha256 else "changed"
-    return LineageFile(str(path), document.sha256, state)
-
-
-def files_read_now(item: RecordedItem) -> tuple[LineageFile, ...]:
-    """Return the files that an item read, compared with those now."""
-    found = []
-    for read in dependencies_of(item.entry, FileRead):
-        path = str(item.base / read.path)
-        state: FileState = "changed" if os.path.lexists(path) else "gone"
-        if read.is_at(path, lambda path: sha256_of(Path(path))):
-            state = "same"
-        found.append(LineageFile(path, read.sha256, state))
-    return tuple(found)
-
-
 class _PathInLedger:
     """What one ledger knows of a path: first what wrote it, then what it is kept in, or read by."""
 
@@ -108,7 +90,7 @@ class _PathInLedger:
     async def answer(self) -> PathLineage:
         """Return what the path is.
 
-        1. A file that an item wrote: its origin. One that was moved there as a document is none.
+        1. A file that an item wrote, and no document that was moved there: its origin.
         2. A vector store, or within one: the origins of its items.
         3. A folder of outputs: the origins of its files.
         4. A document, here or where it was before it was moved here: what read it.
@@ -169,21 +151,7 @@ class _PathInLedger:
         else:
             condition = "same" if self._path.exists() else "missing"
         document = document_now(item)
-        changes = document_changes(document, self._index)
-        if item.is_current:
-            changes += await pipeline.outdated(item)
-        else:
-            changes.append(no_longer_written(item))
-        for made, subject in ((item, "it"), *((other, f"'{other.key}'") for other in others)):
-            its_pipeline = await self._pipelines.of(made)
-            changes += await its_pipeline.changes(made, subject)
-            newer = (
-                (step, self._items.newer(made.owner, step, made.at)) for step in made.read_steps
-            )
-            changes += [newer_results(step, n_newer) for step, n_newer in newer if n_newer]
-        changes += await pipeline.changes_before(item, {i.owner.step for i in (item, *others)})
-        if not changes:
-            changes = await pipeline.work(item)
+        changes = await self._changes(item, others, pipeline, document)
         return Origin(
             path=absolute(item.path),
             pipeline=item.base / owner.file,
@@ -206,6 +174,36 @@ class _PathInLedger:
             n_rows=item.n_rows,
             reviewed=reviews_of_item(self._ledger, owner.scope, item.key),
         )
+
+    async def _changes(
+        self,
+        item: RecordedItem,
+        others: Sequence[RecordedItem],
+        pipeline: PipelineNow,
+        document: LineageFile | None,
+    ) -> list[LineageChange]:
+        """Return what changed since an item was done, as were `others` that explain it.
+
+        1. What became of its document.
+        2. Why the path is no longer an output of it: by the ledger, else by a plan.
+        3. What changed of its rule and of what it depended on, and which steps that it read have
+           newer results; the same of the others.
+        4. Which nodes before it have work to do, by a plan.
+        5. Where nothing of that is found: why a run would do it again, by a plan.
+        """
+        changes = document_changes(document, self._index)  # 1
+        if item.is_current:  # 2
+            changes += await pipeline.outdated(item)
+        else:
+            changes.append(no_longer_written(item))
+        for done, subject in ((item, "it"), *((other, f"'{other.key}'") for other in others)):  # 3
+            changes += await (await self._pipelines.of(done)).changes(done, subject)
+            for step in done.read_steps:
+                if n_newer := self._items.newer(done.owner, step, done.at):
+                    changes.append(newer_results(step, n_newer))
+        explained = {done.owner.step for done in (item, *others)}
+        changes += await pipeline.changes_before(item, explained)  # 4
+        return changes or await pipeline.changes_by_plan(item)  # 5
 
     def _use(self, item: RecordedItem) -> DocumentUse:
         """Return what an item made of a document."""

@@ -35,7 +35,7 @@ from paddock.runner.core.traces.dependencies import (
     dependencies_of,
 )
 from paddock.runner.core.traces.parts import PLACE_IN_LIST, ModelPart, OuterValue, part_of
-from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import WORK, ItemState
 from paddock.runner.progress.reasons import Reason, Why
@@ -75,19 +75,8 @@ class PipelinesNow:
             return UnboundPipeline(world, Why.PIPELINE_GONE(name))
         ledger = world.index.ledger
         run = ledger.run(item.run)
-        sources = None if run is None else json.loads(run.summary or "{}").get("rules")
-        entry = item.entry if item.document is not None else None
-        if (
-            sources
-            and entry is not None
-            and entry.run == item.run
-            and decide_alone(sources, item.owner.step, entry)
-        ):  # 2
-            if item.run not in self._are_unchanged:
-                are_same = await are_unchanged(sources, world, self._settings)
-                self._are_unchanged[item.run] = are_same
-            if self._are_unchanged[item.run]:
-                return UnboundPipeline(world)
+        if run is not None and await self._is_rule_unchanged(item, run):  # 2
+            return UnboundPipeline(world)
         recorded = json.loads(run.given) if run is not None and run.given else {}
         id_ = canonical_json([name, recorded])
         if id_ not in self._bound:
@@ -100,9 +89,21 @@ class PipelinesNow:
                 self._bound[id_] = UnboundPipeline(world, invalid)  # 4
         return self._bound[id_]
 
+    async def _is_rule_unchanged(self, item: RecordedItem, run: RunRow) -> bool:
+        """Return whether nothing changed of a rule that alone decides on an item."""
+        entry, sources = item.entry, json.loads(run.summary or "{}").get("rules")
+        if not sources or entry is None or entry.run != run.run or item.document is None:
+            return False
+        if not decide_alone(sources, item.owner.step, entry):
+            return False
+        if run.run not in self._are_unchanged:
+            are_same = await are_unchanged(sources, self._world, self._settings)
+            self._are_unchanged[run.run] = are_same
+        return self._are_unchanged[run.run]
+
 
 class PipelineNow(metaclass=ABCMeta):
-    """A pipeline as it is now. One that is not bound has no plan, so nothing comes of that."""
+    """A pipeline as it is now, as far as it is known; what takes a plan, only a bound one says."""
 
     @abstractmethod
     async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
@@ -122,13 +123,16 @@ class PipelineNow(metaclass=ABCMeta):
         """Return which nodes before an item have work to do, but for `explained` ones."""
         return []
 
-    async def work(self, item: RecordedItem) -> list[LineageChange]:
-        """Return why a run would do an item again that has no changes, or the one around it."""
+    async def changes_by_plan(self, item: RecordedItem) -> list[LineageChange]:
+        """Return why a run would do an item again, or the one around it."""
         return []
 
 
 class UnboundPipeline(PipelineNow):
-    """A pipeline whose rule for an item is as it was, or of which nothing is known (`reason`)."""
+    """A pipeline that need not be bound, since its rules are as they were, or cannot be.
+
+    `reason` is why it cannot be: then only what an item depended on is compared.
+    """
 
     def __init__(self, world: World, reason: Reason | None = None) -> None:
         self._world, self._reason = world, reason
@@ -171,34 +175,12 @@ class BoundPipeline(PipelineNow):
             unasked = _UnaskedModels(model_pools.LookupPool(settings).facts)
             self._world = replace(world, models=unasked)
 
-    async def _planned(self) -> PlanReport | Reason:
-        """Return what a run would do; a reason: why that is not known."""
-        if self._known_plan is None:
-            file, pool = self._bound.file, model_pools.LookupPool(self._settings)
-            plan = plan_async(file, self._given, settings=self._settings, pool=pool)
-            try:
-                self._known_plan = await plan
-            except PipelineError as error:
-                self._known_plan = Why.BEHIND_UNKNOWN(error.faults[0].message)
-            except (EngineError, LedgerError, OSError) as error:
-                self._known_plan = Why.BEHIND_UNKNOWN(str(error))
-        return self._known_plan
-
     def notes(self, item: RecordedItem) -> Iterator[Reason]:
         step, node = item.owner.step, self._node_of(item)
         if self._is_elsewhere and find_in_plans(self._bound, step) is not None:
             yield Why.MODELS_ELSEWHERE()
         if node is not None and not self._can_be_planned and self._bound.before(node.id):
             yield Why.BEFORE_UNCHECKED()
-
-    async def outdated(self, item: RecordedItem) -> list[LineageChange]:
-        node = self._node_of(item)
-        if node is None or not self._can_be_planned or self._bound.is_alone(node):
-            return []
-        planned = await self._planned()
-        if isinstance(planned, Reason) or item.path not in planned.outdated:
-            return []
-        return [no_longer_applies(planned.outdated[item.path])]
 
     async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
         step, scope, entry, world = item.owner.step, item.owner.scope, item.entry, self._world
@@ -233,14 +215,27 @@ class BoundPipeline(PipelineNow):
             return True
         if isinstance(part_of(part), ModelPart):  # 2
             return self._is_elsewhere
-        unknown = (n for n, value in plan.inputs.items() if value is None or n in self._hidden)
-        return part in map("inputs.{}".format, unknown)  # 3
+        inputs = plan.inputs
+        return part in {
+            f"inputs.{n}" for n in inputs if n in self._hidden or inputs[n] is None
+        }  # 3
 
     def _is_of_steps_before(self, part: str) -> bool:
         """Return whether a part is what a step gives, an input's table, or a place in a list."""
         value = part_of(part)
         is_given = isinstance(value, OuterValue) and value.root == "steps"
         return is_given or value == PLACE_IN_LIST or part in self._tables
+
+    # --- by a plan
+
+    async def outdated(self, item: RecordedItem) -> list[LineageChange]:
+        node = self._node_of(item)
+        if node is None or not self._can_be_planned or self._bound.is_alone(node):
+            return []
+        planned = await self._planned()
+        if isinstance(planned, Reason) or item.path not in planned.outdated:
+            return []
+        return [no_longer_applies(planned.outdated[item.path])]
 
     async def changes_before(
         self, item: RecordedItem, explained: Collection[str]
@@ -256,12 +251,12 @@ class BoundPipeline(PipelineNow):
         work = [(name, _work_of(name, planned)) for name in names]
         return [LineageChange(Why.BEHIND(name, words)) for name, words in work if words]
 
-    async def work(self, item: RecordedItem) -> list[LineageChange]:
-        """Return why a run would do an item again that has no changes, or the one around it.
+    async def changes_by_plan(self, item: RecordedItem) -> list[LineageChange]:
+        """Return why a run would do an item again, or the one around it.
 
-        1. It has no entry, or all that decides on it was compared: nothing.
-        2. It is an element of a list, chose among labels, or has parts that other steps give: what
-           a plan says of it. Outputs that are lost are left out.
+        1. No plan is needed, since `changes` has compared all that decides on it: nothing.
+        2. Its list decides, or labels, or what the steps before give: what a plan says of it. Lost
+           outputs are left out.
         """
         entry, node = item.entry, self._node_of(item)
         if entry is None or node is None or not self._can_be_planned:  # 1
@@ -281,6 +276,19 @@ class BoundPipeline(PipelineNow):
             and again.why is not None
             and not any(reason.is_loss for reason in again.reasons)
         ]
+
+    async def _planned(self) -> PlanReport | Reason:
+        """Return what a run would do; a reason: why that is not known."""
+        if self._known_plan is None:
+            file, pool = self._bound.file, model_pools.LookupPool(self._settings)
+            plan = plan_async(file, self._given, settings=self._settings, pool=pool)
+            try:
+                self._known_plan = await plan
+            except PipelineError as error:
+                self._known_plan = Why.BEHIND_UNKNOWN(error.faults[0].message)
+            except (EngineError, LedgerError, OSError) as error:
+                self._known_plan = Why.BEHIND_UNKNOWN(str(error))
+        return self._known_plan
 
     def _node_of(self, item: RecordedItem) -> BoundNode | None:
         """Return the top-level step or block that an item's is, or is within, if it is there."""

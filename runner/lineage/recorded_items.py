@@ -1,6 +1,6 @@
 """Items as a ledger has them: by the paths that they wrote, read or are, and by their stores.
 
-Read-only, and of the ledger alone. `explain` looks at files, and finds what changed since.
+Nothing looks at the disk here. All paths are as the ledger stores them.
 """
 
 from __future__ import annotations
@@ -130,35 +130,35 @@ class RecordedItems:
         item = self._item(scope, key)
         return None if item.entry is None else item
 
-    def writer_of(self, stored: str) -> RecordedItem | None:
-        rows = self._ledger.rows(queries.WRITERS, path=stored)
+    def writer_of(self, path: str) -> RecordedItem | None:
+        rows = self._ledger.rows(queries.WRITERS, path=path)
         if not rows:
             return None
         scope, key, run, at = rows[0]
-        return self._item(scope, key, stored, (run, at))
+        return self._item(scope, key, path, (run, at))
 
-    def writers_below(self, stored: str) -> tuple[Sequence[RecordedItem], int]:
+    def writers_below(self, folder: str) -> tuple[Sequence[RecordedItem], int]:
         """Return the items that wrote the first files of a folder, and the number of others."""
-        rows = self._rows_below(queries.PATHS_BELOW, stored)
+        rows = self._rows_below(queries.PATHS_BELOW, folder)
         found = [self.writer_of(path) for (path,) in rows[:MAX_ORIGINS]]
         return [item for item in found if item is not None], max(0, len(rows) - MAX_ORIGINS)
 
-    def items_in(self, stored: str) -> tuple[Sequence[RecordedItem], int]:
+    def items_in(self, store: str) -> tuple[Sequence[RecordedItem], int]:
         """Return the first items with rows in a vector store, and the number of others."""
-        rows = sorted(self._lineage.rows_in(stored), key=lambda row: (row.scope, row.key))
+        rows = sorted(self._lineage.rows_in(store), key=lambda row: (row.scope, row.key))
         first = rows[:MAX_ORIGINS]
-        found = [self._item(r.scope, r.key, stored, (r.run, r.at), r.n_rows) for r in first]
+        found = [self._item(r.scope, r.key, store, (r.run, r.at), r.n_rows) for r in first]
         return found, len(rows) - len(first)
 
-    def store_around(self, stored: str) -> str | None:
+    def store_around(self, path: str) -> str | None:
         """Return the vector store that contains a path, or None."""
         stores = self._lineage.stores()
-        return next((store for store in stores if stored.startswith(f"{store}/")), None)
+        return next((store for store in stores if path.startswith(f"{store}/")), None)
 
-    def readers_below(self, stored: str) -> tuple[Sequence[RecordedItem], int]:
+    def readers_below(self, folder: str) -> tuple[Sequence[RecordedItem], int]:
         """Return the first items whose documents are in a folder, and the number of others."""
-        rows = self._rows_below(queries.ITEMS_WITH_SOURCE_BELOW, stored)
-        found = [self._item(scope, key, stored) for scope, key in rows[:MAX_ORIGINS]]
+        rows = self._rows_below(queries.ITEMS_WITH_SOURCE_BELOW, folder)
+        found = [self._item(scope, key, folder) for scope, key in rows[:MAX_ORIGINS]]
         return found, max(0, len(rows) - MAX_ORIGINS)
 
     def readers_of(
@@ -183,11 +183,11 @@ class RecordedItems:
         rows = self._ledger.rows(queries.PATHS_OF_CONTENT, digest=sha256, most=MAX_SIMILAR)
         return [row[0] for row in rows]
 
-    def near(self, stored: str) -> Sequence[str]:
+    def near(self, path: str) -> Sequence[str]:
         rows = self._ledger.rows(queries.SOME_PATHS, most=MAX_COMPARED_NAMES)
-        names, own_name = [row[0] for row in rows], Path(stored).name
+        names, own_name = [row[0] for row in rows], Path(path).name
         same = [name for name in names if Path(name).name == own_name]
-        return [*same, *difflib.get_close_matches(stored, names, n=MAX_SIMILAR)][:MAX_SIMILAR]
+        return [*same, *difflib.get_close_matches(path, names, n=MAX_SIMILAR)][:MAX_SIMILAR]
 
     def read_step(self, owner: ScopeOwner, step: str) -> RecordedItem | None:
         """Return the item of a step outside of blocks that an owner's items read."""
@@ -208,15 +208,15 @@ class RecordedItems:
         found = ((scope, tuple(json.loads(inputs))) for scope, _, _, inputs in rows)
         return [scope for scope, inputs in found if owner.inputs[: len(inputs)] == inputs]
 
-    def _rows_below(self, query: str, stored: str) -> Sequence[Sequence[Any]]:
-        prefix = "" if stored == str(self._base) else f"{stored}/"
+    def _rows_below(self, query: str, folder: str) -> Sequence[Sequence[Any]]:
+        prefix = "" if folder == str(self._base) else f"{folder}/"
         return self._ledger.rows(query, n=len(prefix), prefix=prefix)
 
     def _item(
         self,
         scope: str,
         key: str,
-        stored: str = "",
+        path: str = "",
         written: tuple[str, float] | None = None,
         n_rows: int | None = None,
     ) -> RecordedItem:
@@ -231,9 +231,9 @@ class RecordedItems:
         is_current = True  # 1
         if written is not None and entry is not None:  # 2, 3
             stores = {rows.store for rows in dependencies_of(entry, RowsKept)}
-            is_current = stored in current_paths(entry) | stores
+            is_current = path in current_paths(entry) | stores
         elif written is not None:  # of a step without an entry
-            is_current = lineage is None or stored in lineage.made.get(WROTE, [stored])
+            is_current = lineage is None or path in lineage.made.get(WROTE, [path])
         last, (run, at) = lineage or entry, written or ("", 0.0)
         if is_current and last is not None:
             run, at = last.run, last.at
@@ -245,7 +245,7 @@ class RecordedItems:
             base=self._base,
             owner=ScopeOwner(scope, file, step, tuple(json.loads(inputs))),
             key=key,
-            path=stored,
+            path=path,
             run=run,
             at=at,
             entry=entry,
