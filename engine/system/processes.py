@@ -371,13 +371,13 @@ def spawn_detached(
 
 
 def show_as(name: str) -> None:
-    """Write a name over this process's command line, where `ps` reads it (Linux)."""
+    """Write a name over this process's command line and first environment in `/proc` (Linux)."""
     if sys.platform == "linux":
         facts = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        first, last = int(facts[45]), int(facts[46])
-        ctypes.memmove(
-            first, name.encode()[: last - first - 1].ljust(last - first, b"\0"), last - first
-        )
+        first, last, end = int(facts[45]), int(facts[46]), int(facts[48])
+        os.environ.update(os.environ)  # each variable is copied to where the old ones are not
+        text = name.encode()[: last - first - 1]
+        ctypes.memmove(first, text.ljust(end - first, b"\0"), end - first)
 
 
 def handles_signal(pid: int, number: signal.Signals) -> bool | None:

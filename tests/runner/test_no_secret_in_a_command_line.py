@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from paddock.runner.daemon.prefect_auth import password_file
@@ -133,6 +134,12 @@ def test_of_all_that_up_starts_no_command_line_has_a_secret(
             (tmp_path / "command").touch()
             up.until(lambda: seen.environs_of("; : told"))
             (tmp_path / "notice").touch()
+            assert up.process is not None
+            (server,) = (
+                child.pid for child in psutil.Process(up.process.pid).children()
+                if "paddock prefect-server" in child.cmdline()[0]
+            )  # fmt: skip
+            environ_of_server = Path(f"/proc/{server}/environ").read_bytes()
         finally:
             up.stop()
     refuse_in(seen, words, password, token)
@@ -143,7 +150,6 @@ def test_of_all_that_up_starts_no_command_line_has_a_secret(
         "a command": ("sh", "; test"),
         "a notification's command": ("; : told",),
         "a model": ("worker_main",),
-        "Prefect's server": ("paddock.runner.daemon.prefect_process",),
     }
     its_own = {"an MCP server": words["TOOL_KEY"], "a command": words["RUN_KEY"]}
     for what, line in of_others.items():
@@ -153,6 +159,7 @@ def test_of_all_that_up_starts_no_command_line_has_a_secret(
             if its_own.get(what) != secret:
                 has = [environ for environ in environs if secret.encode() in environ]
                 assert has == [], f"{what} has {name}"
+    assert [name for name in words if words[name].encode() in environ_of_server] == []
 
 
 @contextmanager
