@@ -3,9 +3,12 @@
 import pytest
 
 from tests.cluster.three_workers import Servers, servers
+from tests.forked import ForkServer
 from tests.prefect_server import shared
 
 
 @pytest.fixture(scope="module")
-def shared_servers() -> Servers:
-    return shared("servers", servers)
+def shared_servers(fork_server: ForkServer) -> Servers:
+    found: Servers = shared("servers", servers)
+    found.forks = fork_server
+    return found

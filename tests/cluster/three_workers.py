@@ -38,6 +38,7 @@ from paddock.runner.daemon.prefect_server import TUNED
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.workers.flow_order import entrypoint
 from tests.benchmarks.processes import free_port
+from tests.forked import Forked, ForkServer
 from tests.postgres import Postgres, postgres
 from tests.prefect_server import prefect_client
 from tests.waiting import rest
@@ -50,6 +51,14 @@ NAMESPACE = ("unshare", *(() if os.geteuid() == 0 else ("-r",)), "-m")
 """Runs a command with mounts of its own."""
 AUTH = ("team", "of Prefect's API")
 PASSWORD = ":".join(AUTH)
+
+# What a machine imports; a process that is forked has it.
+IMPORTS = (
+    "paddock.runner.workers.cluster_machine", "paddock.runner.workers.delegation",
+    "paddock.runner.workers.pipeline_flow", "paddock.runner.workers.prefect_worker",
+    "paddock.runner.workers.queued_run",
+)  # fmt: skip
+Process = subprocess.Popen[bytes] | Forked
 
 REFUSED = "Refused: It was not put into the queue by"
 
@@ -145,7 +154,9 @@ class Cluster:
     home: Path
     shared: Path
     environment: dict[str, str]
-    machines: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    forks: ForkServer | None = None
+    """Starts what needs no mounts, in a tenth of the time."""
+    machines: dict[str, Process] = field(default_factory=dict)
 
     def paddock(
         self,
@@ -153,15 +164,20 @@ class Cluster:
         state: str = "laptop",
         mounts: Mapping[Path, Path] = MappingProxyType({}),
         **environ: str,
-    ) -> subprocess.Popen[bytes]:
+    ) -> Process:
         """Start a command as on a machine of this name; `mounts`: folder → what lies there."""
+        own = {"PADDOCK_HOME": str(self.home / state), **environ}
+        if self.forks and not mounts:
+            return self.forks.paddock(
+                *arguments, imports=IMPORTS, environ=self.environment | own, cwd=self.shared,
+                log=self.home / f"{state}.log",
+            )  # fmt: skip
         command = [str(Path(sys.executable).with_name("paddock")), *arguments]
         if mounts:
             binds = [f"mount --bind '{what}' '{at}'" for at, what in mounts.items()]
             here = f"cd '{self.shared}'"  # not the folder below the mount
             script = " && ".join([*binds, here, 'exec "$@"'])
             command = [*NAMESPACE, "sh", "-c", script, "sh", *command]
-        own = {"PADDOCK_HOME": str(self.home / state), **environ}
         with (self.home / f"{state}.log").open("ab") as log:
             return subprocess.Popen(
                 command, cwd=self.shared, env=self.environment | own,
@@ -194,7 +210,7 @@ class Cluster:
         return (self.home / f"{name}.log").read_text("utf-8", "replace")
 
 
-def kill_all(process: subprocess.Popen[bytes]) -> int:
+def kill_all(process: Process) -> int:
     """Kill a process and all below it."""
     found = [psutil.Process(process.pid)]
     found += found[0].children(recursive=True)
@@ -213,6 +229,7 @@ class Servers:
     database: Postgres
     api_url: str
     n_clusters: int = 0
+    forks: ForkServer | None = None
 
 
 @contextmanager
@@ -254,7 +271,7 @@ def cluster(
             "PADDOCK_ALLOW": "network",
             "PADDOCK_DEAD_AFTER": f"{dead_after_s:g}s",
         }
-        made = Cluster(home, shared, environment)
+        made = Cluster(home, shared, environment, found.forks)
         stack.callback(_end, made)
         done = made.paddock("cluster", "init", str(shared))
         if done.wait(WAIT_S) != 0:
