@@ -174,9 +174,9 @@ async def test_answers_are_those_of_libmtmd_beside_seven_others(
 
 @pytest.mark.parametrize("seeing", KINDS, indirect=True)
 async def test_answers_stay_the_same_after_a_preemption(seeing: Seeing) -> None:
-    # Any two of the answers need more cells than there are.
-    async with seeing.pool(num_parallel=4, cache_layout="unified", n_cells=1536) as pool:
-        requests = [seeing.request(conversation, 900, n_ctx_tokens=1536) for conversation in ALL]
+    # Any three of the answers need more cells than there are.
+    async with seeing.pool(num_parallel=4, cache_layout="unified", n_cells=1024) as pool:
+        requests = [seeing.request(conversation, 400, n_ctx_tokens=1024) for conversation in ALL]
         replies = await asyncio.gather(*(pool.chat(request).reply() for request in requests))
     for reply, conversation in zip(replies, ALL, strict=True):
         seeing.check(reply, conversation)
