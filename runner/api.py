@@ -21,8 +21,9 @@ from paddock.pipelines.plan import read_plan
 from paddock.runner.bind import requirements
 from paddock.runner.bind.advice import advice_on
 from paddock.runner.bind.bind import bind
-from paddock.runner.bind.bound import BoundPlan, all_plans, callable_names
+from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.pipeline_check import validate as validate
+from paddock.runner.bind.plan_walks import all_plans, callable_names
 from paddock.runner.bind.trust import consent, permissions
 from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.config.pipeline_secrets import PlaceholderSecrets, read_secrets, trigger_secrets

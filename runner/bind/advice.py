@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from paddock.pipelines.expressions import ExpressionError, Reference, Template
 
-from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, all_plans, steps_of, sub_plans
+from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from .plan_walks import all_plans, steps_of, sub_plans
 
 _MODEL_SEES_FIRST = ("tools", "images", "messages")
 """Parameters of `chat` that stand before the prompt, or in its place."""

@@ -34,24 +34,14 @@ from . import (
     variations,
 )
 from . import reply as replies
-from .bound import (
-    NO_BUDGET,
-    NO_TIMEOUT,
-    BindContext,
-    BoundBlock,
-    BoundNode,
-    BoundPlan,
-    BoundStep,
-    SharedPlans,
-    nodes_of,
-    sub_plans,
-)
+from .bound import NO_BUDGET, NO_TIMEOUT, BoundBlock, BoundNode, BoundPlan, BoundStep
 from .inputs import read_inputs
 from .known_paths import KnownPaths
 from .parameters import ParameterBinder
 from .pipeline_models import ModelBinder
+from .plan_walks import nodes_of, sub_plans
 from .read_checks import ReadChecker
-from .sub_pipelines import SubPipelineReader
+from .sub_pipelines import BindContext, SharedPlans, SubPipelineReader
 from .trust import protected_files
 from .watches import BoundWatch, WatchBinder
 

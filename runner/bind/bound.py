@@ -1,13 +1,18 @@
-"""The bound plan: typed steps, blocks, pools, the plan that a run walks, and walks over it.
+"""The bound plan: steps with their classes and typed parameters, blocks, pools of models.
 
-The walks yield the steps, blocks, ids and names of a bound plan with all that it runs, and what a
-block reads from outside. A sub-pipeline gets its inputs for each item.
+Its nodes are a tree: a block has a body, a step may run another bound plan (`BoundStep.inner`).
+Everything is frozen; what is found out of a plan later makes a copy (`replace`).
+
+| word | of a parameter |
+|---|---|
+| `StepNode.params` | the `Value` under `with`, with expressions |
+| `BoundStep.params` | the same with the step's type: renders it for one item |
+| `written` | plain data as it stands under `with`; in place of a file's name, its text |
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +23,6 @@ from paddock.pipelines.expressions import Expression, Reference, Value
 from paddock.pipelines.input_values import FOLDER_TYPES
 from paddock.pipelines.keys import OnError, RetryKeys, TimeoutKeys
 from paddock.pipelines.model import EscalationSpec, Pipeline, ReplySpec, ReviewSpec
-from paddock.pipelines.plan import Plan
-from paddock.pipelines.times import TIME_NAMES
 from paddock.pipelines.triggers import BudgetKeys
 from paddock.pipelines.typed_rows import ColumnType
 from paddock.steps import registry
@@ -173,11 +176,6 @@ class BoundBlock:
     columns: Mapping[str, ColumnType] = field(default_factory=dict)
     """Those of its results, as far as schemas tell; an empty type is unknown."""
 
-    @property
-    def own_reads(self) -> frozenset[Reference]:
-        """What its own keys read, without its body."""
-        return read_by(self.over, self.where, self.key, self.if_, self.returns)
-
     @classmethod
     def of_step(cls, step: BoundStep) -> BoundBlock:
         """Return the block of one item that a step outside of blocks is."""
@@ -246,6 +244,12 @@ class BoundPlan:
         paths = {name for name, kind in self.input_types.items() if kind in FOLDER_TYPES}
         return self.inputs_by_item | paths
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The outputs of a step that runs it."""
+        data = {} if self.returns is None else self.returns.data
+        return tuple(data) if isinstance(data, dict) else (RESULT_OUTPUT,)
+
     def before(self, name: str) -> list[BoundNode]:
         """Return the blocks and steps before a node that have entries, in order."""
         found: set[str] = set()
@@ -261,151 +265,3 @@ class BoundPlan:
         """Return whether it is done in any case, for all of its items, whatever others have."""
         has_where = isinstance(node, BoundBlock) and node.where is not None
         return node.if_ is None and not has_where and not self.before(node.id)
-
-
-@dataclass
-class SharedPlans:
-    """State shared by all pipelines that one run binds."""
-
-    plans: dict[Path, Plan] = field(default_factory=dict)
-    n_bound: int = 0
-    moment: float = field(default_factory=time.time)
-
-
-@dataclass(frozen=True)
-class BindContext:
-    """Place of a sub-pipeline; empty for the outermost."""
-
-    shared: SharedPlans = field(default_factory=SharedPlans)
-    files: tuple[Path, ...] = ()
-    """The files that lead here, resolved, the outermost first."""
-    steps: tuple[str, ...] = ()
-    """The steps that lead here."""
-    later: frozenset[str] = frozenset()
-    """Inputs whose values only show when the step runs."""
-    cache: bool = True
-    """Whether recorded replies may be taken, as the steps that lead here say."""
-
-    @property
-    def label(self) -> str:
-        """What the names of its models' pools begin with, so that none is another's."""
-        return "".join(f"{step}." for step in self.steps)
-
-
-def read_by(*parts: Any) -> frozenset[Reference]:
-    """Return what expressions, values and templates read; parts that are not there are None."""
-    return frozenset().union(*[part.references for part in parts if part is not None])
-
-
-def only_reads(step: BoundStep) -> bool:
-    """Return whether a step only reads and asks, so that it can be done twice."""
-    return step.kind.is_pure or step.facts.only_reads
-
-
-def sub_plans(nodes: Iterable[BoundNode]) -> Iterator[BoundPlan]:
-    """Yield the pipelines that steps run, and those that steps of theirs do."""
-    for step in steps_of(nodes):
-        if step.inner is not None:
-            yield step.inner
-            yield from sub_plans(step.inner.nodes)
-
-
-def outputs_of(inner: BoundPlan) -> tuple[str, ...]:
-    """Return the output names of a step that runs this pipeline."""
-    if inner.returns is None:
-        return ()
-    return tuple(inner.returns.data) if isinstance(inner.returns.data, dict) else (RESULT_OUTPUT,)
-
-
-def nodes_of(body: Iterable[BoundNode]) -> Iterator[BoundNode]:
-    """Yield all steps and blocks of a body, those of nested blocks too."""
-    for node in body:
-        yield node
-        if isinstance(node, BoundBlock):
-            yield from nodes_of(node.body)
-
-
-def node_ids(body: Iterable[BoundNode]) -> Iterator[str]:
-    return (node.id for node in nodes_of(body))
-
-
-def steps_of(body: Iterable[BoundNode]) -> Iterator[BoundStep]:
-    """Yield all steps of a body, those of nested blocks too."""
-    return (node for node in nodes_of(body) if isinstance(node, BoundStep))
-
-
-def all_steps(body: Iterable[BoundNode]) -> Iterator[BoundStep]:
-    """Yield all steps of a body, and those of the pipelines that they run."""
-    for step in steps_of(body):
-        yield step
-        if step.inner is not None:
-            yield from all_steps(step.inner.nodes)
-
-
-def all_plans(bound: BoundPlan) -> Iterator[BoundPlan]:
-    """Yield a pipeline, and all that its steps run."""
-    yield bound
-    yield from sub_plans(bound.nodes)
-
-
-def steps_with_blocks(
-    body: Iterable[BoundNode], block: str = ""
-) -> Iterator[tuple[str, BoundStep]]:
-    """Yield each step with the block that it is directly in; empty for those at the top."""
-    for node in body:
-        if isinstance(node, BoundBlock):
-            yield from steps_with_blocks(node.body, node.id)
-        else:
-            yield block, node
-
-
-def callable_names(body: Iterable[BoundNode]) -> Iterator[str]:
-    """Yield the names of all steps and blocks by which a caller may mean them: `clean.each`."""
-    for node in nodes_of(body):
-        yield node.id
-        if isinstance(node, BoundStep) and node.inner is not None:
-            yield from (f"{node.id}.{name}" for name in callable_names(node.inner.nodes))
-
-
-def progress_line_names(nodes: Iterable[BoundNode]) -> Iterator[str]:
-    """Yield the names of the lines that a run shows: top-level ones, each with what it runs."""
-    for node in nodes:
-        yield node.id
-        if isinstance(node, BoundStep) and node.inner is not None:
-            yield from (f"{node.id}.{name}" for name in progress_line_names(node.inner.nodes))
-
-
-def has_no_nested_items(body: Iterable[BoundNode]) -> bool:
-    """Return whether a body has no items of its own: no blocks, and no pipelines."""
-    return all(isinstance(node, BoundStep) and node.inner is None for node in body)
-
-
-def blocks_of(body: Iterable[BoundNode]) -> Iterator[BoundBlock]:
-    return (node for node in nodes_of(body) if isinstance(node, BoundBlock))
-
-
-def follows_time(nodes: Iterable[BoundNode], node: BoundNode) -> bool:
-    """Return whether a node reads `now` or `today`, or blocks that do, as to choose their items."""
-    reads = {other.id: other.references for other in nodes}
-    found, left = set[str](), {node.id}
-    while left:
-        found |= left
-        paths = [path for name in left for path in reads.get(name, ())]
-        if any(path[0] in TIME_NAMES for path in paths):
-            return True
-        left = {path[1] for path in paths if path[0] == "steps" and path[1:]} - found
-    return False
-
-
-def outer_references(block: BoundBlock) -> frozenset[Reference]:
-    """Return what the body of a block reads from outside of it; its own list is not among it."""
-    inner, nested = set(node_ids(block.body)), [*blocks_of(block.body)]
-    variables = {block.var, *(node.var for node in nested)}
-    found = read_by(block.returns).union(
-        *(step.references - step.of_lists for step in steps_of(block.body)),
-        *(node.own_reads for node in nested),
-    )
-    outside = (path for path in found if path[0] not in variables and path[0] != "loop")
-    return frozenset(
-        path for path in outside if not (path[0] == "steps" and path[1:2] and path[1] in inner)
-    )

@@ -18,8 +18,9 @@ from paddock.pipelines.model import EscalationSpec, Pipeline, StepNode
 from paddock.pipelines.validation import faults_of
 from paddock.steps.registry import own_roles
 
-from .bound import BindContext, BoundEscalation, BoundPool
+from .bound import BoundEscalation, BoundPool
 from .inputs import KnownInputs
+from .sub_pipelines import BindContext
 
 if TYPE_CHECKING:
     from paddock.engine.request import ModelSpec, Role

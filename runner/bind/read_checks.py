@@ -20,7 +20,7 @@ from paddock.steps.base import Step
 from paddock.steps.facts import Facts
 
 from . import reply as replies
-from .bound import BoundPlan, outputs_of
+from .bound import BoundPlan
 from .parameters import ParameterBinder
 from .scope import ABOUT_FIELDS, NAMES_OF_WHOLE
 from .step_reads import LOOP_ATTRIBUTES
@@ -80,7 +80,7 @@ class ReadChecker:
             is_null = value is not None and value.default is None and spec.get("schema") is None
             if is_null and is_one_answer:
                 absent |= {"output"}
-        names = names if inner is None else outputs_of(inner)
+        names = names if inner is None else inner.output_names
         self._outputs[step.id] = KnownOutputs(names, answer, absent)
 
     def enter_block(self, block: Block) -> None:

@@ -22,7 +22,8 @@ from paddock.steps import registry
 from paddock.steps.registry import is_function_reference
 
 from . import reply as replies
-from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, blocks_of, nodes_of, steps_of
+from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from .plan_walks import blocks_of, nodes_of, steps_of
 
 _NAMES = ("args", "env", "inputs", "params", "vars")
 """Parameters that are mappings of names, whose order shows nowhere."""

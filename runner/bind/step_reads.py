@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from paddock.pipelines.expressions import Reference, Value
 from paddock.pipelines.model import StepNode as WrittenStep
@@ -12,7 +13,18 @@ from paddock.pipelines.references import ANSWER_NAMES
 from paddock.pipelines.times import TIME_NAMES
 from paddock.steps import registry
 
-from .bound import BoundBlock, BoundStep, nodes_of, read_by
+from .bound import BoundBlock, BoundNode, BoundStep
+from .plan_walks import blocks_of, node_ids, steps_of
+
+
+def read_by(*parts: Any) -> frozenset[Reference]:
+    """Return what expressions, values and templates read; parts that are not there are None."""
+    return frozenset().union(*[part.references for part in parts if part is not None])
+
+
+def key_reads(block: BoundBlock) -> frozenset[Reference]:
+    """Return what the keys of a block read, without its body."""
+    return read_by(block.over, block.where, block.key, block.if_, block.returns)
 
 
 @dataclass(frozen=True)
@@ -69,25 +81,23 @@ LOOP_ATTRIBUTES = ("index", "index0", "first", "last", "length")
 
 def with_reads(block: BoundBlock, names: frozenset[str]) -> BoundBlock:
     """Return a block that knows what is read within it; `names` are those that exist around it."""
-    nodes = [*nodes_of(block.body)]
-    steps = [node for node in nodes if isinstance(node, BoundStep)]
-    inner = [node for node in nodes if isinstance(node, BoundBlock)]
-    of_inner = [node.own_reads for node in inner]
-    own_values, of_list = read_by(block.key, block.returns), read_by(block.over, block.if_)
-    read = own_values.union(*of_inner, *(step.references for step in steps))
-    own = {("steps", node.id) for node in nodes}
-    outside = {path for path in read if path[0] in names and path[:2] not in own}
-    outside |= {path for path in read_by(block.where) if path[0] != block.var}
+    steps, nested = [*steps_of(block.body)], [*blocks_of(block.body)]
+    keys_of_nested = frozenset[Reference]().union(*map(key_reads, nested))
+    for_items = read_by(block.key, block.returns) | keys_of_nested
+    read = for_items.union(*(step.references for step in steps))
+    references = read_by(block.over, block.if_)
+    references |= {path for path in _from_outside(block, read) if path[0] in names}
+    references |= {path for path in read_by(block.where) if path[0] != block.var}
     # Within a nested block `loop` is that one's.
-    direct = set(read_by(block.returns))
+    direct = read_by(block.returns)
     for node in block.body:
         if isinstance(node, BoundStep):
             direct |= node.references
         else:
             direct |= read_by(node.over, node.where, node.key, node.if_)
     of_loop = _attributes("loop", direct)
-    shown = block.own_reads.union(*of_inner)
-    results = {node.body[-1].id for node in (block, *inner) if node.returns is None and node.body}
+    shown = key_reads(block) | keys_of_nested
+    results = {node.body[-1].id for node in (block, *nested) if node.returns is None and node.body}
     for step in steps:
         shown |= step.shown
         own_paths = ("steps", step.id), ("steps", step.id, "path")
@@ -96,11 +106,28 @@ def with_reads(block: BoundBlock, names: frozenset[str]) -> BoundBlock:
             shown |= step.references  # the file's path, too, which is in its output
     return replace(
         block,
-        references=of_list | outside,
+        references=references,
         item_attributes=_attributes(block.var, read),
         loop_attributes=frozenset(LOOP_ATTRIBUTES) if of_loop is None else of_loop,
         shown=shown,
     )
+
+
+def outer_references(block: BoundBlock) -> frozenset[Reference]:
+    """Return what the body of a block reads from outside of it; its own list is not among it."""
+    nested = [*blocks_of(block.body)]
+    read = read_by(block.returns).union(
+        *(step.references - step.of_lists for step in steps_of(block.body)),
+        *map(key_reads, nested),
+    )
+    of_items = {"loop", block.var, *(node.var for node in nested)}
+    return frozenset(path for path in _from_outside(block, read) if path[0] not in of_items)
+
+
+def _from_outside(block: BoundBlock, read: Iterable[Reference]) -> Iterator[Reference]:
+    """Yield what of this is of no step or block within the block."""
+    within = {("steps", name) for name in node_ids(block.body)}
+    return (path for path in read if path[:2] not in within)
 
 
 def _attributes(var: str, read: Iterable[Reference]) -> frozenset[str] | None:
@@ -123,3 +150,16 @@ def shown_references(step: WrittenStep, reads: StepReads) -> frozenset[Reference
     given = {name: value for name, value in step.params.data.items() if name not in files}
     besides = reads.whole - step.params.references
     return Value.scan(given)[0].references.union(besides)
+
+
+def follows_time(nodes: Iterable[BoundNode], node: BoundNode) -> bool:
+    """Return whether a node reads `now` or `today`, or blocks that do, as to choose their items."""
+    reads = {other.id: other.references for other in nodes}
+    found, left = set[str](), {node.id}
+    while left:
+        found |= left
+        paths = [path for name in left for path in reads.get(name, ())]
+        if any(path[0] in TIME_NAMES for path in paths):
+            return True
+        left = {path[1] for path in paths if path[0] == "steps" and path[1:]} - found
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,11 +16,40 @@ from paddock.pipelines.model import Pipeline, StepNode
 from paddock.pipelines.plan import Plan, read_plan
 from paddock.steps.base import OutsideRoots, Roots
 
-from .bound import BindContext, BoundPlan
+from .bound import BoundPlan
 from .inputs import ONLY_LATER, KnownInputs, read_inputs
 
 # A file that runs two others, each of which runs two others: more is a mistake.
 MAX_PIPELINES, MAX_LEVELS = 100, 8
+
+
+@dataclass
+class SharedPlans:
+    """State shared by all pipelines that one run binds."""
+
+    plans: dict[Path, Plan] = field(default_factory=dict)
+    n_bound: int = 0
+    moment: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True)
+class BindContext:
+    """Place of a sub-pipeline; empty for the outermost."""
+
+    shared: SharedPlans = field(default_factory=SharedPlans)
+    files: tuple[Path, ...] = ()
+    """The files that lead here, resolved, the outermost first."""
+    steps: tuple[str, ...] = ()
+    """The steps that lead here."""
+    later: frozenset[str] = frozenset()
+    """Inputs whose values only show when the step runs."""
+    cache: bool = True
+    """Whether recorded replies may be taken, as the steps that lead here say."""
+
+    @property
+    def label(self) -> str:
+        """What the names of its models' pools begin with, so that none is another's."""
+        return "".join(f"{step}." for step in self.steps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from paddock.pipelines.expressions import Reference, Value
 
-from .bound import BoundBlock, BoundNode, all_steps, only_reads
+from .bound import BoundBlock, BoundNode
+from .plan_walks import all_steps, only_reads
 
 
 def mark_unused(

@@ -28,7 +28,8 @@ from paddock.engine.system.text import cell_text
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.plan import Plan, read_plan
 from paddock.runner import api
-from paddock.runner.bind.bound import BoundPlan, only_reads, steps_of
+from paddock.runner.bind.bound import BoundPlan
+from paddock.runner.bind.plan_walks import only_reads, steps_of
 from paddock.runner.bind.variations import Variant
 from paddock.runner.core.calls import model_pools
 from paddock.runner.core.calls.call_cache import cached_reply

@@ -21,13 +21,8 @@ from paddock.engine.system.retry import Pauses
 from paddock.engine.system.tasks import task_group
 from paddock.engine.system.text import canonical_json, counted, listed
 from paddock.pipelines.expressions import ExpressionError
-from paddock.runner.bind.bound import (
-    BoundBlock,
-    BoundNode,
-    BoundStep,
-    all_steps,
-    has_no_nested_items,
-)
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
+from paddock.runner.bind.plan_walks import all_steps, has_no_nested_items
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import FILED
 from paddock.runner.ledger.filed_store import FiledStore

@@ -11,7 +11,8 @@ from typing import Any
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.typed_rows import TypedRows
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_steps
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
+from paddock.runner.bind.plan_walks import all_steps
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_store import ListOrder, list_order

@@ -10,8 +10,9 @@ from typing import Any
 
 from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.label_choices import LabelList
-from paddock.runner.bind.bound import BoundNode, follows_time
+from paddock.runner.bind.bound import BoundNode
 from paddock.runner.bind.scope import Scope
+from paddock.runner.bind.step_reads import follows_time
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.steps.base import ItemName, Roots

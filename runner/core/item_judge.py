@@ -19,15 +19,8 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.answers.offered_labels import LabelLists
-from paddock.runner.bind.bound import (
-    BoundBlock,
-    BoundNode,
-    BoundPlan,
-    BoundStep,
-    all_steps,
-    node_ids,
-    steps_of,
-)
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from paddock.runner.bind.plan_walks import all_steps, node_ids, steps_of
 from paddock.runner.bind.scope import Scope
 from paddock.runner.folders.unfinished_files import SettledFiles
 from paddock.runner.ledger.entries import Entry, LineageRow

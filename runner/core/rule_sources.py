@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelSpec
 from paddock.engine.system.distribution import DISTRIBUTION, own_version
-from paddock.runner.bind.bound import all_plans, all_steps, node_ids
+from paddock.runner.bind.plan_walks import all_plans, all_steps, node_ids
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.settings import Settings
 from paddock.steps.readers.reader import reader_versions

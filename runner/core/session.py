@@ -27,7 +27,8 @@ from paddock.engine.system import files, tasks
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.typed_rows import TypedRows, without_types
-from paddock.runner.bind.bound import BoundPlan, all_plans, progress_line_names
+from paddock.runner.bind.bound import BoundPlan
+from paddock.runner.bind.plan_walks import all_plans, progress_line_names
 from paddock.runner.bind.trust.permissions import forbidden_pools
 from paddock.runner.bind.trust.protected_files import ProtectedFiles
 from paddock.runner.bind.variations import comparison_notes

@@ -20,7 +20,8 @@ from paddock.pipelines.label_choices import chosen_labels
 from paddock.runner.answers.offered_labels import choices_of
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.answers.text_vectors import embedded
-from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep, callable_names, node_ids
+from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
+from paddock.runner.bind.plan_walks import callable_names, node_ids
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.taint_analysis import guarded_roots
 from paddock.runner.ledger.entries import is_variant

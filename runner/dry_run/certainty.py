@@ -12,7 +12,8 @@ from enum import IntEnum
 from typing import Any
 
 from paddock.pipelines.expressions import Reference
-from paddock.runner.bind.bound import BoundNode, BoundStep, only_reads
+from paddock.runner.bind.bound import BoundNode, BoundStep
+from paddock.runner.bind.plan_walks import only_reads
 from paddock.steps.base import CallForecast, StepError
 
 from .plan_cost import NO_CALLS, CallBounds

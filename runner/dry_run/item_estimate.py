@@ -12,9 +12,10 @@ from paddock.engine.system.item_samples import SEED, draw
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep, read_by
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope, WithFiled
+from paddock.runner.bind.step_reads import read_by
 from paddock.runner.bind.sub_pipelines import with_inputs
 from paddock.runner.core.block_state import BlockState, opened_block
 from paddock.runner.core.failures import StepFailed

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from paddock.runner.answers.offered_labels import choices_of
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_steps
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
+from paddock.runner.bind.plan_walks import all_steps
 from paddock.runner.core.failures import Cause, max_retries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WORK

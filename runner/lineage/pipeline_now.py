@@ -22,7 +22,8 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
 from paddock.runner.api import plan_async
 from paddock.runner.bind.bind import bind
-from paddock.runner.bind.bound import BoundNode, BoundPlan, node_ids
+from paddock.runner.bind.bound import BoundNode, BoundPlan
+from paddock.runner.bind.plan_walks import node_ids
 from paddock.runner.bind.specs import canonical_spec, find_in_plans
 from paddock.runner.core.calls import model_pools
 from paddock.runner.core.calls.run_models import RunModels

@@ -33,7 +33,7 @@ from prefect.states import Running as RunningState
 
 from paddock.engine.system.process_marks import process_mark
 from paddock.engine.system.tasks import TaskSet, running
-from paddock.runner.bind.bound import progress_line_names
+from paddock.runner.bind.plan_walks import progress_line_names
 from paddock.runner.config.pipeline_secrets import Redact
 from paddock.runner.core.execute import run
 from paddock.runner.core.session import RunSession

@@ -19,7 +19,8 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Value
 from paddock.steps.tools.code_digests import file_content, python_modules_of
 
-from ..bound import BoundPlan, all_plans, steps_of
+from ..bound import BoundPlan
+from ..plan_walks import all_plans, steps_of
 from .permissions import PermissionNeed, permission_needs
 from .reached import Reached, reached_by, scripts_named
 

@@ -21,8 +21,9 @@ from paddock.runner.config.config_file import FILE_NAME
 from paddock.runner.config.pipeline_secrets import secret_place, trigger_secrets
 from paddock.runner.config.setting_values import PERMISSIONS
 
-from ..bound import BoundPlan, all_plans
+from ..bound import BoundPlan
 from ..inputs import ONLY_LATER, KnownInputs
+from ..plan_walks import all_plans
 from .reached import Reached, declared_server, reached_by
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
 from paddock.runner.api import prepare
 from paddock.runner.bind.bind import bind_without_inputs
-from paddock.runner.bind.bound import BoundPlan, SharedPlans
+from paddock.runner.bind.bound import BoundPlan
+from paddock.runner.bind.sub_pipelines import SharedPlans
 from paddock.runner.bind.trust.permissions import server_need
 from paddock.runner.cli.arguments import (
     HERE,

@@ -18,7 +18,8 @@ from typing import Any
 
 from paddock.engine.system import files
 from paddock.engine.system.distribution import own_version
-from paddock.runner.bind.bound import BoundPlan, all_plans, all_steps
+from paddock.runner.bind.bound import BoundPlan
+from paddock.runner.bind.plan_walks import all_plans, all_steps
 from paddock.runner.bind.trust.protected_files import ProtectedFiles
 from paddock.runner.folders.folder_identity import folder_identity_at, mount_of, mounted
 from paddock.runner.ledger.entries import LedgerError

@@ -12,7 +12,8 @@ from pathlib import Path
 from paddock.engine.system import text
 from paddock.engine.system.files import TemporaryFile
 from paddock.pipelines.triggers import MOST_DELETED
-from paddock.runner.bind.bound import BoundPlan, callable_names
+from paddock.runner.bind.bound import BoundPlan
+from paddock.runner.bind.plan_walks import callable_names
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
 from paddock.runner.ledger.lineage_store import LineageStore

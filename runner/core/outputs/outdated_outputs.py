@@ -17,7 +17,8 @@ from operator import attrgetter
 from pathlib import Path
 
 from paddock.engine.system import files, text
-from paddock.runner.bind.bound import BoundBlock, BoundNode, callable_names, nodes_of
+from paddock.runner.bind.bound import BoundBlock, BoundNode
+from paddock.runner.bind.plan_walks import callable_names, nodes_of
 from paddock.runner.bind.specs import canonical_spec, find_in_plans, paths_depend_on_item_alone
 from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
 from paddock.runner.ledger.lineage_store import LineageStore

@@ -10,7 +10,8 @@ from pathlib import Path
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.input_values import FOLDER_TYPES
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, node_ids
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
+from paddock.runner.bind.plan_walks import node_ids
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.output_index import other_pipelines_output
 from paddock.steps.base import StepError

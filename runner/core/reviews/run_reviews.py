@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
-from paddock.runner.bind.bound import BoundPlan, BoundStep, all_plans, all_steps, steps_with_blocks
+from paddock.runner.bind.bound import BoundPlan, BoundStep
+from paddock.runner.bind.plan_walks import all_plans, all_steps, steps_with_blocks
 from paddock.runner.calibration.confidence_calibration import (
     CalibrationKey,
     StepCalibration,

@@ -22,8 +22,9 @@ from typing import Any
 
 from paddock.engine.system import no_links
 from paddock.engine.system.text import ordered_json
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, outer_references, read_by
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.scope import Scope, WithFiled
+from paddock.runner.bind.step_reads import outer_references, read_by
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_store import (

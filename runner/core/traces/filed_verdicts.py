@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from paddock.runner.bind.bound import BoundBlock, steps_of
+from paddock.runner.bind.bound import BoundBlock
+from paddock.runner.bind.plan_walks import steps_of
 from paddock.runner.ledger.filed_store import FiledRow
 from paddock.runner.progress.item_states import WHOLE, ItemState
 from paddock.runner.progress.reasons import Why

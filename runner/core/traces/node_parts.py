@@ -16,17 +16,10 @@ from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.expressions import Reference
 from paddock.pipelines.times import TIME_NAMES
 from paddock.pipelines.typed_rows import TypedRows
-from paddock.runner.bind.bound import (
-    BoundBlock,
-    BoundNode,
-    BoundPlan,
-    BoundStep,
-    blocks_of,
-    nodes_of,
-    outer_references,
-    steps_of,
-)
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from paddock.runner.bind.plan_walks import blocks_of, nodes_of, steps_of
 from paddock.runner.bind.scope import Scope
+from paddock.runner.bind.step_reads import outer_references
 
 from .block_items import AsStored, is_file_value, item_content
 from .dependencies import World

@@ -20,7 +20,8 @@ from paddock.pipelines.expressions import (
 )
 from paddock.pipelines.label_choices import CHOOSE
 from paddock.pipelines.reply_check import Check
-from paddock.runner.bind.bound import BoundNode, steps_of
+from paddock.runner.bind.bound import BoundNode
+from paddock.runner.bind.plan_walks import steps_of
 from paddock.runner.bind.specs import canonical_spec
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore

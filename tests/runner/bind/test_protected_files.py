@@ -17,7 +17,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
 from paddock.runner.api import run
 from paddock.runner.bind.bind import bind_without_inputs
-from paddock.runner.bind.bound import all_plans
+from paddock.runner.bind.plan_walks import all_plans
 from paddock.runner.bind.trust.protected_files import ProtectedFiles
 from paddock.runner.progress.report import Report
 from paddock.steps import registry

@@ -13,7 +13,8 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
 from paddock.runner.api import plan, validate
 from paddock.runner.bind.bind import bind, bind_without_inputs
-from paddock.runner.bind.bound import BoundPlan, BoundStep, all_plans
+from paddock.runner.bind.bound import BoundPlan, BoundStep
+from paddock.runner.bind.plan_walks import all_plans
 from paddock.runner.bind.sub_pipelines import MAX_LEVELS, MAX_PIPELINES
 from paddock.runner.bind.trust.permissions import permission_needs
 from paddock.runner.config.pipeline_secrets import read_secrets

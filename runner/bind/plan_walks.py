@@ -1,0 +1,87 @@
+"""Walks over a bound plan: its steps, blocks and names, or those of all pipelines that it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+
+
+def nodes_of(body: Iterable[BoundNode]) -> Iterator[BoundNode]:
+    """Yield all steps and blocks of a body, those of nested blocks too."""
+    for node in body:
+        yield node
+        if isinstance(node, BoundBlock):
+            yield from nodes_of(node.body)
+
+
+def node_ids(body: Iterable[BoundNode]) -> Iterator[str]:
+    return (node.id for node in nodes_of(body))
+
+
+def blocks_of(body: Iterable[BoundNode]) -> Iterator[BoundBlock]:
+    return (node for node in nodes_of(body) if isinstance(node, BoundBlock))
+
+
+def steps_of(body: Iterable[BoundNode]) -> Iterator[BoundStep]:
+    """Yield all steps of a body, those of nested blocks too."""
+    return (node for node in nodes_of(body) if isinstance(node, BoundStep))
+
+
+def all_steps(body: Iterable[BoundNode]) -> Iterator[BoundStep]:
+    """Yield all steps of a body, and those of the pipelines that they run."""
+    for step in steps_of(body):
+        yield step
+        if step.inner is not None:
+            yield from all_steps(step.inner.nodes)
+
+
+def all_plans(bound: BoundPlan) -> Iterator[BoundPlan]:
+    """Yield a pipeline, and all that its steps run."""
+    yield bound
+    yield from sub_plans(bound.nodes)
+
+
+def sub_plans(nodes: Iterable[BoundNode]) -> Iterator[BoundPlan]:
+    """Yield the pipelines that steps run, and those that steps of theirs do."""
+    for step in steps_of(nodes):
+        if step.inner is not None:
+            yield step.inner
+            yield from sub_plans(step.inner.nodes)
+
+
+def steps_with_blocks(
+    body: Iterable[BoundNode], block: str = ""
+) -> Iterator[tuple[str, BoundStep]]:
+    """Yield each step with the block that it is directly in; empty for those at the top."""
+    for node in body:
+        if isinstance(node, BoundBlock):
+            yield from steps_with_blocks(node.body, node.id)
+        else:
+            yield block, node
+
+
+def callable_names(body: Iterable[BoundNode]) -> Iterator[str]:
+    """Yield the names of all steps and blocks by which a caller may mean them: `clean.each`."""
+    for node in nodes_of(body):
+        yield node.id
+        if isinstance(node, BoundStep) and node.inner is not None:
+            yield from (f"{node.id}.{name}" for name in callable_names(node.inner.nodes))
+
+
+def progress_line_names(nodes: Iterable[BoundNode]) -> Iterator[str]:
+    """Yield the names of the lines that a run shows: top-level ones, each with what it runs."""
+    for node in nodes:
+        yield node.id
+        if isinstance(node, BoundStep) and node.inner is not None:
+            yield from (f"{node.id}.{name}" for name in progress_line_names(node.inner.nodes))
+
+
+def has_no_nested_items(body: Iterable[BoundNode]) -> bool:
+    """Return whether a body has no items of its own: no blocks, and no pipelines."""
+    return all(isinstance(node, BoundStep) and node.inner is None for node in body)
+
+
+def only_reads(step: BoundStep) -> bool:
+    """Return whether a step only reads and asks, so that it can be done twice."""
+    return step.kind.is_pure or step.facts.only_reads
