@@ -290,7 +290,7 @@ class RunPages:
             entry = item.entry
             assert entry is not None
             steps = list(items.steps(item))
-            answers = reviews_of_item(ledger, item.owner.scope, item.key).answers
+            answers = reviews_of_item(ledger, item.owner.scope_id, item.key).answers
         has_failed = entry.state in BAD
         is_of_block = bool(item.owner.outer) or item.key != item.owner.step
         body = render(

@@ -443,7 +443,7 @@ def values_digest(item: ItemWork) -> str:
 
 
 async def changed_since(
-    scope: str,
+    scope_id: str,
     entry: Entry,
     world: World,
     bound: BoundPlan,
@@ -462,9 +462,9 @@ async def changed_since(
     """
     ledger, scopes = world.index.ledger, PipelineScopes.of(bound, world.index)
     judge = Judge(world, RunReviews(ledger, bound), bound, RunOptions(), scopes)
-    trace = Trace(scope, entry, PastItems(ledger, scope, node))
-    inputs = Scope.of(bound.inputs, moment=bound.moment)
-    world = await judge.world_of([node], inputs, [trace])
+    trace = Trace(scope_id, entry, PastItems(ledger, scope_id, node))
+    scope = Scope.of(bound.inputs, moment=bound.moment)
+    world = await judge.world_of([node], scope, [trace])
     before, parts = json.loads(entry.parts), await judge.parts.of(node)
     unknown = {name for name in {**before, **parts} if is_unknown(name)}
     for name in before.keys() - parts.keys():

@@ -147,7 +147,7 @@ class _PathInLedger:
         if tools:
             notes.append(Why.TOOLS_UNCHECKED(", ".join(quoted(sorted(tools)))))
         if item.n_rows is None:
-            condition = self._index.condition(owner.scope, item.path)
+            condition = self._index.condition(owner.scope_id, item.path)
         else:
             condition = "same" if self._path.exists() else "missing"
         document = document_now(item)
@@ -172,7 +172,7 @@ class _PathInLedger:
             changes=tuple(dict.fromkeys(changes)),
             notes=tuple(map(str, notes)),
             n_rows=item.n_rows,
-            reviewed=reviews_of_item(self._ledger, owner.scope, item.key),
+            reviewed=reviews_of_item(self._ledger, owner.scope_id, item.key),
         )
 
     async def _changes(
@@ -210,8 +210,8 @@ class _PathInLedger:
         entry, owner = item.entry, item.owner
         notes = [f"{entry.state}: {entry.error}"] if entry is not None and entry.error else []
         if entry is not None and entry.is_filed:
-            notes.append(" at ".join(["filed", *self._filed.targets(owner.scope, item.key)]))
-        reviews = ReviewStore(self._ledger).of_scope(owner.scope, [item.key])
+            notes.append(" at ".join(["filed", *self._filed.targets(owner.scope_id, item.key)]))
+        reviews = ReviewStore(self._ledger).of_scope(owner.scope_id, [item.key])
         notes += [f"'{step}' {review_outcome(head)}" for (_, step), head in sorted(reviews.items())]
         stores = (f"rows in {self._index.stored(path)}" for path in item.containing_stores)
         return DocumentUse(item.shown_key, owner.step, tuple(notes), (*item.outputs, *stores))

@@ -141,7 +141,7 @@ class UnboundPipeline(PipelineNow):
     async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
         reasons = [] if self._reason is None else [self._reason]
         if item.entry is not None:
-            reasons += await changed_dependencies(item.owner.scope, item.entry, self._world)
+            reasons += await changed_dependencies(item.owner.scope_id, item.entry, self._world)
         return changes_of_item(reasons, self._world.index, subject)
 
 
@@ -184,15 +184,15 @@ class BoundPipeline(PipelineNow):
             yield Why.BEFORE_UNCHECKED()
 
     async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
-        step, scope, entry, world = item.owner.step, item.owner.scope, item.entry, self._world
+        step, entry, world = item.owner.step, item.entry, self._world
         found = find_in_plans(self._bound, step)
         if found is None:
             return await UnboundPipeline(world, Why.PIPELINE_LACKS(step)).changes(item, subject)
         (plan, node), reasons = found, list[Reason]()
         try:
             if entry is not None:
-                is_unknown = partial(self._is_unknown, plan)
-                reasons = await changed_since(scope, entry, world, plan, node, is_unknown)
+                scope_id, is_unknown = item.owner.scope_id, partial(self._is_unknown, plan)
+                reasons = await changed_since(scope_id, entry, world, plan, node, is_unknown)
         except PipelineError as error:
             unbound = UnboundPipeline(world, Why.PIPELINE_INVALID(error.faults[0].message))
             return await unbound.changes(item, subject)

@@ -21,6 +21,7 @@ from paddock.runner.core.traces.dependencies import (
     dependencies_of,
 )
 from paddock.runner.core.traces.past_items import spec_references
+from paddock.runner.core.traces.scopes import ItemKey
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import CallRow, Entry, LineageRow
 from paddock.runner.ledger.ledger import Ledger
@@ -44,10 +45,11 @@ def load_request(request: str) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class ScopeOwner:
-    """Pipeline and step of a scope's hash."""
+    """The step or block that a scope of the ledger stands for, in its folders."""
 
-    scope: str
+    scope_id: str
     file: str
+    """Name of the outermost pipeline's file; empty: the ledger does not know the scope."""
     step: str
     """With the ids of the steps that run the pipelines around it."""
     inputs: tuple[Mapping[str, str] | str, ...]
@@ -61,24 +63,26 @@ class ScopeOwner:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedItem:
-    """Ledger rows of one item, and one of its files."""
+    """What the ledger knows of one item, and the path by which it was found."""
 
     base: Path
+    """The folder that stored paths are relative to."""
     owner: ScopeOwner
     key: str
     path: str
-    """As stored in the ledger."""
+    """A file or store that it wrote, or a file that it read."""
     run: str
+    """The run that wrote the path; of one that was only read, the last that did the item."""
     at: float
     entry: Entry | None
     """None for a step without one, which runs each time, or which an older Paddock ran."""
     lineage: LineageRow | None
     spec: Mapping[str, Any]
-    """With which it was done; empty: not known."""
+    """The rule with which it was done, as recorded; empty: not known."""
     n_rows: int | None = None
-    """Of a store."""
+    """Number of its rows, where the path is a store."""
     is_current: bool = True
-    """Whether the path is an output of the item as it was done last; `run` made it in any case."""
+    """Whether the path is an output of the item as that was done last."""
 
     @property
     def shown_key(self) -> str:
@@ -87,7 +91,7 @@ class RecordedItem:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The files that it wrote, as stored in the ledger."""
+        """The files that it wrote."""
         if self.entry is not None:
             return self.entry.output_paths
         is_document = self.lineage is not None and self.lineage.source == self.path
@@ -109,33 +113,36 @@ class RecordedItem:
 
     @property
     def searched_paths(self) -> tuple[str, ...]:
+        """Folders that it listed and stores that it searched, absolute."""
         searched = dependencies_of(self.entry, FolderListed, StoreSearched)
         return tuple(str(self.base / dep.name) for dep in searched)
 
     @property
     def containing_stores(self) -> tuple[str, ...]:
+        """Vector stores with rows of it, absolute."""
         return tuple(str(self.base / rows.store) for rows in dependencies_of(self.entry, RowsKept))
 
 
 class RecordedItems:
-    """Lineage queries of one ledger."""
+    """Finds the items of one ledger."""
 
     def __init__(self, ledger: Ledger, base: Path) -> None:
         self._ledger = ledger
         self._base = base
         self._lineage = LineageStore(ledger)
 
-    def of_item(self, scope: str, key: str) -> RecordedItem | None:
+    def of_item(self, scope_id: str, key: str) -> RecordedItem | None:
         """Return an item as it was done last; None: the ledger has none."""
-        item = self._item(scope, key)
+        item = self._item(scope_id, key)
         return None if item.entry is None else item
 
     def writer_of(self, path: str) -> RecordedItem | None:
+        """Return the item that wrote a path last."""
         rows = self._ledger.rows(queries.WRITERS, path=path)
         if not rows:
             return None
-        scope, key, run, at = rows[0]
-        return self._item(scope, key, path, (run, at))
+        scope_id, key, run, at = rows[0]
+        return self._item(scope_id, key, path, (run, at))
 
     def writers_below(self, folder: str) -> tuple[Sequence[RecordedItem], int]:
         """Return the items that wrote the first files of a folder, and the number of others."""
@@ -158,32 +165,34 @@ class RecordedItems:
     def readers_below(self, folder: str) -> tuple[Sequence[RecordedItem], int]:
         """Return the first items whose documents are in a folder, and the number of others."""
         rows = self._rows_below(queries.ITEMS_WITH_SOURCE_BELOW, folder)
-        found = [self._item(scope, key, folder) for scope, key in rows[:MAX_ORIGINS]]
+        found = [self._item(id_, key, folder) for id_, key in rows[:MAX_ORIGINS]]
         return found, max(0, len(rows) - MAX_ORIGINS)
 
     def readers_of(
-        self, paths: Iterable[str], among: Container[tuple[str, str]] | None = None
+        self, paths: Iterable[str], among: Container[ItemKey] | None = None
     ) -> tuple[Sequence[RecordedItem], int]:
         """Return the first items that read one of some files, and the number of others.
 
-        `among`: the scopes and keys that count; None: all.
+        `among`: the items that count; None: all.
         """
-        readers = dict[tuple[str, str], str]()
+        readers = dict[ItemKey, str]()
         for path in paths:
             found = {(row.scope, row.key) for row in self._lineage.of_source(path)}
             rows = self._ledger.rows(queries.ITEMS_THAT_READ, name=f"{json.dumps(path)}:")
-            for reader in sorted(found.union((scope, key) for scope, key in rows)):
+            for reader in sorted(found.union((id_, key) for id_, key in rows)):
                 if among is None or reader in among:
                     readers.setdefault(reader, path)
         first = [*readers.items()][:MAX_ORIGINS]
-        items = [self._item(scope, key, path) for (scope, key), path in first]
+        items = [self._item(scope_id, key, path) for (scope_id, key), path in first]
         return items, len(readers) - len(items)
 
     def same_as(self, sha256: str) -> Sequence[str]:
+        """Return the first paths that were written with a content."""
         rows = self._ledger.rows(queries.PATHS_OF_CONTENT, digest=sha256, most=MAX_SIMILAR)
         return [row[0] for row in rows]
 
     def near(self, path: str) -> Sequence[str]:
+        """Return the first outputs with the same file name, then those with a similar path."""
         rows = self._ledger.rows(queries.SOME_PATHS, most=MAX_COMPARED_NAMES)
         names, own_name = [row[0] for row in rows], Path(path).name
         same = [name for name in names if Path(name).name == own_name]
@@ -191,7 +200,7 @@ class RecordedItems:
 
     def read_step(self, owner: ScopeOwner, step: str) -> RecordedItem | None:
         """Return the item of a step outside of blocks that an owner's items read."""
-        items = [self._item(scope, step) for scope in self._scopes_read(owner, step)]
+        items = [self._item(scope_id, step) for scope_id in self._scopes_read(owner, step)]
         return next((item for item in items if item.entry is not None), None)
 
     def newer(self, owner: ScopeOwner, step: str, at: float) -> int:
@@ -205,8 +214,8 @@ class RecordedItems:
         n_pipelines = len(owner.inputs) - len(owner.outer)
         name = ".".join((*owner.step.split(".")[: max(0, n_pipelines - 1)], step))
         rows = self._ledger.rows(queries.SCOPES_OF_STEP, file=owner.file, step=name)
-        found = ((scope, tuple(json.loads(inputs))) for scope, _, _, inputs in rows)
-        return [scope for scope, inputs in found if owner.inputs[: len(inputs)] == inputs]
+        found = ((scope_id, tuple(json.loads(inputs))) for scope_id, _, _, inputs in rows)
+        return [scope_id for scope_id, inputs in found if owner.inputs[: len(inputs)] == inputs]
 
     def _rows_below(self, query: str, folder: str) -> Sequence[Sequence[Any]]:
         prefix = "" if folder == str(self._base) else f"{folder}/"
@@ -214,7 +223,7 @@ class RecordedItems:
 
     def _item(
         self,
-        scope: str,
+        scope_id: str,
         key: str,
         path: str = "",
         written: tuple[str, float] | None = None,
@@ -226,8 +235,8 @@ class RecordedItems:
         2. An output of it as it was done last: the same, by that run.
         3. An output of it as an earlier run did it, and not since: by the earlier run.
         """
-        entry = self._ledger.entries(scope, [key]).get(key)
-        lineage = self._lineage.of_item(scope, key)
+        entry = self._ledger.entries(scope_id, [key]).get(key)
+        lineage = self._lineage.of_item(scope_id, key)
         is_current = True  # 1
         if written is not None and entry is not None:  # 2, 3
             stores = {rows.store for rows in dependencies_of(entry, RowsKept)}
@@ -239,11 +248,11 @@ class RecordedItems:
             run, at = last.run, last.at
         digest = None if lineage is None else lineage.spec
         spec = json.loads((digest and self._lineage.spec(digest)) or "{}")
-        rows = self._ledger.rows(queries.SCOPE, scope=scope)
-        _, file, step, inputs = rows[0] if rows else (scope, "", "", "[]")
+        rows = self._ledger.rows(queries.SCOPE, scope=scope_id)
+        _, file, step, inputs = rows[0] if rows else (scope_id, "", "", "[]")
         return RecordedItem(
             base=self._base,
-            owner=ScopeOwner(scope, file, step, tuple(json.loads(inputs))),
+            owner=ScopeOwner(scope_id, file, step, tuple(json.loads(inputs))),
             key=key,
             path=path,
             run=run,
@@ -256,28 +265,31 @@ class RecordedItems:
         )
 
     def steps(self, item: RecordedItem) -> tuple[LineageStep, ...]:
-        """Return the steps of an item that made calls, in the order of running."""
-        if item.lineage is None or not item.is_current:
-            # The recorded calls of an item whose lineage is not known, as one step: it was
-            # interrupted before its entry, or done again since
-            is_of_block = item.entry is not None and item.key != item.owner.step
-            shown = item.shown_key if is_of_block else ""
-            hashes = self._lineage.calls_of(item.owner.scope, shown)
-            kept = [self._ledger.call(hash_, is_whole=True) for hash_ in hashes]
-            calls = tuple(
-                _kept_call(call, call.run, None)
-                for call in kept
-                if call is not None and (item.is_current or call.run == item.run)
-            )
-            return (LineageStep(item.owner.step, calls=calls),) if calls else ()
-        steps = list[LineageStep]()
-        for step in read_lineage(item.lineage.made)[1]:
-            reply = item.spec.get("steps", {}).get(step.id, {}).get("reply")
-            given = reply.get("check") if isinstance(reply, dict) else None
-            checks = (given,) if isinstance(given, str) else tuple(map(str, given or ()))
-            called = tuple(self._call(call, item.lineage.run) for call in step.calls)
-            steps.append(LineageStep(step.id, step.uses, step.model, step.seconds, checks, called))
-        return tuple(steps)
+        """Return the steps of an item with their calls, in the order of running.
+
+        1. Those of its lineage.
+        2. It has none, or one of a later run, since it was interrupted or done again: the calls
+           that the ledger kept for it, as one step.
+        """
+        if item.lineage is not None and item.is_current:  # 1
+            steps, run = list[LineageStep](), item.lineage.run
+            for step in read_lineage(item.lineage.made)[1]:
+                reply = item.spec.get("steps", {}).get(step.id, {}).get("reply")
+                check = reply.get("check") if isinstance(reply, dict) else None
+                checks = (check,) if isinstance(check, str) else tuple(map(str, check or ()))
+                calls = tuple(self._call(call, run) for call in step.calls)
+                steps.append(
+                    LineageStep(step.id, step.uses, step.model, step.seconds, checks, calls)
+                )
+            return tuple(steps)
+        is_of_block = item.entry is not None and item.key != item.owner.step  # 2
+        shown_key = item.shown_key if is_of_block else ""
+        hashes = self._lineage.calls_of(item.owner.scope_id, shown_key)
+        kept = filter(None, [self._ledger.call(hash_, is_whole=True) for hash_ in hashes])
+        calls = tuple(
+            _kept_call(c, c.run, None) for c in kept if item.is_current or c.run == item.run
+        )
+        return (LineageStep(item.owner.step, calls=calls),) if calls else ()
 
     def _call(self, call: CallRecord, run: str) -> LineageCall:
         kept = self._ledger.call(call.hash, is_whole=True)

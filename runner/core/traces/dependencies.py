@@ -593,9 +593,9 @@ class World:
         return self._listings.get((folder, given))
 
 
-async def changed_dependencies(scope: str, entry: Entry, world: World) -> list[Reason]:
+async def changed_dependencies(scope_id: str, entry: Entry, world: World) -> list[Reason]:
     """Return what changed of what an item depended on, as far as no rule is needed for that."""
-    trace = Trace(scope, entry, PastItems(world.index.ledger, scope, None))
+    trace = Trace(scope_id, entry, PastItems(world.index.ledger, scope_id, None))
     trace.dependencies = [d for d in trace.dependencies if not isinstance(d, NEED_A_RULE)]
     hashes, roots = {entry.key: entry.hash}, Roots(world.index.base, ())
     world = await world.prepare([trace], hashes, roots, {})

@@ -612,6 +612,11 @@ def test_a_store_that_was_searched_and_holds_something_else_now_is_told(
     ]
     assert explain_path(Path("index.lance/rows.lance/data")).origins == (mine, others)
     assert uses_of("inbox/1.txt") == ("item '1.txt' of 'each' → rows in index.lance",)
+    text = world.file.read_text()
+    world.file.unlink()  # what it read is compared all the same
+    searched = "a store that it searched has other content now: index.lance"
+    assert changes("out/pier.txt") == ["the pipeline was deleted: pipeline.yaml", searched]
+    world.file.write_text(text)
     shutil.rmtree(tmp_path / "index.lance")
     assert changes("out/pier.txt")[0] == "a store that it searched was deleted: index.lance"
     assert "a store that it kept rows in was deleted: index.lance" in {
