@@ -99,8 +99,10 @@ class BlockRun:
         record_verdicts(context.ledger, work, self.stats.run)
         if work.filed.rows:
             self.stats.filed(block.id, work.filed_counts)
-        if work.again:
-            self.stats.note(f"as filed before, so the same item: {listed(work.again, MAX_NAMED)}")
+        if work.filed.came_again:
+            self.stats.note(
+                f"as filed before, so the same item: {listed(work.filed.came_again, MAX_NAMED)}"
+            )
         sizes = expected_tokens(todo, work.items) if todo and state.has_models else {}  # 2
         # The list's order is kept where items run one by one, and where a budget or the first
         # failure may end the run early.
@@ -366,7 +368,7 @@ class BlockRun:
             report = state.report(item, item.verdict.state, time.monotonic() - began)
             state.filed.pop(item.key, None)  # what it came out as before
             item.with_filed, item.has_news = attempt.with_filed, attempt.has_news
-            if attempt.with_filed is None and item.key in state.work.filed.parts:
+            if attempt.with_filed is None and item.key in state.work.filed.within:
                 FiledStore(context.ledger).drop(attempt.scope, item.key)
             if state.keeps_results:
                 item.result = result

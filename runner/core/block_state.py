@@ -40,7 +40,7 @@ from .reviews.run_reviews import AwaitingReview, RunReviews
 from .run_context import RunContext
 from .traces.block_work import BlockWork, ItemWork
 from .traces.dependencies import Dependencies, current_paths, with_outputs
-from .traces.filed_items import filed_results
+from .traces.filed_results import filed_results
 from .traces.scopes import ItemKey
 from .traces.verify import Case
 
@@ -150,10 +150,10 @@ class BlockState:
     def has_news(self) -> bool | None:
         """Whether any item is new, or has something new; None: nothing is filed."""
         filed, items = self.work.filed, self.work.items
-        if not (filed.rows or filed.parts or any(not item.has_news for item in items)):
+        if not (filed.rows or filed.within or any(not item.has_news for item in items)):
             return None
         return any(
-            item.has_news and not (item.key in filed.parts and item.key in self.filed)
+            item.has_news and not (item.key in filed.within and item.key in self.filed)
             for item in items
         )
 
@@ -183,7 +183,7 @@ class BlockState:
             "failed": [{"key": item.key, "error": str(item.why)} for item in self.failed],
             "waiting": [item.key for item in self.in_state(*AWAITED)],
         }
-        filed, names = self.work.filed, self.work.names
+        filed = self.work.filed
         moves = (step for step in all_steps(self.block.body) if step.facts.takes_away)
         is_filing = filed.order or any(step.written.get("mode") != "copy" for step in moves)
         if not (self.filed or is_filing or any(src.is_hot for src in self.work.missing.sources)):
@@ -191,8 +191,9 @@ class BlockState:
         by_key = dict(self.filed)
         for item in items:  # those of this run come in place of filed ones
             key, result = item.key, item.result if item.with_filed is None else item.with_filed
-            if result is not None and not (key in filed.parts and key in self.filed):
-                by_key[key] = filed.order.get(key) or list_order(names.get(key, key), key), result
+            if result is not None and not (key in filed.within and key in self.filed):
+                place = (filed.order or {}).get(key) or list_order(item.name, key)
+                by_key[key] = place, result
         results = [result for _, result in sorted(by_key.values(), key=itemgetter(0))]
         return WithFiled(outputs, {**outputs, "results": results})
 

@@ -123,7 +123,7 @@ class ItemAttempt:
             ItemOutputs(context, items, may_shrink=may_shrink),
             item,
             work.made_by,
-            work.names.get(item.key, item.key),
+            item.name,
             values_digest(item) if is_step else "",
             state.around,
             parallel=state.parallel,

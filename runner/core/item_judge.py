@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any
 
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
@@ -24,7 +23,7 @@ from paddock.runner.bind.plan_walks import all_steps, node_ids, steps_of
 from paddock.runner.bind.scope import Scope
 from paddock.runner.folders.unfinished_files import SettledFiles
 from paddock.runner.ledger.entries import Entry, LineageRow
-from paddock.runner.ledger.filed_store import FiledRow
+from paddock.runner.ledger.filed_store import ListOrder
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Reason, Why
@@ -33,14 +32,7 @@ from paddock.steps.base import OutsideRoots
 from .left_nodes import LackingItems
 from .reviews.run_reviews import RunReviews
 from .run_options import RunOptions
-from .traces.block_items import (
-    block_list,
-    item_keys,
-    item_strata,
-    nearest_keys,
-    raw_item_keys,
-    split_by_where,
-)
+from .traces.block_items import item_strata, nearest_keys, raw_item_keys
 from .traces.block_work import BlockWork, ItemWork, JudgedRule
 from .traces.dependencies import (
     KeptOutput,
@@ -49,14 +41,8 @@ from .traces.dependencies import (
     World,
     dependencies_of,
 )
-from .traces.filed_items import (
-    BlockFiling,
-    FiledItems,
-    ListWithFiled,
-    reads_new_items,
-    with_filed_rows,
-)
-from .traces.filed_verdicts import FiledVerdicts
+from .traces.filed_items import FiledDocuments
+from .traces.filed_results import BlockList, reads_new_items, with_filed_rows
 from .traces.node_parts import NodeParts
 from .traces.parts import KEYED, OuterValue, RulePart, part_digest, part_of
 from .traces.past_items import PastItems
@@ -64,7 +50,6 @@ from .traces.reconcile import reconcile
 from .traces.scopes import PipelineScopes
 from .traces.source_folders import MissingSources, SourceFolder, source_folders
 from .traces.verify import (
-    NEW,
     Case,
     ItemNow,
     ItemRequest,
@@ -78,39 +63,26 @@ from .traces.verify import (
 NOT_REQUESTED = ItemVerdict(ItemState.SKIPPED, (Why.NOT_REQUESTED(),), Case.NOT_REQUESTED)
 
 
-@dataclass(frozen=True, slots=True)
-class _BlockList:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ListedItems:
     """The items of a block, not judged yet, and what its list lacks."""
 
     items: list[ItemWork]
-    """Of the list, in its order; then documents that a run moved and did not do; then `results`."""
-    results: frozenset[str]
+    """Of the list, in its order; then those of unfinished moves; then those of `of_filed`."""
+    of_filed: frozenset[str]
     """Keys of the items that are made of results of filed ones, which the run's own list lacks."""
+    order: Mapping[str, ListOrder] | None
+    """As `FiledItems.order`."""
     excluded: frozenset[str]
-    """Keys of what `where` leaves out."""
+    """Keys of items for which `where` does not hold."""
+    later: frozenset[str]
+    """Keys of items that may be listed again, once the list lacks nothing."""
     entries: dict[str, Entry]
-    filing: BlockFiling
+    filed: FiledDocuments
     sources: tuple[SourceFolder, ...]
-    whole: ListWithFiled | None
-
-    def unsettled(
-        self, items: Sequence[ItemWork], still_filed: Set[str], lacks: Sequence[LackingItems]
-    ) -> frozenset[str]:
-        """Return the keys of what is not among the run's `items`, and may be among a later run's.
-
-        The watch passes it on, or it is listed again once what is lacking is there.
-        """
-        keys = {item.key for item in self.items}
-        own_keys = keys - self.results
-        later = {
-            key
-            for key, entry in (self.entries.items() if lacks else ())
-            if entry.gone is None and any(lack.may_be_of(key, own_keys) for lack in lacks)
-        }.difference(self.excluded, self.whole.filed if self.whole else ())
-        return frozenset(keys | later).difference(still_filed, (item.key for item in items))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Judge:
     """Judges the items of one pipeline; that of an inner one is a copy with another `bound`."""
 
@@ -129,7 +101,7 @@ class Judge:
     parts: NodeParts = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parts", NodeParts(self.bound, self.world))
+        self.parts = NodeParts(self.bound, self.world)
 
     async def world_of(
         self,
@@ -164,8 +136,8 @@ class Judge:
     ) -> BlockWork:
         """Judge every item of a block whose list can be known now.
 
-        1. List the items, with those that were filed and are not done, and their entries.
-        2. Their parts: those of the block, then of each item what it reads of that.
+        1. List the items, and file what left the list.
+        2. Make their parts: those of the block, then of each item what it reads of that.
         3. Verify each; permit what the run is asked for.
         4. What has work to do, and whose file has not settled, is left for the watch.
         5. Filed items stay so, or are items again, after the others.
@@ -177,21 +149,27 @@ class Judge:
             PipelineError: the list is no list, two items have the same key, or none has one that
                 was asked for.
         """
-        ledger, scope_id = self.world.index.ledger, self.scopes.id(block.id, outer)
-        listing = await self._list(block, scope, scope_id, outer)  # 1
-        filing, entries = listing.filing, listing.entries
+        index, ledger = self.world.index, self.world.index.ledger
+        scope_id = self.scopes.id(block.id, outer)
+        listed = await self._listed(block, scope, scope_id, outer, lacks)  # 1
         request = await self._request(block, outer)
         if not outer:
-            request = replace(request, keys=self._requested_keys(block, scope, listing))
+            request = replace(request, keys=self._requested_keys(block, scope, listed))
         base = canonical_json(await self.parts.of_block(block, scope))  # 2
-        past, made_by = PastItems(ledger, scope_id, block), self.parts.made_by(block, base)
-        rule = JudgedRule(block, scope_id, scope, past, request, base, made_by)
-        for item in listing.items:
-            listed = item.item if item.filed is None else filing.described(item.filed)
-            is_listed, as_stored = item.key not in listing.results, self.world.index.stored
-            rule.set_parts(item, listed, as_stored, is_listed=is_listed)
-        await self._verify(rule, listing.items)  # 3
-        items = listing.items
+        rule = JudgedRule(
+            block=block,
+            scope_id=scope_id,
+            scope=scope,
+            past=PastItems(ledger, scope_id, block),
+            request=request,
+            base=base,
+            made_by=self.parts.made_by(block, base),
+        )
+        for item in listed.items:
+            value = item.item if item.filed is None else listed.filed.as_listed(item.filed)
+            rule.set_parts(item, value, index.stored, is_listed=item.key not in listed.of_filed)
+        await self._verify(rule, listed.items)  # 3
+        items = listed.items
         if self.settled_files is not None:  # 4
             if not outer:
                 await self.settled_files.read()
@@ -201,84 +179,98 @@ class Judge:
             )]  # fmt: skip
         edited_paths = [path for item in items if item.verdict.state is ItemState.HELD
                         for path in item.verdict.edited_paths]  # fmt: skip
-        items, filed = await self._verify_filed(rule, items, listing)  # 5
-        for index, item in enumerate(items):
-            item.index = index
-        still_filed = filed.rows.keys() & listing.results
+        if request.keys is not None:  # 5
+            self.seen_keys.update(listed.of_filed, listed.filed.rows)
+        plain = replace(request, takes_over=False, overwrites=False, job_runs=frozenset())
+        decided = {key for id_, key in self.reviews.items if id_ == scope_id}
+        verify = partial(self._verify, replace(rule, request=plain))
+        given = items, listed.of_filed, decided, verify
+        items, filed = await listed.filed.verify(rule, self.world, *given)
+        for place, item in enumerate(items):
+            item.index = place
+        still_filed, keys = filed.rows.keys() & listed.of_filed, {item.key for item in items}
         done = [item.entry for item in items if not item.verdict.is_work]
+        done += [listed.entries[key] for key in still_filed]
         looks_at_all = not self.options.leaves_out_items
+        unsettled = listed.later.union(item.key for item in listed.items)
         work = BlockWork(
-            block,
-            tuple(outer),
-            scope_id,
-            tuple(items),
-            MissingSources(sources=listing.sources if looks_at_all else ()),
-            written_outputs=_written_by(scope_id, [*done, *(entries[key] for key in still_filed)]),
+            block=block,
+            outer=tuple(outer),
+            scope_id=scope_id,
+            items=tuple(items),
+            missing=MissingSources(sources=listed.sources if looks_at_all else ()),
+            written_outputs=_written_by(scope_id, done),
             edited_paths=tuple(edited_paths),
-            excluded=listing.excluded,
-            unsettled=listing.unsettled(items, still_filed, lacks),
-            filed=filed,
-            made_by=made_by,
-            again=tuple(filing.again),
-            names=filing.names,
+            excluded=listed.excluded,
+            unsettled=unsettled - still_filed - keys,
+            filed=replace(filed, order=listed.order),
+            made_by=rule.made_by,
             renewed=rule.renewed,
         )
         if not looks_at_all:
             return work
-        made, present = dict[str, LineageRow](), work.present  # 6
+        lineage, present = dict[str, LineageRow](), work.present  # 6
         before = [
             entry
-            for entry in entries.values()
+            for entry in listed.entries.values()
             if entry.key not in filed.rows
             and (entry.gone is None or entry.gone in request.job_runs)
         ]
         if any(entry.key not in present for entry in before):
-            await past.read()
-            made = await ledger.ask(LineageStore(ledger).of_scope, scope_id)
-        given = work, before, made, past, self.options, self.world
-        missing = await asyncio.to_thread(reconcile, *given)
+            await rule.past.read()
+            lineage = await ledger.ask(LineageStore(ledger).of_scope, scope_id)
+        known = work, before, lineage, rule.past, self.options, self.world
+        missing = await asyncio.to_thread(reconcile, *known)
         for item in items:
             item.renamed_from = was = missing.renamed.get(item.key)
             if was is not None and item.verdict.state is ItemState.NEW:
-                is_of_key = past.changes(was).has_other_key
+                is_of_key = rule.past.changes(was).has_other_key
                 why = Why.KEY_FROM(was) if is_of_key else Why.RENAMED_FROM(was)
                 item.verdict = replace(item.verdict, reasons=(why,))
         return replace(work, missing=missing)
 
-    async def _list(
-        self, block: BoundBlock, scope: Scope, scope_id: str, outer: Sequence[str]
-    ) -> _BlockList:
+    async def _listed(
+        self,
+        block: BoundBlock,
+        scope: Scope,
+        scope_id: str,
+        outer: Sequence[str],
+        lacks: Sequence[LackingItems],
+    ) -> _ListedItems:
         """Return the items of a block, each with its entry; file what left the list since."""
         index, ledger = self.world.index, self.world.index.ledger
-        listed, excluded = split_by_where(block, scope, block_list(block, scope))
-        whole = await ledger.ask(ListWithFiled.of, block, scope, listed, ledger, scope_id)
-        results: Mapping[str, Any] = {}
-        if whole is None:
-            names = item_keys(block, scope, listed)
-        else:
-            names, results, excluded = [*whole.keys], whole.filed, whole.excluded
-        there = [*raw_item_keys(block, scope, excluded), *results]
-        entries = await ledger.ask(ledger.listed_entries, scope_id, [*names, *results])
+        found = await ledger.ask(BlockList.of, block, scope, ledger, scope_id)
+        excluded = raw_item_keys(block, scope, found.excluded)
+        entries = await ledger.ask(ledger.listed_entries, scope_id, [*found.names, *found.of_filed])
         sources = tuple(source_folders(self.bound, index, block, scope, scope_id))
         former = () if outer else await ledger.ask(self.scopes.former, self.bound)
-        filing = await ledger.ask(BlockFiling, index, scope_id, sources, block, scope, former)
-        if filing.unfinished:
-            await asyncio.to_thread(filing.look)
-        keys = await ledger.ask(filing.keys, names, listed, there, entries)
-        found: list[tuple[str, Any, FiledRow | None]]
-        found = [(key, item, None) for key, item in zip(keys, listed, strict=True)]
-        found += [(key, item, row) for key, (row, item) in filing.moved.items()]
-        if numbered := {key for key, *_ in found}.difference(names):
+        filed = await ledger.ask(FiledDocuments, index, scope_id, sources, block, scope, former)
+        if filed.unfinished_moves:
+            await asyncio.to_thread(filed.find_unfinished)
+        others = {*excluded, *found.of_filed}
+        items = await ledger.ask(filed.items, found.names, found.items, others, entries)
+        keys = {item.key for item in items}
+        if numbered := keys.difference(found.names):
             entries |= await ledger.ask(ledger.entries, scope_id, numbered)
-        excluded_keys = frozenset(there).difference(keys, filing.moved, results)
-        of_filed = results.keys() - filing.rows.keys() - {key for key, *_ in found}
-        found += [(key, results[key], None) for key in results if key in of_filed]
-        items = [
-            ItemWork(0, key, item, entry=entries.get(key), position=(index, len(found)), filed=row)
-            for index, (key, item, row) in enumerate(found)
+        of_filed = found.of_filed.keys() - filed.rows.keys() - keys
+        for key in [key for key in found.of_filed if key in of_filed]:
+            items.append(ItemWork(key=key, name=key, item=found.of_filed[key]))
+        for place, item in enumerate(items):
+            item.entry, item.position = entries.get(item.key), (place, len(items))
+        later = [
+            key
+            for key, entry in (entries.items() if lacks else ())
+            if entry.gone is None and any(lack.may_be_of(key, keys) for lack in lacks)
         ]
-        return _BlockList(
-            items, frozenset(of_filed), excluded_keys, entries, filing, sources, whole
+        return _ListedItems(
+            items=items,
+            of_filed=frozenset(of_filed),
+            order=found.order,
+            excluded=frozenset(excluded).difference(keys, found.of_filed),
+            later=frozenset(later).difference(excluded, found.of_filed),
+            entries=entries,
+            filed=filed,
+            sources=sources,
         )
 
     # --- verdicts
@@ -299,24 +291,6 @@ class Judge:
                 rule.renewed.append(entry)
             item.verdict = permit(verdict, trace, now, rule.request)
 
-    async def _verify_filed(
-        self, rule: JudgedRule, items: Sequence[ItemWork], listing: _BlockList
-    ) -> tuple[list[ItemWork], FiledItems]:
-        """Return the items to do, or that are done, and what stays filed."""
-        request, filing = rule.request, listing.filing
-        if request.keys is not None:
-            self.seen_keys.update(listing.results, filing.rows)
-        plain = replace(request, takes_over=False, overwrites=False, job_runs=frozenset())
-        verify = partial(self._verify, replace(rule, request=plain))
-        decided = {key for scope_id, key in self.reviews.items if scope_id == rule.scope_id}
-        verdicts = FiledVerdicts(self.world, rule, filing, decided, verify)
-        own, filed = await verdicts.split(items, listing.results)
-        order = {} if listing.whole is None else listing.whole.order
-        listed = (filing.rows.get(item.key) for item in listing.items)
-        parts = {row.key: row for row in listed if row is not None and not row.path}
-        n = sum(listing.whole is not None or not row.path for row in filed.rows.values())
-        return own, replace(filed, n_of_results=n, parts=parts, order=order)
-
     # --- a step outside of blocks
 
     async def step(self, step: BoundStep, scope: Scope, outer: Sequence[str] = ()) -> BlockWork:
@@ -333,17 +307,30 @@ class Judge:
         text, block = canonical_json(parts), BoundBlock.of_step(step)
         hash_, is_counted = hashlib.sha256(text.encode()).hexdigest(), bool(step.kind.roles)
         item = ItemWork(
-            0, step.id, None, NEW, hash_, text, entries.get(step.id), is_counted=is_counted
+            key=step.id,
+            name=step.id,
+            item=None,
+            hash=hash_,
+            parts=text,
+            entry=entries.get(step.id),
+            is_counted=is_counted,
         )
         request = await self._request(step, outer)
-        rule = JudgedRule(block, scope_id, scope, PastItems(ledger, scope_id, step), request)
+        past = PastItems(ledger, scope_id, step)
+        rule = JudgedRule(block=block, scope_id=scope_id, scope=scope, past=past, request=request)
         await self._verify(rule, [item])
         edited = item.verdict.edited_paths if item.verdict.state is ItemState.HELD else ()
         written = _written_by(scope_id, [None if item.verdict.is_work else item.entry])
         return BlockWork(
-            block, tuple(outer), scope_id, (item,), written_outputs=written, edited_paths=edited,
-            step=step, renewed=rule.renewed,
-        )  # fmt: skip
+            block=block,
+            outer=tuple(outer),
+            scope_id=scope_id,
+            items=(item,),
+            written_outputs=written,
+            edited_paths=edited,
+            step=step,
+            renewed=rule.renewed,
+        )
 
     def output_path(self, step: BoundStep, scope: Scope) -> str | None:
         """Return the stored path of the file that a step would write; None: it is not known."""
@@ -393,7 +380,7 @@ class Judge:
         )
 
     def _requested_keys(
-        self, block: BoundBlock, scope: Scope, listing: _BlockList
+        self, block: BoundBlock, scope: Scope, listed: _ListedItems
     ) -> frozenset[str] | None:
         """Return the keys of a top-level block's items that the run is asked to do; None: all.
 
@@ -402,10 +389,10 @@ class Judge:
         sample, only = self.options.sample, self.options.only
         if sample is None and not only:
             return None
-        listed = [item for item in listing.items if item.key not in listing.results]
-        keys = [item.key for item in listed]
+        own = [item for item in listed.items if item.key not in listed.of_filed]
+        keys = [item.key for item in own]
         if sample is not None:
-            strata = item_strata(block, scope, [item.item for item in listed], sample.by)
+            strata = item_strata(block, scope, [item.item for item in own], sample.by)
             return sample.chosen(keys, strata)
         self.seen_keys.update(keys)
         inner = (step.inner for step in self.bound.nodes if isinstance(step, BoundStep))
@@ -461,7 +448,13 @@ async def changed_since(
         EngineError: a model cannot be looked up, or new labels cannot be embedded.
     """
     ledger, scopes = world.index.ledger, PipelineScopes.of(bound, world.index)
-    judge = Judge(world, RunReviews(ledger, bound), bound, RunOptions(), scopes)
+    judge = Judge(
+        world=world,
+        reviews=RunReviews(ledger, bound),
+        bound=bound,
+        options=RunOptions(),
+        scopes=scopes,
+    )
     trace = Trace(scope_id, entry, PastItems(ledger, scope_id, node))
     scope = Scope.of(bound.inputs, moment=bound.moment)
     world = await judge.world_of([node], scope, [trace])

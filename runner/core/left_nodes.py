@@ -23,7 +23,7 @@ from paddock.runner.progress.item_states import AWAITED
 
 from .failures import Cause, StepFailed
 from .traces.block_work import BlockWork
-from .traces.filed_items import reads_new_items
+from .traces.filed_results import reads_new_items
 
 if TYPE_CHECKING:
     from .reviews.run_reviews import AwaitingReview

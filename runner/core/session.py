@@ -250,13 +250,13 @@ async def open_session(
         )
         watches = is_watch_trigger(options.trigger)
         judge = Judge(
-            world,
-            reviews,
-            bound,
-            options,
-            PipelineScopes.of(bound, index),
-            _job_runs(ledger, options, claims),
-            SettledFiles(bound, ledger) if watches else None,
+            world=world,
+            reviews=reviews,
+            bound=bound,
+            options=options,
+            scopes=PipelineScopes.of(bound, index),
+            job_runs=_job_runs(ledger, options, claims),
+            settled_files=SettledFiles(bound, ledger) if watches else None,
         )
         context = RunContext(
             documents=DocumentsInUse(index, stats.run),

@@ -44,7 +44,7 @@ from .reviews.run_reviews import AwaitingReview
 from .run_context import RunContext
 from .run_records import StepRecord, read_lineage
 from .step_tools import item_tools, labelled_tools, mark_labels, taught_tools
-from .traces.filed_items import of_own_rows, with_filed_rows
+from .traces.filed_results import of_own_rows, with_filed_rows
 
 SubPipelinesFor = Callable[[BoundStep, ItemAttempt], SubPipelines]
 """(step, the item for which it runs) → runner of its sub-pipeline."""

@@ -11,7 +11,7 @@ from typing import Any
 from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.filed_store import FiledRow
+from paddock.runner.ledger.filed_store import FiledRow, ListOrder
 from paddock.runner.progress.item_states import NEXT, ItemState
 from paddock.runner.progress.reasons import Reason
 from paddock.runner.progress.report import FiledCounts, ItemReport
@@ -26,20 +26,23 @@ from .block_items import (
     path_and_time,
     without_time,
 )
-from .filed_items import FiledItems
 from .parts import CONTENT, PLACE_IN_LIST, SUFFIX, ordered_digest, part_digest
 from .past_items import PastItems
+from .scopes import ItemKey
 from .source_folders import MissingSources
 from .verify import NEW, ItemRequest, ItemVerdict
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class ItemWork:
     """One item of a block: what is known of it before, and what became of it."""
 
-    index: int
     key: str
+    name: str
+    """Its key, but for the number of a document where others of its name are filed."""
     item: Any
+    index: int = 0
+    """Its place among the items of `BlockWork`."""
     verdict: ItemVerdict = NEW
     hash: str = ""
     parts: str = ""
@@ -119,7 +122,7 @@ class ItemWork:
         return Cause.OTHER if cause is Cause.IO and is_unreadable else cause
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedRule:
     """A block, or a step outside of blocks as one: what its items have in common."""
 
@@ -163,7 +166,29 @@ class JudgedRule:
             item.parts, item.hash = entry.parts, entry.hash
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FiledItems:
+    """What is filed of a block, as a run found it and decided."""
+
+    rows: Mapping[str, FiledRow] = field(default_factory=dict)
+    """By key, those of items that the list lacks. Some are items again: this is how they were."""
+    earlier: frozenset[str] = frozenset()
+    """Keys of those that would come out otherwise now, and cannot be done again."""
+    away: frozenset[str] = frozenset()
+    """Keys of those that are no longer where they went."""
+    within: Mapping[str, FiledRow] = field(default_factory=dict)
+    """By key, the rows of listed items: pipelines within them filed documents."""
+    order: Mapping[str, ListOrder] | None = None
+    """By key, the places of all items of a list over results of which some are filed."""
+    new: tuple[FiledRow, ...] = ()
+    """Those of `rows` that the ledger does not have as they are now."""
+    taken_over: tuple[ItemKey, ...] = ()
+    """What blocks had filed that the pipeline no longer has: the ledger drops it there."""
+    came_again: tuple[str, ...] = ()
+    """Names of listed documents that have the content of a filed one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BlockWork:
     """All items of a block, in the order of its list."""
 
@@ -182,10 +207,6 @@ class BlockWork:
     filed: FiledItems = field(default_factory=FiledItems)
     made_by: str = ""
     """Digest of what the items have in common, by which filed ones are compared."""
-    names: Mapping[str, str] = field(default_factory=dict)
-    """By the key of an item, its document's name, where others of that name are filed."""
-    again: tuple[str, ...] = ()
-    """Names of documents that came again with the content of a filed one."""
     unsettled: frozenset[str] = frozenset()
     """Keys of items that the watch passes on once they have settled."""
     renewed: Sequence[Entry] = ()
@@ -200,9 +221,11 @@ class BlockWork:
 
     @property
     def filed_counts(self) -> FiledCounts:
-        filed, rows, pruned = self.filed, self.filed.rows, self.missing.pruned
-        done_again = {item.key for item in self.items} & rows.keys()
-        n = len(rows) - filed.n_of_results - len(done_again | pruned)
+        """Counts of filed documents; those behind results count in the block that filed them."""
+        filed, pruned = self.filed, self.missing.pruned
+        uncounted = pruned.union(item.key for item in self.items)
+        documents = (key for key, row in filed.rows.items() if row.path and key not in uncounted)
+        n = sum(1 for _ in documents) if filed.order is None else 0
         return FiledCounts(n, len(filed.away - pruned), len(filed.earlier - pruned))
 
     def shown_key(self, key: str) -> str:

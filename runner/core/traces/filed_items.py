@@ -1,400 +1,398 @@
-"""Filed items: their documents were moved away, by a step or by a hot folder's watch.
+"""Filed items of a block: their documents were moved away, by a step or by a hot folder's watch.
 
 Filed is not deleted: entries and rows stay, and `rows` of `files.write` gets the results of filed
-items with those of this run, whatever becomes of the files. All else that reads a block's results,
-such as a digest, gets this run's alone, and is left as it is where nothing is new.
+items with those of this run, whatever becomes of the files (`filed_results`).
 
 An item is known by its key and its content: other content under the name of a filed document is
-another item, `a.pdf#2`. A document that was moved by a run which did not finish its item is an item
-where it lies; so is a filed one that would come out otherwise, if it is as it was filed.
+another item, `a.pdf#2`. The ledger has a row for each filed item. A run asks twice about them:
+which of them are listed, or left the list (`FiledDocuments.items`); and, once the listed items have
+their verdicts, which filed items are items again (`FiledDocuments.verify`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import itertools
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from paddock.engine.system import no_links
-from paddock.engine.system.text import ordered_json
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
-from paddock.runner.bind.scope import Scope, WithFiled
-from paddock.runner.bind.step_reads import outer_references, read_by
+from paddock.runner.bind.bound import BoundBlock
+from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.filed_store import (
-    MOVED_BY_WATCH,
-    FiledRow,
-    FiledStore,
-    ListOrder,
-    list_order,
-)
-from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.filed_store import MOVED_BY_WATCH, FiledRow, FiledStore, MoveRow
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
-from paddock.runner.progress.item_states import WHOLE
+from paddock.runner.progress.item_states import WHOLE, ItemState
+from paddock.runner.progress.reasons import Why
 from paddock.steps.files.scan import file_at, modified_at
 
-from .block_items import (
-    block_list,
-    is_file_value,
-    item_content,
-    item_names,
-    raw_item_keys,
-    split_by_where,
-    without_time,
-)
-from .dependencies import MovedAway, dependencies_of
-from .parts import CONTENT, ordered_digest
+from .block_items import free_key, is_file_value, raw_item_keys
+from .block_work import FiledItems, ItemWork, JudgedRule
+from .dependencies import FileRead, MovedAway, World, dependencies_of
+from .node_parts import read_by_all
 from .source_folders import SourceFolder
+from .verify import Case, Filing, ItemVerdict, verify_filed
+
+OUTDATED = ItemVerdict(ItemState.STALE, (Why.EARLIER_VERSION(),), Case.PARTS)
+Document = tuple[str, str]
+"""Stored path and digest of a file."""
 
 
-@dataclass(frozen=True, slots=True)
-class FiledItems:
-    """The filed items of a block that are not in its list, as a run found them."""
-
-    rows: Mapping[str, FiledRow] = field(default_factory=dict)
-    """By their keys."""
-    new: tuple[FiledRow, ...] = ()
-    """Those of `rows` that the ledger does not have as they are now."""
-    earlier: frozenset[str] = frozenset()
-    """Keys of those that would come out otherwise now, and cannot be read again."""
-    away: frozenset[str] = frozenset()
-    """Keys of those that are no longer where they went."""
-    taken_over: tuple[tuple[str, str], ...] = ()
-    """Scope and key of what blocks had filed that the pipeline no longer has."""
-    n_of_results: int = 0
-    """How many of `rows` were made of results of filed items, and have no document."""
-    parts: Mapping[str, FiledRow] = field(default_factory=dict)
-    """By key, the rows of listed items whose pipelines filed documents."""
-    order: Mapping[str, ListOrder] = field(default_factory=dict)
-    """By key, the order of all items in a list that has filed ones, too."""
-
-
-class BlockFiling:
-    """What is filed of one block, and the keys of its items by that. Blocking."""
+class FiledDocuments:
+    """The filed documents of one block, and where they lie."""
 
     def __init__(
         self,
         index: OutputIndex,
-        scope: str,
-        roots: Sequence[SourceFolder],
+        scope_id: str,
+        sources: Sequence[SourceFolder],
         block: BoundBlock,
-        seen: Scope,
+        scope: Scope,
         former: Collection[str] = (),
     ) -> None:
-        """`roots`: the folders that the block's list is of; `seen`: what its `key` sees.
+        """Read the ledger's rows. `sources`: the folders in which the block's items are listed.
 
         `former`: scopes of blocks that the pipeline no longer has. What they filed of these folders
         is this block's.
         """
-        self._index, self._ledger, self._scope = index, index.ledger, scope
-        self._roots, self._block, self._seen = [source.root for source in roots], block, seen
-        self._is_hot = any(source.is_hot for source in roots)
+        self._index, self._ledger, self._scope_id = index, index.ledger, scope_id
+        self._roots, self._block, self._scope = [s.root for s in sources], block, scope
+        self._is_hot = any(source.is_hot for source in sources)
         self._store = FiledStore(self._ledger)
-        self.rows = {row.key: row for row in self._store.of(scope)}
-        self.new: dict[str, FiledRow] = {}
-        """Those of `rows` that the ledger does not have as they are."""
-        self.taken_over: list[tuple[str, str]] = []
-        """Scope and key of what a former block had filed."""
-        for other in former:
-            for row in self._store.of(other):
+        self._recorded = {row.key: row for row in self._store.of(scope_id)}
+        self.rows = dict(self._recorded)
+        """By their keys, as they are now; the ledger gets those that it does not have so."""
+        self._taken_over: list[tuple[str, str]] = []
+        contents = {(row.name, row.sha256) for row in self.rows.values()} if former else set()
+        for former_scope in former:
+            for row in self._store.of(former_scope):
                 if self._relpath(row) is None:
                     continue
-                self.taken_over.append((other, row.key))
-                filed = {other.sha256 for other in self.rows.values() if other.name == row.name}
-                if row.sha256 not in filed:
-                    key = _free_key(row.name, self.rows)
-                    row = row._replace(key=key, made_by="", outdated_by="")
-                    self.rows[key] = self.new[key] = row
-        self.unfinished = self._store.unfinished(scope)
+                self._taken_over.append((former_scope, row.key))
+                if (row.name, row.sha256) not in contents:
+                    contents.add((row.name, row.sha256))
+                    key = free_key(row.name, self.rows)
+                    self.rows[key] = row._replace(key=key, made_by="", outdated_by="")
+        self.unfinished_moves = self._store.unfinished(scope_id)
         """Moves of documents by runs that did not finish their items."""
-        self.moved: dict[str, tuple[FiledRow, Any]] = {}
-        """Those documents, as items where they lie, after `look`."""
-        self.names: dict[str, str] = {}
-        """By key, the name of each listed document that goes by another key."""
-        self.again: list[str] = []
-        """Names of documents that came again with the content of a filed one."""
+        self._unfinished: dict[str, ItemWork] = {}
+        self._came_again: list[str] = []
+        self._noted_targets: Mapping[Document, str] | None = None
 
-    def look(self) -> None:
-        """Find the documents of `unfinished` moves."""
-        for move in self.unfinished:
+    # --- which are listed, and which left the list
+
+    def find_unfinished(self) -> None:
+        """Find the documents of unfinished moves: they are items where they lie. Blocking."""
+        for move in self.unfinished_moves:
             row = FiledRow(move.key, move.key, move.path, move.sha256, move.target)
             # Where something lies at the old path, it may be the document, not moved yet.
             is_back = os.path.lexists(self._index.absolute(move.path))
-            value = self.value(row) if is_back else self._lies_at(row)
-            if value is not None:
-                name = raw_item_keys(self._block, self._seen, [value])[0]
-                self.moved[move.key] = row._replace(name=name, sha256=value["sha256"]), value
+            document = self._unchanged(row) if is_back else self._lying(row)
+            if document is not None:
+                name = raw_item_keys(self._block, self._scope, [document])[0]
+                row = row._replace(name=name, sha256=document["sha256"])
+                item = ItemWork(key=row.key, name=name, item=document, filed=row)
+                self._unfinished[row.key] = item
 
-    def keys(
+    def items(
         self,
         names: Sequence[str],
         listed: Sequence[Any],
-        kept: Collection[str],
+        others: Collection[str],
         entries: Mapping[str, Entry],
-    ) -> list[str]:
-        """Return the keys of the listed items; file what left the list since.
+    ) -> list[ItemWork]:
+        """Return the listed items by their keys, then those of unfinished moves. Blocking.
 
-        `kept` are the names of items that are there and that the list leaves out.
+        `others`: names of items that are there and that the list leaves out.
+
+        1. What left the list since is filed, and is no unfinished move then.
+        2. Where a filed document has the item's name and its content, it is that item: it came
+           again.
+        3. Else its key is its name, with a number where a filed document has that one.
         """
-        there = {
+        documents = {
             name: (self._index.stored(item["path"]), item["sha256"])
             for name, item in zip(names, listed, strict=True)
             if is_file_value(item) and isinstance(item.get("path"), str)
         }
-        self._file_those_that_left(there, {*names, *kept}, entries)
-        self.moved = {key: pair for key, pair in self.moved.items() if key not in self.rows}
-        self.names |= {key: moved.name for key, (moved, _) in self.moved.items()}
+        self._file_those_that_left(documents, {*names, *others}, entries)  # 1
+        unfinished = {k: item for k, item in self._unfinished.items() if k not in self.rows}
         filed: dict[str, dict[str, str]] = {}
-        keys, taken = [], set(names)
-        for row in (*self.rows.values(), *(row for row, _ in self.moved.values())):
+        taken = set(names)
+        for row in (*self.rows.values(), *(i.filed for i in unfinished.values() if i.filed)):
             if row.name in taken and row.path:
                 filed.setdefault(row.name, {})[row.sha256] = row.key
-        for name in names:
-            known = filed.get(name, {}) if name in there else {}
-            key = known.get(there[name][1]) if known else name
-            if key is None and name not in known.values():
-                key = name
-            elif key is None:
-                key = _free_key(name, {*known.values(), *taken})
-            elif known:
-                self.again.append(name)
-                self.moved.pop(key, None)
-            if key != name:
-                self.names[key] = name
-            keys.append(key)
-        return keys
+        items = list[ItemWork]()
+        for name, item in zip(names, listed, strict=True):
+            key, same_name = name, filed.get(name, {}) if name in documents else {}
+            if same_name and documents[name][1] in same_name:  # 2
+                key = same_name[documents[name][1]]
+                self._came_again.append(name)
+                unfinished.pop(key, None)
+            elif name in same_name.values():  # 3
+                key = free_key(name, {*same_name.values(), *taken})
+            items.append(ItemWork(key=key, name=name, item=item))
+        return [*items, *unfinished.values()]
 
     def _file_those_that_left(
         self,
-        there: Mapping[str, tuple[str, str]],
+        listed: Mapping[str, Document],
         present: Collection[str],
         entries: Mapping[str, Entry],
     ) -> None:
-        """File the items that are done and whose document is no longer the one that is listed."""
-        done = {key for key, e in entries.items() if e.gone is None and e.state in WHOLE}
-        moved = self._store.moves_from([there[key][0] for key in done & there.keys()])
-        came_back = {path for path, _ in moved}
-        gone = [
+        """File the items that are done and whose document is no longer the one that is listed.
+
+        1. Of those that are done, the list lacks some; under the name of others it has a document
+           now that lies where a file was moved away.
+        2. Its document is what its lineage says, or, where it was filed and came again, its row.
+        3. If the list has that as it was, it is there. Else `filed_row` decides.
+        """
+        done = [k for k, entry in entries.items() if entry.gone is None and entry.state in WHOLE]
+        moves = self._store.moves_from([listed[key][0] for key in done if key in listed])
+        vacated = {path for path, _ in moves}
+        left = [  # 1
             key
             for key in done
-            if key not in present or (key in there and there[key][0] in came_back)
+            if (listed[key][0] in vacated if key in listed else key not in present)
         ]
-        made = LineageStore(self._ledger).of_scope(self._scope, gone) if gone else {}
-        sources = {
-            key: (row.made["source"]["path"], row.made["source"]["sha256"])
-            for key, row in made.items()
-            if row.source is not None
-        }
-        rows = {key: self.rows[key] for key in sources if key in self.rows}
-        known = {key: row for key, row in rows.items() if row.path}  # it came again
-        sources |= {key: (row.path, row.sha256) for key, row in known.items()}
-        moves = self._store.moves_from([path for path, _ in sources.values()])
-        places: dict[tuple[str, str], str] = {}
-        for key, (path, sha256) in sources.items():
-            entry = entries[key]
-            if there.get(key) == (path, sha256):
+        lineage = LineageStore(self._ledger).of_scope(self._scope_id, left) if left else {}
+        documents = dict[str, Document]()
+        for key, made in lineage.items():  # 2
+            if made.source is not None:
+                row, source = self.rows.get(key), made.made["source"]
+                documents[key] = source["path"], source["sha256"]
+                if row is not None and row.path:
+                    documents[key] = row.path, row.sha256
+        moves = self._store.moves_from([path for path, _ in documents.values()])
+        for key, document in documents.items():
+            if listed.get(key) == document:  # 3
                 continue
-            move = moves.get((path, sha256))
-            if move is None and (by_watch := moves.get((path, MOVED_BY_WATCH))) is not None:
-                move = by_watch if by_watch.at >= entry.at else None
-            is_away = any(dep.path == path for dep in dependencies_of(entry, MovedAway))
-            is_out = is_away or key in known or (self._is_hot and key not in present)
-            if move is None and not is_out:
-                continue
-            if move is None and is_away and not places:  # an older Paddock noted where to
-                noted = self._ledger.rows(queries.MOVED_OF_SCOPE, scope=self._scope)
-                places = {(k, sha): p for k, p, intended in noted for sha in json.loads(intended)}
-            target = places.get((key, sha256)) if move is None else move.target
-            is_deleted = move is not None and target is None
-            filed = FiledRow(key, key, path, sha256, target, is_deleted)
-            if key in known and move is None:
-                filed = known[key]
-            of_parts = rows[key] if key in rows.keys() - known.keys() else None
-            filed = filed._replace(
-                name=raw_item_keys(self._block, self._seen, [self.described(filed)])[0],
-                returns=(of_parts or entry).returns,
-                returns_object=(of_parts or entry).returns_object,
-            )
-            self.rows[key] = self.new[key] = filed
+            has_left = self._is_hot and key not in present
+            row = filed_row(
+                entries[key], self.rows.get(key), document, moves, self._noted_target,
+                has_left=has_left,
+            )  # fmt: skip
+            if row is not None:
+                name = raw_item_keys(self._block, self._scope, [self.as_listed(row)])[0]
+                self.rows[key] = row._replace(name=name)
 
-    def value(self, row: FiledRow) -> Any:
+    def _noted_target(self, key: str, sha256: str) -> str | None:
+        """Return where an older Paddock noted that a file of an item went."""
+        if self._noted_targets is None:
+            noted = self._ledger.rows(queries.MOVED_OF_SCOPE, scope=self._scope_id)
+            self._noted_targets = {(k, s): p for k, p, texts in noted for s in json.loads(texts)}
+        return self._noted_targets.get((key, sha256))
+
+    # --- where they lie
+
+    def _unchanged(self, row: FiledRow) -> Any:
         """Return a filed document as an item, where it lies; None: it is not as it was filed."""
-        value = self._lies_at(row)
-        return value if value is not None and value["sha256"] == row.sha256 else None
+        document = self._lying(row)
+        return document if document is not None and document["sha256"] == row.sha256 else None
 
-    def _lies_at(self, row: FiledRow) -> Any:
+    def _lying(self, row: FiledRow) -> Any:
+        """Return what lies where a document went, as an item; None: nothing, or no one knows."""
         relpath = self._relpath(row)
         if row.target is None or relpath is None:
             return None
         return file_at(Path(self._index.absolute(row.target)), relpath)
 
-    def described(self, row: FiledRow) -> Any:
+    def as_listed(self, row: FiledRow) -> Any:
         """Return a filed document as an item, as it was when it was listed."""
-        relpath = self._relpath(row) or row.name
-        name = PurePosixPath(relpath)
-        modified = ""
-        if row.target is not None and self._relpath(row) is not None:
+        relpath = self._relpath(row)
+        name, modified = PurePosixPath(relpath or row.name), ""
+        if row.target is not None and relpath is not None:
             with contextlib.suppress(OSError):
                 facts = no_links.facts_of(Path(self._index.absolute(row.target)))
                 modified = modified_at(facts.st_mtime)
         return {
-            "path": self._index.absolute(row.path), "relpath": relpath, "name": name.name,
-            "stem": name.stem, "suffix": name.suffix, "size": 0, "modified": modified,
-            "sha256": row.sha256,
+            "path": self._index.absolute(row.path), "relpath": relpath or row.name,
+            "name": name.name, "stem": name.stem, "suffix": name.suffix, "size": 0,
+            "modified": modified, "sha256": row.sha256,
         }  # fmt: skip
 
     def _relpath(self, row: FiledRow) -> str | None:
+        """Return a document's path in the folder that it was listed in; None: in none of these."""
         path = Path(self._index.absolute(row.path))
         roots = (root for root in self._roots if path.is_relative_to(root))
         return next((path.relative_to(root).as_posix() for root in roots), None)
 
-    def away(self) -> frozenset[str]:
-        """Return the keys of filed documents that are not where they went."""
+    def _away(self) -> set[str]:
+        """Return the keys of documents that were deleted, or are no longer where they went."""
         rows: Iterable[FiledRow] = self.rows.values()
-        found = {row.key for row in rows if row.is_deleted}
+        away = {row.key for row in rows if row.is_deleted}
         last_at = {row.target: row.key for row in rows}
         if len(last_at) < len(self.rows):  # of several in one place, the last has it
-            rows = sorted(rows, key=lambda row: (len(row.key), row.key))
+            rows = sorted(rows, key=_age)
             last_at = {row.target: row.key for row in rows}
-            found |= {r.key for r in rows if r.target is not None and last_at[r.target] != r.key}
+            away |= {r.key for r in rows if r.target is not None and last_at[r.target] != r.key}
         last_at.pop(None, None)
-        there = set[str | None]()
+        lying = set[str | None]()
         for folder in {target.rpartition("/")[0] for target in last_at if target is not None}:
             with contextlib.suppress(OSError):
                 names = os.listdir(self._index.absolute(folder))  # noqa: PTH208 - 100,000
-                there.update([f"{folder}/{name}" for name in names] if folder else names)
-        return frozenset(found.union([last_at[target] for target in last_at.keys() - there]))
+                lying.update([f"{folder}/{name}" for name in names] if folder else names)
+        return away.union([last_at[target] for target in last_at.keys() - lying])
+
+    # --- which are items again
+
+    async def verify(
+        self,
+        rule: JudgedRule,
+        world: World,
+        items: Sequence[ItemWork],
+        of_filed: Collection[str],
+        decided: Collection[str],
+        verify: Callable[[Sequence[ItemWork]], Awaitable[None]],
+    ) -> tuple[list[ItemWork], FiledItems]:
+        """Return the items to do, or that are done, and what is filed of the block.
+
+        `items` have verdicts, and `verify` sets those of others. `of_filed`: keys of items that are
+        made of results of filed ones; `decided`: of those on which a person has decided.
+
+        1. An item of filed results stays done, unless it has work to do, and can: what it reads is
+           as it was, and it moved nothing away.
+        2. A filed document is verified where the rule is another one than when it was done, a
+           person has decided, or the run is forced. If this very rule had made another result of it
+           before, it would again, and what it depended on is not looked at.
+        3. It is an item again where it has work to do and lies as it was filed. Of several with one
+           name only the last one can be: the others write the same outputs.
+        4. Else its row stays, and says by which rule it is as good, or outdated.
+        """
+        if not (of_filed or self.rows):
+            return [*items], FiledItems(came_again=tuple(self._came_again))
+        own, done, earlier = list[ItemWork](), dict[str, FiledRow](), set[str]()
+        read = {self._index.stored(self._index.absolute(path)) for path in read_by_all(rule.block)}
+        for item in items:  # 1
+            filing, entry = Filing.AGAIN, item.entry
+            if item.key in of_filed and entry is not None:
+                can_repeat = partial(can_be_repeated, entry, world, read)
+                filing = verify_filed(item.verdict, item.unchanged_entry is not None, can_repeat)
+            if filing is Filing.AGAIN or entry is None:
+                own.append(item)
+                continue
+            row = FiledRow(item.key, item.key, returns=entry.returns)
+            done[item.key] = row._replace(returns_object=entry.returns_object)
+            if filing is Filing.EARLIER:
+                earlier.add(item.key)
+        present = {item.key for item in own}
+        rows = {key: row for key, row in self.rows.items() if key not in present}
+        request, made_by = rule.request, rule.made_by
+        doubtful = [  # 2
+            row
+            for row in rows.values()
+            if row.path and request.asks_for(row.key)
+            if request.is_forced or row.made_by != made_by or row.key in decided
+        ]
+        if doubtful:
+            keys = [row.key for row in doubtful]
+            entries = await self._ledger.ask(self._ledger.entries, self._scope_id, keys)
+            again, unverified = list[ItemWork](), list[ItemWork]()
+            for row in doubtful:
+                document, entry = self.as_listed(row), entries.get(row.key)
+                item = ItemWork(key=row.key, name=row.name, item=document, entry=entry, filed=row)
+                rule.set_parts(item, document, self._index.stored, is_listed=False)
+                again.append(item)
+                is_known = row.outdated_by == made_by and (entry is None or entry.state in WHOLE)
+                if is_known and not request.is_forced and row.key not in decided:
+                    item.verdict = OUTDATED
+                else:
+                    unverified.append(item)
+            if unverified:
+                await verify(unverified)
+            by_age = (row for row in sorted(rows.values(), key=_age) if row.name not in present)
+            last_ones = {*{row.name: row.key for row in by_age}.values()}
+            decide = partial(self._decide, made_by, last_ones)
+            filings = await asyncio.to_thread(lambda: [*map(decide, again, doubtful)])
+            for item, row, filing in zip(again, doubtful, filings, strict=True):
+                if filing is Filing.AGAIN:  # 3
+                    own.append(item)
+                elif filing is Filing.EARLIER:  # 4
+                    earlier.add(row.key)
+                    if row.outdated_by != made_by:
+                        rows[row.key] = row._replace(outdated_by=made_by)
+                elif row.made_by != made_by:
+                    rows[row.key] = row._replace(made_by=made_by, outdated_by="")
+        away = await asyncio.to_thread(self._away)
+        return own, FiledItems(
+            rows=rows | done,
+            earlier=frozenset(earlier),
+            away=frozenset(away.difference(item.key for item in own)),
+            within={key: row for key, row in self.rows.items() if key in present and not row.path},
+            new=tuple(row for key, row in rows.items() if self._recorded.get(key) is not row),
+            taken_over=tuple(self._taken_over),
+            came_again=tuple(self._came_again),
+        )
+
+    def _decide(
+        self, made_by: str, last_ones: Collection[str], item: ItemWork, row: FiledRow
+    ) -> Filing:
+        """Decide on a verified document; set its item to it where it lies. Blocking."""
+
+        def lies_as_filed() -> bool:
+            item.item = self._unchanged(row) if row.key in last_ones else None
+            return item.item is not None
+
+        return verify_filed(item.verdict, row.made_by == made_by, lies_as_filed)
 
 
-def _free_key(name: str, taken: Collection[str]) -> str:
-    numbered = (f"{name}#{n}" for n in itertools.count(2))
-    return next(key for key in itertools.chain([name], numbered) if key not in taken)
+def filed_row(
+    entry: Entry,
+    row: FiledRow | None,
+    document: Document,
+    moves: Mapping[Document, MoveRow],
+    noted_target: Callable[[str, str], str | None],
+    *,
+    has_left: bool,
+) -> FiledRow | None:
+    """Return the row of a done item whose document is not listed as it was; None: it is not filed.
 
+    `row`: as it is filed already: before it came again, or since pipelines within it filed others.
+    `has_left`: the list of a hot folder lacks it.
 
-@dataclass(frozen=True, slots=True)
-class ListWithFiled:
-    """A block's list over results, where some of those are of filed items.
-
-    What was made of the filed ones is kept: they are the block's items only as long as they are not
-    done. Items of one name keep their numbers by their content.
+    1. A step moved the document away, or a watch did after the item was done: it is filed where it
+       went, or as deleted.
+    2. It was filed before, and came again: it is filed as it was.
+    3. A step moved it away, says an entry of an older Paddock: it is filed where that noted.
+    4. It left a hot folder: it is filed, and no one knows where.
     """
-
-    keys: Sequence[str]
-    """Of the run's own items, in their order."""
-    filed: Mapping[str, Any]
-    """The others by their keys."""
-    excluded: Sequence[Any]
-    """What `where` leaves out."""
-    order: Mapping[str, ListOrder]
-
-    @classmethod
-    def of(
-        cls, block: BoundBlock, scope: Scope, listed: Sequence[Any], ledger: Ledger, scope_id: str
-    ) -> ListWithFiled | None:
-        """Return the list; `listed` are the run's own items. None: none in it is of filed ones."""
-        references = read_by(block.over, block.where)
-        whole = scope.with_filed({name for path in references for name in path[1:2]})
-        if whole is None:
-            return None
-        every, excluded = split_by_where(block, whole, block_list(block, whole))
-        names = item_names(block, whole, every)
-        groups: dict[str, list[int]] = {}
-        for index, name in enumerate(names):
-            groups.setdefault(name, []).append(index)
-        numbered = {
-            name: [name, *(f"{name}#{n}" for n in range(2, len(group) + 1))]
-            for name, group in groups.items()
-            if len(group) > 1
-        }
-        known = ledger.entries(scope_id, set().union(*numbered.values())) if numbered else {}
-        keys = list(names)
-        for name, free in numbered.items():
-            left: dict[str, list[int]] = {}
-            for index in groups[name]:
-                content = item_content(every[index], without_time(block.item_attributes))
-                left.setdefault(ordered_digest(content), []).append(index)
-            for key in [key for key in free if key in known]:
-                if same := left.get(json.loads(known[key].parts).get(CONTENT.name)):
-                    keys[same.pop(0)] = key
-                    free.remove(key)
-            for index, key in zip(sorted(itertools.chain(*left.values())), free, strict=True):
-                keys[index] = key
-            groups[name].sort(key=lambda index: list_order(name, keys[index]))
-        own: list[str] = []
-        for name, item in reversed([*zip(item_names(block, scope, listed), listed, strict=True)]):
-            group = groups.get(name, [])
-            equal = next((index for index in reversed(group) if every[index] == item), None)
-            if equal is not None:  # of several, the last came last
-                group.remove(equal)
-            own.append(_free_key(name, groups) if equal is None else keys[equal])
-        rest = sorted(itertools.chain(*groups.values()))
-        order = {key: ("", index, "") for index, key in enumerate(keys)}
-        filed = {keys[index]: every[index] for index in rest}
-        return cls(own[::-1], filed, excluded, order)
+    key, (path, sha256), filed = entry.key, document, None
+    move, by_watch = moves.get(document), moves.get((path, MOVED_BY_WATCH))
+    if move is None and by_watch is not None and by_watch.at >= entry.at:
+        move = by_watch
+    is_away = any(dep.path == path for dep in dependencies_of(entry, MovedAway))
+    if move is not None:  # 1
+        filed = FiledRow(key, key, path, sha256, move.target, move.target is None)
+    elif row is not None and row.path:  # 2
+        filed = row
+    elif is_away:  # 3
+        filed = FiledRow(key, key, path, sha256, noted_target(key, sha256))
+    elif has_left:  # 4
+        filed = FiledRow(key, key, path, sha256)
+    if filed is None:
+        return None
+    results = entry if row is None or row.path else row
+    return filed._replace(returns=results.returns, returns_object=results.returns_object)
 
 
-def filed_results(ledger: Ledger, filed: FiledItems) -> dict[str, tuple[ListOrder, Any]]:
-    """Return by key the order and the result of filed items that have one."""
-    rows = [*filed.rows.values(), *filed.parts.values()]
-    text = ",".join([row.returns or "null" for row in rows])
-    values = json.loads(f"[{text}]")  # at once: for 100,000 half the time
-    order = filed.order
-    found = {
-        row.key: (order[row.key] if order else (row.name, len(row.key), row.key), value)
-        for row, value in zip(rows, values, strict=True)
-        if value is not None
-    }
-    for row in [row for row in rows if row.returns_object is not None]:
-        at = order.get(row.key) or list_order(row.name, row.key)
-        found[row.key] = at, ledger.value(None, row.returns_object)
-    return found
+def can_be_repeated(entry: Entry, world: World, read_by_all: Collection[str]) -> bool:
+    """Return whether a run can do an item again that is made of results of filed ones.
+
+    What all items of its block read (`read_by_all`) may change; the world has looked at the rest.
+    """
+    if entry.state not in WHOLE:
+        return True
+    read = (dep for dep in dependencies_of(entry, FileRead) if dep.path not in read_by_all)
+    is_lost = any(world.looked_at[dep] is not None for dep in read)
+    return not (is_lost or dependencies_of(entry, MovedAway))
 
 
-def with_filed_rows(step: BoundStep, scope: Scope) -> Mapping[str, Scope]:
-    """Return the scope of each parameter of a step that sees the rows of filed items, too."""
-    table = step.facts.table
-    whole = scope.with_filed() if table in step.written else None
-    return {} if whole is None else {table: whole}
-
-
-def of_own_rows(step: BoundStep, scope: Scope, outputs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return outputs with the run's own rows, where a step marked those of filed items, too."""
-    table, marks = step.facts.table, step.facts.marks
-    whole = with_filed_rows(step, scope) if marks else {}
-    if not whole:
-        return outputs
-    every, rows = _rows_of(step, whole[table]), _rows_of(step, scope)
-    known = {*map(id, every)}
-    is_known = all(id(row) in known for row in rows)
-    name: Callable[[Any], Any] = id if is_known else ordered_json  # an expression makes new ones
-    made: dict[Any, list[Any]] = {}
-    for row, marked in zip(every, outputs[marks], strict=True):
-        made.setdefault(name(row), []).append(marked)
-    found = [made.get(name(row), []) for row in reversed(rows)]
-    # A result of which a pipeline filed a part is another one with that
-    own = [equal.pop() if equal else None for equal in found][
-        ::-1
-    ]  # of several, the last came last
-    return outputs if None in own else WithFiled({**outputs, marks: own}, outputs)
-
-
-def _rows_of(step: BoundStep, scope: Scope) -> Sequence[Any]:
-    rows: Sequence[Any] = step.params.value.render(scope)[step.facts.table]
-    return rows
-
-
-def reads_new_items(node: BoundNode) -> frozenset[tuple[str, ...]]:
-    """Return what a node reads, but for what sees filed items, too."""
-    if isinstance(node, BoundBlock):  # its list has the filed ones that it has not done
-        return outer_references(node) | read_by(node.if_)
-    if not node.facts.table:
-        return node.references
-    others = (read for path, read in node.params.places().items() if path[0] != node.facts.table)
-    return read_by(node.if_).union(*others)
+def _age(row: FiledRow) -> tuple[int, str]:
+    """Return a sort key by which documents of one name are in the order in which they came."""
+    return len(row.key), row.key

@@ -23,7 +23,6 @@ from paddock.runner.bind.step_reads import outer_references
 
 from .block_items import AsStored, is_file_value, item_content
 from .dependencies import World
-from .filed_verdicts import read_by_all
 from .parts import (
     KEYED,
     ColumnsPart,
@@ -79,6 +78,12 @@ def outer_value(
             return digest if as_stored is None else [digest, as_stored(str(value["path"]))]
         value = value.get(name) if isinstance(value, Mapping) else None
     return hashable_value(value, as_stored)
+
+
+def read_by_all(block: BoundBlock) -> list[str]:
+    """Return the paths that a block's steps read for each item alike."""
+    constants = (step for step in steps_of(block.body) if step.params.constant is not None)
+    return [path for step in constants for path in step.kind().reads(step.params.constant)]
 
 
 @dataclass(frozen=True, slots=True)

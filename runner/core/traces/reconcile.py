@@ -114,8 +114,15 @@ def reconcile(
             absences[key] = Why.SOURCE_GONE() if is_gone else Why.UNLISTED()
     absences |= dict.fromkeys(sorted(pruned), Why.FILED_AND_GONE())
     return MissingSources(
-        tuple(deleted), dropped, pruned, absences, tuple(doubts), folders, seen, renamed
-    )  # 9
+        deleted=tuple(deleted),  # 9
+        dropped=dropped,
+        pruned=pruned,
+        absences=absences,
+        doubts=tuple(doubts),
+        sources=folders,
+        seen=seen,
+        renamed=renamed,
+    )
 
 
 def mass_doubt(

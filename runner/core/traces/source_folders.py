@@ -76,7 +76,7 @@ class DeletionDoubt:
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MissingSources:
     """Items that a block's list no longer has."""
 

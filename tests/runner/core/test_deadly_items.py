@@ -19,11 +19,9 @@ from paddock.engine.system import crash_isolation
 from paddock.engine.system.crash_isolation import SuspectRoom
 from paddock.runner.core.machines.deadly_items import CrashHistory, CrashSuspects
 from paddock.runner.core.traces.block_work import ItemWork
-from paddock.runner.core.traces.verify import ItemVerdict
 from paddock.runner.ledger.entries import AttemptRow, Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.drain import StopGate
-from paddock.runner.progress.item_states import ItemState
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import SUMMARIES, World, errors, states
 from tests.waiting import until
@@ -246,7 +244,7 @@ def test_of_an_item_with_items_within_only_the_inner_one_is_quarantined(tmp_path
 
 
 def item_of(key: str, hash_: str, entry: Entry | None = None) -> ItemWork:
-    return ItemWork(0, key, None, ItemVerdict(ItemState.NEW), hash_, "{}", entry)
+    return ItemWork(key=key, name=key, item=None, hash=hash_, parts="{}", entry=entry)
 
 
 async def test_what_a_run_recorded_before_it_died_is_no_suspect(tmp_path: Path) -> None:

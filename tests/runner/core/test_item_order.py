@@ -14,7 +14,6 @@ import pytest
 from paddock.runner.core import block_run
 from paddock.runner.core.block_run import expected_tokens, longest_first
 from paddock.runner.core.traces.block_work import ItemWork
-from paddock.runner.core.traces.verify import ItemVerdict
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.item_states import ItemState
@@ -41,7 +40,7 @@ returns: {all: steps.each.results, changed: steps.each.changed, failed: steps.ea
 def item(key: str, size: int, tokens: int = 0, suffix: str = ".txt") -> ItemWork:
     entry = Entry(key, "", "", "done", tokens=tokens) if tokens else None
     file = {"path": key, "suffix": suffix, "size": size}
-    return ItemWork(0, key, file, ItemVerdict(ItemState.NEW), "", "", entry)
+    return ItemWork(key=key, name=key, item=file, entry=entry)
 
 
 def keys(items: list[ItemWork]) -> list[str]:
