@@ -81,6 +81,11 @@ class Check:
         called = {(call.name,) for call in self.calls}
         return self.expression.references - called
 
+    @property
+    def reads_evidence(self) -> bool:
+        has_call = any(call.name == "located" for call in self.calls)
+        return has_call or any(path[0] == "evidence" for path in self.references)
+
     def faults(self, functions: Mapping[str, CheckFunction]) -> Iterator[tuple[str, str]]:
         """Yield sentence and remedy for each call that cannot work, whatever the values."""
         for call in self.calls:

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.plan import read_plan
-from paddock.runner.bind import requirements
 from paddock.runner.bind.advice import advice_on
 from paddock.runner.bind.bind import bind
 from paddock.runner.bind.bound import BoundPlan
+from paddock.runner.bind.checks import requirements
 from paddock.runner.bind.pipeline_check import validate as validate
 from paddock.runner.bind.plan_walks import all_plans, callable_names
 from paddock.runner.bind.trust import consent, permissions

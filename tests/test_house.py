@@ -216,7 +216,7 @@ READS_TEXTS_OF_OTHERS = {
     "engine/sampling/json_schema.py": "llguidance",
     "engine/system/ecma_patterns.py": "llguidance",
     "engine/workers/death_reasons.py": "llama.cpp",
-    "runner/bind/plan_faults.py": "the parser of cron",
+    "runner/bind/checks/plan_faults.py": "the parser of cron",
     "runner/core/traces/parts.py": "the key of a tool in a spec",
     "runner/daemon/service_client.py": "what a browser is shown, also by Ollama",
     "runner/schedule/schedule_planner.py": "the key of a trigger",

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.label_choices import PromptLabels
 from paddock.pipelines.model import ReplySpec
-from paddock.runner.bind.reply import reads_evidence
 from paddock.runner.bind.scope import Scope
 from paddock.steps.base import StepError
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
@@ -68,7 +67,9 @@ class ScopedReply:
             StepError: a check cannot be evaluated.
         """
         scope: dict[str, Any] = {**self.scope, "output": output, "text": text}
-        if self.finder is not None and any(map(reads_evidence, self.reply.checks.values())):
+        if self.finder is not None and any(
+            check.reads_evidence for check in self.reply.checks.values()
+        ):
             scope["evidence"] = await self.finder.located(output)
         # A check may read long texts, or load what knows the languages.
         looking = asyncio.to_thread(self._checked, scope)

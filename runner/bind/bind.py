@@ -16,8 +16,7 @@ from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.keys import RetryKeys, TimeoutKeys
-from paddock.pipelines.model import Block, Node, Pipeline
-from paddock.pipelines.model import StepNode as WrittenStep
+from paddock.pipelines.model import Block, Node, Pipeline, StepNode
 from paddock.pipelines.plan import Plan
 from paddock.pipelines.references import BASE_NAMES, LOOP_NAMES, STEP_NAMES
 from paddock.steps import python_step, registry
@@ -25,22 +24,20 @@ from paddock.steps.base import Step
 from paddock.steps.tools.python_files import FunctionNotFound
 
 from . import (
-    plan_faults,
     specs,
     step_reads,
     taint_analysis,
-    tool_faults,
     unused_answers,
     variations,
 )
-from . import reply as replies
 from .bound import NO_BUDGET, NO_TIMEOUT, BoundBlock, BoundNode, BoundPlan, BoundStep
+from .checks import plan_faults, reply_faults, tool_faults
+from .checks.read_checks import ReadChecker
 from .inputs import read_inputs
 from .known_paths import KnownPaths
 from .parameters import ParameterBinder
 from .pipeline_models import ModelBinder
 from .plan_walks import nodes_of, sub_plans
-from .read_checks import ReadChecker
 from .sub_pipelines import BindContext, SharedPlans, SubPipelineReader
 from .trust import protected_files
 from .watches import BoundWatch, WatchBinder
@@ -234,15 +231,17 @@ class PlanBinder:
                     yield step
 
     def _step(
-        self, step: WrittenStep, names: frozenset[str], controls: _InheritedKeys
+        self, step: StepNode, names: frozenset[str], controls: _InheritedKeys
     ) -> BoundStep | None:
         kind = self._kind(step)
         if step.reply is not None:
-            self._own += replies.reply_faults(self._pipeline.document, step, step.reply, kind)
+            self._own += reply_faults.reply_faults(self._pipeline.document, step, step.reply, kind)
         if step.escalate is not None and kind is not None:
-            self._own += replies.escalate_faults(self._pipeline.document, step, kind)
+            self._own += reply_faults.escalate_faults(self._pipeline.document, step, kind)
         if step.review is not None:
-            self._own += replies.review_faults(self._pipeline.document, step, step.review, kind)
+            self._own += reply_faults.review_faults(
+                self._pipeline.document, step, step.review, kind
+            )
         if kind is None:
             return None
         facts = registry.facts_of_kind(kind)
@@ -260,7 +259,7 @@ class PlanBinder:
         servers = None
         if [*facts.tools(step.params.data)]:
             self._own += tool_faults.tool_faults(step, self._pipeline, self._base)
-            servers = tool_faults.tool_spec(step, self._pipeline, self._base)
+            servers = specs.tool_spec(step, self._pipeline, self._base)
         inner = self._sub_pipeline(step, cache=controls.cache) if facts.pipeline else None
         self._reads.add_step(step, kind, inner)
         reads, own = step_reads.StepReads.of(step), self._models.of(step, kind)
@@ -290,7 +289,7 @@ class PlanBinder:
             inner=inner,
         )
 
-    def _sub_pipeline(self, step: WrittenStep, *, cache: bool) -> BoundPlan | None:
+    def _sub_pipeline(self, step: StepNode, *, cache: bool) -> BoundPlan | None:
         """Bind the pipeline that a step runs; None where that is a fault."""
         read = self._inner.read(step, cache=cache)
         if read is None:
@@ -324,7 +323,7 @@ class PlanBinder:
         )
         return step_reads.with_reads(made, names)
 
-    def _kind(self, step: WrittenStep) -> type[Step[Any, Any]] | None:
+    def _kind(self, step: StepNode) -> type[Step[Any, Any]] | None:
         if not step.uses:
             return None
         try:

@@ -21,8 +21,6 @@ from paddock.pipelines.validation import faults_of
 from paddock.pipelines.yaml_source import YamlDocument
 from paddock.steps.base import Params
 
-from .value_kinds import Kind
-
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
@@ -178,7 +176,7 @@ class ParameterBinder:
             constant = None
         return BoundParams(self.table, step, self._document, value, templates, constant)
 
-    def kind_faults(self, kinds: Mapping[str, Kind]) -> Iterator[Fault]:
+    def kind_faults(self, kinds: Mapping[str, type[Any] | None]) -> Iterator[Fault]:
         """Yield which parameters take no value of the kind that their expressions give."""
         known = {name: _SAMPLES[kind] for name, kind in kinds.items() if kind is not None}
         if not known:

@@ -13,9 +13,9 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.plan import read_plan
 from paddock.runner.config.mail_server import undeliverable_mail
 
-from . import requirements
 from .advice import advice_on
 from .bind import bind_for_comparison
+from .checks import requirements
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,35 +1,42 @@
 """The spec of a step or block: what decides its results, as written, and what follows from it.
 
 A ledger keeps the spec that an item was done with. By it alone is known whether a path names more
-than its item, so that outputs of earlier forms of a pipeline are told apart. Pure.
+than its item, so that outputs of earlier forms of a pipeline are told apart.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.distribution import DISTRIBUTION
+from paddock.engine.system.files import sha256_of
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.expressions import Reference, Value, loop_parts
-from paddock.pipelines.model import Block
-from paddock.pipelines.model import StepNode as WrittenStep
+from paddock.pipelines.model import Block, Pipeline, ReplySpec, StepNode
 from paddock.steps import registry
 from paddock.steps.registry import is_function_reference
+from paddock.steps.tools.code_digests import code_digests, files_named
+from paddock.steps.tools.tool_names import tool_version
 
-from . import reply as replies
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .plan_walks import blocks_of, nodes_of, steps_of
+from .trust.reached import Reached, reached_by_step
 
+EVIDENCE_RULES = 2
+"""Version of the rules by which evidence is found: what was stored by others is made again once."""
 _NAMES = ("args", "env", "inputs", "params", "vars")
 """Parameters that are mappings of names, whose order shows nowhere."""
 
 
-def step_spec(step: WrittenStep, servers: Any = None) -> str:
+def step_spec(step: StepNode, servers: Any = None) -> str:
     """Return the canonical spec of a step: what decides its result, with template files' texts.
 
     Names within a value keep their order where it may show: in a table, a prompt, an answer.
@@ -50,10 +57,57 @@ def step_spec(step: WrittenStep, servers: Any = None) -> str:
         if step.review.also is not None:
             written["also"] = step.review.also
     if step.reply is not None:  # a spec without it stays as it was
-        written["reply"] = _by_name(replies.reply_spec(step.reply))
+        written["reply"] = _by_name(reply_spec(step.reply))
     if servers is not None:
         written["servers"] = json.loads(canonical_json(servers))
     return ordered_json(_by_name(written))
+
+
+def reply_spec(reply: ReplySpec) -> Mapping[str, Any]:
+    """Write down what decides an answer, the text of a schema's file in place of its name."""
+    checks = [check.source for check in reply.checks.values()]
+    spec: dict[str, Any] = {"schema": reply.schema, "check": checks, "repair": reply.repair}
+    # A spec without these stays as it was.
+    if reply.evidence is not None:
+        sources = [source.source for source in reply.evidence.sources]
+        spec["evidence"] = {"from": sources, "only": list(reply.evidence.only)}
+        spec["evidence"]["rules"] = EVIDENCE_RULES
+        if reply.evidence.language:
+            spec["evidence"]["language"] = reply.evidence.language
+    if reply.wants_confidence:
+        spec["confidence"] = True
+    return spec
+
+
+def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
+    """Write down what of its tools decides a step's result, besides their names; None: nothing.
+
+    Of a function its code with what that imports; of an MCP server the files beside the pipeline
+    that its command names; of an installed tool the version of its package.
+    """
+    found: dict[str, Any] = {}
+    for reached in reached_by_step(step, pipeline):
+        name = reached.name
+        if reached.kind == "server":
+            found[name] = pipeline.servers[name].texts.data
+            if files := _server_file_digests(reached, base):
+                found[f"files of {name}"] = files
+        elif reached.kind == "function" and reached.use is not None:
+            found[f"files of {name}"] = code_digests((base / reached.file).resolve())
+        elif reached.kind == "installed":
+            found[f"tool {name}"] = tool_version(name)
+    return found or None
+
+
+def _server_file_digests(server: Reached, base: Path) -> dict[str, str]:
+    """Return the files in the pipeline's folder that start a server, each with its digest."""
+    words = [word for word in server.words if isinstance(word, str)]
+    folder, inside = base / str("." if server.cwd is None else server.cwd), base.resolve()
+    found: dict[str, str] = {}
+    for path in files_named(words, folder.resolve(), (inside,)):
+        with suppress(OSError):
+            found[os.path.relpath(path, inside)] = sha256_of(path)
+    return found
 
 
 def block_spec(block: Block) -> str:

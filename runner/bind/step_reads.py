@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from paddock.pipelines.expressions import Reference, Value
-from paddock.pipelines.model import StepNode as WrittenStep
+from paddock.pipelines.model import StepNode
 from paddock.pipelines.references import ANSWER_NAMES
 from paddock.pipelines.times import TIME_NAMES
 from paddock.steps import registry
@@ -39,7 +39,7 @@ class StepReads:
     """Once its answer is there."""
 
     @classmethod
-    def of(cls, step: WrittenStep) -> StepReads:
+    def of(cls, step: StepNode) -> StepReads:
         names = step.params.data.get("vars")
         own = TIME_NAMES & names.keys() if isinstance(names, dict) else ()
         parameters = set(read_by(step.if_))
@@ -139,7 +139,7 @@ def _attributes(var: str, read: Iterable[Reference]) -> frozenset[str] | None:
 _ONE_VALUE = re.compile(r"\{\{[^{}]*\}\}\Z")
 
 
-def shown_references(step: WrittenStep, reads: StepReads) -> frozenset[Reference]:
+def shown_references(step: StepNode, reads: StepReads) -> frozenset[Reference]:
     """Return what a step reads, but for the paths of files of which it takes the content alone."""
     names = registry.facts_of(step.uses).contents
     files = {name: step.params.data[name] for name in names if name in step.params.data}

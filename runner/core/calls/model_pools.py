@@ -33,8 +33,8 @@ from paddock.engine.request import (
 from paddock.engine.system.server_address import ServerAddress
 from paddock.engine.system.tasks import StopRequested, unless
 from paddock.pipelines.errors import Fault, PipelineError
-from paddock.runner.bind import requirements
 from paddock.runner.bind.bound import BoundPlan, BoundPool
+from paddock.runner.bind.checks import requirements
 from paddock.runner.bind.plan_walks import all_plans, all_steps
 from paddock.runner.config.pipeline_secrets import Secrets
 from paddock.runner.ledger import queries

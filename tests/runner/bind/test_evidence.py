@@ -160,7 +160,7 @@ def test_evidence_of_earlier_rules_is_made_again_once_and_asks_no_model(
 ) -> None:
     here = World(tmp_path, READS, {"inbox/a.txt": "Invoice No. R-7\n\nTotal due: EUR 1.250,00\n"})
     with monkeypatch.context() as earlier:
-        earlier.setattr("paddock.runner.bind.reply.EVIDENCE_RULES", 1)
+        earlier.setattr("paddock.runner.bind.specs.EVIDENCE_RULES", 1)
         here.run(pool=answering(number="R-7", total=1250.0, kind="bill"))
         assert states(here.plan()) == {}
     assert [*reasons(here.plan()).values()] == [

@@ -12,7 +12,7 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan, run, validate
-from paddock.runner.bind.requirements import ModelFaults
+from paddock.runner.bind.checks.requirements import ModelFaults
 from paddock.runner.core.run_options import RunOptions
 from tests.fakes.pool import FakePool
 from tests.runner.world import run_arguments

@@ -8,7 +8,7 @@ from pathlib import Path
 from paddock.pipelines import yaml_source
 from paddock.pipelines.errors import Fault
 from paddock.pipelines.model import StepNode, parse_pipeline
-from paddock.runner.bind import reply as replies
+from paddock.runner.bind.checks import reply_faults
 from tests.runner.bind import pipeline_faults
 
 
@@ -21,7 +21,7 @@ def schema_faults(step: str, base: Path) -> list[Fault]:
     document = yaml_source.parse_yaml(f"steps: [{step}]", str(base / "news.yaml"))
     (node,) = parse_pipeline(document).steps
     assert isinstance(node, StepNode)
-    return list(replies.schema_faults(document, node))
+    return list(reply_faults.schema_faults(document, node))
 
 
 def test_a_keyword_that_cannot_be_kept_is_told_by_its_pointer_and_place() -> None:

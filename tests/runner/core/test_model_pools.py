@@ -15,7 +15,7 @@ from paddock.engine.errors import NoServer
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ModelFacts, ModelSpec
 from paddock.runner.api import plan, prepare, run, run_async
-from paddock.runner.bind.requirements import ModelFaults
+from paddock.runner.bind.checks.requirements import ModelFaults
 from paddock.runner.core.calls.model_pools import used_models
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.events import Observer

@@ -7,65 +7,27 @@ be literals in the file, so that what a pipeline may reach is known.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.system.files import sha256_of
 from paddock.engine.system.hosts import BadHost, has_expression, read_pattern
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.steps.facts import ToolUse
 from paddock.steps.registry import facts_of
-from paddock.steps.tools.code_digests import code_digests, files_named
 from paddock.steps.tools.python_files import FunctionNotFound, check_function
 from paddock.steps.tools.tool_names import (
     TOOL_OPTIONS,
     ToolReference,
     resolve_tool,
-    tool_version,
     unknown_tool,
 )
 
-from .trust.reached import Reached, reached_by_step
-
 if TYPE_CHECKING:
     from paddock.steps.tools.builtin_tools import BuiltinTool
-
-
-def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
-    """Write down what of its tools decides a step's result, besides their names; None: nothing.
-
-    Of a function its code with what that imports; of an MCP server the files beside the pipeline
-    that its command names; of an installed tool the version of its package.
-    """
-    found: dict[str, Any] = {}
-    for reached in reached_by_step(step, pipeline):
-        name = reached.name
-        if reached.kind == "server":
-            found[name] = pipeline.servers[name].texts.data
-            if files := _server_file_digests(reached, base):
-                found[f"files of {name}"] = files
-        elif reached.kind == "function" and reached.use is not None:
-            found[f"files of {name}"] = code_digests((base / reached.file).resolve())
-        elif reached.kind == "installed":
-            found[f"tool {name}"] = tool_version(name)
-    return found or None
-
-
-def _server_file_digests(server: Reached, base: Path) -> dict[str, str]:
-    """Return the files in the pipeline's folder that start a server, each with its digest."""
-    words = [word for word in server.words if isinstance(word, str)]
-    folder, inside = base / str("." if server.cwd is None else server.cwd), base.resolve()
-    found: dict[str, str] = {}
-    for path in files_named(words, folder.resolve(), (inside,)):
-        with suppress(OSError):
-            found[os.path.relpath(path, inside)] = sha256_of(path)
-    return found
 
 
 def tool_faults(step: StepNode, pipeline: Pipeline, base: Path) -> Iterator[Fault]:

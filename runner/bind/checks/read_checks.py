@@ -12,18 +12,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from paddock.pipelines.errors import Fault, did_you_mean
-from paddock.pipelines.expressions import LIST_ELEMENT, Path, Reference, Template
+from paddock.pipelines.expressions import LIST_ELEMENT, Reference, Template
+from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Block, Pipeline, StepNode
 from paddock.pipelines.references import ReferenceUse
 from paddock.pipelines.template_sandbox import METHODS
 from paddock.steps.base import Step
 from paddock.steps.facts import Facts
 
-from . import reply as replies
-from .bound import BoundPlan
-from .parameters import ParameterBinder
-from .scope import ABOUT_FIELDS, NAMES_OF_WHOLE
-from .step_reads import LOOP_ATTRIBUTES
+from ..bound import BoundPlan
+from ..parameters import ParameterBinder
+from ..scope import ABOUT_FIELDS, NAMES_OF_WHOLE
+from ..specs import reply_spec
+from ..step_reads import LOOP_ATTRIBUTES
+from .reply_faults import reply_fields
 from .value_kinds import BLOCK_OUTPUTS, KIND_NAMES, ValueKinds
 
 _RESULTS = re.compile(r"steps\.([a-z][a-z0-9_]*)\.results")
@@ -56,9 +58,9 @@ class ReadChecker:
         self.kinds = ValueKinds(self._columns)
         self._outputs: dict[str, KnownOutputs] = {}
         """By step and block; by `inputs.NAME` the columns of one that is rows."""
-        self._loops: list[tuple[Path, str, str]] = []
+        self._loops: list[tuple[Place, str, str]] = []
         """Blocks that go over known results: their places, variables, and whose results."""
-        self._reported: set[tuple[Path, str]] = set()
+        self._reported: set[tuple[Place, str]] = set()
 
     def add_step(self, step: StepNode, kind: type[Step[Any, Any]], inner: BoundPlan | None) -> None:
         self.kinds.add_step(step.id, kind, step.reply, step.returns, step.written)
@@ -72,9 +74,9 @@ class ReadChecker:
         # What stops at the groups has an answer for each of them, by keys that only a run shows.
         is_one_answer = step.params.data.get("fold", "all") == "all"
         if step.reply is not None and is_one_answer:
-            answer = replies.reply_fields(step.reply)
+            answer = reply_fields(step.reply)
         if getattr(kind, "takes_reply", False):
-            spec = replies.reply_spec(step.reply) if step.reply is not None else {}
+            spec = reply_spec(step.reply) if step.reply is not None else {}
             absent = frozenset(ABOUT_FIELDS) - spec.keys()
             value = kind.output.model_fields.get("output")
             is_null = value is not None and value.default is None and spec.get("schema") is None
@@ -150,7 +152,7 @@ class ReadChecker:
             for path in sorted(template.element_reads(blocks)):
                 self._check_result((*at, name), blocks[path[0]], path[2])
 
-    def check_use(self, use: ReferenceUse, parameters: Mapping[Path, ParameterBinder]) -> None:
+    def check_use(self, use: ReferenceUse, parameters: Mapping[Place, ParameterBinder]) -> None:
         """Check a reference, once all steps and blocks are known; `parameters` are by step."""
         at, (root, *path) = use.at, use.reference
         if root == "steps":
@@ -170,7 +172,7 @@ class ReadChecker:
                 remedy = did_you_mean(root, sorted(use.names | added))
                 self._fault(at, f"'{root}' is not known here", remedy)
 
-    def _check_output(self, at: Path, reference: Reference) -> None:
+    def _check_output(self, at: Place, reference: Reference) -> None:
         if len(reference) < 2:
             return
         _, step, *path = reference
@@ -198,18 +200,18 @@ class ReadChecker:
             what = f"the answer of step '{step}' has no field '{inside[0]}'"
             self._fault(at, what, did_you_mean(inside[0], fields))
 
-    def _results_of_loop(self, at: Path, var: str) -> str | None:
+    def _results_of_loop(self, at: Place, var: str) -> str | None:
         """Return whose results a loop variable stands for, at a place of the file."""
         over = ((place, source) for place, name, source in self._loops if name == var)
         return next((source for place, source in over if at[: len(place)] == place), None)
 
-    def _check_result(self, at: Path, source: str, field: str) -> None:
+    def _check_result(self, at: Place, source: str, field: str) -> None:
         fields = self._outputs.get(source, KnownOutputs()).results
         if fields is not None and field not in (*fields, *METHODS[dict]):
             what = f"the results of '{source}' have no field '{field}'"
             self._fault(at, what, did_you_mean(field, fields))
 
-    def _fault(self, at: Path, message: str, remedy: str) -> None:
+    def _fault(self, at: Place, message: str, remedy: str) -> None:
         if (at, message) not in self._reported:  # templates with the same text are read twice
             self._reported.add((at, message))
             self.faults.append(self._pipeline.document.fault(at, f"{message}.", remedy))

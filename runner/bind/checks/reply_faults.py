@@ -1,7 +1,4 @@
-"""A step's `reply` as written: what decides an answer, and what is wrong before a run.
-
-So for `review` and `escalate`, which look at an answer too.
-"""
+"""Faults of a step's `reply`, and of `review` and `escalate`, which look at its answer."""
 
 from __future__ import annotations
 
@@ -14,36 +11,16 @@ from paddock.engine.system.text import nested_values
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import Expression
 from paddock.pipelines.expressions import Path as Place
-from paddock.pipelines.model import ReplySpec, ReviewSpec
-from paddock.pipelines.model import StepNode as WrittenStep
-from paddock.pipelines.reply_check import Check
+from paddock.pipelines.model import ReplySpec, ReviewSpec, StepNode
 from paddock.pipelines.reply_schema import ReplySchema
 from paddock.pipelines.yaml_source import YamlDocument
 from paddock.steps.base import Step
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck, facts_of_kind, own_roles
 
-from .scope import ALL_FIELDS, NAMES_OF_WHOLE
+from ..scope import ALL_FIELDS, NAMES_OF_WHOLE
 
-EVIDENCE_RULES = 2
-"""Version of the rules by which evidence is found: what was stored by others is made again once."""
 _OPEN_TABLES = ("additionalProperties", "patternProperties")
 _ANSWERING_REMEDY = "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
-
-
-def reply_spec(reply: ReplySpec) -> Mapping[str, Any]:
-    """Write down what decides an answer, the text of a schema's file in place of its name."""
-    checks = [check.source for check in reply.checks.values()]
-    spec: dict[str, Any] = {"schema": reply.schema, "check": checks, "repair": reply.repair}
-    # A spec without these stays as it was.
-    if reply.evidence is not None:
-        sources = [source.source for source in reply.evidence.sources]
-        spec["evidence"] = {"from": sources, "only": list(reply.evidence.only)}
-        spec["evidence"]["rules"] = EVIDENCE_RULES
-        if reply.evidence.language:
-            spec["evidence"]["language"] = reply.evidence.language
-    if reply.wants_confidence:
-        spec["confidence"] = True
-    return spec
 
 
 def reply_fields(reply: ReplySpec | None) -> tuple[str, ...] | None:
@@ -59,7 +36,7 @@ def reply_fields(reply: ReplySpec | None) -> tuple[str, ...] | None:
 
 
 def reply_faults(
-    document: YamlDocument, step: WrittenStep, reply: ReplySpec, kind: type[Step[Any, Any]] | None
+    document: YamlDocument, step: StepNode, reply: ReplySpec, kind: type[Step[Any, Any]] | None
 ) -> Iterator[Fault]:
     """Yield what is wrong with the `reply` of a step; `kind` is its class, if it is known."""
     at = (*step.at, "reply")
@@ -84,18 +61,13 @@ def reply_faults(
             for name in sorted({path[1] for path in read if len(path) > 1} - {*answer}):
                 what = f"`check`: the answer has no field '{name}'."
                 yield Fault(what, did_you_mean(name, answer), mark)
-        if reply.evidence is None and reads_evidence(check):
+        if reply.evidence is None and check.reads_evidence:
             what = f"`check`: '{check.source}' needs `evidence`, which is not asked for."
             yield Fault(what, "Add `evidence` under `reply`, with the text to look in.", mark)
     if reply.evidence is not None:
         mark = document.mark((*at, "evidence", "only"))
         for fault in _unknown_only_faults(reply.evidence.only, reply.schema):
             yield Fault(*fault, mark)
-
-
-def reads_evidence(check: Check) -> bool:
-    has_call = any(call.name == "located" for call in check.calls)
-    return has_call or any(path[0] == "evidence" for path in check.references)
 
 
 def _unknown_only_faults(only: Sequence[str], schema: Any) -> Iterator[tuple[str, str]]:
@@ -113,7 +85,7 @@ def _unknown_only_faults(only: Sequence[str], schema: Any) -> Iterator[tuple[str
             yield what, did_you_mean(path, names)
 
 
-def schema_faults(document: YamlDocument, step: WrittenStep) -> Iterator[Fault]:
+def schema_faults(document: YamlDocument, step: StepNode) -> Iterator[Fault]:
     """Yield what is wrong with the `reply.schema` of a step."""
     if step.reply is None or step.reply.written is None:
         return
@@ -151,7 +123,7 @@ def _schema_place(form: ReplySchema, path: Place) -> str:
 
 
 def review_faults(
-    document: YamlDocument, step: WrittenStep, review: ReviewSpec, kind: type[Step[Any, Any]] | None
+    document: YamlDocument, step: StepNode, review: ReviewSpec, kind: type[Step[Any, Any]] | None
 ) -> Iterator[Fault]:
     """Yield what is wrong with the `review` of a step; `kind` is its class, if it is known."""
     at = (*step.at, "review")
@@ -163,7 +135,7 @@ def review_faults(
 
 
 def escalate_faults(
-    document: YamlDocument, step: WrittenStep, kind: type[Step[Any, Any]] | None
+    document: YamlDocument, step: StepNode, kind: type[Step[Any, Any]] | None
 ) -> Iterator[Fault]:
     """Yield what is wrong with the `escalate` of a step, but for its model's name."""
     if step.escalate is None or kind is None:
@@ -178,7 +150,7 @@ def escalate_faults(
 
 
 def _when_faults(
-    key: str, when: Expression, document: YamlDocument, step: WrittenStep
+    key: str, when: Expression, document: YamlDocument, step: StepNode
 ) -> Iterator[Fault]:
     """Yield what a condition over an answer reads that the step does not have."""
     reply = step.reply
@@ -204,7 +176,7 @@ def _when_faults(
             yield Fault(what, did_you_mean(name, [*besides, *(answer or ())]), mark)
 
 
-def _has_no_answer(step: WrittenStep, kind: type[Step[Any, Any]] | None) -> bool:
+def _has_no_answer(step: StepNode, kind: type[Step[Any, Any]] | None) -> bool:
     if kind is None:
         return False
     takes_reply = getattr(kind, "takes_reply", False)

@@ -17,10 +17,10 @@ from paddock.pipelines.expressions import Path as Place
 from paddock.steps.extras import is_missing_program, missing_mcp_library
 from paddock.steps.tools.python_files import missing_imports
 
-from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
-from .inputs import KnownInputs
-from .plan_walks import all_plans, all_steps
-from .trust.reached import reached_by_step
+from ..bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from ..inputs import KnownInputs
+from ..plan_walks import all_plans, all_steps
+from ..trust.reached import reached_by_step
 
 if TYPE_CHECKING:
     from paddock.engine.request import ModelFacts, ModelSpec

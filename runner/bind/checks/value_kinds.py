@@ -15,7 +15,8 @@ from jinja2 import nodes
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from paddock.pipelines.expressions import Path, Value, chain_of
+from paddock.pipelines.expressions import Path as Place
+from paddock.pipelines.expressions import Value, chain_of
 from paddock.pipelines.model import ReplySpec
 from paddock.steps.base import Step
 from paddock.steps.tables.column_types import ColumnType, type_of_schema, type_of_value
@@ -125,7 +126,7 @@ class ValueKinds:
         kinds: Mapping[Any, ColumnType] = {str: "str", bool: "bool"}
         return kinds.get(self.of(returns, (name,)), "")
 
-    def of(self, value: Value, path: Path) -> Kind:
+    def of(self, value: Value, path: Place) -> Kind:
         compiled = value.compiled(path)
         if compiled is not None:
             return str if compiled.is_text else self.of_expression(compiled.tree)

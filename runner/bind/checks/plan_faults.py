@@ -25,7 +25,7 @@ from paddock.pipelines.plan import Plan
 from paddock.pipelines.reply_check import Check
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck, facts_of
 
-from .inputs import paths_outside, read_inputs
+from ..inputs import paths_outside, read_inputs
 
 _REFERENCE_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
