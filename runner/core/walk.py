@@ -1,6 +1,6 @@
 """One walk over a plan and over the steps of an item: what becomes of a node is decided here.
 
-`Execute` acts on these decisions, `runner.dry_run.estimate.Estimate` foresees what a run would do.
+`Execute` acts on these decisions, `runner.dry_run.estimate.Estimate` says what a run would do.
 Both have one method for each thing that becomes of a node. While planning, what a node gives may
 not be known before a run: then it is `NOT_YET`, and so is what reads it.
 """
@@ -193,7 +193,7 @@ class Walk(ABC):
             self.left.without_results[step.id] = why
         return not is_idle
 
-    # --- what `Execute` does, and `Estimate` foresees
+    # --- what `Execute` does, and `Estimate` says
 
     @abstractmethod
     async def each(self, nodes: Iterable[BoundNode]) -> None:

@@ -1,21 +1,195 @@
-"""What a dry run has in place of replies, files and stores: nothing is written."""
+"""What a step is given in a dry run in place of its tools: nothing is asked of a model or written.
+
+The ledger answers instead of the models. A reply that it does not have is a placeholder of one
+character (`PLACEHOLDER`), so that the steps behind it can go on; with `is_long`, token counts take
+it for the longest possible answer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.backends import token_bounds
+from paddock.engine.errors import PromptTooLong
+from paddock.engine.request import (
+    ChatRequest,
+    Constraint,
+    EmbedReply,
+    EmbedRequest,
+    Message,
+    ModelSpec,
+    Reply,
+    Tool,
+    Usage,
+    reserved_tokens,
+    resolve_sampling,
+)
+from paddock.engine.system.files import TemporaryFile
 from paddock.runner.answers.scoped_reply import ScopedReply
-from paddock.runner.core.item_attempt import ItemAttempt
-from paddock.runner.core.outputs.item_outputs import ItemOutputs
+from paddock.runner.core.calls.call_cache import (
+    CallOrigin,
+    ChunkListener,
+    LedgerPool,
+    cached_reply,
+    cached_vectors,
+)
 from paddock.runner.core.run_context import RunContext
-from paddock.steps.base import EmbedModel, ItemName, SearchHit, Vector, VectorRow
+from paddock.steps.base import (
+    PLACEHOLDER,
+    EmbedModel,
+    ItemName,
+    OutputFiles,
+    ReplyNotCached,
+    SearchHit,
+    Vector,
+    VectorRow,
+)
 from paddock.steps.vectors.open_stores import OpenStores, StoreHandle
 from paddock.steps.vectors.where_filter import Where
 
-from .dry_pool import DryPool
+from .call_bounds import NO_CALLS, CallBounds
+from .doubt import Doubt
+
+_SURELY_FITS = 0.25
+"""Of a context: a prompt whose upper estimate is below it is not counted with the vocabulary,
+which takes a second to load. An answer keeps at most as much free unless its author said more."""
+
+
+@dataclass
+class AskedPrompts:
+    """What a dry run has asked for so far."""
+
+    has_history: bool
+    """Whether the ledger has any reply at all."""
+    counts_exactly: bool = True
+    """Tokens are counted on this machine; no text is sent elsewhere."""
+    items: dict[str, tuple[str, str] | None] = field(default_factory=dict)
+    """By the request's hash: the item that asked for it first; None: its reply serves all items."""
+
+    def as_of(self, n_prompts: int) -> AskedPrompts:
+        """Return what the first so many prompts were, to go on from in another way."""
+        return replace(self, items=dict(islice(self.items.items(), n_prompts)))
+
+
+class DryPool(LedgerPool):
+    """Implements `paddock.engine.request.Pool` for one step of one item."""
+
+    def __init__(
+        self,
+        context: RunContext,
+        caller: CallOrigin,
+        prompts: AskedPrompts,
+        doubt: Doubt = Doubt.NONE,
+        *,
+        is_long: bool = False,
+        raises_unknown: bool = False,
+    ) -> None:
+        """`is_long`: an answer that is not known is the longest possible.
+
+        `raises_unknown`: a reply that is not known is `ReplyNotCached`, as `Step.foresee` wants it.
+        """
+        super().__init__(context.pool, context.ledger, context.models, context.stats, caller)
+        self.prompts = prompts
+        self.doubt = doubt
+        """About what the step reads; then about answers, too."""
+        self._is_long = is_long
+        self._raises_unknown = raises_unknown
+        self.calls = NO_CALLS
+        """Calls to be made, as far as they were asked for."""
+        self.n_known = 0
+        """Calls whose replies the ledger has, or has by then."""
+
+    # --- counting
+
+    async def count_chat(
+        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> int:
+        """Count a prompt's tokens, roughly where it is far from the limit."""
+        n_reserved = await self._reserved_for_unknown(
+            model, [message.content for message in messages]
+        )
+        bound = token_bounds.most_in_chat(messages)
+        if self._is_exact(model) and not tools:
+            reserved, room = await self._reserved(model, {})
+            if 4 * reserved <= room and bound + n_reserved < _SURELY_FITS * room:
+                return bound + n_reserved
+            return n_reserved + await super().count_chat(model, messages, tools)
+        return n_reserved + (bound if self._is_long else token_bounds.least_in_chat(messages))
+
+    async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
+        reserved = [await self._reserved_for_unknown(model, [text]) for text in texts]
+        count = token_bounds.most_tokens if self._is_long else token_bounds.least_tokens
+        is_exact = self._is_exact(model)
+        counted = await super().count_texts(model, texts) if is_exact else list(map(count, texts))
+        return [n + m for n, m in zip(counted, reserved, strict=True)]
+
+    def _is_exact(self, model: ModelSpec) -> bool:
+        return self.prompts.counts_exactly and not model.pool
+
+    async def _reserved_for_unknown(self, model: ModelSpec, texts: Sequence[str]) -> int:
+        n = sum(text.count(PLACEHOLDER) for text in texts) if self._is_long else 0
+        return n * (await self._reserved(model, {}))[0] if n else 0
+
+    async def _reserved(self, model: ModelSpec, params: Mapping[str, Any]) -> tuple[int, int]:
+        """Return the tokens that are kept for an answer, and those of the context."""
+        n_ctx_tokens = (await self.facts(model)).n_ctx_tokens
+        max_tokens = resolve_sampling(params, model.params).max_tokens
+        return reserved_tokens(max_tokens, n_ctx_tokens), n_ctx_tokens
+
+    # --- asking
+
+    async def ask(self, request: ChatRequest, hear: ChunkListener | None = None) -> Reply:
+        """Return the known reply, or a placeholder; raise PromptTooLong as the real pool would."""
+        found = await self.looked_up(request)
+        if found.row is not None:
+            self.n_known += 1
+            return cached_reply(found.row)
+        n_tokens = await self.count_chat(request.model, request.messages, request.tools)
+        reserved, room = await self._reserved(request.model, request.params)
+        if n_tokens + reserved > room:
+            raise PromptTooLong(n_tokens, reserved, room)
+        texts = [message.content for message in request.messages]
+        self._counted(request.model.ref, found.hash, texts)
+        return Reply(_placeholder(request.constraint), "stop", Usage(), "")
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        """Return the known vectors, or placeholders."""
+        found = await self.looked_up_vectors(request)
+        if found.row is not None:
+            self.n_known += 1
+            return cached_vectors(found.row)
+        self._counted(request.model.ref, found.hash, request.texts)
+        return EmbedReply(tuple((0.0,) for _ in request.texts), Usage(), "")
+
+    def _counted(self, model: str, hash_: str, texts: Sequence[str]) -> None:
+        """Count a call whose reply the ledger does not have.
+
+        1. The same item has asked for it, or an item whose reply serves all: it is known by then.
+        2. It may be known by then: another item has asked for it, or placeholders stand in it.
+        3. It is made in any case.
+        """
+        self.doubt |= Doubt.ANSWERS
+        prompts, looks_up = self.prompts.items, self._caller.looks_up
+        item = self._caller.scope, self._caller.key
+        may_differ = bool(self.doubt & Doubt.READ) or any(PLACEHOLDER in text for text in texts)
+        was_asked = hash_ in prompts
+        is_answered = was_asked and prompts[hash_] in (None, item)
+        if looks_up and is_answered and not may_differ:  # 1
+            self.n_known += 1
+            self.doubt |= Doubt.EQUAL_ANSWERS
+            return
+        prompts[hash_] = None if looks_up else prompts.get(hash_, item)
+        may_be_known = was_asked or (may_differ and self.prompts.has_history)
+        is_sure = not (looks_up and may_be_known)  # 2, 3
+        self.calls += CallBounds(Counter([model]), Counter([model] if is_sure else ()))
+        if self._raises_unknown:
+            raise ReplyNotCached
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,38 +199,58 @@ class DryReply(ScopedReply):
     pool: DryPool
 
     @property
+    def has_answers(self) -> bool:
+        return Doubt.ANSWERS not in self.pool.doubt
+
+    @property
     def repair(self) -> int:
         """How often an answer that is known is asked for again."""
-        return 0 if self.pool.has_unknown else super().repair
+        return super().repair if self.has_answers else 0
 
     async def checked(self, output: Any, text: str) -> list[str]:
-        return [] if self.pool.has_unknown else await super().checked(output, text)
+        return await super().checked(output, text) if self.has_answers else []
 
     async def evidence(self, output: Any) -> Any:
-        return None if self.pool.has_unknown else await super().evidence(output)
+        return await super().evidence(output) if self.has_answers else None
 
 
-class DryOutputs(ItemOutputs):
-    """The files of one item: knows what was written, and notes nothing."""
+@dataclass(frozen=True, slots=True)
+class DryOutputs:
+    """Implements `paddock.steps.base.OutputFiles`: reads what was written, and notes nothing."""
 
-    async def _ignore(self, *_: Any, **__: Any) -> None: ...
+    real: OutputFiles
 
-    intend = wrote = holds = sync = note_removed = _ignore
-    note_rows_kept = note_file_read = note_rows_read = _ignore
+    @property
+    def takes_over(self) -> bool:
+        return self.real.takes_over
 
-    def _ignore_at_once(self, *_: Any, **__: Any) -> None: ...
+    def owned(self, root: Path) -> frozenset[Path]:
+        return self.real.owned(root)
 
-    will_move = record_written = _ignore_at_once
+    async def known_sha256(self, path: Path, *, moved: bool = False) -> frozenset[str]:
+        return await self.real.known_sha256(path, moved=moved)
 
-    def _allow(self, *_: Any, **__: Any) -> bool:
+    def check_target(self, path: Path, *, is_new: bool = True) -> None:
+        self.real.check_target(path, is_new=is_new)
+
+    def filed_at(self, path: Path) -> Path | None:
+        return self.real.filed_at(path)
+
+    def may_lose_rows(self, path: Path, n_before: int, n_now: int) -> bool:
         return True
 
-    delete_when_done = may_lose_rows = _allow
+    def delete_when_done(self, path: Path) -> bool:
+        return True
 
-
-def without_effects(context: RunContext, attempt: ItemAttempt) -> None:
-    """Replace the outputs of an attempt, so that it writes nothing."""
-    attempt.outputs = DryOutputs(context, attempt.outputs.items)
+    async def sync(self, file: TemporaryFile) -> None: ...
+    async def intend(self, path: Path, sha256: str, size_bytes: int | None = None) -> None: ...
+    async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None: ...
+    async def holds(self, path: Path, sha256: str) -> None: ...
+    def will_move(self, path: Path, target: Path, sha256: str) -> None: ...
+    async def note_removed(self, path: Path) -> None: ...
+    async def note_rows_kept(self, store: Path) -> None: ...
+    async def note_file_read(self, path: Path) -> None: ...
+    async def note_rows_read(self, store: Path) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +278,37 @@ class DryStore(StoreHandle):
         """Return the nearest rows; none where the vector is a placeholder."""
         is_other = any(len(vector) != self.dimensions for vector in vectors)
         return [[] for _ in vectors] if is_other else await super().nearest(vectors, k, where)
+
+
+def without_texts(value: Any) -> Any:
+    """Return outputs with a placeholder in place of each text."""
+    if isinstance(value, Mapping):
+        return {name: without_texts(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [without_texts(part) for part in value]
+    return PLACEHOLDER if isinstance(value, str) else value
+
+
+def _placeholder(constraint: Constraint | None) -> str:
+    """Return an answer that stands for one that is not known, in its form where that is simple."""
+    if constraint is None or constraint.kind != "json_schema":
+        return PLACEHOLDER
+    return json.dumps(_filled_schema(json.loads(constraint.source)), ensure_ascii=False)
+
+
+def _filled_schema(schema: Any) -> Any:
+    if not isinstance(schema, Mapping):
+        return PLACEHOLDER
+    if "const" in schema:
+        return schema["const"]
+    if schema.get("enum"):
+        return schema["enum"][0]
+    kind = schema.get("type")
+    kind = kind[0] if isinstance(kind, list) and kind else kind
+    if kind == "object" or "properties" in schema:
+        return {name: _filled_schema(part) for name, part in schema.get("properties", {}).items()}
+    if kind == "array":
+        return [_filled_schema(schema.get("items"))] * max(1, schema.get("minItems", 1))
+    if kind in ("integer", "number"):
+        return schema.get("minimum", 0)
+    return {"boolean": False, "null": None}.get(str(kind), PLACEHOLDER)

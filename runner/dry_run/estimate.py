@@ -1,4 +1,4 @@
-"""Foresee what a run would do: the walk over a plan, without its work.
+"""Estimate what a run would do: the walk over a plan, without its work.
 
 Only pure steps such as `files.scan` run. What another step gives is `NOT_YET` until it has run, and
 so is everything that reads it. Of a top-level step behind it, placeholders tell how many calls it
@@ -48,15 +48,16 @@ from paddock.runner.folders.file_filter import not_taken_by_watches
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.progress.item_states import OPEN, ItemState
+from paddock.runner.progress.item_states import OPEN, WORK, ItemState
 from paddock.runner.progress.prefect_view import TaskChunk
 from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import PlanItem, PlanReport
 
-from .certainty import SKIPPED, Certainty, Foreseen, ItemEnds
-from .item_estimate import ItemEstimate, foresee_block, pipeline_outputs
-from .plan_cost import calls_of_step
-from .plan_so_far import AskedPrompts, PlanSoFar
+from .call_bounds import calls_of_step
+from .doubt import SKIPPED, Doubt, Estimated, ItemEnds, Spread
+from .dry_tools import AskedPrompts
+from .item_estimate import ItemEstimate, estimate_block, pipeline_outputs
+from .plan_so_far import PlanSoFar
 
 
 async def estimate_run(
@@ -93,7 +94,7 @@ async def estimate_run(
             remarks=(*stats.tally_notes(is_plan=True), *stats.notes),
         )
         last = speeds = None
-        if plan.cost.calls_by_model:
+        if plan.cost.calls.by_model:
             last = context.ledger.last_summary(context.bound.file.name)
             if not has_pool:  # measured speeds are of our own pool
                 from paddock.engine.backends.speed_estimates import SpeedBook
@@ -157,10 +158,11 @@ class Estimate(Walk):
         else:
             scope = self.context.judge.scopes.id(node.id)
             entry = self.context.ledger.entries(scope).get(node.id)
-            reasons = () if entry is None else (Why.READS_UNDONE(pending),)
-            state = ItemState.NEW if entry is None else ItemState.STALE
-            item = PlanItem(node.id, node.id, state, reasons)
-            await self._add_work(node, item if node.kind.roles else None, entry, is_pending=True)
+            item, doubt = PlanItem(node.id, node.id, ItemState.NEW, ()), Doubt.FILES
+            if entry is not None:  # what it reads may come out as it was
+                item = replace(item, state=ItemState.STALE, reasons=(Why.READS_UNDONE(pending),))
+                doubt |= Doubt.IF_DONE
+            await self._add_work(node, item, entry, doubt)
 
     def _held(self, step: BoundStep) -> PlanItem | None:
         """Return a step that is held by an edited file in the place of its output. Blocking.
@@ -188,40 +190,40 @@ class Estimate(Walk):
             scope = scope.with_step(name, outputs)
         return scope
 
-    async def _foresee_step(self, step: BoundStep, *, is_pending: bool = True) -> Foreseen:
-        """Foresee a top-level step over what is known and placeholders.
+    async def _estimate_step(self, step: BoundStep, doubt: Doubt = Doubt.FILES) -> Estimated:
+        """Estimate a top-level step over what is known and placeholders.
 
-        `is_pending`: steps before it have work to do, and may yet make what it needs.
+        `doubt`: none; or steps before it have work to do, and may yet make what it needs.
         """
         attempt = ItemAttempt.of(self.context, step)
-        unknown = dict.fromkeys(self.unknown, Certainty.UNKNOWN)
-        steps = ItemEstimate(self._plan, self.context, attempt, unknown)
-        steps.spread.has_changed = is_pending and bool(step.facts.searches)
-        scope, foreseen = self.scope_with_placeholders(), Foreseen(calls_of_step(step))
+        spread = Spread(dict.fromkeys(self.unknown, Doubt.VALUES))
+        spread.behind = doubt if step.facts.searches else doubt & ~Doubt.FILES
+        steps = ItemEstimate(self._plan, self.context, attempt, spread)
+        scope, estimated = self.scope_with_placeholders(), Estimated(calls_of_step(step))
         try:
             async with asyncio.timeout_at(self._plan.deadline()):
                 if steps.is_skipped(step, scope):
-                    foreseen = SKIPPED
+                    estimated = SKIPPED
                 else:
-                    foreseen = steps.spread.note(step, await steps.foresee(step, scope))
+                    estimated = spread.note(step, await steps.estimate(step, scope))
         except TimeoutError:
             pass
         except ItemEnds as end:
-            if not is_pending:
+            if not doubt:
                 what = f"step '{step.id}': {end}"
                 raise PipelineError([Fault(what, mark=step.mark)]) from end
-        self._placeholder_outputs[step.id] = foreseen.outputs
-        return foreseen
+        self._placeholder_outputs[step.id] = estimated.outputs
+        return estimated
 
     # --- what is known
 
     async def block(self, block: BoundBlock) -> Any:
-        """Show what a run does with each item of a block, and foresee those that are stale.
+        """Show what a run does with each item of a block, and estimate those that are stale.
 
         1. Only some items are asked for: what reads the block is left, and it has no outputs.
         2. Nothing is to be done, or nothing that changes a result: its outputs are known.
         3. The same, but rows of deleted items go: what searches their store finds less.
-        4. Its items are foreseen, and its outputs are not known.
+        4. Its items are estimated, and its outputs are not known.
         """
         context, stats, left = self.context, self.context.stats, self.left
         lacks = left.lacks.get(block.id, ())
@@ -239,20 +241,17 @@ class Estimate(Walk):
             left.partial.add(block.id)
         elif not todo or are_repeatable(state.block, todo):  # 2
             for work in todo:
-                work.become(ItemState.DONE)
-                work.counted_as = work.changed_as = work.verdict.state
-                if (entry := work.entry) is not None:
-                    work.result = context.ledger.value(entry.returns, entry.returns_object)
+                work.take_recorded(context.ledger)
             if lacking := await state.lacking(context.judge.reviews):
                 left.lacking.setdefault(block.id, lacking)
             fills = (step.facts.fills in step.written for step in all_steps(block.body))
             if state.work.missing.deleted and any(fills):  # 3
                 self.unknown[block.id] = block.id
             return state.outputs()
-        foreseen = await foresee_block(self._plan, context, state)  # 4
-        self._placeholder_outputs[block.id] = foreseen.outputs
+        estimated = await estimate_block(self._plan, context, state)  # 4
+        self._placeholder_outputs[block.id] = estimated.outputs
         is_sure = not any(item.is_undecided for item in items)
-        calls = foreseen.calls if is_sure else foreseen.calls.at_most()
+        calls = estimated.calls if is_sure else estimated.calls.at_most()
         recorded = [item.entry for item in state.work.items if item.entry is not None]
         self._plan.cost.add(calls, recorded, len(todo))
         return NOT_YET
@@ -263,40 +262,57 @@ class Estimate(Walk):
         (work,) = state.work.items
         item = PlanItem(step.id, step.id, work.verdict.state, work.verdict.reasons)
         if work.verdict.is_work:
-            # Where an older Paddock wrote it, no trace says of what: a run compares the content
-            made = LineageStore(self.context.ledger).of_item(state.work.scope_id, step.id)
-            is_open = work.entry is None and made is not None and not work.is_counted
-            await self._add_work(step, None if is_open else item, work.entry, is_pending=False)
+            await self._add_work(step, item, work.entry, Doubt.NONE)
             return NOT_YET
-        if work.is_counted or work.verdict.state is ItemState.HELD:
-            self._add(item)
+        self._add_step(step, item)
         if state.wait is not None:
             raise state.wait
         return work.result
 
     async def _add_work(
-        self, step: BoundStep, item: PlanItem | None, entry: Entry | None, *, is_pending: bool
+        self, step: BoundStep, item: PlanItem, entry: Entry | None, doubt: Doubt
     ) -> None:
-        """Add what a step asks, and the item that it is, if any."""
-        foreseen = await self._foresee_step(step, is_pending=is_pending)
-        if is_pending and foreseen.outputs is None:
+        """Add what a step with work to do asks, and the item that it is."""
+        estimated = await self._estimate_step(step, doubt)
+        if doubt and estimated.outputs is None:
             return  # it will be skipped, whatever it reads
-        calls, forecast = foreseen.calls, foreseen.call_forecast
-        if is_pending and entry is not None:
-            calls = calls.at_most()  # what it reads may come out as it was
-        item = await asyncio.to_thread(self._held, step) or item
-        if item is not None:
-            if forecast.n_known:
-                left = Why.CALLS_LEFT(forecast.n_new, forecast.n_calls)
-                item = replace(item, reasons=(*item.reasons, left))
+        held, forecast = await asyncio.to_thread(self._held, step), estimated.forecast
+        item = held or item
+        if forecast.n_known:
+            left = Why.CALLS_LEFT(forecast.n_new, forecast.n_calls)
+            item = replace(item, reasons=(*item.reasons, left))
+        self._add_step(step, item, entry, doubt)
+        self._plan.cost.add(estimated.calls, [] if entry is None else [entry], 1)
+
+    def _add_step(
+        self,
+        step: BoundStep,
+        item: PlanItem,
+        entry: Entry | None = None,
+        doubt: Doubt = Doubt.NONE,
+    ) -> None:
+        """Add a step outside of blocks as an item, unless the file that it makes may be as it is.
+
+        1. It asks a model: in each state.
+        2. It only makes a file, in whose place an edited one is kept.
+        3. It only makes a file, and what it reads has to run first: that may come out as it was.
+        4. It only makes a file, of which the ledger of an older Paddock does not have what it was
+           made of: a run compares the content.
+        5. It only makes a file, and a run does so.
+        """
+        if step.kind.roles or item.state is ItemState.HELD:  # 1, 2
             self._add(item)
-        self._plan.cost.add(calls, [] if entry is None else [entry], 1)
+        elif item.state in WORK and not doubt:
+            ledger, scope = self.context.ledger, self.context.judge.scopes.id(step.id)
+            is_older = entry is None and LineageStore(ledger).of_item(scope, step.id) is not None
+            if not is_older:  # 5
+                self._add(item)
 
     async def step(self, step: BoundStep) -> Any:
         if step.inner is not None:
             return await self._pipeline(step)
         if not only_reads(step):
-            await self._foresee_step(step)
+            await self._estimate_step(step)
             return NOT_YET
         # It gives now what it will give in the run.
         self.ended[step.id] = EndedNode(step, done={step.id})

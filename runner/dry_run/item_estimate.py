@@ -1,4 +1,4 @@
-"""Foresee the items of a block, and the steps of one as `walk_item` meets them."""
+"""Estimate the items of a block, and the steps of one as `walk_item` meets them."""
 
 from __future__ import annotations
 
@@ -28,9 +28,8 @@ from paddock.runner.core.walk import ItemSteps, is_skipped, is_unused, walk_item
 from paddock.steps.base import PLACEHOLDER
 from paddock.steps.run_pipeline import named_outputs
 
-from .certainty import Certainty, Foreseen, ItemEnds, Spread
-from .dry_tools import without_effects
-from .plan_cost import NO_CALLS, calls_of_body, calls_of_many, calls_of_step
+from .call_bounds import NO_CALLS, calls_of_body, calls_of_many, calls_of_step
+from .doubt import Doubt, Estimated, ItemEnds, Spread
 from .plan_so_far import PlanSoFar
 from .step_estimate import StepEstimate
 
@@ -43,17 +42,16 @@ class ItemEstimate(ItemSteps):
         plan: PlanSoFar,
         context: RunContext,
         attempt: ItemAttempt,
-        around: Mapping[str, Certainty] = MappingProxyType({}),
+        spread: Spread,
         *,
         is_whole_pipeline: bool = False,
     ) -> None:
-        """`around`: the certainty of steps around it, where that is not `KNOWN`."""
-        without_effects(context, attempt)
+        """`spread`: what is in doubt about the steps around it."""
         self._plan = plan
         self._context = context
         self._attempt = attempt
         self._is_whole_pipeline = is_whole_pipeline
-        self.spread = Spread({**around})
+        self.spread = spread
         self.calls = NO_CALLS
         self.last: Any = None
 
@@ -76,13 +74,13 @@ class ItemEstimate(ItemSteps):
         return not self.spread.of_use(node) and is_unused(node, scope, self._context.stats, key)
 
     async def block(self, block: BoundBlock, scope: Scope) -> tuple[Any, LackingItems | None]:
-        """Foresee a block within the item: its own items may be fresh.
+        """Estimate a block within the item: its own items may be fresh.
 
         Raises:
             ItemEnds: it surely fails.
         """
         if self.spread.of(block.over.references):
-            foreseen = Foreseen(calls_of_many(block.body))
+            estimated = Estimated(calls_of_many(block.body))
         else:
             context, outer = self._context, self._attempt.outer
             if self.spread.of(read_by(block.where, block.key)):
@@ -91,113 +89,112 @@ class ItemEstimate(ItemSteps):
                 state = await opened_block(context, block, scope, keeps_results=True, outer=outer)
             except (ExpressionError, PipelineError) as error:
                 raise ItemEnds(error) from error
-            foreseen = await foresee_block(self._plan, context, state, self.spread.nodes)
+            estimated = await estimate_block(self._plan, context, state, self.spread.nodes)
             if self.spread.of(block.references):
-                calls = foreseen.calls.at_most()
-                foreseen = replace(foreseen, calls=calls, certainty=Certainty.UNKNOWN)
-        return self._noted(block, foreseen), None
+                calls = estimated.calls.at_most()
+                estimated = replace(estimated, calls=calls, doubt=Doubt.VALUES)
+        return self._noted(block, estimated), None
 
     async def step(self, step: BoundStep, scope: Scope) -> Any:
-        """Foresee one step.
+        """Estimate one step.
 
         Raises:
             ItemEnds: it surely fails.
         """
         try:
-            foreseen = await self.foresee(step, scope)
+            estimated = await self.estimate(step, scope)
         except ItemEnds as end:
-            outputs = self._noted(step, Foreseen(end.calls, may_fail=True))
-            if self.spread.nodes[step.id] is Certainty.AT_MOST:
+            doubt = Doubt.VALUES | Doubt.IF_PASSED
+            outputs = self._noted(step, Estimated(end.calls, doubt=doubt))
+            if Doubt.IF_DONE in self.spread.nodes[step.id]:
                 return outputs
             raise
-        return self._noted(step, foreseen)
+        return self._noted(step, estimated)
 
     def hand_on(self, node: BoundNode, outputs: Any) -> None:
         self.last = outputs
 
-    def _noted(self, node: BoundNode, foreseen: Foreseen) -> dict[str, Any] | None:
-        """Add what is foreseen of a node; return its outputs."""
-        foreseen = self.spread.note(node, foreseen)
-        self.calls += foreseen.calls
-        return foreseen.outputs
+    def _noted(self, node: BoundNode, estimated: Estimated) -> dict[str, Any] | None:
+        """Add what is estimated of a node; return its outputs."""
+        estimated = self.spread.note(node, estimated)
+        self.calls += estimated.calls
+        return estimated.outputs
 
     # --- one step
 
-    async def foresee(self, step: BoundStep, scope: Scope) -> Foreseen:
-        """Foresee a step that is not skipped.
+    async def estimate(self, step: BoundStep, scope: Scope) -> Estimated:
+        """Estimate a step that is not skipped.
 
         1. It runs a pipeline, whose steps are walked as the item's are.
         2. At the top of such a pipeline a step with a trace is an item, and may be fresh.
-        3. Any other step is foreseen by its kind.
+        3. Any other step is tried, or bounded by the YAML (`StepEstimate`).
 
         Raises:
             ItemEnds: it surely fails.
         """
-        context, attempt = self._context, self._attempt
-        reads_unknown, entry = bool(self.spread.of(step.references)), None
-        has_changed = self.spread.has_changed
+        context, attempt, entry = self._context, self._attempt, None
+        doubt = self.spread.of(step.references) | self.spread.behind & Doubt.FILES
         if step.inner is not None:  # 1
-            return await self._pipeline(step, scope, reads_unknown or has_changed)
+            return await self._pipeline(step, scope, doubt)
         if self._is_whole_pipeline and step.has_trace:  # 2
-            outer, has_changed = attempt.outer, False
+            outer, doubt = attempt.outer, doubt & ~Doubt.FILES
             state = await opened_block(context, step, scope, keeps_results=True, outer=outer)
             (work,) = state.work.items
-            if not (state.todo() or reads_unknown):
+            if not (state.todo() or doubt):
                 if state.wait is not None:
                     raise ItemEnds(state.wait)
-                return Foreseen(outputs=work.result, certainty=Certainty.KNOWN)
+                return Estimated(outputs=work.result, doubt=Doubt.NONE)
             attempt, entry = ItemAttempt.of(context, step, outer), work.entry
-            without_effects(context, attempt)
-        known = reads_unknown, has_changed
-        foreseen = await StepEstimate(self._plan, context, attempt, scope, *known).foresee(step)
-        if reads_unknown and entry is not None:
-            foreseen = replace(foreseen, calls=foreseen.calls.at_most())
-        return foreseen
+        estimate = StepEstimate(self._plan, context, attempt, scope, doubt)  # 3
+        estimated = await estimate.estimate(step)
+        if doubt and entry is not None:
+            estimated = replace(estimated, calls=estimated.calls.at_most())
+        return estimated
 
-    async def _pipeline(self, step: BoundStep, scope: Scope, reads_unknown: bool) -> Foreseen:
-        """Foresee a pipeline that a step of the item runs."""
+    async def _pipeline(self, step: BoundStep, scope: Scope, doubt: Doubt) -> Estimated:
+        """Estimate a pipeline that a step of the item runs; `doubt` is about what that reads."""
         inner = step.inner
         assert inner is not None
         try:
             params = step.params.render(scope)
             bound = with_inputs(inner, params.inputs, self._context.bound.roots)
         except (BindError, WrongInput) as error:
-            if not reads_unknown:
+            if not doubt:
                 raise ItemEnds(error) from error
-            return Foreseen(calls_of_step(step))
+            return Estimated(calls_of_step(step))
         context = sub_pipeline_context(self._context, step, self._attempt, bound)
         secrets = context.stats.secrets.of(bound.file)
-        within = ItemEstimate(self._plan, context, replace(self._attempt), is_whole_pipeline=True)
-        within.spread.is_at_most = reads_unknown
-        within.spread.has_changed = self.spread.has_changed
+        spread = Spread(behind=doubt & Doubt.FILES | (Doubt.IF_DONE if doubt else Doubt.NONE))
+        attempt = replace(self._attempt)
+        within = ItemEstimate(self._plan, context, attempt, spread, is_whole_pipeline=True)
         start, outputs = Scope.of(bound.inputs, secrets, bound.moment), dict[str, Any]()
         try:
-            end, is_unknown = await walk_item(within, bound.nodes, start), reads_unknown
+            end, is_unknown = await walk_item(within, bound.nodes, start), bool(doubt)
         except ItemEnds as failure:
             failure.calls = within.calls
-            if reads_unknown:
-                self.spread.has_changed = True  # what it does behind that is not known
-                return Foreseen(calls_of_step(step), may_fail=True)
+            if doubt:
+                self.spread.behind |= Doubt.FILES  # what it does behind that is not known
+                return Estimated(calls_of_step(step), doubt=Doubt.VALUES | Doubt.IF_PASSED)
             raise
         try:
             outputs = pipeline_outputs(step, bound, end, scope)
         except ExpressionError:
             is_unknown = True
-        self.spread.has_changed |= within.spread.has_changed
-        is_unknown = is_unknown or bool(within.spread.nodes)
-        certainty = Certainty.UNKNOWN if is_unknown else Certainty.KNOWN
-        return Foreseen(within.calls, outputs, certainty)
+        self.spread.behind |= spread.behind & Doubt.FILES
+        is_unknown = is_unknown or bool(spread.nodes)
+        return Estimated(within.calls, outputs, Doubt.VALUES if is_unknown else Doubt.NONE)
 
 
-async def foresee_block(
+async def estimate_block(
     plan: PlanSoFar,
     context: RunContext,
     state: BlockState,
-    around: Mapping[str, Certainty] = MappingProxyType({}),
-) -> Foreseen:
-    """Foresee every stale item; those left when the time is over are bounded or estimated.
+    around: Mapping[str, Doubt] = MappingProxyType({}),
+) -> Estimated:
+    """Estimate every stale item; those left when the time is over by the YAML, or by the others.
 
-    In a random order, so that those that were walked speak for the others.
+    In a random order, so that those that were walked speak for the others. `around`: what is in
+    doubt about the steps around the block.
     """
     block, todo = state.block, state.todo()
     calls, n_unwalked, now_s = NO_CALLS, 0, asyncio.get_running_loop().time
@@ -207,7 +204,8 @@ async def foresee_block(
         if now_s() >= plan.deadline_of_items():  # where nothing waits, nothing else ends it
             n_unwalked += 1
             continue
-        steps = ItemEstimate(plan, context, ItemAttempt.of_item(context, state, item), around)
+        attempt = ItemAttempt.of_item(context, state, item)
+        steps = ItemEstimate(plan, context, attempt, Spread({**around}))
         try:
             async with asyncio.timeout_at(plan.deadline_of_items()):
                 scope = await walk_item(steps, block.body, item.seen(block, state.scope))
@@ -223,10 +221,9 @@ async def foresee_block(
             pass
         calls += steps.calls
     rest, n_walked = calls_of_body(block.body).of_items(n_unwalked), len(todo) - n_unwalked
-    is_estimate = rest.most is None and calls.most is not None and n_walked > 0
-    calls += calls.estimate(n_unwalked / n_walked) if is_estimate else rest
-    certainty = Certainty.UNKNOWN if todo else Certainty.KNOWN
-    return Foreseen(calls, dict(state.outputs()), certainty)
+    is_average = rest.n_most is None and calls.n_most is not None and n_walked > 0
+    calls += calls.scaled(n_unwalked / n_walked) if is_average else rest
+    return Estimated(calls, dict(state.outputs()), Doubt.VALUES if todo else Doubt.NONE)
 
 
 def pipeline_outputs(step: BoundStep, bound: BoundPlan, inner: Scope, scope: Scope) -> Any:

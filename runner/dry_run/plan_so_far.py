@@ -1,14 +1,23 @@
-"""What a walk over a plan knows so far, over all its pipelines, and when it ends."""
+"""What a plan knows so far, over all its pipelines: items, notes, and what a run would cost."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from typing import TYPE_CHECKING, Any
 
-from paddock.runner.progress.report import PlanItem
+from paddock.runner.ledger.entries import Entry
+from paddock.runner.progress.item_states import WORK
+from paddock.runner.progress.report import CallsAre, PlanItem, PlanReport
 
-from .plan_cost import PlanCost
+from .call_bounds import NO_CALLS, CallBounds, divided
+from .dry_tools import AskedPrompts
+
+if TYPE_CHECKING:
+    from paddock.engine.backends.speed_estimates import SpeedBook
+    from paddock.engine.profile.context_layout import Workload
 
 MAX_WALK_S = 5.0
 """A plan does not walk longer than that; what is left is bounded by the YAML, or estimated."""
@@ -16,25 +25,104 @@ _KEPT_FOR_STEPS_S = 1.0
 """Of that, for top-level steps: by the YAML alone, nothing bounds a `reduce` behind many items."""
 
 
-@dataclass
-class AskedPrompts:
-    """What a dry run has asked for so far."""
+@dataclass(slots=True)
+class _ModelTokens:
+    n_calls: int = 0
+    n_tokens: float = 0.0
 
-    has_history: bool
-    """Whether the ledger has any reply at all."""
-    counts_exactly: bool = True
-    """Tokens are counted on this machine; no text is sent elsewhere."""
-    items: dict[str, tuple[str, str] | None] = field(default_factory=dict)
-    """By the request's hash: the item that asked for it first; None: its reply serves all items."""
 
-    def as_of(self, n_prompts: int) -> AskedPrompts:
-        """Return what the first so many prompts were, to go on from in another way."""
-        return replace(self, items=dict(islice(self.items.items(), n_prompts)))
+@dataclass(slots=True)
+class PlanCost:
+    """Model calls and tokens of a run. Tokens become unknown as soon as one part of them is."""
+
+    calls: CallBounds = NO_CALLS
+    tokens: float | None = 0
+    measured: dict[str, _ModelTokens] = field(default_factory=dict)
+    """By model, the calls whose tokens are known."""
+
+    def add(self, calls: CallBounds, entries: Sequence[Entry], n_items: int) -> None:
+        """Add the calls of items; `entries`: of the same ones or others like them."""
+        known = [entry for entry in entries if entry.state == "done" and entry.calls]
+        n_known_calls = sum(entry.calls for entry in known)
+        if calls.n_most is None and known:
+            usual = math.ceil(n_items * n_known_calls / len(known))
+            most = divided(max(usual, calls.least.total()), calls.by_model)
+            calls = CallBounds(most, calls.least, repairs=calls.repairs, is_average=True)
+        self.calls += calls
+        if calls.n_most == 0:
+            return
+        if not known:
+            self.tokens = None
+            return
+        tokens_of_call = sum(entry.tokens for entry in known) / n_known_calls
+        if self.tokens is not None:
+            self.tokens += calls.most.total() * tokens_of_call
+        for ref, n_calls in calls.most.items():
+            measured = self.measured.setdefault(ref, _ModelTokens())
+            measured.n_calls += n_calls
+            measured.n_tokens += n_calls * tokens_of_call
+
+    def in_report(
+        self, report: PlanReport, last: dict[str, Any] | None, speeds: SpeedBook | None
+    ) -> PlanReport:
+        """Return a report with its figures; none where it has `notes` on what is not known.
+
+        `last`: the summary of the last run.
+        """
+        calls, most, advice = self.calls, self.calls.n_most, tuple[str, ...]()
+        if speeds is not None:
+            known = dict(self._workloads(speeds, last))
+            gains = (speeds.gain(ref, known.get(ref)) for ref in sorted(calls.by_model))
+            advice = tuple(gain.sentence() for gain in gains if gain is not None)
+        most_with_repairs = None if most is None else most + calls.repairs
+        is_exact = calls.least.total() == most_with_repairs
+        are: CallsAre = "about" if calls.is_average else "exact" if is_exact else "at most"
+        report = replace(report, calls_are=are, advice=advice)
+        if report.notes:
+            return report
+        tokens = None if self.tokens is None else math.ceil(self.tokens)
+        is_idle = not any(item.state in WORK for item in report.items)
+        return replace(
+            report,
+            calls=most_with_repairs,
+            likely_calls=most,
+            least_calls=calls.least.total(),
+            tokens=tokens,
+            seconds=0.0 if tokens == 0 and is_idle else self._seconds(tokens, last, speeds),
+            loads=len(calls.by_model),
+            models={ref: calls.most[ref] for ref in calls.by_model},
+            least_models=dict(calls.least),
+        )
+
+    def _seconds(
+        self, tokens: int | None, last: dict[str, Any] | None, speeds: SpeedBook | None
+    ) -> float | None:
+        """Add up what the models' profiles say; as the last run, where one is missing."""
+        if not tokens or last is None or not last.get("seconds"):
+            return None
+        if speeds is not None:
+            each = [speeds.seconds(ref, work) for ref, work in self._workloads(speeds, last)]
+            if None not in each:
+                return round(sum(seconds or 0.0 for seconds in each), 1)
+        then = last["tokens"]["prompt"] + last["tokens"]["completion"]
+        return round(tokens * last["seconds"] / then, 1) if then else None
+
+    def _workloads(
+        self, speeds: SpeedBook, last: dict[str, Any] | None
+    ) -> Iterator[tuple[str, Workload]]:
+        """Divide each model's tokens as the last run's were: read, shared, written."""
+        shares = last["tokens"] if last is not None else {}
+        then = shares.get("prompt", 0) + shares.get("completion", 0)
+        for ref, measured in self.measured.items() if then else ():
+            read, written = shares["prompt"] / then, shares["completion"] / then
+            reused = shares.get("prompt_reused", 0) / then
+            tokens = (measured.n_tokens * share for share in (read, written, reused))
+            yield ref, speeds.workload(measured.n_calls, *tokens)
 
 
 @dataclass(slots=True)
 class PlanSoFar:
-    """What is foreseen of a plan, with the pipelines that its steps run."""
+    """What is known of a plan, with the pipelines that its steps run."""
 
     fills_stores: bool
     """The run may make a store that is not there yet."""
@@ -42,7 +130,7 @@ class PlanSoFar:
     cost: PlanCost = field(default_factory=PlanCost)
     items: list[PlanItem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What cannot be foreseen."""
+    """What is not known before the run."""
     _ends_at: float | None = None
 
     def deadline(self) -> float:

@@ -1,0 +1,141 @@
+"""How many calls of each model are made: bounds, and those that the YAML alone has of a step."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from paddock.runner.answers.offered_labels import choices_of
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
+from paddock.runner.bind.plan_walks import all_steps
+from paddock.runner.core.failures import Cause, max_retries
+
+
+@dataclass(frozen=True, slots=True)
+class CallBounds:
+    """How many calls are made of each model, at most and at least."""
+
+    most: Counter[str] = field(default_factory=Counter)
+    """Without those of `unbounded`."""
+    least: Counter[str] = field(default_factory=Counter)
+    unbounded: Counter[str] = field(default_factory=Counter)
+    """By model, how many steps ask it that have no bound."""
+    repairs: int = 0
+    """At most so many more, where answers fail their checks or are cut off."""
+    is_average: bool = False
+    """Whether some are what other items take, on average."""
+
+    @property
+    def n_most(self) -> int | None:
+        """How many are made at most, without repairs; None: nothing bounds them."""
+        return None if self.unbounded else self.most.total()
+
+    @property
+    def by_model(self) -> Counter[str]:
+        """Those of `most`, and one for each step without a bound: how calls may be divided."""
+        return self.most + self.unbounded
+
+    def __add__(self, other: CallBounds) -> CallBounds:
+        if other is NO_CALLS or self is NO_CALLS:  # most steps make none
+            return self if other is NO_CALLS else other
+        return CallBounds(
+            self.most + other.most,
+            self.least + other.least,
+            self.unbounded + other.unbounded,
+            self.repairs + other.repairs,
+            self.is_average or other.is_average,
+        )
+
+    def of_items(self, n_items: int) -> CallBounds:
+        """Return the calls at most of so many items, each like this one."""
+        if not n_items:
+            return NO_CALLS
+        most = Counter({ref: n * n_items for ref, n in self.most.items()})
+        return CallBounds(most, unbounded=self.unbounded, repairs=self.repairs * n_items)
+
+    def scaled(self, share: float) -> CallBounds:
+        """Return what `share` times as many items take, if they are like these on average."""
+        most = divided(math.ceil(self.most.total() * share), self.most)
+        return CallBounds(most, repairs=math.ceil(self.repairs * share), is_average=True)
+
+    def at_most(self) -> CallBounds:
+        """Return the calls of something that may not be done."""
+        return replace(self, least=Counter()) if self.least else self
+
+
+NO_CALLS = CallBounds()
+
+
+def divided(n_calls: int, by_model: Counter[str]) -> Counter[str]:
+    """Divide so many calls among models, in the proportion of others.
+
+    >>> divided(7, Counter({"writer": 2, "vec": 1}))
+    Counter({'writer': 5, 'vec': 2})
+    """
+    if not (n_calls and by_model):
+        return Counter()
+    parts = Counter({ref: n * n_calls // by_model.total() for ref, n in by_model.items()})
+    parts[next(iter(by_model))] += n_calls - parts.total()
+    return +parts
+
+
+def between_lengths(shortest: CallBounds, longest: CallBounds) -> CallBounds:
+    """Bound what depends on how long answers are."""
+    most = divided(max(shortest.most.total(), longest.most.total()), shortest.most | longest.most)
+    return CallBounds(
+        most,
+        shortest.least & longest.least,
+        shortest.unbounded | longest.unbounded,
+        max(shortest.repairs, longest.repairs),
+    )
+
+
+# --- by the YAML alone
+
+
+def calls_of_body(body: Iterable[BoundNode]) -> CallBounds:
+    """Return the calls of the steps of an item."""
+    total = NO_CALLS
+    for node in body:
+        total += calls_of_many(node.body) if isinstance(node, BoundBlock) else calls_of_step(node)
+    return total
+
+
+def calls_of_many(body: Iterable[BoundNode]) -> CallBounds:
+    """Return the calls of a body that runs for an unknown number of items."""
+    asking = (step for step in all_steps(body) if step.kind.roles)
+    return CallBounds(unbounded=Counter(spec.ref for step in asking for spec in step.models))
+
+
+def models_of(step: BoundStep) -> Counter[str]:
+    return Counter(spec.ref for spec in step.models)
+
+
+def calls_of_step(step: BoundStep) -> CallBounds:
+    if step.inner is not None:
+        return calls_of_body(step.inner.nodes)
+    if not step.kind.roles:
+        return NO_CALLS
+    most = step.facts.most_calls(step.written, step.reply is not None)
+    if most is None or any(choice.keys.narrow for choice in choices_of(step)):
+        return CallBounds(unbounded=models_of(step))  # labels are embedded, maybe many
+    return with_repairs(step, CallBounds(divided(most, models_of(step))))
+
+
+def with_repairs(step: BoundStep, calls: CallBounds, *, holds_forms: bool = False) -> CallBounds:
+    """Add what checks may cost: an answer that does not pass them is asked for again.
+
+    `holds_forms`: the model is served on this machine, where it cannot leave a form.
+    """
+    if not calls.n_most:
+        return calls
+    most = calls.n_most
+    is_held = holds_forms and step.model is not None and not step.model.pool
+    if step.reply is not None and (step.reply.checks or not is_held):
+        most += step.reply.repair * (most if step.facts.tree else 1)
+    of_model = step.model.params if step.model else {}
+    n_again = step.facts.most_repeats(step.written, of_model)
+    most *= (1 + max_retries(step.retry, Cause.CHECK)) * (1 + n_again)
+    return replace(calls, repairs=most - calls.n_most)
