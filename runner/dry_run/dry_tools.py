@@ -19,7 +19,6 @@ from paddock.engine.backends import token_bounds
 from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import (
     ChatRequest,
-    Constraint,
     EmbedReply,
     EmbedRequest,
     Message,
@@ -156,7 +155,10 @@ class DryPool(LedgerPool):
             raise PromptTooLong(n_tokens, reserved, room)
         texts = [message.content for message in request.messages]
         self._counted(request.model.ref, found.hash, texts)
-        return Reply(_placeholder(request.constraint), "stop", Usage(), "")
+        text, form = PLACEHOLDER, request.constraint
+        if form is not None and form.kind == "json_schema":
+            text = json.dumps(_filled_schema(json.loads(form.source)), ensure_ascii=False)
+        return Reply(text, "stop", Usage(), "")
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         """Return the known vectors, or placeholders."""
@@ -199,19 +201,15 @@ class DryReply(ScopedReply):
     pool: DryPool
 
     @property
-    def has_answers(self) -> bool:
-        return Doubt.ANSWERS not in self.pool.doubt
-
-    @property
     def repair(self) -> int:
         """How often an answer that is known is asked for again."""
-        return super().repair if self.has_answers else 0
+        return 0 if Doubt.ANSWERS in self.pool.doubt else super().repair
 
     async def checked(self, output: Any, text: str) -> list[str]:
-        return await super().checked(output, text) if self.has_answers else []
+        return [] if Doubt.ANSWERS in self.pool.doubt else await super().checked(output, text)
 
     async def evidence(self, output: Any) -> Any:
-        return await super().evidence(output) if self.has_answers else None
+        return None if Doubt.ANSWERS in self.pool.doubt else await super().evidence(output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,14 +287,8 @@ def without_texts(value: Any) -> Any:
     return PLACEHOLDER if isinstance(value, str) else value
 
 
-def _placeholder(constraint: Constraint | None) -> str:
-    """Return an answer that stands for one that is not known, in its form where that is simple."""
-    if constraint is None or constraint.kind != "json_schema":
-        return PLACEHOLDER
-    return json.dumps(_filled_schema(json.loads(constraint.source)), ensure_ascii=False)
-
-
 def _filled_schema(schema: Any) -> Any:
+    """Return a placeholder in the form that is asked for, where that is simple."""
     if not isinstance(schema, Mapping):
         return PLACEHOLDER
     if "const" in schema:

@@ -281,32 +281,22 @@ class Estimate(Walk):
         if forecast.n_known:
             left = Why.CALLS_LEFT(forecast.n_new, forecast.n_calls)
             item = replace(item, reasons=(*item.reasons, left))
-        self._add_step(step, item, entry, doubt)
+        scope_id, lineage = self.context.judge.scopes.id(step.id), LineageStore(self.context.ledger)
+        is_older = entry is None and lineage.of_item(scope_id, step.id) is not None
+        self._add_step(step, item, is_open=bool(doubt) or is_older)
         self._plan.cost.add(estimated.calls, [] if entry is None else [entry], 1)
 
-    def _add_step(
-        self,
-        step: BoundStep,
-        item: PlanItem,
-        entry: Entry | None = None,
-        doubt: Doubt = Doubt.NONE,
-    ) -> None:
+    def _add_step(self, step: BoundStep, item: PlanItem, *, is_open: bool = False) -> None:
         """Add a step outside of blocks as an item, unless the file that it makes may be as it is.
 
-        1. It asks a model: in each state.
-        2. It only makes a file, in whose place an edited one is kept.
-        3. It only makes a file, and what it reads has to run first: that may come out as it was.
-        4. It only makes a file, of which the ledger of an older Paddock does not have what it was
-           made of: a run compares the content.
-        5. It only makes a file, and a run does so.
+        1. It asks a model: it is an item in any state.
+        2. It only makes a file, and an edited one that is kept is in its place: it is held.
+        3. It only makes a file, and surely has to.
+        4. `is_open`: it reads what has to run first, which may come out as it was, or its file is
+           of an older Paddock, whose ledger does not say what it was made of: it is none.
         """
-        if step.kind.roles or item.state is ItemState.HELD:  # 1, 2
+        if step.kind.roles or item.state is ItemState.HELD or (item.state in WORK and not is_open):
             self._add(item)
-        elif item.state in WORK and not doubt:
-            ledger, scope = self.context.ledger, self.context.judge.scopes.id(step.id)
-            is_older = entry is None and LineageStore(ledger).of_item(scope, step.id) is not None
-            if not is_older:  # 5
-                self._add(item)
 
     async def step(self, step: BoundStep) -> Any:
         if step.inner is not None:

@@ -26,19 +26,13 @@ _KEPT_FOR_STEPS_S = 1.0
 
 
 @dataclass(slots=True)
-class _ModelTokens:
-    n_calls: int = 0
-    n_tokens: float = 0.0
-
-
-@dataclass(slots=True)
 class PlanCost:
     """Model calls and tokens of a run. Tokens become unknown as soon as one part of them is."""
 
     calls: CallBounds = NO_CALLS
     tokens: float | None = 0
-    measured: dict[str, _ModelTokens] = field(default_factory=dict)
-    """By model, the calls whose tokens are known."""
+    measured: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """By model, the calls whose tokens are known, and these."""
 
     def add(self, calls: CallBounds, entries: Sequence[Entry], n_items: int) -> None:
         """Add the calls of items; `entries`: of the same ones or others like them."""
@@ -57,10 +51,9 @@ class PlanCost:
         tokens_of_call = sum(entry.tokens for entry in known) / n_known_calls
         if self.tokens is not None:
             self.tokens += calls.most.total() * tokens_of_call
-        for ref, n_calls in calls.most.items():
-            measured = self.measured.setdefault(ref, _ModelTokens())
-            measured.n_calls += n_calls
-            measured.n_tokens += n_calls * tokens_of_call
+        for ref, n in calls.most.items():
+            n_calls, n_tokens = self.measured.get(ref, (0, 0.0))
+            self.measured[ref] = n_calls + n, n_tokens + n * tokens_of_call
 
     def in_report(
         self, report: PlanReport, last: dict[str, Any] | None, speeds: SpeedBook | None
@@ -113,11 +106,13 @@ class PlanCost:
         """Divide each model's tokens as the last run's were: read, shared, written."""
         shares = last["tokens"] if last is not None else {}
         then = shares.get("prompt", 0) + shares.get("completion", 0)
-        for ref, measured in self.measured.items() if then else ():
+        for ref, (n_calls, n_tokens) in self.measured.items() if then else ():
             read, written = shares["prompt"] / then, shares["completion"] / then
             reused = shares.get("prompt_reused", 0) / then
-            tokens = (measured.n_tokens * share for share in (read, written, reused))
-            yield ref, speeds.workload(measured.n_calls, *tokens)
+            yield (
+                ref,
+                speeds.workload(n_calls, *(n_tokens * part for part in (read, written, reused))),
+            )
 
 
 @dataclass(slots=True)

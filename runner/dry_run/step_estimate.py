@@ -224,19 +224,18 @@ def _calls(
        at most a tree over all parts. Asked for 5 parts, it is 11 calls.
     3. Any other step: those that the pool was asked for, such as the 1 of a `chat`.
     """
-    asked, holds_forms = pool.calls, pool.prompts.counts_exactly
-    by_model, n_asked = asked.most or models_of(step), asked.most.total()
+    counted, holds_forms = pool.calls, pool.prompts.counts_exactly
+    by_model, n_counted = counted.most or models_of(step), counted.most.total()
     bounds = None if step.facts.tree is None else step.facts.tree(params)
     if tree is not None:  # 1
-        in_groups = 0
-        if bounds is not None and pool.doubt & Doubt.READ and tree.n_new:
-            in_groups = bounds.in_groups  # by values that are not known
-        later = divided(tree.n_new - n_asked, by_model)
+        has_unknown_groups = bounds is not None and pool.doubt & Doubt.READ and tree.n_new
+        in_groups = bounds.in_groups if bounds is not None and has_unknown_groups else 0
+        later = divided(tree.n_new - n_counted, by_model)
         may_be_known = pool.prompts.has_history or Doubt.EQUAL_ANSWERS in pool.doubt or in_groups
-        calls = asked + CallBounds(later, Counter() if may_be_known else later)
+        calls = counted + CallBounds(later, Counter() if may_be_known else later)
         calls = with_repairs(step, calls, holds_forms=holds_forms)
         return replace(calls, repairs=max(calls.repairs, in_groups - tree.n_new))
     if is_in_parts:  # 2
-        most = 2 * n_asked + 1 if bounds is None else bounds.in_parts
+        most = 2 * n_counted + 1 if bounds is None else bounds.in_parts
         return with_repairs(step, CallBounds(divided(most, by_model)), holds_forms=holds_forms)
-    return with_repairs(step, asked, holds_forms=holds_forms)  # 3
+    return with_repairs(step, counted, holds_forms=holds_forms)  # 3

@@ -13,7 +13,7 @@ import pytest
 
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Tool
 from paddock.runner.core.calls.call_cache import CallOrigin
-from paddock.runner.core.run_models import RunModels
+from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.run_stats import RunStats
 from paddock.runner.dry_run.call_bounds import CallBounds
 from paddock.runner.dry_run.dry_tools import AskedPrompts, DryPool
