@@ -36,6 +36,7 @@ from .traces.block_work import ItemWork
 from .traces.dependencies import (
     Dependencies,
     Dependency,
+    FileRead,
     OutputWithin,
     by_name,
     kept_paths,
@@ -200,7 +201,7 @@ class ItemAttempt:
                 path = os.path.normpath(os.path.join(roots.base, text))  # noqa: PTH118, ASYNC240 - touches no disk
             context.stats.taken.add(str(path))
             with contextlib.suppress(OSError):  # the step reports the error
-                self.note(await in_left_thread(context.judge.world.file, path))
+                self.note(await in_left_thread(FileRead.of, context.judge.world, path))
 
     def with_outputs(self) -> Dependencies:
         """Return its dependencies with its outputs, for the item around it."""

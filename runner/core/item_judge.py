@@ -34,18 +34,13 @@ from .reviews.run_reviews import RunReviews
 from .run_options import RunOptions
 from .traces.block_items import item_strata, nearest_keys, raw_item_keys
 from .traces.block_work import BlockWork, ItemWork, JudgedRule
-from .traces.dependencies import (
-    KeptOutput,
-    OutputWithin,
-    Trace,
-    World,
-    dependencies_of,
-)
+from .traces.dependencies import KeptOutput, OutputWithin, Trace, dependencies_of
 from .traces.filed_items import FiledDocuments
 from .traces.filed_results import BlockList, reads_new_items, with_filed_rows
 from .traces.node_parts import NodeParts
 from .traces.parts import KEYED, OuterValue, RulePart, part_digest, part_of
 from .traces.past_items import PastItems
+from .traces.preparation import prepare
 from .traces.reconcile import reconcile
 from .traces.scopes import PipelineScopes
 from .traces.source_folders import MissingSources, SourceFolder, source_folders
@@ -59,6 +54,7 @@ from .traces.verify import (
     renewed_entry,
     verify,
 )
+from .traces.world import World
 
 NOT_REQUESTED = ItemVerdict(ItemState.SKIPPED, (Why.NOT_REQUESTED(),), Case.NOT_REQUESTED)
 
@@ -110,7 +106,7 @@ class Judge:
         traces: Collection[Trace],
         hashes: Mapping[str, str] = MappingProxyType({}),
     ) -> World:
-        """Return the world as these items see it, as `World.prepare`.
+        """Return the world as these items see it, as `prepare`.
 
         Raises:
             PipelineError: a list of labels is no list of labels.
@@ -123,7 +119,7 @@ class Judge:
         await self.reviews.load()
         decided, pending = self.reviews.decisions, self.reviews.of_item
         world = replace(self.world, decisions=decided, pending=pending)
-        return await world.prepare(traces, hashes, self.bound.roots, choices)
+        return await prepare(world, traces, hashes, self.bound.roots, choices)
 
     # --- a block
 

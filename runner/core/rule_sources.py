@@ -23,8 +23,9 @@ from paddock.steps.readers.reader import reader_versions
 from paddock.steps.registry import BrokenStep, UnknownStep, load_step, step_package
 from paddock.steps.tools.code_digests import file_content
 
-from .traces.dependencies import NEED_A_RULE, World, dependencies_of
+from .traces.dependencies import NEED_A_RULE, dependencies_of
 from .traces.parts import PLACE_IN_LIST, OuterValue, part_of
+from .traces.world import World
 
 if TYPE_CHECKING:
     from .run_context import RunContext

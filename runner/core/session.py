@@ -70,8 +70,8 @@ from .run_context import RunContext
 from .run_options import PreparedRun, RunEnvironment, RunOptions
 from .run_stats import RunStats
 from .step_tools import embed_labels
-from .traces.dependencies import World
 from .traces.scopes import PipelineScopes
+from .traces.world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,11 +242,11 @@ async def open_session(
             await suspects.look()
         reviews = RunReviews(ledger, bound, options.review)
         world = World(
-            index,
-            stores,
-            models,
-            prepared.secrets,
-            lambda step, labels: embed_labels(context, step, labels),  # it is made last
+            index=index,
+            stores=stores,
+            models=models,
+            secrets=prepared.secrets,
+            embed_labels=lambda step, labels: embed_labels(context, step, labels),  # made last
         )
         watches = is_watch_trigger(options.trigger)
         judge = Judge(

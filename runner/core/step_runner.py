@@ -44,6 +44,7 @@ from .reviews.run_reviews import AwaitingReview
 from .run_context import RunContext
 from .run_records import StepRecord, read_lineage
 from .step_tools import item_tools, labelled_tools, mark_labels, taught_tools
+from .traces.dependencies import note_listing
 from .traces.filed_results import of_own_rows, with_filed_rows
 
 SubPipelinesFor = Callable[[BoundStep, ItemAttempt], SubPipelines]
@@ -155,8 +156,8 @@ class StepRunner:
                 files = None if step.returns is not None else outputs["files"]
                 params, roots = step.params.render(scope), context.bound.roots
                 owned = context.index.owned(roots.base) if files is None else frozenset()
-                note = context.judge.world.note_listing
-                await asyncio.to_thread(note, attempt.dependencies, params, files, roots, owned)
+                noted, world = attempt.dependencies, context.judge.world
+                await asyncio.to_thread(note_listing, noted, world, params, files, roots, owned)
         except (StepFailed, RunStopped, PipelineError):
             record.state = "failed"
             raise

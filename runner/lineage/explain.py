@@ -14,7 +14,7 @@ from pathlib import Path
 from paddock.engine.system.files import sha256_of
 from paddock.runner.core.calls import model_pools
 from paddock.runner.core.calls.run_models import RunModels
-from paddock.runner.core.traces.dependencies import World
+from paddock.runner.core.traces.world import World
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.filed_store import FiledStore

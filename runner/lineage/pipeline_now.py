@@ -29,13 +29,10 @@ from paddock.runner.core.calls import model_pools
 from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.item_judge import changed_since
 from paddock.runner.core.rule_sources import are_unchanged, decide_alone
-from paddock.runner.core.traces.dependencies import (
-    ChosenLabels,
-    World,
-    changed_dependencies,
-    dependencies_of,
-)
+from paddock.runner.core.traces.dependencies import ChosenLabels, dependencies_of
 from paddock.runner.core.traces.parts import PLACE_IN_LIST, ModelPart, OuterValue, part_of
+from paddock.runner.core.traces.preparation import changed_dependencies
+from paddock.runner.core.traces.world import World
 from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import WORK, ItemState

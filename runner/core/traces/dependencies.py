@@ -1,9 +1,9 @@
-"""What items depended on besides their parts, the ledger's codec, and the world of now.
+"""What items depended on besides their parts: a class for each kind, and the ledger's codec.
 
-There is one class for each kind of dependency. An item has it once by its `name`; as JSON it is a
-list whose first word is its kind, but of a file that was read. `World.prepare` looks at all that
-some traces need, at once; what a dependency says then is pure. A capability that makes outputs
-depend on something else is one class, and one answer of the world.
+An item has each dependency once, by its `name`. As JSON it is a list that begins with its kind; the
+list of a file that was read has none. `preparation` looks at all that some traces need, at once;
+what a dependency says then is pure. A capability that makes outputs depend on something else is one
+class here, and one answer of the world.
 """
 
 from __future__ import annotations
@@ -11,35 +11,25 @@ from __future__ import annotations
 import json
 import os
 from abc import ABCMeta, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from paddock.engine.system.files import content_stamp, sha256_of
-from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import canonical_json
-from paddock.pipelines.label_choices import LabelList
-from paddock.runner.answers.offered_labels import label_texts
-from paddock.runner.answers.text_vectors import Matrix, Vector8, similarities, unit_matrix
-from paddock.runner.config.pipeline_secrets import Secrets
+from paddock.runner.answers.text_vectors import Vector8, similarities
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.reasons import Reason, Why, quoted
-from paddock.steps.base import Roots, StepError, Vector
-from paddock.steps.files.scan import FilesScanParams, scan_folder
-from paddock.steps.vectors.open_stores import OpenStores
+from paddock.steps.base import Roots
+from paddock.steps.files.scan import FilesScanParams
 
-from .parts import KnownResult, Older, part_digest
-from .past_decisions import PendingReview, StepDecisions, StepName
+from .parts import KnownResult, Older
+from .past_decisions import StepDecisions
 from .past_items import PastItems
-
-if TYPE_CHECKING:
-    from paddock.runner.bind.bound import BoundStep
-
-    from ..calls.run_models import RunModels
+from .world import LabelVectors, World, listing_digest, scan_digest
 
 _SAME_LABEL = 1e-3
 """Similarities that differ by less may be the same: texts are embedded in other batches."""
@@ -86,12 +76,12 @@ class Dependency:
 
 
 class FileDependency(Dependency, metaclass=ABCMeta):
-    """What the disk tells; `World.prepare` looks at it."""
+    """What the disk tells; `preparation` looks at it."""
 
     __slots__ = ()
 
     def reason(self, world: World, trace: Trace) -> Reason | None:
-        return world.looked_at[self]
+        return world.seen.reasons[self]
 
     @abstractmethod
     def look(self, world: World) -> Reason | None:
@@ -113,6 +103,12 @@ class FileRead(FileDependency):
     ctime_ns: int
     inode: int
 
+    @classmethod
+    def of(cls, world: World, path: str) -> FileRead:
+        """Return a file that a step is about to read. Blocks."""
+        (size, mtime_ns, ctime_ns, inode), sha256 = world.content(path)
+        return cls(world.index.stored(path), size, mtime_ns, sha256, ctime_ns, inode)
+
     def look(self, world: World) -> Reason | None:
         path = world.index.absolute(self.path)
         if self.is_at(path, world.digest):
@@ -122,7 +118,7 @@ class FileRead(FileDependency):
     def is_at(self, path: str, digest: Callable[[str], str]) -> bool:
         """Return whether a path has what was read; `digest` is asked where its stamp differs."""
         with suppress(OSError):
-            stamp = _stamp_of(path)
+            stamp = content_stamp(os.stat(path))  # noqa: PTH116 - 10,000 times in a run
             is_untouched = stamp == (self.size, self.mtime_ns, self.ctime_ns, self.inode)
             return is_untouched or (stamp[0] == self.size and digest(path) == self.sha256)
         return False
@@ -149,7 +145,7 @@ class FolderListed(Dependency):
         return cls(name.removesuffix("/"), tuple((given, digest) for given, digest in values))
 
     def reason(self, world: World, trace: Trace) -> Reason | None:
-        is_same = all(world.listing(self.folder, given) == was for given, was in self.listings)
+        is_same = all(world.seen.listings.get((self.folder, g)) == was for g, was in self.listings)
         return None if is_same else Why.FOLDER(self.folder)
 
 
@@ -413,6 +409,32 @@ def by_name(dependencies: Iterable[Dependency]) -> Dependencies:
     return {dependency.name: dependency for dependency in dependencies}
 
 
+def note_listing(
+    noted: Dependencies,
+    world: World,
+    params: FilesScanParams,
+    files: Sequence[Mapping[str, Any]] | None,
+    roots: Roots,
+    owned: frozenset[Path],
+) -> None:
+    """Add a folder that was listed for one item. Blocks.
+
+    Without `files` it is listed again, without the `owned` files: a step's `returns` may leave out
+    what its items depend on.
+    """
+    folder = str(roots.resolve(params.root))
+    given = canonical_json(params.model_dump(mode="json", exclude={"root"}))
+    listed = FolderListed(world.index.stored(folder))
+    before = noted.get(listed.name)
+    others = before.listings if isinstance(before, FolderListed) else ()
+    if files is None:
+        digest = scan_digest(folder, given, roots, owned)
+    else:
+        digest = listing_digest((file["relpath"], file["sha256"]) for file in files)
+    listings = (*(row for row in others if row[0] != given), (given, digest))
+    noted[listed.name] = replace(listed, listings=listings)
+
+
 def with_outputs(entry: Entry, scope: str) -> Dependencies:
     """Return what an entry recorded and its outputs, for the item around it."""
     within = (OutputWithin(path, scope, entry.key) for path in entry.output_paths)
@@ -450,172 +472,3 @@ class Trace:
         entry = self.entry
         has_fitted = entry.state == "done" and not dependencies_of(entry, LimitedContext)
         return KnownResult(entry, has_fitted, older)
-
-
-# --- the world
-
-
-@dataclass(frozen=True, slots=True)
-class LabelVectors:
-    """Labels that are new to a list, each with its vector."""
-
-    labels: Sequence[str]
-    model: str
-    """Identity of the model that made the vectors."""
-    rows: Matrix
-
-
-EmbedLabels = Callable[["BoundStep", Sequence[str]], Awaitable[tuple[str, Sequence[Vector]] | None]]
-"""Returns the identity of a step's embedding model, and vectors; None: these are not known."""
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What can be asked now."""
-
-    index: OutputIndex
-    stores: OpenStores
-    models: RunModels
-    secrets: Secrets = field(default_factory=Secrets)
-    """Without a digest nothing that is made of secrets is compared."""
-    embed_labels: EmbedLabels | None = None
-    """Embeds labels that are new to a list; a plan has only vectors that the ledger knows."""
-    lists: Mapping[str, LabelList] = field(default_factory=dict)
-    """The lists of labels that are known before any item of a block, by name."""
-    label_vectors: Mapping[str, LabelVectors] = field(default_factory=dict)
-    """What is known of the new labels of lists of which items were offered the nearest ones."""
-    decisions: Mapping[StepName, StepDecisions] = field(default_factory=dict)
-    """What people decided about each step's answers."""
-    pending: Callable[[str, str], PendingReview | None] = lambda scope, key: None
-    """Returns what of an item waits for a person, or was decided since its last run."""
-    looked_at: dict[FileDependency, Reason | None] = field(default_factory=dict)
-    """What became of files, after `prepare`."""
-    _files: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
-    """Each file's stamp and sha256."""
-    _listings: dict[tuple[str, str], str] = field(default_factory=dict)
-    """Digests of what folders have now, by folder and parameters of the scan."""
-
-    # --- recording what an item reads
-
-    def file(self, path: str) -> FileRead:
-        """Return a file that a step is about to read; it is hashed once, unless it changes."""
-        size, mtime_ns, ctime_ns, inode = stamp = _stamp_of(path)
-        known = self._files.get(path)
-        if known is None or known[0] != stamp:
-            known = self._files[path] = stamp, sha256_of(Path(path))
-        return FileRead(self.index.stored(path), size, mtime_ns, known[1], ctime_ns, inode)
-
-    def digest(self, path: str) -> str:
-        return self.file(path).sha256
-
-    def note_listing(
-        self,
-        noted: Dependencies,
-        params: FilesScanParams,
-        files: Sequence[Mapping[str, Any]] | None,
-        roots: Roots,
-        owned: frozenset[Path],
-    ) -> None:
-        """Add a folder that was listed for one item. Blocking.
-
-        Without `files` it is listed again, without the `owned` files: a step's `returns` may leave
-        out what its items depend on.
-        """
-        folder = str(roots.resolve(params.root))
-        given = canonical_json(params.model_dump(mode="json", exclude={"root"}))
-        listed = FolderListed(self.index.stored(folder))
-        before = noted.get(listed.name)
-        others = before.listings if isinstance(before, FolderListed) else ()
-        if files is None:
-            seen = _listing_digest(folder, given, roots, owned)
-        else:
-            seen = _digest_of((file["relpath"], file["sha256"]) for file in files)
-        listings = (*(row for row in others if row[0] != given), (given, seen))
-        noted[listed.name] = replace(listed, listings=listings)
-
-    # --- answering dependencies
-
-    async def prepare(
-        self,
-        traces: Collection[Trace],
-        hashes: Mapping[str, str],
-        roots: Roots,
-        choices: Mapping[str, tuple[BoundStep, LabelList]],
-    ) -> World:
-        """Look at the outputs of these items, and at all that they depend on.
-
-        `hashes`: of the items now, by key. How those were done that have another one, or that chose
-        labels, is read. `choices`: by name, the lists that are known before any item, each with the
-        step that chooses.
-
-        Raises:
-            EngineError: the labels that are new to a list cannot be embedded.
-        """
-        dependencies = [dep for trace in traces for dep in trace.dependencies]
-        stores = {dep.path for dep in dependencies if isinstance(dep, StoreSearched)}
-        stores |= {dep.store for dep in dependencies if isinstance(dep, RowsKept)}
-        folders = [dep for dep in dependencies if isinstance(dep, FolderListed)]
-        scans = {(dep.folder, given) for dep in folders for given, _ in dep.listings}
-        unread = scans - self._listings.keys()
-        owned = self.index.owned(roots.base) if unread else frozenset()  # the loop's tasks add
-
-        def look() -> None:
-            for trace in traces:
-                for dep in (*trace.outputs, *trace.dependencies):
-                    if isinstance(dep, FileDependency):
-                        self.looked_at[dep] = dep.look(self)
-            for folder, given in unread:
-                place = self.index.absolute(folder)
-                self._listings[folder, given] = _listing_digest(place, given, roots, owned)
-
-        if traces:
-            await in_left_thread(look)
-            await self.stores.look(Path(self.index.absolute(path)) for path in sorted(stores))
-        for trace in traces:
-            chose = any(isinstance(d, ChosenLabels | NarrowedLabels) for d in trace.dependencies)
-            if chose or trace.entry.hash != hashes.get(trace.entry.key):
-                await trace.past.read()
-        vectors: dict[str, LabelVectors] = {}
-        narrowed = [t for t in traces if any(isinstance(d, NarrowedLabels) for d in t.dependencies)]
-        for name, (step, labels) in choices.items():
-            former = (trace.past.lists(trace.entry.key).get(name) for trace in narrowed)
-            before = {id(old): old for old in former if old is not None}  # most have the same
-            new = labels.new_to(before.values())
-            embed = self.embed_labels if new else None
-            embedded = await embed(step, label_texts(new)) if embed is not None else None
-            if embedded is not None:
-                vectors[name] = LabelVectors([*new], embedded[0], unit_matrix(embedded[1]))
-        lists = {name: labels for name, (_, labels) in choices.items()}
-        return replace(self, lists=lists, label_vectors=vectors)
-
-    def listing(self, folder: str, given: str) -> str | None:
-        """Return the digest of what a folder has now; after `prepare`."""
-        return self._listings.get((folder, given))
-
-
-async def changed_dependencies(scope_id: str, entry: Entry, world: World) -> list[Reason]:
-    """Return what changed of what an item depended on, as far as no rule is needed for that."""
-    trace = Trace(scope_id, entry, PastItems(world.index.ledger, scope_id, None))
-    trace.dependencies = [d for d in trace.dependencies if not isinstance(d, NEED_A_RULE)]
-    hashes, roots = {entry.key: entry.hash}, Roots(world.index.base, ())
-    world = await world.prepare([trace], hashes, roots, {})
-    reasons = (dependency.reason(world, trace) for dependency in trace.dependencies)
-    return [*filter(None, reasons)]
-
-
-def _stamp_of(path: str) -> tuple[int, int, int, int]:
-    return content_stamp(os.stat(path))  # noqa: PTH116 - 10,000 times in a run
-
-
-def _listing_digest(folder: str, given: str, roots: Roots, owned: frozenset[Path]) -> str:
-    """Return the digest of a folder's listing; empty where it cannot be listed. Blocking."""
-    try:
-        params = FilesScanParams.model_validate({**json.loads(given), "root": folder})
-        files, _, _ = scan_folder(params, Path(folder), roots.allowed, owned)
-    except (OSError, ValueError, StepError):
-        return ""
-    return _digest_of((file.relpath, file.sha256) for file in files)
-
-
-def _digest_of(files: Iterable[tuple[str, str | None]]) -> str:
-    return part_digest(sorted(files))

@@ -34,10 +34,11 @@ from paddock.steps.files.scan import file_at, modified_at
 
 from .block_items import free_key, is_file_value, raw_item_keys
 from .block_work import FiledItems, ItemWork, JudgedRule
-from .dependencies import FileRead, MovedAway, World, dependencies_of
+from .dependencies import FileRead, MovedAway, dependencies_of
 from .node_parts import read_by_all
 from .source_folders import SourceFolder
 from .verify import Case, Filing, ItemVerdict, verify_filed
+from .world import World
 
 OUTDATED = ItemVerdict(ItemState.STALE, (Why.EARLIER_VERSION(),), Case.PARTS)
 Document = tuple[str, str]
@@ -389,7 +390,7 @@ def can_be_repeated(entry: Entry, world: World, read_by_all: Collection[str]) ->
     if entry.state not in WHOLE:
         return True
     read = (dep for dep in dependencies_of(entry, FileRead) if dep.path not in read_by_all)
-    is_lost = any(world.looked_at[dep] is not None for dep in read)
+    is_lost = any(world.seen.reasons[dep] is not None for dep in read)
     return not (is_lost or dependencies_of(entry, MovedAway))
 
 

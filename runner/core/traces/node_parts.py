@@ -22,7 +22,6 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.step_reads import outer_references
 
 from .block_items import AsStored, is_file_value, item_content
-from .dependencies import World
 from .parts import (
     KEYED,
     ColumnsPart,
@@ -38,6 +37,7 @@ from .parts import (
     spec_parts,
     text_digest,
 )
+from .world import World
 
 RETURNS = "(returns)"
 """A sub-pipeline's `returns`, among the parts of its step's hash; not a valid id."""

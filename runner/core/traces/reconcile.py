@@ -25,9 +25,9 @@ from ..run_options import RunOptions
 from ..run_records import RENAMED
 from .block_items import is_file_value
 from .block_work import BlockWork
-from .dependencies import World
 from .past_items import PastItems
 from .source_folders import DeletionDoubt, MissingSources, SourceFolder
+from .world import World
 
 
 def reconcile(

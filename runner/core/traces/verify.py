@@ -1,7 +1,7 @@
 """Whether an item is still as its entry says, and whether a run may act on that.
 
 `verify` compares what was recorded with what there is, and knows no option of a run; `permit`
-applies what the run was asked for. Both are pure: `World.prepare` has looked at all that they ask.
+applies what the run was asked for. Both are pure: `prepare` has looked at all that they ask.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WORK, ItemState
 from paddock.runner.progress.reasons import Reason, Why, in_words
 
-from .dependencies import ChosenLabels, KeptOutput, Trace, World
+from .dependencies import ChosenLabels, KeptOutput, Trace
 from .parts import Older, changed_parts, renewed_parts, stale_parts
+from .world import World
 
 
 @unique

@@ -7,9 +7,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from paddock.runner.core.traces.dependencies import Trace, World
+from paddock.runner.core.traces.dependencies import Trace
 from paddock.runner.core.traces.past_items import PastItems, SpecChanges
 from paddock.runner.core.traces.verify import ItemNow, ItemVerdict, verify
+from paddock.runner.core.traces.world import World
 from paddock.runner.ledger.entries import Entry
 
 

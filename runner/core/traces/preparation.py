@@ -1,0 +1,95 @@
+"""Preparation of verifying: look at all that some traces need, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from paddock.engine.system.tasks import in_left_thread
+from paddock.pipelines.label_choices import LabelList
+from paddock.runner.answers.offered_labels import label_texts
+from paddock.runner.answers.text_vectors import unit_matrix
+from paddock.runner.ledger.entries import Entry
+from paddock.runner.progress.reasons import Reason
+from paddock.steps.base import Roots
+
+from .dependencies import (
+    NEED_A_RULE,
+    ChosenLabels,
+    FileDependency,
+    FolderListed,
+    NarrowedLabels,
+    RowsKept,
+    StoreSearched,
+    Trace,
+)
+from .past_items import PastItems
+from .world import LabelVectors, World, scan_digest
+
+if TYPE_CHECKING:
+    from paddock.runner.bind.bound import BoundStep
+
+
+async def prepare(
+    world: World,
+    traces: Collection[Trace],
+    hashes: Mapping[str, str],
+    roots: Roots,
+    choices: Mapping[str, tuple[BoundStep, LabelList]],
+) -> World:
+    """Look at the outputs of these items and at all that they depend on; return their world.
+
+    `hashes` are those that the items have now, by key. `choices` are the lists that are known
+    before any item, by name, each with the step that chooses.
+
+    Raises:
+        EngineError: the labels that are new to a list cannot be embedded.
+    """
+    dependencies = [dep for trace in traces for dep in trace.dependencies]
+    folders = [dep for dep in dependencies if isinstance(dep, FolderListed)]
+    scans = {(dep.folder, given) for dep in folders for given, _ in dep.listings}
+    unread = scans - world.seen.listings.keys()
+    owned = world.index.owned(roots.base) if unread else frozenset()  # the loop's tasks add
+    stores = {dep.path for dep in dependencies if isinstance(dep, StoreSearched)}
+    stores |= {dep.store for dep in dependencies if isinstance(dep, RowsKept)}
+
+    def look() -> None:
+        for trace in traces:
+            for dep in (*trace.outputs, *trace.dependencies):
+                if isinstance(dep, FileDependency):
+                    world.seen.reasons[dep] = dep.look(world)
+        for folder, given in unread:
+            place = world.index.absolute(folder)
+            world.seen.listings[folder, given] = scan_digest(place, given, roots, owned)
+
+    if traces:
+        await in_left_thread(look)
+        await world.stores.look(Path(world.index.absolute(path)) for path in sorted(stores))
+    for trace in traces:  # of an item that changed, or chose labels: how it was done
+        chose = any(isinstance(d, ChosenLabels | NarrowedLabels) for d in trace.dependencies)
+        if chose or trace.entry.hash != hashes.get(trace.entry.key):
+            await trace.past.read()
+    vectors: dict[str, LabelVectors] = {}
+    narrowed = [t for t in traces if any(isinstance(d, NarrowedLabels) for d in t.dependencies)]
+    for name, (step, labels) in choices.items():
+        former = (trace.past.lists(trace.entry.key).get(name) for trace in narrowed)
+        before = {id(old): old for old in former if old is not None}  # most have the same
+        new = labels.new_to(before.values())
+        if new and world.embed_labels is not None:
+            embedded = await world.embed_labels(step, label_texts(new))
+            if embedded is not None:
+                vectors[name] = LabelVectors([*new], embedded[0], unit_matrix(embedded[1]))
+    lists = {name: labels for name, (_, labels) in choices.items()}
+    return replace(world, lists=lists, label_vectors=vectors)
+
+
+async def changed_dependencies(scope_id: str, entry: Entry, world: World) -> list[Reason]:
+    """Return what changed of what an item depended on, as far as no rule is needed for that."""
+    trace = Trace(scope_id, entry, PastItems(world.index.ledger, scope_id, None))
+    trace.dependencies = [d for d in trace.dependencies if not isinstance(d, NEED_A_RULE)]
+    hashes, roots = {entry.key: entry.hash}, Roots(world.index.base, ())
+    world = await prepare(world, [trace], hashes, roots, {})
+    reasons = (dependency.reason(world, trace) for dependency in trace.dependencies)
+    return [*filter(None, reasons)]
