@@ -28,7 +28,7 @@ from paddock.runner.progress.item_states import ItemState
 from paddock.steps.base import Output, OutsideRoots, StepError, StepSkipped, SubPipelines, Tools
 
 from .answer_reviewer import AnswerReviewer
-from .calls.call_cache import CallOrigin, PutOff
+from .calls.call_cache import PutOff
 from .escalation import escalated, escalation_mark
 from .failures import (
     Cause,
@@ -102,6 +102,16 @@ class StepRunner:
     async def step(self, step: BoundStep, scope: Scope, attempt: ItemAttempt) -> Any:
         """Run a step with its retries; return its outputs, None: it left itself out.
 
+        1. It is noted as begun, with the answers to it that a person has rejected.
+        2. Its tools. Its parameters; the files that they name are marked before it reads them.
+        3. The labels that it may choose from, and the examples of its prompt.
+        4. Its outputs, or those that a person has decided on since; of its larger model, where its
+           own is not sure enough.
+        5. What a person decides, or has decided, on its answer.
+        6. The labels that it chose; its outputs as its `returns` has them.
+        7. It failed: 2 to 6 are tried again, or not. What a pipeline of it ends with is raised.
+        8. A folder that it listed for this item alone is marked.
+
         Raises:
             StepFailed: it did not succeed.
             RunStopped: nothing else will succeed.
@@ -110,32 +120,68 @@ class StepRunner:
         """
         context, stats = self.context, self.stats
         await context.fence()
-        if step.kind.roles:
+        if step.kind.roles:  # 1
             stats.item_state(attempt.node.id, attempt.shown_key, ItemState.RUNNING, step.id)
         caller = context.caller(attempt.scope, step, attempt.shown_key, attempt.node.id)
         caller.before = attempt.calls_before(step.id)
         attempt.callers.append(caller)
         record = StepRecord.begin(step, caller.calls)
         attempt.steps.append(record)
-        outputs, n_refused = None, 0
+        result, n_refused = None, 0
         try:
             if step.review is not None:
                 n_refused = await self._reviewer.n_rejected(step, scope, attempt)
             for n_retries in itertools.count():
                 try:
-                    tools = item_tools(context, step, caller, attempt, scope)
+                    tools = item_tools(context, step, caller, attempt, scope)  # 2
+                    tools = replace(tools, n_refused=n_refused) if n_refused else tools
                     if (form := step.reply) is not None:
                         finder = EvidenceFinder.of(form.evidence, form.schema, scope, tools)
                         tools = replace(tools, reply=ScopedReply(form, scope, finder))
                     if step.inner is not None and self._sub_pipelines is not None:
                         tools = replace(tools, pipelines=self._sub_pipelines(step, attempt))
-                    if n_refused:
-                        tools = replace(tools, n_refused=n_refused)
-                    outputs = await self._try(step, scope, attempt, tools, caller)
+                    params = step.params.render(scope, with_filed_rows(step, scope))
+                    await attempt.note_files(context, step.kind().reads(params), tools.roots)
+                    if form is not None and choices_of(step):  # 3
+                        tools = await labelled_tools(context, step, tools, scope, attempt)
+                    if step.is_taught:
+                        tools = await taught_tools(context, step, params, tools, scope, attempt)
+                    outputs: dict[str, Any] | None = None  # 4
+                    if step.review is not None and attempt.is_decided and not caller.looks_up:
+                        outputs = await self._reviewer.recorded(step, attempt)
+                        if outputs:  # with the calls of the run that made them
+                            lineage = LineageStore(context.ledger)
+                            row = await context.ledger.ask(
+                                lineage.of_item, attempt.scope, attempt.key
+                            )
+                            for past in read_lineage(row.made)[1] if row is not None else ():
+                                calls = past.calls if past.id == step.id else ()
+                                caller.calls.extend(replace(call, is_known=True) for call in calls)
+                    if outputs is None:
+                        ask = self._answer if step.escalate is None else self._escalated_answer
+                        outputs = await ask(step, params, tools, scope, attempt)
+                    answered = step
+                    if outputs.get("escalated") is not None and step.escalate is not None:
+                        record.model = step.escalate.to.ref
+                        record.escalated, answered = escalation_mark(outputs), step.escalated
+                    if step.review is not None:  # 5
+                        outputs = await self._reviewer.reviewed(
+                            answered, scope, attempt, outputs, tools
+                        )
+                    if form is not None:  # 6
+                        mark_labels(context, answered, scope, attempt, outputs)
+                    if isinstance(tools.reply, ScopedReply) and tools.reply.labels is not None:
+                        for _ in range(tools.reply.labels.n_at_border(outputs.get("output"))):
+                            tools.log.tally("answer", AT_BORDER)
+                    record.note_answer(outputs)
+                    if step.inner is not None and attempt.with_filed is not None:
+                        outputs = WithFiled(outputs, attempt.with_filed)
+                    attempt.with_filed = None
+                    result = step_outputs(answered, scope, of_own_rows(answered, scope, outputs))
                     break
                 except StepSkipped:
                     break
-                except (StepError, EngineError) as error:
+                except (StepError, EngineError) as error:  # 7
                     stop_if_fatal(error, step)
                     cause = cause_of(error)
                     if n_retries >= max_retries(step.retry, cause):
@@ -149,11 +195,15 @@ class StepRunner:
                     raise RunStopped(str(error)) from error
                 except _OF_INNER:
                     raise
-                except (Exception, SystemExit) as error:
-                    raise self._unexpected(error, step, attempt) from error
-            if attempt.outer and step.facts.lists and outputs is not None:
-                # Mark a folder that was listed for this item alone
-                files = None if step.returns is not None else outputs["files"]
+                except (Exception, SystemExit) as error:  # a bug, or a damaged ledger
+                    if (damage := context.ledger.damage_behind(error)) is not None:
+                        raise RunStopped(str(damage)) from error
+                    stats.unexpected(f"{attempt.shown_key}, step '{step.id}'", error)
+                    is_missing = isinstance(error, ModuleNotFoundError)
+                    cause, why = Cause.MISSING if is_missing else Cause.OTHER, type(error).__name__
+                    raise StepFailed(step.id, f"{why}: {error}", cause=cause) from error
+            if attempt.outer and step.facts.lists and result is not None:  # 8
+                files = None if step.returns is not None else result["files"]
                 params, roots = step.params.render(scope), context.bound.roots
                 owned = context.index.owned(roots.base) if files is None else frozenset()
                 noted, world = attempt.dependencies, context.judge.world
@@ -162,78 +212,20 @@ class StepRunner:
             record.state = "failed"
             raise
         else:
-            record.state = "skipped" if outputs is None else "done"
-            return outputs
+            record.state = "skipped" if result is None else "done"
+            return result
         finally:  # also where a person has to decide: it is done, but for that
             record.end()
             stats.took(record)
 
-    def _unexpected(
-        self, error: BaseException, step: BoundStep, attempt: ItemAttempt
-    ) -> StepFailed | RunStopped:
-        """Return what an error that no step should raise ends with: a bug, or a damaged ledger."""
-        damage = self.context.ledger.damage_behind(error)
-        if damage is not None:
-            return RunStopped(str(damage))
-        self.stats.unexpected(f"{attempt.shown_key}, step '{step.id}'", error)
-        cause = Cause.MISSING if isinstance(error, ModuleNotFoundError) else Cause.OTHER
-        return StepFailed(step.id, f"{type(error).__name__}: {error}", cause=cause)
-
-    async def _try(
-        self, step: BoundStep, scope: Scope, attempt: ItemAttempt, tools: Tools, caller: CallOrigin
-    ) -> Any:
-        """Run a step once, with what it needs before and what becomes of its answer.
-
-        1. Its parameters; the files that they name are marked before it reads them.
-        2. The labels that it may choose from, and the examples of its prompt.
-        3. Its outputs, or those that a person has decided on since; of its larger model, where its
-           own is not sure enough.
-        4. What a person decides, or has decided, on its answer.
-        5. The labels that it chose; its outputs as its `returns` has them.
-        """
-        context, record = self.context, attempt.steps[-1]
-        params = step.params.render(scope, with_filed_rows(step, scope))  # 1
-        await attempt.note_files(context, step.kind().reads(params), tools.roots)
-        if isinstance(tools.reply, ScopedReply) and choices_of(step):  # 2
-            tools = await labelled_tools(context, step, tools, scope, attempt)
-        if step.is_taught:
-            tools = await taught_tools(context, step, params, tools, scope, attempt)
-        outputs: dict[str, Any] | None = None  # 3
-        if step.review is not None and attempt.is_decided and not caller.looks_up:
-            outputs = await self._reviewer.recorded(step, attempt)
-            if outputs:  # with the calls of the run that made them
-                lineage = LineageStore(context.ledger)
-                row = await context.ledger.ask(lineage.of_item, attempt.scope, attempt.key)
-                for past in read_lineage(row.made)[1] if row is not None else ():
-                    calls = past.calls if past.id == step.id else ()
-                    caller.calls.extend(replace(call, is_known=True) for call in calls)
-        if outputs is None:
-            ask = self._run if step.escalate is None else self._run_escalated
-            outputs = await ask(step, params, tools, scope, attempt)
-        if outputs.get("escalated") is not None and step.escalate is not None:
-            record.model, record.escalated = step.escalate.to.ref, escalation_mark(outputs)
-            step = step.escalated
-        if step.review is not None:  # 4
-            outputs = await self._reviewer.reviewed(step, scope, attempt, outputs, tools)
-        if step.reply is not None:  # 5
-            mark_labels(context, step, scope, attempt, outputs)
-        if isinstance(tools.reply, ScopedReply) and tools.reply.labels is not None:
-            for _ in range(tools.reply.labels.n_at_border(outputs.get("output"))):
-                tools.log.tally("answer", AT_BORDER)
-        record.note_answer(outputs)
-        if step.inner is not None and attempt.with_filed is not None:
-            outputs = WithFiled(outputs, attempt.with_filed)
-        attempt.with_filed = None
-        return step_outputs(step, scope, of_own_rows(step, scope, outputs))
-
-    async def _run_escalated(
+    async def _escalated_answer(
         self, step: BoundStep, params: Any, tools: Tools, scope: Scope, attempt: ItemAttempt
     ) -> dict[str, Any]:
-        """Run a step; of its larger model, where its own is not sure enough or was refused."""
+        """Return the answer of the larger model, where that of the step's own is not enough."""
         assert step.escalate is not None
         first = None
         try:  # a refused answer is asked for again of the larger model alone
-            first = await self._run(step, params, replace(tools, n_refused=0), scope, attempt)
+            first = await self._answer(step, params, replace(tools, n_refused=0), scope, attempt)
         except StepError as error:
             if cause_of(error) is not Cause.CHECK:
                 raise
@@ -248,7 +240,7 @@ class StepRunner:
             with attempt.escalation_pass.defer_calls(attempt.callers[-1], step.id):
                 larger = step.escalated
                 params = larger.params.render(scope)
-                answer = await self._run(larger, params, tools, scope, attempt)
+                answer = await self._answer(larger, params, tools, scope, attempt)
         except StepError as error:
             what = f"it was escalated to '{why.alias}': {error.reason}"
             raise StepError(
@@ -256,10 +248,10 @@ class StepRunner:
             ) from error
         return why.outputs(tools.log, answer)
 
-    async def _run(
+    async def _answer(
         self, step: BoundStep, params: Any, tools: Tools, scope: Scope, attempt: ItemAttempt
     ) -> dict[str, Any]:
-        """Run a step's code; give the fields of its answer what their probabilities are worth."""
+        """Run the code of a step once, with its time limit; calibrate its confidence."""
         # A model's time counts from when the pool takes the request, so the pool enforces it.
         limit_s = None if step.kind.roles else step.timeout.total
         try:

@@ -160,7 +160,7 @@ def test_a_table_that_was_left_is_asked_about_again(world: World, written: list[
     assert written == ["out/t.csv"] * 3
 
 
-def test_from_the_walk_to_a_step_of_an_item_are_five_frames(
+def test_from_the_walk_to_a_step_of_an_item_are_four_frames(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n_frames: list[int] = []
@@ -171,7 +171,7 @@ def test_from_the_walk_to_a_step_of_an_item_are_five_frames(
 
     monkeypatch.setattr(FilesRead, "run", counted)
     world.run(force=frozenset({"each"}))
-    assert n_frames == [5] * 3
+    assert n_frames == [4] * 3
 
 
 def test_two_steps_that_write_one_file_are_refused_in_each_run(world: World) -> None:
