@@ -76,6 +76,9 @@ class Facts:
     """It asks whether a prompt fits, and takes no other notice of the model's context."""
     is_template: bool = False
     """Its output is text of its author with values filled in."""
+    outputs_where_written: Callable[[str], Mapping[str, Any]] | None = None
+    """Its outputs where the file that it would make is there already, by the path of that; None:
+    they are as recorded, though the folder may have moved."""
 
     # --- parameters by what they mean
 

@@ -70,7 +70,7 @@ class AnswerReviewer:
             self._context.stats.note(changed)
         if key not in tables:
             return outputs
-        item = (attempt.scope, attempt.key)
+        item = (attempt.scope_id, attempt.key)
         line = tables[key].calibration(item, attempt.document_digest(scope))
         if line is None:
             return outputs
@@ -96,7 +96,7 @@ class AnswerReviewer:
         if step.review is None:
             return 0
         try:
-            review = await self._reviews.at(attempt.scope, attempt.key, step.id)
+            review = await self._reviews.at(attempt.scope_id, attempt.key, step.id)
         except LedgerError as error:
             raise RunStopped(str(error)) from error
         if review is None:
@@ -108,7 +108,7 @@ class AnswerReviewer:
 
     async def recorded(self, step: BoundStep, attempt: ItemAttempt) -> dict[str, Any] | None:
         """Return the outputs that a person decided on, without asking the model again."""
-        review = await self._reviews.at(attempt.scope, attempt.key, step.id)
+        review = await self._reviews.at(attempt.scope_id, attempt.key, step.id)
         if review is None or not review.is_decided:
             return None
         outputs = review.subject.get("outputs")
@@ -195,7 +195,7 @@ class AnswerReviewer:
     ) -> Question:
         assert step.review is not None
         return Question(
-            attempt.scope,
+            attempt.scope_id,
             attempt.key,
             step.id,
             self._context.stats.run,

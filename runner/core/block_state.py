@@ -45,6 +45,30 @@ from .traces.scopes import ItemKey
 from .traces.verify import Case
 
 
+@dataclass(frozen=True, slots=True)
+class ItemsAround:
+    """The items around a block, or around a pipeline that a step runs, and what these hand on."""
+
+    items: tuple[ItemKey, ...] = ()
+    """Outermost first."""
+    parallel: int = 1
+    """How many items may be in flight, of the blocks of these."""
+    escalation_pass: EscalationPass | None = None
+    """The pass over the outermost; None: they are around a pipeline, whose blocks have others."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(key for _, key in self.items)
+
+    @property
+    def is_of_this_walk(self) -> bool:
+        """Whether the walk over a nested block has begun them, and not one around its pipeline."""
+        return self.escalation_pass is not None
+
+
+OUTERMOST = ItemsAround()
+
+
 @dataclass(slots=True)
 class BlockState:
     """A block, or a step outside of blocks as a block of one item, while it runs."""
@@ -52,22 +76,19 @@ class BlockState:
     work: BlockWork
     scope: Scope
     keeps_results: bool
+    around: ItemsAround = OUTERMOST
+    parallel: int = 1
+    """How many items may be in flight, of this block or of one around it."""
+    escalation_pass: EscalationPass = field(default_factory=EscalationPass)
+    """The pass over the items of the outermost block."""
     filed: dict[str, tuple[ListOrder, Any]] = field(default_factory=dict)
     """By key, the order and results of filed items, where the block's results are read."""
     gone: list[str] = field(default_factory=list)
     """Keys of deleted items, which the list no longer has."""
-    around: tuple[ItemKey, ...] = ()
-    """The items that a nested block is within, outermost first."""
-    is_within_item: bool = False
-    """Its items are parts of an item that this walk has begun."""
-    parallel: int = 1
-    """How many items may be in flight, of this block or of one around it."""
     dependencies: Dependencies = field(default_factory=dict)
     """Recorded dependencies of its items, for the item around it."""
     n_failures: int = 0
     """Above zero where items failed for a transient reason: the next run retries them."""
-    escalation_pass: EscalationPass = field(default_factory=EscalationPass)
-    """The pass over the items of the outermost block."""
 
     @property
     def block(self) -> BoundBlock:
@@ -78,12 +99,13 @@ class BlockState:
         return self.work.step
 
     @property
-    def outer(self) -> tuple[str, ...]:
-        return self.work.outer
+    def is_nested(self) -> bool:
+        """Whether it is within an item, of this pipeline or one around it."""
+        return bool(self.around.items)
 
     @property
     def is_outermost(self) -> bool:
-        return not self.outer and self.step is None
+        return not self.is_nested and self.step is None
 
     @property
     def has_models(self) -> bool:
@@ -231,7 +253,7 @@ class BlockState:
 
     def shown_key(self, key: str) -> str:
         """Return an item's key as progress shows it: none of a step outside of blocks."""
-        return "/".join(self.outer) if self.step else self.work.shown_key(key)
+        return "/".join(self.around.keys) if self.step else self.work.shown_key(key)
 
     def report(
         self,
@@ -263,8 +285,8 @@ async def opened_block(
     node: BoundNode,
     scope: Scope,
     *,
+    around: ItemsAround = OUTERMOST,
     keeps_results: bool,
-    outer: tuple[str, ...] = (),
     lacks: Sequence[LackingItems] = (),
 ) -> BlockState:
     """Judge the items of a block, or a step outside of blocks; count those not stale.
@@ -278,9 +300,9 @@ async def opened_block(
     """
     judge = context.judge
     if isinstance(node, BoundBlock):
-        work = await judge.block(node, scope, outer, lacks)
+        work = await judge.block(node, scope, around.keys, lacks)
     else:
-        work = await judge.step(node, scope, outer)
+        work = await judge.step(node, scope, around.keys)
     try:  # what is not written again is its own all the same
         for place in work.written_outputs:
             context.index.claim(*place)
@@ -291,11 +313,11 @@ async def opened_block(
         raise StepFailed(node.id, str(conflict)) from conflict
     if isinstance(node, BoundBlock):
         refuse_output_conflicts(node, work, scope, context)
-    state = BlockState(work, scope, keeps_results)
+    first = EscalationPass.first(node.body) if isinstance(node, BoundBlock) else EscalationPass()
+    escalation_pass = around.escalation_pass or first
+    state = BlockState(work, scope, keeps_results, around, around.parallel, escalation_pass)
     if keeps_results:
         state.filed = filed_results(context.ledger, work.filed)
-    if isinstance(node, BoundBlock):
-        state.escalation_pass = EscalationPass.first(node.body)
     for item in work.items:
         entry, verdict = item.entry, item.verdict
         if verdict.case is Case.SHARED and entry is not None:
@@ -359,15 +381,14 @@ def _take_entry(
         if entry.has_result and state.keeps_results:
             item.result = context.ledger.value(entry.returns, entry.returns_object)
             step, paths = state.step, current_paths(entry)
-            if step is not None and step.makes_output and paths:
-                # Its file is there, maybe in another place, and was not written now
-                written = {"path": context.index.absolute(min(paths)), "changed": False}
-                names = step.kind.output.model_fields.keys()
-                if names <= written.keys():
-                    item.result = {name: written[name] for name in names}
-                    seen = state.scope.with_step(step.id, item.result)
-                    item.result = item.result if step.returns is None else step.returns.render(seen)
-    if state.outer:
+            outputs_of = None if step is None else step.facts.outputs_where_written
+            if step is not None and step.makes_output and paths and outputs_of is not None:
+                # It may be in another place now
+                item.result = outputs_of(context.index.absolute(min(paths)))
+                if step.returns is not None:
+                    scope = state.scope.with_step(step.id, item.result)
+                    item.result = step.returns.render(scope)
+    if state.is_nested:
         state.dependencies |= with_outputs(entry, state.work.scope_id)
 
 

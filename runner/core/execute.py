@@ -35,7 +35,7 @@ from paddock.steps.base import StepError
 from paddock.steps.run_pipeline import named_outputs
 
 from .block_run import BlockRun
-from .block_state import BlockState, opened_block
+from .block_state import OUTERMOST, ItemsAround, opened_block
 from .escalation import broken_promises
 from .failures import Cause, RunFailed, RunStopped, StepFailed
 from .item_attempt import ItemAttempt
@@ -117,10 +117,8 @@ async def _clean_up_and_walk(walk: Execute) -> Any:
 class Execute(Walk):
     """A walk that does everything that is stale."""
 
-    def __init__(
-        self, context: RunContext, outer: tuple[str, ...] = (), around: tuple[ItemKey, ...] = ()
-    ) -> None:
-        super().__init__(context, outer, around)
+    def __init__(self, context: RunContext, around: ItemsAround = OUTERMOST) -> None:
+        super().__init__(context, around)
         self.steps = StepRunner(context, lambda step, attempt: _SubPipelineRun(self, step, attempt))
         self.recorder = ItemRecorder(context)
         self.dependencies: Dependencies = {}
@@ -137,7 +135,7 @@ class Execute(Walk):
 
     def show(self, node: BoundNode) -> AbstractContextManager[TaskChunk | None]:
         # The steps of an item belong to its chunk.
-        return nullcontext() if self.outer else self.context.show_chunk(node.id, ())
+        return nullcontext() if self.is_of_item else self.context.show_chunk(node.id, ())
 
     async def leave(self, node: BoundNode, left: Left) -> None:
         self.stats.note(left.text(node.id))
@@ -150,23 +148,30 @@ class Execute(Walk):
         if isinstance(node, BoundStep):
             self.stats.step(node.id, None, 0)
         self.stats.item_state(node.id, "", ItemState.SKIPPED)
-        if not (self.outer or self.context.options.leaves_out_items):
+        if not (self.is_of_item or self.context.options.leaves_out_items):
             self.ended[node.id] = EndedNode(node, is_skipped=True)
 
     async def block(self, block: BoundBlock) -> dict[str, Any]:
-        has_table = self.stats.tables is not None and not self.outer
-        state = await self._do_block(
-            block, keeps_results=has_table or block.id in self._read_blocks
+        has_table = self.stats.tables is not None and not self.is_of_item
+        state = await opened_block(
+            self.context,
+            block,
+            self.scope,
+            around=self.around,
+            keeps_results=has_table or block.id in self._read_blocks,
+            lacks=self.left.missing_inputs.get(block.id, ()),
         )
+        await BlockRun(self, self.steps, self.recorder, state).items()
+        self.dependencies |= state.dependencies
         if has_table:
             self.stats.keep_table(block.id, state.table())
         if any(item.has_ended for item in state.work.items):
             ledger, scope = self.context.ledger, state.work.scope_id
             for text in await broken_promises(ledger, block.body, scope):
                 self.stats.note(text)
-        if self.outer:
+        if self.is_of_item:
             state.refuse_waiting()
-        missing = no_documents_of(state.work) if not (self.outer or self.around) else None
+        missing = None if self.is_of_item else no_documents_of(state.work)
         if lacking := missing or await state.lacking(self.context.judge.reviews):
             self.left.lacking[block.id] = lacking
         self.left.note_filed(block.id, state.has_news)
@@ -175,33 +180,22 @@ class Execute(Walk):
     async def item_step(self, step: BoundStep) -> Any:
         """Run a step if it is stale; what it fails with is not recorded."""
         self.stats.step(step.id, 1 if step.kind.roles else None, 0)
-        state = await self._do_block(step, keeps_results=True)
+        context, around = self.context, self.around
+        state = await opened_block(context, step, self.scope, around=around, keeps_results=True)
+        await BlockRun(self, self.steps, self.recorder, state).items()
+        self.dependencies |= state.dependencies
         if state.wait is not None:
             raise state.wait
         return state.work.items[0].result
-
-    async def _do_block(self, node: BoundNode, *, keeps_results: bool) -> BlockState:
-        state = await opened_block(
-            self.context,
-            node,
-            self.scope,
-            keeps_results=keeps_results,
-            outer=self.outer,
-            lacks=self.left.lacks.get(node.id, ()),
-        )
-        state.around, state.parallel = self.around, self.context.parallel_around
-        await BlockRun(self, self.steps, self.recorder, state).items()
-        self.dependencies |= state.dependencies
-        return state
 
     async def step(self, step: BoundStep) -> Any:
         """Run a step without a trace; those with side effects on one machine after the other."""
         context, stats, outputs = self.context, self.stats, None
         stats.step(step.id, None, 0)
         stats.item_state(step.id, "", ItemState.RUNNING)
-        scope_id, claims = context.judge.scopes.id(step.id, self.outer), context.claims
+        scope_id, claims = context.judge.scopes.id(step.id, self.around.keys), context.claims
         while True:
-            attempt = ItemAttempt.of(context, step, self.outer, self.around)
+            attempt = ItemAttempt.of(context, step, self.around)
             try:
                 async with AsyncExitStack() as stack:
                     if not (claims is None or step.kind.is_pure or step.inner is not None):
@@ -215,18 +209,18 @@ class Execute(Walk):
                 continue
         attempt.outputs.record_written()
         rows = outputs.get("rows") if isinstance(outputs, Mapping) else None
-        if isinstance(rows, TypedRows) and not self.outer:
+        if isinstance(rows, TypedRows) and not self.is_of_item:
             self.stats.keep_table(step.id, ReportTable(rows))
         if outputs is not None and step.inner is None and not only_reads(step):
             stats.acted(step.id)
-        if self.outer:  # for the item around it
+        if self.is_of_item:  # for the item around it
             self.dependencies |= attempt.with_outputs()
         if not only_reads(step) and step.inner is None:  # what `why` says, if it ever wrote
             ledger = context.ledger
             lineage = await ledger.ask(LineageStore(ledger).of_item, scope_id, step.id)
             if lineage is not None or attempt.outputs.written:
                 self.recorder.record_lineage(attempt)
-        if not self.outer:
+        if not self.is_of_item:
             live = LiveOutputs({*attempt.wrote()}, writers={(scope_id, step.id)})
             self.ended[step.id] = EndedNode(step, live=live, done={step.id})
         stats.item_state(step.id, "", ItemState.SKIPPED if outputs is None else ItemState.DONE)
@@ -234,7 +228,7 @@ class Execute(Walk):
 
     def fail(self, node: BoundNode, error: StepFailed | ExpressionError) -> NoReturn:
         text = str(error) if isinstance(error, StepFailed) else f"'{node.id}': {error}"
-        key = "/".join((*self.outer, node.id))
+        key = "/".join((*self.around.keys, node.id))
         self.stats.item(ItemReport(node.id, key, ItemState.FAILED, error=text))
         self.stats.item_state(node.id, "", ItemState.FAILED, text)
         cause = error.cause if isinstance(error, StepFailed) else Cause.OTHER
@@ -277,19 +271,18 @@ class _SubPipelineRun:
         except WrongInput as error:
             raise StepError(f"{error.message}.", remedy=error.remedy) from error
         context = sub_pipeline_context(walk.context, step, attempt, bound)
-        around = attempt.outputs.items if attempt.outer else ()
         show = walk.context.show_chunk
         context = replace(context, show_chunk=lambda block, keys: show(f"{step.id}.{block}", keys))
-        inner = Execute(context, attempt.outer, around)
+        inner = Execute(context, replace(attempt.around_steps, escalation_pass=None))
         try:
             await inner.nodes()
             returns, with_filed = inner.returned()
         except RunFailed as error:
-            if not attempt.outer:
+            if not attempt.is_of_item:
                 raise
             raise StepFailed(step.id, str(error), cause=error.cause) from error
         except PipelineError as error:
-            if not attempt.outer:
+            if not attempt.is_of_item:
                 raise
             raise StepFailed(step.id, error.faults[0].in_one_line()) from error
         finally:

@@ -1,27 +1,33 @@
-"""One attempt at an item, or at a step outside of blocks: what its steps ask, read and write."""
+"""One attempt at an item, or at a step outside of blocks.
+
+`ItemAttempt` is what its steps ask, read and write, `ItemEnd` how it ended.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.label_choices import LabelList
-from paddock.runner.bind.bound import BoundNode
+from paddock.runner.bind.bound import BoundNode, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.step_reads import follows_time
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.output_index import OutputIndex
+from paddock.runner.progress.item_states import ItemState
+from paddock.runner.progress.reasons import Reason, Why
+from paddock.runner.progress.report import ItemReport
 from paddock.steps.base import ItemName, Roots
 from paddock.steps.paths import resolve_path
 
-from .block_state import BlockState
+from .block_state import OUTERMOST, BlockState, ItemsAround
 from .calls.call_cache import CallOrigin
 from .documents_in_use import DocumentInUse
-from .escalation import EscalationPass
+from .failures import SkippedByReview, StepFailed, failure_state
 from .item_judge import values_digest
 from .outputs.item_outputs import ItemOutputs
 from .run_context import RunContext
@@ -46,33 +52,26 @@ from .traces.scopes import ItemKey
 from .traces.verify import Case
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class ItemAttempt:
     """What becomes known of an item while its steps run."""
 
-    scope: str
+    scope_id: str
     key: str
     shown_key: str
     node: BoundNode
     """Its block, or the step outside of blocks that it is."""
-    outer: tuple[str, ...]
+    around_steps: ItemsAround
+    """The items around what its steps run: it is the last, unless it is a step."""
     outputs: ItemOutputs
     work: ItemWork | None = None
     """Its item; None: it is a step outside of blocks that calls no model."""
-    made_by: str = ""
-    """Digest of what it has in common with the other items of its block."""
     file_key: str = ""
     """Its document's key, where its own has a number."""
     values_read: str = ""
     """Digest of what a top-level step reads, which has no document."""
-    around: tuple[ItemKey, ...] = ()
-    """The items around it, outermost first."""
     is_repeated_crash: bool = False
     """It is given up untried: several processes died of it."""
-    parallel: int = 1
-    """How many items may be in flight, of its block or of one around it."""
-    escalation_pass: EscalationPass = field(default_factory=EscalationPass)
-    """The pass over the items of the outermost block."""
     document: DocumentInUse | None = None
     steps: list[StepRecord] = field(default_factory=list)
     callers: list[CallOrigin] = field(default_factory=list)
@@ -97,39 +96,51 @@ class ItemAttempt:
 
     @classmethod
     def of(
-        cls,
-        context: RunContext,
-        node: BoundNode,
-        outer: tuple[str, ...] = (),
-        around: tuple[ItemKey, ...] = (),
+        cls, context: RunContext, step: BoundStep, around: ItemsAround = OUTERMOST
     ) -> ItemAttempt:
-        """Return the attempt at a top-level step or block as an item of its own."""
-        scope, key = context.judge.scopes.id(node.id, outer), node.id
-        may_shrink = follows_time(context.bound.nodes, node)
-        outputs = ItemOutputs(context, (*around, (scope, key)), may_shrink=may_shrink)
-        return cls(scope, key, "/".join(outer), node, outer, outputs, around=around)
+        """Return the attempt at a step outside of blocks that has no item."""
+        scope_id = context.judge.scopes.id(step.id, around.keys)
+        items = (*around.items, (scope_id, step.id))
+        may_shrink = follows_time(context.bound.nodes, step)
+        return cls(
+            scope_id=scope_id,
+            key=step.id,
+            shown_key="/".join(around.keys),
+            node=step,
+            around_steps=around,
+            outputs=ItemOutputs(context, items, may_shrink=may_shrink),
+        )
 
     @classmethod
     def of_item(cls, context: RunContext, state: BlockState, item: ItemWork) -> ItemAttempt:
-        """Return the attempt at an item of a block."""
-        work, is_step = state.work, state.step is not None
-        may_shrink = state.step is None or follows_time(context.bound.nodes, state.step)
-        items = (*state.around, (work.scope_id, item.key))
+        """Return the attempt at an item of a block, or at a step outside of blocks that is one."""
+        work, step = state.work, state.step
+        items = (*state.around.items, (work.scope_id, item.key))
+        may_shrink = step is None or follows_time(context.bound.nodes, step)
+        around = state.around
+        if step is None:
+            around = ItemsAround(items, state.parallel, state.escalation_pass)
         return cls(
-            work.scope_id,
-            item.key,
-            state.shown_key(item.key),
-            state.step or state.block,
-            state.outer if is_step else (*state.outer, item.key),
-            ItemOutputs(context, items, may_shrink=may_shrink),
-            item,
-            work.made_by,
-            item.name,
-            values_digest(item) if is_step else "",
-            state.around,
-            parallel=state.parallel,
-            escalation_pass=state.escalation_pass,
+            scope_id=work.scope_id,
+            key=item.key,
+            shown_key=state.shown_key(item.key),
+            node=step or state.block,
+            around_steps=around,
+            outputs=ItemOutputs(context, items, may_shrink=may_shrink),
+            work=item,
+            file_key=item.name,
+            values_read="" if step is None else values_digest(item),
         )
+
+    @property
+    def around(self) -> tuple[ItemKey, ...]:
+        """The items around it, outermost first."""
+        return self.outputs.items[:-1]
+
+    @property
+    def is_of_item(self) -> bool:
+        """Whether what its steps run, they run for one item of a block."""
+        return bool(self.around_steps.items)
 
     @property
     def item(self) -> Any:
@@ -172,7 +183,7 @@ class ItemAttempt:
             entry = self.work.entry
             run = entry.run if entry is not None and entry.state == "done" else ""
             attempt_id = f"{self.work.hash} {run}"
-        owner = f"{self.scope}\n{self.key}"
+        owner = f"{self.scope_id}\n{self.key}"
         return ItemName(step, self.shown_key or self.key, source, stored, owner, attempt_id)
 
     def document_digest(self, scope: Scope) -> str:
@@ -205,7 +216,7 @@ class ItemAttempt:
 
     def with_outputs(self) -> Dependencies:
         """Return its dependencies with its outputs, for the item around it."""
-        within = (OutputWithin(path, self.scope, self.key) for path in self.outputs.written)
+        within = (OutputWithin(path, self.scope_id, self.key) for path in self.outputs.written)
         return self.dependencies | self.outputs.dependencies | by_name(within)
 
     def wrote(self) -> list[str]:
@@ -215,3 +226,52 @@ class ItemAttempt:
     def edited_paths(self) -> list[str]:
         """Return the stored paths of edited outputs that were kept."""
         return kept_paths(self.dependencies | self.outputs.dependencies)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemEnd:
+    """How an attempt at an item ended."""
+
+    state: ItemState
+    """Of its entry."""
+    report: ItemReport
+    reason: Reason | None = None
+    """Why it failed or waits."""
+    result: Any = None
+    n_failures: int = 0
+    """Failures in a row for a transient reason."""
+    stops_run: StepFailed | None = None
+    """The failure with which the run ends, too."""
+
+
+def failed_end(
+    item: ItemWork,
+    error: StepFailed,
+    report: ItemReport,
+    on_error: str,
+    max_attempts: int,
+    *,
+    retries_failed: bool,
+) -> ItemEnd:
+    """Return how an item ended that failed; `report`: it as quarantined.
+
+    1. `on_error: skip`, or no one decided in time: it is skipped; where the next run tries it
+       again, its entry says so.
+    2. `on_error: fail`: the next run tries it again, and this run ends.
+    3. `on_error: quarantine`: where it had failed with the same content before, that is known,
+       unless the run was asked for another try.
+    """
+    state, n_failures = failure_state(item.n_failures, max_attempts, item.cause(error.cause))
+    why, stops_run = str(error), None
+    if state is ItemState.QUARANTINED and n_failures > 1:
+        why += f" (failed {n_failures} times in a row)"
+    report = replace(report, error=why)
+    if on_error == "skip" or isinstance(error, SkippedByReview):  # 1
+        report = replace(report, state=ItemState.SKIPPED)
+        state = ItemState.SKIPPED if state is ItemState.QUARANTINED else state
+    elif on_error == "fail":  # 2
+        state, stops_run = ItemState.FAILED, error
+        report = replace(report, state=state)
+    elif not retries_failed:  # 3
+        report = replace(report, is_known=item.has_failed_before)
+    return ItemEnd(state, report, Why.RECORDED(why), None, n_failures, stops_run)

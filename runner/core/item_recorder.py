@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 from dataclasses import replace
-from typing import Any
 
 from paddock.engine.system import no_links
 from paddock.engine.system.files import sha256_of
@@ -23,7 +22,7 @@ from paddock.steps.base import StepError
 from paddock.steps.paths import printable
 
 from .failures import RunStopped
-from .item_attempt import ItemAttempt
+from .item_attempt import ItemAttempt, ItemEnd
 from .outputs.item_outputs import RowKeeper
 from .run_context import RunContext
 from .run_records import INPUTS_BY_ITEM, WROTE, lineage_as_json, source_of
@@ -49,13 +48,11 @@ class ItemRecorder:
         self._specs: dict[tuple[str, ...], tuple[str, str]] = {}
         """Block or step, and digests of lists of labels → digest and text of its spec."""
 
-    async def record(
-        self, attempt: ItemAttempt, state: ItemState, error: str | None, result: Any, seconds: float
-    ) -> None:
+    async def record(self, attempt: ItemAttempt, end: ItemEnd) -> None:
         """Record an item's entry, and wait until it is durable."""
         context, stats = self._context, self._context.stats
         ledger, secrets = context.ledger, stats.secrets
-        item, outputs = attempt.work, attempt.outputs
+        item, outputs, error = attempt.work, attempt.outputs, end.report.error
         assert item is not None
         # Mark its rows and searches; drop rows that it no longer keeps.
         attempt.dependencies |= outputs.dependencies
@@ -65,32 +62,32 @@ class ItemRecorder:
         try:
             await attempt.note_files(context, list(outputs.read), context.bound.roots)
             rows = await self._row_keeper.reconcile(
-                attempt.scope, attempt.key, outputs, item.entry, state
+                attempt.scope_id, attempt.key, outputs, item.entry, end.state
             )
         except StepError as failure:
             raise RunStopped(str(failure)) from failure
         attempt.dependencies |= by_name(rows)
         item = await as_of_its_content(item, stats.began_at)
-        text, object_ = ledger.keep(secrets.redacted(result))
+        text, object_ = ledger.keep(secrets.redacted(end.result))
         was = ItemState.HELD if attempt.edited_paths() else item.verdict.state
         entry = Entry(
             key=item.key,
             hash=item.hash,
             parts=item.parts,
-            state=state.value,
+            state=end.state.value,
             error=error and secrets.redact(error),
             returns=text,
             returns_object=object_,
             reads=as_json(attempt.dependencies),
             outputs=json.dumps(list(outputs.written)) if outputs.written else None,
             has_inner_failures=attempt.has_inner_failures,
-            seconds=seconds,
+            seconds=end.report.seconds,
             calls=sum(caller.n_calls for caller in attempt.callers),
             tokens=sum(caller.n_tokens for caller in attempt.callers),
             attempts=attempt.n_failures,
             was=was.value if item.is_counted else "",
         )
-        document = attempt.document if state in WHOLE else None
+        document = attempt.document if end.state in WHOLE else None
         with_filed = (text, object_)
         if attempt.with_filed is not None:
             with_filed = ledger.keep(secrets.redacted(attempt.with_filed))
@@ -100,12 +97,12 @@ class ItemRecorder:
         elif attempt.with_filed is not None:
             whole, whole_object = with_filed
             row = FiledRow(item.key, attempt.file_key, returns=whole, returns_object=whole_object)
-            FiledStore(ledger).record(attempt.scope, row, stats.run)
+            FiledStore(ledger).record(attempt.scope_id, row, stats.run)
         try:
-            ledger.record(attempt.scope, entry, stats.run)
+            ledger.record(attempt.scope_id, entry, stats.run)
             outputs.record_written()
             context.suspects.end(  # in one commit with the entry
-                attempt.scope,
+                attempt.scope_id,
                 attempt.key,
                 is_recorded=True,
                 is_repeated_crash=attempt.is_repeated_crash,
@@ -132,7 +129,7 @@ class ItemRecorder:
                 await ledger.durable()
         # Read back: the entry that failed may have been another item's.
         try:
-            entries = await ledger.ask(ledger.entries, attempt.scope, [attempt.key])
+            entries = await ledger.ask(ledger.entries, attempt.scope_id, [attempt.key])
         except LedgerError:
             return False
         entry = entries.get(attempt.key)
@@ -158,7 +155,7 @@ class ItemRecorder:
         inputs = context.bound.inputs_by_item
         self._lineage.record(
             LineageRow(
-                scope=attempt.scope,
+                scope=attempt.scope_id,
                 key=attempt.key,
                 run=stats.run,
                 at=0.0,

@@ -11,6 +11,7 @@ are missing and why.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ MAX_NAMED = 5
 
 
 class LeftBy(Enum):
-    """Why a node is left as it is."""
+    """What leaves a node as it is."""
 
     PARTIAL = auto()
     """Only some items of what it reads are done."""
@@ -46,12 +47,14 @@ class LeftBy(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """Why a node is left as it is."""
+    """Why a node is left as it is, or why those that read it are."""
 
     by: LeftBy
-    why: str
+    why: str = ""
     is_inherited: bool = False
     """What it reads is left for that reason itself."""
+    wait: AwaitingReview | None = None
+    """`AWAITED`: what waits."""
 
     def text(self, node: str) -> str:
         return f"'{node}' is left as it is: {self.why}."
@@ -65,25 +68,27 @@ class StepsLeft:
     """Called with a sentence on the items that a node lacks which is not left."""
     some_are: str = "were done"
     """What `--only` or a sample did to some items."""
-    partial: set[str] = field(default_factory=set)
-    """Blocks that `--only` or a sample did in part, and what reads them."""
-    awaited: dict[str, AwaitingReview] = field(default_factory=dict)
-    """Nodes that wait for a person's decision, and those that read them."""
+    nodes: dict[str, Left] = field(default_factory=dict)
+    """By node that is left, or was done in part, or waits: why those that read it are left."""
     lacking: dict[str, LackingItems] = field(default_factory=dict)
     """Blocks of which items failed or wait, or all documents are missing."""
-    lacks: dict[str, tuple[LackingItems, ...]] = field(default_factory=dict)
+    missing_inputs: dict[str, tuple[LackingItems, ...]] = field(default_factory=dict)
     """What the list of a block lacks, or what a step's outputs are made without, by its id."""
     filed: dict[str, bool] = field(default_factory=dict)
     """Blocks, and steps that run pipelines, with filed items, and whether they have others."""
     pipelines: set[str] = field(default_factory=set)
     """Steps that ran pipelines."""
-    without_news: dict[str, str] = field(default_factory=dict)
-    """Nodes that read nothing new, and why: so does what reads them."""
-    without_results: dict[str, str] = field(default_factory=dict)
-    """Nodes that have nothing to read, and why: so has what reads them."""
+
+    def first(self, by: LeftBy) -> Left | None:
+        """Return why the first node is left for such a reason; None: none is."""
+        return next((left for left in self.nodes.values() if left.by is by), None)
+
+    def wait_of(self, node: str) -> AwaitingReview | None:
+        return self.nodes[node].wait if node in self.nodes else None
 
     def is_read_by(self, references: frozenset[tuple[str, ...]]) -> bool:
-        left = {*self.partial, *self.awaited, *self.without_results}
+        """Return whether what is read was not done as a whole."""
+        left = {name for name, why in self.nodes.items() if why.by is not LeftBy.WITHOUT_NEWS}
         return any(
             path[0] == "steps" and left.intersection(path[1:2] or left) for path in references
         )
@@ -97,39 +102,36 @@ class StepsLeft:
         4. It would read results of which none is there, and is not skipped anyway.
         5. One reads nothing new, or it would read filed items alone.
         """
-        if partial := self.partial & before:  # 1
-            self.partial.add(node.id)
-            return Left(LeftBy.PARTIAL, f"only some items of '{min(partial)}' {self.some_are}")
-        if waits := self.awaited.keys() & before:  # 2
-            wait = self.awaited[node.id] = self.awaited[min(waits)]
-            verb = "waits for review" if wait.state in AWAITED else "is left, as is its review"
-            return Left(LeftBy.AWAITED, f"'{min(waits)}' {verb}")
-        if left := self.without_results.keys() & before:  # 3
-            why = f"'{min(left)}' is, since {self.without_results[min(left)]}"
-            self.without_results[node.id] = why
+        names = sorted(before & self.nodes.keys(), reverse=True)
+        by = {self.nodes[name].by: name for name in names}  # of several, the first in the alphabet
+        if name := by.get(LeftBy.PARTIAL):  # 1
+            return Left(LeftBy.PARTIAL, f"only some items of '{name}' {self.some_are}")
+        if name := by.get(LeftBy.AWAITED):  # 2
+            wait = self.nodes[name].wait
+            is_waiting = wait is not None and wait.state in AWAITED
+            verb = "waits for review" if is_waiting else "is left, as is its review"
+            return Left(LeftBy.AWAITED, f"'{name}' {verb}", wait=wait)
+        if name := by.get(LeftBy.WITHOUT_RESULTS):  # 3
+            why = f"'{name}' is, since {self.nodes[name].why}"
             return Left(LeftBy.WITHOUT_RESULTS, why, is_inherited=True)
         new = self._read(reads_new_items(node))
-        lacking = lacking_of(node.references, self.lacking)  # 4
-        if lacking and not self._is_skipped_anyway(node, scope):
-            for lack in lacking:
-                if lack.leaves(node) and (lack.block in new or lack.block not in self.filed):
-                    why = self.without_results[node.id] = lack.why_left()
-                    return Left(LeftBy.WITHOUT_RESULTS, why)
-            for lack in lacking:
-                self.note_lack(lack.note(node.id))
+        for lack in self._lacking_of(node, scope):  # 4
+            if lack.leaves(node) and (lack.block in new or lack.block not in self.filed):
+                return Left(LeftBy.WITHOUT_RESULTS, lack.why_left())
+        if name := by.get(LeftBy.WITHOUT_NEWS):  # 5
+            return Left(LeftBy.WITHOUT_NEWS, f"'{name}' is, since {self.nodes[name].why}")
+        idle = [name for name in new if self.filed.get(name) is False]
+        return Left(LeftBy.WITHOUT_NEWS, f"nothing is new in '{min(idle)}'") if idle else None
+
+    def note_missing(self, node: BoundNode, scope: Scope) -> None:
+        """Note what a node that is not left is made without."""
+        for lack in self._lacking_of(node, scope):
+            self.note_lack(lack.note(node.id))
         listed_from = node.over.references if isinstance(node, BoundBlock) else node.references
         read = {path[1] for path in listed_from if path[:1] == ("steps",) and path[1:]}
-        lacks = {self.lacking[name] for name in read & self.lacking.keys()}
-        lacks.update(*(self.lacks.get(name, ()) for name in read))
-        self.lacks[node.id] = (*lacks,)
-        if left := self.without_news.keys() & before:  # 5
-            why = f"'{min(left)}' is, since {self.without_news[min(left)]}"
-        elif idle := [name for name in new if self.filed.get(name) is False]:
-            why = f"nothing is new in '{min(idle)}'"
-        else:
-            return None
-        self.without_news[node.id] = why
-        return Left(LeftBy.WITHOUT_NEWS, why)
+        missing = {self.lacking[name] for name in read & self.lacking.keys()}
+        missing.update(*(self.missing_inputs.get(name, ()) for name in read))
+        self.missing_inputs[node.id] = (*missing,)
 
     def note_filed(self, block: str, has_news: bool | None) -> None:
         """Note whether a block with filed items has others; None: nothing is filed."""
@@ -141,19 +143,21 @@ class StepsLeft:
         read = inner._read(returns)
         return bool(read) and all(inner.filed.get(name) is False for name in read)
 
+    def _lacking_of(self, node: BoundNode, scope: Scope) -> list[LackingItems]:
+        """Return the blocks whose results a node lacks; none where it is skipped anyway.
+
+        It is where `if` is false, and reads no results that lack items.
+        """
+        lacking = lacking_of(node.references, self.lacking)
+        if lacking and node.if_ is not None and not lacking_of(node.if_.references, self.lacking):
+            with suppress(ExpressionError):
+                return lacking if node.if_.evaluate(scope) else []
+        return lacking
+
     def _read(self, references: frozenset[Reference]) -> set[str]:
         """Return the blocks whose results are read, and the pipelines that are."""
         whole = {path[1] for path in references if path[:1] == ("steps",) and len(path) > 1}
         return blocks_read(references) | (whole & self.pipelines)
-
-    def _is_skipped_anyway(self, node: BoundNode, scope: Scope) -> bool:
-        """Return whether `if` is false, and reads no results that lack items."""
-        if node.if_ is None or lacking_of(node.if_.references, self.lacking):
-            return False
-        try:
-            return not node.if_.evaluate(scope)
-        except ExpressionError:
-            return False
 
 
 # --- what a block lacks

@@ -81,8 +81,6 @@ class RunContext:
     room: SuspectRoom = field(default_factory=SuspectRoom)
     """Where items run together; one that may end the process, with few others."""
     syncs: GroupedCalls = field(default_factory=lambda: GroupedCalls(SYNC_THREADS))
-    parallel_around: int = 1
-    """How many items may be in flight of the block around a sub-pipeline."""
 
     def caller(self, scope: str, step: BoundStep, key: str, block: str | None) -> CallOrigin:
         """Return what counts the calls of one step of one item."""

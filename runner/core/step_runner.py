@@ -29,7 +29,7 @@ from paddock.steps.base import Output, OutsideRoots, StepError, StepSkipped, Sub
 
 from .answer_reviewer import AnswerReviewer
 from .calls.call_cache import PutOff
-from .escalation import escalated, escalation_mark
+from .escalation import EscalationPass, escalated, escalation_mark
 from .failures import (
     Cause,
     RunStopped,
@@ -122,7 +122,7 @@ class StepRunner:
         await context.fence()
         if step.kind.roles:  # 1
             stats.item_state(attempt.node.id, attempt.shown_key, ItemState.RUNNING, step.id)
-        caller = context.caller(attempt.scope, step, attempt.shown_key, attempt.node.id)
+        caller = context.caller(attempt.scope_id, step, attempt.shown_key, attempt.node.id)
         caller.before = attempt.calls_before(step.id)
         attempt.callers.append(caller)
         record = StepRecord.begin(step, caller.calls)
@@ -152,7 +152,7 @@ class StepRunner:
                         if outputs:  # with the calls of the run that made them
                             lineage = LineageStore(context.ledger)
                             row = await context.ledger.ask(
-                                lineage.of_item, attempt.scope, attempt.key
+                                lineage.of_item, attempt.scope_id, attempt.key
                             )
                             for past in read_lineage(row.made)[1] if row is not None else ():
                                 calls = past.calls if past.id == step.id else ()
@@ -202,7 +202,7 @@ class StepRunner:
                     is_missing = isinstance(error, ModuleNotFoundError)
                     cause, why = Cause.MISSING if is_missing else Cause.OTHER, type(error).__name__
                     raise StepFailed(step.id, f"{why}: {error}", cause=cause) from error
-            if attempt.outer and step.facts.lists and result is not None:  # 8
+            if attempt.is_of_item and step.facts.lists and result is not None:  # 8
                 files = None if step.returns is not None else result["files"]
                 params, roots = step.params.render(scope), context.bound.roots
                 owned = context.index.owned(roots.base) if files is None else frozenset()
@@ -237,7 +237,8 @@ class StepRunner:
             assert first is not None
             return first
         try:
-            with attempt.escalation_pass.defer_calls(attempt.callers[-1], step.id):
+            escalation_pass = attempt.around_steps.escalation_pass or EscalationPass()
+            with escalation_pass.defer_calls(attempt.callers[-1], step.id):
                 larger = step.escalated
                 params = larger.params.render(scope)
                 answer = await self._answer(larger, params, tools, scope, attempt)

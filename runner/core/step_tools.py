@@ -195,7 +195,7 @@ async def taught_tools(
     """Return tools with the decisions that are nearest to an item's text, and mark the item."""
     if not params.examples.k:
         return tools
-    own_id = review_id(attempt.scope, attempt.key, step.id)
+    own_id = review_id(attempt.scope_id, attempt.key, step.id)
     entry = None if attempt.work is None else attempt.work.entry
     used = dependencies_of(entry, UsedExamples)
     last = next((examples for examples in used if examples.id == own_id), None)
@@ -239,7 +239,7 @@ def sub_pipeline_context(
 ) -> RunContext:
     """Return the context of the pipeline that a step runs: the run's, with its own plan."""
     bound = replace(bound, watches=outer.bound.watches, priority=outer.bound.priority)
-    item = (attempt.node.id, attempt.shown_key) if attempt.outer else None
+    item = (attempt.node.id, attempt.shown_key) if attempt.is_of_item else None
     is_nested = item is not None
     # Forcing the step forces everything in it.
     prefix, options = f"{step.id}.", outer.options
@@ -258,5 +258,4 @@ def sub_pipeline_context(
         stats=outer.stats.within(step.id, item),
         claims=None if is_nested else outer.claims,  # they go with the item around them
         room=SuspectRoom() if is_nested else outer.room,
-        parallel_around=attempt.parallel,
     )

@@ -22,6 +22,7 @@ from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.prefect_view import PrefectState, TaskChunk, completed, quarantined
 from paddock.runner.progress.report import counts_text
 
+from .block_state import OUTERMOST, ItemsAround
 from .failures import Cause, RunFailed, StepFailed
 from .left_nodes import LackingItems, Left, LeftBy, StepsLeft, refuse_empty_results
 from .outputs.outdated_outputs import EndedNode, OutdatedOutput, find_outdated
@@ -44,13 +45,11 @@ NOT_YET = NotYet.NOT_YET
 class Walk(ABC):
     """A walk over the steps and blocks of one pipeline, also one that a step runs."""
 
-    def __init__(
-        self, context: RunContext, outer: tuple[str, ...] = (), around: tuple[ItemKey, ...] = ()
-    ) -> None:
-        """`outer`: keys of the items around a sub-pipeline; `around`: their scopes and keys."""
+    def __init__(self, context: RunContext, around: ItemsAround = OUTERMOST) -> None:
+        """`around`: the items around a pipeline that a step of an item runs."""
         self.context = context
-        self.outer = outer
         self.around = around
+        self.is_of_item = bool(around.items)
         self.bound = context.bound
         self.stats = context.stats
         secrets = context.stats.secrets.of(context.bound.file)
@@ -79,7 +78,7 @@ class Walk(ABC):
         except RunFailed as error:
             failed = error
         # What no complete walk reaches is outdated: a walk over some items is none.
-        if not (self.outer or self.context.options.leaves_out_items):
+        if not (self.is_of_item or self.context.options.leaves_out_items):
             await self.outdated(*await find_outdated(self.context, self.ended))
         if failed is not None:
             raise failed
@@ -103,10 +102,12 @@ class Walk(ABC):
         if self.context.stop_gate.is_closed:  # 2
             self.has_unbegun = True
         elif (left := self.left.why(node, before, self.scope)) is not None:  # 3
+            self.left.nodes[node.id] = left
             await self.leave(node, left)
             if left.by is LeftBy.WITHOUT_NEWS:
                 self.scope = self.scope.with_step(node.id, None)
         else:
+            self.left.note_missing(node, self.scope)
             pending = next((self.unknown[n] for n in sorted(before) if n in self.unknown), None)
             outputs: Any = NOT_YET
             try:
@@ -126,7 +127,7 @@ class Walk(ABC):
                         else:  # 8
                             outputs = await self.step(node)
                     except AwaitingReview as wait:
-                        self.left.awaited[node.id] = wait
+                        self.left.nodes[node.id] = Left(LeftBy.AWAITED, wait=wait)
                     if chunk is not None:
                         chunk.state = self._state_of(node, outputs)
             except StopGateClosed:
@@ -136,12 +137,12 @@ class Walk(ABC):
             else:
                 if outputs is not NOT_YET:  # 9
                     self.scope = self.scope.with_step(node.id, outputs)
-                elif node.id not in self.left.awaited:
+                elif self.left.wait_of(node.id) is None:
                     self.unknown.setdefault(node.id, pending or node.id)
         self._has_ended[node.id].set()
 
     def _state_of(self, node: BoundNode, outputs: Any) -> PrefectState:
-        if (wait := self.left.awaited.get(node.id)) is not None:
+        if (wait := self.left.wait_of(node.id)) is not None:
             return completed(str(wait))
         if outputs is None:
             return completed("skipped")
@@ -175,22 +176,20 @@ class Walk(ABC):
         """
         if inner.has_unbegun:
             raise StopGateClosed
-        if inner.left.awaited:
-            raise next(iter(inner.left.awaited.values()))
-        is_of_item = bool(inner.outer)
+        if (awaited := inner.left.first(LeftBy.AWAITED)) and awaited.wait:
+            raise awaited.wait
         is_idle = self.left.is_idle(inner.left, returns_read(inner.bound))
-        if not is_of_item:
+        if not inner.is_of_item:
             self.left.pipelines.add(step.id)
             if is_idle:
                 self.left.filed[step.id] = False
-        if inner.left.partial:
-            self.left.partial.add(step.id)
-        if inner.left.without_results:
-            why = next(iter(inner.left.without_results.values()))
-            if is_of_item:
+        if inner.left.first(LeftBy.PARTIAL):
+            self.left.nodes[step.id] = Left(LeftBy.PARTIAL)
+        if without_results := inner.left.first(LeftBy.WITHOUT_RESULTS):
+            if inner.is_of_item:
                 cause = Cause.IO if inner.n_failures > 0 else Cause.OTHER
-                raise StepFailed(step.id, why, cause=cause)
-            self.left.without_results[step.id] = why
+                raise StepFailed(step.id, without_results.why, cause=cause)
+            self.left.nodes.setdefault(step.id, without_results)
         return not is_idle
 
     # --- what `Execute` does, and `Estimate` says

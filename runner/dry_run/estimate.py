@@ -226,7 +226,7 @@ class Estimate(Walk):
         4. Its items are estimated, and its outputs are not known.
         """
         context, stats, left = self.context, self.context.stats, self.left
-        lacks = left.lacks.get(block.id, ())
+        lacks = left.missing_inputs.get(block.id, ())
         state = await opened_block(context, block, self.scope, keeps_results=True, lacks=lacks)
         items, todo = list(_plan_items(state.work)), state.todo()
         for item in items:
@@ -238,7 +238,7 @@ class Estimate(Walk):
             left.lacking[block.id] = missing
         await self._note_end(state)
         if state.is_partial:  # 1
-            left.partial.add(block.id)
+            left.nodes[block.id] = Left(LeftBy.PARTIAL)
         elif not todo or are_repeatable(state.block, todo):  # 2
             for work in todo:
                 work.take_recorded(context.ledger)
@@ -320,7 +320,7 @@ class Estimate(Walk):
         await inner.nodes()
         note_possible_refusal(context, bound.nodes, [inner.scope])
         self.note_inner(step, inner)
-        if inner.left.partial:
+        if inner.left.first(LeftBy.PARTIAL):
             return NOT_YET
         for path in sorted(returns_read(bound)):
             if path[0] == "steps" and path[1:2] and path[1] in inner.unknown:

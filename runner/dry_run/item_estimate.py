@@ -82,11 +82,11 @@ class ItemEstimate(ItemSteps):
         if self.spread.of(block.over.references):
             estimated = Estimated(calls_of_many(block.body))
         else:
-            context, outer = self._context, self._attempt.outer
+            context, around = self._context, self._attempt.around_steps
             if self.spread.of(read_by(block.where, block.key)):
                 block = replace(block, where=None, key=None)  # at most all of the list
             try:
-                state = await opened_block(context, block, scope, keeps_results=True, outer=outer)
+                state = await opened_block(context, block, scope, around=around, keeps_results=True)
             except (ExpressionError, PipelineError) as error:
                 raise ItemEnds(error) from error
             estimated = await estimate_block(self._plan, context, state, self.spread.nodes)
@@ -137,14 +137,14 @@ class ItemEstimate(ItemSteps):
         if step.inner is not None:  # 1
             return await self._pipeline(step, scope, doubt)
         if self._is_whole_pipeline and step.has_trace:  # 2
-            outer, doubt = attempt.outer, doubt & ~Doubt.FILES
-            state = await opened_block(context, step, scope, keeps_results=True, outer=outer)
+            around, doubt = attempt.around_steps, doubt & ~Doubt.FILES
+            state = await opened_block(context, step, scope, around=around, keeps_results=True)
             (work,) = state.work.items
             if not (state.todo() or doubt):
                 if state.wait is not None:
                     raise ItemEnds(state.wait)
                 return Estimated(outputs=work.result, doubt=Doubt.NONE)
-            attempt, entry = ItemAttempt.of(context, step, outer), work.entry
+            attempt, entry = ItemAttempt.of(context, step, around), work.entry
         estimate = StepEstimate(self._plan, context, attempt, scope, doubt)  # 3
         estimated = await estimate.estimate(step)
         if doubt and entry is not None:

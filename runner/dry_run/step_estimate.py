@@ -144,7 +144,7 @@ class StepEstimate:
         reads_files, searches = bool(facts.lists or kind.reads(params)), bool(facts.searches)
         doubt = self.doubt if reads_files or searches else self.doubt & ~Doubt.FILES
         may_be_filled = self.plan.fills_stores and searches
-        caller = self.context.caller(attempt.scope, step, attempt.shown_key, attempt.node.id)
+        caller = self.context.caller(attempt.scope_id, step, attempt.shown_key, attempt.node.id)
         has_tree = facts.tree is not None
         pool = DryPool(
             self.context, caller, prompts, doubt, is_long=is_long, raises_unknown=has_tree

@@ -70,7 +70,9 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
 
     params = FilesMoveParams
     output = FilesMoveOutput
-    facts = Facts(takes_away="path", moves_to="to")
+    facts = Facts(
+        takes_away="path", moves_to="to", outputs_where_written=lambda path: {"path": path}
+    )
 
     def reads(self, params: FilesMoveParams) -> Sequence[str]:
         return (params.path,) if params.mode == "copy" else ()

@@ -137,7 +137,13 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
 
     params = FilesWriteParams
     output = FilesWriteOutput
-    facts = Facts(is_repeatable=True, writes="path", table="rows", brings_text=brings_none)
+    facts = Facts(
+        is_repeatable=True,
+        writes="path",
+        outputs_where_written=lambda path: {"path": path, "changed": False},
+        table="rows",
+        brings_text=brings_none,
+    )
 
     async def run(self, params: FilesWriteParams, tools: Tools) -> FilesWriteOutput:
         """Write it, unless it has this content already or was edited."""

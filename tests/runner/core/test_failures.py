@@ -17,9 +17,19 @@ from paddock.engine.errors import Busy, DeadlineExceeded, EngineError, WorkerLos
 from paddock.engine.request import ChatRequest
 from paddock.engine.system import no_links
 from paddock.pipelines.keys import RetryKeys
-from paddock.runner.core.failures import MAX_RETRY_PAUSE_S, Cause, failure_state, retry_pause_s
+from paddock.runner.core.failures import (
+    MAX_RETRY_PAUSE_S,
+    Cause,
+    SkippedByReview,
+    StepFailed,
+    failure_state,
+    retry_pause_s,
+)
+from paddock.runner.core.item_attempt import failed_end
+from paddock.runner.core.traces.block_work import ItemWork
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.progress.report import Report
+from paddock.runner.progress.item_states import ItemState
+from paddock.runner.progress.report import ItemReport, Report
 from paddock.runner.settings import UnattendedSettings
 from paddock.runner.watch.batches import batch_outcome
 from tests.fakes.pool import FakePool, echo
@@ -72,6 +82,27 @@ def test_an_item_is_given_up_after_exactly_so_many_failures(most: int, n_more: i
         state, n_before = failure_state(n_before, most, Cause.IO)
         kept.append(state)
     assert kept == ["failed"] * (most - 1) + ["quarantined"] * (n_more + 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "on_error", "entry", "reported", "stops_run"),
+    [
+        (StepFailed("sum", "no"), "quarantine", "quarantined", "quarantined", False),
+        (StepFailed("sum", "no", cause=Cause.IO), "quarantine", "failed", "quarantined", False),
+        (StepFailed("sum", "no"), "skip", "skipped", "skipped", False),
+        (StepFailed("sum", "no", cause=Cause.IO), "skip", "failed", "skipped", False),
+        (StepFailed("sum", "no"), "fail", "failed", "failed", True),
+        (SkippedByReview("sum", "late"), "fail", "skipped", "skipped", False),
+    ],
+)
+def test_what_a_failure_means_is_what_on_error_says(
+    error: StepFailed, on_error: str, entry: str, reported: str, *, stops_run: bool
+) -> None:
+    item = ItemWork(0, "1.txt", {})
+    report = ItemReport("each", item.key, ItemState.QUARANTINED)
+    end = failed_end(item, error, report, on_error, 3, retries_failed=False)
+    assert (end.state, end.report.state, end.report.error) == (entry, reported, str(error))
+    assert end.stops_run is (error if stops_run else None)
 
 
 def test_a_full_queue_is_waited_out_without_a_word_from_the_author(

@@ -32,7 +32,7 @@ steps:
   - {id: table, uses: files.write, with: {path: out/t.csv, rows: "{{ steps.each.results }}"}}
   - {id: copy, uses: files.move, with: {path: "{{ steps.table.path }}", to: copies/, mode: copy}}
   - {id: note, uses: files.write, with: {path: out/note.txt, text: "{{ inputs.note }}"}}
-returns: {path: steps.table.path, changed: steps.table.changed}
+returns: {path: steps.table.path, changed: steps.table.changed, copy: steps.copy.path}
 """
 
 
@@ -137,7 +137,8 @@ def test_what_an_older_paddock_wrote_is_taken_over_by_its_content(world: World) 
 def test_its_path_is_of_the_folder_in_which_it_is_now(world: World, written: list[str]) -> None:
     moved = world.folder.parent / "second"
     shutil.move(world.folder, moved)
-    assert World(moved, TABLE).run().returns["path"] == str(moved / "out/t.csv")
+    returns = World(moved, TABLE).run().returns
+    assert (returns["path"], returns["copy"]) == (f"{moved}/out/t.csv", f"{moved}/copies/t.csv")
 
 
 def test_a_budget_that_is_used_up_stops_no_table(tmp_path: Path, written: list[str]) -> None:
