@@ -321,15 +321,17 @@ class BlockRun:
     ) -> AsyncIterator[None]:
         """Let an item run; `is_noted`: the ledger notes durably that it is in flight.
 
-        It waits until it may run with what else runs; an item around it has done that for it.
+        It waits until it may run with what else runs; an item around a nested block does so for
+        those of the block.
 
         Raises:
             ClaimLost: this machine does not hold it, or no longer.
         """
         context, state, claims = self.context, self.state, self.claims
         suspects, scope_id = context.suspects, state.work.scope_id
+        is_of_nested_block = state.around.escalation_pass is not None
         entered = context.room.entered(max_together(known, state.parallel))
-        async with nullcontext() if state.around.is_of_this_walk else entered:
+        async with nullcontext() if is_of_nested_block else entered:
             if claims is not None:
                 claims.hold(scope_id, item.key)
                 await claims.fence()  # a machine that slept may have lost its claim

@@ -54,16 +54,12 @@ class ItemsAround:
     parallel: int = 1
     """How many items may be in flight, of the blocks of these."""
     escalation_pass: EscalationPass | None = None
-    """The pass over the outermost; None: they are around a pipeline, whose blocks have others."""
+    """The pass over the outermost, of which a nested block is a part; None: they are around a
+    pipeline, whose blocks have passes of their own."""
 
     @property
     def keys(self) -> tuple[str, ...]:
         return tuple(key for _, key in self.items)
-
-    @property
-    def is_of_this_walk(self) -> bool:
-        """Whether the walk over a nested block has begun them, and not one around its pipeline."""
-        return self.escalation_pass is not None
 
 
 OUTERMOST = ItemsAround()
@@ -289,47 +285,46 @@ async def opened_block(
     keeps_results: bool,
     lacks: Sequence[LackingItems] = (),
 ) -> BlockState:
-    """Judge the items of a block, or a step outside of blocks; count those not stale.
+    """Return a block, or a step outside of blocks, with its items judged.
 
-    `lacks`: what the block's list lacks.
+    1. Its items are judged; `lacks`: what the block's list lacks.
+    2. What stands of their outputs is claimed, so that nothing else of this run writes it.
+    3. The items that another machine has done in this job, and those that are not stale, are
+       counted, with their recorded results.
 
     Raises:
         PipelineError: two items have the same key, or would write the same file.
         RunStopped: another machine has given up an item, with `on_error: fail`.
         StepFailed: something else of this run writes the file of a step.
     """
-    judge = context.judge
-    if isinstance(node, BoundBlock):
+    judge, escalation_pass = context.judge, around.escalation_pass or EscalationPass()
+    if isinstance(node, BoundBlock):  # 1
         work = await judge.block(node, scope, around.keys, lacks)
+        escalation_pass = around.escalation_pass or EscalationPass.first(node.body)
     else:
         work = await judge.step(node, scope, around.keys)
-    try:  # what is not written again is its own all the same
+    try:  # 2
         for place in work.written_outputs:
             context.index.claim(*place)
     except StepError as conflict:
-        if isinstance(node, BoundBlock):
-            fault = Fault(conflict.reason, conflict.remedy, node.mark)
-            raise PipelineError([fault]) from conflict
-        raise StepFailed(node.id, str(conflict)) from conflict
+        if isinstance(node, BoundStep):
+            raise StepFailed(node.id, str(conflict)) from conflict
+        raise PipelineError([Fault(conflict.reason, conflict.remedy, node.mark)]) from conflict
     if isinstance(node, BoundBlock):
         refuse_output_conflicts(node, work, scope, context)
-    first = EscalationPass.first(node.body) if isinstance(node, BoundBlock) else EscalationPass()
-    escalation_pass = around.escalation_pass or first
     state = BlockState(work, scope, keeps_results, around, around.parallel, escalation_pass)
     if keeps_results:
         state.filed = filed_results(context.ledger, work.filed)
-    for item in work.items:
+    for item in work.items:  # 3
         entry, verdict = item.entry, item.verdict
         if verdict.case is Case.SHARED and entry is not None:
             count_shared(context, state, item, entry)
         elif not verdict.is_work:
-            reported, error = verdict.state, None
-            if reported is ItemState.QUARANTINED:
-                error = verdict.why or ""
+            reported = verdict.state
+            error = verdict.why or "" if reported is ItemState.QUARANTINED else None
             if entry is not None:
-                _take_entry(
-                    context, state, item, entry, reported, next(iter(verdict.reasons), None)
-                )
+                why = next(iter(verdict.reasons), None)
+                _take_entry(context, state, item, entry, reported, why)
                 may_be_skipped = reported not in BAD and reported not in OPEN
                 if may_be_skipped and entry.state == ItemState.SKIPPED and entry.error:
                     reported, error = ItemState.SKIPPED, entry.error  # `on_error: skip`
@@ -337,9 +332,8 @@ async def opened_block(
                     state.filed.pop(item.key, None)
                 if entry.gone is not None and item.filed is None:
                     # Its source is back after a deletion; the next deletion is a new one.
-                    context.ledger.record(
-                        work.scope_id, replace(entry, gone=None), context.stats.run
-                    )
+                    back = replace(entry, gone=None)
+                    context.ledger.record(work.scope_id, back, context.stats.run)
             count_item(context, item, state.report(item, reported, 0.0, error, is_known=True))
             if state.step:
                 shown = reported if reported in UNCHANGED else ItemState.FRESH

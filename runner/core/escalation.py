@@ -9,7 +9,7 @@ before is in the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +21,6 @@ from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.plan_walks import all_steps, only_reads, steps_of
 from paddock.runner.bind.scope import Scope, review_names
 from paddock.runner.ledger.asked_before import is_same_value
-from paddock.runner.ledger.entries import LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.steps.base import StepLog
@@ -110,7 +109,7 @@ class Escalated:
     alias: str
     why: tuple[str, ...]
     condition: str
-    """What many of them have in common: the part of `when` that holds."""
+    """The first part of `when` that holds, which many have in common; empty: it always does."""
     was: Any
     """The answer of the step's own model; None where it has none."""
 
@@ -153,45 +152,42 @@ def escalated(
     was = answer_of(outputs)
     if spec.when.evaluate(names):
         why = tuple(due_reasons(spec.when, names, outputs))
-        return Escalated(spec.to, why, held_part(spec.when, names), was)
+        held = [p for p in parts_that_hold(spec.when, names) if Expression.of(p).references]
+        condition = one_line(held[0], MOST_REASON_CHARS) if held else ""
+        return Escalated(spec.to, why, condition, was)
     if n_refused:
         return Escalated(spec.to, (REFUSED,), REFUSED, was)
     is_drawn = draw(SEED, f"escalate\n{step.id}\n{item}") < (spec.also or 0)
     return Escalated(spec.to, (CHECK,), CHECK, was) if is_drawn else None
 
 
-def held_part(when: Expression, names: Mapping[str, Any]) -> str:
-    """Return the first part of a condition that holds; empty for one that always does."""
-    held = [part for part in parts_that_hold(when, names) if Expression.of(part).references]
-    return one_line(held[0], MOST_REASON_CHARS) if held else ""
-
-
 # --- the promise of a calibrated threshold
 
 
-async def broken_promises(ledger: Ledger, body: Iterable[BoundNode], scope: str) -> list[str]:
-    """Return a sentence for each step whose promise may no longer hold, by all that is recorded."""
-    steps = [step for step in steps_of(body) if step.escalate and step.escalate.spec.target]
-    lineage = await ledger.ask(LineageStore(ledger).of_scope, scope) if steps else {}
-    return [text for step in steps if (text := broken_promise(step, lineage.values()))]
+async def broken_promises(
+    ledger: Ledger, body: Iterable[BoundNode], scope_id: str
+) -> AsyncIterator[str]:
+    """Yield a sentence for each step whose promise may no longer hold, by all that is recorded.
 
-
-def broken_promise(step: BoundStep, lineage: Iterable[LineageRow]) -> str | None:
-    """Return a sentence where random checks no longer show the agreement that was promised."""
-    if step.escalate is None or (target := step.escalate.spec.target) is None:
-        return None
-    steps = [past for row in lineage for past in read_lineage(row.made)[1] if past.id == step.id]
-    checked = [step.escalated[1] for step in steps if step.escalated and step.escalated[0]]
-    n_changed = sum(checked)
-    n_sure = len(checked) + sum(step.escalated is None for step in steps)
-    if not n_changed:
-        return None
-    # What is escalated agrees with the larger model: the rest may differ the more often.
-    most = (1 - target) * len(steps) / n_sure
-    if 1 - binomial_cdf(n_changed - 1, len(checked), most) > _ALARM:
-        return None
-    return (
-        f"'{step.id}': the agreement of {target:g} may no longer hold: '{step.escalate.alias}' "
-        f"changed {n_changed} of {counted(len(checked), 'answer')} in {CHECK}. Run "
-        "`paddock compare --calibrate` again."
-    )
+    Random checks no longer show the agreement that was promised.
+    """
+    for step in steps_of(body):
+        if step.escalate is None or (target := step.escalate.spec.target) is None:
+            continue
+        lineage = await ledger.ask(LineageStore(ledger).of_scope, scope_id)
+        records = (past for row in lineage.values() for past in read_lineage(row.made)[1])
+        steps = [past for past in records if past.id == step.id]
+        checked = [past.escalated[1] for past in steps if past.escalated and past.escalated[0]]
+        n_changed = sum(checked)
+        n_sure = len(checked) + sum(past.escalated is None for past in steps)
+        if not n_changed:
+            continue
+        # What is escalated agrees with the larger model: the rest may differ the more often.
+        most = (1 - target) * len(steps) / n_sure
+        if 1 - binomial_cdf(n_changed - 1, len(checked), most) <= _ALARM:
+            yield (
+                f"'{step.id}': the agreement of {target:g} may no longer hold: "
+                f"'{step.escalate.alias}' changed {n_changed} of "
+                f"{counted(len(checked), 'answer')} in {CHECK}. Run `paddock compare --calibrate` "
+                "again."
+            )

@@ -152,29 +152,26 @@ class Execute(Walk):
             self.ended[node.id] = EndedNode(node, is_skipped=True)
 
     async def block(self, block: BoundBlock) -> dict[str, Any]:
+        context, around, lacks = self.context, self.around, self.left.missing_inputs[block.id]
         has_table = self.stats.tables is not None and not self.is_of_item
+        keeps = has_table or block.id in self._read_blocks
         state = await opened_block(
-            self.context,
-            block,
-            self.scope,
-            around=self.around,
-            keeps_results=has_table or block.id in self._read_blocks,
-            lacks=self.left.missing_inputs.get(block.id, ()),
+            context, block, self.scope, around=around, keeps_results=keeps, lacks=lacks
         )
         await BlockRun(self, self.steps, self.recorder, state).items()
         self.dependencies |= state.dependencies
         if has_table:
             self.stats.keep_table(block.id, state.table())
         if any(item.has_ended for item in state.work.items):
-            ledger, scope = self.context.ledger, state.work.scope_id
-            for text in await broken_promises(ledger, block.body, scope):
+            async for text in broken_promises(context.ledger, block.body, state.work.scope_id):
                 self.stats.note(text)
         if self.is_of_item:
             state.refuse_waiting()
         missing = None if self.is_of_item else no_documents_of(state.work)
-        if lacking := missing or await state.lacking(self.context.judge.reviews):
+        if lacking := missing or await state.lacking(context.judge.reviews):
             self.left.lacking[block.id] = lacking
-        self.left.note_filed(block.id, state.has_news)
+        if (has_news := state.has_news) is not None:
+            self.left.filed[block.id] = has_news
         return state.outputs()
 
     async def item_step(self, step: BoundStep) -> Any:
@@ -277,13 +274,11 @@ class _SubPipelineRun:
         try:
             await inner.nodes()
             returns, with_filed = inner.returned()
-        except RunFailed as error:
+        except (RunFailed, PipelineError) as error:
             if not attempt.is_of_item:
                 raise
-            raise StepFailed(step.id, str(error), cause=error.cause) from error
-        except PipelineError as error:
-            if not attempt.is_of_item:
-                raise
+            if isinstance(error, RunFailed):
+                raise StepFailed(step.id, str(error), cause=error.cause) from error
             raise StepFailed(step.id, error.faults[0].in_one_line()) from error
         finally:
             walk.n_unbegun += inner.n_unbegun

@@ -133,11 +133,6 @@ class StepsLeft:
         missing.update(*(self.missing_inputs.get(name, ()) for name in read))
         self.missing_inputs[node.id] = (*missing,)
 
-    def note_filed(self, block: str, has_news: bool | None) -> None:
-        """Note whether a block with filed items has others; None: nothing is filed."""
-        if has_news is not None:
-            self.filed[block] = has_news
-
     def is_idle(self, inner: StepsLeft, returns: frozenset[Reference]) -> bool:
         """Return whether a pipeline that a step ran returns filed items alone."""
         read = inner._read(returns)

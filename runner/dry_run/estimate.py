@@ -233,7 +233,8 @@ class Estimate(Walk):
             self._add(item)
         note_possible_refusal(context, block.body, (item.seen(block, self.scope) for item in todo))
         stats.filed(block.id, state.work.filed_counts)
-        left.note_filed(block.id, state.has_news)
+        if (has_news := state.has_news) is not None:
+            left.filed[block.id] = has_news
         if not self._prefix and (missing := no_documents_of(state.work)):
             left.lacking[block.id] = missing
         await self._note_end(state)
