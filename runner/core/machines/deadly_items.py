@@ -16,12 +16,17 @@ what this costs and finds: `tests/runner/core/test_crash_simulation.py`.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
 
-from paddock.engine.system.crash_isolation import KILLS_COUNT_FOR_S, n_by_chance, n_together
+from paddock.engine.system.crash_isolation import (
+    KILLS_COUNT_FOR_S,
+    UNLIMITED,
+    n_by_chance,
+    n_together,
+)
 from paddock.engine.system.text import listed
 from paddock.runner.ledger.dead_runs import DIED, run_status
 from paddock.runner.ledger.entries import AttemptRow, LedgerError
@@ -83,6 +88,12 @@ class CrashHistory:
         return self.n_deaths >= max_attempts + n_halvings + 3 * n_by_chance(self.n_kills)
 
 
+def max_together(known: CrashHistory | None, parallel: int) -> int:
+    """Return with how many others an item may run, itself included, by its crashes."""
+    most = UNLIMITED if known is None else known.n_together(parallel)
+    return UNLIMITED if most >= parallel > 1 else most
+
+
 class CrashSuspects:
     """The notes of this run, and those of crashed runs. Lives in one loop."""
 
@@ -137,6 +148,18 @@ class CrashSuspects:
             was_given_up=given_up_at > -inf or GIVEN_UP in within,
             n_kills=self._n_kills,
         )
+
+    def by_crashes(
+        self, scope_id: str, items: Sequence[ItemWork], parallel: int
+    ) -> Iterator[tuple[int, list[ItemWork]]]:
+        """Yield how many items may run together, and the items: all but the suspects first."""
+        groups: dict[tuple[int, int], list[ItemWork]] = {}
+        for item in items:
+            known = self.of(scope_id, item)
+            n_crashes = 0 if known is None else len(known.runs)
+            groups.setdefault((n_crashes, -max_together(known, parallel)), []).append(item)
+        for (_, most), group in sorted(groups.items(), key=lambda pair: pair[0]):
+            yield -most, group
 
     async def begin(self, scope: str, item: ItemWork, around: ItemKey | None) -> None:
         """Record durably that an item begins; `around` is the item around it."""
