@@ -236,8 +236,8 @@ class BlockRun:
                 try:  # 1
                     if deadly is not None:
                         raise deadly
-                    file_key, made_by = attempt.file_key, state.work.made_by
-                    with context.documents.open(scope_id, item, file_key, made_by) as document:
+                    made_by = state.work.made_by
+                    with context.documents.open(scope_id, item, item.name, made_by) as document:
                         attempt.document, steps = document, _ExecutedSteps(self, attempt)
                         scope = await walk_item(steps, block.body, item.seen(block, state.scope))
                     # As a later run reads it from the ledger: both must see the same.

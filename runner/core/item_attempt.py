@@ -66,8 +66,6 @@ class ItemAttempt:
     outputs: ItemOutputs
     work: ItemWork | None = None
     """Its item; None: it is a step outside of blocks that calls no model."""
-    file_key: str = ""
-    """Its document's key, where its own has a number."""
     values_read: str = ""
     """Digest of what a top-level step reads, which has no document."""
     is_repeated_crash: bool = False
@@ -128,7 +126,6 @@ class ItemAttempt:
             around_steps=around,
             outputs=ItemOutputs(context, items, may_shrink=may_shrink),
             work=item,
-            file_key=item.name,
             values_read="" if step is None else values_digest(item),
         )
 

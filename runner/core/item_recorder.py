@@ -96,7 +96,7 @@ class ItemRecorder:
             context.documents.file(document, with_filed)
         elif attempt.with_filed is not None:
             whole, whole_object = with_filed
-            row = FiledRow(item.key, attempt.file_key, returns=whole, returns_object=whole_object)
+            row = FiledRow(item.key, item.name, returns=whole, returns_object=whole_object)
             FiledStore(ledger).record(attempt.scope_id, row, stats.run)
         try:
             ledger.record(attempt.scope_id, entry, stats.run)

@@ -98,7 +98,7 @@ def test_an_item_is_given_up_after_exactly_so_many_failures(most: int, n_more: i
 def test_what_a_failure_means_is_what_on_error_says(
     error: StepFailed, on_error: str, entry: str, reported: str, *, stops_run: bool
 ) -> None:
-    item = ItemWork(0, "1.txt", {})
+    item = ItemWork(key="1.txt", name="1.txt", item={})
     report = ItemReport("each", item.key, ItemState.QUARANTINED)
     end = failed_end(item, error, report, on_error, 3, retries_failed=False)
     assert (end.state, end.report.state, end.report.error) == (entry, reported, str(error))
