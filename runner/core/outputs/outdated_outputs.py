@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from operator import attrgetter
 from pathlib import Path
@@ -80,12 +80,12 @@ class EndedNode:
     """Keys of items whose documents were moved away, so that what they made stays."""
     gone: dict[str, Outdated] = field(default_factory=dict)
     """Key → why, of items that are no longer there."""
-    failing: set[str] = field(default_factory=set)
-    """Keys of items in which others failed."""
+    with_failures: set[str] = field(default_factory=set)
+    """Keys of items that are tried again, or within which others are."""
     is_list_sure: bool = True
     """Whether an item that is not listed is surely gone."""
-    writing: set[str] = field(default_factory=set)
-    """Keys of items with a file, or with one of an item within."""
+    with_files: set[str] = field(default_factory=set)
+    """Keys of items that wrote a file, or within which others did."""
     work: BlockWork | None = None
     """The items of a block."""
     renamed: set[str] = field(default_factory=set)
@@ -126,9 +126,9 @@ class EndedNode:
         (self.undecided if is_open else self.done).add(key)
         if entry is not None:
             if self.live.add(scope, entry):
-                self.writing.add(key)
+                self.with_files.add(key)
             if entry.has_inner_failures or entry.n_failures:
-                self.failing.add(key)
+                self.with_failures.add(key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +167,10 @@ class _KnownScope:
     outer: tuple[str, ...]
     """Keys of the items around."""
 
+    def top(self, key: str) -> str:
+        """Return the key of the top-level item that an item is, or is within."""
+        return self.outer[0] if self.outer else key
+
 
 class OutdatedFinder:
     """Finds the outdated outputs of one pipeline in its folders. Blocking."""
@@ -183,7 +187,8 @@ class OutdatedFinder:
             scope: _KnownScope(step, names.get(step, ""), outer)
             for scope, step, outer in context.judge.scopes.known()
         }
-        self._rules: dict[str, bool] = {}
+        self._is_step_of_items: dict[str, bool] = {}
+        """By step, whether the paths that it writes name nothing but an item."""
 
     def stores_to_look_at(self) -> set[Path]:
         """Return the stores whose contents `find` compares."""
@@ -192,13 +197,11 @@ class OutdatedFinder:
     def find(self) -> list[OutdatedOutput]:
         """Return what is outdated and still there; `stores_to_look_at` have been looked at."""
         outdated = list[OutdatedOutput]()
-        for row, (at, top, why) in self._stored:
+        for row, why in self._stored:
             path = Path(self._index.absolute(row.path))
             owner = self._stores.owner(ItemName(owner=f"{row.scope}\n{row.key}"), path)
-            n_rows = int(self._stores.holds(path, owner).partition(":")[0] or 0)
-            if n_rows:
-                of_item = row.scope, row.key, row.path, at.node, top, why
-                outdated.append(OutdatedOutput(*of_item, n_rows=n_rows))
+            if n_rows := int(self._stores.holds(path, owner).partition(":")[0] or 0):
+                outdated.append(replace(self._output(row, why), n_rows=n_rows))
         live = {path for end in self._ended.values() for path in end.live.paths}
         written = (row for row in self._index.rows() if row.scope in self._scopes)
         paths = dict.fromkeys(row.path for row in written if row.path not in live)
@@ -211,85 +214,88 @@ class OutdatedFinder:
 
     def is_over(self, scope: str, key: str) -> bool:
         """Return whether nothing of an item is to be decided any more: it is outdated, or filed."""
-        if (at := self._scopes.get(scope)) is None:
+        if (known := self._scopes.get(scope)) is None:
             return False
-        end, top = self._ended.get(at.node), at.outer[0] if at.outer else key
+        end, top = self._ended.get(known.node), known.top(key)
         is_open = end is None or top in end.done or top in end.undecided
-        return (end is not None and top in end.filed and not is_open) or (
-            self._why(scope, key) is not None
-        )
+        is_filed = end is not None and top in end.filed and not is_open
+        return is_filed or self._why(scope, key) is not None
 
-    def _why(self, scope: str, key: str) -> tuple[_KnownScope, str, Outdated] | None:
-        """Return where an item's outputs belong, its top-level item, and why they are outdated.
+    def _output(self, row: OutputRow | StoredRow, why: Outdated) -> OutdatedOutput:
+        known = self._scopes[row.scope]
+        return OutdatedOutput(row.scope, row.key, row.path, known.node, known.top(row.key), why)
 
-        None: they apply, or that is not known.
+    def _why(self, scope: str, key: str) -> Outdated | None:
+        """Return why an item's outputs are outdated; None: they apply, or that is not known.
 
         1. No step of the pipeline makes them any more, and all those that may have are walked.
         2. The walk has not reached their step or block.
         3. It is skipped.
         4. Their item is undecided, filed, or the pipeline that a step runs decides.
         5. Their item is gone.
-        6. It, or what is within it, is tried again.
-        7. It is done, and made something else.
+        6. It is not listed, and the list is sure.
+        7. It, or what is within it, is tried again.
+        8. It is done, and made something else.
         """
-        at = self._scopes.get(scope)
-        if at is None:
+        known = self._scopes.get(scope)
+        if known is None:
             return None
-        top = at.outer[0] if at.outer else key
-        if not at.node:  # 1
-            is_own = key == at.step  # else it is of an item, which no top-level step makes
+        top, end = known.top(key), self._ended.get(known.node)
+        if not known.node:  # 1
+            is_own = key == known.step  # else it is of an item, which no top-level step makes
             makers = (is_own or isinstance(node, BoundBlock) or node.inner for node in self._rest)
-            return None if any(makers) else (at, top, Outdated.NO_STEP)
-        end = self._ended.get(at.node)
+            return None if any(makers) else Outdated.NO_STEP
         if end is None:  # 2
             return None
         if end.is_skipped:  # 3
-            return at, top, Outdated.SKIPPED
-        is_of_inner = not isinstance(end.node, BoundBlock) and at.step != end.node.id
+            return Outdated.SKIPPED
+        is_of_inner = not isinstance(end.node, BoundBlock) and known.step != end.node.id
         is_filed = top in end.filed and top not in end.done
         if is_of_inner or top in end.undecided or is_filed:  # 4
             return None
         if top in end.gone:  # 5
-            return at, top, end.gone[top]
-        if top not in end.done:
-            return (at, top, Outdated.GONE) if end.is_list_sure else None
-        if top in end.failing:  # 6
+            return end.gone[top]
+        if top not in end.done:  # 6
+            return Outdated.GONE if end.is_list_sure else None
+        if top in end.with_failures:  # 7
             entry = self._ledger.entries(scope, [key]).get(key)
             if entry is not None and entry.state in UNDECIDED:
                 return None
-        is_written = (scope, key) in end.live.writers  # 7
-        return at, top, Outdated.ELSEWHERE if is_written else Outdated.NOT_MADE
+        is_written = (scope, key) in end.live.writers  # 8
+        return Outdated.ELSEWHERE if is_written else Outdated.NOT_MADE
 
     # --- files
 
     def _file(self, path: str) -> OutdatedOutput | None:
         """Return a file that is outdated for all that ever wrote it; None: it is not, or gone."""
-        whys = []
+        output, conditions = None, set[str]()
         for row in self._index.rows_at(path):
             why = self._why(row.scope, row.key)
-            if why is None or not self._is_of_item_alone(row, why[0]):
+            if why is None or not self._is_of_item_alone(row):
                 return None
-            whys.append((row, *why))
-        conditions = {self._index.condition(row.scope, path): row.scope for row, *_ in whys}
-        if conditions.keys() <= {"missing"}:
+            output = self._output(row, why)
+            conditions.add(self._index.condition(row.scope, path))
+        if output is None or conditions <= {"missing"}:
             return None
-        row, at, top, why_text = whys[-1]
-        is_edited = not conditions.keys() & {"same", "interrupted"}
-        return OutdatedOutput(row.scope, row.key, path, at.node, top, why_text, is_edited)
+        return replace(output, is_edited=conditions.isdisjoint(("same", "interrupted")))
 
-    def _is_of_item_alone(self, row: OutputRow, at: _KnownScope) -> bool:
-        """Return whether the path names nothing but its item, by the step that writes it."""
+    def _is_of_item_alone(self, row: OutputRow) -> bool:
+        """Return whether the path names nothing but its item, by the step that writes it.
+
+        Of a step that the pipeline no longer has, by how it wrote the item; where that was not
+        recorded, by how it wrote another one last.
+        """
+        at = self._scopes[row.scope]
         if at.node:
-            if at.step not in self._rules:
-                found = find_in_plans(self._bound, at.step)
-                self._rules[at.step] = False
-                if found is not None:
+            if at.step not in self._is_step_of_items:
+                self._is_step_of_items[at.step] = False
+                if (found := find_in_plans(self._bound, at.step)) is not None:
                     plan, node = found
                     around = [top for top in plan.nodes if any(p is node for p in nodes_of([top]))]
                     spec = json.loads(canonical_spec(around[-1]))
                     is_alone = paths_depend_on_item_alone(spec, plan.inputs_in_paths)
-                    self._rules[at.step] = is_alone
-            return self._rules[at.step]
+                    self._is_step_of_items[at.step] = is_alone
+            return self._is_step_of_items[at.step]
         lineage = self._lineage.of_item(row.scope, row.key)
         if lineage is None or lineage.spec is None:  # else how the step made another one last
             scopes = [scope for scope, other in self._scopes.items() if other.step == at.step]
@@ -309,16 +315,13 @@ class OutdatedFinder:
     # --- rows
 
     @cached_property
-    def _stored(self) -> list[tuple[StoredRow, tuple[_KnownScope, str, Outdated]]]:
+    def _stored(self) -> list[tuple[StoredRow, Outdated]]:
         """The rows in stores that are outdated, and why."""
         live = {row for end in self._ended.values() for row in end.live.rows}
         rows = self._lineage.rows_of_scopes(self._scopes)
-        found = [
-            (row, self._why(row.scope, row.key))
-            for row in rows
-            if (row.scope, row.path, row.key) not in live
-        ]
-        return [(row, why) for row, why in found if why is not None]
+        others = (row for row in rows if (row.scope, row.path, row.key) not in live)
+        whys = ((row, self._why(row.scope, row.key)) for row in others)
+        return [(row, why) for row, why in whys if why is not None]
 
 
 async def ended_block(context: RunContext, work: BlockWork, is_open: Collection[int]) -> EndedNode:

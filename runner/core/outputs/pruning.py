@@ -35,95 +35,88 @@ _OutputFile = tuple[str, str, str]
 """Scope, key and stored path of a file that an item wrote."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Removal:
-    """What was removed, what was kept, and what failed."""
+    """What became of outputs that were to be removed."""
 
     removed: list[str] = field(default_factory=list)
     edited: list[str] = field(default_factory=list)
+    """Files that a person edited, which stay."""
     refused: dict[str, str] = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=dict)
-    """Rows removed, by store."""
+    """Path of a file or store → why it could not be removed, or changed."""
+    n_rows: dict[str, int] = field(default_factory=dict)
+    """Store → how many of its rows were removed."""
 
 
 class Pruner:
     """Removes outputs of deleted items, and all that is outdated, where that is asked."""
 
     def __init__(self, context: RunContext) -> None:
-        self._context = context
-        self._index = context.index
-        self._stats = context.stats
-        self._prunes = context.options.prune
+        self._context, self._index, self._stats = context, context.index, context.stats
         self._row_keeper = RowKeeper(context)
 
     async def handle_gone(self, work: BlockWork, done: Collection[int]) -> Sequence[Entry]:
-        """Handle items whose source is gone, as the watch on their folder says.
+        """Handle what a block's list has no more; return the entries that are marked as gone.
 
-        `done` are the indexes of items whose result stands. Return the entries that are handled;
-        the ledger marks them as gone.
+        `done` are the indexes of items whose result stands.
+
+        1. Outputs of deleted items are removed where `--prune` or the watch on their folder asks
+           for it; those of a renamed item in any case, once it is done under its new key.
+        2. Outputs of items that `where` excludes are removed with `--prune` alone.
+        3. Of filed items of which nothing is to be kept, the rows go, too.
+        4. An item of which an output cannot be removed stays as it is: the next run tries again.
+        5. Why documents do not count as deleted is reported.
         """
-        missing, ledger, entries = work.missing, self._context.ledger, list[Entry]()
+        missing, ledger, prunes = work.missing, self._context.ledger, self._context.options.prune
         renamed = {
             item.renamed_from: item.key
             for item in work.items
             if item.renamed_from is not None and item.index in done
         }
-        prunes = self._prunes or any(source.prunes for source in missing.sources)
-        doomed = [entry for entry in missing.deleted if prunes or entry.key in renamed]
-        dropped = missing.dropped if self._prunes else ()  # `where` leaves outputs where they are
+        if renamed:
+            pairs = listed_names(f"{old} → {new}" for old, new in renamed.items())
+            self._stats.note(f"renamed, so what was made of them goes by the new name: {pairs}")
+        is_watched = any(source.prunes for source in missing.sources)
+        deleted = [e for e in missing.deleted if prunes or is_watched or e.key in renamed]
         keys = sorted(missing.pruned)
-        pruned = (
-            (*(await ledger.ask(ledger.entries, work.scope_id, keys)).values(),) if keys else ()
-        )
-        none: Mapping[str, str] = {}
-        for handled, removed, names, why in (
-            (missing.deleted, doomed, renamed, Outdated.GONE),
-            (missing.dropped, dropped, none, Outdated.EXCLUDED),
-            (pruned, pruned, none, Outdated.GONE),
+        filed = await ledger.ask(ledger.entries, work.scope_id, keys) if keys else {}
+        handled = list[Entry]()
+        for entries, doomed, why in (
+            (missing.deleted, deleted, Outdated.GONE),  # 1
+            (missing.dropped, missing.dropped if prunes else (), Outdated.EXCLUDED),  # 2
+            ([*filed.values()], [*filed.values()], Outdated.GONE),  # 3
         ):
-            if handled:
-                removal = await self._removed(work, removed)
-                self._note_removal(removal, names, why)
-                entries += [entry for entry in handled if not self._is_refused(entry, removal)]
-        for key in missing.pruned - ({entry.key for entry in pruned} - {e.key for e in entries}):
+            if entries:
+                refused = await self._remove_outputs(work, doomed, why)
+                handled += [entry for entry in entries if entry.key not in refused]  # 4
+        for key in missing.pruned - (filed.keys() - {entry.key for entry in handled}):
             FiledStore(ledger).drop(work.scope_id, key)
-        for doubt in work.missing.doubts:
-            self.doubt(work, doubt)
-        for entry in entries:
-            gone = replace(entry, gone=self._stats.run)
-            self._context.ledger.record(work.scope_id, gone, self._stats.run)
-        return entries
+        for doubt in missing.doubts:  # 5
+            self._report(work, doubt)
+        for entry in handled:
+            ledger.record(work.scope_id, replace(entry, gone=self._stats.run), self._stats.run)
+        return handled
 
-    def doubt(self, work: BlockWork, doubt: DeletionDoubt) -> None:
-        """Report why documents do not count as deleted."""
-        words = str(doubt.reason)
+    def _report(self, work: BlockWork, doubt: DeletionDoubt) -> None:
+        words, shown = str(doubt.reason), work.shown_key(doubt.folder)
         self._stats.note(words)
-        shown = work.shown_key(doubt.folder)
         self._stats.item(ItemReport(work.block.id, shown, ItemState.MISSING, error=words))
 
     async def sweep(
         self, outdated: Sequence[OutdatedOutput], ended: Mapping[str, EndedNode]
     ) -> None:
         """Remove outdated outputs where that is asked; count and name those that are kept."""
-        doomed: list[OutdatedOutput] = []
+        doomed: dict[Outdated, list[OutdatedOutput]] = {}
         for node in ("", *ended):
             of_node = [output for output in outdated if output.node == node]
-            doomed += self._doomed(of_node, ended.get(node))
-        by_why: dict[Outdated, list[OutdatedOutput]] = {}
-        for output in doomed:
-            by_why.setdefault(output.why, []).append(output)
-        for why, outputs in by_why.items():
+            for output in self._doomed(of_node, ended.get(node)):
+                doomed.setdefault(output.why, []).append(output)
+        for why, outputs in doomed.items():
             files = [(out.scope, out.key, out.stored) for out in outputs if out.n_rows is None]
-            removal = await asyncio.to_thread(self._remove_all, files, is_outdated=True)
-            rows = [
-                StoredRow(out.scope, out.stored, out.key, "", out.n_rows)
-                for out in outputs
-                if out.n_rows is not None
-            ]
-            removal.rows, refused = await self._row_keeper.forget_rows(rows)
-            removal.refused |= refused
-            self._note_removal(removal, {}, why)
-        removed = set(doomed)
+            stores = (out for out in outputs if out.n_rows is not None)
+            rows = [StoredRow(out.scope, out.stored, out.key, "", 0) for out in stores]
+            await self._remove(files, rows, why, is_outdated=True)
+        removed = {output for outputs in doomed.values() for output in outputs}
         kept = [output for output in outdated if output not in removed]
         keeps = (output for output in outdated if output not in removed or output.is_edited)
         self._stats.keeps({output.name: output.why for output in keeps})
@@ -133,82 +126,113 @@ class Pruner:
     def _doomed(
         self, outdated: Sequence[OutdatedOutput], end: EndedNode | None
     ) -> Sequence[OutdatedOutput]:
-        """Return which outdated outputs of a top-level step or block are to be removed."""
-        work = None if end is None else end.work
-        if end is None or work is None or work.step is not None:
-            return outdated if self._prunes else ()
-        if not self._prunes:
-            # Those of renamed items, and where the watch on their folder says so, of others
-            most = min((src.most for src in work.missing.sources if src.prunes), default=None)
-            lost = {
-                output.item for output in outdated if output.why == Outdated.NOT_MADE
-            } - end.writing
+        """Return which outdated outputs of a top-level step or block are to be removed.
+
+        1. Those of a step, or of what the pipeline no longer has: with `--prune`, all.
+        2. Those of a block with `--prune`: all; but where most documents are gone, a person is
+           asked first about those that went in earlier runs.
+        3. Without it: those of items that are done under another key.
+        4. Where a watch prunes its folder, also those that their items no longer make, unless most
+           items lost all that they had.
+        """
+        work, options = None if end is None else end.work, self._context.options
+        if end is None or work is None or work.step is not None:  # 1
+            return outdated if options.prune else ()
+        sources = work.missing.sources
+        if options.prune:  # 2
+            now = {entry.key for entry in work.missing.deleted}
+            n_gone = len({out.item for out in outdated if out.why is Outdated.GONE} - now)
+            doubt = mass_doubt(sources, n_gone, len(work.items) + n_gone, options)
+            if doubt is None:
+                return outdated
+            self._report(work, doubt)
+            return [output for output in outdated if output.why is not Outdated.GONE]
+        whys, renamed = frozenset[Outdated](), end.renamed & end.gone.keys()  # 3
+        most = min((source.most for source in sources if source.prunes), default=None)
+        if most is not None:  # 4
+            lost = {out.item for out in outdated if out.why is Outdated.NOT_MADE} - end.with_files
             n_lost, n_known = len(lost), len(end.done)
-            is_sure = self._context.options.is_confirmed
-            if most is not None and not is_sure and is_mass_deletion(n_lost, n_known, most):
+            if options.is_confirmed or not is_mass_deletion(n_lost, n_known, most):
+                whys = frozenset((Outdated.ELSEWHERE, Outdated.NOT_MADE))
+            else:
                 self._stats.note(
                     f"{n_lost:,} of {n_known:,} items of '{work.block.id}' no longer make any "
                     "output, so what was made of them is kept. If that is right, run it with "
                     "`--prune`."
                 )
-                most = None
-            whys = () if most is None else (Outdated.ELSEWHERE, Outdated.NOT_MADE)
-            moved = end.renamed & end.gone.keys()
-            return [output for output in outdated if output.why in whys or output.item in moved]
-        # Why outputs of documents that went earlier are kept: a person is asked first
-        now = {entry.key for entry in work.missing.deleted}
-        n_gone = len({output.item for output in outdated if output.why == Outdated.GONE} - now)
-        n_known = len(work.items) + n_gone
-        doubt = mass_doubt(work.missing.sources, n_gone, n_known, self._context.options)
-        if doubt is not None:
-            self.doubt(work, doubt)
-        return [output for output in outdated if doubt is None or output.why != Outdated.GONE]
-
-    async def _removed(self, work: BlockWork, entries: Sequence[Entry]) -> _Removal:
-        files = [
-            file
-            for entry in entries
-            for file in self._made(work.block, work.scope_id, entry, (*work.outer, entry.key))
-        ]
-        removal = await asyncio.to_thread(self._remove_all, files)
-        kept = (rows for entry in entries for rows in dependencies_of(entry, RowsKept))
-        removal.rows, refused = await self._row_keeper.forget_rows(
-            [StoredRow(rows.scope, rows.store, rows.key, "", 0) for rows in kept]
-        )
-        removal.refused |= refused
-        return removal
-
-    def _is_refused(self, entry: Entry, removal: _Removal) -> bool:
-        """Return whether an output of an item could not be removed, so that it is tried again."""
-        stores = (rows.store for rows in dependencies_of(entry, RowsKept))
-        return any(path in removal.refused for path in (*entry.output_paths, *stores))
+        return [output for output in outdated if output.why in whys or output.item in renamed]
 
     # --- removing
 
-    def _made(
-        self, block: BoundBlock, scope: str, entry: Entry, outer: tuple[str, ...]
+    async def _remove_outputs(
+        self, work: BlockWork, entries: Sequence[Entry], why: Outdated
+    ) -> set[str]:
+        """Remove the outputs of items; return the keys of those of which one cannot be removed."""
+        files = [
+            file
+            for entry in entries
+            for file in self._files_of(work.block, work.scope_id, entry, (*work.outer, entry.key))
+        ]
+        rows = {entry.key: dependencies_of(entry, RowsKept) for entry in entries}
+        kept = (row for of_item in rows.values() for row in of_item)
+        stored = [StoredRow(row.scope, row.store, row.key, "", 0) for row in kept]
+        refused = (await self._remove(files, stored, why)).refused.keys()
+        return {
+            entry.key
+            for entry in entries
+            if not refused.isdisjoint((*entry.output_paths, *(r.store for r in rows[entry.key])))
+        }
+
+    def _files_of(
+        self, block: BoundBlock, scope_id: str, entry: Entry, outer: tuple[str, ...]
     ) -> Iterator[_OutputFile]:
         """Yield the files of an item, and of the items within it."""
         for stored in entry.output_paths:
-            yield scope, entry.key, stored
+            yield scope_id, entry.key, stored
         for output in dependencies_of(entry, OutputWithin):
             yield output.scope, output.key, output.path
         for inner in block.body:
             if not isinstance(inner, BoundBlock):
                 continue
-            inner_scope = self._context.judge.scopes.id(inner.id, outer)
-            for inner_entry in self._context.ledger.entries(inner_scope).values():
-                yield from self._made(inner, inner_scope, inner_entry, (*outer, inner_entry.key))
+            inner_id = self._context.judge.scopes.id(inner.id, outer)
+            for inner_entry in self._context.ledger.entries(inner_id).values():
+                yield from self._files_of(inner, inner_id, inner_entry, (*outer, inner_entry.key))
 
-    def _remove_all(self, files: Iterable[_OutputFile], *, is_outdated: bool = False) -> _Removal:
+    async def _remove(
+        self,
+        files: Iterable[_OutputFile],
+        rows: Iterable[StoredRow],
+        why: Outdated,
+        *,
+        is_outdated: bool = False,
+    ) -> _Removal:
+        """Remove files and rows, and note what became of them, and why."""
+        removal = await asyncio.to_thread(self._remove_files, files, is_outdated=is_outdated)
+        removal.n_rows, refused = await self._row_keeper.forget_rows(rows)
+        removal.refused |= refused
+        note = self._stats.note
+        self._stats.removed(len(removal.removed) + sum(removal.n_rows.values()))
+        if removal.removed:
+            note(f"removed, since {why}: {listed_names(removal.removed)}")
+        for store, n_rows in removal.n_rows.items():
+            if n_rows:
+                note(f"removed, since {why}: {text.counted(n_rows, 'row')} of '{store}'")
+        kept = "its source is gone" if why is Outdated.GONE else why
+        if removal.edited:
+            note(f"edited by hand, and kept though {kept}: {listed_names(removal.edited)}")
+        for stored, fault in removal.refused.items():
+            note(f"'{stored}' cannot be removed ({fault}), though {kept}")
+        return removal
+
+    def _remove_files(self, files: Iterable[_OutputFile], *, is_outdated: bool) -> _Removal:
         """Remove files; without `is_outdated` only those of these items alone. Blocking."""
         removal, index = _Removal(), self._index
-        for scope, key, stored in files:
+        for scope_id, key, stored in files:
             path = Path(index.absolute(stored))  # by all items that ever wrote it
             conditions = {index.condition(row.scope, stored) for row in index.rows_at(stored)}
             if conditions <= {"missing"}:
                 continue
-            if not (is_outdated or index.is_only_of(scope, key, stored)):
+            if not (is_outdated or index.is_only_of(scope_id, key, stored)):
                 continue
             if conditions.isdisjoint(("same", "interrupted")) or path.is_symlink():
                 removal.edited.append(stored)
@@ -221,22 +245,3 @@ class Pruner:
             else:
                 removal.removed.append(stored)
         return removal
-
-    def _note_removal(
-        self, removal: _Removal, renamed: Mapping[str, str], why: Outdated = Outdated.GONE
-    ) -> None:
-        note = self._stats.note
-        self._stats.removed(len(removal.removed) + sum(removal.rows.values()))
-        if renamed:
-            pairs = [f"{old} → {new}" for old, new in renamed.items()]
-            note(f"renamed, so what was made of them goes by the new name: {listed_names(pairs)}")
-        if removal.removed:
-            note(f"removed, since {why}: {listed_names(removal.removed)}")
-        for store, n_rows in removal.rows.items():
-            if n_rows:
-                note(f"removed, since {why}: {text.counted(n_rows, 'row')} of '{store}'")
-        kept = "its source is gone" if why == Outdated.GONE else why
-        if removal.edited:
-            note(f"edited by hand, and kept though {kept}: {listed_names(removal.edited)}")
-        for stored, fault in removal.refused.items():
-            note(f"'{stored}' cannot be removed ({fault}), though {kept}")
