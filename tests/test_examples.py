@@ -33,6 +33,7 @@ from tests.fakes.office_mail import MAIL
 from tests.fakes.papers import CONTRACTS, INVOICES, write
 from tests.fakes.pdf import pdf
 from tests.fakes.readers import read_here
+from tests.forked import ForkServer
 from tests.live import Live
 from tests.runner.world import run_arguments
 
@@ -278,14 +279,16 @@ def test_what_the_ci_files_tell_a_shell_is_carried_out(tmp_path: Path) -> None:
     assert cases_of(later / "junit.xml") == tested
 
 
-def test_unreadable_documents_keep_no_one_waiting_and_are_told_once(tmp_path: Path) -> None:
+def test_unreadable_documents_keep_no_one_waiting_and_are_told_once(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
     pipeline = copied("folder-digest", tmp_path, *SHORT)
     inbox = pipeline.parent / "inbox"
     (inbox / "broken.pdf").write_bytes(pdf(["Once upon a time"])[:120])
     (inbox / "empty.md").touch()
     (inbox / "noise.txt").write_bytes(bytes((i * 197 + i // 7) % 256 for i in range(4000)))
 
-    report, status = run_command(pipeline)
+    report, status = run_command(pipeline, fork_server)
     assert (status, report["status"]) == (3, "quarantined")
     states = {one["key"]: one["state"] for one in report["items"] if one["step"] == "each"}
     bad = dict.fromkeys(("broken.pdf", "empty.md", "noise.txt"), "quarantined")
@@ -295,17 +298,16 @@ def test_unreadable_documents_keep_no_one_waiting_and_are_told_once(tmp_path: Pa
     assert reasons.keys() == bad.keys()
     assert (pipeline.parent / "summaries" / "DIGEST.md").exists()
 
-    report, status = run_command(pipeline)
+    report, status = run_command(pipeline, fork_server)
     assert (status, report["calls"]) == (0, 0), "known by now"
 
 
-def run_command(pipeline: Path) -> tuple[Any, int]:
+def run_command(pipeline: Path, fork_server: ForkServer) -> tuple[Any, int]:
     """Run it as a person does, but for the JSON; gives the report and the exit status."""
-    paddock = str(Path(sys.executable).with_name("paddock"))
-    command = [paddock, "run", "--local", "--json", str(pipeline)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert finished.stdout, finished.stderr
-    return json.loads(finished.stdout), finished.returncode
+    finished = fork_server.paddock("run", "--local", "--json", str(pipeline))
+    out, err = finished.communicate()
+    assert out, err
+    return json.loads(out), finished.wait()
 
 
 def test_an_agent_reads_from_a_server_of_its_own(

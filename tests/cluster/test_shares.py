@@ -27,7 +27,7 @@ from tests.prefect_server import prefect_client
 
 PARALLEL = 16
 POISON = "0005"
-N_CANCELLED = 8 * PARALLEL
+N_CANCELLED = 5 * PARALLEL
 
 
 class Deadly(Counting):

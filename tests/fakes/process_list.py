@@ -14,9 +14,13 @@ class SeenCommandLines:
         self.lines: set[bytes] = set()
         self.environs: dict[tuple[str, bytes], bytes] = {}
         """The environment of each process and command line, as its own user could read it."""
+        self._others = _processes()
+        """Those that were there before: to read them would be most of the work."""
 
     def look(self) -> None:
-        for process in (found.name for found in os.scandir("/proc") if found.name.isdecimal()):
+        there = _processes()
+        self._others &= there  # a number that is free may be given to a new one
+        for process in there - self._others:
             with suppress(OSError):  # it has ended
                 line = _read(process, "cmdline")
                 self.lines.add(line)
@@ -37,6 +41,10 @@ class SeenCommandLines:
             for (_, line), environ in [*self.environs.items()]  # the watcher adds some meanwhile
             if all(word.encode() in line for word in words)
         ]
+
+
+def _processes() -> set[str]:
+    return {found.name for found in os.scandir("/proc") if found.name.isdecimal()}
 
 
 def _read(process: str, name: str) -> bytes:

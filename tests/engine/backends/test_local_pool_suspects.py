@@ -57,7 +57,7 @@ async def test_chats_in_flight_at_many_kills_from_outside_are_not_given_up(
     settings = replace(SETTINGS, num_parallel=N_PARALLEL, cache_dir=tmp_path / "cache")
 
     async def tell(number: int) -> None:
-        story = ask(f"Story {number}", noise, {"max_tokens": 1000}, priority="batch")
+        story = ask(f"Story {number}", noise, {"max_tokens": 300}, priority="batch")
         assert (await pool.chat(story).reply()).text
 
     async with asyncio.timeout(250), LocalPool(settings) as pool:
@@ -68,8 +68,8 @@ async def test_texts_in_flight_at_many_kills_from_outside_are_not_given_up(tmp_p
     settings = replace(SETTINGS, cache_dir=tmp_path / "cache")
 
     async def embed(number: int) -> None:
-        texts = tuple(f"{number} and {m} " * 60 for m in range(8))
-        assert len((await pool.embed(EmbedRequest(VECTORS, texts))).vectors) == 8
+        texts = tuple(f"{number} and {m} " * 60 for m in range(4))
+        assert len((await pool.embed(EmbedRequest(VECTORS, texts))).vectors) == 4
 
     async with asyncio.timeout(250), LocalPool(settings) as pool:
         await _kill_while_asked(pool, MAX_ATTEMPTS + 1, 6, embed)
