@@ -77,7 +77,7 @@ def bind_for_comparison(plan: Plan) -> BoundPlan:
         PipelineError: with every fault; those of values under `compare` where there is no other.
     """
     binder = PlanBinder(plan, None, Path.cwd(), {})
-    bound = binder.bound()
+    bound = binder.bind()
     faults = binder.faults
     if plan.pipeline.compare is not None or plan.pipeline.gold is not None:
         faults += variations.varied_name_faults(plan.pipeline)
@@ -91,7 +91,7 @@ def _faults_in(document: yaml_source.YamlDocument) -> list[Fault]:
     binder = PlanBinder(
         plans.plan_with_faults(model.parse_pipeline(document)), None, Path.cwd(), {}
     )
-    binder.bound()
+    binder.bind()
     return binder.faults
 
 
@@ -103,11 +103,14 @@ def document_folders(file: Path, text: str | None = None) -> tuple[Path, ...]:
     Raises:
         PipelineError: it cannot be read as YAML, or is no mapping.
     """
-    return PlanBinder(plans.read_plan(file, text), None, Path.cwd(), {}).bound().folders
+    return PlanBinder(plans.read_plan(file, text), None, Path.cwd(), {}).bind().folders
 
 
 class PlanBinder:
-    """Binds one plan; what is wrong stands in `faults`."""
+    """Binds one plan. `faults`: what is wrong with its file, and with what was given to it.
+
+    All that help to bind it add to this one list.
+    """
 
     def __init__(
         self,
@@ -125,31 +128,22 @@ class PlanBinder:
         self._given = read_inputs(
             self._pipeline, inputs, base=base, cwd=cwd, later=self._context.later
         )
+        self.faults = [*self._pipeline.faults, *plan.faults, *self._given.faults]
         self._models = ModelBinder(
             self._pipeline,
             base.resolve(),
             default_models,
-            self._given.values,
+            self._given,
             self._context,
-            is_check=inputs is None,
+            self.faults,
         )
         self._cwd, self._default_models = cwd, default_models
         known = None if inputs is None else self._given.values
-        self._inner = SubPipelineReader(
-            self._pipeline, known, self._given.roots(base), self._context
-        )
-        self._reads = ReadChecker(self._pipeline, self._given.values)
+        roots = self._given.roots(base)
+        self._inner = SubPipelineReader(self._pipeline, known, roots, self._context, self.faults)
+        self._reads = ReadChecker(self._pipeline, self._given.values, self.faults)
         self._params: dict[Place, ParameterBinder] = {}
         self._fills_store = False
-        self._own: list[Fault] = []
-
-    @property
-    def faults(self) -> list[Fault]:
-        """Every fault of the file and of what was given to it."""
-        before = (*self._pipeline.faults, *self._plan.faults)
-        own = (*self._given.faults, *self._models.faults, *self._own, *self._reads.faults)
-        # Two steps may run the same file, whose faults are told once.
-        return [*before, *own, *dict.fromkeys(self._inner.faults)]
 
     def checked(self) -> BoundPlan:
         """Return the bound plan.
@@ -157,45 +151,53 @@ class PlanBinder:
         Raises:
             PipelineError: with every fault.
         """
-        bound = self.bound()
+        bound = self.bind()
         if self.faults:
             raise PipelineError(self.faults)
         return bound
 
-    def bound(self) -> BoundPlan:
-        """Bind every step, then check what is read of them."""
-        pipeline = self._pipeline
-        defaults = pipeline.defaults
+    def bind(self) -> BoundPlan:
+        """Return the bound plan, as far as faults let it be bound.
+
+        1. Bind each step and block, in the file's order: class, parameters, model, inner pipeline.
+        2. Mark what follows from all of them: untrusted text, answers that nothing may use.
+        3. Check each reference, now that all outputs are known.
+        4. Bind what starts the pipeline: schedules, and watches where no step runs it.
+        5. Check paths: of stores the order, of files where they are written and read.
+        6. Check the claims of tests.
+        """
+        pipeline, defaults = self._pipeline, self._pipeline.defaults
+        # 1
         cache = self._context.cache and defaults.cache != "off"
         controls = _InheritedKeys(defaults.retry, defaults.timeout, cache)
         nodes = tuple(self._nodes(self._plan.nodes, BASE_NAMES, controls))
+        # 2
         nodes = taint_analysis.mark_tainted(nodes, taint_analysis.tainted_inputs(pipeline))
         if any(node.if_ is not None for node in nodes_of(nodes)):  # else none is skipped
             nodes = unused_answers.mark_unused(nodes, self._plan.edges, pipeline.returns)
+        # 3
         for use in self._plan.uses:
             self._reads.check_use(use, self._params)
+        # 4
         roots = self._given.roots(self._base)
         within = ((plan.pipeline, plan.inputs, plan.roots.base) for plan in sub_plans(nodes))
         paths = KnownPaths(pipeline, self._given.values, roots, within)
-        found: tuple[BoundWatch, ...] = ()
+        watches: tuple[BoundWatch, ...] = ()
         if pipeline.on is not None:
-            self._own += plan_faults.schedule_faults(pipeline)
-            if not self._context.files:  # what starts a pipeline does not where a step runs it
-                watches = WatchBinder(pipeline, paths)
-                found = watches.bound()
-                self._own += watches.faults
+            self.faults += plan_faults.schedule_faults(pipeline)
+            if self._context.is_outermost:
+                watches = WatchBinder(pipeline, paths, self.faults).bind()
+        # 5
         if self._fills_store:
-            self._own += plan_faults.store_order_faults(self._plan)
+            self.faults += plan_faults.store_order_faults(self._plan)
         folders = paths.folders()
-        own = protected_files.ProtectedFiles.of([(pipeline, self._base)], folders)
-        for out in paths.changed_files():
-            if (refusal := own.refusal(out.path, is_new=out.is_new)) is not None:
-                what = f"step '{out.step.id}' may not write '{out.text}': it {refusal.why}."
-                at = (*out.step.at, "with", out.param)
-                self._own.append(pipeline.document.fault(at, what, refusal.remedy))
-        self._own += paths.faults((with_.step, with_.table) for with_ in self._params.values())
+        self.faults += protected_files.write_faults(pipeline, self._base, paths, folders)
+        self.faults += paths.faults(
+            (binder.step, binder.params_type) for binder in self._params.values()
+        )
+        # 6
         if pipeline.tests:  # few files have some, and their functions take time to import
-            self._own += plan_faults.test_claim_faults(pipeline, self._base)
+            self.faults += plan_faults.test_claim_faults(pipeline, self._base)
         return BoundPlan(
             pipeline=pipeline,
             file=self._file,
@@ -211,7 +213,7 @@ class PlanBinder:
             pools=self._models.pools,
             defaults=self._models.defaults,
             returns=pipeline.returns,
-            watches=found,
+            watches=watches,
             folders=folders,
             budget=pipeline.budget or NO_BUDGET,
             moment=self._context.shared.moment,
@@ -222,11 +224,11 @@ class PlanBinder:
         self, nodes: Iterable[Node], names: frozenset[str], controls: _InheritedKeys
     ) -> Iterable[BoundNode]:
         for node in nodes:
-            own = controls.of(node)
+            inherited = controls.of(node)
             if isinstance(node, Block):
-                yield self._block(node, names, own)
+                yield self._block(node, names, inherited)
             else:
-                step = self._step(node, names, own)
+                step = self._step(node, names, inherited)
                 if step is not None:
                     yield step
 
@@ -235,34 +237,39 @@ class PlanBinder:
     ) -> BoundStep | None:
         kind = self._kind(step)
         if step.reply is not None:
-            self._own += reply_faults.reply_faults(self._pipeline.document, step, step.reply, kind)
+            self.faults += reply_faults.reply_faults(
+                self._pipeline.document, step, step.reply, kind
+            )
         if step.escalate is not None and kind is not None:
-            self._own += reply_faults.escalate_faults(self._pipeline.document, step, kind)
+            self.faults += reply_faults.escalate_faults(self._pipeline.document, step, kind)
         if step.review is not None:
-            self._own += reply_faults.review_faults(
+            self.faults += reply_faults.review_faults(
                 self._pipeline.document, step, step.review, kind
             )
         if kind is None:
             return None
         facts = registry.facts_of_kind(kind)
         self._fills_store |= bool(facts.fills)
-        parameters = ParameterBinder(kind.params, step, self._pipeline.document, facts.table)
+        parameters = ParameterBinder(
+            kind.params, step, self._pipeline.document, facts.table, self.faults
+        )
         columns = self._reads.table_columns(step, facts)
-        params = replace(parameters.bound(), columns=columns)
-        self._own += parameters.faults
-        for fault in facts.table_faults(step.written, columns) if not parameters.faults else ():
+        n_before = len(self.faults)
+        params = replace(parameters.bind(), columns=columns)
+        is_sound = len(self.faults) == n_before
+        for fault in facts.table_faults(step.written, columns) if is_sound else ():
             at = (*step.at, "with", fault.name)
             mark = self._pipeline.document.mark_within(at, fault.start, fault.length)
-            self._own.append(Fault(f"step '{step.id}': {fault.message}.", fault.remedy, mark))
+            self.faults.append(Fault(f"step '{step.id}': {fault.message}.", fault.remedy, mark))
         self._params[step.at] = parameters
         self._reads.check_values(parameters, facts, params.templates)
         servers = None
         if [*facts.tools(step.params.data)]:
-            self._own += tool_faults.tool_faults(step, self._pipeline, self._base)
+            self.faults += tool_faults.tool_faults(step, self._pipeline, self._base)
             servers = specs.tool_spec(step, self._pipeline, self._base)
         inner = self._sub_pipeline(step, cache=controls.cache) if facts.pipeline else None
         self._reads.add_step(step, kind, inner)
-        reads, own = step_reads.StepReads.of(step), self._models.of(step, kind)
+        reads, model = step_reads.StepReads.of(step), self._models.of(step, kind)
         return BoundStep(
             id=step.id,
             uses=registry.own_name(step.uses),
@@ -276,13 +283,13 @@ class PlanBinder:
             timeout=(controls.timeout if inner is None else step.timeout) or NO_TIMEOUT,
             cache=controls.cache,
             returns=step.returns,
-            model=own,
+            model=model,
             besides=self._models.besides(step, kind),
             reply=step.reply,
             references=reads.named(names | STEP_NAMES),
             after_answer=reads.after_answer(names) if reads.answer else frozenset(),
             of_lists=reads.only_lists(names) if reads.lists else frozenset(),
-            escalate=self._models.escalation(step, step.escalate, own) if step.escalate else None,
+            escalate=self._models.escalation(step, step.escalate, model) if step.escalate else None,
             review=step.review,
             shown=step_reads.shown_references(step, reads),
             spec=specs.step_spec(step, servers),
@@ -295,8 +302,10 @@ class PlanBinder:
         if read is None:
             return None
         binder = PlanBinder(read.plan, read.inputs, self._cwd, self._default_models, read.context)
-        bound = binder.bound()
-        self._inner.faults += binder.faults
+        bound = binder.bind()
+        # Two steps may run the same file, whose faults are told once.
+        told = {*self.faults}
+        self.faults += [fault for fault in dict.fromkeys(binder.faults) if fault not in told]
         return bound
 
     def _block(self, block: Block, names: frozenset[str], controls: _InheritedKeys) -> BoundBlock:
@@ -342,7 +351,7 @@ class PlanBinder:
                 remedy = f"Another pipeline is run so: `uses: pipeline`, {given}."
         except registry.BrokenStep as error:
             what, remedy = f"step '{error.name}' of '{error.package}' is broken: {error.why}", ""
-        self._own.append(self._pipeline.document.fault((*step.at, "uses"), f"{what}.", remedy))
+        self.faults.append(self._pipeline.document.fault((*step.at, "uses"), f"{what}.", remedy))
         return None
 
 

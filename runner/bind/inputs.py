@@ -37,6 +37,8 @@ class GivenInputs:
     by_hand: set[str] = field(default_factory=set)
     """The names of those that the caller gave."""
     opened: list[Path] = field(default_factory=list)
+    is_check: bool = False
+    """Whether they are not given yet, so that only the defaults are looked at."""
     wrong_values: list[Fault] = field(default_factory=list)
     """What is wrong with those that the caller gave."""
     wrong_in_file: list[Fault] = field(default_factory=list)
@@ -64,7 +66,7 @@ def read_inputs(
 
     `later` are those whose values only show when a step runs the pipeline.
     """
-    given = GivenInputs()
+    given = GivenInputs(is_check=inputs is None)
     if inputs:
         given.wrong_values += _unknown_inputs(pipeline, inputs)
     for name, declared in pipeline.inputs.items():

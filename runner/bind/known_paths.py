@@ -132,16 +132,16 @@ class KnownPaths:
             declared.type not in FOLDER_TYPES or self._known.get(name) is not None
             for name, declared in self._pipeline.inputs.items()
         )
-        for step, table in steps:
-            for name in table.paths:
+        for step, params_type in steps:
+            for name in params_type.paths:
                 written = step.params.data.get(name)
                 for part in written if isinstance(written, list) else (written,):
                     text, found = self.text_of(part), None
                     if text is not None and are_folders_known and self._leads_outside(text):
                         outside = OutsideRoots(text, self.roots.allowed)
                         found = outside.reason, outside.remedy
-                    elif text is not None and name == table.paths[0]:
-                        found = table.path_fault(text, step.params.data)
+                    elif text is not None and name == params_type.paths[0]:
+                        found = params_type.path_fault(text, step.params.data)
                     if found is not None:
                         yield self._pipeline.document.fault((*step.at, "with", name), *found)
 

@@ -25,16 +25,14 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
-# What a lenient reading would let pass: a text for a number, a number for true or false.
+# Faults of a strict reading alone: a text for a number, a number for true or false.
 _STRICT = frozenset(("int_type", "float_type", "bool_type", "string_type"))
-
-
 _OTHER_KIND = frozenset(("string_type", "list_type", "dict_type", "mapping_type", "none_required"))
 _SAMPLES: Mapping[Any, Any] = {str: "…", float: 1, bool: True, list: [], dict: {}}
 
 
 class _KnownAtRunTime:
-    """Stands for a value that is known when the step runs; what looks at it raises a TypeError."""
+    """Stand-in for a value that is known when the step runs; to look at it raises TypeError."""
 
     __hash__ = object.__hash__
 
@@ -49,7 +47,7 @@ class _KnownAtRunTime:
 class BoundParams:
     """A step's parameters with its type. `render` gives an instance for one scope."""
 
-    table: type[Params]
+    params_type: type[Params]
     step: StepNode
     document: YamlDocument
     value: Value
@@ -62,9 +60,9 @@ class BoundParams:
 
     def places(self) -> Mapping[Place, frozenset[Reference]]:
         """Return which path within the parameters reads what."""
-        found = dict(self.value.places())
-        found.update(((name,), made.references) for name, made in self.templates.items())
-        return found
+        places = dict(self.value.places())
+        places.update(((name,), text.references) for name, text in self.templates.items())
+        return places
 
     def render(
         self, scope: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]] | None = None
@@ -93,10 +91,10 @@ class BoundParams:
             if isinstance(holder[last], list):
                 holder[last] = TypedRows(holder[last], types)
         try:
-            return self.table.model_validate(given)
+            return self.params_type.model_validate(given)
         except ValidationError as error:
             details = error.errors(include_url=False)
-            found = faults_of(details, self.table, given, self.document, at, is_rendered=True)
+            found = faults_of(details, self.params_type, given, self.document, at, is_rendered=True)
             raise BindError(next(found)) from error
 
     def with_model(self, alias: str) -> BoundParams:
@@ -105,76 +103,97 @@ class BoundParams:
 
 
 class ParameterBinder:
-    """Checks what stands under a step's `with` against the step's own type."""
+    """Checks what stands under a step's `with` against the type of its parameters."""
 
     def __init__(
-        self, table: type[Params], step: StepNode, document: YamlDocument, rows: str = ""
+        self,
+        params_type: type[Params],
+        step: StepNode,
+        document: YamlDocument,
+        rows: str,
+        faults: list[Fault],
     ) -> None:
-        """`rows`: the parameter that takes tables."""
-        self.faults: list[Fault] = []
-        self.table = table
+        """`rows`: the parameter that takes tables. What is wrong is added to `faults`."""
+        self._faults = faults
+        self.params_type = params_type
         self.step = step
         self._document = document
         self._at = (*step.at, "with")
         self._rows = rows
-        self._fields = {field.alias or name: field for name, field in table.model_fields.items()}
+        self._fields = {
+            field.alias or name: field for name, field in params_type.model_fields.items()
+        }
         self._template_names = {
             name
             for name, field in self._fields.items()
             if Template in (field.annotation, *get_args(field.annotation))
         }
 
-    def bound(self) -> BoundParams:
-        """Return the parameters; what is wrong with them stands in `faults`."""
+    def bind(self) -> BoundParams:
+        """Return the parameters, as far as they are known before a run.
+
+        1. Name parameters that the type does not have.
+        2. Compile the texts that the step renders itself; the rest is one value.
+        3. Check which parameters stand together, which are missing, which take a conversation.
+        4. Put stand-ins in place of what only a run knows, and of what has a fault already.
+        5. Validate as a run does; then strictly, since that passes a text for a number.
+        6. Keep the instance itself where nothing in it is rendered.
+        """
         step, written, fields = self.step, self.step.params.data, self._fields
+        # 1
         for name in written:
             if name not in fields:
                 what = f"step '{step.uses}' has no parameter '{name}'."
                 remedy = did_you_mean(name, fields, "It has none.")
                 mark = self._document.key_mark((*self._at, name))
-                self.faults.append(Fault(what, remedy, mark))
+                self._faults.append(Fault(what, remedy, mark))
+        # 2
         templates: dict[str, Template] = {}
         for name in written if self._template_names else ():
-            if (made := self._template(name)) is not None:
-                templates[name] = made
+            if (template := self._template(name)) is not None:
+                templates[name] = template
         rest = {name: item for name, item in step.written.items() if name not in templates}
         value, _ = Value.scan(rest, tables=(self._rows,))
-        # Which parameters stand together, and that none is missing
-        mark, together = self._document.mark(self._at), self.table.faults(written)
+        # 3
+        mark, together = self._document.mark(self._at), self.params_type.faults(written)
         for what, remedy in together:
-            self.faults.append(Fault(f"step '{step.uses}': {what}", remedy, mark))
+            self._faults.append(Fault(f"step '{step.uses}': {what}", remedy, mark))
         required = {name for name, field in fields.items() if field.is_required()}
         for name in fields:
             if name in required and name not in written:
                 what, remedy = f"needs the parameter '{name}'.", f"Add `{name}: …` under `with`."
                 place = mark if written else step.mark
-                self.faults.append(Fault(f"step '{step.uses}' {what}", remedy, place))
+                self._faults.append(Fault(f"step '{step.uses}' {what}", remedy, place))
         for name, file in step.files.items():
-            if isinstance(file, ConversationTemplate) and name not in self.table.conversations:
+            takes_conversation = name in self.params_type.conversations
+            if isinstance(file, ConversationTemplate) and not takes_conversation:
                 what = f"`{name}` of step '{step.uses}' takes a text, no whole conversation."
                 place = self._document.mark((*self._at, name, "file"))
-                self.faults.append(Fault(what, "`prompt` of 'chat' takes a .prompt.yml.", place))
-        # The values that are written out, with stand-ins for what comes later or is broken
+                self._faults.append(Fault(what, "`prompt` of 'chat' takes a .prompt.yml.", place))
+        # 4
         given = {name: item for name, item in rest.items() if name in fields}
         later = {str(path[0]) for path in value.places()} | step.broken
         later |= required - {*given, *templates}
         later &= fields.keys()
         given |= dict(templates) | {name: _KnownAtRunTime() for name in later}
-        table = _loosened(self.table, frozenset(later)) if later or together else self.table
-        constant, details = _validated(table, given, strict=False)
+        # 5
+        checked_type = self.params_type
+        if later or together:
+            checked_type = _loosened(self.params_type, frozenset(later))
+        instance, details = _validated(checked_type, given, strict=False)
         at_fault = {detail["loc"][:1] for detail in details}
-        for detail in _validated(table, given, strict=True)[1]:
+        for detail in _validated(checked_type, given, strict=True)[1]:
             is_constant = isinstance(detail["input"], str | int | float)
             if detail["type"] in _STRICT and is_constant and detail["loc"][:1] not in at_fault:
                 details.append(detail)
         certain = [detail for detail in details if not later.intersection(detail["loc"][:1])]
         if certain:
-            self.faults += faults_of(certain, self.table, given, self._document, self._at)
-        # An instance for every scope, where nothing in it is rendered
+            self._faults += faults_of(certain, self.params_type, given, self._document, self._at)
+        # 6
         texts = [template.source for template in templates.values()]
         if not value.is_constant or any("{{" in text or "{%" in text for text in texts):
-            constant = None
-        return BoundParams(self.table, step, self._document, value, templates, constant)
+            instance = None
+        return BoundParams(self.params_type, step, self._document, value, templates, instance)
 
     def kind_faults(self, kinds: Mapping[str, type[Any] | None]) -> Iterator[Fault]:
         """Yield which parameters take no value of the kind that their expressions give."""
@@ -182,12 +201,12 @@ class ParameterBinder:
         if not known:
             return
         given = {name: _KnownAtRunTime() for name in self.step.params.data} | known
-        _, details = _validated(self.table, given, strict=False)
+        _, details = _validated(self.params_type, given, strict=False)
         for name in known:
             of_name = [detail for detail in details if detail["loc"][:1] == (name,)]
             if of_name and all(detail["type"] in _OTHER_KIND for detail in of_name):
                 yield from faults_of(
-                    of_name, self.table, given, self._document, self._at, is_rendered=True
+                    of_name, self.params_type, given, self._document, self._at, is_rendered=True
                 )
 
     def reads_names(self, name: str) -> frozenset[str] | None:
@@ -195,7 +214,7 @@ class ParameterBinder:
         if name not in self._template_names:
             return frozenset()
         names = self.step.params.data.get("vars", {})
-        added = self.table.sees.get(name, TEXT_OR_FILE_PARAMETERS.get(name))
+        added = self.params_type.sees.get(name, TEXT_OR_FILE_PARAMETERS.get(name))
         if added is None or not isinstance(names, dict):
             return None
         return added | frozenset(names)
@@ -215,10 +234,10 @@ class ParameterBinder:
 
 
 def _validated(
-    table: type[Params], given: Any, *, strict: bool
+    params_type: type[Params], given: Any, *, strict: bool
 ) -> tuple[Params | None, list[ErrorDetails]]:
     try:
-        return table.model_validate(given, strict=strict), []
+        return params_type.model_validate(given, strict=strict), []
     except ValidationError as error:
         return None, error.errors(include_url=False)
     except (TypeError, AttributeError):
@@ -226,17 +245,21 @@ def _validated(
 
 
 @lru_cache(maxsize=128)  # a type takes 1.5 ms to make, and steps are much alike
-def _loosened(table: type[Params], later: frozenset[str]) -> type[Params]:
+def _loosened(params_type: type[Params], later: frozenset[str]) -> type[Params]:
     """Return the type with any value allowed where it is known only later.
 
     Which parameters stand together was checked before, so that it is not asked here.
     """
-    names = [name for name, field in table.model_fields.items() if (field.alias or name) in later]
+    names = [
+        name for name, field in params_type.model_fields.items() if (field.alias or name) in later
+    ]
     members: dict[str, Any] = {name: _KnownAtRunTime() for name in names}
     members["__annotations__"] = dict.fromkeys(names, Any)
     members["__module__"] = __name__
     members["faults"] = classmethod(lambda cls, given: ())
-    made = new_class(table.__name__, (table,), exec_body=lambda names: names.update(members))
+    made = new_class(
+        params_type.__name__, (params_type,), exec_body=lambda names: names.update(members)
+    )
     return cast("type[Params]", made)
 
 

@@ -19,7 +19,7 @@ from paddock.pipelines.validation import faults_of
 from paddock.steps.registry import own_roles
 
 from .bound import BoundEscalation, BoundPool
-from .inputs import KnownInputs
+from .inputs import GivenInputs, KnownInputs
 from .sub_pipelines import BindContext
 
 if TYPE_CHECKING:
@@ -29,23 +29,20 @@ ROLES: tuple[Role, ...] = ("chat", "embed")
 
 
 class ModelBinder:
-    """The models by their aliases, and the defaults; faults stand in `faults`."""
+    """The models by their aliases, and the defaults; what is wrong is added to `faults`."""
 
     def __init__(
         self,
         pipeline: Pipeline,
         base: Path,
         default_models: Mapping[Role, str],
-        inputs: Mapping[str, Any],
+        given: GivenInputs,
         context: BindContext,
-        *,
-        is_check: bool,
+        faults: list[Fault],
     ) -> None:
-        self.faults: list[Fault] = []
         self.pools: dict[str, BoundPool] = {}
-        self._inputs = inputs
-        self._is_check = is_check
-        """Whether inputs are not given yet."""
+        self._faults = faults
+        self._inputs, self._is_check = given.values, given.is_check
         self._context = context
         self._pipeline = pipeline
         self._base = base
@@ -213,13 +210,13 @@ class ModelBinder:
             return SamplingParams.model_validate(keys.params).given()
         except ValidationError as error:
             document = self._pipeline.document
-            self.faults += faults_of(
+            self._faults += faults_of(
                 error.errors(include_url=False), SamplingParams, keys.params, document, at
             )
             return {}
 
     def _fault(self, at: Place, message: str, remedy: str) -> None:
-        self.faults.append(Fault(f"{message}.", remedy, self._pipeline.mark(at)))
+        self._faults.append(Fault(f"{message}.", remedy, self._pipeline.mark(at)))
 
 
 def _step_label(step: StepNode) -> str:

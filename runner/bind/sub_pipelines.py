@@ -47,6 +47,11 @@ class BindContext:
     """Whether recorded replies may be taken, as the steps that lead here say."""
 
     @property
+    def is_outermost(self) -> bool:
+        """Whether no step runs this pipeline: what starts it counts then."""
+        return not self.files
+
+    @property
     def label(self) -> str:
         """What the names of its models' pools begin with, so that none is another's."""
         return "".join(f"{step}." for step in self.steps)
@@ -64,13 +69,13 @@ class SubPipeline:
 
 @dataclass
 class SubPipelineReader:
-    """Reads what the `pipeline` steps of one file run; faults stand in `faults`."""
+    """Reads what the `pipeline` steps of one file run; what is wrong is added to `faults`."""
 
     _pipeline: Pipeline
     _inputs: Mapping[str, Any] | None
     _roots: Roots
     _context: BindContext
-    faults: list[Fault] = field(default_factory=list)
+    _faults: list[Fault]
 
     def read(self, step: StepNode, *, cache: bool) -> SubPipeline | None:
         """Read the pipeline that a step names; None where that is a fault."""
@@ -87,7 +92,7 @@ class SubPipelineReader:
             try:
                 plans[path] = read_plan(shown)
             except PipelineError as error:
-                self.faults += error.faults
+                self._faults += [fault for fault in error.faults if fault not in self._faults]
                 return None
         values, later = self._known_inputs(step, plans[path].pipeline, str(name))
         context = replace(
@@ -160,7 +165,7 @@ class SubPipelineReader:
             if key not in pipeline.inputs:
                 remedy = did_you_mean(key, pipeline.inputs, "It takes none.")
                 what = f"'{name}' has no input '{key}'."
-                self.faults.append(self._pipeline.document.key_fault(at, what, remedy))
+                self._faults.append(self._pipeline.document.key_fault(at, what, remedy))
                 continue
             value = known.value_of(item)
             if value is ONLY_LATER:
@@ -180,7 +185,7 @@ class SubPipelineReader:
         return values, frozenset(later)
 
     def _fault(self, at: Place, message: str, remedy: str) -> None:
-        self.faults.append(self._pipeline.document.fault(at, f"{message}.", remedy))
+        self._faults.append(self._pipeline.document.fault(at, f"{message}.", remedy))
 
 
 def checked_input(declared: Input, value: Any, roots: Roots) -> Any:

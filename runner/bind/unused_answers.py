@@ -1,19 +1,41 @@
 """Which calls a run can do without: those whose answers only skipped steps would use.
 
-A step that only asks is not done where all of its consumers are skipped and that is known before:
-what their conditions read is moved in front of it. Steps that have effects, whose answers a person
-reviews, or that a result reads are always done, as are the blocks at the top.
+    - {id: kind, uses: chat, with: {prompt: Which kind of document is it?}}
+    - {id: summary, uses: chat, with: {prompt: Summarise it.}}
+    - {id: out, if: steps.kind.output == 'bill', uses: files.write, with: {text: …steps.summary…}}
+
+The only consumer of `summary` is `out`, and `kind` tells whether that is skipped: `summary` is done
+behind `kind`, and not where `out` is skipped. So it is with each step that only asks, where what
+its consumers' conditions read can be done before it. Steps that have effects, whose answers a
+person reviews, or that a result reads are always done, as are the blocks at the top.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from paddock.pipelines.expressions import Reference, Value
 
 from .bound import BoundBlock, BoundNode
 from .plan_walks import all_steps, only_reads
+
+
+@dataclass
+class _Placed:
+    """A node of one level, and what its place there tells. Blocks are levels of their own."""
+
+    node: BoundNode
+    waits_for: frozenset[str]
+    """The nodes of the level that it needs."""
+    done_before: frozenset[str]
+    """What is done before it in any case; at the top, where nodes run together, what it needs."""
+    may_be_skipped: bool
+    can_go_earlier: bool
+    """Whether it may be done earlier, but not before an effect: like all that it needs, it changes
+    nothing and asks no model."""
+    n_effects: int
+    """How many nodes up to this one have effects; 0 at the top, where no order is promised."""
 
 
 def mark_unused(
@@ -27,87 +49,98 @@ def mark_unused(
 
     `returns`: the result of this level; None: it is that of the last node.
     """
-    level, marked = _Level(is_top), dict[str, BoundNode]()
+    level: dict[str, _Placed] = {}
     for node in nodes:
         if isinstance(node, BoundBlock):
             body = mark_unused(node.body, edges, node.returns, is_top=False)
             node = replace(node, body=body)
-        level.add(node, edges.get(node.id, frozenset()))
+        level[node.id] = _placed(node, edges.get(node.id, frozenset()), level, is_top=is_top)
+    # Which answers may be unused: from the last, whose consumers may be unused themselves
     in_result = frozenset[str]() if returns is None else _steps(returns.references)
-    used = {name: _steps(node.references) | node.needs for name, node in level.nodes.items()}
-    for name, node in reversed([*level.nodes.items()]):
-        if name not in in_result and level.only_asks(node):
-            consumers = tuple(level.nodes[other] for other in used if name in used[other])
-            known_by = level.known_by(consumers, name)
+    used = {name: _steps(entry.node.references) | entry.node.needs for name, entry in level.items()}
+    for name, entry in reversed([*level.items()]):
+        if name not in in_result and _only_asks(entry.node, is_top=is_top):
+            consumers = tuple(level[other].node for other in used if name in used[other])
+            known_by = _known_by(consumers, entry, level)
             if known_by is not None:
-                level.nodes[name] = replace(node, consumers=consumers, known_by=known_by)
+                entry.node = replace(entry.node, consumers=consumers, known_by=known_by)
+    # Their order: that of the file, but each behind what its consumers are known by
+    ordered: dict[str, BoundNode] = {}
 
-    def place(name: str) -> None:
-        before = level.before[name] | level.nodes[name].known_by
-        for earlier in level.nodes:  # else in the order of the file
-            if earlier in before and earlier not in marked:
-                place(earlier)
-        marked.setdefault(name, level.nodes[name])
+    def add(name: str) -> None:
+        before = level[name].waits_for | level[name].node.known_by
+        for earlier in level:
+            if earlier in before and earlier not in ordered:
+                add(earlier)
+        ordered.setdefault(name, level[name].node)
 
-    for name in level.nodes:
-        place(name)
-    return tuple(marked.values())
+    for name in level:
+        add(name)
+    return tuple(ordered.values())
 
 
-@dataclass
-class _Level:
-    is_top: bool
-    nodes: dict[str, BoundNode] = field(default_factory=dict)
-    before: dict[str, frozenset[str]] = field(default_factory=dict)
-    """By node, what of the level it waits for."""
-    done_before: dict[str, frozenset[str]] = field(default_factory=dict)
-    """By node, what is done before it: at the top, where nodes run together, what it needs."""
-    free: dict[str, int] = field(default_factory=dict)
-    """What may be done earlier: it changes nothing and needs no model; behind how many effects."""
-    may_skip: set[str] = field(default_factory=set)
-    n_effects: int = 0
-    effects_before: dict[str, int] = field(default_factory=dict)
+def _placed(
+    node: BoundNode, edges: frozenset[str], level: dict[str, _Placed], *, is_top: bool
+) -> _Placed:
+    """Return a node behind those of its level that stand before it."""
+    waits_for = edges & level.keys()
+    needed = [level[name] for name in waits_for]
+    done_before = frozenset(level)
+    if is_top:
+        done_before = waits_for.union(*(entry.done_before for entry in needed))
+    steps = [step for step in all_steps([node]) if step.inner is None]
+    has_effects = not all(map(only_reads, steps))
+    n_effects = next((entry.n_effects for entry in reversed(level.values())), 0)
+    return _Placed(
+        node=node,
+        waits_for=waits_for,
+        done_before=done_before,
+        may_be_skipped=node.if_ is not None or any(entry.may_be_skipped for entry in needed),
+        can_go_earlier=not has_effects
+        and all(entry.can_go_earlier for entry in needed)
+        and not any(step.kind.roles for step in steps),
+        n_effects=n_effects + (has_effects and not is_top),
+    )
 
-    def add(self, node: BoundNode, edges: frozenset[str]) -> None:
-        name, before = node.id, edges & self.nodes.keys()
-        earlier = before.union(*(self.done_before[n] for n in before))
-        self.done_before[name] = earlier if self.is_top else frozenset(self.nodes)
-        self.nodes[name], self.before[name] = node, before
-        if node.if_ is not None or before & self.may_skip:
-            self.may_skip.add(name)
-        steps = [step for step in all_steps([node]) if step.inner is None]
-        if not all(map(only_reads, steps)):
-            self.n_effects += not self.is_top  # where nodes run together, no order is promised
-        elif before <= self.free.keys() and not any(step.kind.roles for step in steps):
-            self.free[name] = self.n_effects
-        self.effects_before[name] = self.n_effects
 
-    def only_asks(self, node: BoundNode) -> bool:
-        if self.is_top and (isinstance(node, BoundBlock) or node.inner is not None):
-            return False  # its items are what the run is about
-        steps = [step for step in all_steps([node]) if step.inner is None]
-        return any(step.kind.roles for step in steps) and all(
-            only_reads(step) and step.review is None and "tools" not in step.written
-            for step in steps
-        )
+def _only_asks(node: BoundNode, *, is_top: bool) -> bool:
+    if is_top and (isinstance(node, BoundBlock) or node.inner is not None):
+        return False  # its items are what the run is about
+    steps = [step for step in all_steps([node]) if step.inner is None]
+    return any(step.kind.roles for step in steps) and all(
+        only_reads(step) and step.review is None and "tools" not in step.written for step in steps
+    )
 
-    def known_by(self, consumers: Iterable[BoundNode], name: str) -> frozenset[str] | None:
-        """Return by which nodes it is known before this one whether all consumers are skipped.
 
-        None: there are none, one is never skipped, or that is known only later.
-        """
-        n_before = self.effects_before[name]
-        free = {other for other, n in self.free.items() if n == n_before}
-        known, is_any, ready = frozenset[str](), False, self.done_before[name] | free
-        for node in consumers:
-            condition = () if node.if_ is None else _steps(node.if_.references) & self.nodes.keys()
-            skipped = _steps(node.references) & self.may_skip & ready
-            behind = node.known_by if node.consumers and node.known_by <= ready else None
-            is_never_skipped = node.if_ is None and behind is None and not skipped
-            if is_never_skipped or not ready.issuperset(condition):
-                return None
-            known, is_any = known.union(condition, skipped, behind or ()), True
-        return known if is_any else None
+def _known_by(
+    consumers: Iterable[BoundNode], asking: _Placed, level: Mapping[str, _Placed]
+) -> frozenset[str] | None:
+    """Return the nodes that tell, before a step asks, whether all of its consumers are skipped.
+
+    None, so that it is done in any case:
+
+    1. One is never skipped: it has no `if`, reads nothing that may be skipped, and is no unused
+       answer itself.
+    2. Whether one is skipped is known only later.
+    3. There are none.
+    """
+    ready = asking.done_before | {
+        name
+        for name, entry in level.items()
+        if entry.can_go_earlier and entry.n_effects == asking.n_effects
+    }
+    skippable = {name for name in ready if level[name].may_be_skipped}
+    known: set[str] = set()
+    for node in consumers:
+        condition = () if node.if_ is None else _steps(node.if_.references) & level.keys()
+        skipped = _steps(node.references) & skippable
+        is_unused = bool(node.consumers) and node.known_by <= ready
+        if node.if_ is None and not skipped and not is_unused:
+            return None  # 1
+        if not ready.issuperset(condition):
+            return None  # 2
+        known |= {*condition, *skipped, *(node.known_by if is_unused else ())}
+    return frozenset(known) if consumers else None  # 3
 
 
 def _steps(references: frozenset[Reference]) -> frozenset[str]:

@@ -44,14 +44,14 @@ class BoundWatch:
 
 
 class WatchBinder:
-    """Binds the watches of one pipeline; what is wrong with them stands in `faults`."""
+    """Binds the watches of one pipeline; what is wrong with them is added to `faults`."""
 
-    def __init__(self, pipeline: Pipeline, paths: KnownPaths) -> None:
-        self.faults: list[Fault] = []
+    def __init__(self, pipeline: Pipeline, paths: KnownPaths, faults: list[Fault]) -> None:
+        self._faults = faults
         self._pipeline = pipeline
         self._paths = paths
 
-    def bound(self) -> tuple[BoundWatch, ...]:
+    def bind(self) -> tuple[BoundWatch, ...]:
         """Return every watch whose folder can be told; without the inputs that may be none."""
         watches: dict[Path, BoundWatch] = {}
         for index, keys in enumerate(self._pipeline.on.watch if self._pipeline.on else ()):
@@ -148,7 +148,7 @@ class WatchBinder:
         self._fault((*at, "claim"), what, f'Scan it: `root: "{place}"`.')
 
     def _fault(self, at: Place, message: str, remedy: str) -> None:
-        self.faults.append(self._pipeline.document.fault(at, message, remedy))
+        self._faults.append(self._pipeline.document.fault(at, message, remedy))
 
 
 def watch_sees(keys: WatchKeys, root: Path, path: Path) -> bool:

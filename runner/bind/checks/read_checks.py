@@ -45,10 +45,13 @@ class KnownOutputs:
 
 
 class ReadChecker:
-    """Knows the steps and blocks that were added, in the file's order; faults are in `faults`."""
+    """Knows the steps and blocks that were added, in the file's order.
 
-    def __init__(self, pipeline: Pipeline, inputs: Mapping[str, Any]) -> None:
-        self.faults: list[Fault] = []
+    What is wrong is added to `faults`.
+    """
+
+    def __init__(self, pipeline: Pipeline, inputs: Mapping[str, Any], faults: list[Fault]) -> None:
+        self._faults = faults
         self._pipeline = pipeline
         self._columns = {
             name: spec.columns or getattr(inputs.get(name), "types", {})
@@ -133,7 +136,7 @@ class ReadChecker:
         at, written = (*step.at, "with"), step.params.data
         places = (path for path in step.params.places() if len(path) == 1)
         kinds = {str(path[0]): self.kinds.of(step.params, path) for path in places}
-        self.faults += parameters.kind_faults(kinds)
+        self._faults += parameters.kind_faults(kinds)
         names = {**written, **written["vars"]} if isinstance(written.get("vars"), dict) else written
         blocks = {
             name: found[1]
@@ -214,4 +217,4 @@ class ReadChecker:
     def _fault(self, at: Place, message: str, remedy: str) -> None:
         if (at, message) not in self._reported:  # templates with the same text are read twice
             self._reported.add((at, message))
-            self.faults.append(self._pipeline.document.fault(at, f"{message}.", remedy))
+            self._faults.append(self._pipeline.document.fault(at, f"{message}.", remedy))

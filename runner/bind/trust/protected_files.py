@@ -17,11 +17,12 @@ from typing import Any
 
 from paddock.engine.system import files
 from paddock.engine.system.distribution import SETTINGS_FILE, STATE_FOLDER
+from paddock.pipelines.errors import Fault
 from paddock.pipelines.model import Pipeline, step_nodes
 from paddock.steps.registry import facts_of
 from paddock.steps.tools.code_digests import python_modules_of
 
-from ..known_paths import YAML_SUFFIXES
+from ..known_paths import YAML_SUFFIXES, KnownPaths
 from .reached import reached_by, scripts_named
 
 PYTHON_SUFFIXES = (".py", ".pyc", ".pyd", ".so", ".pth")
@@ -105,6 +106,19 @@ class ProtectedFiles:
             path.is_relative_to(top) and not any(base.is_relative_to(top) for base in self.bases)
             for top in self.folders
         )
+
+
+def write_faults(
+    pipeline: Pipeline, base: Path, paths: KnownPaths, folders: tuple[Path, ...]
+) -> Iterator[Fault]:
+    """Yield which of the pipeline's own steps write, move or remove a protected file."""
+    protected = ProtectedFiles.of([(pipeline, base)], folders)
+    for out in paths.changed_files():
+        refusal = protected.refusal(out.path, is_new=out.is_new)
+        if refusal is not None:
+            what = f"step '{out.step.id}' may not write '{out.text}': it {refusal.why}."
+            at = (*out.step.at, "with", out.param)
+            yield pipeline.document.fault(at, what, refusal.remedy)
 
 
 def _named_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
