@@ -304,8 +304,8 @@ class PlanBinder:
         binder = PlanBinder(read.plan, read.inputs, self._cwd, self._default_models, read.context)
         bound = binder.bind()
         # Two steps may run the same file, whose faults are told once.
-        told = {*self.faults}
-        self.faults += [fault for fault in dict.fromkeys(binder.faults) if fault not in told]
+        reported = {*self.faults}
+        self.faults += [fault for fault in dict.fromkeys(binder.faults) if fault not in reported]
         return bound
 
     def _block(self, block: Block, names: frozenset[str], controls: _InheritedKeys) -> BoundBlock:
