@@ -18,7 +18,8 @@ from paddock.engine.request import Message, ModelSpec, Pool
 from paddock.engine.system.text import cell_text, counted, shorten
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.core.calls import model_pools
-from paddock.runner.core.calls.call_cache import CallOrigin, LedgerPool
+from paddock.runner.core.calls.call_cache import LedgerPool
+from paddock.runner.core.calls.recorded_calls import CallOrigin
 from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.run_stats import RunStats
 from paddock.runner.ledger.ledger import Ledger

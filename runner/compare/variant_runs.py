@@ -32,7 +32,7 @@ from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.plan_walks import only_reads, steps_of
 from paddock.runner.bind.variations import Variant
 from paddock.runner.core.calls import model_pools
-from paddock.runner.core.calls.call_cache import cached_reply
+from paddock.runner.core.calls.call_rows import cached_reply
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.run_records import StepRecord, read_lineage
 from paddock.runner.ledger import queries

@@ -40,7 +40,7 @@ from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import ItemReport
 
 from .block_state import BlockState, count_item, count_shared, opened_block
-from .calls.call_cache import PutOff
+from .calls.recorded_calls import PutOff
 from .failures import RunFailed, SkippedByReview, StepFailed
 from .item_attempt import ItemAttempt, ItemEnd, failed_end
 from .item_recorder import ItemRecorder

@@ -25,7 +25,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.steps.base import StepLog
 
-from .calls.call_cache import CallOrigin, PutOff
+from .calls.recorded_calls import CallOrigin, PutOff
 from .reviews.review_questions import (
     MOST_REASON_CHARS,
     answer_of,

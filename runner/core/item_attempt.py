@@ -25,7 +25,7 @@ from paddock.steps.base import ItemName, Roots
 from paddock.steps.paths import resolve_path
 
 from .block_state import OUTERMOST, BlockState, ItemsAround
-from .calls.call_cache import CallOrigin
+from .calls.recorded_calls import CallOrigin
 from .documents_in_use import DocumentInUse
 from .failures import SkippedByReview, StepFailed, failure_state
 from .item_judge import values_digest

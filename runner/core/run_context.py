@@ -24,8 +24,9 @@ from paddock.runner.progress.prefect_view import TaskChunk
 from paddock.steps.readers.reader_pool import ReaderPool
 from paddock.steps.vectors.open_stores import OpenStores
 
-from .calls.call_cache import CallOrigin, ClaimFence, no_fence
+from .calls.call_cache import ClaimFence, no_fence
 from .calls.query_batches import QueryBatches
+from .calls.recorded_calls import CallOrigin
 from .calls.run_models import RunModels
 from .documents_in_use import DocumentsInUse
 from .item_judge import Judge

@@ -28,7 +28,7 @@ from paddock.runner.progress.item_states import ItemState
 from paddock.steps.base import Output, OutsideRoots, StepError, StepSkipped, SubPipelines, Tools
 
 from .answer_reviewer import AnswerReviewer
-from .calls.call_cache import PutOff
+from .calls.recorded_calls import PutOff
 from .escalation import EscalationPass, escalated, escalation_mark
 from .failures import (
     Cause,

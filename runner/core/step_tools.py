@@ -29,7 +29,9 @@ from paddock.runner.ledger.reviews import review_id
 from paddock.steps.base import CallCache, NoToolset, StepError, Tools, Toolset, Vector
 from paddock.steps.tools.tool import ToolContext
 
-from .calls.call_cache import CallOrigin, LedgerPool, PutOff, ToolCallCache
+from .calls.call_cache import LedgerPool
+from .calls.recorded_calls import CallOrigin, PutOff
+from .calls.tool_call_cache import ToolCallCache
 from .item_attempt import ItemAttempt
 from .item_toolset import ItemToolset
 from .reviews.prompt_examples import TaughtItem

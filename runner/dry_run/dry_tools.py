@@ -31,13 +31,9 @@ from paddock.engine.request import (
 )
 from paddock.engine.system.files import TemporaryFile
 from paddock.runner.answers.scoped_reply import ScopedReply
-from paddock.runner.core.calls.call_cache import (
-    CallOrigin,
-    ChunkListener,
-    LedgerPool,
-    cached_reply,
-    cached_vectors,
-)
+from paddock.runner.core.calls.call_cache import ChunkListener, LedgerPool
+from paddock.runner.core.calls.call_rows import cached_reply, cached_vectors
+from paddock.runner.core.calls.recorded_calls import CallOrigin
 from paddock.runner.core.run_context import RunContext
 from paddock.steps.base import (
     PLACEHOLDER,

@@ -17,7 +17,7 @@ from paddock.runner.answers.evidence import EvidenceFinder
 from paddock.runner.bind.bound import BoundStep
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope
-from paddock.runner.core.calls.call_cache import CallOrigin
+from paddock.runner.core.calls.recorded_calls import CallOrigin
 from paddock.runner.core.escalation import escalated
 from paddock.runner.core.failures import Cause, max_retries
 from paddock.runner.core.item_attempt import ItemAttempt

@@ -41,7 +41,7 @@ from paddock.engine.request import (
 )
 from paddock.engine.system.text import canonical_json, map_texts
 from paddock.engine.wire import from_plain, to_plain
-from paddock.runner.core.calls.call_cache import chat_key, embed_key, recorded_logprobs
+from paddock.runner.core.calls.call_rows import chat_key, embed_key, recorded_logprobs
 from paddock.steps.base import BoundTool, CallCache, StepError, ToolResult, Toolset
 from paddock.steps.tools.tool_names import BUILT_IN_TOOLS
 

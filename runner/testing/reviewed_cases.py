@@ -37,12 +37,9 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.pipeline_tests import TestKeys
 from paddock.pipelines.prompt_file import escape_template
 from paddock.pipelines.yaml_source import parse_yaml, to_yaml
-from paddock.runner.core.calls.call_cache import (
-    CallOrigin,
-    LedgerPool,
-    cached_reply,
-    cached_vectors,
-)
+from paddock.runner.core.calls.call_cache import LedgerPool
+from paddock.runner.core.calls.call_rows import cached_reply, cached_vectors
+from paddock.runner.core.calls.recorded_calls import CallOrigin
 from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.core.run_stats import RunStats

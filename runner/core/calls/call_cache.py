@@ -1,22 +1,18 @@
-"""Call cache: model calls, tool calls and commands go through the ledger, which answers known ones.
+"""Call cache: model calls go through the ledger, which answers known ones.
 
-The key of a model call is its rendered request and the model's digest. The raw reply is always
-recorded, without secrets, also where nothing is looked up (`cache: off`, `--no-cache`).
+The key of a call is its rendered request and the model's digest. The raw reply is always recorded,
+without secrets, also where nothing is looked up (`cache: off`, `--no-cache`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import math
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from paddock.engine.backends.answer import Answer
 from paddock.engine.backends.neutral_request import (
@@ -39,7 +35,6 @@ from paddock.engine.request import (
     Pool,
     Reply,
     Stream,
-    TokenLogprob,
     Tool,
     Usage,
     reserved_tokens,
@@ -47,15 +42,15 @@ from paddock.engine.request import (
 )
 from paddock.engine.system.tasks import end
 from paddock.engine.system.text import canonical_json
-from paddock.engine.wire import from_plain, to_plain
+from paddock.engine.wire import to_plain
 from paddock.runner.ledger.entries import CallRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import ModelCall
 from paddock.runner.progress.time_left import OpenCall
-from paddock.steps.llm.answer_tokens import LEAST_ALTERNATIVE, own_tokens
 
-from ..run_records import CallRecord
 from ..run_stats import RunStats
+from .call_rows import cached_reply, cached_vectors, chat_key, embed_key, recorded_logprobs
+from .recorded_calls import CallOrigin, KnownCall, PutOff, RecordedCalls, call_hash
 from .run_models import CallInFlight, RunModels
 
 ChunkListener = Callable[[Chunk], None]
@@ -67,108 +62,7 @@ async def no_fence() -> None:
     """Every item is this machine's."""
 
 
-class PutOff(Exception):
-    """An item begins again in a later pass over its block: see `runner.core.escalation`."""
-
-
-@dataclass(slots=True)
-class CallOrigin:
-    """The step and item that make calls, and their totals."""
-
-    scope: str
-    step: str
-    key: str
-    looks_up: bool
-    n_calls: int = 0
-    n_tokens: int = 0
-    calls: list[CallRecord] = field(default_factory=list)
-    """Calls, in the order in which they ended."""
-    is_cut: bool = False
-    """Whether an answer ended where the context did."""
-    n_counted: int = 0
-    """Tokens of the longest prompt that was counted."""
-    n_ctx_tokens: int = 0
-    max_tokens: int | None = None
-    may_ask: bool = True
-    """False: a call whose reply the ledger does not have is `PutOff`."""
-    before: dict[str, list[CallRecord]] = field(default_factory=dict)
-    """By hash, calls that the item made in this run before it was put off: none is made again."""
-    n_new_calls: int = 0
-    """Calls that were made now."""
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether the model's context was too small: a larger one would change the result."""
-        n_tokens = self.n_counted + reserved_tokens(self.max_tokens, self.n_ctx_tokens)
-        return self.is_cut or n_tokens > self.n_ctx_tokens > 0
-
-
-@dataclass(frozen=True, slots=True)
-class KnownCall:
-    """A call as the ledger records it, before it is made."""
-
-    digest: str
-    """Digest of the model's file."""
-    request: str
-    """The request, as recorded."""
-    hash: str
-    row: CallRow | None
-    """The ledger's row; None: it has none, or that must not be used."""
-
-
-class _RecordedCalls:
-    """Looks up and records the calls of one step of one item."""
-
-    def __init__(self, ledger: Ledger, stats: RunStats, caller: CallOrigin) -> None:
-        self._ledger = ledger
-        self._stats = stats
-        self._caller = caller
-
-    def _hashed(self, redacted: str, plain: str) -> str:
-        """Return the text of a request's hash: the same request with another secret has another."""
-        digest = self._stats.secrets.digest
-        return redacted if redacted == plain or digest is None else redacted + digest(plain)
-
-    async def _recorded(self, hash_: str) -> CallRow | None:
-        if not (self._caller.looks_up or self._caller.before.get(hash_)):
-            return None
-        return await self._ledger.ask(self._ledger.call, hash_)
-
-    def _keep_call(
-        self, hash_: str, kind: str, began: float, usage: Usage, *, is_known: bool
-    ) -> bool:
-        """Keep a call that has ended; return False if the item made it before it was put off."""
-        before = self._caller.before.get(hash_) if is_known else None
-        if before:
-            self._caller.calls.append(before.pop(0))
-            return False
-        self._caller.calls.append(CallRecord.of(hash_, kind, began, usage, is_known=is_known))
-        return True
-
-    def _row(self, hash_: str, kind: str, request: str, model: str, digest: str = "") -> CallRow:
-        """Return a call's row without its reply."""
-        caller = self._caller
-        return CallRow(
-            hash=hash_,
-            kind=kind,
-            model=model,
-            digest=digest,
-            served_digest=digest,
-            request=request,
-            reply=b"",
-            done_reason=None,
-            usage={},
-            scope=caller.scope,
-            step=caller.step,
-            key=caller.key,
-        )
-
-
-def _call_hash(kind: str, request: str) -> str:
-    return hashlib.sha256(f"{kind}\n{request}".encode()).hexdigest()
-
-
-class LedgerPool(_RecordedCalls, ForwardingPool):
+class LedgerPool(RecordedCalls, ForwardingPool):
     """A pool around another one, for one step of one item: known replies come from the ledger."""
 
     def __init__(
@@ -221,7 +115,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         """Return the known vectors, or ask the pool for them."""
         began = time.time()
-        async with self._in_turn(await self.looked_up_vectors(request)) as known:
+        async with self._after_equal_call(await self.looked_up_vectors(request)) as known:
             row = known.row
             if row is None:
                 row = await self._embedded(request, known, began)
@@ -252,14 +146,14 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         return row
 
     @asynccontextmanager
-    async def _in_turn(self, known: KnownCall) -> AsyncIterator[KnownCall]:
-        """Wait while this run makes an equal call; yield the call, with its reply if it has one.
+    async def _after_equal_call(self, known: KnownCall) -> AsyncIterator[KnownCall]:
+        """Wait while another item of this run makes an equal call; yield the call as it is then.
 
-        Where an item's call ends without a reply, the next one asks; where the model or its server
-        failed, the others ask at once: they may fail one after the other otherwise.
+        Where a call ends without a reply, the next item that waits makes it. Where the model or its
+        server failed, all that wait ask at once: they may fail one after the other otherwise.
 
         Raises:
-            PutOff: there is no reply, and the caller may not ask for one now.
+            PutOff: the ledger has no reply, and the caller may not ask for one now.
         """
         if known.row is None and not self._caller.may_ask:
             raise PutOff
@@ -282,7 +176,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         """Return a chat call, with its row if the ledger has a reply.
 
         Raises:
-            PromptTooLong: it fitted when that was given, and does not now.
+            PromptTooLong: the prompt fitted when the ledger's reply was given, and does not now.
         """
         digest = await self._models.of(request.model)
         key = chat_key(request, digest)
@@ -291,16 +185,16 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         if known.row is None or model.pool:  # servers count in their own ways
             return known
         reply = cached_reply(known.row)
-        room = model.n_ctx_tokens or await self._models.default_context(model) or 0
+        n_ctx_tokens = model.n_ctx_tokens or await self._models.default_context(model) or 0
         max_tokens = resolve_sampling(request.params, model.params, request.defaults).max_tokens
-        reserved = reserved_tokens(max_tokens, room)
-        if reply.usage.prompt_tokens + reserved > room > 0:
+        reserved = reserved_tokens(max_tokens, n_ctx_tokens)
+        if reply.usage.prompt_tokens + reserved > n_ctx_tokens > 0:
             self._caller.is_cut = True
-            raise PromptTooLong(reply.usage.prompt_tokens, reserved, room)
-        if max_tokens is None and key["ctx"] is None and room:
+            raise PromptTooLong(reply.usage.prompt_tokens, reserved, n_ctx_tokens)
+        if max_tokens is None and key["ctx"] is None and n_ctx_tokens:
             n_tokens = reply.usage.completion_tokens
             if n_tokens > reserved or (reply.done_reason == "length" and n_tokens < reserved):
-                return await self._looked_up("chat", digest, key | {"ctx": room})
+                return await self._looked_up("chat", digest, key | {"ctx": n_ctx_tokens})
         return known
 
     async def looked_up_vectors(self, request: EmbedRequest) -> KnownCall:
@@ -314,13 +208,13 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
     async def _looked_up(self, kind: str, digest: str, key: dict[str, Any]) -> KnownCall:
         plain = canonical_json(key)
         request = self._stats.secrets.redact(plain)
-        hash_ = _call_hash(kind, self._hashed(request, plain))
+        hash_ = call_hash(kind, self._hashed(request, plain))
         return KnownCall(digest, request, hash_, await self._recorded(hash_))
 
     async def ask(self, request: ChatRequest, on_chunk: ChunkListener | None = None) -> Reply:
         """Return an answer's reply; call `on_chunk` with each chunk before."""
         began = time.time()
-        async with self._in_turn(await self.looked_up(request)) as known:
+        async with self._after_equal_call(await self.looked_up(request)) as known:
             if known.row is None:
                 return await self._ask_pool(request, known, began, on_chunk)
         reply = cached_reply(known.row)
@@ -456,20 +350,20 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
 
 
 class _LedgerStream:
-    """Implements `paddock.engine.request.Stream`; asks on first use.
+    """Implements `paddock.engine.request.Stream`; it asks on first use.
 
-    In a task of its own: an iteration that is not continued keeps no equal call waiting.
+    It asks in a task of its own, so that an iteration that stops early keeps no equal call waiting.
     """
 
     def __init__(self, pool: LedgerPool, request: ChatRequest) -> None:
         self._pool = pool
         self._request = request
         self._tasks: list[asyncio.Task[Reply | SystemExit]] = []
-        """Those of iterations that go on."""
+        """The tasks of iterations that go on."""
         self._is_cancelled = False
 
     async def __aiter__(self) -> AsyncIterator[Chunk]:
-        """Yield the chunks in order; to leave before the end ends the call."""
+        """Yield the chunks in order; leaving before the end ends the call."""
         chunks: asyncio.Queue[Chunk | None] = asyncio.Queue()
         task = self._start(chunks.put_nowait)
         task.add_done_callback(lambda _: chunks.put_nowait(None))
@@ -508,117 +402,3 @@ def _reply_of(outcome: Reply | SystemExit) -> Reply:
     if isinstance(outcome, SystemExit):
         raise outcome
     return outcome
-
-
-T = TypeVar("T")
-_NO_USAGE = Usage(0, 0)
-
-
-class ToolCallCache(_RecordedCalls):
-    """Implements `paddock.steps.base.CallCache` for one step of one item."""
-
-    def __init__(self, ledger: Ledger, stats: RunStats, caller: CallOrigin) -> None:
-        super().__init__(ledger, stats, caller)
-        self._n_requests: Counter[str] = Counter()
-
-    async def once(
-        self,
-        kind: str,
-        asked: Mapping[str, Any],
-        do: Callable[[], Awaitable[T]],
-        *,
-        keeps: bool = True,
-    ) -> T:
-        """Return the recorded result of the same request, else make the call and record its result.
-
-        With `keeps=False` each item has its own row, which its next run overwrites.
-        """
-        plain = canonical_json(asked)
-        text = self._stats.secrets.redact(plain)
-        began = time.time()
-        own = self._hashed(text, plain) if keeps else f"{self._own_place(text)}\n{text}"
-        hash_ = _call_hash(kind, own)
-        known = await self._recorded(hash_) if keeps else None
-        if known is not None:
-            result = json.loads(known.reply)
-        else:
-            result = self._stats.secrets.redacted(await do())
-            reply = json.dumps(result, ensure_ascii=False).encode("utf-8", "replace")
-            row = self._row(hash_, kind, text, str(asked.get("tool") or ""))
-            self._ledger.record_call(replace(row, reply=reply), self._stats.run)
-        self._keep_call(hash_, kind, began, _NO_USAGE, is_known=known is not None)
-        return cast("T", result)
-
-    def _own_place(self, text: str) -> str:
-        """Return what names a call that is never looked up: its item, and its number there."""
-        caller = self._caller
-        self._n_requests[text] += 1
-        return canonical_json([caller.scope, caller.step, caller.key, self._n_requests[text]])
-
-
-def embed_key(request: EmbedRequest, digest: str) -> dict[str, Any]:
-    """Return the parts of a request that decide its vectors."""
-    key: dict[str, Any] = {"texts": request.texts, "digest": digest}
-    key |= {} if request.dimensions is None else {"dimensions": request.dimensions}
-    return key | ({"on_overflow": "split"} if request.on_overflow == "split" else {})
-
-
-def chat_key(request: ChatRequest, digest: str) -> dict[str, Any]:
-    """Return what decides a request's answer; the context where it limits the length."""
-    sampling = resolve_sampling(request.params, request.model.params, request.defaults)
-    fields = to_plain(replace(request, messages=(), images=(), model=ModelSpec("")))
-    return {
-        **{name: value for name, value in fields.items() if name not in _UNDECISIVE_FIELDS},
-        "messages": [_message_key(message) for message in request.messages],
-        "sampling": to_plain(sampling),
-        "digest": digest,
-        "ctx": request.model.n_ctx_tokens if sampling.max_tokens is None else None,
-        **({"images": _image_digests(request.images)} if request.images else {}),
-    }
-
-
-_UNDECISIVE_FIELDS = frozenset(
-    ("model", "params", "defaults", "priority", "total_s", "idle_s", "drafts", "shifts",
-     "wants_tokens", "keeps_images")
-)  # fmt: skip
-"""Of a request: on these no answer depends, or its sampling has them."""
-
-
-def _message_key(message: Message) -> list[Any]:
-    """Return role, text, and the other fields where they are set."""
-    extra = to_plain(replace(message, role="", content="", images=()))
-    del extra["role"], extra["content"]
-    if message.images:
-        extra["images"] = _image_digests(message.images)
-    return [message.role, message.content, *([extra] if extra else [])]
-
-
-def _image_digests(images: Sequence[bytes]) -> list[str]:
-    return [hashlib.sha256(image).hexdigest() for image in images]
-
-
-def recorded_logprobs(reply: Reply) -> tuple[TokenLogprob, ...]:
-    """Return what the confidence of an answer is made of: its text's tokens, rounded.
-
-    Each has the alternatives that count.
-    """
-    return tuple(
-        replace(
-            token,
-            logprob=round(token.logprob, 4),
-            top=tuple(
-                (text, round(logprob, 4), raw)
-                for text, logprob, raw in token.top
-                if raw != token.raw and math.exp(logprob) >= LEAST_ALTERNATIVE
-            ),
-        )
-        for token in own_tokens(reply.text, reply.logprobs)
-    )
-
-
-def cached_reply(row: CallRow) -> Reply:
-    return replace(from_plain(Reply, row.usage), text=row.reply.decode())
-
-
-def cached_vectors(row: CallRow) -> EmbedReply:
-    return from_plain(EmbedReply, row.usage, row.reply)

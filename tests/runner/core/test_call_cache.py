@@ -27,7 +27,9 @@ from paddock.engine.request import (
     Tool,
     ToolCall,
 )
-from paddock.runner.core.calls.call_cache import CallOrigin, LedgerPool, chat_key
+from paddock.runner.core.calls.call_cache import LedgerPool
+from paddock.runner.core.calls.call_rows import chat_key
+from paddock.runner.core.calls.recorded_calls import CallOrigin
 from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.run_stats import RunStats
 from paddock.runner.ledger.ledger import Ledger

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Tool
-from paddock.runner.core.calls.call_cache import CallOrigin
+from paddock.runner.core.calls.recorded_calls import CallOrigin
 from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.run_stats import RunStats
 from paddock.runner.dry_run.call_bounds import CallBounds

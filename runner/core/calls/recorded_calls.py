@@ -1,0 +1,122 @@
+"""Recorded calls of one step of one item: who makes them, what it counts, how they are recorded."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from paddock.engine.request import Usage, reserved_tokens
+from paddock.runner.ledger.entries import CallRow
+from paddock.runner.ledger.ledger import Ledger
+
+from ..run_records import CallRecord
+from ..run_stats import RunStats
+
+
+class PutOff(Exception):
+    """The ledger has no reply to a call, and the caller may not ask for one now.
+
+    Its item begins again in a later pass over the block: see `runner.core.escalation`.
+    """
+
+
+@dataclass(slots=True)
+class CallOrigin:
+    """The step and item that make calls, and their totals."""
+
+    scope: str
+    step: str
+    key: str
+    looks_up: bool
+    """Whether the ledger's reply to an equal request is used."""
+    may_ask: bool = True
+    """False: a call whose reply the ledger does not have is `PutOff`."""
+    before: dict[str, list[CallRecord]] = field(default_factory=dict)
+    """By hash, calls that the item made in this run before it was put off: none is made again."""
+    calls: list[CallRecord] = field(default_factory=list)
+    """Calls, in the order in which they ended."""
+    n_calls: int = 0
+    n_new_calls: int = 0
+    """Those of `n_calls` whose reply the ledger did not have."""
+    n_tokens: int = 0
+    """Tokens of all prompts and answers."""
+    is_cut: bool = False
+    """Whether an answer ended where the context did."""
+    n_counted: int = 0
+    """Tokens of the longest prompt that was counted."""
+    n_ctx_tokens: int = 0
+    """The context of the model that counted it."""
+    max_tokens: int | None = None
+    """The most tokens of the last answer, where the request limits them."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the model's context was too small: a larger one would change the result."""
+        n_tokens = self.n_counted + reserved_tokens(self.max_tokens, self.n_ctx_tokens)
+        return self.is_cut or n_tokens > self.n_ctx_tokens > 0
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCall:
+    """A call before it is made, with the ledger's row of an equal one."""
+
+    digest: str
+    """Digest of the model's file."""
+    request: str
+    """The request, as recorded."""
+    hash: str
+    row: CallRow | None
+    """None: the ledger has none, or that must not be used."""
+
+
+class RecordedCalls:
+    """Looks up and records the calls of one step of one item."""
+
+    def __init__(self, ledger: Ledger, stats: RunStats, caller: CallOrigin) -> None:
+        self._ledger = ledger
+        self._stats = stats
+        self._caller = caller
+
+    def _hashed(self, redacted: str, plain: str) -> str:
+        """Return the text of a request's hash: the same request with another secret has another."""
+        digest = self._stats.secrets.digest
+        return redacted if redacted == plain or digest is None else redacted + digest(plain)
+
+    async def _recorded(self, hash_: str) -> CallRow | None:
+        if not (self._caller.looks_up or self._caller.before.get(hash_)):
+            return None
+        return await self._ledger.ask(self._ledger.call, hash_)
+
+    def _keep_call(
+        self, hash_: str, kind: str, began: float, usage: Usage, *, is_known: bool
+    ) -> bool:
+        """Keep a call that has ended; return False if the item made it before it was put off."""
+        before = self._caller.before.get(hash_) if is_known else None
+        if before:
+            self._caller.calls.append(before.pop(0))
+            return False
+        self._caller.calls.append(CallRecord.of(hash_, kind, began, usage, is_known=is_known))
+        return True
+
+    def _row(self, hash_: str, kind: str, request: str, model: str, digest: str = "") -> CallRow:
+        """Return a call's row without its reply."""
+        caller = self._caller
+        return CallRow(
+            hash=hash_,
+            kind=kind,
+            model=model,
+            digest=digest,
+            served_digest=digest,
+            request=request,
+            reply=b"",
+            done_reason=None,
+            usage={},
+            scope=caller.scope,
+            step=caller.step,
+            key=caller.key,
+        )
+
+
+def call_hash(kind: str, request: str) -> str:
+    """Return the key of a call in the ledger."""
+    return hashlib.sha256(f"{kind}\n{request}".encode()).hexdigest()
