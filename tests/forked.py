@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # What runs import as they begin.
 PRELOAD = (
     "paddock.engine.backends.balancer", "paddock.runner.cli.commands.run",
-    "paddock.runner.ledger.postgres",
+    "paddock.runner.ledger.database.postgres",
     "paddock.runner.prefect.local_service",
     "paddock.runner.prefect.run_tracking", "paddock.runner.render.run_report_page",
     "paddock.runner.review.decisions", "paddock.steps.files.rows", "paddock.steps.files.write",

@@ -25,8 +25,8 @@ from typing import Any, NamedTuple, TypeAlias
 from paddock.engine.system.text import counted, path_text
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.reply_schema import is_confidence
-from paddock.runner.ledger.asked_before import is_same_value
-from paddock.runner.ledger.reviews import Review
+from paddock.runner.ledger.reviews.asked_before import is_same_value
+from paddock.runner.ledger.reviews.reviews import Review
 
 from .isotonic_fit import (
     LEAST_DECISIONS,

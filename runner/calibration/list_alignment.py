@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from paddock.runner.ledger.asked_before import is_same_value
+from paddock.runner.ledger.reviews.asked_before import is_same_value
 
 MOST_PAIRS = 40_000
 """Pairs of items that are compared, as of two lists of 200 that share no beginning or end; 0.2 s

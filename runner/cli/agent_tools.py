@@ -37,8 +37,8 @@ from paddock.runner.ledger.entries import LedgerError, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
-from paddock.runner.ledger.review_store import ReviewStore
-from paddock.runner.ledger.reviews import DecisionRefused, Review
+from paddock.runner.ledger.reviews.review_store import ReviewStore
+from paddock.runner.ledger.reviews.reviews import DecisionRefused, Review
 from paddock.runner.ledger.run_history import (
     LedgerFolder,
     PastRun,

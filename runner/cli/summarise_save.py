@@ -24,9 +24,9 @@ from paddock.runner.core.traces.dependencies import (
     by_name,
     read_dependencies,
 )
-from paddock.runner.ledger import queries
+from paddock.runner.ledger.database import queries
+from paddock.runner.ledger.database.ledger_tables import COLUMNS
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.ledger_tables import COLUMNS
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.settings import STATE_FOLDER, read_settings
 

@@ -17,7 +17,7 @@ from typing import Any
 from paddock.engine.system.text import counted
 from paddock.pipelines.checking.schema_parts import located_values
 from paddock.pipelines.comparison_keys import MetricName
-from paddock.runner.ledger.asked_before import is_same_value
+from paddock.runner.ledger.reviews.asked_before import is_same_value
 
 from .escalation_threshold import CalibratedThreshold
 from .gold import Gold, gold_of_answers

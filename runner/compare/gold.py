@@ -14,7 +14,7 @@ from typing import Any
 
 from paddock.engine.system.text import cell_text, counted
 from paddock.pipelines.errors import did_you_mean
-from paddock.runner.ledger.reviews import Review
+from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.review.csv_and_gold_data import gold_jsonl
 from paddock.steps.tables.row_formats import FORMAT_OF_SUFFIX, UnreadableRows, parse_rows
 

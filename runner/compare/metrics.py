@@ -26,7 +26,7 @@ from paddock.pipelines.comparison_keys import MetricName
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.reply_check import is_refused
 from paddock.runner.calibration.list_alignment import aligned
-from paddock.runner.ledger.asked_before import is_same_value
+from paddock.runner.ledger.reviews.asked_before import is_same_value
 from paddock.runner.review.answer_fields import AnswerField, answer_fields
 
 MOST_EXACT_CHARS = 60

@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 
 from paddock.engine.system.text import shorten
 from paddock.runner.core.run_records import read_lineage
-from paddock.runner.ledger import queries
+from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.run_history import PastRun, open_for_reading

@@ -20,9 +20,9 @@ from paddock.runner.bind.bound import BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.specs import prompt_digest
 from paddock.runner.calibration.confidence_calibration import CalibrationKey, calibrated, start_text
-from paddock.runner.ledger.asked_before import is_same_value
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.reviews import Question, Review
+from paddock.runner.ledger.reviews.asked_before import is_same_value
+from paddock.runner.ledger.reviews.reviews import Question, Review
 from paddock.steps.base import OutsideRoots, Tools
 
 from .failures import Cause, RunStopped, SkippedByReview, StepFailed

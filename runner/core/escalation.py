@@ -20,9 +20,9 @@ from paddock.pipelines.expressions import Expression
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.plan_walks import all_steps, only_reads, steps_of
 from paddock.runner.bind.scope import Scope, review_names
-from paddock.runner.ledger.asked_before import is_same_value
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
+from paddock.runner.ledger.reviews.asked_before import is_same_value
 from paddock.steps.base import StepLog
 
 from .calls.recorded_calls import CallOrigin, PutOff

@@ -24,9 +24,9 @@ from paddock.runner.bind.plan_walks import only_reads
 from paddock.runner.bind.specs import called_plan
 from paddock.runner.bind.sub_pipelines import with_inputs
 from paddock.runner.folders.file_filter import not_taken_by_watches
-from paddock.runner.ledger.budget import Spent, budget_reached
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.lineage_store import LineageStore
+from paddock.runner.ledger.sharing.budget import Spent, budget_reached
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.prefect_view import TaskChunk
 from paddock.runner.progress.report import ItemReport, Report

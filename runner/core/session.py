@@ -33,11 +33,12 @@ from paddock.runner.bind.trust.permissions import forbidden_pools
 from paddock.runner.bind.trust.protected_files import ProtectedFiles
 from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.folders.unfinished_files import SettledFiles, is_watch_trigger
-from paddock.runner.ledger import queries, run_locks
+from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.ledger.own_state import has_folder_identity
+from paddock.runner.ledger.sharing import run_locks
 from paddock.runner.progress.events import MultiObserver, Observer
 from paddock.runner.progress.item_states import WORK
 from paddock.runner.progress.journal import LineWriter, RunJournal

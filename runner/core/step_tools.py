@@ -25,7 +25,7 @@ from paddock.runner.bind.plan_walks import callable_names, node_ids
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.taint_analysis import guarded_roots
 from paddock.runner.ledger.entries import is_variant
-from paddock.runner.ledger.reviews import review_id
+from paddock.runner.ledger.reviews.reviews import review_id
 from paddock.steps.base import CallCache, NoToolset, StepError, Tools, Toolset, Vector
 from paddock.steps.tools.tool import ToolContext
 

@@ -70,7 +70,7 @@ def signer_for(state_dir: Path, ledger_url: str) -> Signer:
     """
     if ledger_url:
         # psycopg takes a tenth of a second to import
-        from paddock.runner.ledger.coordination import signing_key
+        from paddock.runner.ledger.sharing.coordination import signing_key
 
         return Signer(signing_key(ledger_url).encode())
     return Signer(stored_secret(state_dir / "residence" / "runs.key").encode())

@@ -19,7 +19,7 @@ from pathlib import Path
 from paddock.engine.system.files import read_text
 from paddock.engine.system.text import one_line
 from paddock.runner.config.setting_specs import SettingsError
-from paddock.runner.ledger import queries
+from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.own_state import LEDGER_FILE, ForeignState, is_own_file, is_own_state
 from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading

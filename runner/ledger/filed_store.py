@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from . import queries
+from .database import queries
 from .ledger import Ledger
 
 MOVED_BY_WATCH = ""

@@ -26,16 +26,16 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from paddock.engine.system import file_locks, files, private_files
 from paddock.engine.system.units import iso_time
 
-from . import queries
+from .database import queries
+from .database.ledger_tables import DONE_UPGRADES, Execute
+from .database.ledger_writer import Writer
+from .database.sqlite_file import READ_S, SqliteDatabase, damage_error, write_error
 from .entries import AttemptRow, CallRow, Entry, ItemRow, LedgerError, OutputRow, RunRow
-from .ledger_tables import DONE_UPGRADES, Execute
-from .ledger_writer import Writer
 from .own_state import LEDGER_FILE, folder_identity, is_own_state, known_folder_identity, make_state
-from .sqlite_file import READ_S, SqliteDatabase, damage_error, write_error
 
 if TYPE_CHECKING:
-    from .coordination import Claims
-    from .ledger_tables import LedgerDatabase
+    from .database.ledger_tables import LedgerDatabase
+    from .sharing.coordination import Claims
 
 
 T = TypeVar("T")
@@ -372,7 +372,7 @@ class Ledger:
         """Return one participant's claims; only in PostgreSQL."""
         assert isinstance(self._database, postgres_module().PostgresDatabase)
         given = self._database.server, holder, dead_after_s, self._note
-        claims: Claims = postgres_module("coordination").Claims(*given)
+        claims: Claims = postgres_module("sharing.coordination").Claims(*given)
         return claims
 
     def has_heartbeat(self, run: str, since: float) -> bool:
@@ -536,7 +536,7 @@ def open_existing(folder: Path, url: str, *, is_readonly: bool = False) -> Ledge
     return database
 
 
-def postgres_module(name: str = "postgres") -> ModuleType:
+def postgres_module(name: str = "database.postgres") -> ModuleType:
     """Return the module that knows psycopg, or another above it, if that is installed."""
     try:
         return import_module(f".{name}", __package__)

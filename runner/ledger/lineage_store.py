@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection, Container, Iterator, Sequence
 from typing import Any
 
-from . import queries
+from .database import queries
 from .entries import LineageRow, StoredRow
 from .ledger import Ledger
 

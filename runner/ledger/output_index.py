@@ -17,7 +17,7 @@ from typing import Literal
 from paddock.engine.system.files import sha256_of
 from paddock.steps.base import StepError
 
-from . import queries
+from .database import queries
 from .entries import OutputRow, whole_file
 from .ledger import Ledger
 

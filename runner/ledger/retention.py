@@ -28,13 +28,13 @@ from paddock.engine.system.units import DAY_S
 from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.settings import Settings, read_settings
 
-from . import queries
+from .database import queries
+from .database.ledger_tables import DONE_UPGRADES, Execute, LedgerDatabase
+from .database.sqlite_file import compact_file
 from .entries import LedgerError, is_variant
 from .ledger import ObjectStore, open_existing
-from .ledger_tables import DONE_UPGRADES, Execute, LedgerDatabase
 from .own_state import LEDGER_FILE, open_state
 from .run_history import LedgerFolder
-from .sqlite_file import compact_file
 
 GRACE_S = 7 * DAY_S
 """Younger replies stay even if the ledger is too large: their run may go on tomorrow."""

@@ -20,7 +20,7 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.filed_store import FiledStore
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
-from paddock.runner.ledger.review_store import ReviewStore
+from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Why, quoted

@@ -22,7 +22,7 @@ from paddock.runner.core.traces.dependencies import (
 )
 from paddock.runner.core.traces.past_items import spec_references
 from paddock.runner.core.traces.scopes import ItemKey
-from paddock.runner.ledger import queries
+from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import CallRow, Entry, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from paddock.engine.system import units
 from paddock.pipelines.model import Block, Node, StepNode
 from paddock.pipelines.plan import Plan
-from paddock.runner.ledger.review_store import ReviewStore
+from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading, recent_runs
 from paddock.runner.progress.item_states import BAD, OPEN, WORK, ItemState
 from paddock.runner.progress.journal import JournalTail

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.runner.core import run_records
-from paddock.runner.ledger import queries
+from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.dead_runs import DIED
 from paddock.runner.ledger.entries import ItemRow, LineageRow
 from paddock.runner.ledger.ledger import Ledger

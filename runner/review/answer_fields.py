@@ -20,7 +20,7 @@ from paddock.engine.system import units
 from paddock.engine.system.text import cell_text, counted, one_line, path_text, resolve_ref
 from paddock.pipelines.checking.source_index import date_in, number_in
 from paddock.pipelines.errors import did_you_mean
-from paddock.runner.ledger.reviews import Review
+from paddock.runner.ledger.reviews.reviews import Review
 
 FieldKind = Literal["text", "number", "choice", "json"]
 FieldKeys = tuple[str | int, ...]

@@ -17,8 +17,8 @@ from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger.entries import LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.ledger.review_store import ReviewStore
-from paddock.runner.ledger.reviews import Review
+from paddock.runner.ledger.reviews.review_store import ReviewStore
+from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.render.reviewed_answers import ReliabilityTable, ReviewedAnswer, ReviewRecord
 from paddock.runner.review.answer_fields import (
     MAX_VALUE_CHARS,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paddock.engine.system.units import iso_time
-from paddock.runner.ledger.reviews import DecisionRefused, Review
+from paddock.runner.ledger.reviews.reviews import DecisionRefused, Review
 from paddock.steps.tables.row_formats import UnreadableRows, format_rows, parse_rows
 
 from .answer_fields import WrongField, edited_answer, shown_item, subject_fields

@@ -20,9 +20,9 @@ from paddock.engine.system import units
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.reply_check import AnswerFault, Check
 from paddock.pipelines.schema_validation import schema_fault
-from paddock.runner.ledger.asked_before import is_same_value
-from paddock.runner.ledger.review_store import ReviewStore
-from paddock.runner.ledger.reviews import (
+from paddock.runner.ledger.reviews.asked_before import is_same_value
+from paddock.runner.ledger.reviews.review_store import ReviewStore
+from paddock.runner.ledger.reviews.reviews import (
     DecisionRefused,
     Review,
     ReviewState,

@@ -27,7 +27,7 @@ from paddock.engine.system import files, no_links
 from paddock.engine.system.text import cell_text
 from paddock.pipelines.checking.schema_parts import empty_fields
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.reviews import DecisionRefused, Review, unknown_review
+from paddock.runner.ledger.reviews.reviews import DecisionRefused, Review, unknown_review
 from paddock.runner.render.console_page import (
     CONSOLE_PAGES,
     PAGE_HEADERS,

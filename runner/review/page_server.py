@@ -35,7 +35,7 @@ from paddock.runner.daemon.prefect_auth import stored_secret
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.own_state import has_folder_identity
-from paddock.runner.ledger.reviews import Review
+from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.progress.drain import stop_on_signals
 from paddock.runner.render.html_page import render
 from paddock.runner.settings import STATE_FOLDER

@@ -22,7 +22,7 @@ from paddock.engine.system.tasks import TaskSet
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.daemon.run_signatures import Signer
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.run_locks import LockHolder
+from paddock.runner.ledger.sharing.run_locks import LockHolder
 from paddock.runner.progress.drain import STOP_REQUESTED
 from paddock.runner.progress.prefect_view import SUSPENDED
 from paddock.runner.progress.report import Report, Status

@@ -18,8 +18,8 @@ from typing import Any
 from paddock.engine.system.tasks import TaskSet
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.config.pipeline_secrets import read_secrets
+from paddock.runner.ledger.database.sqlite_file import ROOM_BYTES, write_error
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.sqlite_file import ROOM_BYTES, write_error
 from paddock.runner.notify.run_end_notices import crash_report, notify_of_end
 from paddock.runner.settings import STATE_FOLDER, read_settings
 

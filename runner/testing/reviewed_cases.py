@@ -43,11 +43,11 @@ from paddock.runner.core.calls.recorded_calls import CallOrigin
 from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.core.run_stats import RunStats
-from paddock.runner.ledger.asked_before import is_same_value
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.ledger.review_store import ReviewStore
-from paddock.runner.ledger.reviews import Review
+from paddock.runner.ledger.reviews.asked_before import is_same_value
+from paddock.runner.ledger.reviews.review_store import ReviewStore
+from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.progress.events import Observer
 
 from .case_runner import CaseInterrupted, CaseOptions, CaseSpec, run_case

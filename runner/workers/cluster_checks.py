@@ -26,15 +26,15 @@ from paddock.engine.system import files, http
 from paddock.engine.system.text import canonical_json
 from paddock.runner.daemon.prefect_client import PREFECT_ERRORS, ask_again, client_options
 from paddock.runner.folders.folder_identity import file_system_of
-from paddock.runner.ledger import coordination_queries
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger, postgres_module
 from paddock.runner.ledger.own_state import ForeignState, make_state
+from paddock.runner.ledger.sharing import coordination_queries
 from paddock.runner.progress.prefect_view import REFUSED, SENT_AWAY, SHARE_TAG
 from paddock.runner.settings import STATE_FOLDER
 
 if TYPE_CHECKING:
-    from paddock.runner.ledger.postgres import PostgresDatabase
+    from paddock.runner.ledger.database.postgres import PostgresDatabase
 
 log = logging.getLogger(__name__)
 

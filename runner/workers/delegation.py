@@ -39,9 +39,9 @@ from paddock.runner.daemon.prefect_client import (
     ask_again,
 )
 from paddock.runner.daemon.run_signatures import Signer, signer_for
-from paddock.runner.ledger.coordination_queries import ALIVE_IN_JOB, SILENT_IN_JOB
 from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.sharing.coordination_queries import ALIVE_IN_JOB, SILENT_IN_JOB
 from paddock.runner.progress.drain import INTERRUPTED, StopGate
 from paddock.runner.progress.prefect_view import SHARE_TAG, prefect_name
 from paddock.runner.progress.report import Report

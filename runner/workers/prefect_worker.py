@@ -206,5 +206,5 @@ def run_in_this_process(flow_run: UUID) -> None:
 def main() -> None:
     """Be the worker, with the arguments `POOL NAME LIMIT`."""
     pool, name, max_runs = sys.argv[1:]
-    queued_run.start_fork_server(MODULE, "paddock.runner.ledger.coordination")
+    queued_run.start_fork_server(MODULE, "paddock.runner.ledger.sharing.coordination")
     asyncio.run(serve(pool, name, int(max_runs)))

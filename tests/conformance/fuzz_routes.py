@@ -34,7 +34,7 @@ from starlette.routing import Route
 from paddock.engine.api.app import make_app, make_middleware
 from paddock.engine.api.request_log import RequestLog
 from paddock.engine.settings import ServiceSettings
-from paddock.runner.ledger.reviews import Review
+from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.review.page import ReviewPage, page_id
 from paddock.runner.review.page_access import PageAccess
 from paddock.runner.review.page_server import FolderReviews

@@ -13,7 +13,7 @@ from paddock.engine.settings import PoolSettings
 from paddock.runner.api import plan, run_async, run_until_end
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews import Review
+from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import PlanReport, Report
 from paddock.runner.review.decisions import LedgerReviews

@@ -55,7 +55,7 @@ from paddock.runner.compare.variant_runs import ComparedPipeline, answered_promp
 from paddock.runner.compare.variants import compared_step, escalating_step, model_variants
 from paddock.runner.core.traces.past_decisions import StepDecisions, known_decisions, step_name
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.review_store import ReviewStore
+from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.progress import printing
 from paddock.runner.progress.drain import INTERRUPTED
 from paddock.runner.progress.run_display import run_observer

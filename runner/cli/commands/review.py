@@ -32,7 +32,7 @@ from paddock.runner.cli.pipeline_or_model import named_file
 from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews import DecisionRefused, Review
+from paddock.runner.ledger.reviews.reviews import DecisionRefused, Review
 from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
 from paddock.runner.progress import printing
 from paddock.runner.progress.command_logs import prepare_logging

@@ -37,7 +37,7 @@ from paddock.runner.bind.bound import BoundPlan, BoundPool
 from paddock.runner.bind.checks import requirements
 from paddock.runner.bind.plan_walks import all_plans, all_steps
 from paddock.runner.config.pipeline_secrets import Secrets
-from paddock.runner.ledger import queries
+from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.settings import Settings
 

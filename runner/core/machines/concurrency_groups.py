@@ -23,7 +23,7 @@ from paddock.pipelines.input_values import FOLDER_TYPES
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import postgres_module
 from paddock.runner.ledger.own_state import folder_identity, make_state
-from paddock.runner.ledger.run_locks import FileGroupTurn, SkippedByGroup, TurnWait
+from paddock.runner.ledger.sharing.run_locks import FileGroupTurn, SkippedByGroup, TurnWait
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.settings import STATE_FOLDER
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from paddock.pipelines.model import Pipeline
     from paddock.pipelines.triggers import ConcurrencyKeys
     from paddock.runner.bind.bound import BoundPlan
-    from paddock.runner.ledger.run_locks import LockHolder
+    from paddock.runner.ledger.sharing.run_locks import LockHolder
     from paddock.runner.settings import Settings
 
 
@@ -127,7 +127,7 @@ def group_holders(
     """
     if settings.ledger_url:
         given = settings.ledger_url, names, unwanted, settings.unattended.dead_after_s
-        held: dict[str, LockHolder] = postgres_module("coordination").group_holders(*given)
+        held: dict[str, LockHolder] = postgres_module("sharing.coordination").group_holders(*given)
         return held
     folder = Path(settings.state_dir) / GROUP_FOLDER
     turns = {name: FileGroupTurn(folder, name, "") for name in {*names, *unwanted}}

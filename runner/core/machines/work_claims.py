@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
 from paddock.engine.system.retry import Backoff, Pauses
-from paddock.runner.ledger.budget import Spent
 from paddock.runner.ledger.entries import Entry, LedgerError, ViewAtWork
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
+from paddock.runner.ledger.sharing.budget import Spent
 from paddock.runner.progress.drain import StopGate, StopGateClosed
 from paddock.runner.progress.item_states import BAD, WORK, ItemState
 from paddock.runner.progress.reasons import in_words
@@ -32,13 +32,13 @@ from ..traces.parts import change_reasons, changed_parts
 from .machine_view import MachineView, as_json
 
 if TYPE_CHECKING:
-    from paddock.runner.ledger.coordination import (
+    from paddock.runner.ledger.sharing.coordination import (
         Claims,
         JoinedJob,
         PostgresGroupTurn,
         SharedSpending,
     )
-    from paddock.runner.ledger.run_locks import TurnWait
+    from paddock.runner.ledger.sharing.run_locks import TurnWait
 
 CLAIM_BACKOFF = Backoff(first_s=0.1, longest_s=1.0)
 

@@ -18,10 +18,10 @@ from paddock.runner.calibration.confidence_calibration import (
     StepCalibration,
     calibrations_of,
 )
-from paddock.runner.ledger.asked_before import stands
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.review_store import ReviewStore
-from paddock.runner.ledger.reviews import Question, Review, ReviewState, ReviewTerms
+from paddock.runner.ledger.reviews.asked_before import stands
+from paddock.runner.ledger.reviews.review_store import ReviewStore
+from paddock.runner.ledger.reviews.reviews import Question, Review, ReviewState, ReviewTerms
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import ReviewMode

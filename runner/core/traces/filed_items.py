@@ -23,7 +23,7 @@ from typing import Any
 from paddock.engine.system import no_links
 from paddock.runner.bind.bound import BoundBlock
 from paddock.runner.bind.scope import Scope
-from paddock.runner.ledger import queries
+from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_store import MOVED_BY_WATCH, FiledRow, FiledStore, MoveRow
 from paddock.runner.ledger.lineage_store import LineageStore

@@ -10,11 +10,11 @@ from typing import Any
 
 from paddock.engine.system.text import canonical_json
 from paddock.runner.answers.text_vectors import Matrix, Vector8, matrix_of
-from paddock.runner.ledger import queries
+from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import whole_file
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.review_store import ReviewStore
-from paddock.runner.ledger.reviews import Review
+from paddock.runner.ledger.reviews.review_store import ReviewStore
+from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.progress.reasons import Reason
 
 MOST_DECISIONS = 2_000

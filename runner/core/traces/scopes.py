@@ -17,7 +17,7 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.label_choices import FieldPath
 from paddock.runner.bind.bound import BoundPlan, BoundStep
 from paddock.runner.bind.plan_walks import callable_names
-from paddock.runner.ledger import queries
+from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.output_index import OutputIndex
 
 ItemKey = tuple[str, str]

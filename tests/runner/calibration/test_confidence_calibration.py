@@ -34,8 +34,8 @@ from paddock.runner.calibration.isotonic_fit import (
     reliability,
 )
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.review_store import ReviewStore
-from paddock.runner.ledger.reviews import Question, Review
+from paddock.runner.ledger.reviews.review_store import ReviewStore
+from paddock.runner.ledger.reviews.reviews import Question, Review
 from paddock.runner.review.decisions import LedgerReviews
 
 PAIRS = st.lists(st.tuples(st.sampled_from([0.1, 0.3, 0.35, 0.6, 0.9, 1.0]), st.booleans()))

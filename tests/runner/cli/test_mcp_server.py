@@ -39,7 +39,7 @@ from paddock.runner.cli.agent_tools import (
 from paddock.runner.cli.application import application
 from paddock.runner.cli.detached_run import DetachedRuns, ToolRefusal
 from paddock.runner.cli.exit_status import CommandError
-from paddock.runner.ledger.reviews import DecisionRefused
+from paddock.runner.ledger.reviews.reviews import DecisionRefused
 from paddock.runner.ledger.run_history import LedgerFolder, recent_runs
 from tests.fakes.foreign_modules import add_foreign_modules
 from tests.forked import ForkServer

@@ -11,8 +11,8 @@ import pytest
 from paddock.runner.compare.gold import Gold, UnreadableGold, gold_of_reviews, read_gold
 from paddock.runner.compare.metrics import field_metrics
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.review_store import ReviewStore
-from paddock.runner.ledger.reviews import Question
+from paddock.runner.ledger.reviews.review_store import ReviewStore
+from paddock.runner.ledger.reviews.reviews import Question
 from paddock.runner.review.csv_and_gold_data import gold_jsonl
 from paddock.runner.review.decisions import LedgerReviews, Verb
 

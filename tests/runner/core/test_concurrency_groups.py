@@ -22,7 +22,7 @@ import pytest
 from paddock.engine.request import ChatRequest, Reply
 from paddock.runner.api import run_async
 from paddock.runner.core.machines.concurrency_groups import group_holders
-from paddock.runner.ledger.run_locks import Locked, LockHolder
+from paddock.runner.ledger.sharing.run_locks import Locked, LockHolder
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
@@ -39,7 +39,7 @@ N_DOCUMENTS = 6
 HOLD = """
 import sys, time
 from pathlib import Path
-from paddock.runner.ledger.run_locks import FileGroupTurn
+from paddock.runner.ledger.sharing.run_locks import FileGroupTurn
 
 turn = FileGroupTurn(Path(sys.argv[1]), sys.argv[2], "other-run")
 assert turn.take() is None

@@ -16,7 +16,7 @@ import pytest
 from paddock.engine.request import ChatRequest
 from paddock.engine.system.private_files import write_private
 from paddock.runner.cli.exit_status import FAILED, explain_error
-from paddock.runner.ledger import ledger_writer, sqlite_file
+from paddock.runner.ledger.database import ledger_writer, sqlite_file
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, echo
@@ -243,7 +243,7 @@ def test_a_ledger_that_is_held_for_ever_stops_the_run_with_nothing_lost(
 def test_a_ledger_that_no_one_may_even_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.runner.ledger.sqlite_file.READ_WAIT_S", 0.1)
+    monkeypatch.setattr("paddock.runner.ledger.database.sqlite_file.READ_WAIT_S", 0.1)
     world = World(tmp_path, n_documents=1)
     world.run()
     file = tmp_path / ".paddock/ledger.sqlite"

@@ -11,9 +11,9 @@ from typing import Any
 from paddock.engine.request import ChatRequest, Reply
 from paddock.runner.api import run_async
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.ledger.budget import Spent
-from paddock.runner.ledger.coordination import SharedSpending
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.sharing.budget import Spent
+from paddock.runner.ledger.sharing.coordination import SharedSpending
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import UnattendedSettings
 from tests.fakes.pool import FakePool

@@ -12,7 +12,7 @@ import pytest
 from paddock.engine.request import ChatRequest
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.ledger.reviews import DecisionRefused
+from paddock.runner.ledger.reviews.reviews import DecisionRefused
 from tests.fakes.pool import FakePool
 from tests.runner.world import ReviewedWorld, outputs, reasons, states
 

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from paddock.runner.ledger import coordination as claims_module
-from paddock.runner.ledger.coordination import Claims, JoinedJob
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.sharing import coordination as claims_module
+from paddock.runner.ledger.sharing.coordination import Claims, JoinedJob
 from tests.postgres import Postgres
 
 LONG_S = 3600.0

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from paddock.runner.ledger.database.sqlite_file import SqliteDatabase
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.sqlite_file import SqliteDatabase
 from tests.runner.world import SUMMARIES, World
 
 FLIPS = 200

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.ledger import sqlite_file
+from paddock.runner.ledger.database import sqlite_file
+from paddock.runner.ledger.database.sqlite_file import SqliteDatabase
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import RetentionLimits, sweep_ledger
-from paddock.runner.ledger.sqlite_file import SqliteDatabase
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.world import World
 

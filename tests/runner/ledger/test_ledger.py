@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from paddock.runner.folders.state_folders import find_ledgers
+from paddock.runner.ledger.database.sqlite_file import SqliteDatabase
 from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import RetentionLimits, sweep_ledger
 from paddock.runner.ledger.run_history import recent_runs
-from paddock.runner.ledger.sqlite_file import SqliteDatabase
 from tests.runner.world import World
 
 

@@ -13,16 +13,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from paddock.runner.ledger.entries import FILED, CallRow, Entry, LedgerError, OutputRow
-from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.own_state import folder_identity
-from paddock.runner.ledger.postgres import (
+from paddock.runner.ledger.database.postgres import (
     PostgresDatabase,
     PostgresServer,
     check_server,
     database_name,
     postgres_server,
 )
+from paddock.runner.ledger.entries import FILED, CallRow, Entry, LedgerError, OutputRow
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.own_state import folder_identity
 from tests.postgres import Postgres, postgres
 
 

@@ -16,12 +16,13 @@ from filelock import FileLock
 
 from paddock.runner.cli.commands.clean import clean_summary
 from paddock.runner.core.run_records import read_lineage
-from paddock.runner.ledger import queries, retention, sqlite_file
+from paddock.runner.ledger import retention
+from paddock.runner.ledger.database import queries, sqlite_file
+from paddock.runner.ledger.database.sqlite_file import compact_file
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.retention import RetentionLimits, SweepResult, sweep_ledger
-from paddock.runner.ledger.sqlite_file import compact_file
 from paddock.runner.review.decisions import LedgerReviews
 from tests.fakes.pool import FakePool
 from tests.runner.compare.bills import N_BILLS, Bills

@@ -11,7 +11,7 @@ from typing import Any
 
 from paddock.engine.request import ChatRequest
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews import DecisionRefused, Review
+from paddock.runner.ledger.reviews.reviews import DecisionRefused, Review
 from paddock.runner.review.decisions import LedgerReviews, Verb
 from tests.fakes.pool import FakePool
 from tests.runner.world import World

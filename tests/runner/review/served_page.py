@@ -20,8 +20,8 @@ from starlette.applications import Starlette
 from paddock.engine.api.server import listen, serving
 from paddock.engine.settings import ServiceSettings
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.review_store import ReviewStore
-from paddock.runner.ledger.reviews import Question, Review, review_id
+from paddock.runner.ledger.reviews.review_store import ReviewStore
+from paddock.runner.ledger.reviews.reviews import Question, Review, review_id
 from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.review.page import ReviewPage
 from paddock.runner.review.page_access import PageAccess

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from paddock.runner.ledger.database.ledger_tables import Execute
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.ledger_tables import Execute
-from paddock.runner.ledger.review_store import ReviewStore
-from paddock.runner.ledger.reviews import DecisionRefused, Question, Review, ReviewTerms
+from paddock.runner.ledger.reviews.review_store import ReviewStore
+from paddock.runner.ledger.reviews.reviews import DecisionRefused, Question, Review, ReviewTerms
 from paddock.runner.review.decisions import LedgerReviews
 
 SCHEMA = {

@@ -18,8 +18,8 @@ from starlette.testclient import TestClient
 from paddock.runner.cli.console_actions import ConsoleSources
 from paddock.runner.cli.web_console import WebConsole
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.review_store import ReviewStore
-from paddock.runner.ledger.reviews import ReviewTerms
+from paddock.runner.ledger.reviews.review_store import ReviewStore
+from paddock.runner.ledger.reviews.reviews import ReviewTerms
 from paddock.runner.review import page_access
 from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.review.page import ReviewPage

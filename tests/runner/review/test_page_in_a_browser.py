@@ -21,7 +21,7 @@ import pytest
 from paddock.runner.api import run
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.review_store import ReviewStore
+from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.progress.report import Report
 from paddock.runner.review import page as review_page
 from paddock.steps.readers import documents as documents_reader

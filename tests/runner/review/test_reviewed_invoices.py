@@ -23,7 +23,7 @@ import pytest
 from paddock.runner.api import run
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews import Review
+from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.progress.report import Report
 from paddock.runner.review.decisions import LedgerReviews
 from tests.fakes.clerk import Clerk, Said, clerk, pipeline

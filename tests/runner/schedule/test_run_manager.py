@@ -19,7 +19,7 @@ from prefect.states import Cancelled, Cancelling, Completed, Failed, Running, Sc
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.process_marks import process_mark
 from paddock.runner.core.machines.concurrency_groups import GROUP_FOLDER, group_holders
-from paddock.runner.ledger.run_locks import FileGroupTurn, LockHolder
+from paddock.runner.ledger.sharing.run_locks import FileGroupTurn, LockHolder
 from paddock.runner.progress.report import Report
 from paddock.runner.schedule.prefect_queue import PrefectQueue, QueuedRun, QueueError, open_queue
 from paddock.runner.schedule.run_manager import Deployment, ManagedRun, RunManager, is_due

@@ -15,8 +15,8 @@ from typing import Any, cast
 import pytest
 
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.review_store import ReviewStore
-from paddock.runner.ledger.reviews import Review
+from paddock.runner.ledger.reviews.review_store import ReviewStore
+from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.schedule import runs_after_review
 from paddock.runner.schedule.prefect_queue import QueuedRun, QueueError

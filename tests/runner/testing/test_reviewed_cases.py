@@ -11,8 +11,8 @@ import pytest
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.yaml_source import parse_yaml
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.review_store import ReviewStore
-from paddock.runner.ledger.reviews import Question, Review
+from paddock.runner.ledger.reviews.review_store import ReviewStore
+from paddock.runner.ledger.reviews.reviews import Question, Review
 from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.testing import suite_runner
 from paddock.runner.testing.reviewed_cases import (

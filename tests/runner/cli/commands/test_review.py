@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 from paddock.runner.calibration.confidence_calibration import reviewed_fields
 from paddock.runner.cli.application import application
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.review_store import ReviewStore
-from paddock.runner.ledger.reviews import Question, Review
+from paddock.runner.ledger.reviews.review_store import ReviewStore
+from paddock.runner.ledger.reviews.reviews import Question, Review
 from paddock.runner.review.decisions import LedgerReviews
 from tests.runner.cli.commands.terminal import CTRL_C, terminal
 

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from paddock.engine.system.disk_space import free_disk_bytes, is_disk_full
 from paddock.engine.system.text import one_line
 
-from .entries import LedgerError
+from ..entries import LedgerError
 from .ledger_tables import (
     DONE_UPGRADES,
     KEYS,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from paddock.engine.system.units import DAY_S
 
-from .ledger_tables import IS_ALIVE, SERVER_NOW
+from ..database.ledger_tables import IS_ALIVE, SERVER_NOW
 
 CLAIM_FORGOTTEN_S = DAY_S
 SPENDING_FORGOTTEN_S = 30 * DAY_S

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from .entries import LedgerError
+from ..entries import LedgerError
 from .ledger_tables import KEYS, Key, LedgerDatabase, Pending, Row
 from .sqlite_file import LedgerBusy
 

@@ -23,7 +23,7 @@ import psutil
 from paddock.engine.system import file_locks, files, private_files
 from paddock.engine.system.text import canonical_json
 
-from .entries import LedgerError, is_variant, whole_file
+from ..entries import LedgerError, is_variant, whole_file
 
 
 def run_lock_name(file: str, folder_inputs: Mapping[str, str]) -> str:

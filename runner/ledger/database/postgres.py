@@ -22,7 +22,7 @@ from psycopg import sql
 from paddock.engine.system.retry import Backoff, retried_blocking
 from paddock.engine.system.text import one_line
 
-from .entries import LedgerError
+from ..entries import LedgerError
 from .ledger_tables import (
     DONE_UPGRADES,
     SERVER_NOW,

@@ -8,7 +8,7 @@ keys as the database reads it (`LedgerDatabase.listed_keys`).
 
 from __future__ import annotations
 
-from .entries import FILED, AttemptRow, Entry, OutputRow, RunRow, StoredRow
+from ..entries import FILED, AttemptRow, Entry, OutputRow, RunRow, StoredRow
 from .ledger_tables import COLUMNS, IS_ALIVE
 
 

@@ -19,17 +19,17 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from . import coordination_queries as queries
-from .budget import Spent
-from .entries import LedgerError, ViewAtWork
-from .ledger_tables import Execute
-from .postgres import (
+from ..database.ledger_tables import Execute
+from ..database.postgres import (
     OPEN_S,
     PostgresDatabase,
     PostgresServer,
     postgres_server,
     refuse_foreign_tables,
 )
+from ..entries import LedgerError, ViewAtWork
+from . import coordination_queries as queries
+from .budget import Spent
 from .run_locks import LockHolder
 
 HEARTBEATS_A_LEASE = 4  # within the time after which a participant counts as dead

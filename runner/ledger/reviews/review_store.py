@@ -14,10 +14,10 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from . import queries
+from ..database import queries
+from ..database.ledger_tables import TOGETHER_IN_REASON, Execute
+from ..ledger import Ledger
 from .asked_before import is_other_subject, new_review, stands
-from .ledger import Ledger
-from .ledger_tables import TOGETHER_IN_REASON, Execute
 from .reviews import Question, Review, ReviewTerms, unknown_review
 
 HEAD_KEYS = (

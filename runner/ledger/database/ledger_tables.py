@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from typing import Any, Protocol, TypeVar
 
-from .entries import LedgerError
+from ..entries import LedgerError
 
 VERSION = 2
 """Of the tables. A ledger of any other version is refused."""

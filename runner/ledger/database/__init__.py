@@ -1,0 +1,1 @@
+"""The ledger's two databases: tables, statements, connections, the thread that writes."""

@@ -1,0 +1,1 @@
+"""Who may work on what, where several runs or machines have one ledger: locks, claims, budgets."""
