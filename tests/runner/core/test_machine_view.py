@@ -117,6 +117,17 @@ def test_a_folder_is_the_same_under_another_path_and_another_one_as_a_copy(tmp_p
     assert sorted(path.name for path in (tmp_path / "here").rglob(".*")) == []
 
 
+@pytest.mark.parametrize("name", ["inbox", "out"])
+def test_a_folder_below_that_is_another_one_is_named(tmp_path: Path, name: str) -> None:
+    (write(tmp_path) / "out").mkdir()
+    here = view(tmp_path)
+    seen = as_json(here, here.write_nonces("n"))
+    (tmp_path / name).rename(tmp_path / "aside")
+    (tmp_path / name).mkdir()
+    with pytest.raises(OtherView, match=f"the folder '{name}' is another one on this machine"):
+        view(tmp_path).refuse_other(seen, "run 'owl'")
+
+
 def _refused(*_: object) -> None:
     raise PermissionError(30, "Read-only file system")
 
