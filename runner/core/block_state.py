@@ -151,13 +151,12 @@ class BlockState:
         keys = [item.key for item in failed]
         lacking = LackingItems(
             self.block.id,
-            len(self.work.items),
+            frozenset(item.key for item in self.work.items),
             sum(item.has_result for item in self.work.items),
             failed=tuple(key for key in keys if key not in rejected and key not in expired),
             waiting=tuple(item.key for item in waiting),
             unasked=tuple(item.key for item in unasked),
             expired=tuple(key for key in keys if key in expired),
-            keys=frozenset(item.key for item in self.work.items),
             n_rejected=sum(key in rejected for key in keys),
             error=next((str(item.why) for item in self.failed), ""),
             is_transient=self.n_failures > 0,

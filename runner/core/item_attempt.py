@@ -136,7 +136,7 @@ class ItemAttempt:
 
     @property
     def is_of_item(self) -> bool:
-        """Whether what its steps run, they run for one item of a block."""
+        """Whether its steps run for one item of a block, of this pipeline or one around it."""
         return bool(self.around_steps.items)
 
     @property

@@ -22,7 +22,6 @@ from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.progress.item_states import AWAITED
 
-from .failures import Cause, StepFailed
 from .traces.block_work import BlockWork
 from .traces.filed_results import reads_new_items
 
@@ -163,15 +162,13 @@ class LackingItems:
     """Items of a block without a result that may yet have one, by why they have none."""
 
     block: str
-    n_items: int = 0
-    """Of the block's list."""
+    keys: frozenset[str] = frozenset()
+    """Of the block's list; none: its documents are missing."""
     n_with_result: int = 0
     failed: tuple[str, ...] = ()
     """Keys; none that a person rejected, which is decided, or that no one decided on in time."""
     waiting: tuple[str, ...] = ()
     """Keys of items that wait for a decision."""
-    keys: frozenset[str] = frozenset()
-    """Of the block's list."""
     unasked: tuple[str, ...] = ()
     """Keys of items whose review is due, and that the run was told to leave."""
     expired: tuple[str, ...] = ()
@@ -182,7 +179,7 @@ class LackingItems:
     is_transient: bool = False
 
     def __bool__(self) -> bool:
-        return any(self._kinds()) or not self.n_items
+        return any(self._kinds()) or not self.keys
 
     def leaves(self, node: BoundNode) -> bool:
         """Return whether a node that reads the results is left as it is.
@@ -190,7 +187,7 @@ class LackingItems:
         Not where no item failed; nor a table where some wait: `files.write` keeps what it has.
         """
         is_table = isinstance(node, BoundStep) and node.facts.table in node.written
-        is_only_waiting = self.n_items and not (self.failed or self.expired)
+        is_only_waiting = self.keys and not (self.failed or self.expired)
         waits = self.waiting or self.unasked
         return not self.n_with_result and not (is_only_waiting or (is_table and waits))
 
@@ -214,13 +211,14 @@ class LackingItems:
 
     def why_left(self) -> str:
         """Return why a step that reads the results is left as it is."""
-        if not self.n_items:
+        if not self.keys:
             return f"the documents of '{self.block}' are missing"
-        if len(self.failed) == self.n_items:
-            what = "the only item" if self.n_items == 1 else f"all {self.n_items:,} items"
+        n_items = len(self.keys)
+        if len(self.failed) == n_items:
+            what = "the only item" if n_items == 1 else f"all {n_items:,} items"
             return f"{what} of '{self.block}' failed"
         parts = [words for _, words in self._kinds()]
-        n_skipped = self.n_items - sum(len(keys) for keys, _ in self._kinds()) - self.n_rejected
+        n_skipped = n_items - sum(len(keys) for keys, _ in self._kinds()) - self.n_rejected
         parts += [f"{self.n_rejected:,} rejected"] if self.n_rejected else []
         parts += [f"{n_skipped:,} skipped"] if n_skipped else []
         return f"no item of '{self.block}' has a result: {', '.join(parts)}"
@@ -228,7 +226,7 @@ class LackingItems:
     def note(self, step: str) -> str:
         """Return what a step lacks that was made of the other items."""
         n = sum(len(keys) for keys, _ in self._kinds())
-        of = f"{n:,} of {counted(self.n_items, 'item')} of '{self.block}'"
+        of = f"{n:,} of {counted(len(self.keys), 'item')} of '{self.block}'"
         parts = [f"{words} ({listed(keys, MAX_NAMED)})" for keys, words in self._kinds()]
         return f"'{step}' is made without {of}: {', '.join(parts)}."
 
@@ -267,13 +265,3 @@ def blocks_read(references: frozenset[tuple[str, ...]]) -> set[str]:
         for path in references
         if path[:1] == ("steps",) and len(path) > 1 and path[2:3] in ((), ("results",))
     }
-
-
-def refuse_empty_results(
-    step: str, references: frozenset[tuple[str, ...]], lacking: Mapping[str, LackingItems]
-) -> None:
-    """Raise `StepFailed` where a step would read a nested block's results, and all items failed."""
-    for lack in lacking_of(references, lacking):
-        if not lack.n_with_result:
-            cause = Cause.IO if lack.is_transient else Cause.OTHER
-            raise StepFailed(step, f"{lack.why_left()}: {lack.error}", cause=cause)

@@ -24,7 +24,7 @@ from paddock.runner.progress.report import counts_text
 
 from .block_state import OUTERMOST, ItemsAround
 from .failures import Cause, RunFailed, StepFailed
-from .left_nodes import LackingItems, Left, LeftBy, StepsLeft, refuse_empty_results
+from .left_nodes import LackingItems, Left, LeftBy, StepsLeft, lacking_of
 from .outputs.outdated_outputs import EndedNode, OutdatedOutput, find_outdated
 from .outputs.same_output_file import refuse_written_by_others
 from .reviews.run_reviews import AwaitingReview
@@ -259,7 +259,7 @@ class ItemSteps(ABC):
 async def walk_item(steps: ItemSteps, body: Iterable[BoundNode], scope: Scope) -> Scope:
     """Walk the steps of one item in order; return the scope with their outputs.
 
-    1. It would read the results of a nested block, of which all items failed: so does the item.
+    1. It would read the results of a nested block, of which all items failed: the item fails.
     2. It reads what was skipped, its `if` is false, or only skipped ones use it: it is skipped.
     3. A nested block: its items are judged, and those with work to do are done.
     4. Any other step.
@@ -267,7 +267,10 @@ async def walk_item(steps: ItemSteps, body: Iterable[BoundNode], scope: Scope) -
     """
     lacking: dict[str, LackingItems] = {}
     for node in body:
-        refuse_empty_results(node.id, node.references, lacking)  # 1
+        for lack in lacking_of(node.references, lacking):  # 1
+            if not lack.n_with_result:
+                cause = Cause.IO if lack.is_transient else Cause.OTHER
+                raise StepFailed(node.id, f"{lack.why_left()}: {lack.error}", cause=cause)
         outputs: Any = None
         if steps.is_skipped(node, scope):  # 2
             pass
