@@ -236,10 +236,10 @@ class BlockRun:
                 try:  # 1
                     if deadly is not None:
                         raise deadly
-                    made_by = state.work.made_by
-                    with context.documents.open(scope_id, item, item.name, made_by) as document:
-                        attempt.document, steps = document, _ExecutedSteps(self, attempt)
-                        scope = await walk_item(steps, block.body, item.seen(block, state.scope))
+                    opened = context.documents.open(scope_id, item, state.work.made_by)
+                    with opened as attempt.document:
+                        scope = item.scope_in(block, state.scope)
+                        scope = await walk_item(_ExecutedSteps(self, attempt), block.body, scope)
                     # As a later run reads it from the ledger: both must see the same.
                     result = stats.secrets.redacted(item_result(block, scope, attempt.last))
                     attempt.with_filed = result_with_filed(block, scope, attempt.last)

@@ -230,12 +230,12 @@ class BlockState:
                     types[name] = listed.types.get(compiled.chain[-1], "")
         rows_of_items = list[tuple[str, str, str | None, Any]]()
         for item in self.work.items:
-            result, seen = item.result, item.seen(block, self.scope)
+            result, scope = item.result, item.scope_in(block, self.scope)
             if result is None:
                 result = dict.fromkeys(block.columns)
                 for name, compiled in of_item_alone.items():
                     with suppress(ExpressionError):
-                        result[name] = compiled.evaluate(seen)
+                        result[name] = compiled.evaluate(scope)
             why = None if item.why is None else str(item.why)
             rows_of_items.append((item.key, (item.counted_as or item.state).value, why, result))
         filed = sorted(self.filed.items(), key=lambda pair: pair[1][0])

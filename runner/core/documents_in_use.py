@@ -55,18 +55,16 @@ class DocumentsInUse:
         self._open: list[DocumentInUse] = []
 
     @contextmanager
-    def open(
-        self, scope: str, item: ItemWork, file_key: str, made_by: str
-    ) -> Iterator[DocumentInUse | None]:
+    def open(self, scope_id: str, item: ItemWork, made_by: str) -> Iterator[DocumentInUse | None]:
         """Know an item's document while its steps run; None: it is none."""
         value, path = item.item, item_path(item.item)
         if not is_file_value(value) or path is None:
             yield None
             return
-        row = item.filed or FiledRow(item.key, file_key, self._index.stored(path), value["sha256"])
+        row = item.filed or FiledRow(item.key, item.name, self._index.stored(path), value["sha256"])
         row = row._replace(sha256=value["sha256"], made_by=made_by, outdated_by="")
         paths = frozenset((path, self._index.absolute(row.path)))
-        document = DocumentInUse(scope, row, paths, item.filed is not None)
+        document = DocumentInUse(scope_id, row, paths, item.filed is not None)
         self._open.append(document)
         try:
             yield document

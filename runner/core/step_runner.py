@@ -81,8 +81,8 @@ def step_outputs(step: BoundStep, scope: Scope, outputs: Mapping[str, Any]) -> A
     """Return a step's outputs as its `returns` has them."""
     if step.returns is None:
         return outputs
-    seen = scope.with_step(step.id, outputs)
-    values, with_filed = step.returns.render(seen), seen.with_filed({step.id})
+    scope = scope.with_step(step.id, outputs)
+    values, with_filed = step.returns.render(scope), scope.with_filed({step.id})
     return values if with_filed is None else WithFiled(values, step.returns.render(with_filed))
 
 

@@ -226,7 +226,7 @@ def expect_queries(
         if written.get("mode") == "text" or inner & {path[:2] for path in query.references}:
             continue
         new = (item for item in todo if item.entry is None)  # of others the ledger may know it
-        queries = _rendered(query, (item.seen(block, scope) for item in new))
+        queries = _rendered(query, (item.scope_in(block, scope) for item in new))
         context.queries[context.bound.file, step.id].expect(queries)
 
 

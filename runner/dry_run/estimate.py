@@ -132,8 +132,7 @@ class Estimate(Walk):
         raise PipelineError([Fault(str(error), mark=node.mark)]) from error
 
     async def leave(self, node: BoundNode, left: Left) -> None:
-        is_behind_another = left.by is LeftBy.WITHOUT_RESULTS and left.is_inherited
-        if left.by is not LeftBy.AWAITED and not is_behind_another:
+        if left.by is not LeftBy.AWAITED and not left.is_inherited:
             self.context.stats.note(left.text(f"{self._prefix}{node.id}"))
 
     async def skip(self, node: BoundNode) -> None:
@@ -231,7 +230,9 @@ class Estimate(Walk):
         items, todo = list(_plan_items(state.work)), state.todo()
         for item in items:
             self._add(item)
-        note_possible_refusal(context, block.body, (item.seen(block, self.scope) for item in todo))
+        note_possible_refusal(
+            context, block.body, (item.scope_in(block, self.scope) for item in todo)
+        )
         stats.filed(block.id, state.work.filed_counts)
         if (has_news := state.has_news) is not None:
             left.filed[block.id] = has_news

@@ -208,7 +208,7 @@ async def estimate_block(
         steps = ItemEstimate(plan, context, attempt, Spread({**around}))
         try:
             async with asyncio.timeout_at(plan.deadline_of_items()):
-                scope = await walk_item(steps, block.body, item.seen(block, state.scope))
+                scope = await walk_item(steps, block.body, item.scope_in(block, state.scope))
             is_filter_unknown = block.keep is not None and steps.spread.of(block.keep.references)
             given = replace(block, keep=None) if is_filter_unknown else block
             item.result = item_result(given, scope, steps.last)

@@ -35,7 +35,9 @@ def refuse_output_conflicts(
         return
     index, base = context.index, str(context.bound.roots.base)
     for step, path in _output_paths(block.body):
-        rendered = {item.key: _rendered_path(path, item.seen(block, scope), base) for item in todo}
+        rendered = {
+            item.key: _rendered_path(path, item.scope_in(block, scope), base) for item in todo
+        }
         paths = {key: text for key, text in rendered.items() if text is not None}
         folders: Iterable[str] = paths.values()
         if step.facts.writes:

@@ -96,8 +96,8 @@ class ItemWork:
             self.state is ItemState.SKIPPED and self.why is not None
         )
 
-    def seen(self, block: BoundBlock, scope: Scope) -> Scope:
-        """Return the scope of the item, in which its steps run."""
+    def scope_in(self, block: BoundBlock, scope: Scope) -> Scope:
+        """Return the scope in which its steps run."""
         if not block.var:  # of a step outside of blocks
             return scope
         return scope.child({block.var: self.item, "loop": loop_value(*self.position)})
