@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from types import MappingProxyType
 
 from paddock.engine.system.text import canonical_json
@@ -74,7 +73,7 @@ class _ListedItems:
     later: frozenset[str]
     """Keys of items that may be listed again, once the list lacks nothing."""
     entries: dict[str, Entry]
-    filed: FiledDocuments
+    documents: FiledDocuments
     sources: tuple[SourceFolder, ...]
 
 
@@ -162,7 +161,7 @@ class Judge:
             made_by=self.parts.made_by(block, base),
         )
         for item in listed.items:
-            value = item.item if item.filed is None else listed.filed.as_listed(item.filed)
+            value = item.item if item.filed is None else listed.documents.as_listed(item.filed)
             rule.set_parts(item, value, index.stored, is_listed=item.key not in listed.of_filed)
         await self._verify(rule, listed.items)  # 3
         items = listed.items
@@ -176,12 +175,10 @@ class Judge:
         edited_paths = [path for item in items if item.verdict.state is ItemState.HELD
                         for path in item.verdict.edited_paths]  # fmt: skip
         if request.keys is not None:  # 5
-            self.seen_keys.update(listed.of_filed, listed.filed.rows)
-        plain = replace(request, takes_over=False, overwrites=False, job_runs=frozenset())
+            self.seen_keys.update(listed.of_filed, listed.documents.rows)
         decided = {key for id_, key in self.reviews.items if id_ == scope_id}
-        verify = partial(self._verify, replace(rule, request=plain))
-        given = items, listed.of_filed, decided, verify
-        items, filed = await listed.filed.verify(rule, self.world, *given)
+        given = items, listed.of_filed, decided, self._verify
+        items, filed = await listed.documents.verify(rule, self.world, *given)
         for place, item in enumerate(items):
             item.index = place
         still_filed, keys = filed.rows.keys() & listed.of_filed, {item.key for item in items}
@@ -240,15 +237,16 @@ class Judge:
         entries = await ledger.ask(ledger.listed_entries, scope_id, [*found.names, *found.of_filed])
         sources = tuple(source_folders(self.bound, index, block, scope, scope_id))
         former = () if outer else await ledger.ask(self.scopes.former, self.bound)
-        filed = await ledger.ask(FiledDocuments, index, scope_id, sources, block, scope, former)
-        if filed.unfinished_moves:
-            await asyncio.to_thread(filed.find_unfinished)
+        given = index, scope_id, sources, block, scope, former
+        documents = await ledger.ask(FiledDocuments, *given)
+        if documents.unfinished_moves:
+            await asyncio.to_thread(documents.find_unfinished)
         others = {*excluded, *found.of_filed}
-        items = await ledger.ask(filed.items, found.names, found.items, others, entries)
+        items = await ledger.ask(documents.items, found.names, found.items, others, entries)
         keys = {item.key for item in items}
         if numbered := keys.difference(found.names):
             entries |= await ledger.ask(ledger.entries, scope_id, numbered)
-        of_filed = found.of_filed.keys() - filed.rows.keys() - keys
+        of_filed = found.of_filed.keys() - documents.rows.keys() - keys
         for key in [key for key in found.of_filed if key in of_filed]:
             items.append(ItemWork(key=key, name=key, item=found.of_filed[key]))
         for place, item in enumerate(items):
@@ -265,7 +263,7 @@ class Judge:
             excluded=frozenset(excluded).difference(keys, found.of_filed),
             later=frozenset(later).difference(excluded, found.of_filed),
             entries=entries,
-            filed=filed,
+            documents=documents,
             sources=sources,
         )
 
@@ -300,18 +298,10 @@ class Judge:
                 if every != parts[name]:  # its rows have those of filed items, too
                     parts[name] = part_digest([parts[name], every]) if name in news else every
         entries = await ledger.ask(ledger.entries, scope_id)
-        text, block = canonical_json(parts), BoundBlock.of_step(step)
-        hash_, is_counted = hashlib.sha256(text.encode()).hexdigest(), bool(step.kind.roles)
-        item = ItemWork(
-            key=step.id,
-            name=step.id,
-            item=None,
-            hash=hash_,
-            parts=text,
-            entry=entries.get(step.id),
-            is_counted=is_counted,
-        )
-        request = await self._request(step, outer)
+        item = ItemWork(key=step.id, name=step.id, item=None, entry=entries.get(step.id))
+        item.parts, item.is_counted = canonical_json(parts), bool(step.kind.roles)
+        item.hash = hashlib.sha256(item.parts.encode()).hexdigest()
+        request, block = await self._request(step, outer), BoundBlock.of_step(step)
         past = PastItems(ledger, scope_id, step)
         rule = JudgedRule(block=block, scope_id=scope_id, scope=scope, past=past, request=request)
         await self._verify(rule, [item])
@@ -444,13 +434,8 @@ async def changed_since(
         EngineError: a model cannot be looked up, or new labels cannot be embedded.
     """
     ledger, scopes = world.index.ledger, PipelineScopes.of(bound, world.index)
-    judge = Judge(
-        world=world,
-        reviews=RunReviews(ledger, bound),
-        bound=bound,
-        options=RunOptions(),
-        scopes=scopes,
-    )
+    reviews, options = RunReviews(ledger, bound), RunOptions()
+    judge = Judge(world=world, reviews=reviews, bound=bound, options=options, scopes=scopes)
     trace = Trace(scope_id, entry, PastItems(ledger, scope_id, node))
     scope = Scope.of(bound.inputs, moment=bound.moment)
     world = await judge.world_of([node], scope, [trace])

@@ -49,22 +49,6 @@ class LiveOutputs:
     writers: set[tuple[str, str]] = field(default_factory=set)
     """Scope and key of each item with a file."""
 
-    def add(self, scope: str, entry: Entry) -> bool:
-        """Add the outputs of an item, and of those within it; return whether it has files."""
-        paths = {*entry.output_paths}
-        if paths:
-            self.writers.add((scope, entry.key))
-        within: list[Dependency] = dependencies_of(entry, OutputWithin, KeptOutput, RowsKept)
-        for dep in within:
-            if isinstance(dep, RowsKept):
-                self.rows.add((dep.scope, dep.store, dep.key))
-            elif isinstance(dep, OutputWithin):
-                self.writers.add((dep.scope, dep.key))
-            if isinstance(dep, OutputWithin | KeptOutput):
-                paths.add(dep.path)
-        self.paths |= paths
-        return bool(paths)
-
 
 @dataclass(slots=True)
 class EndedNode:
@@ -91,44 +75,28 @@ class EndedNode:
     renamed: set[str] = field(default_factory=set)
     """Former keys of items that are done under another one."""
 
-    @classmethod
-    def of_block(
-        cls, work: BlockWork, entries: Mapping[str, Entry], is_open: Collection[int]
-    ) -> EndedNode:
-        """Return what applies of a block; `is_open` are indexes of items that have work to do."""
-        is_hot = any(source.is_hot for source in work.missing.sources)
-        ended = cls(
-            work.step or work.block, is_list_sure=not (work.missing.doubts or is_hot), work=work
-        )
-        for item in work.items:
-            entry = entries.get(item.key)
-            ended.add_item(work.scope_id, item.key, entry, is_open=item.index in is_open)
-            is_done = entry is not None and entry.state == ItemState.DONE
-            if item.renamed_from and item.key in ended.done and is_done:
-                ended.renamed.add(item.renamed_from)
-        ended.filed = work.filed.rows.keys()
-        deleted = {entry.key for entry in work.missing.deleted}
-        for key, entry in entries.items():  # those that the list no longer has
-            if key in ended.done or key in ended.undecided or key in ended.filed:
-                continue
-            if key in work.excluded:
-                ended.gone[key] = Outdated.EXCLUDED
-            elif key not in work.unsettled and (key in deleted or entry.gone is not None):
-                ended.gone[key] = Outdated.GONE
-            else:
-                ended.add_item(work.scope_id, key, entry, is_open=True)
-        ended.undecided |= work.unsettled
-        return ended
-
-    def add_item(self, scope: str, key: str, entry: Entry | None, *, is_open: bool) -> None:
-        """Add an item that is listed now; `is_open`: it is still to be done."""
+    def add(self, scope_id: str, key: str, entry: Entry | None, *, is_open: bool) -> None:
+        """Add an item, with what it and those within it made; `is_open`: it is still to be done."""
         is_open = is_open or entry is None or entry.state in UNDECIDED
         (self.undecided if is_open else self.done).add(key)
-        if entry is not None:
-            if self.live.add(scope, entry):
-                self.with_files.add(key)
-            if entry.has_inner_failures or entry.n_failures:
-                self.with_failures.add(key)
+        if entry is None:
+            return
+        paths = {*entry.output_paths}
+        if paths:
+            self.live.writers.add((scope_id, key))
+        within: list[Dependency] = dependencies_of(entry, OutputWithin, KeptOutput, RowsKept)
+        for dep in within:
+            if isinstance(dep, RowsKept):
+                self.live.rows.add((dep.scope, dep.store, dep.key))
+            elif isinstance(dep, OutputWithin):
+                self.live.writers.add((dep.scope, dep.key))
+            if isinstance(dep, OutputWithin | KeptOutput):
+                paths.add(dep.path)
+        self.live.paths |= paths
+        if paths:
+            self.with_files.add(key)
+        if entry.has_inner_failures or entry.n_failures:
+            self.with_failures.add(key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,13 +293,37 @@ class OutdatedFinder:
 
 
 async def ended_block(context: RunContext, work: BlockWork, is_open: Collection[int]) -> EndedNode:
-    """Return what applies of a block that has ended; `is_open`: indexes of undone items."""
-    ledger = context.ledger
+    """Return what applies of a block that has ended; `is_open`: indexes of items still to be done.
+
+    1. What listed items made applies.
+    2. So does what filed items made, though the list lacks them.
+    3. Of an item that `where` excludes, and of one that is deleted, nothing applies.
+    4. Of any other that the list lacks it is not known whether it is gone.
+    """
+    ledger, missing, keys = context.ledger, work.missing, [item.key for item in work.items]
     await ledger.durable()
-    keys = [item.key for item in work.items]
     read = partial(ledger.listed_entries, with_results=False)
     entries = await ledger.ask(read, work.scope_id, keys)
-    return EndedNode.of_block(work, entries, is_open)
+    is_hot = any(source.is_hot for source in missing.sources)
+    is_sure = not (missing.doubts or is_hot)
+    ended = EndedNode(work.step or work.block, is_list_sure=is_sure, work=work)
+    for item in work.items:  # 1
+        entry = entries.get(item.key)
+        ended.add(work.scope_id, item.key, entry, is_open=item.index in is_open)
+        is_done = entry is not None and entry.state == ItemState.DONE
+        if item.renamed_from and item.key in ended.done and is_done:
+            ended.renamed.add(item.renamed_from)
+    ended.filed = work.filed.rows.keys()  # 2
+    deleted = {entry.key for entry in missing.deleted}
+    for key in entries.keys() - ended.done - ended.undecided - ended.filed:
+        if key in work.excluded:  # 3
+            ended.gone[key] = Outdated.EXCLUDED
+        elif key not in work.unsettled and (key in deleted or entries[key].gone is not None):
+            ended.gone[key] = Outdated.GONE
+        else:  # 4
+            ended.add(work.scope_id, key, entries[key], is_open=True)
+    ended.undecided |= work.unsettled
+    return ended
 
 
 async def find_outdated(
@@ -368,8 +360,5 @@ def kept_texts(outdated: Iterable[OutdatedOutput]) -> Iterator[str]:
             yield f"kept, though {why}: {listed_names(names)} (`--prune` removes)"
 
 
-_MOST_NAMES = 3
-
-
 def listed_names(names: Iterable[str]) -> str:
-    return text.listed(sorted(names), _MOST_NAMES)
+    return text.listed(sorted(names), 3)

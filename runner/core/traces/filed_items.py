@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -250,7 +251,7 @@ class FiledDocuments:
         items: Sequence[ItemWork],
         of_filed: Collection[str],
         decided: Collection[str],
-        verify: Callable[[Sequence[ItemWork]], Awaitable[None]],
+        verify: Callable[[JudgedRule, Sequence[ItemWork]], Awaitable[None]],
     ) -> tuple[list[ItemWork], FiledItems]:
         """Return the items to do, or that are done, and what is filed of the block.
 
@@ -305,8 +306,9 @@ class FiledDocuments:
                     item.verdict = OUTDATED
                 else:
                     unverified.append(item)
-            if unverified:
-                await verify(unverified)
+            if unverified:  # what was edited, or another machine did, makes none an item again
+                plain = replace(request, takes_over=False, overwrites=False, job_runs=frozenset())
+                await verify(replace(rule, request=plain), unverified)
             by_age = (row for row in sorted(rows.values(), key=_age) if row.name not in present)
             last_ones = {*{row.name: row.key for row in by_age}.values()}
             decide = partial(self._decide, made_by, last_ones)
