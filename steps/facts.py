@@ -85,7 +85,9 @@ class Facts:
     prompt: str = ""
     """The template that it sends as one prompt, once for each item."""
     group_by: str = ""
-    """The field by which it groups the items of `over`."""
+    """The field by which it groups the items of a list."""
+    grouped: str = ""
+    """That list."""
     contents: tuple[str, ...] = ()
     """Files whose content alone decides the result, whatever their names."""
     shows_path: bool = False
@@ -114,6 +116,8 @@ class Facts:
 
     # --- what follows from the parameters as written
 
+    is_one_answer: Callable[[Written], bool] = lambda written: True
+    """Whether its answer is a single one, and not one for each group by keys that a run shows."""
     parts: Callable[[Written], Mapping[str, Iterable[str]]] = lambda written: {}
     """Lines of parts of its rule that not every step has, by their names in `core/parts`: what its
     result depends on besides its parameters, such as the readers that are installed."""
@@ -137,6 +141,10 @@ class Facts:
     """How often it asks once more, at most, for an answer that ended at its limit.
 
     The second are the sampling values of its model."""
+
+    def takes_file(self, written: Written) -> bool:
+        """Return whether it moves or deletes a file, and does not copy it."""
+        return bool(self.takes_away) and written.get("mode") != "copy"
 
     @property
     def output(self) -> str:

@@ -225,6 +225,17 @@ def own_roles(kind: type[Any], written: Mapping[str, Any]) -> frozenset[Role]:
     return roles
 
 
+def roles_besides(kind: type[Any], written: Mapping[str, Any]) -> frozenset[Role]:
+    """Return the roles of which a step also calls the default model, by what is written."""
+    chosen = getattr(kind, "roles_besides", None)
+    return frozenset() if chosen is None else frozenset(chosen(written))
+
+
+def takes_reply(kind: type[Any]) -> bool:
+    """Return whether the form of a step's answer may be set by `reply`."""
+    return bool(getattr(kind, "takes_reply", False))
+
+
 def is_function_reference(uses: str) -> bool:
     """Return whether `uses` names a function of a file.
 

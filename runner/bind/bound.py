@@ -113,8 +113,8 @@ class BoundStep:
     @cached_property
     def makes_output(self) -> bool:
         """Whether all that it does is to make a file of what it reads."""
-        copies = self.facts.takes_away and self.written.get("mode") == "copy"
-        return bool(self.facts.writes or copies)
+        facts = self.facts
+        return bool(facts.writes or facts.takes_away) and not facts.takes_file(self.written)
 
     @property
     def is_taught(self) -> bool:

@@ -119,12 +119,12 @@ class KnownPaths:
         """Yield what this pipeline's own steps write, move or remove, as far as it is known."""
         yield from self.written_files(is_own=True)
         for step, known, base in self._steps(is_own=True):
-            given, name = step.params.data, facts_of(step.uses).takes_away
-            if name and given.get("mode") != "copy":
-                text = _known_path(given.get(name), known)
+            given, facts = step.params.data, facts_of(step.uses)
+            if facts.takes_file(given):
+                text = _known_path(given.get(facts.takes_away), known)
                 if text is not None and SHOWN_LATER not in text and "\0" not in text:
                     path = _resolved(Path(os.path.normpath(base / text)))
-                    yield WrittenPlace(step, text, path, name, is_new=False)
+                    yield WrittenPlace(step, text, path, facts.takes_away, is_new=False)
 
     def faults(self, steps: Iterable[tuple[StepNode, type[Params]]]) -> Iterator[Fault]:
         """Yield which paths lead outside, or cannot be what they are for, as far as is known."""
@@ -174,7 +174,9 @@ def _step_paths(step: StepNode) -> Iterator[tuple[str, bool]]:
     """Yield the paths in a step's parameters, and whether each names a file."""
     given, facts = step.params.data, facts_of(step.uses)
     roots = [given.get(facts.lists), *(tool.options.get("root") for tool in facts.tools(given))]
-    yield from ((root, False) for root in roots if isinstance(root, str))
+    for root in roots:
+        if isinstance(root, str):
+            yield root, False
     written = given.get(facts.output)
     if isinstance(written, str):
         yield written, not facts.fills
@@ -212,13 +214,12 @@ def _known_path(text: object, known: KnownInputs) -> str | None:
     """
     if not isinstance(text, str):
         return None
-    head, *tail = _STATEMENT.split(text, maxsplit=1)
-    pieces = [
-        known.value_of(piece) if piece.startswith("{{") else piece
-        for piece in _EXPRESSION.split(head)
-    ]
-    texts = (piece if isinstance(piece, str) else SHOWN_LATER for piece in pieces)
-    return "".join(texts) + (SHOWN_LATER if tail else "")
+    head, *statements = _STATEMENT.split(text, maxsplit=1)
+    path = ""
+    for piece in _EXPRESSION.split(head):
+        value = known.value_of(piece) if piece.startswith("{{") else piece
+        path += value if isinstance(value, str) else SHOWN_LATER
+    return path + (SHOWN_LATER if statements else "")
 
 
 def _resolved(path: Path) -> Path:

@@ -16,7 +16,7 @@ from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.keys import ModelKeys, PoolKeys, SamplingParams
 from paddock.pipelines.model import EscalationSpec, Pipeline, StepNode
 from paddock.pipelines.validation import faults_of
-from paddock.steps.registry import own_roles
+from paddock.steps.registry import own_roles, roles_besides
 
 from .bound import BoundEscalation, BoundPool
 from .inputs import GivenInputs, KnownInputs
@@ -106,8 +106,7 @@ class ModelBinder:
 
     def besides(self, step: StepNode, kind: type[Any]) -> tuple[ModelSpec, ...]:
         """Return the models that a step asks besides its own: defaults of their roles."""
-        roles_besides = getattr(kind, "roles_besides", None)
-        roles = {*roles_besides(step.params.data)} if roles_besides is not None else set()
+        roles = {*roles_besides(kind, step.params.data)}
         if step.reply is not None and any(choice.keys.narrow for choice in step.reply.choices):
             roles.add("embed")
         return tuple(

@@ -14,7 +14,7 @@ from paddock.pipelines.times import TIME_NAMES
 from paddock.steps import registry
 
 from .bound import BoundBlock, BoundNode, BoundStep
-from .plan_walks import blocks_of, node_ids, steps_of
+from .plan_walks import blocks_of, nodes_of, steps_of
 
 
 def read_by(*parts: Any) -> frozenset[Reference]:
@@ -81,7 +81,9 @@ LOOP_ATTRIBUTES = ("index", "index0", "first", "last", "length")
 
 def with_reads(block: BoundBlock, names: frozenset[str]) -> BoundBlock:
     """Return a block that knows what is read within it; `names` are those that exist around it."""
-    steps, nested = [*steps_of(block.body)], [*blocks_of(block.body)]
+    nodes = [*nodes_of(block.body)]
+    steps = [node for node in nodes if isinstance(node, BoundStep)]
+    nested = [node for node in nodes if isinstance(node, BoundBlock)]
     keys_of_nested = frozenset[Reference]().union(*map(key_reads, nested))
     for_items = read_by(block.key, block.returns) | keys_of_nested
     read = for_items.union(*(step.references for step in steps))
@@ -126,7 +128,7 @@ def outer_references(block: BoundBlock) -> frozenset[Reference]:
 
 def _from_outside(block: BoundBlock, read: Iterable[Reference]) -> Iterator[Reference]:
     """Yield what of this is of no step or block within the block."""
-    within = {("steps", name) for name in node_ids(block.body)}
+    within = {("steps", node.id) for node in nodes_of(block.body)}
     return (path for path in read if path[:2] not in within)
 
 

@@ -118,10 +118,12 @@ class WatchBinder:
     def _steps_that_take_documents(self) -> Iterator[StepNode]:
         """Yield the steps that take an item of a block away: its own path is a loop variable's."""
         for node in self._pipeline.nodes():
-            if isinstance(node, StepNode) and (name := facts_of(node.uses).takes_away):
-                read = node.params.places().get((name,), frozenset())
-                is_items = any(path[0] not in ("inputs", "steps", "secrets") for path in read)
-                if is_items and node.params.data.get("mode") != "copy":
+            if not isinstance(node, StepNode):
+                continue
+            facts = facts_of(node.uses)
+            if facts.takes_file(node.params.data):
+                read = node.params.places().get((facts.takes_away,), frozenset())
+                if any(path[0] not in ("inputs", "steps", "secrets") for path in read):
                     yield node
 
     def _check_hot_folder(self, watch: BoundWatch, at: Place) -> None:

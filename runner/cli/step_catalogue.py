@@ -267,7 +267,7 @@ class StepDescription:
             "version": self.kind.version,
             "models": sorted(self.kind.roles),
             "one_of": list(self.row.one_of),
-            "takes_reply": bool(getattr(self.kind, "takes_reply", False)),
+            "takes_reply": registry.takes_reply(self.kind),
         }
 
     def text(self) -> str:
@@ -277,7 +277,7 @@ class StepDescription:
             facts.append(f"uses a model of the role {' or '.join(sorted(self.kind.roles))}")
         if self.row.one_of:
             facts.append(f"exactly one of {', '.join(self.row.one_of)}")
-        if getattr(self.kind, "takes_reply", False):
+        if registry.takes_reply(self.kind):
             facts.append("`reply` sets the form of its answer")
         lines += [f"  {fact}" for fact in facts]
         if self.row.params:

@@ -23,7 +23,7 @@ from paddock.engine.system.item_samples import binomial_cdf
 from paddock.engine.system.text import counted
 from paddock.pipelines.expressions import Expression
 from paddock.pipelines.references import REVIEW_NAMES
-from paddock.runner.bind.scope import review_names
+from paddock.runner.bind.answer_names import review_names
 from paddock.runner.core.reviews.review_questions import LEAST_CONFIDENCE, split_at
 
 from .variant_runs import ItemAnswer

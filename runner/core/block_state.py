@@ -201,8 +201,8 @@ class BlockState:
             "waiting": [item.key for item in self.in_state(*AWAITED)],
         }
         filed = self.work.filed
-        moves = (step for step in all_steps(self.block.body) if step.facts.takes_away)
-        is_filing = filed.order or any(step.written.get("mode") != "copy" for step in moves)
+        steps = all_steps(self.block.body)
+        is_filing = filed.order or any(step.facts.takes_file(step.written) for step in steps)
         if not (self.filed or is_filing or any(src.is_hot for src in self.work.missing.sources)):
             return outputs
         by_key = dict(self.filed)

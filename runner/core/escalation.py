@@ -17,9 +17,10 @@ from typing import Any
 from paddock.engine.system.item_samples import SEED, binomial_cdf, draw
 from paddock.engine.system.text import counted, one_line
 from paddock.pipelines.expressions import Expression
+from paddock.runner.bind.answer_names import review_names
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.plan_walks import all_steps, only_reads, steps_of
-from paddock.runner.bind.scope import Scope, review_names
+from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.reviews.asked_before import is_same_value

@@ -142,6 +142,8 @@ class Reduce(Step[ReduceParams, ReduceOutput]):
         only_answers=True,
         only_measures=True,
         group_by="by",
+        grouped="over",
+        is_one_answer=lambda written: written.get("fold", "all") == "all",
         is_sized=lambda written: True,
         tree=_tree_bounds,
         brings_text=brings_none,

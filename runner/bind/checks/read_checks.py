@@ -19,10 +19,11 @@ from paddock.pipelines.references import ReferenceUse
 from paddock.pipelines.template_sandbox import METHODS
 from paddock.steps.base import Step
 from paddock.steps.facts import Facts
+from paddock.steps.registry import facts_of_kind, takes_reply
 
+from ..answer_names import ABOUT_FIELDS, NAMES_OF_WHOLE
 from ..bound import BoundPlan
 from ..parameters import ParameterBinder
-from ..scope import ABOUT_FIELDS, NAMES_OF_WHOLE
 from ..specs import reply_spec
 from ..step_reads import LOOP_ATTRIBUTES
 from .reply_faults import reply_fields
@@ -74,11 +75,10 @@ class ReadChecker:
         is_open = kind.output.model_config.get("extra") == "allow"
         names = None if is_open else tuple(kind.output.model_fields)
         answer, absent = None, frozenset[str]()
-        # What stops at the groups has an answer for each of them, by keys that only a run shows.
-        is_one_answer = step.params.data.get("fold", "all") == "all"
+        is_one_answer = facts_of_kind(kind).is_one_answer(step.params.data)
         if step.reply is not None and is_one_answer:
             answer = reply_fields(step.reply)
-        if getattr(kind, "takes_reply", False):
+        if takes_reply(kind):
             spec = reply_spec(step.reply) if step.reply is not None else {}
             absent = frozenset(ABOUT_FIELDS) - spec.keys()
             value = kind.output.model_fields.get("output")
@@ -150,7 +150,7 @@ class ReadChecker:
             self._fault((*at, table), what, "Give the block `returns: {name: …}`.")
         by = written.get(group_by)
         if isinstance(by, str) and re.fullmatch(r"[\w.]+", by):
-            self._check_result((*at, group_by), blocks.get("over", ""), by.partition(".")[0])
+            self._check_result((*at, group_by), blocks.get(facts.grouped, ""), by.partition(".")[0])
         for name, template in templates.items():
             for path in sorted(template.element_reads(blocks)):
                 self._check_result((*at, name), blocks[path[0]], path[2])

@@ -15,9 +15,15 @@ from paddock.pipelines.model import ReplySpec, ReviewSpec, StepNode
 from paddock.pipelines.reply_schema import ReplySchema
 from paddock.pipelines.yaml_source import YamlDocument
 from paddock.steps.base import Step
-from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck, facts_of_kind, own_roles
+from paddock.steps.registry import (
+    CHECK_FUNCTIONS,
+    BrokenCheck,
+    facts_of_kind,
+    own_roles,
+    takes_reply,
+)
 
-from ..scope import ALL_FIELDS, NAMES_OF_WHOLE
+from ..answer_names import ALL_FIELDS, NAMES_OF_WHOLE
 
 _OPEN_TABLES = ("additionalProperties", "patternProperties")
 _ANSWERING_REMEDY = "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
@@ -179,5 +185,4 @@ def _when_faults(
 def _has_no_answer(step: StepNode, kind: type[Step[Any, Any]] | None) -> bool:
     if kind is None:
         return False
-    takes_reply = getattr(kind, "takes_reply", False)
-    return not (takes_reply and "chat" in own_roles(kind, step.params.data))
+    return not (takes_reply(kind) and "chat" in own_roles(kind, step.params.data))

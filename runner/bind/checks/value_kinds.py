@@ -120,7 +120,7 @@ class ValueKinds:
                 schema = self._answers.get(step)
                 for part in path:
                     schema = _child_schema(schema, part)
-                return type_of_schema(schema)
+                return "" if schema is None else type_of_schema(schema)
             case (var, column) if var in self._rows:
                 return self._rows[var].get(column, "")
         kinds: Mapping[Any, ColumnType] = {str: "str", bool: "bool"}

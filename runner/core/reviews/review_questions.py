@@ -17,7 +17,7 @@ from paddock.pipelines.checking.schema_parts import Path, is_empty, missing_keys
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference
 from paddock.pipelines.model import EvidenceSpec, ReviewSpec
 from paddock.runner.answers.evidence import EvidenceSource
-from paddock.runner.bind.scope import probabilities, review_names
+from paddock.runner.bind.answer_names import probabilities, review_names
 from paddock.runner.ledger.ledger import INLINE_CHARS, Ledger
 
 MOST_REASON_CHARS = 120

@@ -10,9 +10,9 @@ import pytest
 
 from paddock.pipelines.expressions import Expression
 from paddock.pipelines.plan import read_plan
+from paddock.runner.bind.answer_names import review_names
 from paddock.runner.bind.bind import bind_without_inputs
 from paddock.runner.bind.bound import BoundStep
-from paddock.runner.bind.scope import review_names
 from paddock.runner.core.reviews.review_questions import due_reasons
 from tests.fakes.pool import FakePool
 from tests.runner.bind.pipeline_faults import faults_of, sentences

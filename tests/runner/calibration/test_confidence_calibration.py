@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddock.engine.system.item_samples import share_interval
-from paddock.runner.bind.scope import review_names
+from paddock.runner.bind.answer_names import review_names
 from paddock.runner.calibration.confidence_calibration import (
     LEAST_FIELDS,
     CalibrationKey,
