@@ -328,12 +328,6 @@ class _GgufReader:
         raw = self.take(struct.calcsize(form) * n_items)
         return tuple(number for (number,) in struct.iter_unpack(form, raw))
 
-    def array_length(self) -> int:
-        """Return the length of the array that begins here, without moving."""
-        self.take(12)
-        self.at -= 12
-        return int(_LENGTH.unpack_from(self.data, self.at + 4)[0])
-
 
 def join_headers(headers: Sequence[GgufHeader]) -> GgufHeader:
     """Return one header for all parts of a model: the first one's, with every tensor."""
@@ -401,8 +395,9 @@ def _read(path: Path, reader: _GgufReader, has_all_arrays: bool) -> GgufHeader:
         if kind != _ARRAY:
             values[key] = reader.value(kind)
             continue
-        lengths[key] = reader.array_length()
         begin = reader.at
+        lengths[key] = int(_LENGTH.unpack_from(reader.take(12), 4)[0])
+        reader.at = begin
         if has_all_arrays or lengths[key] <= _MAX_SHORT_ITEMS:
             arrays[key] = reader.array()
         else:

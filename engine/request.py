@@ -20,6 +20,8 @@ DoneReason = Literal["stop", "length", "repetition"]
 OnOverflow = Literal["error", "split", "cut"]
 """A text longer than the context: refused; read in parts whose vectors' mean, weighted by their
 tokens, is its own; or cut, and the cut told."""
+DEFAULT_CTX_TOKENS = 4096
+"""Of a chat model that no one asked more of; embedding models get all that they were trained on."""
 Think = bool | Literal["low", "medium", "high"]
 
 
@@ -158,14 +160,12 @@ class ModelFacts:
         return replace(self, n_ctx_tokens=min(n_ctx_tokens, self.n_ctx_train_tokens))
 
     @property
-    def named_digest(self) -> str:
-        """Digest of the file that the name stands for, even where a tuned copy serves."""
-        return self.tuned_from or self.digest
-
-    @property
     def identity(self) -> str:
-        """A digest of what answers depend on: the file, and a Modelfile's settings, if any."""
-        return self._with_settings(self.named_digest)
+        """A digest of what answers depend on: the file, and a Modelfile's settings, if any.
+
+        Of the file that the name stands for, even where a tuned copy serves.
+        """
+        return self._with_settings(self.tuned_from or self.digest)
 
     @property
     def served_digest(self) -> str:

@@ -389,9 +389,25 @@ class _NodeReader:
 def _faults(document: YamlDocument, nodes: Iterable[Node]) -> Iterator[Fault]:
     """Yield faults of valid YAML: keys that are not text, or twice there, unusable scalars."""
     for node in nodes:
-        if isinstance(node, MappingNode):
-            yield from _key_faults(document, node)
-        elif isinstance(node, ScalarNode):
+        seen: dict[str, Node] = {}
+        for key, _ in node.value if isinstance(node, MappingNode) else ():
+            if isinstance(key, ScalarNode) and key.value not in seen and key.value != "<<":
+                seen[key.value] = key
+                continue
+            mark = document.mark_of(key)
+            if not isinstance(key, ScalarNode):
+                what = "a key must be text; this is a list or a mapping."
+                yield Fault(what, 'An expression needs quotes: "{{ … }}".', mark)
+            elif key.value == "<<" and key.style is None:
+                remedy = "Write the keys out, or use an alias for a whole value."
+                yield Fault("merge keys ('<<') are not part of YAML 1.2.", remedy, mark)
+            elif key.value in seen:
+                line = seen[key.value].start_mark.line + 1
+                what = f"the key '{key.value}' is here twice; the first is in line {line}."
+                yield Fault(what, "Remove or rename one of them.", mark)
+            else:
+                seen[key.value] = key
+        if isinstance(node, ScalarNode):
             value = _scalar(node)
             if isinstance(value, float) and not math.isfinite(value):
                 what = f"'{node.value[:40]}' is not a usable number."
@@ -399,27 +415,6 @@ def _faults(document: YamlDocument, nodes: Iterable[Node]) -> Iterator[Fault]:
             if _SURROGATE.search(node.value):
                 what = "this text has half a character: a single '\\u' escape from D800 to DFFF."
                 yield Fault(what, "Write the whole character.", document.mark_of(node))
-
-
-def _key_faults(document: YamlDocument, node: MappingNode) -> Iterator[Fault]:
-    seen: dict[str, Node] = {}
-    for key, _ in node.value:
-        if isinstance(key, ScalarNode) and key.value not in seen and key.value != "<<":
-            seen[key.value] = key
-            continue
-        mark = document.mark_of(key)
-        if not isinstance(key, ScalarNode):
-            what = "a key must be text; this is a list or a mapping."
-            yield Fault(what, 'An expression needs quotes: "{{ … }}".', mark)
-        elif key.value == "<<" and key.style is None:
-            remedy = "Write the keys out, or use an alias for a whole value."
-            yield Fault("merge keys ('<<') are not part of YAML 1.2.", remedy, mark)
-        elif key.value in seen:
-            line = seen[key.value].start_mark.line + 1
-            what = f"the key '{key.value}' is here twice; the first is in line {line}."
-            yield Fault(what, "Remove or rename one of them.", mark)
-        else:
-            seen[key.value] = key
 
 
 def _scalar(node: Node) -> Any:

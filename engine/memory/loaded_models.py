@@ -135,11 +135,6 @@ class LoadedModel:
         return model_key(self.key)
 
     @property
-    def occupancy(self) -> float:
-        """Requests inside its worker for each sequence."""
-        return self.users.total() / max(1, self.layout.load.n_parallel)
-
-    @property
     def facts(self) -> ModelFacts:
         return self.layout_request.facts
 

@@ -384,7 +384,9 @@ class ModelManager:
                 if replica.has_place(request.model_use, self._settings.max_queue)
             ]
             if having:
-                resident = min(having, key=lambda replica: replica.occupancy)
+                resident = min(  # by requests inside its worker for each sequence
+                    having, key=lambda r: r.users.total() / max(1, r.layout.load.n_parallel)
+                )
                 queue.remove(request)
                 resident.take(request.model_use)
                 request.place.set_result(resident)

@@ -256,7 +256,11 @@ def layouts(
             ways.append(replace(way, room=way.room + outputs))
     # Fewer cells on the device are faster than many of which the processor computes a part.
     ways.sort(key=lambda way: (not way.is_good, way.is_spilled))
-    found = tuple(_corrected(way, known(way.load)) for way in ways)
+    for at, way in enumerate(ways):
+        if (seen := known(way.load)) is not None:
+            room, _ = as_placed(seen.taken, way.room)
+            ways[at] = replace(way, room=room, load_s=seen.load_s or way.load_s)
+    found = tuple(ways)
     n_spilled = sum(way.is_spilled for way in found)
     if not _may_spill(settings, device) or n_spilled == len(sizes):
         return found
@@ -572,13 +576,6 @@ def _placed_load(load: WorkerOptions, way: Placement, device: Device) -> WorkerO
 
 def _placement_text(n_there: int, n_layers: int, names: str) -> str:
     return f"{n_there} of {n_layers} layers on {names or 'the graphics device'}"
-
-
-def _corrected(layout: ModelLayout, seen: MeasuredSize | None) -> ModelLayout:
-    if seen is None:
-        return layout
-    room, _ = as_placed(seen.taken, layout.room)
-    return replace(layout, room=room, load_s=seen.load_s or layout.load_s)
 
 
 def as_placed(taken: WorkerMemory, planned: MemoryAmount) -> tuple[MemoryAmount, MemoryAmount]:

@@ -13,14 +13,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from paddock.engine.errors import BadRequest, ModelBroken, ModelNotFound, NotInStore
 from paddock.engine.gguf import GgufHeader, GgufScalar, join_headers, read_header
 from paddock.engine.model_file_parts import check_file, split_file_names
-from paddock.engine.request import ModelFacts
+from paddock.engine.request import DEFAULT_CTX_TOKENS, ModelFacts
 from paddock.engine.sampling_values import SAMPLING_NAMES, checked_value
 from paddock.engine.system.files import (
     content_stamp,
@@ -30,7 +30,6 @@ from paddock.engine.system.files import (
 )
 from paddock.engine.tuning.tuned_copies import TunedCopy, TunedCopyStore
 
-from .default_context import DEFAULT_CTX_TOKENS, context_tokens
 from .manifests import Manifest, StoredModel, read_stored_model
 from .model_names import ModelName, is_path, parse_name
 from .model_store import ModelStore
@@ -160,9 +159,16 @@ class ModelFinder:
         """Find models; `is_exact`: without their tuned copies."""
         self.models_dir = models_dir
         self.is_exact = is_exact
-        self.store = ModelStore(models_dir)
         self.files = ModelFiles(cache_dir)
-        self.tuned = TunedCopyStore(cache_dir)
+        self._cache_dir = cache_dir
+
+    @cached_property
+    def store(self) -> ModelStore:
+        return ModelStore(self.models_dir)
+
+    @cached_property
+    def tuned(self) -> TunedCopyStore:
+        return TunedCopyStore(self._cache_dir)
 
     def find(self, ref: str, n_ctx_tokens: int | None = None) -> ModelFacts:
         """Return a model's facts without loading it, with its tuned copy if it has one.
@@ -292,7 +298,15 @@ class ModelFinder:
     def _facts(self, found: FoundModel, n_ctx_tokens: int | None) -> ModelFacts:
         header = self.files.summary(found.path, found.parts)
         n_train = header.number("context_length", DEFAULT_CTX_TOKENS)
-        own = found.own
+        # Its own context, the setting, or the default of its role
+        n_ctx = found.params.get("num_ctx")
+        if isinstance(n_ctx, bool) or not isinstance(n_ctx, int | float) or not 1 <= n_ctx < 2**31:
+            n_ctx = n_ctx_tokens or (DEFAULT_CTX_TOKENS if header.role == "chat" else n_train)
+        of_manifest: dict[str, Any] = {}
+        if (stored := found.contents) is not None:
+            of_manifest = {"template": stored.own_template, "system": stored.system}
+            of_manifest["messages"] = stored.messages
+            of_manifest["adapters"] = tuple(map(str, stored.adapters))
         projector = found.projector if found.projector and found.projector.is_file() else None
         return ModelFacts(
             name=found.name,
@@ -302,19 +316,16 @@ class ModelFinder:
             architecture=header.architecture,
             role=header.role,
             n_ctx_train_tokens=n_train,
-            n_ctx_tokens=context_tokens(header.role, n_train, found.params, n_ctx_tokens),
+            n_ctx_tokens=min(int(n_ctx), n_train),
             params=sampling_params(found.params),
             projector=str(found.projector) if found.projector else None,
             projector_digest=self.files.digest(projector) if projector else "",
-            template=own.own_template,
-            system=own.system,
-            messages=own.messages,
-            adapters=tuple(map(str, own.adapters)),
             parts=tuple(map(str, found.parts)),
+            **of_manifest,
         )
 
     def _stored(self, name: ModelName) -> FoundModel | None:
-        there = self.store.find(name)
+        there = self.store.find(name) if self.models_dir.is_dir() else None
         manifest = self.store.manifest(there) if there else None
         if there is None or manifest is None:
             return None

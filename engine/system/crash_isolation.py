@@ -57,7 +57,10 @@ class SuspectRoom:
         came = time.monotonic()
         self._waiting.append((came, rank))
         try:
-            while self._must_wait(most, came, rank):
+            while any(
+                other < came and (its_rank <= rank or time.monotonic() - other > PATIENCE_S)
+                for other, its_rank in self._waiting
+            ) or len(self._inside) >= min([most, *self._inside]):
                 self._has_changed.clear()
                 await self._has_changed.wait()
             self._inside.append(most)
@@ -69,14 +72,6 @@ class SuspectRoom:
         finally:
             self._inside.remove(most)
             self._has_changed.set()
-
-    def _must_wait(self, most: int, came: float, rank: int) -> bool:
-        now = time.monotonic()
-        comes_later = any(
-            other < came and (its_rank <= rank or now - other > PATIENCE_S)
-            for other, its_rank in self._waiting
-        )
-        return comes_later or len(self._inside) >= min([most, *self._inside])
 
 
 @dataclass(slots=True, eq=False)

@@ -35,15 +35,6 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def private_unversioned_folder(path: Path) -> Path:
-    """Make a private folder that Git ignores with all that it holds."""
-    private_folder(path)
-    ignore = path / ".gitignore"
-    if not ignore.exists():
-        write_private(ignore, "*\n")
-    return path
-
-
 def make_private(path: Path) -> None:
     """Remove the permissions of others from a file or folder of ours, if it exists."""
     with suppress(OSError):

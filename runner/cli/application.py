@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import itertools
 import os
 import signal
@@ -204,7 +205,9 @@ def main(begun: Callable[[], None] = lambda: None) -> None:
 
     `begun` is called after the command's imports: from then on Ctrl-C ends it in order.
     """
-    printing.configure_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # characters that it lacks are escaped
+            stream.reconfigure(errors="backslashreplace")
     # SIGTERM ends a run like Ctrl-C: drained, resumable, status 130. We do not send ourselves
     # SIGINT, because a shell script starts background processes with SIGINT ignored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

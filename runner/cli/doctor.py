@@ -43,7 +43,7 @@ from paddock.runner.config.service_address import DEFAULT_PORT, ServiceAddress
 from paddock.runner.daemon.service_client import ask_up, identify_server, is_this_machine
 from paddock.runner.progress import printing
 from paddock.runner.settings import Settings
-from paddock.steps.readers.reader import reader_extras
+from paddock.steps.readers import reader
 
 from .model_tables import tuned_copy_summary
 
@@ -314,7 +314,7 @@ def examine(settings: Settings, environ: Mapping[str, str] = os.environ) -> tupl
     """Run all checks, which takes some seconds."""
     cpu = hardware.read_cpu()
     native = probe_native()
-    missing = ",".join(name for name, is_there in reader_extras().items() if not is_there)
+    missing = ",".join(name for name in reader.EXTRAS if not reader.is_installed(name))
     extras = f"the extras {missing} are not installed" if missing else "all extras are installed"
     remedy = f"For more kinds: pip install 'paddock-llm[{missing}]'" if missing else ""
     return (

@@ -98,9 +98,8 @@ class BlockRun:
         sizes = expected_tokens(todo, work.items) if todo and state.has_models else {}  # 2
         # The list's order is kept where items run one by one, and where a budget or the first
         # failure may end the run early.
-        is_cut_short = context.bound.budget.is_set or block.on_error == "fail"
-        if not (state.is_nested or not sizes or block.max_parallel == 1 or is_cut_short):
-            todo = longest_first(todo, sizes)
+        if sizes and not (state.is_nested or block.max_parallel == 1 or block.on_error == "fail"):
+            todo = todo if context.bound.budget.is_set else longest_first(todo, sizes)
         if state.is_outermost:
             n_fresh = sum(item.verdict.is_up_to_date for item in work.items)
             shown = {work.shown_key(key): size for key, size in sizes.items()}
@@ -150,14 +149,16 @@ class BlockRun:
             walk.n_unbegun += n_unbegun if state.is_outermost else 0
             raise StopGateClosed
         if not context.options.leaves_out_items:  # 5
-            renamed = {item.renamed_from for item in work.items}
-            stand = (i for i in work.items if i.has_ended or i.verdict.is_up_to_date)
-            done = {item.index for item in stand if item.state is not ItemState.FAILED}
-            for entry in await Pruner(context).handle_gone(work, done):
-                state.filed.pop(entry.key, None)
-                if entry.key not in renamed:  # which is counted under its new name
-                    state.gone.append(entry.key)
-                    self.stats.item(work.deletion(entry.key))
+            gone = work.missing
+            if gone.deleted or gone.dropped or gone.pruned or gone.doubts:
+                renamed = {item.renamed_from for item in work.items}
+                stand = (i for i in work.items if i.has_ended or i.verdict.is_up_to_date)
+                done = {item.index for item in stand if item.state is not ItemState.FAILED}
+                for entry in await Pruner(context).handle_gone(work, done):
+                    state.filed.pop(entry.key, None)
+                    if entry.key not in renamed:  # which is counted under its new name
+                        state.gone.append(entry.key)
+                        self.stats.item(work.deletion(entry.key))
             if not state.is_nested:
                 undone = {item.index for item in state.in_state(*OPEN)}
                 walk.ended[block.id] = await ended_block(context, work, undone)

@@ -309,9 +309,9 @@ async def opened_block(
         if isinstance(node, BoundStep):
             raise StepFailed(node.id, str(conflict)) from conflict
         raise PipelineError([Fault(conflict.reason, conflict.remedy, node.mark)]) from conflict
-    if isinstance(node, BoundBlock):
-        refuse_output_conflicts(node, work, scope, context)
     state = BlockState(work, scope, keeps_results, around, around.parallel, escalation_pass)
+    if isinstance(node, BoundBlock) and (todo := state.todo()):
+        refuse_output_conflicts(node, todo, work.scope_id, scope, context)
     if keeps_results:
         state.filed = filed_results(context.ledger, work.filed)
     for item in work.items:  # 3

@@ -91,7 +91,8 @@ async def run(context: RunContext) -> Report:
         returns = work.result()
         if walk.has_unbegun:
             return stats.report(stop_gate.status, message=stop_gate.left(walk.n_unbegun))
-        context.judge.refuse_unknown_keys()
+        if context.options.only:
+            context.judge.refuse_unknown_keys()
         return stats.report("completed", returns=returns)
     except (RunStopped, LedgerError) as error:
         return stats.report("failed", message=str(error))
@@ -103,12 +104,13 @@ async def _clean_up_and_walk(walk: Execute) -> Any:
     if context.bound.watches:
         not_taken = await asyncio.to_thread(lambda: [*not_taken_by_watches(context.bound)])
         context.stats.not_taken.update(not_taken)
-    try:
-        is_alone = context.claims is None
-        *_, folders = context.judge.scopes.folders
-        await RowKeeper(context).clear(context.bound, folders, is_alone=is_alone)
-    except StepError as error:
-        raise RunStopped(str(error)) from error
+    if await context.ledger.ask(LineageStore(context.ledger).stores):
+        try:
+            is_alone = context.claims is None
+            *_, folders = context.judge.scopes.folders
+            await RowKeeper(context).clear(context.bound, folders, is_alone=is_alone)
+        except StepError as error:
+            raise RunStopped(str(error)) from error
     await walk.nodes()
     returns, _ = walk.returned()
     return returns
@@ -152,7 +154,8 @@ class Execute(Walk):
             self.ended[node.id] = EndedNode(node, is_skipped=True)
 
     async def block(self, block: BoundBlock) -> dict[str, Any]:
-        context, around, lacks = self.context, self.around, self.left.missing_inputs[block.id]
+        context, around = self.context, self.around
+        lacks = self.left.missing_inputs.get(block.id, ())
         has_table = self.stats.tables is not None and not self.is_of_item
         keeps = has_table or block.id in self._read_blocks
         state = await opened_block(

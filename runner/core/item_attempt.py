@@ -15,7 +15,6 @@ from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.label_choices import LabelList
 from paddock.runner.bind.bound import BoundNode, BoundStep
 from paddock.runner.bind.scope import Scope
-from paddock.runner.bind.step_reads import follows_time
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import ItemState
@@ -99,14 +98,13 @@ class ItemAttempt:
         """Return the attempt at a step outside of blocks that has no item."""
         scope_id = context.judge.scopes.id(step.id, around.keys)
         items = (*around.items, (scope_id, step.id))
-        may_shrink = follows_time(context.bound.nodes, step)
         return cls(
             scope_id=scope_id,
             key=step.id,
             shown_key="/".join(around.keys),
             node=step,
             around_steps=around,
-            outputs=ItemOutputs(context, items, may_shrink=may_shrink),
+            outputs=ItemOutputs(context, items, step),
         )
 
     @classmethod
@@ -114,7 +112,6 @@ class ItemAttempt:
         """Return the attempt at an item of a block, or at a step outside of blocks that is one."""
         work, step = state.work, state.step
         items = (*state.around.items, (work.scope_id, item.key))
-        may_shrink = step is None or follows_time(context.bound.nodes, step)
         around = state.around
         if step is None:
             around = ItemsAround(items, state.parallel, state.escalation_pass)
@@ -124,7 +121,7 @@ class ItemAttempt:
             shown_key=state.shown_key(item.key),
             node=step or state.block,
             around_steps=around,
-            outputs=ItemOutputs(context, items, may_shrink=may_shrink),
+            outputs=ItemOutputs(context, items, step),
             work=item,
             values_read="" if step is None else values_digest(item),
         )

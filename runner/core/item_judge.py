@@ -113,6 +113,7 @@ class Judge:
         choices = {
             self.scopes.list_name(step, field): (step, labels)
             for step in steps_of(body)
+            if step.reply is not None
             for field, labels in self.labels.known(step, scope).items()
         }
         await self.reviews.load()

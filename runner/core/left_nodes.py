@@ -101,6 +101,8 @@ class StepsLeft:
         4. It would read results of which none is there, and is not skipped anyway.
         5. One reads nothing new, or it would read filed items alone.
         """
+        if not (self.nodes or self.lacking or self.filed):
+            return None
         names = sorted(before & self.nodes.keys(), reverse=True)
         by = {self.nodes[name].by: name for name in names}  # of several, the first in the alphabet
         if name := by.get(LeftBy.PARTIAL):  # 1
@@ -124,6 +126,8 @@ class StepsLeft:
 
     def note_missing(self, node: BoundNode, scope: Scope) -> None:
         """Note what a node that is not left is made without."""
+        if not self.lacking:
+            return
         for lack in self._lacking_of(node, scope):
             self.note_lack(lack.note(node.id))
         listed_from = node.over.references if isinstance(node, BoundBlock) else node.references

@@ -177,7 +177,8 @@ class StepRunner:
                     if step.inner is not None and attempt.with_filed is not None:
                         outputs = WithFiled(outputs, attempt.with_filed)
                     attempt.with_filed = None
-                    result = step_outputs(answered, scope, of_own_rows(answered, scope, outputs))
+                    own = of_own_rows(answered, scope, outputs) if step.facts.marks else outputs
+                    result = step_outputs(answered, scope, own)
                     break
                 except StepSkipped:
                     break

@@ -49,9 +49,11 @@ class Ledger:
     """The ledger of one folder of pipelines. Reads at once; writes through one thread."""
 
     def __init__(self, folder: Path, *, is_readonly: bool = False, url: str = "") -> None:
-        self.folder = folder
+        self.folder, self.file = folder, folder / LEDGER_FILE
         self.url = url
-        """Of PostgreSQL; empty for a file in `folder`."""
+        """Of PostgreSQL; empty for `file`."""
+        self.is_shared = bool(url)
+        """Whether other machines may write at the same time; reads then go over the network."""
         self.on_wait: Callable[[str], None] = lambda text: None
         """Called with a note when the ledger waits for something; from any thread."""
         self.is_readonly = is_readonly
@@ -62,16 +64,6 @@ class Ledger:
         self._transactions: LedgerDatabase | None = None
         """A connection of its own: other threads may read while a transaction waits."""
         self._writer: Writer | None = None
-
-    @property
-    def file(self) -> Path:
-        """The database, if it is a file."""
-        return self.folder / LEDGER_FILE
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether other machines may write at the same time; reads then go over the network."""
-        return bool(self.url)
 
     def __enter__(self) -> Self:
         """Open it; make folder and tables if they are missing.

@@ -124,7 +124,10 @@ def make_state(state: Path) -> None:
             with suppress(OSError):  # another process has put something into it
                 state.rmdir()
             raise
-    private_files.private_unversioned_folder(state)
+    private_files.private_folder(state)
+    ignore = state / ".gitignore"  # Git leaves the folder out, with all that it holds
+    if not ignore.exists():
+        private_files.write_private(ignore, "*\n")
 
 
 def is_own_file(file: Path) -> bool:

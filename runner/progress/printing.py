@@ -7,7 +7,6 @@ terminal that lacks a character, never fails a command.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import re
@@ -49,13 +48,6 @@ def printable_text(text: str) -> str:
 
 def _escaped(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape", "backslashreplace").decode("ascii")
-
-
-def configure_streams() -> None:
-    """Make both streams escape characters that their encoding lacks, instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def print_out(text: str) -> None:

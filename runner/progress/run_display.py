@@ -16,7 +16,6 @@ from .events import Observer
 from .item_states import BAD, ItemState
 from .run_progress import (
     RunProgress,
-    StepProgress,
     end_text,
     failure_line,
     progress_text,
@@ -136,21 +135,17 @@ class ProgressLines(RunProgress):
         super().item(step, key, state, detail)
         if state in BAD:
             printing.print_err(failure_line(step, key, state, detail))
-        words = self._words(self.steps[step], key, state)
-        if words:
-            printing.print_err(f"{step}: {words}")
-            self._shown_at = self.clock()
-
-    def _words(self, pace: StepProgress, key: str, state: ItemState) -> str | None:
-        """Return the line that is due now, if any."""
+        pace, now, words = self.steps[step], self.clock(), ""
         if state == "running":
             is_first = not key and len(pace.running) == 1 and not pace.n_ended
-            return "running" if is_first else None
-        if pace.is_over:
-            return end_text(pace, self.clock())
-        if self.clock() - self._shown_at >= LINE_EVERY_S:
-            return progress_text(pace, self.clock())
-        return None
+            words = "running" if is_first else ""
+        elif pace.is_over:
+            words = end_text(pace, now)
+        elif now - self._shown_at >= LINE_EVERY_S:
+            words = progress_text(pace, now)
+        if words:
+            printing.print_err(f"{step}: {words}")
+            self._shown_at = now
 
     def note(self, text: str) -> None:
         printing.print_err(printing.printable_message(text))

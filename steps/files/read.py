@@ -107,11 +107,11 @@ class FilesReadOutput(Output):
 def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
     """Yield the extra for a kind of document, where the step names the kind."""
     kind, what, extra = written.get("type"), "", ""
-    if kind in ("docx", "pptx", "xlsx") and not reader.office_is_installed():
+    if kind in ("docx", "pptx", "xlsx") and not reader.is_installed("documents"):
         what, extra = f"documents of type '{kind}'", "documents"
-    elif kind in NEEDS_FORMATS and not reader.formats_is_installed():
+    elif kind in NEEDS_FORMATS and not reader.is_installed("formats"):
         what, extra = f"documents of type '{kind}'", "formats"
-    elif kind == "image" and not reader.ocr_is_installed():
+    elif kind == "image" and not reader.is_installed("ocr"):
         what, extra = "texts of pictures", "ocr"
     if extra:
         needs = f"{what} need the extra '{extra}', which is not installed."

@@ -53,7 +53,7 @@ class InnerPictures:
 
     def __init__(self, request: ReadRequest) -> None:
         self._request = request
-        self._sees = request.ocr and reader.ocr_is_installed()
+        self._sees = request.ocr and reader.is_installed("ocr")
         self._known: set[bytes] = set()
         self._n_read = self._n_unread = 0
         self._problems: dict[str, int] = {}

@@ -55,7 +55,7 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
     """Read it; markup that the library is missing for, or finds nothing in, is read as text."""
     data = file.read()
     as_text = None if kind in NEEDS_FORMATS else text_files.read_text_file(data, "txt")
-    if as_text is not None and not reader.formats_is_installed():
+    if as_text is not None and not reader.is_installed("formats"):
         return as_text
     kreuzberg = import_library("kreuzberg", f"of the kind `{kind}`", "formats")
     written = "plain" if kind == "doc" else "markdown"  # in which its paragraphs run together

@@ -38,7 +38,7 @@ def _pillow() -> tuple[Any, Any]:
 def read_image(file: BinaryIO, request: ReadRequest) -> Document:
     if not request.ocr:
         raise Unreadable("is a picture, and `ocr` is off")
-    if not reader.ocr_is_installed():
+    if not reader.is_installed("ocr"):
         raise Unreadable("is a picture", INSTALL_OCR)
     pages: list[SeenText] = []
     with _opened_picture(file) as picture:

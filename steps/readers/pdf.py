@@ -29,7 +29,7 @@ _UNKNOWN = re.compile("[\ufffd\ue000-\uf8ff]")  # of no meaning, or of the font'
 
 
 def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
-    sees = request.ocr and reader.ocr_is_installed()
+    sees = request.ocr and reader.is_installed("ocr")
     pages: list[str] = []
     boxes: list[tuple[LineBox, ...]] = []
     scores: list[tuple[float, ...]] = []

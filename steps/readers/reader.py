@@ -205,25 +205,17 @@ def load_reader(name: str) -> type[Reader]:
     return kind  # type: ignore[no-any-return]  # `_reader_fault` has looked at its shape
 
 
-def office_is_installed() -> bool:
-    """Return whether the extra `documents` is installed; imports nothing."""
-    return all(find_spec(name) is not None for name in ("docx", "openpyxl", "pptx"))
+EXTRAS = {
+    "documents": ("docx", "openpyxl", "pptx"),
+    "formats": ("kreuzberg", "olefile"),
+    "ocr": ("rapidocr", "onnxruntime"),
+}
+"""The extras that read documents, and the packages of each."""
 
 
-def ocr_is_installed() -> bool:
-    """Return whether the extra `ocr` is installed; imports nothing."""
-    return find_spec("rapidocr") is not None and find_spec("onnxruntime") is not None
-
-
-def formats_is_installed() -> bool:
-    """Return whether the extra `formats` is installed; imports nothing."""
-    return find_spec("kreuzberg") is not None and find_spec("olefile") is not None
-
-
-def reader_extras() -> dict[str, bool]:
-    """Return whether each extra that reads documents is installed."""
-    is_there = office_is_installed(), formats_is_installed(), ocr_is_installed()
-    return dict(zip(("documents", "formats", "ocr"), is_there, strict=True))
+def is_installed(extra: str) -> bool:
+    """Return whether an extra is installed; imports nothing."""
+    return all(find_spec(name) is not None for name in EXTRAS[extra])
 
 
 def ocr_models_folder() -> Path:
@@ -240,9 +232,9 @@ def added_ocr_models() -> tuple[Path, ...]:
 
 def reader_versions() -> tuple[str, ...]:
     """Return the extras and plug-ins, with versions, that decide a document's text."""
-    found = [name for name, is_there in reader_extras().items() if is_there]
+    found = [*filter(is_installed, EXTRAS)]
     found += [f"ocr {model.stem}" for model in added_ocr_models()]
-    for name in plugin_kinds():
+    for name in plugins(READER_GROUP):
         try:
             found.append(f"{name} {load_reader(name).version}")
         except BrokenReader:

@@ -115,16 +115,17 @@ def never_due(cron: str) -> str | None:
 
 def test_claim_faults(pipeline: Pipeline, base: Path) -> Iterator[Fault]:
     for test in pipeline.tests:
-        at = pipeline.place_of_test(test.name)
         for name in test.inputs:
             if name not in pipeline.inputs:
                 gives = f"test '{test.name}' gives the input '{name}'"
                 remedy = did_you_mean(name, pipeline.inputs, "It takes none.")
-                mark = pipeline.document.key_mark((*at, "inputs", name))
+                at = (*pipeline.place_of_test(test.name), "inputs", name)
+                mark = pipeline.document.key_mark(at)
                 yield Fault(f"{gives}, which the pipeline does not have.", remedy, mark)
         for number, claim in enumerate(test.expect):
             for place, message, remedy in _claim_faults(claim, pipeline, base):
-                mark = pipeline.mark((*at, "expect", number, *place))
+                at = (*pipeline.place_of_test(test.name), "expect", number, *place)
+                mark = pipeline.mark(at)
                 yield Fault(f"{message}.", remedy, mark)
 
 

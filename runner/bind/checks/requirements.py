@@ -38,8 +38,9 @@ def refuse_missing(bound: BoundPlan) -> None:
     found: dict[str, Fault] = {}
     for fault in _missing_of_plan(bound):
         found.setdefault(fault.message, fault)
-    models = model_file_faults(bound) if bound.pipeline.models else ()
-    if faults := [*found.values(), *models]:
+    specs = (spec for plan in all_plans(bound) for spec in plan.models.values())
+    has_paths = bound.pipeline.models and any(Path(spec.ref).is_absolute() for spec in specs)
+    if faults := [*found.values(), *(model_file_faults(bound) if has_paths else ())]:
         raise PipelineError(faults)
 
 

@@ -38,7 +38,7 @@ from paddock.runner.cli.arguments import (
 )
 from paddock.runner.cli.ci_reports import CiReports
 from paddock.runner.cli.exit_status import FAILED, CommandError
-from paddock.runner.cli.pipeline_or_model import warn_of_model_with_same_name
+from paddock.runner.cli.pipeline_or_model import looks_like_model, warn_of_model_with_same_name
 from paddock.runner.cli.run_summary import print_closing, print_speed_advice, returned_text
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.folders.state_folders import find_ledgers
@@ -129,14 +129,6 @@ class RunFlags(PipelineFlags):
     summary: SummaryOption = None
     report: ReportOption = None
 
-    def pipeline_and_inputs(self) -> tuple[Path, Mapping[str, Any]]:
-        """Return the pipeline and its inputs, with `resume` those of an earlier run."""
-        given = parse_inputs(self.inputs)
-        if self.resume is not None:
-            path = None if self.file is None else pipeline_file(self.file, "run")
-            return resumed_run(self.resume, path, given)
-        return pipeline_file(HERE if self.file is None else self.file, "run"), given
-
     def options(self) -> RunOptions:
         """Return the run's options.
 
@@ -187,10 +179,15 @@ def run(flags: RunFlags) -> int:
 
 
 def _run(flags: RunFlags, *, with_reports: bool = False) -> int:
-    path, given = flags.pipeline_and_inputs()
+    given: Mapping[str, Any] = parse_inputs(flags.inputs)
+    if flags.resume is not None:
+        file = None if flags.file is None else pipeline_file(flags.file, "run")
+        path, given = resumed_run(flags.resume, file, given)
+    else:
+        path = pipeline_file(HERE if flags.file is None else flags.file, "run")
     own = flags.given_settings(log_json=flags.log_json, exact=flags.exact, prefect=flags.prefect)
     settings = read_settings(path.parent, flags=own)
-    if flags.file is not None:
+    if flags.file is not None and looks_like_model(flags.file):
         warn_of_model_with_same_name(flags.file, path, settings)
     is_log = settings.service.is_log_json
 

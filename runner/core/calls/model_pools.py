@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from paddock.engine.backends.answer import Answer
 from paddock.engine.errors import EngineError, WrongModel
 from paddock.engine.memory.pool_stats import PoolStats, stats_of
-from paddock.engine.models.default_context import DEFAULT_CTX_TOKENS
 from paddock.engine.request import (
+    DEFAULT_CTX_TOKENS,
     ChatRequest,
     ForwardingPool,
     Message,

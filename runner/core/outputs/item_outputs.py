@@ -12,8 +12,9 @@ from pathlib import Path
 from paddock.engine.system import text
 from paddock.engine.system.files import TemporaryFile
 from paddock.pipelines.triggers import MOST_DELETED
-from paddock.runner.bind.bound import BoundPlan
+from paddock.runner.bind.bound import BoundNode, BoundPlan
 from paddock.runner.bind.plan_walks import callable_names
+from paddock.runner.bind.step_reads import follows_time
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
 from paddock.runner.ledger.lineage_store import LineageStore
@@ -66,16 +67,16 @@ class ItemOutputs:
     """Implements `paddock.steps.base.OutputFiles` for one item."""
 
     def __init__(
-        self, context: RunContext, items: tuple[ItemKey, ...], *, may_shrink: bool = False
+        self, context: RunContext, items: tuple[ItemKey, ...], node: BoundNode | None = None
     ) -> None:
-        """`may_shrink`: it is made of one item, or of what the time has chosen."""
+        """`node`: the step or block outside of blocks that is the item; None: it is of a block."""
         self.items = items
         """The items around it, outermost first, and itself."""
         self._scope, self._key = items[-1]
         self._context = context
         self._index = context.index
         self._stats = context.stats
-        self._may_shrink = may_shrink
+        self._node = node
         self.lost_rows: list[LostRows] = []
         self._intended: set[Path] = set()
         self._unrecorded: dict[str, OutputRow] = {}
@@ -159,7 +160,9 @@ class ItemOutputs:
         of yesterday's letters has those of another day today.
         """
         is_most = n_now == 0 or is_mass_deletion(n_before - n_now, n_before, MOST_DELETED)
-        is_refused = is_most and not (self._may_shrink or self._context.options.is_confirmed)
+        node, is_confirmed = self._node, self._context.options.is_confirmed
+        may_shrink = node is None or follows_time(self._context.bound.nodes, node)
+        is_refused = is_most and not (may_shrink or is_confirmed)
         self.lost_rows.append(LostRows(self._index.stored(path), n_before, n_now, is_refused))
         if is_refused:
             self.written[self._index.stored(path)] = None  # as the last run wrote it

@@ -333,11 +333,16 @@ async def find_outdated(
 
     And the items with a question or a new decision of which nothing is to be decided any more.
     """
-    await context.ledger.durable()
-    finder = await context.ledger.ask(OutdatedFinder, context, ended)
-    await context.stores.look(finder.stores_to_look_at())
     reviews, ask = context.judge.reviews, context.ledger.ask
+    await context.ledger.durable()
     await reviews.load()
+    live = {path for end in ended.values() for path in end.live.paths}
+    is_live = all(row.path in live for row in context.index.rows())
+    stores = await ask(LineageStore(context.ledger).stores)
+    if is_live and not (reviews.items or stores):
+        return [], []
+    finder = await ask(OutdatedFinder, context, ended)
+    await context.stores.look(finder.stores_to_look_at())
     over = await ask(lambda: [item for item in reviews.items if finder.is_over(*item)])
     return await ask(finder.find), over
 

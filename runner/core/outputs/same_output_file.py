@@ -18,11 +18,11 @@ from paddock.steps.base import StepError
 from paddock.steps.paths import nearest_existing, write_refusal
 
 from ..run_context import RunContext
-from ..traces.block_work import BlockWork
+from ..traces.block_work import ItemWork
 
 
 def refuse_output_conflicts(
-    block: BoundBlock, work: BlockWork, scope: Scope, context: RunContext
+    block: BoundBlock, todo: Sequence[ItemWork], scope_id: str, scope: Scope, context: RunContext
 ) -> None:
     """Refuse items that would write the same file, or into folders that are not writable.
 
@@ -30,9 +30,6 @@ def refuse_output_conflicts(
         PipelineError: two files are the same, one is another pipeline's, or none of the folders can
             be written.
     """
-    todo = [item for item in work.items if item.verdict.is_work]
-    if not todo:
-        return
     index, base = context.index, str(context.bound.roots.base)
     for step, path in _output_paths(block.body):
         rendered = {
@@ -43,7 +40,7 @@ def refuse_output_conflicts(
         if step.facts.writes:
             for key, text in paths.items():
                 try:
-                    index.claim(work.scope_id, key, index.stored(text))
+                    index.claim(scope_id, key, index.stored(text))
                 except StepError as error:
                     raise PipelineError([Fault(error.reason, error.remedy, step.mark)]) from error
             refuse_other_pipelines(context, step, paths.values())

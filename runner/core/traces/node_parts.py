@@ -132,7 +132,8 @@ class NodeParts:
         if columns := step.params.columns:
             types = [[*place, types] for place, types in columns.items()]
             parts[f"{id_}.{ColumnsPart.what}"] = ordered_digest(types)
-        parts.update(self._server_part(step))
+        if self.bound.pipeline.servers:
+            parts.update(self._server_part(step))
         if step.model is not None:
             digest = await self.world.models.of(step.model)
             besides = [await self.world.models.of(spec) for spec in step.besides]

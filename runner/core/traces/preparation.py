@@ -66,11 +66,14 @@ async def prepare(
 
     if traces:
         await in_left_thread(look)
+    if stores:
         await world.stores.look(Path(world.index.absolute(path)) for path in sorted(stores))
     for trace in traces:  # of an item that changed, or chose labels: how it was done
         chose = any(isinstance(d, ChosenLabels | NarrowedLabels) for d in trace.dependencies)
         if chose or trace.entry.hash != hashes.get(trace.entry.key):
             await trace.past.read()
+    if not choices:
+        return replace(world, lists={}, label_vectors={})
     vectors: dict[str, LabelVectors] = {}
     narrowed = [t for t in traces if any(isinstance(d, NarrowedLabels) for d in t.dependencies)]
     for name, (step, labels) in choices.items():

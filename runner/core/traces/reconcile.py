@@ -63,12 +63,14 @@ def reconcile(
     if any(folder.is_hot for folder in folders):  # 3
         deleted, seen, unconfirmed = [], {}, ()
     for folder in unconfirmed:  # 4
-        n_there = len(before) - n_absent
-        if folder.now is None or is_other_folder(folder.before, folder.now, n_absent, n_there):
+        was, now, n_there = folder.before, folder.now, len(before) - n_absent
+        if now is None or (absent and is_other_folder(was, now, n_absent, n_there)):
             seen_there = counted(n_absent, "missing document was", "missing documents were")
             doubts = [DeletionDoubt(folder.stored, Why.OTHER_FOLDER(folder.stored, seen_there))]
             deleted, seen, unconfirmed = [], {}, ()
             break
+    if not (absent or dropped or filed.away):
+        return MissingSources(doubts=tuple(doubts), sources=folders, seen=seen)
     for folder in unconfirmed:  # 5
         hidden = {entry.key: folder.unmounted(entry.key) for entry in deleted}
         lost = {at for at in hidden.values() if at is not None}

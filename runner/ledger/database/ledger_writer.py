@@ -121,7 +121,20 @@ class Writer:
                 self._pending = {}
                 waiters, self._waiters = self._waiters, []
                 self._is_busy = True
-            error = self._try(pending)
+            began, is_written = time.monotonic(), False
+            error: LedgerError | None = None
+            while error is None and not is_written:
+                try:
+                    self._database.write_rows(pending)
+                    is_written = True
+                    self.n_commits += 1
+                except LedgerBusy as busy:
+                    self._note("another program holds the ledger; waiting for it")
+                    waited_s = time.monotonic() - began
+                    if waited_s > (BUSY_AT_END_S if self._is_closed else BUSY_S):
+                        error = busy
+                except LedgerError as failed:
+                    error = failed
             if error is not None:
                 with self._wake:
                     self.error = error
@@ -135,22 +148,6 @@ class Writer:
             for loop, futures in by_loop.items():
                 if not loop.is_closed():
                     loop.call_soon_threadsafe(_set_results, futures, error)
-
-    def _try(self, pending: Pending) -> LedgerError | None:
-        began = time.monotonic()
-        while True:
-            try:
-                self._database.write_rows(pending)
-            except LedgerBusy as error:
-                self._note("another program holds the ledger; waiting for it")
-                waited_s = time.monotonic() - began
-                if waited_s > (BUSY_AT_END_S if self._is_closed else BUSY_S):
-                    return error
-            except LedgerError as error:
-                return error
-            else:
-                self.n_commits += 1
-                return None
 
 
 def _set_results(futures: Iterable[asyncio.Future[None]], error: LedgerError | None) -> None:

@@ -151,23 +151,26 @@ class SqliteDatabase:
         return [column[0] for column in found.description]
 
     def in_transaction(self, work: Callable[[Execute], T]) -> T:
-        with self._lock, self._explained(), self._timed(), _transaction(self._connection):
+        with self._lock, self._explained(self._limit_s), _transaction(self._connection):
             return work(
                 lambda query, values: self._connection.execute(query, dict(values)).fetchall()
             )
 
     def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        with self._lock, self._explained(), self._timed():
+        with self._lock, self._explained(self._limit_s):
             return self._connection.execute(query, dict(values)).fetchall()
 
     def write_rows(self, pending: Pending) -> None:
+        self._ends_at = time.monotonic() + self._limit_s
         try:
-            with self._timed(), _transaction(self._connection):
+            with _transaction(self._connection):
                 for statement, values in write_statements(pending, "?"):
                     self._connection.execute(statement, values)
         except (*_DAMAGE, sqlite3.Error, OSError) as error:
             is_busy = _code(error) in _BUSY
             raise (LedgerBusy(self._file) if is_busy else write_error(error)) from error
+        finally:
+            self._ends_at = float("inf")
 
     def lasting_rows(self) -> Iterator[Pending]:
         """Yield the rows that outlast a run, some at a time; none without tables."""
@@ -202,15 +205,8 @@ class SqliteDatabase:
             self._connection.close()
 
     @contextlib.contextmanager
-    def _timed(self) -> Iterator[None]:
-        self._ends_at = time.monotonic() + self._limit_s
-        try:
-            yield
-        finally:
-            self._ends_at = float("inf")
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self, limit_s: float = float("inf")) -> Iterator[None]:
+        self._ends_at = time.monotonic() + limit_s
         try:
             yield
         except _DAMAGE as error:
@@ -220,6 +216,8 @@ class SqliteDatabase:
                     f"Look whether the disk is slow, or move the file away."
                 ) from error
             raise read_error(self._file, error) from error
+        finally:
+            self._ends_at = float("inf")
 
 
 def compact_file(file: Path, clock: Callable[[], float] = time.monotonic) -> bool:

@@ -62,14 +62,14 @@ def test_a_new_extra_makes_old_only_what_could_not_be_read(
     (tmp_path / "inbox" / "a.xlsx").write_bytes(xlsx({"A": [["Item"], ["Slates"]]}))
     (tmp_path / "inbox" / "b.png").write_bytes(scan("Roof"))
     monkeypatch.setattr("paddock.runner.core.session.ReaderPool", HereReaders)
-    monkeypatch.setattr(reader, "ocr_is_installed", lambda: False)
+    monkeypatch.setattr(reader, "is_installed", lambda extra: extra != "ocr")
     report = world.run()
     assert errors(report) == {
         "b.png": "step 'text': 'b.png' is a picture. "
         "To read it install the extra: pip install 'paddock-llm[ocr]'."
     }
     assert world.run().calls == 0
-    monkeypatch.setattr(reader, "ocr_is_installed", lambda: True)
+    monkeypatch.setattr(reader, "is_installed", lambda extra: True)
     monkeypatch.setattr(ocr_engine, "recognise", lambda *_: SeenText("Roof"))
     assert reasons(world.plan()) == {"b.png": "what reads documents here changed (step 'text')"}
     report = world.run()

@@ -63,7 +63,7 @@ def test_a_tuned_copy_makes_no_document_stale(tmp_path: Path) -> None:
     finder.tuned.keep(copy_in(tmp_path, before.digest))
     after = finder.find("smollm2:135m")
     assert after.digest != before.digest
-    assert after.named_digest == before.named_digest
+    assert after.identity == before.identity
 
 
 def test_calls_are_told_also_where_a_long_text_would_be_read_in_parts(tmp_path: Path) -> None:

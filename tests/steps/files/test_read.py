@@ -198,7 +198,7 @@ def test_pages_that_are_not_read_from_their_picture_are_named(
 ) -> None:
     data = pdf(["Text", None, "More"])
     read("a.pdf", data, ocr="off")
-    monkeypatch.setattr("paddock.steps.readers.reader.ocr_is_installed", lambda: False)
+    monkeypatch.setattr("paddock.steps.readers.reader.is_installed", lambda extra: extra != "ocr")
     read("a.pdf", data)
     assert hands.notes == [
         "'a.pdf': no text layer on page 2, and `ocr` is off.",
@@ -212,7 +212,7 @@ def test_a_scan_has_no_text_layer(read: Read, monkeypatch: pytest.MonkeyPatch) -
     data = pdf([None, None])
     assert refused(read, "scan.pdf", data) == f"{shows}, and OCR found nothing to read on them."
     assert refused(read, "scan.pdf", data, ocr="off") == (f"{shows}. Set `ocr: auto` to read it.")
-    monkeypatch.setattr("paddock.steps.readers.reader.ocr_is_installed", lambda: False)
+    monkeypatch.setattr("paddock.steps.readers.reader.is_installed", lambda extra: extra != "ocr")
     assert refused(read, "scan.pdf", data) == (
         f"{shows}. To read it install the extra: pip install 'paddock-llm[ocr]'."
     )

@@ -120,7 +120,7 @@ def test_without_ocr_pictures_are_counted_but_icons(
     assert (
         f"'{name}': 1 picture in it not read, and `ocr` is off." in read_here(path, ocr=False).notes
     )
-    monkeypatch.setattr(reader, "ocr_is_installed", lambda: False)
+    monkeypatch.setattr(reader, "is_installed", lambda extra: extra != "ocr")
     note = f"'{name}': 1 picture in it not read, which the extra 'paddock-llm[ocr]' reads."
     assert note in read_here(path).notes
 

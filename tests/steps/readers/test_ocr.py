@@ -53,7 +53,7 @@ def test_a_picture_is_not_read_where_that_is_off_or_not_installed(
     path = placed("a.png", scan("x"))
     with pytest.raises(StepError, match=r"^'a\.png' is a picture, and `ocr` is off\.$"):
         read_here(path, ocr=False)
-    monkeypatch.setattr(reader, "ocr_is_installed", lambda: False)
+    monkeypatch.setattr(reader, "is_installed", lambda extra: extra != "ocr")
     with pytest.raises(StepError) as caught:
         read_here(path)
     assert str(caught.value) == (

@@ -408,7 +408,7 @@ def test_markup_in_which_kreuzberg_finds_nothing_is_read_as_it_is_written(placed
 def test_without_the_extra_markup_is_plain_text_and_old_office_files_are_refused(
     placed: Placed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "formats_is_installed", lambda: False)
+    monkeypatch.setattr(reader, "is_installed", lambda extra: extra != "formats")
     monkeypatch.setitem(sys.modules, "kreuzberg", None)
     assert read(placed("a.org", b"* Fees\n")).text == "* Fees\n"
     assert refusal(placed("a.rtf", b"{\\rtf1 x}")) == (
@@ -455,7 +455,7 @@ def test_heic_is_a_picture_and_names_the_extra(
 ) -> None:
     pytest.importorskip("PIL")
     monkeypatch.setattr("paddock.steps.readers.ocr.find_spec", lambda name: None)
-    monkeypatch.setattr(reader, "ocr_is_installed", lambda: True)
+    monkeypatch.setattr(reader, "is_installed", lambda extra: True)
     photo = placed("a.heic", b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic")
     with pytest.raises(Unreadable) as caught:
         read(photo, ocr=True)

@@ -56,7 +56,7 @@ def test_a_stamp_does_not_keep_a_scan_from_being_read(placed: Placed) -> None:
 def test_pictures_that_are_not_read_are_counted(
     placed: Placed, is_off: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "ocr_is_installed", lambda: is_off)
+    monkeypatch.setattr(reader, "is_installed", lambda extra: extra != "ocr" or is_off)
     path = placed("a.pdf", lettered(scanned_pdf(LETTER), STAMPED))
     found = read_here(path, ocr=not is_off)
     how = "and `ocr` is off" if is_off else "which the extra 'paddock-llm[ocr]' reads"
@@ -106,7 +106,7 @@ def test_text_without_a_meaning_is_read_from_what_the_page_shows(
     found = read_here(path)
     assert found.text == "\n".join(LETTER)
     assert found.notes[0] == "'a.pdf': page 1 read from a picture by OCR."
-    monkeypatch.setattr(reader, "ocr_is_installed", lambda: False)
+    monkeypatch.setattr(reader, "is_installed", lambda extra: extra != "ocr")
     assert "the text of page 1 means nothing" in "".join(read_here(path).notes)
 
 
