@@ -2,7 +2,8 @@
 
 An item that fails is quarantined, skipped or stops the run, as `on_error` says. A finished item is
 in the ledger before it counts as done. A step outside of blocks that calls a model is a block of
-one item; what it fails with is its caller's.
+one item; what it fails with is its caller's. The way down: `items`, a task for each `_chunk`, a
+task for each `_item`, `walk_item`, `StepRunner.step`.
 """
 
 from __future__ import annotations
@@ -243,7 +244,7 @@ class BlockRun:
                         scope = await walk_item(_ExecutedSteps(self, attempt), block.body, scope)
                     # As a later run reads it from the ledger: both must see the same.
                     result = stats.secrets.redacted(item_result(block, scope, attempt.last))
-                    attempt.with_filed = result_with_filed(block, scope, attempt.last)
+                    with_filed = result_with_filed(block, scope, attempt.last)
                 except StopGateClosed:  # 2: in a nested block, whose finished items are recorded
                     return
                 except PutOff:
@@ -270,15 +271,16 @@ class BlockRun:
                         return
                 else:  # 5
                     report = state.report(item, item.verdict.state, time.monotonic() - began)
-                    end = ItemEnd(ItemState.DONE, report, result=result)
+                    end = ItemEnd(ItemState.DONE, report, result=result, with_filed=with_filed)
                     state.filed.pop(item.key, None)  # what it came out as before
-                    item.with_filed, item.has_news = attempt.with_filed, attempt.has_news
-                    if attempt.with_filed is None and item.key in state.work.filed.within:
+                    item.with_filed, item.has_news = with_filed, attempt.has_news
+                    if with_filed is None and item.key in state.work.filed.within:
                         FiledStore(context.ledger).drop(scope_id, item.key)
                     if state.keeps_results:
                         item.result = result
                     if result is None and (block.keep is not None or not attempt.has_run):
-                        end = ItemEnd(ItemState.SKIPPED, replace(report, state=ItemState.SKIPPED))
+                        report = replace(report, state=ItemState.SKIPPED)
+                        end = replace(end, state=ItemState.SKIPPED, report=report)
                     elif edited := attempt.edited_paths():
                         reasons = (Why.OUTPUTS_KEPT(tuple(edited)),)
                         report = replace(report, state=ItemState.HELD, reasons=reasons)

@@ -84,7 +84,7 @@ class BlockState:
     dependencies: Dependencies = field(default_factory=dict)
     """Recorded dependencies of its items, for the item around it."""
     n_failures: int = 0
-    """Above zero where items failed for a transient reason: the next run retries them."""
+    """The most failures in a row of an item for transient reasons; 0: none is retried."""
 
     @property
     def block(self) -> BoundBlock:

@@ -249,7 +249,7 @@ class _SubPipelineRun:
     """Implements `paddock.steps.base.SubPipelines` for one step of one item."""
 
     walk: Execute
-    """That of the pipeline around it."""
+    """The walk over the pipeline around it."""
     step: BoundStep
     attempt: ItemAttempt
 

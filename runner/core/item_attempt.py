@@ -78,7 +78,7 @@ class ItemAttempt:
     vectors: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """By step, the vector of the text for which examples were chosen."""
     with_filed: Any = None
-    """Of its last step that runs a pipeline, then of itself: the result with what that filed."""
+    """What a step of it that runs a pipeline gives with what that filed, until the step ends."""
     has_news: bool = True
     """Whether a pipeline of it had anything but filed items, if it has any of those."""
     has_inner_failures: bool = False
@@ -232,6 +232,8 @@ class ItemEnd:
     reason: Reason | None = None
     """Why it failed or waits."""
     result: Any = None
+    with_filed: Any = None
+    """Its result with what its pipelines filed; None: they filed nothing."""
     n_failures: int = 0
     """Failures in a row for a transient reason."""
     stops_run: StepFailed | None = None
@@ -268,4 +270,5 @@ def failed_end(
         report = replace(report, state=state)
     elif not retries_failed:  # 3
         report = replace(report, is_known=item.has_failed_before)
-    return ItemEnd(state, report, Why.RECORDED(why), None, n_failures, stops_run)
+    reason = Why.RECORDED(why)
+    return ItemEnd(state, report, reason, n_failures=n_failures, stops_run=stops_run)

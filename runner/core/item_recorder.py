@@ -89,12 +89,12 @@ class ItemRecorder:
         )
         document = attempt.document if end.state in WHOLE else None
         with_filed = (text, object_)
-        if attempt.with_filed is not None:
-            with_filed = ledger.keep(secrets.redacted(attempt.with_filed))
+        if end.with_filed is not None:
+            with_filed = ledger.keep(secrets.redacted(end.with_filed))
         if document is not None and document.is_filed:
             entry = replace(entry, gone=FILED)
             context.documents.file(document, with_filed)
-        elif attempt.with_filed is not None:
+        elif end.with_filed is not None:
             whole, whole_object = with_filed
             row = FiledRow(item.key, item.name, returns=whole, returns_object=whole_object)
             FiledStore(ledger).record(attempt.scope_id, row, stats.run)

@@ -64,9 +64,9 @@ class StepsLeft:
     """Steps and blocks of one pipeline that are left as they are, and what makes others so."""
 
     note_lack: Callable[[str], None]
-    """Called with a sentence on the items that a node lacks which is not left."""
+    """Called with a sentence for each node that is made without some items."""
     some_are: str = "were done"
-    """What `--only` or a sample did to some items."""
+    """How a sentence ends on items that `--only` or a sample asks for."""
     nodes: dict[str, Left] = field(default_factory=dict)
     """By node that is left, or was done in part, or waits: why those that read it are left."""
     lacking: dict[str, LackingItems] = field(default_factory=dict)
@@ -104,7 +104,7 @@ class StepsLeft:
         if not (self.nodes or self.lacking or self.filed):
             return None
         names = sorted(before & self.nodes.keys(), reverse=True)
-        by = {self.nodes[name].by: name for name in names}  # of several, the first in the alphabet
+        by = {self.nodes[name].by: name for name in names}  # of several, the first by name
         if name := by.get(LeftBy.PARTIAL):  # 1
             return Left(LeftBy.PARTIAL, f"only some items of '{name}' {self.some_are}")
         if name := by.get(LeftBy.AWAITED):  # 2
@@ -170,7 +170,7 @@ class LackingItems:
     """Of the block's list; none: its documents are missing."""
     n_with_result: int = 0
     failed: tuple[str, ...] = ()
-    """Keys; none that a person rejected, which is decided, or that no one decided on in time."""
+    """Keys of items that failed, but for those that a person rejected or decided on too late."""
     waiting: tuple[str, ...] = ()
     """Keys of items that wait for a decision."""
     unasked: tuple[str, ...] = ()

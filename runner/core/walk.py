@@ -64,7 +64,7 @@ class Walk(ABC):
         self.has_failures = False
         """Whether an item failed."""
         self.n_failures = 0
-        """Above zero where items failed for a transient reason: the next run retries them."""
+        """The most failures in a row of an item for transient reasons; 0: none is retried."""
         self.ended: dict[str, EndedNode] = {}
         """What applies of each top-level step and block that has ended, as far as it is known."""
         self._has_ended = {node.id: asyncio.Event() for node in context.bound.nodes}
