@@ -61,17 +61,18 @@ class EscalationPass:
         An item that would repeat a change, or a call that is not looked up, is not put off; nor
         one with items or a pipeline of its own before the step, which would count these again.
         """
-        nodes = list(body)
+        nodes, is_repeatable = list(body), True
         collected, interrupted = set[str](), set[str]()
         for at, step in enumerate(nodes):
             if isinstance(step, BoundBlock) or step.inner is not None:
                 break
-            if step.escalate is not None and step.cache and is_repeatable(steps_of(nodes[:at])):
+            if step.escalate is not None and step.cache and is_repeatable:
                 collected.add(step.id)
                 to = step.escalate.to
                 behind = [spec for later in all_steps(nodes[at + 1 :]) for spec in later.models]
                 if any((spec.pool, spec.ref) != (to.pool, to.ref) for spec in behind):
                     interrupted.add(step.id)
+            is_repeatable &= only_reads(step) and (step.cache or not step.kind.roles)
         return cls(frozenset(collected), frozenset(interrupted))
 
     def next(self) -> EscalationPass:
@@ -94,15 +95,6 @@ class EscalationPass:
             raise PutOff
 
 
-def is_repeatable(steps: Iterable[BoundStep]) -> bool:
-    """Return whether steps can be done twice: they change nothing, and ask nothing again."""
-    return all(
-        only_reads(step) and (step.cache or not step.kind.roles)
-        for step in all_steps(steps)
-        if step.inner is None
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Escalated:
     """Why a larger model is asked, and what was said before."""
@@ -113,28 +105,25 @@ class Escalated:
     """The first part of `when` that holds, which many have in common; empty: it always does."""
     was: Any
     """The answer of the step's own model; None where it has none."""
+    is_check: bool = False
+    """It is asked at random, as a check of answers that are not escalated."""
+
+    def is_changed(self, outputs: Mapping[str, Any]) -> bool:
+        """Return whether the larger model's answer is another one."""
+        return not is_same_value(self.was, answer_of(outputs))
 
     def outputs(self, log: StepLog, outputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the larger model's outputs with their origin; count them in the run's notes."""
-        origin = {"to": self.alias, "why": list(self.why), "was": self.was}
-        marked = {**outputs, "escalated": origin}
-        is_check, is_changed = escalation_mark(marked)
         since = f", since {self.condition}" if self.condition else ""
         log.tally(
             "answer",
             f"asked of '{self.alias}' as well, as {CHECK}"
-            if is_check
+            if self.is_check
             else f"escalated to '{self.alias}'{since}",
         )
-        if is_changed:
-            log.tally("answer", f"changed by '{self.alias}'" + (f" in {CHECK}" * is_check))
-        return marked
-
-
-def escalation_mark(outputs: Mapping[str, Any]) -> tuple[bool, bool]:
-    """Return whether an answer of a larger model is a random check, and is another one."""
-    origin = outputs["escalated"]
-    return origin["why"] == [CHECK], not is_same_value(origin["was"], answer_of(outputs))
+        if self.is_changed(outputs):
+            log.tally("answer", f"changed by '{self.alias}'" + (f" in {CHECK}" * self.is_check))
+        return {**outputs, "escalated": {"to": self.alias, "why": [*self.why], "was": self.was}}
 
 
 def escalated(
@@ -159,7 +148,7 @@ def escalated(
     if n_refused:
         return Escalated(spec.to, (REFUSED,), REFUSED, was)
     is_drawn = draw(SEED, f"escalate\n{step.id}\n{item}") < (spec.also or 0)
-    return Escalated(spec.to, (CHECK,), CHECK, was) if is_drawn else None
+    return Escalated(spec.to, (CHECK,), CHECK, was, is_check=True) if is_drawn else None
 
 
 # --- the promise of a calibrated threshold

@@ -49,13 +49,19 @@ class ItemRecorder:
         """Block or step, and digests of lists of labels → digest and text of its spec."""
 
     async def record(self, attempt: ItemAttempt, end: ItemEnd) -> None:
-        """Record an item's entry, and wait until it is durable."""
+        """Record an item's entry, and wait until it is durable.
+
+        1. What it read and keeps in stores is noted; rows that it no longer keeps are dropped.
+        2. Its entry, with the content of none if its document changed since it was listed.
+        3. It is filed, if its document was moved away; else its row says what its pipelines filed.
+        4. All that is one commit, with its lineage, and that it is no longer in flight.
+        5. Its document is deleted, if a step asked for that.
+        """
         context, stats = self._context, self._context.stats
         ledger, secrets = context.ledger, stats.secrets
         item, outputs, error = attempt.work, attempt.outputs, end.report.error
         assert item is not None
-        # Mark its rows and searches; drop rows that it no longer keeps.
-        attempt.dependencies |= outputs.dependencies
+        attempt.dependencies |= outputs.dependencies  # 1
         for caller in attempt.callers:
             if caller.is_limited:
                 attempt.note(LimitedContext(caller.step))
@@ -67,7 +73,7 @@ class ItemRecorder:
         except StepError as failure:
             raise RunStopped(str(failure)) from failure
         attempt.dependencies |= by_name(rows)
-        item = await as_of_its_content(item, stats.began_at)
+        item = await as_of_its_content(item, stats.began_at)  # 2
         text, object_ = ledger.keep(secrets.redacted(end.result))
         was = ItemState.HELD if attempt.edited_paths() else item.verdict.state
         entry = Entry(
@@ -87,32 +93,26 @@ class ItemRecorder:
             attempts=attempt.n_failures,
             was=was.value if item.is_counted else "",
         )
-        document = attempt.document if end.state in WHOLE else None
-        with_filed = (text, object_)
-        if end.with_filed is not None:
-            with_filed = ledger.keep(secrets.redacted(end.with_filed))
+        document = attempt.document if end.state in WHOLE else None  # 3
+        whole = end.result if end.with_filed is None else end.with_filed
         if document is not None and document.is_filed:
             entry = replace(entry, gone=FILED)
-            context.documents.file(document, with_filed)
+            context.documents.file(document, ledger.keep(secrets.redacted(whole)))
         elif end.with_filed is not None:
-            whole, whole_object = with_filed
-            row = FiledRow(item.key, item.name, returns=whole, returns_object=whole_object)
+            returns, returns_object = ledger.keep(secrets.redacted(whole))
+            row = FiledRow(item.key, item.name, returns=returns, returns_object=returns_object)
             FiledStore(ledger).record(attempt.scope_id, row, stats.run)
-        try:
+        try:  # 4
             ledger.record(attempt.scope_id, entry, stats.run)
             outputs.record_written()
-            context.suspects.end(  # in one commit with the entry
-                attempt.scope_id,
-                attempt.key,
-                is_recorded=True,
-                is_repeated_crash=attempt.is_repeated_crash,
-            )
+            place, is_repeated_crash = (attempt.scope_id, item.key), attempt.is_repeated_crash
+            context.suspects.end(*place, is_recorded=True, is_repeated_crash=is_repeated_crash)
             attempt.entry = entry
             self.record_lineage(attempt)
             await ledger.durable()
         except LedgerError as failure:
             raise RunStopped(str(failure)) from failure
-        if document is not None and document.leaves is not None:
+        if document is not None and document.leaves is not None:  # 5
             try:
                 await asyncio.to_thread(no_links.remove, document.leaves)
             except OSError as failure:

@@ -29,7 +29,7 @@ from paddock.steps.base import Output, OutsideRoots, StepError, StepSkipped, Sub
 
 from .answer_reviewer import AnswerReviewer
 from .calls.recorded_calls import PutOff
-from .escalation import EscalationPass, escalated, escalation_mark
+from .escalation import EscalationPass, escalated
 from .failures import (
     Cause,
     RunStopped,
@@ -155,15 +155,16 @@ class StepRunner:
                                 lineage.of_item, attempt.scope_id, attempt.key
                             )
                             for past in read_lineage(row.made)[1] if row is not None else ():
-                                calls = past.calls if past.id == step.id else ()
-                                caller.calls.extend(replace(call, is_known=True) for call in calls)
+                                if past.id == step.id:
+                                    record.escalated = past.escalated
+                                    known = (replace(call, is_known=True) for call in past.calls)
+                                    caller.calls.extend(known)
                     if outputs is None:
                         ask = self._answer if step.escalate is None else self._escalated_answer
                         outputs = await ask(step, params, tools, scope, attempt)
                     answered = step
                     if outputs.get("escalated") is not None and step.escalate is not None:
-                        record.model = step.escalate.to.ref
-                        record.escalated, answered = escalation_mark(outputs), step.escalated
+                        record.model, answered = step.escalate.to.ref, step.escalated
                     if step.review is not None:  # 5
                         outputs = await self._reviewer.reviewed(
                             answered, scope, attempt, outputs, tools
@@ -248,6 +249,7 @@ class StepRunner:
             raise StepError(
                 what, remedy=error.remedy, is_fatal=error.is_fatal, kind=error.kind
             ) from error
+        attempt.steps[-1].escalated = why.is_check, why.is_changed(answer)
         return why.outputs(tools.log, answer)
 
     async def _answer(
