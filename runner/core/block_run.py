@@ -255,10 +255,9 @@ class BlockRun:
                     if state.step and not isinstance(error, SkippedByReview):
                         raise
                     report = state.report(item, ItemState.QUARANTINED, time.monotonic() - began)
-                    retries_failed, most = context.options.retry_failed, context.max_attempts
-                    end = failed_end(
-                        item, error, report, block.on_error, most, retries_failed=retries_failed
-                    )
+                    if not context.options.retry_failed:  # who asks for a try wants to know its end
+                        report = replace(report, is_known=item.has_failed_before)
+                    end = failed_end(item, error, report, block.on_error, context.max_attempts)
                     attempt.n_failures = end.n_failures
                 except AwaitingReview as wait:  # 4
                     report = state.report(item, wait.state, time.monotonic() - began)

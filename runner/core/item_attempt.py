@@ -241,34 +241,25 @@ class ItemEnd:
 
 
 def failed_end(
-    item: ItemWork,
-    error: StepFailed,
-    report: ItemReport,
-    on_error: str,
-    max_attempts: int,
-    *,
-    retries_failed: bool,
+    item: ItemWork, error: StepFailed, report: ItemReport, on_error: str, max_attempts: int
 ) -> ItemEnd:
     """Return how an item ended that failed; `report`: it as quarantined.
 
     1. `on_error: skip`, or no one decided in time: it is skipped; where the next run tries it
        again, its entry says so.
     2. `on_error: fail`: the next run tries it again, and this run ends.
-    3. `on_error: quarantine`: where it had failed with the same content before, that is known,
-       unless the run was asked for another try.
+    3. `on_error: quarantine`: it is, unless the next run tries it again.
     """
     state, n_failures = failure_state(item.n_failures, max_attempts, item.cause(error.cause))
     why, stops_run = str(error), None
     if state is ItemState.QUARANTINED and n_failures > 1:
         why += f" (failed {n_failures} times in a row)"
-    report = replace(report, error=why)
+    report = replace(report, error=why)  # 3, but for:
     if on_error == "skip" or isinstance(error, SkippedByReview):  # 1
-        report = replace(report, state=ItemState.SKIPPED)
+        report = replace(report, state=ItemState.SKIPPED, is_known=False)
         state = ItemState.SKIPPED if state is ItemState.QUARANTINED else state
     elif on_error == "fail":  # 2
         state, stops_run = ItemState.FAILED, error
-        report = replace(report, state=state)
-    elif not retries_failed:  # 3
-        report = replace(report, is_known=item.has_failed_before)
+        report = replace(report, state=state, is_known=False)
     reason = Why.RECORDED(why)
     return ItemEnd(state, report, reason, n_failures=n_failures, stops_run=stops_run)

@@ -22,6 +22,7 @@ from paddock.runner.core.failures import (
     Cause,
     SkippedByReview,
     StepFailed,
+    cause_of,
     failure_state,
     retry_pause_s,
 )
@@ -32,6 +33,7 @@ from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.report import ItemReport, Report
 from paddock.runner.settings import UnattendedSettings
 from paddock.runner.watch.batches import batch_outcome
+from paddock.steps.base import StepError
 from tests.fakes.pool import FakePool, echo
 from tests.runner.core.test_blocks import NESTED
 from tests.runner.world import World, settings, states
@@ -100,7 +102,7 @@ def test_what_a_failure_means_is_what_on_error_says(
 ) -> None:
     item = ItemWork(key="1.txt", name="1.txt", item={})
     report = ItemReport("each", item.key, ItemState.QUARANTINED)
-    end = failed_end(item, error, report, on_error, 3, retries_failed=False)
+    end = failed_end(item, error, report, on_error, 3)
     assert (end.state, end.report.state, end.report.error) == (entry, reported, str(error))
     assert end.stops_run is (error if stops_run else None)
 
@@ -220,3 +222,8 @@ def test_a_watch_hears_of_what_is_to_be_tried_again(tmp_path: Path) -> None:
     world.run()
     with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
         assert not batch_outcome(ledger, world.run().run).again
+
+
+def test_a_step_of_another_package_may_name_a_cause_of_its_own() -> None:
+    error = StepError("no", kind="network")  # type: ignore[arg-type]
+    assert cause_of(error) is Cause.OTHER
