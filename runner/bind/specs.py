@@ -28,7 +28,7 @@ from paddock.steps.tools.tool_names import tool_version
 
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .plan_walks import blocks_of, nodes_of, steps_of
-from .trust.reached import Reached, reached_by_step
+from .trust.reached import ReachedCode, ReachedServer, reached_by_step
 
 EVIDENCE_RULES = 2
 """Version of the rules by which evidence is found: what was stored by others is made again once."""
@@ -87,19 +87,19 @@ def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
     """
     found: dict[str, Any] = {}
     for reached in reached_by_step(step, pipeline):
-        name = reached.name
-        if reached.kind == "server":
-            found[name] = pipeline.servers[name].texts.data
-            if files := _server_file_digests(reached, base):
-                found[f"files of {name}"] = files
-        elif reached.kind == "function" and reached.use is not None:
-            found[f"files of {name}"] = code_digests((base / reached.file).resolve())
-        elif reached.kind == "installed":
-            found[f"tool {name}"] = tool_version(name)
+        match reached:
+            case ReachedServer(name=name):
+                found[name] = reached.texts
+                if files := _server_file_digests(reached, base):
+                    found[f"files of {name}"] = files
+            case ReachedCode(kind="installed", name=name):
+                found[f"tool {name}"] = tool_version(name)
+            case ReachedCode(kind="function", name=name) if reached.use is not None:
+                found[f"files of {name}"] = code_digests((base / reached.file).resolve())
     return found or None
 
 
-def _server_file_digests(server: Reached, base: Path) -> dict[str, str]:
+def _server_file_digests(server: ReachedServer, base: Path) -> dict[str, str]:
     """Return the files in the pipeline's folder that start a server, each with its digest."""
     words = [word for word in server.words if isinstance(word, str)]
     folder, inside = base / str("." if server.cwd is None else server.cwd), base.resolve()

@@ -20,7 +20,7 @@ from paddock.steps.tools.python_files import missing_imports
 from ..bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from ..inputs import KnownInputs
 from ..plan_walks import all_plans, all_steps
-from ..trust.reached import reached_by_step
+from ..trust.reached import ReachedCode, ReachedServer, reached_by_step
 
 if TYPE_CHECKING:
     from paddock.engine.request import ModelFacts, ModelSpec
@@ -68,11 +68,11 @@ def _missing_of_step(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
         yield Fault(what, remedy, step.mark_of("with", *path))
     for reached in reached_by_step(step.params.step, bound.pipeline):
         mark = bound.pipeline.mark(reached.at)
-        if reached.file:
+        if isinstance(reached, ReachedCode) and reached.file:
             for module in missing_imports(bound.roots.base / reached.file):
                 what = f"the file '{reached.file}' imports '{module}', which is not installed."
                 yield Fault(what, "Install it in the environment that runs Paddock.", mark)
-        elif reached.kind == "server":
+        elif isinstance(reached, ReachedServer):
             if (library := missing_mcp_library()) is not None:
                 yield Fault(*library, mark)
             program = reached.words[0] if reached.words else None

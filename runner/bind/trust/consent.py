@@ -17,12 +17,21 @@ from typing import Any
 
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Value
+from paddock.steps.facts import ToolUse
 from paddock.steps.tools.code_digests import file_content, python_modules_of
 
 from ..bound import BoundPlan
 from ..plan_walks import all_plans, steps_of
 from .permissions import PermissionNeed, permission_needs
-from .reached import Reached, reached_by, scripts_named
+from .reached import (
+    Reached,
+    ReachedCode,
+    ReachedCommand,
+    ReachedNotification,
+    ReachedServer,
+    reached_by,
+    scripts_named,
+)
 
 
 class NotConsented(PipelineError):
@@ -63,32 +72,38 @@ def _consent_items(bound: BoundPlan) -> Iterator[list[Any]]:
         for name, keys in plan.pipeline.secrets.items():
             yield ["secret", name, keys.env, keys.file]
         for reached in reached_by(plan.pipeline):
-            if plan is bound or reached.kind != "notification":
-                yield from _reached_items(reached, plan)
+            if plan is bound or not isinstance(reached, ReachedNotification):
+                yield _reached_item(reached, plan)
         for step in steps_of(plan.nodes):
             if step.facts.pipeline:  # what the inner pipeline fills into its commands
                 yield ["pipeline", step.written, _input_defaults(step.written, plan)]
 
 
-def _reached_items(reached: Reached, plan: BoundPlan) -> Iterator[list[Any]]:
-    base, written = plan.roots.base, reached.written
-    parts = [written, _input_defaults(written, plan)]
-    scripts = _file_digests(scripts_named(reached.words, base), base)
-    if reached.use is not None:
-        code = reached.name if reached.kind == "installed" else None
-        yield [
-            "tool",
-            reached.use.name,
-            reached.use.server,
-            *parts,
-            _code_digests(reached, base) or code,
-        ]
-    elif reached.kind == "function":
-        yield ["function", reached.name, _code_digests(reached, base)]
-    elif reached.kind == "server":
-        yield ["server", reached.name, *parts, scripts]
-    else:
-        yield ["run" if reached.kind == "command" else "notify", *parts, scripts]
+def _reached_item(reached: Reached, plan: BoundPlan) -> list[Any]:
+    """Return one thing that is reached; a tool counts with the options of its use."""
+
+    def agreed(written: Any) -> list[Any]:
+        return [written, _input_defaults(written, plan)]
+
+    def scripts(words: Iterable[Any]) -> dict[str, str]:
+        return _file_digests(scripts_named(words, base), base)
+
+    base = plan.roots.base
+    match reached:
+        case ReachedCommand():
+            return ["run", *agreed(reached.written), scripts(reached.words)]
+        case ReachedNotification():
+            return ["notify", *agreed(reached.written), scripts(reached.words)]
+        case ReachedServer(use=ToolUse() as use):
+            return ["tool", use.name, use.server, *agreed(dict(use.options)), None]
+        case ReachedServer():
+            return ["server", reached.name, *agreed(reached.texts), scripts(reached.words)]
+        case ReachedCode(use=ToolUse() as use):
+            code = reached.name if reached.kind == "installed" else None
+            digests = _code_digests(reached, base)
+            return ["tool", use.name, use.server, *agreed(dict(use.options)), digests or code]
+        case ReachedCode():
+            return ["function", reached.name, _code_digests(reached, base)]
 
 
 def _input_defaults(written: Any, plan: BoundPlan) -> dict[str, Any]:
@@ -103,7 +118,7 @@ def _file_digests(files: Iterable[Path], base: Path) -> dict[str, str]:
     return {os.path.relpath(f, base): hashlib.sha256(file_content(f)).hexdigest() for f in files}
 
 
-def _code_digests(reached: Reached, base: Path) -> dict[str, str]:
+def _code_digests(reached: ReachedCode, base: Path) -> dict[str, str]:
     """Return digests of a function's file and of all that it imports from its folder."""
     if not reached.file:
         return {}

@@ -12,7 +12,7 @@ import os
 import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paddock.engine.system import processes
 from paddock.engine.system.hosts import BadHost, read_authority, read_pattern, written_authority
@@ -20,14 +20,21 @@ from paddock.pipelines.errors import Fault, Mark, PipelineError
 from paddock.runner.config.config_file import FILE_NAME
 from paddock.runner.config.pipeline_secrets import secret_place, trigger_secrets
 from paddock.runner.config.setting_values import PERMISSIONS
+from paddock.steps.facts import ToolUse
 
 from ..bound import BoundPlan
 from ..inputs import ONLY_LATER, KnownInputs
 from ..plan_walks import all_plans
-from .reached import Reached, declared_server, reached_by
-
-if TYPE_CHECKING:
-    from paddock.pipelines.triggers import NotifyKeys
+from .reached import (
+    Reached,
+    ReachedCode,
+    ReachedCommand,
+    ReachedNotification,
+    ReachedServer,
+    Started,
+    declared_server,
+    reached_by,
+)
 
 MAX_COMMAND_CHARS = 1000
 """Of a command that is shown: a script is meant to be read before it is allowed."""
@@ -69,27 +76,31 @@ def remote_address_text(url: str) -> str:
 
 def _need(reached: Reached, bound: BoundPlan, service_url: str) -> PermissionNeed | None:
     """Return what one thing that is reached needs."""
-    mark, kind = bound.pipeline.mark(reached.at), reached.kind
-    if kind == "command":
-        return PermissionNeed("run", f"run {command_text(reached, bound)}", mark, True)
-    if kind == "server":
-        return server_need(reached.name, bound)
-    if reached.notify is not None:
-        return _notify_need(reached, reached.notify, bound, service_url)
-    if kind == "built-in":
-        hosts = reached.use.options.get("hosts") if reached.use is not None else None
-        listed = hosts if isinstance(hosts, list) else [hosts] if hosts else []
-        far = [str(host) for host in listed if not _is_own_pattern(str(host), service_url)]
-        if reached.name != "http.get" or not far:
-            return None
-        return PermissionNeed("network", f"fetch from {', '.join(far)}", mark, True)
-    what = f"call the {'installed tool' if kind == 'installed' else 'function'} `{reached.name}`"
-    if reached.use is None:
-        what = f"call the Python function '{reached.name}'"
-    return PermissionNeed("tool", what, mark, True)
+    mark = bound.pipeline.mark(reached.at)
+    match reached:
+        case ReachedCommand():
+            name, what = "run", f"run {command_text(reached, bound)}"
+        case ReachedServer():
+            return server_need(reached.name, bound)
+        case ReachedNotification():
+            return _notify_need(reached, bound, service_url)
+        case ReachedCode(use=None):
+            name, what = "tool", f"call the Python function '{reached.name}'"
+        case ReachedCode(kind="function"):
+            name, what = "tool", f"call the function `{reached.name}`"
+        case ReachedCode(kind="installed"):
+            name, what = "tool", f"call the installed tool `{reached.name}`"
+        case ReachedCode(use=ToolUse() as use):
+            hosts = use.options.get("hosts")
+            listed = hosts if isinstance(hosts, list) else [hosts] if hosts else []
+            far = [str(host) for host in listed if not _is_own_pattern(str(host), service_url)]
+            if reached.name != "http.get" or not far:
+                return None
+            name, what = "network", f"fetch from {', '.join(far)}"
+    return PermissionNeed(name, what, mark, is_of_run=True)
 
 
-def command_text(reached: Reached, bound: BoundPlan) -> str:
+def command_text(reached: Started, bound: BoundPlan) -> str:
     """Return a command as it will run: arguments filled in, program, folder, names of variables.
 
     A text that needs more than the inputs, such as an item or a secret, stands as it is written.
@@ -147,14 +158,14 @@ def _is_own_pattern(host: str, service_url: str) -> bool:
 
 def server_need(name: str, bound: BoundPlan) -> PermissionNeed:
     """Return what a server needs, where the file names it. One here may do anything here, too."""
-    reached, server = declared_server(name, bound.pipeline), bound.pipeline.servers[name]
-    mark = bound.pipeline.mark(reached.at)
+    server = declared_server(name, bound.pipeline)
     if server.is_command:
-        shown = command_text(reached, bound)
-        return PermissionNeed("mcp", f"start the MCP server '{name}': {shown}", mark, True)
-    url = str(server.texts.data["url"])
-    permission = "mcp" if _is_this_machine(url) else "network"
-    return PermissionNeed(permission, f"ask the MCP server '{name}' at {url}", mark, True)
+        permission, what = "mcp", f"start the MCP server '{name}': {command_text(server, bound)}"
+    else:
+        url = str(server.texts["url"])
+        permission = "mcp" if _is_this_machine(url) else "network"
+        what = f"ask the MCP server '{name}' at {url}"
+    return PermissionNeed(permission, what, bound.pipeline.mark(server.at), is_of_run=True)
 
 
 def _is_this_machine(url: str) -> bool:
@@ -230,14 +241,15 @@ def permission_needs(bound: BoundPlan, service_url: str) -> list[PermissionNeed]
                 remote_address_text(url) for url in pool.urls if is_remote(url, service_url)
             ]:
                 what = f"ask {' and '.join(far)} for a model"
-                needed.append(PermissionNeed("network", what, pool.mark, True))
+                needed.append(PermissionNeed("network", what, pool.mark, is_of_run=True))
         of_triggers = trigger_secrets(plan.pipeline) if plan.pipeline.secrets else frozenset()
         for name, keys in plan.pipeline.secrets.items():
             mark, what = plan.pipeline.mark(("secrets", name)), f"read {secret_place(keys)}"
             needed.append(PermissionNeed("secrets", what, mark, is_of_up=name in of_triggers))
         for reached in reached_by(plan.pipeline):
-            is_unused = reached.kind == "server" and reached.use is None
-            is_inner = reached.kind == "notification" and plan is not bound  # sends no messages
+            is_unused = isinstance(reached, ReachedServer) and reached.use is None
+            # A pipeline that a step runs sends no messages
+            is_inner = isinstance(reached, ReachedNotification) and plan is not bound
             need = None if is_unused or is_inner else _need(reached, plan, service_url)
             if need is not None:
                 needed.append(need)
@@ -255,9 +267,9 @@ def forbidden_pools(bound: BoundPlan, allowed: Collection[str], service_url: str
 
 
 def _notify_need(
-    reached: Reached, notify: NotifyKeys, bound: BoundPlan, service_url: str
+    reached: ReachedNotification, bound: BoundPlan, service_url: str
 ) -> PermissionNeed | None:
-    mark = bound.pipeline.mark(reached.at)
+    mark, notify = bound.pipeline.mark(reached.at), reached.notify
     name, after = "network", " when a run has ended"
     if notify.command is not None:
         shown = command_text(reached, bound) if reached.words else f"`{notify.command}`"
@@ -270,4 +282,4 @@ def _notify_need(
         what = f"call {remote_address_text(notify.webhook)}{after}"
     else:
         return None
-    return PermissionNeed(name, what, mark, True, True)
+    return PermissionNeed(name, what, mark, is_of_run=True, is_of_up=True)

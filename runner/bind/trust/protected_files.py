@@ -23,7 +23,7 @@ from paddock.steps.registry import facts_of
 from paddock.steps.tools.code_digests import python_modules_of
 
 from ..known_paths import YAML_SUFFIXES, KnownPaths
-from .reached import reached_by, scripts_named
+from .reached import ReachedCode, reached_by, scripts_named
 
 PYTHON_SUFFIXES = (".py", ".pyc", ".pyd", ".so", ".pth")
 
@@ -60,7 +60,8 @@ class ProtectedFiles:
             bases.add(base)
             parts.add(base / Path(pipeline.document.file).name)
             parts |= set(_named_files(pipeline, base))
-            for file in _files((reached.file for reached in reached_by(pipeline)), base):
+            functions = [r.file for r in reached_by(pipeline) if isinstance(r, ReachedCode)]
+            for file in _files(functions, base):
                 parts |= set(python_modules_of(file))
                 code.add(file.parent)
         return cls(frozenset(bases), frozenset(parts), folders, frozenset(code))
@@ -135,7 +136,8 @@ def _named_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
     named = servers.get("file") or servers if isinstance(servers, Mapping) else servers
     yield from _files([named, *(keys.file for keys in pipeline.secrets.values())], base)
     for reached in reached_by(pipeline):
-        yield from scripts_named(reached.words, base)
+        if not isinstance(reached, ReachedCode):
+            yield from scripts_named(reached.words, base)
 
 
 def _files(texts: Iterable[Any], base: Path) -> Iterator[Path]:

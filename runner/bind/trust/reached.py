@@ -7,10 +7,10 @@ of them knows less of a command than what runs it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from paddock.engine.system import files
 from paddock.pipelines.expressions import Path as Place
@@ -29,25 +29,82 @@ _ELF = b"\x7fELF"
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
-    """One thing that is reached, as the file has it."""
+class ReachedCommand:
+    """A program that a step starts."""
 
-    kind: Literal["command", "function", "installed", "built-in", "server", "notification"]
     at: Place
     """Where it is named."""
-    name: str = ""
-    """The function's, tool's or server's, as written."""
-    written: Any = None
-    """What is agreed to: the step's parameters, the server's texts, the tool's options."""
-    words: Sequence[Any] = ()
-    """The command: of a step, of a server that is started, of a notification."""
-    cwd: Any = None
-    env: Any = None
-    file: str = ""
+    written: Mapping[str, Any]
+    """What is agreed to: the step's parameters."""
+    words: Sequence[Any]
+    """The program and its arguments."""
+    cwd: Any
+    env: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ReachedCode:
+    """A function that is a step, or a tool that a step names: a function, installed, built-in."""
+
+    kind: Literal["function", "installed", "built-in"]
+    at: Place
+    name: str
+    """As written."""
+    file: str
     """Of a function: its Python file, relative to the pipeline's."""
     use: ToolUse | None = None
-    """The tool's use, where a step names it as a tool; None: a server that is declared."""
-    notify: NotifyKeys | None = None
+    """As a tool, with its options, which are agreed to; None: it is the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReachedServer:
+    """An MCP server that the file declares, or one whose tool a step names."""
+
+    at: Place
+    name: str
+    texts: Mapping[str, Any]
+    """What is agreed to where it is declared."""
+    use: ToolUse | None = None
+    """The use of a tool, with its options, which are agreed to; None: the declaration."""
+
+    @property
+    def words(self) -> Sequence[Any]:
+        """The program and its arguments; empty: it has an address."""
+        return [self.texts["command"], *self.texts.get("args", ())] if self.is_command else ()
+
+    @property
+    def is_command(self) -> bool:
+        return self.texts.get("command") is not None
+
+    @property
+    def cwd(self) -> Any:
+        return self.texts.get("cwd")
+
+    @property
+    def env(self) -> Any:
+        return self.texts.get("env")
+
+
+@dataclass(frozen=True, slots=True)
+class ReachedNotification:
+    """A way of which people hear that a run has ended."""
+
+    at: Place
+    notify: NotifyKeys
+    words: Sequence[Any] = ()
+    """The program and its arguments, where it is one that can be run."""
+    cwd: Any = None
+    env: Any = None
+
+    @property
+    def written(self) -> Mapping[str, Any]:
+        """What is agreed to."""
+        return self.notify.model_dump(exclude={"when"})
+
+
+Started: TypeAlias = ReachedCommand | ReachedServer | ReachedNotification
+"""What may start a program."""
+Reached: TypeAlias = ReachedCode | Started
 
 
 def reached_by(pipeline: Pipeline) -> Iterator[Reached]:
@@ -65,8 +122,7 @@ def reached_by(pipeline: Pipeline) -> Iterator[Reached]:
         except ValueError:  # it cannot be run
             words = []
         at: Place = ("on", "notify", number) if is_list else ("on", "notify")
-        way = notify.model_dump(exclude={"when"})
-        yield Reached("notification", at, written=way, words=words, notify=notify)
+        yield ReachedNotification(at, notify, words)
 
 
 def reached_by_step(step: StepNode, pipeline: Pipeline) -> Iterator[Reached]:
@@ -75,34 +131,24 @@ def reached_by_step(step: StepNode, pipeline: Pipeline) -> Iterator[Reached]:
     if facts.command:
         command = given.get(facts.command)
         words = command if isinstance(command, list) and command else [command]
-        yield Reached(
-            "command",
-            (*at, facts.command),
-            written=step.written,
-            words=words,
-            cwd=given.get("cwd"),
-            env=given.get("env"),
-        )
+        at_command, written = (*at, facts.command), step.written
+        yield ReachedCommand(at_command, written, words, given.get("cwd"), given.get("env"))
     elif function := FUNCTION_REFERENCE.match(step.uses):
-        yield Reached("function", (*step.at, "uses"), step.uses, file=function["file"])
+        yield ReachedCode("function", (*step.at, "uses"), step.uses, function["file"])
     for use in facts.tools(given):
         named = resolve_tool(use.name, use.server, pipeline.servers)
         if named is None:
             continue
+        at_use = (*at, *use.path)
         if named.server is not None:
-            server = declared_server(named.server, pipeline)
-            yield replace(server, at=(*at, *use.path), written=dict(use.options), use=use)
+            yield replace(declared_server(named.server, pipeline), at=at_use, use=use)
         elif named.kind != "server":
-            place, file, options = (*at, *use.path), named.file or "", dict(use.options)
-            yield Reached(named.kind, place, use.name, options, file=file, use=use)
+            yield ReachedCode(named.kind, at_use, use.name, named.file or "", use)
 
 
-def declared_server(name: str, pipeline: Pipeline) -> Reached:
+def declared_server(name: str, pipeline: Pipeline) -> ReachedServer:
     server = pipeline.servers[name]
-    texts = server.texts.data
-    words = [texts["command"], *texts.get("args", ())] if server.is_command else []
-    cwd, env = texts.get("cwd"), texts.get("env")
-    return Reached("server", server.at, name, texts, words=words, cwd=cwd, env=env)
+    return ReachedServer(server.at, name, server.texts.data)
 
 
 def scripts_named(words: Iterable[Any], base: Path) -> Iterator[Path]:

@@ -111,7 +111,7 @@ def test_a_command_to_copy_quotes_the_name_of_its_file(capsys: pytest.CaptureFix
     shown = capsys.readouterr().out
     assert "`paddock plan 'a;touch b.yaml'` shows why" in shown
     assert "waits for review: `paddock review 'a;touch b.yaml'`." in shown
-    needed = [PermissionNeed("run", "run `id`", None, True, True)]
+    needed = [PermissionNeed("run", "run `id`", is_of_run=True, is_of_up=True)]
     consent = str(NotConsented(needed, Path("a'; touch b;'.yaml")))
     words = shlex.split(consent.partition("`paddock allow ")[2].rpartition("`")[0])
     assert words == ["a'; touch b;'.yaml"]
