@@ -42,10 +42,6 @@ def label_texts(labels: Mapping[str, str]) -> list[str]:
     return [f"{label}: {words}" if words else label for label, words in labels.items()]
 
 
-def choices_of(step: BoundStep) -> tuple[Choice, ...]:
-    return () if step.reply is None else step.reply.choices
-
-
 @dataclass(frozen=True, slots=True)
 class NearestLabels:
     """The labels of a list that are nearest to a text, the nearest first."""
@@ -92,16 +88,28 @@ class LabelQuery:
         return await embedded(tools.pool, model, texts, tools.priority, tools.total_s)
 
 
+@dataclass(frozen=True, slots=True)
+class _ReadList:
+    """A list of labels as it was read."""
+
+    choice: Choice
+    """Kept, so that no other has its identity."""
+    values: Sequence[Any]
+    """What its expression reads."""
+    labels: LabelList
+
+
 class LabelLists:
     """The lists of one run, each read and checked once. Of the run's event loop."""
 
     def __init__(self) -> None:
-        self._lists: dict[int, tuple[Choice, Sequence[Any], LabelList]] = {}
-        """By a choice's identity: the values that its expression reads, and its list."""
+        self._lists: dict[int, _ReadList] = {}
+        """By a choice's identity."""
         self._vectors: dict[tuple[str, str], Matrix] = {}
         """By the list's digest and the model's name, a row for each label."""
         self._embedding = asyncio.Lock()
         self._offered: dict[tuple[Any, ...], tuple[ReplySpec, OfferedLabels]] = {}
+        """By a reply's identity, for which it is kept, and the digests of its lists."""
 
     def of_step(self, step: BoundStep, scope: Scope) -> dict[FieldPath, LabelList]:
         """Return the lists that a step's fields are chosen from, by field.
@@ -109,7 +117,7 @@ class LabelLists:
         Raises:
             StepError: one cannot be read, or is no list of labels.
         """
-        return {choice.field: self._list(choice, scope) for choice in choices_of(step)}
+        return {choice.field: self._list(choice, scope) for choice in step.choices}
 
     def known(self, step: BoundStep, scope: Scope) -> dict[FieldPath, LabelList]:
         """Return those of the lists that do not depend on an item.
@@ -118,7 +126,7 @@ class LabelLists:
             PipelineError: a list is no list of labels.
         """
         found: dict[FieldPath, LabelList] = {}
-        for choice in choices_of(step):
+        for choice in step.choices:
             try:
                 if choice.source.evaluate(scope) is not None:  # the output of a skipped step
                     found[choice.field] = self._list(choice, scope)
@@ -130,18 +138,18 @@ class LabelLists:
         return found
 
     def _list(self, choice: Choice, scope: Scope) -> LabelList:
-        roots = [_root(path, scope) for path in sorted(choice.source.references)]
+        values = [_root(path, scope) for path in sorted(choice.source.references)]
         known = self._lists.get(id(choice))
-        if known is not None and all(a is b for a, b in zip(known[1], roots, strict=True)):
-            return known[2]
+        if known is not None and all(a is b for a, b in zip(known.values, values, strict=True)):
+            return known.labels
         try:
-            made = LabelList.of(choice.source.evaluate(scope), choice)
+            labels = LabelList.of(choice.source.evaluate(scope), choice)
         except ExpressionError as error:
             raise StepError(f"`choose`: {error}") from error
         except WrongLabels as error:
             raise StepError(f"`choose`: {error.message}.", remedy=error.remedy) from error
-        self._lists[id(choice)] = choice, roots, made
-        return made
+        self._lists[id(choice)] = _ReadList(choice, values, labels)
+        return labels
 
     async def offered(
         self,
@@ -154,13 +162,22 @@ class LabelLists:
 
         `last` are the labels of the item's last answer, by field: these stay on offer.
 
+        1. Read the lists.
+        2. Offer all of their labels, and show those lists that fit into the prompt together; once
+           for the same lists.
+        3. Of lists that do not fit and may be narrowed, offer and show the labels that are nearest
+           to the text of this item.
+        4. Note which lists the prompt still goes without.
+
         Raises:
             StepError: a list cannot be read, or is no list of labels.
             EngineError: a text cannot be embedded.
         """
+        # 1
         reply, lists = step.reply, self.of_step(step, scope)
         if reply is None or not lists:
             return None
+        # 2
         key = (id(reply), *(label_list.ordered_digest for label_list in lists.values()))
         if key not in self._offered:
             shown = prompt_labels(reply.choices, lists)
@@ -169,6 +186,7 @@ class LabelLists:
             made = OfferedLabels(schema_with_labels(reply.schema, lists), fits, left_out)
             self._offered[key] = reply, made
         offered = self._offered[key][1]
+        # 3
         n_lists = len(offered.lists) + len(offered.left_out)
         if any(choice.keys.narrow for choice in reply.choices) and offered.left_out:
             try:
@@ -176,6 +194,7 @@ class LabelLists:
             except (BindError, ExpressionError):
                 text = ""  # not known yet, or the step fails for it
             offered = await self._narrowed(reply, lists, offered, LabelQuery(text, last, tools))
+        # 4
         for entry in offered.left_out:
             lists_take = "which take" if n_lists == 1 else "as all its lists take"
             what = f"without the {len(entry.labels):,} labels of {entry.source}, {lists_take}"

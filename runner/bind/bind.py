@@ -26,7 +26,6 @@ from paddock.steps.tools.python_files import FunctionNotFound
 from . import (
     specs,
     step_reads,
-    taint_analysis,
     unused_answers,
     variations,
 )
@@ -39,7 +38,7 @@ from .parameters import ParameterBinder
 from .pipeline_models import ModelBinder
 from .plan_walks import nodes_of, sub_plans
 from .sub_pipelines import BindContext, SharedPlans, SubPipelineReader
-from .trust import protected_files
+from .trust import protected_files, taint_analysis
 from .watches import BoundWatch, WatchBinder
 
 if TYPE_CHECKING:

@@ -35,6 +35,7 @@ from .watches import BoundWatch
 
 if TYPE_CHECKING:
     from paddock.engine.request import ModelSpec, Priority, Role
+    from paddock.pipelines.label_choices import Choice
 
 NO_TIMEOUT = TimeoutKeys.model_construct(total=None, idle=None)
 NO_BUDGET = BudgetKeys.model_construct(time=None, tokens=None)
@@ -120,6 +121,11 @@ class BoundStep:
     def is_taught(self) -> bool:
         """Whether its prompt has decisions of people as examples."""
         return bool(self.written.get("examples"))
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """The fields of its answer whose values are labels of a list."""
+        return () if self.reply is None else self.reply.choices
 
     @property
     def has_trace(self) -> bool:

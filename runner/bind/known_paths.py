@@ -23,7 +23,7 @@ from .inputs import KnownInputs
 SHOWN_LATER = "…"
 """In a path: what only a run shows."""
 YAML_SUFFIXES = (".yaml", ".yml")
-_EXPRESSION = re.compile(r"(\{\{.*?\}\})", re.DOTALL)
+EXPRESSION = re.compile(r"(\{\{.*?\}\})", re.DOTALL)
 _STATEMENT = re.compile(r"\{[%#]")
 
 
@@ -216,7 +216,7 @@ def _known_path(text: object, known: KnownInputs) -> str | None:
         return None
     head, *statements = _STATEMENT.split(text, maxsplit=1)
     path = ""
-    for piece in _EXPRESSION.split(head):
+    for piece in EXPRESSION.split(head):
         value = known.value_of(piece) if piece.startswith("{{") else piece
         path += value if isinstance(value, str) else SHOWN_LATER
     return path + (SHOWN_LATER if statements else "")

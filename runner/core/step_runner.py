@@ -16,7 +16,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.typed_rows import without_types
 from paddock.runner.answers.evidence import EvidenceFinder
-from paddock.runner.answers.offered_labels import AT_BORDER, choices_of
+from paddock.runner.answers.offered_labels import AT_BORDER
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.parameters import BindError
@@ -142,7 +142,7 @@ class StepRunner:
                         tools = replace(tools, pipelines=self._sub_pipelines(step, attempt))
                     params = step.params.render(scope, with_filed_rows(step, scope))
                     await attempt.note_files(context, step.kind().reads(params), tools.roots)
-                    if form is not None and choices_of(step):  # 3
+                    if form is not None and step.choices:  # 3
                         tools = await labelled_tools(context, step, tools, scope, attempt)
                     if step.is_taught:
                         tools = await taught_tools(context, step, params, tools, scope, attempt)

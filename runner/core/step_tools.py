@@ -17,13 +17,12 @@ from paddock.engine.request import ModelSpec, Role
 from paddock.engine.system.crash_isolation import SuspectRoom
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.label_choices import chosen_labels
-from paddock.runner.answers.offered_labels import choices_of
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.answers.text_vectors import embedded
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
 from paddock.runner.bind.plan_walks import callable_names, node_ids
 from paddock.runner.bind.scope import Scope
-from paddock.runner.bind.taint_analysis import guarded_roots
+from paddock.runner.bind.trust.tainted_paths import guarded_roots
 from paddock.runner.ledger.entries import is_variant
 from paddock.runner.ledger.reviews.reviews import review_id
 from paddock.steps.base import CallCache, NoToolset, StepError, Tools, Toolset, Vector
@@ -170,7 +169,7 @@ async def labelled_tools(
     last = {lab.list_name: lab.chosen or () for lab in dependencies_of(entry, ChosenLabels)}
     before = {
         choice.field: last.get(judge.scopes.list_name(step, choice.field), ())
-        for choice in choices_of(step)
+        for choice in step.choices
     }
     mark_labels(context, step, scope, attempt, None)  # if it fails, any other list may help
     labels = await judge.labels.offered(step, scope, tools, before)

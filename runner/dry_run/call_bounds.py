@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from paddock.runner.answers.offered_labels import choices_of
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.plan_walks import all_steps
 from paddock.runner.core.failures import Cause, max_retries
@@ -119,7 +118,7 @@ def calls_of_step(step: BoundStep) -> CallBounds:
     if not step.kind.roles:
         return NO_CALLS
     most = step.facts.most_calls(step.written, step.reply is not None)
-    if most is None or any(choice.keys.narrow for choice in choices_of(step)):
+    if most is None or any(choice.keys.narrow for choice in step.choices):
         return CallBounds(unbounded=models_of(step))  # labels are embedded, maybe many
     return with_repairs(step, CallBounds(divided(most, models_of(step))))
 
