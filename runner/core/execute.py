@@ -43,7 +43,7 @@ from .item_recorder import ItemRecorder
 from .left_nodes import Left, blocks_read, no_documents_of
 from .machines.work_claims import ClaimLost
 from .outputs.item_outputs import RowKeeper
-from .outputs.outdated_outputs import EndedNode, LiveOutputs, OutdatedOutput
+from .outputs.outdated_outputs import EndedNode, OutdatedOutput
 from .outputs.pruning import Pruner
 from .run_context import RunContext
 from .step_runner import StepRunner
@@ -221,8 +221,8 @@ class Execute(Walk):
             if lineage is not None or attempt.outputs.written:
                 self.recorder.record_lineage(attempt)
         if not self.is_of_item:
-            live = LiveOutputs({*attempt.wrote()}, writers={(scope_id, step.id)})
-            self.ended[step.id] = EndedNode(step, live=live, done={step.id})
+            paths, writers = {*attempt.wrote()}, {(scope_id, step.id)}
+            self.ended[step.id] = EndedNode(step, paths=paths, writers=writers, done={step.id})
         stats.item_state(step.id, "", ItemState.SKIPPED if outputs is None else ItemState.DONE)
         return outputs
 

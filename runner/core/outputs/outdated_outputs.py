@@ -1,10 +1,10 @@
 """Outdated outputs: files and vector rows that nothing makes any more, found and named.
 
 What applies is what the entries of present items name, and what top-level steps wrote last
-(`LiveOutputs`). All else that this pipeline wrote in these folders is outdated, whatever came
-before: a condition that is false now, a failed item, another path, a renamed step, a deleted
-document. An item that waits for review, or is tried again, is undecided: its outputs stay, as do
-paths that name more than their item. `pruning` removes what is asked for.
+(`EndedNode`). All else that this pipeline wrote in these folders is outdated, whatever the cause:
+a condition that is false now, a failed item, another path, a renamed step, a deleted document. An
+item that waits for review, or is tried again, is undecided: its outputs stay, as do paths that name
+more than their item. `pruning` removes what is asked for.
 """
 
 from __future__ import annotations
@@ -29,25 +29,8 @@ from paddock.steps.base import ItemName
 from ..run_context import RunContext
 from ..run_records import INPUTS_BY_ITEM
 from ..traces.block_work import BlockWork
-from ..traces.dependencies import (
-    Dependency,
-    KeptOutput,
-    OutputWithin,
-    RowsKept,
-    dependencies_of,
-)
+from ..traces.dependencies import Dependency, KeptOutput, OutputWithin, RowsKept, dependencies_of
 from ..traces.scopes import ItemKey
-
-
-@dataclass(slots=True)
-class LiveOutputs:
-    """What applies now."""
-
-    paths: set[str] = field(default_factory=set)
-    rows: set[tuple[str, str, str]] = field(default_factory=set)
-    """Scope, store and key."""
-    writers: set[tuple[str, str]] = field(default_factory=set)
-    """Scope and key of each item with a file."""
 
 
 @dataclass(slots=True)
@@ -56,24 +39,32 @@ class EndedNode:
 
     node: BoundNode
     is_skipped: bool = False
-    live: LiveOutputs = field(default_factory=LiveOutputs)
-    done: set[str] = field(default_factory=set)
-    """Keys of present items that ended; of a step its id."""
-    undecided: set[str] = field(default_factory=set)
-    filed: Collection[str] = ()
-    """Keys of items whose documents were moved away, so that what they made stays."""
-    gone: dict[str, Outdated] = field(default_factory=dict)
-    """Key → why, of items that are no longer there."""
-    with_failures: set[str] = field(default_factory=set)
-    """Keys of items that are tried again, or within which others are."""
+    work: BlockWork | None = None
+    """The items of a block, or of a step that has a trace."""
     is_list_sure: bool = True
     """Whether an item that is not listed is surely gone."""
-    with_files: set[str] = field(default_factory=set)
-    """Keys of items that wrote a file, or within which others did."""
-    work: BlockWork | None = None
-    """The items of a block."""
+
+    paths: set[str] = field(default_factory=set)
+    """Stored paths of the files that apply."""
+    rows: set[tuple[str, str, str]] = field(default_factory=set)
+    """Scope, store and key of the items whose rows in stores apply."""
+    writers: set[ItemKey] = field(default_factory=set)
+    """Items that have a file, at any depth."""
+
+    done: set[str] = field(default_factory=set)
+    """Keys of its items that ended; of a step its id."""
+    undecided: set[str] = field(default_factory=set)
+    """Keys of its items that are still to be done, or of which it is not known whether they go."""
+    filed: Collection[str] = ()
+    """Keys of filed items: what they made stays."""
+    gone: dict[str, Outdated] = field(default_factory=dict)
+    """Key → why, of items that are no longer there."""
     renamed: set[str] = field(default_factory=set)
     """Former keys of items that are done under another one."""
+    with_files: set[str] = field(default_factory=set)
+    """Keys of its items that have a file, or within which others have one."""
+    with_failures: set[str] = field(default_factory=set)
+    """Keys of its items that are tried again, or within which others are."""
 
     def add(self, scope_id: str, key: str, entry: Entry | None, *, is_open: bool) -> None:
         """Add an item, with what it and those within it made; `is_open`: it is still to be done."""
@@ -83,16 +74,16 @@ class EndedNode:
             return
         paths = {*entry.output_paths}
         if paths:
-            self.live.writers.add((scope_id, key))
-        within: list[Dependency] = dependencies_of(entry, OutputWithin, KeptOutput, RowsKept)
-        for dep in within:
+            self.writers.add((scope_id, key))
+        outputs: list[Dependency] = dependencies_of(entry, OutputWithin, KeptOutput, RowsKept)
+        for dep in outputs:
             if isinstance(dep, RowsKept):
-                self.live.rows.add((dep.scope, dep.store, dep.key))
+                self.rows.add((dep.scope, dep.store, dep.key))
             elif isinstance(dep, OutputWithin):
-                self.live.writers.add((dep.scope, dep.key))
+                self.writers.add((dep.scope, dep.key))
             if isinstance(dep, OutputWithin | KeptOutput):
                 paths.add(dep.path)
-        self.live.paths |= paths
+        self.paths |= paths
         if paths:
             self.with_files.add(key)
         if entry.has_inner_failures or entry.n_failures:
@@ -170,7 +161,7 @@ class OutdatedFinder:
             owner = self._stores.owner(ItemName(owner=f"{row.scope}\n{row.key}"), path)
             if n_rows := int(self._stores.holds(path, owner).partition(":")[0] or 0):
                 outdated.append(replace(self._output(row, why), n_rows=n_rows))
-        live = {path for end in self._ended.values() for path in end.live.paths}
+        live = {path for end in self._ended.values() for path in end.paths}
         written = (row for row in self._index.rows() if row.scope in self._scopes)
         paths = dict.fromkeys(row.path for row in written if row.path not in live)
         candidates = [out for path in paths if (out := self._file(path)) is not None]
@@ -229,7 +220,7 @@ class OutdatedFinder:
             entry = self._ledger.entries(scope, [key]).get(key)
             if entry is not None and entry.state in UNDECIDED:
                 return None
-        is_written = (scope, key) in end.live.writers  # 8
+        is_written = (scope, key) in end.writers  # 8
         return Outdated.ELSEWHERE if is_written else Outdated.NOT_MADE
 
     # --- files
@@ -285,7 +276,7 @@ class OutdatedFinder:
     @cached_property
     def _stored(self) -> list[tuple[StoredRow, Outdated]]:
         """The rows in stores that are outdated, and why."""
-        live = {row for end in self._ended.values() for row in end.live.rows}
+        live = {row for end in self._ended.values() for row in end.rows}
         rows = self._lineage.rows_of_scopes(self._scopes)
         others = (row for row in rows if (row.scope, row.path, row.key) not in live)
         whys = ((row, self._why(row.scope, row.key)) for row in others)

@@ -76,20 +76,15 @@ def item_strata(block: BoundBlock, scope: Scope, listed: Sequence[Any], source: 
     """
     if not source:
         return []
-    strata: list[str] = []
+    strata, place = list[str](), f"`--stratify {source}`"
     try:
         stratum = Expression.of(source)
-    except ExpressionError as error:
-        what = f"`--stratify {source}`: {error.message}."
-        raise PipelineError([Fault(what, error.remedy)]) from error
-    try:
-        for item in listed:
+        for number, item in enumerate(listed):
+            place = f"`--stratify {source}`, {item_label(item, number)} of block '{block.id}'"
             inner = scope.child({block.var: item, "item": item})
             strata.append(canonical_json(stratum.evaluate(inner)))
     except ExpressionError as error:
-        label = item_label(listed[len(strata)], len(strata))
-        what = f"`--stratify {source}`, {label} of block '{block.id}': {error.message}."
-        raise PipelineError([Fault(what, error.remedy)]) from error
+        raise PipelineError([Fault(f"{place}: {error.message}.", error.remedy)]) from error
     return strata
 
 

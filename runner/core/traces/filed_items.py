@@ -17,6 +17,7 @@ import json
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from enum import Enum, auto
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -38,12 +39,23 @@ from .block_work import FiledItems, ItemWork, JudgedRule
 from .dependencies import FileRead, MovedAway, dependencies_of
 from .node_parts import read_by_all
 from .source_folders import SourceFolder
-from .verify import Case, Filing, ItemVerdict, verify_filed
+from .verify import Case, ItemVerdict
 from .world import World
 
 OUTDATED = ItemVerdict(ItemState.STALE, (Why.EARLIER_VERSION(),), Case.PARTS)
 Document = tuple[str, str]
 """Stored path and digest of a file."""
+
+
+class Filing(Enum):
+    """What becomes of an item that was filed."""
+
+    STAYS = auto()
+    """Its result stands, whatever became of files."""
+    EARLIER = auto()
+    """Its result stands, though the rule of now would make another one."""
+    AGAIN = auto()
+    """It is an item of the run, which reads it where it lies."""
 
 
 class FiledDocuments:
@@ -343,6 +355,20 @@ class FiledDocuments:
             return item.item is not None
 
         return verify_filed(item.verdict, row.made_by == made_by, lies_as_filed)
+
+
+def verify_filed(verdict: ItemVerdict, is_same: bool, lies_there: Callable[[], bool]) -> Filing:
+    """Decide on an item whose document was filed, or which is made of the results of such.
+
+    1. It is as good as one of now: it stays, whatever became of files.
+    2. It has work to do or waits, and what it is made of lies there as it did: it is done again.
+    3. It stays; by another rule than then (not `is_same`), as one of an earlier version.
+    """
+    if verdict.is_up_to_date:  # 1
+        return Filing.STAYS
+    if verdict.case is not Case.NOT_REQUESTED and lies_there():  # 2
+        return Filing.AGAIN
+    return Filing.STAYS if is_same else Filing.EARLIER  # 3
 
 
 def filed_row(

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from enum import Enum, auto, unique
+from enum import Enum, unique
 from typing import Any
 
 from paddock.engine.system.text import canonical_json
@@ -265,31 +265,6 @@ def permit(
     if not is_asked_for and (verdict.is_work or request.is_of_variant):
         return request.not_requested  # 7
     return verdict
-
-
-class Filing(Enum):
-    """What becomes of an item that was filed."""
-
-    STAYS = auto()
-    """Its result stands, whatever became of files."""
-    EARLIER = auto()
-    """Its result stands, though the rule of now would make another one."""
-    AGAIN = auto()
-    """It is an item of the run, which reads it where it lies."""
-
-
-def verify_filed(verdict: ItemVerdict, is_same: bool, lies_there: Callable[[], bool]) -> Filing:
-    """Decide on an item whose document was filed, or which is made of the results of such.
-
-    1. It is as good as one of now: it stays, whatever became of files.
-    2. It has work to do or waits, and what it is made of lies there as it did: it is done again.
-    3. It stays; by another rule than then (not `is_same`), as one of an earlier version.
-    """
-    if verdict.is_up_to_date:  # 1
-        return Filing.STAYS
-    if verdict.case is not Case.NOT_REQUESTED and lies_there():  # 2
-        return Filing.AGAIN
-    return Filing.STAYS if is_same else Filing.EARLIER  # 3
 
 
 def renewed_entry(trace: Trace, now: ItemNow, verdict: ItemVerdict) -> Entry | None:
