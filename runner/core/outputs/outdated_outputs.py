@@ -327,7 +327,7 @@ async def find_outdated(
     reviews, ask = context.judge.reviews, context.ledger.ask
     await context.ledger.durable()
     await reviews.load()
-    live = {path for end in ended.values() for path in end.live.paths}
+    live = {path for end in ended.values() for path in end.paths}
     is_live = all(row.path in live for row in context.index.rows())
     stores = await ask(LineageStore(context.ledger).stores)
     if is_live and not (reviews.items or stores):
