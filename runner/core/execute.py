@@ -199,13 +199,13 @@ class Execute(Walk):
             try:
                 async with AsyncExitStack() as stack:
                     if not (claims is None or step.kind.is_pure or step.inner is not None):
-                        turn = claims.turn(scope_id, step.id, context.index, context.stop_gate)
-                        await stack.enter_async_context(turn)
+                        claim = claims.on_step(scope_id, step.id, context.index, context.stop_gate)
+                        await stack.enter_async_context(claim)
                     if step.inner is None:  # else its items enter
                         await stack.enter_async_context(context.room.entered())
                     outputs = await self.steps.step(step, self.scope, attempt)
                 break
-            except ClaimLost:  # this machine slept, and another one took the turn
+            except ClaimLost:  # this machine slept, and another one took the claim
                 continue
         attempt.outputs.record_written()
         rows = outputs.get("rows") if isinstance(outputs, Mapping) else None

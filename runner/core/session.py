@@ -6,11 +6,10 @@ import asyncio
 import hashlib
 import json
 import os
-import random
 import socket
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -68,6 +67,7 @@ from .machines.work_claims import SharedPlace, WorkClaims, open_claims
 from .reviews.run_reviews import RunReviews
 from .rule_sources import rule_sources
 from .run_context import RunContext
+from .run_names import new_run_name
 from .run_options import PreparedRun, RunEnvironment, RunOptions
 from .run_stats import RunStats
 from .step_tools import embed_labels
@@ -202,7 +202,7 @@ async def open_session(
             if claims is None:
                 has_crashed = await stack.enter_async_context(_folder_lock(bound, stats, wait))
             elif bound.budget.is_set:
-                await claims.counting(run)
+                await claims.count_spending(run)
             if bound.pipeline.compare is not None or bound.pipeline.gold is not None:
                 for words in comparison_notes(bound.pipeline):
                     stats.note(words)
@@ -411,35 +411,3 @@ def _sweep_temporary_files(index: OutputIndex) -> int:
     return index.ledger.objects.sweep() + sum(
         len(files.remove_stale_files(folder, waits=True)) for folder in sorted(folders)
     )
-
-
-# --- names of runs: an adjective and a noun that no other run has
-
-_ADJECTIVES = (
-    "amber bold brave bright brisk calm clear clever crisp deft eager early fair fleet fond gentle "
-    "glad golden grand happy hardy honest jolly keen kind light lively loyal lucid merry mild neat "
-    "nimble patient plain prompt proud quick quiet rapid ready sharp silent sleek smart snug sound "
-    "steady still sunny swift tidy true vivid warm wise witty young zesty"
-)
-_NOUNS = (
-    "badger bear beaver bison bittern crane curlew deer dingo dove eagle egret falcon ferret finch "
-    "fox gannet gecko gull hare hawk heron ibex jay kestrel kite lark linnet lynx magpie marten "
-    "merlin mole newt ocelot osprey otter owl petrel pika plover puffin quail rabbit raven robin "
-    "seal shrew sparrow stoat stork swallow swan tern thrush toad trout vole weasel wren"
-)
-
-
-def new_run_name(taken: Container[str]) -> str:
-    """Return a name that is not taken.
-
-    >>> new_run_name(()).count("-")
-    1
-    """
-    choice = random.SystemRandom().choice
-    name = f"{choice(_ADJECTIVES.split())}-{choice(_NOUNS.split())}"
-    if name not in taken:
-        return name
-    number = 2
-    while f"{name}-{number}" in taken:
-        number += 1
-    return f"{name}-{number}"

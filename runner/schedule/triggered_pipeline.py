@@ -20,7 +20,7 @@ from paddock.runner.bind import inputs
 from paddock.runner.bind.bind import bind, bind_without_inputs, document_folders
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.trust import consent, permissions
-from paddock.runner.core.machines.concurrency_groups import group_name, has_turns
+from paddock.runner.core.machines.group_names import group_name, has_turns
 from paddock.runner.settings import Settings
 
 from .consents import Consents

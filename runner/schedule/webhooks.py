@@ -22,7 +22,7 @@ from paddock.engine.api.host_check import has_own_host_name
 from paddock.engine.system import socket_owners
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.triggers import WebhookKeys
-from paddock.runner.core.machines.concurrency_groups import rendered_value
+from paddock.runner.core.machines.group_names import rendered_value
 
 from .triggered_pipeline import TriggeredPipeline
 from .webhook_queue import AcceptedCall, CallReceipt, WebhookQueueBroken

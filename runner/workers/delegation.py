@@ -30,7 +30,7 @@ from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind
 from paddock.runner.bind.trust.permissions import NotPermitted
 from paddock.runner.core.machines.machine_view import MachineView, as_json
-from paddock.runner.core.session import new_run_name
+from paddock.runner.core.run_names import new_run_name
 from paddock.runner.daemon.prefect_client import (
     NOT_FOUND,
     PREFECT_ERRORS,

@@ -84,7 +84,9 @@ class WorkClaims:
     async def take(
         self, scope: str, items: Sequence[ItemWork], index: OutputIndex
     ) -> tuple[list[ItemWork], list[tuple[ItemWork, Entry]], list[ItemWork]]:
-        """Return (ours now, done by another meanwhile with the entry, held by another).
+        """Claim items; return those that are ours, those done elsewhere, and those claimed there.
+
+        Those that another machine has done meanwhile come with their entries.
 
         Raises:
             LedgerError: another machine uses another model or version of a step.
@@ -94,7 +96,7 @@ class WorkClaims:
         entries = await self._do(self._ledger.entries, scope, keys)
         ours: list[ItemWork] = []
         done: list[tuple[ItemWork, Entry]] = []
-        passed: list[ItemWork] = []
+        claimed_elsewhere: list[ItemWork] = []
         for item in items:
             entry = entries.get(item.key)
             if entry is not None and differs_by_machine(item, entry):
@@ -102,15 +104,15 @@ class WorkClaims:
             if entry is not None and is_newly_done(item, entry):
                 done.append((item, entry))
             else:
-                (ours if item.key in won else passed).append(item)
-        if over := won.intersection(item.key for item, _ in done):
-            await self.release(scope, over)
+                (ours if item.key in won else claimed_elsewhere).append(item)
+        if needless := won.intersection(item.key for item, _ in done):
+            await self.release(scope, needless)
         if ours:  # a machine that died may have written files that we don't know
             await self._learn(index, scope, [item.key for item in ours])
-        return ours, done, passed
+        return ours, done, claimed_elsewhere
 
     async def _refuse_other(self, item: ItemWork, entry: Entry) -> None:
-        """Raise, since machines would overwrite each other's results; one of them goes on."""
+        """Raise on one of two machines that would overwrite each other's results."""
         others = await self._do(self._claims.runs_of_others, self.joined.job)
         if entry.run in others and not self.joined.is_before(entry.run):
             before, now = json.loads(entry.parts), json.loads(item.parts)
@@ -123,10 +125,10 @@ class WorkClaims:
             )
 
     @asynccontextmanager
-    async def turn(
+    async def on_step(
         self, scope: str, key: str, index: OutputIndex, stop_gate: StopGate
     ) -> AsyncIterator[None]:
-        """Hold a step's turn: one machine after the other, each with the outputs of the last."""
+        """Hold the claim on a step; wait for it, and know the outputs of its last holder."""
         pauses = Pauses(CLAIM_BACKOFF)
         while not await self._do(self._claims.claim, scope, [key]):
             if stop_gate.is_closed:
@@ -159,12 +161,12 @@ class WorkClaims:
         if not await self._do(self._claims.holds, *held):
             raise ClaimLost
 
-    def turn_in(self, group: str, run: str) -> PostgresGroupTurn:
-        """Return the turn in a group; machines that share a run have one together."""
+    def group_turn(self, group: str, run: str) -> PostgresGroupTurn:
+        """Return a run's turn in a concurrency group; machines that share the run share it."""
         return self._claims.group_turn(group, self.joined.job, run)
 
-    async def counting(self, run: str) -> None:
-        """Start to count what the machines of this run spend together."""
+    async def count_spending(self, run: str) -> None:
+        """Begin to count what the machines of this run spend together."""
         self._spending = self._claims.spending(self.joined.job, run)
         await self._do(self._spending.begin)
 
@@ -174,7 +176,7 @@ class WorkClaims:
         return await self._do(self._spending.exchange, mine)
 
     async def drop_dead(self) -> bool:
-        """Forget dead machines; return whether there were any."""
+        """Forget machines that died; return whether there were any."""
         dead = await self._do(self._claims.drop_dead, self._place)
         for holder in dead:
             await self._do(self._view.remove_nonces, holder)
@@ -204,11 +206,11 @@ class SharedPlace:
     """Where machines work together."""
 
     folders: str
-    """Names the pipeline's file with its folders: of those who work there all see the same."""
+    """The name of the pipeline's file with its folders: all machines there must see the same."""
     name: str
-    """The same with the options of the run: those who work there do one job."""
+    """The same with the options of the run: the machines there do one job."""
     job: str
-    """The job's name; empty: the one that is under way, or a new one."""
+    """The name of that job; empty: the job that is under way, or a new one."""
     view: MachineView
 
 
@@ -227,7 +229,7 @@ async def open_claims(
     view, work_claims = place.view, None
     try:
         seen = await asyncio.to_thread(view.write_nonces, claims.holder)
-        own = json.dumps(as_json(view, seen))
+        own_view = json.dumps(as_json(view, seen))
 
         def differences(theirs: str) -> str:
             return view.differences(json.loads(theirs).get("digests", {}))
@@ -236,7 +238,7 @@ async def open_claims(
             nonlocal work_claims
             joined = await asyncio.to_thread(
                 claims.join, place.name, run, place.job,
-                folders=place.folders, view=own, differs=differences,
+                folders=place.folders, view=own_view, differs=differences,
             )  # fmt: skip
             if isinstance(joined, ViewAtWork):
                 if joined.job == place.job:

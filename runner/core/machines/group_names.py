@@ -1,0 +1,96 @@
+"""Which concurrency group a run is in: by the rule of its file, and a hashed name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paddock.engine.system.text import canonical_json
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.input_values import FOLDER_TYPES
+from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.own_state import folder_identity, make_state
+from paddock.runner.settings import STATE_FOLDER
+
+from .machine_view import stored_path
+
+if TYPE_CHECKING:
+    from paddock.pipelines.model import Pipeline
+    from paddock.pipelines.triggers import ConcurrencyKeys
+    from paddock.runner.bind.bound import BoundPlan
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrencyGroup:
+    """The group of a run: a hashed name, and its rule."""
+
+    name: str
+    on_conflict: str
+
+
+def concurrency_group(bound: BoundPlan, *, is_shared: bool) -> ConcurrencyGroup | None:
+    """Return a run's group; None where it has none.
+
+    Raises:
+        PipelineError: the name cannot be made.
+    """
+    rule = bound.pipeline.concurrency
+    if rule is None or not has_turns(rule):
+        return None
+    name = group_name(bound.pipeline, bound.file, bound.inputs, is_shared=is_shared)
+    return ConcurrencyGroup(name, rule.on_conflict)
+
+
+def has_turns(rule: ConcurrencyKeys) -> bool:
+    """Return whether runs take turns; else the lock on their folder is enough."""
+    return rule.group is not None or rule.on_conflict != "queue"
+
+
+def group_name(
+    pipeline: Pipeline, file: Path, inputs: Mapping[str, Any], *, is_shared: bool
+) -> str:
+    """Return the hashed name of a run's group, by default that of its file and folders.
+
+    With `is_shared` the ledger is in PostgreSQL. Machines may have mounted the file's folder
+    elsewhere, so its identity stands for it; if there is none, it is made here. Blocks then.
+
+    Raises:
+        PipelineError: the name cannot be made.
+    """
+    rule = pipeline.concurrency
+    if rule is not None and rule.group is not None:
+        at = ("concurrency", "group")
+        written = str(rendered_value(pipeline, rule.group, {"inputs": inputs}, at))
+    else:
+        of_folders = {name for name, spec in pipeline.inputs.items() if spec.type in FOLDER_TYPES}
+        folders = {name: str(inputs[name]) for name in inputs if name in of_folders}
+        place = [str(file)]
+        if is_shared:
+            with suppress(LedgerError, OSError):  # its run says so
+                base = file.parent.resolve()
+                make_state(base / STATE_FOLDER)
+                place = [folder_identity(base / STATE_FOLDER), file.name]
+                folders = {n: stored_path(Path(path), base) for n, path in folders.items()}
+        written = canonical_json([*place, folders])
+    return hashlib.sha256(written.encode()).hexdigest()[:32]
+
+
+def rendered_value(
+    pipeline: Pipeline, written: Any, scope: Mapping[str, Any], at: tuple[str | int, ...]
+) -> Any:
+    """Render the value at `at`, outside of the steps.
+
+    Raises:
+        PipelineError: it cannot be filled in.
+    """
+    try:
+        return Value.of(written).render(scope)
+    except ExpressionError as error:
+        what = f"`{'.'.join(str(part) for part in (*at, *error.path))}`: {error.message}."
+        fault = Fault(what, error.remedy, pipeline.mark((*at, *error.path)))
+        raise PipelineError([fault]) from error
