@@ -1,4 +1,4 @@
-"""How many calls of each model are made: bounds, and those that the YAML alone has of a step."""
+"""Bounds of how many calls are made of each model; those of a step by the YAML alone."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def calls_of_step(step: BoundStep) -> CallBounds:
         return NO_CALLS
     most = step.facts.most_calls(step.written, step.reply is not None)
     if most is None or any(choice.keys.narrow for choice in step.choices):
-        return CallBounds(unbounded=models_of(step))  # labels are embedded, maybe many
+        return CallBounds(unbounded=models_of(step))  # that depends on texts, or on labels
     return with_repairs(step, CallBounds(divided(most, models_of(step))))
 
 

@@ -35,12 +35,10 @@ class Doubt(Flag):
     IF_DONE = auto()
     """It may not be done at all: its calls, and those of what reads it, are made at most."""
     IF_PASSED = auto()
-    """It may fail for what is known, beside its checks: then the item ends there."""
+    """It may fail for another reason than its checks: then the item ends there."""
 
     READ = VALUES | FILES
-
-
-NO_FORECAST = CallForecast(0, 0)
+    """Of what it reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +50,8 @@ class Estimated:
     """None: it is skipped; empty where they are not known."""
     doubt: Doubt = Doubt.VALUES
     """About its outputs, and whether it is done."""
-    forecast: CallForecast = NO_FORECAST
+    forecast: CallForecast = field(default=CallForecast(0, 0))
     """Calls, and how many of them have replies; of a step that was tried."""
-
-
-SKIPPED = Estimated(outputs=None, doubt=Doubt.NONE)
 
 
 class ItemEnds(Exception):
@@ -113,10 +108,9 @@ class Spread:
         What estimates a node applies 3 and 4.
         """
         doubt, is_skipped = estimated.doubt, estimated.outputs is None
-        is_read_at_most = Doubt.IF_DONE in self.of(node.references)
-        if self.of_condition(node) or (
-            not is_skipped and (is_read_at_most or self.of_use(node))
-        ):  # 1, 2
+        may_miss_input = Doubt.IF_DONE in self.of(node.references) and not is_skipped
+        may_be_unused = self.of_use(node) and not is_skipped
+        if self.of_condition(node) or may_be_unused or may_miss_input:  # 1, 2
             doubt |= Doubt.IF_DONE | Doubt.VALUES
         is_at_most = Doubt.IF_DONE in doubt | self.behind
         if doubt:

@@ -54,7 +54,7 @@ from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import PlanItem, PlanReport
 
 from .call_bounds import calls_of_step
-from .doubt import SKIPPED, Doubt, Estimated, ItemEnds, Spread
+from .doubt import Doubt, Estimated, ItemEnds, Spread
 from .dry_tools import AskedPrompts
 from .item_estimate import ItemEstimate, estimate_block, pipeline_outputs
 from .plan_so_far import PlanSoFar
@@ -111,7 +111,6 @@ class Estimate(Walk):
         super().__init__(context)
         self._plan = plan
         self._prefix = prefix
-        self._steps = StepRunner(context)
         self._placeholder_outputs: dict[str, dict[str, Any] | None] = {}
         """By node that is unknown: its outputs, with placeholders; empty where there are none."""
         # Without a note of what a table is made without, which a run says
@@ -147,8 +146,6 @@ class Estimate(Walk):
             for note in kept_texts(outdated):
                 self.stats.note(note)
 
-    # --- what is not known
-
     async def wait_for(self, node: BoundNode, pending: str) -> None:
         if isinstance(node, BoundBlock) or node.inner is not None:
             at = self._prefix
@@ -162,59 +159,6 @@ class Estimate(Walk):
                 item = replace(item, state=ItemState.STALE, reasons=(Why.READS_UNDONE(pending),))
                 doubt |= Doubt.IF_DONE
             await self._add_work(node, item, entry, doubt)
-
-    def _held(self, step: BoundStep) -> PlanItem | None:
-        """Return a step that is held by an edited file in the place of its output. Blocking.
-
-        Raises:
-            PipelineError: it is another pipeline's output.
-        """
-        judge, path = self.context.judge, None
-        with suppress(StepFailed, ExpressionError):  # whether it is skipped is not known yet
-            if not is_skipped(step, self.scope):
-                path = judge.output_path(step, self.scope)
-        if path is None:
-            return None
-        refuse_other_pipelines(self.context, step, [path])
-        if not judge.keeps(step, path):
-            return None
-        return PlanItem(step.id, step.id, ItemState.HELD, (Why.OUTPUTS_KEPT((path,)),))
-
-    def _add(self, item: PlanItem) -> None:
-        self._plan.items.append(replace(item, step=f"{self._prefix}{item.step}"))
-
-    def scope_with_placeholders(self) -> Scope:
-        scope = self.scope
-        for name, outputs in self._placeholder_outputs.items():
-            scope = scope.with_step(name, outputs)
-        return scope
-
-    async def _estimate_step(self, step: BoundStep, doubt: Doubt = Doubt.FILES) -> Estimated:
-        """Estimate a top-level step over what is known and placeholders.
-
-        `doubt`: none; or steps before it have work to do, and may yet make what it needs.
-        """
-        attempt = ItemAttempt.of(self.context, step)
-        spread = Spread(dict.fromkeys(self.unknown, Doubt.VALUES))
-        spread.behind = doubt if step.facts.searches else doubt & ~Doubt.FILES
-        steps = ItemEstimate(self._plan, self.context, attempt, spread)
-        scope, estimated = self.scope_with_placeholders(), Estimated(calls_of_step(step))
-        try:
-            async with asyncio.timeout_at(self._plan.deadline()):
-                if steps.is_skipped(step, scope):
-                    estimated = SKIPPED
-                else:
-                    estimated = spread.note(step, await steps.estimate(step, scope))
-        except TimeoutError:
-            pass
-        except ItemEnds as end:
-            if not doubt:
-                what = f"step '{step.id}': {end}"
-                raise PipelineError([Fault(what, mark=step.mark)]) from end
-        self._placeholder_outputs[step.id] = estimated.outputs
-        return estimated
-
-    # --- what is known
 
     async def block(self, block: BoundBlock) -> Any:
         """Show what a run does with each item of a block, and estimate those that are stale.
@@ -243,14 +187,16 @@ class Estimate(Walk):
             left.nodes[block.id] = Left(LeftBy.PARTIAL)
         elif not todo or are_repeatable(state.block, todo):  # 2
             for work in todo:
-                work.take_recorded(context.ledger)
+                entry = work.entry
+                result = entry and context.ledger.value(entry.returns, entry.returns_object)
+                work.take_recorded(result)
             if lacking := await state.lacking(context.judge.reviews):
                 left.lacking.setdefault(block.id, lacking)
             fills = (step.facts.fills in step.written for step in all_steps(block.body))
             if state.work.missing.deleted and any(fills):  # 3
                 self.unknown[block.id] = block.id
             return state.outputs()
-        estimated = await estimate_block(self._plan, context, state)  # 4
+        estimated = await estimate_block(self._plan, context, state, {})  # 4
         self._placeholder_outputs[block.id] = estimated.outputs
         is_sure = not any(item.is_undecided for item in items)
         calls = estimated.calls if is_sure else estimated.calls.at_most()
@@ -271,35 +217,6 @@ class Estimate(Walk):
             raise state.wait
         return work.result
 
-    async def _add_work(
-        self, step: BoundStep, item: PlanItem, entry: Entry | None, doubt: Doubt
-    ) -> None:
-        """Add what a step with work to do asks, and the item that it is."""
-        estimated = await self._estimate_step(step, doubt)
-        if doubt and estimated.outputs is None:
-            return  # it will be skipped, whatever it reads
-        held, forecast = await asyncio.to_thread(self._held, step), estimated.forecast
-        item = held or item
-        if forecast.n_known:
-            left = Why.CALLS_LEFT(forecast.n_new, forecast.n_calls)
-            item = replace(item, reasons=(*item.reasons, left))
-        scope_id, lineage = self.context.judge.scopes.id(step.id), LineageStore(self.context.ledger)
-        is_older = entry is None and lineage.of_item(scope_id, step.id) is not None
-        self._add_step(step, item, is_open=bool(doubt) or is_older)
-        self._plan.cost.add(estimated.calls, [] if entry is None else [entry], 1)
-
-    def _add_step(self, step: BoundStep, item: PlanItem, *, is_open: bool = False) -> None:
-        """Add a step outside of blocks as an item, unless the file that it makes may be as it is.
-
-        1. It asks a model: it is an item in any state.
-        2. It only makes a file, and an edited one that is kept is in its place: it is held.
-        3. It only makes a file, and surely has to.
-        4. `is_open`: it reads what has to run first, which may come out as it was, or its file is
-           of an older Paddock, whose ledger does not say what it was made of: it is none.
-        """
-        if step.kind.roles or item.state is ItemState.HELD or (item.state in WORK and not is_open):
-            self._add(item)
-
     async def step(self, step: BoundStep) -> Any:
         if step.inner is not None:
             return await self._pipeline(step)
@@ -308,7 +225,8 @@ class Estimate(Walk):
             return NOT_YET
         # It gives now what it will give in the run.
         self.ended[step.id] = EndedNode(step, done={step.id})
-        return await self._steps.step(step, self.scope, ItemAttempt.of(self.context, step))
+        attempt = ItemAttempt.of(self.context, step)
+        return await StepRunner(self.context).step(step, self.scope, attempt)
 
     async def _pipeline(self, step: BoundStep) -> Any:
         """Walk a pipeline that a step runs, with the inputs that it has."""
@@ -339,6 +257,89 @@ class Estimate(Walk):
         undone = {item.index for item in (*state.todo(), *state.in_state(*OPEN))}
         self.ended[state.block.id] = await ended_block(self.context, state.work, undone)
 
+    def _add(self, item: PlanItem) -> None:
+        self._plan.items.append(replace(item, step=f"{self._prefix}{item.step}"))
+
+    def scope_with_placeholders(self) -> Scope:
+        scope = self.scope
+        for name, outputs in self._placeholder_outputs.items():
+            scope = scope.with_step(name, outputs)
+        return scope
+
+    # --- a step outside of blocks
+
+    async def _add_work(
+        self, step: BoundStep, item: PlanItem, entry: Entry | None, doubt: Doubt
+    ) -> None:
+        """Add what a step with work to do asks, and the item that it is."""
+        estimated = await self._estimate_step(step, doubt)
+        if doubt and estimated.outputs is None:
+            return  # it will be skipped, whatever it reads
+        held, forecast = await asyncio.to_thread(self._held, step), estimated.forecast
+        item = held or item
+        if forecast.n_known:
+            left = Why.CALLS_LEFT(forecast.n_new, forecast.n_calls)
+            item = replace(item, reasons=(*item.reasons, left))
+        scope_id, lineage = self.context.judge.scopes.id(step.id), LineageStore(self.context.ledger)
+        is_older = entry is None and lineage.of_item(scope_id, step.id) is not None
+        self._add_step(step, item, is_open=bool(doubt) or is_older)
+        self._plan.cost.add(estimated.calls, [] if entry is None else [entry], 1)
+
+    async def _estimate_step(self, step: BoundStep, doubt: Doubt = Doubt.FILES) -> Estimated:
+        """Estimate a top-level step over what is known and placeholders.
+
+        `doubt`: none; `FILES`, steps before it have work to do, and may yet make what it needs;
+        `IF_DONE`, too, where it may turn out to be as it was.
+        """
+        attempt = ItemAttempt.of(self.context, step)
+        spread = Spread(dict.fromkeys(self.unknown, Doubt.VALUES))
+        spread.behind = doubt if step.facts.searches else doubt & ~Doubt.FILES
+        steps = ItemEstimate(self._plan, self.context, attempt, spread)
+        scope, estimated = self.scope_with_placeholders(), Estimated(calls_of_step(step))
+        try:
+            async with asyncio.timeout_at(self._plan.deadline()):
+                if steps.is_skipped(step, scope):
+                    estimated = Estimated(outputs=None, doubt=Doubt.NONE)
+                else:
+                    estimated = spread.note(step, await steps.estimate(step, scope))
+        except TimeoutError:
+            pass
+        except ItemEnds as end:
+            if not doubt:
+                what = f"step '{step.id}': {end}"
+                raise PipelineError([Fault(what, mark=step.mark)]) from end
+        self._placeholder_outputs[step.id] = estimated.outputs
+        return estimated
+
+    def _held(self, step: BoundStep) -> PlanItem | None:
+        """Return a step that is held by an edited file in the place of its output. Blocking.
+
+        Raises:
+            PipelineError: it is another pipeline's output.
+        """
+        judge, path = self.context.judge, None
+        with suppress(StepFailed, ExpressionError):  # whether it is skipped is not known yet
+            if not is_skipped(step, self.scope):
+                path = judge.output_path(step, self.scope)
+        if path is None:
+            return None
+        refuse_other_pipelines(self.context, step, [path])
+        if not judge.keeps(step, path):
+            return None
+        return PlanItem(step.id, step.id, ItemState.HELD, (Why.OUTPUTS_KEPT((path,)),))
+
+    def _add_step(self, step: BoundStep, item: PlanItem, *, is_open: bool = False) -> None:
+        """Add a step outside of blocks as an item, unless the file that it makes may be as it is.
+
+        1. It asks a model: it is an item in any state.
+        2. It only makes a file, and an edited one that is kept is in its place: it is held.
+        3. It only makes a file, and surely has to.
+        4. `is_open`: it reads what has to run first, which may come out as it was, or its file is
+           of an older Paddock, whose ledger does not say what it was made of: it is none.
+        """
+        if step.kind.roles or item.state is ItemState.HELD or (item.state in WORK and not is_open):
+            self._add(item)
+
 
 def _plan_items(work: BlockWork) -> Iterator[PlanItem]:
     """Yield what a block has to do, item by item, with those that its list no longer has."""
@@ -350,8 +351,8 @@ def _plan_items(work: BlockWork) -> Iterator[PlanItem]:
     for key in missing.absences:
         if key not in renamed and key not in dropped:
             yield PlanItem(block, key, ItemState.DELETED, (missing.absences[key],))
-    for doubt in missing.doubts:
-        yield PlanItem(block, doubt.folder, ItemState.MISSING, (doubt.reason,))
+    for unsure in missing.doubts:
+        yield PlanItem(block, unsure.folder, ItemState.MISSING, (unsure.reason,))
     for key in sorted(work.excluded):
         state = ItemState.DELETED if key in dropped else ItemState.SKIPPED
         yield PlanItem(block, key, state, (Why.WHERE(),))

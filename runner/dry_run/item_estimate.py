@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
 
 from paddock.engine.system.item_samples import SEED, draw
@@ -54,6 +53,7 @@ class ItemEstimate(ItemSteps):
         self.spread = spread
         self.calls = NO_CALLS
         self.last: Any = None
+        """The outputs of its last step."""
 
     # --- what `walk_item` asks
 
@@ -145,8 +145,7 @@ class ItemEstimate(ItemSteps):
                     raise ItemEnds(state.wait)
                 return Estimated(outputs=work.result, doubt=Doubt.NONE)
             attempt, entry = ItemAttempt.of(context, step, around), work.entry
-        estimate = StepEstimate(self._plan, context, attempt, scope, doubt)  # 3
-        estimated = await estimate.estimate(step)
+        estimated = await StepEstimate(self._plan, context, attempt, scope, doubt).of(step)  # 3
         if doubt and entry is not None:
             estimated = replace(estimated, calls=estimated.calls.at_most())
         return estimated
@@ -165,31 +164,30 @@ class ItemEstimate(ItemSteps):
         context = sub_pipeline_context(self._context, step, self._attempt, bound)
         secrets = context.stats.secrets.of(bound.file)
         spread = Spread(behind=doubt & Doubt.FILES | (Doubt.IF_DONE if doubt else Doubt.NONE))
-        attempt = replace(self._attempt)
-        within = ItemEstimate(self._plan, context, attempt, spread, is_whole_pipeline=True)
-        start, outputs = Scope.of(bound.inputs, secrets, bound.moment), dict[str, Any]()
+        within = ItemEstimate(self._plan, context, self._attempt, spread, is_whole_pipeline=True)
         try:
-            end, is_unknown = await walk_item(within, bound.nodes, start), bool(doubt)
+            start = Scope.of(bound.inputs, secrets, bound.moment)
+            end = await walk_item(within, bound.nodes, start)
         except ItemEnds as failure:
-            failure.calls = within.calls
             if doubt:
                 self.spread.behind |= Doubt.FILES  # what it does behind that is not known
                 return Estimated(calls_of_step(step), doubt=Doubt.VALUES | Doubt.IF_PASSED)
+            failure.calls = within.calls
             raise
+        self.spread.behind |= spread.behind & Doubt.FILES
+        is_known, outputs = not (doubt or spread.nodes), dict[str, Any]()
         try:
             outputs = pipeline_outputs(step, bound, end, scope)
         except ExpressionError:
-            is_unknown = True
-        self.spread.behind |= spread.behind & Doubt.FILES
-        is_unknown = is_unknown or bool(spread.nodes)
-        return Estimated(within.calls, outputs, Doubt.VALUES if is_unknown else Doubt.NONE)
+            is_known = False
+        return Estimated(within.calls, outputs, Doubt.NONE if is_known else Doubt.VALUES)
 
 
 async def estimate_block(
     plan: PlanSoFar,
     context: RunContext,
     state: BlockState,
-    around: Mapping[str, Doubt] = MappingProxyType({}),
+    around: Mapping[str, Doubt],
 ) -> Estimated:
     """Estimate every stale item; those left when the time is over by the YAML, or by the others.
 

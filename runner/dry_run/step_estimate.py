@@ -33,6 +33,7 @@ from paddock.steps.base import (
     StepSkipped,
     Tools,
 )
+from paddock.steps.facts import TreeBounds
 
 from .call_bounds import (
     CallBounds,
@@ -60,7 +61,7 @@ class StepEstimate:
     doubt: Doubt
     """About its parameters, and the files and stores that it may read."""
 
-    async def estimate(self, step: BoundStep) -> Estimated:
+    async def of(self, step: BoundStep) -> Estimated:
         """Estimate a step that is not skipped.
 
         1. Its answer may be asked for again of a larger model: both are estimated.
@@ -94,7 +95,7 @@ class StepEstimate:
         """
         is_due: bool | None = None
         try:
-            own = await self.estimate(replace(step, escalate=None))
+            own = await self.of(replace(step, escalate=None))
             if not own.doubt and own.outputs and step.returns is None:
                 with contextlib.suppress(ExpressionError):
                     item = self.attempt.shown_key or self.attempt.key
@@ -106,7 +107,7 @@ class StepEstimate:
         if is_due is False:
             return own
         try:
-            larger = await self.estimate(step.escalated)
+            larger = await self.of(step.escalated)
         except ItemEnds as end:
             end.calls = own.calls
             if is_due:
@@ -216,26 +217,26 @@ class StepEstimate:
 def _calls(
     step: BoundStep, params: Any, pool: DryPool, tree: CallForecast | None, *, is_in_parts: bool
 ) -> CallBounds:
-    """Return the calls that a pool counted, with those of a tree, and what repairs may add.
+    """Return the calls of a step that was tried, with those that repairs may add.
 
-    1. It has counted a tree itself. The pool was asked for those of its prompts alone that are
-       known: of `reduce` over 20 texts, 3 of 4 calls; the last one is made of their answers.
-    2. Its text has to be read in parts, and it failed, since longest answers never get shorter:
-       at most a tree over all parts. Asked for 5 parts, it is 11 calls.
-    3. Any other step: those that the pool was asked for, such as the 1 of a `chat`.
+    1. It counted a tree of calls (`foresee`). The pool was only asked for prompts without unknown
+       answers: `reduce` over 20 texts asks it for 3 of 4 calls, and the last one comes later.
+       Where the groups of `by` are not known, each text may be one, which counts as repairs.
+    2. A text was read in parts, and it failed, since the longest answers never get shorter: at
+       most a tree over all parts. After 5 of them these are 11 calls.
+    3. Any other step: those that it asked the pool for, such as the 1 of a `chat`.
     """
     counted, holds_forms = pool.calls, pool.prompts.counts_exactly
     by_model, n_counted = counted.most or models_of(step), counted.most.total()
-    bounds = None if step.facts.tree is None else step.facts.tree(params)
+    bounds = TreeBounds(2 * n_counted + 1) if step.facts.tree is None else step.facts.tree(params)
     if tree is not None:  # 1
-        has_unknown_groups = bounds is not None and pool.doubt & Doubt.READ and tree.n_new
-        in_groups = bounds.in_groups if bounds is not None and has_unknown_groups else 0
+        in_groups = bounds.in_groups if pool.doubt & Doubt.READ and tree.n_new else 0
         later = divided(tree.n_new - n_counted, by_model)
         may_be_known = pool.prompts.has_history or Doubt.EQUAL_ANSWERS in pool.doubt or in_groups
         calls = counted + CallBounds(later, Counter() if may_be_known else later)
         calls = with_repairs(step, calls, holds_forms=holds_forms)
         return replace(calls, repairs=max(calls.repairs, in_groups - tree.n_new))
     if is_in_parts:  # 2
-        most = 2 * n_counted + 1 if bounds is None else bounds.in_parts
-        return with_repairs(step, CallBounds(divided(most, by_model)), holds_forms=holds_forms)
+        most = divided(bounds.in_parts, by_model)
+        return with_repairs(step, CallBounds(most), holds_forms=holds_forms)
     return with_repairs(step, counted, holds_forms=holds_forms)  # 3

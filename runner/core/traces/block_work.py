@@ -12,7 +12,6 @@ from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_store import FiledRow, ListOrder
-from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.item_states import NEXT, ItemState
 from paddock.runner.progress.reasons import Reason
 from paddock.runner.progress.report import FiledCounts, ItemReport
@@ -77,12 +76,11 @@ class ItemWork:
         assert state in NEXT[self.state], (self.key, self.state, state)
         self.state, self.why = state, why
 
-    def take_recorded(self, ledger: Ledger) -> None:
-        """End as done with the recorded result; while planning, of what only lacks its files."""
+    def take_recorded(self, result: Any) -> None:
+        """End as done with its recorded result, while planning: it only lacks files."""
         self.become(ItemState.DONE)
         self.counted_as = self.changed_as = self.verdict.state
-        if self.entry is not None:
-            self.result = ledger.value(self.entry.returns, self.entry.returns_object)
+        self.result = result
 
     @property
     def has_ended(self) -> bool:
