@@ -104,12 +104,11 @@ def calls_of_body(body: Iterable[BoundNode]) -> CallBounds:
 
 def calls_of_many(body: Iterable[BoundNode]) -> CallBounds:
     """Return the calls of a body that runs for an unknown number of items."""
-    asking = (step for step in all_steps(body) if step.kind.roles)
-    return CallBounds(unbounded=Counter(spec.ref for step in asking for spec in step.models))
+    return CallBounds(unbounded=models_of(*(step for step in all_steps(body) if step.kind.roles)))
 
 
-def models_of(step: BoundStep) -> Counter[str]:
-    return Counter(spec.ref for spec in step.models)
+def models_of(*steps: BoundStep) -> Counter[str]:
+    return Counter(spec.ref for step in steps for spec in step.models)
 
 
 def calls_of_step(step: BoundStep) -> CallBounds:

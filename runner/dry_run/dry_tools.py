@@ -106,9 +106,8 @@ class DryPool(LedgerPool):
         self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> int:
         """Count a prompt's tokens, roughly where it is far from the limit."""
-        n_reserved = await self._reserved_for_unknown(
-            model, [message.content for message in messages]
-        )
+        texts = [message.content for message in messages]
+        n_reserved = await self._reserved_for_unknown(model, texts)
         bound = token_bounds.most_in_chat(messages)
         if self._is_exact(model) and not tools:
             reserved, room = await self._reserved(model, {})
@@ -149,8 +148,7 @@ class DryPool(LedgerPool):
         reserved, room = await self._reserved(request.model, request.params)
         if n_tokens + reserved > room:
             raise PromptTooLong(n_tokens, reserved, room)
-        texts = [message.content for message in request.messages]
-        self._counted(request.model.ref, found.hash, texts)
+        self._counted(request.model.ref, found.hash, [msg.content for msg in request.messages])
         text, form = PLACEHOLDER, request.constraint
         if form is not None and form.kind == "json_schema":
             text = json.dumps(_filled_schema(json.loads(form.source)), ensure_ascii=False)

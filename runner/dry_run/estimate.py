@@ -321,12 +321,11 @@ class Estimate(Walk):
         with suppress(StepFailed, ExpressionError):  # whether it is skipped is not known yet
             if not is_skipped(step, self.scope):
                 path = judge.output_path(step, self.scope)
-        if path is None:
-            return None
-        refuse_other_pipelines(self.context, step, [path])
-        if not judge.keeps(step, path):
-            return None
-        return PlanItem(step.id, step.id, ItemState.HELD, (Why.OUTPUTS_KEPT((path,)),))
+        if path is not None:
+            refuse_other_pipelines(self.context, step, [path])
+            if judge.keeps(step, path):
+                return PlanItem(step.id, step.id, ItemState.HELD, (Why.OUTPUTS_KEPT((path,)),))
+        return None
 
     def _add_step(self, step: BoundStep, item: PlanItem, *, is_open: bool = False) -> None:
         """Add a step outside of blocks as an item, unless the file that it makes may be as it is.

@@ -91,8 +91,7 @@ class ItemEstimate(ItemSteps):
                 raise ItemEnds(error) from error
             estimated = await estimate_block(self._plan, context, state, self.spread.nodes)
             if self.spread.of(block.references):
-                calls = estimated.calls.at_most()
-                estimated = replace(estimated, calls=calls, doubt=Doubt.VALUES)
+                estimated = Estimated(estimated.calls.at_most(), estimated.outputs)
         return self._noted(block, estimated), None
 
     async def step(self, step: BoundStep, scope: Scope) -> Any:
@@ -104,8 +103,8 @@ class ItemEstimate(ItemSteps):
         try:
             estimated = await self.estimate(step, scope)
         except ItemEnds as end:
-            doubt = Doubt.VALUES | Doubt.IF_PASSED
-            outputs = self._noted(step, Estimated(end.calls, doubt=doubt))
+            failed = Estimated(end.calls, doubt=Doubt.VALUES | Doubt.IF_PASSED)
+            outputs = self._noted(step, failed)
             if Doubt.IF_DONE in self.spread.nodes[step.id]:
                 return outputs
             raise
@@ -152,21 +151,19 @@ class ItemEstimate(ItemSteps):
 
     async def _pipeline(self, step: BoundStep, scope: Scope, doubt: Doubt) -> Estimated:
         """Estimate a pipeline that a step of the item runs; `doubt` is about what that reads."""
-        inner = step.inner
-        assert inner is not None
+        assert step.inner is not None
         try:
             params = step.params.render(scope)
-            bound = with_inputs(inner, params.inputs, self._context.bound.roots)
+            bound = with_inputs(step.inner, params.inputs, self._context.bound.roots)
         except (BindError, WrongInput) as error:
             if not doubt:
                 raise ItemEnds(error) from error
             return Estimated(calls_of_step(step))
         context = sub_pipeline_context(self._context, step, self._attempt, bound)
-        secrets = context.stats.secrets.of(bound.file)
         spread = Spread(behind=doubt & Doubt.FILES | (Doubt.IF_DONE if doubt else Doubt.NONE))
         within = ItemEstimate(self._plan, context, self._attempt, spread, is_whole_pipeline=True)
         try:
-            start = Scope.of(bound.inputs, secrets, bound.moment)
+            start = Scope.of(bound.inputs, context.stats.secrets.of(bound.file), bound.moment)
             end = await walk_item(within, bound.nodes, start)
         except ItemEnds as failure:
             if doubt:
@@ -189,38 +186,37 @@ async def estimate_block(
     state: BlockState,
     around: Mapping[str, Doubt],
 ) -> Estimated:
-    """Estimate every stale item; those left when the time is over by the YAML, or by the others.
+    """Estimate every stale item, in a random order, until the time is over.
 
-    In a random order, so that those that were walked speak for the others. `around`: what is in
-    doubt about the steps around the block.
+    What is left then is bounded by the YAML, or taken to be like those that were walked. `around`:
+    what is in doubt about the steps around the block.
     """
-    block, todo = state.block, state.todo()
-    calls, n_unwalked, now_s = NO_CALLS, 0, asyncio.get_running_loop().time
-    for item in sorted(todo, key=lambda item: draw(SEED, item.key)):
-        # Rows of different items differ: so do the prompts that a step makes of them
+    block, todo, deadline = state.block, state.todo(), plan.deadline_of_items()
+    calls, n_walked, now_s = NO_CALLS, 0, asyncio.get_running_loop().time
+    for item in todo:  # rows of different items differ: so do the prompts that a step makes of them
         item.result = {"text": f"{PLACEHOLDER} {item.key}"}
-        if now_s() >= plan.deadline_of_items():  # where nothing waits, nothing else ends it
-            n_unwalked += 1
-            continue
+    for item in sorted(todo, key=lambda item: draw(SEED, item.key)):
+        if now_s() >= deadline:  # where nothing waits, nothing else ends it
+            break
         attempt = ItemAttempt.of_item(context, state, item)
         steps = ItemEstimate(plan, context, attempt, Spread({**around}))
         try:
-            async with asyncio.timeout_at(plan.deadline_of_items()):
+            async with asyncio.timeout_at(deadline):
                 scope = await walk_item(steps, block.body, item.scope_in(block, state.scope))
             is_filter_unknown = block.keep is not None and steps.spread.of(block.keep.references)
             given = replace(block, keep=None) if is_filter_unknown else block
             item.result = item_result(given, scope, steps.last)
         except TimeoutError:
-            n_unwalked += 1
-            continue
+            break
         except ItemEnds:
             item.result = None
         except StepFailed:  # its `returns` read what is not known
             pass
-        calls += steps.calls
-    rest, n_walked = calls_of_body(block.body).of_items(n_unwalked), len(todo) - n_unwalked
+        calls, n_walked = calls + steps.calls, n_walked + 1
+    n_left = len(todo) - n_walked
+    rest = calls_of_body(block.body).of_items(n_left)
     is_average = rest.n_most is None and calls.n_most is not None and n_walked > 0
-    calls += calls.scaled(n_unwalked / n_walked) if is_average else rest
+    calls += calls.scaled(n_left / n_walked) if is_average else rest
     return Estimated(calls, dict(state.outputs()), Doubt.VALUES if todo else Doubt.NONE)
 
 

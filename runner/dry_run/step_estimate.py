@@ -22,6 +22,7 @@ from paddock.runner.core.escalation import escalated
 from paddock.runner.core.failures import Cause, max_retries
 from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.run_context import RunContext
+from paddock.runner.core.step_runner import step_outputs
 from paddock.runner.core.step_tools import item_tools, taught_as, taught_tools
 from paddock.steps.base import (
     PLACEHOLDER,
@@ -116,7 +117,7 @@ class StepEstimate:
         if is_due:
             return replace(larger, calls=own.calls + larger.calls)
         calls = own.calls + larger.calls.at_most()
-        return replace(larger, calls=calls, outputs=own.outputs, doubt=Doubt.VALUES)
+        return Estimated(calls, own.outputs, forecast=larger.forecast)
 
     async def _tried(
         self, step: BoundStep, prompts: AskedPrompts, *, is_long: bool = False
@@ -165,8 +166,7 @@ class StepEstimate:
                     found["hits"] = [{**hit, "text": PLACEHOLDER} for hit in found["hits"]]
                 if reads_files and Doubt.FILES in doubt:
                     found = without_texts(found)
-            seen = self.scope if step.returns is None else self.scope.with_step(step.id, found)
-            outputs = found if step.returns is None else step.returns.render(seen)
+            outputs = step_outputs(step, self.scope, found)
         except StepSkipped:
             outputs = None
         except _STEP_ERRORS as error:
