@@ -83,7 +83,7 @@ class PlanCost:
             tokens=tokens,
             seconds=0.0 if tokens == 0 and is_idle else self._seconds(tokens, last, speeds),
             loads=len(calls.by_model),
-            models={ref: calls.most[ref] for ref in calls.by_model},
+            models={r: 0 if r in calls.unbounded else calls.most[r] for r in calls.by_model},
             least_models=dict(calls.least),
         )
 
