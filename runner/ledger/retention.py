@@ -210,7 +210,8 @@ class _OwnFolder:
 
     def files(self) -> dict[str, os.stat_result]:
         found: dict[str, os.stat_result] = {}
-        for name in [] if self.handle is None else os.listdir(self.handle):  # noqa: PTH208 - no path
+        names = [] if self.handle is None else os.listdir(self.handle)  # noqa: PTH208 - no path
+        for name in sorted(names):
             with suppress(FileNotFoundError):  # it was removed meanwhile
                 facts = os.stat(name, dir_fd=self.handle, follow_symlinks=False)
                 if stat.S_ISREG(facts.st_mode):

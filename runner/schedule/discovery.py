@@ -350,18 +350,19 @@ def _is_folder_there(folder: Path) -> bool:
 
 
 def walk_yaml_files(folder: Path) -> Iterator[tuple[Path, FileStamp]]:
-    """Yield the YAML files below a folder; links to folders are not followed (cycles)."""
+    """Yield the YAML files below a folder, by name; links to folders are not followed (cycles)."""
     stack = [folder]
     while stack:
         try:
-            entries = list(os.scandir(stack.pop()))
+            entries = sorted(os.scandir(stack.pop()), key=lambda entry: entry.name)
         except OSError:
             continue  # no permission, or gone since
+        n_left = len(stack)
         for entry in entries:
             if entry.name.startswith(".") or entry.name in _LEFT_ALONE:
                 continue
             if entry.is_dir(follow_symlinks=False):
-                stack.append(Path(entry.path))
+                stack.insert(n_left, Path(entry.path))  # the first by name is next
             elif entry.name.endswith((".yaml", ".yml")) and entry.is_file():
                 with suppress(OSError):  # gone since
                     facts = entry.stat()
