@@ -231,7 +231,7 @@ class OutputIndex:
         if size_bytes is None:
             old = new
         size = size_bytes if old.sha256 is None else old.size
-        self._put(replace(old, key=key, intended=intended, size=size), run)
+        self.record_written(replace(old, key=key, intended=intended, size=size), run)
 
     def written_row(self, scope: str, key: str, path: Path, sha256: str) -> OutputRow | None:
         """Return what is to be recorded of a file that has just been written; None: it is."""
@@ -246,9 +246,6 @@ class OutputIndex:
 
         Until then it counts as intended: an entry of an earlier text must not find it as it was.
         """
-        self._put(row, run)
-
-    def _put(self, row: OutputRow, run: str) -> None:
         self._keep(row)
         self.ledger.record_output(row, run)
 

@@ -53,9 +53,8 @@ def files_read_now(item: RecordedItem) -> tuple[LineageFile, ...]:
     found = []
     for read in dependencies_of(item.entry, FileRead):
         path = str(item.base / read.path)
-        state: FileState = "changed" if os.path.lexists(path) else "gone"
-        if read.is_at(path, lambda path: sha256_of(Path(path))):
-            state = "same"
+        is_same = read.is_at(path, lambda path: sha256_of(Path(path)))
+        state: FileState = "same" if is_same else "changed" if os.path.lexists(path) else "gone"
         found.append(LineageFile(path, read.sha256, state))
     return tuple(found)
 
@@ -89,29 +88,24 @@ def changes_of_item(
     return changes
 
 
-def newer_results(step: str, n_newer: int) -> LineageChange:
-    """Return that a step or block which an item reads has newer results."""
-    why = Why.NEWER_RESULT(step) if n_newer == 1 else Why.NEWER_RESULTS(step, n_newer)
-    return LineageChange(why)
-
-
 def no_longer_written(item: RecordedItem) -> LineageChange:
     """Return why a path is no output of its item as that was done last."""
     entry = item.entry
     if entry is None:
-        return LineageChange(Why.WRITTEN_NO_MORE())
-    if entry.state == ItemState.WAITING:
-        return LineageChange(Why.EARLIER_ANSWER(entry.run))
-    if entry.state == ItemState.FAILED:
-        return LineageChange(Why.EARLIER_TRY(entry.run))
-    if entry.state in (ItemState.SKIPPED, ItemState.QUARANTINED):
-        return LineageChange(Why.ITEM_ENDED(entry.run, entry.state))
-    paths = [] if item.n_rows is not None else sorted(current_paths(entry))
-    if not paths:
-        return LineageChange(Why.ITEM_WRITES_NOTHING(entry.run))
-    return LineageChange(Why.ITEM_WRITES(entry.run, ", ".join(paths)))
+        why = Why.WRITTEN_NO_MORE()
+    elif entry.state == ItemState.WAITING:
+        why = Why.EARLIER_ANSWER(entry.run)
+    elif entry.state == ItemState.FAILED:
+        why = Why.EARLIER_TRY(entry.run)
+    elif entry.state in (ItemState.SKIPPED, ItemState.QUARANTINED):
+        why = Why.ITEM_ENDED(entry.run, entry.state)
+    elif item.n_rows is None and (paths := sorted(current_paths(entry))):
+        why = Why.ITEM_WRITES(entry.run, ", ".join(paths))
+    else:
+        why = Why.ITEM_WRITES_NOTHING(entry.run)
+    return LineageChange(why)
 
 
 def no_longer_applies(outdated: Outdated) -> LineageChange:
-    """Return why a plan would remove an output."""
+    """Return why an output no longer applies, as a plan has found."""
     return LineageChange(_NO_LONGER_APPLIES.get(outdated, Why.OUTDATED)())

@@ -32,7 +32,6 @@ from .changes_since import (
     document_changes,
     document_now,
     files_read_now,
-    newer_results,
     no_longer_written,
 )
 from .path_lineage import DocumentUse, LineageChange, LineageFile, Origin, PathLineage
@@ -200,7 +199,8 @@ class _PathInLedger:
             changes += await (await self._pipelines.of(done)).changes(done, subject)
             for step in done.read_steps:
                 if n_newer := self._items.newer(done.owner, step, done.at):
-                    changes.append(newer_results(step, n_newer))
+                    newer = Why.NEWER_RESULTS(step, n_newer)
+                    changes.append(LineageChange(newer if n_newer > 1 else Why.NEWER_RESULT(step)))
         explained = {done.owner.step for done in (item, *others)}
         changes += await pipeline.changes_before(item, explained)  # 4
         return changes or await pipeline.changes_by_plan(item)  # 5

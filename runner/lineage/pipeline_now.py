@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import json
-from abc import ABCMeta, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -63,18 +62,18 @@ class PipelinesNow:
     async def of(self, item: RecordedItem) -> PipelineNow:
         """Return an item's pipeline as it is now, with the inputs of the item's run.
 
-        1. Its file was deleted, or the ledger does not know which it was: it is unknown.
-        2. The item's rule is made of the same as in the run that did it: nothing is bound.
+        1. It cannot be bound: its file was deleted, or the ledger does not know which it was.
+        2. It need not be: the item's rule is made of the same as in the run that did it.
         3. It is bound, once for each file and inputs.
-        4. It cannot be bound, since it is invalid: it is unknown.
+        4. It cannot be bound, since it is invalid.
         """
         world, name, file = self._world, item.owner.file, item.base / item.owner.file
         if not name or not file.exists():  # 1
-            return UnboundPipeline(world, Why.PIPELINE_GONE(name))
+            return PipelineNow(world, Why.PIPELINE_GONE(name))
         ledger = world.index.ledger
         run = ledger.run(item.run)
         if run is not None and await self._is_rule_unchanged(item, run):  # 2
-            return UnboundPipeline(world)
+            return PipelineNow(world)
         recorded = json.loads(run.given) if run is not None and run.given else {}
         id_ = canonical_json([name, recorded])
         if id_ not in self._bound:
@@ -84,7 +83,7 @@ class PipelinesNow:
                 self._bound[id_] = BoundPipeline(own, self._settings, file, recorded)  # 3
             except PipelineError as error:
                 invalid = Why.PIPELINE_INVALID(error.faults[0].message)
-                self._bound[id_] = UnboundPipeline(world, invalid)  # 4
+                self._bound[id_] = PipelineNow(world, invalid)  # 4
         return self._bound[id_]
 
     async def _is_rule_unchanged(self, item: RecordedItem, run: RunRow) -> bool:
@@ -100,12 +99,21 @@ class PipelinesNow:
         return self._are_unchanged[run.run]
 
 
-class PipelineNow(metaclass=ABCMeta):
-    """A pipeline as it is now, as far as it is known; what takes a plan, only a bound one says."""
+class PipelineNow:
+    """A pipeline as it is now, which is not bound: that is not needed, or cannot be (`reason`).
 
-    @abstractmethod
+    Without a bound pipeline only what an item depended on is compared, and no plan is made.
+    """
+
+    def __init__(self, world: World, reason: Reason | None = None) -> None:
+        self._world, self._reason = world, reason
+
     async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
         """Return what changed of an item's rule, and of what it depended on."""
+        reasons = [] if self._reason is None else [self._reason]
+        if item.entry is not None:
+            reasons += await changed_dependencies(item.owner.scope_id, item.entry, self._world)
+        return changes_of_item(reasons, self._world.index, subject)
 
     def notes(self, item: RecordedItem) -> Iterable[Reason]:
         """Return what is not known of an item's output."""
@@ -118,28 +126,12 @@ class PipelineNow(metaclass=ABCMeta):
     async def changes_before(
         self, item: RecordedItem, explained: Collection[str]
     ) -> list[LineageChange]:
-        """Return which nodes before an item have work to do, but for `explained` ones."""
+        """Return which nodes before an item have work to do by a plan, but for `explained` ones."""
         return []
 
     async def changes_by_plan(self, item: RecordedItem) -> list[LineageChange]:
         """Return why a run would do an item again, or the one around it."""
         return []
-
-
-class UnboundPipeline(PipelineNow):
-    """A pipeline that need not be bound, since its rules are as they were, or cannot be.
-
-    `reason` is why it cannot be: then only what an item depended on is compared.
-    """
-
-    def __init__(self, world: World, reason: Reason | None = None) -> None:
-        self._world, self._reason = world, reason
-
-    async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
-        reasons = [] if self._reason is None else [self._reason]
-        if item.entry is not None:
-            reasons += await changed_dependencies(item.owner.scope_id, item.entry, self._world)
-        return changes_of_item(reasons, self._world.index, subject)
 
 
 class BoundPipeline(PipelineNow):
@@ -155,7 +147,8 @@ class BoundPipeline(PipelineNow):
         Raises:
             PipelineError: it is invalid.
         """
-        self._world, self._settings, plan = world, settings, read_plan(file)
+        super().__init__(world)
+        self._settings, plan = settings, read_plan(file)
         self._known_plan: PlanReport | Reason | None = None
         inputs, given = plan.pipeline.inputs, recorded.get("inputs", {})
         self._hidden: Sequence[str] = recorded.get("hidden", [])
@@ -184,18 +177,17 @@ class BoundPipeline(PipelineNow):
         step, entry, world = item.owner.step, item.entry, self._world
         found = find_in_plans(self._bound, step)
         if found is None:
-            return await UnboundPipeline(world, Why.PIPELINE_LACKS(step)).changes(item, subject)
+            return await PipelineNow(world, Why.PIPELINE_LACKS(step)).changes(item, subject)
         (plan, node), reasons = found, list[Reason]()
         try:
             if entry is not None:
                 scope_id, is_unknown = item.owner.scope_id, partial(self._is_unknown, plan)
                 reasons = await changed_since(scope_id, entry, world, plan, node, is_unknown)
-        except PipelineError as error:
-            unbound = UnboundPipeline(world, Why.PIPELINE_INVALID(error.faults[0].message))
-            return await unbound.changes(item, subject)
-        except EngineError as error:
-            unbound = UnboundPipeline(world, Why.MODEL_UNUSABLE(str(error)))
-            return await unbound.changes(item, subject)
+        except (PipelineError, EngineError) as error:
+            why = Why.MODEL_UNUSABLE(str(error))
+            if isinstance(error, PipelineError):
+                why = Why.PIPELINE_INVALID(error.faults[0].message)
+            return await PipelineNow(world, why).changes(item, subject)
         then, now = item.spec, json.loads(canonical_spec(node))
         if entry is None and then and ordered_json(then) != ordered_json(now):
             reasons = [Why.STEP()]

@@ -34,15 +34,6 @@ MAX_ORIGINS = 20
 MAX_SIMILAR, MAX_COMPARED_NAMES = 3, 20_000
 
 
-def load_request(request: str) -> Mapping[str, Any]:
-    """Return a recorded request; another value than a mapping as `{"request": …}`."""
-    try:
-        found = json.loads(request)
-    except ValueError:
-        found = request
-    return found if isinstance(found, Mapping) else {"request": found}
-
-
 @dataclass(frozen=True, slots=True)
 class ScopeOwner:
     """The step or block that a scope of the ledger stands for, in its folders."""
@@ -251,18 +242,10 @@ class RecordedItems:
         rows = self._ledger.rows(queries.SCOPE, scope=scope_id)
         _, file, step, inputs = rows[0] if rows else (scope_id, "", "", "[]")
         return RecordedItem(
-            base=self._base,
-            owner=ScopeOwner(scope_id, file, step, tuple(json.loads(inputs))),
-            key=key,
-            path=path,
-            run=run,
-            at=at,
-            entry=entry,
-            lineage=lineage,
-            spec=spec if isinstance(spec, dict) else {},
-            n_rows=n_rows,
-            is_current=is_current,
-        )
+            base=self._base, owner=ScopeOwner(scope_id, file, step, tuple(json.loads(inputs))),
+            key=key, path=path, run=run, at=at, entry=entry, lineage=lineage,
+            spec=spec if isinstance(spec, dict) else {}, n_rows=n_rows, is_current=is_current,
+        )  # fmt: skip
 
     def steps(self, item: RecordedItem) -> tuple[LineageStep, ...]:
         """Return the steps of an item with their calls, in the order of running.
@@ -303,19 +286,23 @@ class RecordedItems:
 
 
 def _kept_call(kept: CallRow, run: str, call: CallRecord | None) -> LineageCall:
+    """Return a call with its texts; `call`: what the lineage knows of it."""
+    is_known, at, seconds = False, kept.at, None
+    if call is not None:
+        is_known, at, seconds = call.is_known, call.began, call.seconds
     reply = "" if kept.kind == "embed" else kept.reply.decode("utf-8", "replace")
     return LineageCall(
-        hash=kept.hash,
-        kind=kept.kind,
-        model=kept.model,
-        digest=kept.digest,
-        served_digest=kept.served_digest,
-        is_known=call is not None and call.is_known,
-        at=kept.at if call is None else call.began,
-        seconds=None if call is None else call.seconds,
-        run=run,
-        request=load_request(kept.request),
-        reply=reply,
-        done_reason=kept.done_reason,
+        hash=kept.hash, kind=kept.kind, model=kept.model, digest=kept.digest,
+        served_digest=kept.served_digest, is_known=is_known, at=at, seconds=seconds, run=run,
+        request=_loaded_request(kept.request), reply=reply, done_reason=kept.done_reason,
         usage=kept.usage.get("usage", {}),
-    )
+    )  # fmt: skip
+
+
+def _loaded_request(request: str) -> Mapping[str, Any]:
+    """Return a recorded request; another value than a mapping as `{"request": …}`."""
+    try:
+        found = json.loads(request)
+    except ValueError:
+        found = request
+    return found if isinstance(found, Mapping) else {"request": found}

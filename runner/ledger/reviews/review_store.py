@@ -201,16 +201,12 @@ class ReviewStore:
             DecisionRefused: there is none of this id, or `change` refuses.
         """
 
-        def work(execute: Execute) -> Review:
-            old = self._whole(execute, queries.OF_ID, {"id": id_})
-            if old is None:
+        def change_one(found: Sequence[Review], now: float) -> Sequence[Review]:
+            if not found:
                 raise unknown_review(id_)
-            new = change(old, self._now(execute))
-            if new != old:
-                self._update(execute, new)
-            return new
+            return [change(found[0], now)]
 
-        return self.ledger.in_transaction(work)
+        return self.change_together([id_], change_one)[0]
 
     def change_together(
         self, ids: Sequence[str], change: Callable[[Sequence[Review], float], Sequence[Review]]
@@ -221,12 +217,12 @@ class ReviewStore:
         """
 
         def work(execute: Execute) -> list[Review]:
-            found = (self._whole(execute, queries.OF_ID, {"id": id_}) for id_ in ids)
-            made = list(
-                change([review for review in found if review is not None], self._now(execute))
-            )
+            found = [self._whole(execute, queries.OF_ID, {"id": id_}) for id_ in ids]
+            there = [review for review in found if review is not None]
+            made = list(change(there, self._now(execute)))
             for review in made:
-                self._update(execute, review)
+                if review not in there:
+                    self._update(execute, review)
             return made
 
         return self.ledger.in_transaction(work)
