@@ -328,15 +328,16 @@ class Estimate(Walk):
         return None
 
     def _add_step(self, step: BoundStep, item: PlanItem, *, is_open: bool = False) -> None:
-        """Add a step outside of blocks as an item, unless the file that it makes may be as it is.
+        """Add a step outside of blocks as an item of the plan, if it is one.
 
-        1. It asks a model: it is an item in any state.
-        2. It only makes a file, and an edited one that is kept is in its place: it is held.
-        3. It only makes a file, and surely has to.
-        4. `is_open`: it reads what has to run first, which may come out as it was, or its file is
-           of an older Paddock, whose ledger does not say what it was made of: it is none.
+        1. It asks a model: it is one in any state.
+        2. An edited file, which is kept, is in the place of its output: it is held.
+        3. It only makes a file, and a run surely does so.
+        4. `is_open`: that file may be as it is. What the step reads has to run first, and may come
+           out as it was; or an older Paddock did not record what it made the file of. It is none.
         """
-        if step.kind.roles or item.state is ItemState.HELD or (item.state in WORK and not is_open):
+        has_to_run = item.state in WORK and not is_open  # 3, 4
+        if step.kind.roles or item.state is ItemState.HELD or has_to_run:  # 1, 2
             self._add(item)
 
 

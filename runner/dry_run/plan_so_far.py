@@ -103,16 +103,12 @@ class PlanCost:
     def _workloads(
         self, speeds: SpeedBook, last: dict[str, Any] | None
     ) -> Iterator[tuple[str, Workload]]:
-        """Divide each model's tokens as the last run's were: read, shared, written."""
+        """Divide each model's tokens as the last run's were: read, written, read from the cache."""
         shares = last["tokens"] if last is not None else {}
         then = shares.get("prompt", 0) + shares.get("completion", 0)
         for ref, (n_calls, n_tokens) in self.measured.items() if then else ():
-            read, written = shares["prompt"] / then, shares["completion"] / then
-            reused = shares.get("prompt_reused", 0) / then
-            yield (
-                ref,
-                speeds.workload(n_calls, *(n_tokens * part for part in (read, written, reused))),
-            )
+            parts = (shares["prompt"], shares["completion"], shares.get("prompt_reused", 0))
+            yield ref, speeds.workload(n_calls, *(n_tokens * part / then for part in parts))
 
 
 @dataclass(slots=True)
