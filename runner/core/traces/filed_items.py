@@ -18,7 +18,6 @@ import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum, auto
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -43,6 +42,7 @@ from .verify import Case, ItemVerdict
 from .world import World
 
 OUTDATED = ItemVerdict(ItemState.STALE, (Why.EARLIER_VERSION(),), Case.PARTS)
+"""Verdict on what the rule of now made another result of before."""
 Document = tuple[str, str]
 """Stored path and digest of a file."""
 
@@ -105,10 +105,10 @@ class FiledDocuments:
         """Find the documents of unfinished moves: they are items where they lie. Blocking."""
         for move in self.unfinished_moves:
             row = FiledRow(move.key, move.key, move.path, move.sha256, move.target)
+            document = self._lying(row)
             # Where something lies at the old path, it may be the document, not moved yet.
             is_back = os.path.lexists(self._index.absolute(move.path))
-            document = self._unchanged(row) if is_back else self._lying(row)
-            if document is not None:
+            if document is not None and not (is_back and document["sha256"] != row.sha256):
                 name = raw_item_keys(self._block, self._scope, [document])[0]
                 row = row._replace(name=name, sha256=document["sha256"])
                 item = ItemWork(key=row.key, name=name, item=document, filed=row)
@@ -205,10 +205,10 @@ class FiledDocuments:
 
     # --- where they lie
 
-    def _unchanged(self, row: FiledRow) -> Any:
-        """Return a filed document as an item, where it lies; None: it is not as it was filed."""
-        document = self._lying(row)
-        return document if document is not None and document["sha256"] == row.sha256 else None
+    def _lying_as_filed(self, rows: Iterable[FiledRow]) -> dict[str, Any]:
+        """Return documents as items where they lie, by key: those that are as they were filed."""
+        lying = ((row, self._lying(row)) for row in rows)
+        return {row.key: item for row, item in lying if item and item["sha256"] == row.sha256}
 
     def _lying(self, row: FiledRow) -> Any:
         """Return what lies where a document went, as an item; None: nothing, or no one knows."""
@@ -286,8 +286,9 @@ class FiledDocuments:
         for item in items:  # 1
             filing, entry = Filing.AGAIN, item.entry
             if item.key in of_filed and entry is not None:
-                can_repeat = partial(can_be_repeated, entry, world, read)
-                filing = verify_filed(item.verdict, item.unchanged_entry is not None, can_repeat)
+                has_work = not item.verdict.is_up_to_date
+                can_be_done = has_work and can_be_repeated(entry, world, read)
+                filing = verify_filed(item.verdict, item.unchanged_entry is not None, can_be_done)
             if filing is Filing.AGAIN or entry is None:
                 own.append(item)
                 continue
@@ -323,16 +324,20 @@ class FiledDocuments:
                 await verify(replace(rule, request=plain), unverified)
             by_age = (row for row in sorted(rows.values(), key=_age) if row.name not in present)
             last_ones = {*{row.name: row.key for row in by_age}.values()}
-            decide = partial(self._decide, made_by, last_ones)
-            filings = await asyncio.to_thread(lambda: [*map(decide, again, doubtful)])
-            for item, row, filing in zip(again, doubtful, filings, strict=True):
+            with_work = {item.key for item in again if not item.verdict.is_up_to_date} & last_ones
+            looked_for = [row for row in doubtful if row.key in with_work]
+            documents = await asyncio.to_thread(self._lying_as_filed, looked_for)
+            for item, row in zip(again, doubtful, strict=True):
+                is_same = row.made_by == made_by
+                filing = verify_filed(item.verdict, is_same, row.key in documents)
                 if filing is Filing.AGAIN:  # 3
+                    item.item = documents[row.key]
                     own.append(item)
                 elif filing is Filing.EARLIER:  # 4
                     earlier.add(row.key)
                     if row.outdated_by != made_by:
                         rows[row.key] = row._replace(outdated_by=made_by)
-                elif row.made_by != made_by:
+                elif not is_same:
                     rows[row.key] = row._replace(made_by=made_by, outdated_by="")
         away = await asyncio.to_thread(self._away)
         return own, FiledItems(
@@ -345,28 +350,17 @@ class FiledDocuments:
             came_again=tuple(self._came_again),
         )
 
-    def _decide(
-        self, made_by: str, last_ones: Collection[str], item: ItemWork, row: FiledRow
-    ) -> Filing:
-        """Decide on a verified document; set its item to it where it lies. Blocking."""
 
-        def lies_as_filed() -> bool:
-            item.item = self._unchanged(row) if row.key in last_ones else None
-            return item.item is not None
-
-        return verify_filed(item.verdict, row.made_by == made_by, lies_as_filed)
-
-
-def verify_filed(verdict: ItemVerdict, is_same: bool, lies_there: Callable[[], bool]) -> Filing:
+def verify_filed(verdict: ItemVerdict, is_same: bool, can_be_done: bool) -> Filing:
     """Decide on an item whose document was filed, or which is made of the results of such.
 
     1. It is as good as one of now: it stays, whatever became of files.
-    2. It has work to do or waits, and what it is made of lies there as it did: it is done again.
+    2. It has work to do or waits, and what it is made of is there as it was: it is done again.
     3. It stays; by another rule than then (not `is_same`), as one of an earlier version.
     """
     if verdict.is_up_to_date:  # 1
         return Filing.STAYS
-    if verdict.case is not Case.NOT_REQUESTED and lies_there():  # 2
+    if verdict.case is not Case.NOT_REQUESTED and can_be_done:  # 2
         return Filing.AGAIN
     return Filing.STAYS if is_same else Filing.EARLIER  # 3
 
