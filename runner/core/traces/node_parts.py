@@ -165,9 +165,9 @@ class NodeParts:
     async def _inner_parts(self, place: str, inner: BoundPlan) -> dict[str, str]:
         """Return the hash parts of a sub-pipeline, without its inputs."""
         parts: dict[str, str] = {}
-        own = replace(self, bound=inner)
+        parts_of_inner = replace(self, bound=inner)
         for step in steps_of(inner.nodes):
-            for name, value in (await own.of_step(step)).items():
+            for name, value in (await parts_of_inner.of_step(step)).items():
                 parts[f"{place}.{name}"] = value
         for block in blocks_of(inner.nodes):
             parts[f"{place}.{block.id}.parameters"] = ordered_digest(json.loads(block.spec))
@@ -186,7 +186,7 @@ class NodeParts:
         secrets = {
             p for node in nodes_of(inner.nodes) for p in node.references if p[0] == "secrets"
         }
-        for name, value in own.outer(secrets, (), scope).items():
+        for name, value in parts_of_inner.outer(secrets, (), scope).items():
             parts[f"secrets.{place}.{name.partition('.')[2]}"] = value
         return parts
 

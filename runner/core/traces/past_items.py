@@ -147,11 +147,11 @@ def _choices_in(schema: Any) -> Iterator[Mapping[str, Any]]:
 
 
 class PastItems:
-    """How the items of a scope were last done, after `read`."""
+    """How the items of a block, or a step, were last done; it is asked after `read`."""
 
-    def __init__(self, ledger: Ledger, scope: str, node: BoundNode | None) -> None:
+    def __init__(self, ledger: Ledger, scope_id: str, node: BoundNode | None) -> None:
         """`node`: their rule now; None: it is as it was."""
-        self._ledger, self._scope, self._node = ledger, scope, node
+        self._ledger, self._scope_id, self._node = ledger, scope_id, node
         self._specs: Mapping[str, str] | None = None
         """Key → digest of the spec with which an item was done."""
         self._texts: dict[str, str | None] = {}
@@ -162,7 +162,7 @@ class PastItems:
     async def read(self) -> None:
         if self._specs is None:
             origins = LineageStore(self._ledger)
-            self._specs = await self._ledger.ask(origins.specs_of, self._scope)
+            self._specs = await self._ledger.ask(origins.specs_of, self._scope_id)
             for digest in {*self._specs.values()}:
                 self._texts[digest] = await self._ledger.ask(origins.spec, digest)
 
@@ -175,7 +175,7 @@ class PastItems:
         return self._of(key)[1]
 
     def _of(self, key: str) -> tuple[SpecChanges, Mapping[str, Mapping[str, str]]]:
-        assert self._specs is not None, self._scope
+        assert self._specs is not None, self._scope_id
         digest = self._specs.get(key, "")
         if digest not in self._known:
             text = self._texts.get(digest)

@@ -69,7 +69,7 @@ def reconcile(
             doubts = [DeletionDoubt(folder.stored, Why.OTHER_FOLDER(folder.stored, seen_there))]
             deleted, seen, unconfirmed = [], {}, ()
             break
-    if not (absent or dropped or filed.away):
+    if not (absent or dropped or filed.away):  # nothing else is to be decided
         return MissingSources(doubts=tuple(doubts), sources=folders, seen=seen)
     for folder in unconfirmed:  # 5
         hidden = {entry.key: folder.unmounted(entry.key) for entry in deleted}

@@ -467,7 +467,7 @@ class FilingHistory(History):
         if not kill or in_a_process(self.folder, act, kill) is not None:
             if not kill:
                 act()
-            self.may_be_unfinished = False
+            self.may_be_unfinished &= is_sample  # a sample leaves what it does not ask for
         else:
             self.may_be_unfinished = True
 
