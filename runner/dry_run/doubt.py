@@ -105,7 +105,7 @@ class Spread:
     def note(self, node: BoundNode, estimated: Estimated) -> Estimated:
         """Note what is estimated of a node that is not surely skipped; return it by 1, 2 and 5.
 
-        What estimates a node applies 3 and 4.
+        `ItemEstimate` and `StepEstimate` apply 3 and 4.
         """
         doubt, is_skipped = estimated.doubt, estimated.outputs is None
         may_miss_input = Doubt.IF_DONE in self.of(node.references) and not is_skipped

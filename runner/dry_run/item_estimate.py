@@ -34,7 +34,7 @@ from .step_estimate import StepEstimate
 
 
 class ItemEstimate(ItemSteps):
-    """The steps of one item, or of a pipeline that one of them runs, without their effects."""
+    """Walks the steps of one item, or of a pipeline that one of them runs, without effects."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class ItemEstimate(ItemSteps):
         Raises:
             ItemEnds: it surely fails.
         """
-        if self.spread.of(block.over.references):
+        if self.spread.of(block.over.references):  # so is how many items it has
             estimated = Estimated(calls_of_many(block.body))
         else:
             context, around = self._context, self._attempt.around_steps

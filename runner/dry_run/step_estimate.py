@@ -53,7 +53,7 @@ _STEP_ERRORS = (StepError, EngineError, ExpressionError, OutsideRoots, ReplyNotC
 
 @dataclass(frozen=True, slots=True)
 class StepEstimate:
-    """One step of an attempt, tried with its own model and with a larger one."""
+    """Estimates a step of one item, with its own model and with a larger one."""
 
     plan: PlanSoFar
     context: RunContext
@@ -124,10 +124,10 @@ class StepEstimate:
     ) -> Estimated:
         """Carry out a step that only reads, with a pool that asks no model.
 
-        1. Its parameters cannot be filled in: that may be for what is in doubt. The YAML alone
-           bounds it.
+        1. Its parameters cannot be filled in: if anything is in doubt, that may be why, and the
+           YAML alone bounds it; else it surely fails.
         2. It counts a tree of calls itself (`foresee`), or runs, with placeholders for answers.
-        3. It failed, and nothing is in doubt: so it will in the run.
+        3. It failed. Nothing is in doubt, and no retry may pass its checks: so it will in the run.
         4. It failed over what may be there by then: the YAML alone bounds it.
         5. Its calls are those of the pool and its tree. Its outputs are in doubt where anything is.
 
