@@ -235,16 +235,8 @@ class PlanBinder:
         self, step: StepNode, names: frozenset[str], controls: _InheritedKeys
     ) -> BoundStep | None:
         kind = self._kind(step)
-        if step.reply is not None:
-            self.faults += reply_faults.reply_faults(
-                self._pipeline.document, step, step.reply, kind
-            )
-        if step.escalate is not None and kind is not None:
-            self.faults += reply_faults.escalate_faults(self._pipeline.document, step, kind)
-        if step.review is not None:
-            self.faults += reply_faults.review_faults(
-                self._pipeline.document, step, step.review, kind
-            )
+        if step.reply or step.escalate or step.review:
+            self.faults += reply_faults.answer_faults(self._pipeline.document, step, kind)
         if kind is None:
             return None
         facts = registry.facts_of_kind(kind)

@@ -28,7 +28,7 @@ from paddock.steps.tools.tool_names import tool_version
 
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .plan_walks import blocks_of, nodes_of, steps_of
-from .trust.reached import ReachedCode, ReachedServer, reached_by_step
+from .trust.reached import ReachedCode, ReachedServer, StartedProgram, reached_by_step
 
 EVIDENCE_RULES = 2
 """Version of the rules by which evidence is found: what was stored by others is made again once."""
@@ -88,9 +88,9 @@ def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
     found: dict[str, Any] = {}
     for reached in reached_by_step(step, pipeline):
         match reached:
-            case ReachedServer(name=name):
+            case ReachedServer(name=name, program=program):
                 found[name] = reached.texts
-                if files := _server_file_digests(reached, base):
+                if program is not None and (files := _program_file_digests(program, base)):
                     found[f"files of {name}"] = files
             case ReachedCode(kind="installed", name=name):
                 found[f"tool {name}"] = tool_version(name)
@@ -99,10 +99,10 @@ def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
     return found or None
 
 
-def _server_file_digests(server: ReachedServer, base: Path) -> dict[str, str]:
-    """Return the files in the pipeline's folder that start a server, each with its digest."""
-    words = [word for word in server.words if isinstance(word, str)]
-    folder, inside = base / str("." if server.cwd is None else server.cwd), base.resolve()
+def _program_file_digests(program: StartedProgram, base: Path) -> dict[str, str]:
+    """Return the files in the pipeline's folder that a program is of, each with its digest."""
+    words = [word for word in program.words if isinstance(word, str)]
+    folder, inside = base / str("." if program.cwd is None else program.cwd), base.resolve()
     found: dict[str, str] = {}
     for path in files_named(words, folder.resolve(), (inside,)):
         with suppress(OSError):

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from paddock.engine.system.text import cell_text
@@ -25,15 +26,17 @@ _GROUPS = "'\u2019 \u00a0\u202f"
 _NO_ZEROS = r"[-+]?(?:0|[1-9]\d*)"  # what begins with a zero is a code
 _GROUPED = rf"[-+]?(?:0|[1-9]\d*|[1-9]\d{{0,2}}([%s{_GROUPS}])\d{{3}}(?:\1\d{{3}})*)"
 _WHOLE = {".": _GROUPED % ",", ",": _GROUPED % ".", UNSURE_MARK: _NO_ZEROS, NO_MARK: _NO_ZEROS}
-_INTS = {mark: re.compile(whole) for mark, whole in _WHOLE.items()}
-_DECIMALS = {
-    mark: re.compile(rf"{whole}(?:{re.escape(mark[0])}\d+)?") for mark, whole in _WHOLE.items()
-}
 _FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?")
 _SURE_MARK = re.compile(r"[-+]?\d*(?:(?:[., ']\d{3})+(?<!\d{4})([.,])\d+|([.,])(?!\d{3}\Z)\d+)")
 """A number that has one meaning: `1.234,5`, `12,50`; not `1,234`."""
 _ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _DOTTED_DATE = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})")
+
+
+@cache
+def _number_form(mark: str, *, is_whole: bool) -> re.Pattern[str]:
+    part = "" if is_whole else rf"(?:{re.escape(mark[0])}\d+)?"
+    return re.compile(f"{_WHOLE[mark]}{part}")
 
 
 def plain_decimal(value: Decimal) -> int | float | str:
@@ -93,7 +96,7 @@ def iso_date(text: str) -> date:
 
 def _number(text: str, mark: str) -> Decimal:
     """Return a number in its decimal mark; digits are grouped only where the mark is sure."""
-    if _DECIMALS[mark].fullmatch(text):
+    if _number_form(mark, is_whole=False).fullmatch(text):
         plain = re.sub(f"[{_GROUPS}{'.' if mark == ',' else ','}]", "", text)
     elif not _FLOAT.fullmatch(plain := text.replace(mark[0], ".")):
         raise ValueError(text)
@@ -117,7 +120,9 @@ def parsed_cell(text: str, kind: ColumnType, mark: str = UNSURE_MARK) -> Any:
     match kind:
         case "bool" if text.lower() in ("true", "false"):
             return text.lower() == "true"
-        case "int" if _INTS[mark].fullmatch(text) or re.fullmatch(r"[-+]?\d+", text):
+        case "int" if _number_form(mark, is_whole=True).fullmatch(text) or re.fullmatch(
+            r"[-+]?\d+", text
+        ):
             return int(_number(text, mark))
         case "float" if math.isfinite(value := float(_number(text, mark))):
             return value
@@ -238,7 +243,7 @@ def found_type(cells: Sequence[str], mark: str) -> tuple[ColumnType, int | None]
 
 def _is_of(text: str, kind: ColumnType, mark: str) -> bool:
     if kind in ("int", "decimal"):
-        form = (_INTS if kind == "int" else _DECIMALS)[mark]
+        form = _number_form(mark, is_whole=kind == "int")
         return form.fullmatch(text) is not None and len(text) <= MOST_DIGITS
     if kind == "float" and (re.match("[-+]?0[0-9]", text) or mark == ","):
         return False

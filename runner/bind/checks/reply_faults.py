@@ -11,7 +11,7 @@ from paddock.engine.system.text import nested_values
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import Expression
 from paddock.pipelines.expressions import Path as Place
-from paddock.pipelines.model import ReplySpec, ReviewSpec, StepNode
+from paddock.pipelines.model import ReplySpec, StepNode
 from paddock.pipelines.reply_schema import ReplySchema
 from paddock.pipelines.yaml_source import YamlDocument
 from paddock.steps.base import Step
@@ -41,15 +41,36 @@ def reply_fields(reply: ReplySpec | None) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def reply_faults(
-    document: YamlDocument, step: StepNode, reply: ReplySpec, kind: type[Step[Any, Any]] | None
+def answer_faults(
+    document: YamlDocument, step: StepNode, kind: type[Step[Any, Any]] | None
 ) -> Iterator[Fault]:
-    """Yield what is wrong with the `reply` of a step; `kind` is its class, if it is known."""
+    """Yield what is wrong with `reply`, `escalate` and `review` of a step, but for model names.
+
+    `kind` is its class; None: it is not known.
+    """
+    has_answer = kind is None or (takes_reply(kind) and "chat" in own_roles(kind, step.params.data))
+    no_answer = f"step '{step.uses}' gives no answer of a model, so"
+    if step.reply is not None and has_answer:
+        yield from _reply_faults(document, step, step.reply)
+    elif step.reply is not None:
+        what = f"{no_answer} `reply` has nothing to look at."
+        yield Fault(what, _ANSWERING_REMEDY, document.key_mark((*step.at, "reply")))
+    if step.escalate is not None and kind is not None:
+        if has_answer and facts_of_kind(kind).only_answers:
+            yield from _when_faults("escalate", step.escalate.when, document, step)
+        else:
+            what = f"step '{step.uses}' cannot `escalate`: no other model can be asked the same."
+            remedy = "It belongs to 'chat', 'summarise' (without `how: extract`) and 'reduce'."
+            yield Fault(what, remedy, document.key_mark((*step.at, "escalate")))
+    if step.review is not None and has_answer:
+        yield from _when_faults("review", step.review.when, document, step)
+    elif step.review is not None:
+        what = f"{no_answer} `review` has nothing to show."
+        yield Fault(what, _ANSWERING_REMEDY, document.key_mark((*step.at, "review")))
+
+
+def _reply_faults(document: YamlDocument, step: StepNode, reply: ReplySpec) -> Iterator[Fault]:
     at = (*step.at, "reply")
-    if _has_no_answer(step, kind):
-        what = f"step '{step.uses}' gives no answer of a model, so `reply` has nothing to look at."
-        yield Fault(what, _ANSWERING_REMEDY, document.key_mark(at))
-        return
     yield from schema_faults(document, step)
     answer = reply_fields(reply)
     for index, check in reply.checks.items():
@@ -128,33 +149,6 @@ def _schema_place(form: ReplySchema, path: Place) -> str:
     return f"{what}, at {place}" if place else what
 
 
-def review_faults(
-    document: YamlDocument, step: StepNode, review: ReviewSpec, kind: type[Step[Any, Any]] | None
-) -> Iterator[Fault]:
-    """Yield what is wrong with the `review` of a step; `kind` is its class, if it is known."""
-    at = (*step.at, "review")
-    if _has_no_answer(step, kind):
-        what = f"step '{step.uses}' gives no answer of a model, so `review` has nothing to show."
-        yield Fault(what, _ANSWERING_REMEDY, document.key_mark(at))
-        return
-    yield from _when_faults("review", review.when, document, step)
-
-
-def escalate_faults(
-    document: YamlDocument, step: StepNode, kind: type[Step[Any, Any]] | None
-) -> Iterator[Fault]:
-    """Yield what is wrong with the `escalate` of a step, but for its model's name."""
-    if step.escalate is None or kind is None:
-        return
-    at = (*step.at, "escalate")
-    if not facts_of_kind(kind).only_answers or _has_no_answer(step, kind):
-        what = f"step '{step.uses}' cannot `escalate`: no other model can be asked the same."
-        remedy = "It belongs to 'chat', 'summarise' (without `how: extract`) and 'reduce'."
-        yield Fault(what, remedy, document.key_mark(at))
-        return
-    yield from _when_faults("escalate", step.escalate.when, document, step)
-
-
 def _when_faults(
     key: str, when: Expression, document: YamlDocument, step: StepNode
 ) -> Iterator[Fault]:
@@ -180,9 +174,3 @@ def _when_faults(
         for name in sorted(names - {*answer, *besides}) if answer is not None else ():
             what = f"`{key}.when`: `{root}` has no field '{name}'."
             yield Fault(what, did_you_mean(name, [*besides, *(answer or ())]), mark)
-
-
-def _has_no_answer(step: StepNode, kind: type[Step[Any, Any]] | None) -> bool:
-    if kind is None:
-        return False
-    return not (takes_reply(kind) and "chat" in own_roles(kind, step.params.data))

@@ -75,9 +75,9 @@ def _missing_of_step(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
         elif isinstance(reached, ReachedServer):
             if (library := missing_mcp_library()) is not None:
                 yield Fault(*library, mark)
-            program = reached.words[0] if reached.words else None
-            if is_missing_program(program, reached.env, bound.roots.base):
-                by = f"is started by '{program}', which is not installed here."
+            program = reached.program
+            if program and is_missing_program(program.words[0], program.env, bound.roots.base):
+                by = f"is started by '{program.words[0]}', which is not installed here."
                 what = f"the MCP server '{reached.name}' {by}"
                 mark = bound.pipeline.mark(bound.pipeline.servers[reached.name].at)
                 yield Fault(what, "Install it, or correct `command`.", mark)

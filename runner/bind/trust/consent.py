@@ -29,6 +29,7 @@ from .reached import (
     ReachedCommand,
     ReachedNotification,
     ReachedServer,
+    StartedProgram,
     reached_by,
     scripts_named,
 )
@@ -85,19 +86,20 @@ def _reached_item(reached: Reached, plan: BoundPlan) -> list[Any]:
     def agreed(written: Any) -> list[Any]:
         return [written, _input_defaults(written, plan)]
 
-    def scripts(words: Iterable[Any]) -> dict[str, str]:
-        return _file_digests(scripts_named(words, base), base)
+    def scripts(program: StartedProgram | None) -> dict[str, str]:
+        return _file_digests(scripts_named(program, base), base)
 
     base = plan.roots.base
     match reached:
         case ReachedCommand():
-            return ["run", *agreed(reached.written), scripts(reached.words)]
+            return ["run", *agreed(reached.written), scripts(reached.program)]
         case ReachedNotification():
-            return ["notify", *agreed(reached.written), scripts(reached.words)]
+            way = reached.notify.model_dump(exclude={"when"})
+            return ["notify", *agreed(way), scripts(reached.program)]
         case ReachedServer(use=ToolUse() as use):
             return ["tool", use.name, use.server, *agreed(dict(use.options)), None]
         case ReachedServer():
-            return ["server", reached.name, *agreed(reached.texts), scripts(reached.words)]
+            return ["server", reached.name, *agreed(reached.texts), scripts(reached.program)]
         case ReachedCode(use=ToolUse() as use):
             code = reached.name if reached.kind == "installed" else None
             digests = _code_digests(reached, base)

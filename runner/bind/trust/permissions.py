@@ -31,7 +31,7 @@ from .reached import (
     ReachedCommand,
     ReachedNotification,
     ReachedServer,
-    Started,
+    StartedProgram,
     declared_server,
     reached_by,
 )
@@ -79,7 +79,7 @@ def _need(reached: Reached, bound: BoundPlan, service_url: str) -> PermissionNee
     mark = bound.pipeline.mark(reached.at)
     match reached:
         case ReachedCommand():
-            name, what = "run", f"run {command_text(reached, bound)}"
+            name, what = "run", f"run {command_text(reached.program, bound)}"
         case ReachedServer():
             return server_need(reached.name, bound)
         case ReachedNotification():
@@ -100,23 +100,22 @@ def _need(reached: Reached, bound: BoundPlan, service_url: str) -> PermissionNee
     return PermissionNeed(name, what, mark, is_of_run=True)
 
 
-def command_text(reached: Started, bound: BoundPlan) -> str:
+def command_text(program: StartedProgram, bound: BoundPlan) -> str:
     """Return a command as it will run: arguments filled in, program, folder, names of variables.
 
     A text that needs more than the inputs, such as an item or a secret, stands as it is written.
     Values of variables are not shown: they may be secrets.
     """
-    words, cwd, env = reached.words, reached.cwd, reached.env
-    texts, are_known = zip(*(_filled_in(word, bound) for word in words), strict=True)
+    texts, are_known = zip(*(_filled_in(word, bound) for word in program.words), strict=True)
     line = shlex.join(texts).replace("\n", " ")
     if len(line) > MAX_COMMAND_CHARS:
         line = f"{line[:MAX_COMMAND_CHARS]}… ({len(line) - MAX_COMMAND_CHARS:,} characters more)"
-    folder, is_folder_known = _filled_in("." if cwd is None else cwd, bound)
-    added = dict(env) if isinstance(env, Mapping) else {}
+    folder, is_folder_known = _filled_in("." if program.cwd is None else program.cwd, bound)
+    added = dict(program.env) if isinstance(program.env, Mapping) else {}
     shown = [f"`{line}`"]
     if is_folder_known and are_known[0]:
         shown += _program(texts[0], folder, added, bound)
-    if cwd is not None:
+    if program.cwd is not None:
         shown.append(f"in '{folder}'")
     if added:
         shown.append(f"with {', '.join(map(str, added))} set")
@@ -159,8 +158,9 @@ def _is_own_pattern(host: str, service_url: str) -> bool:
 def server_need(name: str, bound: BoundPlan) -> PermissionNeed:
     """Return what a server needs, where the file names it. One here may do anything here, too."""
     server = declared_server(name, bound.pipeline)
-    if server.is_command:
-        permission, what = "mcp", f"start the MCP server '{name}': {command_text(server, bound)}"
+    if server.program is not None:
+        shown = command_text(server.program, bound)
+        permission, what = "mcp", f"start the MCP server '{name}': {shown}"
     else:
         url = str(server.texts["url"])
         permission = "mcp" if _is_this_machine(url) else "network"
@@ -272,7 +272,8 @@ def _notify_need(
     mark, notify = bound.pipeline.mark(reached.at), reached.notify
     name, after = "network", " when a run has ended"
     if notify.command is not None:
-        shown = command_text(reached, bound) if reached.words else f"`{notify.command}`"
+        program = reached.program
+        shown = f"`{notify.command}`" if program is None else command_text(program, bound)
         name, what = "run", f"run {shown}{after}"
     elif notify.email is not None:
         what = f"send mail to {notify.email}"

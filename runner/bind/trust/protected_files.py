@@ -137,7 +137,7 @@ def _named_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
     yield from _files([named, *(keys.file for keys in pipeline.secrets.values())], base)
     for reached in reached_by(pipeline):
         if not isinstance(reached, ReachedCode):
-            yield from scripts_named(reached.words, base)
+            yield from scripts_named(reached.program, base)
 
 
 def _files(texts: Iterable[Any], base: Path) -> Iterator[Path]:

@@ -7,7 +7,7 @@ of them knows less of a command than what runs it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -29,6 +29,15 @@ _ELF = b"\x7fELF"
 
 
 @dataclass(frozen=True, slots=True)
+class StartedProgram:
+    """A program, its arguments and where it runs, as written."""
+
+    words: Sequence[Any]
+    cwd: Any = None
+    env: Any = None
+
+
+@dataclass(frozen=True, slots=True)
 class ReachedCommand:
     """A program that a step starts."""
 
@@ -36,10 +45,7 @@ class ReachedCommand:
     """Where it is named."""
     written: Mapping[str, Any]
     """What is agreed to: the step's parameters."""
-    words: Sequence[Any]
-    """The program and its arguments."""
-    cwd: Any
-    env: Any
+    program: StartedProgram
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,47 +70,23 @@ class ReachedServer:
     name: str
     texts: Mapping[str, Any]
     """What is agreed to where it is declared."""
+    program: StartedProgram | None
+    """How it is started; None: it has an address."""
     use: ToolUse | None = None
     """The use of a tool, with its options, which are agreed to; None: the declaration."""
-
-    @property
-    def words(self) -> Sequence[Any]:
-        """The program and its arguments; empty: it has an address."""
-        return [self.texts["command"], *self.texts.get("args", ())] if self.is_command else ()
-
-    @property
-    def is_command(self) -> bool:
-        return self.texts.get("command") is not None
-
-    @property
-    def cwd(self) -> Any:
-        return self.texts.get("cwd")
-
-    @property
-    def env(self) -> Any:
-        return self.texts.get("env")
 
 
 @dataclass(frozen=True, slots=True)
 class ReachedNotification:
-    """A way of which people hear that a run has ended."""
+    """A way by which people hear that a run has ended."""
 
     at: Place
     notify: NotifyKeys
-    words: Sequence[Any] = ()
-    """The program and its arguments, where it is one that can be run."""
-    cwd: Any = None
-    env: Any = None
-
-    @property
-    def written(self) -> Mapping[str, Any]:
-        """What is agreed to."""
-        return self.notify.model_dump(exclude={"when"})
+    program: StartedProgram | None
+    """The command; None: it is another way, or a command that cannot be run."""
 
 
-Started: TypeAlias = ReachedCommand | ReachedServer | ReachedNotification
-"""What may start a program."""
-Reached: TypeAlias = ReachedCode | Started
+Reached: TypeAlias = ReachedCommand | ReachedCode | ReachedServer | ReachedNotification
 
 
 def reached_by(pipeline: Pipeline) -> Iterator[Reached]:
@@ -122,7 +104,7 @@ def reached_by(pipeline: Pipeline) -> Iterator[Reached]:
         except ValueError:  # it cannot be run
             words = []
         at: Place = ("on", "notify", number) if is_list else ("on", "notify")
-        yield ReachedNotification(at, notify, words)
+        yield ReachedNotification(at, notify, StartedProgram(words) if words else None)
 
 
 def reached_by_step(step: StepNode, pipeline: Pipeline) -> Iterator[Reached]:
@@ -131,8 +113,8 @@ def reached_by_step(step: StepNode, pipeline: Pipeline) -> Iterator[Reached]:
     if facts.command:
         command = given.get(facts.command)
         words = command if isinstance(command, list) and command else [command]
-        at_command, written = (*at, facts.command), step.written
-        yield ReachedCommand(at_command, written, words, given.get("cwd"), given.get("env"))
+        program = StartedProgram(words, given.get("cwd"), given.get("env"))
+        yield ReachedCommand((*at, facts.command), step.written, program)
     elif function := FUNCTION_REFERENCE.match(step.uses):
         yield ReachedCode("function", (*step.at, "uses"), step.uses, function["file"])
     for use in facts.tools(given):
@@ -147,13 +129,17 @@ def reached_by_step(step: StepNode, pipeline: Pipeline) -> Iterator[Reached]:
 
 
 def declared_server(name: str, pipeline: Pipeline) -> ReachedServer:
-    server = pipeline.servers[name]
-    return ReachedServer(server.at, name, server.texts.data)
+    server, program = pipeline.servers[name], None
+    texts = server.texts.data
+    if server.is_command:
+        words = [texts["command"], *texts.get("args", ())]
+        program = StartedProgram(words, texts.get("cwd"), texts.get("env"))
+    return ReachedServer(server.at, name, texts, program)
 
 
-def scripts_named(words: Iterable[Any], base: Path) -> Iterator[Path]:
-    """Yield the programs and scripts below a folder that the words of a command name."""
-    for word in words:
+def scripts_named(program: StartedProgram | None, base: Path) -> Iterator[Path]:
+    """Yield the programs and scripts below a folder that a command names."""
+    for word in () if program is None else program.words:
         file = files.existing_file(base, word) if isinstance(word, str) else None
         if (
             file is not None
