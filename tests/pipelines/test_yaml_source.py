@@ -143,7 +143,7 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
     assert yaml_source.read_yaml(path).data == {"name": "a"}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.one_of(st.text(), st.text(alphabet="ab:-[]{}&*!|>'\"#?,%@ \n\t0123.~")))
 def test_odd_text_gives_a_document_or_faults(text: str) -> None:
     try:
@@ -192,7 +192,7 @@ PLAIN = st.recursive(
 
 @example({"a": ["a\x85b", "\u2028\n", {"\x85\n": "a\n\u2029"}]})
 @given(st.dictionaries(st.sampled_from(["a", "b"]), PLAIN, min_size=1))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_what_is_written_is_read_back_as_the_same(value: dict[str, object]) -> None:
     assert yaml_source.parse_yaml(yaml_source.to_yaml(value), "news.yaml").data == value
 

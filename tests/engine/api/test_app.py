@@ -61,7 +61,7 @@ HEADERS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(["GET", "POST", "OPTIONS", "HEAD", "DELETE", "BREW"]),
     st.text(max_size=40).map(lambda text: f"/{text}") | st.sampled_from(["/", "/v1/messages"]),

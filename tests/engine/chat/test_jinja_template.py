@@ -98,7 +98,7 @@ PARTS = some.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(some.lists(PARTS, max_size=8).map("".join))
 def test_no_template_ends_otherwise_than_by_a_text_or_a_refusal(source: str) -> None:
     with suppress(BadRequest, TemplateRefused):

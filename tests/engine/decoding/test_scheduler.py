@@ -51,7 +51,7 @@ def with_room(limits: ContextLimits) -> ContextLimits:
     return replace(limits, n_cells=120 * n_streams + limits.n_cells)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     REQUESTS,
     LIMITS.map(with_room),
@@ -74,7 +74,7 @@ def test_every_sequence_says_what_it_would_say_alone(
     world.check()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(
         st.tuples(
@@ -131,7 +131,7 @@ def test_jobs_over_some_documents_share_a_full_host_cache() -> None:
     world.check()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data(), st.booleans())
 def test_cancelling_at_any_moment_loses_nothing_of_the_others(
     data: st.DataObject, is_unified: bool
@@ -642,7 +642,7 @@ def test_a_full_cache_of_streams_decodes_in_one_pass_after_much_coming_and_going
     assert set(n_passes) == {1}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(REQUESTS, st.lists(LIMITS.map(with_room), min_size=2, max_size=4), st.data())
 def test_nothing_is_lost_or_changed_when_all_move_to_another_context(
     requests: list[tuple[int, int, list[int], int, Priority, int]],
@@ -676,7 +676,7 @@ def test_those_that_move_to_a_larger_context_compute_nothing_again() -> None:
     assert world.device.n_computed == n_computed + 2 + 10
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(REQUESTS, LIMITS.map(with_room), st.integers(1, 8))
 def test_answers_without_an_end_outgrow_their_room_and_lose_nothing(
     requests: list[tuple[int, int, list[int], int, Priority, int]],

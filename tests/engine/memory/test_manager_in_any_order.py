@@ -59,7 +59,7 @@ requests = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(worlds(), requests)
 def test_whatever_happens_no_one_waits_for_ever_and_the_limits_are_kept(
     world: tuple[FakeMachine, PoolSettings],

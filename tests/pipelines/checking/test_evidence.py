@@ -81,7 +81,7 @@ _GAP = st.sampled_from(
 _PIECES = st.lists(st.tuples(st.one_of(_WORD, st.integers(1, 99_999).map(str)), _GAP), min_size=1)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(pieces=_PIECES, data=st.data())
 def test_every_value_cut_out_of_a_text_is_found_exactly(
     pieces: list[tuple[str, str]], data: st.DataObject
@@ -117,7 +117,7 @@ NOTATIONS: dict[str, Callable[[float], str]] = {
 }
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(
     cents=st.integers(100, 10**11).filter(lambda cents: cents % 10),
     notation=st.sampled_from(sorted(NOTATIONS)),
@@ -153,7 +153,7 @@ def test_a_date_in_another_notation_is_found_normalised(day: datetime.date, form
     assert one((day + datetime.timedelta(400)).isoformat(), text)["match"] == "none"
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(
     text=st.text("aäßﬁe\u0301\u00ad-\u200b \n.,'\u201e12½²東\x00", max_size=60),
     value=st.text("aäßﬁe\u0301\u00ad- .,'12½²東", max_size=8),

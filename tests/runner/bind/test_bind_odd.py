@@ -104,7 +104,7 @@ def test_the_sound_one_is_sound() -> None:
     assert check(SOUND) is None
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.sampled_from(PLACES), ODD), min_size=1, max_size=3), st.booleans())
 def test_odd_values_and_missing_keys_are_faults_with_places(
     changes: list[tuple[tuple[Any, ...], Any]], is_removed: bool

@@ -423,7 +423,7 @@ class HotFolder(_Watched):
 
 
 _few = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestFolder = Folder.TestCase
 TestFolder.settings = _few

@@ -53,7 +53,7 @@ def unified(text: str) -> str:
 
 
 @pytest.mark.parametrize("format_", DELIMITERS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(table=tables)
 def test_no_separator_line_end_or_sign_breaks_a_table(
     format_: str, table: list[tuple[str, ...]]
@@ -71,7 +71,7 @@ def test_no_separator_line_end_or_sign_breaks_a_table(
 
 
 @pytest.mark.parametrize("format_", DELIMITERS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     table=tables,
     names=st.lists(texts, min_size=3, max_size=3, unique_by=lambda name: unified(name).strip()),
@@ -86,7 +86,7 @@ def test_what_is_written_is_read_back_with_its_line_ends_unified(
     ]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(text=texts, delimiter=st.sampled_from([",", "\t", ";"]))
 def test_an_escaped_cell_comes_back_as_it_was(text: str, delimiter: str) -> None:
     assert without_formula_escape(formula_escaped(text, delimiter), delimiter) == text

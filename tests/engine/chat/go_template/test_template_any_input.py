@@ -35,7 +35,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(SOURCES, st.dictionaries(st.sampled_from("ABC"), VALUES, max_size=3))
 def test_no_template_ends_otherwise_than_by_a_text_or_its_own_error(
     source: str, data: dict[str, Any]
@@ -46,7 +46,7 @@ def test_no_template_ends_otherwise_than_by_a_text_or_its_own_error(
         assert isinstance(template.execute_until("A", data), str)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(alphabet=st.sampled_from("{}-/*.$()|:=,\"'`\\ \nab1"), max_size=40))
 def test_no_characters_end_otherwise_than_by_a_text_or_its_own_error(source: str) -> None:
     with suppress(GoTemplateError):
