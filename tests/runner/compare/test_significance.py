@@ -16,7 +16,7 @@ from paddock.runner.compare.significance import (
     pairwise_tests,
 )
 
-N_WORLDS = 1_000
+N_WORLDS = 500
 DRAW = np.random.default_rng
 
 
