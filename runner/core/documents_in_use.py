@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class DocumentInUse:
     """The document of an item that is being done."""
 
-    scope: str
+    scope_id: str
     row: FiledRow
     """How it is filed, or will be."""
     paths: frozenset[str]
@@ -49,14 +49,12 @@ class DocumentsInUse:
     """
 
     def __init__(self, index: OutputIndex, run: str) -> None:
-        self._index = index
-        self._store = FiledStore(index.ledger)
-        self._run = run
+        self._index, self._store, self._run = index, FiledStore(index.ledger), run
         self._open: list[DocumentInUse] = []
 
     @contextmanager
     def open(self, scope_id: str, item: ItemWork, made_by: str) -> Iterator[DocumentInUse | None]:
-        """Know an item's document while its steps run; None: it is none."""
+        """Know an item's document while its steps run; None: the item is no document."""
         value, path = item.item, item_path(item.item)
         if not is_file_value(value) or path is None:
             yield None
@@ -73,9 +71,11 @@ class DocumentsInUse:
 
     def _at(self, path: Path, items: Sequence[ItemKey]) -> DocumentInUse | None:
         """Return the document at a path as an item knows it; `items`: those around, and itself."""
-        found = [document for document in self._open if str(path) in document.paths]
-        own = [document for document in found if (document.scope, document.row.key) in items]
-        return next(reversed(own or found), None)
+        lying = [document for document in self._open if str(path) in document.paths]
+        of_items = [
+            document for document in lying if (document.scope_id, document.row.key) in items
+        ]
+        return next(reversed(of_items or lying), None)
 
     def filed_at(self, path: Path, items: Sequence[ItemKey]) -> Path | None:
         """Return where a document lies that was moved away before; None: it was not."""
@@ -91,7 +91,7 @@ class DocumentsInUse:
         stored = self._index.stored(path)
         to = None if target is None else self._index.stored(target)
         document = self._at(path, items)
-        owner = ("", "") if document is None else (document.scope, document.row.key)
+        owner = ("", "") if document is None else (document.scope_id, document.row.key)
         is_done = document is None  # no item is to be found again where it lies
         self._store.record_move(MoveRow(stored, sha256, to, *owner, is_done), self._run)
         if document is not None and document.row.sha256 == sha256:
@@ -116,6 +116,6 @@ class DocumentsInUse:
     def file(self, document: DocumentInUse, result: tuple[str | None, str | None]) -> None:
         """Write that an item is filed, in one commit with its entry."""
         row = document.row._replace(returns=result[0], returns_object=result[1])
-        self._store.record(document.scope, row, self._run)
-        owner = (row.path, row.sha256, row.target, document.scope, row.key)
+        self._store.record(document.scope_id, row, self._run)
+        owner = (row.path, row.sha256, row.target, document.scope_id, row.key)
         self._store.record_move(MoveRow(*owner, is_done=True), self._run)

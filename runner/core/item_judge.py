@@ -63,7 +63,7 @@ class _ListedItems:
     """The items of a block, not judged yet, and what its list lacks."""
 
     items: list[ItemWork]
-    """Of the list, in its order; then those of unfinished moves; then those of `of_filed`."""
+    """In the list's order; then those of unfinished moves; then those of `of_filed`."""
     of_filed: frozenset[str]
     """Keys of the items that are made of results of filed ones, which the run's own list lacks."""
     order: Mapping[str, ListOrder] | None

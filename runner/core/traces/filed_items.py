@@ -42,7 +42,7 @@ from .verify import Case, ItemVerdict
 from .world import World
 
 OUTDATED = ItemVerdict(ItemState.STALE, (Why.EARLIER_VERSION(),), Case.PARTS)
-"""Verdict on what the rule of now made another result of before."""
+"""Verdict on a document of which the rule of now made another result in an earlier run."""
 Document = tuple[str, str]
 """Stored path and digest of a file."""
 
@@ -81,7 +81,7 @@ class FiledDocuments:
         self._store = FiledStore(self._ledger)
         self._recorded = {row.key: row for row in self._store.of(scope_id)}
         self.rows = dict(self._recorded)
-        """By their keys, as they are now; the ledger gets those that it does not have so."""
+        """By their keys, as they are now; `FiledItems.new` has those that the ledger lacks so."""
         self._taken_over: list[tuple[str, str]] = []
         contents = {(row.name, row.sha256) for row in self.rows.values()} if former else set()
         for former_scope in former:
@@ -123,12 +123,11 @@ class FiledDocuments:
     ) -> list[ItemWork]:
         """Return the listed items by their keys, then those of unfinished moves. Blocking.
 
-        `others`: names of items that are there and that the list leaves out.
+        `others`: keys of items that did not leave, though the run's own list lacks them.
 
-        1. What left the list since is filed, and is no unfinished move then.
-        2. Where a filed document has the item's name and its content, it is that item: it came
-           again.
-        3. Else its key is its name, with a number where a filed document has that one.
+        1. The items that left the list since are filed. What is filed is no unfinished move.
+        2. A listed document that has the name and the content of a filed one is that item again.
+        3. Any other item has its name as its key, with a number where a filed document has that.
         """
         documents = {
             name: (self._index.stored(item["path"]), item["sha256"])
@@ -155,17 +154,14 @@ class FiledDocuments:
         return [*items, *unfinished.values()]
 
     def _file_those_that_left(
-        self,
-        listed: Mapping[str, Document],
-        present: Collection[str],
-        entries: Mapping[str, Entry],
+        self, listed: Mapping[str, Document], present: Collection[str], entries: Mapping[str, Entry]
     ) -> None:
         """File the items that are done and whose document is no longer the one that is listed.
 
-        1. Of those that are done, the list lacks some; under the name of others it has a document
-           now that lies where a file was moved away.
-        2. Its document is what its lineage says, or, where it was filed and came again, its row.
-        3. If the list has that as it was, it is there. Else `filed_row` decides.
+        1. An item may have left if the list lacks it, or has its document at a path from which a
+           file was moved away.
+        2. Its document then is in its lineage, or in its row if it was filed and came again.
+        3. If that is listed as it was, the item did not leave. Else `filed_row` decides.
         """
         done = [k for k, entry in entries.items() if entry.gone is None and entry.state in WHOLE]
         moves = self._store.moves_from([listed[key][0] for key in done if key in listed])
@@ -270,14 +266,13 @@ class FiledDocuments:
         `items` have verdicts, and `verify` sets those of others. `of_filed`: keys of items that are
         made of results of filed ones; `decided`: of those on which a person has decided.
 
-        1. An item of filed results stays done, unless it has work to do, and can: what it reads is
-           as it was, and it moved nothing away.
-        2. A filed document is verified where the rule is another one than when it was done, a
-           person has decided, or the run is forced. If this very rule had made another result of it
-           before, it would again, and what it depended on is not looked at.
-        3. It is an item again where it has work to do and lies as it was filed. Of several with one
-           name only the last one can be: the others write the same outputs.
-        4. Else its row stays, and says by which rule it is as good, or outdated.
+        1. An item of filed results stays filed, unless it has work to do and can be done.
+        2. A filed document is verified if the rule is another one than when it was done, a person
+           has decided, or the run is forced. If this very rule came to another result before, it
+           would again, and what it depended on is not looked at.
+        3. It is an item again if it has work to do and lies as it was filed. Of several documents
+           with one name only the last one can be: the others write the same outputs.
+        4. Else it stays filed, and its row notes the rule by which it is as good, or outdated.
         """
         if not (of_filed or self.rows):
             return [*items], FiledItems(came_again=tuple(self._came_again))
@@ -407,7 +402,8 @@ def filed_row(
 def can_be_repeated(entry: Entry, world: World, read_by_all: Collection[str]) -> bool:
     """Return whether a run can do an item again that is made of results of filed ones.
 
-    What all items of its block read (`read_by_all`) may change; the world has looked at the rest.
+    It cannot if a file that it read is another one now, or if it moved one away. What all items of
+    its block read (`read_by_all`) may change. The world has looked at these files.
     """
     if entry.state not in WHOLE:
         return True

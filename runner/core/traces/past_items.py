@@ -11,13 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from paddock.pipelines.expressions import (
-    Expression,
-    ExpressionError,
-    Reference,
-    Value,
-    loop_parts,
-)
+from paddock.pipelines.expressions import Expression, ExpressionError, Reference, Value, loop_parts
 from paddock.pipelines.label_choices import CHOOSE
 from paddock.pipelines.reply_check import Check
 from paddock.runner.bind.bound import BoundNode

@@ -108,8 +108,6 @@ def source_folders(
             text = Value.of(step.written[step.facts.lists]).render(scope)
             root = bound.roots.resolve(str(text))
         except (ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
-            root = None
-        if root is None:
             continue
         stored, now = index.stored(root), _mounted_folder(root)
         before = known_folder(
