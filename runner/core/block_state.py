@@ -299,7 +299,6 @@ async def opened_block(
     judge, escalation_pass = context.judge, around.escalation_pass or EscalationPass()
     if isinstance(node, BoundBlock):  # 1
         work = await judge.block(node, scope, around.keys, lacks)
-        escalation_pass = around.escalation_pass or EscalationPass.first(node.body)
     else:
         work = await judge.step(node, scope, around.keys)
     try:  # 2
@@ -312,6 +311,7 @@ async def opened_block(
     state = BlockState(work, scope, keeps_results, around, around.parallel, escalation_pass)
     if isinstance(node, BoundBlock) and (todo := state.todo()):
         refuse_output_conflicts(node, todo, work.scope_id, scope, context)
+        state.escalation_pass = around.escalation_pass or EscalationPass.first(node.body)
     if keeps_results:
         state.filed = filed_results(context.ledger, work.filed)
     for item in work.items:  # 3

@@ -101,12 +101,6 @@ class RunSession:
             self._record(row)
         self.context.stats.observer.ended(report)
 
-    def model_loads(self) -> Mapping[str, Mapping[str, float]]:
-        return {
-            name: {"loads": count.loads, "load_s": round(count.load_s, 3)}
-            for name, count in stats_of(self.context.pool).loads.items()
-        }
-
     def _record(self, row: Mapping[str, Any]) -> None:
         context = self.context
         bound, stats = context.bound, context.stats

@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import replace
 from typing import Any
 
+from paddock.engine.memory.pool_stats import stats_of
 from paddock.engine.system import http
 from paddock.engine.system.tasks import running
 from paddock.runner.core.execute import run
@@ -181,6 +182,8 @@ async def _run_to_end(session: RunSession, *, is_within: bool) -> Report:
             cause = session.context.ledger.damage_behind(error) or error
             session.end(stats.report("failed", message=str(cause) or type(error).__name__))
             raise
-    report = replace(report, models=session.model_loads())
+    loads = stats_of(session.context.pool).loads.items()
+    models = {name: {"loads": n.loads, "load_s": round(n.load_s, 3)} for name, n in loads}
+    report = replace(report, models=models)
     session.end(report)
     return report
