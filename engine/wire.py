@@ -113,7 +113,8 @@ def _reader(hint: Any) -> _Read:
         return lambda plain, body: tuple([item(element, body) for element in _as(list, plain)])
     if origin in (dict, Mapping):
         return _mapping_reader(*args)
-    return _scalar_reader((int, float) if hint is float else (hint,))
+    kinds = (int, float) if hint is float else (hint,)
+    return lambda plain, _: plain if isinstance(plain, kinds) else _as(kinds[0], plain)
 
 
 def _mapping_reader(key: Any, hint: Any) -> _Read:
@@ -156,13 +157,6 @@ def _literal_reader(known: tuple[Any, ...]) -> _Read:
         if plain not in known:
             raise TypeError(f"{str(plain)[:40]!r} is none of {known}")
         return plain
-
-    return read
-
-
-def _scalar_reader(kinds: tuple[type, ...]) -> _Read:
-    def read(plain: Any, _: bytes) -> Any:
-        return plain if isinstance(plain, kinds) else _as(kinds[0], plain)
 
     return read
 
