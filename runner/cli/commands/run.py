@@ -6,8 +6,10 @@ reports for CI, also for a run that could not begin. Import nothing slow at modu
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,7 +38,6 @@ from paddock.runner.cli.arguments import (
     remove_old_reports,
     require_reports,
 )
-from paddock.runner.cli.ci_reports import CiReports
 from paddock.runner.cli.exit_status import FAILED, CommandError
 from paddock.runner.cli.pipeline_or_model import looks_like_model, warn_of_model_with_same_name
 from paddock.runner.cli.run_summary import print_closing, print_speed_advice, returned_text
@@ -159,6 +160,48 @@ class RunFlags(PipelineFlags):
 
 
 _PRUNE_LOOKS_AT_ALL = ("--prune", "looks at all items, to remove what none of them makes")
+
+
+@dataclass(frozen=True, slots=True)
+class CiReports:
+    """Reports of a run for CI, JUnit and Markdown, also of one that could not begin."""
+
+    pipeline: Path
+    junit: Path | None
+    summary: Path | None
+
+    @property
+    def are_requested(self) -> bool:
+        has_path = self.junit is not None or self.summary is not None
+        return has_path or bool(os.environ.get("GITHUB_STEP_SUMMARY"))
+
+    def write(self, ended: Report) -> bool:
+        """Write them; print an error and return False if that fails."""
+        if not self.are_requested:
+            return True
+        from paddock.runner.testing import junit_and_markdown
+
+        try:
+            junit_and_markdown.write_reports(
+                [junit_and_markdown.run_as_suite(ended, str(self.pipeline))],
+                junit_and_markdown.run_markdown(ended),
+                junit=self.junit,
+                summary=self.summary,
+            )
+        except OSError as error:
+            printing.print_err(f"{error.filename}: cannot be written: {error.strerror}.")
+            return False
+        return True
+
+    @contextmanager
+    def written_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            at = self.pipeline if self.pipeline.is_dir() else self.pipeline.parent
+            name = at.resolve().name
+            self.write(Report("", name, "failed", {}, message=str(error) or type(error).__name__))
+            raise
 
 
 def run(flags: RunFlags) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.cli.ci_reports import CiReports
+from paddock.runner.cli.commands.run import CiReports
 from paddock.runner.progress.report import Report
 
 RUN = Report("swift-otter", "digest", "completed", {})
