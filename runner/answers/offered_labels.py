@@ -183,8 +183,8 @@ class LabelLists:
             shown = prompt_labels(reply.choices, lists)
             fits = await self._fitting(step, shown, tools)
             left_out = tuple(lists[entry.fields[0]] for entry in shown if entry not in fits)
-            made = OfferedLabels(schema_with_labels(reply.schema, lists), fits, left_out)
-            self._offered[key] = reply, made
+            with_all = OfferedLabels(schema_with_labels(reply.schema, lists), fits, left_out)
+            self._offered[key] = reply, with_all
         offered = self._offered[key][1]
         # 3
         n_lists = len(offered.lists) + len(offered.left_out)
@@ -216,22 +216,22 @@ class LabelLists:
             whole, n = lists[choice.field], choice.keys.narrow
             if n is None or whole.digest not in digests:
                 continue
-            made = await self._nearest(whole, query, n)
-            if made is None:
+            narrowed = await self._nearest(whole, query, n)
+            if narrowed is None:
                 continue
-            nearest[choice.field] = made
+            nearest[choice.field] = narrowed
             kept = filter(whole.labels.__contains__, query.last.get(choice.field, ()))
-            labels = [*dict.fromkeys((*made.labels, *kept))]
+            labels = [*dict.fromkeys((*narrowed.labels, *kept))]
             found[choice.field] = replace(whole.part(labels), digest=f"{whole.digest} {labels}")
             what = f"with the {n:,} of {len(whole.labels):,} labels of {whole.source} that are"
             query.tools.log.tally("prompt", f"{what} nearest to the text")
         if not found:
             return offered
-        narrowed = [choice for choice in reply.choices if choice.field in found]
+        choices = [choice for choice in reply.choices if choice.field in found]
         others = {lists[field].digest for field in lists.keys() - found.keys()}
         left_out = tuple(entry for entry in offered.left_out if entry.digest in others)
         schema = schema_with_labels(reply.schema, {**lists, **found})
-        shown = (*offered.lists, *prompt_labels(narrowed, found))
+        shown = (*offered.lists, *prompt_labels(choices, found))
         return replace(offered, schema=schema, lists=shown, left_out=left_out, nearest=nearest)
 
     async def _nearest(self, whole: LabelList, query: LabelQuery, n: int) -> NearestLabels | None:
@@ -246,8 +246,8 @@ class LabelLists:
         async with self._embedding:  # items that come meanwhile wait for the same vectors
             matrix = self._vectors.get((whole.ordered_digest, model.ref))
             if matrix is None:
-                made = await query.embedded(model, label_texts(whole.labels))
-                matrix = self._vectors[whole.ordered_digest, model.ref] = unit_matrix(made)
+                vectors = await query.embedded(model, label_texts(whole.labels))
+                matrix = self._vectors[whole.ordered_digest, model.ref] = unit_matrix(vectors)
         vector = as_vector8((await query.embedded(model, [query.text]))[0])
         found = similarities(vector, matrix)
         if found is None:

@@ -46,12 +46,12 @@ async def embedded(
     Raises:
         EngineError: a text cannot be embedded.
     """
-    made: list[Vector] = []
+    vectors: list[Vector] = []
     for first in range(0, len(texts), REQUEST_TEXTS):
         part = tuple(texts[first : first + REQUEST_TEXTS])
         request = EmbedRequest(model, part, None, priority, total_s, on_overflow="split")
-        made += (await pool.embed(request)).vectors
-    return made
+        vectors += (await pool.embed(request)).vectors
+    return vectors
 
 
 def unit_matrix(vectors: Sequence[Vector]) -> Matrix:

@@ -304,7 +304,7 @@ class PlanBinder:
         self._reads.enter_block(block)
         body = tuple(self._nodes(block.body, names | {block.var} | LOOP_NAMES, controls))
         self._reads.add_block(block)
-        made = BoundBlock(
+        bound = BoundBlock(
             id=block.id,
             mark=block.mark,
             var=block.var,
@@ -321,7 +321,7 @@ class PlanBinder:
             spec=specs.block_spec(block),
             columns=self._reads.kinds.columns.get((block.id, "results"), {}),
         )
-        return step_reads.with_reads(made, names)
+        return step_reads.with_reads(bound, names)
 
     def _kind(self, step: StepNode) -> type[Step[Any, Any]] | None:
         if not step.uses:
@@ -362,10 +362,10 @@ class _InheritedKeys:
         )
 
 
-def _merged(own: TimeoutKeys | None, inherited: TimeoutKeys | None) -> TimeoutKeys | None:
-    if own is None or inherited is None:
-        return own or inherited
+def _merged(written: TimeoutKeys | None, inherited: TimeoutKeys | None) -> TimeoutKeys | None:
+    if written is None or inherited is None:
+        return written or inherited
     return TimeoutKeys.model_construct(
-        total=inherited.total if own.total is None else own.total,
-        idle=inherited.idle if own.idle is None else own.idle,
+        total=inherited.total if written.total is None else written.total,
+        idle=inherited.idle if written.idle is None else written.idle,
     )

@@ -145,8 +145,8 @@ class BoundStep:
 
     @property
     def models(self) -> tuple[ModelSpec, ...]:
-        own = () if self.model is None else (self.model,)
-        return (*own, *(() if self.escalate is None else (self.escalate.to,)), *self.besides)
+        escalated = None if self.escalate is None else self.escalate.to
+        return tuple(spec for spec in (self.model, escalated, *self.besides) if spec is not None)
 
 
 @dataclass(frozen=True)

@@ -257,10 +257,10 @@ def _loosened(params_type: type[Params], later: frozenset[str]) -> type[Params]:
     members["__annotations__"] = dict.fromkeys(names, Any)
     members["__module__"] = __name__
     members["faults"] = classmethod(lambda cls, given: ())
-    made = new_class(
+    loosened = new_class(
         params_type.__name__, (params_type,), exec_body=lambda names: names.update(members)
     )
-    return cast("type[Params]", made)
+    return cast("type[Params]", loosened)
 
 
 class BindError(Exception):

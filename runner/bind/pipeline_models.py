@@ -49,9 +49,9 @@ class ModelBinder:
         self.by_alias = {alias: self._spec(alias, keys) for alias, keys in pipeline.models.items()}
         self.defaults: dict[Role, ModelSpec] = {}
         for role in ROLES:
-            own = [spec for spec in self.by_alias.values() if spec.role == role]
-            if len(own) == 1:
-                self.defaults[role] = own[0]
+            of_role = [spec for spec in self.by_alias.values() if spec.role == role]
+            if len(of_role) == 1:
+                self.defaults[role] = of_role[0]
             elif role in default_models:
                 self.defaults[role] = _model_spec(ref=default_models[role], role=role)
 
@@ -67,14 +67,14 @@ class ModelBinder:
         return self._named(step, written, (*step.at, "with", "model"), roles)
 
     def escalation(
-        self, step: StepNode, spec: EscalationSpec, own: ModelSpec | None
+        self, step: StepNode, spec: EscalationSpec, model: ModelSpec | None
     ) -> BoundEscalation | None:
-        """Return which answers of a step, whose model is `own`, another gives; None: a fault."""
+        """Return which answers of a step, whose model is `model`, another gives; None: a fault."""
         at, alias = (*step.at, "escalate", "to"), spec.to
         to = self._named(step, alias, at, frozenset({"chat"}))
         if to is None:
             return None
-        if to == own:
+        if to == model:
             what = f"`escalate.to`: '{alias}' is the model that step '{_step_label(step)}' has"
             self._fault(at, what, "Name a larger one.")
         return BoundEscalation(spec, to)
@@ -144,13 +144,13 @@ class ModelBinder:
             None if keys.tokenizer is None else self._ref(keys.tokenizer, (*at, "tokenizer"))
         )
         mark = self._pipeline.mark((*at, "url"))
-        made = BoundPool(tuple(urls), key, tokenizer, mark)
+        pool = BoundPool(tuple(urls), key, tokenizer, mark)
         for name, other in self.pools.items():
             source = other.key.data if other.key is not None else None
-            if (other.urls, source, other.tokenizer) == (made.urls, keys.key, tokenizer):
+            if (other.urls, source, other.tokenizer) == (pool.urls, keys.key, tokenizer):
                 return name
         name = f"{self._context.label}{alias}"
-        self.pools[name] = made
+        self.pools[name] = pool
         return name
 
     def _url(self, written: str, at: Place) -> str | None:

@@ -191,7 +191,7 @@ def _follows_from_item(
 ) -> bool:
     """Return whether a parameter depends on nothing but the item."""
     steps: Mapping[str, Any] = spec["steps"]
-    own = {"loop", *(loop_parts(block)[0] for block in spec["blocks"].values())}
+    of_items = {"loop", *(loop_parts(block)[0] for block in spec["blocks"].values())}
 
     def follows(path: Reference, seen: frozenset[str]) -> bool:
         """Return whether a value follows from the item; `seen` are the steps that lead to it."""
@@ -200,7 +200,7 @@ def _follows_from_item(
             return name in inputs
         if path[0] != "steps":
             # Within other steps it may be a name that the step adds for its template.
-            return path[0] in own or is_within_item or bool(seen)
+            return path[0] in of_items or is_within_item or bool(seen)
         if name in seen:
             return True
         if name not in steps or not registry.facts_of(str(steps[name].get("uses"))).is_repeatable:

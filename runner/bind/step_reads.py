@@ -41,10 +41,10 @@ class StepReads:
     @classmethod
     def of(cls, step: StepNode) -> StepReads:
         names = step.params.data.get("vars")
-        own = TIME_NAMES & names.keys() if isinstance(names, dict) else ()
+        renamed = TIME_NAMES & names.keys() if isinstance(names, dict) else ()
         parameters = set(read_by(step.if_))
         read = read_by(step.params, *step.files.values())
-        parameters.update(path for path in read if path[0] not in own)
+        parameters.update(path for path in read if path[0] not in renamed)
         if step.returns is not None:
             own_outputs = ("steps", step.id)
             parameters.update(path for path in step.returns.references if path[:2] != own_outputs)

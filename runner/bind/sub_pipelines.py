@@ -82,8 +82,8 @@ class SubPipelineReader:
         at = (*step.at, "with", "file")
         name = step.params.data.get("file")
         path = self._file(name, at) if isinstance(name, str) and name else None
-        own = self._roots.base / Path(self._pipeline.document.file).name
-        around = self._context.files or (own,)  # the files that lead here, with this one
+        this_file = self._roots.base / Path(self._pipeline.document.file).name
+        around = self._context.files or (this_file,)  # the files that lead here, with this one
         if path is None or not self._may_run(path, around, at):
             return None
         plans = self._context.shared.plans
@@ -235,5 +235,5 @@ def with_inputs(inner: BoundPlan, inputs: Mapping[str, Any], roots: Roots) -> Bo
         if declared[name].type == "rows" and isinstance(value, str):
             what = f"input '{name}' of '{inner.file}' is a file, which only a run of its own reads"
             raise WrongInput(what, "Give it the `rows` of a step `files.rows`.")
-    own = replace(taken.roots(base), outside=roots.outside)
-    return replace(inner, inputs=taken.values, roots=own)
+    roots = replace(taken.roots(base), outside=roots.outside)
+    return replace(inner, inputs=taken.values, roots=roots)

@@ -48,15 +48,15 @@ class Change:
 
 def changed(data: Mapping[str, Any], changes: Iterable[Change]) -> dict[str, Any]:
     """Return a pipeline's data with other values."""
-    made = copy.deepcopy(dict(data))
+    data_of_variant = copy.deepcopy(dict(data))
     for change in changes:
-        part: Any = made
+        part: Any = data_of_variant
         for name in change.at[:-1]:
             if isinstance(part, dict) and part.get(name) is None:
                 part[name] = {}
             part = part[name]
         part[change.at[-1]] = change.value
-    return made
+    return data_of_variant
 
 
 def dimensions(keys: CompareKeys, pipeline: Pipeline) -> list[list[Change]]:
@@ -78,12 +78,12 @@ def dimensions(keys: CompareKeys, pipeline: Pipeline) -> list[list[Change]]:
                 faults += (replace(fault, mark=mark) for fault in error.faults)
     if faults:
         raise PipelineError(faults)
-    made = [[*changes.values()] for changes in found.values()]
-    if math.prod(map(len, made)) > MOST_VARIANTS:
+    varied = [[*changes.values()] for changes in found.values()]
+    if math.prod(map(len, varied)) > MOST_VARIANTS:
         mark = pipeline.document.key_mark(("compare",)) if keys is pipeline.compare else None
         what = f"these are more than {MOST_VARIANTS} variants."
         raise PipelineError([Fault(what, "Compare fewer values.", mark)])
-    return made
+    return varied
 
 
 def _changes(
@@ -125,12 +125,12 @@ def variants_of(keys: CompareKeys, pipeline: Pipeline) -> list[Variant]:
     """
     varied = dimensions(keys, pipeline)
     is_differing = [len(values) > 1 for values in varied]
-    made: list[Variant] = []
+    variants: list[Variant] = []
     for changes in itertools.product(*varied):
         names = [change.name for change in changes]
         shown = [*itertools.compress(names, is_differing)] or names
-        made.append(Variant(" ".join(shown) or "as it is", changes))
-    return made
+        variants.append(Variant(" ".join(shown) or "as it is", changes))
+    return variants
 
 
 def varied_options(

@@ -79,8 +79,8 @@ def _built_in_faults(
     elif use.name == "http.get" and (wrong_hosts := list(_host_faults(step, use, pipeline))):
         yield from wrong_hosts
     elif not _has_run_time_values(use.options):
-        own = {name: value for name, value in use.options.items() if name != "timeout"}
-        wrong = tool.fault("options", own)
+        options = {name: value for name, value in use.options.items() if name != "timeout"}
+        wrong = tool.fault("options", options)
         if wrong is not None and set(use.options) <= {*allowed, "timeout"}:
             yield Fault(f"`options`: {wrong}", "", pipeline.mark(at))
     if use.path[0] != "tools":
