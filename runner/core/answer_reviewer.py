@@ -1,14 +1,12 @@
-"""Have a person decide on an item's answer, apply the decision, and calibrate its confidence."""
+"""Reviews of a step's answer for one item: ask a person, apply the decision, calibrate."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import mimetypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from difflib import SequenceMatcher
 from typing import Any
 
 from paddock.engine.system.text import canonical_json
@@ -21,18 +19,17 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.specs import prompt_digest
 from paddock.runner.calibration.confidence_calibration import CalibrationKey, calibrated, start_text
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.reviews.asked_before import is_same_value
 from paddock.runner.ledger.reviews.reviews import Question, Review
 from paddock.steps.base import OutsideRoots, Tools
 
 from .failures import Cause, RunStopped, SkippedByReview, StepFailed
 from .item_attempt import ItemAttempt
+from .reviews.decided_outputs import decided_outputs
 from .reviews.review_questions import (
     answer_of,
     document_spec,
     is_drawn,
     is_due,
-    iso_time,
     question_reasons,
     source_texts,
     text_objects,
@@ -57,10 +54,10 @@ class AnswerReviewer:
     async def calibrated(
         self, step: BoundStep, scope: Scope, attempt: ItemAttempt, outputs: dict[str, Any]
     ) -> dict[str, Any]:
-        """Return outputs with the confidence as people's decisions have it, where these suffice.
+        """Return outputs with the confidence that people's decisions give it, where these suffice.
 
-        Recorded as it was at that time: later decisions make no item stale. What was decided about
-        this item, or about its document elsewhere, does not count.
+        The outputs keep the confidence of that time: later decisions make no item stale. Decisions
+        about this item, or about its document elsewhere, do not count.
         """
         if step.model is None:
             return outputs
@@ -71,10 +68,10 @@ class AnswerReviewer:
         if key not in tables:
             return outputs
         item = (attempt.scope_id, attempt.key)
-        line = tables[key].calibration(item, attempt.document_digest(scope))
-        if line is None:
+        calibration = tables[key].calibration(item, attempt.document_digest(scope))
+        if calibration is None:
             return outputs
-        return {**outputs, "confidence": calibrated(outputs["confidence"], line)}
+        return {**outputs, "confidence": calibrated(outputs["confidence"], calibration)}
 
     async def _calibration_key(self, step: BoundStep) -> CalibrationKey:
         assert step.model is not None
@@ -92,7 +89,7 @@ class AnswerReviewer:
         )
 
     async def n_rejected(self, step: BoundStep, scope: Scope, attempt: ItemAttempt) -> int:
-        """Return how many rejected answers were tried again: another one is wanted."""
+        """Return how many answers about this document were rejected, and so asked for again."""
         if step.review is None:
             return 0
         try:
@@ -102,11 +99,11 @@ class AnswerReviewer:
         if review is None:
             return 0
         decisions = [(row.get("state"), row.get("document_sha256")) for row in review.earlier]
-        if self._context.options.retry_failed:  # another answer is wanted in place of this one, too
+        if self._context.options.retry_failed:  # the present answer is replaced, too
             decisions.append((review.state, review.subject.get("document_sha256")))
         return decisions.count(("rejected", attempt.document_digest(scope)))
 
-    async def recorded(self, step: BoundStep, attempt: ItemAttempt) -> dict[str, Any] | None:
+    async def decided_before(self, step: BoundStep, attempt: ItemAttempt) -> dict[str, Any] | None:
         """Return the outputs that a person decided on, without asking the model again."""
         review = await self._reviews.at(attempt.scope_id, attempt.key, step.id)
         if review is None or not review.is_decided:
@@ -114,7 +111,7 @@ class AnswerReviewer:
         outputs = review.subject.get("outputs")
         return dict(outputs) if isinstance(outputs, Mapping) else None
 
-    async def reviewed(
+    async def decided(
         self,
         step: BoundStep,
         scope: Scope,
@@ -122,60 +119,67 @@ class AnswerReviewer:
         outputs: dict[str, Any],
         tools: Tools,
     ) -> dict[str, Any]:
-        """Return a step's outputs as decided.
+        """Return a step's outputs as a person decides on its answer.
+
+        1. The answer is sure, and not in the random share: its outputs stay as they are.
+        2. It is due, and the run accepts all answers: it is accepted unseen.
+        3. A person has decided: their decision is applied, if they have not undone it meanwhile.
+        4. No one has decided: a person is asked, and the item waits.
 
         Raises:
-            AwaitingReview: a person has to decide first.
-            StepFailed: the answer was rejected, or no one may be asked.
+            AwaitingReview: case 4.
+            SkippedByReview: case 3: no one decided in time, and the item is skipped then.
+            StepFailed: case 3: the answer was rejected. Or no one may be asked.
         """
         assert step.review is not None
-        names = ("document_sha256", "answer")
-        # What a question is about, without the texts that the answer was made of
-        name = attempt.name(step.id, scope, self._context.index)
+        spec, mode = step.review, self._reviews.mode
         subject = {
             "pipeline": self._context.bound.file.name,
             "block": attempt.node.id if attempt.item is not None else "",
             "item": attempt.shown_key or attempt.key,
-            "document": name.path or None,
+            "document": attempt.name(step.id, scope, self._context.index).path or None,
             "document_sha256": attempt.document_digest(scope),
             "around": [list(place) for place in attempt.around],
             "answer": answer_of(outputs),
             "evidence": outputs.get("evidence"),
             "confidence": outputs.get("confidence"),
             "outputs": outputs,
-            "when": step.review.when.source,
-            "by": list(step.review.by),
-            "on_expiry": step.review.on_expiry,
+            "when": spec.when.source,
+            "by": list(spec.by),
+            "on_expiry": spec.on_expiry,
         }
-        light = self._question(step, attempt, {name: subject[name] for name in names})
-
-        spec = step.review
-
+        same = {name: subject[name] for name in ("document_sha256", "answer")}
+        short_question = self._question(step, attempt, same)
         # Where no one is asked, a sure answer is used as it would be without the share.
-        is_sampled = self._reviews.mode == "ask" and is_drawn(spec, step.id, subject["item"])
+        is_sampled = mode == "ask" and is_drawn(spec, step.id, subject["item"])
 
-        async def whole() -> Question:
+        async def full_question() -> Question:
             why = question_reasons(spec, scope, outputs, is_drawn=is_sampled)
             taught = {"prompt_vector": attempt.vectors.get(step.id)}
+            known = {**subject, **why, **taught}
             return self._question(
-                step, attempt, await self._whole(step, scope, {**subject, **why, **taught}, tools)
+                step, attempt, await self._full_subject(step, scope, known, tools)
             )
 
         while True:
             try:
                 due = is_due(spec, scope, outputs)
-                review = await self._reviews.decision_on(light, whole, is_due=due or is_sampled)
+                review = await self._reviews.decision_on(
+                    short_question, full_question, is_due=due or is_sampled
+                )  # 4
             except ReviewDue as error:
                 raise StepFailed(step.id, str(error), cause=Cause.REVIEW) from error
             except ExpressionError as error:
                 raise StepFailed(step.id, f"`review.when`: {error}") from error
+            if review is None and not due:
+                return outputs  # 1
             if review is None:
                 unseen = {"state": "accepted", "by": MODE_OPTION, "at": None}
-                return {**outputs, "review": unseen} if due else outputs
+                return {**outputs, "review": unseen}  # 2
             if await self._reviews.apply(review):
-                return await self._decided(step, review, outputs, tools)
+                return await self._applied(step, review, outputs, tools)  # 3
 
-    async def _decided(
+    async def _applied(
         self, step: BoundStep, review: Review, outputs: dict[str, Any], tools: Tools
     ) -> dict[str, Any]:
         assert step.review is not None
@@ -195,29 +199,30 @@ class AnswerReviewer:
     ) -> Question:
         assert step.review is not None
         return Question(
-            attempt.scope_id,
-            attempt.key,
-            step.id,
-            self._context.stats.run,
-            self._context.stats.secrets.redacted(subject),
-            step.review.ttl_s,
-            text_objects(subject),
-            attempt.renamed_from,
-            self._context.options.retry_failed,
+            scope=attempt.scope_id,
+            key=attempt.key,
+            step=step.id,
+            run=self._context.stats.run,
+            subject=self._context.stats.secrets.redacted(subject),
+            ttl_s=step.review.ttl_s,
+            objects=text_objects(subject),
+            renamed_from=attempt.renamed_from,
+            is_asked_again=self._context.options.retry_failed,
         )
 
-    async def _whole(
+    async def _full_subject(
         self, step: BoundStep, scope: Scope, subject: Mapping[str, Any], tools: Tools
     ) -> dict[str, Any]:
+        """Return all that a person sees of a question: also checks, sources, prompt and model."""
         reply = step.reply
         checks = () if reply is None else reply.checks.values()
         paths = {path for check in checks for path in check.references}
         prompt = EvidenceSource("prompt", inserted_text(step.params.render(scope)))
-        read, form = document_spec(scope), tools.reply
-        used = form.sources() if isinstance(form, ScopedReply) else ()
-        if not used and read.sources:  # the documents that were read
-            used = read_sources(read, scope, tools.roots.base)
-        sources = [*used, prompt]
+        documents = document_spec(scope)
+        cited = tools.reply.sources() if isinstance(tools.reply, ScopedReply) else ()
+        if not cited and documents.sources:
+            cited = read_sources(documents, scope, tools.roots.base)
+        sources = [*cited, prompt]
         if len(sources) == 1 and prompt.text:  # the item has the text of what was read before
             path = str(subject["document"] or "")
             kind = mimetypes.guess_type(path)[0] or ""
@@ -249,88 +254,3 @@ class AnswerReviewer:
             return self._context.index.stored(self._context.bound.roots.resolve(path))
         except (OutsideRoots, OSError, RuntimeError, ValueError):
             return self._context.index.stored(path)
-
-
-# --- what a decision makes of an answer: accepted, edited or rejected
-
-
-def decided_outputs(
-    outputs: Mapping[str, Any], review: Review, has_schema: bool, evidence: Any = None
-) -> dict[str, Any]:
-    """Return a step's outputs after an accepted or edited answer; `evidence`: of the new values."""
-    outcome: dict[str, Any] = {
-        "state": review.state,
-        "by": review.by,
-        "at": iso_time(review.decided_at),
-    }
-    if review.state != "edited":
-        return {**outputs, "review": outcome}
-    value = review.value
-    answer = {"text": value, "output": None, "undecided": []}
-    if has_schema:
-        answer |= {"text": json.dumps(value, ensure_ascii=False), "output": value}
-    outcome["value"] = value
-    was = answer_of(outputs)
-    mirrors = {
-        "evidence": _after_edit(outputs.get("evidence"), evidence, was, value),
-        "confidence": _after_edit(
-            outputs.get("confidence"), _of_person(outputs.get("confidence"), value), was, value
-        ),
-    }
-    return {**outputs, **answer, **mirrors, "review": outcome}
-
-
-_FROM_PERSON = {**dict.fromkeys(("p", "low", "raw", "second", "second_p")), "is_calibrated": False}
-"""The confidence of a value that a person wrote: no model was asked."""
-
-
-def _of_person(confidence: Any, value: Any) -> Any:
-    """Return the confidence of a value that a person wrote; None where there was none before."""
-    if confidence is None:
-        return None
-    if isinstance(value, Mapping):
-        return {name: _of_person(confidence, inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_of_person(confidence, inner) for inner in value]
-    return _FROM_PERSON
-
-
-def _after_edit(before: Any, new: Any, was: Any, value: Any) -> Any:
-    """Return a mirror of an edited answer: that from before for the fields that were not edited.
-
-    Elements of a list are the same where their values are, so one that is added or removed leaves
-    the others theirs.
-
-    >>> _after_edit({"a": 1, "b": 2}, {"a": 3, "b": 4}, {"a": "x", "b": "y"}, {"a": "x", "b": "z"})
-    {'a': 1, 'b': 4}
-    """
-    if before is None:
-        return new
-    if is_same_value(was, value):
-        return before
-    if all(isinstance(each, Mapping) for each in (before, was, value)):
-        held = new if isinstance(new, Mapping) else {}
-        return {
-            name: _after_edit(before.get(name), held.get(name), was[name], inner)
-            if name in was
-            else held.get(name)
-            for name, inner in value.items()
-        }
-    if all(isinstance(each, list) for each in (before, was, value)) and len(before) == len(was):
-        others = [*(new if isinstance(new, list) else ()), *[None] * len(value)]
-        return [
-            other if origin is None else _after_edit(before[origin], other, was[origin], element)
-            for origin, other, element in zip(_origins(was, value), others, value, strict=False)
-        ]
-    return new
-
-
-def _origins(was: Sequence[Any], now: Sequence[Any]) -> list[int | None]:
-    """Return for each element of a list where it was before; None: it is new."""
-    found: list[int | None] = [None] * len(now)
-    before, after = ([canonical_json(item) for item in items] for items in (was, now))
-    same = SequenceMatcher(None, before, after, autojunk=False)
-    for kind, i, i_end, j, j_end in same.get_opcodes():
-        if kind == "equal" or (kind == "replace" and i_end - i == j_end - j):
-            found[j:j_end] = range(i, i_end)
-    return found

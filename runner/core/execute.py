@@ -42,9 +42,9 @@ from .item_attempt import ItemAttempt
 from .item_recorder import ItemRecorder
 from .left_nodes import Left, blocks_read, no_documents_of
 from .machines.work_claims import ClaimLost
-from .outputs.item_outputs import RowKeeper
 from .outputs.outdated_outputs import EndedNode, OutdatedOutput
 from .outputs.pruning import Pruner
+from .outputs.vector_rows import RowKeeper
 from .run_context import RunContext
 from .step_runner import StepRunner
 from .step_tools import sub_pipeline_context

@@ -23,7 +23,7 @@ from paddock.steps.paths import printable
 
 from .failures import RunStopped
 from .item_attempt import ItemAttempt, ItemEnd
-from .outputs.item_outputs import RowKeeper
+from .outputs.vector_rows import RowKeeper
 from .run_context import RunContext
 from .run_records import INPUTS_BY_ITEM, WROTE, lineage_as_json, source_of
 from .traces.block_items import is_file_value, item_path

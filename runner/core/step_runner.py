@@ -148,7 +148,7 @@ class StepRunner:
                         tools = await taught_tools(context, step, params, tools, scope, attempt)
                     outputs: dict[str, Any] | None = None  # 4
                     if step.review is not None and attempt.is_decided and not caller.looks_up:
-                        outputs = await self._reviewer.recorded(step, attempt)
+                        outputs = await self._reviewer.decided_before(step, attempt)
                         if outputs:  # with the calls of the run that made them
                             lineage = LineageStore(context.ledger)
                             row = await context.ledger.ask(
@@ -166,7 +166,7 @@ class StepRunner:
                     if outputs.get("escalated") is not None and step.escalate is not None:
                         record.model, answered = step.escalate.to.ref, step.escalated
                     if step.review is not None:  # 5
-                        outputs = await self._reviewer.reviewed(
+                        outputs = await self._reviewer.decided(
                             answered, scope, attempt, outputs, tools
                         )
                     if form is not None:  # 6

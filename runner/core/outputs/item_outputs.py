@@ -1,26 +1,20 @@
-"""What one item writes, moves, reads and searches, and the rows that it keeps in vector stores.
-
-Files that it may not write are refused; rows that nothing keeps any more are dropped.
-"""
+"""What one item writes, moves, reads and searches; what it may not write is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from paddock.engine.system import text
 from paddock.engine.system.files import TemporaryFile
 from paddock.pipelines.triggers import MOST_DELETED
-from paddock.runner.bind.bound import BoundNode, BoundPlan
-from paddock.runner.bind.plan_walks import callable_names
+from paddock.runner.bind.bound import BoundNode
 from paddock.runner.bind.step_reads import follows_time
 from paddock.runner.folders.missing_files import is_mass_deletion
-from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
+from paddock.runner.ledger.entries import OutputRow, StoredRow
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_index import other_pipelines_output
-from paddock.runner.progress.item_states import DECIDED, WHOLE
-from paddock.steps.base import ItemName, StepError
+from paddock.steps.base import StepError
 from paddock.steps.paths import printable
 
 from ..run_context import RunContext
@@ -29,9 +23,7 @@ from ..traces.dependencies import (
     Dependency,
     KeptOutput,
     MovedAway,
-    RowsKept,
     StoreSearched,
-    dependencies_of,
 )
 from ..traces.scopes import ItemKey
 
@@ -111,6 +103,8 @@ class ItemOutputs:
             name = printable(self._index.stored(path))
             raise StepError(f"no step may write '{name}': it {refusal.why}.", remedy=refusal.remedy)
 
+    # --- files that it writes
+
     async def sync(self, file: TemporaryFile) -> None:
         await self._context.syncs.call(file.sync)
 
@@ -169,7 +163,7 @@ class ItemOutputs:
         return not is_refused
 
     async def holds(self, path: Path, sha256: str) -> None:
-        """Mark an edited `path` that is kept, with the digest that would have been written.
+        """Record an edited `path` that is kept, with the digest that would have been written.
 
         Raises:
             StepError: it is another pipeline's output.
@@ -184,6 +178,8 @@ class ItemOutputs:
             self._note(KeptOutput(stored, sha256))  # so that a run that may write it does
             raise other_pipelines_output(stored, other)
 
+    # --- documents that it moves
+
     def filed_at(self, path: Path) -> Path | None:
         return self._context.documents.filed_at(path, self.items)
 
@@ -195,6 +191,8 @@ class ItemOutputs:
 
     def delete_when_done(self, path: Path) -> bool:
         return self._context.documents.leave_for_deletion(path, self.items)
+
+    # --- what it reads, and vector stores
 
     async def note_rows_kept(self, store: Path) -> None:
         """Record that rows are about to be written to a store."""
@@ -208,103 +206,13 @@ class ItemOutputs:
         await self._context.fence()
 
     async def note_file_read(self, path: Path) -> None:
-        """Mark a file that the step could not name beforehand."""
+        """Record a file that the step could not name beforehand."""
         self.read[str(path)] = None
 
     async def note_rows_read(self, store: Path) -> None:
-        """Mark a store that is about to be searched."""
+        """Record a store that is about to be searched."""
         await self._context.stores.look([store])
         self._note(StoreSearched(self._index.stored(store), self._context.stores.content(store)))
 
     def _note(self, dependency: Dependency) -> None:
         self.dependencies[dependency.name] = dependency
-
-
-class RowKeeper:
-    """Keeps vector stores and the ledger consistent, for one run."""
-
-    def __init__(self, context: RunContext) -> None:
-        self._stores = context.stores
-        self._index = context.index
-        self._lineage = LineageStore(context.ledger)
-        self._stats = context.stats
-
-    async def reconcile(
-        self, scope: str, key: str, outputs: ItemOutputs, before: Entry | None, state: str
-    ) -> list[RowsKept]:
-        """Return what an item keeps in stores; drop rows that it no longer keeps.
-
-        Raises:
-            StepError: a store cannot be written.
-        """
-        name = ItemName(owner=f"{scope}\n{key}")
-        old = {
-            rows.store: rows
-            for rows in dependencies_of(before, RowsKept)
-            if (rows.scope, rows.key) == (scope, key)
-        }
-        now: dict[str, RowsKept] = {}
-        for path in outputs.stores:
-            if state in DECIDED:
-                await self._stores.keep_only(path, name)
-            owner = self._stores.owner(name, path)
-            stored, content = self._index.stored(path), self._stores.holds(path, owner)
-            rows = now[stored] = RowsKept(stored, owner, content, scope, key)
-            self._lineage.record_rows(
-                StoredRow(scope, stored, key, content, rows.n_rows), self._stats.run
-            )
-        for stored, rows in now.items():
-            if rows.sum != (old[stored].sum if stored in old else ""):
-                self._stats.wrote(self._index.absolute(stored))
-        for stored in old.keys() - now.keys():
-            if state in WHOLE:
-                await self._drop([StoredRow(scope, stored, key, "", 0)])
-            elif state not in DECIDED:
-                now[stored] = old[stored]
-        return [*now.values()]
-
-    async def forget_rows(self, rows: Iterable[StoredRow]) -> tuple[dict[str, int], dict[str, str]]:
-        """Drop rows; return the number dropped, and the errors, by store."""
-        dropped: dict[str, int] = {}
-        refused: dict[str, str] = {}
-        by_path: dict[str, list[StoredRow]] = {}
-        for row in rows:
-            by_path.setdefault(row.path, []).append(row)
-        for path, several in by_path.items():
-            try:
-                dropped[path] = await self._drop(several)
-            except StepError as error:
-                refused[path] = str(error)
-        return dropped, refused
-
-    async def clear(self, bound: BoundPlan, place: Mapping[str, str], *, is_alone: bool) -> None:
-        """Drop rows that belong to no step, before a run on these folders begins.
-
-        Those are rows of renamed blocks and steps and, if no other machine runs, rows written just
-        before a run was killed, which the ledger does not know: their item runs again.
-
-        Raises:
-            StepError: a store cannot be written.
-        """
-        read = self._lineage.rows_of_file
-        stored = await self._index.ledger.ask(lambda: list(read(bound.file.name, place)))
-        names = frozenset(callable_names(bound.nodes)) if stored else frozenset()
-        for path in sorted({row.path for _, _, row in stored}):
-            here = [(step, is_done, row) for step, is_done, row in stored if row.path == path]
-            n_rows = await self._drop([row for step, _, row in here if step not in names])
-            if n_rows:
-                self._stats.note(
-                    f"removed, since no step keeps them: {text.counted(n_rows, 'row')} of '{path}'"
-                )
-            if is_alone:
-                await self._drop([row for _, is_done, row in here if not is_done])
-
-    async def _drop(self, rows: Sequence[StoredRow]) -> int:
-        """Drop rows of vector stores; return their number."""
-        n_rows = 0
-        for path in {row.path for row in rows}:
-            names = [ItemName(owner=f"{row.scope}\n{row.key}") for row in rows if row.path == path]
-            n_rows += await self._stores.forget(Path(self._index.absolute(path)), names)
-        for row in rows:
-            self._lineage.drop_rows(row)
-        return n_rows

@@ -28,8 +28,8 @@ from ..traces.block_work import BlockWork
 from ..traces.dependencies import OutputWithin, RowsKept, dependencies_of
 from ..traces.reconcile import mass_doubt
 from ..traces.source_folders import DeletionDoubt
-from .item_outputs import RowKeeper
 from .outdated_outputs import EndedNode, OutdatedOutput, kept_texts, listed_names
+from .vector_rows import RowKeeper
 
 _OutputFile = tuple[str, str, str]
 """Scope, key and stored path of a file that an item wrote."""

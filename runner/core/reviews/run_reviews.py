@@ -164,18 +164,23 @@ class RunReviews:
         return found
 
     async def decision_on(
-        self, light: Question, whole: Callable[[], Awaitable[Question]], *, is_due: bool
+        self,
+        short_question: Question,
+        full_question: Callable[[], Awaitable[Question]],
+        *,
+        is_due: bool,
     ) -> Review | None:
-        """Return the decision on an answer; None: it needs none. Asks where no one has decided.
+        """Return the decision on an answer; None: it needs none. A person is asked for it once.
 
-        `light` has only what tells questions apart; `whole` returns everything that a person sees.
+        `short_question` has only what tells questions apart; `full_question` returns all that a
+        person sees.
 
         Raises:
             AwaitingReview: a person has to decide first.
             ReviewDue: a person would have to, and the run was told to fail then.
         """
-        old = await self.at(light.scope, light.key, light.step)
-        is_decided = old is not None and old.is_decided and stands(light, old)
+        old = await self.at(short_question.scope, short_question.key, short_question.step)
+        is_decided = old is not None and old.is_decided and stands(short_question, old)
         if not is_decided and not is_due:
             if old is not None and not old.is_decided:
                 await self._withdraw(old)
@@ -188,7 +193,7 @@ class RunReviews:
             if old is not None and not old.is_decided:
                 await self._withdraw(old)
             return None
-        review = await asyncio.to_thread(self._store.ask, await whole())
+        review = await asyncio.to_thread(self._store.ask, await full_question())
         if not review.is_decided:
             raise AwaitingReview(Why.WAITS_SINCE(str(iso_time(review.asked_at))))
         return review

@@ -1,0 +1,99 @@
+"""What a decision makes of a step's outputs: an answer that was accepted or edited."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
+from typing import Any
+
+from paddock.engine.system.text import canonical_json
+from paddock.runner.ledger.reviews.asked_before import is_same_value
+from paddock.runner.ledger.reviews.reviews import Review
+
+from .review_questions import answer_of, iso_time
+
+
+def decided_outputs(
+    outputs: Mapping[str, Any], review: Review, has_schema: bool, evidence: Any = None
+) -> dict[str, Any]:
+    """Return a step's outputs after its answer was accepted or edited.
+
+    `evidence` is that of the edited values.
+    """
+    outcome: dict[str, Any] = {
+        "state": review.state,
+        "by": review.by,
+        "at": iso_time(review.decided_at),
+    }
+    if review.state != "edited":
+        return {**outputs, "review": outcome}
+    value = review.value
+    answer = {"text": value, "output": None, "undecided": []}
+    if has_schema:
+        answer |= {"text": json.dumps(value, ensure_ascii=False), "output": value}
+    outcome["value"] = value
+    was = answer_of(outputs)
+    mirrors = {
+        "evidence": _after_edit(outputs.get("evidence"), evidence, was, value),
+        "confidence": _after_edit(
+            outputs.get("confidence"), _of_person(outputs.get("confidence"), value), was, value
+        ),
+    }
+    return {**outputs, **answer, **mirrors, "review": outcome}
+
+
+_FROM_PERSON = {**dict.fromkeys(("p", "low", "raw", "second", "second_p")), "is_calibrated": False}
+"""The confidence of a value that a person wrote: no model was asked."""
+
+
+def _of_person(confidence: Any, value: Any) -> Any:
+    """Return the confidence of a value that a person wrote; None where there was none before."""
+    if confidence is None:
+        return None
+    if isinstance(value, Mapping):
+        return {name: _of_person(confidence, inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_of_person(confidence, inner) for inner in value]
+    return _FROM_PERSON
+
+
+def _after_edit(before: Any, new: Any, was: Any, value: Any) -> Any:
+    """Return the evidence or confidence of an edited answer: as before, where nothing was edited.
+
+    Elements of a list are the same where their values are, so that one that is added or removed
+    changes nothing for the others.
+
+    >>> _after_edit({"a": 1, "b": 2}, {"a": 3, "b": 4}, {"a": "x", "b": "y"}, {"a": "x", "b": "z"})
+    {'a': 1, 'b': 4}
+    """
+    if before is None:
+        return new
+    if is_same_value(was, value):
+        return before
+    if all(isinstance(each, Mapping) for each in (before, was, value)):
+        of_new = new if isinstance(new, Mapping) else {}
+        return {
+            name: _after_edit(before.get(name), of_new.get(name), was[name], inner)
+            if name in was
+            else of_new.get(name)
+            for name, inner in value.items()
+        }
+    if all(isinstance(each, list) for each in (before, was, value)) and len(before) == len(was):
+        others = [*(new if isinstance(new, list) else ()), *[None] * len(value)]
+        return [
+            other if origin is None else _after_edit(before[origin], other, was[origin], element)
+            for origin, other, element in zip(_origins(was, value), others, value, strict=False)
+        ]
+    return new
+
+
+def _origins(was: Sequence[Any], now: Sequence[Any]) -> list[int | None]:
+    """Return for each element of a list where it was before; None: it is new."""
+    origins: list[int | None] = [None] * len(now)
+    before, after = ([canonical_json(item) for item in items] for items in (was, now))
+    same = SequenceMatcher(None, before, after, autojunk=False)
+    for kind, i, i_end, j, j_end in same.get_opcodes():
+        if kind == "equal" or (kind == "replace" and i_end - i == j_end - j):
+            origins[j:j_end] = range(i, i_end)
+    return origins
