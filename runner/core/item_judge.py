@@ -132,12 +132,12 @@ class Judge:
     ) -> BlockWork:
         """Judge every item of a block whose list can be known now.
 
-        1. List the items, and file what left the list.
-        2. Make their parts: those of the block, then of each item what it reads of that.
+        1. List the items, and file those that left the list.
+        2. Make their parts: those that all share, then those of each item.
         3. Verify each; permit what the run is asked for.
-        4. What has work to do, and whose file has not settled, is left for the watch.
-        5. Filed items stay so, or are items again, after the others.
-        6. Reconcile: what became of those that the list lacks, unless only some are looked at.
+        4. Leave items that have work to do, and whose file has not settled, for the watch.
+        5. Verify filed items: they stay filed, or are items again, after the others.
+        6. Reconcile: decide what became of items that the list lacks, unless a run looks at some.
 
         `lacks`: items that were to give more of the list, and failed or wait.
 
@@ -178,8 +178,9 @@ class Judge:
         if request.keys is not None:  # 5
             self.seen_keys.update(listed.of_filed, listed.documents.rows)
         decided = {key for id_, key in self.reviews.items if id_ == scope_id}
-        given = items, listed.of_filed, decided, self._verify
-        items, filed = await listed.documents.verify(rule, self.world, *given)
+        items, filed = await listed.documents.verify(
+            rule, self.world, items, listed.of_filed, decided, self._verify
+        )
         for place, item in enumerate(items):
             item.index = place
         still_filed, keys = filed.rows.keys() & listed.of_filed, {item.key for item in items}
@@ -213,8 +214,9 @@ class Judge:
         if any(entry.key not in present for entry in before):
             await rule.past.read()
             lineage = await ledger.ask(LineageStore(ledger).of_scope, scope_id)
-        known = work, before, lineage, rule.past, self.options, self.world
-        missing = await asyncio.to_thread(reconcile, *known)
+        missing = await asyncio.to_thread(
+            reconcile, work, before, lineage, rule.past, self.options, self.world
+        )
         for item in items:
             item.renamed_from = was = missing.renamed.get(item.key)
             if was is not None and item.verdict.state is ItemState.NEW:
@@ -238,8 +240,7 @@ class Judge:
         entries = await ledger.ask(ledger.listed_entries, scope_id, [*found.names, *found.of_filed])
         sources = tuple(source_folders(self.bound, index, block, scope, scope_id))
         former = () if outer else await ledger.ask(self.scopes.former, self.bound)
-        given = index, scope_id, sources, block, scope, former
-        documents = await ledger.ask(FiledDocuments, *given)
+        documents = await ledger.ask(FiledDocuments, index, scope_id, sources, block, scope, former)
         if documents.unfinished_moves:
             await asyncio.to_thread(documents.find_unfinished)
         others = {*excluded, *found.of_filed}

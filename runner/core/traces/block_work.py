@@ -214,7 +214,7 @@ class BlockWork:
     made_by: str = ""
     """Digest of what the items have in common, by which filed ones are compared."""
     unsettled: frozenset[str] = frozenset()
-    """Keys of items that the watch passes on once they have settled."""
+    """Keys of items that later runs do: their file has not settled, or others are lacking."""
     renewed: Sequence[Entry] = ()
     """Entries that are as good, by the secrets of now: a run records them."""
     step: BoundStep | None = None
