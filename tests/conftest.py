@@ -66,25 +66,26 @@ os.environ["PADDOCK_HOME"] = tempfile.mkdtemp(prefix="paddock-tests-")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What takes longest begins first, so that no process is left alone with it at the end; beside the
-# four groups that mostly wait for Prefect come files that compute.
+# What takes longest begins first, so that no process is left alone with it at the end. Each of four
+# processes takes one in turn, twice: beside two that mostly wait for Prefect are two that compute.
 LONGEST = (
-    "runner/schedule/test_up_killed.py", "runner/prefect/test_flow.py",
-    "runner/schedule/test_up.py", "test_examples.py", "runner/core/test_kinds_of_change.py",
-    "engine/decoding/test_loop.py", "runner/test_strangers.py", "cluster/test_shares.py",
-    "runner/cli/test_mcp_server.py", "runner/core/test_work_claims.py",
+    "runner/prefect/test_flow.py", "runner/core/test_kinds_of_change.py",
+    "runner/schedule/test_up_killed.py", "test_examples.py",
+    "cluster/test_shares.py", "engine/decoding/test_loop.py",
+    "runner/schedule/test_up.py", "engine/llama/test_vision_families.py",
+    "runner/core/test_histories.py", "runner/cli/test_mcp_server.py", "runner/test_strangers.py",
+    "benchmarks/test_benchmarks.py", "runner/core/test_killed.py", "engine/tuning/test_tuner.py",
+    "runner/core/test_work_claims.py", "test_tutorial.py",
     "runner/review/test_page_in_a_browser.py", "runner/daemon/test_daemon_main.py",
-    "engine/llama/test_vision_families.py", "soak/test_soak.py", "cluster/test_three_workers.py",
-    "cluster/test_other_views.py", "runner/core/test_killed.py",
-    "engine/tuning/test_tuner.py", "runner/prefect/test_page_of_prefect.py",
+    "soak/test_soak.py", "runner/prefect/test_page_of_prefect.py",
     "engine/backends/test_local_pool_suspects.py", "runner/schedule/test_run_processes.py",
     "steps/readers/test_ocr.py", "runner/prefect/test_own_server.py",
     "runner/core/test_typed_tables.py", "runner/daemon/test_early_server.py",
-    "runner/cli/test_web_console.py", "test_tutorial.py", "engine/backends/test_local_pool.py",
+    "runner/cli/test_web_console.py", "engine/backends/test_local_pool.py",
     "runner/core/test_escalation.py", "engine/backends/test_local_pool_lost.py",
     "conformance/test_ollama_answers.py", "runner/dry_run/test_item_estimate.py",
     "pipelines/checking/test_evidence.py", "runner/core/test_concurrency_groups.py",
-    "benchmarks/test_benchmarks.py", "pipelines/checking/test_judged.py",
+    "pipelines/checking/test_judged.py",
     "steps/llm/test_reduce_killed.py", "runner/cli/test_console_actions.py",
     "steps/tools/test_mcp_client.py", "runner/core/test_run_context.py",
     "runner/cli/test_completion.py", "runner/test_swapped_files.py",
@@ -92,7 +93,7 @@ LONGEST = (
     "steps/llm/test_confidence_model.py", "conformance/test_ollama_clients.py",
     "runner/review/test_reviewed_invoices.py", "steps/readers/test_html.py",
     "runner/core/test_evidence_in_documents.py", "steps/readers/test_reader_pool.py",
-    "runner/core/test_histories.py", "runner/core/test_model_pools.py",
+    "runner/core/test_model_pools.py",
     "engine/backends/test_local_pool_fallback.py",
     "engine/profile/test_measure.py", "steps/readers/test_pdf_pictures.py", "test_wheel.py",
     "test_house.py", "conformance/test_openai_clients.py",
