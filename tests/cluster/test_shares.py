@@ -107,6 +107,7 @@ class Job:
         return {text for text, n in Counter(self._models.asked).items() if n > 1}
 
 
+@pytest.mark.may_take(180, "two runs on a machine of its own, one of them cancelled")
 def test_a_share_that_is_cancelled_in_prefect_leaves_nothing_lost_or_done_twice(
     made: Cluster, models: Deadly
 ) -> None:
