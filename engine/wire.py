@@ -107,7 +107,13 @@ def _reader(hint: Any) -> _Read:
     if origin in (Union, types.UnionType):
         return _union_reader([_reader(arg) for arg in args])
     if origin is Literal:
-        return _literal_reader(args)
+
+        def read(plain: Any, _: bytes) -> Any:
+            if plain not in args:
+                raise TypeError(f"{str(plain)[:40]!r} is none of {args}")
+            return plain
+
+        return read
     if origin is tuple:
         item = _reader(args[0])
         return lambda plain, body: tuple([item(element, body) for element in _as(list, plain)])
@@ -148,15 +154,6 @@ def _union_reader(readers: Sequence[_Read]) -> _Read:
             except (TypeError, ValueError, LookupError):
                 pass
         return readers[-1](plain, body)
-
-    return read
-
-
-def _literal_reader(known: tuple[Any, ...]) -> _Read:
-    def read(plain: Any, _: bytes) -> Any:
-        if plain not in known:
-            raise TypeError(f"{str(plain)[:40]!r} is none of {known}")
-        return plain
 
     return read
 

@@ -8,7 +8,7 @@ is passed down as an argument; nothing else reads the environment.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from operator import attrgetter
@@ -164,8 +164,19 @@ def read_settings(
     def is_trusted(beside: Path) -> bool:
         return read_settings(environ=environ, home=home).trusts(beside)
 
+    # Of each setting the strongest: a flag, a variable, the nearest file
+    given: list[tuple[str, str, object]] = [
+        (name, f"--{SETTING_SPECS[name].flag or name.replace('_', '-')}", value)
+        for name, value in (flags or {}).items()
+    ]
+    for prefix in ("PADDOCK_", "OLLAMA_"):
+        for name, known in SETTING_SPECS.items():
+            text = environ.get(prefix + name.upper(), "").strip()
+            # An empty variable counts as none, as Ollama has it.
+            if text and (known.in_ollama or prefix == "PADDOCK_"):
+                given.append((name, prefix + name.upper(), text))
     written = file_values(folder, config_folder(environ, home), is_trusted, left_out.append)
-    for name, origin, value in chain(_given_values(flags or {}, environ), written):
+    for name, origin, value in chain(given, written):
         field = SETTING_SPECS[name].field
         if field not in chosen:
             try:
@@ -216,20 +227,6 @@ def _settings(chosen: dict[str, Any], origins: dict[str, str], home: Path) -> Se
         origins=origins,
         **own,
     )
-
-
-def _given_values(
-    flags: Mapping[str, object], environ: Mapping[str, str]
-) -> Iterator[tuple[str, str, object]]:
-    """Yield name, origin and value of all that flags and variables say, the strongest first."""
-    for name, value in flags.items():
-        yield name, f"--{SETTING_SPECS[name].flag or name.replace('_', '-')}", value
-    for prefix in ("PADDOCK_", "OLLAMA_"):
-        for name, known in SETTING_SPECS.items():
-            value = environ.get(prefix + name.upper(), "").strip()
-            # An empty variable counts as none, as Ollama has it.
-            if value and (known.in_ollama or prefix == "PADDOCK_"):
-                yield name, prefix + name.upper(), value
 
 
 def _whole_path(path: Path, home: Path) -> Path:

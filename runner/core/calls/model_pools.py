@@ -333,7 +333,8 @@ class LookupPool(FactsPool):
         """Return the facts of a model's own file: a tuned copy has the same ones."""
         find = self._finder.find_original
         found = await asyncio.to_thread(find, model.ref, self._n_ctx_tokens)
-        return found.with_context(model.n_ctx_tokens)
+        n_ctx = model.n_ctx_tokens
+        return found if n_ctx is None else found.with_context(n_ctx)
 
 
 class OnDemandPool(ForwardingPool):
