@@ -141,6 +141,7 @@ def test_an_error_comes_back_as_itself_with_its_data(error: EngineError) -> None
 
 # A pool of another version reads them by these names.
 FIELDS_OF_ERRORS = {
+    "WrongModel": "remedy what",
     "ModelNotFound": "known ref",
     "NotInStore": "known path ref",
     "NoModelFile": "known ref",
