@@ -303,7 +303,8 @@ def sentences_read() -> dict[str, str]:
     """Return where code looks for a piece of a sentence that the product itself makes.
 
     That is `startswith` and its like, `in`, or a regular expression, with two words that another
-    text of the product has, or with any text or name on what holds a sentence, or on an error.
+    text of the product has, or with any text, name or end of a sentence on what holds sentences,
+    or on an error.
     """
     constants = {
         target.id: node.value
@@ -333,7 +334,7 @@ def sentences_read() -> dict[str, str]:
     return {
         f"{module.place}:{node.lineno}": str(text.value)
         for module, subject, text, node in looks
-        if (_is_sentence(subject) and re.search(r"[a-z]", str(text.value)))
+        if (_is_sentence(subject) and re.search(r"[a-z]|\. $|\n  $", str(text.value)))
         or any(piece[0].replace("\\", "") in made for piece in _TWO_WORDS.finditer(str(text.value)))
     }
 

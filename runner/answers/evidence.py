@@ -44,7 +44,7 @@ _NARROW = frozenset(" .,:;'|!ijltfrI()[]/-")
 _WIDE = frozenset("mwMW@%")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EvidenceFinder:
     """Finds the fields of a step's answers in the sources that it names."""
 
@@ -55,7 +55,7 @@ class EvidenceFinder:
     """Whose readers know where a quote stands on a page."""
     language: str = ""
     """That of the sources; empty: it is recognised where it decides."""
-    _latest: list[tuple[Any, Any]] = field(default_factory=list)
+    _latest: tuple[Any, Any] | None = None
     """The latest answer and its evidence: its checks and its step ask for the same."""
 
     @classmethod
@@ -79,12 +79,12 @@ class EvidenceFinder:
         Raises:
             StepError: it takes too much time or memory.
         """
-        if not self._latest or self._latest[0][0] is not output:
+        if self._latest is None or self._latest[0] is not output:
             texts = tuple((source.name, source.text, source.page_starts) for source in self.sources)
             request = EvidenceRequest(output, self.schema, tuple(self.only), texts, self.language)
             found = await documents.locate_values(request, readers=self.tools.readers)
-            self._latest[:] = [(output, found)]
-        return self._latest[0][1]
+            self._latest = (output, found)
+        return self._latest[1]
 
     async def evidence(self, output: Any) -> Any:
         """Return where each field of an answer stands, in its shape."""

@@ -292,7 +292,8 @@ class PlanBinder:
         read = self._inner.read(step, cache=cache)
         if read is None:
             return None
-        binder = PlanBinder(read.plan, read.inputs, self._cwd, self._default_models, read.context)
+        plan, inputs, context = read
+        binder = PlanBinder(plan, inputs, self._cwd, self._default_models, context)
         bound = binder.bind()
         # Two steps may run the same file, whose faults are told once.
         reported = {*self.faults}

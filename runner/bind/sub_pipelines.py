@@ -57,16 +57,6 @@ class BindContext:
         return "".join(f"{step}." for step in self.steps)
 
 
-@dataclass(frozen=True, slots=True)
-class SubPipeline:
-    """A pipeline as one step runs it, to be bound."""
-
-    plan: Plan
-    inputs: Mapping[str, Any] | None
-    """Those that are known by now; None where those of the outer one are not given yet."""
-    context: BindContext
-
-
 @dataclass
 class SubPipelineReader:
     """Reads what the `pipeline` steps of one file run; what is wrong is added to `faults`."""
@@ -77,8 +67,14 @@ class SubPipelineReader:
     _context: BindContext
     _faults: list[Fault]
 
-    def read(self, step: StepNode, *, cache: bool) -> SubPipeline | None:
-        """Read the pipeline that a step names; None where that is a fault."""
+    def read(
+        self, step: StepNode, *, cache: bool
+    ) -> tuple[Plan, Mapping[str, Any] | None, BindContext] | None:
+        """Read the pipeline that a step names, to be bound; None where that is a fault.
+
+        With it come the inputs that are known by now (None: those of the outer one are not given
+        yet), and its place.
+        """
         at = (*step.at, "with", "file")
         name = step.params.data.get("file")
         path = self._file(name, at) if isinstance(name, str) and name else None
@@ -102,7 +98,7 @@ class SubPipelineReader:
             later=later,
             cache=cache,
         )
-        return SubPipeline(plans[path], None if self._inputs is None else values, context)
+        return plans[path], None if self._inputs is None else values, context
 
     def _file(self, name: str, at: Place) -> Path | None:
         """Find the file; it must lie in the folder of the one that names it."""

@@ -46,7 +46,7 @@ class KnownOutputs:
 
 
 class ReadChecker:
-    """Knows the steps and blocks that were added, in the file's order.
+    """Checks what is read of steps and blocks, which are added in the file's order.
 
     What is wrong is added to `faults`.
     """
@@ -156,18 +156,23 @@ class ReadChecker:
                 self._check_result((*at, name), blocks[path[0]], path[2])
 
     def check_use(self, use: ReferenceUse, parameters: Mapping[Place, ParameterBinder]) -> None:
-        """Check a reference, once all steps and blocks are known; `parameters` are by step."""
+        """Check a reference, once all steps and blocks are known; `parameters` are by step.
+
+        1. It names an output of a step or block.
+        2. It names an attribute of a block's `loop`.
+        3. It names a field of a loop variable, whose block goes over known results.
+        4. It stands in a text that the step renders, perhaps with names of its own.
+        """
         at, (root, *path) = use.at, use.reference
-        if root == "steps":
+        if root == "steps":  # 1
             self._check_output(at, use.reference)
-        elif root == "loop" and "loop" in use.names:
+        elif root == "loop" and "loop" in use.names:  # 2
             if path and path[0] not in LOOP_ATTRIBUTES:
                 remedy = did_you_mean(path[0], LOOP_ATTRIBUTES)
                 self._fault(at, f"`loop` of a block has no '{path[0]}'", remedy)
-        elif path and (over := self._results_of_loop(at, root)) is not None:
+        elif path and (over := self._results_of_loop(at, root)) is not None:  # 3
             self._check_result(at, over, path[0])
-        elif use.is_open and root not in use.names and "with" in at:
-            # A name in a text that the step renders, which may add names of its own
+        elif use.is_open and root not in use.names and "with" in at:  # 4
             split = at.index("with")
             of_step = parameters.get(at[:split])
             added = of_step.reads_names(str(at[split + 1])) if of_step else None
