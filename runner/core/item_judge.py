@@ -151,7 +151,7 @@ class Judge:
         request = await self._request(block, outer)
         if not outer:
             request = replace(request, keys=self._requested_keys(block, scope, listed))
-        base = canonical_json(await self.parts.of_block(block, scope))  # 2
+        base = canonical_json(await self.parts.of(block, scope))  # 2
         rule = JudgedRule(
             block=block,
             scope_id=scope_id,
@@ -292,8 +292,7 @@ class Judge:
     async def step(self, step: BoundStep, scope: Scope, outer: Sequence[str] = ()) -> BlockWork:
         """Judge a step outside of blocks that has a trace: a block of one item."""
         scope_id, ledger = self.scopes.id(step.id, outer), self.world.index.ledger
-        parts = await self.parts.of_step(step)
-        parts.update(self.parts.outer(step.references - step.of_lists, step.shown, scope))
+        parts = await self.parts.of(step, scope)
         for whole in with_filed_rows(step, scope).values():
             news = {".".join(path) for path in reads_new_items(step)}
             for name, every in self.parts.outer(step.references, step.shown, whole).items():
@@ -441,7 +440,7 @@ async def changed_since(
     trace = Trace(scope_id, entry, PastItems(ledger, scope_id, node))
     scope = Scope.of(bound.inputs, moment=bound.moment)
     world = await judge.world_of([node], scope, [trace])
-    before, parts = json.loads(entry.parts), await judge.parts.of(node)
+    before, parts = json.loads(entry.parts), await judge.parts.of(node, scope)
     unknown = {name for name in {**before, **parts} if is_unknown(name)}
     for name in before.keys() - parts.keys():
         if not isinstance(part_of(name), RulePart) or before[name].startswith(KEYED):

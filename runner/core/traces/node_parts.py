@@ -96,29 +96,19 @@ class NodeParts:
     """As `parts.Older`: compatible earlier versions of steps, and of a part with a key what an
     earlier Paddock had for the same value."""
 
-    async def of(self, node: BoundNode) -> dict[str, str]:
-        """Return the parts of an item's hash, without its content and other steps' outputs."""
-        scope = Scope.of(self.bound.inputs, moment=self.bound.moment)
-        if isinstance(node, BoundBlock):
-            parts = await self.of_block(node, scope)
-        else:
-            parts = await self.of_step(node)
-            parts.update(self.outer(node.references - node.of_lists, node.shown, scope))
-        return parts
+    async def of(self, node: BoundNode, scope: Scope) -> dict[str, str]:
+        """Return the parts of the hash of a step, or those that all items of a block share."""
+        if isinstance(node, BoundStep):
+            parts, read = await self._of_step(node), node.references - node.of_lists
+            return parts | self.outer(read, node.shown, scope)
+        parts = {f"{node.id}.parameters": ordered_digest(json.loads(node.spec).get("returns"))}
+        for step in steps_of(node.body):
+            parts.update(await self._of_step(step))
+        for inner in blocks_of(node.body):
+            parts[f"{inner.id}.parameters"] = ordered_digest(json.loads(inner.spec))
+        return parts | self.outer(outer_references(node), node.shown, scope)
 
-    async def of_block(self, block: BoundBlock, scope: Scope) -> dict[str, str]:
-        """Return every part of the items' hash that is the same for all of them."""
-        written = json.loads(block.spec)
-        parts = {f"{block.id}.parameters": ordered_digest(written.get("returns"))}
-        for step in steps_of(block.body):
-            parts.update(await self.of_step(step))
-        for inner in blocks_of(block.body):
-            spec = json.loads(inner.spec)
-            parts[f"{inner.id}.parameters"] = ordered_digest(spec)
-        parts.update(self.outer(outer_references(block), block.shown, scope))
-        return parts
-
-    async def of_step(self, step: BoundStep) -> dict[str, str]:
+    async def _of_step(self, step: BoundStep) -> dict[str, str]:
         id_ = step.id
         parts = spec_parts(id_, json.loads(step.spec))
         version = part_digest([step.uses, step.kind.version])
@@ -167,7 +157,7 @@ class NodeParts:
         parts: dict[str, str] = {}
         parts_of_inner = replace(self, bound=inner)
         for step in steps_of(inner.nodes):
-            for name, value in (await parts_of_inner.of_step(step)).items():
+            for name, value in (await parts_of_inner._of_step(step)).items():
                 parts[f"{place}.{name}"] = value
         for block in blocks_of(inner.nodes):
             parts[f"{place}.{block.id}.parameters"] = ordered_digest(json.loads(block.spec))
