@@ -116,7 +116,8 @@ def _ignored_keys(bound: BoundPlan) -> Iterator[str]:
     """Yield a note on each file whose own settings a sub-pipeline ignores, and on old keys."""
     for step in steps_of(bound.nodes):
         checks = () if step.reply is None else step.reply.checks.values()
-        conditions = (spec.when for spec in (step.review, step.escalate) if spec is not None)
+        escalate = None if step.escalate is None else step.escalate.spec
+        conditions = (spec.when for spec in (step.review, escalate) if spec is not None)
         if any(("undecided",) in when.references for when in conditions) or any(
             call.name == "grounded" and "undecided" in call.named
             for check in checks

@@ -48,14 +48,6 @@ class BoundEscalation:
     spec: EscalationSpec
     to: ModelSpec
 
-    @property
-    def alias(self) -> str:
-        return self.spec.to
-
-    @property
-    def when(self) -> Expression:
-        return self.spec.when
-
 
 @dataclass(frozen=True)
 class BoundStep:
@@ -140,7 +132,7 @@ class BoundStep:
     def escalated(self) -> BoundStep:
         """The same step with the model that it escalates to."""
         assert self.escalate is not None
-        params = self.params.with_model(self.escalate.alias)
+        params = self.params.with_model(self.escalate.spec.to)
         return replace(self, model=self.escalate.to, params=params, escalate=None)
 
     @property

@@ -177,7 +177,7 @@ async def broken_promises(
         if 1 - binomial_cdf(n_changed - 1, len(checked), most) <= _ALARM:
             yield (
                 f"'{step.id}': the agreement of {target:g} may no longer hold: "
-                f"'{step.escalate.alias}' changed {n_changed} of "
+                f"'{step.escalate.spec.to}' changed {n_changed} of "
                 f"{counted(len(checked), 'answer')} in {CHECK}. Run `paddock compare --calibrate` "
                 "again."
             )
