@@ -37,6 +37,7 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.ledger.own_state import has_folder_identity
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.ledger.sharing import run_locks
 from paddock.runner.progress.events import MultiObserver, Observer
 from paddock.runner.progress.item_states import WORK
@@ -125,7 +126,7 @@ class RunSession:
         job = context.claims.joined.job if context.claims is not None else context.options.job
         if job and job != stats.run:
             head["parent"] = job
-        context.ledger.record_run({**head, "started": self.began, **row})
+        RunStore(context.ledger).record_run({**head, "started": self.began, **row})
 
 
 NOT_BEGUN = (run_locks.Locked, LookupInterrupted)
@@ -171,10 +172,12 @@ async def open_session(
     async with AsyncExitStack() as stack:
         # Ledger, name of the run and journal.
         ledger = stack.enter_context(Ledger(state, is_readonly=is_plan, url=settings.ledger_url))
-        run = new_run_name(await ledger.ask(ledger.run_names))
+        run = new_run_name(await ledger.ask(RunStore(ledger).run_names))
         if ledger.is_shared and not is_plan:  # a name that no other run has, on any machine
-            while not await ledger.ask(ledger.reserve_run, run, bound.name, bound.file.name):
-                run = new_run_name(await ledger.ask(ledger.run_names))
+            while not await ledger.ask(
+                RunStore(ledger).reserve_run, run, bound.name, bound.file.name
+            ):
+                run = new_run_name(await ledger.ask(RunStore(ledger).run_names))
         observer = environment.observer
         if not is_plan:
             observer = _recording_observer(stack, prepared, options, observer, run)
@@ -384,7 +387,7 @@ def _job_runs(
         return None
 
     async def read() -> frozenset[str]:
-        return ledger.runs_of(options.job)
+        return RunStore(ledger).runs_of(options.job)
 
     return read
 

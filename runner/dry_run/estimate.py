@@ -48,6 +48,7 @@ from paddock.runner.folders.file_filter import not_taken_by_watches
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.lineage_store import LineageStore
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.item_states import OPEN, WORK, ItemState
 from paddock.runner.progress.prefect_view import TaskChunk
 from paddock.runner.progress.reasons import Why
@@ -95,7 +96,7 @@ async def estimate_run(
         )
         last = speeds = None
         if plan.cost.calls.by_model:
-            last = context.ledger.last_summary(context.bound.file.name)
+            last = RunStore(context.ledger).last_summary(context.bound.file.name)
             if not has_pool:  # measured speeds are of our own pool
                 from paddock.engine.backends.speed_estimates import SpeedBook
 

@@ -24,13 +24,12 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from paddock.engine.system import file_locks, files, private_files
-from paddock.engine.system.units import iso_time
 
 from .database import queries
 from .database.ledger_tables import DONE_UPGRADES, Execute
 from .database.ledger_writer import Writer
-from .database.sqlite_file import READ_S, SqliteDatabase, damage_error, write_error
-from .entries import AttemptRow, CallRow, Entry, ItemRow, LedgerError, OutputRow, RunRow
+from .database.sqlite_file import READ_S, SqliteDatabase, write_error
+from .entries import AttemptRow, CallRow, Entry, LedgerError, OutputRow
 from .own_state import LEDGER_FILE, folder_identity, is_own_state, known_folder_identity, make_state
 
 if TYPE_CHECKING:
@@ -281,7 +280,7 @@ class Ledger:
         except OSError as error:
             raise write_error(error) from error
 
-    # --- scopes and runs
+    # --- scopes, and claims on items
 
     def record_scope(self, scope: str, file: str, step: str, inputs: str) -> None:
         self.put("scopes", {"scope": scope, "file": file, "step": step, "inputs": inputs})
@@ -289,97 +288,12 @@ class Ledger:
     def scopes_of(self, file: str) -> set[str]:
         return {row[0] for row in self.rows(queries.SCOPES_OF_FILE, file=file)}
 
-    def n_runs(self, file: str | None) -> int:
-        query = queries.COUNT_RUNS if file is None else queries.COUNT_RUNS_OF_FILE
-        return sum(int(n_runs) for (n_runs,) in self.rows(query, file=file))  # none without ledger
-
-    def run_names(self) -> frozenset[str]:
-        return frozenset(row[0] for row in self.rows(queries.RUN_NAMES))
-
-    def last_summary(self, file: str) -> dict[str, Any] | None:
-        """Return the summary of the last run of a pipeline's file that called a model."""
-        for row in self.rows(queries.LAST_SUMMARIES, file=file):
-            summary = json.loads(row[0])
-            if summary.get("calls"):
-                return dict(summary)
-        return None
-
-    def record_run(self, row: dict[str, Any]) -> None:
-        """Write a run's row, at its start and at its end; missing columns get their defaults."""
-        new = dict.fromkeys(RunRow.__slots__) | {"trigger": "hand", "attempt": 1}
-        self.put("runs", new | row)
-
-    def runs(
-        self, limit: int = 100, *, file: str | None = None, before: float | None = None
-    ) -> list[RunRow]:
-        """Return the latest runs, newest first: of all files or one, that began before a time."""
-        query = queries.LATEST_RUNS if file is None else queries.LATEST_RUNS_OF_FILE
-        return self._runs(query, file=file, before=before, limit=limit)
-
-    def run(self, name: str) -> RunRow | None:
-        return next(iter(self._runs(queries.RUN, run=name)), None)
-
-    def _runs(
-        self, query: str, parents: Collection[str] | None = None, **values: Any
-    ) -> list[RunRow]:
-        rows = [RunRow(*row) for row in self.rows_of_keys(query, parents, "parent", **values)]
-        for row in rows:  # it is read where the ledger may be closed
-            try:
-                json.loads(row.summary or "{}")
-                json.loads(row.given or "{}")
-                for at in (row.started, row.started if row.ended is None else row.ended):
-                    iso_time(at)
-            except (ValueError, TypeError, OverflowError, OSError) as error:
-                raise damage_error(self.file, f"run '{row.run}' is damaged: {error}") from error
-        return rows
-
-    def runs_that_continue(self, jobs: Sequence[str]) -> list[RunRow]:
-        """Return the runs whose `parent` is one of these."""
-        return sorted(self._runs(queries.RUNS_OF_PARENTS, jobs), key=lambda row: row.started)
-
-    def runs_of(self, job: str) -> frozenset[str]:
-        """Return the names of the runs that did, or do, a job together."""
-        return frozenset(row[0] for row in self.rows(queries.RUNS_OF_JOB, job=job))
-
-    def run_of_process(self, job: str, pid: int) -> str | None:
-        return next((r.run for r in self._runs(queries.RUN_OF_PROCESS, job=job, pid=pid)), None)
-
-    def running_without_attempts(self, since: float) -> list[RunRow]:
-        """Return the runs begun since a time that work, or crashed, and have no item begun."""
-        return self._runs(queries.RUNNING_WITHOUT_ATTEMPTS, since=since)
-
-    def has_progressed(self, run: str) -> bool:
-        """Return whether a run recorded an item, or its crash tells more of what crashes runs."""
-        if self.rows(queries.HAS_ITEM_OF_RUN, run=run):
-            return True
-        were_suspects = [bool(row[0]) for row in self.rows(queries.SUSPECTS, run=run)]
-        return len(were_suspects) == 1 or (bool(were_suspects) and all(were_suspects))
-
-    def reserve_run(self, run: str, pipeline: str, file: str) -> bool:
-        """Take a run's name, which another machine may want too; return False if it is taken."""
-        values = {"run": run, "pipeline": pipeline, "file": file, "started": time.time()}
-        return bool(self.rows(queries.RESERVE_RUN, **values))
-
     def claims(self, holder: str, dead_after_s: float) -> Claims:
         """Return one participant's claims; only in PostgreSQL."""
         assert isinstance(self._database, postgres_module().PostgresDatabase)
         given = self._database.server, holder, dead_after_s, self._note
         claims: Claims = postgres_module("sharing.coordination").Claims(*given)
         return claims
-
-    def has_heartbeat(self, run: str, since: float) -> bool:
-        return bool(self.rows(queries.HAS_HEARTBEAT, run=run, since=since))
-
-    def items_of(self, run: str, *, quarantined_before: str | None = None) -> list[ItemRow]:
-        """Return the items whose latest record is of this run, by step and key.
-
-        `quarantined_before`, a pipeline's file: its items that were quarantined before this run,
-        which therefore did not try them.
-        """
-        is_of_run = quarantined_before is None
-        query = queries.ITEMS_OF_RUN if is_of_run else queries.QUARANTINED_BEFORE_RUN
-        rows = self.rows(query, run=run, file=quarantined_before)
-        return [ItemRow(row[0], row[1] or "", Entry(*row[2:])) for row in rows]
 
     # --- attempts
 
@@ -440,6 +354,8 @@ class Ledger:
         """
         row = {"owner": owner, "path": path, "host": socket.gethostname()}
         self.put("roots", {**row, "folder": folder, "at": time.time()})
+
+    # --- statements, for the stores of one kind of rows
 
     def rows(self, query: str, **values: Any) -> Sequence[Sequence[Any]]:
         """Execute a portable query with named values (`:name`); no rows if there is no ledger."""

@@ -16,10 +16,10 @@ from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.progress.report import outcome_of
 from paddock.runner.settings import read_settings
 
-from .dead_runs import DIED, run_status
 from .entries import ItemRow, LedgerError, RunRow, whole_file
 from .ledger import Ledger
 from .own_state import LEDGER_FILE
+from .run_store import DIED, RunStore, run_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +134,9 @@ def recent_runs(
 
     def read(place: LedgerFolder, ledger: Ledger) -> Iterator[PastRun]:
         nonlocal n_all
-        n_all += 0 if failed_only else ledger.n_runs(place.file)
+        n_all += 0 if failed_only else RunStore(ledger).n_runs(place.file)
         most = MAX_RUNS_SEARCHED if failed_only else limit
-        rows = ledger.runs(most, file=place.file, before=before)
+        rows = RunStore(ledger).runs(most, file=place.file, before=before)
         found = (PastRun(place, row, run_status(row, ledger)) for row in rows)
         return islice((p for p in found if not failed_only or p.outcome in BAD_STATUSES), limit)
 
@@ -146,7 +146,7 @@ def recent_runs(
 
 def runs_named(places: Iterable[LedgerFolder], name: str) -> RunHistory:
     def read(place: LedgerFolder, ledger: Ledger) -> Iterator[PastRun]:
-        row = ledger.run(name)
+        row = RunStore(ledger).run(name)
         if row is not None and place.file in (None, row.file):
             yield PastRun(place, row, run_status(row, ledger))
 
@@ -179,7 +179,7 @@ def unknown_run_text(places: Iterable[LedgerFolder], name: str) -> str:
     known: set[str] = set()
     for place in places:
         with suppress(LedgerError, SettingsError), open_for_reading(place) as ledger:
-            known |= ledger.run_names()
+            known |= RunStore(ledger).run_names()
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean '{near[0]}'?" if near else "`paddock runs` lists all runs."
     return f"There is no run '{name}' here.\n  {hint}"
@@ -192,7 +192,7 @@ def run_items(past: PastRun) -> list[ItemRow]:
         LedgerError: the ledger cannot be read.
     """
     with open_for_reading(past.place) as ledger:
-        return ledger.items_of(past.row.run)
+        return RunStore(ledger).items_of(past.row.run)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from paddock.runner.core.traces.preparation import changed_dependencies
 from paddock.runner.core.traces.world import World
 from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.output_index import OutputIndex
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.item_states import WORK, ItemState
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import PlanReport
@@ -71,7 +72,7 @@ class PipelinesNow:
         if not name or not file.exists():  # 1
             return PipelineNow(world, Why.PIPELINE_GONE(name))
         ledger = world.index.ledger
-        run = ledger.run(item.run)
+        run = RunStore(ledger).run(item.run)
         if run is not None and await self._is_rule_unchanged(item, run):  # 2
             return PipelineNow(world)
         recorded = json.loads(run.given) if run is not None and run.given else {}

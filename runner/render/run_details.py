@@ -17,11 +17,11 @@ from typing import Any
 
 from paddock.runner.core import run_records
 from paddock.runner.ledger.database import queries
-from paddock.runner.ledger.dead_runs import DIED
 from paddock.runner.ledger.entries import ItemRow, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.run_history import PastRun, open_for_reading
+from paddock.runner.ledger.run_store import DIED, RunStore
 from paddock.runner.progress.item_states import BAD, STORED, WORK, ItemState
 from paddock.runner.progress.journal import JournalTail
 from paddock.runner.render.reviewed_answers import ReviewRecord
@@ -135,7 +135,7 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
         LedgerError: the ledger cannot be read.
     """
     with open_for_reading(past.place) as ledger:
-        rows = {(row.scope, row.entry.key): row for row in ledger.items_of(past.row.run)}
+        rows = {(row.scope, row.entry.key): row for row in RunStore(ledger).items_of(past.row.run)}
         is_needed = with_calls or (
             past.status == DIED or any(row.entry.gone == past.row.run for row in rows.values())
         )
@@ -151,7 +151,7 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
             )
             for scope, step, key, run, state, was, gone, source in others
         }
-        known = ledger.items_of(past.row.run, quarantined_before=past.row.file)
+        known = RunStore(ledger).items_of(past.row.run, quarantined_before=past.row.file)
     began = past.row.started
     base = past.place.folder.resolve()
     # By their place; one that was renamed under its new name only

@@ -19,6 +19,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Review
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.render.reviewed_answers import ReliabilityTable, ReviewedAnswer, ReviewRecord
 from paddock.runner.review.answer_fields import (
     MAX_VALUE_CHARS,
@@ -49,7 +50,7 @@ def reviews_of_run(ledger: Ledger, run: str) -> ReviewRecord:
     """Return the answers of a run: the reviews that it asked for or went on with, and others."""
     store = ReviewStore(ledger)
     known = (*store.waiting(is_whole=True), *store.decided(is_whole=True))
-    places = {(row.scope, row.entry.key) for row in ledger.items_of(run)}
+    places = {(row.scope, row.entry.key) for row in RunStore(ledger).items_of(run)}
     reviews = [r for r in known if r.run == run or (r.scope, r.key) in places]
     reviewed_steps: dict[tuple[str, str], set[str]] = {}
     for review in reviews:

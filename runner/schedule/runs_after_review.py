@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from paddock.engine.system.retry import Backoff
 from paddock.engine.system.text import canonical_json, counted
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.report import Report
 from paddock.runner.review.decisions import LedgerReviews
 
@@ -67,7 +68,7 @@ def decided_runs(all_reviews: Sequence[LedgerReviews]) -> list[DecidedRun]:
         """By run: its pipeline's file, and its inputs."""
         for review in reviews.undone():
             if review.run not in places:
-                row = reviews.ledger.run(review.run)  # old runs are forgotten
+                row = RunStore(reviews.ledger).run(review.run)  # old runs are forgotten
                 file = row.file if row else str(review.subject.get("pipeline") or "")
                 places[review.run] = (folder / file, (row.given if row else None) or "{}")
             at = review.decided_at or review.expires_at or 0.0

@@ -38,6 +38,7 @@ from paddock.runner.daemon.run_signatures import Signer, signer_for
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import clean_in_subprocess
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.report import Report
 from paddock.runner.review.page_access import CONSOLE_PATH, PAGE_PATH, PageAccess
 from paddock.runner.review.page_server import FolderReviews, asks_people, mounted_page, token_file
@@ -425,7 +426,7 @@ class Up:
         """Return whether a crashed run made progress, or died of one item."""
         try:
             with self._open_ledger(deployment.triggered.file.parent, True) as ledger:
-                return ledger.has_progressed(run)
+                return RunStore(ledger).has_progressed(run)
         except LedgerError:
             return False
 
@@ -433,7 +434,7 @@ class Up:
         """Return how a run ended normally, by its ledger; None: it was killed or stopped."""
         try:
             with self._open_ledger(deployment.triggered.file.parent, True) as ledger:
-                row = ledger.run(run)
+                row = RunStore(ledger).run(run)
         except LedgerError:
             return None
         is_ours = row is not None and row.pipeline == deployment.triggered.pipeline.name

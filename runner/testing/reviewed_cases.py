@@ -48,6 +48,7 @@ from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.reviews.asked_before import is_same_value
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Review
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.events import Observer
 
 from .case_runner import CaseInterrupted, CaseOptions, CaseSpec, run_case
@@ -201,7 +202,7 @@ class _Exporter:
             raise CaseLeftOut(f"{first.message} {first.detail}".strip().split("\n")[0])
 
     def _inputs(self, review: Review) -> dict[str, Any]:
-        row = self.ledger.run(review.run)
+        row = RunStore(self.ledger).run(review.run)
         given = json.loads(row.given) if row is not None and row.given else {}
         if given.get("hidden"):
             names = listed([f"'{name}'" for name in given["hidden"]])

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, cast, get_args
 
 from paddock.runner.folders.file_versions import FileVersion
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.run_store import RunStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +75,15 @@ def batch_outcome(
     Raises:
         LedgerError: the ledger cannot be read.
     """
-    row = ledger.run(run)
-    runs = ledger.runs_of(row.parent if row is not None and row.parent else run)
+    row = RunStore(ledger).run(run)
+    runs = RunStore(ledger).runs_of(row.parent if row is not None and row.parent else run)
     status = otherwise
     if row is not None and row.status in get_args(BatchStatus):
         status, message = cast(BatchStatus, row.status), row.message or ""
     failed: dict[str, str] = {}
     again: set[str] = set()
     waiting: set[str] = set()
-    for item in chain.from_iterable(map(ledger.items_of, runs)):
+    for item in chain.from_iterable(map(RunStore(ledger).items_of, runs)):
         entry = item.entry
         if entry.state in ("quarantined", "failed"):
             failed[entry.key] = entry.error or ""

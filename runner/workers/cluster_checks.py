@@ -29,6 +29,7 @@ from paddock.runner.folders.folder_identity import file_system_of
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger, postgres_module
 from paddock.runner.ledger.own_state import ForeignState, make_state
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.ledger.sharing import coordination_queries
 from paddock.runner.progress.prefect_view import REFUSED, SENT_AWAY, SHARE_TAG
 from paddock.runner.settings import STATE_FOLDER
@@ -74,7 +75,7 @@ def check_database(url: str, state: Path) -> list[ClusterFinding]:
         postgres = postgres_module()
         place = postgres.database_name(url)
         with Ledger(state, url=url) as ledger:
-            n_runs = len(ledger.run_names())
+            n_runs = len(RunStore(ledger).run_names())
         found = [ClusterFinding("ledger", "ok", f"{place}, {n_runs} runs so far")]
         host = postgres.database_host(url)
         if not host or host in ("localhost", "127.0.0.1", "::1") or host.startswith("/"):

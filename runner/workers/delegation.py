@@ -41,6 +41,7 @@ from paddock.runner.daemon.prefect_client import (
 from paddock.runner.daemon.run_signatures import Signer, signer_for
 from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.ledger.sharing.coordination_queries import ALIVE_IN_JOB, SILENT_IN_JOB
 from paddock.runner.progress.drain import INTERRUPTED, StopGate
 from paddock.runner.progress.prefect_view import SHARE_TAG, prefect_name
@@ -185,7 +186,7 @@ def _ended_share(job: SharedJob) -> Report | None:
         LedgerError: the ledger cannot be read.
     """
     with Ledger(job.path.parent / STATE_FOLDER, is_readonly=True, url=job.ledger_url) as ledger:
-        found = (known_end(row) for row in ledger.runs_that_continue([job.name]))
+        found = (known_end(row) for row in RunStore(ledger).runs_that_continue([job.name]))
         return next((end for end in found if end is not None and end.status != "failed"), None)
 
 
@@ -474,8 +475,8 @@ def _has_progressed(job: SharedJob, run: Mapping[str, Any]) -> bool:
     state = job.path.parent / STATE_FOLDER
     try:
         with Ledger(state, is_readonly=True, url=job.ledger_url) as ledger:
-            own = ledger.run_of_process(job.name, int(run["infrastructure_pid"] or 0))
-            return own is not None and ledger.has_progressed(own)
+            own = RunStore(ledger).run_of_process(job.name, int(run["infrastructure_pid"] or 0))
+            return own is not None and RunStore(ledger).has_progressed(own)
     except (LedgerError, ValueError):
         return False
 

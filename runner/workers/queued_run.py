@@ -28,6 +28,7 @@ from typing import Any
 
 import httpx
 
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.prefect import client_settings  # noqa: F401 - first, see there
 
 # isort: split
@@ -228,7 +229,7 @@ def _ended_calls(
     folder, ids = path.parent / STATE_FOLDER, [str(call["id"]) for call in calls]
     try:
         with Ledger(folder, is_readonly=True, url=settings.ledger_url) as ledger:
-            rows = ledger.runs_that_continue(ids)
+            rows = RunStore(ledger).runs_that_continue(ids)
     except LedgerError:  # there is none yet, or the run tells what is wrong
         return {}
     return {str(row.parent): end for row in rows if (end := known_end(row)) is not None}

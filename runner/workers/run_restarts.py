@@ -25,7 +25,7 @@ def next_restart(attempt: int, max_restarts: int, *, has_progressed: bool) -> Re
     """Return the restart after a crash of this attempt, counted from 1; None: give up.
 
     A start that made progress is not counted: such a run comes to its end, since the ledger bounds
-    how often an item may end it (`Ledger.has_progressed`).
+    how often an item may end it (`RunStore.has_progressed`).
 
     >>> next_restart(1, 3, has_progressed=False), next_restart(4, 3, has_progressed=False)
     (Restart(attempt=2, pause_s=5.0), None)

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.prefect_view import SHARE_TAG
 from tests.cluster.three_workers import (
     AUTH,
@@ -129,7 +130,7 @@ def test_a_share_that_is_cancelled_in_prefect_leaves_nothing_lost_or_done_twice(
     assert len(job.outputs()) < N_CANCELLED
     with job.ledger() as ledger:
         assert ledger.attempts_left(0.0) == []  # it ended in order: no item is suspected of it
-        assert [run.status for run in ledger.runs()] == ["interrupted"]
+        assert [run.status for run in RunStore(ledger).runs()] == ["interrupted"]
 
     assert job.run().wait(WAIT_S) == 0
     assert job.outputs() == job.wanted()
@@ -150,6 +151,10 @@ def test_a_document_that_kills_each_share_is_quarantined_and_the_others_are_done
     # More starts than `max_restarts` allows: each of them achieved something.
     assert 2 < models.n_kills <= PARALLEL.bit_length() + 1
     with job.ledger() as ledger:
-        items = [one.entry for run in ledger.runs() for one in ledger.items_of(run.run)]
+        items = [
+            one.entry
+            for run in RunStore(ledger).runs()
+            for one in RunStore(ledger).items_of(run.run)
+        ]
     assert [one.key for one in items if one.state != "done"] == [f"{POISON}.txt"]
     assert job.run().wait(WAIT_S) == 0  # nothing new is quarantined now

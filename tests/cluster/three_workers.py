@@ -36,6 +36,7 @@ from starlette.routing import Route
 
 from paddock.runner.daemon.prefect_server import TUNED
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.workers.flow_order import entrypoint
 from tests.benchmarks.processes import free_port
 from tests.forked import Forked, ForkServer
@@ -460,7 +461,9 @@ def _busiest(made: Cluster) -> str:
 def _n_at_work(made: Cluster) -> int:
     """Count the participants that have recorded something."""
     with Ledger(made.shared / ".paddock", is_readonly=True, url=_url(made)) as ledger:
-        return len({run.run for run in ledger.runs() if ledger.items_of(run.run)})
+        return len(
+            {run.run for run in RunStore(ledger).runs() if RunStore(ledger).items_of(run.run)}
+        )
 
 
 def _proof(
@@ -476,7 +479,9 @@ def _proof(
     ]
     twice = {text for text, n in Counter(models.asked).items() if n > 1}
     with Ledger(made.shared / ".paddock", is_readonly=True, url=_url(made)) as ledger:
-        by_machine = {run.run: len(ledger.items_of(run.run)) for run in ledger.runs()}
+        by_machine = {
+            run.run: len(RunStore(ledger).items_of(run.run)) for run in RunStore(ledger).runs()
+        }
     left = [path.name for path in made.shared.rglob("*.paddock-tmp*")]
     if status != 0:
         wrong.append(made.log("laptop")[-3000:])
@@ -489,7 +494,11 @@ def _proof(
 def _recorded(made: Cluster) -> set[str]:
     """Return the documents that are done by the ledger."""
     with Ledger(made.shared / ".paddock", is_readonly=True, url=_url(made)) as ledger:
-        keys = {item.entry.key for run in ledger.runs() for item in ledger.items_of(run.run)}
+        keys = {
+            item.entry.key
+            for run in RunStore(ledger).runs()
+            for item in RunStore(ledger).items_of(run.run)
+        }
     return {f"Letter {key.removesuffix('.txt')}." for key in keys}
 
 

@@ -23,6 +23,7 @@ from paddock.pipelines.plan import read_plan
 from paddock.runner.api import plan, run
 from paddock.runner.bind.inputs import paths_outside, read_inputs
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.report import Report
 from paddock.runner.workers.pipeline_flow import flow
 from tests.fakes.pool import FakePool
@@ -277,7 +278,7 @@ def test_frames_are_not_recorded_and_paths_and_plain_rows_are(world: World, tmp_
         polars_frame(), tmp_path / "bills.parquet", [{"id": 1, "text": "roof", "day": "today"}]
     )]  # fmt: skip
     with world.ledger() as ledger:
-        given = [json.loads(ledger.run(name).given) for name in runs]  # type: ignore[union-attr,arg-type]
+        given = [json.loads(RunStore(ledger).run(name).given) for name in runs]  # type: ignore[union-attr,arg-type]
     assert given == [
         {"hidden": ["bills"], "inputs": {}},
         {"hidden": [], "inputs": {"bills": str(tmp_path / "bills.parquet")}},

@@ -23,6 +23,7 @@ from paddock.runner.cli.detached_run import DetachedRuns
 from paddock.runner.cli.exit_status import CommandError
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.schedule.folder_locks import FolderLocks
 from paddock.runner.workers.cluster_checks import check_folder
 from tests.runner.cli.commands.shell import invoke
@@ -210,7 +211,7 @@ def test_a_pipe_a_folder_or_a_device_in_place_of_a_file_holds_nothing_up(
     world: World, make: Callable[[Path], None], name: str
 ) -> None:
     with Ledger(world.folder / ".paddock", is_readonly=True) as ledger:
-        (run,) = ledger.run_names()
+        (run,) = RunStore(ledger).run_names()
     at = world.folder / ".paddock" / name.format(run=run)
     shutil.rmtree(at) if at.is_dir() else at.unlink(missing_ok=True)
     make(at)

@@ -28,9 +28,9 @@ from paddock.engine.system.crash_isolation import (
     n_together,
 )
 from paddock.engine.system.text import listed
-from paddock.runner.ledger.dead_runs import DIED, run_status
 from paddock.runner.ledger.entries import AttemptRow, LedgerError
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.run_store import DIED, RunStore, run_status
 
 from ..failures import StepFailed
 from ..traces.block_work import ItemWork
@@ -124,7 +124,7 @@ class CrashSuspects:
 
     def _kills(self) -> int:
         """Return how many runs were killed from outside."""
-        rows = self._ledger.running_without_attempts(time.time() - KILLS_COUNT_FOR_S)
+        rows = RunStore(self._ledger).running_without_attempts(time.time() - KILLS_COUNT_FOR_S)
         return sum(row.run != self._run and run_status(row, self._ledger) == DIED for row in rows)
 
     def of(self, scope: str, item: ItemWork) -> CrashHistory | None:

@@ -21,6 +21,7 @@ from paddock.engine.system.retry import Backoff, Pauses
 from paddock.runner.ledger.entries import Entry, LedgerError, ViewAtWork
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.ledger.sharing.budget import Spent
 from paddock.runner.progress.drain import StopGate, StopGateClosed
 from paddock.runner.progress.item_states import BAD, WORK, ItemState
@@ -67,7 +68,7 @@ class WorkClaims:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shares")
 
     async def runs(self) -> frozenset[str]:
-        return await self._do(self._ledger.runs_of, self.joined.job)
+        return await self._do(RunStore(self._ledger).runs_of, self.joined.job)
 
     async def fair_share_size(self, n_items: int) -> int:
         """Return how many items one machine takes at a time, so that others get some."""

@@ -35,6 +35,7 @@ from paddock.runner.cli.console_serving import serve_console
 from paddock.runner.cli.web_console import SIGN_IN, WebConsole
 from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.review.page_access import AccessRefused, PageAccess
 from paddock.runner.settings import read_settings
 from tests.benchmarks.processes import free_port
@@ -88,7 +89,7 @@ def record_runs(folder: Path, n: int, **fields: object) -> None:
                 "run": f"run-{number:04}", "pipeline": "bills", "file": "bills.yaml",
                 "started": 1_000.0 + number, "ended": 1_001.0 + number, "status": "completed",
             }  # fmt: skip
-            ledger.record_run({**row, **fields})
+            RunStore(ledger).record_run({**row, **fields})
 
 
 def opened(chromium: Browser, address: str, **size: int) -> Page:

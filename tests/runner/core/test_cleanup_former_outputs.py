@@ -8,6 +8,7 @@ import pytest
 
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.progress.reasons import Outdated
 from paddock.runner.settings import STATE_FOLDER
@@ -125,7 +126,7 @@ def test_why_says_that_a_file_is_no_output_any_more(world: World) -> None:
 
 def last_run(world: World) -> str:
     with Ledger(world.folder / STATE_FOLDER, is_readonly=True) as ledger:
-        return ledger.runs(1)[0].run
+        return RunStore(ledger).runs(1)[0].run
 
 
 MONTHLY = """\

@@ -21,6 +21,7 @@ from paddock.runner.core.machines.deadly_items import CrashHistory, CrashSuspect
 from paddock.runner.core.traces.block_work import ItemWork
 from paddock.runner.ledger.entries import AttemptRow, Entry
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.drain import StopGate
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import SUMMARIES, World, errors, states
@@ -105,7 +106,7 @@ def attempts(world: World) -> list[AttemptRow]:
 
 def latest_run(world: World) -> str:
     with world.ledger() as ledger:
-        return ledger.runs(1)[0].run
+        return RunStore(ledger).runs(1)[0].run
 
 
 def outputs(world: World) -> set[str]:
@@ -266,7 +267,7 @@ async def test_a_quarantined_item_explains_the_crashes_that_it_caused(tmp_path: 
     """Crashes that nothing in the ledger explains count as kills from outside."""
     with Ledger(tmp_path) as ledger:
         for run in ("owl", "elk"):
-            ledger.reserve_run(run, "p", "p.yaml")
+            RunStore(ledger).reserve_run(run, "p", "p.yaml")
         for key in ("a", "b"):
             ledger.record_attempt(AttemptRow("s", key, "owl", "h", 1.0))
         await ledger.durable()

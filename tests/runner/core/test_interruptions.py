@@ -15,6 +15,7 @@ from paddock.engine.request import ChatRequest, Reply
 from paddock.runner.api import run_async
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, echo
 from tests.forked import Forked, ForkServer
@@ -201,7 +202,7 @@ async def test_a_run_whose_task_is_cancelled_is_interrupted_and_goes_on(tmp_path
     await asyncio.wait({task})
     assert task.cancelled()
     with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
-        (row,) = ledger.runs()
+        (row,) = RunStore(ledger).runs()
     assert (row.status, row.message) == ("interrupted", "Interrupted; the same command continues.")
     report = await asyncio.to_thread(world.run)
     assert set(states(report).values()) == {"new"}

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from paddock.runner.cli.plan_text import plan_text
+from paddock.runner.ledger.run_store import RunStore
 from tests.runner.world import Notes, World
 
 LETTERS = """\
@@ -39,7 +40,7 @@ def test_what_no_pattern_takes_is_a_line_of_plan_run_and_report(tmp_path: Path) 
         assert report.as_json()["not_taken"] == {"png": 2, "xlsx": 3}
         assert told.texts == [LINE]
     with world.ledger() as ledger:
-        (row, *_) = ledger.runs()
+        (row, *_) = RunStore(ledger).runs()
         assert json.loads(row.summary or "")["not_taken"] == {"png": 2, "xlsx": 3}
 
 

@@ -19,6 +19,7 @@ from paddock.engine.errors import WorkerLost
 from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec, Reply
 from paddock.runner.api import run_until_end
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.events import Observer
 from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.settings import UnattendedSettings
@@ -146,7 +147,7 @@ class Machines:
     def n_running(self) -> int:
         """Return how many runs have begun and not ended."""
         with self.ledger() as ledger:
-            return sum(run.status == "running" for run in ledger.runs())
+            return sum(run.status == "running" for run in RunStore(ledger).runs())
 
     def n_begun(self) -> int:
         """Return how many items are noted as in flight."""
@@ -194,7 +195,7 @@ def test_three_machines_do_all_once_and_tell_the_same(machines: Machines, tmp_pa
     assert [report["returns"] for report in reports] == [reports[0]["returns"]] * 3
     assert outputs(machines.world) == outputs(undisturbed(tmp_path))
     with machines.ledger() as ledger:
-        runs = ledger.runs()
+        runs = RunStore(ledger).runs()
         assert len(runs) == 3 and len({run.parent for run in runs if run.parent}) == 1
     again = machines.report(machines.start())
     assert again["calls"] == 0 and len(machines.calls()) == N_DOCUMENTS + 1

@@ -16,6 +16,7 @@ import pytest
 from paddock.runner.ledger.database.sqlite_file import SqliteDatabase
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.run_store import RunStore
 from tests.runner.world import SUMMARIES, World
 
 FLIPS = 200
@@ -162,7 +163,7 @@ def test_a_run_whose_json_is_cut_is_one_sentence_also_where_runs_are_listed(
         LedgerError, match=r"cannot be read \(run '.*' is damaged: Expecting"
     )
     with Ledger(folder / ".paddock", is_readonly=True) as ledger, is_damaged:
-        ledger.runs()
+        RunStore(ledger).runs()
 
 
 def test_an_error_that_no_one_expected_is_damage_where_sqlite_finds_some(

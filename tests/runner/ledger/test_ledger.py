@@ -17,6 +17,7 @@ from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import RetentionLimits, sweep_ledger
 from paddock.runner.ledger.run_history import recent_runs
+from paddock.runner.ledger.run_store import RunStore
 from tests.runner.world import World
 
 
@@ -133,7 +134,7 @@ def test_a_file_that_is_no_ledger_is_named(tmp_path: Path) -> None:
 def test_reading_needs_no_ledger_and_makes_none(tmp_path: Path) -> None:
     with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
         assert ledger.entries("scope") == {}
-        assert ledger.run_names() == frozenset()
+        assert RunStore(ledger).run_names() == frozenset()
     assert not (tmp_path / ".paddock").exists()
 
 
@@ -168,14 +169,14 @@ async def test_a_run_is_found_by_its_name_and_the_newest_come_first(tmp_path: Pa
     with Ledger(tmp_path) as ledger:
         for number, status in enumerate(("completed", "failed", "running")):
             row = {"run": status, "pipeline": "p", "file": "p.yaml", "started": number}
-            ledger.record_run({**row, "status": status, "trigger": "watch"})
+            RunStore(ledger).record_run({**row, "status": status, "trigger": "watch"})
         await ledger.durable()
     with Ledger(tmp_path, is_readonly=True) as ledger:
-        assert [run.run for run in ledger.runs()] == ["running", "failed", "completed"]
-        assert [run.run for run in ledger.runs(1)] == ["running"]
-        run = ledger.run("failed")
+        assert [run.run for run in RunStore(ledger).runs()] == ["running", "failed", "completed"]
+        assert [run.run for run in RunStore(ledger).runs(1)] == ["running"]
+        run = RunStore(ledger).run("failed")
         assert run is not None and run.trigger == "watch"
-        assert ledger.run("none") is None
+        assert RunStore(ledger).run("none") is None
 
 
 async def test_files_that_a_watch_processed_are_known_until_they_are_gone(tmp_path: Path) -> None:

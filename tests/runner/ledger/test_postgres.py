@@ -23,6 +23,7 @@ from paddock.runner.ledger.database.postgres import (
 from paddock.runner.ledger.entries import FILED, CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.own_state import folder_identity
+from paddock.runner.ledger.run_store import RunStore
 from tests.postgres import Postgres, postgres
 
 
@@ -42,7 +43,8 @@ async def test_awaited_rows_are_read_on_another_machine(url: str, tmp_path: Path
         output = OutputRow("scope", "out/a", "a", None, ("x",), 2**40, 2**62)
         here.record_output(output, "run")
         here.record_call(call("h", b"a NUL: \0"), "run")
-        here.record_run({"run": "r", "pipeline": "p", "file": "f", "started": 1.0, "status": "s"})
+        row = {"run": "r", "pipeline": "p", "file": "f", "started": 1.0, "status": "s"}
+        RunStore(here).record_run(row)
         here.record_watched("w", "r", {"a": (1, 2**62), "b": (2, 2)})
         await here.durable()
         here.record_watched("w", "r", {}, gone=["b"])
@@ -55,10 +57,10 @@ async def test_awaited_rows_are_read_on_another_machine(url: str, tmp_path: Path
         assert (
             recorded is not None and recorded.reply == b"a NUL: \0" and recorded.usage == {"n": 1}
         )
-        assert [run.run for run in there.runs()] == ["r"]
+        assert [run.run for run in RunStore(there).runs()] == ["r"]
         assert there.watched("w") == {"a": (1, 2**62)}
     with Ledger(tmp_path, url=url, is_readonly=True) as reading:
-        assert reading.run_names() == {"r"}
+        assert RunStore(reading).run_names() == {"r"}
     assert not (tmp_path / "ledger.sqlite").exists()
 
 

@@ -15,6 +15,7 @@ from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import RetentionLimits, SweepResult, sweep_ledger
 from paddock.runner.ledger.run_history import recent_runs
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, settings
@@ -65,7 +66,7 @@ async def test_a_run_of_another_machine_without_heartbeats_has_died(
         for run, age_s in ages.items():
             row = {"run": run, "pipeline": "p", "file": "p.yaml", "status": "running"}
             at = {"started": time.time() - age_s, "host": "elsewhere", "pid": 1}
-            ledger.record_run({**row, **at})
+            RunStore(ledger).record_run({**row, **at})
         await ledger.durable()
     found = {
         past.row.run: past.status for past in recent_runs(find_ledgers([tmp_path]), limit=5).runs

@@ -22,6 +22,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner import flow
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.settings import STATE_FOLDER
 from tests.forked import Forked
 from tests.prefect_server import prefect_client
@@ -460,7 +461,7 @@ def test_a_flow_is_called_and_is_a_sub_flow_with_the_ledgers_names(
     assert called["tags"] == ["paddock"]
     assert called["state"]["message"] == "2 done"
     with Ledger(file.parent / STATE_FOLDER, is_readonly=True) as ledger:
-        names = {run.run for run in ledger.runs()}
+        names = {run.run for run in RunStore(ledger).runs()}
     assert {called["name"], sub["name"], by_function["name"]} == names
 
     own = {"flow_runs": {"id": {"any_": [called["id"]]}}}
@@ -509,7 +510,7 @@ def test_a_sub_flow_stops_when_a_parent_of_its_parent_is_cancelled_by_hand(
     assert up.output(name, "a.txt") == "done"  # it was in flight
     assert up.output(name, "b.txt") is None
     with Ledger(file.parent / STATE_FOLDER, is_readonly=True) as ledger:
-        assert [kept.status for kept in ledger.runs()] == ["interrupted"]
+        assert [kept.status for kept in RunStore(ledger).runs()] == ["interrupted"]
 
 
 def test_a_failed_run_is_tried_again_and_the_last_try_shows_why(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.prefect_view import SUSPEND_REFUSED
 from paddock.runner.settings import STATE_FOLDER
 from paddock.runner.workers.flow_order import entrypoint, order_of
@@ -82,7 +83,7 @@ def test_a_run_started_by_hand_stops_and_cannot_be_paused(
     message = f"{words}; the same command continues."
     assert ended["message"] == message
     with Ledger(folder / STATE_FOLDER, is_readonly=True) as ledger:
-        (found,) = ledger.runs()
+        (found,) = RunStore(ledger).runs()
     assert (found.status, found.message) == ("interrupted", message)
     report = world.run()
     assert report.status == "completed"
@@ -110,7 +111,7 @@ def test_a_suspended_run_of_up_stops_and_goes_on_when_it_is_resumed(
     (same,) = runs_of(prefect_api, "created", file)
     assert (same["id"], same["state"]["name"]) == (run["id"], "Suspended")
     with Ledger(file.parent / STATE_FOLDER, is_readonly=True) as ledger:
-        (kept,) = ledger.runs()
+        (kept,) = RunStore(ledger).runs()
     words = "It was suspended in Prefect. 1 item is left; the same command goes on."
     assert (kept.status, kept.message) == ("suspended", words)
     time.sleep(3)  # some rounds

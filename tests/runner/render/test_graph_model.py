@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.render.graph_model import GraphBox, LastStepRun, box_text, read_last_run
 from tests.fakes.pool import FakePool
 from tests.runner.review.deciding import BILLS, answer
@@ -32,7 +33,9 @@ def left_behind(folder: Path, status: str, summary: dict[str, object] | None) ->
         with Ledger(state) as ledger:
             row = {"run": "calm-otter", "pipeline": "p", "file": "p.yaml", "started": time.time()}
             row |= {"status": status, "host": socket.gethostname(), "pid": 2**22 + 1}
-            ledger.record_run({**row, "summary": json.dumps(summary) if summary else None})
+            RunStore(ledger).record_run(
+                {**row, "summary": json.dumps(summary) if summary else None}
+            )
             await ledger.durable()
 
     asyncio.run(write())

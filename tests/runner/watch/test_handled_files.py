@@ -6,6 +6,7 @@ from pathlib import Path
 
 from paddock.runner.folders.file_versions import UNKNOWN_FILE
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.watch.batches import BatchOutcome, batch_outcome
 from paddock.runner.watch.handled_files import HandledFiles, WatchLedger
 from tests.runner.world import World
@@ -50,10 +51,10 @@ def test_what_several_machines_did_together_is_told_by_what_each_of_them_recorde
     report = world.run()
     with Ledger(tmp_path / ".paddock") as ledger:
         of_one = batch_outcome(ledger, report.run)
-        row = ledger.run(report.run)
+        row = RunStore(ledger).run(report.run)
         assert row is not None
         facts = {name: getattr(row, name) for name in row.__slots__}
-        ledger.record_run({**facts, "parent": "inbox-0123"})
+        RunStore(ledger).record_run({**facts, "parent": "inbox-0123"})
     with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
         outcome = batch_outcome(ledger, "inbox-0123", "completed", "1 new, 1 quarantined")
         words = "1 new, 1 quarantined"

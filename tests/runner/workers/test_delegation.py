@@ -18,6 +18,7 @@ from paddock.runner.daemon.prefect_client import TrackingError
 from paddock.runner.daemon.run_signatures import Signer
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.own_state import folder_identity
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.prefect_view import SHARE_TAG
 from paddock.runner.progress.report import FailOn, ItemReport, Report
@@ -157,7 +158,7 @@ async def test_the_report_of_a_job_has_what_its_machines_quarantined(
     items = (bad, ItemReport("each", "b.md", ItemState.FRESH))
     of_share = Report("owl", "p", "quarantined", {"fresh": 1, "quarantined": 1}, items=items)
     with Ledger(tmp_path / STATE_FOLDER) as ledger:
-        ledger.record_run({
+        RunStore(ledger).record_run({
             "run": "owl", "pipeline": "p", "file": "p.yaml", "started": 1.0, "ended": 2.0,
             "parent": workers.job.name, "status": of_share.status,
             "summary": json.dumps(of_share.as_summary()),

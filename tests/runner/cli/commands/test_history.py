@@ -18,6 +18,7 @@ import pytest
 
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import clean_in_subprocess
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.settings import read_settings
 from tests.runner.cli.commands.shell import PADDOCK, invoke
 from tests.runner.world import World
@@ -45,7 +46,9 @@ def noted(world: World, run: str, **row: Any) -> None:
     async def write() -> None:
         with Ledger(world.folder / ".paddock") as ledger:
             started = {"run": run, "pipeline": "summaries", "file": "pipeline.yaml"}
-            ledger.record_run({**started, "started": time.time(), "status": "running", **row})
+            RunStore(ledger).record_run(
+                {**started, "started": time.time(), "status": "running", **row}
+            )
             await ledger.durable()
 
     asyncio.run(write())
