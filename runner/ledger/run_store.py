@@ -66,9 +66,8 @@ class RunStore:
     def _runs(
         self, query: str, parents: Collection[str] | None = None, **values: Any
     ) -> list[RunRow]:
-        rows = [
-            RunRow(*row) for row in self._ledger.rows_of_keys(query, parents, "parent", **values)
-        ]
+        found = self._ledger.rows_of_keys(query, parents, "parent", **values)
+        rows = [RunRow(*row) for row in found]
         for row in rows:  # it is read where the ledger may be closed
             try:
                 json.loads(row.summary or "{}")
@@ -76,9 +75,8 @@ class RunStore:
                 for at in (row.started, row.started if row.ended is None else row.ended):
                     iso_time(at)
             except (ValueError, TypeError, OverflowError, OSError) as error:
-                raise damage_error(
-                    self._ledger.file, f"run '{row.run}' is damaged: {error}"
-                ) from error
+                damage = f"run '{row.run}' is damaged: {error}"
+                raise damage_error(self._ledger.file, damage) from error
         return rows
 
     def runs_that_continue(self, jobs: Sequence[str]) -> list[RunRow]:
@@ -127,8 +125,8 @@ def run_status(row: RunRow, ledger: Ledger) -> str:
     if row.host not in (None, socket.gethostname()):
         since = time.time() - SILENT_S
         is_old = ledger.is_shared and row.started < since
-        heartbeats = ledger.rows(queries.HAS_HEARTBEAT, run=row.run, since=since) if is_old else "?"
-        return row.status if heartbeats else DIED
+        is_dead = is_old and not ledger.rows(queries.HAS_HEARTBEAT, run=row.run, since=since)
+        return DIED if is_dead else row.status
     return "running" if row.pid is not None and is_process_alive(row.pid, row.started) else DIED
 
 
