@@ -1,6 +1,7 @@
 """The ledger: what was done from what.
 
-SQLite or PostgreSQL, one writer, locks, coordination of machines, retention. A `…Store` reads and
-writes the rows of one kind and keeps none (lineage, filed documents, reviews; `Ledger` itself all
-others); `OutputIndex` has all rows of outputs in memory.
+SQLite or PostgreSQL (`database`), locks and machines (`sharing`), what people decide (`reviews`),
+retention. A `…Store` reads and writes the rows of one kind and keeps none: runs, lineage, filed
+documents, reviews; `Ledger` has items, outputs, calls, attempts and watches. `OutputIndex` has all
+rows of outputs in memory.
 """

@@ -1,8 +1,9 @@
 """The pipeline of a recorded item as it is now, by which `paddock why` says what changed since.
 
-What changed since is what `verify` compares, all of it: the item's trace with what is known without
-the steps before it. What is not known then counts as it was: what other steps give, models on other
-servers, secrets. For the steps before it a plan is made, once for each pipeline and inputs.
+It is bound only where that is needed (`PipelinesNow.of`). What changed since is what `verify`
+compares, all of it: the item's trace with what is known without the steps before it. What is not
+known then counts as it was: what other steps give, models on other servers, secrets. For the steps
+before it a plan is made, once for each pipeline and inputs.
 """
 
 from __future__ import annotations
