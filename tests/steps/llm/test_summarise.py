@@ -106,10 +106,10 @@ def test_notes_that_do_not_get_shorter_end_with_an_error() -> None:
 
 
 def test_parts_are_worked_on_at_once() -> None:
-    pool = FakePool(n_ctx_tokens=200, answer=note, delay_s=0.001)
+    pool = FakePool(n_ctx_tokens=200, answer=note, delay_s=0.02)
     summarise(pool, text=LONG)
     assert pool.n_running_most == 8
-    large = FakePool(n_ctx_tokens=200, answer=note, delay_s=0.001, n_parallel=12)
+    large = FakePool(n_ctx_tokens=200, answer=note, delay_s=0.02, n_parallel=12)
     summarise(large, text=LONG)
     assert large.n_running_most == 12, "as many as its model has places"
 
