@@ -383,7 +383,7 @@ async def record_verdicts(context: RunContext, work: BlockWork) -> None:
     for taken in filed.taken_over:
         store.drop(*taken)
     if filed.rows:
-        stats.filed(work.block.id, work.filed_counts)
+        stats.add_filed(work.block.id, work.filed_counts)
     if filed.came_again:
         stats.note(f"as filed before, so the same item: {listed(filed.came_again, MAX_NAMED)}")
     if work.edited_paths:
@@ -409,7 +409,7 @@ class _ExecutedSteps(ItemSteps):
             if record is not None:
                 record.state = "failed"
                 self.attempt.steps.append(record)
-                self.block_run.stats.took(record)
+                self.block_run.stats.add_step(record)
             raise
         if skips and record is not None:
             record.state = "skipped"

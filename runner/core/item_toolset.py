@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class ToolRuntime:
-    """What the tools of a run share. Lives in the run's event loop."""
+    """What the tools of a run share. It belongs to the run's event loop."""
 
     stats: RunStats
 
@@ -119,11 +119,11 @@ class ItemToolset:
         if options:
             raise StepError(f"the tool '{name}' has no option '{next(iter(options))}'.")
         if named.kind == "server":
-            found = await self._tool_runtime.servers.tools(self._spec(str(named.server)))
-            if named.name not in found:
+            tools = await self._tool_runtime.servers.tools(self._spec(str(named.server)))
+            if named.name not in tools:
                 what = f"the MCP server '{named.server}' has no tool '{named.name}'."
-                raise StepError(what, remedy=did_you_mean(named.name, found))
-            return found[named.name]
+                raise StepError(what, remedy=did_you_mean(named.name, tools))
+            return tools[named.name]
         if named.kind == "installed":
             return await self._tool_runtime.functions.tool(
                 name, python_functions.installed_function(name)
@@ -165,10 +165,10 @@ class ItemToolset:
         return ToolResult(recorded["text"], recorded["value"])
 
     async def _refused(self, call: Mapping[str, Any], result: ToolResult) -> ToolResult:
-        async def give() -> dict[str, Any]:
+        async def error() -> dict[str, Any]:
             return {"error": result.text}
 
-        recorded = await self._memo.once("tool", call, give, keeps=False)
+        recorded = await self._memo.once("tool", call, error, keeps=False)
         return replace(result, text=str(recorded["error"]))
 
 

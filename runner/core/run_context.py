@@ -69,18 +69,17 @@ class RunContext:
     max_attempts: int = 3
     """After so many failures for a passing reason an item is quarantined."""
     claims: WorkClaims | None = None
-    """Where several machines work on the same items."""
+    """The claims of this machine, where several work on the same items."""
     fence: ClaimFence = no_fence
-    """Raises `ClaimLost` where another machine has taken over the current item, or the item around
-    it."""
+    """Raises `ClaimLost` where another machine has taken over the item, or the one around it."""
     tool_runtime: ToolRuntime | None = None
     """None while planning: no tool may be called."""
     tape: CallTape | None = None
-    """Where a test is recorded or replayed."""
+    """Records or replays calls of tools, for a test."""
     queries: Mapping[tuple[Path, str], QueryBatches] | None = None
-    """By file and step: embeds the queries of searches; None: the pool does."""
+    """What embeds the queries of searches, by file and step; None: the pool does."""
     room: SuspectRoom = field(default_factory=SuspectRoom)
-    """Where items run together; one that may end the process, with few others."""
+    """The places of items that run together; one that may end the process has few others."""
     syncs: GroupedCalls = field(default_factory=lambda: GroupedCalls(SYNC_THREADS))
 
     def caller(self, scope: str, step: BoundStep, key: str, block: str | None) -> CallOrigin:

@@ -48,7 +48,7 @@ class RunOptions:
     """What to do with an answer that waits for a person: `ask`; `fail`, `skip` or `accept` where
     there is no one."""
     wait_s: float | None = None
-    """Longest wait for another run on the same folders; None: no limit."""
+    """The longest wait for another run on the same folders; None: no limit."""
     notify: bool | None = None
     """Whether to notify as `on.notify` says; None: unless the trigger is `hand`."""
     allow: frozenset[str] = frozenset()
@@ -65,7 +65,7 @@ class RunOptions:
     job: str = ""
     """Names work that machines do together, or a run continued after crashes; empty: alone."""
     view: Mapping[str, Any] | None = None
-    """Of a share of a job: what the machine that ordered it sees (`machine_view`)."""
+    """For a share of a job: the view of the machine that ordered it (`machine_view`)."""
 
     @property
     def leaves_out_items(self) -> bool:

@@ -1,6 +1,6 @@
-"""Records of what a run did: each call, step and source of an item (lineage).
+"""Records of what a run did for an item: its calls, steps and source, which are its lineage.
 
-The lineage of an item is plain data, kept by the ledger.
+The ledger keeps the lineage as plain data.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class StepRecord:
     seconds: float = 0.0
     calls: list[CallRecord] = field(default_factory=list)
     state: Literal["done", "skipped", "failed"] = "done"
-    """Only known during the run; afterwards the item's entry has it."""
+    """Known during the run alone; afterwards the item's entry has it."""
     answer: Mapping[str, Any] | None = None
     """Its answer with `evidence` and `confidence`, where one of these was asked for."""
     escalated: tuple[bool, bool] | None = None
-    """Of an answer of the larger model: whether that was a random check, and changed the answer."""
+    """Whether the larger model was asked as a random check, and whether it changed the answer."""
     _since: float = field(default_factory=time.monotonic, repr=False, compare=False)
 
     @classmethod
@@ -74,7 +74,7 @@ class StepRecord:
         return cls(step.id, step.uses, step.kind.version, ref, calls=calls)
 
     def note_answer(self, outputs: Mapping[str, Any]) -> None:
-        """Keep where the values of an answer stand, and how sure they are."""
+        """Record where the values of an answer stand, and how sure they are."""
         evidence, confidence = outputs.get("evidence"), outputs.get("confidence")
         if evidence is not None or confidence is not None:
             answer = outputs.get("output")
@@ -92,12 +92,12 @@ class StepTotals:
 
     n: int = 0
     seconds: float = 0.0
-    """Working time; parallel items are added up."""
+    """Working time; that of parallel items is added up."""
     calls: int = 0
     known_calls: int = 0
     tokens: int = 0
     failed: int = 0
-    """Those of `n` that failed."""
+    """The part of `n` that failed."""
 
     def plus(self, record: StepRecord) -> StepTotals:
         calls, known_calls, tokens = self.calls, self.known_calls, self.tokens

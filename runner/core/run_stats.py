@@ -1,7 +1,6 @@
-"""What a run counts and notes: its items, calls, tokens, and lines for the report.
+"""Statistics of a run: what it notes, what the observer shows meanwhile, what the report counts.
 
-Counts are passed to the observer as they change, and become the report at the end. Belongs to the
-run's event loop.
+They belong to the run's event loop.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ MAX_NOTES = 200  # more are only counted: a person reads a few
 
 
 class RunStats:
-    """Counts, notes and item reports of a run; `within` is its view for a sub-pipeline."""
+    """Statistics of one run; a sub-pipeline has a view of the same ones (`within`)."""
 
     def __init__(
         self,
@@ -51,7 +50,7 @@ class RunStats:
         secrets: Secrets | None = None,
     ) -> None:
         self.secrets = secrets or Secrets()
-        """Redacted from every text that leaves here."""
+        """They are redacted from every text that leaves here."""
         self.run = run
         self.pipeline = pipeline
         self.observer = observer
@@ -65,11 +64,11 @@ class RunStats:
         self._steps: dict[str, StepTotals] = {}
         self._notes: dict[str, None] = {}
         self._tallies: dict[tuple[str, str, str, bool], Counter[str]] = {}
-        """How often each item had what is noted once for a step; whether a plan knows it."""
+        """(step, noun, what happened, whether a plan knows it) → how often, by item."""
         self.taken: set[str] = set()
         """Files that a step listed or read."""
         self.tables: dict[str, ReportTable] | None = None
-        """Of blocks and steps that have ended; None: no one reads them."""
+        """Tables of blocks and steps that have ended; None: no one reads them."""
         self.not_taken: set[str] = set()
         """Files of scanned folders that no pattern of a scan takes."""
         self._written: dict[str, None] = {}
@@ -79,7 +78,7 @@ class RunStats:
         self._filed: dict[str, FiledCounts] = {}
         """Counts of filed items by block."""
         self._times_left: dict[str, TimeLeft] = {}
-        self._reported_at: dict[str, float] = {}
+        self._time_left_shown_at: dict[str, float] = {}
         self._prefix = ""
         """The steps that lead to this pipeline, each with a dot: `clean.`."""
         self._item: tuple[str, str] | None = None
@@ -100,32 +99,27 @@ class RunStats:
             view._item, view._detail = (f"{self._prefix}{item[0]}", item[1]), f"{step}."
         return view
 
-    @property
-    def n_tokens(self) -> int:
-        return self._tokens["prompt"] + self._tokens["completion"]
+    # --- notes: shown at once, and in the report
 
     @property
     def notes(self) -> tuple[str, ...]:
         return tuple(self._notes)
 
-    @property
-    def filed_counts(self) -> FiledCounts:
-        return sum(self._filed.values(), FiledCounts())
-
     def note(self, text: str) -> None:
-        """Report a line to the observer and keep it for the report; each line once."""
-        self._report(text, self.observer.note)
+        """Show a line, and keep it for the report; each line once."""
+        self._note_once(text, self.observer.note)
 
     def waits(self, text: str) -> None:
-        self._report(text, self.observer.waits)
+        """Show a line on what the run waits for, and keep it as a note."""
+        self._note_once(text, self.observer.waits)
 
-    def _report(self, text: str, report: Callable[[str], None]) -> None:
+    def _note_once(self, text: str, show: Callable[[str], None]) -> None:
         text = self.secrets.redact(text)
         if text in self._notes:
             return
         self._notes[text] = None
         if len(self._notes) <= MAX_NOTES:
-            report(text)
+            show(text)
 
     def tally(self, step: str, key: str, noun: str, what: str, *, is_planned: bool = False) -> None:
         """Count what happened to an item in a step; the report has one note for all of them."""
@@ -142,7 +136,7 @@ class RunStats:
             self._steps[name] = self._steps[name].without(record)
 
     def tally_notes(self, *, is_plan: bool = False) -> tuple[str, ...]:
-        """Report each tally to the observer, or those that a plan knows; return the notes."""
+        """Show each tally, or those that a plan knows; return them as notes."""
         notes = []
         for (step, noun, what, is_planned), keys in self._tallies.items():
             if not keys or (is_plan and not is_planned):
@@ -152,104 +146,6 @@ class RunStats:
             notes.append(self.secrets.redact(text))
             self.observer.note(notes[-1])
         return tuple(notes)
-
-    def not_taken_by_suffix(self) -> Mapping[str, int]:
-        """Return how many files of scanned folders no step takes, by suffix; note it once."""
-        if self.taken >= self.not_taken:
-            return {}
-        names = [os.path.basename(path) for path in self.not_taken - self.taken]  # noqa: PTH119
-        sums = Counter(os.path.splitext(name)[1].lower().removeprefix(".") for name in names)  # noqa: PTH122
-        found = dict(sorted(sums.items()))
-        self.observer.note(not_taken_in_words(found))
-        return found
-
-    def step(
-        self, step: str, total: int | None, fresh: int, sizes: Mapping[str, float] | None = None
-    ) -> None:
-        """Report how many items there are (None: the step is none); `sizes` of those to be done."""
-        if self._item is None:  # else they are details of one item
-            name = f"{self._prefix}{step}"
-            if total is not None and total > fresh:
-                self._times_left.setdefault(name, TimeLeft()).expect(total - fresh, sizes or {})
-            self.observer.step(name, total, fresh)
-
-    def begin_call(self, step: str, key: str, n_chars: int) -> OpenCall:
-        """Note that a model is asked; `call` notes the answer."""
-        name, key = self._item or (f"{self._prefix}{step}", key)
-        return self._times_left.setdefault(name, TimeLeft()).begin_call(key, n_chars)
-
-    def _report_time_left(self, name: str) -> None:
-        now, left = time.monotonic(), self._times_left.get(name)
-        if left is None or now - self._reported_at.get(name, 0.0) < TIME_LEFT_EVERY_S:
-            return
-        seconds = left.seconds()
-        if seconds is not None:
-            self._reported_at[name] = now
-            self.observer.time_left(name, seconds)
-
-    def tokens(self, n: int) -> None:
-        self.observer.tokens(n)
-
-    def call(self, step: str, key: str, call: ModelCall, open_call: OpenCall | None) -> None:
-        """Count a call that has ended; `open_call` is from `begin_call`."""
-        usage = call.usage
-        self._sums["cached_calls" if call.is_cached else "calls"] += 1
-        if not call.is_cached:
-            self._tokens["prompt"] += usage.prompt_tokens
-            self._tokens["prompt_reused"] += usage.prompt_reused_tokens
-            self._tokens["completion"] += usage.completion_tokens
-        place = self._item or (f"{self._prefix}{step}", key)
-        self.observer.call(*place, call)
-        if open_call is not None:
-            self._times_left[place[0]].answered(open_call, usage)
-            self._report_time_left(place[0])
-
-    def took(self, record: StepRecord) -> None:
-        """Add an execution of a step; skipped ones do not count."""
-        if record.state != "skipped":
-            name = f"{self._prefix}{record.id}"
-            self._steps[name] = self._steps.get(name, StepTotals()).plus(record)
-
-    def item(self, report: ItemReport) -> None:
-        self.counts[report.state.value] += 1
-        error = report.error and self.secrets.redact(report.error)
-        self._items.append(replace(report, step=f"{self._prefix}{report.step}", error=error))
-
-    def item_state(self, step: str, key: str, state: ItemState, detail: str | None = None) -> None:
-        if self._item is None:
-            detail = detail and self.secrets.redact(detail)
-            name = f"{self._prefix}{step}"
-            self.observer.item(name, key, state, detail)
-            if state != "running" and name in self._times_left:
-                self._times_left[name].end(key)
-                self._report_time_left(name)
-        elif state == "running":
-            self.observer.item(*self._item, state, f"{self._detail}{step}")
-
-    def keep_table(self, step: str, table: ReportTable) -> None:
-        if self.tables is not None:
-            self.tables[f"{self._prefix}{step}"] = table
-
-    def wrote(self, path: str) -> None:
-        self._written[path] = None
-
-    def removed(self, n: int) -> None:
-        self._sums["removed"] += n
-
-    def keeps(self, outdated: Mapping[str, Outdated]) -> None:
-        """Count outputs that no longer apply and are not removed, each with the reason."""
-        self.outdated.update((self.secrets.redact(path), outdated[path]) for path in outdated)
-
-    def filed(self, block: str, counts: FiledCounts) -> None:
-        if counts != FiledCounts():
-            name = f"{self._prefix}{block}"
-            self._filed[name] = self._filed.get(name, FiledCounts()) + counts
-            self.counts[ItemState.FILED.value] += counts.n
-
-    def acted(self, step: str) -> None:
-        """Keep that a step outside of blocks may have changed something."""
-        if self._item is None:
-            self._acted[f"{self._prefix}{step}"] = None
 
     def unexpected(self, where: str, error: BaseException) -> None:
         """Write the traceback of an unexpected error to the run's log."""
@@ -265,6 +161,119 @@ class RunStats:
             self.note(f"{self._log}: what happened cannot be written ({refused.strerror}).")
             return
         self._sums["tracebacks"] += 1
+
+    # --- shown by the observer while the run goes on
+
+    def step(
+        self, step: str, total: int | None, fresh: int, sizes: Mapping[str, float] | None = None
+    ) -> None:
+        """Show how many items a block has and how many are fresh; None: a step outside of blocks.
+
+        `sizes` are those of the items to be done, by key.
+        """
+        if self._item is None:  # else they are details of one item
+            name = f"{self._prefix}{step}"
+            if total is not None and total > fresh:
+                self._times_left.setdefault(name, TimeLeft()).expect(total - fresh, sizes or {})
+            self.observer.step(name, total, fresh)
+
+    def item_state(self, step: str, key: str, state: ItemState, detail: str | None = None) -> None:
+        if self._item is None:
+            detail = detail and self.secrets.redact(detail)
+            name = f"{self._prefix}{step}"
+            self.observer.item(name, key, state, detail)
+            if state != "running" and name in self._times_left:
+                self._times_left[name].end(key)
+                self._show_time_left(name)
+        elif state == "running":
+            self.observer.item(*self._item, state, f"{self._detail}{step}")
+
+    def begin_call(self, step: str, key: str, n_chars: int) -> OpenCall:
+        """Begin to time a call of a model; `call` ends it."""
+        name, key = self._item or (f"{self._prefix}{step}", key)
+        return self._times_left.setdefault(name, TimeLeft()).begin_call(key, n_chars)
+
+    def tokens(self, n: int) -> None:
+        self.observer.tokens(n)
+
+    def call(self, step: str, key: str, call: ModelCall, open_call: OpenCall | None) -> None:
+        """Count and show a call that has ended; `open_call` is from `begin_call`."""
+        usage = call.usage
+        self._sums["cached_calls" if call.is_cached else "calls"] += 1
+        if not call.is_cached:
+            self._tokens["prompt"] += usage.prompt_tokens
+            self._tokens["prompt_reused"] += usage.prompt_reused_tokens
+            self._tokens["completion"] += usage.completion_tokens
+        place = self._item or (f"{self._prefix}{step}", key)
+        self.observer.call(*place, call)
+        if open_call is not None:
+            self._times_left[place[0]].answered(open_call, usage)
+            self._show_time_left(place[0])
+
+    def _show_time_left(self, name: str) -> None:
+        now, left = time.monotonic(), self._times_left.get(name)
+        if left is None or now - self._time_left_shown_at.get(name, 0.0) < TIME_LEFT_EVERY_S:
+            return
+        seconds = left.seconds()
+        if seconds is not None:
+            self._time_left_shown_at[name] = now
+            self.observer.time_left(name, seconds)
+
+    # --- counted for the report
+
+    @property
+    def n_tokens(self) -> int:
+        return self._tokens["prompt"] + self._tokens["completion"]
+
+    def add_step(self, record: StepRecord) -> None:
+        """Add an execution of a step to its totals; one that was skipped does not count."""
+        if record.state != "skipped":
+            name = f"{self._prefix}{record.id}"
+            self._steps[name] = self._steps.get(name, StepTotals()).plus(record)
+
+    def item(self, report: ItemReport) -> None:
+        self.counts[report.state.value] += 1
+        error = report.error and self.secrets.redact(report.error)
+        self._items.append(replace(report, step=f"{self._prefix}{report.step}", error=error))
+
+    def keep_table(self, step: str, table: ReportTable) -> None:
+        if self.tables is not None:
+            self.tables[f"{self._prefix}{step}"] = table
+
+    def wrote(self, path: str) -> None:
+        self._written[path] = None
+
+    def removed(self, n: int) -> None:
+        self._sums["removed"] += n
+
+    def add_outdated(self, outdated: Mapping[str, Outdated]) -> None:
+        """Add outputs that no longer apply and are not removed, each with the reason."""
+        self.outdated.update((self.secrets.redact(path), outdated[path]) for path in outdated)
+
+    def add_filed(self, block: str, counts: FiledCounts) -> None:
+        if counts != FiledCounts():
+            name = f"{self._prefix}{block}"
+            self._filed[name] = self._filed.get(name, FiledCounts()) + counts
+            self.counts[ItemState.FILED.value] += counts.n
+
+    @property
+    def filed_counts(self) -> FiledCounts:
+        return sum(self._filed.values(), FiledCounts())
+
+    def acted(self, step: str) -> None:
+        """Record that a step outside of blocks may have changed something."""
+        if self._item is None:
+            self._acted[f"{self._prefix}{step}"] = None
+
+    def not_taken_by_suffix(self) -> Mapping[str, int]:
+        """Return how many files of scanned folders no step takes, by suffix; show it."""
+        if self.taken >= self.not_taken:
+            return {}
+        names = [os.path.basename(path) for path in self.not_taken - self.taken]  # noqa: PTH119
+        sums = Counter(os.path.splitext(name)[1].lower().removeprefix(".") for name in names)  # noqa: PTH122
+        n_by_suffix = dict(sorted(sums.items()))
+        self.observer.note(not_taken_in_words(n_by_suffix))
+        return n_by_suffix
 
     def report(self, status: Status, *, returns: Any = None, message: str | None = None) -> Report:
         """Return the report; a completed run with quarantined items is `quarantined`."""

@@ -218,7 +218,7 @@ class StepRunner:
             return result
         finally:  # also where a person has to decide: it is done, but for that
             record.end()
-            stats.took(record)
+            stats.add_step(record)
 
     async def _escalated_answer(
         self, step: BoundStep, params: Any, tools: Tools, scope: Scope, attempt: ItemAttempt

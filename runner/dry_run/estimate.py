@@ -143,7 +143,7 @@ class Estimate(Walk):
     ) -> None:
         """Name what a run would remove, or keep and count."""
         if outdated:
-            self.stats.keeps({output.name: output.why for output in outdated})
+            self.stats.add_outdated({output.name: output.why for output in outdated})
             for note in kept_texts(outdated):
                 self.stats.note(note)
 
@@ -178,7 +178,7 @@ class Estimate(Walk):
         note_possible_refusal(
             context, block.body, (item.scope_in(block, self.scope) for item in todo)
         )
-        stats.filed(block.id, state.work.filed_counts)
+        stats.add_filed(block.id, state.work.filed_counts)
         if (has_news := state.has_news) is not None:
             left.filed[block.id] = has_news
         if not self._prefix and (missing := no_documents_of(state.work)):

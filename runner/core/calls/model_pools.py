@@ -63,21 +63,21 @@ class LookupInterrupted(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolOptions:
-    """Which pools serve a run's models, and who hears of them."""
+    """Which pools serve a run's models, and how they are opened."""
 
     given: Pool | None = None
-    """Serves instead of any other."""
+    """Serves all models in place of any other pool."""
     home: Pool | None = None
     """Serves all models that name no servers."""
     here: OpenPool | None = None
     """Opens the pool of this machine's service, in place of one inside this process."""
     is_plan: bool = False
-    """Models are only looked up."""
+    """Whether models are only looked up."""
     forbidden_pools: frozenset[str] = frozenset()
-    """Pools elsewhere that a plan may not ask: what the ledger knows of their models counts."""
+    """Pools elsewhere that a plan may not ask; facts of their models are the ledger's."""
     ledger: Ledger | None = None
     is_patient: bool = False
-    """Wait for servers elsewhere that are all away at the start, too."""
+    """Whether to wait for servers elsewhere that are all away at the start, too."""
     secrets: Secrets | None = None
     stop: asyncio.Event | None = None
     note: Note = print
@@ -106,20 +106,20 @@ async def open_pools(
         home = options.home
         named = {spec.pool for spec in specs}
         if home is None and "" in named:
-            near = _home_pool(settings, options.here, options.is_plan, servers)
-            home = await stack.enter_async_context(near)
+            local = _home_pool(settings, options.here, options.is_plan, servers)
+            home = await stack.enter_async_context(local)
         elsewhere: dict[str, Pool] = {}
         if options.ledger is not None and options.forbidden_pools:
             elsewhere = dict.fromkeys(
                 options.forbidden_pools, RecordedPool(options.ledger, settings)
             )
         for plan in all_plans(bound):
-            for name, pool in plan.pools.items():
+            for name, declared in plan.pools.items():
                 if name in named - elsewhere.keys():
-                    far = await _pool_elsewhere(plan, pool, options.secrets, servers)
-                    elsewhere[name] = await stack.enter_async_context(far)
-        whole = home if home is not None and not elsewhere else RoutedPool(home, elsewhere)
-        yield await _look_up_models(whole, specs, options.stop, bound), whole
+                    remote = await _pool_elsewhere(plan, declared, options.secrets, servers)
+                    elsewhere[name] = await stack.enter_async_context(remote)
+        pool = home if home is not None and not elsewhere else RoutedPool(home, elsewhere)
+        yield await _look_up_models(pool, specs, options.stop, bound), pool
 
 
 @asynccontextmanager
@@ -212,10 +212,10 @@ async def _look_up_models(
             try:
                 await models.of(spec)
             except WrongModel as error:
-                found = list(requirements.lookup_faults(error, spec, bound))
-                if not found:  # a default, which has no place in the file
+                of_model = list(requirements.lookup_faults(error, spec, bound))
+                if not of_model:  # a default, which has no place in the file
                     raise
-                faults += found
+                faults += of_model
         unfit = list(requirements.model_fact_faults(models.known, bound))
         if faults:
             raise requirements.ModelFaults([*faults, *unfit])
@@ -332,9 +332,9 @@ class LookupPool(FactsPool):
     async def facts(self, model: ModelSpec) -> ModelFacts:
         """Return the facts of a model's own file: a tuned copy has the same ones."""
         find = self._finder.find_original
-        found = await asyncio.to_thread(find, model.ref, self._n_ctx_tokens)
+        facts = await asyncio.to_thread(find, model.ref, self._n_ctx_tokens)
         n_ctx = model.n_ctx_tokens
-        return found if n_ctx is None else found.with_context(n_ctx)
+        return facts if n_ctx is None else facts.with_context(n_ctx)
 
 
 class OnDemandPool(ForwardingPool):

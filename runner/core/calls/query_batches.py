@@ -1,4 +1,4 @@
-"""Queries of many items in few requests: texts to embed that come at the same time go together."""
+"""Query batches: texts of several items that are to be embedded at the same time go together."""
 
 from __future__ import annotations
 
@@ -30,18 +30,17 @@ class _WaitingQuery:
 
 
 class QueryBatches(ForwardingPool):
-    """A pool around another one: what the queries of one step ask is embedded in batches.
+    """A pool around another one, which embeds the queries of one step in batches.
 
-    Used in one event loop.
-    The first that waits sends all that wait, and those that are expected, so that a block's
-    queries are few calls. Where that fails, each request is sent by itself.
+    It is used in one event loop. The first request that waits sends all that wait, and those that
+    are expected, so that a block's queries are few calls. Where that fails, each is sent by itself.
     """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._waiting: dict[str, list[_WaitingQuery]] = defaultdict(list)
         """Requests that wait, by the part that requests of one batch share: all but their texts."""
-        self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._expected: Iterator[str] = iter(())
         self._ready: dict[tuple[str, str], EmbedReply] = {}
         """Replies to expected texts until they are asked for, by that part and the text."""
@@ -53,34 +52,34 @@ class QueryBatches(ForwardingPool):
         return self._pool.chat(request)
 
     def expect(self, texts: Iterator[str]) -> None:
-        """Embed these with what is asked next, as they fit in."""
+        """Embed these texts with the next requests, as far as a batch has room."""
         self._expected = texts
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         kind = repr(replace(request, texts=()))
-        own = _WaitingQuery(request, asyncio.get_running_loop().create_future())
+        query = _WaitingQuery(request, asyncio.get_running_loop().create_future())
         waiting = self._waiting[kind]
-        waiting.append(own)
+        waiting.append(query)
         try:
-            if not self._is_ready(kind, own):
-                async with self._turns[kind]:
+            if not self._is_ready(kind, query):
+                async with self._locks[kind]:
                     await asyncio.sleep(0)  # items that begin together ask together
-                    while not self._is_ready(kind, own):
+                    while not self._is_ready(kind, query):
                         await self._send(kind, waiting)
         finally:
-            waiting.remove(own)
-        return own.reply.result()
+            waiting.remove(query)
+        return query.reply.result()
 
-    def _is_ready(self, kind: str, own: _WaitingQuery) -> bool:
-        """Return whether a request has its reply, also one that was expected."""
-        if not own.reply.done() and len(own.request.texts) == 1:
-            reply = self._ready.pop((kind, own.request.texts[0]), None)
+    def _is_ready(self, kind: str, query: _WaitingQuery) -> bool:
+        """Return whether a query has its reply; that of an expected text is taken now."""
+        if not query.reply.done() and len(query.request.texts) == 1:
+            reply = self._ready.pop((kind, query.request.texts[0]), None)
             if reply is not None:
-                own.reply.set_result(reply)
-        return own.reply.done()
+                query.reply.set_result(reply)
+        return query.reply.done()
 
     async def _send(self, kind: str, waiting: list[_WaitingQuery]) -> None:
-        """Send what waits, at most so many texts; the first request is always among it."""
+        """Send what waits, up to `MOST_QUERY_TEXTS` texts; the first request is always sent."""
         batch, n_texts = list[_WaitingQuery](), 0
         for query in [query for query in waiting if not query.reply.done()]:
             n_texts += len(query.request.texts)
@@ -92,7 +91,7 @@ class QueryBatches(ForwardingPool):
         expected = tuple(text for text in dict.fromkeys(later) if text not in texts)
         request = replace(batch[0].request, texts=texts + expected)
         try:
-            whole = await self._pool.embed(request)
+            reply_to_all = await self._pool.embed(request)
         except EngineError as error:
             if expected:  # one of these may be the reason
                 self._expected = iter(())
@@ -106,29 +105,29 @@ class QueryBatches(ForwardingPool):
                         query.reply.set_exception(alone)
             return
         sizes = [len(query.request.texts) for query in batch] + [1] * len(expected)
-        # A reply for each so many texts; tokens by the length of the texts.
-        left, rest, begin = whole.usage.prompt_tokens, sum(map(len, request.texts)), 0
+        # Each query gets its part of the vectors, and of the tokens by the length of its texts.
+        left, rest, begin = reply_to_all.usage.prompt_tokens, sum(map(len, request.texts)), 0
         shares = []
         for size in sizes:
             end = begin + size
             n_chars = sum(map(len, request.texts[begin:end]))
             n_tokens = round(left * n_chars / rest) if rest else left
             left, rest = left - n_tokens, rest - n_chars
-            usage = whole.usage if len(sizes) == 1 else Usage(prompt_tokens=n_tokens)
+            usage = reply_to_all.usage if len(sizes) == 1 else Usage(prompt_tokens=n_tokens)
             shares.append(
                 replace(
-                    whole,
-                    vectors=whole.vectors[begin:end],
+                    reply_to_all,
+                    vectors=reply_to_all.vectors[begin:end],
                     usage=usage,
-                    n_pieces=whole.n_pieces[begin:end],
-                    n_cut_tokens=whole.n_cut_tokens[begin:end],
+                    n_pieces=reply_to_all.n_pieces[begin:end],
+                    n_cut_tokens=reply_to_all.n_cut_tokens[begin:end],
                 )
             )
             begin = end
         replies = iter(shares)
         for query, reply in zip(batch, replies, strict=False):
             query.reply.set_result(reply)
-        # Those of items that asked for none after all go first
+        # Replies that no item has asked for go first.
         older = [*self._ready.items()][-MOST_QUERY_TEXTS:]
         new = {(kind, text): reply for text, reply in zip(expected, replies, strict=True)}
         self._ready = dict(older) | new

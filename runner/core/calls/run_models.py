@@ -39,7 +39,7 @@ class RunModels:
         return RefusalCheck()
 
     async def of(self, spec: ModelSpec) -> str:
-        """Return the sha256 that the model's name stands for: that of the file, of any copy of it.
+        """Return the sha256 of the file that a model's name stands for, also of a tuned copy.
 
         Raises:
             ModelNotFound, ModelBroken: it cannot be used.
@@ -52,7 +52,7 @@ class RunModels:
         return self.known[name].identity
 
     async def default_context(self, spec: ModelSpec) -> int | None:
-        """Return the context of a model for which the author sets none; None: not known."""
+        """Return the context of a model where the author sets none; None: it is not known."""
         name = (spec.pool, spec.ref)
         if name not in self._contexts:
             try:

@@ -58,14 +58,14 @@ class RepeatedCrash(StepFailed):
 
 @dataclass(frozen=True, slots=True)
 class CrashHistory:
-    """Crashes that an item is suspected of."""
+    """The crashes of which an item is suspected."""
 
     n_deaths: int
-    """0: an item within it is a suspect, or it was quarantined before."""
+    """Crashes of its own; 0: an item within it is a suspect, or it was quarantined before."""
     runs: tuple[str, ...]
-    """The runs that crashed, also during an item within it."""
+    """The runs that crashed while they worked on it, or on an item within it."""
     was_given_up: bool = False
-    """It, or an item within it, was quarantined for crashes before."""
+    """Whether it, or an item within it, was quarantined for crashes before."""
     n_kills: int = 0
     """How many runs were killed from outside lately."""
 
@@ -95,7 +95,7 @@ def max_together(known: CrashHistory | None, parallel: int) -> int:
 
 
 class CrashSuspects:
-    """The notes of this run, and those of crashed runs. Lives in one loop."""
+    """The notes of this run and of crashed runs. They belong to the run's event loop."""
 
     def __init__(self, ledger: Ledger, run: str, dead_after_s: float) -> None:
         self._ledger = ledger

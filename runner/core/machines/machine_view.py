@@ -51,9 +51,9 @@ class MachineView:
     base: Path = Path()
     """The pipeline's folder."""
     digests: Mapping[str, str] = field(default_factory=dict)
-    """A file, an input, a model of a step or the version of Paddock → its digest or name."""
+    """By the name of a file, an input, a step's model or the version of Paddock: digest or name."""
     folders: tuple[Path, ...] = ()
-    """Where documents are read or written, resolved."""
+    """The resolved folders in which documents are read or written."""
 
     @classmethod
     def of(cls, bound: BoundPlan) -> MachineView:
@@ -84,7 +84,7 @@ class MachineView:
     def write_nonces(self, nonce: str) -> FoldersSeen:
         """Write a nonce into each folder; return what another machine must see there. Blocks.
 
-        Of a folder that cannot be written some files that are there now must be seen.
+        In a folder that cannot be written, some files that are in it now must be seen.
         """
         seen: dict[str, list[Sequence[Any]]] = {}
         for folder in self.folders:
@@ -95,8 +95,8 @@ class MachineView:
                 files_there.append((name, *_file_identity(folder / name)))
             except OSError:
                 with suppress(OSError):
-                    there = sorted(entry.name for entry in folder.iterdir())
-                    for name in [name for name in there if not _is_hidden(name)][:N_SAMPLES]:
+                    names = sorted(entry.name for entry in folder.iterdir())
+                    for name in [name for name in names if not _is_hidden(name)][:N_SAMPLES]:
                         files_there.append((name, *_file_identity(folder / name)))
         return seen
 
@@ -141,8 +141,8 @@ class MachineView:
         folder = self.base / stored
         for name, inode, changed_s in theirs[stored]:
             with suppress(OSError):
-                own_inode, own_changed_s = _file_identity(folder / name)
-                if own_inode == inode or abs(own_changed_s - changed_s) < SAME_CHANGE_S:
+                inode_here, changed_here_s = _file_identity(folder / name)
+                if inode_here == inode or abs(changed_here_s - changed_s) < SAME_CHANGE_S:
                     return False  # unlike a copy of it
         if theirs[stored]:
             return True

@@ -119,7 +119,7 @@ class Pruner:
         removed = {output for outputs in doomed.values() for output in outputs}
         kept = [output for output in outdated if output not in removed]
         keeps = (output for output in outdated if output not in removed or output.is_edited)
-        self._stats.keeps({output.name: output.why for output in keeps})
+        self._stats.add_outdated({output.name: output.why for output in keeps})
         for note in kept_texts(kept):
             self._stats.note(note)
 

@@ -32,9 +32,9 @@ from ..traces.dependencies import UsedExamples
 from ..traces.past_decisions import Decision, StepDecisions, StepName
 
 _CONTEXT_SHARE = 0.25
-"""Of a context, for the texts of all examples of a prompt."""
+"""The share of a context that the texts of all examples of a prompt may fill."""
 _TOKEN_BYTES = 3
-"""Of a text, at the least in the mean; a prompt that still does not fit goes without examples."""
+"""The fewest bytes of a token, in the mean; a prompt that does not fit goes without examples."""
 SHORTENED = "with examples of which the middle was left out"
 
 
@@ -44,21 +44,21 @@ class TaughtItem:
 
     step: StepName
     id: str
-    """Of its own review, whether there is one or not."""
+    """The id that its own review has, or would have."""
     document_sha256: str
     document: str = ""
     """Its path; empty where the item has none."""
     last: UsedExamples | None = None
-    """Those of its last answer."""
+    """The examples of its last answer."""
     variant_item: str = ""
-    """As `Decision.item`, where a variant of `paddock compare` is run."""
+    """The `Decision.item` that it is, where a variant of `paddock compare` is run."""
 
     @property
     def own_document(self) -> list[str]:
-        """What `Decision.is_of` tells its own decisions by."""
+        """The arguments by which `Decision.is_of` knows its own decisions."""
         return [self.document_sha256, self.document, self.variant_item]
 
-    def kept(self, known: StepDecisions) -> list[Decision] | None:
+    def last_examples(self, known: StepDecisions) -> list[Decision] | None:
         """Return the examples of an answer that a person decided on; None: others are chosen.
 
         So its prompt stays as it was, and the person is not asked again.
@@ -93,7 +93,7 @@ class ChosenExamples:
 
 
 class DecidedExamples:
-    """The decisions of one run with their vectors. Of the run's event loop."""
+    """The decisions of one run with their vectors. They belong to the run's event loop."""
 
     def __init__(self, text_of: Callable[[Mapping[str, Any]], str | None]) -> None:
         """`text_of` returns the text of a decision's `text`; None: it is gone. Blocking."""
@@ -119,25 +119,37 @@ class DecidedExamples:
             vectors = await embedded(tools.pool, model, texts, tools.priority, tools.total_s)
             return [*map(as_vector8, vectors)]
 
-        room = int(_CONTEXT_SHARE * (await tools.pool.facts(step.model)).n_ctx_tokens) // k
-        kept = item.kept(known)
-        if kept is not None and item.last is not None:
-            examples = await asyncio.to_thread(self._examples, kept, room, tools)
+        n_ctx_tokens = (await tools.pool.facts(step.model)).n_ctx_tokens
+        n_tokens_each = int(_CONTEXT_SHARE * n_ctx_tokens) // k
+        last = item.last_examples(known)
+        if last is not None and item.last is not None:
+            examples = await asyncio.to_thread(self._examples, last, n_tokens_each, tools)
             return ChosenExamples(examples, item.last)
-        (own,) = await vectors_of([text])
+        (vector,) = await vectors_of([text])
         async with self._embedding:  # items that come meanwhile wait for the same vectors
             if (item.step, identity) not in self._embedded:
                 self._embedded[item.step, identity] = await self._all(known, identity, vectors_of)
         decisions, rows = self._embedded[item.step, identity]
-        near = similarities(own, rows)
+        near = similarities(vector, rows)
         if near is None:
             return None
         schema = None if tools.reply is None else tools.reply.schema
         used, least = item.nearest(decisions, near, k, schema)
         digests = {decision.id: decision.digest for decision in used}
-        examples = await asyncio.to_thread(self._examples, used, room, tools)
-        of_item = ([*item.step], item.id, item.own_document, known.digest)
-        return ChosenExamples(examples, UsedExamples(*of_item, digests, least, identity, own))
+        examples = await asyncio.to_thread(self._examples, used, n_tokens_each, tools)
+        return ChosenExamples(
+            examples,
+            UsedExamples(
+                step=[*item.step],
+                id=item.id,
+                own_document=item.own_document,
+                pool=known.digest,
+                used=digests,
+                least=least,
+                model=identity,
+                vector=vector,
+            ),
+        )
 
     async def _all(
         self,
@@ -157,7 +169,7 @@ class DecidedExamples:
         return decisions, matrix_of([vectors[decision.id] for decision in decisions])
 
     def _examples(
-        self, decisions: Sequence[Decision], room: int, tools: Tools
+        self, decisions: Sequence[Decision], n_tokens_each: int, tools: Tools
     ) -> tuple[Example, ...]:
         """Return the examples, the nearest last: a model heeds most what stands last."""
         examples = []
@@ -165,7 +177,7 @@ class DecidedExamples:
             text = self._text_of(decision.text)
             if not text:
                 continue
-            shown = without_middle(text, _TOKEN_BYTES * room)
+            shown = without_middle(text, _TOKEN_BYTES * n_tokens_each)
             if shown != text:
                 tools.log.tally("prompt", SHORTENED)
             answer = (

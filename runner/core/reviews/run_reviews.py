@@ -61,9 +61,9 @@ def decision_reason(review: Review) -> Reason:
 
 
 def terms_of(bound: BoundPlan) -> dict[tuple[str, str, str], ReviewTerms]:
-    """Return who may decide, and for how long, by file, block and step; of sub-pipelines too.
+    """Return who may decide, and for how long, by file, block and step, also of sub-pipelines.
 
-    Files of one name in two folders may say different things: of those nothing is known.
+    Nothing is known of files of one name in two folders that say different things.
     """
     found: dict[tuple[str, str, str], set[ReviewTerms]] = {}
     for plan in all_plans(bound):
@@ -76,10 +76,10 @@ def terms_of(bound: BoundPlan) -> dict[tuple[str, str, str], ReviewTerms]:
 
 
 class RunReviews:
-    """The reviews of one run or plan. Lives in one loop."""
+    """The reviews of one run or plan. They belong to its event loop."""
 
     def __init__(self, ledger: Ledger, bound: BoundPlan, mode: ReviewMode = "ask") -> None:
-        """With a ledger that is only read nothing is asked and nothing is closed."""
+        """Where the ledger is only read, nothing is asked and nothing is closed."""
         self._bound = bound
         self.mode = mode
         self.is_dry = ledger.is_readonly
@@ -88,7 +88,7 @@ class RunReviews:
         self._pending: dict[ItemKey, list[Review]] | None = None
         self._calibrations: dict[CalibrationKey, StepCalibration] | None = None
         self.decisions: Mapping[StepName, StepDecisions] = {}
-        """After `load`, where a step's prompt has decisions as examples."""
+        """Known after `load`, where the prompt of a step has decisions as examples."""
         self._examples: DecidedExamples | None = None
         self._loading = asyncio.Lock()
 
@@ -140,9 +140,9 @@ class RunReviews:
         decided = [review for review in reviews if review.is_decided]
         if decided:
             return PendingReview(False, decision_reason(decided[0]))
-        own = [review for review in reviews if (review.scope, review.key) == (scope, key)]
-        if own:
-            return PendingReview(True, Why.WAITS_SINCE(str(iso_time(own[0].asked_at))))
+        of_itself = [review for review in reviews if (review.scope, review.key) == (scope, key)]
+        if of_itself:
+            return PendingReview(True, Why.WAITS_SINCE(str(iso_time(of_itself[0].asked_at))))
         is_one = len(reviews) == 1
         why = Why.ONE_WAITS_WITHIN() if is_one else Why.WAIT_WITHIN(len(reviews))
         return PendingReview(True, why)
@@ -208,8 +208,8 @@ class RunReviews:
     async def forget(self, places: Collection[ItemKey]) -> None:
         """Remove the open questions of items that are gone, or ended without asking them.
 
-        Those of the items within them go too; what was decided counts as applied. What this run
-        asked stays.
+        The questions of items within them go too; a decision counts as applied. What this run asked
+        stays.
         """
         pending = self._pending or {}
         for review in [review for place in places for review in pending.get(place, ())]:

@@ -48,7 +48,7 @@ class Dependency:
     is_named: ClassVar[bool] = False
     """Whether its first field stands in its name alone."""
     order: ClassVar[int] = 0
-    """Of several reasons the one of the lowest order counts."""
+    """The reason of the dependency with the lowest order is the one that counts."""
     begins: ClassVar[str] = "["
     """How its JSON begins."""
 
@@ -67,8 +67,8 @@ class Dependency:
     @classmethod
     def of_json(cls: Any, name: str, values: Sequence[Any]) -> Dependency:
         """Return a dependency; `values` are those behind its kind."""
-        own = (name.removeprefix(cls.prefix),) if cls.is_named else ()
-        return cls(*own, *values)  # type: ignore[no-any-return]
+        first = (name.removeprefix(cls.prefix),) if cls.is_named else ()
+        return cls(*first, *values)  # type: ignore[no-any-return]
 
     def reason(self, world: World, trace: Trace) -> Reason | None:
         """Return why the item of a trace is stale, or its output is kept; None: it is as it was."""
@@ -85,10 +85,10 @@ class FileDependency(Dependency, metaclass=ABCMeta):
 
     @abstractmethod
     def look(self, world: World) -> Reason | None:
-        """Return the same, by the disk. Blocking."""
+        """Return what `reason` returns, by the disk. Blocks."""
 
 
-# --- what it read
+# --- what an item read
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,15 +257,15 @@ class UsedExamples(Dependency):
     kind = "examples"
     order = 2
     step: Sequence[str]
-    """As `StepName` of `past_decisions`."""
+    """The `StepName` of the step, as `past_decisions` has it."""
     id: str
-    """Of the item's own review, whether there is one or not."""
+    """The id that the item's own review has, or would have."""
     own_document: Sequence[str]
-    """As `TaughtItem.own_document`."""
+    """The `own_document` of the `TaughtItem`."""
     pool: str
-    """Digest of all decisions that there were."""
+    """The digest of all decisions at that time."""
     used: Mapping[str, str]
-    """Digests of the decisions in the prompt, by id."""
+    """The digests of the decisions in the prompt, by id."""
     least: float
     """How near a better one must be."""
     model: str
@@ -291,7 +291,7 @@ class UsedExamples(Dependency):
         return None
 
 
-# --- what it made
+# --- what an item made
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +321,7 @@ class RowsKept(Dependency):
     """Path of the store, as stored in the ledger."""
     owner: str
     sum: str
-    """Their number and their digest, as the store says it."""
+    """The number and the digest of the rows, as the store says them."""
     scope: str
     key: str
 
@@ -465,10 +465,10 @@ class Trace:
         """Dependencies, in the order in which their reasons count."""
         paths = entry.output_paths
         self.outputs = [OutputWithin(path, scope, entry.key) for path in paths]
-        """Its own."""
+        """The outputs of the item itself, without those of items within it."""
 
     def result(self, older: Older) -> KnownResult:
-        """Return its result; `older`: whose results are as good as those of now."""
+        """Return the result of the item; those made with the values of `older` are as good."""
         entry = self.entry
         has_fitted = entry.state == "done" and not dependencies_of(entry, LimitedContext)
         return KnownResult(entry, has_fitted, older)

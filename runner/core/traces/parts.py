@@ -102,11 +102,11 @@ class ItemPart(Part):
 
 CONTENT = ItemPart("content", Why.CONTENT)
 PLACE_IN_LIST = ItemPart("loop", Why.PLACE_IN_LIST)
-"""Of items that read it."""
+"""A part of items that read their place."""
 PATH, TIME = ItemPart("path", Why.PATH), ItemPart("modified", Why.TIME)
-"""Of items that read the path or the time of their file, not only its content."""
+"""Parts of items that read the path or the time of their file, not only its content."""
 SUFFIX = ItemPart("suffix", Why.SUFFIX)
-"""Of files that are read, and whose key does not end as their name does."""
+"""A part of files that are read, and whose key does not end as their name does."""
 _ITEM_PARTS = {part.name: part for part in (CONTENT, PLACE_IN_LIST, PATH, TIME, SUFFIX)}
 
 
@@ -152,7 +152,7 @@ class RulePart(Part):
 
     @classmethod
     def now(cls, spec: Spec) -> str | None:
-        """Return the value of a step by its spec; None: there is none, or more tells it."""
+        """Return the value of a step by its spec; None: no spec tells it."""
         return None
 
     @classmethod
@@ -270,7 +270,7 @@ class ModelPart(RulePart):
 
 
 class ParametersPart(RulePart):
-    """All else that stands in a spec, and the options of the model."""
+    """All other values of a spec, and the options of the model."""
 
     what, why = "parameters", Why.PARAMETERS
 
@@ -283,7 +283,7 @@ class ParametersPart(RulePart):
 
     @classmethod
     def details(cls, then: Spec, now: Spec) -> Sequence[Reason] | None:
-        found: list[Reason] = []
+        reasons: list[Reason] = []
         for name in changed_names(then, now):
             if name == "servers":  # the files of its tools that differ, else that its tools do
                 was, is_now = then.get(name) or {}, now.get(name) or {}
@@ -294,16 +294,16 @@ class ParametersPart(RulePart):
                     if n in was and n.startswith("files of ")
                 ]
                 files = (Why.TOOL_FILE(file) for pair in pairs for file in changed_names(*pair))
-                found += files if pairs and len(pairs) == len(changed) else [Why.TOOLS()]
+                reasons += files if pairs and len(pairs) == len(changed) else [Why.TOOLS()]
             elif name not in ("with", "reply"):
-                found.append(Why.PARAMETER(name))
+                reasons.append(Why.PARAMETER(name))
         names = changed_names(_given(then), _given(now))
-        found += [Why.PARAMETER(name) for name in names if name not in _TEXTS]
-        return found or ([Why.MODEL_PARAMETERS()] if "with" in now else [])
+        reasons += [Why.PARAMETER(name) for name in names if name not in _TEXTS]
+        return reasons or ([Why.MODEL_PARAMETERS()] if "with" in now else [])
 
 
 class ContextPart(RulePart):
-    """The context of a step's model that the author may set, and what it is without; no digest."""
+    """The context of a step's model as the author sets it, and the default; no digest."""
 
     what, why, differs_by_machine = "ctx", Why.CONTEXT, True
 
@@ -337,7 +337,7 @@ def has_room(was: str | None, now: str, *, is_more_enough: bool) -> bool:
 
 
 class ColumnsPart(RulePart):
-    """The types of the columns of its tables, as schemas tell them."""
+    """The types of the columns of a step's tables, as schemas tell them."""
 
     what, why = "columns", Why.COLUMNS
 
@@ -377,7 +377,7 @@ class ReadersPart(RulePart):
 
 
 _AFTER_ANSWER = (EscalatePart, _EscalateAlsoPart, _ReviewPart, _ReviewAlsoPart)
-"""What becomes of an answer."""
+"""Parts that decide what becomes of an answer."""
 RULE_PARTS: Mapping[str, type[RulePart]] = {
     part.what: part
     for part in (
@@ -385,7 +385,7 @@ RULE_PARTS: Mapping[str, type[RulePart]] = {
         ModelPart, ParametersPart, ColumnsPart, ContextPart, ServersPart, VersionPart, ReadersPart,
     )
 }  # fmt: skip
-"""By the last word of their names, in the order in which reasons are told."""
+"""Parts of rules by the last word of their names, in the order of their reasons."""
 _ORDER: Mapping[type[Part], int] = {part: n for n, part in enumerate(RULE_PARTS.values())}
 
 
@@ -429,9 +429,9 @@ def _is_as_good(part: Part, was: str | None, now: str, result: KnownResult) -> b
 
 
 def renewed_parts(before: Values, now: Values) -> dict[str, str]:
-    """Return the values of parts that take the place of those with which a result was made.
+    """Return the values of parts that replace those with which a result was made.
 
-    Those that are made of secrets, and those that an older Paddock did not record.
+    They are made of secrets, or an older Paddock did not record them.
     """
     return {
         name: now[name]

@@ -1,4 +1,4 @@
-"""What people decided about the answers of steps: what waits, and what teaches later prompts."""
+"""Decisions of people about the answers of steps: what waits, and what teaches later prompts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.progress.reasons import Reason
 
 MOST_DECISIONS = 2_000
-"""The newest are looked at; a vector of each is held."""
+"""Of a step; the newest count, and a vector of each is held in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class Decision:
     id: str
     document_sha256: str
     document: str
-    """Its path; empty where the item has none."""
+    """The path of the document; empty where the item has none."""
     item: str
-    """Its key, behind those of the items around it."""
+    """The item's key, behind those of the items around it."""
     answer: Any
     text: Mapping[str, Any]
     """`text`, or `text_object` with its digest in the ledger."""
@@ -81,7 +81,7 @@ class StepDecisions:
 
     decisions: tuple[Decision, ...] = ()
     ids: frozenset[str] = frozenset()
-    """Of all reviews in which an answer was accepted or edited, also of those that do not teach."""
+    """The ids of all reviews with an accepted or edited answer, also of those that do not teach."""
 
     @cached_property
     def digest(self) -> str:
@@ -98,14 +98,14 @@ class StepDecisions:
 
     @cached_property
     def with_vectors(self) -> Mapping[str, tuple[tuple[Decision, ...], Matrix | None]]:
-        """By the digest of the model that made them: the decisions, and a unit row for each."""
-        found: dict[str, list[Decision]] = {}
+        """The decisions that have vectors, and a unit row for each, by the digest of the model."""
+        by_model: dict[str, list[Decision]] = {}
         for decision in self.decisions:
             if decision.model:
-                found.setdefault(decision.model, []).append(decision)
+                by_model.setdefault(decision.model, []).append(decision)
         return {
             model: (tuple(some), matrix_of([decision.vector for decision in some]))
-            for model, some in found.items()
+            for model, some in by_model.items()
         }
 
 
@@ -125,27 +125,27 @@ def decisions_of(
 ) -> dict[StepName, StepDecisions]:
     """Return the answers that people stand by, by step, the newest first.
 
-    `scopes`: the file of each scope, and the path of its step or block: `clean.each`. `gone`: scope
-    and key of each item that was deleted.
-    Those that were accepted together with others no one has looked at.
+    `scopes` has the file of each scope and the path of its step or block, such as `clean.each`;
+    `gone` the scope and key of each item that was deleted. Answers that were accepted together with
+    others do not count: no one has looked at them.
     """
-    found: dict[StepName, list[Decision]] = {}
+    by_step: dict[StepName, list[Decision]] = {}
     ids: dict[StepName, set[str]] = {}
     for review in reviews:
         file, node = scopes.get(review.scope, ("", ""))
         name = step_name(file, f"{node[: node.rfind('.') + 1]}{review.step}")
-        of_step, of_ids = found.setdefault(name, []), ids.setdefault(name, set())
+        of_step, of_ids = by_step.setdefault(name, []), ids.setdefault(name, set())
         if review.state in ("accepted", "edited"):
             of_ids.add(review.id)
         places = ((review.scope, review.key), *map(tuple, review.subject.get("around") or ()))
         is_seen = review.state == "edited" or (review.state == "accepted" and not review.together)
-        is_there = is_seen and not any(place in gone for place in places)
-        decision = Decision.of(review) if is_there else None
+        teaches = is_seen and not any(place in gone for place in places)
+        decision = Decision.of(review) if teaches else None
         if decision is not None and len(of_step) < MOST_DECISIONS:
             of_step.append(decision)
     return {
         name: StepDecisions(tuple(decisions), frozenset(ids[name]))
-        for name, decisions in found.items()
+        for name, decisions in by_step.items()
     }
 
 
