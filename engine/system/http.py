@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import httpx
 
 CONNECT_S = 5.0
+IDLE_S = 3.0  # llama.cpp's server and uvicorn close a connection that was idle for 5 s
 
 
 class QuietServer:
@@ -54,7 +55,7 @@ def client(
     connect_s: float = CONNECT_S,
     timeout_s: float | None = 30.0,
     n_idle: int | None = None,
-    idle_s: float = 5.0,
+    idle_s: float = IDLE_S,
     **options: Any,
 ) -> httpx.AsyncClient:
     """Return a client that opens as many connections as needed and follows no redirects.
