@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from paddock.pipelines.expressions import ExpressionError, Reference, Template
 
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
-from .plan_walks import all_plans, steps_of, sub_plans
+from .plan_walks import all_plans, all_steps, steps_of, sub_plans
 
 _MODEL_SEES_FIRST = ("tools", "images", "messages")
 """Parameters of `chat` that stand before the prompt, or in its place."""
@@ -31,8 +31,8 @@ class _DocumentPrompt:
 
 
 def advice_on(bound: BoundPlan) -> Iterator[str]:
-    yield from _ignored_keys(bound)
-    yield from _unshared_prefixes(bound)
+    """Yield each note once, also where several steps run the same file."""
+    yield from dict.fromkeys((*_ignored_keys(bound), *_unshared_prefixes(bound)))
 
 
 def _unshared_prefixes(bound: BoundPlan) -> Iterator[str]:
@@ -114,7 +114,7 @@ def _advice_for(document: str, readings: list[_DocumentPrompt]) -> Iterator[str]
 
 def _ignored_keys(bound: BoundPlan) -> Iterator[str]:
     """Yield a note on each file whose own settings a sub-pipeline ignores, and on old keys."""
-    for step in steps_of(bound.nodes):
+    for step in all_steps(bound.nodes):
         checks = () if step.reply is None else step.reply.checks.values()
         escalate = None if step.escalate is None else step.escalate.spec
         conditions = (spec.when for spec in (step.review, escalate) if spec is not None)

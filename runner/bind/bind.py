@@ -205,6 +205,7 @@ class PlanBinder:
             edges=self._plan.edges,
             inputs=self._given.values,
             given=frozenset(self._given.by_hand),
+            unknown_inputs=frozenset(self._given.unknown),
             secret_inputs=frozenset(n for n, spec in pipeline.inputs.items() if spec.is_secret),
             input_types={name: spec.type for name, spec in pipeline.inputs.items()},
             roots=roots,

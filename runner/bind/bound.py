@@ -223,6 +223,8 @@ class BoundPlan:
     budget: BudgetKeys = NO_BUDGET
     given: frozenset[str] = frozenset()
     """The names of the inputs that the caller gave."""
+    unknown_inputs: frozenset[str] = frozenset()
+    """Those whose values are known later; they are null until then."""
     priority: Priority = "batch"
     """Whose requests the pool takes first."""
     moment: float = 0.0

@@ -36,6 +36,8 @@ class GivenInputs:
     values: dict[str, Any] = field(default_factory=dict)
     by_hand: set[str] = field(default_factory=set)
     """The names of those that the caller gave."""
+    unknown: set[str] = field(default_factory=set)
+    """The names of those whose values are known later; they are null until then."""
     opened: list[Path] = field(default_factory=list)
     is_check: bool = False
     """Whether they are not given yet, so that only the defaults are looked at."""
@@ -73,16 +75,16 @@ def read_inputs(
         if inputs is not None and name in inputs:
             given.by_hand.add(name)
             _read_value(given, declared, inputs[name], cwd)
-        elif name in later:
-            given.values[name] = None
-        elif declared.has_default:
+        elif declared.has_default and name not in later:
             _read_default(given, declared, pipeline, base)
-        elif declared.is_required and inputs is not None:
+        elif declared.is_required and inputs is not None and name not in later:
             what = f"input '{name}' has no value."
             mark = pipeline.document.key_mark(declared.at)
             given.wrong_in_file.append(Fault(what, f"Give it: `-i {name}=…`.", mark))
         else:
             given.values[name] = None
+            if declared.is_required or name in later:
+                given.unknown.add(name)
     return given
 
 

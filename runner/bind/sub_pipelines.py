@@ -149,8 +149,9 @@ class SubPipelineReader:
         self, step: StepNode, pipeline: Pipeline, name: str
     ) -> tuple[dict[str, Any], frozenset[str]]:
         """Return the inputs that are known by now, and the names of those that are not."""
-        written = step.params.data.get("inputs")
-        written = written if isinstance(written, dict) else {}
+        written = step.params.data.get("inputs") or {}
+        if not isinstance(written, dict):  # one expression makes all of them
+            return {}, frozenset(pipeline.inputs)
         values: dict[str, Any] = {}
         later: set[str] = set()
         known = KnownInputs.that_are_given(self._inputs or {})
@@ -232,4 +233,4 @@ def with_inputs(inner: BoundPlan, inputs: Mapping[str, Any], roots: Roots) -> Bo
             what = f"input '{name}' of '{inner.file}' is a file, which only a run of its own reads"
             raise WrongInput(what, "Give it the `rows` of a step `files.rows`.")
     roots = replace(taken.roots(base), outside=roots.outside)
-    return replace(inner, inputs=taken.values, roots=roots)
+    return replace(inner, inputs=taken.values, unknown_inputs=frozenset(), roots=roots)

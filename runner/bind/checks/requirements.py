@@ -39,7 +39,7 @@ def refuse_missing(bound: BoundPlan) -> None:
     for fault in _missing_of_plan(bound):
         found.setdefault(fault.message, fault)
     specs = (spec for plan in all_plans(bound) for spec in plan.models.values())
-    has_paths = bound.pipeline.models and any(Path(spec.ref).is_absolute() for spec in specs)
+    has_paths = any(Path(spec.ref).is_absolute() for spec in specs)
     if faults := [*found.values(), *(model_file_faults(bound) if has_paths else ())]:
         raise PipelineError(faults)
 
@@ -53,7 +53,8 @@ def _missing_of_plan(bound: BoundPlan) -> Iterator[Fault]:
 
 def _certain_steps(nodes: Iterable[BoundNode], bound: BoundPlan) -> Iterator[BoundStep]:
     """Yield the steps that no `if` may leave out, as far as the inputs tell."""
-    known = KnownInputs(bound.inputs)
+    inputs = {name: v for name, v in bound.inputs.items() if name not in bound.unknown_inputs}
+    known = KnownInputs(inputs)
     for node in nodes:
         if node.if_ is not None and not known.holds(node.if_):
             continue

@@ -74,3 +74,13 @@ def test_nothing_is_said_where_nothing_could_be_shared(
     tmp_path: Path, steps: tuple[str, ...]
 ) -> None:
     assert notes(tmp_path, *steps) == ()
+
+
+def test_what_an_inner_pipeline_writes_in_vain_is_noted_once(tmp_path: Path) -> None:
+    chat = "{id: c, uses: chat, with: {prompt: Hi}, review: {when: undecided}}"
+    (tmp_path / "inner.yaml").write_text(f"models: {{m: {{ref: smollm2:135m}}}}\nsteps: [{chat}]\n")
+    runs = ", ".join(f"{{id: {n}, uses: pipeline, with: {{file: inner.yaml}}}}" for n in "ab")
+    report = validate(World(tmp_path, f"steps: [{runs}]").file)
+    assert report.ok, report.faults
+    (note,) = report.notes
+    assert note.startswith("step 'c': `undecided` has no effect any more")

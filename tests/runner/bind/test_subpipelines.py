@@ -244,3 +244,14 @@ steps:
         "only that of the file that is run.",
     ]
     assert plan(file, settings=settings(tmp_path)).advice == report.notes
+
+
+def test_inputs_that_one_expression_makes_are_all_known_later(tmp_path: Path) -> None:
+    outer = """\
+steps:
+  - id: each
+    for_each: "row in [{'folder': 'docs'}]"
+    do: [{id: a, uses: pipeline, with: {file: inner.yaml, inputs: "{{ row }}"}}]
+"""
+    (inner,) = [*all_plans(bound(written(tmp_path, outer)))][1:]
+    assert inner.inputs == {"folder": None, "n": None}
