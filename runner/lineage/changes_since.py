@@ -42,9 +42,9 @@ def document_now(item: RecordedItem) -> LineageFile | None:
     if document is None:
         return None
     path = item.base / document.path
-    state: FileState = "gone"
+    state: FileState = "changed" if os.path.lexists(path) else "gone"
     with suppress(OSError):
-        state = "same" if sha256_of(path) == document.sha256 else "changed"
+        state = "same" if sha256_of(path) == document.sha256 else state
     return LineageFile(str(path), document.sha256, state)
 
 

@@ -127,6 +127,8 @@ def test_each_thing_that_changed_since_is_told(world: World) -> None:
     (world.folder / "out/a.txt").unlink()
     assert origin_of("out/a.txt").condition == "missing"
     assert changes("out/a.txt")[0] == "its document was deleted: inbox/a.txt"
+    (world.folder / "inbox/a.txt").mkdir()  # there, and it cannot be read
+    assert changes("out/a.txt")[0] == "its document has changed: inbox/a.txt"
 
 
 def test_changed_words_are_told_as_a_plan_tells_them_with_their_difference(world: World) -> None:
