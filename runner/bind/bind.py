@@ -16,27 +16,22 @@ from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.keys import RetryKeys, TimeoutKeys
-from paddock.pipelines.model import Block, Node, Pipeline, StepNode
+from paddock.pipelines.model import Block, Node, StepNode
 from paddock.pipelines.plan import Plan
 from paddock.pipelines.references import BASE_NAMES, LOOP_NAMES, STEP_NAMES
 from paddock.steps import python_step, registry
 from paddock.steps.base import Step
 from paddock.steps.tools.python_files import FunctionNotFound
 
-from . import (
-    specs,
-    step_reads,
-    unused_answers,
-    variations,
-)
-from .bound import NO_BUDGET, NO_TIMEOUT, BoundBlock, BoundNode, BoundPlan, BoundStep
+from . import specs, step_reads, unused_answers, variations
+from .bound import NO_TIMEOUT, BoundBlock, BoundNode, BoundPlan, BoundStep
 from .checks import plan_faults, reply_faults, tool_faults
 from .checks.read_checks import ReadChecker
 from .inputs import read_inputs
 from .known_paths import KnownPaths
 from .parameters import ParameterBinder
 from .pipeline_models import ModelBinder
-from .plan_walks import nodes_of, sub_plans
+from .plan_walks import nodes_of, steps_of, sub_plans
 from .sub_pipelines import BindContext, SharedPlans, SubPipelineReader
 from .trust import protected_files, taint_analysis
 from .watches import BoundWatch, WatchBinder
@@ -121,7 +116,7 @@ class PlanBinder:
     ) -> None:
         self._context = context or BindContext()
         self._plan = plan
-        self._pipeline: Pipeline = plan.pipeline
+        self._pipeline = plan.pipeline
         self._file = Path(self._pipeline.document.file)
         self._base = base = (cwd / self._file).parent
         self._given = read_inputs(
@@ -138,11 +133,13 @@ class PlanBinder:
         )
         self._cwd, self._default_models = cwd, default_models
         known = None if inputs is None else self._given.values
-        roots = self._given.roots(base)
-        self._inner = SubPipelineReader(self._pipeline, known, roots, self._context, self.faults)
+        self._roots = self._given.roots(base)
+        self._inner = SubPipelineReader(
+            self._pipeline, known, self._roots, self._context, self.faults
+        )
         self._reads = ReadChecker(self._pipeline, self._given.values, self.faults)
         self._params: dict[Place, ParameterBinder] = {}
-        self._fills_store = False
+        """By the place of each step, in the file's order."""
 
     def checked(self) -> BoundPlan:
         """Return the bound plan.
@@ -178,16 +175,15 @@ class PlanBinder:
         for use in self._plan.uses:
             self._reads.check_use(use, self._params)
         # 4
-        roots = self._given.roots(self._base)
         within = ((plan.pipeline, plan.inputs, plan.roots.base) for plan in sub_plans(nodes))
-        paths = KnownPaths(pipeline, self._given.values, roots, within)
+        paths = KnownPaths(pipeline, self._given.values, self._roots, within)
         watches: tuple[BoundWatch, ...] = ()
         if pipeline.on is not None:
             self.faults += plan_faults.schedule_faults(pipeline)
             if self._context.is_outermost:
                 watches = WatchBinder(pipeline, paths, self.faults).bind()
         # 5
-        if self._fills_store:
+        if any(step.facts.fills for step in steps_of(nodes)):
             self.faults += plan_faults.store_order_faults(self._plan)
         folders = paths.folders()
         self.faults += protected_files.write_faults(pipeline, self._base, paths, folders)
@@ -200,22 +196,17 @@ class PlanBinder:
         return BoundPlan(
             pipeline=pipeline,
             file=self._file,
-            name=pipeline.name,
             nodes=nodes,
             edges=self._plan.edges,
             inputs=self._given.values,
             given=frozenset(self._given.by_hand),
             unknown_inputs=frozenset(self._given.unknown),
-            secret_inputs=frozenset(n for n, spec in pipeline.inputs.items() if spec.is_secret),
-            input_types={name: spec.type for name, spec in pipeline.inputs.items()},
-            roots=roots,
+            roots=self._roots,
             models=self._models.by_alias,
             pools=self._models.pools,
             defaults=self._models.defaults,
-            returns=pipeline.returns,
             watches=watches,
             folders=folders,
-            budget=pipeline.budget or NO_BUDGET,
             moment=self._context.shared.moment,
             priority=pipeline.concurrency.priority if pipeline.concurrency else "batch",
         )
@@ -235,13 +226,22 @@ class PlanBinder:
     def _step(
         self, step: StepNode, names: frozenset[str], controls: _InheritedKeys
     ) -> BoundStep | None:
+        """Return the bound step; None where its class is not known, which is a fault.
+
+        1. Find its class. What it says of its answer is checked without a class, too.
+        2. Bind its parameters, with the columns of the tables that earlier steps give.
+        3. Check the values that it reads against the outputs of earlier steps.
+        4. Resolve its tools, and the pipeline that it runs.
+        5. Add its own outputs, for later steps.
+        """
+        # 1
         kind = self._kind(step)
         if step.reply or step.escalate or step.review:
             self.faults += reply_faults.answer_faults(self._pipeline.document, step, kind)
         if kind is None:
             return None
         facts = registry.facts_of_kind(kind)
-        self._fills_store |= bool(facts.fills)
+        # 2
         parameters = ParameterBinder(
             kind.params, step, self._pipeline.document, facts.table, self.faults
         )
@@ -254,12 +254,15 @@ class PlanBinder:
             mark = self._pipeline.document.mark_within(at, fault.start, fault.length)
             self.faults.append(Fault(f"step '{step.id}': {fault.message}.", fault.remedy, mark))
         self._params[step.at] = parameters
+        # 3
         self._reads.check_values(parameters, facts, params.templates)
+        # 4
         servers = None
         if [*facts.tools(step.params.data)]:
             self.faults += tool_faults.tool_faults(step, self._pipeline, self._base)
             servers = specs.tool_spec(step, self._pipeline, self._base)
         inner = self._sub_pipeline(step, cache=controls.cache) if facts.pipeline else None
+        # 5
         self._reads.add_step(step, kind, inner)
         reads, model = step_reads.StepReads.of(step), self._models.of(step, kind)
         return BoundStep(

@@ -203,24 +203,19 @@ class BoundPlan:
 
     pipeline: Pipeline
     file: Path
-    name: str
     nodes: tuple[BoundNode, ...]
     edges: Mapping[str, frozenset[str]]
     inputs: Mapping[str, Any]
-    secret_inputs: frozenset[str]
-    input_types: Mapping[str, str]
     roots: Roots
     models: Mapping[str, ModelSpec]
     pools: Mapping[str, BoundPool]
     """The pools elsewhere, by the names that the models' specs have for them."""
     defaults: Mapping[Role, ModelSpec]
     """The model of a step that names none."""
-    returns: Value | None = None
     watches: tuple[BoundWatch, ...] = ()
     """The folders whose changes start it."""
     folders: tuple[Path, ...] = ()
     """Where documents arrive or are written, as far as it is known before a run."""
-    budget: BudgetKeys = NO_BUDGET
     given: frozenset[str] = frozenset()
     """The names of the inputs that the caller gave."""
     unknown_inputs: frozenset[str] = frozenset()
@@ -231,6 +226,26 @@ class BoundPlan:
     """When it was bound, in seconds since 1970: `now` and `today` of a whole run are of then."""
     inputs_by_item: frozenset[str] = frozenset()
     """Inputs of a sub-pipeline whose values follow from the item that it is run for."""
+
+    @property
+    def name(self) -> str:
+        return self.pipeline.name
+
+    @property
+    def returns(self) -> Value | None:
+        return self.pipeline.returns
+
+    @property
+    def budget(self) -> BudgetKeys:
+        return self.pipeline.budget or NO_BUDGET
+
+    @cached_property
+    def secret_inputs(self) -> frozenset[str]:
+        return frozenset(name for name, spec in self.pipeline.inputs.items() if spec.is_secret)
+
+    @cached_property
+    def input_types(self) -> Mapping[str, str]:
+        return {name: spec.type for name, spec in self.pipeline.inputs.items()}
 
     @property
     def folder_inputs(self) -> dict[str, str]:

@@ -121,7 +121,10 @@ def _file_digests(files: Iterable[Path], base: Path) -> dict[str, str]:
 
 
 def _code_digests(reached: ReachedCode, base: Path) -> dict[str, str]:
-    """Return digests of a function's file and of all that it imports from its folder."""
+    """Return digests of a function's file and of all that it imports from its folder.
+
+    They are of the whole texts, comments too: consent is to what a person could read.
+    """
     if not reached.file:
         return {}
     file = (base / reached.file).resolve()

@@ -1,8 +1,8 @@
 """What a pipeline reaches besides files and models: commands, functions, tools, MCP servers.
 
-The one walk over it. Needs (`permissions`), consent, what is missing here (`requirements`), the
-faults of tools and the files that no step may write all follow from what it yields, so that none
-of them knows less of a command than what runs it.
+Needs (`permissions`), consent, what is missing here (`requirements`) and the files that no step may
+write all follow from what this walk yields, so that none of them knows less of a command than what
+runs it. Names of tools that lead nowhere are no part of it: `tool_faults` reports them.
 """
 
 from __future__ import annotations
