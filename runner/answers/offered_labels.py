@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
-from paddock.engine.request import ModelSpec
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.label_choices import (
@@ -25,7 +25,7 @@ from paddock.pipelines.model import ReplySpec
 from paddock.runner.bind.bound import BoundStep
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope
-from paddock.steps.base import StepError, Tools, Vector
+from paddock.steps.base import StepError, Tools
 
 from .text_vectors import Matrix, as_vector8, embedded, inserted_text, similarities, unit_matrix
 
@@ -82,10 +82,6 @@ class LabelQuery:
     text: str
     last: Mapping[FieldPath, Sequence[str]]
     tools: Tools
-
-    async def embedded(self, model: ModelSpec, texts: Sequence[str]) -> list[Vector]:
-        tools = self.tools
-        return await embedded(tools.pool, model, texts, tools.priority, tools.total_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,14 +237,16 @@ class LabelLists:
         """
         if not query.text:
             return None
-        model = query.tools.models.resolve(None, "embed")
-        identity = (await query.tools.pool.facts(model)).identity
+        tools = query.tools
+        model = tools.models.resolve(None, "embed")
+        identity = (await tools.pool.facts(model)).identity
+        embed = partial(embedded, tools.pool, model, priority=tools.priority, total_s=tools.total_s)
         async with self._embedding:  # items that come meanwhile wait for the same vectors
             matrix = self._vectors.get((whole.ordered_digest, model.ref))
             if matrix is None:
-                vectors = await query.embedded(model, label_texts(whole.labels))
+                vectors = await embed(label_texts(whole.labels))
                 matrix = self._vectors[whole.ordered_digest, model.ref] = unit_matrix(vectors)
-        vector = as_vector8((await query.embedded(model, [query.text]))[0])
+        vector = as_vector8((await embed([query.text]))[0])
         found = similarities(vector, matrix)
         if found is None:
             return None

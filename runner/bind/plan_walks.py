@@ -24,7 +24,6 @@ def blocks_of(body: Iterable[BoundNode]) -> Iterator[BoundBlock]:
 
 
 def steps_of(body: Iterable[BoundNode]) -> Iterator[BoundStep]:
-    """Yield all steps of a body, those of nested blocks too."""
     return (node for node in nodes_of(body) if isinstance(node, BoundStep))
 
 

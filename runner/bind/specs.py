@@ -132,13 +132,17 @@ def _by_name(written: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def canonical_spec(node: BoundNode) -> str:
-    """Return the canonical spec of a step, or of a block with its steps: what decides results."""
+def spec_data(node: BoundNode) -> dict[str, dict[str, Any]]:
+    """Return the spec of a step, or of a block with its steps: what decides results."""
     data: dict[str, dict[str, Any]] = {"blocks": {}, "steps": {}}
     for inner in sorted(nodes_of([node]), key=attrgetter("id")):
         kind = "blocks" if isinstance(inner, BoundBlock) else "steps"
         data[kind][inner.id] = json.loads(inner.spec) if inner.spec else {}
-    return json.dumps(data, ensure_ascii=False)
+    return data
+
+
+def canonical_spec(node: BoundNode) -> str:
+    return json.dumps(spec_data(node), ensure_ascii=False)
 
 
 def prompt_digest(step: BoundStep, plan: BoundPlan) -> str:
@@ -225,7 +229,7 @@ def called_plan(outer: BoundPlan, caller: BoundStep) -> BoundPlan | None:
     if inner is None:
         return None
     top = next(node for node in outer.nodes if caller.id in (step.id for step in steps_of([node])))
-    spec = json.loads(canonical_spec(top))
+    spec = spec_data(top)
     given = caller.written.get("inputs", {})
     by_item = (
         name

@@ -24,7 +24,7 @@ from paddock.runner.api import plan_async
 from paddock.runner.bind.bind import bind
 from paddock.runner.bind.bound import BoundNode, BoundPlan
 from paddock.runner.bind.plan_walks import node_ids
-from paddock.runner.bind.specs import canonical_spec, find_in_plans
+from paddock.runner.bind.specs import find_in_plans, spec_data
 from paddock.runner.core.calls import model_pools
 from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.item_judge import changed_since
@@ -190,7 +190,7 @@ class BoundPipeline(PipelineNow):
             if isinstance(error, PipelineError):
                 why = Why.PIPELINE_INVALID(error.faults[0].message)
             return await PipelineNow(world, why).changes(item, subject)
-        then, now = item.spec, json.loads(canonical_spec(node))
+        then, now = item.spec, spec_data(node)
         if entry is None and then and ordered_json(then) != ordered_json(now):
             reasons = [Why.STEP()]
         lines = tuple(_spec_difference(then, now)) if then else ()
