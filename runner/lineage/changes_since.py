@@ -67,7 +67,7 @@ def document_changes(document: LineageFile | None, index: OutputIndex) -> list[L
     return [LineageChange(why(index.stored(document.path)))]
 
 
-def changes_of_item(
+def worded_changes(
     reasons: Iterable[Reason], index: OutputIndex, subject: str, lines: tuple[str, ...] = ()
 ) -> list[LineageChange]:
     """Return what became of an item's rule and of what it depended on, by the reasons of a run.

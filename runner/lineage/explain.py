@@ -35,7 +35,7 @@ from .changes_since import (
     no_longer_written,
 )
 from .path_lineage import DocumentUse, LineageChange, LineageFile, Origin, PathLineage
-from .pipeline_now import PipelineNow, PipelinesNow
+from .pipeline_now import CurrentPipelines, PipelineNow
 from .recorded_items import RecordedItem, RecordedItems
 
 _WATCHED_TOOLS = {"calculator", "files.read"}
@@ -84,7 +84,7 @@ class _PathInLedger:
         self._index = OutputIndex(ledger, base, set())
         settings = read_settings(base)
         models = RunModels(model_pools.LookupPool(settings).facts)
-        self._pipelines = PipelinesNow(World(self._index, OpenStores(base), models), settings)
+        self._pipelines = CurrentPipelines(World(self._index, OpenStores(base), models), settings)
 
     async def answer(self) -> PathLineage:
         """Return what the path is.
@@ -148,7 +148,7 @@ class _PathInLedger:
         if item.n_rows is None:
             condition = self._index.condition(owner.scope_id, item.path)
         else:
-            condition = "same" if self._path.exists() else "missing"
+            condition = "same" if os.path.exists(absolute(item.path)) else "missing"  # noqa: ASYNC240, PTH110
         document = document_now(item)
         changes = await self._changes(item, others, pipeline, document)
         return Origin(
@@ -192,7 +192,7 @@ class _PathInLedger:
         """
         changes = document_changes(document, self._index)  # 1
         if item.is_current:  # 2
-            changes += await pipeline.outdated(item)
+            changes += await pipeline.why_no_longer_applies(item)
         else:
             changes.append(no_longer_written(item))
         for done, subject in ((item, "it"), *((other, f"'{other.key}'") for other in others)):  # 3

@@ -1,6 +1,6 @@
 """The pipeline of a recorded item as it is now, by which `paddock why` says what changed since.
 
-It is bound only where that is needed (`PipelinesNow.of`). What changed since is what `verify`
+It is bound only where that is needed (`CurrentPipelines.of`). What changed since is what `verify`
 compares, all of it: the item's trace with what is known without the steps before it. What is not
 known then counts as it was: what other steps give, models on other servers, secrets. For the steps
 before it a plan is made, once for each pipeline and inputs.
@@ -41,7 +41,7 @@ from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import PlanReport
 from paddock.runner.settings import Settings
 
-from .changes_since import changes_of_item, no_longer_applies
+from .changes_since import no_longer_applies, worded_changes
 from .path_lineage import LineageChange
 from .recorded_items import RecordedItem
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 MAX_DIFFERENCE_LINES = 40
 
 
-class PipelinesNow:
+class CurrentPipelines:
     """Finds the pipeline of each recorded item as it is now; looks at nothing twice."""
 
     def __init__(self, world: World, settings: Settings) -> None:
@@ -115,13 +115,13 @@ class PipelineNow:
         reasons = [] if self._reason is None else [self._reason]
         if item.entry is not None:
             reasons += await changed_dependencies(item.owner.scope_id, item.entry, self._world)
-        return changes_of_item(reasons, self._world.index, subject)
+        return worded_changes(reasons, self._world.index, subject)
 
     def notes(self, item: RecordedItem) -> Iterable[Reason]:
         """Return what is not known of an item's output."""
         return ()
 
-    async def outdated(self, item: RecordedItem) -> list[LineageChange]:
+    async def why_no_longer_applies(self, item: RecordedItem) -> list[LineageChange]:
         """Return why an item's output no longer applies by a plan."""
         return []
 
@@ -194,7 +194,7 @@ class BoundPipeline(PipelineNow):
         if entry is None and then and ordered_json(then) != ordered_json(now):
             reasons = [Why.STEP()]
         lines = tuple(_spec_difference(then, now)) if then else ()
-        return changes_of_item(reasons, world.index, subject, lines)
+        return worded_changes(reasons, world.index, subject, lines)
 
     def _is_unknown(self, plan: BoundPlan, part: str) -> bool:
         """Return whether a part of a plan's item is not known now.
@@ -220,7 +220,7 @@ class BoundPipeline(PipelineNow):
 
     # --- by a plan
 
-    async def outdated(self, item: RecordedItem) -> list[LineageChange]:
+    async def why_no_longer_applies(self, item: RecordedItem) -> list[LineageChange]:
         node = self._node_of(item)
         if node is None or not self._can_be_planned or self._bound.is_alone(node):
             return []

@@ -613,6 +613,7 @@ def test_a_store_that_was_searched_and_holds_something_else_now_is_told(
         "a store that it kept rows in no longer has all of them unchanged: index.lance"
     ]
     assert explain_path(Path("index.lance/rows.lance/data")).origins == (mine, others)
+    assert explain_path(Path("index.lance/never")).origins == (mine, others)
     assert uses_of("inbox/1.txt") == ("item '1.txt' of 'each' → rows in index.lance",)
     text = world.file.read_text()
     world.file.unlink()  # what it read is compared all the same
