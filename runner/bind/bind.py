@@ -124,12 +124,7 @@ class PlanBinder:
         )
         self.faults = [*self._pipeline.faults, *plan.faults, *self._given.faults]
         self._models = ModelBinder(
-            self._pipeline,
-            base.resolve(),
-            default_models,
-            self._given,
-            self._context,
-            self.faults,
+            self._pipeline, base.resolve(), default_models, self._given, self._context, self.faults
         )
         self._cwd, self._default_models = cwd, default_models
         known = None if inputs is None else self._given.values

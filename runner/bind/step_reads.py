@@ -119,8 +119,7 @@ def outer_references(block: BoundBlock) -> frozenset[Reference]:
     """Return what the body of a block reads from outside of it; its own list is not among it."""
     nested = [*blocks_of(block.body)]
     read = read_by(block.returns).union(
-        *(step.references - step.of_lists for step in steps_of(block.body)),
-        *map(key_reads, nested),
+        *(step.references - step.of_lists for step in steps_of(block.body)), *map(key_reads, nested)
     )
     of_items = {"loop", block.var, *(node.var for node in nested)}
     return frozenset(path for path in _from_outside(block, read) if path[0] not in of_items)

@@ -31,12 +31,7 @@ from .item_judge import values_digest
 from .outputs.item_outputs import ItemOutputs
 from .run_context import RunContext
 from .run_records import CallRecord, StepRecord
-from .traces.block_items import (
-    file_path_of,
-    is_file_value,
-    item_content,
-    item_path,
-)
+from .traces.block_items import file_path_of, is_file_value, item_content, item_path
 from .traces.block_work import ItemWork
 from .traces.dependencies import (
     Dependencies,

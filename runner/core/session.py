@@ -51,12 +51,7 @@ from paddock.steps.tables.table_files import TableSource, format_of, read_table
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .calls.call_cache import no_fence
-from .calls.model_pools import (
-    LookupInterrupted,
-    OpenPool,
-    PoolOptions,
-    open_pools,
-)
+from .calls.model_pools import LookupInterrupted, OpenPool, PoolOptions, open_pools
 from .calls.query_batches import QueryBatches
 from .documents_in_use import DocumentsInUse
 from .item_judge import Judge

@@ -36,12 +36,7 @@ from .item_toolset import ItemToolset
 from .reviews.prompt_examples import TaughtItem
 from .run_context import RunContext
 from .traces.block_work import ItemWork
-from .traces.dependencies import (
-    ChosenLabels,
-    NarrowedLabels,
-    UsedExamples,
-    dependencies_of,
-)
+from .traces.dependencies import ChosenLabels, NarrowedLabels, UsedExamples, dependencies_of
 from .traces.past_decisions import StepName, step_name
 
 

@@ -181,10 +181,7 @@ class ItemEstimate(ItemSteps):
 
 
 async def estimate_block(
-    plan: PlanSoFar,
-    context: RunContext,
-    state: BlockState,
-    around: Mapping[str, Doubt],
+    plan: PlanSoFar, context: RunContext, state: BlockState, around: Mapping[str, Doubt]
 ) -> Estimated:
     """Estimate every stale item, in a random order, until the time is over.
 

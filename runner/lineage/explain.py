@@ -28,12 +28,7 @@ from paddock.runner.review.answer_records import review_outcome, reviews_of_item
 from paddock.runner.settings import read_settings
 from paddock.steps.vectors.open_stores import OpenStores
 
-from .changes_since import (
-    document_changes,
-    document_now,
-    files_read_now,
-    no_longer_written,
-)
+from .changes_since import document_changes, document_now, files_read_now, no_longer_written
 from .path_lineage import DocumentUse, LineageChange, LineageFile, Origin, PathLineage
 from .pipeline_now import CurrentPipelines, PipelineNow
 from .recorded_items import RecordedItem, RecordedItems

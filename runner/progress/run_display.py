@@ -14,13 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from . import journal, printing
 from .events import Observer
 from .item_states import BAD, ItemState
-from .run_progress import (
-    RunProgress,
-    end_text,
-    failure_line,
-    progress_text,
-    to_do_text,
-)
+from .run_progress import RunProgress, end_text, failure_line, progress_text, to_do_text
 
 if TYPE_CHECKING:
     from .report import Report

@@ -17,10 +17,7 @@ from decimal import Decimal
 from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa  # type: ignore[import-untyped]
-from openpyxl.utils import (  # type: ignore[import-untyped]
-    get_column_letter,
-    range_boundaries,
-)
+from openpyxl.utils import get_column_letter, range_boundaries  # type: ignore[import-untyped]
 
 from paddock.engine.system.text import one_line
 from paddock.pipelines.errors import did_you_mean

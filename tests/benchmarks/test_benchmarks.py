@@ -43,13 +43,7 @@ from tests.benchmarks import (
     swap,
 )
 from tests.benchmarks.arena import Contest, Failed
-from tests.benchmarks.harness import (
-    NOTHING,
-    circumstances,
-    measure,
-    medians,
-    table,
-)
+from tests.benchmarks.harness import NOTHING, circumstances, measure, medians, table
 from tests.benchmarks.loads import Ask
 from tests.benchmarks.setup import Said, Setup
 from tests.fakes.tiny import write_llm

@@ -370,10 +370,7 @@ def prove(
 ) -> Proof:
     """Do the whole of it; one machine is killed or asked to end in the middle, and replaced."""
     models = Counting(delay_s)
-    with (
-        models.serving(),
-        cluster(n_documents, models.url, DEAD_AFTER_S, shared_servers) as made,
-    ):
+    with models.serving(), cluster(n_documents, models.url, DEAD_AFTER_S, shared_servers) as made:
         names = [f"machine{number}" for number in range(1, n_workers + 1)]
         for name in names:
             made.join(name)

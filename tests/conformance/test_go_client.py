@@ -22,12 +22,7 @@ def test_a_program_in_go_chats_streams_calls_tools_embeds_and_cancels(
     live: Live, tmp_path: Path
 ) -> None:
     program = tmp_path / "client"
-    settings = {
-        **os.environ,
-        "GOFLAGS": "-mod=mod",
-        "GO111MODULE": "off",
-        "CGO_ENABLED": "0",
-    }
+    settings = {**os.environ, "GOFLAGS": "-mod=mod", "GO111MODULE": "off", "CGO_ENABLED": "0"}
     subprocess.run(
         ["go", "build", "-o", str(program), str(SOURCE)], env=settings, check=True, timeout=240
     )

@@ -329,10 +329,7 @@ def test_no_one_waits_for_a_hostile_schema(live: Live, client: httpx.Client) -> 
     assert client.post("/api/generate", json=body).json()["done"]
     ended.append("plain")
     hostile.join()
-    assert ended == [
-        "plain",
-        "400 the JSON Schema cannot be used: it is too large or too complex",
-    ]
+    assert ended == ["plain", "400 the JSON Schema cannot be used: it is too large or too complex"]
 
 
 def test_who_leaves_while_a_long_text_is_tokenised_leaves_nothing_behind(

@@ -19,14 +19,8 @@ from paddock.engine.request import Sampling, resolve_sampling
         ({"max_tokens": 0}, "`max_tokens` must be a whole number from 1 on, not 0"),
         ({"num_predict": 2.5}, "`max_tokens` must be a whole number from 1 on, not 2.5"),
         ({"stop": 3}, "`stop` must be a text or a list of texts, not 3"),
-        (
-            {"logit_bias": {"x": 1}},
-            "`logit_bias` must map token ids to numbers, not 'x': 1",
-        ),
-        (
-            {"logit_bias": {7: math.inf}},
-            "`logit_bias` of token 7 must be a finite number, not inf",
-        ),
+        ({"logit_bias": {"x": 1}}, "`logit_bias` must map token ids to numbers, not 'x': 1"),
+        ({"logit_bias": {7: math.inf}}, "`logit_bias` of token 7 must be a finite number, not inf"),
         (
             {"temprature": 1},
             "there is no sampling value called 'temprature'. Did you mean `temperature`?",

@@ -244,10 +244,7 @@ def laundry() -> bytes:
     return word("Contract of services", *LAUNDRY.splitlines())
 
 
-CONTRACTS: Mapping[str, Callable[[], bytes]] = {
-    "laundry.docx": laundry,
-    "mooring.pdf": mooring,
-}
+CONTRACTS: Mapping[str, Callable[[], bytes]] = {"laundry.docx": laundry, "mooring.pdf": mooring}
 
 
 def write(folder: Path, documents: Mapping[str, Callable[[], bytes]]) -> None:

@@ -61,10 +61,7 @@ def planted(world: World) -> Path:
     (folder / "pipeline.yaml").write_text(COPIES)
     (folder / "paddock.toml").write_text('keep_runs = "1m"')
     given = json.dumps({"inputs": {"place": "/etc/passwd"}, "hidden": []})
-    with (
-        contextlib.closing(sqlite3.connect(folder / ".paddock/ledger.sqlite")) as ledger,
-        ledger,
-    ):
+    with contextlib.closing(sqlite3.connect(folder / ".paddock/ledger.sqlite")) as ledger, ledger:
         ledger.execute("update runs set run = 'planted-run', given = ?", [given])
         ledger.execute("update outputs set path = '/etc/passwd'")
     if os.getuid() == 0:

@@ -19,12 +19,7 @@ from paddock.pipelines.model import Pipeline, StepNode
 from paddock.steps.facts import ToolUse
 from paddock.steps.registry import facts_of
 from paddock.steps.tools.python_files import FunctionNotFound, check_function
-from paddock.steps.tools.tool_names import (
-    TOOL_OPTIONS,
-    ToolReference,
-    resolve_tool,
-    unknown_tool,
-)
+from paddock.steps.tools.tool_names import TOOL_OPTIONS, ToolReference, resolve_tool, unknown_tool
 
 if TYPE_CHECKING:
     from paddock.steps.tools.builtin_tools import BuiltinTool

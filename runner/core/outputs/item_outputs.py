@@ -18,13 +18,7 @@ from paddock.steps.base import StepError
 from paddock.steps.paths import printable
 
 from ..run_context import RunContext
-from ..traces.dependencies import (
-    Dependencies,
-    Dependency,
-    KeptOutput,
-    MovedAway,
-    StoreSearched,
-)
+from ..traces.dependencies import Dependencies, Dependency, KeptOutput, MovedAway, StoreSearched
 from ..traces.scopes import ItemKey
 
 

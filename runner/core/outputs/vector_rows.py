@@ -14,10 +14,7 @@ from paddock.runner.progress.item_states import DECIDED, WHOLE
 from paddock.steps.base import ItemName, StepError
 
 from ..run_context import RunContext
-from ..traces.dependencies import (
-    RowsKept,
-    dependencies_of,
-)
+from ..traces.dependencies import RowsKept, dependencies_of
 from .item_outputs import ItemOutputs
 
 

@@ -27,12 +27,7 @@ from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import ReviewMode
 from paddock.steps.base import Tools
 
-from ..traces.past_decisions import (
-    PendingReview,
-    StepDecisions,
-    StepName,
-    known_decisions,
-)
+from ..traces.past_decisions import PendingReview, StepDecisions, StepName, known_decisions
 from ..traces.scopes import ItemKey
 from .prompt_examples import ChosenExamples, DecidedExamples, TaughtItem
 from .review_questions import iso_time

@@ -22,13 +22,7 @@ from paddock.engine.models.model_creation import create_model
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_recipe import ModelRecipe
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec, Tool
-from tests.engine.pools import (
-    CHAT,
-    SETTINGS,
-    VECTORS,
-    ask,
-    opened,
-)
+from tests.engine.pools import CHAT, SETTINGS, VECTORS, ask, opened
 from tests.fakes import tiny
 from tests.fakes.gguf import split_gguf
 

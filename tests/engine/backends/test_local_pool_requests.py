@@ -12,14 +12,7 @@ import pytest
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import BadRequest, Busy, NoInsert, PromptTooLong
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.request import (
-    ChatRequest,
-    EmbedRequest,
-    Message,
-    ModelSpec,
-    Reply,
-    Tool,
-)
+from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec, Reply, Tool
 from tests.engine.pools import SETTINGS, VECTORS, digits_with_chances, opened
 from tests.fakes import tiny
 

@@ -181,10 +181,7 @@ def test_a_raw_prompt_is_cut_behind_its_images(model: Model) -> None:
 def test_a_conversation_goes_on_behind_earlier_tokens_images_and_all(model: Model) -> None:
     prompter = PromptBuilder(model, Eyes())  # type: ignore[arg-type]
     earlier = tuple(prompter.tokenise("Before."))
-    turns = (
-        Message("system", "Hm."),
-        Message("user", "See?", images=(b"GIF89a\x01\0\x01\0",)),
-    )
+    turns = (Message("system", "Hm."), Message("user", "See?", images=(b"GIF89a\x01\0\x01\0",)))
     prompted = prompter.chat(ChatRequest(ModelSpec("x"), turns, prompt_tokens=earlier), Sampling())
     text = spelled(model, prompted.tokens)
     assert text.startswith("Before.<|im_start|>system\nHm.<|im_end|>\n<|im_start|>user\n____See?")

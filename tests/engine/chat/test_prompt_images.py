@@ -156,10 +156,7 @@ def test_a_jpeg_of_too_many_parts_is_not_walked_to_its_end(data: bytes) -> None:
 
 def test_images_stand_among_the_tokens_by_numbers_of_their_own() -> None:
     def look(image: bytes, n_most_rows: int) -> list[np.ndarray | ImagePiece]:
-        return [
-            np.array([7], np.int32),
-            image_piece(image.hex().zfill(64), 3),
-        ]
+        return [np.array([7], np.int32), image_piece(image.hex().zfill(64), 3)]
 
     numbers = ImagePlaceholders()
     texts = [np.array([1, 2], np.int32), np.array([3], np.int32), np.array([4], np.int32)]

@@ -159,13 +159,7 @@ SAMPLES: list[tuple[str, str, str, str, list[tuple[str, dict[str, Any]]]]] = [
         "I'm\nthinking",
         ONE,
     ),
-    (
-        "CohereForAI-c4ai-command-r7b",
-        f"<|START_RESPONSE|>{SAID}<|END_RESPONSE|>",
-        SAID,
-        "",
-        [],
-    ),
+    ("CohereForAI-c4ai-command-r7b", f"<|START_RESPONSE|>{SAID}<|END_RESPONSE|>", SAID, "", []),
     (
         "Kimi-K2",
         "Good.<|tool_calls_section_begin|><|tool_call_begin|>functions.special_function:0"

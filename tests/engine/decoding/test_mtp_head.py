@@ -227,10 +227,7 @@ def test_there_are_no_guesses_while_many_run_and_again_when_few_are_left(
     (True, False, False), (False, True, True),
 ])  # fmt: skip
 def test_tokens_are_guessed_where_answers_stay_the_same_or_guesses_are_asked_for(
-    bench: Callable[..., Bench],
-    keeps: bool | None,
-    drafts: bool | None,
-    guesses: bool,
+    bench: Callable[..., Bench], keeps: bool | None, drafts: bool | None, guesses: bool
 ) -> None:
     guessing = bench("alphabet", profile=profile_of(drafts_keep_answers=keeps))
     guessing.run([job(guessing.model, 0, "a", drafts=drafts)])
@@ -274,9 +271,7 @@ def test_a_fault_of_the_head_leaves_the_answers_as_they_are(
 
 
 def test_where_its_context_cannot_be_made_nothing_is_guessed(
-    bench: Callable[..., Bench],
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     make = Context.__init__
 

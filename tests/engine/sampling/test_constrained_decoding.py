@@ -132,9 +132,7 @@ async def test_schemas_as_people_write_them_yield_valid_answers_at_any_temperatu
         assert not re.search(r"\s", between_texts), (name, heat, reply.text)
 
 
-async def test_a_seed_gives_the_same_answer_again_with_a_schema_and_without(
-    tmp_path: Path,
-) -> None:
+async def test_a_seed_gives_the_same_answer_again_with_a_schema_and_without(tmp_path: Path) -> None:
     drawing = ModelSpec(str(tiny.alphabet(tmp_path / "alphabet.gguf")), n_ctx_tokens=512)
     number = {"type": "string", "pattern": "^[0-9]{12}$"}
 

@@ -27,10 +27,7 @@ def test_an_address_is_written_in_one_way(written: str, meant: str) -> None:
         ("ftp://x", "is no address of a server. Write it like `http://gpu-1:8000`."),
         ("http://a b", "is no address of a server. Write it like `http://gpu-1:8000`."),
         ("http://x:0", "is no address of a server. Write it like `http://gpu-1:8000`."),
-        (
-            "http://x:99999",
-            "is no address of a server. Write it like `http://gpu-1:8000`.",
-        ),
+        ("http://x:99999", "is no address of a server. Write it like `http://gpu-1:8000`."),
         ("http://me:pw@x", "has a password in it. Give the key as `pool.key`, from a secret."),
         (
             "http://x/v1?key=1",

@@ -64,13 +64,7 @@ async def test_what_a_ready_worker_told_and_takes_is_known() -> None:
     grown = {"device_bytes": 900, "n_cells": 1024, "cell_bytes": [0, 200]}
     memory = f"send({{'event': 'memory', 'memory': {grown | {'n_cells_at_most': 1024}}}})"
     code = "send({'event': 'told', 'id': 1, 'result': [1]})"
-    lines = (
-        READY,
-        "read_frame(sys.stdin.buffer)",
-        memory,
-        code,
-        "read_frame(sys.stdin.buffer)",
-    )
+    lines = (READY, "read_frame(sys.stdin.buffer)", memory, code, "read_frame(sys.stdin.buffer)")
     worker = await WorkerProcess.started(LOAD, 120, command(*lines))
     taken = worker.measure()
     # A quarter of the planned 2,048 cells is there; the rest is reserved.

@@ -56,10 +56,7 @@ def test_a_document_behind_what_differs_within_a_block_is_named(tmp_path: Path) 
 @pytest.mark.parametrize(
     "steps",
     [
-        (
-            chat("sum", "{{ steps.text.text }} Sum up."),
-            chat("who", "{{ steps.text.text }} Who?"),
-        ),
+        (chat("sum", "{{ steps.text.text }} Sum up."), chat("who", "{{ steps.text.text }} Who?")),
         (chat("sum", "Sum up: {{ steps.text.text }}"), chat("who", "Who? {{ steps.sum.text }}")),
         (chat("sum", "Sum up: {{ steps.text.text }}"),),
         (chat("sum", "{{ doc.name }}: {{ steps.text.text }}"),),

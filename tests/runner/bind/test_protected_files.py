@@ -231,7 +231,7 @@ def test_a_documents_text_leaves_no_folder_and_names_nothing_hidden(
     assert errors(report) == {
         "a.txt": f"step '(files.write)': `path` is 'out/{name}.md', made of untrusted text "
         f"(steps.name.text), which {why}. Write that folder into the path yourself, or clean the "
-        f"text first.",
+        f"text first."
     }
     written = [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.md")]
     assert written == ["out/a/fine.md"]

@@ -143,10 +143,7 @@ def test_what_a_server_refuses_of_a_document_quarantines_that_one(
 
 def test_a_broken_server_is_left_to_the_others(tmp_path: Path) -> None:
     documents(tmp_path, 8)
-    with (
-        serving(lambda _: (404, {"error": "no such path"})) as broken,
-        serving(answers) as other,
-    ):
+    with serving(lambda _: (404, {"error": "no such path"})) as broken, serving(answers) as other:
         report = ran(tmp_path, LABELS, broken.url, other.url)
     assert report.status == "completed"
     assert any("the others go on" in note for note in report.notes)

@@ -93,7 +93,4 @@ def test_a_model_that_cannot_work_ends_the_run_once_and_every_document_stays_as_
     again = run(
         world.file, options=RunOptions(local=True), environment=RunEnvironment(settings=settings)
     )
-    assert (again.status, states(again)) == (
-        "completed",
-        {f"{n}.txt": "new" for n in range(3)},
-    )
+    assert (again.status, states(again)) == ("completed", {f"{n}.txt": "new" for n in range(3)})

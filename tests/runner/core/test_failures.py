@@ -63,12 +63,7 @@ def error_of(report: Report, key: str = "1.txt") -> str | None:
     return next(item.error for item in report.items if item.key == key)
 
 
-@given(
-    st.sampled_from(Cause),
-    st.integers(0, 100),
-    st.floats(0, 100),
-    st.floats(0, 1),
-)
+@given(st.sampled_from(Cause), st.integers(0, 100), st.floats(0, 100), st.floats(0, 1))
 def test_a_pause_is_never_longer_than_a_minute_and_never_below_zero(
     cause: Cause, turn: int, backoff_s: float, chance: float
 ) -> None:

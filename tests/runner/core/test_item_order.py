@@ -59,13 +59,7 @@ def test_the_longest_begin_first_and_those_of_about_the_same_length_in_their_own
 def test_what_an_item_took_before_counts_more_than_its_size() -> None:
     done = [item("a.pdf", 900_000, 500, ".pdf"), item("b.txt", 8_000, 2_000)]
     new = [item("c.pdf", 900_000, suffix=".pdf"), item("d.txt", 8_000), item("e.md", 400_000)]
-    assert keys(ordered([*done, *new])) == [
-        "e.md",
-        "b.txt",
-        "d.txt",
-        "a.pdf",
-        "c.pdf",
-    ]
+    assert keys(ordered([*done, *new])) == ["e.md", "b.txt", "d.txt", "a.pdf", "c.pdf"]
 
 
 def test_items_that_are_no_files_are_compared_by_what_they_say() -> None:

@@ -398,7 +398,7 @@ ARGUMENTS = _with(
     "own.py": (
         "def say(id: str, model: str, timeout: dict) -> str:\n"
         "    return f'{id} {model} {timeout}'\n"
-    ),
+    )
 }
 LOADED = CODE | {
     "own.py": CODE["own.py"].replace(

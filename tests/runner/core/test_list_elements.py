@@ -141,10 +141,7 @@ def test_columns_that_rows_have_not_are_faults_before_a_run(world: Bills) -> Non
     ("filter_", "message"),
     [
         ('unnest("total", "document")', "unnest: 'total' of row 1 is no list"),
-        (
-            'map(attribute="lines") | unnest("lines", "n")',
-            "unnest takes rows, and number 1",
-        ),
+        ('map(attribute="lines") | unnest("lines", "n")', "unnest takes rows, and number 1"),
         ('list | unnest("line", "document")', "unnest: no row has 'line'"),
         ('list | unnest("lines", "day")', "unnest: row 1 has no 'day'"),
     ],

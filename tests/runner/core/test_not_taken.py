@@ -56,9 +56,7 @@ def test_what_another_scan_takes_or_a_pattern_leaves_out_is_no_loss(tmp_path: Pa
     assert world.run().not_taken == {"doc": 1}
 
 
-def test_what_no_pattern_of_a_hot_folder_takes_is_told_as_well(
-    tmp_path: Path,
-) -> None:
+def test_what_no_pattern_of_a_hot_folder_takes_is_told_as_well(tmp_path: Path) -> None:
     on = 'on: {watch: {path: inbox, claim: move, include: ["*.txt"], exclude: ["old/"]}}\n'
     text = on + LETTERS.replace("root: ./inbox", "root: ./inbox/processing")
     files = ["a.png", "late/b.XLSX", "done/c.png", "failed/d.png", "old/e.doc", ".~lock.a#"]

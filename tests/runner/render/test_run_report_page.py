@@ -17,11 +17,7 @@ from paddock.runner.cli.commands.runs_logs import write_named_run_report
 from paddock.runner.ledger.entries import RunRow
 from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs
 from paddock.runner.render.run_details import RunCall, RunDetails, RunItem, read_run_details
-from paddock.runner.render.run_report_page import (
-    MAX_FAILURES,
-    MAX_ITEMS,
-    run_report_page,
-)
+from paddock.runner.render.run_report_page import MAX_FAILURES, MAX_ITEMS, run_report_page
 from paddock.runner.render.timelines import calls_chart, items_chart, look_of, occupancy_chart
 from tests.fakes.pool import FakePool
 from tests.runner.world import World

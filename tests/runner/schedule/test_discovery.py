@@ -208,8 +208,7 @@ steps:
 
 
 def test_a_file_in_a_folder_of_documents_is_never_a_pipeline_and_is_told_once(
-    look: Look,
-    tmp_path: Path,
+    look: Look, tmp_path: Path
 ) -> None:
     look.write("notes/pipeline.yaml", inbox())
     look.write("notes/other.yaml", HOURLY + STEPS.replace("root: .", "root: docs"))

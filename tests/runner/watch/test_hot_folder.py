@@ -37,11 +37,7 @@ def test_claimed_done_and_failed_with_the_reason_next_to_it(tmp_path: Path) -> N
     assert everything(tmp_path) == ["processing/a.txt", "processing/sub/b.txt"]
     assert not (tmp_path / "sub").exists()
     hot_folder.finish_files(spec, stable, {"sub/b.txt": "it is empty"})
-    assert everything(tmp_path) == [
-        "done/a.txt",
-        "failed/sub/b.txt",
-        "failed/sub/b.txt.reason.txt",
-    ]
+    assert everything(tmp_path) == ["done/a.txt", "failed/sub/b.txt", "failed/sub/b.txt.reason.txt"]
     assert (tmp_path / "failed/sub/b.txt.reason.txt").read_text() == "it is empty\n"
 
 

@@ -173,11 +173,7 @@ def test_cells_that_show_nothing_are_noted() -> None:
 
 
 def test_struck_and_raised_text_of_cells_is_marked_and_their_own_marks_escaped() -> None:
-    from openpyxl.cell.rich_text import (  # type: ignore[import-untyped]
-        CellRichText,
-        InlineFont,
-        TextBlock,
-    )
+    from openpyxl.cell.rich_text import CellRichText, InlineFont, TextBlock  # type: ignore[import-untyped]
     from openpyxl.styles import Font
 
     def fill(sheet: Any) -> None:

@@ -14,12 +14,7 @@ from pyarrow import parquet
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import StepError
 from paddock.steps.facts import KnownTables
-from paddock.steps.tables.duckdb_queries import (
-    QueryFault,
-    QueryLimits,
-    check_query,
-    run_query,
-)
+from paddock.steps.tables.duckdb_queries import QueryFault, QueryLimits, check_query, run_query
 from paddock.steps.tables.sql import Sql, SqlOutput, SqlParams
 from tests.fakes.tools import FakeTools, tools
 

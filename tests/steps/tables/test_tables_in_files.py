@@ -262,9 +262,7 @@ def test_a_table_that_a_person_has_open_is_kept_until_it_is_closed(
     assert (tmp_path / "a.xlsx").read_bytes() != before
 
 
-def test_a_library_that_is_missing_is_told(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_library_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert table_files.missing_library("parquet", writes=True) == (
         "Tables of the format 'parquet' need 'duckdb', which is not installed.",

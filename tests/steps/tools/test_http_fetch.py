@@ -198,9 +198,7 @@ def resolver(known: dict[str, str]) -> Any:
 
 
 @pytest.mark.usefixtures("behind_a_proxy")
-def test_a_proxy_of_the_environment_is_asked_for_names_that_are_allowed(
-    server: HttpServer,
-) -> None:
+def test_a_proxy_of_the_environment_is_asked_for_names_that_are_allowed(server: HttpServer) -> None:
     url = "http://docs.example/json"
     assert fetch(url, ["docs.example"]).value == {"a": [1]}
     assert hosts(server)[-1] == "docs.example"
