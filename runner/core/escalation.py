@@ -118,7 +118,12 @@ class Escalated:
         )
         if self.is_changed(outputs):
             log.tally("answer", f"changed by '{self.alias}'" + (f" in {CHECK}" * self.is_check))
-        return {**outputs, "escalated": {"to": self.alias, "why": [*self.why], "was": self.was}}
+        return {**outputs, "escalated": self.origin}
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What `escalated` of the larger model's outputs says."""
+        return {"to": self.alias, "why": [*self.why], "was": self.was}
 
 
 def escalated(

@@ -20,6 +20,7 @@ from paddock.runner.core.block_state import BlockState, opened_block
 from paddock.runner.core.failures import StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.left_nodes import LackingItems
+from paddock.runner.core.reviews.decided_outputs import decided_outputs
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.step_runner import item_result, step_outputs
 from paddock.runner.core.step_tools import sub_pipeline_context
@@ -126,7 +127,8 @@ class ItemEstimate(ItemSteps):
 
         1. It runs a pipeline, whose steps are walked as the item's are.
         2. At the top of such a pipeline a step with a trace is an item, and may be fresh.
-        3. Any other step is tried, or bounded by the YAML (`StepEstimate`).
+        3. Any other step is tried, or bounded by the YAML (`StepEstimate`). Of what a person has
+           accepted or edited, the decision is applied.
 
         Raises:
             ItemEnds: it surely fails.
@@ -145,6 +147,12 @@ class ItemEstimate(ItemSteps):
                 return Estimated(outputs=work.result, doubt=Doubt.NONE)
             attempt, entry = ItemAttempt.of(context, step, around), work.entry
         estimated = await StepEstimate(self._plan, context, attempt, scope, doubt).of(step)  # 3
+        if step.review is not None and attempt.is_decided and estimated.outputs:
+            review = await context.judge.reviews.at(attempt.scope_id, attempt.key, step.id)
+            if review is not None and review.state in ("accepted", "edited"):
+                has_schema = step.reply is not None and step.reply.schema is not None
+                outputs = decided_outputs(estimated.outputs, review, has_schema)
+                estimated = replace(estimated, outputs=outputs)
         if doubt and entry is not None:
             estimated = replace(estimated, calls=estimated.calls.at_most())
         return estimated

@@ -18,7 +18,7 @@ from paddock.runner.bind.bound import BoundStep
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope
 from paddock.runner.core.calls.recorded_calls import CallOrigin
-from paddock.runner.core.escalation import escalated
+from paddock.runner.core.escalation import Escalated, escalated
 from paddock.runner.core.failures import Cause, max_retries
 from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.run_context import RunContext
@@ -94,28 +94,29 @@ class StepEstimate:
         Raises:
             ItemEnds: it surely fails.
         """
-        is_due: bool | None = None
+        due: Escalated | None = None
+        item = self.attempt.shown_key or self.attempt.key
         try:
             own = await self.of(replace(step, escalate=None))
             if not own.doubt and own.outputs and step.returns is None:
                 with contextlib.suppress(ExpressionError):
-                    item = self.attempt.shown_key or self.attempt.key
-                    is_due = escalated(step, self.scope, item, own.outputs) is not None
+                    due = escalated(step, self.scope, item, own.outputs)
+                    if due is None:
+                        return own
         except ItemEnds as end:
             if not end.is_check:
                 raise
-            own, is_due = Estimated(), True
-        if is_due is False:
-            return own
+            own, due = Estimated(), escalated(step, self.scope, item, None)
         try:
             larger = await self.of(step.escalated)
         except ItemEnds as end:
             end.calls = own.calls
-            if is_due:
+            if due is not None:
                 raise
             return replace(own, doubt=Doubt.VALUES | Doubt.IF_PASSED)
-        if is_due:
-            return replace(larger, calls=own.calls + larger.calls)
+        if due is not None:
+            outputs = larger.outputs and {**larger.outputs, "escalated": due.origin}
+            return replace(larger, calls=own.calls + larger.calls, outputs=outputs)
         calls = own.calls + larger.calls.at_most()
         return Estimated(calls, own.outputs, forecast=larger.forecast)
 
@@ -168,6 +169,8 @@ class StepEstimate:
                     found = without_texts(found)
             outputs = step_outputs(step, self.scope, found)
         except StepSkipped:
+            if pool.doubt:  # what it reads may be there by then
+                return Estimated(pool.calls, doubt=Doubt.VALUES | Doubt.IF_DONE)
             outputs = None
         except _STEP_ERRORS as error:
             has_failed = True

@@ -150,6 +150,17 @@ def test_a_decision_continues_the_item_without_a_model_call(bills: Bills) -> Non
     assert states(bills.work()) == {}
 
 
+def test_a_plan_counts_the_calls_behind_an_answer_that_a_person_edited(bills: Bills) -> None:
+    behind = "{id: why, if: steps.bill.output.total > 80, uses: chat, with: {prompt: Why}}"
+    bills.edit("      - uses: files.write\n", f"      - {behind}\n      - uses: files.write\n")
+    bills.work()
+    bills.decide("b.txt", "edit", {"number": "b", "total": 90})
+    bills.decide("c.txt", "accept")
+    planned = bills.plan()
+    assert (planned.calls, planned.likely_calls) == (1, 1)
+    assert bills.work().calls == 1
+
+
 def test_a_rejected_item_is_quarantined_with_the_reason(bills: Bills) -> None:
     bills.work()
     bills.decide("b.txt", "reject", reason="no bill at all")
