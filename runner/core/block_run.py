@@ -244,7 +244,9 @@ class BlockRun:
                         scope = await walk_item(_ExecutedSteps(self, attempt), block.body, scope)
                     # As a later run reads it from the ledger: both must see the same.
                     result = stats.secrets.redacted(item_result(block, scope, attempt.last))
-                    with_filed = result_with_filed(block, scope, attempt.last)
+                    with_filed = stats.secrets.redacted(
+                        result_with_filed(block, scope, attempt.last)
+                    )
                 except StopGateClosed:  # 2: in a nested block, whose finished items are recorded
                     return
                 except PutOff:

@@ -347,6 +347,8 @@ def count_shared(context: RunContext, state: BlockState, item: ItemWork, entry: 
         raise RunStopped(f"'{shown}': {error}")
     if reported is ItemState.QUARANTINED and state.block.on_error == "skip":
         reported = ItemState.SKIPPED
+    for record in item.begun:  # here, before it was put off
+        context.stats.forget(record, shown)
     _take_entry(context, state, item, entry, reported, Why.RECORDED(error or ""))
     state.n_failures = max(state.n_failures, entry.n_failures)
     count_item(context, item, state.report(item, reported, 0.0, error))

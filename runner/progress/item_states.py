@@ -15,7 +15,8 @@ class ItemState(StrEnum):
                    ┌─▶ ELSEWHERE ─┐      ┌─▶ PUT_OFF ─┐
         TO_DO ─────┴──────────────┴──▶ RUNNING ◀──────┘
           └─────────────┬────────────────┴─▶ DONE, SKIPPED, FAILED, WAITING, UNASKED
-                        └ of what the ledger says: fresh, or another machine has done it
+                        └ of what the ledger says: fresh, or another machine has done it,
+                          one that was PUT_OFF here, too
 
     An item that is still TO_DO, ELSEWHERE or RUNNING at the end was left by the stop gate.
     """
@@ -108,7 +109,7 @@ NEXT: Mapping[ItemState, frozenset[ItemState]] = {
     _S.TO_DO: _ENDS | {_S.RUNNING, _S.ELSEWHERE},
     _S.ELSEWHERE: _ENDS | {_S.RUNNING, _S.ELSEWHERE},
     _S.RUNNING: _ENDS | {_S.PUT_OFF, _S.ELSEWHERE},
-    _S.PUT_OFF: frozenset((_S.RUNNING, _S.ELSEWHERE)),
+    _S.PUT_OFF: _ENDS | {_S.RUNNING, _S.ELSEWHERE},
     **dict.fromkeys(_ENDS, frozenset[ItemState]()),
 }
 

@@ -222,3 +222,11 @@ def test_a_watch_hears_of_what_is_to_be_tried_again(tmp_path: Path) -> None:
 def test_a_step_of_another_package_may_name_a_cause_of_its_own() -> None:
     error = StepError("no", kind="network")  # type: ignore[arg-type]
     assert cause_of(error) is Cause.OTHER
+
+
+@pytest.mark.parametrize("end", [ItemState.DONE, ItemState.SKIPPED, ItemState.FAILED])
+def test_an_item_that_was_put_off_may_be_done_by_another_machine_meanwhile(end: ItemState) -> None:
+    item = ItemWork(key="1.txt", name="1.txt", item={})
+    for state in (ItemState.RUNNING, ItemState.PUT_OFF, end):
+        item.become(state)
+    assert item.has_ended
