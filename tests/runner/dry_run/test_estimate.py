@@ -198,3 +198,20 @@ def test_each_model_has_the_calls_of_its_own_steps(tmp_path: Path) -> None:
     assert (planned.likely_calls, planned.least_calls) == (1 + 3 * 5, 1)
     assert planned.models == {"all-minilm": 1, "smollm2:135m": 3 * 5}
     assert planned.least_models == {"all-minilm": 1}
+
+
+def test_a_file_that_is_empty_now_may_be_written_before_it_is_read(world: World) -> None:
+    (world.folder / "pipeline.yaml").write_text("""\
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - for_each: doc in steps.docs.files
+    do:
+      - {id: sum, uses: chat, with: {prompt: "Sum up {{ doc.name }}"}}
+      - {id: w, uses: files.write, with: {path: "out/{{ doc.name }}", text: "{{ steps.sum.text }}"}}
+      - {id: back, needs: [w], uses: files.read, with: {path: "out/{{ doc.name }}", empty: skip}}
+      - {id: more, uses: chat, with: {prompt: "More of {{ steps.back.text }}"}}
+""")
+    world.write("inbox/a.txt", "a")
+    world.write("out/a.txt", "")
+    planned = world.plan()
+    assert (planned.calls, planned.calls_are, planned.least_calls) == (2, "at most", 1)
