@@ -5,8 +5,6 @@ amounts and days as two countries write them, one that came twice and one that w
 scans, a mail with an invoice and one with a workbook in it, letters, minutes, an offer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from email.message import EmailMessage
 

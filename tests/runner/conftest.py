@@ -1,7 +1,5 @@
 """One PostgreSQL for the tests that need one, a database for each test; folders of pipelines."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path

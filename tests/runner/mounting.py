@@ -1,7 +1,5 @@
 """Code in name spaces of its own, in which it may mount small disks."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

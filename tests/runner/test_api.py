@@ -1,7 +1,5 @@
 """Run, plan and validate on real files, with a pool without a model: what is done, what is not."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The command line as a person or a machine meets it: words, streams, exit statuses, start-up."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """How a service is asked, and what is said where it does not answer well."""
 
-from __future__ import annotations
-
 import json
 import socket
 import threading

@@ -1,7 +1,5 @@
 """Frames of pandas, Polars and Arrow as a pipeline's input, and tables of its results."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

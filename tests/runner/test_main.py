@@ -1,7 +1,5 @@
 """Ctrl-C and SIGTERM while a command is being imported, and in the background of a script."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

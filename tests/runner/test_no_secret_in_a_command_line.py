@@ -4,8 +4,6 @@ All users of a machine read command lines. An environment is its own user's: of 
 on what others wrote it has no secret but those that the pipeline gives them.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac

@@ -4,8 +4,6 @@ Each command, page and tool that opens ledgers: nothing of it is read, believed,
 for. Where the tests run as root, the files belong to a second user.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The password of our own Prefect server: made once, its owner's alone."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

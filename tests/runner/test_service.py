@@ -1,7 +1,5 @@
 """Which service is found, and which key it is shown."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

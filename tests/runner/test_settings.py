@@ -1,7 +1,5 @@
 """Where a setting comes from, which one wins, and what a bad one gets."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 from pathlib import Path
 from typing import Any

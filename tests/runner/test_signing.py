@@ -1,7 +1,5 @@
 """What Paddock signs is known again, and nothing else is."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

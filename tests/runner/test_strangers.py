@@ -4,8 +4,6 @@
 user's number tries; where not, what any process can try over the network is tried all the same.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -4,8 +4,6 @@ Nothing of the owner's private files comes into an output, and nothing is writte
 Where the tests run as root, another user swaps; elsewhere a process of the same user does.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

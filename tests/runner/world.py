@@ -1,7 +1,5 @@
 """A pipeline in a folder of its own, run and planned without a model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace

@@ -1,7 +1,5 @@
 """What `reply.evidence` may name: texts, documents, hits of a search, lists of these."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import closing
 from dataclasses import replace

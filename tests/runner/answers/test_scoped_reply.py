@@ -1,7 +1,5 @@
 """`reply` from the YAML to the report: kept by its parts, repaired, refused, tried again."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import threading

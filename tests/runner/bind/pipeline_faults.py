@@ -1,7 +1,5 @@
 """What is wrong with a pipeline: every fault of its text, or the one for which it is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from pathlib import Path
 

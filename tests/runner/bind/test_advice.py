@@ -1,7 +1,5 @@
 """Authors are told of documents that several prompts could share, and of nothing else."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

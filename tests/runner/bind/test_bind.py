@@ -1,7 +1,5 @@
 """Typed steps, inputs and models: the last place where the YAML's author can be wrong."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Whatever stands in a pipeline, its author gets faults with places, never a traceback."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

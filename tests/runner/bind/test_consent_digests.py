@@ -1,7 +1,5 @@
 """What a pipeline asks consent for: what changes it, and what does not."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """`reply.evidence` and `reply.confidence` in the YAML: faults, references, staleness."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Models that a pipeline names and that cannot be used, told at the place that names them."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

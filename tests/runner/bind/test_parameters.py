@@ -1,7 +1,5 @@
 """What expressions see."""
 
-from __future__ import annotations
-
 from paddock.pipelines.expressions import Expression, Value
 from paddock.runner.bind.scope import Scope
 

@@ -1,7 +1,5 @@
 """What reaches further than files and models needs the caller's consent."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from dataclasses import replace

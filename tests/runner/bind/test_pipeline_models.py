@@ -1,7 +1,5 @@
 """The models that a pipeline names, and the pools that serve them elsewhere."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What tests claim, checked before anything runs: each fault at its place."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from paddock.runner.api import validate

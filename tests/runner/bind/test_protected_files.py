@@ -1,7 +1,5 @@
 """What no step may write: found before a run where the path is known, else when it is written."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What `reply` asks for and cannot be had is refused before anything runs, at its place."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

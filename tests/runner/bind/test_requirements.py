@@ -1,7 +1,5 @@
 """What this machine lacks is found before a run; where it shows only later, no item is given up."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import sys

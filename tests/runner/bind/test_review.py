@@ -1,7 +1,5 @@
 """`review`: when an answer waits for a person; every fault is found before anything runs."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.runner.bind.pipeline_faults import faults_of, sentences

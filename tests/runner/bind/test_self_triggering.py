@@ -1,7 +1,5 @@
 """A pipeline whose own output would start it is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

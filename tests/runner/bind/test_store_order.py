@@ -1,7 +1,5 @@
 """A search waits for what fills its store, or the file is refused."""
 
-from __future__ import annotations
-
 import pytest
 
 from paddock.pipelines.errors import PipelineError

@@ -1,7 +1,5 @@
 """The pipelines that a pipeline runs as steps, checked before anything runs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path

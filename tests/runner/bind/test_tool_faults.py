@@ -1,7 +1,5 @@
 """Tools that steps name are checked before anything runs, and none of their code is."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """What a step would refuse behind the model calls before it is said before a run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

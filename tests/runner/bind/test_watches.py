@@ -1,7 +1,5 @@
 """What cannot go well with a watch is refused before anything runs, each thing by its full text."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Calibration: people's decisions make of a probability the share that was right."""
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import replace
 from pathlib import Path

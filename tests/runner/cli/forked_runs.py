@@ -4,8 +4,6 @@ A fresh interpreter takes 0.6 s of a processor in place of 0.1. Servers in proce
 start theirs as they ship.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Mapping, Sequence

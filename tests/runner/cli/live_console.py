@@ -1,7 +1,5 @@
 """A live service with the console, as `paddock serve` has it, for tests."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Every page in a real Chromium, wide and narrow, in both colours: axe-core finds no fault."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

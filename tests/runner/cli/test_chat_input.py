@@ -1,7 +1,5 @@
 """What is typed: several lines, and a history for one person alone."""
 
-from __future__ import annotations
-
 import stat
 from collections.abc import Callable
 from pathlib import Path

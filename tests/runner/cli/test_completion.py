@@ -1,7 +1,5 @@
 """Completion as a person meets it: in real shells, by the Tab key."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable, Iterator

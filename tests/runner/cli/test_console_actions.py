@@ -1,7 +1,5 @@
 """What is done on the console: runs start, stop and go on; consent; who may do it."""
 
-from __future__ import annotations
-
 import json
 import re
 import socket

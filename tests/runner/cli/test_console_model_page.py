@@ -1,7 +1,5 @@
 """The console's page on models, over a real service, in a real browser."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

@@ -1,7 +1,5 @@
 """One answer to one question: shown as it comes, stopped, failed."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`paddock mcp`: a real server process, asked by the official client; its tools in this process."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

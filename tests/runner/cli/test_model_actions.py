@@ -1,7 +1,5 @@
 """What is done with models on the console: ask, unload, pull, over a real service."""
 
-from __future__ import annotations
-
 import re
 import threading
 from collections.abc import Iterator

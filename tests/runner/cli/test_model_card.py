@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from paddock.runner.cli import model_tables
 
 MODEL_INFO = {

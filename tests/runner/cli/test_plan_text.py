@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from dataclasses import replace
 
 from paddock.runner.cli.plan_text import plan_text

@@ -1,7 +1,5 @@
 """Progress of pulls: lines in a pipe, bars on a terminal."""
 
-from __future__ import annotations
-
 import io
 
 from rich.console import Console

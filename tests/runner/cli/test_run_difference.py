@@ -1,7 +1,5 @@
 """What a run did otherwise than an earlier one, on the console: items, states, words of answers."""
 
-from __future__ import annotations
-
 import re
 import sqlite3
 from contextlib import closing

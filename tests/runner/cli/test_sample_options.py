@@ -1,7 +1,5 @@
 """`--sample`, `--limit`, `--seed` and `--stratify`: what they mean, and which do not fit."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The console's pages: runs, items with prompts and answers, pipelines, models, settings."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """A folder of small bills, a pipeline that reads them, and two models that differ."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext

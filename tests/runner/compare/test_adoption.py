@@ -1,7 +1,5 @@
 """A variant is written into the file as a person would: in place, with all comments."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

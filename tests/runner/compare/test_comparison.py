@@ -1,7 +1,5 @@
 """What a comparison says of its variants, in figures and words."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from xml.etree import ElementTree as ET

@@ -1,7 +1,5 @@
 """The threshold of `escalate`: what is promised is kept, and what cannot be promised is said."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Gold data from files and decisions; what is wrong in it is a sentence with its place."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A judge prefers an answer only where it does so in both orders."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """`kill -9` in the middle of a comparison, again and again: no call is made twice."""
 
-from __future__ import annotations
-
 import contextlib
 import random
 import sqlite3

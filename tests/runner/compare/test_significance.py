@@ -1,7 +1,5 @@
 """What intervals and tests promise, by 1,000 draws from known worlds."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Variants of a pipeline are run without touching it, and no call is made twice."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

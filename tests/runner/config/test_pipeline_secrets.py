@@ -1,7 +1,5 @@
 """Secrets are read when a run begins, and are neither printed nor stored."""
 
-from __future__ import annotations
-
 import json
 import traceback
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A host is read as Ollama reads it (its envconfig/config_test.go), but a bad port is an error."""
 
-from __future__ import annotations
-
 import pytest
 
 from paddock.runner.config.service_address import ServiceAddress, service_address

@@ -10,8 +10,6 @@ with `--way up` a real `paddock up` watches a hot folder on a small disk that is
 killed.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import csv

@@ -1,7 +1,5 @@
 """Pipelines that file documents and write one table of them, at once or farther away."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 EACH = """\

@@ -1,7 +1,5 @@
 """The verdict on an item by its parts alone: it has read and written nothing."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

@@ -20,8 +20,6 @@ With `--plain` no larger model is asked, nothing is labelled, no step runs a pip
 takes a sample: a seed makes what it made before there was that.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import hashlib

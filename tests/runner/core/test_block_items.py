@@ -1,7 +1,5 @@
 """What a block's list is: keys that the author does not name, `where`, and `loop`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Blocks within blocks, conditions, what is skipped, what a block offers, what else is read."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

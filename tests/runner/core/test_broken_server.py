@@ -1,7 +1,5 @@
 """A model's server that refuses all requests stops the run, and leaves every output as it is."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """A run on a machine whose llama.cpp crashes: told once, and never held against a document."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A secret that a step reads is an input; one that only opens a server may be rotated."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

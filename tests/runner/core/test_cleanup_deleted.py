@@ -1,7 +1,5 @@
 """`deletes: prune`: what was made of a deleted document goes; what a person edited stays."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

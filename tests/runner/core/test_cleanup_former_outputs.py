@@ -1,7 +1,5 @@
 """What an item wrote at a path that it has no more: told, removed when asked, never another's."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

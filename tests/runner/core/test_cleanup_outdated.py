@@ -1,7 +1,5 @@
 """Outputs that no longer apply: named by plans and runs, explained, removed where that is asked."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a killed run left half written goes with the next run, and nothing else does."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Rows in stores are outputs like files: fresh, stale, kept, removed, and whole after a kill."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """One run of a group at a time, whoever started it: on one machine, and among several."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil

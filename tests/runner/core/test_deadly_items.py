@@ -3,8 +3,6 @@
 Runs that die are children forked from the test, so that each costs no new interpreter.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

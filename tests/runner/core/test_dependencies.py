@@ -1,7 +1,5 @@
 """Dependencies are in the ledger as they always were, whatever their classes are."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

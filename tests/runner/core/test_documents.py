@@ -1,7 +1,5 @@
 """Documents from the file to what is written of them, without a model."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Outputs that were edited, or are not ours: held, and told in every run until they are ours."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """`escalate`: the small model first, the larger one where it is not sure; each is loaded once."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """`reply.evidence` over real documents: each field is found, and its box covers it on the page."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from io import BytesIO

@@ -1,7 +1,5 @@
 """Failures that may pass are tried again, with pauses, and not for ever."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Filed documents: what a step moved away keeps its rows; a run with nothing new writes nothing."""
 
-from __future__ import annotations
-
 import sqlite3
 import threading
 from contextlib import closing

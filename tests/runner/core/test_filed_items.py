@@ -1,7 +1,5 @@
 """Where the document of a done item went, by its moves, its row and its entry."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

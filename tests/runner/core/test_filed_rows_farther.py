@@ -1,7 +1,5 @@
 """Tables over what was made of a block's results keep the rows of filed documents, too."""
 
-from __future__ import annotations
-
 import csv
 import shutil
 from dataclasses import replace

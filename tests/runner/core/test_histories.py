@@ -1,7 +1,5 @@
 """Whatever happens to a folder, in the end it is as a run from scratch makes it."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Sequence

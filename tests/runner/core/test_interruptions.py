@@ -1,7 +1,5 @@
 """Kills, Ctrl-C, a second run, a full disk: what is finished stays finished, whole, and once."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

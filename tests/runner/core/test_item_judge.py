@@ -1,7 +1,5 @@
 """What makes a run do things again: --only, --force, --retry-failed, --refresh, --resume, edits."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Items that take longest begin first, and nothing that a run leaves behind depends on it."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from contextlib import closing

@@ -3,8 +3,6 @@
 With real workers, the real service and a real Prefect server, each killed at a random moment.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -4,8 +4,6 @@ A run after a change may ask for what a run from scratch asks and the first run 
 else, and nothing less. So the expected number of calls needs no table.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

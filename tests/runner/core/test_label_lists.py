@@ -1,7 +1,5 @@
 """`choose`: labels that a list has at run time, and what a changed list makes stale."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

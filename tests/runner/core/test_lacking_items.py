@@ -1,7 +1,5 @@
 """What reads a block's results where its items failed is left as it was, or lacks theirs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A full disk, a ledger that someone holds, a clock that jumps: said plainly, and nothing lost."""
 
-from __future__ import annotations
-
 import json
 import random
 import sqlite3

@@ -1,7 +1,5 @@
 """What a machine sees of a shared run: each thing that differs is named."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from pathlib import Path

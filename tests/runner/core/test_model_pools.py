@@ -1,7 +1,5 @@
 """Pipelines whose models are served elsewhere: by real llama-servers, and by services of ours."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack

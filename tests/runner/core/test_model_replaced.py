@@ -1,7 +1,5 @@
 """A model's file that is replaced in the middle of a run: nothing is kept under the wrong key."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import replace
 from importlib.resources import files

@@ -1,7 +1,5 @@
 """Which difference is the reason, decided on plain values."""
 
-from __future__ import annotations
-
 import json
 
 from paddock.runner.core.traces.block_items import default_key

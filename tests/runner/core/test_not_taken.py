@@ -1,7 +1,5 @@
 """Files of scanned folders that no pattern takes are counted: in plan, run, report and JSON."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

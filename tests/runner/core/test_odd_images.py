@@ -1,7 +1,5 @@
 """A folder with images that cannot be read: each is put aside with its sentence, the rest seen."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from paddock.engine.settings import PoolSettings

@@ -1,7 +1,5 @@
 """How items were last done is known from the spec that each was made by."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`examples: {from: reviews}`: the nearest decisions stand in the prompt, and what that redoes."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import replace

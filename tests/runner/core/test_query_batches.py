@@ -1,7 +1,5 @@
 """Queries of many items are embedded together, and one that fails fails alone."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Documents that are renamed, and ones that are gone: what they cost and what they leave behind."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

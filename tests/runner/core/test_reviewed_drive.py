@@ -1,7 +1,5 @@
 """Sixty letters reviewed by a person through the commands: what confidence is worth afterwards."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Tools in a run: found by name, within a time, each call in the ledger, all ended with the run."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sqlite3

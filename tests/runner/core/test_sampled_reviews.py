@@ -1,7 +1,5 @@
 """`review.also`: a random share of sure answers is asked about; figures say what they are of."""
 
-from __future__ import annotations
-
 import json
 import random
 from dataclasses import replace

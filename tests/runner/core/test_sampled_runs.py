@@ -1,7 +1,5 @@
 """Runs of a sample: what is done, what is left as it is, and that the full run repeats nothing."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A budget is the run's, however many machines do it: what one spends, the others know."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace

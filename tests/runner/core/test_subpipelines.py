@@ -1,7 +1,5 @@
 """A pipeline as a step of another: same pool and ledger, scopes of its own, freshness within."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A table that `rows` writes has never fewer rows without a word, and loses most when asked."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

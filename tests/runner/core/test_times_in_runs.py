@@ -1,7 +1,5 @@
 """`now` and `today` in expressions: what they choose, and what a new day makes stale."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Two pipelines of one ledger never write one path; a predecessor that is gone hands over."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 from pathlib import Path

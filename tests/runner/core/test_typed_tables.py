@@ -1,7 +1,5 @@
 """Tables with types in a run: filed rows in each format, types of a reply, loss of rows."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sqlite3

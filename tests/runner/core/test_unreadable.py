@@ -3,8 +3,6 @@
 As root every file can be read, so that privilege is put aside while a command runs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

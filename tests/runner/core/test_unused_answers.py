@@ -1,7 +1,5 @@
 """Answers that only skipped steps would use are not asked for, as a plan says before."""
 
-from __future__ import annotations
-
 import gc
 import random
 from collections.abc import Iterator

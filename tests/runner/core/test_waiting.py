@@ -1,7 +1,5 @@
 """Items that wait for a person: asked once, decided in the ledger, continued by the next run."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Several machines, here processes, work on one run: all is done, nothing twice, same results."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

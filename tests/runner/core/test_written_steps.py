@@ -1,7 +1,5 @@
 """A step outside of blocks that only writes files has a trace, as an item has."""
 
-from __future__ import annotations
-
 import shutil
 import sqlite3
 import traceback

@@ -1,7 +1,5 @@
 """Where the local service is found, and that no one else gets in there."""
 
-from __future__ import annotations
-
 import os
 import socket
 from dataclasses import replace

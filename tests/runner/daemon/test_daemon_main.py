@@ -1,7 +1,5 @@
 """The local service as people meet it: started by a run, shared by the next, gone by itself."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """A server that is forked before `paddock up` has imported all: it serves once."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """When the local service may end: no one uses it, and has not for long enough."""
 
-from __future__ import annotations
-
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 

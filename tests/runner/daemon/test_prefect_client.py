@@ -1,7 +1,5 @@
 """Prefect's API by plain HTTP, with the settings that Prefect's own client has."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil

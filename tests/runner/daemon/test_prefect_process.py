@@ -1,7 +1,5 @@
 """Which requests reach Prefect's own application."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket

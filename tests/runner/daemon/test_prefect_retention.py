@@ -1,7 +1,5 @@
 """How long Prefect keeps what it knows of runs."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import time

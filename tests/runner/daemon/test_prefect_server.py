@@ -1,7 +1,5 @@
 """One Prefect server is kept alive, whatever became of the one before it and of its port."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """The tools of a dry run: placeholders, and no text that leaves this machine."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What a plan tells: how many calls, and the time: from the models' profiles, else the last run."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A plan tells how many calls the run will make, or at most how many; a digest costs one path."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import shutil

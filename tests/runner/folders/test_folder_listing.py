@@ -1,7 +1,5 @@
 """What a look at a folder gives: links, folders that cannot be read, odd names, many files."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

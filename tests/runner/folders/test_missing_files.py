@@ -1,7 +1,5 @@
 """A file counts as gone after two looks at the folder in which it was seen."""
 
-from __future__ import annotations
-
 from paddock.runner.folders.folder_identity import FolderIdentity, known_folder
 from paddock.runner.folders.missing_files import MissingFiles, is_mass_deletion, is_other_folder
 

@@ -1,7 +1,5 @@
 """A file has settled when a second look, late enough, shows it as the first one did."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from paddock.runner.folders.file_versions import FileVersion

@@ -1,7 +1,5 @@
 """A run that a watch began takes what has settled, and leaves what is still being written."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 

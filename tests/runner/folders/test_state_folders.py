@@ -1,7 +1,5 @@
 """Whose state is believed, and where: a `.paddock` that lies among documents is data."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

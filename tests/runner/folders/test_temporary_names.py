@@ -1,7 +1,5 @@
 """Temporary names are left alone, in whatever folder and however they are written."""
 
-from __future__ import annotations
-
 import pytest
 
 from paddock.steps.files.folder_walk import is_temporary, is_temporary_path

@@ -1,7 +1,5 @@
 """Claims: an item is one participant's until it releases it or is dead by the database's clock."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """A damaged ledger is refused in one sentence, or works; what pipelines wrote stays."""
 
-from __future__ import annotations
-
 import os
 import random
 import re

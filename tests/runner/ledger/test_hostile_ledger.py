@@ -1,7 +1,5 @@
 """A ledger that others made or changed: it is refused or ended, and the others go on."""
 
-from __future__ import annotations
-
 import contextlib
 import sqlite3
 import time

@@ -1,7 +1,5 @@
 """The ledger: rows that last once they are awaited, values by digest, the version of the file."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import sqlite3

@@ -1,7 +1,5 @@
 """The ledger in PostgreSQL: as in a file, for several machines; and its errors."""
 
-from __future__ import annotations
-
 import asyncio
 import sqlite3
 import threading

@@ -1,7 +1,5 @@
 """What retention removes and what it keeps: finished work is never repeated."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sqlite3

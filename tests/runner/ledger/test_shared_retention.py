@@ -1,7 +1,5 @@
 """Retention and run history of a ledger in PostgreSQL, which several machines share."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from dataclasses import replace

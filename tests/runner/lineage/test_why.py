@@ -1,7 +1,5 @@
 """Where an output came from, and what changed since: asked as `paddock why` asks."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

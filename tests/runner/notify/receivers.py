@@ -1,7 +1,5 @@
 """Receivers of messages: a web server and a mail server, real ones, on this machine."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field

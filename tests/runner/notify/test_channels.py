@@ -1,7 +1,5 @@
 """Telling someone how a run ended: real web server, real mail server, real commands."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import json

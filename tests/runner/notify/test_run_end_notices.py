@@ -1,7 +1,5 @@
 """Runs that no one watches tell how they ended, by themselves; those by hand when asked."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from dataclasses import replace

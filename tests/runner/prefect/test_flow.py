@@ -1,7 +1,5 @@
 """A run as a Prefect flow, against a real server: what it shows, and that the ledger decides."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """`paddock run --prefect` is a flow run on a server that it starts; other runs know no Prefect."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """`paddock run --prefect examples/first-run` as a person sees it on Prefect's own page."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from urllib.parse import urlsplit
 

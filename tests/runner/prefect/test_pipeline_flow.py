@@ -1,7 +1,5 @@
 """A pipeline as a Prefect flow: called, as a sub-flow, served and deployed, on a real server."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Who serves a run and where it is shown, by what is asked and what the environment says."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What people do with a run in Prefect: it is obeyed, or refused at once with a sentence."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The gentle stop: what is in flight is finished, nothing new begins, the same command goes on."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """What a run writes down of itself: one JSON object a line, bounded, without secrets."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

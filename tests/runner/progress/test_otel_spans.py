@@ -1,7 +1,5 @@
 """A run's spans, as a collector gets them over OTLP."""
 
-from __future__ import annotations
-
 import json
 import socket
 import sys

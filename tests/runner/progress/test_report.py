@@ -1,7 +1,5 @@
 """What a run is said to have done: "nothing to do" only where nothing was done."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 from pathlib import Path

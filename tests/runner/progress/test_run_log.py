@@ -1,7 +1,5 @@
 """What long-lived commands log: for people, or one JSON object a line."""
 
-from __future__ import annotations
-
 import json
 import logging
 import sys

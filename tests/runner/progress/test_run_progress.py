@@ -1,7 +1,5 @@
 """What a person sees of a run while it goes: plain lines, the live table."""
 
-from __future__ import annotations
-
 import io
 import sys
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Where boxes lie and arrows go, for any pipeline: nothing overlaps, no arrow crosses a box."""
 
-from __future__ import annotations
-
 from itertools import combinations, pairwise
 
 from hypothesis import given

@@ -1,7 +1,5 @@
 """What a picture says of the last run: one that ended, one that stopped early, one that died."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket

@@ -1,7 +1,5 @@
 """What every page does with texts of others."""
 
-from __future__ import annotations
-
 from paddock.runner.render.html_page import html_page
 from paddock.runner.testing.junit_and_markdown import SuiteResult
 from paddock.runner.testing.results_page import suites_page

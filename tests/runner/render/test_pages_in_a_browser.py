@@ -1,7 +1,5 @@
 """Pictures and pages in a real Chromium: nothing refused, nothing fetched, keys and colours."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from paddock.engine.system.files import write_output

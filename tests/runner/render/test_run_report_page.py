@@ -1,7 +1,5 @@
 """A run as one page: failures first, bounded, honest about what it leaves out."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Timelines lose no span, and mark a failure."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import pytest

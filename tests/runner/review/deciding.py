@@ -1,7 +1,5 @@
 """The sides of what is killed: a person who decides, or runs that continue what was decided."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

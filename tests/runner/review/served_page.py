@@ -1,7 +1,5 @@
 """A ledger with questions, and the review page over it in a thread."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

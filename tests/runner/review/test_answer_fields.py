@@ -1,7 +1,5 @@
 """Fields of an answer: what a form shows, and what a person's texts make of it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Decisions of people, as `paddock why` and a run's report show them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Reviews of a ledger: a question is asked once and decided once, in a file and in PostgreSQL."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

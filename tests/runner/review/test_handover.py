@@ -1,7 +1,5 @@
 """How a browser comes to the review page: without a secret in a command line, once, for a while."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """`kill -9` while people decide and runs continue: no decision is lost, or applied twice."""
 
-from __future__ import annotations
-
 import contextlib
 import random
 import sqlite3

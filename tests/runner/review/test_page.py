@@ -1,7 +1,5 @@
 """The review page's API: who may use it, what it sends of large documents, what it refuses."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket

@@ -1,7 +1,5 @@
 """The review page in a real Chromium: by keyboard, in both colours, with hostile documents."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """`paddock serve` shows the review page of the folder where it was started, behind its keys."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -4,8 +4,6 @@ The documents are real ones of several kinds; what the model says of them, and h
 test's. So the way is whole: reading, evidence, confidence, question, decision, continuation.
 """
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """The signature that a caller of a webhook makes."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 

@@ -1,7 +1,5 @@
 """When schedules come, and what was missed of them."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from typing import get_args
 from zoneinfo import ZoneInfo

@@ -1,7 +1,5 @@
 """Which pipelines are found, what changed, what is told."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """One `paddock up` for a folder."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What schedules put into the queue, in a real Prefect server."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from tempfile import mkdtemp
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """What follows the end of a run's process."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 
 from paddock.runner.schedule.run_endings import NoRestart, RestartRun, RunEnding, after_ending

@@ -1,7 +1,5 @@
 """What becomes of runs that an earlier `paddock up` began, in a real Prefect server."""
 
-from __future__ import annotations
-
 import asyncio
 import subprocess
 from collections.abc import Collection

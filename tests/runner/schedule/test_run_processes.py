@@ -1,7 +1,5 @@
 """Processes of runs: what is ended with them."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """Runs for decisions: which one is submitted, once, with the inputs of the run that asked."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

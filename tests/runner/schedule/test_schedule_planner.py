@@ -1,7 +1,5 @@
 """Planned runs of schedules: the next ones, and those that were missed."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID

@@ -1,7 +1,5 @@
 """Which runs of Prefect's queue are carried out, and with what."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Who starts, who waits, who is left out, who stops: windows, groups, limits."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, time, timedelta
 
 from hypothesis import given

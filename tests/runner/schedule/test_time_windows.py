@@ -1,7 +1,5 @@
 """When a pipeline may work, on any clock."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 

@@ -1,7 +1,5 @@
 """`paddock up` against a real Prefect server, with real processes and files."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

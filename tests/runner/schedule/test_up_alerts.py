@@ -1,7 +1,5 @@
 """A ledger that breaks under `paddock up` is told once, until it is mended."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 

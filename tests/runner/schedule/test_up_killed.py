@@ -1,7 +1,5 @@
 """`paddock up` that is killed or ended, or whose runs are: nothing is lost or done twice."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

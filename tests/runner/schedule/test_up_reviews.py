@@ -1,7 +1,5 @@
 """`paddock up` continues an item as soon as it is decided, wherever that was."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any

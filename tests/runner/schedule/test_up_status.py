@@ -1,7 +1,5 @@
 """What `/status` counts as running and as waiting."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from datetime import UTC, datetime

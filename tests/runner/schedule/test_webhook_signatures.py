@@ -1,7 +1,5 @@
 """Who may call a webhook."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 

@@ -1,7 +1,5 @@
 """A `paddock up` in a process of its own, and pipelines that need no model."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json

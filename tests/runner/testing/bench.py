@@ -1,7 +1,5 @@
 """A pipeline with tests in a folder of its own, tried without a model."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from pathlib import Path

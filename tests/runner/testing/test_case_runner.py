@@ -1,7 +1,5 @@
 """One test: on a copy, recorded and replayed, repeated, and what it says where it fails."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

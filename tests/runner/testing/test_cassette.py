@@ -1,7 +1,5 @@
 """Cassettes: read, written, and what they say where they are broken."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

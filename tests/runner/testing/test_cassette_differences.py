@@ -1,7 +1,5 @@
 """How a call that no one recorded differs from the nearest one."""
 
-from __future__ import annotations
-
 from paddock.runner.testing.cassette import RecordedCall
 from paddock.runner.testing.cassette_differences import (
     MAX_DIFFERENCE_LINES,

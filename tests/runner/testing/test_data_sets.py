@@ -1,7 +1,5 @@
 """`cases`: a test runs once for each row of a data set, and enough rows must pass."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a claim says where it does not hold: the whole text, without any model."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

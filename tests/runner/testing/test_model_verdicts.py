@@ -1,7 +1,5 @@
 """Claims that a model decides; recorded and replayed as all else."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The tests of a prompt file: each row of its data a case, its evaluators the claims."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

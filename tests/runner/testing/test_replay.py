@@ -1,7 +1,5 @@
 """Tools and commands, recorded and replayed: no server and no command is started in a replay."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import json

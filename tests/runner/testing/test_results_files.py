@@ -1,7 +1,5 @@
 """Where reports go: to the files that are asked for, and to GitHub's own place."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

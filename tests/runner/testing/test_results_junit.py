@@ -1,7 +1,5 @@
 """JUnit XML: within the form that CI servers read, whatever the texts hold."""
 
-from __future__ import annotations
-
 from io import BytesIO
 
 from hypothesis import given, settings

@@ -1,7 +1,5 @@
 """The Markdown that GitHub shows next to a job: failures first, bounded, nothing breaks out."""
 
-from __future__ import annotations
-
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.report import ItemReport, Report
 from paddock.runner.testing.junit_and_markdown import (

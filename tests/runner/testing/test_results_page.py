@@ -1,7 +1,5 @@
 """The HTML page of test results: what failed first, nothing that a text could break."""
 
-from __future__ import annotations
-
 import re
 
 from lxml import html  # type: ignore[import-untyped]

@@ -1,7 +1,5 @@
 """Decisions become tests: a document, its recorded replies, and the decided value."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The copy on which a test runs: what is in it, what is not, and its bounds."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 

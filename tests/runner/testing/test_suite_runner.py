@@ -1,7 +1,5 @@
 """Tests of several files, cassettes without a test, and Ctrl-C."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a watch keeps in the ledger, and how it reads the end of a run there."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from paddock.runner.folders.file_versions import UNKNOWN_FILE

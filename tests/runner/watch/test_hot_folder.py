@@ -1,7 +1,5 @@
 """A hot folder: claims by rename, ends by rename, numbers where a name is taken."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -4,8 +4,6 @@ What a run does is played: it reads every file that is there at the moment, does
 does not know yet, and removes what was made of files that are gone.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What is tried again, how often, and when: files a bounded number of times, runs for ever."""
 
-from __future__ import annotations
-
 import pytest
 
 from paddock.runner.folders.file_versions import FileVersion

@@ -1,7 +1,5 @@
 """`paddock cluster init`: what is found and made, in words, with what to do about it."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import time

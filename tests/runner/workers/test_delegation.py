@@ -1,7 +1,5 @@
 """Jobs against a real Prefect server; the test is the workers, and says how their shares end."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What is said where a job was asked for when a machine could not do its share."""
 
-from __future__ import annotations
-
 from paddock.engine.errors import NotServed
 from paddock.runner.bind.trust.permissions import NotPermitted, PermissionNeed
 from paddock.runner.workers.delegation import failure_message

@@ -1,7 +1,5 @@
 """Which shares of a job are asked for, and when it is over."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

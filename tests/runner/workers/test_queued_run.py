@@ -1,7 +1,5 @@
 """A deployed run: before it has begun, when it is asked to stop, and with several calls."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Run `paddock` in a process of its own, as a script does, or in the test's, which is quicker."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """A terminal for tests: a process that believes that a person sits before it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pty

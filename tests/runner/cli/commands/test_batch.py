@@ -1,7 +1,5 @@
 """A file of requests, answered once each; by a service, and without one."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """What users of Ollama type, and what a pipeline of a model's name does to it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

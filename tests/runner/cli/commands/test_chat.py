@@ -1,7 +1,5 @@
 """`paddock chat` as a person at a terminal meets it, and as a script does."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """What CI reads of a run, also of one that could not begin."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

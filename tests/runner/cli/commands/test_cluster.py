@@ -1,7 +1,5 @@
 """`paddock cluster` and `paddock worker`: what they need is said before anything begins."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`paddock compare --calibrate`: a threshold is proposed, adopted and costs no call."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """Doctor notices a build of llama.cpp that crashes, and says what models go without."""
 
-from __future__ import annotations
-
 import signal
 from pathlib import Path
 

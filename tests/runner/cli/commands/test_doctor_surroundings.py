@@ -1,7 +1,5 @@
 """Proxies and keys, as `paddock doctor` sees them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """`graph`, `run --report` and `logs --report` as a person calls them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """`runs`, `logs` and `clean`: what happened, found from where one stands."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """A new pipeline folder from a template that comes with the package."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

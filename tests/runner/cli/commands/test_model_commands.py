@@ -1,7 +1,5 @@
 """Models here: listed, copied, removed, checked, pruned; by a service, and without one."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

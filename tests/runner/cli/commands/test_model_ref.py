@@ -1,7 +1,5 @@
 """The models that commands are given: names, and paths of GGUF files."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from importlib.resources import files

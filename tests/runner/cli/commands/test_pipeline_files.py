@@ -1,7 +1,5 @@
 """Which pipeline a command means that is given a file, a folder or nothing."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A model that will not fit this machine is told early."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

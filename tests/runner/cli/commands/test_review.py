@@ -1,7 +1,5 @@
 """`paddock review`: list, page, CSV out and in, gold data."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

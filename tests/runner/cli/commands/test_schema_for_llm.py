@@ -1,7 +1,5 @@
 """The template for a coding assistant: valid itself, and complete."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

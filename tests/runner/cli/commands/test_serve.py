@@ -1,7 +1,5 @@
 """`paddock serve`: a door that opens, is refused, or is taken."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

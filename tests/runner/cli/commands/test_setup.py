@@ -3,8 +3,6 @@
 `systemctl` is a small program of the test, so that no manager of this machine is touched.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import stat

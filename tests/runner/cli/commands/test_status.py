@@ -1,7 +1,5 @@
 """`paddock status`: what `up` says of itself, or why none answers; services and last runs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager

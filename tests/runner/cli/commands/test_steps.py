@@ -1,7 +1,5 @@
 """Steps, tools, check functions and readers, as a person and a machine see them."""
 
-from __future__ import annotations
-
 import json
 import re
 from importlib.metadata import EntryPoint

@@ -1,7 +1,5 @@
 """`paddock test` as a person and as CI see it."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`paddock tools`: what steps can call, with what; servers are asked only where that is allowed."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`paddock tune` in words: what it makes, lists, undoes and refuses."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

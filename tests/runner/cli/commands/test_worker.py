@@ -1,7 +1,5 @@
 """`paddock worker`: what its owner allows holds for the processes of its runs."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
