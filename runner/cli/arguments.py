@@ -12,7 +12,8 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,7 +23,7 @@ from paddock.engine.system import no_links
 from paddock.engine.system.item_samples import SEED, ItemSample
 from paddock.engine.system.text import is_utf8, listed
 
-from .exit_status import CommandError
+from .exit_status import TYPER, CommandError
 from .pipeline_or_model import named_file
 
 if TYPE_CHECKING:
@@ -92,6 +93,16 @@ LogOption = Annotated[
 
 HERE = "."
 """Default of FILE."""
+
+
+def option(
+    help_: str = "", *names: str, default: Any = None, kind: Any = typer.Option, **facts: Any
+) -> Any:
+    """Return a field of a command's flags, with what Typer is to know of it."""
+    return field(default=default, metadata={TYPER: kind(*names, help=help_, **facts)})
+
+
+argument, flag = partial(option, kind=typer.Argument), partial(option, default=False)
 
 STANDARD_NAME = "pipeline.yaml"
 _MAX_BYTES = 1024 * 1024  # the largest file that `pipelines.yaml_source` reads
@@ -245,33 +256,22 @@ def remove_old_reports(*targets: Path | None) -> None:
 class PipelineFlags:
     """Options of the commands that run a pipeline, its tests or its variants, or plan it."""
 
-    sample: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Only N random items of each top-level block, or rows of a test's data set.",
-        ),
-    ] = None
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Only the first N of them.")
-    ] = None
-    seed: Annotated[
-        int | None, typer.Option(metavar="S", help="With --sample: another seed takes other items.")
-    ] = None
-    stratify: Annotated[
-        str | None,
-        typer.Option(
-            metavar="EXPR",
-            help="With --sample: as many of each kind as there are of all, by `item.suffix`, say.",
-        ),
-    ] = None
+    sample: int | None = option(
+        "Only N random items of each top-level block, or rows of a test's data set.",
+        metavar="N",
+        min=1,
+    )
+    limit: int | None = option("Only the first N of them.", metavar="N", min=1)
+    seed: int | None = option("With --sample: another seed takes other items.", metavar="S")
+    stratify: str | None = option(
+        "With --sample: as many of each kind as there are of all, by `item.suffix`, say.",
+        metavar="EXPR",
+    )
     as_json: JsonOption = False
     pool: PoolOption = None
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME,...", help="Permissions: run, tool, mcp, network, secrets."),
-    ] = None
+    allow: list[str] | None = option(
+        "Permissions: run, tool, mcp, network, secrets.", metavar="NAME,..."
+    )
 
     def given_settings(self, **extra: object) -> dict[str, object]:
         """Return the settings that were given, with some of the command's own."""
@@ -304,22 +304,17 @@ class PipelineFlags:
 class VariedFlags(PipelineFlags):
     """Options of the commands that run variants of a pipeline."""
 
-    models: Annotated[
-        list[str] | None,
-        typer.Option("--model", metavar="NAME=MODEL,...", help="Models for a name under `models`."),
-    ] = None
-    prompts: Annotated[
-        list[str] | None,
-        typer.Option("--prompt", metavar="STEP=FILE,...", help="Prompt files for a step."),
-    ] = None
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="STEP.KEY=VALUE,...",
-            help="Values for a key of a step, such as bill.params.temperature=0,0.7.",
-        ),
-    ] = None
+    models: list[str] | None = option(
+        "Models for a name under `models`.", "--model", metavar="NAME=MODEL,..."
+    )
+    prompts: list[str] | None = option(
+        "Prompt files for a step.", "--prompt", metavar="STEP=FILE,..."
+    )
+    settings: list[str] | None = option(
+        "Values for a key of a step, such as bill.params.temperature=0,0.7.",
+        "--set",
+        metavar="STEP.KEY=VALUE,...",
+    )
 
 
 def parse_inputs(given: list[str] | None) -> dict[str, str]:

@@ -7,13 +7,14 @@ run's report has the others.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -23,7 +24,8 @@ from paddock.runner.progress import printing
 from .unexpected_errors import is_in_state_folder, unexpected_error_text, wants_traceback
 
 DONE, FAILED, WRONG, TESTS_FAILED, INTERRUPTED = 0, 1, 2, 4, 130
-
+TYPER = "typer"
+"""In the metadata of a field of a command's flags: its option or argument."""
 
 # Errors whose text is printed as it is, and their status. Looked up in `sys.modules`: an error can
 # only come from a module that was imported, and `list` must not import the YAML language.
@@ -76,11 +78,14 @@ def with_exit_status(command: Callable[..., int]) -> Callable[..., None]:
 
     if flags is not None:
         kinds, signature = get_type_hints(flags, include_extras=True), inspect.signature(flags)
-        fields = [
-            field.replace(annotation=kinds[name]) for name, field in signature.parameters.items()
+        for field in dataclasses.fields(flags):
+            if TYPER in field.metadata:
+                kinds[field.name] = Annotated[kinds[field.name], field.metadata[TYPER]]
+        parameters = [
+            each.replace(annotation=kinds[name]) for name, each in signature.parameters.items()
         ]
-        fields.sort(key=lambda field: field.name not in flags.__annotations__)  # shared ones last
-        run.__signature__ = signature.replace(parameters=fields)  # type: ignore[attr-defined]
+        parameters.sort(key=lambda each: each.name not in flags.__annotations__)  # shared ones last
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return run
 
 

@@ -7,14 +7,14 @@ import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperCommand
 
 from paddock.engine.models.modelfile import parse_parameter
 from paddock.runner.cli import chat_images, conversation, model_arguments, slash_commands
-from paddock.runner.cli.arguments import KeepAliveOption
+from paddock.runner.cli.arguments import KeepAliveOption, argument, flag, option
 from paddock.runner.cli.chat_terminal import answer_view
 from paddock.runner.cli.conversation import NOT_FOUND
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError
@@ -57,40 +57,29 @@ class ChatFlags:
     """Arguments and options of `paddock chat`."""
 
     model: ModelArgument
-    prompt: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="PROMPT", help="Answer this once; without it: a conversation."),
-    ] = None
-    files: Annotated[
-        list[str] | None,
-        typer.Option("--file", "-f", metavar="FILE", help="Add a document's text to the prompt."),
-    ] = None
-    images: Annotated[
-        list[str] | None, typer.Option("--image", metavar="FILE", help="Show an image.")
-    ] = None
-    system: Annotated[str | None, typer.Option(metavar="TEXT", help="System message.")] = None
-    format_: Annotated[
-        str | None,
-        typer.Option("--format", metavar="json|FILE", help="Answer as JSON, or by a JSON Schema."),
-    ] = None
-    think: Annotated[
-        bool | None,
-        typer.Option(
-            "--think/--no-think", help="Reason first; --think=low|medium|high sets how much."
-        ),
-    ] = None
-    effort: Annotated[str | None, typer.Option("--effort", hidden=True)] = None
-    hide_thinking: Annotated[
-        bool, typer.Option("--hidethinking", "--hide-thinking", help="Do not show the reasoning.")
-    ] = False
-    parameters: Annotated[
-        list[str] | None,
-        typer.Option("--param", "-p", metavar="NAME=VALUE", help="Such as temperature=0.2."),
-    ] = None
+    prompt: list[str] | None = argument(
+        "Answer this once; without it: a conversation.", metavar="PROMPT"
+    )
+    files: list[str] | None = option(
+        "Add a document's text to the prompt.", "--file", "-f", metavar="FILE"
+    )
+    images: list[str] | None = option("Show an image.", "--image", metavar="FILE")
+    system: str | None = option("System message.", metavar="TEXT")
+    format_: str | None = option(
+        "Answer as JSON, or by a JSON Schema.", "--format", metavar="json|FILE"
+    )
+    think: bool | None = option(
+        "Reason first; --think=low|medium|high sets how much.", "--think/--no-think"
+    )
+    effort: str | None = option("", "--effort", hidden=True)
+    hide_thinking: bool = flag("Do not show the reasoning.", "--hidethinking", "--hide-thinking")
+    parameters: list[str] | None = option(
+        "Such as temperature=0.2.", "--param", "-p", metavar="NAME=VALUE"
+    )
     keep_alive: KeepAliveOption = None
-    pull: Annotated[bool | None, typer.Option("--pull/--no-pull", hidden=True)] = None
-    insecure: Annotated[bool, typer.Option("--insecure", hidden=True)] = False
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show timings.")] = False
+    pull: bool | None = option("", "--pull/--no-pull", hidden=True)
+    insecure: bool = flag("", "--insecure", hidden=True)
+    verbose: bool = flag("Show timings.", "--verbose")
 
     def conversation_options(self) -> dict[str, Any]:
         """Return what a `ChatConversation` takes besides its model.

@@ -7,9 +7,8 @@ import time
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from pydantic import ValidationError
 
 from paddock.engine.system.files import write_output
@@ -30,6 +29,7 @@ from paddock.runner.cli.arguments import (
     PipelineArgument,
     ReportOption,
     VariedFlags,
+    option,
     option_values,
     parse_inputs,
     pipeline_file,
@@ -89,53 +89,28 @@ class CompareFlags(VariedFlags):
 
     file: PipelineArgument = None
     inputs: InputsOption = None
-    step: Annotated[
-        str | None, typer.Option(metavar="STEP", help="The step whose answers are compared.")
-    ] = None
-    gold: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH",
-            help="What is right: a CSV or JSON lines file, `reviews`, or steps.NAME.output.",
-        ),
-    ] = None
-    judge: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL",
-            help="A model that says which of two answers is better; each against the first.",
-        ),
-    ] = None
-    calibrate: Annotated[
-        str | None,
-        typer.Option(
-            metavar="target=T,delta=D",
-            help="Propose a step's `escalate.when`: with it the step agrees with what is right, "
-            "else with the larger model, at least as often as T, with probability 1 - D.",
-        ),
-    ] = None
-    budget: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Stop after this time; the same command goes on."),
-    ] = None
-    against: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="An earlier result of --json; exit with 4 if this one is worse."
-        ),
-    ] = None
-    allow_loss: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X", min=0, max=1, help="With --against: how much worse is not worse."
-        ),
-    ] = None
-    adopt: Annotated[
-        str | None,
-        typer.Option(
-            metavar="VARIANT", help="Write this variant, by its letter or name, into the YAML."
-        ),
-    ] = None
+    step: str | None = option("The step whose answers are compared.", metavar="STEP")
+    gold: str | None = option(
+        "What is right: a CSV or JSON lines file, `reviews`, or steps.NAME.output.", metavar="PATH"
+    )
+    judge: str | None = option(
+        "A model that says which of two answers is better; each against the first.", metavar="MODEL"
+    )
+    calibrate: str | None = option(
+        "Propose a step's `escalate.when`: with it the step agrees with what is right, "
+        "else with the larger model, at least as often as T, with probability 1 - D.",
+        metavar="target=T,delta=D",
+    )
+    budget: str | None = option("Stop after this time; the same command goes on.", metavar="TIME")
+    against: Path | None = option(
+        "An earlier result of --json; exit with 4 if this one is worse.", metavar="FILE"
+    )
+    allow_loss: float | None = option(
+        "With --against: how much worse is not worse.", metavar="X", min=0, max=1
+    )
+    adopt: str | None = option(
+        "Write this variant, by its letter or name, into the YAML.", metavar="VARIANT"
+    )
     junit: JunitOption = None
     report: ReportOption = None
 

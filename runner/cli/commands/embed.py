@@ -6,12 +6,10 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from paddock.runner.cli import model_arguments
-from paddock.runner.cli.arguments import JsonOption, KeepAliveOption
+from paddock.runner.cli.arguments import JsonOption, KeepAliveOption, argument, flag, option
 from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.cli.model_arguments import (
     ModelArgument,
@@ -29,19 +27,11 @@ class EmbedFlags:
     """Arguments and options of `paddock embed`."""
 
     model: ModelArgument
-    texts: Annotated[
-        list[str] | None, typer.Argument(metavar="TEXT", help="Without any: standard input.")
-    ] = None
-    files: Annotated[
-        list[str] | None, typer.Option("--file", "-f", metavar="FILE", help="Embed a file's text.")
-    ] = None
-    lines: Annotated[bool, typer.Option("--lines", help="Embed each line separately.")] = False
-    dimensions: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Keep this many numbers of each vector.")
-    ] = None
-    truncate: Annotated[
-        bool, typer.Option("--truncate", help="Cut texts that are too long instead of failing.")
-    ] = False
+    texts: list[str] | None = argument("Without any: standard input.", metavar="TEXT")
+    files: list[str] | None = option("Embed a file's text.", "--file", "-f", metavar="FILE")
+    lines: bool = flag("Embed each line separately.", "--lines")
+    dimensions: int | None = option("Keep this many numbers of each vector.", min=1, metavar="N")
+    truncate: bool = flag("Cut texts that are too long instead of failing.", "--truncate")
     keep_alive: KeepAliveOption = None
     as_json: JsonOption = False
 

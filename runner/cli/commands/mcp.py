@@ -6,9 +6,6 @@ import importlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from paddock.engine.api import api_keys
 from paddock.runner.cli.agent_tools import AgentTools
@@ -17,7 +14,9 @@ from paddock.runner.cli.arguments import (
     ApiKeysOption,
     MaxRunsOption,
     PermissionsOption,
+    argument,
     given_settings,
+    option,
 )
 from paddock.runner.cli.detached_run import DetachedRuns
 from paddock.runner.cli.exit_status import DONE, CommandError
@@ -31,17 +30,12 @@ _KEYS_FILE_NAME = "agent-keys"
 class McpFlags:
     """Arguments and options of `paddock mcp`."""
 
-    folder: Annotated[
-        str, typer.Argument(metavar="FOLDER", help="The folder; by default the current one.")
-    ] = HERE
-    port: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=65535,
-            help="Serve HTTP at this port of 127.0.0.1, behind API keys; 0: any free one.",
-        ),
-    ] = None
+    folder: str = argument(
+        "The folder; by default the current one.", default=HERE, metavar="FOLDER"
+    )
+    port: int | None = option(
+        "Serve HTTP at this port of 127.0.0.1, behind API keys; 0: any free one.", min=0, max=65535
+    )
     api_keys: ApiKeysOption = None
     allow: PermissionsOption = None
     max_runs: MaxRunsOption = None

@@ -21,7 +21,7 @@ from paddock.engine.models.model_names import canonical_name, is_path, parse_nam
 from paddock.engine.system.text import counted
 from paddock.engine.tuning.tuned_copies import TunedCopyStore
 from paddock.runner.cli import model_arguments, model_tables
-from paddock.runner.cli.arguments import JsonOption, PrefixArgument
+from paddock.runner.cli.arguments import JsonOption, PrefixArgument, flag
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.cli.loaded_models import loaded_models, loaded_table, unload_model
 from paddock.runner.cli.model_arguments import model_argument
@@ -166,16 +166,12 @@ class ShowFlags:
     """Arguments and options of `paddock show`."""
 
     model: model_arguments.ModelArgument
-    modelfile: Annotated[bool, typer.Option("--modelfile", help="Only its Modelfile.")] = False
-    parameters: Annotated[bool, typer.Option("--parameters", help="Only its parameters.")] = False
-    template: Annotated[bool, typer.Option("--template", help="Only its template.")] = False
-    system: Annotated[bool, typer.Option("--system", help="Only its system message.")] = False
-    license: Annotated[bool, typer.Option("--license", "--licence", help="Only its licence.")] = (
-        False
-    )
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also the file's values and tensors.")
-    ] = False
+    modelfile: bool = flag("Only its Modelfile.", "--modelfile")
+    parameters: bool = flag("Only its parameters.", "--parameters")
+    template: bool = flag("Only its template.", "--template")
+    system: bool = flag("Only its system message.", "--system")
+    license: bool = flag("Only its licence.", "--license", "--licence")
+    verbose: bool = flag("Also the file's values and tensors.", "--verbose", "-v")
     as_json: JsonOption = False
 
 

@@ -12,6 +12,7 @@ from paddock.runner.cli.arguments import (
     HERE,
     InputsOption,
     PipelineFlags,
+    flag,
     parse_inputs,
     pipeline_file,
 )
@@ -32,10 +33,9 @@ class PlanFlags(PipelineFlags):
 
     file: _File = HERE
     inputs: InputsOption = None
-    detailed_exitcode: Annotated[
-        bool,
-        typer.Option("--detailed-exitcode", help="Exit with 0: nothing to do, 10: work to do."),
-    ] = False
+    detailed_exitcode: bool = flag(
+        "Exit with 0: nothing to do, 10: work to do.", "--detailed-exitcode"
+    )
 
 
 def plan(flags: PlanFlags) -> int:

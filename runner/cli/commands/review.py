@@ -23,7 +23,10 @@ from paddock.runner.cli.arguments import (
     HERE,
     JsonOption,
     PermissionsOption,
+    argument,
+    flag,
     given_settings,
+    option,
     pipeline_file,
     require_writable,
 )
@@ -73,47 +76,25 @@ PortOption = Annotated[
 class ReviewFlags:
     """Arguments and options of `paddock review`."""
 
-    file: Annotated[
-        str, typer.Argument(metavar="FILE", help="A pipeline, or its folder; by default here.")
-    ] = HERE
-    only_list: Annotated[bool, typer.Option("--list", help="Only list what waits.")] = False
-    accept_all: Annotated[
-        bool, typer.Option("--accept-all", help="Accept all that `--list` shows, in one decision.")
-    ] = False
-    least: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            metavar="P",
-            help="Only answers whose fields all have this confidence.",
-        ),
-    ] = None
-    named: Annotated[
-        str | None,
-        typer.Option("--filter", metavar="TEXT", help="Only items with this in the name."),
-    ] = None
-    undone: Annotated[
-        str | None, typer.Option("--undo", metavar="ID", help="Undo a decision, on one or on many.")
-    ] = None
-    export: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|-|jsonl",
-            help="Write what waits as CSV; with .jsonl or jsonl what was decided, as gold data.",
-        ),
-    ] = None
-    export_tests: Annotated[
-        bool, typer.Option("--export-tests", help="Add what was decided to the pipeline's `tests`.")
-    ] = False
-    imported: Annotated[
-        str | None,
-        typer.Option("--import", metavar="FILE.csv|-", help="Take the decisions of such a CSV."),
-    ] = None
-    skip_bad: Annotated[
-        bool,
-        typer.Option("--skip-bad", help="Import the sound decisions, although others are not."),
-    ] = False
+    file: str = argument(
+        "A pipeline, or its folder; by default here.", default=HERE, metavar="FILE"
+    )
+    only_list: bool = flag("Only list what waits.", "--list")
+    accept_all: bool = flag("Accept all that `--list` shows, in one decision.", "--accept-all")
+    least: float | None = option(
+        "Only answers whose fields all have this confidence.", min=0.0, max=1.0, metavar="P"
+    )
+    named: str | None = option("Only items with this in the name.", "--filter", metavar="TEXT")
+    undone: str | None = option("Undo a decision, on one or on many.", "--undo", metavar="ID")
+    export: str | None = option(
+        "Write what waits as CSV; with .jsonl or jsonl what was decided, as gold data.",
+        metavar="FILE|-|jsonl",
+    )
+    export_tests: bool = flag("Add what was decided to the pipeline's `tests`.", "--export-tests")
+    imported: str | None = option(
+        "Take the decisions of such a CSV.", "--import", metavar="FILE.csv|-"
+    )
+    skip_bad: bool = flag("Import the sound decisions, although others are not.", "--skip-bad")
     by: DeciderOption = None
     no_browser: NoBrowserOption = False
     port: PortOption = None

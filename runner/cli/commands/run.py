@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -31,6 +31,8 @@ from paddock.runner.cli.arguments import (
     SummaryOption,
     TakeOption,
     YesOption,
+    flag,
+    option,
     option_values,
     parse_inputs,
     pipeline_file,
@@ -77,55 +79,28 @@ class RunFlags(PipelineFlags):
 
     file: PipelineArgument = None
     inputs: InputsOption = None
-    only: Annotated[
-        list[str] | None, typer.Option(metavar="KEY", help="Only this item; can be repeated.")
-    ] = None
-    force: Annotated[
-        list[str] | None, typer.Option(metavar="STEP", help="Redo this step, even if it is fresh.")
-    ] = None
-    no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Do not reuse cached replies of models.")
-    ] = False
+    only: list[str] | None = option("Only this item; can be repeated.", metavar="KEY")
+    force: list[str] | None = option("Redo this step, even if it is fresh.", metavar="STEP")
+    no_cache: bool = flag("Do not reuse cached replies of models.", "--no-cache")
     retry_failed: RetryFailedOption = False
-    refresh: Annotated[
-        bool,
-        typer.Option("--refresh", help="Redo items made by an older, compatible step version."),
-    ] = False
-    prune: Annotated[
-        bool,
-        typer.Option(
-            "--prune", help="Remove outputs that no longer apply, as those of deleted documents."
-        ),
-    ] = False
+    refresh: bool = flag("Redo items made by an older, compatible step version.", "--refresh")
+    prune: bool = flag(
+        "Remove outputs that no longer apply, as those of deleted documents.", "--prune"
+    )
     yes: YesOption = False
     take: TakeOption = False
-    resume: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Continue that run, with its file and inputs.")
-    ] = None
-    review: Annotated[
-        ReviewMode,
-        typer.Option(
-            help="What to do with answers that wait for a person: ask; or, with no one to ask, "
-            "fail, skip or accept."
-        ),
-    ] = "ask"
+    resume: str | None = option("Continue that run, with its file and inputs.", metavar="RUN")
+    review: ReviewMode = option(
+        "What to do with answers that wait for a person: ask; or, with no one to ask, "
+        "fail, skip or accept.",
+        default="ask",
+    )
     fail_on: FailOnOption = "new"
     local: LocalOption = False
-    prefect: Annotated[
-        bool,
-        typer.Option("--prefect", help="Run as a flow of Prefect's; start a server if need be."),
-    ] = False
+    prefect: bool = flag("Run as a flow of Prefect's; start a server if need be.", "--prefect")
     exact: ExactOption = False
-    notify: Annotated[
-        bool,
-        typer.Option(
-            "--notify", help="Send the notifications of `on.notify`, as `paddock up` does."
-        ),
-    ] = False
-    log_json: Annotated[
-        bool,
-        typer.Option("--log-json", help="Write progress to stderr as one JSON object per line."),
-    ] = False
+    notify: bool = flag("Send the notifications of `on.notify`, as `paddock up` does.", "--notify")
+    log_json: bool = flag("Write progress to stderr as one JSON object per line.", "--log-json")
     junit: JunitOption = None
     summary: SummaryOption = None
     report: ReportOption = None

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from paddock.engine.system import units
-from paddock.runner.cli.arguments import ApiKeysOption, ExactOption, JsonOption, given_settings
+from paddock.runner.cli.arguments import (
+    ApiKeysOption,
+    ExactOption,
+    JsonOption,
+    flag,
+    given_settings,
+    option,
+)
 from paddock.runner.cli.exit_status import DONE, FAILED, command_group
 from paddock.runner.daemon import daemon_client, daemon_files, service_client
 from paddock.runner.daemon.daemon_client import ensure_daemon
@@ -28,29 +35,18 @@ if TYPE_CHECKING:
 class ServeFlags:
     """Options of `paddock serve`."""
 
-    host: Annotated[
-        str | None, typer.Option(metavar="HOST[:PORT]", help="127.0.0.1:11434 by default.")
-    ] = None
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free port.")] = None
-    models: Annotated[str | None, typer.Option(metavar="DIR", help="The model store.")] = None
+    host: str | None = option("127.0.0.1:11434 by default.", metavar="HOST[:PORT]")
+    port: int | None = option("0: any free port.", min=0, max=65535)
+    models: str | None = option("The model store.", metavar="DIR")
     api_keys: ApiKeysOption = None
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Serve other machines without keys.")
-    ] = False
-    origins: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Web origins to allow, besides local ones.")
-    ] = None
-    rate: Annotated[
-        str | None, typer.Option(metavar="N[/s]", help="Requests per minute for each key.")
-    ] = None
-    keep_alive: Annotated[
-        str | None,
-        typer.Option("--keepalive", "--keep-alive", metavar="TIME", help="How long a model stays."),
-    ] = None
-    exact: ExactOption = False
-    debug: Annotated[bool, typer.Option("--debug", help="Log each request, load and eviction.")] = (
-        False
+    insecure: bool = flag("Serve other machines without keys.", "--insecure")
+    origins: str | None = option("Web origins to allow, besides local ones.", metavar="LIST")
+    rate: str | None = option("Requests per minute for each key.", metavar="N[/s]")
+    keep_alive: str | None = option(
+        "How long a model stays.", "--keepalive", "--keep-alive", metavar="TIME"
     )
+    exact: ExactOption = False
+    debug: bool = flag("Log each request, load and eviction.", "--debug")
 
 
 def serve(flags: ServeFlags) -> int:

@@ -15,13 +15,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from paddock.engine.system import distribution, processes
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.cli.arguments import existing_folder
+from paddock.runner.cli.arguments import argument, existing_folder, flag, option
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.cli.setup_files import FileChange, ManagedFile, require_rights, write_all
 from paddock.runner.cli.setup_plan import (
@@ -48,32 +47,21 @@ _SYSTEM_USER = "paddock"
 class SetupFlags:
     """Arguments and options of `paddock setup`."""
 
-    folders: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="DIR", help="Folders of pipelines; the current one by default."),
-    ] = None
-    system: Annotated[
-        bool, typer.Option("--system", help="A unit of the system, not of your own account.")
-    ] = False
-    user: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help=f"With --system: its user, '{_SYSTEM_USER}' by default."),
-    ] = None
-    mail: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Set the mail server, by PADDOCK_SMTP or a question; send a test mail there.",
-        ),
-    ] = None
-    keys: Annotated[bool, typer.Option("--keys", help="Make an API key if there is none.")] = False
-    undo: Annotated[
-        bool, typer.Option("--undo", help="Remove what it wrote, unless that was edited since.")
-    ] = False
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what would be done, and the unit.")
-    ] = False
-    yes: Annotated[bool, typer.Option("--yes", help="Do it without a question.")] = False
+    folders: list[str] | None = argument(
+        "Folders of pipelines; the current one by default.", metavar="DIR"
+    )
+    system: bool = flag("A unit of the system, not of your own account.", "--system")
+    user: str | None = option(
+        f"With --system: its user, '{_SYSTEM_USER}' by default.", metavar="NAME"
+    )
+    mail: str | None = option(
+        "Set the mail server, by PADDOCK_SMTP or a question; send a test mail there.",
+        metavar="ADDRESS",
+    )
+    keys: bool = flag("Make an API key if there is none.", "--keys")
+    undo: bool = flag("Remove what it wrote, unless that was edited since.", "--undo")
+    dry_run: bool = flag("Only show what would be done, and the unit.", "--dry-run")
+    yes: bool = flag("Do it without a question.", "--yes")
 
 
 def setup(flags: SetupFlags) -> int:

@@ -28,7 +28,9 @@ from paddock.runner.cli.arguments import (
     PoolOption,
     TakeOption,
     YesOption,
+    flag,
     given_settings,
+    option,
 )
 from paddock.runner.cli.exit_status import CommandError
 from paddock.runner.cli.installed_schema import installed_schema, write_schema
@@ -58,38 +60,20 @@ class SummariseFlags:
     documents: Annotated[
         str, typer.Argument(metavar="DIR", help="Folder of documents, or one document.")
     ]
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "-o", "--out", metavar="OUT", help="Folder for the summaries; one may be printed."
-        ),
-    ] = None
-    how: Annotated[
-        Literal["write", "extract"],
-        typer.Option(help="A model writes them, or they are the documents' own sentences."),
-    ] = "write"
-    words: Annotated[int, typer.Option(min=1, max=10_000, help="About how many words each.")] = 80
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL",
-            help="A stored model, or a GGUF file.",
-            autocompletion=complete_model_names,
-        ),
-    ] = None
-    include: Annotated[
-        str | None, typer.Option(metavar="GLOB", help="Only these, such as '**/*.{md,pdf}'.")
-    ] = None
-    save: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Save the pipeline to this file, then run it."),
-    ] = None
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Retry quarantined documents.")
-    ] = False
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Remove summaries of deleted documents.")
-    ] = False
+    out: str | None = option(
+        "Folder for the summaries; one may be printed.", "-o", "--out", metavar="OUT"
+    )
+    how: Literal["write", "extract"] = option(
+        "A model writes them, or they are the documents' own sentences.", default="write"
+    )
+    words: int = option("About how many words each.", default=80, min=1, max=10_000)
+    model: str | None = option(
+        "A stored model, or a GGUF file.", metavar="MODEL", autocompletion=complete_model_names
+    )
+    include: str | None = option("Only these, such as '**/*.{md,pdf}'.", metavar="GLOB")
+    save: str | None = option("Save the pipeline to this file, then run it.", metavar="FILE")
+    retry_failed: bool = flag("Retry quarantined documents.", "--retry-failed")
+    prune: bool = flag("Remove summaries of deleted documents.", "--prune")
     yes: YesOption = False
     take: TakeOption = False
     local: LocalOption = False

@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
@@ -19,6 +17,9 @@ from paddock.runner.cli.arguments import (
     ReportOption,
     SummaryOption,
     VariedFlags,
+    argument,
+    flag,
+    option,
     pipeline_file,
     remove_old_reports,
     require_reports,
@@ -40,26 +41,14 @@ if TYPE_CHECKING:
 class PipelineTestFlags(VariedFlags):
     """Arguments and options of `paddock test`."""
 
-    files: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="FILE...",
-            help="Pipelines, folders with one, or .prompt.yml; by default this folder.",
-        ),
-    ] = None
-    record: Annotated[
-        bool,
-        typer.Option(
-            "--record", help="Ask models for replies that are not recorded yet, and record them."
-        ),
-    ] = False
-    replay: Annotated[
-        bool,
-        typer.Option("--replay", help="Ask no model: a reply that is not recorded fails the test."),
-    ] = False
-    only: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only this test; can be repeated.")
-    ] = None
+    files: list[str] | None = argument(
+        "Pipelines, folders with one, or .prompt.yml; by default this folder.", metavar="FILE..."
+    )
+    record: bool = flag(
+        "Ask models for replies that are not recorded yet, and record them.", "--record"
+    )
+    replay: bool = flag("Ask no model: a reply that is not recorded fails the test.", "--replay")
+    only: list[str] | None = option("Only this test; can be repeated.", metavar="NAME")
     junit: JunitOption = None
     summary: SummaryOption = None
     report: ReportOption = None

@@ -37,8 +37,11 @@ from paddock.runner.cli.arguments import (
     PermissionsOption,
     PoolOption,
     RetryFailedOption,
+    argument,
     existing_folder,
+    flag,
     given_settings,
+    option,
     parse_inputs,
     pipeline_file,
 )
@@ -84,19 +87,12 @@ _RUN_FLAGS = ("allow", "debug", "log_json")
 class UpFlags:
     """Arguments and options of `paddock up`."""
 
-    folders: Annotated[
-        list[str] | None, typer.Argument(metavar="DIR", help="Folders; the current one by default.")
-    ] = None
-    up_host: Annotated[
-        str | None,
-        typer.Option("--listen", metavar="HOST[:PORT]", help="127.0.0.1:11436 by default."),
-    ] = None
+    folders: list[str] | None = argument("Folders; the current one by default.", metavar="DIR")
+    up_host: str | None = option("127.0.0.1:11436 by default.", "--listen", metavar="HOST[:PORT]")
     max_runs: MaxRunsOption = None
     allow: PermissionsOption = None
     pool: PoolOption = None
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Also log loads and evictions of models.")
-    ] = False
+    debug: bool = flag("Also log loads and evictions of models.", "--debug")
     log_json: LogOption = False
 
 
