@@ -1,7 +1,6 @@
 """HTTP to a server on this machine, by the standard library alone: a request, a connection.
 
-So that `gpu.py` runs where no client library is installed, and so that a client can go away at
-any moment, as `gone.py` has it do: leaving the block closes the connection.
+So that `gpu.py` runs where no client library is installed.
 """
 
 import asyncio
@@ -107,8 +106,6 @@ async def events(
     port: int, path: str, body: Mapping[str, Any]
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Send JSON and yield the server-sent events of the answer.
-
-    Close the generator (`contextlib.aclosing`) to go away in the middle.
 
     Raises:
         HttpError: another status than 200, or an event that tells of an error.

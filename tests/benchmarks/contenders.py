@@ -13,10 +13,9 @@ import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from paddock.engine.backends.local import LocalPool
-from paddock.engine.memory.pool_stats import PoolEvents
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec
 from tests.benchmarks.loads import Ask
@@ -78,16 +77,13 @@ class Ours:
 
 
 @contextlib.asynccontextmanager
-async def ours(
-    setup: Setup, events: PoolEvents | None = None, **settings: Any
-) -> AsyncIterator[Ours]:
-    """Run our pool with one model, loaded and warm; `events` hears of it."""
+async def ours(setup: Setup) -> AsyncIterator[Ours]:
+    """Run our pool with one model, loaded and warm."""
     growth = OwnGrowth()
-    wanted = setup.settings(**settings)
+    wanted = setup.settings()
     finder = ModelFinder(wanted.models_dir, wanted.cache_dir)
     spec = ModelSpec(str(setup.model), n_ctx_tokens=setup.n_ctx_tokens, keep_alive_s=-1)
-    heard: dict[str, Any] = {"events": events} if events else {}
-    async with LocalPool(wanted, models=finder, **heard) as pool:
+    async with LocalPool(wanted, models=finder) as pool:
         running = Ours(pool, spec, growth)
         await running.ask(WARM_UP)
         yield running

@@ -99,10 +99,6 @@ def chats(n: int, n_tokens: int) -> list[Ask]:
     ]
 
 
-def story(index: int, n_tokens: int) -> Ask:
-    return Ask("", f"Tell a very long story about {PEOPLE[index % len(PEOPLE)]}.", n_tokens)
-
-
 def short_texts(n: int) -> list[str]:
     """Make texts of 5 to 60 words, as titles, notes and paragraphs are."""
     chance = random.Random(0)

@@ -15,8 +15,6 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-import psutil
-
 from tests.benchmarks import client
 
 READY_S = 300.0
@@ -134,8 +132,3 @@ def _status_bytes(pid: int, field: str) -> int | None:
             if line.startswith(f"{field}:"):
                 return int(line.split()[1]) * 1024
     return None
-
-
-def cpu_s(pid: int) -> float:
-    times = psutil.Process(pid).cpu_times()
-    return float(times.user + times.system)

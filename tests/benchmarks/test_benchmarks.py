@@ -9,8 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -26,13 +25,9 @@ from tests.benchmarks import (
     device_checks,
     device_rows,
     embed,
-    evidence,
     gauge,
-    gone,
     harness,
     job,
-    kill,
-    labels,
     loads,
     overflow,
     peers,
@@ -40,12 +35,11 @@ from tests.benchmarks import (
     readers,
     runner,
     same_answers,
-    swap,
 )
 from tests.benchmarks.arena import Contest, Failed
 from tests.benchmarks.harness import NOTHING, circumstances, measure, medians, table
 from tests.benchmarks.loads import Ask
-from tests.benchmarks.setup import Said, Setup
+from tests.benchmarks.setup import Said
 from tests.fakes.tiny import write_llm
 
 HERE = Path(__file__).resolve().parent
@@ -136,26 +130,12 @@ COMMANDS = {
         "| paddock |",
     ),
     "embed": (embed, f"--only paddock --texts 12 --rounds 1 {TINY}", "| paddock |"),
-    "swap": (swap, f"--in-flight 1 --rounds 1 {FEW} {ANY}", "| paddock | 2 |"),
     "overflow": (
         overflow,
         f"--only paddock --documents 5 --cells 2048 --answer-tokens 2 --words 20 {TINY} {ANY}",
         "| paddock | 5 of 5 |",
     ),
-    # Long enough for a quick processor, too: who asks leaves after 0.2 s of its time.
-    "gone": (
-        gone,
-        f"--only paddock --rounds 1 --words 300 --answer-tokens 7000 {TINY} {ANY}",
-        "| paddock |",
-    ),
-    "kill": (
-        kill,
-        f"--documents 3 --answer-tokens 4 --words 40 {TINY} {ANY}",
-        "| killed once | 3 of 3 |",
-    ),
-    "evidence": (evidence, "--pages 4 --fields 20 --rounds 1", "| 4 |"),
     "confidence": (confidence, f"--texts 9 --rounds 1 --answer-tokens 8 {TINY} {ANY}", "| with |"),
-    "labels": (labels, f"--rounds 1 --answers 1 {TINY} {ANY}", "| 10,000 |"),
     "same_answers": (
         same_answers,
         f"--only split-on --prompts 2 --answer-tokens 4 --at-once 2 {TINY} {ANY}",
@@ -259,36 +239,6 @@ def test_the_job_is_compared_with_the_best_peer_and_failures_have_their_row() ->
         "| broken | failed (HTTP 500) | - | - | - | - | - | - | - |",
         "| llama-batched-bench (the limit) | 90.0 | 90.0 to 90.0 | 1.50 | 7.50 | - | - | - | - |",
     ]
-
-
-def test_a_swapper_loads_again_whenever_the_other_model_is_asked(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Fake:
-        async def ask(self, ask: Ask, heard: Callable[[], None] | None = None) -> Said:
-            await asyncio.sleep(0)
-            return Said(ask.user, 1, 1)
-
-        def peak_bytes(self) -> int | None:
-            return None
-
-    def fake_server(*, n_slots: int) -> Callable[[Setup], AbstractAsyncContextManager[Fake]]:
-        @asynccontextmanager
-        async def start(setup: Setup):  # type: ignore[no-untyped-def]
-            yield Fake()
-
-        return start
-
-    monkeypatch.setattr(swap, "llama_server", fake_server)
-
-    async def main() -> int:
-        models = (Path("a"), Path("b"))
-        async with swap.Swapping.started(Setup(Path("a"), 1), models) as pair:
-            for which in (0, 0, 1, 0, 1, 1):
-                await pair.ask(which, Ask("", "x", 1))
-            return pair.n_loads()
-
-    assert asyncio.run(main()) == 4
 
 
 async def test_the_client_reads_plain_chunked_and_streamed_answers_and_tells_errors() -> None:
