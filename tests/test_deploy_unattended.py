@@ -107,12 +107,15 @@ def test_a_worker_has_its_password_from_a_file_that_must_be_there() -> None:
     assert "postgresql://" not in text
 
 
-# compose.cluster.yaml
+# compose.yaml and compose.cluster.yaml
 
 
-def compose() -> dict[str, Any]:
-    told: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.cluster.yaml").read_text("utf-8"))
+def compose(file: str = "compose.cluster.yaml") -> dict[str, Any]:
+    told: dict[str, Any] = yaml.safe_load((DEPLOY / file).read_text("utf-8"))
     return told
+
+
+of_each_file = pytest.mark.parametrize("file", ["compose.yaml", "compose.cluster.yaml"])
 
 
 def service(name: str) -> dict[str, Any]:
@@ -132,8 +135,9 @@ def test_one_file_serves_the_first_machine_and_the_others() -> None:
             assert service(other)["profiles"] == one["profiles"]
 
 
-def test_every_container_has_all_its_safeguards() -> None:
-    for name, one in compose()["services"].items():
+@of_each_file
+def test_every_container_has_all_its_safeguards(file: str) -> None:
+    for name, one in compose(file)["services"].items():
         assert one["read_only"] is True
         assert one["cap_drop"] == ["ALL"]
         assert one["security_opt"] == ["no-new-privileges:true"]
@@ -173,8 +177,11 @@ def test_machines_share_one_ledger_one_server_and_one_folder() -> None:
     assert {one["volumes"][0] for one in users} == {"up:/data", "worker:/data"}
 
 
-def test_every_volume_and_file_that_compose_names_exists() -> None:
-    told = compose()
+@of_each_file
+def test_every_secret_volume_and_file_that_compose_names_exists(file: str) -> None:
+    told = compose(file)
+    secrets = {name for one in told["services"].values() for name in one.get("secrets", [])}
+    assert secrets == set(told.get("secrets", {}))
     named = {
         mount.partition(":")[0]
         for one in told["services"].values()
@@ -232,7 +239,9 @@ def test_what_compose_runs_are_commands_of_paddock() -> None:
     assert said <= known
 
 
-def test_runs_get_more_time_to_stop_than_they_take() -> None:
-    for name in ("up", "worker", "worker-gpu"):
-        grace_s = float(service(name)["stop_grace_period"].removesuffix("s"))
-        assert grace_s > ServiceSettings().stop_timeout_s + 20
+@pytest.mark.parametrize(("file", "more_s"), [("compose.yaml", 10), ("compose.cluster.yaml", 20)])
+def test_what_computes_gets_more_time_to_stop_than_it_takes(file: str, more_s: int) -> None:
+    services = compose(file)["services"]
+    for name in services.keys() - {"db", "prefect", "prepare"}:
+        grace_s = float(services[name]["stop_grace_period"].removesuffix("s"))
+        assert grace_s > ServiceSettings().stop_timeout_s + more_s

@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.engine.pools import SURE_PROMPT
 from tests.fakes import tiny
 from tests.live import COUNTING, Live
 
@@ -68,15 +67,6 @@ def test_generate_streams_by_default_and_ends_with_its_numbers(client: httpx.Cli
     assert last["eval_count"] == 6
     assert len(last["context"]) == last["prompt_eval_count"] + last["eval_count"]
     assert all(isinstance(last[name], int) for name in METRICS)
-
-
-def test_generate_at_once_gives_the_text_of_the_stream(client: httpx.Client) -> None:
-    body = {"model": CHAT, "prompt": SURE_PROMPT, "template": "{{ .Prompt }}", "options": SURE}
-    streamed = lines(client, "/api/generate", body)
-    told = whole(client, "/api/generate", body)
-    assert told["response"] == "".join(line["response"] for line in streamed)
-    assert told["done"] is True
-    assert told["context"] == streamed[-1]["context"]
 
 
 def test_the_prompt_count_has_what_was_cached_and_the_cached_are_told(client: httpx.Client) -> None:
@@ -287,42 +277,6 @@ def test_chat_streams_by_default_and_ends_with_its_numbers(client: httpx.Client)
     assert last["message"] == {"role": "assistant", "content": ""}
     assert set(last) >= METRICS
     assert "context" not in last
-
-
-def test_chat_at_once_gives_the_text_of_the_stream(client: httpx.Client) -> None:
-    body = {"model": CHAT, "messages": COUNTING, "options": SURE}
-    streamed = lines(client, "/api/chat", body)
-    told = whole(client, "/api/chat", body)
-    assert told["message"]["content"] == "".join(one["message"]["content"] for one in streamed)
-
-
-def test_of_a_long_conversation_the_oldest_turns_go_and_it_is_told(client: httpx.Client) -> None:
-    turns = [{"role": "system", "content": "Be brief."}]
-    for n in range(20):
-        turns += [
-            {"role": "user", "content": f"Question {n}: " + "why " * 20},
-            {"role": "assistant", "content": "Because."},
-        ]
-    turns.append({"role": "user", "content": "And now?"})
-    body = {"model": CHAT, "messages": turns, "options": {"num_ctx": 256, "num_predict": 4}}
-    answer = client.post("/api/chat", json={**body, "stream": False})
-    told = answer.json()
-    assert told["truncated"] is True
-    assert told["prompt_tokens_original"] > 400
-    assert told["prompt_eval_count"] < 256
-    assert "warning" in answer.headers
-
-
-def test_calls_and_results_of_earlier_turns_are_taken(client: httpx.Client) -> None:
-    call = {"function": {"name": "get_weather", "arguments": {"city": "Rome"}}, "id": "call_1"}
-    messages = [
-        {"role": "user", "content": "How is the weather in Rome?"},
-        {"role": "assistant", "content": "", "tool_calls": [call]},
-        {"role": "tool", "content": "22 °C", "tool_name": "get_weather", "tool_call_id": "call_1"},
-    ]
-    told = whole(client, "/api/chat", {"model": CHAT, "messages": messages, "options": SHORT})
-    assert told["message"]["content"]
-    assert told["prompt_eval_count"] > 30
 
 
 def test_the_prompt_alone_can_be_seen(client: httpx.Client) -> None:

@@ -1,26 +1,7 @@
 """Errors in each dialect's shape."""
 
-from typing import Any
-
-import pytest
-
 from paddock.engine.api.errors import ApiError, api_error, dialect_of, error_body
 from paddock.engine.errors import StoreFull
-
-
-@pytest.mark.parametrize(
-    ("path", "dialect", "body"),
-    [
-        ("/api/chat", "ollama", {"error": "no"}),
-        ("/v1/chat/completions", "openai", {"error": {
-            "message": "no", "type": "not_found_error", "param": None, "code": None}}),
-    ],
-)  # fmt: skip
-def test_each_dialect_has_its_own_shape_of_errors(
-    path: str, dialect: str, body: dict[str, Any]
-) -> None:
-    assert dialect_of(path) == dialect
-    assert error_body(dialect_of(path), ApiError(404, "no")) == body
 
 
 def test_anthropics_errors_have_an_id() -> None:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
 import pytest
 from starlette.requests import Request
 from starlette.types import Message
@@ -66,17 +65,6 @@ def test_a_piece_is_one_line_to_clients_that_know_more_line_ends() -> None:
     value = {"text": "a\u2028b\u2029c\x85d\nü"}
     assert dumps(value).decode().splitlines() == [dumps(value).decode()]
     assert json.loads(dumps(value)) == value
-
-
-async def test_an_error_before_the_first_piece_keeps_its_status() -> None:
-    async def items() -> AsyncGenerator[dict[str, Any], None]:
-        raise Busy("full")
-        yield {}
-
-    client = Client()
-    with pytest.raises(Busy):
-        await respond(client, items())
-    assert client.sent == []
 
 
 async def test_headers_come_before_a_slow_first_piece_and_pings_while_nothing_else_is_sent(
@@ -326,12 +314,6 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_read(live: Live) -> Non
             received += part
     assert b" 413 " in received.splitlines()[0]
     assert b'{"error":' in received
-
-
-def test_headers_of_a_refused_request_say_when_to_come_back(live: Live) -> None:
-    error = ApiError(503, "busy")
-    assert error.headers["Retry-After"] == "2"
-    assert httpx.Headers(error.headers)["retry-after"].isdigit()
 
 
 def test_moments_can_be_read_by_python_and_for_ever_is_three_centuries() -> None:

@@ -242,14 +242,6 @@ def test_models_are_listed_and_found(client: Anthropic) -> None:
     assert found.created_at == listed[CHAT].created_at
 
 
-def test_a_client_that_goes_frees_its_place(live: Live, client: Anthropic) -> None:
-    with client.messages.stream(
-        model=CHAT, max_tokens=2000, messages=[{"role": "user", "content": "Write a long story."}]
-    ) as stream:
-        next(iter(stream.text_stream))
-    assert live.n_users_within(15) == 0
-
-
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff\xfe", b'"x"', b"{" * 100_000])
 def test_a_body_that_is_no_object_is_refused(live: Live, body: bytes) -> None:
     with live.client() as http:

@@ -201,25 +201,6 @@ def test_usage_comes_last_and_only_where_it_is_wanted() -> None:
     assert all(chunk["usage"] is None for chunk in chunks)
 
 
-def test_choices_of_one_stream_are_told_apart() -> None:
-    events = spoken(
-        chat(stream=True, n=2),
-        (1, Chunk("b")),
-        (0, Chunk("a")),
-        (1, reply("b")),
-        (0, reply("a", done_reason="length")),
-    )
-    texts: dict[int, str] = {0: "", 1: ""}
-    ends = {}
-    for event in events[:-1]:
-        (choice,) = event["choices"]
-        texts[choice["index"]] += choice["delta"].get("content", "")
-        if choice["finish_reason"]:
-            ends[choice["index"]] = choice["finish_reason"]
-    assert texts == {0: "a", 1: "b"}
-    assert ends == {0: "length", 1: "stop"}
-
-
 def test_probabilities_are_written_per_endpoint() -> None:
     (choice,) = chat(logprobs=True).body([reply("Hi", logprobs=(LOGPROB,))], STAMP)["choices"]
     (token,) = choice["logprobs"]["content"]
