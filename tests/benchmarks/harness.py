@@ -103,13 +103,6 @@ def n_threads() -> int:
     return max(1, min(cpu.n_cores, cpu.n_usable))
 
 
-def processor_s() -> float:
-    """Return the processor time of this process and its children so far."""
-    own = psutil.Process()
-    times = [one.cpu_times() for one in (own, *own.children(recursive=True))]
-    return sum(one.user + one.system for one in times)
-
-
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the value that so large a share of the values does not exceed.
 

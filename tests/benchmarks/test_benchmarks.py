@@ -19,7 +19,6 @@ from tests.benchmarks import (
     arena,
     chat,
     client,
-    confidence,
     contenders,
     decode,
     device_checks,
@@ -34,7 +33,6 @@ from tests.benchmarks import (
     raw,
     readers,
     runner,
-    same_answers,
 )
 from tests.benchmarks.arena import Contest, Failed
 from tests.benchmarks.harness import NOTHING, circumstances, measure, medians, table
@@ -134,12 +132,6 @@ COMMANDS = {
         overflow,
         f"--only paddock --documents 5 --cells 2048 --answer-tokens 2 --words 20 {TINY} {ANY}",
         "| paddock | 5 of 5 |",
-    ),
-    "confidence": (confidence, f"--texts 9 --rounds 1 --answer-tokens 8 {TINY} {ANY}", "| with |"),
-    "same_answers": (
-        same_answers,
-        f"--only split-on --prompts 2 --answer-tokens 4 --at-once 2 {TINY} {ANY}",
-        "| on, split |",
     ),
     "decode": (decode, f"--sequences 2 --prompt-tokens 64 --answer-tokens 4 {TINY}", "| 2 |"),
 }
@@ -290,19 +282,7 @@ def test_the_device_table_puts_ours_first_and_compares_in_the_right_direction() 
 
 @pytest.mark.parametrize(
     "module",
-    [
-        arena,
-        device_checks,
-        device_rows,
-        embed,
-        gauge,
-        harness,
-        job,
-        loads,
-        raw,
-        readers,
-        same_answers,
-    ],
+    [arena, device_checks, device_rows, embed, gauge, harness, job, loads, raw, readers],
     ids=lambda one: one.__name__,
 )
 def test_examples_in_docstrings_hold(module: ModuleType) -> None:

@@ -11,7 +11,7 @@ from paddock.engine.llama.quantise import quantise
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ModelSpec
 from paddock.engine.settings import PoolSettings
-from tests.benchmarks.confidence import (
+from tests.steps.llm.labelled_texts import (
     MODEL,
     TOPICS,
     Labelled,
