@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, chain, count
 from typing import Any
 
 
@@ -67,6 +67,16 @@ def listed(words: Sequence[str], n_most: int = 5) -> str:
     """
     shown = ", ".join(words[:n_most])
     return shown if len(words) <= n_most else f"{shown} and {len(words) - n_most:,} more"
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """Return the name, or that with the first number that makes it free.
+
+    >>> free_name("a.pdf", ["a.pdf", "a.pdf#2"])
+    'a.pdf#3'
+    """
+    numbered = (f"{name}#{n}" for n in count(2))
+    return next(text for text in chain([name], numbered) if text not in taken)
 
 
 def sql_name(name: str) -> str:

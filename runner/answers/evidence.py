@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from typing import Any
 from unicodedata import east_asian_width
 
-from paddock.engine.system.text import nested_values
+from paddock.engine.system.text import free_name, nested_values
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import EvidenceSpec
 from paddock.runner.bind.scope import Scope
@@ -144,15 +144,14 @@ def read_sources(
             f"{_MOST_SOURCE_CHARS:,} can be searched.",
             remedy="Name a part of it, such as the chunk that the model reads.",
         )
-    named: list[EvidenceSource] = []
-    seen: dict[str, int] = {}
+    named: dict[str, EvidenceSource] = {}
     for text in found:  # of those with the same name, all but the first are numbered
         name, path = text.name, PurePath(text.path)
         if base is not None and text.path and path.is_relative_to(base):
             name = path.relative_to(base).as_posix()
-        n = seen[name] = seen.get(name, 0) + 1
-        named.append(replace(text, name=name if n == 1 else f"{name}#{n}"))
-    return tuple(named)
+        name = free_name(name, named)
+        named[name] = replace(text, name=name)
+    return tuple(named.values())
 
 
 def _no_text(sources: Sequence[Expression], scope: Scope) -> StepError:

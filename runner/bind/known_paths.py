@@ -75,7 +75,7 @@ class KnownPaths:
             place = _folder_of(text, is_file=is_file)
             if place is not None:
                 named = Path(os.path.normpath(base / place))
-                folder = _resolved(named)
+                folder = resolved(named)
                 tops = (base, *self.roots.allowed)
                 if any(path.is_relative_to(top) for path in (named, folder) for top in tops):
                     found[folder] = None
@@ -110,7 +110,7 @@ class KnownPaths:
             facts, given = facts_of(step.uses), step.params.data
             text = _known_path(given.get(facts.output), known) if facts.output and given else None
             if text is not None and not text.startswith(SHOWN_LATER) and "\0" not in text:
-                path = _resolved(base / text)
+                path = resolved(base / text)
                 if facts.moves_to and (text.endswith(("/", os.sep)) or path.is_dir()):
                     path /= SHOWN_LATER  # a folder gets the file under its own name
                 yield WrittenPlace(step, text, path, facts.output)
@@ -123,7 +123,7 @@ class KnownPaths:
             if facts.takes_file(given):
                 text = _known_path(given.get(facts.takes_away), known)
                 if text is not None and SHOWN_LATER not in text and "\0" not in text:
-                    path = _resolved(base / text)
+                    path = resolved(base / text)
                     yield WrittenPlace(step, text, path, facts.takes_away, is_new=False)
 
     def faults(self, steps: Iterable[tuple[StepNode, type[Params]]]) -> Iterator[Fault]:
@@ -156,7 +156,7 @@ class KnownPaths:
             return True
         except (OSError, ValueError, RuntimeError):
             return False  # no possible path: a run says so
-        known = _resolved(self.roots.base / f"{head}{SHOWN_LATER}").parent
+        known = resolved(self.roots.base / f"{head}{SHOWN_LATER}").parent
         is_known = head != "" and ".." not in tail and "\0" not in text
         return is_known and not any(
             known.is_relative_to(root) or root.is_relative_to(known) for root in self.roots.allowed
@@ -222,7 +222,7 @@ def _known_path(text: object, known: KnownInputs) -> str | None:
     return path + (SHOWN_LATER if statements else "")
 
 
-def _resolved(path: Path) -> Path:
+def resolved(path: Path) -> Path:
     path = Path(os.path.normpath(path))
     try:
         return path.resolve()

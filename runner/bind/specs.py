@@ -23,12 +23,12 @@ from paddock.pipelines.expressions import Reference, Value, loop_parts
 from paddock.pipelines.model import Block, Pipeline, ReplySpec, StepNode
 from paddock.steps import registry
 from paddock.steps.registry import is_function_reference
-from paddock.steps.tools.code_digests import code_digests, files_named
+from paddock.steps.tools.code_digests import code_digests
 from paddock.steps.tools.tool_names import tool_version
 
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .plan_walks import blocks_of, nodes_of, steps_of
-from .trust.reached import ReachedCode, ReachedServer, StartedProgram, reached_by_step
+from .trust.reached import ReachedCode, ReachedServer, reached_by_step
 
 EVIDENCE_RULES = 2
 """Version of the rules by which evidence is found: what was stored by others is made again once."""
@@ -86,28 +86,22 @@ def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
     that its command names; of an installed tool the version of its package.
     """
     found: dict[str, Any] = {}
+    inside = base.resolve()
     for reached in reached_by_step(step, pipeline):
         match reached:
             case ReachedServer(name=name, program=program):
                 found[name] = reached.texts
-                if program is not None and (files := _program_file_digests(program, base)):
+                files = dict[str, str]()
+                for path in () if program is None else program.files(inside):
+                    with suppress(OSError):
+                        files[os.path.relpath(path, inside)] = sha256_of(path)
+                if files:
                     found[f"files of {name}"] = files
             case ReachedCode(kind="installed", name=name):
                 found[f"tool {name}"] = tool_version(name)
             case ReachedCode(kind="function", name=name) if reached.use is not None:
                 found[f"files of {name}"] = code_digests((base / reached.file).resolve())
     return found or None
-
-
-def _program_file_digests(program: StartedProgram, base: Path) -> dict[str, str]:
-    """Return the files in the pipeline's folder that a program is of, each with its digest."""
-    words = [word for word in program.words if isinstance(word, str)]
-    folder, inside = base / str("." if program.cwd is None else program.cwd), base.resolve()
-    found: dict[str, str] = {}
-    for path in files_named(words, folder.resolve(), (inside,)):
-        with suppress(OSError):
-            found[os.path.relpath(path, inside)] = sha256_of(path)
-    return found
 
 
 def block_spec(block: Block) -> str:

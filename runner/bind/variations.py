@@ -14,6 +14,7 @@ import json
 import math
 import string
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -157,10 +158,10 @@ def varied_values(option: VariedOption, texts: Iterable[str]) -> dict[str, list[
     faults: list[Fault] = []
     for text in texts:
         target, equals, values = text.partition("=")
-        words = [word.strip() for word in values.split(",") if word.strip()]
+        read = [*_values(option, values)]
         target = target.strip()
-        if equals and target and words:
-            found.setdefault(target, []).extend(_value(option, word) for word in words)
+        if equals and target and read:
+            found.setdefault(target, []).extend(read)
             continue
         example = {"model": "clerk=qwen3:8b,llama3.2:3b", "prompt": "bill=a.md,b.md"}
         shown = example.get(option, "bill.params.temperature=0,0.7")
@@ -171,15 +172,26 @@ def varied_values(option: VariedOption, texts: Iterable[str]) -> dict[str, list[
     return found
 
 
-def _value(option: VariedOption, word: str) -> Any:
-    if option != "set":
-        return word
-    try:
-        value = parse_yaml(word, "--set").data
-    except PipelineError:
-        return word
-    is_text = isinstance(value, str | dict | list) and word[0] not in "[{'\""
-    return word if is_text else value
+def _values(option: VariedOption, text: str) -> Iterator[Any]:
+    """Yield the values between commas. Those of `set` are YAML; only in brackets, not plain text.
+
+    >>> [*_values("set", "0, [1, 2], {a: 1, b: 2}, x: y, [0.1")]
+    [0, [1, 2], {'a': 1, 'b': 2}, 'x: y', '[0.1']
+    """
+    parts = text.split(",")
+    while parts:
+        word, n_parts = parts[0].strip(), 1
+        value: Any = word
+        is_flow = word[:1] in ("[", "{", "'", '"')
+        for n in range(1, len(parts) + 1 if is_flow else 2) if option == "set" else ():
+            with suppress(PipelineError):  # such as a bracket that is closed behind a later comma
+                read = parse_yaml(",".join(parts[:n]), "--set").data
+                if is_flow or not isinstance(read, dict | list):
+                    value, n_parts = read, n
+                break
+        del parts[:n_parts]
+        if word:
+            yield value
 
 
 def varied_place(option: VariedOption, target: str, pipeline: Pipeline) -> Place:

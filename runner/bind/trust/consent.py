@@ -2,8 +2,8 @@
 
 A file that is new or asks for something else asks again: commands, servers, hosts, code. Prompts,
 documents and the inputs of a run do not count. Commands count as written, with the defaults of the
-inputs that they read; functions with the modules that they import from the same folder; scripts by
-their content.
+inputs that they read; functions and scripts by their content, with the modules that they import from
+the same folder.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from .reached import (
     ReachedServer,
     StartedProgram,
     reached_by,
-    scripts_named,
 )
 
 
@@ -87,7 +86,7 @@ def _reached_item(reached: Reached, plan: BoundPlan) -> list[Any]:
         return [written, _input_defaults(written, plan)]
 
     def scripts(program: StartedProgram | None) -> dict[str, str]:
-        return _file_digests(scripts_named(program, base), base)
+        return _file_digests(() if program is None else program.scripts(base), base)
 
     base = plan.roots.base
     match reached:

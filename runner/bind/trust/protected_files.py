@@ -23,7 +23,7 @@ from paddock.steps.registry import facts_of
 from paddock.steps.tools.code_digests import python_modules_of
 
 from ..known_paths import YAML_SUFFIXES, KnownPaths
-from .reached import ReachedCode, reached_by, scripts_named
+from .reached import ReachedCode, reached_by
 
 PYTHON_SUFFIXES = (".py", ".pyc", ".pyd", ".so", ".pth")
 
@@ -136,8 +136,8 @@ def _named_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
     named = servers.get("file") or servers if isinstance(servers, Mapping) else servers
     yield from _files([named, *(keys.file for keys in pipeline.secrets.values())], base)
     for reached in reached_by(pipeline):
-        if not isinstance(reached, ReachedCode):
-            yield from scripts_named(reached.program, base)
+        if not isinstance(reached, ReachedCode) and reached.program is not None:
+            yield from reached.program.scripts(base)
 
 
 def _files(texts: Iterable[Any], base: Path) -> Iterator[Path]:

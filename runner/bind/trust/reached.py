@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from paddock.engine.system import files
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline, StepNode, step_nodes
 from paddock.steps.facts import ToolUse
 from paddock.steps.registry import facts_of
-from paddock.steps.tools.code_digests import file_content
+from paddock.steps.tools.code_digests import file_content, files_named
 from paddock.steps.tools.tool_names import FUNCTION_REFERENCE, resolve_tool
+
+from ..known_paths import resolved
 
 if TYPE_CHECKING:
     from paddock.pipelines.triggers import NotifyKeys
@@ -35,6 +36,21 @@ class StartedProgram:
     words: Sequence[Any]
     cwd: Any = None
     env: Any = None
+
+    def files(self, base: Path) -> Iterator[Path]:
+        """Yield the files below the pipeline's folder that it names, as `files_named` finds them.
+
+        `base` is that folder, resolved.
+        """
+        words = [word for word in self.words if isinstance(word, str)]
+        return files_named(words, resolved(base / str(self.cwd or ".")), (base,))
+
+    def scripts(self, base: Path) -> Iterator[Path]:
+        """Yield those of these files that are programs or scripts."""
+        for file in self.files(base):
+            is_script = file.suffix.lower() in _SCRIPTS
+            if is_script or file_content(file, 4).startswith((b"#!", _ELF)):
+                yield file
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +151,3 @@ def declared_server(name: str, pipeline: Pipeline) -> ReachedServer:
         words = [texts["command"], *texts.get("args", ())]
         program = StartedProgram(words, texts.get("cwd"), texts.get("env"))
     return ReachedServer(server.at, name, texts, program)
-
-
-def scripts_named(program: StartedProgram | None, base: Path) -> Iterator[Path]:
-    """Yield the programs and scripts below a folder that a command names."""
-    for word in () if program is None else program.words:
-        file = files.existing_file(base, word) if isinstance(word, str) else None
-        if (
-            file is not None
-            and file.is_relative_to(base)
-            and (file.suffix.lower() in _SCRIPTS or file_content(file, 4).startswith((b"#!", _ELF)))
-        ):
-            yield file

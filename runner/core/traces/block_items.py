@@ -6,7 +6,6 @@ Keys stay the same while other items come, go or change.
 from __future__ import annotations
 
 import difflib
-import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -172,16 +171,6 @@ def item_names(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[s
 def default_key(item: Any) -> str:
     """Return an item's key where the block has no `key`: its path, else its content."""
     return file_path_of(item) or part_digest(item)
-
-
-def free_key(name: str, taken: Collection[str]) -> str:
-    """Return a key for an item: its name, or that with the first number that makes it free.
-
-    >>> free_key("a.pdf", {"a.pdf", "a.pdf#2"})
-    'a.pdf#3'
-    """
-    numbered = (f"{name}#{n}" for n in itertools.count(2))
-    return next(key for key in itertools.chain([name], numbered) if key not in taken)
 
 
 # --- items that are files

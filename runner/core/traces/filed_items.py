@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from paddock.engine.system import no_links
+from paddock.engine.system.text import free_name
 from paddock.runner.bind.bound import BoundBlock
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.database import queries
@@ -33,7 +34,7 @@ from paddock.runner.progress.item_states import WHOLE, ItemState
 from paddock.runner.progress.reasons import Why
 from paddock.steps.files.scan import file_at, modified_at
 
-from .block_items import free_key, is_file_value, raw_item_keys
+from .block_items import is_file_value, raw_item_keys
 from .block_work import FiledItems, ItemWork, JudgedRule
 from .dependencies import FileRead, MovedAway, dependencies_of
 from .node_parts import read_by_all
@@ -91,7 +92,7 @@ class FiledDocuments:
                 self._taken_over.append((former_scope, row.key))
                 if (row.name, row.sha256) not in contents:
                     contents.add((row.name, row.sha256))
-                    key = free_key(row.name, self.rows)
+                    key = free_name(row.name, self.rows)
                     self.rows[key] = row._replace(key=key, made_by="", outdated_by="")
         self.unfinished_moves = self._store.unfinished(scope_id)
         """Moves of documents by runs that did not finish their items."""
@@ -149,7 +150,7 @@ class FiledDocuments:
                 self._came_again.append(name)
                 unfinished.pop(key, None)
             elif name in same_name.values():  # 3
-                key = free_key(name, {*same_name.values(), *taken})
+                key = free_name(name, {*same_name.values(), *taken})
             items.append(ItemWork(key=key, name=name, item=item))
         return [*items, *unfinished.values()]
 

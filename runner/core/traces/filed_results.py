@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from paddock.engine.system.text import ordered_json
+from paddock.engine.system.text import free_name, ordered_json
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.bind.step_reads import outer_references, read_by
@@ -23,7 +23,6 @@ from paddock.runner.ledger.ledger import Ledger
 
 from .block_items import (
     block_list,
-    free_key,
     item_content,
     item_keys,
     item_names,
@@ -91,7 +90,7 @@ class BlockList:
             equal = next((index for index in reversed(group) if every[index] == item), None)
             if equal is not None:
                 group.remove(equal)
-            names.append(free_key(name, same_name) if equal is None else keys[equal])
+            names.append(free_name(name, same_name) if equal is None else keys[equal])
         rest = sorted(itertools.chain(*same_name.values()))  # 5
         return cls(
             names=names[::-1],

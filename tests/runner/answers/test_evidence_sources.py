@@ -66,6 +66,12 @@ def test_hits_and_lists_have_a_name_each() -> None:
     assert [source.name for source in sources(["a", None, ["b"]])] == ["doc.x[0]", "doc.x[2][0]"]
 
 
+def test_a_made_name_is_not_that_of_another_document() -> None:
+    hits = [{"text": text, "source": text} for text in ("a", "a", "a#2")]
+    named = {source.name: source.text for source in sources({"hits": hits, "skipped": False})}
+    assert named == {"a": "a", "a#2": "a", "a#2#2": "a#2"}
+
+
 NOT_A_TEXT = "not a text. Name a text, the outputs of `files.read`, or the hits of `search`."
 NO_TEXT = (
     "'doc.x' has no text to look in. Skip this step by `if` where there is none, "

@@ -92,6 +92,26 @@ def test_a_script_of_a_command_that_is_written_as_text_asks_again(tmp_path: Path
     assert not consents_of(file) <= before
 
 
+@pytest.mark.parametrize(
+    ("command", "changed"),
+    [
+        ('[sh, -c, "./serve.sh now"]', "serve.sh"),
+        ('["env", "CODE=deep/er.py", python3]', "deep/er.py"),
+        ("[python3, tools.py]", "beside.py"),
+        ("[./er.py], cwd: deep", "deep/er.py"),
+    ],
+)
+def test_a_script_asks_again_wherever_a_command_names_it(
+    command: str, changed: str, tmp_path: Path
+) -> None:
+    file = write(tmp_path)
+    file.write_text(f"steps: [{{id: a, uses: run, with: {{command: {command}}}}}]\n")
+    before = consents_of(file)
+    with (tmp_path / changed).open("a") as code:
+        code.write("\n# another")
+    assert not consents_of(file) <= before
+
+
 def test_prompts_and_what_is_not_run_ask_nothing_new_and_less_is_agreed_to(tmp_path: Path) -> None:
     file = write(tmp_path)
     before = consents_of(file)
