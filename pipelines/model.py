@@ -563,7 +563,7 @@ class _PipelineParser:
             **{**parts, "defaults": parts.get("defaults") or ControlKeys.model_validate({})},
             servers=servers,
             elsewhere=tuple(self._elsewhere),
-            faults=tuple(checks.faults),
+            faults=checks.faults,
         )
 
     def _part(self, table: type[K], data: Any, name: str) -> K | None:

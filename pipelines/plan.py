@@ -23,6 +23,7 @@ from .references import (
     uses_in,
     uses_of,
 )
+from .validation import FaultCollector
 from .yaml_source import parse_yaml, read_yaml
 
 
@@ -56,7 +57,7 @@ def plan_with_faults(pipeline: Pipeline) -> Plan:
     """Return edges and order as far as possible; faults are in the plan's `faults`."""
     graph = DependencyGraph(pipeline)
     nodes = graph.ordered(pipeline.steps)
-    return Plan(pipeline, nodes, graph.edges, tuple(graph.uses), tuple(graph.found.values()))
+    return Plan(pipeline, nodes, graph.edges, tuple(graph.uses), graph.checks.faults)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class DependencyGraph:
         self.uses: list[ReferenceUse] = []
         self._pipeline = pipeline
         self._homes: dict[str, str] = {}
-        self.found: dict[tuple[Path, str], Fault] = {}
+        self.checks = FaultCollector(pipeline.document)
         self._waits: dict[str, set[str]] = {node.id: set() for node in pipeline.nodes()}
         for node in pipeline.nodes():
             if isinstance(node, Block):
@@ -89,7 +90,7 @@ class DependencyGraph:
         for text in pipeline.elsewhere:
             for use in uses_in(text.text, text.at, text.names):
                 if (found := unknown_name(use, pipeline)) is not None:
-                    self._fault(use, *found)
+                    self.checks.add(use.at, *found)
 
     def ordered(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
         """Sort one level and its bodies by dependency; else in the order of the file."""
@@ -133,11 +134,11 @@ class DependencyGraph:
         self.uses.append(use)
         if use.reference[0] != "steps":
             if (found := unknown_name(use, self._pipeline)) is not None:
-                self._fault(use, *found)
+                self.checks.add(use.at, *found)
             return
         if len(use.reference) == 1:
             what = "`steps` alone names no step"
-            self._fault(use, what, "Write `steps.<id>.<output>`.")
+            self.checks.add(use.at, what, "Write `steps.<id>.<output>`.")
             return
         name, reader = use.reference[1], node.id if node else None
         ids: list[str] = []
@@ -149,11 +150,11 @@ class DependencyGraph:
                 return
             if name == around.block:
                 what = f"step '{name}' is the block around this reference"
-                self._fault(use, what, "Its results exist once all its items are done.")
+                self.checks.add(use.at, what, "Its results exist once all its items are done.")
                 return
             ids += [step_id for step_id in around.nodes if not step_id.startswith("(")]
             reader, around = around.block, around.outer
-        self._fault(use, *unknown_step(name, self._homes.get(name), ids))
+        self.checks.add(use.at, *unknown_step(name, self._homes.get(name), ids))
 
     def _cycle(self, by_id: Mapping[str, Node]) -> None:
         """Report one cycle among nodes that depend on each other."""
@@ -165,13 +166,8 @@ class DependencyGraph:
             trail.append(ahead)
         circle = trail[trail.index(ahead) :]
         first = by_id[circle[0]]
-        if len(circle) == 1:
-            what = f"step '{circle[0]}' reads its own outputs."
-        else:
+        what = f"step '{circle[0]}' reads its own outputs."
+        if len(circle) > 1:
             what = f"these steps depend on each other: {' → '.join((*circle, circle[0]))}."
-        fault = Fault(what, "Remove one of the references or `needs`.", first.mark)
-        self.found[(first.at, what)] = fault
-
-    def _fault(self, use: ReferenceUse, message: str, remedy: str) -> None:
-        fault = Fault(f"{message}.", remedy, self._pipeline.mark(use.at))
-        self.found.setdefault((use.at, message), fault)
+        remedy = "Remove one of the references or `needs`."
+        self.checks.include([Fault(what, remedy, first.mark)])

@@ -5,22 +5,21 @@ Pydantic's errors are translated into plain sentences with marks in the file.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from paddock.engine.system.text import shorten
 from paddock.pipelines.reply_check import Check
 
 from .errors import Fault, MustBe, did_you_mean
 from .expressions import Expression, ExpressionError, Path, Value
-from .keys import Keys
 from .yaml_source import YamlDocument
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
     from pydantic_core import ErrorDetails
 
 _KINDS = {
@@ -99,15 +98,12 @@ def _fault(
     name = next((name for name in (*path[::-1], *at[::-1]) if isinstance(name, str)), "this")
     where = (*at, *path)
     if first["type"] == "missing":
-        mark = document.mark(where[:-1])
-        return Fault(f"the key '{path[-1]}' is missing here.", f"Add `{path[-1]}: …`.", mark)
+        what, remedy = f"the key '{path[-1]}' is missing here", f"Add `{path[-1]}: …`."
+        return document.fault(where[:-1], what, remedy)
     if first["type"] == "extra_forbidden":
-        names = _names_at(table, path[:-1])
-        return Fault(
-            f"unknown key '{path[-1]}'.", did_you_mean(name, names), document.key_mark(where)
-        )
-    sentence, remedy = _sentence(name, details)
-    return Fault(sentence, remedy, document.mark(where))
+        remedy = did_you_mean(name, _names_at(table, path[:-1]))
+        return document.fault(where, f"unknown key '{path[-1]}'", remedy, is_key=True)
+    return document.fault(where, *_sentence(name, details))
 
 
 def _sentence(name: str, details: Sequence[ErrorDetails]) -> tuple[str, str]:
@@ -211,28 +207,37 @@ def _tables(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _tables(argument)
 
 
-K = TypeVar("K", bound=Keys)
+K = TypeVar("K", bound=BaseModel)
 
 
 class FaultCollector:
-    """Collects faults. Methods that parse return None where they found one."""
+    """Collects the faults of a document, each once: all who look for some are given it.
 
-    def __init__(self, document: YamlDocument) -> None:
+    Methods that parse return None where they found one.
+    """
+
+    def __init__(self, document: YamlDocument, *found: Iterable[Fault]) -> None:
         self.document = document
-        self.faults: list[Fault] = []
+        self._found = dict.fromkeys(chain(*found))
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        return tuple(self._found)
 
     def add(self, at: Path, message: str, remedy: str = "", *, is_key: bool = False) -> None:
         """Add a fault of the value at `at`, or of its key."""
-        mark = self.document.key_mark(at) if is_key else self.document.mark(at)
-        self.faults.append(Fault(f"{message}.", remedy, mark))
+        self.include([self.document.fault(at, message, remedy, is_key=is_key)])
+
+    def include(self, faults: Iterable[Fault]) -> None:
+        """Add faults that have their places, such as those of another document."""
+        self._found.update(dict.fromkeys(faults))
 
     def table(self, table: type[K], data: Any, at: Path) -> K | None:
         try:
             return table.model_validate(data)
         except ValidationError as error:
-            self.faults += faults_of(
-                error.errors(include_url=False), table, data, self.document, at
-            )
+            details = error.errors(include_url=False)
+            self.include(faults_of(details, table, data, self.document, at))
             return None
 
     def expression(self, source: Any, at: Path) -> Expression | None:

@@ -77,11 +77,10 @@ class YamlDocument:
         """Return the position of the last key of `path`; in a list, of the item."""
         return self.mark_of(self._trail(path)[-1][0])
 
-    def fault(self, path: Path, message: str, remedy: str = "") -> Fault:
-        return Fault(message, remedy, self.mark(path))
-
-    def key_fault(self, path: Path, message: str, remedy: str = "") -> Fault:
-        return Fault(message, remedy, self.key_mark(path))
+    def fault(self, path: Path, message: str, remedy: str = "", *, is_key: bool = False) -> Fault:
+        """Return a fault of the value at `path`, or of its key; a missing full stop is added."""
+        mark = self.key_mark(path) if is_key else self.mark(path)
+        return Fault(message if message.endswith(".") else f"{message}.", remedy, mark)
 
     def mark_within(self, path: Path, start: int, length: int) -> Mark:
         """Return the position of a part of the text at `path`; of all of it where it is folded."""

@@ -6,7 +6,7 @@ reports all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from paddock.pipelines.keys import RetryKeys, TimeoutKeys
 from paddock.pipelines.model import Block, Node, StepNode
 from paddock.pipelines.plan import Plan
 from paddock.pipelines.references import BASE_NAMES, LOOP_NAMES, STEP_NAMES
+from paddock.pipelines.validation import FaultCollector
 from paddock.steps import python_step, registry
 from paddock.steps.base import Step
 from paddock.steps.tools.python_files import FunctionNotFound
@@ -72,21 +73,20 @@ def bind_for_comparison(plan: Plan) -> BoundPlan:
     """
     binder = PlanBinder(plan, None, Path.cwd(), {})
     bound = binder.bind()
-    faults = binder.faults
     if plan.pipeline.compare is not None or plan.pipeline.gold is not None:
-        faults += variations.varied_name_faults(plan.pipeline)
-        faults = faults or [*variations.variation_faults(plan.pipeline, _faults_in)]
-    if faults:
-        raise PipelineError(faults)
+        variations.check_varied_names(plan.pipeline, binder.checks)
+        if not binder.checks.faults:
+            variations.check_variations(plan.pipeline, binder.checks, _faults_in)
+    if binder.checks.faults:
+        raise PipelineError(binder.checks.faults)
     return bound
 
 
-def _faults_in(document: yaml_source.YamlDocument) -> list[Fault]:
-    binder = PlanBinder(
-        plans.plan_with_faults(model.parse_pipeline(document)), None, Path.cwd(), {}
-    )
+def _faults_in(document: yaml_source.YamlDocument) -> Sequence[Fault]:
+    plan = plans.plan_with_faults(model.parse_pipeline(document))
+    binder = PlanBinder(plan, None, Path.cwd(), {})
     binder.bind()
-    return binder.faults
+    return binder.checks.faults
 
 
 def document_folders(file: Path, text: str | None = None) -> tuple[Path, ...]:
@@ -101,9 +101,9 @@ def document_folders(file: Path, text: str | None = None) -> tuple[Path, ...]:
 
 
 class PlanBinder:
-    """Binds one plan. `faults`: what is wrong with its file, and with what was given to it.
+    """Binds one plan. `checks`: what is wrong with its file, and with what was given to it.
 
-    All that help to bind it add to this one list.
+    All that help to bind it add to these.
     """
 
     def __init__(
@@ -122,17 +122,20 @@ class PlanBinder:
         self._given = read_inputs(
             self._pipeline, inputs, base=base, cwd=cwd, later=self._context.later
         )
-        self.faults = [*self._pipeline.faults, *plan.faults, *self._given.faults]
+        document = self._pipeline.document
+        self.checks = FaultCollector(
+            document, self._pipeline.faults, plan.faults, self._given.faults
+        )
         self._models = ModelBinder(
-            self._pipeline, base.resolve(), default_models, self._given, self._context, self.faults
+            self._pipeline, base.resolve(), default_models, self._given, self._context, self.checks
         )
         self._cwd, self._default_models = cwd, default_models
         known = None if inputs is None else self._given.values
         self._roots = self._given.roots(base)
         self._inner = SubPipelineReader(
-            self._pipeline, known, self._roots, self._context, self.faults
+            self._pipeline, known, self._roots, self._context, self.checks
         )
-        self._reads = ReadChecker(self._pipeline, self._given.values, self.faults)
+        self._reads = ReadChecker(self._pipeline, self._given.values, self.checks)
         self._params: dict[Place, ParameterBinder] = {}
         """By the place of each step, in the file's order."""
 
@@ -143,8 +146,8 @@ class PlanBinder:
             PipelineError: with every fault.
         """
         bound = self.bind()
-        if self.faults:
-            raise PipelineError(self.faults)
+        if self.checks.faults:
+            raise PipelineError(self.checks.faults)
         return bound
 
     def bind(self) -> BoundPlan:
@@ -174,20 +177,19 @@ class PlanBinder:
         paths = KnownPaths(pipeline, self._given.values, self._roots, within)
         watches: tuple[BoundWatch, ...] = ()
         if pipeline.on is not None:
-            self.faults += plan_faults.schedule_faults(pipeline)
+            plan_faults.check_schedules(pipeline, self.checks)
             if self._context.is_outermost:
-                watches = WatchBinder(pipeline, paths, self.faults).bind()
+                watches = WatchBinder(pipeline, paths, self.checks).bind()
         # 5
         if any(step.facts.fills for step in steps_of(nodes)):
-            self.faults += plan_faults.store_order_faults(self._plan)
+            plan_faults.check_store_order(self._plan, self.checks)
         folders = paths.folders()
-        self.faults += protected_files.write_faults(pipeline, self._base, paths, folders)
-        self.faults += paths.faults(
-            (binder.step, binder.params_type) for binder in self._params.values()
-        )
+        protected_files.check_writes(pipeline, self._base, paths, folders, self.checks)
+        for binder in self._params.values():
+            paths.check(binder.step, binder.params_type, self.checks)
         # 6
         if pipeline.tests:  # few files have some, and their functions take time to import
-            self.faults += plan_faults.test_claim_faults(pipeline, self._base)
+            plan_faults.check_test_claims(pipeline, self._base, self.checks)
         return BoundPlan(
             pipeline=pipeline,
             file=self._file,
@@ -232,29 +234,28 @@ class PlanBinder:
         # 1
         kind = self._kind(step)
         if step.reply or step.escalate or step.review:
-            self.faults += reply_faults.answer_faults(self._pipeline.document, step, kind)
+            reply_faults.check_answer(step, kind, self.checks)
         if kind is None:
             return None
         facts = registry.facts_of_kind(kind)
         # 2
-        parameters = ParameterBinder(
-            kind.params, step, self._pipeline.document, facts.table, self.faults
-        )
+        parameters = ParameterBinder(kind.params, step, facts, self.checks)
         columns = self._reads.table_columns(step, facts)
-        n_before = len(self.faults)
+        faults_before = self.checks.faults
         params = replace(parameters.bind(), columns=columns)
-        is_sound = len(self.faults) == n_before
-        for fault in facts.table_faults(step.written, columns) if is_sound else ():
-            at = (*step.at, "with", fault.name)
-            mark = self._pipeline.document.mark_within(at, fault.start, fault.length)
-            self.faults.append(Fault(f"step '{step.id}': {fault.message}.", fault.remedy, mark))
+        if self.checks.faults == faults_before:
+            for wrong in facts.table_faults(step.written, columns):
+                at = (*step.at, "with", wrong.name)
+                mark = self.checks.document.mark_within(at, wrong.start, wrong.length)
+                fault = Fault(f"step '{step.id}': {wrong.message}.", wrong.remedy, mark)
+                self.checks.include([fault])
         self._params[step.at] = parameters
         # 3
         self._reads.check_values(parameters, facts, params.templates)
         # 4
         servers = None
         if [*facts.tools(step.params.data)]:
-            self.faults += tool_faults.tool_faults(step, self._pipeline, self._base)
+            tool_faults.check_tools(step, self._pipeline, self._base, self.checks)
             servers = specs.tool_spec(step, self._pipeline, self._base)
         inner = self._sub_pipeline(step, cache=controls.cache) if facts.pipeline else None
         # 5
@@ -294,9 +295,7 @@ class PlanBinder:
         plan, inputs, context = read
         binder = PlanBinder(plan, inputs, self._cwd, self._default_models, context)
         bound = binder.bind()
-        # Two steps may run the same file, whose faults are told once.
-        reported = {*self.faults}
-        self.faults += [fault for fault in dict.fromkeys(binder.faults) if fault not in reported]
+        self.checks.include(binder.checks.faults)
         return bound
 
     def _block(self, block: Block, names: frozenset[str], controls: _InheritedKeys) -> BoundBlock:
@@ -342,7 +341,7 @@ class PlanBinder:
                 remedy = f"Another pipeline is run so: `uses: pipeline`, {given}."
         except registry.BrokenStep as error:
             what, remedy = f"step '{error.name}' of '{error.package}' is broken: {error.why}", ""
-        self.faults.append(self._pipeline.document.fault((*step.at, "uses"), f"{what}.", remedy))
+        self.checks.add((*step.at, "uses"), what, remedy)
         return None
 
 

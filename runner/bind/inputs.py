@@ -78,9 +78,9 @@ def read_inputs(
         elif declared.has_default and name not in later:
             _read_default(given, declared, pipeline, base)
         elif declared.is_required and inputs is not None and name not in later:
-            what = f"input '{name}' has no value."
-            mark = pipeline.document.key_mark(declared.at)
-            given.wrong_in_file.append(Fault(what, f"Give it: `-i {name}=…`.", mark))
+            what, remedy = f"input '{name}' has no value", f"Give it: `-i {name}=…`."
+            fault = pipeline.document.fault(declared.at, what, remedy, is_key=True)
+            given.wrong_in_file.append(fault)
         else:
             given.values[name] = None
             if declared.is_required or name in later:
@@ -145,12 +145,12 @@ def _read_default(given: GivenInputs, declared: Input, pipeline: Pipeline, base:
     if declared.type in PATH_TYPES and isinstance(value, str):
         path = base.resolve() / value
         if not _lies_under(path, base):
-            what = f"the default of input '{declared.name}' leads outside the pipeline's folder."
+            what = f"the default of input '{declared.name}' leads outside the pipeline's folder"
             remedy = f"Remove it, and give the folder to a run: `-i {declared.name}=…`."
             if pipeline.on is not None:
                 remedy += " What starts by itself has only folders below its own; mount it there."
-            mark = pipeline.mark((*declared.at, "default"))
-            given.wrong_in_file.append(Fault(what, remedy, mark))
+            at = (*declared.at, "default")
+            given.wrong_in_file.append(pipeline.document.fault(at, what, remedy))
         value = os.path.normpath(path)
     elif declared.type == "float" and isinstance(value, int):
         value = float(value)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paddock.pipelines.errors import Fault
 from paddock.pipelines.input_values import FOLDER_TYPES
 from paddock.pipelines.model import Pipeline, StepNode
+from paddock.pipelines.validation import FaultCollector
 from paddock.steps.base import OutsideRoots, Params, Roots
 from paddock.steps.registry import facts_of
 
@@ -126,24 +126,23 @@ class KnownPaths:
                     path = resolved(base / text)
                     yield WrittenPlace(step, text, path, facts.takes_away, is_new=False)
 
-    def faults(self, steps: Iterable[tuple[StepNode, type[Params]]]) -> Iterator[Fault]:
-        """Yield which paths lead outside, or cannot be what they are for, as far as is known."""
+    def check(self, step: StepNode, params_type: type[Params], checks: FaultCollector) -> None:
+        """Check which paths of a step lead outside, or cannot be what they are for."""
         are_folders_known = all(  # no caller opens another folder, or file, for this pipeline
             declared.type not in FOLDER_TYPES or self._known.get(name) is not None
             for name, declared in self._pipeline.inputs.items()
         )
-        for step, params_type in steps:
-            for name in params_type.paths:
-                written = step.params.data.get(name)
-                for part in written if isinstance(written, list) else (written,):
-                    text, found = self.text_of(part), None
-                    if text is not None and are_folders_known and self._leads_outside(text):
-                        outside = OutsideRoots(text, self.roots.allowed)
-                        found = outside.reason, outside.remedy
-                    elif text is not None and name == params_type.paths[0]:
-                        found = params_type.path_fault(text, step.params.data)
-                    if found is not None:
-                        yield self._pipeline.document.fault((*step.at, "with", name), *found)
+        for name in params_type.paths:
+            written = step.params.data.get(name)
+            for part in written if isinstance(written, list) else (written,):
+                text, found = self.text_of(part), None
+                if text is not None and are_folders_known and self._leads_outside(text):
+                    outside = OutsideRoots(text, self.roots.allowed)
+                    found = outside.reason, outside.remedy
+                elif text is not None and name == params_type.paths[0]:
+                    found = params_type.path_fault(text, step.params.data)
+                if found is not None:
+                    checks.add((*step.at, "with", name), *found)
 
     def _leads_outside(self, text: str) -> bool:
         """Return whether a path leads outside for each item, where its beginning is known."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, reduce
 from operator import getitem
@@ -17,9 +17,10 @@ from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import StepNode
 from paddock.pipelines.prompt_file import TEXT_OR_FILE_PARAMETERS, ConversationTemplate
 from paddock.pipelines.typed_rows import TypedRows
-from paddock.pipelines.validation import faults_of
+from paddock.pipelines.validation import FaultCollector, faults_of
 from paddock.pipelines.yaml_source import YamlDocument
 from paddock.steps.base import Params
+from paddock.steps.facts import Facts
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -81,7 +82,7 @@ class BoundParams:
             given = self.value.render(scope, others)
         except ExpressionError as error:
             what = f"`{'.'.join(map(str, error.path))}`: {error.message}."
-            fault = Fault(what, error.remedy, self.document.mark((*at, *error.path)))
+            fault = self.document.fault((*at, *error.path), what, error.remedy)
             raise BindError(fault) from error
         for name, template in self.templates.items():
             given[name] = template.bound(scope)
@@ -103,23 +104,19 @@ class BoundParams:
 
 
 class ParameterBinder:
-    """Checks what stands under a step's `with` against the type of its parameters."""
+    """Checks what stands under a step's `with` against the type of its parameters.
+
+    What is wrong is added to `checks`.
+    """
 
     def __init__(
-        self,
-        params_type: type[Params],
-        step: StepNode,
-        document: YamlDocument,
-        rows: str,
-        faults: list[Fault],
+        self, params_type: type[Params], step: StepNode, facts: Facts, checks: FaultCollector
     ) -> None:
-        """`rows`: the parameter that takes tables. What is wrong is added to `faults`."""
-        self._faults = faults
+        self._checks = checks
         self.params_type = params_type
         self.step = step
-        self._document = document
         self._at = (*step.at, "with")
-        self._rows = rows
+        self._facts = facts
         self._fields = {
             field.alias or name: field for name, field in params_type.model_fields.items()
         }
@@ -140,36 +137,36 @@ class ParameterBinder:
         6. Keep the instance itself where nothing in it is rendered.
         """
         step, written, fields = self.step, self.step.params.data, self._fields
+        checks = self._checks
         # 1
         for name in written:
             if name not in fields:
-                what = f"step '{step.uses}' has no parameter '{name}'."
+                what = f"step '{step.uses}' has no parameter '{name}'"
                 remedy = did_you_mean(name, fields, "It has none.")
-                mark = self._document.key_mark((*self._at, name))
-                self._faults.append(Fault(what, remedy, mark))
+                checks.add((*self._at, name), what, remedy, is_key=True)
         # 2
         templates: dict[str, Template] = {}
         for name in written if self._template_names else ():
             if (template := self._template(name)) is not None:
                 templates[name] = template
         rest = {name: item for name, item in step.written.items() if name not in templates}
-        value, _ = Value.scan(rest, tables=(self._rows,))
+        value, _ = Value.scan(rest, tables=(self._facts.table,))
         # 3
-        mark, together = self._document.mark(self._at), self.params_type.faults(written)
+        together = self.params_type.faults(written)
         for what, remedy in together:
-            self._faults.append(Fault(f"step '{step.uses}': {what}", remedy, mark))
+            checks.add(self._at, f"step '{step.uses}': {what}", remedy)
         required = {name for name, field in fields.items() if field.is_required()}
         for name in fields:
             if name in required and name not in written:
-                what, remedy = f"needs the parameter '{name}'.", f"Add `{name}: …` under `with`."
-                place = mark if written else step.mark
-                self._faults.append(Fault(f"step '{step.uses}' {what}", remedy, place))
+                what = f"step '{step.uses}' needs the parameter '{name}'."
+                mark = checks.document.mark(self._at) if written else step.mark
+                checks.include([Fault(what, f"Add `{name}: …` under `with`.", mark)])
         for name, file in step.files.items():
             takes_conversation = name in self.params_type.conversations
             if isinstance(file, ConversationTemplate) and not takes_conversation:
-                what = f"`{name}` of step '{step.uses}' takes a text, no whole conversation."
-                place = self._document.mark((*self._at, name, "file"))
-                self._faults.append(Fault(what, "`prompt` of 'chat' takes a .prompt.yml.", place))
+                what = f"`{name}` of step '{step.uses}' takes a text, no whole conversation"
+                at = (*self._at, name, "file")
+                checks.add(at, what, "`prompt` of 'chat' takes a .prompt.yml.")
         # 4
         given = {name: item for name, item in rest.items() if name in fields}
         later = {str(path[0]) for path in value.places()} | step.broken
@@ -187,16 +184,15 @@ class ParameterBinder:
             if detail["type"] in _STRICT and is_constant and detail["loc"][:1] not in at_fault:
                 details.append(detail)
         certain = [detail for detail in details if not later.intersection(detail["loc"][:1])]
-        if certain:
-            self._faults += faults_of(certain, self.params_type, given, self._document, self._at)
+        checks.include(faults_of(certain, self.params_type, given, checks.document, self._at))
         # 6
         texts = [template.source for template in templates.values()]
         if not value.is_constant or any("{{" in text or "{%" in text for text in texts):
             instance = None
-        return BoundParams(self.params_type, step, self._document, value, templates, instance)
+        return BoundParams(self.params_type, step, checks.document, value, templates, instance)
 
-    def kind_faults(self, kinds: Mapping[str, type[Any] | None]) -> Iterator[Fault]:
-        """Yield which parameters take no value of the kind that their expressions give."""
+    def check_kinds(self, kinds: Mapping[str, type[Any] | None]) -> None:
+        """Check that parameters take values of the kinds that their expressions give."""
         known = {name: _SAMPLES[kind] for name, kind in kinds.items() if kind is not None}
         if not known:
             return
@@ -205,8 +201,11 @@ class ParameterBinder:
         for name in known:
             of_name = [detail for detail in details if detail["loc"][:1] == (name,)]
             if of_name and all(detail["type"] in _OTHER_KIND for detail in of_name):
-                yield from faults_of(
-                    of_name, self.params_type, given, self._document, self._at, is_rendered=True
+                document = self._checks.document
+                self._checks.include(
+                    faults_of(
+                        of_name, self.params_type, given, document, self._at, is_rendered=True
+                    )
                 )
 
     def reads_names(self, name: str) -> frozenset[str] | None:

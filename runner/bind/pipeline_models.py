@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from paddock.engine.errors import InvalidName
 from paddock.engine.system.server_address import BadAddress, base_url
-from paddock.pipelines.errors import Fault, did_you_mean
+from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.keys import ModelKeys, PoolKeys, SamplingParams
 from paddock.pipelines.model import EscalationSpec, Pipeline, StepNode
-from paddock.pipelines.validation import faults_of
+from paddock.pipelines.validation import FaultCollector
 from paddock.steps.registry import own_roles, roles_besides
 
 from .bound import BoundEscalation, BoundPool
@@ -29,7 +27,7 @@ ROLES: tuple[Role, ...] = ("chat", "embed")
 
 
 class ModelBinder:
-    """The models by their aliases, and the defaults; what is wrong is added to `faults`."""
+    """The models by their aliases, and the defaults; what is wrong is added to `checks`."""
 
     def __init__(
         self,
@@ -38,10 +36,10 @@ class ModelBinder:
         default_models: Mapping[Role, str],
         given: GivenInputs,
         context: BindContext,
-        faults: list[Fault],
+        checks: FaultCollector,
     ) -> None:
         self.pools: dict[str, BoundPool] = {}
-        self._faults = faults
+        self._checks = checks
         self._inputs, self._is_check = given.values, given.is_check
         self._context = context
         self._pipeline = pipeline
@@ -76,7 +74,7 @@ class ModelBinder:
             return None
         if to == model:
             what = f"`escalate.to`: '{alias}' is the model that step '{_step_label(step)}' has"
-            self._fault(at, what, "Name a larger one.")
+            self._checks.add(at, what, "Name a larger one.")
         return BoundEscalation(spec, to)
 
     def _named(
@@ -86,7 +84,7 @@ class ModelBinder:
         label = _step_label(step)
         if "{{" in written:
             what = f"the model of step '{label}' must be named as it is"
-            self._fault(at, what, "Use two steps with `if`.")
+            self._checks.add(at, what, "Use two steps with `if`.")
             return None
         if written not in self.by_alias:
             remedy = f"Add `models: {{{written}: …}}`, or leave `model` out."
@@ -94,14 +92,14 @@ class ModelBinder:
                 known = did_you_mean(written, self.by_alias, asks=False)
                 remedy = f"{known} Add it under `models` or correct the name."
             what = f"step '{label}' asks for model '{written}', which is not under `models`"
-            self._fault(at, what, remedy)
+            self._checks.add(at, what, remedy)
             return None
         spec = self.by_alias[written]
         if spec.role not in roles:
             does = "writes text" if "chat" in roles else "makes vectors"
             what = f"step '{label}' {does}, but model '{written}' has the role '{spec.role}'"
             names = [repr(alias) for alias, other in self.by_alias.items() if other.role in roles]
-            self._fault(at, what, f"Of the right role: {', '.join(names) or 'none'}.")
+            self._checks.add(at, what, f"Of the right role: {', '.join(names) or 'none'}.")
         return spec
 
     def besides(self, step: StepNode, kind: type[Any]) -> tuple[ModelSpec, ...]:
@@ -164,20 +162,21 @@ class ModelBinder:
             name = next(name for name in names if self._inputs.get(name) is None)
             if name in self._context.later:
                 what = f"input '{name}' is the address of a server, and must be known before a run"
-                self._fault(at, what, "Give it as it is, or from the outermost pipeline's inputs.")
+                remedy = "Give it as it is, or from the outermost pipeline's inputs."
+                self._checks.add(at, what, remedy)
             elif not self._is_check and not self._pipeline.inputs[name].is_required:
                 what = f"input '{name}' has no value, and it is the address of a server"
-                self._fault(at, what, f"Give it: `-i {name}=http://…`.")
+                self._checks.add(at, what, f"Give it: `-i {name}=http://…`.")
             return None
         try:
             text = value.render({"inputs": self._inputs})
         except ExpressionError as error:
-            self._fault(at, error.message, error.remedy)
+            self._checks.add(at, error.message, error.remedy)
             return None
         try:
             return base_url(str(text))
         except BadAddress as error:
-            self._fault(at, f"'{text}' {error.why}", error.remedy)
+            self._checks.add(at, f"'{text}' {error.why}", error.remedy)
             return None
 
     def _text(self, written: str) -> Value | None:
@@ -201,21 +200,12 @@ class ModelBinder:
             return str(pull_sources.parse_source(ref).name)
         except InvalidName:
             remedy = "Write `hf:OWNER/REPO`, `hf:OWNER/REPO:Q8_0` or `hf:OWNER/REPO/FILE.gguf`."
-            self._fault(at, f"'{ref}' names no model of a hub", remedy)
+            self._checks.add(at, f"'{ref}' names no model of a hub", remedy)
             return ref
 
     def _params(self, keys: ModelKeys, at: Place) -> Mapping[str, object]:
-        try:
-            return SamplingParams.model_validate(keys.params).given()
-        except ValidationError as error:
-            document = self._pipeline.document
-            self._faults += faults_of(
-                error.errors(include_url=False), SamplingParams, keys.params, document, at
-            )
-            return {}
-
-    def _fault(self, at: Place, message: str, remedy: str) -> None:
-        self._faults.append(Fault(f"{message}.", remedy, self._pipeline.mark(at)))
+        params = self._checks.table(SamplingParams, keys.params, at)
+        return {} if params is None else params.given()
 
 
 def _step_label(step: StepNode) -> str:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
+from paddock.pipelines.errors import PipelineError, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.input_values import FOLDER_TYPES, Input, WrongInput
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.pipelines.plan import Plan, read_plan
+from paddock.pipelines.validation import FaultCollector
 from paddock.steps.base import OutsideRoots, Roots
 
 from .bound import BoundPlan
@@ -59,13 +60,13 @@ class BindContext:
 
 @dataclass
 class SubPipelineReader:
-    """Reads what the `pipeline` steps of one file run; what is wrong is added to `faults`."""
+    """Reads what the `pipeline` steps of one file run; what is wrong is added to `checks`."""
 
     _pipeline: Pipeline
     _inputs: Mapping[str, Any] | None
     _roots: Roots
     _context: BindContext
-    _faults: list[Fault]
+    _checks: FaultCollector
 
     def read(
         self, step: StepNode, *, cache: bool
@@ -88,7 +89,7 @@ class SubPipelineReader:
             try:
                 plans[path] = read_plan(shown)
             except PipelineError as error:
-                self._faults += [fault for fault in error.faults if fault not in self._faults]
+                self._checks.include(error.faults)
                 return None
         values, later = self._known_inputs(step, plans[path].pipeline, str(name))
         context = replace(
@@ -104,24 +105,25 @@ class SubPipelineReader:
         """Find the file; it must lie in the folder of the one that names it."""
         if "{{" in name or "{%" in name:
             what = f"the file of a pipeline must stand there as it is, not as '{name}'"
-            self._fault(at, what, "Choose between files with `if` on two steps.")
+            self._checks.add(at, what, "Choose between files with `if` on two steps.")
             return None
         try:
             path = (self._roots.base / name).resolve()
         except (OSError, RuntimeError, ValueError):  # too long, a circle of symlinks, a zero byte
-            self._fault(at, f"the file '{name[:60]}' cannot be used as a path", "Name another one.")
+            what = f"the file '{name[:60]}' cannot be used as a path"
+            self._checks.add(at, what, "Name another one.")
             return None
         if not path.is_relative_to(self._roots.base):
             what = f"the file '{name}' lies outside the pipeline's folder"
-            self._fault(at, what, "Move or copy it there.")
+            self._checks.add(at, what, "Move or copy it there.")
             return None
         if path.is_file():
             return path
         if path.is_dir():
-            self._fault(at, f"'{name}' is a folder", "Name the YAML file in it.")
+            self._checks.add(at, f"'{name}' is a folder", "Name the YAML file in it.")
         else:
             remedy = "Paths are relative to the YAML; create or correct it."
-            self._fault(at, f"there is no file '{name}'", remedy)
+            self._checks.add(at, f"there is no file '{name}'", remedy)
         return None
 
     def _may_run(self, path: Path, around: tuple[Path, ...], at: Place) -> bool:
@@ -132,16 +134,16 @@ class SubPipelineReader:
             circle = (*around[around.index(path) :], path)
             names = " → ".join(f"'{file.name}'" for file in circle)
             what = f"these pipelines run one another without end: {names}"
-            self._fault(at, what, "Remove one of the steps.")
+            self._checks.add(at, what, "Remove one of the steps.")
             return False
         if len(around) > MAX_LEVELS:
             what = f"pipelines run one another more than {MAX_LEVELS} levels deep"
-            self._fault(at, what, "Make it flatter.")
+            self._checks.add(at, what, "Make it flatter.")
             return False
         if shared.n_bound > MAX_PIPELINES:
             if shared.n_bound == MAX_PIPELINES + 1:
                 what = f"more than {MAX_PIPELINES} steps run other pipelines"
-                self._fault(at, what, "Use `for_each` with one of them in `do`.")
+                self._checks.add(at, what, "Use `for_each` with one of them in `do`.")
             return False
         return True
 
@@ -161,8 +163,8 @@ class SubPipelineReader:
                 continue
             if key not in pipeline.inputs:
                 remedy = did_you_mean(key, pipeline.inputs, "It takes none.")
-                what = f"'{name}' has no input '{key}'."
-                self._faults.append(self._pipeline.document.key_fault(at, what, remedy))
+                what = f"'{name}' has no input '{key}'"
+                self._checks.add(at, what, remedy, is_key=True)
                 continue
             value = known.value_of(item)
             if value is ONLY_LATER:
@@ -172,17 +174,14 @@ class SubPipelineReader:
                 values[key] = checked_input(pipeline.inputs[key], value, self._roots)
             except WrongInput as error:
                 what = f"input '{key}' of '{name}' {error.message}"
-                self._fault(at, what, error.remedy)
+                self._checks.add(at, what, error.remedy)
                 later.add(key)
         for key, declared in pipeline.inputs.items():
             if declared.is_required and not declared.has_default and key not in written:
                 remedy = f"Add `{key}: …` under `inputs`."
-                self._fault((*step.at, "with"), f"'{name}' needs the input '{key}'", remedy)
+                self._checks.add((*step.at, "with"), f"'{name}' needs the input '{key}'", remedy)
                 later.add(key)
         return values, frozenset(later)
-
-    def _fault(self, at: Place, message: str, remedy: str) -> None:
-        self._faults.append(self._pipeline.document.fault(at, f"{message}.", remedy))
 
 
 def checked_input(declared: Input, value: Any, roots: Roots) -> Any:

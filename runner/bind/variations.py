@@ -3,7 +3,7 @@
 A variant is the pipeline's data with some values replaced: a combination of the variations.
 A change is a value with its place in the pipeline's data. Changes of the command line and of the
 file are made by the same code. What a value does to the pipeline shows when the pipeline is bound
-with it: `variation_faults` does that for each value once, where the pipeline itself has no fault.
+with it: `check_variations` does that for each value once, where the pipeline itself has no fault.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.keys import StepKeys
 from paddock.pipelines.model import Pipeline, StepNode, step_nodes
+from paddock.pipelines.validation import FaultCollector
 from paddock.pipelines.yaml_source import YamlDocument, parse_yaml
 from paddock.steps.registry import facts_of
 
@@ -245,30 +246,34 @@ def not_answering(named: str, pipeline: Pipeline) -> Fault:
     return Fault(f"there is no step '{named}' that answers.", remedy)
 
 
-def varied_name_faults(pipeline: Pipeline) -> Iterator[Fault]:
-    """Name what `compare` and `gold` speak of and the pipeline has not."""
+def check_varied_names(pipeline: Pipeline, checks: FaultCollector) -> None:
+    """Check that the pipeline has what `compare` and `gold` name."""
     answering = answering_steps(pipeline)
     for key, keys in (("compare", pipeline.compare), ("gold", pipeline.gold)):
         if keys is not None and keys.step is not None and keys.step not in answering:
-            mark = pipeline.document.mark((key, "step"))
-            yield replace(not_answering(keys.step, pipeline), mark=mark)
+            fault = not_answering(keys.step, pipeline)
+            checks.add((key, "step"), fault.message, fault.remedy)
     if pipeline.compare is not None:
         try:
             dimensions(pipeline.compare, pipeline)
         except PipelineError as error:
-            yield from error.faults
+            checks.include(error.faults)
 
 
 def comparison_notes(pipeline: Pipeline) -> Iterator[str]:
     """Yield what `compare` and `gold` name and the pipeline has not; other commands go on."""
-    for fault in varied_name_faults(pipeline):
+    checks = FaultCollector(pipeline.document)
+    check_varied_names(pipeline, checks)
+    for fault in checks.faults:
         yield f"`paddock compare` would refuse this file: {fault.in_one_line()}"
 
 
-def variation_faults(
-    pipeline: Pipeline, faults_in: Callable[[YamlDocument], Collection[Fault]]
-) -> Iterator[Fault]:
-    """Yield what is wrong with a pipeline that has a value of `compare`, each once.
+def check_variations(
+    pipeline: Pipeline,
+    checks: FaultCollector,
+    faults_in: Callable[[YamlDocument], Collection[Fault]],
+) -> None:
+    """Check what becomes of a pipeline that has a value of `compare`.
 
     `faults_in` are those of a pipeline's document. Each value is tried in one variant: with the
     first values of all others.
@@ -276,7 +281,6 @@ def variation_faults(
     if pipeline.compare is None:
         return
     written = {name: value for name, value in pipeline.document.data.items() if name != "compare"}
-    seen: set[tuple[str, Any]] = set()
     varied = dimensions(pipeline.compare, pipeline)
     first = [changes[0] for changes in varied]
     variants = [first] if first else []
@@ -291,9 +295,7 @@ def variation_faults(
             if change is None:
                 named = " ".join(f"'{change.name}'" for change in variant)
                 what = f"with {named}: {what}"
-            if (what, at) not in seen:
-                seen.add((what, at))
-                yield Fault(what, fault.remedy, pipeline.document.key_mark(at))
+            checks.add(at, what, fault.remedy, is_key=True)
 
 
 def _at_fault(document: YamlDocument, variant: Iterable[Change], fault: Fault) -> Change | None:

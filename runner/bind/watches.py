@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paddock.pipelines.errors import Fault
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline, StepNode
+from paddock.pipelines.validation import FaultCollector
 from paddock.steps.base import OutsideRoots
 from paddock.steps.files.globs import BadPattern, Globs
 from paddock.steps.registry import facts_of
@@ -44,10 +44,10 @@ class BoundWatch:
 
 
 class WatchBinder:
-    """Binds the watches of one pipeline; what is wrong with them is added to `faults`."""
+    """Binds the watches of one pipeline; what is wrong with them is added to `checks`."""
 
-    def __init__(self, pipeline: Pipeline, paths: KnownPaths, faults: list[Fault]) -> None:
-        self._faults = faults
+    def __init__(self, pipeline: Pipeline, paths: KnownPaths, checks: FaultCollector) -> None:
+        self._checks = checks
         self._pipeline = pipeline
         self._paths = paths
 
@@ -61,8 +61,9 @@ class WatchBinder:
                 continue
             self._check(watch, at)
             if watch.root in watches:
-                what = f"two watches are on the same folder '{keys.path}'."
-                self._fault((*at, "path"), what, "Make one of them, with both globs in `include`.")
+                what = f"two watches are on the same folder '{keys.path}'"
+                remedy = "Make one of them, with both globs in `include`."
+                self._checks.add((*at, "path"), what, remedy)
             watches[watch.root] = watch
         return tuple(watches.values())
 
@@ -73,10 +74,11 @@ class WatchBinder:
         try:
             root = roots.resolve(text)
         except OutsideRoots as error:
-            self._fault((*at, "path"), error.reason, error.remedy)
+            self._checks.add((*at, "path"), error.reason, error.remedy)
             return None
         except (OSError, ValueError, RuntimeError):
-            self._fault((*at, "path"), f"'{text}' is not a possible path.", "Name another one.")
+            what = f"'{text}' is not a possible path"
+            self._checks.add((*at, "path"), what, "Name another one.")
             return None
         own = tuple(out.path for out in self._paths.written_files() if SHOWN_LATER not in out.text)
         base = roots.base  # a folder that is moved as a whole stays the same watch
@@ -90,7 +92,7 @@ class WatchBinder:
             try:
                 Globs.of(getattr(keys, name))
             except BadPattern as error:
-                self._fault((*at, name), f"{error}.", "Write it as in .gitignore.")
+                self._checks.add((*at, name), str(error), "Write it as in .gitignore.")
                 return
         for out in self._paths.written_files():
             if watch_sees(keys, watch.root, out.path):
@@ -100,18 +102,18 @@ class WatchBinder:
                     remedy = f'Write into another folder, or set `exclude: ["/{folder}/"]`.'
                 what = (
                     f"the watch on '{keys.path}' would see what step '{out.step.id}' writes, "
-                    f"'{out.text}', and start the pipeline again and again."
+                    f"'{out.text}', and start the pipeline again and again"
                 )
-                self._fault((*at, "path"), what, remedy)
+                self._checks.add((*at, "path"), what, remedy)
                 break
         if keys.deletes.prune:
             for step in self._steps_that_take_documents():
                 what = (
                     f"step '{step.id}' takes documents out of their folder, so `deletes: prune` "
-                    f"would remove all that was made of them."
+                    f"would remove all that was made of them"
                 )
                 remedy = "Remove one of the two, or copy with `mode: copy`."
-                self._fault((*at, "deletes"), what, remedy)
+                self._checks.add((*at, "deletes"), what, remedy)
         if keys.claim == "move":
             self._check_hot_folder(watch, at)
 
@@ -130,9 +132,9 @@ class WatchBinder:
         if watch.keys.deletes.prune:
             what = (
                 "with `claim: move` documents leave the folder when they are done, so "
-                "`deletes: prune` would remove all that was made of them."
+                "`deletes: prune` would remove all that was made of them"
             )
-            self._fault((*at, "deletes"), what, "Remove one of the two.")
+            self._checks.add((*at, "deletes"), what, "Remove one of the two.")
         scanned = [*self._paths.scanned_folders()]
         if any(text is None or SHOWN_LATER in text for text in scanned):
             return  # only a run shows which folder it is
@@ -145,12 +147,9 @@ class WatchBinder:
         place = f"{watch.keys.path.rstrip('/')}/{PROCESSING}"
         what = (
             f"with `claim: move` documents are worked on in '{place}', and no `files.scan` "
-            f"lists that folder."
+            f"lists that folder"
         )
-        self._fault((*at, "claim"), what, f'Scan it: `root: "{place}"`.')
-
-    def _fault(self, at: Place, message: str, remedy: str) -> None:
-        self._faults.append(self._pipeline.document.fault(at, message, remedy))
+        self._checks.add((*at, "claim"), what, f'Scan it: `root: "{place}"`.')
 
 
 def watch_sees(keys: WatchKeys, root: Path, path: Path) -> bool:

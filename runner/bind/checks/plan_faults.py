@@ -8,7 +8,6 @@ pipeline does not take. A test may claim only what the pipeline can have.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -16,13 +15,14 @@ from typing import Literal
 from cronsim import CronSim, CronSimError
 
 from paddock.pipelines import reply_schema
-from paddock.pipelines.errors import Fault, did_you_mean
+from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Block, Node, Pipeline, StepNode
 from paddock.pipelines.pipeline_tests import ExpectKeys
 from paddock.pipelines.plan import Plan
 from paddock.pipelines.reply_check import Check
+from paddock.pipelines.validation import FaultCollector
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck, facts_of
 
 from ..inputs import paths_outside, read_inputs
@@ -33,8 +33,8 @@ _REFERENCE_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 # --- searches
 
 
-def store_order_faults(plan: Plan) -> Iterator[Fault]:
-    """Name every search that should wait; those in the block that fills a store are left alone."""
+def check_store_order(plan: Plan, checks: FaultCollector) -> None:
+    """Find each search that should wait; those in the block that fills a store are left alone."""
     fillers = [(node, store) for node in plan.nodes for _, store in _stores(node, "fills")]
     for node in plan.nodes:
         for step, store in _stores(node, "searches"):
@@ -45,12 +45,9 @@ def store_order_faults(plan: Plan) -> Iterator[Fault]:
                     plan.edges, filler.id, node.id, set()
                 ):
                     at = (*step.at, "with", facts_of(step.uses).searches)
-                    yield Fault(
-                        f"'{node.id}' searches the store '{store}', which '{filler.id}' fills, "
-                        f"but does not wait for it.",
-                        f"Add `needs: [{filler.id}]` to '{node.id}'.",
-                        plan.pipeline.document.mark(at),
-                    )
+                    what = f"'{node.id}' searches the store '{store}', which '{filler.id}' fills, "
+                    remedy = f"Add `needs: [{filler.id}]` to '{node.id}'."
+                    checks.add(at, f"{what}but does not wait for it", remedy)
 
 
 def _stores(node: Node, fact: Literal["fills", "searches"]) -> Iterator[tuple[StepNode, str]]:
@@ -75,20 +72,20 @@ def _waits_for(
 # --- schedules
 
 
-def schedule_faults(pipeline: Pipeline) -> Iterator[Fault]:
+def check_schedules(pipeline: Pipeline, checks: FaultCollector) -> None:
     for index, schedule in enumerate(pipeline.on.schedule if pipeline.on else ()):
+        at = ("on", "schedule", index)
         why = never_due(schedule.cron)
         if why is not None:
-            mark = pipeline.mark(("on", "schedule", index, "cron"))
-            what = f"the schedule '{schedule.cron}' never comes."
-            yield Fault(what, f"Check its {why}.", mark)
+            what = f"the schedule '{schedule.cron}' never comes"
+            checks.add((*at, "cron"), what, f"Check its {why}.")
         base = Path(pipeline.document.file).absolute().parent
         given = read_inputs(pipeline, schedule.inputs, base=base, cwd=base)
         outside = paths_outside(
             pipeline, schedule.inputs, given.values, base, "the pipeline's folder"
         )
-        mark = pipeline.mark(("on", "schedule", index, "inputs"))
-        yield from (replace(fault, mark=mark) for fault in (*given.wrong_values, *outside))
+        for fault in (*given.wrong_values, *outside):
+            checks.add((*at, "inputs"), fault.message, fault.remedy)
 
 
 def never_due(cron: str) -> str | None:
@@ -113,42 +110,41 @@ def never_due(cron: str) -> str | None:
 # --- tests
 
 
-def test_claim_faults(pipeline: Pipeline, base: Path) -> Iterator[Fault]:
+def check_test_claims(pipeline: Pipeline, base: Path, checks: FaultCollector) -> None:
     for test in pipeline.tests:
+        at = pipeline.place_of_test(test.name)
         for name in test.inputs:
             if name not in pipeline.inputs:
                 gives = f"test '{test.name}' gives the input '{name}'"
                 remedy = did_you_mean(name, pipeline.inputs, "It takes none.")
-                at = (*pipeline.place_of_test(test.name), "inputs", name)
-                mark = pipeline.document.key_mark(at)
-                yield Fault(f"{gives}, which the pipeline does not have.", remedy, mark)
+                what = f"{gives}, which the pipeline does not have"
+                checks.add((*at, "inputs", name), what, remedy, is_key=True)
         for number, claim in enumerate(test.expect):
-            for place, message, remedy in _claim_faults(claim, pipeline, base):
-                at = (*pipeline.place_of_test(test.name), "expect", number, *place)
-                mark = pipeline.mark(at)
-                yield Fault(f"{message}.", remedy, mark)
+            _check_claim(claim, pipeline, base, (*at, "expect", number), checks)
 
 
-def _claim_faults(
-    claim: ExpectKeys, pipeline: Pipeline, base: Path
-) -> Iterator[tuple[Place, str, str]]:
+def _check_claim(
+    claim: ExpectKeys, pipeline: Pipeline, base: Path, at: Place, checks: FaultCollector
+) -> None:
     if isinstance(claim.check, str):
         try:
             for message, remedy in Check.of(claim.check).faults(CHECK_FUNCTIONS):
-                yield ("check",), f"`check`: {message}", remedy
+                checks.add((*at, "check"), f"`check`: {message}", remedy)
         except ExpressionError:
             pass  # reported with the file
         except BrokenCheck as error:
-            yield ("check",), error.message, error.remedy
+            checks.add((*at, "check"), error.message, error.remedy)
     if claim.claim == "schema":
         for found in reply_schema.read_reply_schema(claim.schema_, base).faults:
-            yield ("schema", *found.path), f"`schema`: {found.message}", found.remedy
+            place = (*at, "schema", *found.path)
+            checks.add(place, f"`schema`: {found.message}", found.remedy)
     if (alias := claim.model) is None:
         return
     role, known = "embed" if claim.claim == "similar" else "chat", pipeline.models
     if alias not in known:
         remedy = did_you_mean(alias, known, "Add it under `models`.")
-        yield ("model",), f"`{claim.claim}`: there is no model '{alias}' under `models`", remedy
+        what = f"`{claim.claim}`: there is no model '{alias}' under `models`"
+        checks.add((*at, "model"), what, remedy)
     elif (has := known[alias].role) != role:
         what = f"`{claim.claim}` needs a model of the role '{role}', and '{alias}' has '{has}'"
-        yield ("model",), what, "Name another one."
+        checks.add((*at, "model"), what, "Name another one.")

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from paddock.pipelines.errors import Fault, did_you_mean
+from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import LIST_ELEMENT, Reference, Template
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Block, Pipeline, StepNode
 from paddock.pipelines.references import ReferenceUse
 from paddock.pipelines.template_sandbox import METHODS
+from paddock.pipelines.validation import FaultCollector
 from paddock.steps.base import Step
 from paddock.steps.facts import Facts
 from paddock.steps.registry import facts_of_kind, takes_reply
@@ -48,12 +49,13 @@ class KnownOutputs:
 class ReadChecker:
     """Checks what is read of steps and blocks, which are added in the file's order.
 
-    What is wrong is added to `faults`.
+    What is wrong is added to `checks`.
     """
 
-    def __init__(self, pipeline: Pipeline, inputs: Mapping[str, Any], faults: list[Fault]) -> None:
-        self._faults = faults
-        self._pipeline = pipeline
+    def __init__(
+        self, pipeline: Pipeline, inputs: Mapping[str, Any], checks: FaultCollector
+    ) -> None:
+        self._checks = checks
         self._columns = {
             name: spec.columns or getattr(inputs.get(name), "types", {})
             for name, spec in pipeline.inputs.items()
@@ -64,7 +66,6 @@ class ReadChecker:
         """By step and block; by `inputs.NAME` the columns of one that is rows."""
         self._loops: list[tuple[Place, str, str]] = []
         """Blocks that go over known results: their places, variables, and whose results."""
-        self._reported: set[tuple[Place, str]] = set()
 
     def add_step(self, step: StepNode, kind: type[Step[Any, Any]], inner: BoundPlan | None) -> None:
         self.kinds.add_step(step.id, kind, step.reply, step.returns, step.written)
@@ -94,10 +95,10 @@ class ReadChecker:
         self.kinds.enter_block(block.var, tree)
         for name, columns in self.kinds.unknown_columns(tree):
             what = f"the rows that block '{block.id}' unnests have no column '{name}'"
-            self._fault(at, what, did_you_mean(name, columns))
+            self._checks.add(at, what, did_you_mean(name, columns))
         if (over := self.kinds.of_expression(tree)) in (str, float, bool):
             what = f"block '{block.id}' goes over {KIND_NAMES[over]}, which is no list"
-            self._fault(at, what, "Name a list, such as `steps.docs.files`.")
+            self._checks.add(at, what, "Name a list, such as `steps.docs.files`.")
 
     def add_block(self, block: Block) -> None:
         self.kinds.add_block(block.id, block.returns)
@@ -136,7 +137,7 @@ class ReadChecker:
         at, written = (*step.at, "with"), step.params.data
         places = (path for path in step.params.places() if len(path) == 1)
         kinds = {str(path[0]): self.kinds.of(step.params, path) for path in places}
-        self._faults += parameters.kind_faults(kinds)
+        parameters.check_kinds(kinds)
         names = {**written, **written["vars"]} if isinstance(written.get("vars"), dict) else written
         blocks = {
             name: found[1]
@@ -147,7 +148,7 @@ class ReadChecker:
         item = self.kinds.items.get(blocks.get(table, ""))
         if item not in (None, dict):
             what = f"each result of '{blocks[table]}' is {KIND_NAMES[item]}, not a row"
-            self._fault((*at, table), what, "Give the block `returns: {name: …}`.")
+            self._checks.add((*at, table), what, "Give the block `returns: {name: …}`.")
         by = written.get(group_by)
         if isinstance(by, str) and re.fullmatch(r"[\w.]+", by):
             self._check_result((*at, group_by), blocks.get(facts.grouped, ""), by.partition(".")[0])
@@ -169,7 +170,7 @@ class ReadChecker:
         elif root == "loop" and "loop" in use.names:  # 2
             if path and path[0] not in LOOP_ATTRIBUTES:
                 remedy = did_you_mean(path[0], LOOP_ATTRIBUTES)
-                self._fault(at, f"`loop` of a block has no '{path[0]}'", remedy)
+                self._checks.add(at, f"`loop` of a block has no '{path[0]}'", remedy)
         elif path and (over := self._results_of_loop(at, root)) is not None:  # 3
             self._check_result(at, over, path[0])
         elif use.is_open and root not in use.names and "with" in at:  # 4
@@ -178,7 +179,7 @@ class ReadChecker:
             added = of_step.reads_names(str(at[split + 1])) if of_step else None
             if added is not None and root not in added:
                 remedy = did_you_mean(root, sorted(use.names | added))
-                self._fault(at, f"'{root}' is not known here", remedy)
+                self._checks.add(at, f"'{root}' is not known here", remedy)
 
     def _check_output(self, at: Place, reference: Reference) -> None:
         if len(reference) < 2:
@@ -188,7 +189,7 @@ class ReadChecker:
         is_source = at[-2:] == ("reply", "evidence") and not path
         if is_source and known.names is not None and not {"text", "hits"} & {*known.names}:
             remedy = "Name a step that reads a document, such as 'files.read', or one of its texts."
-            self._fault(at, f"`evidence`: step '{step}' has no text", remedy)
+            self._checks.add(at, f"`evidence`: step '{step}' has no text", remedy)
         if not path or path[0] == "skipped":
             return
         name, *inside = path
@@ -196,17 +197,17 @@ class ReadChecker:
             self._check_result(at, step, path[2])
         if known.names is not None and name not in known.names:
             remedy = did_you_mean(name, known.names)
-            self._fault(at, f"step '{step}' has no output '{name}'", remedy)
+            self._checks.add(at, f"step '{step}' has no output '{name}'", remedy)
         if name in known.absent:
             added = "schema" if name == "output" else name
             remedy = f"Add `{added}` under the `reply` of step '{step}'."
             remedy += " Without one, read `text`." if name == "output" else ""
-            self._fault(at, f"`steps.{step}.{name}` is null", remedy)
+            self._checks.add(at, f"`steps.{step}.{name}` is null", remedy)
         answer = known.answer if name in ("output", *ABOUT_FIELDS) else None
         fields = (*(answer or ()), *NAMES_OF_WHOLE.get(name, ()))
         if answer is not None and inside and inside[0] not in fields:
             what = f"the answer of step '{step}' has no field '{inside[0]}'"
-            self._fault(at, what, did_you_mean(inside[0], fields))
+            self._checks.add(at, what, did_you_mean(inside[0], fields))
 
     def _results_of_loop(self, at: Place, var: str) -> str | None:
         """Return whose results a loop variable stands for, at a place of the file."""
@@ -217,9 +218,4 @@ class ReadChecker:
         fields = self._outputs.get(source, KnownOutputs()).results
         if fields is not None and field not in (*fields, *METHODS[dict]):
             what = f"the results of '{source}' have no field '{field}'"
-            self._fault(at, what, did_you_mean(field, fields))
-
-    def _fault(self, at: Place, message: str, remedy: str) -> None:
-        if (at, message) not in self._reported:  # templates with the same text are read twice
-            self._reported.add((at, message))
-            self._faults.append(self._pipeline.document.fault(at, f"{message}.", remedy))
+            self._checks.add(at, what, did_you_mean(field, fields))

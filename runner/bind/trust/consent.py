@@ -2,8 +2,8 @@
 
 A file that is new or asks for something else asks again: commands, servers, hosts, code. Prompts,
 documents and the inputs of a run do not count. Commands count as written, with the defaults of the
-inputs that they read; functions and scripts by their content, with the modules that they import from
-the same folder.
+inputs that they read; functions and scripts by their content, with the modules that they import
+from the same folder.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from typing import Any
 
 from paddock.engine.system import files
 from paddock.engine.system.distribution import SETTINGS_FILE, STATE_FOLDER
-from paddock.pipelines.errors import Fault
 from paddock.pipelines.model import Pipeline, step_nodes
+from paddock.pipelines.validation import FaultCollector
 from paddock.steps.registry import facts_of
 from paddock.steps.tools.code_digests import python_modules_of
 
@@ -109,17 +109,20 @@ class ProtectedFiles:
         )
 
 
-def write_faults(
-    pipeline: Pipeline, base: Path, paths: KnownPaths, folders: tuple[Path, ...]
-) -> Iterator[Fault]:
-    """Yield which of the pipeline's own steps write, move or remove a protected file."""
+def check_writes(
+    pipeline: Pipeline,
+    base: Path,
+    paths: KnownPaths,
+    folders: tuple[Path, ...],
+    checks: FaultCollector,
+) -> None:
+    """Check that no step of the pipeline itself writes, moves or removes a protected file."""
     protected = ProtectedFiles.of([(pipeline, base)], folders)
     for out in paths.changed_files():
         refusal = protected.refusal(out.path, is_new=out.is_new)
         if refusal is not None:
-            what = f"step '{out.step.id}' may not write '{out.text}': it {refusal.why}."
-            at = (*out.step.at, "with", out.param)
-            yield pipeline.document.fault(at, what, refusal.remedy)
+            what = f"step '{out.step.id}' may not write '{out.text}': it {refusal.why}"
+            checks.add((*out.step.at, "with", out.param), what, refusal.remedy)
 
 
 def _named_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:

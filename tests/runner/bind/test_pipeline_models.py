@@ -59,7 +59,7 @@ def test_a_wrong_model_of_a_step_that_escalates_is_one_fault(tmp_path: Path) -> 
     plan = read_plan(tmp_path / "p.yaml", f"models: {{a: a.gguf}}\nsteps: [{step}]\n")
     binder = PlanBinder(plan, None, tmp_path, {})
     binder.bind()
-    (fault,) = binder.faults
+    (fault,) = binder.checks.faults
     assert fault.message == "step 'chat' asks for model 'b', which is not under `models`."
 
 

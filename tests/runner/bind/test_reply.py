@@ -6,6 +6,7 @@ from pathlib import Path
 from paddock.pipelines import yaml_source
 from paddock.pipelines.errors import Fault
 from paddock.pipelines.model import StepNode, parse_pipeline
+from paddock.pipelines.validation import FaultCollector
 from paddock.runner.bind.checks import reply_faults
 from tests.runner.bind import pipeline_faults
 
@@ -19,7 +20,9 @@ def schema_faults(step: str, base: Path) -> list[Fault]:
     document = yaml_source.parse_yaml(f"steps: [{step}]", str(base / "news.yaml"))
     (node,) = parse_pipeline(document).steps
     assert isinstance(node, StepNode)
-    return list(reply_faults.schema_faults(document, node))
+    checks = FaultCollector(document)
+    reply_faults.check_schema(node, checks)
+    return list(checks.faults)
 
 
 def test_a_keyword_that_cannot_be_kept_is_told_by_its_pointer_and_place() -> None:
