@@ -25,6 +25,7 @@ from tests.prefect_server import seed
 from tests.runner.cli.commands.shell import paddock
 from tests.runner.review.test_page_of_serve import serving
 from tests.runner.schedule.up_process import UpFolder
+from tests.runner.world import each_document
 
 pytestmark = pytest.mark.may_take(280, "each command is a process, and one starts Prefect's worker")
 
@@ -49,12 +50,7 @@ mcpServers:
 models:
   clerk: {ref: clerk, ctx: 8192, pool: {url: "URL", key: "{{ secrets.model }}"}}
   vec: {ref: all-minilm, role: embed}
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - id: bill
         uses: chat
         with: {model: clerk, prompt: "{{ steps.text.text }}"}
@@ -66,7 +62,7 @@ steps:
         with:
           command: [sh, -c, "until [ -e SEEN/command ]; do sleep 0.1; done; test $KEY && exit 3"]
           env: {KEY: "{{ secrets.run }}"}
-"""
+""")
 TOOLS = '''
 import os
 

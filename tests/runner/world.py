@@ -157,6 +157,18 @@ class Notes(Observer):
         self.texts.append(text)
 
 
+def each_document(steps: str) -> str:
+    """Return a pipeline that reads each document of `inbox`; `steps` are its lines behind that."""
+    return f"""\
+steps:
+  - {{id: docs, uses: files.scan, with: {{root: ./inbox}}}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {{id: text, uses: files.read, with: {{path: "{{{{ doc.path }}}}"}}}}
+{steps}"""
+
+
 def carried_out(world: World, **wishes: Any) -> Report:
     """Run a world whose pipeline may reach everything."""
     own = replace(settings(world.folder), allow=ALL)

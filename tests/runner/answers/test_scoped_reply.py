@@ -17,17 +17,12 @@ from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.bind.scope import Scope
 from paddock.steps.base import StepError
 from tests.fakes.pool import FakePool
-from tests.runner.world import World, errors
+from tests.runner.world import World, each_document, errors
 
 PIPELINE = """\
 inputs:
   most: {type: int, default: 5}
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - id: sum
         uses: chat
         with: {prompt: "Sum up: {{ steps.text.text }}"}
@@ -39,7 +34,7 @@ steps:
           repair: 1
     returns: {gist: steps.sum.output.gist, text: steps.sum.text}
 returns: steps.each.results
-"""
+""")
 FORM = '{"gist": "str"}'
 
 

@@ -5,17 +5,12 @@ from pathlib import Path
 import pytest
 
 from paddock.runner.api import validate
-from tests.runner.world import World
+from tests.runner.world import World, each_document
 
 HEAD = """\
 models: {writer: {ref: smollm2:135m}}
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
-"""
+""" + each_document("""\
+""")
 
 
 def chat(id_: str, prompt: str, extra: str = "") -> str:

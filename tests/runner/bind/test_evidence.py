@@ -14,7 +14,7 @@ from paddock.runner.bind.bound import BoundStep
 from paddock.runner.core.reviews.review_questions import due_reasons
 from tests.fakes.pool import FakePool
 from tests.runner.bind.pipeline_faults import faults_of, sentences
-from tests.runner.world import World, errors, reasons, states
+from tests.runner.world import World, each_document, errors, reasons, states
 
 
 def faults(reply: str, after: str = "", uses: str = "chat, with: {prompt: x}") -> list[str]:
@@ -108,13 +108,7 @@ def test_a_step_waits_for_the_sources_of_its_evidence() -> None:
     assert fault.startswith("these steps depend on each other: a → b → a.")
 
 
-READS = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+READS = each_document("""\
       - id: bill
         uses: chat
         with: {prompt: "Read: {{ steps.text.text }}"}
@@ -123,7 +117,7 @@ steps:
           evidence: steps.text
     returns: {evidence: steps.bill.evidence}
 returns: steps.each.results
-"""
+""")
 
 
 def answering(**fields: Any) -> FakePool:

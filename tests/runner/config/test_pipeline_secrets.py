@@ -17,7 +17,7 @@ from paddock.runner.config.pipeline_secrets import RedactedError
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
-from tests.runner.world import run_arguments, settings
+from tests.runner.world import each_document, run_arguments, settings
 
 TOKEN, PASSWORD = "tk-4711-geheim", 'p"w\\n/ä+7 zz'
 
@@ -27,12 +27,7 @@ secrets:
   token: {env: THE_TOKEN}
   password: {file: private/password.txt}
 inputs: {pin: {type: str, secret: true, default: none}}
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - id: said
         uses: prompt
         with:
@@ -45,7 +40,7 @@ steps:
       - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.sum.text }}"}}
     returns: {said: steps.said.text, sum: steps.sum.text}
 returns: {all: steps.each.results}
-"""
+""")
 
 
 class Listening(Observer):

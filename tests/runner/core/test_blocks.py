@@ -8,17 +8,12 @@ import pytest
 from paddock.engine.request import ChatRequest
 from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, echo
-from tests.runner.world import World, reasons, states
+from tests.runner.world import World, each_document, reasons, states
 
 NESTED = """\
 inputs:
   words: {type: list, default: [red, blue]}
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - id: colours
         for_each: word in inputs.words
         key: word
@@ -29,21 +24,7 @@ steps:
         with: {path: "out/{{ doc.name }}", text: "{{ steps.colours.results | join('; ') }}"}
     returns: {n: steps.colours.results | length, failed: steps.colours.failed}
 returns: steps.each.results
-"""
-
-
-def test_blocks_nest_and_each_level_is_done_once(tmp_path: Path) -> None:
-    world = World(tmp_path, NESTED, n_documents=3)
-    report = world.run()
-    assert report.status == "completed" and report.calls == 6
-    assert report.returns == [{"n": 2, "failed": []}] * 3
-    assert set(states(report, "colours")) == {
-        f"{n}.txt/{w}" for n in range(3) for w in ("red", "blue")
-    }
-    assert world.run().calls == 0
-    world.write("inbox/1.txt", "Changed.")
-    assert world.run().calls == 2
-    assert world.run({"words": ["red", "blue", "green"]}).calls == 3
+""")
 
 
 def test_who_asks_for_an_item_means_all_that_is_within_it(tmp_path: Path) -> None:
@@ -137,20 +118,14 @@ def test_an_item_is_skipped_only_if_none_of_its_steps_ran(tmp_path: Path) -> Non
     assert again.counts == {"fresh": 3} and again.returns["results"] == [{"text": "A letter."}]
 
 
-OFFERS = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+OFFERS = each_document("""\
     returns: steps.text.text
 returns:
   results: steps.each.results
   counts: steps.each.counts
   changed: steps.each.changed
   failed: steps.each.failed
-"""
+""")
 
 
 def test_a_block_offers_results_in_order_counts_changes_and_failures(tmp_path: Path) -> None:

@@ -18,20 +18,15 @@ from paddock.runner.progress.report import Report
 from tests.fakes import http_server
 from tests.fakes.http_server import Answer, Json, openai, said
 from tests.fakes.pool import FakePool
-from tests.runner.world import settings, states
+from tests.runner.world import each_document, settings, states
 
 LABELS = """\
 models: {writer: {ref: m, ctx: 8k, pool: {url: URLS}}}
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - {id: label, uses: chat, with: {model: writer, prompt: "Label: {{ steps.text.text }}"}}
     returns: {file: doc.relpath, label: steps.label.text}
   - {id: table, uses: files.write, with: {path: out.csv, rows: "{{ steps.each.results }}"}}
-"""
+""")
 AGENT = LABELS.replace(
     "uses: chat, with: {model: writer, prompt:",
     "uses: agent, with: {model: writer, tools: [files.read], prompt:",

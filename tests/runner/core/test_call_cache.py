@@ -33,7 +33,7 @@ from paddock.runner.core.run_stats import RunStats
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, FakeStream
-from tests.runner.world import SUMMARIES, World, states
+from tests.runner.world import SUMMARIES, World, each_document, states
 
 CALL = ToolCall("look", {"where": "here"}, "c1")
 REQUEST = ChatRequest(ModelSpec("m"), (Message("user", "Is it?"),))
@@ -393,14 +393,9 @@ async def test_of_equal_calls_in_flight_one_is_made_for_each_that_is_cancelled(
 EQUAL_TEXTS = """\
 name: texts
 models: {vec: {ref: m, role: embed}}
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - {uses: embed, with: {texts: ["{{ steps.text.text }}"], store: out/store}}
-"""
+""")
 
 
 def test_equal_texts_in_flight_together_are_embedded_once(tmp_path: Path) -> None:

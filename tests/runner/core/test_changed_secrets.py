@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -109,19 +108,6 @@ def test_another_value_of_a_secret_that_a_step_is_given_makes_its_items_stale(
     assert set(done(world).counts) == {"fresh"}
     pin("first-pin")
     assert done(world).counts == after.counts
-
-
-def test_the_outputs_after_a_change_are_those_from_scratch(
-    world: World, pin: Callable[[str], None]
-) -> None:
-    world.edit(
-        "returns: steps.said.stdout", "returns: steps.said.stdout\nreturns: steps.each.results"
-    )
-    done(world)
-    pin("another-and-longer-pin")
-    after = done(world).returns
-    shutil.rmtree(world.folder / ".paddock")
-    assert after == done(world).returns
 
 
 def test_a_key_that_only_opens_a_server_may_be_rotated(

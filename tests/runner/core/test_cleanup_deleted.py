@@ -5,18 +5,13 @@ from pathlib import Path
 import pytest
 
 from paddock.runner.folders.folder_identity import FolderIdentity
-from tests.runner.world import World, outputs
+from tests.runner.world import World, each_document, outputs
 
 COPIES = """\
 name: copies
 on:
   watch: {path: inbox, deletes: prune}
-steps:
-  - {id: docs, uses: files.scan, with: {root: inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - uses: files.write
         with: {path: "out/{{ doc.stem }}.md", text: "{{ steps.text.text }}!"}
       - id: parts
@@ -24,7 +19,7 @@ steps:
         do:
           - uses: files.write
             with: {path: "out/{{ doc.stem }}-{{ n }}.md", text: "{{ steps.text.text }}!"}
-"""
+""")
 
 
 @pytest.fixture
@@ -56,12 +51,6 @@ def test_what_someone_edited_is_kept_and_said_so(world: World) -> None:
     report = world.run()
     assert outputs(world) == sorted(["0.md", *ONE, *TWO])
     assert "edited by hand, and kept though its source is gone: out/0.md" in report.notes
-
-
-def test_a_file_that_another_document_writes_now_is_kept(world: World) -> None:
-    (world.folder / "inbox/0.txt").rename(world.folder / "inbox/0.text")
-    world.run()
-    assert outputs(world) == sorted(ZERO + ONE + TWO)
 
 
 def unmounted(world: World) -> Path:
@@ -201,14 +190,6 @@ def test_a_person_is_asked_before_most_of_the_documents_count_as_deleted(
         ) in report.notes
         assert world.run(is_confirmed=True).counts["deleted"] == n_gone
         assert len(outputs(world)) == 12 - 3 * n_gone
-
-
-def test_the_only_document_of_a_folder_is_deleted_without_a_question(tmp_path: Path) -> None:
-    world = World(tmp_path, COPIES, n_documents=1)
-    world.run()
-    (tmp_path / "inbox/0.txt").unlink()
-    assert world.run().counts["deleted"] == 1
-    assert outputs(world) == []
 
 
 def test_prune_asks_before_it_removes_what_was_kept_of_most_documents(tmp_path: Path) -> None:

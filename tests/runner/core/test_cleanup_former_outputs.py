@@ -4,28 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.progress.reasons import Outdated
 from paddock.runner.settings import STATE_FOLDER
-from tests.runner.world import World
+from tests.runner.world import World, each_document
 
-COPIES = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+COPIES = each_document("""\
       - {id: page, uses: files.write, with: {path: "out/{{ doc.relpath }}.md", text: "{{ steps.text.text }}"}}
       - id: parts
         for_each: n in [1, 2]
         do:
           - {uses: files.write, with: {path: "parts/{{ doc.relpath }}-{{ n }}", text: "Part {{ n }}"}}
   - {id: index, uses: files.write, with: {path: INDEX, text: "{{ steps.docs.files | length }} of them"}}
-"""  # noqa: E501
+""")  # noqa: E501
 
 
 @pytest.fixture
@@ -78,32 +71,6 @@ def test_what_someone_edited_there_is_kept_and_said_so(world: World) -> None:
     assert (report.notes, list(report.outdated)) == ((edited,), ["out/0.txt.md"])
 
 
-def test_a_former_path_that_another_item_or_another_pipeline_writes_now_stays(world: World) -> None:
-    world.edit("out/{{ doc.relpath }}.md", "out/{{ 1 - doc.stem | int }}.txt.md")
-    assert world.run(prune=True).notes == ()
-    other = World(world.folder, COPIES)
-    assert files(world)[1:3] == ["out/0.txt.md", "out/1.txt.md"]
-    theirs = "{path: out/0.txt.md, on_edited: overwrite, text: Theirs}"
-    other.write("other.yaml", f"steps: [{{uses: files.write, with: {theirs}}}]\n")
-    world.edit("out/{{ 1 - doc.stem | int }}.txt.md", "out/{{ doc.stem }}.md")
-    _run_other(other)
-    notes = world.run(prune=True).notes
-    assert notes == ("removed, since they are written elsewhere now: out/1.txt.md",)
-    assert world.output("0.txt.md") == "Theirs"
-
-
-def _run_other(world: World) -> None:
-    from paddock.runner.api import run
-    from tests.fakes.pool import FakePool
-    from tests.runner.world import settings
-
-    run(
-        world.folder / "other.yaml",
-        options=RunOptions(local=True, takes_over=True),
-        environment=RunEnvironment(pool=FakePool(), settings=settings(world.folder)),
-    )
-
-
 def test_names_that_mean_the_same_file_are_one(world: World) -> None:
     (world.folder / "here").symlink_to(world.folder / "out")
     world.edit("out/{{ doc.relpath }}.md", "here/{{ doc.relpath }}.md")
@@ -129,15 +96,10 @@ def last_run(world: World) -> str:
 
 MONTHLY = """\
 inputs: {month: {type: str, required: true}, out: {type: dir, default: out}}
-steps:
-  - {id: docs, uses: files.scan, with: {root: inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - {uses: files.write, with: {path: "PATH", text: "{{ steps.text.text }} {{ inputs.month }}"}}
   - {uses: files.write, with: {path: "{{ inputs.out }}/INDEX-{{ inputs.month }}", text: x}}
-"""
+""")
 
 
 @pytest.mark.parametrize(

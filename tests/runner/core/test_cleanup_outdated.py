@@ -8,15 +8,9 @@ import pytest
 from paddock.runner.bind.specs import paths_depend_on_item_alone
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.progress.reasons import Outdated
-from tests.runner.world import ReviewedWorld, World, outputs
+from tests.runner.world import ReviewedWorld, World, each_document, outputs
 
-PAGES = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+PAGES = each_document("""\
       - {id: kind, uses: chat, with: {prompt: "{{ steps.text.text }}"}}
       - id: page
         uses: files.write
@@ -27,7 +21,7 @@ steps:
     uses: files.write
     if: steps.each.results | length > 1
     with: {path: out/INDEX, text: "{{ steps.each.results | join(' ') }}"}
-"""
+""")
 UNASKED = "'kind': 1 answer not asked for, since only 'page' uses it and is skipped (a)."
 
 
@@ -73,57 +67,36 @@ def test_a_step_whose_condition_became_false_leaves_an_outdated_file(world: Worl
     assert outputs(world) == ["INDEX", "a", "b", "c"]
 
 
-def test_so_does_an_item_that_fails_and_why_says_so(world: World) -> None:
-    broken = "\"{{ 1 / (0 if doc.name == 'a' else 1) }}\""
-    fails = f"      - {{uses: prompt, with: {{template: {broken}}}}}\n"
-    world.edit("      - {id: kind", fails + "      - {id: kind")
+BROKEN = """\
+      - {uses: prompt, with: {template: "{{ 1 / (0 if doc.name == 'a' else 1) }}"}}
+"""
+SKIPPED = '    if: "false"\n    for_each: doc in'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "outdated", "why_of_first"),
+    [
+        ("      - {id: kind", f"{BROKEN}      - {{id: kind", {"out/a": Outdated.NOT_MADE},
+         "it is no longer an output: run '{run}' quarantined its item"),
+        ("length > 1", "length > 5", {"out/INDEX": Outdated.SKIPPED},
+         "`if` changed (step 'index')"),
+        ("    for_each: doc in", SKIPPED,
+         dict.fromkeys(("out/INDEX", "out/a", "out/b", "out/c"), Outdated.SKIPPED),
+         "it no longer applies: its step is skipped now"),
+        (PAGES[PAGES.index("  - id: index") :], "", {"out/INDEX": Outdated.NO_STEP},
+         "the pipeline no longer has 'index'"),
+    ],
+    ids=["its item fails", "its step is skipped", "its block is skipped", "its step is gone"],
+)  # fmt: skip
+def test_why_an_output_is_outdated_is_told_with_it(
+    world: World, old: str, new: str, outdated: dict[str, Outdated], why_of_first: str
+) -> None:
+    world.edit(old, new)
     report = world.run()
-    assert report.counts["quarantined"] == 1
-    assert report.outdated == world.run().outdated == {"out/a": Outdated.NOT_MADE}
-    run, changes = why(world, "out/a")
+    assert report.outdated == world.plan().outdated == world.run().outdated == outdated
+    run, changes = why(world, next(iter(outdated)))
     assert run != report.run
-    assert changes[0] == f"it is no longer an output: run '{report.run}' quarantined its item"
-    world.run(prune=True)
-    assert outputs(world) == ["INDEX", "b", "c"]
-
-
-def test_so_does_a_step_of_its_own_that_is_skipped(world: World) -> None:
-    world.edit("length > 1", "length > 5")
-    report = world.run()
-    assert report.outdated == world.plan().outdated == {"out/INDEX": Outdated.SKIPPED}
-    run, changes = why(world, "out/INDEX")
-    assert run != report.run
-    assert changes[0] == "`if` changed (step 'index')"
-    world.run(prune=True)
-    assert outputs(world) == ["a", "b", "c"]
-
-
-def test_and_a_block_that_is_skipped(world: World) -> None:
-    world.edit("    for_each: doc in", '    if: "false"\n    for_each: doc in')
-    report = world.run()
-    files = ["out/INDEX", "out/a", "out/b", "out/c"]
-    assert report.outdated == dict.fromkeys(files, Outdated.SKIPPED)
-    assert world.plan().outdated == report.outdated
-    assert "it no longer applies: its step is skipped now" in why(world, "out/a")[1]
-    world.edit('    if: "false"\n', "")
-    assert world.run().outdated == {}
-    world.edit("    for_each: doc in", '    if: "false"\n    for_each: doc in')
-    world.run(prune=True)
-    assert outputs(world) == []
-
-
-def test_and_a_step_or_block_that_was_renamed_or_removed(world: World) -> None:
-    world.edit("id: each", "id: every")
-    world.edit("steps.each", "steps.every")
-    assert world.run().outdated == {}  # the new one writes the same files
-    world.edit("out/{{ doc.relpath }}", "out/{{ doc.relpath }}.md")
-    start = world.text.index("  - id: index")
-    world.edit(world.text[start:], "")
-    report = world.run()
-    assert report.outdated.keys() == {"out/a", "out/b", "out/c", "out/INDEX"}
-    assert report.outdated["out/INDEX"] == Outdated.NO_STEP
-    world.run(prune=True)
-    assert outputs(world) == ["a.md", "b.md", "c.md"]
+    assert why_of_first.format(run=report.run) in changes
 
 
 @pytest.mark.parametrize(
@@ -152,20 +125,14 @@ def test_a_path_that_names_more_than_its_item_belongs_to_another_report(
     assert paths_depend_on_item_alone(spec, ["out"]) == is_alone
 
 
-PARTS = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+PARTS = each_document("""\
       - id: part
         uses: pipeline
         with: {file: part.yaml, inputs: {name: "{{ doc.stem }}", month: MAY}}
   - id: top
     uses: pipeline
     with: {file: part.yaml, inputs: {name: top, month: MAY}}
-"""
+""")
 PART = """\
 inputs: {name: {type: str, required: true}, month: {type: str, required: true}}
 steps:

@@ -16,20 +16,15 @@ from paddock.runner.api import run
 from paddock.runner.ledger.ledger import Ledger
 from tests.fakes.pool import FakePool
 from tests.runner.mounting import run_with_mounts
-from tests.runner.world import World, reasons, run_arguments, settings, states
+from tests.runner.world import World, each_document, reasons, run_arguments, settings, states
 from tests.waiting import until
 
 INDEX = """\
 name: index
-steps:
-  - {id: docs, uses: files.scan, with: {root: inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - {id: parts, uses: split, with: {pages: "{{ steps.text.pages }}", tokens: 4}}
       - {uses: embed, with: {chunks: "{{ steps.parts.chunks }}", store: index.lance}}
-"""
+""")
 SEARCH = """\
   - {id: found, needs: [each], uses: search, with: {store: index.lance, query: ferry, k: 2}}
 returns: {hits: steps.found.hits}
@@ -129,16 +124,6 @@ def test_what_is_kept_of_deleted_documents_is_told_and_removed_where_that_is_ask
     assert world.run(prune=True).notes == ()
 
 
-def test_rows_leave_a_store_that_the_author_no_longer_names(world: World) -> None:
-    world.run()
-    world.edit("index.lance", "other.lance")
-    world.run()
-    assert (len(texts(world)), len(texts(world, "other.lance"))) == (0, 6)
-    world.edit('chunks: "{{ steps.parts.chunks }}", store: other.lance', "texts: [a]")
-    world.run()
-    assert texts(world, "other.lance") == []
-
-
 def test_rows_of_a_block_that_was_renamed_are_not_there_twice(world: World) -> None:
     world.run()
     before = texts(world)
@@ -149,22 +134,9 @@ def test_rows_of_a_block_that_was_renamed_are_not_there_twice(world: World) -> N
     assert world.run().notes == ()
 
 
-def test_rows_of_a_document_that_went_while_no_one_ran_after_a_kill_go_as_well(
-    world: World,
-) -> None:
-    """What stands after a kill between a store's commit and the ledger's: rows without an entry."""
-    world.run()
-    with Ledger(world.folder / ".paddock") as ledger:
-        scope = ledger.rows("select scope from items where key = '1.txt'")[0][0]
-        ledger.drop("items", {"scope": scope, "key": "1.txt"})
-    (world.folder / "inbox/1.txt").unlink()
-    assert world.run().notes == ()
-    assert {row["item"] for row in rows(world)} == {"0.txt", "2.txt"}
-
-
 def test_what_another_run_on_other_folders_is_about_to_finish_is_left_alone(world: World) -> None:
     world.edit("steps:\n", "inputs: {folder: {type: dir, default: inbox}}\nsteps:\n")
-    world.edit("root: inbox", 'root: "{{ inputs.folder }}"')
+    world.edit("root: ./inbox", 'root: "{{ inputs.folder }}"')
     world.run()
     with Ledger(world.folder / ".paddock") as ledger:
         scope = ledger.rows("select scope from items where key = '1.txt'")[0][0]
@@ -238,7 +210,7 @@ def test_a_store_of_another_model_stops_the_run_with_a_way_out(world: World) -> 
 
 
 def test_a_store_is_no_document(world: World) -> None:
-    world.edit("root: inbox", "root: .")
+    world.edit("root: ./inbox", "root: .")
     world.write("inbox/store/.keep", "")
     world.edit("store: index.lance", "store: inbox/store")
     world.run()

@@ -13,15 +13,9 @@ from tests.fakes.office import scan, xlsx
 from tests.fakes.pdf import pdf
 from tests.fakes.pool import FakePool
 from tests.fakes.readers import HereReaders
-from tests.runner.world import World, errors, reasons, settings, states
+from tests.runner.world import World, each_document, errors, reasons, settings, states
 
-CITED = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+CITED = each_document("""\
       - {id: parts, uses: split, with: {pages: "{{ steps.text.pages }}", tokens: 12}}
       - id: sum
         uses: summarise
@@ -29,7 +23,7 @@ steps:
       - {uses: files.write, with: {path: "out/{{ doc.relpath }}.md", text: "{{ steps.sum.text }}"}}
     returns: {sources: steps.sum.sources}
 returns: {results: steps.each.results}
-"""
+""")
 
 
 def test_what_is_said_of_a_document_names_its_pages(tmp_path: Path) -> None:

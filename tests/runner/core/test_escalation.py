@@ -22,17 +22,12 @@ from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.lineage.explain import explain_path
 from tests.fakes.pool import FakePool
 from tests.runner.bind.pipeline_faults import sentences
-from tests.runner.world import ReviewedWorld, reasons, states
+from tests.runner.world import ReviewedWorld, each_document, reasons, states
 
 BILLS = """\
 name: bills
 models: {clerk: {ref: small}, boss: {ref: big, params: {temperature: 0.1}}}
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - id: bill
         uses: chat
         with: {model: clerk, prompt: "Read: {{ steps.text.text }}"}
@@ -42,7 +37,7 @@ steps:
               told: steps.bill.escalated}
   - uses: files.write
     with: {path: out/ALL, text: "{{ steps.each.results | tojson }}"}
-"""
+""")
 
 
 def answer_to(request: ChatRequest) -> str:
@@ -345,12 +340,7 @@ def test_a_step_behind_it_without_a_cache_asks_for_each_item(bills: Bills) -> No
 SUMMARY = """\
 name: sums
 models: {clerk: small, boss: big}
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - id: sum
         uses: summarise
         with: {model: clerk, text: "{{ steps.text.text }}"}
@@ -362,7 +352,7 @@ steps:
     escalate: {to: boss, when: "'unsure' in text"}
   - {uses: files.write, with: {path: out/ALL, text: "{{ steps.each.results | tojson }}"}}
   - {uses: files.write, with: {path: out/WHOLE, text: "{{ steps.whole.text }}"}}
-"""
+""")
 
 
 def test_summarise_and_reduce_escalate_as_well(tmp_path: Path) -> None:

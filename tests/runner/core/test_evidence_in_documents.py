@@ -15,22 +15,16 @@ from paddock.steps.readers.reader_pool import ReaderPool
 from tests.fakes.papers import CONTRACTS, INVOICES, write
 from tests.fakes.pdf import pdf_form
 from tests.fakes.pool import FakePool
-from tests.runner.world import World
+from tests.runner.world import World, each_document
 
-PIPELINE = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+PIPELINE = each_document("""\
       - id: bill
         uses: chat
         with: {prompt: "{{ doc.name }}: {{ steps.text.text }}"}
         reply: {schema: {number: str, total: float}, evidence: steps.text}
     returns: {name: doc.name, evidence: steps.bill.evidence}
 returns: steps.each.results
-"""
+""")
 ANSWERS: dict[str, dict[str, Any]] = {
     "boatyard.pdf": {"number": "2024-118", "total": 1320.0},
     "chandlery.pdf": {"number": "HC-0457", "total": 1234.5},

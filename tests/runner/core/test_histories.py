@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.runner.core import filing_days, random_histories
+from tests.runner.world import each_document
 
 pytestmark = pytest.mark.may_take(240, "many folders live through all of their runs, and kills")
 
@@ -40,15 +41,9 @@ def test_after_each_of_many_days_the_table_is_what_was_filed(tmp_path: Path) -> 
     filing_days.live(tmp_path, "hot", 23)
 
 
-PAGES = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+PAGES = each_document("""\
       - {uses: files.write, with: {path: "out/{{ doc.relpath }}.md", text: "{{ steps.text.text }}"}}
-"""
+""")
 
 
 def test_a_page_of_a_killed_run_is_made_again_though_its_text_is_the_earlier_one_again(

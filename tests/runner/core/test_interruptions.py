@@ -1,9 +1,8 @@
-"""Kills, Ctrl-C, a second run, a full disk: what is finished stays finished, whole, and once."""
+"""Ctrl-C, a second run, a cancelled task: what is finished stays finished, whole, and once."""
 
 import asyncio
 import json
 import os
-import random
 import signal
 import time
 from pathlib import Path
@@ -89,47 +88,6 @@ def outputs(world: World) -> dict[str, str]:
     folder = world.folder / "out"
     found = folder.glob("*") if folder.exists() else ()
     return {path.name: path.read_text() for path in found if not path.name.startswith(".")}
-
-
-def expected(tmp_path: Path) -> dict[str, str]:
-    folder = tmp_path / "undisturbed"
-    folder.mkdir()
-    world = World(folder, n_documents=N_DOCUMENTS)
-    world.run()
-    return outputs(world)
-
-
-def test_a_killed_run_continues_and_repeats_nothing_that_is_finished(
-    tmp_path: Path, fork_server: ForkServer
-) -> None:
-    want = expected(tmp_path)
-    folder = tmp_path / "killed"
-    folder.mkdir()
-    world = World(folder, n_documents=N_DOCUMENTS)
-    rng = random.Random(7)
-    n_kills = 0
-    while n_kills < 5:
-        before, done = len(calls(world)), finished(world)
-        process = start(fork_server, world, delay_s=0.15)
-        # Kill it a random while after its first answer, however long it took to start.
-        while len(calls(world)) == before and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.4))
-        process.kill()
-        process.communicate()
-        n_kills += 1
-        assert done.isdisjoint(calls(world)[before:])
-        assert outputs(world).items() <= want.items()
-    before, done = len(calls(world)), finished(world)
-    time.sleep(1.1)  # a file aside that is younger may be someone's who is just about to hold it
-    process = start(fork_server, world)
-    out, err = process.communicate()
-    assert process.returncode == 0, out + err
-    assert done and done.isdisjoint(calls(world)[before:])
-    assert outputs(world) == want
-    assert not list(world.folder.rglob("*.paddock-tmp"))  # what was left half written is gone
-    again = world.run()
-    assert (again.calls, again.counts) == (0, {"fresh": N_DOCUMENTS + 1})
 
 
 def test_ctrl_c_ends_in_order_and_the_same_command_continues(

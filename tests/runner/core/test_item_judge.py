@@ -17,7 +17,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.steps.llm.chat import Chat
 from tests.fakes.pool import FakePool, echo
 from tests.runner.core.judged import judged
-from tests.runner.world import SUMMARIES, World, reasons, states
+from tests.runner.world import SUMMARIES, World, each_document, reasons, states
 
 
 @pytest.fixture
@@ -58,13 +58,7 @@ def test_retry_failed_tries_what_is_quarantined_and_nothing_else(world: World) -
     assert reasons(report) == {"3.txt": "what failed is tried again"}
 
 
-READING = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+READING = each_document("""\
       - {id: also, uses: files.read, with: {path: "also.txt"}}
       - {id: near, uses: files.scan, with: {root: near}}
       - id: tag
@@ -72,7 +66,7 @@ steps:
         with: {prompt: "Tag {{ steps.text.text }} {{ steps.near.files | length }}"}
         reply: {schema: {tag: {choose: "['a', 'b']"}}}
       - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.also.text }}"}}
-"""
+""")
 
 
 @pytest.mark.parametrize("change", ["nothing", "prompt", "label", "file", "folder", "output"])

@@ -16,23 +16,18 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.item_states import ItemState
 from tests.fakes.pool import FakePool
-from tests.runner.world import World
+from tests.runner.world import World, each_document
 
 SEVERAL_STEPS = """\
 name: notes
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - {id: sum, uses: chat, with: {prompt: "{{ steps.text.text }}\\n\\nSum up."}}
       - {id: who, uses: chat, with: {prompt: "{{ steps.text.text }}\\n\\nWho?"}}
       - {uses: files.write, with: {path: "out/{{ doc.name }}", text: "{{ steps.who.text }}"}}
     returns: {file: doc.relpath, sum: steps.sum.text}
   - {id: table, uses: files.write, with: {path: out/all.csv, rows: "{{ steps.each.results }}"}}
 returns: {all: steps.each.results, changed: steps.each.changed, failed: steps.each.failed}
-"""
+""")
 
 
 def item(key: str, size: int, tokens: int = 0, suffix: str = ".txt") -> ItemWork:

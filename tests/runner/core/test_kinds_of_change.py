@@ -18,7 +18,7 @@ from paddock.runner.api import plan
 from paddock.runner.progress.report import PlanReport, Report
 from paddock.runner.settings import Settings
 from tests.fakes.pool import FakePool, echo
-from tests.runner.world import World, errors, settings
+from tests.runner.world import World, each_document, errors, settings
 
 Change = Callable[["Case"], object]
 
@@ -175,16 +175,10 @@ steps:
     **TWO,
 }
 PLACES = {
-    "pipeline.yaml": """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+    "pipeline.yaml": each_document("""\
       - {id: sum, uses: chat, with: {prompt: "Of {{ doc.path }}: {{ steps.text.text }}"}}
       - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.sum.text }}"}}
-""",
+"""),
     **TWO,
 }
 
@@ -317,13 +311,7 @@ steps:
     "rows.csv": "id,kind,text,more\na,x,ferry,1\nb,x,pier,2\nc,none,boat,3\n",
 }
 NESTED = {
-    "pipeline.yaml": """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+    "pipeline.yaml": each_document("""\
       - id: parts
         for_each: word in steps.text.text.split()
         do:
@@ -331,7 +319,7 @@ steps:
         returns: steps.sum.text
       - uses: files.write
         with: {path: "out/{{ doc.relpath }}", text: "{{ steps.parts.results | join(' ') }}"}
-""",
+"""),
     "inbox/0.txt": "ferry pier",
     "inbox/1.txt": "boat ferry",
 }

@@ -8,15 +8,9 @@ from paddock.engine.backends.neutral_request import NEUTRAL_TEXT
 from paddock.engine.errors import BadRequest, WorkerLost
 from paddock.engine.request import ChatRequest
 from tests.fakes.pool import FakePool, echo
-from tests.runner.world import World, states
+from tests.runner.world import World, each_document, states
 
-LABELS = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+LABELS = each_document("""\
       - {id: label, uses: chat, with: {prompt: "Label: {{ steps.text.text }}"}}
     returns: {file: doc.relpath, label: steps.label.text}
   - {id: table, uses: files.write, with: {path: out/labels.csv, rows: "{{ steps.each.results }}"}}
@@ -29,7 +23,7 @@ steps:
     key: row.file
     do: [{uses: files.write, with: {path: "out/{{ row.file }}", text: "{{ row.label }}"}}]
 returns: {table: steps.table.path}
-"""
+""")
 
 
 def refusing(*words: str) -> FakePool:
@@ -95,20 +89,14 @@ def test_an_empty_list_is_no_failure(tmp_path: Path) -> None:
     assert "'table' is left" not in " ".join(report.notes)
 
 
-NESTED = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+NESTED = each_document("""\
       - id: lines
         for_each: line in steps.text.text.splitlines()
         do: [{id: sum, uses: chat, with: {prompt: "Sum up: {{ line }}"}}]
         returns: steps.sum.text
       - uses: files.write
         with: {path: "out/{{ doc.relpath }}", text: "{{ steps.lines.results | join(',') }}"}
-"""
+""")
 
 
 def test_an_item_fails_where_all_items_of_its_block_did(tmp_path: Path) -> None:

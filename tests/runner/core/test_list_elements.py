@@ -10,17 +10,12 @@ from paddock.engine.request import ChatRequest
 from paddock.pipelines.filters import unnest
 from paddock.runner.api import validate
 from tests.fakes.pool import FakePool
-from tests.runner.world import ReviewedWorld
+from tests.runner.world import ReviewedWorld, each_document
 
 KNOWN = "Known: 'document', 'total', 'lines'."
 BILLS = """\
 name: bills
-steps:
-  - {id: docs, uses: files.scan, with: {root: inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - id: bill
         uses: chat
         with: {prompt: "Bill: {{ steps.text.text }}"}
@@ -41,7 +36,7 @@ steps:
           text: "{{ steps.kind.text }}"
     returns: {document: line.document, article: line.article, n: line.n}
   - {id: table, uses: files.write, with: {path: out/t.csv, rows: "{{ steps.lines.results }}"}}
-"""
+""")
 
 
 def answer(request: ChatRequest) -> str:

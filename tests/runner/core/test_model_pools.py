@@ -25,7 +25,7 @@ from tests.fakes.pool import FakePool
 from tests.live import live_service
 from tests.llama_server import KEY, MODEL, LlamaServer, llama_server
 from tests.runner.bind.pipeline_faults import fault_of
-from tests.runner.world import run_arguments, settings, states
+from tests.runner.world import each_document, run_arguments, settings, states
 
 FAR = """\
 name: far
@@ -34,17 +34,12 @@ models:
   writer:
     ref: NAME
     pool: {url: URLS, key: "{{ secrets.gpu }}"}
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - id: sum
         uses: chat
         with: {model: writer, prompt: "Sum up: {{ steps.text.text }}", params: {max_tokens: 12}}
       - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.sum.text }}"}}
-"""
+""")
 
 
 class Killing(Observer):

@@ -15,16 +15,11 @@ from tests.fakes.pool import FakePool
 from tests.runner.compare.bills import Bills as ComparedBills
 from tests.runner.compare.bills import right_answer
 from tests.runner.core.test_waiting import Bills
-from tests.runner.world import reasons, run_arguments, settings, states
+from tests.runner.world import each_document, reasons, run_arguments, settings, states
 
 PIPELINE = """\
 name: topics
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - id: topic
         uses: chat
         with:
@@ -35,7 +30,7 @@ steps:
         review: {when: "doc.relpath[0] == 'a'"}
     returns: {file: doc.relpath, topic: steps.topic.output.topic}
 returns: steps.each.results
-"""
+""")
 WORDS = ("cat", "dog", "oak", "elm", "sun")
 
 
@@ -187,16 +182,11 @@ def test_nothing_learns_from_itself_or_from_a_copy_of_itself(topics: Bills) -> N
 
 BOTH = """\
 name: both
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - {id: one, uses: pipeline, with: {file: 1/ask.yaml, inputs: {t: "{{ steps.text.text }}"}}}
       - {id: two, uses: pipeline, with: {file: 2/ask.yaml, inputs: {t: "{{ steps.text.text }}"}}}
 returns: steps.each.results
-"""
+""")
 ASK = """\
 name: ask
 inputs: {t: {type: str}}
@@ -357,12 +347,7 @@ def test_an_item_of_a_variant_learns_from_equal_keys_within_other_items(tmp_path
 
 NESTED = """\
 name: topics
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - id: parts
         for_each: word in ['north']
         key: word
@@ -376,4 +361,4 @@ steps:
             reply: {schema: {topic: str}}
             review: {when: "true"}
         returns: steps.topic.output.topic
-"""
+""")

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.core.outputs.pruning import Pruner
 from paddock.runner.core.traces.reconcile import match_renames
 from tests.runner.world import World, reasons, states
 
@@ -49,35 +48,6 @@ def test_a_renamed_document_costs_no_call_and_leaves_no_old_output(world: World)
     assert not world.plan().has_work
 
 
-def test_a_run_that_is_killed_after_a_renamed_document_is_done_leaves_nothing_behind(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rename(world, "a.txt", "z.txt")
-    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="killed"):
-        patched.setattr(Pruner, "handle_gone", killed)
-        world.run()
-    assert outputs(world) == ["DIGEST.md", "a.txt", "b.txt", "c.txt", "z.txt"]
-    report = world.run()
-    assert outputs(world) == ["DIGEST.md", "b.txt", "c.txt", "z.txt"]
-    assert states(report) == {}
-    assert world.run().notes == ()
-
-
-async def killed(*_: object) -> None:
-    raise RuntimeError("killed")
-
-
-def test_what_a_person_edited_stays_when_its_document_is_renamed(world: World) -> None:
-    world.write("out/a.txt", "Mine.")
-    rename(world, "a.txt", "z.txt")
-    report = world.run()
-    assert world.output("a.txt") == "Mine."
-    assert list(report.notes) == [
-        "renamed, so what was made of them goes by the new name: a.txt → z.txt",
-        "edited by hand, and kept though its source is gone: out/a.txt",
-    ]
-
-
 def test_a_renamed_document_that_fails_keeps_its_old_output(tmp_path: Path) -> None:
     world = World(tmp_path, n_documents=2)
     world.edit('path: "out/{{ doc.relpath }}"', 'path: "{{ doc.stem }}/{{ doc.relpath }}"')
@@ -99,27 +69,6 @@ def test_what_was_made_of_deleted_documents_is_kept_and_told_in_each_run(world: 
         ]
         assert sorted(report.outdated) == ["out/a.txt", "out/b.txt"]
     assert outputs(world) == ["DIGEST.md", "a.txt", "b.txt", "c.txt"]
-
-
-def test_prune_removes_also_what_earlier_runs_kept(world: World) -> None:
-    (world.folder / "inbox/a.txt").unlink()
-    world.run()
-    (world.folder / "inbox/b.txt").unlink()
-    world.write("out/b.txt", "Mine.")
-    (world.folder / "inbox/c.txt").unlink()
-    report = world.run(prune=True, is_confirmed=True)
-    assert outputs(world) == ["DIGEST.md", "b.txt"]
-    hint = "docs: ./inbox: the folder has no files."
-    assert set(report.notes) == {
-        hint,
-        "removed, since what they were made of is gone: out/c.txt",
-        "edited by hand, and kept though its source is gone: out/b.txt",
-        "removed, since what they were made of is gone: out/a.txt",
-    }
-    assert set(world.run(prune=True).notes) == {
-        hint,
-        "edited by hand, and kept though its source is gone: out/b.txt",
-    }
 
 
 def test_equal_contents_are_told_apart_by_their_file_names() -> None:

@@ -9,16 +9,11 @@ from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.run_history import recent_runs
 from tests.fakes.pool import FakePool
 from tests.runner.bind.pipeline_faults import fault_of
-from tests.runner.world import World, states
+from tests.runner.world import World, each_document, states
 
 TABLE = """\
 name: table
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - {id: sum, uses: chat, with: {prompt: "Sum up: {{ steps.text.text }}"}}
     returns: {file: doc.relpath, sum: steps.sum.text}
   - {id: table, uses: files.write, with: {path: out/table.csv, rows: "{{ steps.each.results }}"}}
@@ -27,15 +22,10 @@ steps:
     do:
       - {uses: files.write, with: {path: "out/{{ row.file }}", text: "{{ row.sum }}"}}
 returns: {n: steps.each.results | length}
-"""
+""")
 NESTED = """\
 name: nested
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - id: parts
         for_each: part in ["one", "two", "three"]
         do:
@@ -44,7 +34,7 @@ steps:
     for_each: doc in steps.docs.files
     do:
       - {id: name, uses: chat, with: {prompt: "Name {{ doc.relpath }}"}}
-"""
+""")
 INNER = """\
 name: inner
 inputs: {folder: {type: dir}}

@@ -155,36 +155,6 @@ def test_what_lies_within_an_item_makes_it_old(tmp_path: Path) -> None:
     assert reasons(world.plan(), "all") == dict.fromkeys(("north", "south"), why)
 
 
-NESTED = """\
-steps:
-  - id: all
-    for_each: area in ["north", "south"]
-    key: area
-    do:
-      - {id: docs, uses: files.scan, with: {root: "areas/{{ area }}"}}
-      - id: each
-        for_each: doc in steps.docs.files
-        do:
-          - {id: say, uses: chat, with: {prompt: "{{ doc.name }}"}}
-          - uses: files.write
-            with: {path: "out/{{ area }}/{{ doc.name }}", text: "{{ steps.say.text }}"}
-returns: steps.all.counts.fresh
-"""
-
-
-def test_a_nested_block_is_looked_into_as_well(tmp_path: Path) -> None:
-    files = {f"areas/{area}/0.txt": area for area in ("north", "south")}
-    world = World(tmp_path, NESTED, files)
-    assert world.run().returns == 0
-    assert world.run().returns == 2
-    world.write("areas/north/1.txt", "more")
-    (tmp_path / "out/south/0.txt").unlink()
-    report = world.run()
-    assert (report.returns, report.calls, report.cached_calls) == (0, 1, 1)
-    assert world.output("south/0.txt") and world.output("north/1.txt")
-    assert world.run().returns == 2
-
-
 def broken(request: ChatRequest) -> str:
     if "Document 1" in request.messages[-1].content:
         raise ValueError("a bug")

@@ -4,20 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.runner.world import World
+from tests.runner.world import World, each_document
 
 TABLE = """\
 name: table
-steps:
-  - {id: docs, uses: files.scan, with: {root: inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
     returns: {file: doc.relpath, text: steps.text.text}
   - {id: table, uses: files.write, with: {path: out/t.csv, rows: "{{ steps.each.results }}"}}
   - {id: report, uses: files.write, with: {path: out/r.txt, text: "{{ steps.table.path }}"}}
-"""
+""")
 
 
 @pytest.fixture

@@ -4,19 +4,13 @@ from pathlib import Path
 
 from paddock.engine.request import ChatRequest
 from tests.fakes.pool import FakePool
-from tests.runner.world import Notes, World
+from tests.runner.world import Notes, World, each_document
 
-PIPELINE = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+PIPELINE = each_document("""\
       - id: sum
         uses: chat
         with: {prompt: "Sum up: {{ steps.text.text }}", params: {max_tokens: 10}}
-"""
+""")
 WHOLE = " ".join(f"w{n}" for n in range(25))
 
 

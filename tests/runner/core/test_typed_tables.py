@@ -14,17 +14,12 @@ from paddock.pipelines.errors import PipelineError
 from paddock.steps.tables.table_files import TableRequest
 from tests.fakes.pool import FakePool
 from tests.fakes.readers import KeptReaders
-from tests.runner.world import World
+from tests.runner.world import World, each_document
 
 FORMATS = ("csv", "jsonl", "xlsx", "parquet", "arrow", "sqlite", "duckdb")
 BILLS = """\
 name: bills
-steps:
-  - {id: docs, uses: files.scan, with: {root: inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - id: bill
         uses: chat
         with: {prompt: "{{ steps.text.text }}"}
@@ -42,7 +37,7 @@ steps:
       total: steps.bill.output.total
       due: steps.bill.output.due
       n: steps.bill.output.n
-"""
+""")
 BILL = {"total": 19.9, "due": "2026-03-01", "n": 3}
 
 

@@ -24,18 +24,12 @@ from paddock.runner.cli.application import application
 from paddock.runner.config.pipeline_secrets import read_secrets
 from tests.fakes.privileges import without_roots_privilege
 from tests.runner.cli.commands.shell import PADDOCK, Ended
-from tests.runner.world import World, errors
+from tests.runner.world import World, each_document, errors
 
-PIPELINE = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+PIPELINE = each_document("""\
       - uses: files.write
         with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}
-"""
+""")
 Paddock = Callable[..., Ended]
 Run = Callable[..., tuple[int, dict[str, Any], str]]
 

@@ -9,23 +9,18 @@ import pytest
 
 from paddock.runner.bind.scope import Scope
 from paddock.runner.progress.report import Report
-from tests.runner.world import World
+from tests.runner.world import World, each_document
 
 BODY = """\
 inputs: {most: 20, publish: true}
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - {id: sum, uses: chat, with: {prompt: "Sum up: {{ steps.text.text }}"}}
       - {id: size, uses: prompt, with: {template: "{{ steps.text.text | length }}"}}
       - id: page
         uses: files.write
         if: steps.size.text | int > inputs.most
         with: {path: "out/{{ doc.relpath }}", text: "{{ steps.sum.text }}"}
-"""
+""")
 NOTE = "'sum': 2 answers not asked for, since only 'page' uses it and is skipped (0.txt, 2.txt)."
 
 

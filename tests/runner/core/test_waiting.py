@@ -12,16 +12,11 @@ from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.reviews.reviews import DecisionRefused
 from tests.fakes.pool import FakePool
-from tests.runner.world import ReviewedWorld, outputs, reasons, states
+from tests.runner.world import ReviewedWorld, each_document, outputs, reasons, states
 
 BILLS = """\
 name: bills
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - id: bill
         uses: chat
         with: {prompt: "Read: {{ steps.text.text }}"}
@@ -34,7 +29,7 @@ steps:
     with:
       path: out/ALL
       text: "{{ steps.each.waiting | tojson }} {{ steps.each.results | tojson }}"
-"""
+""")
 
 
 def read_bill(request: ChatRequest) -> str:

@@ -14,24 +14,19 @@ from paddock.runner.progress.report import PlanReport
 from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.files.read import FilesRead
 from paddock.steps.files.write import FilesWrite
-from tests.runner.world import World
+from tests.runner.world import World, each_document
 
 TABLE = """\
 name: table
 inputs:
   note: {type: str, default: first}
-steps:
-  - {id: docs, uses: files.scan, with: {root: inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
     returns: {file: doc.relpath, text: steps.text.text}
   - {id: table, uses: files.write, with: {path: out/t.csv, rows: "{{ steps.each.results }}"}}
   - {id: copy, uses: files.move, with: {path: "{{ steps.table.path }}", to: copies/, mode: copy}}
   - {id: note, uses: files.write, with: {path: out/note.txt, text: "{{ inputs.note }}"}}
 returns: {path: steps.table.path, changed: steps.table.changed, copy: steps.copy.path}
-"""
+""")
 
 
 @pytest.fixture
@@ -92,14 +87,6 @@ def test_what_it_reads_and_how_it_is_written_are_parts_of_it(
     written.clear()
     world.run(force=frozenset({"note"}))
     assert written == ["out/note.txt"]
-
-
-def test_a_new_document_is_in_the_table(world: World, written: list[str]) -> None:
-    world.write("inbox/9.txt", "The ninth")
-    assert work(world.plan()) == {"each": ("new", None)}
-    assert world.run().returns["changed"] is True
-    assert written == ["out/t.csv"]
-    assert "The ninth" in (world.folder / "copies/t.csv").read_text()
 
 
 def test_an_edited_output_is_held_until_it_is_taken(world: World) -> None:
@@ -236,14 +223,6 @@ def test_what_would_write_the_file_of_a_fresh_item_is_refused(tmp_path: Path, na
     world.edit('{{ doc.stem }}.md", text: "{{', 'each-{{ doc.stem }}.md", text: "{{')
     assert world.run(retry_failed=True).status == "completed"
     assert world.output("0.md") == "other"
-
-
-def test_a_path_that_an_item_left_is_free_for_another(tmp_path: Path) -> None:
-    world = World(tmp_path, EACH, n_documents=2)
-    world.run()
-    world.edit("{{ doc.stem }}.md", "{{ 1 - (doc.stem | int) }}.md")
-    assert world.run().status == "completed"
-    assert (world.output("0.md"), world.output("1.md")) == ("1", "0")
 
 
 def test_counts_of_reports_have_texts_as_their_names(world: World) -> None:

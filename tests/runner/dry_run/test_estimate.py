@@ -11,7 +11,7 @@ from paddock.runner.api import plan
 from paddock.runner.settings import Settings
 from tests.engine.backends.test_speed_estimates import profile
 from tests.runner.bind.pipeline_faults import fault_of
-from tests.runner.world import World, states
+from tests.runner.world import World, each_document, states
 from tests.runner.world import settings as of_world
 
 
@@ -79,16 +79,10 @@ def planned_and_made(world: World) -> tuple[int | None, int]:
 
 
 WORDS = "{{ steps.words.text }}"
-ALONE = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+ALONE = each_document("""\
       - {id: sum, uses: chat, with: {prompt: "Sum up: {{ steps.text.text }}"}}
       - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.sum.text }}"}}
-"""
+""")
 
 
 @pytest.fixture

@@ -14,15 +14,9 @@ from paddock.engine.errors import WorkerLost
 from paddock.engine.request import ChatRequest, ToolCall
 from paddock.runner.api import plan, run
 from tests.fakes.pool import FakePool, echo
-from tests.runner.world import World, run_arguments, settings
+from tests.runner.world import World, each_document, run_arguments, settings
 
-PIPELINE = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+PIPELINE = each_document("""\
       - {id: sum, uses: chat, with: {prompt: "Sum up: {{ steps.text.text }}"}}
     returns: {file: doc.relpath, sum: steps.sum.text}
   - id: digest
@@ -30,7 +24,7 @@ steps:
     with: {over: "{{ steps.each.results }}", fanin: 4, prompt: "All: {{ notes | join(' ') }}"}
   - {id: report, uses: files.write, with: {path: out/DIGEST.md, text: "{{ steps.digest.text }}"}}
 returns: {text: steps.digest.text, levels: steps.digest.levels}
-"""
+""")
 
 
 def digest_calls(pool: FakePool) -> int:
@@ -112,14 +106,7 @@ def test_a_run_that_died_within_the_tree_asks_for_no_part_of_it_again(tmp_path: 
 
 # --- a plan's number of calls against the run's, over many kinds of pipelines
 
-EACH = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
-"""
+EACH = each_document("")
 
 
 def step(id_: str, uses: str, given: str, more: str = "") -> str:

@@ -14,20 +14,15 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
 from tests.fakes.pool import FakePool
-from tests.runner.world import World
+from tests.runner.world import World, each_document
 
 COPIES = """\
 name: copies
 on:
   watch: {path: inbox, deletes: prune, include: ["*.txt"]}
-steps:
-  - {id: docs, uses: files.scan, with: {root: inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}}
-"""
+""")
 
 
 @pytest.fixture

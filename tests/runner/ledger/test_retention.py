@@ -24,7 +24,7 @@ from paddock.runner.ledger.retention import RetentionLimits, SweepResult, sweep_
 from paddock.runner.review.decisions import LedgerReviews
 from tests.fakes.pool import FakePool
 from tests.runner.compare.bills import N_BILLS, Bills
-from tests.runner.world import World, states
+from tests.runner.world import World, each_document, states
 
 NOW = time.time()
 EVERYTHING = RetentionLimits(runs_before=NOW + 1e6, calls_before=NOW + 1e6)
@@ -325,15 +325,9 @@ def test_a_reply_is_needed_by_every_item_that_used_it(tmp_path: Path) -> None:
         assert all(ledger.call(call.hash, is_whole=True) is not None for call in used)
 
 
-REVIEWED = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+REVIEWED = each_document("""\
       - {id: sum, uses: chat, with: {prompt: "{{ doc.name }}"}, review: {}}
-"""
+""")
 
 
 def test_what_waits_for_review_stays_whole_at_any_age_and_goes_with_its_document(

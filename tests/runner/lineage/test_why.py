@@ -23,7 +23,7 @@ from paddock.runner.lineage.path_lineage import Origin, PathLineage
 from paddock.runner.lineage.pipeline_now import BoundPipeline
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import invoke
-from tests.runner.world import SUMMARIES, World, settings
+from tests.runner.world import SUMMARIES, World, each_document, settings
 
 
 @pytest.fixture(autouse=True)
@@ -149,16 +149,10 @@ def test_what_a_run_was_given_is_no_change(world: World) -> None:
     assert origin_of("out/a.txt").changes == ()
 
 
-TEMPLATED = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+TEMPLATED = each_document("""\
       - {id: sum, uses: chat, with: {prompt: {file: prompt.md}}}
       - {uses: files.write, with: {path: "out/{{ doc.stem }}.txt", text: "{{ steps.sum.text }}"}}
-"""
+""")
 
 
 PARTED = """\
@@ -467,12 +461,7 @@ def test_an_item_within_an_item_is_told_with_both_names(
 
 NESTED = """\
 name: nested
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - id: langs
         for_each: lang in ["fr", "de"]
         key: lang
@@ -480,7 +469,7 @@ steps:
           - {id: tr, uses: chat, with: {prompt: "{{ lang }}: {{ steps.text.text }}"}}
           - uses: files.write
             with: {path: "out/{{ doc.stem }}-{{ lang }}.txt", text: "{{ steps.tr.text }}"}
-"""
+""")
 
 
 def test_a_secret_that_a_model_was_told_is_in_no_answer(
@@ -566,12 +555,7 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> W
 
 INDEXED = """\
 name: indexed
-steps:
-  - {id: docs, uses: files.scan, with: {root: inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - {uses: embed, with: {texts: ["{{ steps.text.text }}"], store: index.lance}}
   - {id: found, needs: [each], uses: search, with: {store: index.lance, query: ferry}}
   - {id: report, uses: files.write, with: {path: FOUND.md, text: "Found: {{ steps.found.hits }}"}}
@@ -582,7 +566,7 @@ steps:
     do:
       - {id: hits, uses: search, with: {store: index.lance, query: "{{ word }}"}}
       - {uses: files.write, with: {path: "out/{{ word }}.txt", text: "- {{ steps.hits.hits }}"}}
-"""
+""")
 
 
 def test_a_store_that_was_searched_and_holds_something_else_now_is_told(

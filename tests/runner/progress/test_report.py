@@ -15,7 +15,7 @@ from paddock.runner.ledger.run_history import recent_runs
 from paddock.runner.progress.prefect_view import last_state
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
-from tests.runner.world import World, settings
+from tests.runner.world import World, each_document, settings
 
 ONE_FILE = """\
 name: one
@@ -24,15 +24,10 @@ steps:
 """
 COPIES = """\
 name: copies
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - uses: files.write
         with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}
-"""
+""")
 OUTSIDE = """\
 name: outside
 steps:

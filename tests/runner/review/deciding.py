@@ -12,15 +12,9 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.reviews import DecisionRefused, Review
 from paddock.runner.review.decisions import LedgerReviews, Verb
 from tests.fakes.pool import FakePool
-from tests.runner.world import World
+from tests.runner.world import World, each_document
 
-BILLS = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+BILLS = each_document("""\
       - id: bill
         uses: chat
         with: {prompt: "{{ steps.text.text }}"}
@@ -28,7 +22,7 @@ steps:
         review: {}
       - uses: files.write
         with: {path: "out/{{ doc.stem }}", text: "{{ steps.bill.output.number }}"}
-"""
+""")
 
 
 def answer(request: ChatRequest) -> str:

@@ -13,7 +13,7 @@ from paddock.runner.lineage.explain import explain_path
 from paddock.runner.review.decisions import LedgerReviews, Verb
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import invoke
-from tests.runner.world import ReviewedWorld, World
+from tests.runner.world import ReviewedWorld, World, each_document
 
 SCHEMA = {"type": "object", "properties": {"total": {"type": "number"}}}
 
@@ -174,18 +174,13 @@ def test_a_report_of_a_run_without_evidence_has_no_section_of_answers(world: Rev
 
 SURE = """\
 name: letters
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - id: bill
         uses: chat
         with: {prompt: "Read: {{ steps.text.text }}"}
         reply: {schema: {topic: str, place: str}, evidence: steps.text}
       - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.bill.text }}"}}
-"""
+""")
 
 
 def test_why_and_the_report_show_where_values_stand_without_any_review(

@@ -8,15 +8,9 @@ from PIL import Image, ImageDraw
 
 from tests.fakes.office import scan
 from tests.fakes.pool import FakePool
-from tests.runner.world import ReviewedWorld
+from tests.runner.world import ReviewedWorld, each_document
 
-PIPELINE = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+PIPELINE = each_document("""\
       - id: bill
         uses: chat
         with: {prompt: "{{ steps.text.text }}"}
@@ -25,7 +19,7 @@ steps:
     returns:
       {name: doc.name, doubt: "steps.text.pages[0].doubt", lines: "steps.text.pages[0].lines"}
 returns: steps.each.results
-"""
+""")
 TOTAL = "Total due 2,120.50 EUR"
 
 

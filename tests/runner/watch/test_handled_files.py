@@ -7,18 +7,13 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.watch.batches import BatchOutcome, batch_outcome
 from paddock.runner.watch.handled_files import HandledFiles, WatchLedger
-from tests.runner.world import World
+from tests.runner.world import World, each_document
 
 BAD = """\
 name: texts
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - {uses: files.write, with: {path: "inbox/{{ doc.stem }}.md", text: "{{ steps.text.text }}"}}
-"""
+""")
 
 
 def book_of(world: World) -> WatchLedger:

@@ -5,18 +5,14 @@ from pathlib import Path
 import pytest
 
 from tests.runner.cli.commands.shell import invoke
+from tests.runner.world import each_document
 
 COPIES = """\
 name: copies
-steps:
-  - {id: docs, uses: files.scan, with: {root: inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+""" + each_document("""\
       - uses: files.write
         with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}
-"""
+""")
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +46,7 @@ def test_a_picture_that_cannot_be_drawn_says_why(folder: Path) -> None:
     result = invoke("graph", ".", "-o", "p.svg")
     assert (result.exit_code, (folder / "p.svg").exists()) == (2, False)
     assert "'dogs'" in result.stderr
-    (folder / "pipeline.yaml").write_text(COPIES.replace("root: inbox", "roots: inbox"))
+    (folder / "pipeline.yaml").write_text(COPIES.replace("root: ./inbox", "roots: inbox"))
     result = invoke("graph", ".", "-o", "p.svg")
     assert result.exit_code == 0
     assert result.stderr.startswith(
