@@ -77,7 +77,7 @@ LONGEST = (
     "benchmarks/test_benchmarks.py", "runner/core/test_killed.py", "engine/tuning/test_tuner.py",
     "runner/core/test_work_claims.py", "test_tutorial.py",
     "runner/review/test_page_in_a_browser.py", "runner/daemon/test_daemon_main.py",
-    "soak/test_soak.py", "runner/prefect/test_page_of_prefect.py",
+    "soak/test_soak.py",
     "engine/backends/test_local_pool_suspects.py", "runner/schedule/test_run_processes.py",
     "steps/readers/test_ocr.py", "runner/prefect/test_own_server.py",
     "runner/core/test_typed_tables.py", "runner/daemon/test_early_server.py",

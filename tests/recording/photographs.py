@@ -181,8 +181,10 @@ def prefect_run(root: Path) -> Iterator[tuple[Home, str]]:
         home.end()
 
 
-def page_of_prefect(chromium: Browser, home: Home, run_name: str) -> Page:
-    """Sign in and open the page of a run."""
+def page_of_prefect(
+    chromium: Browser, home: Home, run_name: str, last_step: str = "digest"
+) -> Page:
+    """Sign in and open the page of a run; wait until its last step is shown."""
     address = running_server(home.state_dir).removesuffix("/api")
     page = chromium.page(address)
     page.wait("!!document.querySelector('input[type=password]')")
@@ -194,7 +196,7 @@ def page_of_prefect(chromium: Browser, home: Home, run_name: str) -> Page:
     (shown,) = [one["id"] for one in flow_runs if one["name"] == run_name]
     page.open(f"{address}/v2/runs/flow-run/{shown}?tab=TaskRuns")
     page.wait(f"document.body.innerText.includes('{run_name}')")
-    page.wait("document.body.innerText.includes('digest')")
+    page.wait(f"document.body.innerText.includes('{last_step}')")
     return page
 
 

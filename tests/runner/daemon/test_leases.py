@@ -1,5 +1,6 @@
 """When the local service may end: no one uses it, and has not for long enough."""
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -93,3 +94,4 @@ class InAnyOrder(RuleBasedStateMachine):
 
 
 TestInAnyOrder = InAnyOrder.TestCase
+TestInAnyOrder.settings = settings(max_examples=40, deadline=None)
