@@ -1,4 +1,4 @@
-"""One answer to one question: shown as it comes, stopped, failed."""
+"""One answer to one question: what is asked, shown as it comes, stopped, failed, told of."""
 
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -96,3 +96,41 @@ def test_images_are_for_models_that_see(tmp_path: Path) -> None:
     conversation.add_question(seeing, f"What is {image} ?")
     assert seeing.turns[0]["content"] == "What is ?"
     assert len(seeing.turns[0]["images"]) == 1
+
+
+def test_what_is_set_goes_along_with_each_request() -> None:
+    session = ChatConversation(
+        "m", system="Be brief.", think=False, keep_alive_s=0.0, format="json"
+    )
+    session.options["temperature"] = 0.2
+    session.add_question("Look", ["aGk="])
+    assert session.chat_request() == {
+        "model": "m",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Look", "images": ["aGk="]},
+        ],
+        "options": {"temperature": 0.2},
+        "format": "json",
+        "think": False,
+        "keep_alive": 0.0,
+    }
+
+
+def test_times_and_rates_are_told() -> None:
+    last = {
+        "total_duration": 2_500_000_000,
+        "load_duration": 1_000_000_000,
+        "queue_duration": 1_000,
+        "prompt_eval_count": 120,
+        "prompt_eval_duration": 200_000_000,
+        "cached_tokens": 100,
+        "eval_count": 50,
+        "eval_duration": 1_250_000_000,
+    }
+    assert conversation.timings_text(last) == (
+        "total   2.5 s\n"
+        "load    1.0 s\n"
+        "prompt  120 tokens in 0.2 s, 100 tokens/s, 100 cached\n"
+        "answer  50 tokens in 1.2 s, 40 tokens/s"
+    )

@@ -1,8 +1,6 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-from paddock.engine.settings import PoolSettings
 from paddock.runner.cli import model_tables
 from paddock.runner.cli.model_tables import ModelRow
 
@@ -31,10 +29,43 @@ def test_of_a_services_models_it_is_not_told_where_they_lie() -> None:
     assert set(row.as_json()) == {"name", "digest", "size", "modified", "role"}
 
 
-def test_the_embedded_models_are_listed(tmp_path: Path) -> None:
-    rows = model_tables.local_models(PoolSettings(models_dir=tmp_path, cache_dir=tmp_path))
-    names = [row.name for row in rows]
-    assert "all-minilm:latest" in names
-    assert names == sorted(names)
-    keys = {"name", "digest", "size", "modified", "role", "from", "path"}
-    assert set(rows[0].as_json()) == keys
+MODEL_INFO = {
+    "details": {"family": "llama", "parameter_size": "134.52M", "quantization_level": "Q4_1"},
+    "model_info": {
+        "general.architecture": "llama",
+        "llama.context_length": 2048,
+        "llama.embedding_length": 576,
+        "tokenizer.ggml.tokens": list(range(2000)),
+    },
+    "capabilities": ["completion", "tools"],
+    "parameters": 'stop                           "<|im_end|>"\ntemperature                    0.2',
+    "system": "You are\x1b brief.",
+    "license": "Apache License\nVersion 2.0\nJanuary 2004",
+    "tensors": [{"name": "output.weight", "type": "Q8_0", "shape": [576, 49152]}],
+}
+
+
+def test_what_is_known_of_a_model_is_told_in_parts() -> None:
+    assert model_tables.model_card(MODEL_INFO) == (
+        "  Model\n"
+        "    architecture      llama\n"
+        "    parameters        134.52M\n"
+        "    context length    2048\n"
+        "    embedding length  576\n"
+        "    quantization      Q4_1\n"
+        "\n"
+        "  Capabilities\n"
+        "    completion\n"
+        "    tools\n"
+        "\n"
+        "  Parameters\n"
+        '    stop         "<|im_end|>"\n'
+        "    temperature  0.2\n"
+        "\n"
+        "  System\n"
+        "    You are\\x1b brief.\n"
+        "\n"
+        "  License\n"
+        "    Apache License\n"
+        "    Version 2.0"
+    )

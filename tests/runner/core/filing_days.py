@@ -5,23 +5,17 @@
 Letters and mails come in, the same name again with other content and with the same, some are
 deleted or renamed before a run, a clerk moves what was filed to a folder of the year, a run is
 killed, a disk is full, a prompt changes. `hand`: `files.move` takes the documents away; `hot`: the
-watch of a hot folder does, as under `paddock up`. With `--way command` each run is `paddock run`;
-with `--way up` a real `paddock up` watches a hot folder on a small disk that is really full, and is
-killed.
+watch of a hot folder does, as under `paddock up` (which `tests/soak/soak.py` has in processes that
+are really killed).
 """
 
 import argparse
-import contextlib
 import csv
 import errno
 import os
 import random
-import socket
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -54,9 +48,7 @@ MOVE    returns: {file: doc.relpath, words: "steps.text.text | split | last", ki
     with: {path: out/today.md, text: "new: {{ steps.each.results | length }}"}
 """
 MOVE = '      - {uses: files.move, with: {path: "{{ doc.path }}", to: "filed/{{ doc.relpath }}"}}\n'
-QUICK = ", settle: 200ms, batch: 200ms, reconcile: 15s"
 MAIL = "From: a@example.com\nSubject: Mail\nContent-Type: text/plain\n\n"
-PADDOCK, LIMIT_S = str(Path(sys.executable).with_name("paddock")), 120
 KILL_DAYS, FULL_DAYS, PROMPT_DAY, YEAR_DAYS = (5, 12, 19, 26), (8, 15), 20, (10, 23)
 
 
@@ -64,14 +56,14 @@ class FilingDays:
     """One folder, day after day."""
 
     def __init__(self, folder: Path, way: str, seed: int = 1) -> None:
-        self.folder, self.way, self.chance = folder, way, random.Random(seed)
-        self.is_hot = way in ("hot", "up")
-        self.inbox = folder / "inbox" / ("processing" if way == "hot" else "")
+        self.folder, self.chance = folder, random.Random(seed)
+        self.is_hot = way == "hot"
+        self.inbox = folder / "inbox" / ("processing" if self.is_hot else "")
         self.filed: set[tuple[str, str]] = set()
         """Name and last word of each document that was filed."""
         self.prompt = "prompt, with: {template: 'kind 1'}"
         root = "inbox/processing" if self.is_hot else "inbox"
-        on = f"on: {{watch: {{path: inbox, claim: move{QUICK}}}}}" if self.is_hot else ""
+        on = "on: {watch: {path: inbox, claim: move}}" if self.is_hot else ""
         text = PIPELINE.replace("ROOT", root).replace("ON\n", f"{on}\n", 1)
         self.world = World(folder, text.replace("MOVE", "" if self.is_hot else MOVE))
         self.world.edit("KIND", self.prompt)
@@ -87,7 +79,7 @@ class FilingDays:
             self.world.edit("kind 1", "kind 2")
         if day in KILL_DAYS:
             in_a_process(self.folder, partial(self.run_here, {}), kill=self.chance.randint(1, 30))
-        if day in FULL_DAYS and self.way != "command":
+        if day in FULL_DAYS:
             with full_disk():
                 self.run_here({})
         self.run()
@@ -119,11 +111,6 @@ class FilingDays:
         self.filed |= {*words.items()}
 
     def run(self) -> None:
-        if self.way == "command":
-            command = [PADDOCK, "run", str(self.folder), "--local"]
-            done = subprocess.run(command, capture_output=True, text=True)
-            assert not done.returncode, f"{done.stdout}{done.stderr}"
-            return
         for _ in range(2):  # what was begun when a run was killed is done by the second
             found = self.run_here({})
             assert found["status"] in ("completed", "quarantined"), found
@@ -134,7 +121,7 @@ class FilingDays:
 
     def take_away(self, day: int) -> None:
         """File what a hot folder's watch does; a clerk edits and removes one."""
-        if self.way == "hot":
+        if self.is_hot:
             state = self.folder / ".paddock"
             ledger = WatchLedger(
                 self.spec.name, self.spec.root, self.world.file,
@@ -158,75 +145,6 @@ class FilingDays:
             return sorted((row["file"], row["words"]) for row in csv.DictReader(file))
 
 
-class DaysOfUp(FilingDays):
-    """One folder that a real `paddock up` watches. Its disk is a small one of its own."""
-
-    def __init__(self, folder: Path, seed: int = 1) -> None:
-        super().__init__(folder, "up", seed)
-        self.state = tempfile.mkdtemp()
-        self.up = self.start()
-
-    def start(self) -> subprocess.Popen[bytes]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            host = f"127.0.0.1:{free.getsockname()[1]}"
-        own = {"PADDOCK_HOME": self.state, "PADDOCK_UP_HOST": host}
-        with (Path(self.state) / "up.log").open("ab") as log:
-            up = subprocess.Popen(
-                [PADDOCK, "up", str(self.folder)], env={**os.environ, **own}, stdout=log, stderr=log
-            )
-        until = time.monotonic() + 2 * LIMIT_S  # the first makes Prefect's database
-        while up.poll() is None and time.monotonic() < until:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{host}/readyz"):
-                return up
-            time.sleep(0.3)
-        up.kill()
-        raise AssertionError("`paddock up` is not ready")
-
-    def live(self, day: int) -> None:
-        if day == PROMPT_DAY:
-            self.world.edit("kind 1", "kind 2")
-        self.arrive(day)
-        if day in KILL_DAYS:
-            time.sleep(self.chance.uniform(0.2, 3))
-            self.up.kill()
-            self.up.wait()
-            self.up = self.start()
-        if day in FULL_DAYS:
-            with really_full(self.folder):
-                time.sleep(6)
-            for path in (self.folder / "inbox/failed").glob("*.*"):  # as a clerk does
-                if path.suffix != ".log":
-                    path.rename(self.inbox / path.name)
-        until = time.monotonic() + LIMIT_S
-        while True:
-            with contextlib.suppress(AssertionError, OSError, KeyError):
-                self.check(day)
-                assert not [*(self.inbox / "processing").iterdir()]
-                break
-            if time.monotonic() > until:
-                self.check(day)
-                raise AssertionError(f"day {day}: {[*(self.inbox / 'processing').iterdir()]}")
-            time.sleep(0.3)
-        self.take_away(day)
-        if day in YEAR_DAYS:
-            (self.inbox / "done").rename(self.folder / f"2026-{day}")
-
-    def end(self) -> None:
-        self.up.terminate()
-        self.up.wait(60)
-
-
-@contextmanager
-def really_full(folder: Path) -> Any:
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    yield
-    filler.unlink()
-
-
 @contextmanager
 def full_disk() -> Any:
     """Have no room for any file that is written whole."""
@@ -247,30 +165,11 @@ def live(folder: Path, way: str, days: int, seed: int = 1) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Days of filing.")
     parser.add_argument("--days", type=int, default=30)
-    parser.add_argument("--way", choices=("hand", "hot", "command", "up"), default="hand")
-    parser.add_argument("--folder", default="", help="of its own disk: for `up`")
+    parser.add_argument("--way", choices=("hand", "hot"), default="hand")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    if given.way == "up" and not given.folder:  # a disk that can be filled
-        with tempfile.TemporaryDirectory() as name:
-            mount = f'mount -t tmpfs -o size=48m none {name} && exec "$@"'
-            again = [sys.executable, "-m", __spec__.name, *sys.argv[1:], "--folder", name]
-            return subprocess.run(["unshare", "-rm", "sh", "-c", mount, "sh", *again]).returncode
-    if given.way == "up":
-        story = DaysOfUp(Path(given.folder), given.seed)
-        began = time.monotonic()
-        try:
-            for day in range(1, given.days + 1):
-                story.live(day)
-                print(f"day {day} ended after {time.monotonic() - began:.0f} s", flush=True)
-        except BaseException:
-            print((Path(story.state) / "up.log").read_text()[-6000:])
-            raise
-        finally:
-            story.end()
-    else:
-        with tempfile.TemporaryDirectory() as name:
-            live(Path(name), given.way, given.days, given.seed)
+    with tempfile.TemporaryDirectory() as name:
+        live(Path(name), given.way, given.days, given.seed)
     print(f"{given.days} days by {given.way}: the table always was what was filed")
     return 0
 

@@ -107,12 +107,3 @@ def test_a_hint_on_a_folder_stands_for_all_in_it(tmp_path: Path) -> None:
 def test_a_root_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         list_folder(tmp_path / "nowhere", filter_of(tmp_path))
-
-
-def test_five_thousand_files_are_listed_whole(tmp_path: Path) -> None:
-    for folder in range(5):
-        (tmp_path / str(folder)).mkdir()
-        for number in range(1000):
-            (tmp_path / str(folder) / f"{number}.txt").touch()
-    listing = list_folder(tmp_path, filter_of(tmp_path))
-    assert (len(listing.files), listing.n_folders) == (5_000, 6)

@@ -299,12 +299,6 @@ def test_a_file_with_much_unused_space_is_compacted_within_a_time(
     connection.close()
 
 
-def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "ledger.sqlite").write_bytes(b"no database" * 1_000)
-    with pytest.raises(LedgerError, match="the ledger cannot be read"):
-        sweep_ledger(tmp_path, "", NOTHING)
-
-
 def test_a_reply_is_needed_by_every_item_that_used_it(tmp_path: Path) -> None:
     world = World(tmp_path, n_documents=2)
     world.run()

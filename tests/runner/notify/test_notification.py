@@ -30,13 +30,6 @@ def heard(
     return events
 
 
-def test_a_failure_is_told_once_until_it_is_over_or_another_one() -> None:
-    broken, other = ended("failed", message="no model"), ended("failed", message="disk full")
-    assert heard([broken, broken, other, other, ended("completed"), broken]) == [
-        ["failed"], [], ["failed"], [], ["recovered"], ["failed"],
-    ]  # fmt: skip
-
-
 def test_a_failure_that_stays_is_told_once_a_day() -> None:
     broken = ended("failed", message="no model")
     runs = heard([broken] * 9, step_s=AGAIN_S / 4)
@@ -46,13 +39,6 @@ def test_a_failure_that_stays_is_told_once_a_day() -> None:
 def test_a_clock_that_was_set_back_does_not_silence_a_failure() -> None:
     broken = ended("failed", message="no model")
     assert heard([broken, broken], step_s=-3600) == [["failed"], ["failed"]]
-
-
-def test_quarantined_items_are_told_together_and_again_only_when_others_come() -> None:
-    a, ab = ended("quarantined", "a"), ended("quarantined", "a", "b")
-    assert heard([ab, ab, a, ab, ended("quarantined", "c", "a")]) == [
-        ["quarantined"], [], [], ["quarantined"], ["quarantined"],
-    ]  # fmt: skip
 
 
 def test_a_block_of_which_nothing_is_done_is_told_of_once_a_day() -> None:
@@ -70,13 +56,6 @@ def test_the_new_ones_among_the_quarantined_are_known() -> None:
     (first,) = notices_of(ended("quarantined", "a"), SentState(), NOW)
     (second,) = notices_of(ended("quarantined", "a", "b"), first.after, NOW)
     assert (len(second.new_items), len(second.after.items)) == (1, 2)
-
-
-def test_a_recovery_is_told_when_nothing_is_quarantined_any_more() -> None:
-    a = ended("quarantined", "a")
-    assert heard([a, ended("interrupted"), ended("completed"), ended("completed")]) == [
-        ["quarantined"], [], ["recovered"], [],
-    ]  # fmt: skip
 
 
 def test_a_receiver_that_was_told_nothing_yet_hears_of_the_recovery_from_what_was_before() -> None:

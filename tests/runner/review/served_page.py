@@ -13,17 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from starlette.applications import Starlette
 
-from paddock.engine.api.server import listen, serving
-from paddock.engine.settings import ServiceSettings
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Question, Review, review_id
 from paddock.runner.review.decisions import LedgerReviews
-from paddock.runner.review.page import ReviewPage
-from paddock.runner.review.page_access import PageAccess
-from paddock.runner.review.page_server import FolderReviews, ReviewPageOptions, serve_pages
+from paddock.runner.review.page_server import ReviewPageOptions, serve_pages
 
 SCHEMA = {
     "type": "object",
@@ -130,26 +125,6 @@ class ServedPage:
 
         with in_thread(serve) as address:
             yield address
-
-
-@contextmanager
-def served_folders(*folders: Path, by: str = "ann") -> Iterator[str]:
-    """Serve the page of several folders, as `paddock up` does; yield its address with the token."""
-    all_reviews, listener = FolderReviews(lambda: folders), listen("127.0.0.1", 0)
-
-    async def serve(tell: Callable[[str, str], None]) -> None:
-        page = ReviewPage(all_reviews, PageAccess("a-long-token", by, "It is here."))
-        try:
-            async with serving(Starlette(routes=page.routes()), listener, ServiceSettings()):
-                tell(f"http://127.0.0.1:{listener.getsockname()[1]}/review", "a-long-token")
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.Event().wait()
-        finally:
-            listener.close()
-            await page.close(all_reviews.close)
-
-    with in_thread(serve) as address:
-        yield address
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import pytest
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Question, Review
-from paddock.runner.lineage.explain import explain_path
 from paddock.runner.review.decisions import LedgerReviews, Verb
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import invoke
@@ -146,12 +145,6 @@ def test_a_program_reads_decisions_of_an_output(world: ReviewedWorld) -> None:
     )  # fmt: skip
 
 
-def test_an_output_without_a_review_says_nothing_of_reviews(world: ReviewedWorld) -> None:
-    (origin,) = explain_path(Path("out/1.txt")).origins
-    assert origin.reviewed.answers == ()
-    assert "review" not in invoke("why", "out/1.txt").stdout
-
-
 def test_the_report_of_a_run_has_its_reviews_and_what_waits_first(world: ReviewedWorld) -> None:
     decide(world, ask(world, {"total": 62.0}), "edit", {"total": 84.0})
     page = report_page(world)
@@ -166,10 +159,6 @@ def test_texts_of_a_hostile_answer_are_escaped_in_the_report(world: ReviewedWorl
     page = report_page(world)
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-
-
-def test_a_report_of_a_run_without_evidence_has_no_section_of_answers(world: ReviewedWorld) -> None:
-    assert "Answers" not in report_page(world)
 
 
 SURE = """\

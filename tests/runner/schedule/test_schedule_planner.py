@@ -135,13 +135,3 @@ async def test_a_clock_that_jumps_loses_no_run_and_stops_none(
         assert hours(runs) == [9, 10, 11, 13, 14, 15, 16, 17, 18, 19, 20, 21]
         await planner.plan(NOW - timedelta(hours=1))
         assert hours(await queue.open_runs([deployment.id]))[:4] == [9, 10, 11, 12]
-
-
-async def test_a_pipeline_that_is_new_has_missed_nothing(tmp_path: Path, prefect_api: str) -> None:
-    async with open_queue(prefect_api, SIGNER) as queue:
-        manager = manager_of(queue)
-        deployment = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
-        await SchedulePlanner(queue, manager).plan(NOW)
-        runs = await queue.open_runs([deployment.id])
-        assert len(runs) == 3
-        assert all(run.at > NOW for run in runs)

@@ -69,11 +69,6 @@ def test_a_group_that_a_run_by_hand_holds_is_busy_and_takes_no_slot() -> None:
     assert decide(waiting[:1], by_hand, p=cancel) == [gives_way, busy]
 
 
-def test_a_group_is_shared_between_pipelines() -> None:
-    running = [ActiveRun("x", "calm-owl", "q", "g")]
-    assert decide([due("a")], running) == [HoldRun("a", "waits for run 'calm-owl'")]
-
-
 def test_a_conflict_may_skip_the_newcomer() -> None:
     running = [ActiveRun("x", "calm-owl", "p", "g")]
     words = "run 'calm-owl' was running, and `on_conflict` is `skip`"

@@ -175,15 +175,6 @@ async def test_a_file_that_grows_is_taken_when_it_has_come_to_rest(root: Path) -
         assert [seen.size for batch in watched.batches for seen in batch.files] == [75]
 
 
-async def test_files_that_settle_together_go_into_one_run(root: Path) -> None:
-    async with Watched(spec(root, batch_s=2.0)).running() as watched:
-        for number in range(50):
-            (root / f"{number}.txt").write_text("x")
-        await soon(lambda: watched.batches)
-        assert len(watched.names) == 50
-        assert len(watched.batches) == 1
-
-
 async def test_a_change_is_another_version_and_a_deletion_is_told_after_two_looks(
     root: Path,
 ) -> None:
@@ -209,19 +200,6 @@ async def test_what_was_seen_through_is_not_taken_again_by_the_next_watch(root: 
         await soon(lambda: watched.batches)
         await watched.rest()
         assert watched.names == ["b.txt"]
-
-
-async def test_a_run_that_no_one_heard_the_end_of_is_asked_for_again_under_the_same_key(
-    root: Path,
-) -> None:
-    (root / "a.txt").write_text("x")
-    book = MemoryBook()
-    keys: list[str] = []
-    for _ in range(2):
-        async with Watched(spec(root), book, ends=False).running() as watched:
-            await soon(lambda: watched.batches)
-            keys.extend(batch.idempotency_key for batch in watched.batches)
-    assert keys[0] == keys[1]
 
 
 async def test_the_root_may_come_late_go_and_come_again(tmp_path: Path) -> None:
@@ -366,34 +344,6 @@ async def test_a_document_that_changes_in_every_run_is_given_up_and_kept(root: P
     assert (root / "failed/a.txt").read_text() == "012345"
     why = (root / "failed/a.txt.reason.txt").read_text()
     assert why == "it changed in each of 5 runs that had it\n"
-
-
-async def test_a_file_that_changes_while_a_run_has_it_goes_into_another_run(root: Path) -> None:
-    watched = Watched(spec(root), ends=False)
-    async with watched.running():
-        (root / "a.txt").write_text("begin")
-        await soon(lambda: watched.batches)
-        with (root / "a.txt").open("a") as writer:
-            writer.write(" and end")
-        await watched.watch.done(watched.batches[0], BatchOutcome("run-0", "completed"))
-        await soon(lambda: len(watched.batches) == 2)
-        assert [batch.files[0].size for batch in watched.batches] == [5, 13]
-
-
-async def test_at_most_two_batches_are_out_and_what_comes_later_gathers(root: Path) -> None:
-    async with Watched(spec(root), ends=False).running() as watched:
-        for number in range(2):
-            (root / f"{number}.txt").write_text("x")
-            await soon(lambda n=number: len(watched.batches) == n + 1)  # type: ignore[misc]
-        for number in range(2, 9):
-            (root / f"{number}.txt").write_text("x")
-        await soon(lambda: watched.watch.status()["settled"] == 7)
-        await asyncio.sleep(0.3)
-        assert len(watched.batches) == 2
-        watched.ends = True
-        await watched.watch.done(watched.batches[0], BatchOutcome("r", "completed"))
-        await soon(lambda: len(watched.batches) == 3)
-        assert len(watched.batches[2].files) == 7
 
 
 async def test_where_no_one_takes_a_batch_it_is_told_once_and_tried_again(
