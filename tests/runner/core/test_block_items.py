@@ -34,6 +34,17 @@ def test_equal_rows_are_items_of_their_own_and_all_fresh_the_next_time(world: Wo
     assert world.run().counts == {"fresh": 3}
 
 
+def test_a_row_that_changes_makes_itself_stale_alone(world: World) -> None:
+    world.run()
+    world.write("table.csv", "name,amount\nAnn,6\nBob,7\nAnn,5\n")
+    assert sorted(states(world.plan()).values()) == ["deleted", "new"]
+    report = world.run()
+    assert (report.counts["new"], report.counts["fresh"], report.calls) == (1, 2, 1)
+    world.write("table.csv", "name,amount\nBob,7\nAnn,5\nAnn,6\nBob,7\n")
+    report = world.run()
+    assert (report.counts["new"], report.counts["fresh"], report.calls) == (1, 3, 0)
+
+
 def test_a_key_that_repeats_names_itself_and_the_way_out(world: World) -> None:
     world.edit("    do:", "    key: row.name\n    do:")
     fault = fault_of(world.run)

@@ -134,6 +134,19 @@ def test_rows_of_a_block_that_was_renamed_are_not_there_twice(world: World) -> N
     assert world.run().notes == ()
 
 
+def test_rows_of_a_document_that_went_while_no_one_ran_after_a_kill_go_as_well(
+    world: World,
+) -> None:
+    """What stands after a kill between a store's commit and the ledger's: rows without an entry."""
+    world.run()
+    with Ledger(world.folder / ".paddock") as ledger:
+        scope = ledger.rows("select scope from items where key = '1.txt'")[0][0]
+        ledger.drop("items", {"scope": scope, "key": "1.txt"})
+    (world.folder / "inbox/1.txt").unlink()
+    assert world.run().notes == ()
+    assert {row["item"] for row in rows(world)} == {"0.txt", "2.txt"}
+
+
 def test_what_another_run_on_other_folders_is_about_to_finish_is_left_alone(world: World) -> None:
     world.edit("steps:\n", "inputs: {folder: {type: dir, default: inbox}}\nsteps:\n")
     world.edit("root: ./inbox", 'root: "{{ inputs.folder }}"')

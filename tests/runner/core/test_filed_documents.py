@@ -396,6 +396,18 @@ def test_a_ledger_of_an_older_paddock_keeps_its_rows_and_makes_nothing_again(wor
     assert sorted(states(world.run())) == ["a.txt", "c.txt"]
 
 
+def test_a_document_that_a_person_deleted_is_not_filed(world: World) -> None:
+    world.edit(
+        '"filed/{{ doc.relpath }}"}}', '"filed/{{ doc.relpath }}"}, if: "doc.stem != \'b\'"}'
+    )
+    arrive(world, "a.txt", "b.txt", "c.txt")
+    world.run()
+    (world.folder / "inbox/b.txt").unlink()
+    report = world.run()
+    assert states(report) == {"b.txt": "deleted"}
+    assert rows(world) == ["a.txt", "c.txt"]
+
+
 def test_filed_rows_are_written_where_all_that_is_new_fails(world: World) -> None:
     arrive(world, "a.txt", "b.txt")
     world.run()

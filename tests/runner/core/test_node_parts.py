@@ -2,12 +2,20 @@
 
 import json
 
+from paddock.runner.core.traces.block_items import default_key
 from paddock.runner.ledger.entries import Entry
 from tests.runner.core.judged import judged
 
 
 def entry(parts: dict[str, str], state: str = "done", error: str | None = None) -> Entry:
     return Entry(key="a", hash="h", parts=json.dumps(parts), state=state, error=error)
+
+
+def test_the_key_is_relpath_then_path_then_content() -> None:
+    assert default_key({"path": "/in/a.md", "relpath": "a.md"}) == "a.md"
+    assert default_key({"path": "/in/b.md"}) == "/in/b.md"
+    assert default_key({"x": 1}) == default_key({"x": 1}) != default_key({"x": 2})
+    assert default_key("a text") == default_key("a text")
 
 
 def test_what_is_read_of_an_item_may_change_without_its_content() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from paddock.runner.core.outputs.pruning import Pruner
 from paddock.runner.core.traces.reconcile import match_renames
 from tests.runner.world import World, reasons, states
 
@@ -46,6 +47,24 @@ def test_a_renamed_document_costs_no_call_and_leaves_no_old_output(world: World)
         "removed, since what they were made of is gone: out/a.txt",
     ]
     assert not world.plan().has_work
+
+
+def test_a_run_that_is_killed_after_a_renamed_document_is_done_leaves_nothing_behind(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename(world, "a.txt", "z.txt")
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="killed"):
+        patched.setattr(Pruner, "handle_gone", killed)
+        world.run()
+    assert outputs(world) == ["DIGEST.md", "a.txt", "b.txt", "c.txt", "z.txt"]
+    report = world.run()
+    assert outputs(world) == ["DIGEST.md", "b.txt", "c.txt", "z.txt"]
+    assert states(report) == {}
+    assert world.run().notes == ()
+
+
+async def killed(*_: object) -> None:
+    raise RuntimeError("killed")
 
 
 def test_a_renamed_document_that_fails_keeps_its_old_output(tmp_path: Path) -> None:

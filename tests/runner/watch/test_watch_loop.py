@@ -175,6 +175,15 @@ async def test_a_file_that_grows_is_taken_when_it_has_come_to_rest(root: Path) -
         assert [seen.size for batch in watched.batches for seen in batch.files] == [75]
 
 
+async def test_files_that_settle_together_go_into_one_run(root: Path) -> None:
+    async with Watched(spec(root, batch_s=2.0)).running() as watched:
+        for number in range(50):
+            (root / f"{number}.txt").write_text("x")
+        await soon(lambda: watched.batches)
+        assert len(watched.names) == 50
+        assert len(watched.batches) == 1
+
+
 async def test_a_change_is_another_version_and_a_deletion_is_told_after_two_looks(
     root: Path,
 ) -> None:
@@ -200,6 +209,19 @@ async def test_what_was_seen_through_is_not_taken_again_by_the_next_watch(root: 
         await soon(lambda: watched.batches)
         await watched.rest()
         assert watched.names == ["b.txt"]
+
+
+async def test_a_run_that_no_one_heard_the_end_of_is_asked_for_again_under_the_same_key(
+    root: Path,
+) -> None:
+    (root / "a.txt").write_text("x")
+    book = MemoryBook()
+    keys: list[str] = []
+    for _ in range(2):
+        async with Watched(spec(root), book, ends=False).running() as watched:
+            await soon(lambda: watched.batches)
+            keys.extend(batch.idempotency_key for batch in watched.batches)
+    assert keys[0] == keys[1]
 
 
 async def test_the_root_may_come_late_go_and_come_again(tmp_path: Path) -> None:
