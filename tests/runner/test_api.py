@@ -8,7 +8,7 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.api import plan, run, validate
+from paddock.runner.api import plan, run
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, reasons, settings, states
@@ -34,16 +34,6 @@ def test_a_first_run_does_everything_and_tells_what_it_did(world: World) -> None
     assert [item.key for item in report.items if item.step == "each"] == [
         f"{n}.txt" for n in range(5)
     ]
-
-
-def test_a_second_run_of_an_unchanged_folder_makes_no_call(world: World) -> None:
-    first = world.run()
-    assert world.plan().has_work is False
-    second = world.run()
-    assert second.counts == {"fresh": 6}
-    assert second.calls == second.cached_calls == len(world.pool.chats) == 0
-    assert second.written == ()
-    assert second.returns["report"] == first.returns["report"]
 
 
 def test_ctrl_c_ends_a_script_once_the_ledger_has_what_was_done(world: World) -> None:
@@ -255,15 +245,6 @@ def test_another_input_folder_is_another_scope(world: World) -> None:
     other = world.run({"folder": str(world.folder / "second")})
     assert states(other) == {"x.txt": "new"}
     assert states(world.run()) == {}
-
-
-def test_validate_gives_every_fault(world: World) -> None:
-    assert validate(world.file).ok
-    world.edit("uses: files.scan", "uses: files.scn")
-    world.edit("steps.text.text", "steps.txt.text")
-    report = validate(world.file)
-    assert len(report.faults) == 2
-    assert report.as_json()["ok"] is False
 
 
 def test_a_step_that_would_end_the_process_is_one_failure(world: World) -> None:

@@ -61,18 +61,6 @@ def test_a_long_path_has_its_socket_elsewhere_and_alone(tmp_path: Path) -> None:
     assert where.socket != paths_of(settings(long / "c")).socket
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
-def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(DaemonError) as error:
-        make_daemon_folders(paths_of(settings(tmp_path)))
-    assert str(error.value) == (
-        f"{tmp_path}/residence cannot be used for the local service: Permission denied.\n"
-        "  Set PADDOCK_HOME to a folder that you can write to; `paddock run --local` needs no "
-        "service."
-    )
-
-
 def test_a_file_in_the_folders_place_is_said(tmp_path: Path) -> None:
     (tmp_path / "residence").write_text("")
     with pytest.raises(DaemonError) as error:

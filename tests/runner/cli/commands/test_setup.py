@@ -343,15 +343,6 @@ def test_undo_keeps_settings_and_keys_of_a_persons_own_hand(person: Person) -> N
     }
 
 
-def test_a_file_that_cannot_be_written_takes_back_those_before_it(person: Person) -> None:
-    (person.home / ".config").mkdir()
-    (person.home / ".config/systemd").write_text("in the way")
-    ended = person.setup("pipelines", "--keys", "--yes")
-    assert ended.status == 1
-    assert ".config/systemd" in ended.err
-    assert person.written() == {".config/systemd": "in the way"}
-
-
 def test_missing_rights_are_named_before_anything_is_done(person: Person) -> None:
     (person.home / ".config").mkdir()
     (person.home / ".config").chmod(0o500)
