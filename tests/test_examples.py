@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -20,7 +19,7 @@ from openpyxl import load_workbook  # type: ignore[import-untyped]
 from paddock.engine.settings import PoolSettings
 from paddock.pipelines.checking.functions import language
 from paddock.pipelines.yaml_source import read_yaml
-from paddock.runner.api import plan, run, run_async, validate
+from paddock.runner.api import plan, run, run_async
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import PlanReport, Report
@@ -31,9 +30,7 @@ from tests.benchmarks.first_run import HELD_BACK, LOOK_ALIKES
 from tests.fakes.eyes import write_family
 from tests.fakes.office_mail import MAIL
 from tests.fakes.papers import CONTRACTS, INVOICES, write
-from tests.fakes.pdf import pdf
 from tests.fakes.readers import read_here
-from tests.forked import ForkServer
 from tests.live import Live
 from tests.runner.world import run_arguments
 
@@ -41,8 +38,6 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 PIPELINES = sorted([*EXAMPLES.glob("*/pipeline.yaml"), *EXAMPLES.glob("themes/*s.yaml")])
 # A run of an example in a clone may have left these next to it.
 LEFT_BY_RUNS = shutil.ignore_patterns(".paddock", "summaries", "out", "index.lance")
-# Two short documents of different kinds.
-SHORT = ("letters/reference.md", "notes/visitor-book.csv")
 # Of several kinds, all but the letter cut; all fifteen take three minutes more on two cores.
 KINDS = (
     "articles/spring-tea.zh.md", "letters/reference.md", "notes/visitor-book.csv",
@@ -82,11 +77,6 @@ def done(report: Report | PlanReport, step: str = "each") -> dict[str, str]:
     return {one.key: one.state for one in report.items if one.step == step and one.state != "fresh"}
 
 
-@pytest.mark.parametrize("file", PIPELINES, ids=lambda file: f"{file.parent.name}/{file.stem}")
-def test_every_example_is_valid(file: Path) -> None:
-    assert validate(file).faults == ()
-
-
 @pytest.mark.parametrize(
     ("example", "documents"),
     [("invoices-reviewed", INVOICES), ("contracts", CONTRACTS), ("office", MAIL)],
@@ -100,13 +90,6 @@ def test_the_documents_to_review_are_those_that_the_tests_make(
     for name in documents:
         assert read_here(inbox / name).text == read_here(tmp_path / name).text
         assert (inbox / name).stat().st_size < 30_000
-
-
-def test_the_smallest_example_runs(tmp_path: Path) -> None:
-    pipeline = copied("minimal", tmp_path)
-    report = run(pipeline, options=RunOptions(local=True))
-    assert (report.status, report.exit_status()) == ("completed", 0)
-    assert (pipeline.parent / "out" / "letter.txt.md").read_text(encoding="utf-8").strip()
 
 
 def keep_pages(file: Path, n_pages: int) -> None:
@@ -180,16 +163,6 @@ def test_a_prompt_of_its_own_form_is_tested_without_a_model(tmp_path: Path) -> N
         [trials.read_suite(copy / file.name)], trials.SuiteOptions("replay")
     )
     assert [case.word for case in suite.cases] == ["failed"]
-
-
-def test_a_batch_in_ci_sorts_messages_and_leaves_what_ci_reads(tmp_path: Path) -> None:
-    pipeline = copied("ci-batch", tmp_path, "kind-crew.txt")
-    report = run(pipeline, options=RunOptions(local=True))
-    assert (report.status, report.exit_status()) == ("completed", 0)
-    (mail,) = report.returns["mails"]
-    assert mail["kind"] == "thanks"
-    text = (pipeline.parent / "out" / "MESSAGES.md").read_text(encoding="utf-8")
-    assert f"- kind-crew.txt: {mail['kind']}, " in text
 
 
 INSTALLS = re.compile(
@@ -279,37 +252,6 @@ def test_what_the_ci_files_tell_a_shell_is_carried_out(tmp_path: Path) -> None:
     assert cases_of(later / "junit.xml") == tested
 
 
-def test_unreadable_documents_keep_no_one_waiting_and_are_told_once(
-    tmp_path: Path, fork_server: ForkServer
-) -> None:
-    pipeline = copied("folder-digest", tmp_path, *SHORT)
-    inbox = pipeline.parent / "inbox"
-    (inbox / "broken.pdf").write_bytes(pdf(["Once upon a time"])[:120])
-    (inbox / "empty.md").touch()
-    (inbox / "noise.txt").write_bytes(bytes((i * 197 + i // 7) % 256 for i in range(4000)))
-
-    report, status = run_command(pipeline, fork_server)
-    assert (status, report["status"]) == (3, "quarantined")
-    states = {one["key"]: one["state"] for one in report["items"] if one["step"] == "each"}
-    bad = dict.fromkeys(("broken.pdf", "empty.md", "noise.txt"), "quarantined")
-    assert states == dict.fromkeys(SHORT, "new") | bad
-    reasons = {one["key"]: one["error"] for one in report["items"] if one["error"]}
-    assert {name: reason for name, reason in reasons.items() if not reason} == {}
-    assert reasons.keys() == bad.keys()
-    assert (pipeline.parent / "summaries" / "DIGEST.md").exists()
-
-    report, status = run_command(pipeline, fork_server)
-    assert (status, report["calls"]) == (0, 0), "known by now"
-
-
-def run_command(pipeline: Path, fork_server: ForkServer) -> tuple[Any, int]:
-    """Run it as a person does, but for the JSON; gives the report and the exit status."""
-    finished = fork_server.paddock("run", "--local", "--json", str(pipeline))
-    out, err = finished.communicate()
-    assert out, err
-    return json.loads(out), finished.wait()
-
-
 def test_an_agent_reads_from_a_server_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,25 +298,6 @@ def test_invoices_become_rows_whose_figures_stand_in_the_documents(tmp_path: Pat
     assert (report.status, report.exit_status()) == ("completed", 0)
     table = (pipeline.parent / "out" / "invoices.csv").read_text(encoding="utf-8")
     assert table == ("file,number,total,pay_by\nroofing.docx,24-031,2120.00,3 May 2024\n")
-
-
-def test_an_invoice_waits_for_a_person_and_goes_on_with_what_they_said(tmp_path: Path) -> None:
-    pipeline = copied("invoices-reviewed", tmp_path, "tides.csv")
-    report = run(pipeline, {"sure": 1.0}, options=RunOptions(local=True))
-    assert (report.status, report.exit_status()) == ("completed", 0)
-    assert report.counts["waiting"] == 1
-    right = {"number": "T-5512", "total": 61.4, "pay_by": "as agreed"}
-    with Ledger(pipeline.parent / ".paddock") as ledger:
-        reviews = LedgerReviews(ledger)
-        (waiting,) = reviews.waiting()
-        whole = reviews.get(waiting.id)
-        sure = [one["p"] for one in whole.subject["confidence"].values()]
-        assert len(sure) == 3 and all(0 < p <= 1 for p in sure)
-        reviews.decide(whole.id, whole.question, "edit", right, by="ann")
-    again = run(pipeline, {"sure": 1.0}, options=RunOptions(local=True))
-    assert (again.calls, again.counts.get("waiting", 0)) == (0, 0)
-    written = pipeline.parent / "out" / "tides.csv.json"
-    assert json.loads(written.read_text("utf-8")) == right
 
 
 @pytest.mark.may_take(180, "five runs with queries, each in a process of its own")
