@@ -116,13 +116,6 @@ async def test_what_helped_is_remembered_for_every_model_until_the_build_changes
     assert machine.starts == [0, 1], "of another build nothing is known"
 
 
-async def test_an_embedding_model_falls_back_alike(machine: Machine) -> None:
-    machine.crashes("extra")
-    async with machine.pool() as pool:
-        assert (await pool.embed(EmbedRequest(VECTORS, ("text",)))).vectors
-    assert machine.starts == [0, 1]
-
-
 @pytest.mark.parametrize(
     ("with_", "n_threads", "starts"), [("flash", 1, [0, 1, 2]), ("threads", 2, [0, 1, 2, 3])]
 )

@@ -1,14 +1,10 @@
 """Low-bit blocks become Q8_0 almost exactly, and are read as llama.cpp reads them."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.engine.gguf import TYPE_BLOCKS, TYPE_NAMES
-from paddock.engine.llama.quantise import BLOCK_READERS, Lattice, lattice_to_q8_0
-
-KINDS = {name: kind for kind, name in TYPE_NAMES.items()}
+from paddock.engine.llama.quantise import Lattice, lattice_to_q8_0
 
 
 def values_of(lattice: Lattice) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
@@ -70,13 +66,3 @@ def test_no_block_is_worse_than_even_steps(step: float, offset: float, seed: int
     lost = np.abs(values - np.asarray(values_of_q8_0(lattice_to_q8_0(blocks)))).max()
     # Half a step; a scale of so few bits as a half has may be off by a two-thousandth itself.
     assert lost <= most / 127 / 2 + most / 1024 + 1e-5
-
-
-@pytest.mark.parametrize("name", sorted(BLOCK_READERS))
-def test_every_format_is_read_in_blocks_of_32(name: str) -> None:
-    per_block, block_bytes = TYPE_BLOCKS[KINDS[name]]
-    raw = np.random.default_rng(1).integers(0, 60, 4 * block_bytes, np.uint8)
-    read = BLOCK_READERS[name](raw)
-    assert read.numbers.shape == (4 * per_block // 32, 32)
-    assert read.step.shape == read.offset.shape == (4 * per_block // 32,)
-    assert read.numbers.max() <= read.most

@@ -78,16 +78,6 @@ def test_a_model_in_the_way_goes_when_it_has_had_its_turn(case: str) -> None:
     assert decide([loaded], [B], MemoryAmount(), limits, now) == decision
 
 
-def test_a_pinned_model_never_goes() -> None:
-    pinned = replace(A, is_pinned=True, last_used_at=0)
-    assert decide([pinned], [B], MemoryAmount(1), THREE, 1000) == RefuseModel(
-        "b", MemoryAmount(4), MemoryAmount(1), False
-    )
-    assert decide([pinned], [B], MemoryAmount(9), ONE, 1000) == RefuseModel(
-        "b", MemoryAmount(4), MemoryAmount(9), True
-    )
-
-
 def test_what_can_never_fit_is_refused_though_all_the_others_would_go() -> None:
     wish = replace(B, options=(MemoryAmount(20), MemoryAmount(10)), n_good=1)
     assert decide([A], [wish], MemoryAmount(5), THREE, 100) == RefuseModel(

@@ -88,18 +88,6 @@ def test_another_length_is_another_blob(tmp_path: Path) -> None:
     assert longer.completed_bytes == 0
 
 
-def test_a_whole_one_gets_its_name_and_leaves_nothing_next_to_it(tmp_path: Path) -> None:
-    ours = partial(tmp_path, total=4)
-    ours.begin()
-    assert not ours.is_done
-    ours.write(ours.parts[0], b"abcd")
-    assert ours.is_done
-    ours.sync()
-    ours.rename(tmp_path / BLOB)
-    assert [path.name for path in tmp_path.iterdir()] == [BLOB]
-    assert (tmp_path / BLOB).read_bytes() == b"abcd"
-
-
 def test_an_empty_blob_is_done_at_once(tmp_path: Path) -> None:
     ours = partial(tmp_path, total=0)
     ours.begin()

@@ -47,11 +47,6 @@ def test_a_file_aside_comes_into_place_whole(tmp_path: Path) -> None:
     assert (tmp_path / "a.md").stat().st_mode & 0o777 == 0o640
 
 
-def test_one_that_is_not_brought_into_place_goes(tmp_path: Path) -> None:
-    TemporaryFile.written(tmp_path / "a.md", b"x").close()
-    assert names(tmp_path) == []
-
-
 def test_one_that_is_being_written_is_never_swept(tmp_path: Path) -> None:
     aside = TemporaryFile.written(tmp_path / "a.md", b"x")
     grown_old(tmp_path)
@@ -74,10 +69,6 @@ def test_one_of_a_killed_process_is_swept_and_nothing_else(tmp_path: Path) -> No
     assert remove_stale_files(tmp_path) == [left]
     assert not left.exists()
     assert len(names(tmp_path)) == 5
-
-
-def test_a_folder_that_is_not_there_has_nothing_to_sweep(tmp_path: Path) -> None:
-    assert remove_stale_files(tmp_path / "nowhere") == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows removes no open file")

@@ -129,7 +129,3 @@ def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path, other: byte
     with pytest.raises(InvalidBatchFile, match=r"out\.jsonl:1: this line is no result of a batch"):
         recover_results(path)
     assert path.read_bytes() == other
-
-
-def test_no_results_yet_are_none(tmp_path: Path) -> None:
-    assert recover_results(tmp_path / "out.jsonl") == {}
