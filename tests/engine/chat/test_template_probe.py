@@ -14,38 +14,6 @@ def shape(form: ToolCallFormat) -> str:
     return "".join([form.section_opens, *parts])
 
 
-@pytest.mark.parametrize(
-    ("name", "reads", "tags"),
-    [
-        ("Qwen-Qwen3", "<tool_call>\n«calls»", "<think>"),
-        ("Qwen3-Coder", "<tool_call>\n<function=«name»>«params»", "<think>"),
-        ("NousResearch-Hermes-3", "<tool_call>\n«calls»", "<think>"),
-        ("meta-llama-Llama-3.1", "«calls»", "<think>"),
-        ("mistralai-Mistral-Nemo", "[TOOL_CALLS]«calls»", "<think>"),
-        ("Mistral-Small-3.2", "[TOOL_CALLS]«name»[CALL_ID]«id»[ARGS]«args»", "<think>"),
-        (
-            "deepseek-ai-DeepSeek-V3.1",
-            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>«name»<｜tool▁sep｜>«args»",  # noqa: RUF001
-            "<think>",
-        ),
-        ("google-gemma-4", "<|tool_call>call:«name»«gemma»", "<|channel>thought"),
-        ("google-gemma-2", "<tool_call>\n«calls»", "<think>"),
-        ("ibm-granite-granite-3.3", "<|tool_call|>«calls»", "<think>"),
-        ("CohereForAI-c4ai-command-r7b", "<|START_ACTION|>«calls»", "<|START_THINKING|>"),
-        (
-            "Kimi-K2",
-            "<|tool_calls_section_begin|><|tool_call_begin|>functions.«name»:«index»"
-            "<|tool_call_argument_begin|>«args»",
-            "<think>",
-        ),
-    ],
-)
-def test_a_template_shows_its_form(name: str, reads: str, tags: str) -> None:
-    chat_format = template(name).chat_format
-    assert shape(chat_format.formats[0]) == reads
-    assert chat_format.tags.opens == tags
-
-
 def test_gpt_oss_is_known_by_its_channels() -> None:
     assert [name for name in NAMES if template(name).chat_format.is_harmony] == [
         "openai-gpt-oss-120b"

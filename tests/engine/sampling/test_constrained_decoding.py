@@ -120,8 +120,8 @@ def ask(pool: LocalPool, schema: Any, temperature: float) -> Coroutine[Any, Any,
     return pool.chat(request).reply()
 
 
-async def test_schemas_as_people_write_them_yield_valid_answers_at_any_temperature() -> None:
-    cases = [(name, heat) for name in SCHEMAS for heat in (0.0, 1.0)]
+async def test_schemas_as_people_write_them_yield_valid_answers_greedy_and_drawn() -> None:
+    cases = [(name, float(number % 2)) for number, name in enumerate(SCHEMAS)]
     async with LocalPool(SETTINGS) as pool:
         requests = (ask(pool, SCHEMAS[name], heat) for name, heat in cases)
         replies = await asyncio.gather(*requests)
