@@ -61,11 +61,7 @@ class ScopedReply:
         return None if self.finder is None else await self.finder.evidence(output)
 
     async def checked(self, output: Any, text: str) -> list[str]:
-        """Return what the checks find wrong with the answer, each sentence once.
-
-        Raises:
-            StepError: a check cannot be evaluated.
-        """
+        """Return what the checks find wrong with the answer, each sentence once."""
         scope: dict[str, Any] = {**self.scope, "output": output, "text": text}
         if self.finder is not None and any(
             check.reads_evidence for check in self.reply.checks.values()

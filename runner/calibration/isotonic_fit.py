@@ -134,9 +134,6 @@ def fit(reviewed: Iterable[Reviewed | WeightedField]) -> Calibration:
 
     >>> fit([(0.2, False), (0.5, True), (0.5, False), (0.8, False), (0.9, True)] * 10).knots
     ((0.2, 0.0), (0.5, 0.3333), (0.8, 0.3333), (0.9, 1.0))
-
-    Raises:
-        ValueError: there is nothing to fit.
     """
     fields = sorted(WeightedField(*field) for field in reviewed)
     if not fields:

@@ -184,11 +184,7 @@ def _in_folder(folder: Path, command: str, *, with_prompts: bool) -> Path:
 
 
 def existing_folder(text: str, command: str) -> Path:
-    """Return the folder of a DIR argument.
-
-    Raises:
-        CommandError: it is not a folder.
-    """
+    """Return the folder of a DIR argument."""
     path = Path(text)
     if path.is_dir():
         return path
@@ -355,11 +351,7 @@ def given_settings(**options: object) -> dict[str, object]:
 
 
 def existing_paths(texts: Sequence[str] | None) -> list[Path]:
-    """Return the paths of files and folders.
-
-    Raises:
-        CommandError: one does not exist.
-    """
+    """Return the paths of files and folders."""
     paths = [Path(text) for text in texts or ()]
     for path, text in zip(paths, texts or (), strict=True):
         if not path.exists():

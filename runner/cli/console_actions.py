@@ -228,11 +228,7 @@ class ConsoleActions:
         return self._runs.address_of(file.parent / STATE_FOLDER, name)
 
     def shown_folder(self, file: Path) -> Path:
-        """Return the folder of those that are shown in which a pipeline is; inputs begin there.
-
-        Raises:
-            NotHere: it is in none.
-        """
+        """Return the folder of those that are shown in which a pipeline is; inputs begin there."""
         for folder in self._sources.folders():
             if file.resolve().is_relative_to(folder.resolve()):
                 return folder.resolve()

@@ -274,11 +274,7 @@ class RunPages:
         return PageParts(f"{chosen} and {name}", body)
 
     def item(self, place: str, name: str, query: Query) -> PageParts:
-        """Return an item as it was done last: document, prompts, answers, evidence, decisions.
-
-        Raises:
-            NotHere: there is no such item.
-        """
+        """Return an item as it was done last: document, prompts, answers, evidence, decisions."""
         past = self.past(place, name)
         scope, key = query.get("scope", ""), query.get("key", "")
         base = past.place.folder.resolve()
@@ -335,11 +331,7 @@ class RunPages:
         return f"{RUNS}/{path_id(next(same, LedgerFolder(state)).state)}/{name}"
 
     def past(self, place: str, name: str) -> PastRun:
-        """Return a run.
-
-        Raises:
-            NotHere: there is none.
-        """
+        """Return a run."""
         places = [folder for folder in self.places() if path_id(folder.state) == place]
         found = runs_named(places, name)
         if not found.runs:

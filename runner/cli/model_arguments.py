@@ -107,11 +107,7 @@ def read_stdin() -> str:
 
 
 def parse_keep_alive(value: str) -> float:
-    """Return the seconds of a duration; below zero means for ever.
-
-    Raises:
-        CommandError: it is not a duration.
-    """
+    """Return the seconds of a duration; below zero means for ever."""
     try:
         return setting_values.keep_alive(value)
     except setting_values.BadValue as error:

@@ -339,11 +339,7 @@ class WebConsole:
         return heads, self._finder.faults()
 
     def _file(self, id_: str) -> Path:
-        """Return a pipeline's file.
-
-        Raises:
-            NotHere: there is none of this id.
-        """
+        """Return a pipeline's file."""
         heads, _ = self._pipelines_found.get()
         found = next((file for file in heads if path_id(file) == id_), None)
         if found is None:

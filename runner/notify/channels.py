@@ -171,11 +171,7 @@ async def send_mail(url: str, sender: str, to: str, message: Notification) -> No
 
 
 def addresses(to: str) -> Sequence[str]:
-    """Split `a@b.org, C <c@d.org>` into addresses.
-
-    Raises:
-        NotDelivered: there is none.
-    """
+    """Split `a@b.org, C <c@d.org>` into addresses."""
     found = [address for _, address in getaddresses([to]) if "@" in address]
     if not found or "\n" in to or "\r" in to:
         raise NotDelivered("this is not a mail address")

@@ -81,7 +81,11 @@ class CallReceipt:
 
 
 class WebhookQueue:
-    """The table. Lives in one event loop; a thread of its own accesses the file."""
+    """The table. Lives in one event loop; a thread of its own accesses the file.
+
+    But for `open` and `close`, each method that accesses it raises `WebhookQueueBroken` if it
+    cannot be read or written: nothing has changed then.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / QUEUE_FILE
@@ -120,11 +124,7 @@ class WebhookQueue:
         return self.waiting[pipeline] >= MOST_WAITING
 
     async def put(self, call: AcceptedCall) -> CallReceipt:
-        """Store a call; it is on the disk when this returns.
-
-        Raises:
-            WebhookQueueBroken: it cannot be written, so it was not accepted.
-        """
+        """Store a call; it is on the disk when this returns."""
         future: asyncio.Future[CallReceipt] = asyncio.get_running_loop().create_future()
         self._arriving.append((call, future))
         if self._writing is None or self._writing.done():
@@ -135,9 +135,6 @@ class WebhookQueue:
         """Return the oldest calls of a pipeline that Prefect has not taken yet.
 
         Damaged ones are reported and set aside: their rows stay, and are no calls any more.
-
-        Raises:
-            WebhookQueueBroken: the table cannot be read.
         """
         calls: list[AcceptedCall]
         calls, damaged = await self._do(lambda db: _oldest_calls(db, pipeline, n))
@@ -150,11 +147,7 @@ class WebhookQueue:
         return calls
 
     async def queued(self, calls: Sequence[AcceptedCall], run: str) -> None:
-        """Record that Prefect has taken calls, as this flow run.
-
-        Raises:
-            WebhookQueueBroken: it cannot be recorded; submitted again, it is the same flow run.
-        """
+        """Record that Prefect has taken calls, as this flow run."""
         changed = "UPDATE calls SET queued_at = ?, run = ? WHERE id = ?"
         rows = [(time.time(), run, call.id) for call in calls]
         await self._do(lambda db: db.executemany(changed, rows))
@@ -162,19 +155,11 @@ class WebhookQueue:
             self.waiting[call.pipeline] -= 1
 
     async def ended(self, run: str) -> None:
-        """Forget the inputs of a flow run's calls: it is over.
-
-        Raises:
-            WebhookQueueBroken: it cannot be recorded; they are forgotten in a week.
-        """
+        """Forget the inputs of a flow run's calls: it is over."""
         await self._do(lambda db: db.execute("UPDATE calls SET inputs = '' WHERE run = ?", (run,)))
 
     async def take_back(self, run: str) -> int:
-        """Put the calls of a flow run that is not over back; return how many there are.
-
-        Raises:
-            WebhookQueueBroken: it cannot be recorded.
-        """
+        """Put the calls of a flow run that is not over back; return how many there are."""
         changed = (
             "UPDATE calls SET queued_at = NULL, run = NULL, n_taken_back = n_taken_back + 1 "
             "WHERE run = ? AND inputs != ''"
@@ -182,11 +167,7 @@ class WebhookQueue:
         return await self._change(changed, run)
 
     async def set_aside(self, calls: Sequence[tuple[AcceptedCall, str]]) -> None:
-        """Keep calls that their pipeline does not take as it is now, each with the reason.
-
-        Raises:
-            WebhookQueueBroken: it cannot be recorded.
-        """
+        """Keep calls that their pipeline does not take as it is now, each with the reason."""
         rows = [(why, call.id) for call, why in calls]
         changed = "UPDATE calls SET set_aside = ? WHERE id = ?"
         await self._do(lambda db: db.executemany(changed, rows))
@@ -194,38 +175,22 @@ class WebhookQueue:
             self.waiting[call.pipeline] -= 1
 
     async def take_up(self) -> None:
-        """Put back the calls that were set aside: pipelines have changed.
-
-        Raises:
-            WebhookQueueBroken: it cannot be recorded.
-        """
+        """Put back the calls that were set aside: pipelines have changed."""
         await self._change("UPDATE calls SET set_aside = NULL WHERE set_aside IS NOT NULL")
 
     async def hand_to(self, heir: str, pipeline: str, trigger: str) -> int:
-        """Move the waiting calls of a trigger to another pipeline; return how many there are.
-
-        Raises:
-            WebhookQueueBroken: it cannot be recorded.
-        """
+        """Move the waiting calls of a trigger to another pipeline; return how many there are."""
         changed = f"UPDATE calls SET pipeline = ? WHERE pipeline = ? AND trigger = ? AND {_WAITS}"
         return await self._change(changed, heir, pipeline, trigger)
 
     async def triggers(self, pipeline: str) -> list[str]:
-        """Return the triggers of a pipeline's waiting calls.
-
-        Raises:
-            WebhookQueueBroken: the table cannot be read.
-        """
+        """Return the triggers of a pipeline's waiting calls."""
         query = f"SELECT DISTINCT trigger FROM calls WHERE pipeline = ? AND {_WAITS}"
         rows = await self._do(lambda db: db.execute(query, (pipeline,)).fetchall())
         return [trigger for (trigger,) in rows if isinstance(trigger, str)]
 
     async def aside(self) -> dict[str, tuple[int, str]]:
-        """Return how many calls of each pipeline are set aside, and why one of them is.
-
-        Raises:
-            WebhookQueueBroken: the table cannot be read.
-        """
+        """Return how many calls of each pipeline are set aside, and why one of them is."""
         query = (
             "SELECT pipeline, count(*), max(set_aside) FROM calls WHERE set_aside IS NOT NULL "
             "GROUP BY pipeline"

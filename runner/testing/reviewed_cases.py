@@ -153,11 +153,7 @@ class _Exporter:
         return made, left_out
 
     async def _case(self, name: str, review: Review, how: CaseOptions) -> dict[str, Any]:
-        """Record and replay the case of a review.
-
-        Raises:
-            CaseLeftOut: it cannot be made, or does not pass.
-        """
+        """Record and replay the case of a review."""
         document = review.subject.get("document")
         if not document:
             raise CaseLeftOut("its item is not a document, so a test cannot run on it alone")

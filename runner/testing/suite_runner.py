@@ -199,11 +199,7 @@ JUDGED_QUALITIES: Mapping[str, str] = {
 
 
 def prompt_file_suite(file: Path) -> SuiteFile:
-    """Read the tests of a prompt file.
-
-    Raises:
-        PipelineError: with every fault of the file.
-    """
+    """Read the tests of a prompt file."""
     document = yaml_source.read_yaml(file)
     found = prompt_file.prompt_file_of(document)
     lacking = [*_prompt_file_faults(found, document)]

@@ -82,11 +82,7 @@ class ChatFlags:
     verbose: bool = flag("Show timings.", "--verbose")
 
     def conversation_options(self) -> dict[str, Any]:
-        """Return what a `ChatConversation` takes besides its model.
-
-        Raises:
-            CommandError: an option has a wrong value.
-        """
+        """Return what a `ChatConversation` takes besides its model."""
         keep_alive = self.keep_alive
         options: dict[str, Any] = {}
         for pair in self.parameters or []:

@@ -197,11 +197,7 @@ def _folder(option: object, pipeline: Path) -> Path:
 
 
 def _chosen(name: str, variants: Sequence[Variant]) -> Variant:
-    """Return the variant of a letter or name.
-
-    Raises:
-        CommandError: there is none.
-    """
+    """Return the variant of a letter or name."""
     short = letters([variant.name for variant in variants])
     for variant in variants:
         if name in (variant.name, short[variant.name]):
@@ -211,11 +207,7 @@ def _chosen(name: str, variants: Sequence[Variant]) -> Variant:
 
 
 def _adopt(chosen: Variant, found: Comparison, plan: Plan, flags: CompareFlags) -> None:
-    """Write a variant into the pipeline's file, and print what becomes stale.
-
-    Raises:
-        CommandError: it could not be run, or the file cannot be changed.
-    """
+    """Write a variant into the pipeline's file, and print what becomes stale."""
     fault = next(variant.run.fault for variant in found.variants if variant.run.variant == chosen)
     if fault is not None:
         raise CommandError(f"'{chosen.name}' is not adopted: {fault}")
@@ -234,11 +226,7 @@ def _adopt(chosen: Variant, found: Comparison, plan: Plan, flags: CompareFlags) 
 
 
 def _content(file: Path) -> bytes:
-    """Return a file's bytes.
-
-    Raises:
-        CommandError: it cannot be read; a pipe, which might never end, is not.
-    """
+    """Return a file's bytes."""
     try:
         with open_file(file, follows_links=True) as opened:
             return opened.read()
@@ -247,11 +235,7 @@ def _content(file: Path) -> bytes:
 
 
 def _earlier(file: Path) -> EarlierResult:
-    """Return an earlier result.
-
-    Raises:
-        CommandError: the file has none.
-    """
+    """Return an earlier result."""
     text = _content(file)
     if not text.strip():
         raise CommandError(
@@ -271,11 +255,7 @@ def _earlier(file: Path) -> EarlierResult:
 def _changes(
     found: Comparison, file: Path, earlier: EarlierResult, allow_loss: float
 ) -> ResultChange:
-    """Return what is worse than before, and print it.
-
-    Raises:
-        CommandError: the two cannot be compared.
-    """
+    """Return what is worse than before, and print it."""
     try:
         change = result_change(found, earlier, allow_loss)
     except NothingShared as error:
@@ -350,11 +330,7 @@ def _examples_advice(compared: ComparedPipeline, variants: Sequence[Variant]) ->
 def _read_gold(
     origin: str, folder: Path, pipeline: Path, settings: Settings, keys: GoldKeys
 ) -> Gold | None:
-    """Return gold data of a file, or of the decisions in the ledger; None: the run makes it.
-
-    Raises:
-        CommandError: it cannot be read.
-    """
+    """Return gold data of a file, or of the decisions in the ledger; None: the run makes it."""
     if not origin or origin.startswith(_OF_STEP):
         return None
     if origin == REVIEWS:

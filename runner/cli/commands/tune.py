@@ -112,11 +112,7 @@ def tune(
 
 
 def parse_format(name: str | None) -> str | None:
-    """Return a format's name as llama.cpp writes it; None: choose for each tensor by measurement.
-
-    Raises:
-        CommandError: an unknown format.
-    """
+    """Return a format's name as llama.cpp writes it; None: the best one for each tensor."""
     if name is None:
         return None
     format_name = name.upper()
