@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from paddock.runner.api import run_until_end
+from paddock.runner import api
 from paddock.runner.cli.arguments import (
     HERE,
     ExactOption,
@@ -45,32 +46,26 @@ from paddock.runner.cli.pipeline_or_model import looks_like_model, warn_of_model
 from paddock.runner.cli.run_summary import print_closing, print_speed_advice, returned_text
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.folders.state_folders import find_ledgers
-from paddock.runner.ledger.run_history import PastRun, runs_named, unknown_run_text
+from paddock.runner.ledger.run_history import runs_named, unknown_run_text
 from paddock.runner.progress import printing
 from paddock.runner.progress.report import Report, ReviewMode
 from paddock.runner.progress.run_display import run_observer
 from paddock.runner.settings import read_settings
 
+if TYPE_CHECKING:
+    from paddock.runner.progress.events import Observer
+    from paddock.runner.settings import Settings
+
 
 def resumed_run(
     name: str, file: Path | None, by_hand: Mapping[str, str]
 ) -> tuple[Path, dict[str, Any]]:
-    """Return a run's pipeline and inputs; inputs of `by_hand` win.
-
-    Raises:
-        CommandError: no such run, or its inputs were not recorded.
-    """
-    return recorded_inputs(_find_run(name, file), file, by_hand)
-
-
-def _find_run(name: str, file: Path | None) -> PastRun:
+    """Return a run's pipeline and inputs; inputs of `by_hand` win."""
     where = find_ledgers([file if file is not None else Path()], printing.print_err)
     found = runs_named(where, name)
-    if found.runs:
-        return found.runs[0]
-    if found.faults:
-        raise CommandError(found.faults[0])
-    raise CommandError(unknown_run_text(where, name))
+    if not found.runs:
+        raise CommandError(found.faults[0] if found.faults else unknown_run_text(where, name))
+    return recorded_inputs(found.runs[0], file, by_hand)
 
 
 @dataclass(frozen=True)
@@ -137,48 +132,6 @@ class RunFlags(PipelineFlags):
 _PRUNE_LOOKS_AT_ALL = ("--prune", "looks at all items, to remove what none of them makes")
 
 
-@dataclass(frozen=True, slots=True)
-class CiReports:
-    """Reports of a run for CI, JUnit and Markdown, also of one that could not begin."""
-
-    pipeline: Path
-    junit: Path | None
-    summary: Path | None
-
-    @property
-    def are_requested(self) -> bool:
-        has_path = self.junit is not None or self.summary is not None
-        return has_path or bool(os.environ.get("GITHUB_STEP_SUMMARY"))
-
-    def write(self, ended: Report) -> bool:
-        """Write them; print an error and return False if that fails."""
-        if not self.are_requested:
-            return True
-        from paddock.runner.testing import junit_and_markdown
-
-        try:
-            junit_and_markdown.write_reports(
-                [junit_and_markdown.run_as_suite(ended, str(self.pipeline))],
-                junit_and_markdown.run_markdown(ended),
-                junit=self.junit,
-                summary=self.summary,
-            )
-        except OSError as error:
-            printing.print_err(f"{error.filename}: cannot be written: {error.strerror}.")
-            return False
-        return True
-
-    @contextmanager
-    def written_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            at = self.pipeline if self.pipeline.is_dir() else self.pipeline.parent
-            name = at.resolve().name
-            self.write(Report("", name, "failed", {}, message=str(error) or type(error).__name__))
-            raise
-
-
 def run(flags: RunFlags) -> int:
     """Run a pipeline; the same command again continues.
 
@@ -186,17 +139,39 @@ def run(flags: RunFlags) -> int:
     YAML; the summary of the run then goes to stderr, too.
     """
     junit, summary, report = flags.junit, flags.summary, flags.report
-    reports = CiReports(Path(flags.file or HERE), junit, summary)
-    if report is None and not reports.are_requested:
-        return _run(flags)
     targets = {"run.html": report, "junit.xml": junit, "summary.md": summary}
     require_reports(targets, option_values(flags.inputs))
     remove_old_reports(report, junit, summary)
-    with reports.written_on_error():
-        return _run(flags, with_reports=True)
+    try:
+        return _run(flags)
+    except Exception as error:  # a report for CI tells any error, then it is raised
+        at = Path(flags.file or HERE)
+        name = (at if at.is_dir() else at.parent).resolve().name
+        message = str(error) or type(error).__name__
+        write_ci_reports(flags, at, Report("", name, "failed", {}, message=message))
+        raise
 
 
-def _run(flags: RunFlags, *, with_reports: bool = False) -> int:
+def write_ci_reports(flags: RunFlags, pipeline: Path, ended: Report) -> bool:
+    """Write JUnit and Markdown where wanted; print an error and return False if that fails."""
+    if flags.junit is flags.summary is None and not os.environ.get("GITHUB_STEP_SUMMARY"):
+        return True
+    from paddock.runner.testing import junit_and_markdown
+
+    try:
+        junit_and_markdown.write_reports(
+            [junit_and_markdown.run_as_suite(ended, str(pipeline))],
+            junit_and_markdown.run_markdown(ended),
+            junit=flags.junit,
+            summary=flags.summary,
+        )
+    except OSError as error:
+        printing.print_err(f"{error.filename}: cannot be written: {error.strerror}.")
+        return False
+    return True
+
+
+def _run(flags: RunFlags) -> int:
     given: Mapping[str, Any] = parse_inputs(flags.inputs)
     if flags.resume is not None:
         file = None if flags.file is None else pipeline_file(flags.file, "run")
@@ -208,20 +183,14 @@ def _run(flags: RunFlags, *, with_reports: bool = False) -> int:
     if flags.file is not None and looks_like_model(flags.file):
         warn_of_model_with_same_name(flags.file, path, settings)
     is_log = settings.service.is_log_json
-
-    def go(options: RunOptions) -> Report:
-        display = run_observer(is_quiet_stdout=flags.as_json, is_log=is_log)
-        with display as observer:
-            environment = RunEnvironment(settings=settings, observer=observer)
-            return run_until_end(path, given, options, environment)
-
-    ended = run_until_confirmed(go, flags.options())
+    display = partial(run_observer, is_quiet_stdout=flags.as_json, is_log=is_log)
+    ended = run_until_confirmed(path, given, flags.options(), settings, display)
     if flags.report is not None and ended.run:
         from paddock.runner.cli.commands.runs_logs import write_named_run_report
 
         write_named_run_report(path, ended.run, flags.report)
     status = ended.exit_status(flags.fail_on)
-    if with_reports and not CiReports(path, flags.junit, flags.summary).write(ended):
+    if not write_ci_reports(flags, path, ended):
         status = status or FAILED
     has_value = ended.returns is not None
     if not is_log:
@@ -234,12 +203,21 @@ def _run(flags: RunFlags, *, with_reports: bool = False) -> int:
     return status
 
 
-def run_until_confirmed(go: Callable[[RunOptions], Report], options: RunOptions) -> Report:
+def run_until_confirmed(
+    file: Path,
+    inputs: Mapping[str, Any],
+    options: RunOptions,
+    settings: Settings,
+    display: Callable[[], AbstractContextManager[Observer]],
+) -> Report:
     """Run; once more if a person confirms that missing documents were deleted, to prune theirs."""
-    ended = go(options)
+    with display() as observer:
+        environment = RunEnvironment(settings=settings, observer=observer)
+        ended = api.run_until_end(file, inputs, options, environment)
     is_missing = any(item.state == "missing" for item in ended.items)
     may_ask = options.prune and not options.is_confirmed and is_missing
     if not (may_ask and sys.stdin.isatty() and sys.stderr.isatty()):
         return ended
-    is_confirmed = typer.confirm("Remove the outputs of missing documents?", err=True)
-    return go(replace(options, is_confirmed=True)) if is_confirmed else ended
+    if not typer.confirm("Remove the outputs of missing documents?", err=True):
+        return ended
+    return run_until_confirmed(file, inputs, replace(options, is_confirmed=True), settings, display)

@@ -14,14 +14,14 @@ import shlex
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from paddock.engine.system.text import counted
-from paddock.runner import api
 from paddock.runner.cli.arguments import (
     JsonOption,
     LocalOption,
@@ -37,17 +37,13 @@ from paddock.runner.cli.installed_schema import installed_schema, write_schema
 from paddock.runner.cli.model_arguments import complete_model_names
 from paddock.runner.cli.run_summary import print_closing, print_speed_advice
 from paddock.runner.cli.summarise_save import transfer_results
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.core.run_options import RunOptions
 from paddock.runner.progress import printing
 from paddock.runner.progress.run_display import run_observer
 from paddock.runner.settings import read_settings
 from paddock.steps.paths import write_refusal
 
 from .run import run_until_confirmed
-
-if TYPE_CHECKING:
-    from paddock.runner.progress.report import Report
-
 
 # Resolved, because an editable install is a tree of links that lacks the data files.
 _TEMPLATE = Path(__file__).resolve().parent.parent / "templates" / "summaries.yaml"
@@ -155,13 +151,8 @@ def _summarise(flags: SummariseFlags, *, prints: bool = False) -> int:
                 words = f"It takes over {what} of '{request.out}' that are summarised already."
                 printing.print_err(words)
     settings = read_settings(file.parent, flags=given_settings(pool=flags.pool))
-
-    def go(options: RunOptions) -> Report:
-        with run_observer(is_quiet_stdout=flags.as_json) as observer:
-            environment = RunEnvironment(settings=settings, observer=observer)
-            return api.run_until_end(file, request.inputs(), options, environment)
-
-    ended = run_until_confirmed(go, flags.options())
+    display = partial(run_observer, is_quiet_stdout=flags.as_json)
+    ended = run_until_confirmed(file, request.inputs(), flags.options(), settings, display)
     summaries = list(request.out.glob("*.md")) if prints else []
     if not summaries:
         kept = "" if prints else str(file)
