@@ -59,9 +59,10 @@ class CommandError(Exception):
 def with_exit_status(command: Callable[..., int]) -> Callable[..., None]:
     """Return a Typer command for a function that returns its exit status.
 
-    A function with many arguments and options takes one object, `flags`, of a dataclass: Typer sees
-    its fields as the command's parameters. With `as_json`, an error is also printed as one object
-    on stdout, so that a program that reads stdout always gets an object.
+    Arguments and options are the function's parameters, or, where there are many, the fields of a
+    dataclass, whose object it takes as `flags`. What Typer is to know of one is in its type, or in
+    the field that is its default. With `as_json`, an error is also printed as one object on stdout,
+    so that a program that reads stdout always gets an object.
     """
     takes_flags = list(inspect.signature(command).parameters) == ["flags"]
     flags: type[Any] | None = get_type_hints(command)["flags"] if takes_flags else None
@@ -76,16 +77,21 @@ def with_exit_status(command: Callable[..., int]) -> Callable[..., None]:
             status = _report_error(error, as_json=bool(kwargs.get("as_json")))
         raise typer.Exit(status)
 
+    declared = command if flags is None else flags
+    kinds, signature = get_type_hints(declared, include_extras=True), inspect.signature(declared)
+    fields = {} if flags is None else {field.name: field for field in dataclasses.fields(flags)}
+    parameters = []
+    for name, each in signature.parameters.items():
+        kind, default = kinds[name], each.default
+        field = fields.get(name, default)
+        if isinstance(field, dataclasses.Field) and TYPER in field.metadata:
+            kind = Annotated[kind, field.metadata[TYPER]]
+        if isinstance(default, dataclasses.Field):
+            default = default.default
+        parameters.append(each.replace(annotation=kind, default=default))
     if flags is not None:
-        kinds, signature = get_type_hints(flags, include_extras=True), inspect.signature(flags)
-        for field in dataclasses.fields(flags):
-            if TYPER in field.metadata:
-                kinds[field.name] = Annotated[kinds[field.name], field.metadata[TYPER]]
-        parameters = [
-            each.replace(annotation=kinds[name]) for name, each in signature.parameters.items()
-        ]
         parameters.sort(key=lambda each: each.name not in flags.__annotations__)  # shared ones last
-        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return run
 
 

@@ -27,7 +27,7 @@ from paddock.engine.api.openai.batch_lines import (
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.system import http
 from paddock.engine.system.text import counted
-from paddock.runner.cli.arguments import JsonOption
+from paddock.runner.cli.arguments import JsonOption, option
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.service_client import READ_TIMEOUT_S, ServiceClient, ServiceError
@@ -48,9 +48,7 @@ def batch(
     results: Annotated[
         str, typer.Argument(metavar="OUT.jsonl", help="Gets a line for each request.")
     ],
-    at_once: Annotated[
-        int, typer.Option("--at-once", min=1, max=512, help="Concurrent requests.")
-    ] = 64,
+    at_once: int = option("Concurrent requests.", "--at-once", default=64, min=1, max=512),
     as_json: JsonOption = False,
 ) -> int:
     """Answer a file of requests; the same command again continues."""

@@ -162,7 +162,7 @@ def _require_model(client: ServiceClient, model: str, pulls: bool, is_insecure: 
         if pulls:
             from .pull_push_create import pull
 
-            if pull(model, insecure=is_insecure) != DONE:
+            if pull(model, as_name=None, insecure=is_insecure) != DONE:
                 raise typer.Exit(INTERRUPTED) from None
             return
         raise CommandError(

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.system import units
 from paddock.engine.system.disk_cache import kept_image_files
 from paddock.engine.system.text import counted
-from paddock.runner.cli.arguments import JsonOption, existing_paths
+from paddock.runner.cli.arguments import JsonOption, argument, existing_paths, flag, option
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.config.setting_values import BadValue, seconds
 from paddock.runner.daemon.prefect_retention import delete_old_runs
@@ -25,17 +22,11 @@ from paddock.runner.settings import read_settings
 
 
 def clean(
-    places: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="FOLDER", help="Pipelines; here and below by default."),
-    ] = None,
-    older_than: Annotated[
-        str | None,
-        typer.Option(metavar="AGE", help="Such as 30d; by default `keep_runs` and `keep_calls`."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what would be removed.")
-    ] = False,
+    places: list[str] | None = argument("Pipelines; here and below by default.", metavar="FOLDER"),
+    older_than: str | None = option(
+        "Such as 30d; by default `keep_runs` and `keep_calls`.", metavar="AGE"
+    ),
+    dry_run: bool = flag("Only show what would be removed.", "--dry-run"),
     as_json: JsonOption = False,
 ) -> int:
     """Remove old runs, logs and cached replies; fresh items stay fresh."""

@@ -8,9 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import typer
+from typing import TYPE_CHECKING, Any, Literal
 
 from paddock.engine.system.files import write_output
 from paddock.engine.system.text import counted, one_line
@@ -25,7 +23,9 @@ from paddock.runner.cli.arguments import (
     HERE,
     InputsOption,
     JsonOption,
+    argument,
     given_settings,
+    option,
     parse_inputs,
     pipeline_file,
     require_writable,
@@ -46,17 +46,13 @@ if TYPE_CHECKING:
 
 
 def graph(
-    file: Annotated[
-        str, typer.Argument(metavar="FILE", help="A pipeline, or a folder with one.")
-    ] = HERE,
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", metavar="FILE", help="F.svg, F.html or F.mmd; else to stdout."),
-    ] = None,
-    format_: Annotated[
-        Literal["svg", "html", "mermaid"] | None,
-        typer.Option("--format", help="By default from the file's suffix, else mermaid."),
-    ] = None,
+    file: str = argument("A pipeline, or a folder with one.", default=HERE, metavar="FILE"),
+    out: Path | None = option(
+        "F.svg, F.html or F.mmd; else to stdout.", "-o", "--out", metavar="FILE"
+    ),
+    format_: Literal["svg", "html", "mermaid"] | None = option(
+        "By default from the file's suffix, else mermaid.", "--format"
+    ),
 ) -> int:
     """Draw a pipeline with what its last run did: SVG, one page of HTML, or Mermaid."""
     if out is not None:
@@ -91,15 +87,9 @@ _MAX_ABOUT_CHARS = 90
 
 
 def tools(
-    file: Annotated[
-        str | None,
-        typer.Argument(metavar="FILE", help="A pipeline: its MCP servers are asked, too."),
-    ] = None,
+    file: str | None = argument("A pipeline: its MCP servers are asked, too.", metavar="FILE"),
     inputs: InputsOption = None,
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME,...", help="Permissions: mcp, network, secrets."),
-    ] = None,
+    allow: list[str] | None = option("Permissions: mcp, network, secrets.", metavar="NAME,..."),
     as_json: JsonOption = False,
 ) -> int:
     """List the tools that steps can call, with their arguments."""

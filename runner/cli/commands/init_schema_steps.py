@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import typer
 
 from paddock.engine.system import distribution
 from paddock.engine.system.text import counted
 from paddock.runner.cli import step_catalogue
-from paddock.runner.cli.arguments import JsonOption
+from paddock.runner.cli.arguments import JsonOption, argument, flag, option
 from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.cli.installed_schema import installed_schema, write_schema
 from paddock.runner.cli.pipeline_draft import (
@@ -141,21 +141,14 @@ def _copy_file(file: Path, template: Path, folder: Path) -> Path:
 
 
 def init(
-    template: Annotated[
-        str | None,
-        typer.Argument(metavar="TEMPLATE", help="A name; `paddock init --list` shows them."),
-    ] = None,
-    folder: Annotated[str | None, typer.Argument(metavar="DIR", help="The folder to make.")] = None,
-    have: Annotated[
-        Documents | None, typer.Option("--have", help="Draft a pipeline for these documents.")
-    ] = None,
-    want: Annotated[
-        Result | None, typer.Option("--want", help="What the drafted pipeline makes of them.")
-    ] = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Ask nothing; take the first answer.")
-    ] = False,
-    list_: Annotated[bool, typer.Option("--list", help="List the templates.")] = False,
+    template: str | None = argument(
+        "A name; `paddock init --list` shows them.", metavar="TEMPLATE"
+    ),
+    folder: str | None = argument("The folder to make.", metavar="DIR"),
+    have: Documents | None = option("Draft a pipeline for these documents.", "--have"),
+    want: Result | None = option("What the drafted pipeline makes of them.", "--want"),
+    yes: bool = flag("Ask nothing; take the first answer.", "--yes", "-y"),
+    list_: bool = flag("List the templates.", "--list"),
 ) -> int:
     """Make a new pipeline folder: from three questions, or from a template."""
     known = list_templates()
@@ -284,16 +277,12 @@ def _template_list(known: tuple[Any, ...]) -> str:
 
 
 def schema(
-    write: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Write it to DIR/.paddock/pipeline.schema.json instead."),
-    ] = None,
-    for_: Annotated[
-        Literal["editor", "llm"],
-        typer.Option(
-            "--for", help="llm: a template with notes, and how to work, for an assistant."
-        ),
-    ] = "editor",
+    write: str | None = option(
+        "Write it to DIR/.paddock/pipeline.schema.json instead.", metavar="DIR"
+    ),
+    for_: Literal["editor", "llm"] = option(
+        "llm: a template with notes, and how to work, for an assistant.", "--for", default="editor"
+    ),
 ) -> int:
     """Print the JSON Schema of pipelines, or what a coding assistant reads."""
     if for_ == "llm":
@@ -315,9 +304,7 @@ def schema(
 
 
 def steps(
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Show all of this step.")
-    ] = None,
+    name: str | None = argument("Show all of this step.", metavar="NAME"),
     as_json: JsonOption = False,
 ) -> int:
     """List the installed steps, tools, check functions and readers with parameters."""

@@ -35,7 +35,7 @@ from paddock.engine.models.well_known import Machine, measure_speed, propose
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import hardware, units
 from paddock.runner.cli import model_tables
-from paddock.runner.cli.arguments import JsonOption
+from paddock.runner.cli.arguments import JsonOption, argument, option
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError
 from paddock.runner.cli.model_arguments import model_argument, read_stdin
 from paddock.runner.daemon import service_client
@@ -214,17 +214,12 @@ def models(as_json: JsonOption = False) -> int:
 
 
 def pull(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL",
-            help="A name, hf:OWNER/REPO[:QUANT], an URL or a file; "
-            "by default what `paddock models` proposes.",
-        ),
-    ] = None,
-    as_name: Annotated[
-        str | None, typer.Option("--as", metavar="NAME", help="Its name here.")
-    ] = None,
+    model: str | None = argument(
+        "A name, hf:OWNER/REPO[:QUANT], an URL or a file; "
+        "by default what `paddock models` proposes.",
+        metavar="MODEL",
+    ),
+    as_name: str | None = option("Its name here.", "--as", metavar="NAME"),
     insecure: _InsecureOption = False,
     as_json: JsonOption = False,
 ) -> int:
@@ -337,14 +332,10 @@ def transfer_options(
 
 def create(
     model: Annotated[str, typer.Argument(metavar="NEW", help="The new model's name.")],
-    file: Annotated[
-        str | None,
-        typer.Option("--file", "-f", metavar="MODELFILE", help="./Modelfile by default."),
-    ] = None,
-    quantize: Annotated[
-        str | None,
-        typer.Option("--quantize", "--quantise", "-q", metavar="FORMAT", help="Such as Q4_K_M."),
-    ] = None,
+    file: str | None = option("./Modelfile by default.", "--file", "-f", metavar="MODELFILE"),
+    quantize: str | None = option(
+        "Such as Q4_K_M.", "--quantize", "--quantise", "-q", metavar="FORMAT"
+    ),
     as_json: JsonOption = False,
 ) -> int:
     """Make a model from a Modelfile."""

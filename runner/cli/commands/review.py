@@ -457,9 +457,7 @@ def _serve_pages(
 
 
 def show_console(
-    folder: Annotated[
-        str, typer.Argument(metavar="FOLDER", help="Pipelines; here and below by default.")
-    ] = HERE,
+    folder: str = argument("Pipelines; here and below by default.", default=HERE, metavar="FOLDER"),
     by: DeciderOption = None,
     no_browser: NoBrowserOption = False,
     port: PortOption = None,

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from paddock.engine.system.files import write_output
-from paddock.runner.cli.arguments import JsonOption, existing_paths, require_writable
+from paddock.runner.cli.arguments import (
+    JsonOption,
+    argument,
+    existing_paths,
+    flag,
+    option,
+    require_writable,
+)
 from paddock.runner.cli.exit_status import DONE, FAILED, WRONG, CommandError
 from paddock.runner.cli.history_text import (
     is_failure,
@@ -59,10 +66,8 @@ _FailedOption = Annotated[bool, typer.Option("--failed", help="Only failures.")]
 def runs(
     places: _PlacesArgument = None,
     failed: _FailedOption = False,
-    watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Keep showing them until Ctrl-C.")
-    ] = False,
-    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many at most.")] = 20,
+    watch: bool = flag("Keep showing them until Ctrl-C.", "--watch", "-w"),
+    limit: int = option("How many at most.", "-n", "--limit", default=20, min=1),
     as_json: JsonOption = False,
 ) -> int:
     """List past and present runs, newest first."""
@@ -141,15 +146,11 @@ def _watch_lines(look: Any, *, as_json: bool) -> None:
 
 
 def logs(
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="The latest by default.")] = None,
+    run: str | None = argument("The latest by default.", metavar="RUN"),
     places: _PlacesArgument = None,
     failed: _FailedOption = False,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Continue until the run has ended.")
-    ] = False,
-    report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write it as one HTML page instead.")
-    ] = None,
+    follow: bool = flag("Continue until the run has ended.", "--follow", "-f"),
+    report: Path | None = option("Write it as one HTML page instead.", metavar="FILE"),
     as_json: JsonOption = False,
 ) -> int:
     """Show what a run did: its items, failures and notes."""

@@ -6,9 +6,7 @@ import asyncio
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import units
 from paddock.runner.cli.arguments import (
@@ -125,9 +123,7 @@ def stop(as_json: JsonOption = False) -> int:
     return FAILED if left else DONE
 
 
-def logs(
-    lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="Number of lines.")] = 50,
-) -> int:
+def logs(lines: int = option("Number of lines.", "-n", "--lines", default=50, min=1)) -> int:
     """Show the end of its log."""
     file = daemon_log(read_settings(Path.cwd()).state_dir)
     try:

@@ -7,15 +7,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from paddock.engine.backends.speed_estimates import SpeedBook
 from paddock.engine.memory.device_memory import this_device
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.tuning.tuned_copies import TunedCopyStore, TuningVerdict
 from paddock.engine.tuning.tuner import TUNING_FORMATS, TuningRequest, example_texts
 from paddock.engine.tuning.tuner import tune as tune_model
-from paddock.runner.cli.arguments import JsonOption
+from paddock.runner.cli.arguments import JsonOption, flag, option
 from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.cli.model_arguments import MAX_INPUT_BYTES, model_argument
 from paddock.runner.cli.model_tables import tuned_copy_json, tuned_copy_table, tuned_copy_text
@@ -34,30 +32,20 @@ _MAX_DOCUMENTS, _MAX_CHARACTERS = 64, 20_000
 
 def tune(
     model: Annotated[str | None, model_argument("Without one: list the tuned copies.")] = None,
-    undo: Annotated[
-        bool, typer.Option("--undo", help="Remove the copy; none is made unless you ask for it.")
-    ] = False,
-    format_name: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="FORMAT",
-            help="Convert all matrices to it; formats smaller than Q8_0 lose some quality. "
-            "By default only those in slow formats, to Q8_0 or, in small models, F16 or BF16.",
-        ),
-    ] = None,
-    on: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--on",
-            metavar="PATH",
-            help="Measure speed and agreement on your documents: a file or a folder; can be "
-            "repeated. Only the numbers are stored.",
-        ),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Make it even if it would not help.")
-    ] = False,
+    undo: bool = flag("Remove the copy; none is made unless you ask for it.", "--undo"),
+    format_name: str | None = option(
+        "Convert all matrices to it; formats smaller than Q8_0 lose some quality. "
+        "By default only those in slow formats, to Q8_0 or, in small models, F16 or BF16.",
+        "--format",
+        metavar="FORMAT",
+    ),
+    on: list[Path] | None = option(
+        "Measure speed and agreement on your documents: a file or a folder; can be "
+        "repeated. Only the numbers are stored.",
+        "--on",
+        metavar="PATH",
+    ),
+    force: bool = flag("Make it even if it would not help.", "--force"),
     as_json: JsonOption = False,
 ) -> int:
     """Make a copy of a model that this machine reads faster, all but lossless.

@@ -161,18 +161,14 @@ def _run_until_stopped(places: list[Path], settings: Settings, flags: dict[str, 
 
 
 def worker(
-    name: Annotated[
-        str | None, typer.Option(help="Name of this machine; its host name by default.")
-    ] = None,
-    work_pool: Annotated[
-        str | None,
-        typer.Option("--work-pool", help="Prefect work pool; PADDOCK_WORK_POOL by default."),
-    ] = None,
+    name: str | None = option("Name of this machine; its host name by default."),
+    work_pool: str | None = option(
+        "Prefect work pool; PADDOCK_WORK_POOL by default.", "--work-pool"
+    ),
     max_runs: MaxRunsOption = None,
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME,...", help="Permissions of pipelines on this machine."),
-    ] = None,
+    allow: list[str] | None = option(
+        "Permissions of pipelines on this machine.", metavar="NAME,..."
+    ),
     log_json: LogOption = False,
 ) -> int:
     """Take runs from a work pool, with this machine's models, until it is stopped."""
@@ -236,9 +232,7 @@ def cluster_init(folder: FolderArgument = Path(), as_json: JsonOption = False) -
 def cluster_run(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A pipeline on the shared folder.")],
     inputs: InputsOption = None,
-    shares: Annotated[
-        int | None, typer.Option(min=1, help="Number of machines; all by default.")
-    ] = None,
+    shares: int | None = option("Number of machines; all by default.", min=1),
     retry_failed: RetryFailedOption = False,
     fail_on: FailOnOption = "new",
     as_json: JsonOption = False,

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import Fault
 from paddock.runner.bind import pipeline_check
 from paddock.runner.bind.pipeline_check import ValidateReport
-from paddock.runner.cli.arguments import HERE, JsonOption, pipeline_file
+from paddock.runner.cli.arguments import HERE, JsonOption, argument, pipeline_file
 from paddock.runner.cli.exit_status import DONE, WRONG, CommandError
 from paddock.runner.progress import printing
 
 
 def validate(
-    files: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="FILE...", help="Pipelines, or folders with one; this folder by default."
-        ),
-    ] = None,
+    files: list[str] | None = argument(
+        "Pipelines, or folders with one; this folder by default.", metavar="FILE..."
+    ),
     as_json: JsonOption = False,
 ) -> int:
     """Check pipelines and print every fault."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from paddock.runner.cli.arguments import JsonOption, existing_paths
+from paddock.runner.cli.arguments import JsonOption, argument, existing_paths, flag
 from paddock.runner.cli.exit_status import DONE, FAILED
 from paddock.runner.cli.history_text import lineage_text, unknown_path_text
 from paddock.runner.lineage.explain import explain_path
@@ -19,11 +19,10 @@ def why(
         str,
         typer.Argument(metavar="PATH", help="An output, a document, a folder or a vector store."),
     ],
-    places: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="FOLDER|FILE", help="Pipelines; those around PATH by default."),
-    ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Print whole prompts and replies.")] = False,
+    places: list[str] | None = argument(
+        "Pipelines; those around PATH by default.", metavar="FOLDER|FILE"
+    ),
+    full: bool = flag("Print whole prompts and replies.", "--full"),
     as_json: JsonOption = False,
 ) -> int:
     """Show where an output came from, and what changed since."""
