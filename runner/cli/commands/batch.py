@@ -69,11 +69,10 @@ def batch(
             f"Interrupted. `paddock batch {source} {results}` continues where it stopped."
         )
         return INTERRUPTED
-    if as_json:
-        counts = {"total": tally.total, "completed": tally.completed, "failed": tally.failed}
-        printing.print_json({"ok": not tally.failed, **counts})
-    else:
-        printing.print_out(f"{tally_text(tally)}: {results}")
+    counts = {"total": tally.total, "completed": tally.completed, "failed": tally.failed}
+    printing.print_result(
+        {"ok": not tally.failed, **counts}, f"{tally_text(tally)}: {results}", as_json=as_json
+    )
     return EXIT_SOME_FAILED if tally.failed else DONE
 
 

@@ -14,9 +14,6 @@ from paddock.runner.settings import read_settings
 def config(as_json: JsonOption = False) -> int:
     """Show each setting, and where it came from."""
     found = setting_rows(read_settings(Path.cwd()))
-    if as_json:
-        rows = {row.name: {"value": row.value, "from": row.origin} for row in found}
-        printing.print_json({"settings": rows})
-    else:
-        printing.print_out(settings_table(found))
+    rows = {row.name: {"value": row.value, "from": row.origin} for row in found}
+    printing.print_result({"settings": rows}, settings_table(found), as_json=as_json)
     return DONE

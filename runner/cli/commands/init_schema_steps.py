@@ -22,7 +22,7 @@ import typer
 from paddock.engine.system import distribution
 from paddock.engine.system.text import counted
 from paddock.runner.cli import step_catalogue
-from paddock.runner.cli.arguments import JsonOption, argument, flag, option
+from paddock.runner.cli.arguments import JsonOption, argument, existing_folder, flag, option
 from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.cli.installed_schema import installed_schema, write_schema
 from paddock.runner.cli.pipeline_draft import (
@@ -296,10 +296,8 @@ def schema(
     if write is None:
         printing.print_json(installed_schema())
         return DONE
-
-    if not Path(write).is_dir():
-        raise CommandError(f"There is no folder '{write}'.")
-    printing.print_out(f"Wrote {write_schema(Path(write), installed_schema())}.")
+    folder = existing_folder(write, "schema --write")
+    printing.print_out(f"Wrote {write_schema(folder, installed_schema())}.")
     return DONE
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from paddock.engine.api import api_keys
 from paddock.runner.cli.agent_tools import AgentTools
@@ -15,6 +14,7 @@ from paddock.runner.cli.arguments import (
     MaxRunsOption,
     PermissionsOption,
     argument,
+    existing_folder,
     given_settings,
     option,
 )
@@ -50,9 +50,7 @@ def mcp(flags: McpFlags) -> int:
     if (missing := missing_mcp_library()) is not None:
         raise CommandError("`paddock mcp` needs the package 'mcp', which is not installed.\n"
                            f"  {missing[1]}")  # fmt: skip
-    folder = Path(flags.folder).resolve()
-    if not folder.is_dir():
-        raise CommandError(f"There is no folder '{flags.folder}'.")
+    folder = existing_folder(flags.folder, "mcp").resolve()
     given = given_settings(api_keys=flags.api_keys, allow=flags.allow)
     settings = read_settings(folder, flags=given)
     keys = settings.service.api_keys_file

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
-
-import typer
 
 from paddock.runner.api import plan as plan_run
 from paddock.runner.cli.arguments import (
     HERE,
     InputsOption,
     PipelineFlags,
+    argument,
     flag,
     parse_inputs,
     pipeline_file,
@@ -24,14 +22,12 @@ from paddock.runner.settings import read_settings
 
 EXIT_WORK_TO_DO = 10
 
-_File = Annotated[str, typer.Argument(metavar="FILE", help="A pipeline, or a folder with one.")]
-
 
 @dataclass(frozen=True)
 class PlanFlags(PipelineFlags):
     """Arguments and options of `paddock plan`."""
 
-    file: _File = HERE
+    file: str = argument("A pipeline, or a folder with one.", default=HERE, metavar="FILE")
     inputs: InputsOption = None
     detailed_exitcode: bool = flag(
         "Exit with 0: nothing to do, 10: work to do.", "--detailed-exitcode"
@@ -44,8 +40,5 @@ def plan(flags: PlanFlags) -> int:
     settings = read_settings(path.parent, flags=flags.given_settings())
     options = RunOptions(sample=flags.item_sample())
     report = plan_run(path, parse_inputs(flags.inputs), options, settings=settings)
-    if flags.as_json:
-        printing.print_json(report.as_json())
-    else:
-        printing.print_out(plan_text(report))
+    printing.print_result(report.as_json(), plan_text(report), as_json=flags.as_json)
     return EXIT_WORK_TO_DO if flags.detailed_exitcode and report.has_work else DONE

@@ -24,6 +24,7 @@ from paddock.runner.cli.arguments import (
     JsonOption,
     PermissionsOption,
     argument,
+    existing_folder,
     flag,
     given_settings,
     option,
@@ -468,19 +469,21 @@ def show_console(
     They are on this machine, until Ctrl-C, and need a token, which the browser is handed. Runs are
     started and stopped there; what a file reaches besides files and models needs `paddock allow`.
     """
-    path = Path(folder)
-    if not path.is_dir():
-        raise CommandError(f"There is no folder '{folder}'.")
+    path = existing_folder(folder, "console")
 
     def tell(address: str, token: str) -> None:
         _print_address(address, token)
         printing.print_err("Ctrl-C ends it.")
 
-    opens_browser = not no_browser
-    decided_by = by or _user_name()
-    flags = given_settings(allow=allow)
-    options = {"by": decided_by, "port": port, "opens_browser": opens_browser, "tell": tell}
-    _serve_pages(path.resolve(), None, flags, **options)
+    _serve_pages(
+        path.resolve(),
+        None,
+        given_settings(allow=allow),
+        by=by or _user_name(),
+        port=port,
+        opens_browser=not no_browser,
+        tell=tell,
+    )
     return DONE
 
 

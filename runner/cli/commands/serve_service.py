@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paddock.engine.system import units
 from paddock.runner.cli.arguments import (
@@ -24,9 +24,6 @@ from paddock.runner.daemon.daemon_files import daemon_log
 from paddock.runner.daemon.prefect_server import end_host
 from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +91,8 @@ def status(as_json: JsonOption = False) -> int:
 def start(as_json: JsonOption = False) -> int:
     """Start it now; the first run would also start it."""
     daemon = asyncio.run(ensure_daemon(read_settings(Path.cwd()), printing.print_err))
-    if as_json:
-        printing.print_json({"pid": daemon.pid})
-    else:
-        printing.print_out(f"The local service runs (process {daemon.pid}).")
+    words = f"The local service runs (process {daemon.pid})."
+    printing.print_result({"pid": daemon.pid}, words, as_json=as_json)
     return DONE
 
 

@@ -17,7 +17,6 @@ import socket
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -189,16 +188,15 @@ def worker(
         os.environ["PADDOCK_ALLOW"] = str(flags["allow"])  # inherited by the processes of runs
     if settings.service.is_log_json:
         os.environ["PADDOCK_LOG_JSON"] = "1"  # inherited by the processes of runs
-    serve = _cluster_machine().serve_work_pool
-    status: int = asyncio.run(serve(settings, name or socket.gethostname(), api_url))
+    machine = importlib.import_module(_CLUSTER_MACHINE)
+    status: int = asyncio.run(
+        machine.serve_work_pool(settings, name or socket.gethostname(), api_url)
+    )
     return status
 
 
-def _cluster_machine() -> ModuleType:
-    """Return the module that brings psycopg and Prefect, without which `up` begins."""
-    from paddock.runner.workers import cluster_machine
-
-    return cluster_machine
+_CLUSTER_MACHINE = "paddock.runner.workers.cluster_machine"
+"""Brings psycopg and Prefect, without which `up` begins."""
 
 
 FolderArgument = Annotated[
@@ -216,16 +214,14 @@ def cluster_init(folder: FolderArgument = Path(), as_json: JsonOption = False) -
         raise CommandError(f"{folder}: there is no such folder.")
     settings = read_settings(folder)
     api_url = os.environ.get("PREFECT_API_URL", "").strip()
-    found = asyncio.run(_cluster_machine().prepare_cluster(folder.resolve(), settings, api_url))
+    machine = importlib.import_module(_CLUSTER_MACHINE)
+    found = asyncio.run(machine.prepare_cluster(folder.resolve(), settings, api_url))
     is_ready = all(finding.state != "wrong" for finding in found)
-    if as_json:
-        printing.print_json(
-            {"ready": is_ready, "findings": [finding.as_json() for finding in found]}
-        )
-    else:
-        printing.print_out("\n".join(finding.as_text() for finding in found))
-        if is_ready:
-            printing.print_out("\nReady. On each machine, with the same settings: paddock worker")
+    lines = [finding.as_text() for finding in found]
+    if is_ready:
+        lines.append("\nReady. On each machine, with the same settings: paddock worker")
+    facts = {"ready": is_ready, "findings": [finding.as_json() for finding in found]}
+    printing.print_result(facts, "\n".join(lines), as_json=as_json)
     return DONE if is_ready else FAILED
 
 
@@ -269,11 +265,9 @@ def cluster_run(
                 return await delegation.delegate_job(api, job, stop=stop, note=note)
 
     report = asyncio.run(main())
-    if as_json:
-        facts = {"job": job.name, "status": report.status, "counts": report.counts}
-        printing.print_json({**facts, "message": report.message})
-    else:
-        printing.print_out(f"{report.status}: {report.message or path.name}")
+    facts = {"job": job.name, "status": report.status, "counts": report.counts}
+    words = f"{report.status}: {report.message or path.name}"
+    printing.print_result({**facts, "message": report.message}, words, as_json=as_json)
     return report.exit_status(fail_on)
 
 
