@@ -7,6 +7,7 @@ terminal the reasoning stands before it, and a spinner until it begins.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -37,7 +38,9 @@ class LineInput:
         self.keeps_history = keeps_history
         self._history = history
         self._read = read
-        self._line: ModuleType | None = _readline_module()
+        self._line: ModuleType | None = None
+        with contextlib.suppress(ImportError):
+            self._line = importlib.import_module("readline")
         self._n_before = 0
 
     def __enter__(self) -> LineInput:
@@ -108,14 +111,6 @@ def without_marks(text: str) -> str:
         return text
     inner, _, tail = rest.partition(MULTILINE_MARK)
     return head + inner.strip("\n") + tail
-
-
-def _readline_module() -> ModuleType | None:
-    try:
-        import readline
-    except ImportError:
-        return None
-    return readline
 
 
 def answer_view() -> PlainAnswer | TerminalAnswer:

@@ -49,7 +49,7 @@ from .arguments import recorded_inputs
 from .console_run_pages import NotHere, PageParts, RunPages, pipeline_address, run_path
 from .detached_run import CONSOLE_TRIGGER, DetachedRuns, RunOrder, stop_refusal, stop_run
 from .exit_status import CommandError, explain_error
-from .loaded_models import LoadedModels, loaded_models, unload_model
+from .loaded_models import loaded_models, unload_model
 
 USE_MODELS = f"{CONSOLE_PAGES['Models']}/use"
 _PULL_LIVE_S = 1
@@ -321,16 +321,14 @@ class ModelActions:
 
     def page(self, query: Mapping[str, str]) -> PageParts:
         """Return the page with the forms; it is live only while a model is pulled."""
-        held, names, why_not = list[LoadedModels](), list[str](), ""
+        loaded, names, why_not = set[str](), list[str](), ""
         try:
-            held = loaded_models(self._settings, lambda note: None)
-            with held[0].client as client:
-                names = [str(row["name"]) for row in client.get("/api/tags").get("models") or ()]
+            with loaded_models(self._settings, lambda note: None) as held:
+                loaded = {str(row.get("name", "")) for service in held for row in service.rows}
+                models = held[0].client.get("/api/tags").get("models") or ()
+                names = [str(row["name"]) for row in models]
         except ServiceError as error:
             why_not = str(error)
-        finally:
-            for service in held:
-                service.client.close()
         is_pulling = self._pull is not None and not self._pull.has_ended
         body = render(
             "console_use_models.html",
@@ -339,20 +337,16 @@ class ModelActions:
             is_pulling=is_pulling,
             why_not=why_not,
             names=names,
-            loaded=sorted({str(row.get("name", "")) for service in held for row in service.rows}),
+            loaded=sorted(loaded),
         )
         return PageParts("Use models", body, _PULL_LIVE_S if is_pulling else 0)
 
     def unload(self, by: str, form: Form, found: None) -> str:
         """Unload a model after its current answers, as `paddock stop` does."""
-        held = loaded_models(self._settings, lambda note: None)
         name = form.get("model", "")
-        try:
+        with loaded_models(self._settings, lambda note: None) as held:
             if not unload_model(held, name):
                 raise CommandError(f"'{name}' is not in memory.")
-        finally:
-            for service in held:
-                service.client.close()
         log.info("model %s is unloaded by %s", name, by)
         return USE_MODELS
 

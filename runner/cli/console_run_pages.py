@@ -80,9 +80,6 @@ _CHANGE_NOTES: Mapping[ChangeKind, str] = {
     "unknown": "Not known: an answer of one of the two runs is not on record.",
     "made_again": "Made again: what they held in one of the two runs is not on record.",
 }
-_CHANGE_HEADS = ("Item", "Of", "State", "Answer")
-_RUN_HEADS = ("Run", "Pipeline", "Folder", "Status", "Started", "Took", "Items", "By")
-_ITEM_HEADS = ("Item", "Of", "State", "#Took", "#Calls")
 
 
 _T = TypeVar("_T")

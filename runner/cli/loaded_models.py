@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -33,19 +34,24 @@ class LoadedModels:
         )
 
 
+@contextmanager
 def loaded_models(
     settings: Settings, note: Callable[[str], None] = printing.print_err
-) -> list[LoadedModels]:
-    """Return the loaded models of every service; `note` is called for one that does not answer.
+) -> Iterator[list[LoadedModels]]:
+    """Yield the loaded models of every service; `note` is called for one that does not answer.
 
     Raises:
         ServiceError: no service runs, or none answers.
     """
-    held = []
-    for name, client, answer in service_answers(settings, "/api/ps", note):
-        rows = [{**row, "service": name} for row in answer.get("models") or []]
-        held.append(LoadedModels(client, rows, int(answer.get("queue_depth") or 0)))
-    return held
+    with service_answers(settings, "/api/ps", note) as answers:
+        yield [
+            LoadedModels(
+                client,
+                [{**row, "service": name} for row in answer.get("models") or []],
+                int(answer.get("queue_depth") or 0),
+            )
+            for name, client, answer in answers
+        ]
 
 
 def unload_model(held: Sequence[LoadedModels], ref: str) -> bool:
@@ -60,31 +66,31 @@ def unload_model(held: Sequence[LoadedModels], ref: str) -> bool:
     return bool(there)
 
 
+@contextmanager
 def service_answers(
     settings: Settings,
     path: str,
     note: Callable[[str], None],
     within_s: float = service_client.ANSWER_TIMEOUT_S,
-) -> list[tuple[str, ServiceClient, dict[str, Any]]]:
-    """Return what every service answers at a path; `note` is called for one that does not.
-
-    The caller closes the clients.
+) -> Iterator[list[tuple[str, ServiceClient, dict[str, Any]]]]:
+    """Yield what every service answers at a path; `note` is called for one that does not.
 
     Raises:
         ServiceError: no service runs, or none answers.
     """
     found, faults = [], []
-    for name, client in service_client.all_services(settings):
-        try:
-            found.append((name, client, client.get(path, within_s)))
-        except ServiceError as error:
-            client.close()
-            faults.append(error)
-    if not found:
-        raise faults[0]
-    for fault in faults:
-        note(str(fault))
-    return found
+    with ExitStack() as stack:
+        for name, client in service_client.all_services(settings):
+            stack.enter_context(client)
+            try:
+                found.append((name, client, client.get(path, within_s)))
+            except ServiceError as error:
+                faults.append(error)
+        if not found:
+            raise faults[0]
+        for fault in faults:
+            note(str(fault))
+        yield found
 
 
 LOADED_HEAD = (

@@ -364,16 +364,12 @@ class WebConsole:
         if self._sources.own_state is not None:
             return [("serve", self._own_state)], ()
         notes: list[str] = []
-        states = []
+        own = self._sources.settings
         try:
-            for name, client, state in service_answers(
-                self._sources.settings, STATE_PATH, notes.append, _STATE_S
-            ):
-                client.close()
-                states.append((name, state))
+            with service_answers(own, STATE_PATH, notes.append, _STATE_S) as answers:
+                return [(name, state) for name, _, state in answers], notes
         except ServiceError as error:
-            notes.append(str(error))
-        return states, notes
+            return [], [*notes, str(error)]
 
     def _settings(self, query: Query) -> PageParts:
         rows = [

@@ -14,7 +14,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -103,7 +103,7 @@ def make_daemon_app(state: DaemonState) -> ASGIApp:
     routes = [Route(PREFIX + path, act, methods=[method]) for path, (method, act) in own.items()]
     app = Starlette(routes=[*routes, *pool_routes(state.pool)])
     app.state.state = state
-    return _RequestCounter(app, _LazyOllamaApi(state), state.leases)
+    return _DaemonApp(app, state)
 
 
 def _state_of(request: Request) -> DaemonState:
@@ -153,46 +153,34 @@ async def _post_rest(request: Request) -> Response:
     return JSONResponse({"unloaded": gone})
 
 
-class _LazyOllamaApi:
-    """Ollama's API for `paddock chat`, `embed`, `ps` and `stop`.
+class _DaemonApp:
+    """Route each request to its application, and count those that need the pool.
 
-    Made at the first request: its modules take 0.6 s to import, and runs need none of them.
+    The daemon does not end while such a request is open. Ollama's API, for `paddock chat`, `embed`,
+    `ps` and `stop`, is made at its first request: its modules take 0.6 s to import, and runs need
+    none of them.
     """
 
-    def __init__(self, state: DaemonState) -> None:
+    def __init__(self, own: ASGIApp, state: DaemonState) -> None:
+        self._own = own
         self._state = state
-        self._app: ASGIApp | None = None
+        self._api: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._app is None:
-            self._app = await asyncio.to_thread(self._made)
-        await self._app(scope, receive, send)
+        path, app = scope.get("path", ""), self._own
+        if path.startswith((API, STATE_PATH)):
+            if self._api is None:
+                self._api = await asyncio.to_thread(self._ollama_api)
+            app = self._api
+        only_looks = path.endswith(("/stats", "/api/ps"))
+        is_counted = path.startswith((rpc.PREFIX, API)) and not only_looks
+        with self._state.leases.request() if is_counted else nullcontext():
+            await app(scope, receive, send)
 
-    def _made(self) -> ASGIApp:
+    def _ollama_api(self) -> ASGIApp:
         from .embedded_service import ollama_app
 
         return ollama_app(self._state.pool)
-
-
-class _RequestCounter:
-    """Route each request to its application, and count those that need the pool.
-
-    The daemon does not end while such a request is open.
-    """
-
-    def __init__(self, own: ASGIApp, api: ASGIApp, leases: Leases) -> None:
-        self._own = own
-        self._api = api
-        self._leases = leases
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "")
-        app = self._api if path.startswith((API, STATE_PATH)) else self._own
-        only_looks = path.endswith(("/stats", "/api/ps"))
-        if only_looks or not path.startswith((rpc.PREFIX, API)):
-            return await app(scope, receive, send)
-        with self._leases.request():
-            await app(scope, receive, send)
 
 
 BACKLOG = 1024

@@ -10,7 +10,6 @@ Undelivered messages count as not sent.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -32,7 +31,7 @@ class SentState:
     """What was last sent to one receiver."""
 
     bad: str = ""
-    """`failed_items` or `quarantined_items` while that lasts."""
+    """`failed` or `quarantined` while that lasts."""
     failure: str = ""
     """The digest of the failure."""
     failed_at: float = 0.0
@@ -76,9 +75,8 @@ def without_ended_items(report: Report, before: SentState) -> SentState:
     """Forget the quarantined items that are resolved: they need no message."""
     if report.status in _STATUSES_WITHOUT_NOTICE or report.status == "failed":
         return before
-    items = before.items & item_digests(quarantined_items(report))
-    waiting = before.waiting & item_digests(waiting_items(report))
-    return replace(before, items=items, waiting=waiting)
+    items = before.items & _digests(report, "quarantined")
+    return replace(before, items=items, waiting=before.waiting & _digests(report, "waiting"))
 
 
 def notices_of(report: Report, before: SentState, now: float) -> tuple[Notice, ...]:
@@ -89,13 +87,14 @@ def notices_of(report: Report, before: SentState, now: float) -> tuple[Notice, .
     if report.status in _STATUSES_WITHOUT_NOTICE:
         return ()
     if report.status == "failed":
-        mark = _digest(report.message or "", *(f"{i.key}\n{i.error}" for i in failed_items(report)))
+        failed = (f"{item.key}\n{item.error}" for item in items_of(report, "failed"))
+        mark = _digest(report.message or "", *failed)
         is_same = before.bad == "failed" and before.failure == mark
         if is_same and 0 <= now - before.failed_at < AGAIN_S:
             return ()
         return (Notice("failed", replace(before, bad="failed", failure=mark, failed_at=now)),)
     found: list[Notice] = []
-    marks = item_digests(quarantined_items(report))
+    marks = _digests(report, "quarantined")
     if before.bad == "failed" or (before.bad and not marks):
         kept = before.items & marks
         bad: Literal["quarantined", ""] = "quarantined" if kept else ""
@@ -109,7 +108,7 @@ def notices_of(report: Report, before: SentState, now: float) -> tuple[Notice, .
         )
         found.append(Notice("quarantined", before, fresh))
     # One message for all that waits: not again while any of it waits, but once a day.
-    marks = item_digests(waiting_items(report))
+    marks = _digests(report, "waiting")
     fresh = marks - before.waiting
     is_known = bool(marks & before.waiting) and 0 <= now - before.waiting_at < AGAIN_S
     if fresh and not is_known:
@@ -117,22 +116,17 @@ def notices_of(report: Report, before: SentState, now: float) -> tuple[Notice, .
     return tuple(found)
 
 
-def quarantined_items(report: Report) -> list[ItemReport]:
-    """Return what needs a person: quarantined items, old ones too, and missing documents."""
-    return [item for item in report.items if item.state in ("quarantined", "missing")]
+def items_of(report: Report, event: Event) -> list[ItemReport]:
+    """Return the items that a message of this event is about.
+
+    `quarantined`: what needs a person, old ones too, and missing documents.
+    """
+    states = ("quarantined", "missing") if event in ("quarantined", "recovered") else (event,)
+    return [item for item in report.items if item.state in states]
 
 
-def waiting_items(report: Report) -> list[ItemReport]:
-    return [item for item in report.items if item.state == "waiting"]
-
-
-def failed_items(report: Report) -> list[ItemReport]:
-    return [item for item in report.items if item.state == "failed"]
-
-
-def item_digests(items: Iterable[ItemReport]) -> frozenset[str]:
-    """Return digests of quarantined items: place, item and error."""
-    return frozenset(item_digest(item) for item in items)
+def _digests(report: Report, event: Event) -> frozenset[str]:
+    return frozenset(map(item_digest, items_of(report, event)))
 
 
 def item_digest(item: ItemReport) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from paddock.engine.system.text import counted, shorten
 from paddock.runner.progress.report import ItemReport, Report
 
-from .due_notices import Event, Notice, failed_items, item_digest, quarantined_items, waiting_items
+from .due_notices import Event, Notice, item_digest, items_of
 
 MOST_ITEMS = 100  # in the JSON object
 MOST_LINES = 20  # in the text
@@ -46,8 +46,7 @@ class NotDelivered(Exception):
 def notification_of(
     notice: Notice, report: Report, file: Path, now: float, redact: Callable[[str], str]
 ) -> Notification:
-    items_of = {"failed": failed_items, "waiting": waiting_items}
-    bad = items_of.get(notice.event, quarantined_items)(report)
+    bad = items_of(report, notice.event)
     if notice.event in ("quarantined", "waiting"):  # new items first
         bad = sorted(bad, key=lambda item: item_digest(item) not in notice.new_items)
     host, lead, at = socket.gethostname(), _lead(notice, bad), datetime.fromtimestamp(now, UTC)

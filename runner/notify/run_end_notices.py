@@ -161,7 +161,3 @@ _EVENT_WORDS: Mapping[Event, str] = {
     "recovered": "works again",
     "waiting": "waits for review",
 }
-
-
-def crash_report(pipeline: str, run: str, words: str) -> Report:
-    return Report(run, pipeline, "failed", {}, message=words)

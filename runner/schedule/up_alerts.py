@@ -20,7 +20,8 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.config.pipeline_secrets import read_secrets
 from paddock.runner.ledger.database.sqlite_file import ROOM_BYTES, write_error
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.notify.run_end_notices import crash_report, notify_of_end
+from paddock.runner.notify.run_end_notices import notify_of_end
+from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER, read_settings
 
 from .run_manager import Deployment
@@ -50,7 +51,8 @@ async def alert_trouble(
     except PipelineError as error:
         log.warning("%s: notification not delivered: %s", name, error)
         return
-    for untold in await notify_of_end(bound, crash_report(name, run, words), settings, secrets):
+    report = Report(run, name, "failed", {}, message=words)
+    for untold in await notify_of_end(bound, report, settings, secrets):
         log.warning("%s: %s", name, untold)
 
 

@@ -7,7 +7,7 @@ than the one that was seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from paddock.runner.folders.file_filter import WatchSpec
@@ -213,7 +213,9 @@ class WatchState:
 
     def take(self, claimed: Mapping[str, FileVersion] | None = None) -> WatchBatch | None:
         """Take the settled files as a batch; of a hot folder only claimed ones. None: no files."""
-        files = tuple(sorted(self._taken(claimed), key=lambda seen: seen.relpath))
+        self._retries.claimed.update(claimed or {})
+        taken = (self._ready if claimed is None else claimed).values()
+        files = tuple(sorted(taken, key=lambda seen: seen.relpath))
         gone = tuple(sorted(self._gone))
         self._ready, self._due_at = {}, None
         self._gone = set()
@@ -229,13 +231,6 @@ class WatchState:
             if not self._spec.is_hot:
                 self.done[relpath] = UNKNOWN_FILE
         return batch
-
-    def _taken(self, claimed: Mapping[str, FileVersion] | None) -> Iterator[FileVersion]:
-        if claimed is None:
-            yield from self._ready.values()
-            return
-        self._retries.claimed.update(claimed)
-        yield from claimed.values()
 
     # --- ended batches
 

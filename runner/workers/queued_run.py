@@ -82,9 +82,9 @@ class RunControl:
     """What a person consented to for the pipeline's file; None: all that is allowed."""
     stop_gate: StopGate = field(default_factory=StopGate)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
-    began: Callable[[str], None] | None = None
+    began: Callable[[str], None] = lambda run: None
     """Called with the run's name in the ledger."""
-    waits: Callable[[str], None] | None = None
+    waits: Callable[[str], None] = lambda words: None
     """Called with what it waits for on other machines; empty: they are at work."""
     report: Report | None = None
     """How it ended."""
@@ -199,8 +199,7 @@ class _OrderedRun:
             last = words
             if words:
                 observer.note(words)
-            if control.waits is not None:
-                control.waits(words)
+            control.waits(words)
 
         job = await asyncio.to_thread(
             SharedJob.of, path, inputs, settings, name=name, text=options.text,
@@ -433,17 +432,14 @@ class _ControlObserver(Observer):
     """Reports what the run waits for, and its name in the ledger, as the control asks."""
 
     def __init__(self, control: RunControl) -> None:
-        self._began, self._report_wait = control.began, control.waits
+        self._control = control
         self.has_begun = False
         """Whether the run has taken part in its job."""
 
     def waits(self, text: str) -> None:
-        if self._report_wait is not None:
-            self._report_wait(text)
+        self._control.waits(text)
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
-        if self._report_wait is not None:
-            self._report_wait("")
+        self._control.waits("")
         self.has_begun = True
-        if self._began is not None:
-            self._began(run)
+        self._control.began(run)

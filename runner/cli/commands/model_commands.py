@@ -253,8 +253,8 @@ def ps(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:
     a batch, QUEUE those that wait.
     """
     settings = read_settings(Path.cwd())
-    held = loaded_models(settings)
-    rows = (row for service in held for row in service.rows)
+    with loaded_models(settings) as held:
+        rows = [row for service in held for row in service.rows]
     models = [row for row in rows if str(row.get("name", "")).lower().startswith(prefix.lower())]
     if as_json:
         n_queued = sum(service.n_queued for service in held)
@@ -272,11 +272,10 @@ def stop(
     as_json: JsonOption = False,
 ) -> int:
     """Unload models after their current answers, in every service."""
-    held = loaded_models(read_settings(Path.cwd()))
-    for model in models:
-        ref = model_arguments.absolute_model_ref(model)
-        if not unload_model(held, ref):
-            printing.print_err(f"'{model}' is not in memory.")
+    with loaded_models(read_settings(Path.cwd())) as held:
+        for model in models:
+            if not unload_model(held, model_arguments.absolute_model_ref(model)):
+                printing.print_err(f"'{model}' is not in memory.")
     if as_json:
         printing.print_json({"ok": True, "models": models})
     return DONE

@@ -188,10 +188,6 @@ class _TransferRequest:
     insecure: bool = False
     as_name: str | None = None
 
-    def body(self) -> dict[str, object]:
-        named = {"as": self.as_name} if self.as_name else {}
-        return {"model": self.model, "insecure": self.insecure, **named}
-
 
 def _this_machine() -> Machine:
     """Return the memory for models, and the speed of the processor where that computes."""
@@ -300,7 +296,9 @@ def _transfer_by_service(
         }
         create_in_service(client, ModelRecipe(source.name.short, files=files), show)
         return
-    with closing(client.stream(f"/api/{request.verb}", request.body())) as lines:
+    named = {"as": request.as_name} if request.as_name else {}
+    body = {"model": request.model, "insecure": request.insecure, **named}
+    with closing(client.stream(f"/api/{request.verb}", body)) as lines:
         for line in lines:
             show(str(line.get("status", "")), line.get("total"), line.get("completed"))
 

@@ -333,7 +333,13 @@ def _import(opened: _ReviewSession, source: str, *, skip_bad: bool, as_json: boo
     except UnreadableSheet as error:
         raise CommandError(f"{shown} {error}") from error
     sound, faults = _checked(opened, decisions, unreadable)
-    taken = _take(opened, sound, faults) if skip_bad or not faults else 0
+    taken = 0
+    for decision in sound if skip_bad or not faults else ():
+        try:
+            _enter(opened.reviews.decide, opened.by, decision)
+            taken += 1
+        except DecisionRefused as error:  # another person has decided since the check
+            faults.append(SheetFault(decision.line, str(error), decision.id))
     if as_json:
         fault_rows = [{"line": fault.line, "message": fault.message} for fault in faults]
         printing.print_json({"ok": not faults, "decided": taken, "faults": fault_rows})
@@ -385,18 +391,6 @@ def _enter(act: Callable[..., object], by: str, decision: SheetDecision) -> None
     """Decide, or check, what a row of a sheet says."""
     question, verb = decision.question, decision.verb
     act(decision.id, question, verb, decision.value, reason=decision.reason, by=by)
-
-
-def _take(opened: _ReviewSession, sound: Sequence[SheetDecision], faults: list[SheetFault]) -> int:
-    """Decide; what another person decided since the check becomes a fault."""
-    n_taken = 0
-    for decision in sound:
-        try:
-            _enter(opened.reviews.decide, opened.by, decision)
-            n_taken += 1
-        except DecisionRefused as error:
-            faults.append(SheetFault(decision.line, str(error), decision.id))
-    return n_taken
 
 
 def _import_summary(
