@@ -274,11 +274,7 @@ class PipelineFlags:
         return given_settings(pool=self.pool, allow=self.allow, **extra)
 
     def item_sample(self) -> ItemSample | None:
-        """Return which items are taken; None: all.
-
-        Raises:
-            CommandError: the options do not fit each other.
-        """
+        """Return which items are taken; None: all."""
         if self.sample is not None and self.limit is not None:
             raise CommandError(
                 "`--sample` and `--limit` are both given.\n"
@@ -314,11 +310,7 @@ class VariedFlags(PipelineFlags):
 
 
 def parse_inputs(given: list[str] | None) -> dict[str, str]:
-    """Return the inputs of `-i name=value` options.
-
-    Raises:
-        CommandError: a pair without a name or an equals sign, or a name given twice.
-    """
+    """Return the inputs of `-i name=value` options."""
     inputs: dict[str, str] = {}
     for pair in given or ():
         name, equals, value = pair.partition("=")

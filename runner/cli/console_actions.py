@@ -149,11 +149,7 @@ class ConsoleActions:
         return self._started(order)
 
     def allow(self, by: str, form: Form, file: Path) -> str:
-        """Consent to what a pipeline wants, as `paddock allow` does.
-
-        Raises:
-            CommandError: that is not what the person has looked at.
-        """
+        """Consent to what a pipeline wants, as `paddock allow` does."""
         state = self.state_of(file)
         if form.get("asks") != state.needed_consents_id:
             raise CommandError(
@@ -351,11 +347,7 @@ class ModelActions:
         return USE_MODELS
 
     def ask(self, by: str, form: Form, found: None) -> PageParts:
-        """Return a page with a model's answer to a prompt; one at a time.
-
-        Raises:
-            CommandError: another one is being answered, or the model is not one by name.
-        """
+        """Return a page with a model's answer to a prompt; one at a time."""
         name, prompt = form.get("model", ""), form.get("prompt", "")
         if is_path(name):  # a service of this user would load any file
             raise CommandError("A file is no name of a model.\n  `paddock create` gives it one.")
@@ -386,11 +378,7 @@ class ModelActions:
         return PageParts(name, page)
 
     def pull(self, by: str, form: Form, found: None) -> str:
-        """Begin to pull a model, as `paddock pull` does; or stop what is being pulled.
-
-        Raises:
-            CommandError: another one is being pulled, or a file is named.
-        """
+        """Begin to pull a model, as `paddock pull` does; or stop what is being pulled."""
         if "stop" in form and (pull := self._pull) is not None:
             pull.stop.set()
             log.info("model %s is no longer pulled: stopped by %s", pull.name, by)

@@ -49,7 +49,10 @@ _STATUS_OF_ERRORS = {
 
 
 class CommandError(Exception):
-    """Wrong command line: a missing file, options that exclude one another; and what to do."""
+    """Wrong command line: a missing file, options that exclude one another; and what to do.
+
+    Any function of this package may raise it.
+    """
 
     def __init__(self, message: str, remedy: str = "") -> None:
         self.message, self.remedy = message, remedy

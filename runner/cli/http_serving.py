@@ -92,11 +92,7 @@ def with_port(settings: Settings, port: int) -> Settings:
 
 
 def refuse_open_service(settings: Settings) -> None:
-    """Refuse to serve other machines without keys, except with `--insecure`.
-
-    Raises:
-        CommandError: with the command that makes a key.
-    """
+    """Refuse to serve other machines without keys, except with `--insecure`."""
     service = settings.service
     if service.is_loopback or service.is_insecure or service.api_keys_file is not None:
         return

@@ -46,9 +46,6 @@ def resolve_model_ref(text: str) -> str:
     """Return a model's name, or the absolute path of a GGUF file.
 
     A file of Hugging Face (`hf:`) becomes the name under which `paddock pull` stores it.
-
-    Raises:
-        CommandError: the path leads to no GGUF file; the message names similar files.
     """
     ref = absolute_model_ref(text)
     if is_path(text) and not text.startswith("hf:"):
@@ -89,11 +86,7 @@ def read_document_text(file: str) -> str:
 
 
 def read_stdin() -> str:
-    """Return standard input, read to its end.
-
-    Raises:
-        CommandError: it is not text, or larger than `MAX_INPUT_BYTES`.
-    """
+    """Return standard input, read to its end."""
     stream = getattr(sys.stdin, "buffer", None)
     if stream is None:
         return ""

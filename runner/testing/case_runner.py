@@ -38,14 +38,7 @@ from .cassette_differences import changed_answers
 from .data_sets import DataRow, share_text
 from .expectations import FinishedRun
 from .junit_and_markdown import CaseProblem, CaseResult, ReplySource
-from .replay import (
-    CassettePool,
-    CassetteSession,
-    CassetteTools,
-    ReseededPool,
-    TextMasking,
-    UnrecordedCall,
-)
+from .replay import CassettePool, CassetteSession, CassetteTools, ReseededPool, UnrecordedCall
 from .sandbox_copy import SandboxCopy, SandboxError, sandbox_copy
 
 ReplayMode = Literal["auto", "record", "replay"]
@@ -298,9 +291,8 @@ class _CaseRun:
             bound, secrets = made.bound, made.secrets
             tape = tools = None
             if self.cassette is not None:
-                masking = TextMasking(stage, secrets.redact)
-                shown, name = subject.shown_cassette, subject.test.name
-                tape = CassetteSession(self.cassette, masking, is_replay, shown, test=name)
+                shown, name, redact = subject.shown_cassette, subject.test.name, secrets.redact
+                tape = CassetteSession(self.cassette, stage, redact, is_replay, shown, test=name)
                 tools = CassetteTools(tape, number)
             with secrets.guarded():
                 async with self._open_pool(tape, bound, secrets, number) as pool:

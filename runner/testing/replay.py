@@ -82,23 +82,13 @@ class UnrecordedCall:
         return call_difference(self.asked, near.asked if near else None)
 
 
-@dataclass(frozen=True, slots=True)
-class TextMasking:
-    """Masking of texts in a cassette: no secrets, no paths of the sandbox."""
-
-    stage: SandboxCopy
-    redact: Callable[[str], str]
-
-    def masked(self, value: Any) -> Any:
-        return map_texts(value, lambda text: self.stage.marked(self.redact(text)))
-
-
 @dataclass(eq=False)
 class CassetteSession:
     """A cassette in use, and the calls that were not found."""
 
     cassette: Cassette
-    masking: TextMasking
+    stage: SandboxCopy
+    redact: Callable[[str], str]
     is_replayed: bool
     """Only recorded replies are returned."""
     shown: str
@@ -107,16 +97,20 @@ class CassetteSession:
     test: str = ""
     _save_at: float = field(default_factory=lambda: time.monotonic() + SAVE_EVERY_S)
 
+    def masked(self, value: Any) -> Any:
+        """Return a value as a cassette may have it: no secrets, no paths of the sandbox."""
+        return map_texts(value, lambda text: self.stage.marked(self.redact(text)))
+
     def find(self, kind: CallKind, request: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Return the recorded reply of a call; None if it must be made.
 
         Raises:
             NotRecorded: it is not recorded, and this is a replay.
         """
-        kept = self.masking.masked(request)
+        kept = self.masked(request)
         given = self.cassette.find(kind, kept)
         if given is not None:
-            return dict(map_texts(given, self.masking.stage.unmarked))
+            return dict(map_texts(given, self.stage.unmarked))
         if not self.is_replayed:
             return None
         self.unseen.append(UnrecordedCall(kind, kept, self.cassette))
@@ -125,7 +119,7 @@ class CassetteSession:
 
     def keep(self, kind: CallKind, request: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         """Record a call; save the cassette every `SAVE_EVERY_S`, so that a kill loses little."""
-        self.cassette.keep(kind, self.masking.masked(request), self.masking.masked(given))
+        self.cassette.keep(kind, self.masked(request), self.masked(given))
         began = time.monotonic()
         if began >= self._save_at:
             with contextlib.suppress(CassetteError):  # reported at the end
@@ -138,14 +132,14 @@ class CassetteSession:
 
         A call with such a text is not recorded either, and fails with a diff.
         """
-        text = self.masking.masked(text)
+        text = self.masked(text)
         n_tokens = self.cassette.count(model, text)
         if n_tokens is None and self.is_replayed:
             return max(1, len(text) // _CHARS_PER_TOKEN)
         return n_tokens
 
     def keep_count(self, model: str, text: str, n_tokens: int) -> None:
-        self.cassette.keep_count(model, self.masking.masked(text), n_tokens)
+        self.cassette.keep_count(model, self.masked(text), n_tokens)
 
 
 class CassettePool(Pool):
@@ -223,7 +217,7 @@ class CassettePool(Pool):
                 text = _conversation(request.messages, request.tools)
                 self._tape.keep_count(request.model.ref, text, error.n_prompt_tokens)
                 raise
-            if self._tape.masking.masked(reply.text) != reply.text:
+            if self._tape.masked(reply.text) != reply.text:
                 reply = replace(reply, logprobs=())  # its tokens spell what is masked
             return replace(reply, logprobs=recorded_logprobs(reply))
 
@@ -233,7 +227,7 @@ class CassettePool(Pool):
     async def _check_fit(self, request: ChatRequest) -> None:
         """Raise PromptTooLong where the count of a prompt is recorded, and is too large."""
         n_ctx_tokens = (await self.facts(request.model)).n_ctx_tokens
-        text = self._tape.masking.masked(_conversation(request.messages, request.tools))
+        text = self._tape.masked(_conversation(request.messages, request.tools))
         n_tokens = self._tape.cassette.count(request.model.ref, text)
         if n_tokens is None:
             return
@@ -370,7 +364,7 @@ class CassetteTools:
         if given is None:
             raise StepError("nothing is recorded.")
         results = given["results"]
-        name = f"{kind} {self._tape.masking.masked(sorted(request.items(), key=str))}"
+        name = f"{kind} {self._tape.masked(sorted(request.items(), key=str))}"
         turn = min(self._turns[name], len(results) - 1)
         self._turns[name] += 1
         result = results[turn]

@@ -77,11 +77,7 @@ def list_templates(examples: Path | None = None) -> tuple[PipelineTemplate, ...]
 def copy_template(
     template: str, folder: Path, schema: Mapping[str, Any], *, examples: Path | None = None
 ) -> tuple[Path, ...]:
-    """Copy a template and return the files that were written.
-
-    Raises:
-        CommandError: an unknown template, or the folder is not empty.
-    """
+    """Copy a template and return the files that were written."""
     known = {found.name: found for found in list_templates(examples)}
     if template not in known:
         near = difflib.get_close_matches(template, known, n=1)
@@ -234,11 +230,7 @@ def write_draft(
     schema: Mapping[str, Any],
     there: DocumentsThere | None = None,
 ) -> tuple[Path, ...]:
-    """Write a drafted pipeline for the documents there, or with one to try it on; return the files.
-
-    Raises:
-        CommandError: the folder has a pipeline, or something else than documents.
-    """
+    """Write a drafted pipeline for the documents there, or with one to try it on; return files."""
     pipeline, documents = folder / PIPELINE_FILE, list[Path]()
     if answers.result == "filed":
         # The example of an office, without its documents and tests where others are there

@@ -77,11 +77,7 @@ class SummariseFlags:
     as_json: JsonOption = False
 
     def request(self) -> SummaryRequest:
-        """Return the request, with absolute paths.
-
-        Raises:
-            CommandError: no such folder, or the output folder cannot be written.
-        """
+        """Return the request, with absolute paths."""
         out = self.out
         documents, include = Path(self.documents).expanduser(), self.include or INCLUDE
         if documents.is_file():

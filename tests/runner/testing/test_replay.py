@@ -12,7 +12,7 @@ import pytest
 
 from paddock.engine.request import ChatRequest, Reply, TokenLogprob
 from paddock.runner.testing.cassette import read_cassette
-from paddock.runner.testing.replay import CassetteSession, CassetteTools, NotRecorded, TextMasking
+from paddock.runner.testing.replay import CassetteSession, CassetteTools, NotRecorded
 from paddock.runner.testing.sandbox_copy import SandboxCopy
 from paddock.steps.base import BoundTool, NoToolset, StepError, ToolResult
 from tests.fakes.pool import FakePool
@@ -75,7 +75,7 @@ class Clock:
 def taped(tmp_path: Path, inner: Any, *, is_replayed: bool) -> tuple[CassetteSession, Any]:
     cassette = read_cassette(tmp_path / "c.jsonl")
     stage = SandboxCopy(tmp_path / "folder" / "pipeline.yaml", tmp_path / "tmp", tmp_path)
-    tape = CassetteSession(cassette, TextMasking(stage, str), is_replayed, "c.jsonl")
+    tape = CassetteSession(cassette, stage, str, is_replayed, "c.jsonl")
     return tape, CassetteTools(tape).toolset(inner)
 
 
