@@ -45,12 +45,11 @@ FileStamp = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class PipelineChanges:
-    """What one scan found. `standing` are all current pipelines."""
+    """What one scan found. `triggered` are all current pipelines."""
 
     triggered: tuple[TriggeredPipeline, ...]
     added: tuple[TriggeredPipeline, ...] = ()
     """New pipelines, and changed ones in their new form."""
-    removed: tuple[TriggeredPipeline, ...] = ()
     messages: tuple[str, ...] = ()
     """Messages for people, each once."""
 
@@ -102,7 +101,6 @@ class PipelineFinder:
 
     def _begin_scan(self) -> None:
         self._added: list[TriggeredPipeline] = []
-        self._removed: list[TriggeredPipeline] = []
         self._messages: list[str] = []
 
     def look(self) -> PipelineChanges:
@@ -131,10 +129,7 @@ class PipelineFinder:
             if known.left_out:
                 if was_left_out and path not in due:
                     continue
-                known.is_sound = True
-                if known.triggered is not None:
-                    self._removed.append(known.triggered)
-                    known.triggered = None
+                known.is_sound, known.triggered = True, None
                 if looks_triggered(_text_of(path) or ""):
                     self._tell(str(path), known.left_out)
                 else:
@@ -146,9 +141,7 @@ class PipelineFinder:
         self._gone(set(seen))
         self._note(allowed)
         standing = tuple(known.triggered for known in self._known.values() if known.triggered)
-        return PipelineChanges(
-            standing, tuple(self._added), tuple(self._removed), tuple(self._messages)
-        )
+        return PipelineChanges(standing, tuple(self._added), tuple(self._messages))
 
     def _note(self, allowed: frozenset[str] | None) -> None:
         """Record what is allowed, and what counts, for the next start."""
@@ -291,8 +284,6 @@ class PipelineFinder:
         if made is not None and (old is None or old.text != made.text or was_linked != known.links):
             self._added.append(made)
             self._messages += comparison_notes(made.pipeline)
-        elif made is None and old is not None:
-            self._removed.append(old)
 
     def _gone(self, seen: set[Path]) -> None:
         """Drop files that are gone for good, unless their whole folder is gone."""
@@ -305,8 +296,6 @@ class PipelineFinder:
             if known.n_missed >= GONE_AFTER:
                 del self._known[path]
                 self._reported.pop(str(path), None)
-                if known.triggered is not None:
-                    self._removed.append(known.triggered)
 
     def _files(self) -> Iterator[tuple[Path, FileStamp]]:
         n_files = 0
