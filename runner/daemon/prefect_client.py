@@ -34,8 +34,6 @@ class PrefectRefusal(Exception):
     def __init__(self, answer: httpx.Response) -> None:
         self.status = answer.status_code
         self.is_busy = self.status >= 500 or self.status == TOO_MANY
-        self.is_general = self.is_busy or self.status in (401, FORBIDDEN)
-        """It is not about this request alone."""
         to = f", a redirect to {answer.headers.get('location')}" if answer.is_redirect else ""
         super().__init__(f"{answer.url.path}: status {self.status}{to}: {answer.text[:300]}")
 
