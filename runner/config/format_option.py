@@ -15,7 +15,7 @@ def answer_format(value: str) -> str | dict[str, Any]:
     """Return `json`, or the schema; a text that begins with a brace is one itself.
 
     Raises:
-        BadFormat: in words.
+        BadAnswerFormat: in words.
     """
     if value == "json":
         return value
