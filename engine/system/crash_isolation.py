@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .units import DAY_S
 
@@ -38,15 +38,15 @@ def n_together(n_parallel: int, n_crashes: int, n_kills: int = 0) -> int:
     return max(1, n_parallel >> max(0, n_crashes - 1 - n_by_chance(n_kills)))
 
 
+@dataclass(slots=True, eq=False)
 class SuspectRoom:
     """Where work runs together, a suspect with as much other work as it may. Lives in one loop."""
 
-    def __init__(self) -> None:
-        self._inside: list[int] = []
-        """Of each that is inside, how many may be there with it, itself included."""
-        self._waiting: list[tuple[float, int]] = []
-        """When each that waits came, and its rank."""
-        self._has_changed = asyncio.Event()
+    _inside: list[int] = field(default_factory=list)
+    """Of each that is inside, how many may be there with it, itself included."""
+    _waiting: list[tuple[float, int]] = field(default_factory=list)
+    """When each that waits came, and its rank."""
+    _has_changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @asynccontextmanager
     async def entered(self, most: int = UNLIMITED, rank: int = 0) -> AsyncIterator[None]:

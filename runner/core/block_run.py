@@ -106,6 +106,7 @@ class BlockRun:
             shown = {work.shown_key(key): size for key, size in sizes.items()}
             self.stats.step(block.id, n_fresh + len(todo), n_fresh, shown)
         if todo:  # 3
+            await suspects.look_once()
             expect_queries(context, block, todo, state.scope)
             state.parallel = max(state.parallel, await max_parallel(context, block))
         if not state.is_nested:  # those that are given up are reported themselves

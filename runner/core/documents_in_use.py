@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ class DocumentInUse:
         return self.is_away and (self.row.target is not None or self.row.is_deleted)
 
 
+@dataclass(slots=True, eq=False)
 class DocumentsInUse:
     """The documents of a run's items.
 
@@ -48,9 +49,9 @@ class DocumentsInUse:
     is read again where it lies. Then an item's own document counts, or that of an item around it.
     """
 
-    def __init__(self, index: OutputIndex, run: str) -> None:
-        self._index, self._store, self._run = index, FiledStore(index.ledger), run
-        self._open: list[DocumentInUse] = []
+    _index: OutputIndex
+    _run: str
+    _open: list[DocumentInUse] = field(default_factory=list)
 
     @contextmanager
     def open(self, scope_id: str, item: ItemWork, made_by: str) -> Iterator[DocumentInUse | None]:
@@ -93,7 +94,8 @@ class DocumentsInUse:
         document = self._at(path, items)
         owner = ("", "") if document is None else (document.scope_id, document.row.key)
         is_done = document is None  # no item is to be found again where it lies
-        self._store.record_move(MoveRow(stored, sha256, to, *owner, is_done), self._run)
+        store = FiledStore(self._index.ledger)
+        store.record_move(MoveRow(stored, sha256, to, *owner, is_done), self._run)
         if document is not None and document.row.sha256 == sha256:
             document.row = document.row._replace(target=to, is_deleted=to is None)
 
@@ -116,6 +118,7 @@ class DocumentsInUse:
     def file(self, document: DocumentInUse, result: tuple[str | None, str | None]) -> None:
         """Write that an item is filed, in one commit with its entry."""
         row = document.row._replace(returns=result[0], returns_object=result[1])
-        self._store.record(document.scope_id, row, self._run)
+        store = FiledStore(self._index.ledger)
+        store.record(document.scope_id, row, self._run)
         owner = (row.path, row.sha256, row.target, document.scope_id, row.key)
-        self._store.record_move(MoveRow(*owner, is_done=True), self._run)
+        store.record_move(MoveRow(*owner, is_done=True), self._run)

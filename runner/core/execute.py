@@ -44,7 +44,7 @@ from .left_nodes import Left, blocks_read, no_documents_of
 from .machines.work_claims import ClaimLost
 from .outputs.outdated_outputs import EndedNode, OutdatedOutput
 from .outputs.pruning import Pruner
-from .outputs.vector_rows import RowKeeper
+from .outputs.vector_rows import clear_rows
 from .run_context import RunContext
 from .step_runner import StepRunner
 from .step_tools import sub_pipeline_context
@@ -77,7 +77,8 @@ async def run(context: RunContext) -> Report:
     try:
         await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        context.suspects.stop()  # before what is in flight unwinds, which may be cut short
+        if not work.done():  # before what is in flight unwinds, which may be cut short
+            context.suspects.stop()
         stopped.cancel()
         for task in tasks:
             task.cancel()
@@ -106,9 +107,7 @@ async def _clean_up_and_walk(walk: Execute) -> Any:
         context.stats.not_taken.update(not_taken)
     if await context.ledger.ask(LineageStore(context.ledger).stores):
         try:
-            is_alone = context.claims is None
-            *_, folders = context.judge.scopes.folders
-            await RowKeeper(context).clear(context.bound, folders, is_alone=is_alone)
+            await clear_rows(context)
         except StepError as error:
             raise RunStopped(str(error)) from error
     await walk.nodes()

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from paddock.engine.system import no_links
 from paddock.engine.system.files import sha256_of
@@ -23,7 +23,7 @@ from paddock.steps.paths import printable
 
 from .failures import RunStopped
 from .item_attempt import ItemAttempt, ItemEnd
-from .outputs.vector_rows import RowKeeper
+from .outputs.vector_rows import reconcile_rows
 from .run_context import RunContext
 from .run_records import INPUTS_BY_ITEM, WROTE, lineage_as_json, source_of
 from .traces.block_items import is_file_value, item_path
@@ -38,15 +38,13 @@ _CLOCK_SLACK_S = 2.0  # a file system's clock goes in steps of up to two seconds
 _SMALL_BYTES = 256 * 1024  # read in 0.2 ms, which is less than a thread takes
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class ItemRecorder:
     """Records the items of one pipeline, also of one that a step runs."""
 
-    def __init__(self, context: RunContext) -> None:
-        self._context = context
-        self._lineage = LineageStore(context.ledger)
-        self._row_keeper = RowKeeper(context)
-        self._specs: dict[tuple[str, ...], tuple[str, str]] = {}
-        """Block or step, and digests of lists of labels → digest and text of its spec."""
+    context: RunContext
+    _specs: dict[tuple[str, ...], str] = field(default_factory=dict)
+    """Block or step, and digests of lists of labels → digest of its spec, once that is recorded."""
 
     async def record(self, attempt: ItemAttempt, end: ItemEnd) -> None:
         """Record an item's entry, and wait until it is durable.
@@ -57,7 +55,7 @@ class ItemRecorder:
         4. All that is one commit, with its lineage, and that it is no longer in flight.
         5. Its document is deleted, if a step asked for that.
         """
-        context, stats = self._context, self._context.stats
+        context, stats = self.context, self.context.stats
         ledger, secrets = context.ledger, stats.secrets
         item, outputs, error = attempt.work, attempt.outputs, end.report.error
         assert item is not None
@@ -67,9 +65,8 @@ class ItemRecorder:
                 attempt.note(LimitedContext(caller.step))
         try:
             await attempt.note_files(context, list(outputs.read), context.bound.roots)
-            rows = await self._row_keeper.reconcile(
-                attempt.scope_id, attempt.key, outputs, item.entry, end.state
-            )
+            place = attempt.scope_id, attempt.key
+            rows = await reconcile_rows(context, place, outputs, item.entry, end.state)
         except StepError as failure:
             raise RunStopped(str(failure)) from failure
         attempt.dependencies |= by_name(rows)
@@ -121,7 +118,7 @@ class ItemRecorder:
 
     async def stands(self, attempt: ItemAttempt) -> bool:
         """Return whether the entry of an item that was cancelled meanwhile is recorded."""
-        put, ledger = attempt.entry, self._context.ledger
+        put, ledger = attempt.entry, self.context.ledger
         if put is None:
             return False
         with contextlib.suppress(LedgerError, TimeoutError):
@@ -137,37 +134,34 @@ class ItemRecorder:
 
     def record_lineage(self, attempt: ItemAttempt) -> None:
         """Record an item's lineage; it is committed with the next entry."""
-        context, stats = self._context, self._context.stats
-        node, lists = attempt.node, attempt.lists
+        context, stats = self.context, self.context.stats
+        lineage, node, lists = LineageStore(context.ledger), attempt.node, attempt.lists
         key = (node.id, *(lists[name].digest for name in sorted(lists)))
         if key not in self._specs:
             text = canonical_spec(node)
             if lists:  # so that a later run knows which of the labels are new
                 labels = {name: dict(found.labels) for name, found in lists.items()}
                 text = ordered_json({**json.loads(text), LABELS: labels})
-            text = stats.secrets.redact(text)
-            self._specs[key] = (hashlib.sha256(text.encode()).hexdigest(), text)
-        digest, text = self._specs[key]
+            self._specs[key] = lineage.record_spec(stats.secrets.redact(text))
         own_path = attempt.own_path
         stored = own_path and context.index.stored(own_path)
         is_counted = attempt.work is not None and attempt.work.is_counted
         source = source_of(attempt.item, stored)
         inputs = context.bound.inputs_by_item
-        self._lineage.record(
+        lineage.record(
             LineageRow(
                 scope=attempt.scope_id,
                 key=attempt.key,
                 run=stats.run,
                 at=0.0,
-                spec=digest,
+                spec=self._specs[key],
                 source=None if source is None else source.path,
                 made=stats.secrets.redacted(
                     lineage_as_json(source, attempt.steps, attempt.renamed_from)
                     | ({} if is_counted else {WROTE: attempt.wrote()})
                     | ({INPUTS_BY_ITEM: sorted(inputs)} if inputs else {})
                 ),
-            ),
-            text,
+            )
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -48,31 +49,30 @@ class ToolRuntime:
     """What the tools of a run share. It belongs to the run's event loop."""
 
     stats: RunStats
+    session: AsyncExitStack
+    """Closes what is opened here."""
 
     @cached_property
     def functions(self) -> FunctionPool:
-        return FunctionPool()
+        pool = FunctionPool()
+        self.session.push_async_callback(lambda: asyncio.shield(pool.close()))
+        return pool
 
     @cached_property
     def servers(self) -> McpSessions:
-        return McpSessions(self.stats.note)
-
-    async def aclose(self) -> None:
-        opened = [vars(self)[name] for name in ("functions", "servers") if name in vars(self)]
-        if opened:
-            await asyncio.shield(asyncio.gather(*(each.close() for each in opened)))
+        servers = McpSessions(self.stats.note)
+        self.session.push_async_callback(lambda: asyncio.shield(servers.close()))
+        return servers
 
 
+@dataclass(frozen=True, slots=True)
 class ItemToolset:
     """Implements `paddock.steps.base.Toolset` for one step of one item."""
 
-    def __init__(
-        self, bound: BoundPlan, tool_runtime: ToolRuntime, memo: CallCache, within: ToolContext
-    ) -> None:
-        self._bound = bound
-        self._tool_runtime = tool_runtime
-        self._memo = memo
-        self._within = within
+    _bound: BoundPlan
+    _tool_runtime: ToolRuntime
+    _memo: CallCache
+    _within: ToolContext
 
     async def tool(
         self, name: str, server: str | None = None, options: Mapping[str, Any] | None = None

@@ -24,7 +24,7 @@ from paddock.runner.progress.prefect_view import TaskChunk
 from paddock.steps.readers.reader_pool import ReaderPool
 from paddock.steps.vectors.open_stores import OpenStores
 
-from .calls.call_cache import ClaimFence, no_fence
+from .calls.call_cache import ClaimFence
 from .calls.query_batches import QueryBatches
 from .calls.recorded_calls import CallOrigin
 from .calls.run_models import RunModels
@@ -39,6 +39,10 @@ from .run_stats import RunStats
 SYNC_THREADS = 4  # a disk syncs several files at once in little more time than one
 ShowChunk = Callable[[str, Sequence[str]], AbstractContextManager[TaskChunk | None]]
 """(step or block, keys of its items) → shows them while they run; None: nowhere."""
+
+
+async def no_fence() -> None:
+    """Every item is this machine's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    aclosing,
-    asynccontextmanager,
-    suppress,
-)
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import Any
@@ -50,7 +44,6 @@ from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from paddock.steps.tables.table_files import TableSource, format_of, read_table
 from paddock.steps.vectors.open_stores import OpenStores
 
-from .calls.call_cache import no_fence
 from .calls.model_pools import LookupInterrupted, OpenPool, PoolOptions, open_pools
 from .calls.query_batches import QueryBatches
 from .documents_in_use import DocumentsInUse
@@ -62,7 +55,7 @@ from .machines.machine_view import MachineView
 from .machines.work_claims import SharedPlace, WorkClaims, open_claims
 from .reviews.run_reviews import RunReviews
 from .rule_sources import rule_sources
-from .run_context import RunContext
+from .run_context import RunContext, no_fence
 from .run_names import new_run_name
 from .run_options import PreparedRun, RunEnvironment, RunOptions
 from .run_stats import RunStats
@@ -222,17 +215,11 @@ async def open_session(
             note=stats.note,
         )
         models, pool = await stack.enter_async_context(open_pools(bound, settings, pools))
-        tool_runtime = None
-        if not is_plan:
-            tool_runtime = await stack.enter_async_context(aclosing(ToolRuntime(stats)))
         readers = ReaderPool(ReaderLimits(settings.read_timeout_s, settings.read_memory_bytes))
         stack.push_async_callback(asyncio.to_thread, readers.close)
         bound = await _with_rows_of_files(bound, readers, stats)
         stores = OpenStores(bound.roots.base, stats.note)
         stack.push_async_callback(stores.close)
-        suspects = CrashSuspects(ledger, stats.run, settings.unattended.dead_after_s)
-        if not is_plan:
-            await suspects.look()
         reviews = RunReviews(ledger, bound, options.review)
         world = World(
             index=index,
@@ -272,9 +259,9 @@ async def open_session(
             max_attempts=settings.unattended.max_attempts,
             claims=claims,
             fence=claims.fence if claims is not None else no_fence,
-            tool_runtime=tool_runtime,
+            tool_runtime=None if is_plan else ToolRuntime(stats, stack),
             tape=environment.tape,
-            suspects=suspects,
+            suspects=CrashSuspects(ledger, stats.run, settings.unattended.dead_after_s),
         )
         yield RunSession(context, prepared, time.time())
 

@@ -25,7 +25,7 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.trust.tainted_paths import guarded_roots
 from paddock.runner.ledger.entries import is_variant
 from paddock.runner.ledger.reviews.reviews import review_id
-from paddock.steps.base import CallCache, NoToolset, StepError, Tools, Toolset, Vector
+from paddock.steps.base import CallCache, NoCallCache, NoToolset, StepError, Tools, Toolset, Vector
 from paddock.steps.tools.tool import ToolContext
 
 from .calls.call_cache import LedgerPool
@@ -45,19 +45,23 @@ def item_tools(
 ) -> Tools:
     """Return what a step of an item is given, but for the sources of its `reply`."""
     bound, roots = context.bound, guarded_roots(context.bound.roots, step, scope, attempt.own_path)
-    memo: CallCache = ToolCallCache(context.ledger, context.stats, caller)
     log = ItemLog(context, caller.step, caller.key, step.id)
-    toolset: Toolset = NoToolset()
-    if context.tool_runtime is not None:
-        within = ToolContext(roots, log, context.readers)
-        toolset = ItemToolset(bound, context.tool_runtime, memo, within)
-    if context.tape is not None:
-        memo, toolset = context.tape.memo(memo), context.tape.toolset(toolset)
     pool = context.pool
-    if step.facts.searches and context.queries is not None:
-        pool = context.queries[bound.file, step.id]
+    memo: CallCache = NoCallCache()
+    toolset: Toolset = NoToolset()
+    if not step.kind.is_pure:  # else it makes no calls
+        ledger, stats = context.ledger, context.stats
+        if step.facts.searches and context.queries is not None:
+            pool = context.queries[bound.file, step.id]
+        pool = LedgerPool(pool, ledger, context.models, stats, caller, context.fence)
+        memo = ToolCallCache(ledger, stats, caller)
+        if context.tool_runtime is not None:
+            within = ToolContext(roots, log, context.readers)
+            toolset = ItemToolset(bound, context.tool_runtime, memo, within)
+        if context.tape is not None:
+            memo, toolset = context.tape.memo(memo), context.tape.toolset(toolset)
     return Tools(
-        pool=LedgerPool(pool, context.ledger, context.models, context.stats, caller, context.fence),
+        pool=pool,
         models=BoundModels(bound.models, bound.defaults, step.model),
         roots=roots,
         outputs=attempt.outputs,

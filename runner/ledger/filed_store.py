@@ -70,12 +70,11 @@ def list_order(name: str, key: str) -> ListOrder:
     return name, len(key), key
 
 
+@dataclass(frozen=True, slots=True)
 class FiledStore:
     """The moves and the filed items that a ledger knows."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._has_tables = "filing" in ledger.upgrades
+    _ledger: Ledger
 
     def record_move(self, move: MoveRow, run: str) -> None:
         row = {name: getattr(move, name) for name in MoveRow.__slots__}
@@ -85,7 +84,7 @@ class FiledStore:
 
     def moves_from(self, paths: Collection[str]) -> Mapping[tuple[str, str], MoveRow]:
         """Return the moves of files that lay at these paths, by path and digest."""
-        if not paths or not self._has_tables:
+        if not paths or "filing" not in self._ledger.upgrades:
             return {}
         rows = self._ledger.rows_of_keys(queries.MOVES_AT, paths, "path")
         return {(row[0], row[1]): MoveRow(*row) for row in rows}
@@ -111,7 +110,7 @@ class FiledStore:
         return [(scope, key, path) for scope, key, path in rows]
 
     def _rows(self, query: str, **values: str) -> Sequence[Sequence[Any]]:
-        return self._ledger.rows(query, **values) if self._has_tables else ()
+        return self._ledger.rows(query, **values) if "filing" in self._ledger.upgrades else ()
 
     def record(self, scope: str, filed: FiledRow, run: str) -> None:
         row = {**filed._asdict(), "is_deleted": int(filed.is_deleted)}

@@ -5,9 +5,11 @@ One row for each item, and one for each vector store of an item, replaced when i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Collection, Container, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .database import queries
@@ -15,20 +17,22 @@ from .entries import LineageRow, StoredRow
 from .ledger import Ledger
 
 
+@dataclass(frozen=True, slots=True)
 class LineageStore:
     """The lineage rows of one ledger."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
-        self._known_specs: set[str] = set()
+    ledger: Ledger
 
     # --- items
 
-    def record(self, row: LineageRow, spec: str) -> None:
-        """Write how an item was made; `spec` is the text of `row.spec`, which is stored once."""
-        if row.spec is not None and row.spec not in self._known_specs:
-            self._known_specs.add(row.spec)
-            self.ledger.put("specs", {"spec": row.spec, "text": spec})
+    def record_spec(self, text: str) -> str:
+        """Write a spec, which is stored once; return its digest."""
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        self.ledger.put("specs", {"spec": digest, "text": text})
+        return digest
+
+    def record(self, row: LineageRow) -> None:
+        """Write how an item was made, by a spec that is recorded."""
         inline, object_ = self.ledger.keep(row.made)
         values = {name: getattr(row, name) for name in ("scope", "key", "run", "spec", "source")}
         made = {"made": inline, "made_object": object_, "at": time.time()}

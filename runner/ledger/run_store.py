@@ -10,6 +10,7 @@ import json
 import socket
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from paddock.engine.system.hardware import psutil_module
@@ -26,11 +27,11 @@ SILENT_S = 180.0  # machines that share a ledger send a heartbeat every 30 s
 _CLOCK_TOLERANCE_S = 5.0  # a process starts before its run, but clocks differ
 
 
+@dataclass(frozen=True, slots=True)
 class RunStore:
     """The runs of one ledger."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    _ledger: Ledger
 
     def n_runs(self, file: str | None) -> int:
         query = queries.COUNT_RUNS if file is None else queries.COUNT_RUNS_OF_FILE

@@ -15,10 +15,11 @@ what this costs and finds: `tests/runner/core/test_crash_simulation.py`.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from paddock.engine.system.crash_isolation import (
@@ -94,19 +95,28 @@ def max_together(known: CrashHistory | None, parallel: int) -> int:
     return UNLIMITED if most >= parallel > 1 else most
 
 
+@dataclass(slots=True, eq=False)
 class CrashSuspects:
     """The notes of this run and of crashed runs. They belong to the run's event loop."""
 
-    def __init__(self, ledger: Ledger, run: str, dead_after_s: float) -> None:
-        self._ledger = ledger
-        self._run = run
-        self._dead_after_s = dead_after_s
-        self._notes: dict[ItemKey, list[AttemptRow]] = {}
-        self._within: dict[ItemKey, set[str]] = {}
-        """Items around suspects → the runs that crashed."""
-        self._n_kills = 0
-        self._begun: dict[ItemKey, AttemptRow] = {}
-        self._is_stopped = False
+    _ledger: Ledger
+    _run: str
+    _dead_after_s: float
+    _notes: dict[ItemKey, list[AttemptRow]] = field(default_factory=dict)
+    _within: dict[ItemKey, set[str]] = field(default_factory=dict)
+    """Items around suspects → the runs that crashed."""
+    _n_kills: int = 0
+    _begun: dict[ItemKey, AttemptRow] = field(default_factory=dict)
+    _is_stopped: bool = False
+    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _has_looked: bool = False
+
+    async def look_once(self) -> None:
+        """Read the notes of crashed runs before the first item begins."""
+        async with self._looking:
+            if not self._has_looked:
+                await self.look()
+                self._has_looked = True
 
     async def look(self, scope: str = "", keys: Collection[str] = ()) -> None:
         """Read the notes of crashed runs: all, or those of some items of a scope."""

@@ -29,7 +29,7 @@ from ..traces.dependencies import OutputWithin, RowsKept, dependencies_of
 from ..traces.reconcile import mass_doubt
 from ..traces.source_folders import DeletionDoubt
 from .outdated_outputs import EndedNode, OutdatedOutput, kept_texts, listed_names
-from .vector_rows import RowKeeper
+from .vector_rows import forget_rows
 
 _OutputFile = tuple[str, str, str]
 """Scope, key and stored path of a file that an item wrote."""
@@ -53,7 +53,6 @@ class Pruner:
 
     def __init__(self, context: RunContext) -> None:
         self._context, self._index, self._stats = context, context.index, context.stats
-        self._row_keeper = RowKeeper(context)
 
     async def handle_gone(self, work: BlockWork, done: Collection[int]) -> Sequence[Entry]:
         """Handle what a block's list has no more; return the entries that are marked as gone.
@@ -208,7 +207,7 @@ class Pruner:
     ) -> _Removal:
         """Remove files and rows, and note what became of them, and why."""
         removal = await asyncio.to_thread(self._remove_files, files, is_outdated=is_outdated)
-        removal.n_rows, refused = await self._row_keeper.forget_rows(rows)
+        removal.n_rows, refused = await forget_rows(self._context, rows)
         removal.refused |= refused
         note = self._stats.note
         self._stats.removed(len(removal.removed) + sum(removal.n_rows.values()))

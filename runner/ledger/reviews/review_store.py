@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -37,11 +37,11 @@ def _under(terms: TermsByPlace, review: Review) -> Review:
     return review if found is None or review.state != "open" else found.of(review)
 
 
+@dataclass(frozen=True, slots=True)
 class ReviewStore:
     """The reviews of one ledger. Methods that change something block until it is committed."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
+    ledger: Ledger
 
     # --- reading
 
