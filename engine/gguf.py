@@ -243,14 +243,14 @@ class _LimitExceeded(Exception):
     """The end of a sentence about what exceeds a limit."""
 
 
+@dataclass(slots=True, eq=False)
 class _GgufReader:
     """A cursor over the mapped file."""
 
-    def __init__(self, data: mmap.mmap) -> None:
-        self.data = data
-        self.at = 0
-        self._text_bytes = 0
-        self._n_items = 0
+    data: mmap.mmap
+    at: int = 0
+    _text_bytes: int = 0
+    _n_items: int = 0
 
     def take(self, n_bytes: int) -> bytes:
         if n_bytes < 0 or self.at + n_bytes > len(self.data):

@@ -255,13 +255,13 @@ _RESERVED_NAMES = frozenset(
 )
 
 
+@dataclass(slots=True, eq=False)
 class StepParser:
     """Parses steps; remembers which ids are taken."""
 
-    def __init__(self, checks: FaultCollector) -> None:
-        self._checks = checks
-        self._ids: dict[str, Path] = {}
-        self._unnamed: dict[str, int] = {}
+    _checks: FaultCollector
+    _ids: dict[str, Path] = field(default_factory=dict)
+    _unnamed: dict[str, int] = field(default_factory=dict)
 
     def read(self, data: Any, at: Path, names: tuple[str, ...] = ()) -> tuple[Node, ...]:
         if not isinstance(data, list):

@@ -336,14 +336,14 @@ class _ReadNode(NamedTuple):
     n_levels: int
 
 
+@dataclass(slots=True, eq=False)
 class _NodeReader:
     """Reads each node once, however many aliases name it."""
 
-    def __init__(self) -> None:
-        self.nodes: list[Node] = []
-        """In the order of the file."""
-        self._known: dict[int, _ReadNode | None] = {}
-        """None: within the node that is being read."""
+    nodes: list[Node] = field(default_factory=list)
+    """In the order of the file."""
+    _known: dict[int, _ReadNode | None] = field(default_factory=dict)
+    """None: within the node that is being read."""
 
     def read(self, node: Node) -> _ReadNode:
         """Return what a node stands for.

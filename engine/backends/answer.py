@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -184,11 +184,11 @@ class Answer:
             task.exception()  # marks it as seen, since nothing may wait for it
 
 
+@dataclass(slots=True, eq=False)
 class OpenAnswers:
     """The answers of a pool that have not ended."""
 
-    def __init__(self) -> None:
-        self._answers: set[Answer] = set()
+    _answers: set[Answer] = field(default_factory=set)
 
     def start(self, request: ChatRequest, serve: Callable[[Answer], Awaitable[Reply]]) -> Answer:
         answer = Answer(request, serve)

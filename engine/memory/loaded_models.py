@@ -207,18 +207,18 @@ def is_idle(resident: LoadedModel, *, spares_pinned: bool = True) -> bool:
     return resident.state == "ready" and is_free and not (spares_pinned and resident.is_pinned)
 
 
+@dataclass(slots=True, eq=False)
 class MemoryAccounting:
     """Loaded models by key, and the memory that they leave free."""
 
-    def __init__(self, memory_probe: MachineProbe, gpu_overhead_bytes: int) -> None:
-        self._memory_probe = memory_probe
-        self._gpu_overhead_bytes = gpu_overhead_bytes
-        self._halved: dict[str, tuple[int, float]] = {}
-        """The KV cells that models may have which ran out of memory, and since when, by keys."""
-        self.by_key: dict[str, LoadedModel] = {}
-        self.device: Device | None = None
-        self.free = MemoryAmount()
-        self.loads: dict[str, LoadCount] = {}
+    _memory_probe: MachineProbe
+    _gpu_overhead_bytes: int
+    _halved: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """The KV cells that models may have which ran out of memory, and since when, by keys."""
+    by_key: dict[str, LoadedModel] = field(default_factory=dict)
+    device: Device | None = None
+    free: MemoryAmount = field(default_factory=MemoryAmount)
+    loads: dict[str, LoadCount] = field(default_factory=dict)
 
     @property
     def is_calm(self) -> bool:

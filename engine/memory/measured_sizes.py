@@ -42,12 +42,12 @@ def size_key(digest: str, load: WorkerOptions, device: str) -> str:
     return " ".join((digest[:16], device, *parts, *besides))
 
 
+@dataclass(slots=True, eq=False)
 class MeasuredSizes:
     """Reads and writes `sizes.json`. What was seen last counts, so that sizes can also shrink."""
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._known: dict[str, MeasuredSize] | None = None
+    _file: Path
+    _known: dict[str, MeasuredSize] | None = None
 
     def find(self, key: str) -> MeasuredSize | None:
         return self._all().get(key)

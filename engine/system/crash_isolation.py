@@ -86,12 +86,12 @@ class Crash:
         self.n_left = self.n_suspects
 
 
+@dataclass(slots=True, eq=False)
 class CrashRecord:
     """Crashes of one model's processes, and the room of its requests. Lives in one loop."""
 
-    def __init__(self) -> None:
-        self.room = SuspectRoom()
-        self._kills: list[float] = []
+    room: SuspectRoom = field(default_factory=SuspectRoom)
+    _kills: list[float] = field(default_factory=list)
 
     def _n_kills(self) -> int:
         now = time.monotonic()

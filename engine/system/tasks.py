@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from itertools import starmap
 from typing import Any, TypeVar
 
@@ -91,14 +92,14 @@ async def wait_for_event(event: asyncio.Event, timeout_s: float | None) -> bool:
     return event.is_set()
 
 
+@dataclass(slots=True, eq=False)
 class TaskSet:
     """Keeps references to tasks that nothing awaits, so that they are not collected.
 
     The event loop's exception handler gets their errors.
     """
 
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def start(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         task = asyncio.get_running_loop().create_task(work)
@@ -152,15 +153,15 @@ async def in_left_thread(work: Callable[..., _T], *args: Any) -> _T:
     return await future
 
 
+@dataclass(slots=True, eq=False)
 class GroupedCalls:
     """Makes short calls that block in few threads: those of one turn of the loop share them.
 
     A thread that is woken for each costs more than the call: it fights for the interpreter's lock.
     """
 
-    def __init__(self, n_threads: int) -> None:
-        self._n_threads = n_threads
-        self._waiting: list[_Call] = []
+    _n_threads: int
+    _waiting: list[_Call] = field(default_factory=list)
 
     async def call(self, work: Callable[[], None]) -> None:
         """Call it and raise its error; a call that is cancelled may be made nevertheless."""

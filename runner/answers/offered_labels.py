@@ -95,17 +95,17 @@ class _ReadList:
     labels: LabelList
 
 
+@dataclass(slots=True, eq=False)
 class LabelLists:
     """The lists of one run, each read and checked once. Of the run's event loop."""
 
-    def __init__(self) -> None:
-        self._lists: dict[int, _ReadList] = {}
-        """By a choice's identity."""
-        self._vectors: dict[tuple[str, str], Matrix] = {}
-        """By the list's digest and the model's name, a row for each label."""
-        self._embedding = asyncio.Lock()
-        self._offered: dict[tuple[Any, ...], tuple[ReplySpec, OfferedLabels]] = {}
-        """By a reply's identity, for which it is kept, and the digests of its lists."""
+    _lists: dict[int, _ReadList] = field(default_factory=dict)
+    """By a choice's identity."""
+    _vectors: dict[tuple[str, str], Matrix] = field(default_factory=dict)
+    """By the list's digest and the model's name, a row for each label."""
+    _embedding: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _offered: dict[tuple[Any, ...], tuple[ReplySpec, OfferedLabels]] = field(default_factory=dict)
+    """By a reply's identity, for which it is kept, and the digests of its lists."""
 
     def of_step(self, step: BoundStep, scope: Scope) -> dict[FieldPath, LabelList]:
         """Return the lists that a step's fields are chosen from, by field.

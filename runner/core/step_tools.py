@@ -44,7 +44,9 @@ def item_tools(
     context: RunContext, step: BoundStep, caller: CallOrigin, attempt: ItemAttempt, scope: Scope
 ) -> Tools:
     """Return what a step of an item is given, but for the sources of its `reply`."""
-    bound, roots = context.bound, guarded_roots(context.bound.roots, step, scope, attempt.own_path)
+    bound, roots = context.bound, context.bound.roots
+    if step.untrusted:
+        roots = guarded_roots(roots, step, scope, attempt.own_path)
     log = ItemLog(context, caller.step, caller.key, step.id)
     pool = context.pool
     memo: CallCache = NoCallCache()

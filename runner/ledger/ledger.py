@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -455,11 +455,11 @@ def postgres_module(name: str = "database.postgres") -> ModuleType:
         ) from error
 
 
+@dataclass(slots=True, eq=False)
 class ObjectStore:
     """A folder of values, each named by its sha256 and never changed."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    _folder: Path
 
     def put(self, value: bytes) -> str:
         """Store a value and return its sha256; an existing one is not written again."""

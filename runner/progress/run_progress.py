@@ -27,12 +27,12 @@ Clock = Callable[[], float]
 _RATE_WINDOW_S = 10.0  # long enough to be steady, short enough to follow a change of model
 
 
+@dataclass(slots=True, eq=False)
 class TokenRate:
     """Tokens a second over the last few seconds."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._seconds: deque[tuple[int, int]] = deque()
+    _clock: Clock
+    _seconds: deque[tuple[int, int]] = field(default_factory=deque)
 
     def add(self, n: int) -> None:
         second = int(self._clock())

@@ -462,14 +462,14 @@ class StoreHandle:
         return await self.writer.matching(text, k, where)
 
 
+@dataclass(slots=True, eq=False)
 class OpenStores:
     """Implements `paddock.steps.base.VectorStores`; one for a run, closed at its end."""
 
-    def __init__(self, home: Path, note: Callable[[str], None] = lambda text: None) -> None:
-        self._home = home
-        self._note = note
-        self._writers: dict[Path, StoreWriter] = {}
-        self._manifests: dict[Path, tuple[str, StoreManifest]] = {}
+    _home: Path
+    _note: Callable[[str], None] = lambda text: None
+    _writers: dict[Path, StoreWriter] = field(default_factory=dict)
+    _manifests: dict[Path, tuple[str, StoreManifest]] = field(default_factory=dict)
 
     async def open(
         self, path: Path, dimensions: int | None, model: EmbedModel, *, is_new_allowed: bool = True

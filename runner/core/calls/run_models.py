@@ -23,16 +23,16 @@ class CallInFlight:
     """Whether the model or its server failed: the items that wait then ask all at once."""
 
 
+@dataclass(eq=False)
 class RunModels:
     """The models of one run, which its steps and their calls share."""
 
-    def __init__(self, facts: Callable[[ModelSpec], Awaitable[ModelFacts]]) -> None:
-        self._facts = facts
-        self.known: dict[tuple[str, str], ModelFacts] = {}
-        """Models that were looked up, by pool and name."""
-        self.in_flight: WeakValueDictionary[str, CallInFlight] = WeakValueDictionary()
-        """Calls by their hashes."""
-        self._contexts: dict[tuple[str, str], int | None] = {}
+    _facts: Callable[[ModelSpec], Awaitable[ModelFacts]]
+    known: dict[tuple[str, str], ModelFacts] = field(default_factory=dict)
+    """Models that were looked up, by pool and name."""
+    in_flight: WeakValueDictionary[str, CallInFlight] = field(default_factory=WeakValueDictionary)
+    """Calls by their hashes."""
+    _contexts: dict[tuple[str, str], int | None] = field(default_factory=dict)
 
     @cached_property
     def refusals(self) -> RefusalCheck:

@@ -140,18 +140,24 @@ def _choices_in(schema: Any) -> Iterator[Mapping[str, Any]]:
         yield from _choices_in(inner)
 
 
+_PastSpec = tuple[SpecChanges, Mapping[str, Mapping[str, str]]]
+"""What changed since, and the lists of labels."""
+
+
+@dataclass(slots=True, eq=False)
 class PastItems:
     """How the items of a block, or a step, were last done; it is asked after `read`."""
 
-    def __init__(self, ledger: Ledger, scope_id: str, node: BoundNode | None) -> None:
-        """`node`: their rule now; None: it is as it was."""
-        self._ledger, self._scope_id, self._node = ledger, scope_id, node
-        self._specs: Mapping[str, str] | None = None
-        """Key → digest of the spec with which an item was done."""
-        self._texts: dict[str, str | None] = {}
-        """Texts of specs by their digests."""
-        self._known: dict[str, tuple[SpecChanges, Mapping[str, Mapping[str, str]]]] = {}
-        """What changed since, and the lists of labels, by that digest."""
+    _ledger: Ledger
+    _scope_id: str
+    _node: BoundNode | None
+    """Their rule now; None: it is as it was."""
+    _specs: Mapping[str, str] | None = None
+    """Key → digest of the spec with which an item was done."""
+    _texts: dict[str, str | None] = field(default_factory=dict)
+    """Texts of specs by their digests."""
+    _known: dict[str, _PastSpec] = field(default_factory=dict)
+    """By that digest."""
 
     async def read(self) -> None:
         if self._specs is None:
@@ -168,7 +174,7 @@ class PastItems:
         """Return the lists that an item was chosen from, by name."""
         return self._of(key)[1]
 
-    def _of(self, key: str) -> tuple[SpecChanges, Mapping[str, Mapping[str, str]]]:
+    def _of(self, key: str) -> _PastSpec:
         assert self._specs is not None, self._scope_id
         digest = self._specs.get(key, "")
         if digest not in self._known:
