@@ -372,17 +372,16 @@ TEMPLATE_START = re.compile(r"\{\{|\{%|\{#")
 _BARE_STEP = re.compile(r"steps(\.[a-z][a-z0-9_]*)+\Z")
 
 
+@dataclass(frozen=True, eq=False)
 class Value:
     """Nested data with expressions in it, as under `with` and `returns`."""
 
-    def __init__(
-        self, data: Any, places: Mapping[Path, Expression], tables: Collection[str] = ()
-    ) -> None:
-        self.data = data
-        """As it is written."""
-        self._places = places
-        self._tables = tables
-        """Names at the top whose values keep the types of rows."""
+    data: Any
+    """As it is written."""
+    expressions: Mapping[Path, Expression]
+    """Its texts with expressions, by their paths."""
+    tables: Collection[str] = ()
+    """Names at the top whose values keep the types of rows."""
 
     @classmethod
     def of(cls, data: Any, *, bare: bool = False) -> Value:
@@ -417,35 +416,19 @@ class Value:
         return cls(data, places, tables), errors
 
     @property
-    def is_constant(self) -> bool:
-        return not self._places
-
-    @property
     def references(self) -> frozenset[Reference]:
-        return frozenset().union(*(made.references for made in self._places.values()))
-
-    def places(self) -> Mapping[Path, frozenset[Reference]]:
-        """Return which path within the value reads what."""
-        return {path: made.references for path, made in self._places.items()}
-
-    def reads(self) -> Mapping[Path, frozenset[Reference]]:
-        """Return the same, with fields of list items."""
-        return {path: made.reads for path, made in self._places.items()}
-
-    def compiled(self, path: Path) -> Expression | None:
-        """Return the text with expressions at a path; None: there is none."""
-        return self._places.get(path)
+        return frozenset().union(*(made.references for made in self.expressions.values()))
 
     def template(self, name: str) -> Template:
         """Return the text under a key as a template, without compiling it again."""
         source = self.data[name]
-        made = self._places.get((name,))
+        made = self.expressions.get((name,))
         return Template.of(source) if made is None else Template(source, made, None, {})
 
     @cached_property
     def _render(self) -> Callable[[Mapping[str, Any]], Any]:
         """Renders `data`; checks of a pipeline need no such function."""
-        return _renderer(self.data, (), self._places, self._tables)
+        return _renderer(self.data, (), self.expressions, self.tables)
 
     def render(
         self, scope: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]] | None = None
@@ -456,7 +439,7 @@ class Value:
         """
         if not others:
             return self._render(scope)
-        given = self._places, self._tables
+        given = self.expressions, self.tables
         parts = {name: _renderer(item, (name,), *given) for name, item in self.data.items()}
         return {name: render(others.get(name, scope)) for name, render in parts.items()}
 

@@ -90,9 +90,9 @@ def uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator[
             if expression is not None:
                 yield from _reads(expression.reads, (*node.at, name), names | {node.var})
         return
-    for path, references in node.params.reads().items():
+    for path, made in node.params.expressions.items():
         at = (*node.at, "with", *path)
-        yield from _reads(references, at, own, is_open=len(path) == 1)
+        yield from _reads(made.reads, at, own, is_open=len(path) == 1)
     for name, template in node.files.items():
         at = (*node.at, "with", name, "file")
         yield from _reads(template.reads, at, own, is_open=True)
@@ -130,8 +130,8 @@ def _is_command_line(at: Path) -> bool:
 
 
 def uses_in(value: Value, at: Path, names: frozenset[str]) -> Iterator[ReferenceUse]:
-    for path, references in value.reads().items():
-        yield from _reads(references, (*at, *path), names)
+    for path, made in value.expressions.items():
+        yield from _reads(made.reads, (*at, *path), names)
 
 
 def _reads(

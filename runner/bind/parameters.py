@@ -61,7 +61,7 @@ class BoundParams:
 
     def places(self) -> Mapping[Place, frozenset[Reference]]:
         """Return which path within the parameters reads what."""
-        places = dict(self.value.places())
+        places = {path: made.references for path, made in self.value.expressions.items()}
         places.update(((name,), text.references) for name, text in self.templates.items())
         return places
 
@@ -169,7 +169,7 @@ class ParameterBinder:
                 checks.add(at, what, "`prompt` of 'chat' takes a .prompt.yml.")
         # 4
         given = {name: item for name, item in rest.items() if name in fields}
-        later = {str(path[0]) for path in value.places()} | step.broken
+        later = {str(path[0]) for path in value.expressions} | step.broken
         later |= required - {*given, *templates}
         later &= fields.keys()
         given |= dict(templates) | {name: _KnownAtRunTime() for name in later}
@@ -187,7 +187,7 @@ class ParameterBinder:
         checks.include(faults_of(certain, self.params_type, given, checks.document, self._at))
         # 6
         texts = [template.source for template in templates.values()]
-        if not value.is_constant or any("{{" in text or "{%" in text for text in texts):
+        if value.expressions or any("{{" in text or "{%" in text for text in texts):
             instance = None
         return BoundParams(self.params_type, step, checks.document, value, templates, instance)
 

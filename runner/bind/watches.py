@@ -124,7 +124,8 @@ class WatchBinder:
                 continue
             facts = facts_of(node.uses)
             if facts.takes_file(node.params.data):
-                read = node.params.places().get((facts.takes_away,), frozenset())
+                made = node.params.expressions.get((facts.takes_away,))
+                read = () if made is None else made.references
                 if any(path[0] not in ("inputs", "steps", "secrets") for path in read):
                     yield node
 

@@ -223,7 +223,7 @@ class BlockState:
         types = {**dict.fromkeys(ITEM_COLUMNS, "str"), **block.columns}
         listed = block.over.evaluate(self.scope, keeps_types=True)
         for name in block.columns:
-            compiled = None if block.returns is None else block.returns.compiled((name,))
+            compiled = None if block.returns is None else block.returns.expressions.get((name,))
             if compiled is not None and {root for root, *_ in compiled.references} <= {block.var}:
                 of_item_alone[name] = compiled
                 if isinstance(listed, TypedRows) and not types[name] and compiled.chain:

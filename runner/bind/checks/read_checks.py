@@ -122,9 +122,8 @@ class ReadChecker:
     ) -> Mapping[tuple[str | int, ...], Mapping[str, str]]:
         """Return the columns of the tables that a step takes, as far as they are known."""
         found = {}
-        for path in step.params.places() if facts.table in step.params.data else ():
-            compiled = step.params.compiled(path) if path[0] == facts.table else None
-            columns = None if compiled is None else self.kinds.columns_of(compiled.tree)
+        for path, made in step.params.expressions.items():
+            columns = self.kinds.columns_of(made.tree) if path[0] == facts.table else None
             if columns is not None:
                 found[path] = columns
         return found
@@ -135,7 +134,7 @@ class ReadChecker:
         """Check the kinds of a step's parameters, and what these read of blocks' results."""
         step = parameters.step
         at, written = (*step.at, "with"), step.params.data
-        places = (path for path in step.params.places() if len(path) == 1)
+        places = (path for path in step.params.expressions if len(path) == 1)
         kinds = {str(path[0]): self.kinds.of(step.params, path) for path in places}
         parameters.check_kinds(kinds)
         names = {**written, **written["vars"]} if isinstance(written.get("vars"), dict) else written

@@ -112,7 +112,7 @@ class ValueKinds:
         return None
 
     def _type_of(self, returns: Value, name: str) -> ColumnType:
-        compiled = returns.compiled((name,))
+        compiled = returns.expressions.get((name,))
         if compiled is None:
             return type_of_value(returns.data[name])
         match compiled.chain:
@@ -127,7 +127,7 @@ class ValueKinds:
         return kinds.get(self.of(returns, (name,)), "")
 
     def of(self, value: Value, path: Place) -> Kind:
-        compiled = value.compiled(path)
+        compiled = value.expressions.get(path)
         if compiled is not None:
             return str if compiled.is_text else self.of_expression(compiled.tree)
         return type(value.data) if path == () and isinstance(value.data, dict | list) else None

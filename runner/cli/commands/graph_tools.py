@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -181,7 +181,8 @@ async def tools_of_servers(
     from paddock.runner.core.item_toolset import ToolRuntime, server_spec
 
     stats = RunStats("", bound.name, Observer(), secrets=secrets)
-    async with aclosing(ToolRuntime(stats)) as runtime:
+    async with AsyncExitStack() as session:
+        runtime = ToolRuntime(stats, session)
 
         async def group(name: str) -> ToolGroup:
             origin = f"MCP server '{name}'"

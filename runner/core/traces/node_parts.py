@@ -188,8 +188,8 @@ class NodeParts:
         read = {
             path
             for name in named.keys() & servers.keys()
-            for at, paths in servers[name].texts.reads().items()
-            for path in paths
+            for at, made in servers[name].texts.expressions.items()
+            for path in made.reads
             if at[0] != "headers"
         }
         given, keyed = self.outer(read, (), scope), self.world.secrets.digest
