@@ -359,8 +359,7 @@ def read_header(path: Path, *, has_all_arrays: bool = False) -> GgufHeader:
 
 def _parse_header(path: Path, data: mmap.mmap, has_all_arrays: bool) -> GgufHeader:
     check_magic(str(path), data[:4])
-    reader = _GgufReader(data)
-    reader.at = 4
+    reader = _GgufReader(data, 4)
     try:
         return _read(path, reader, has_all_arrays)
     except _FileTooShort:

@@ -480,7 +480,7 @@ class ModelManager:
                 request = self._layout_request(key)
                 name = (key, request.n_ctx_tokens, request.n_cells_at_most, request.others_bytes)
                 if name not in self._layouts:
-                    device = await self._memory.look()
+                    device = self._memory.device or await self._memory.look()
                     self._layouts[name] = await self._memory_probe.layouts(request, device)
                 layouts[key] = self._layouts[name]
             except EngineError as error:

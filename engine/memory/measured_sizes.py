@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from paddock.engine.system.files import read_json_object, write_json_atomically
@@ -42,32 +43,30 @@ def size_key(digest: str, load: WorkerOptions, device: str) -> str:
     return " ".join((digest[:16], device, *parts, *besides))
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class MeasuredSizes:
     """Reads and writes `sizes.json`. What was seen last counts, so that sizes can also shrink."""
 
     _file: Path
-    _known: dict[str, MeasuredSize] | None = None
+
+    @cached_property
+    def _known(self) -> dict[str, MeasuredSize]:
+        return _read_sizes(self._file)
 
     def find(self, key: str) -> MeasuredSize | None:
-        return self._all().get(key)
+        return self._known.get(key)
 
     def note(self, key: str, taken: WorkerMemory, load_s: float) -> None:
         """Keep what a load took with its context at its full length."""
-        before, seen = self.find(key), MeasuredSize(taken, load_s)
-        self._known = {**self._all(), key: seen}
+        before = self.find(key)
+        self._known[key] = MeasuredSize(taken, load_s)
         if before is None or taken != before.taken:
             rows = {
                 key: [size.taken.host_bytes, size.taken.device_bytes, round(size.load_s, 3)]
-                for key, size in {**_read_sizes(self._file), **self._all()}.items()
+                for key, size in {**_read_sizes(self._file), **self._known}.items()
             }
             with suppress(OSError):  # only a cache
                 write_json_atomically(self._file, rows)
-
-    def _all(self) -> dict[str, MeasuredSize]:
-        if self._known is None:
-            self._known = _read_sizes(self._file)
-        return self._known
 
 
 def _read_sizes(file: Path) -> dict[str, MeasuredSize]:

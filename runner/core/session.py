@@ -25,7 +25,7 @@ from paddock.runner.bind.plan_walks import all_plans, progress_line_names
 from paddock.runner.bind.trust.permissions import forbidden_pools
 from paddock.runner.bind.trust.protected_files import ProtectedFiles
 from paddock.runner.bind.variations import comparison_notes
-from paddock.runner.folders.unfinished_files import SettledFiles, is_watch_trigger
+from paddock.runner.folders.unfinished_files import WATCH_TRIGGER, SettledFiles
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
@@ -228,7 +228,7 @@ async def open_session(
             secrets=prepared.secrets,
             embed_labels=lambda step, labels: embed_labels(context, step, labels),  # made last
         )
-        watches = is_watch_trigger(options.trigger)
+        is_of_watch = options.trigger.split(maxsplit=1)[:1] == [WATCH_TRIGGER]
         judge = Judge(
             world=world,
             reviews=reviews,
@@ -236,7 +236,7 @@ async def open_session(
             options=options,
             scopes=PipelineScopes.of(bound, index),
             job_runs=_job_runs(ledger, options, claims),
-            settled_files=SettledFiles(bound, ledger) if watches else None,
+            settled_files=SettledFiles(bound, ledger) if is_of_watch else None,
         )
         context = RunContext(
             documents=DocumentsInUse(index, stats.run),

@@ -123,10 +123,6 @@ def is_open_for_writing(path: Path) -> bool:
 WATCH_TRIGGER = "watch"
 
 
-def is_watch_trigger(trigger: str) -> bool:
-    return trigger.split(maxsplit=1)[:1] == [WATCH_TRIGGER]
-
-
 class SettledFiles:
     """Decides of each file whether it has settled. Reads the ledger once for each watch."""
 

@@ -344,8 +344,8 @@ class Ledger:
 
         `owner` is a watch or a scope.
         """
-        rows, host = self.rows(queries.ROOTS_OF, owner=owner, path=path), socket.gethostname()
-        return [row[1] for row in sorted(rows, key=lambda row: row[0] != host)]
+        at = {"owner": owner, "path": path, "host": socket.gethostname()}
+        return [folder for (folder,) in self.rows(queries.ROOTS_OF, **at)]
 
     def record_root(self, owner: str, path: str, folder: str) -> None:
         """Write which folder this machine sees at a path; lasting after `durable`.

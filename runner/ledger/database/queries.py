@@ -246,7 +246,10 @@ SUSPECTS = (
 
 WATCHED = "select path, size, mtime_ns from watched where watch = :watch"
 ROOTS = "select path from roots"
-ROOTS_OF = "select host, folder from roots where owner = :owner and path = :path order by at"
+ROOTS_OF = (
+    "select folder from roots where owner = :owner and path = :path "
+    "order by case when host = :host then 0 else 1 end, at"
+)
 
 # --- reviews: questions and what people decided
 
