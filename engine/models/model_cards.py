@@ -22,7 +22,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.chat.chat_template import template_capabilities
 from paddock.engine.errors import InvalidName, ModelBroken
 from paddock.engine.gguf import TYPE_NAMES, GgufHeader, read_arrays
 from paddock.engine.request import ChatRequest, Message, ModelFacts, Sampling, resolve_sampling
@@ -291,6 +290,8 @@ def _capabilities_of(
 ) -> tuple[str, ...]:
     if header.role != "chat":
         return ("rerank",) if header.role == "rerank" else ("embedding",)
+    from paddock.engine.chat.chat_template import template_capabilities  # 1.5 MB, 40 ms
+
     by_template = template_capabilities(template)
     has = {
         "completion": True,
