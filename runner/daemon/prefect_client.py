@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CUSTOM_HEADERS = "PREFECT_CLIENT_CUSTOM_HEADERS"
 FORBIDDEN, NOT_FOUND, TOO_MANY = 403, 404, 429
+CHECK_TIMEOUT_S = 4.0  # an API that cannot be reached is an error within 5 s
 TRIES = 4
 BACKOFF = Backoff(0.5, 4.0)  # the server's database may be locked for a moment
 
@@ -158,3 +159,27 @@ class CsrfTokens:
                     self._own = {**sent, "Prefect-Csrf-Token": str(token.get("token"))}
         request.headers.update(self._own)
         yield request
+
+
+async def check_prefect_api(environ: Mapping[str, str]) -> None:
+    """Check that Prefect's API answers.
+
+    Raises:
+        TrackingError: it does not.
+    """
+    url = environ["PREFECT_API_URL"].strip().rstrip("/")
+    try:
+        options = client_options(url, environ)
+        with http.http_failures(f"Prefect's API at {url}"):
+            async with http.client(
+                **options, connect_s=CHECK_TIMEOUT_S, timeout_s=CHECK_TIMEOUT_S
+            ) as client:
+                answer = await client.get("/health")
+    except (http.HttpFailure, OSError, ValueError) as error:
+        raise TrackingError(
+            f"{error}. Start it with `prefect server start`, correct PREFECT_API_URL, "
+            f"or use `--local` to run without it."
+        ) from error
+    if answer.is_redirect:  # the keys would go to another server
+        to = answer.headers.get("location")
+        raise TrackingError(f"Prefect's API at {url} redirects to '{to}'. Correct PREFECT_API_URL.")

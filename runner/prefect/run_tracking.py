@@ -10,18 +10,16 @@ import asyncio
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import replace
 from typing import Any
 
 from paddock.engine.memory.pool_stats import stats_of
-from paddock.engine.system import http
 from paddock.engine.system.tasks import running
 from paddock.runner.core.execute import run
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.session import NOT_BEGUN, RunSession, open_session, report_not_begun
-from paddock.runner.daemon.prefect_client import TrackingError, client_options
 from paddock.runner.notify.notify_at_end import ReportedEnd, notify_at_end
 from paddock.runner.progress.drain import INTERRUPTED, STOP_REQUESTED
 from paddock.runner.progress.prefect_view import FLOW_MODULE
@@ -29,8 +27,6 @@ from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
 
 from .run_mode import ServiceUse, is_flow, service_use
-
-CHECK_TIMEOUT_S = 4.0  # an API that cannot be reached is an error within 5 s
 
 
 def is_within_flow_run() -> bool:
@@ -62,11 +58,11 @@ async def becomes_flow_run(
         return False
     if "prefect" not in sys.modules:
         importlib.import_module("paddock.runner.prefect.client_settings")
-    if os.environ.get("PREFECT_API_URL", "").strip():
-        await check_prefect_api(os.environ)
-        return True
-    from paddock.runner.daemon import prefect_auth, prefect_server
+    from paddock.runner.daemon import prefect_auth, prefect_client, prefect_server
 
+    if os.environ.get("PREFECT_API_URL", "").strip():
+        await prefect_client.check_prefect_api(os.environ)
+        return True
     url = await prefect_server.ensure_own_server(settings, note)
     note(
         f"Prefect shows this run at {url.removesuffix('/api')}; the password of that page is in "
@@ -78,30 +74,6 @@ async def becomes_flow_run(
     # Prefect's settings have it; commands of steps, and a later run, are not to find it.
     os.environ.pop("PREFECT_API_URL", None)
     return True
-
-
-async def check_prefect_api(environ: Mapping[str, str]) -> None:
-    """Check that Prefect's API answers.
-
-    Raises:
-        TrackingError: it does not.
-    """
-    url = environ["PREFECT_API_URL"].strip().rstrip("/")
-    try:
-        options = client_options(url, environ)
-        with http.http_failures(f"Prefect's API at {url}"):
-            async with http.client(
-                **options, connect_s=CHECK_TIMEOUT_S, timeout_s=CHECK_TIMEOUT_S
-            ) as client:
-                answer = await client.get("/health")
-    except (http.HttpFailure, OSError, ValueError) as error:
-        raise TrackingError(
-            f"{error}. Start it with `prefect server start`, correct PREFECT_API_URL, "
-            f"or use `--local` to run without it."
-        ) from error
-    if answer.is_redirect:  # the keys would go to another server
-        to = answer.headers.get("location")
-        raise TrackingError(f"Prefect's API at {url} redirects to '{to}'. Correct PREFECT_API_URL.")
 
 
 async def run_prepared(

@@ -14,9 +14,14 @@ import httpx
 import pytest
 
 from paddock.engine.system import http
-from paddock.runner.daemon.prefect_client import PrefectRefusal, TrackingError, ask, client_options
+from paddock.runner.daemon.prefect_client import (
+    PrefectRefusal,
+    TrackingError,
+    ask,
+    check_prefect_api,
+    client_options,
+)
 from paddock.runner.daemon.prefect_retention import delete_old_runs
-from paddock.runner.prefect.run_tracking import check_prefect_api
 from tests.fakes.far_side import certificate
 from tests.prefect_server import server
 
