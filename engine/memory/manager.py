@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from paddock.engine.errors import Busy, EngineError, NoPlace
-from paddock.engine.request import PRIORITY_RANK, Priority
+from paddock.engine.request import PRIORITY_RANK
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.hardware import peak_bytes
 from paddock.engine.system.tasks import end
@@ -57,53 +57,32 @@ class WaitingRequest:
 class WaitQueue:
     """Requests that wait for one model."""
 
-    _requests: dict[Priority, deque[WaitingRequest]] = field(
-        default_factory=lambda: {priority: deque() for priority in PRIORITY_RANK}
-    )
+    requests: list[WaitingRequest] = field(default_factory=list)
+    """In their order of arrival."""
 
-    def __len__(self) -> int:
-        return sum(len(requests) for requests in self._requests.values())
+    @property
+    def most_urgent(self) -> WaitingRequest:
+        return min(self.requests, key=lambda request: PRIORITY_RANK[request.model_use.priority])
 
-    def __iter__(self) -> Iterator[WaitingRequest]:
-        """Yield all, the more urgent first, each priority in its order of arrival."""
-        return (request for priority in PRIORITY_RANK for request in self._requests[priority])
-
-    def add(self, request: WaitingRequest) -> None:
-        self._requests[request.model_use.priority].append(request)
-
-    def remove(self, request: WaitingRequest) -> None:
-        requests = self._requests[request.model_use.priority]
-        if request in requests:
-            requests.remove(request)
+    @property
+    def n_ctx_tokens(self) -> int:
+        return max(request.model_use.facts.n_ctx_tokens for request in self.requests)
 
     def first_of_each(self) -> Iterator[WaitingRequest]:
         """Yield the first of each priority, again as long as the caller removes it."""
         for priority in PRIORITY_RANK:
-            requests = self._requests[priority]
-            while requests:
-                first = requests[0]
-                yield first
-                if requests and requests[0] is first:
+            for request in [r for r in self.requests if r.model_use.priority == priority]:
+                yield request
+                if request in self.requests:
                     break
-
-    @property
-    def since(self) -> float:
-        return min(requests[0].since for requests in self._requests.values() if requests)
-
-    @property
-    def is_interactive(self) -> bool:
-        return bool(self._requests["interactive"])
-
-    @property
-    def n_ctx_tokens(self) -> int:
-        return max(request.model_use.facts.n_ctx_tokens for request in self)
 
     def fail(self, error: EngineError, n_ctx_tokens: int = 0) -> None:
         """Fail the requests that need at least so long a context."""
-        for request in [c for c in self if c.model_use.facts.n_ctx_tokens >= n_ctx_tokens]:
-            self.remove(request)
-            if not request.place.done():
-                request.place.set_exception(error)
+        for request in list(self.requests):
+            if request.model_use.facts.n_ctx_tokens >= n_ctx_tokens:
+                self.requests.remove(request)
+                if not request.place.done():
+                    request.place.set_exception(error)
 
 
 N_LOADED_PER_DEVICE = 3
@@ -167,14 +146,14 @@ class ModelManager:
         return tuple(self._memory.by_key.values())
 
     def n_waiting(self, key: str) -> int:
-        return len(self._queues.get(key, ()))
+        return len(self._queues[key].requests) if key in self._queues else 0
 
     def stats(self) -> PoolStats:
         """Describe all models in memory, and count the requests that wait for any model."""
         waiting: Counter[str] = Counter()
         for queue in self._queues.values():
-            if queue:
-                waiting[next(iter(queue)).model_use.facts.name] += len(queue)
+            if queue.requests:
+                waiting[queue.most_urgent.model_use.facts.name] += len(queue.requests)
         for model in self.resident():
             waiting[model.facts.name] += _n_in_worker_queue(model)
         resident = tuple(self._model_stats(model) for model in self.resident())
@@ -266,12 +245,12 @@ class ModelManager:
             max(0, replica.n_users - replica.layout.load.n_parallel)
             for replica in self._replicas(key)
         )
-        if not model_use.waits and len(queue) + n_inside >= self._settings.max_queue:
+        if not model_use.waits and len(queue.requests) + n_inside >= self._settings.max_queue:
             self._events.refused(model_use.facts.name, "busy")
-            raise Busy.of(model_use.facts.name, len(queue))
+            raise Busy.of(model_use.facts.name, len(queue.requests))
         place: asyncio.Future[LoadedModel] = asyncio.get_running_loop().create_future()
         request = WaitingRequest(model_use, self.now(), place)
-        queue.add(request)
+        queue.requests.append(request)
         self._changed(key)
         try:
             resident = await place
@@ -280,9 +259,10 @@ class ModelManager:
                 self._release(place.result(), model_use)  # it was admitted and cancelled at once
             raise
         finally:
-            queue.remove(request)
+            if request in queue.requests:
+                queue.requests.remove(request)
             # Drop an empty queue; a cancelled request may have been the reason for a load.
-            if not self._queues.get(key):
+            if not self.n_waiting(key):
                 self._queues.pop(key, None)
                 for replica in self._replicas(key):
                     if replica.state == "loading":
@@ -366,7 +346,7 @@ class ModelManager:
         queue = self._queues.get(key, WaitQueue())
         for request in queue.first_of_each():
             if request.place.done():  # cancelled, and not removed yet
-                queue.remove(request)
+                queue.requests.remove(request)
                 continue
             is_open = [replica for replica in self._replicas(key) if replica.is_open]
             n_ctx_tokens = request.model_use.facts.n_ctx_tokens
@@ -387,7 +367,7 @@ class ModelManager:
                 resident = min(  # by requests inside its worker for each sequence
                     having, key=lambda r: r.users.total() / max(1, r.layout.load.n_parallel)
                 )
-                queue.remove(request)
+                queue.requests.remove(request)
                 resident.take(request.model_use)
                 request.place.set_result(resident)
 
@@ -421,7 +401,7 @@ class ModelManager:
 
     def _missing_models(self) -> list[str]:
         there = {model.model_key for model in self.resident()}
-        return [key for key, queue in self._queues.items() if queue and key not in there]
+        return [key for key, queue in self._queues.items() if queue.requests and key not in there]
 
     def _overloaded(self) -> list[LoadedModel]:
         """Return one replica of each model that has more requests than sequences.
@@ -508,7 +488,7 @@ class ModelManager:
 
     def _layout_request(self, key: str) -> LayoutRequest:
         queue = self._queues[key]
-        model_use = next(iter(queue)).model_use
+        model_use = queue.most_urgent.model_use
         at_most = self._memory.n_cells_at_most(key)
         others = self._others_bytes(key)
         return LayoutRequest(
@@ -529,16 +509,17 @@ class ModelManager:
         for lease in self._leases:
             sizes |= lease.sizes if now < lease.until else {}
         for other_key in self._missing_models():
-            sizes[other_key] = next(iter(self._queues[other_key])).model_use.facts.size_bytes
+            sizes[other_key] = self._queues[other_key].most_urgent.model_use.facts.size_bytes
         there = {key, *(model.model_key for model in self.resident())}
         return sum(size for other_key, size in sizes.items() if other_key not in there)
 
     def _waiting_model(self, key: str, ways: tuple[ModelLayout, ...]) -> WaitingModel:
-        queue = self._queues[key]
+        requests = self._queues[key].requests
+        is_interactive = any(request.model_use.priority == "interactive" for request in requests)
         n_good = sum(way.is_good for way in ways)
         rooms = tuple(way.room for way in ways)
         after = self._evicted_for.get(key, "")
-        return WaitingModel(key, queue.since, queue.is_interactive, rooms, n_good, after)
+        return WaitingModel(key, requests[0].since, is_interactive, rooms, n_good, after)
 
     def _limits(self) -> MemoryLimits:
         device = self._memory.device
@@ -569,7 +550,7 @@ class ModelManager:
             self._loader.keep(by_key[move.key])
         elif isinstance(move, RefuseModel):
             queue = self._queues[move.key]
-            name = next(iter(queue)).model_use.facts.name
+            name = queue.most_urgent.model_use.facts.name
             error: EngineError = too_large(name, move.needed, move.could_be)
             if move.is_crowded:
                 pinned = [model.facts.name for model in self.resident() if model.is_pinned]
@@ -579,7 +560,7 @@ class ModelManager:
 
     def _fail_if_stuck(self, wake_at: float | None) -> float | None:
         """Fail all waiting requests if nothing has moved for long; return when to wake."""
-        if not any(self._queues.values()):
+        if not any(queue.requests for queue in self._queues.values()):
             return wake_at
         workers = [model.worker for model in self.resident() if model.worker is not None]
         moved_at = max([self._progress_at, *(worker.last_turn_at for worker in workers)])
@@ -588,7 +569,7 @@ class ModelManager:
             due = moved_at + limit_s
             return due if wake_at is None else min(due, wake_at)
         for queue in tuple(self._queues.values()):
-            for request in queue:
+            for request in queue.requests:
                 self._events.refused(request.model_use.facts.name, "late")
             queue.fail(Busy(f"no model came free, and nothing moved for {limit_s:g} s"))
         return wake_at
