@@ -77,10 +77,8 @@ class FiledStore:
     _ledger: Ledger
 
     def record_move(self, move: MoveRow, run: str) -> None:
-        row = {name: getattr(move, name) for name in MoveRow.__slots__}
-        self._ledger.put(
-            "moves", row | {"is_done": int(move.is_done), "run": run, "at": time.time()}
-        )
+        is_done = int(move.is_done)
+        self._ledger.put_row("moves", move, is_done=is_done, run=run, at=time.time())
 
     def moves_from(self, paths: Collection[str]) -> Mapping[tuple[str, str], MoveRow]:
         """Return the moves of files that lay at these paths, by path and digest."""

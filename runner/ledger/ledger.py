@@ -181,8 +181,7 @@ class Ledger:
 
     def renew(self, scope: str, entry: Entry) -> None:
         """Write an entry as it is: its run and time stay those in which the item was done."""
-        values = {name: getattr(entry, name) for name in Entry.__slots__}
-        self.put("items", {**values, "scope": scope})
+        self.put_row("items", entry, scope=scope)
 
     def keep(self, value: Any) -> tuple[str | None, str | None]:
         """Store an item's value; return (text, object), one of which is None, by its size."""
@@ -226,9 +225,8 @@ class Ledger:
 
     def record_output(self, output: OutputRow, run: str) -> None:
         """Write what a path holds, or is about to hold."""
-        row = {name: getattr(output, name) for name in OutputRow.__slots__}
-        row["intended"] = json.dumps(output.intended)
-        self.put("outputs", {**row, "run": run, "at": output.at or time.time()})
+        intended, at = json.dumps(output.intended), output.at or time.time()
+        self.put_row("outputs", output, intended=intended, run=run, at=at)
 
     # --- calls
 
@@ -313,7 +311,7 @@ class Ledger:
         return [AttemptRow(*row) for row in rows]
 
     def record_attempt(self, row: AttemptRow) -> None:
-        self.put("attempts", {name: getattr(row, name) for name in AttemptRow.__slots__})
+        self.put_row("attempts", row)
 
     def drop_attempt(self, row: AttemptRow) -> None:
         self.drop("attempts", {"scope": row.scope, "key": row.key, "run": row.run})
@@ -389,6 +387,11 @@ class Ledger:
         """Write a whole row; lasting after `durable`."""
         if self._writer is not None:
             self._writer.queue(table, row, row)
+
+    def put_row(self, table: str, row: Any, **others: Any) -> None:
+        """Write a row of `entries`, with `others` of its columns."""
+        values = {name: getattr(row, name) for name in row.__slots__}
+        self.put(table, values | others)
 
     def drop(self, table: str, key: Mapping[str, Any]) -> None:
         if self._writer is not None:

@@ -93,8 +93,7 @@ class LineageStore:
         return tuple(path for (path,) in self.ledger.rows(queries.STORES))
 
     def record_rows(self, row: StoredRow, run: str) -> None:
-        values = {name: getattr(row, name) for name in StoredRow.__slots__[:5]}
-        self.ledger.put("stored", {**values, "run": run, "at": time.time()})
+        self.ledger.put_row("stored", row, run=run, at=time.time())
 
     def drop_rows(self, row: StoredRow) -> None:
         self.ledger.drop("stored", {"scope": row.scope, "path": row.path, "key": row.key})
