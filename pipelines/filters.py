@@ -33,14 +33,18 @@ MAX_WRAP_CHARS = 1_000_000  # textwrap reads about a million characters a second
 _PART_CHARS = 256
 
 
+def names(words: str) -> tuple[str, ...]:
+    return tuple(words.split())
+
+
 _MOST_LEVELS = 1000
 
-_PLAIN = str.split(
+_PLAIN = names(
     "abs capitalize count d default dictsort filesizeformat first float int items last "
     "length list lower map max min reject rejectattr reverse select selectattr groupby "
     "sort string title trim truncate upper"
 )
-_TESTS = str.split(
+_TESTS = names(
     "boolean defined divisibleby eq equalto even false float ge greaterthan gt in "
     "integer iterable le lessthan lower lt mapping ne none number odd sequence string "
     "true undefined upper == != > >= < <="
@@ -380,7 +384,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
 } | OWN_FILTERS
 TESTS: Mapping[str, Any] = {name: JINJA_TESTS[name] for name in _TESTS}
 TEXT_FILTERS = frozenset(
-    str.split(
+    names(
         "capitalize count d default length lower replace string title trim truncate "
         "truncate_words upper urlencode wordcount wordwrap indent slug basename tojson int "
         "float join split fromjson number_in date_in"

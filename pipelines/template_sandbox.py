@@ -34,7 +34,7 @@ from paddock.engine.system.template_limits import (
 )
 
 from .errors import did_you_mean
-from .filters import FILTERS, MAX_PARSED_CHARS, TESTS, TEXT_FILTERS, join, replace
+from .filters import FILTERS, MAX_PARSED_CHARS, TESTS, TEXT_FILTERS, join, names, replace
 
 MAX_STEPS = 2_000_000  # about a second of loop turns, calls and filters
 MAX_RANGE = 100_000
@@ -43,7 +43,7 @@ JINJA_INTERNALS = (Namespace, LoopContext, Macro)
 
 METHODS: Mapping[type, frozenset[str]] = {
     str: frozenset(
-        str.split(
+        names(
             "capitalize casefold count endswith find index isalnum isalpha isdecimal isdigit "
             "islower isnumeric isspace istitle isupper lower lstrip partition removeprefix "
             "removesuffix rfind rindex rpartition rsplit rstrip split splitlines startswith "
