@@ -64,7 +64,9 @@ def at_a_prompt(shell: str, folder: Path) -> Iterator[Terminal]:
 
 
 @pytest.mark.parametrize("shell", STARTED)
-def test_tab_completes_commands_options_values_models_and_files(shell: str, folder: Path) -> None:
+def test_tab_completes_commands_options_values_models_and_files_and_lists_what_may_come(
+    shell: str, folder: Path
+) -> None:
     with at_a_prompt(shell, folder) as screen:
         for typed, got in (
             ("paddock run --retr\tnew\t", "GOT[run][--retry-failed][news.yaml]."),
@@ -78,11 +80,6 @@ def test_tab_completes_commands_options_values_models_and_files(shell: str, fold
                     screen.rest()
             screen.type("\n")
             screen.wait_for(got)
-
-
-@pytest.mark.parametrize("shell", STARTED)
-def test_tab_lists_what_may_come_next(shell: str, folder: Path) -> None:
-    with at_a_prompt(shell, folder) as screen:
         screen.type("paddock graph --format ")
         screen.type("\t\t")
         screen.wait_for("mermaid")
