@@ -134,3 +134,36 @@ def test_times_and_rates_are_told() -> None:
         "prompt  120 tokens in 0.2 s, 100 tokens/s, 100 cached\n"
         "answer  50 tokens in 1.2 s, 40 tokens/s"
     )
+
+
+def test_a_new_conversation_asks_for_nothing_but_the_answer() -> None:
+    session = ChatConversation("m")
+    session.add_question("Hello")
+    assert session.chat_request() == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "Hello"}],
+    }
+
+
+def test_a_question_without_an_answer_is_taken_back() -> None:
+    session = ChatConversation("m")
+    session.add_question("one")
+    session.add_answer("two", "hm")
+    session.drop_question()
+    assert [turn["role"] for turn in session.turns] == ["user", "assistant"]
+    session.add_question("three")
+    session.drop_question()
+    assert len(session.turns) == 2
+
+
+def test_another_model_begins_again_with_what_is_set() -> None:
+    session = ChatConversation("m", frozenset({"thinking"}), think="high", system="Be brief.")
+    session.add_question("one")
+    session.change_model("n", frozenset({"vision"}))
+    assert (session.turns, session.think, session.system) == ([], None, "Be brief.")
+    assert session.accepts_images
+
+
+def test_what_is_not_told_is_left_out() -> None:
+    assert conversation.timings_text({}) == ""
+    assert conversation.timings_text({"prompt_eval_count": 1}) == "prompt  1 token"

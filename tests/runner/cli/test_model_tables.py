@@ -1,6 +1,8 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+from paddock.engine.settings import PoolSettings
 from paddock.runner.cli import model_tables
 from paddock.runner.cli.model_tables import ModelRow
 
@@ -69,3 +71,22 @@ def test_what_is_known_of_a_model_is_told_in_parts() -> None:
         "    Apache License\n"
         "    Version 2.0"
     )
+
+
+def test_in_full_the_files_values_and_tensors_are_told_too() -> None:
+    text = model_tables.model_card(MODEL_INFO, is_verbose=True)
+    assert "    tokenizer.ggml.tokens   [0, 1, 2, ... 2,000 in all]" in text
+    assert "    output.weight  Q8_0  [576, 49152]" in text
+
+
+def test_a_service_that_tells_little_is_no_fault() -> None:
+    assert model_tables.model_card({}) == "  Model\n    architecture"
+
+
+def test_the_embedded_models_are_listed(tmp_path: Path) -> None:
+    rows = model_tables.local_models(PoolSettings(models_dir=tmp_path, cache_dir=tmp_path))
+    names = [row.name for row in rows]
+    assert "all-minilm:latest" in names
+    assert names == sorted(names)
+    keys = {"name", "digest", "size", "modified", "role", "from", "path"}
+    assert set(rows[0].as_json()) == keys

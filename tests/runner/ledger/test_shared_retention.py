@@ -49,6 +49,11 @@ def test_cleaning_a_shared_ledger_removes_only_what_is_not_needed(url: str, tmp_
     )
 
 
+def test_a_folder_without_runs_has_nothing_to_clean(url: str, tmp_path: Path) -> None:
+    (tmp_path / ".paddock").mkdir()
+    assert sweep_ledger(tmp_path / ".paddock", url, EVERYTHING) == SweepResult()
+
+
 async def test_a_run_of_another_machine_without_heartbeats_has_died(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,11 @@ from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, each_document, settings
 
+ONE_FILE = """\
+name: one
+steps:
+  - {id: note, uses: files.write, with: {path: out/note.txt, text: Hello.}}
+"""
 COPIES = """\
 name: copies
 """ + each_document("""\
@@ -34,6 +39,12 @@ def summaries(world: World, report: Report) -> tuple[str, str]:
     """Return how Prefect shows the end of a run, and how the list of runs does."""
     latest = recent_runs(find_ledgers([world.folder]), limit=1).runs[0]
     return last_state(report).message, run_result_text(latest)
+
+
+def test_a_file_that_is_written_outside_of_blocks_is_told(tmp_path: Path) -> None:
+    world = World(tmp_path, ONE_FILE)
+    assert summaries(world, world.run()) == ("1 file written", "1 file written")
+    assert summaries(world, world.run()) == ("nothing to do", "nothing to do")
 
 
 def test_a_command_that_was_run_is_told(tmp_path: Path) -> None:
