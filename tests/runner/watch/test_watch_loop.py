@@ -368,6 +368,22 @@ async def test_a_document_that_changes_in_every_run_is_given_up_and_kept(root: P
     assert why == "it changed in each of 5 runs that had it\n"
 
 
+async def test_at_most_two_batches_are_out_and_what_comes_later_gathers(root: Path) -> None:
+    async with Watched(spec(root), ends=False).running() as watched:
+        for number in range(2):
+            (root / f"{number}.txt").write_text("x")
+            await soon(lambda n=number: len(watched.batches) == n + 1)  # type: ignore[misc]
+        for number in range(2, 9):
+            (root / f"{number}.txt").write_text("x")
+        await soon(lambda: watched.watch.status()["settled"] == 7)
+        await asyncio.sleep(0.3)
+        assert len(watched.batches) == 2
+        watched.ends = True
+        await watched.watch.done(watched.batches[0], BatchOutcome("r", "completed"))
+        await soon(lambda: len(watched.batches) == 3)
+        assert len(watched.batches[2].files) == 7
+
+
 async def test_where_no_one_takes_a_batch_it_is_told_once_and_tried_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
