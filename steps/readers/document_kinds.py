@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import PurePath
 
-_OPEN_DOCUMENTS = {"t": "text", "s": "spreadsheet", "p": "presentation"}
 OF_KREUZBERG = {
     **{"doc": "application/msword", "xls": "application/vnd.ms-excel", "rtf": "application/rtf"},
     **{"ppt": "application/vnd.ms-powerpoint", "ipynb": "application/x-ipynb+json"},
@@ -25,7 +24,9 @@ MEDIA_TYPES: dict[str, str] = {
     "eml": "message/rfc822",
     "epub": "application/epub+zip",
     "image": "image/*",
-    **{f"od{x}": f"application/vnd.oasis.opendocument.{y}" for x, y in _OPEN_DOCUMENTS.items()},
+    "odt": "application/vnd.oasis.opendocument.text",
+    "ods": "application/vnd.oasis.opendocument.spreadsheet",
+    "odp": "application/vnd.oasis.opendocument.presentation",
     **{"fb2": "application/x-fictionbook+xml", "mhtml": "multipart/related"},
     **{"mbox": "application/mbox", "msg": "application/vnd.ms-outlook"},
     **OF_KREUZBERG,
@@ -144,9 +145,9 @@ def kind_of(path: PurePath, head: bytes) -> str:
         return named
     if is_zipped and _EPUB in head[:200]:
         return "epub"
-    for letter in _OPEN_DOCUMENTS if is_zipped else ():
-        if b"mimetype" + MEDIA_TYPES[f"od{letter}"].encode() in head[:200]:
-            return f"od{letter}"
+    for kind in ("odt", "ods", "odp") if is_zipped else ():
+        if b"mimetype" + MEDIA_TYPES[kind].encode() in head[:200]:
+            return kind
     is_heif = head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
     is_image = is_heif or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
     is_text = head.startswith(b"BM") and suffix != ".bmp"  # it may begin so

@@ -47,7 +47,7 @@ _NUMBERS = re.compile(r"^[ >-]*\d+\.(?=\s)", re.MULTILINE)  # of items in Markdo
 _WITHIN_WORDS = re.compile(r"[*_^~`\\]")  # signs of Markdown for formats
 
 
-def read_mail(file: BinaryIO, request: ReadRequest) -> Document:
+def read_eml(file: BinaryIO, request: ReadRequest) -> Document:
     data = text_encoding.narrow(file.read())
     message = email.message_from_bytes(data, policy=email.policy.default)
     if not isinstance(message, EmailMessage) or not any(

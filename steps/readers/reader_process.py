@@ -79,11 +79,11 @@ class ReadOptions:
         if kind in text_files.TEXT_KINDS:
             data = file.read()
             return _with_pictures(text_files.read_text_file(data, kind), kind, data, self)
-        if kind not in _READERS:
+        if kind not in _MODULES:
             raise Unreadable(f"is of a kind that nothing reads: `{kind}`")
         if self.depth >= _MOST_DEPTH and kind != "image":
             raise Unreadable("lies within too many others")
-        read: ReadsFile = getattr(_reader_module(kind), _READERS[kind][1])
+        read: ReadsFile = getattr(_reader_module(kind), f"read_{kind}")
         return read(file, replace(self, depth=self.depth + 1))
 
 
@@ -283,7 +283,7 @@ def _plugin_for(path: Path) -> str:
 
 def _reader_module(kind: str) -> Any:
     """Import the module that reads a kind: a process pays only for what its documents need."""
-    return importlib.import_module(f".{_READERS[kind][0]}", __package__)
+    return importlib.import_module(f".{_MODULES[kind]}", __package__)
 
 
 def _page_module() -> Any:
@@ -291,19 +291,14 @@ def _page_module() -> Any:
     return importlib.import_module(".pdf_boxes", __package__)
 
 
-_READERS: Mapping[str, tuple[str, str]] = {
-    "pdf": ("pdf", "read_pdf"),
-    "docx": ("word", "read_docx"),
-    "pptx": ("powerpoint", "read_pptx"),
-    "xlsx": ("spreadsheets", "read_xlsx"),
-    "eml": ("mail", "read_mail"),
-    "epub": ("epub", "read_epub"),
-    "image": ("ocr", "read_image"),
-    **{kind: ("xml_documents", f"read_{kind}") for kind in ("odt", "ods", "odp", "fb2")},
-    **{kind: ("mail", f"read_{kind}") for kind in ("mhtml", "mbox", "msg")},
-    **{kind: ("kreuzberg_reader", f"read_{kind}") for kind in OF_KREUZBERG},
+_MODULES: Mapping[str, str] = {
+    **{"pdf": "pdf", "docx": "word", "pptx": "powerpoint", "xlsx": "spreadsheets"},
+    **{"epub": "epub", "image": "ocr"},
+    **dict.fromkeys(("odt", "ods", "odp", "fb2"), "xml_documents"),
+    **dict.fromkeys(("eml", "mhtml", "mbox", "msg"), "mail"),
+    **dict.fromkeys(OF_KREUZBERG, "kreuzberg_reader"),
 }
-"""Module and function for each kind other than plain text."""
+"""The module of each kind other than plain text; its function is `read_` and the kind."""
 
 
 # --- the process

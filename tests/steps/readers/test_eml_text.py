@@ -3,14 +3,14 @@ from io import BytesIO
 
 import pytest
 
-from paddock.steps.readers.mail import read_mail
+from paddock.steps.readers.mail import read_eml
 from paddock.steps.readers.reader import Document, Unreadable
 from paddock.steps.readers.reader_process import ReadOptions
 from tests.fakes.office import docx, eml
 
 
 def document(data: bytes) -> Document:
-    return read_mail(BytesIO(data), ReadOptions())
+    return read_eml(BytesIO(data), ReadOptions())
 
 
 def test_a_mail_says_who_wrote_to_whom_and_what_is_attached() -> None:
