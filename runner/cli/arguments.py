@@ -98,7 +98,10 @@ HERE = "."
 def option(
     help_: str = "", *names: str, default: Any = None, kind: Any = typer.Option, **facts: Any
 ) -> Any:
-    """Return a field of a command's flags, with what Typer is to know of it."""
+    """Return a field of a command's flags, with what Typer is to know of it.
+
+    Also the default of a command's parameter: then who calls it from Python names the value.
+    """
     return field(default=default, metadata={TYPER: kind(*names, help=help_, **facts)})
 
 

@@ -265,9 +265,5 @@ def _find_run(run: str | None, places: list[str] | None) -> PastRun:
 def _find_given_ledgers(
     given: list[str] | None, note: Callable[[str], None] = lambda text: None
 ) -> list[LedgerFolder]:
-    """Return the ledgers of these files and folders; by default of the current folder.
-
-    Raises:
-        CommandError: there is no such file or folder.
-    """
+    """Return the ledgers of these files and folders; by default of the current folder."""
     return find_ledgers(existing_paths(given) or [Path()], note)
