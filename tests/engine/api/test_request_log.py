@@ -49,12 +49,6 @@ async def test_what_comes_after_the_end_is_no_ones() -> None:
     assert exchange.n_answers == 0
 
 
-async def test_a_model_that_no_one_has_is_noted_as_it_was_named() -> None:
-    exchange = begun(RequestLog())
-    note_model("none-such")
-    assert exchange.model == "none-such"
-
-
 async def test_a_journal_stays_small_whatever_clients_name() -> None:
     recorded = begun(RequestLog(), "/" * 60_000)
     note_model("x" * 10_000_000)

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.steps.llm.reduce import content_groups, split_range
+from paddock.steps.llm.reduce import content_groups
 
 NAMES = st.lists(st.text("abcdef", min_size=1, max_size=4), max_size=60)
 FANIN = st.integers(2, 20)
@@ -31,21 +31,6 @@ def test_one_item_more_or_less_changes_a_few_groups_however_long_the_list(
     after = {tuple(fewer[begin:end]) for begin, end in content_groups(fewer, 8)}
     assert len(before - after) <= 6
     assert len(after - before) <= 6
-
-
-def test_a_list_that_fits_is_one_group_and_an_empty_one_none() -> None:
-    assert content_groups(["a"] * 8, 8) == [(0, 8)]
-    assert content_groups([], 8) == []
-
-
-def test_equal_names_are_grouped_too() -> None:
-    made = content_groups(["same"] * 100, 4)
-    assert all(end - begin <= 4 for begin, end in made)
-    assert len(made) < 50
-
-
-def test_a_group_is_halved_with_the_greater_part_first() -> None:
-    assert split_range(2, 7) == ((2, 5), (5, 7))
 
 
 @given(n=st.integers(3, 16), fanin=st.integers(2, 8), seed=st.integers(0, 9999))
