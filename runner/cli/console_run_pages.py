@@ -20,6 +20,7 @@ from typing import Generic, TypeVar
 
 from markupsafe import Markup
 
+from paddock.engine.system.files import sha256_of
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.inputs import read_inputs
@@ -37,8 +38,7 @@ from paddock.runner.ledger.run_history import (
     recent_runs,
     runs_named,
 )
-from paddock.runner.lineage.changes_since import document_now, files_read_now
-from paddock.runner.lineage.explain import explain_path
+from paddock.runner.lineage.explain import explain_path, files_now
 from paddock.runner.lineage.recorded_items import RecordedItems
 from paddock.runner.progress.item_states import BAD
 from paddock.runner.progress.journal import JournalProgress
@@ -282,10 +282,10 @@ class RunPages:
                 raise NotHere("There is no such item: later runs redid it, or it was removed.")
             entry = item.entry
             assert entry is not None
-            steps = list(items.steps(item))
+            steps = items.steps(item)
             answers = reviews_of_item(ledger, item.owner.scope_id, item.key).answers
         has_failed = entry.state in BAD
-        is_of_block = bool(item.owner.outer) or item.key != item.owner.step
+        document, reads = files_now(item, lambda path: sha256_of(Path(path)))
         body = render(
             "console_item.html",
             query=query,
@@ -295,13 +295,13 @@ class RunPages:
             address=run_path(past),
             run=f"{RUNS}/{path_id(past.place.state)}/{item.run}",
             review=CONSOLE_PAGES["Review"],
-            source=document_now(item),
-            read=files_read_now(item),
+            source=document,
+            read=reads,
             base=base,
             file_states=FILE_STATE_TEXT,
             has_failed=has_failed,
             why_not=_again_refusal(past) if has_failed else "",
-            only=(*item.owner.outer, item.key)[0] if is_of_block else "",  # what `--only` takes
+            only=next(iter(item.keys), ""),  # what `--only` takes
             answers=answers,
             steps=[step for step in steps if step.calls or step.checks],
             request=lambda call: "\n\n".join(request_lines(call)),

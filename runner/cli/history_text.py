@@ -184,7 +184,7 @@ def lineage_text(answer: PathLineage, *, is_full: bool) -> str:
     lines: list[str] = []
     if answer.read_by:
         lines.append(f"{_short_path(answer.path)} was read for these outputs:")
-        lines += [f"  {printing.printable_line(str(use))}" for use in answer.read_by]
+        lines += [f"  {printing.printable_line(use)}" for use in answer.read_by]
         if answer.n_more:
             lines.append(f"  and {answer.n_more:,} more")
     elif len(answer.origins) == 1:
@@ -195,7 +195,7 @@ def lineage_text(answer: PathLineage, *, is_full: bool) -> str:
             changes += [printing.printable_line(change.what) for change in origin.changes]
             lines += [
                 _origin_head(origin),
-                _labelled("from", f"{_origin_item(origin)}, run '{origin.run}'"),
+                _labelled("from", f"{printing.printable_line(origin.item)}, run '{origin.run}'"),
                 _labelled("since", "; ".join(changes) or "nothing changed"),
             ]
         if answer.n_more:
@@ -212,7 +212,8 @@ def _origin_head(origin: Origin) -> str:
 
 def _origin_lines(origin: Origin, *, is_full: bool) -> Iterator[str]:
     yield _origin_head(origin)
-    yield _labelled("from", f"{_origin_item(origin)} of {_short_path(str(origin.pipeline))}")
+    item, pipeline = printing.printable_line(origin.item), _short_path(str(origin.pipeline))
+    yield _labelled("from", f"{item} of {pipeline}")
     yield _labelled("run", f"{origin.run}, {_date_text(origin.at)}")
     if origin.error:
         yield _labelled("state", f"{origin.state}: {printing.printable_message(origin.error)}")
@@ -245,12 +246,6 @@ def _origin_lines(origin: Origin, *, is_full: bool) -> Iterator[str]:
 def _labelled_list(label: str, texts: Iterable[str]) -> Iterator[str]:
     if shown := ", ".join(texts):
         yield _labelled(label, shown)
-
-
-def _origin_item(origin: Origin) -> str:
-    if origin.key == origin.step:
-        return f"step '{origin.step}'"
-    return f"item '{printing.printable_line(origin.key)}' of '{origin.step}'"
 
 
 def _step_lines(step: LineageStep, *, is_full: bool) -> Iterator[str]:

@@ -416,14 +416,14 @@ def values_digest(item: ItemWork) -> str:
     return part_digest(read)
 
 
-async def changed_since(
-    scope_id: str,
-    entry: Entry,
+async def all_differences(
+    trace: Trace,
     world: World,
     bound: BoundPlan,
     node: BoundNode,
+    scopes: PipelineScopes,
     is_unknown: Callable[[str], bool],
-) -> list[Reason]:
+) -> tuple[Sequence[Reason], Sequence[Reason]]:
     """Return what changed since an item was recorded: of its rule, `node`, and its dependencies.
 
     It is compared as `verify` does, without a run and without the list of its block.
@@ -434,13 +434,11 @@ async def changed_since(
         PipelineError: a list of labels is no list of labels.
         EngineError: a model cannot be looked up, or new labels cannot be embedded.
     """
-    ledger, scopes = world.index.ledger, PipelineScopes.of(bound, world.index)
-    reviews, options = RunReviews(ledger, bound), RunOptions()
+    reviews, options = RunReviews(world.index.ledger, bound), RunOptions()
     judge = Judge(world=world, reviews=reviews, bound=bound, options=options, scopes=scopes)
-    trace = Trace(scope_id, entry, PastItems(ledger, scope_id, node))
     scope = Scope.of(bound.inputs, moment=bound.moment)
     world = await judge.world_of([node], scope, [trace])
-    before, parts = json.loads(entry.parts), await judge.parts.of(node, scope)
+    before, parts = json.loads(trace.entry.parts), await judge.parts.of(node, scope)
     unknown = {name for name in {**before, **parts} if is_unknown(name)}
     for name in before.keys() - parts.keys():
         if not isinstance(part_of(name), RulePart) or before[name].startswith(KEYED):

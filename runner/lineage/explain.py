@@ -9,11 +9,15 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from paddock.engine.system.files import sha256_of
+from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.core.calls import model_pools
 from paddock.runner.core.calls.run_models import RunModels
+from paddock.runner.core.run_records import ItemSource
+from paddock.runner.core.traces.dependencies import FileRead, dependencies_of
 from paddock.runner.core.traces.world import World
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import LedgerError
@@ -26,15 +30,13 @@ from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Why, quoted
 from paddock.runner.review.answer_records import review_outcome, reviews_of_item
 from paddock.runner.settings import read_settings
+from paddock.steps.tools.builtin_tools import BUILT_IN_FUNCTIONS
 from paddock.steps.vectors.open_stores import OpenStores
 
-from .changes_since import document_changes, document_now, files_read_now, no_longer_written
-from .path_lineage import DocumentUse, LineageChange, LineageFile, Origin, PathLineage
-from .pipeline_now import CurrentPipelines, PipelineNow
-from .recorded_items import RecordedItem, RecordedItems
-
-_WATCHED_TOOLS = {"calculator", "files.read"}
-"""Tools that read nothing, or only files that are recorded."""
+from .change_wording import document_changes, no_longer_written
+from .path_lineage import FileState, LineageChange, LineageFile, Origin, PathLineage
+from .pipeline_now import BoundPipeline, CurrentPipelines
+from .recorded_items import ItemOutput, RecordedItem, RecordedItems
 
 
 def explain_path(path: Path, given: Sequence[Path] = ()) -> PathLineage:
@@ -53,7 +55,7 @@ def explain_path(path: Path, given: Sequence[Path] = ()) -> PathLineage:
                     return answer
                 near += answer.near
                 same += answer.same_as
-        except LedgerError as error:
+        except (LedgerError, SettingsError) as error:
             faults.append(str(error))
     near, same, faults = (list(dict.fromkeys(found)) for found in (near, same, faults))
     return PathLineage(str(path), near=tuple(near), same_as=tuple(same), faults=tuple(faults))
@@ -79,7 +81,8 @@ class _PathInLedger:
         self._index = OutputIndex(ledger, base, set())
         settings = read_settings(base)
         models = RunModels(model_pools.LookupPool(settings).facts)
-        self._pipelines = CurrentPipelines(World(self._index, OpenStores(base), models), settings)
+        self._world = World(self._index, OpenStores(base), models)
+        self._pipelines = CurrentPipelines(self._world, settings)
 
     async def answer(self) -> PathLineage:
         """Return what the path is.
@@ -97,14 +100,14 @@ class _PathInLedger:
         except (OSError, RuntimeError):
             real = self._path
         path, is_folder = self._index.stored(real), self._path.is_dir()
-        writer, moved_from = self._items.writer_of(path), self._filed.came_from(path)
-        if writer is not None and not moved_from:  # 1
-            return PathLineage(str(self._path), (await self._origin(writer),))
-        items, n_more = self._items.items_in(self._items.store_around(path) or path)  # 2
-        if not items and is_folder:
-            items, n_more = self._items.writers_below(path)  # 3
-        if items:
-            origins = tuple([await self._origin(item) for item in items])
+        output, moved_from = self._items.output_at(path), self._filed.came_from(path)
+        if output is not None and not moved_from:  # 1
+            return PathLineage(str(self._path), (await self._origin(output),))
+        outputs, n_more = self._items.outputs_in(self._items.store_around(path) or path)  # 2
+        if not outputs and is_folder:
+            outputs, n_more = self._items.outputs_below(path)  # 3
+        if outputs:
+            origins = tuple([await self._origin(output) for output in outputs])
             return PathLineage(str(self._path), origins, n_more=n_more)
         readers, n_more = self._items.readers_of((path, *moved_from))  # 4
         if not readers and is_folder:
@@ -123,41 +126,47 @@ class _PathInLedger:
         near, same = (map(self._index.absolute, p) for p in (self._items.near(path), same_as))
         return PathLineage(str(self._path), near=tuple(near), same_as=tuple(same))  # 7
 
-    async def _origin(self, item: RecordedItem) -> Origin:
-        """Return where an item's output comes from, and what changed since.
+    async def _origin(self, output: ItemOutput) -> Origin:
+        """Return where an output comes from, and what changed since.
 
         A step that only writes what steps before it answered is explained by these.
         """
-        entry, owner, absolute = item.entry, item.owner, self._index.absolute
-        steps, others = [*self._items.steps(item)], list[RecordedItem]()
+        item, absolute = output.item, self._index.absolute
+        owner, entry = item.owner, item.entry
+        steps = self._items.steps(item, None if output.is_current else output.run)
+        others = list[RecordedItem]()
         if not any(step.calls for step in steps):
-            found = (self._items.read_step(owner, name) for name in item.read_steps)
-            others = [other for other in found if other is not None]
-            steps += [step for other in others for step in self._items.steps(other)]
-        calls = [call for step in steps for call in step.calls if call.kind == "tool"]
-        tools = {call.model or "run" for call in calls} - _WATCHED_TOOLS
-        pipeline = await self._pipelines.of(item)
-        notes = [*pipeline.notes(item)]
-        if tools:
-            notes.append(Why.TOOLS_UNCHECKED(", ".join(quoted(sorted(tools)))))
-        if item.n_rows is None:
-            condition = self._index.condition(owner.scope_id, item.path)
+            for name in item.read_steps:
+                others += self._items.steps_read(owner, name)
+            steps += chain.from_iterable(map(self._items.steps, others))
+        document, reads = files_now(item, self._world.digest)
+        if not output.is_current:  # it was made of another one, or of another content
+            document = None
+        if output.n_rows is None:
+            condition = self._index.condition(owner.scope_id, output.path)
         else:
-            condition = "same" if os.path.exists(absolute(item.path)) else "missing"  # noqa: ASYNC240, PTH110
-        document = document_now(item)
-        changes = await self._changes(item, others, pipeline, document)
+            condition = "same" if os.path.exists(absolute(output.path)) else "missing"  # noqa: ASYNC240, PTH110
+        calls = [call for step in steps for call in step.calls if call.kind == "tool"]
+        traced = {name for name, tool in BUILT_IN_FUNCTIONS.items() if tool.is_traced}
+        tools = {call.model or "run" for call in calls} - traced
+        pipeline = await self._pipelines.of(item)
+        bound = pipeline if isinstance(pipeline, BoundPipeline) else None
+        notes = [] if bound is None else [*bound.notes(item)]
+        notes += [Why.TOOLS_UNCHECKED(quoted(sorted(tools)))] if tools else []
+        changes = await self._changes(output, others, bound, document)
         return Origin(
-            path=absolute(item.path),
+            path=absolute(output.path),
             pipeline=item.base / owner.file,
             step=owner.step,
             key=item.shown_key,
-            run=item.run,
-            at=item.at,
+            item=str(item),
+            run=output.run,
+            at=output.at,
             state=ItemState.DONE if entry is None else entry.state,
             error=None if entry is None else entry.error,
             condition=condition,
             document=document,
-            reads=files_read_now(item),
+            reads=reads,
             searched_paths=item.searched_paths,
             containing_stores=item.containing_stores,
             steps=tuple(steps),
@@ -165,48 +174,71 @@ class _PathInLedger:
             outputs=tuple(map(absolute, item.outputs)),
             changes=tuple(dict.fromkeys(changes)),
             notes=tuple(map(str, notes)),
-            n_rows=item.n_rows,
+            n_rows=output.n_rows,
             reviewed=reviews_of_item(self._ledger, owner.scope_id, item.key),
         )
 
     async def _changes(
         self,
-        item: RecordedItem,
+        output: ItemOutput,
         others: Sequence[RecordedItem],
-        pipeline: PipelineNow,
+        pipeline: BoundPipeline | None,
         document: LineageFile | None,
     ) -> list[LineageChange]:
-        """Return what changed since an item was done, as were `others` that explain it.
+        """Return what changed since an output was made, as were `others` that explain it.
 
         1. What became of its document.
-        2. Why the path is no longer an output of it: by the ledger, else by a plan.
-        3. What changed of its rule and of what it depended on, and which steps that it read have
-           newer results; the same of the others.
+        2. Why it is no output of its item any more: by the ledger, else by a plan.
+        3. What changed of the item's rule and of what it depended on, and which steps that it read
+           have newer results; the same of the others.
         4. Which nodes before it have work to do, by a plan.
         5. Where nothing of that is found: why a run would do it again, by a plan.
         """
-        changes = document_changes(document, self._index)  # 1
-        if item.is_current:  # 2
-            changes += await pipeline.why_no_longer_applies(item)
-        else:
-            changes.append(no_longer_written(item))
-        for done, subject in ((item, "it"), *((other, f"'{other.key}'") for other in others)):  # 3
-            changes += await (await self._pipelines.of(done)).changes(done, subject)
+        item, changes = output.item, document_changes(document, self._index)  # 1
+        if not output.is_current:  # 2
+            changes.append(no_longer_written(output))
+        elif pipeline is not None:
+            changes += await pipeline.why_no_longer_applies(output)
+        names = [other.owner.step.removeprefix(item.owner.prefix) for other in others]
+        subjects = ["it", *(f"'{name}'" for name in names)]
+        for done, subject in zip((item, *others), subjects, strict=True):  # 3
+            changes += await self._pipelines.changes(done, subject)
             for step in done.read_steps:
                 if n_newer := self._items.newer(done.owner, step, done.at):
                     newer = Why.NEWER_RESULTS(step, n_newer)
                     changes.append(LineageChange(newer if n_newer > 1 else Why.NEWER_RESULT(step)))
-        explained = {done.owner.step for done in (item, *others)}
-        changes += await pipeline.changes_before(item, explained)  # 4
-        return changes or await pipeline.changes_by_plan(item)  # 5
+        if pipeline is not None:
+            explained = {done.owner.step for done in (item, *others)}
+            changes += await pipeline.changes_before(item, explained)  # 4
+            changes = changes or await pipeline.changes_by_plan(item)  # 5
+        return changes
 
-    def _use(self, item: RecordedItem) -> DocumentUse:
-        """Return what an item made of a document."""
-        entry, owner = item.entry, item.owner
-        notes = [f"{entry.state}: {entry.error}"] if entry is not None and entry.error else []
+    def _use(self, item: RecordedItem) -> str:
+        """Return what an item made of a document: how it ended, where that went, who decided."""
+        entry, scope_id = item.entry, item.owner.scope_id
+        facts = [str(item)]
+        if entry is not None and entry.error:
+            facts.append(f"{entry.state}: {entry.error}")
         if entry is not None and entry.is_filed:
-            notes.append(" at ".join(["filed", *self._filed.targets(owner.scope_id, item.key)]))
-        reviews = ReviewStore(self._ledger).of_scope(owner.scope_id, [item.key])
-        notes += [f"'{step}' {review_outcome(head)}" for (_, step), head in sorted(reviews.items())]
-        stores = (f"rows in {self._index.stored(path)}" for path in item.containing_stores)
-        return DocumentUse(item.shown_key, owner.step, tuple(notes), (*item.outputs, *stores))
+            facts.append(" at ".join(["filed", *self._filed.targets(scope_id, item.key)]))
+        reviews = ReviewStore(self._ledger).of_scope(scope_id, [item.key])
+        facts += [f"'{step}' {review_outcome(head)}" for (_, step), head in sorted(reviews.items())]
+        stores = [f"rows in {self._index.stored(path)}" for path in item.containing_stores]
+        outputs = ", ".join([*item.outputs, *stores])
+        return ", ".join(facts) + (f" → {outputs}" if outputs else "")
+
+
+def files_now(
+    item: RecordedItem, digest: Callable[[str], str]
+) -> tuple[LineageFile | None, tuple[LineageFile, ...]]:
+    """Return an item's document, and the files that it read, compared with what is there now."""
+
+    def now(file: ItemSource | FileRead) -> LineageFile:
+        path = str(item.base / file.path)
+        state: FileState = "changed" if os.path.lexists(path) else "gone"
+        with contextlib.suppress(OSError):
+            state = "same" if digest(path) == file.sha256 else state
+        return LineageFile(path, file.sha256, state)
+
+    document, reads = item.document, dependencies_of(item.entry, FileRead)
+    return None if document is None else now(document), tuple(map(now, reads))

@@ -95,6 +95,8 @@ class Origin:
     """The block or top-level step."""
     key: str
     """The item's key with those of outer items; the step's id outside of blocks."""
+    item: str
+    """The two in words."""
     run: str
     at: float
     state: str
@@ -124,6 +126,7 @@ class Origin:
 
     def as_json(self) -> dict[str, Any]:
         fields = {_JSON_NAMES.get(name, name): value for name, value in asdict(self).items()}
+        del fields["item"]
         fields |= {"pipeline": str(self.pipeline), "at": iso_time(self.at)}
         fields["changes"] = [{"what": c.what, "detail": c.detail} for c in self.changes]
         for step in fields["steps"]:
@@ -133,29 +136,14 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class DocumentUse:
-    """What an item made of a document; `str` is one line of it."""
-
-    key: str
-    step: str
-    notes: tuple[str, ...]
-    """How it ended, where the document was filed, what people decided."""
-    outputs: tuple[str, ...]
-
-    def __str__(self) -> str:
-        facts = ", ".join([f"item '{self.key}' of '{self.step}'", *self.notes])
-        return f"{facts} → {', '.join(self.outputs)}" if self.outputs else facts
-
-
-@dataclass(frozen=True, slots=True)
 class PathLineage:
     """Result of `paddock why` for a path."""
 
     path: str
     origins: tuple[Origin, ...] = ()
     """Of a file the latest; of a store or a folder one for each item."""
-    read_by: tuple[DocumentUse, ...] = ()
-    """For a document: the items that read it."""
+    read_by: tuple[str, ...] = ()
+    """For a document: what each item made of it, in a line."""
     n_more: int = 0
     """Origins, or items that read it, that are not listed."""
     near: tuple[str, ...] = ()
@@ -175,7 +163,7 @@ class PathLineage:
             "known": self.is_known,
             "origins": [origin.as_json() for origin in self.origins],
             "more": self.n_more,
-            "read_by": [*map(str, self.read_by)],
+            "read_by": list(self.read_by),
             "near": list(self.near),
             "same_as": list(self.same_as),
         }

@@ -8,10 +8,9 @@ before it a plan is made, once for each pipeline and inputs.
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,11 +26,13 @@ from paddock.runner.bind.plan_walks import node_ids
 from paddock.runner.bind.specs import find_in_plans, spec_data
 from paddock.runner.core.calls import model_pools
 from paddock.runner.core.calls.run_models import RunModels
-from paddock.runner.core.item_judge import changed_since
+from paddock.runner.core.item_judge import all_differences
 from paddock.runner.core.rule_sources import are_unchanged, decide_alone
-from paddock.runner.core.traces.dependencies import ChosenLabels, dependencies_of
+from paddock.runner.core.traces.dependencies import ChosenLabels, Trace, dependencies_of
 from paddock.runner.core.traces.parts import PLACE_IN_LIST, ModelPart, OuterValue, part_of
-from paddock.runner.core.traces.preparation import changed_dependencies
+from paddock.runner.core.traces.past_items import PastItems
+from paddock.runner.core.traces.preparation import dependency_differences
+from paddock.runner.core.traces.scopes import PipelineScopes
 from paddock.runner.core.traces.world import World
 from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.output_index import OutputIndex
@@ -41,14 +42,12 @@ from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import PlanReport
 from paddock.runner.settings import Settings
 
-from .changes_since import no_longer_applies, worded_changes
+from .change_wording import dependency_wording, no_longer_applies, rule_wording
 from .path_lineage import LineageChange
-from .recorded_items import RecordedItem
+from .recorded_items import ItemOutput, RecordedItem
 
 if TYPE_CHECKING:
     from paddock.engine.request import ModelSpec
-
-MAX_DIFFERENCE_LINES = 40
 
 
 class CurrentPipelines:
@@ -56,36 +55,50 @@ class CurrentPipelines:
 
     def __init__(self, world: World, settings: Settings) -> None:
         self._world, self._settings = world, settings
-        self._bound: dict[str, PipelineNow] = {}
+        self._bound: dict[str, BoundPipeline | Reason] = {}
         """By file and inputs."""
         self._are_unchanged: dict[str, bool] = {}
         """By run: whether its rules are made of the same now."""
 
-    async def of(self, item: RecordedItem) -> PipelineNow:
+    async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
+        """Return what changed of an item's rule, and of what it depended on.
+
+        `subject` names the item. Without a bound pipeline only what it depended on is compared.
+        """
+        pipeline = await self.of(item)
+        if isinstance(pipeline, BoundPipeline):
+            found = await pipeline.changes(item, subject)
+            if not isinstance(found, Reason):
+                return found
+            pipeline = found
+        changes = [] if pipeline is None else [LineageChange(pipeline)]
+        if item.entry is not None:
+            world, scope_id = self._world, item.owner.scope_id
+            reasons = await dependency_differences(scope_id, item.entry, world)
+            changes += dependency_wording(reasons, world.index, subject)
+        return changes
+
+    async def of(self, item: RecordedItem) -> BoundPipeline | Reason | None:
         """Return an item's pipeline as it is now, with the inputs of the item's run.
 
-        1. It cannot be bound: its file was deleted, or the ledger does not know which it was.
-        2. It need not be: the item's rule is made of the same as in the run that did it.
-        3. It is bound, once for each file and inputs.
-        4. It cannot be bound, since it is invalid.
+        1. A reason: its file was deleted, or the ledger does not know which it was.
+        2. None: it need not be bound, since the item's rule is made of the same as in its run.
+        3. The pipeline, bound once for each file and inputs.
+        4. A reason: it is invalid.
         """
-        world, name, file = self._world, item.owner.file, item.base / item.owner.file
+        name, file = item.owner.file, item.base / item.owner.file
         if not name or not file.exists():  # 1
-            return PipelineNow(world, Why.PIPELINE_GONE(name))
-        ledger = world.index.ledger
-        run = RunStore(ledger).run(item.run)
+            return Why.PIPELINE_GONE(name)
+        run = RunStore(self._world.index.ledger).run(item.run)
         if run is not None and await self._is_rule_unchanged(item, run):  # 2
-            return PipelineNow(world)
+            return None
         recorded = json.loads(run.given) if run is not None and run.given else {}
         id_ = canonical_json([name, recorded])
         if id_ not in self._bound:
-            index = OutputIndex(ledger, world.index.base, ledger.scopes_of(name))
-            own = World(index, world.stores, world.models)
             try:
-                self._bound[id_] = BoundPipeline(own, self._settings, file, recorded)  # 3
+                self._bound[id_] = bound_now(file, recorded, self._world, self._settings)  # 3
             except PipelineError as error:
-                invalid = Why.PIPELINE_INVALID(error.faults[0].message)
-                self._bound[id_] = PipelineNow(world, invalid)  # 4
+                self._bound[id_] = Why.PIPELINE_INVALID(error.faults[0].message)  # 4
         return self._bound[id_]
 
     async def _is_rule_unchanged(self, item: RecordedItem, run: RunRow) -> bool:
@@ -101,100 +114,85 @@ class CurrentPipelines:
         return self._are_unchanged[run.run]
 
 
-class PipelineNow:
-    """A pipeline as it is now, which is not bound: that is not needed, or cannot be (`reason`).
+def bound_now(
+    file: Path, recorded: Mapping[str, Any], world: World, settings: Settings
+) -> BoundPipeline:
+    """Bind a pipeline with the inputs of an earlier run that it still has.
 
-    Without a bound pipeline only what an item depended on is compared, and no plan is made.
+    `recorded`: as a run's `given`. Inputs that are secret, or frames, are hidden there.
+
+    Raises:
+        PipelineError: it is invalid.
     """
-
-    def __init__(self, world: World, reason: Reason | None = None) -> None:
-        self._world, self._reason = world, reason
-
-    async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
-        """Return what changed of an item's rule, and of what it depended on."""
-        reasons = [] if self._reason is None else [self._reason]
-        if item.entry is not None:
-            reasons += await changed_dependencies(item.owner.scope_id, item.entry, self._world)
-        return worded_changes(reasons, self._world.index, subject)
-
-    def notes(self, item: RecordedItem) -> Iterable[Reason]:
-        """Return what is not known of an item's output."""
-        return ()
-
-    async def why_no_longer_applies(self, item: RecordedItem) -> list[LineageChange]:
-        """Return why an item's output no longer applies by a plan."""
-        return []
-
-    async def changes_before(
-        self, item: RecordedItem, explained: Collection[str]
-    ) -> list[LineageChange]:
-        """Return which nodes before an item have work to do by a plan, but for `explained` ones."""
-        return []
-
-    async def changes_by_plan(self, item: RecordedItem) -> list[LineageChange]:
-        """Return why a run would do an item again, or the one around it."""
-        return []
+    plan = read_plan(file)
+    inputs, given = plan.pipeline.inputs, recorded.get("inputs", {})
+    given = {name: given[name] for name in given.keys() & inputs.keys()}
+    hidden = [name for name in recorded.get("hidden", ()) if name in inputs]
+    values = {**given, **{n: [] if inputs[n].type == "rows" else "" for n in hidden}}
+    bound = bind(plan, values, cwd=file.parent, default_models=settings.default_models)
+    ledger, models = world.index.ledger, world.models
+    is_elsewhere = bool(bound.pools or settings.pool_urls)
+    if is_elsewhere:
+        models = _UnaskedModels(model_pools.LookupPool(settings).facts)
+    index = OutputIndex(ledger, world.index.base, ledger.scopes_of(file.name))
+    own = World(index, world.stores, models)
+    return BoundPipeline(bound, own, settings, given, hidden, is_elsewhere)
 
 
-class BoundPipeline(PipelineNow):
-    """A pipeline that was bound now, with the inputs of an item's run that it still has."""
+@dataclass(slots=True)
+class BoundPipeline:
+    """A pipeline as it is now, with the inputs of an item's run."""
 
-    def __init__(
-        self, world: World, settings: Settings, file: Path, recorded: Mapping[str, Any]
-    ) -> None:
-        """`world`: as this pipeline's file sees it; `recorded`: as a run's `given`.
+    bound: BoundPlan
+    world: World
+    """As its file sees it."""
+    settings: Settings
+    given: Mapping[str, Any]
+    hidden: Collection[str]
+    """Inputs that the run had, and whose values no ledger has."""
+    is_elsewhere: bool
+    """Whether models of it are on other servers, which are not asked about the past."""
+    _known_plan: PlanReport | Reason | None = field(default=None, init=False)
 
-        Inputs that are secret, or frames, are hidden there.
-
-        Raises:
-            PipelineError: it is invalid.
-        """
-        super().__init__(world)
-        self._settings, plan = settings, read_plan(file)
-        self._known_plan: PlanReport | Reason | None = None
-        inputs, given = plan.pipeline.inputs, recorded.get("inputs", {})
-        self._hidden: Sequence[str] = recorded.get("hidden", [])
-        self._given = {name: given[name] for name in given.keys() & inputs.keys()}
-        secret = {n: [] if inputs[n].type == "rows" else "" for n in self._hidden if n in inputs}
-        values, models = {**self._given, **secret}, settings.default_models
-        self._bound = bind(plan, values, cwd=file.parent, default_models=models)
-        tables = (n for n, kind in self._bound.input_types.items() if kind == "rows")
-        self._tables = {f"inputs.{n}" for n in tables if isinstance(self._bound.inputs[n], str)}
-        """Parts of inputs whose files are only read by a plan."""
-        self._is_elsewhere = bool(self._bound.pools or settings.pool_urls)
-        """Whether models of it are on other servers, which are not asked about the past."""
-        self._can_be_planned = not (self._is_elsewhere or self._hidden)
-        if self._is_elsewhere:
-            unasked = _UnaskedModels(model_pools.LookupPool(settings).facts)
-            self._world = replace(world, models=unasked)
+    @property
+    def can_be_planned(self) -> bool:
+        return not (self.is_elsewhere or self.hidden)
 
     def notes(self, item: RecordedItem) -> Iterator[Reason]:
-        step, node = item.owner.step, self._node_of(item)
-        if self._is_elsewhere and find_in_plans(self._bound, step) is not None:
+        """Yield what is not known of an item."""
+        node = self._node_of(item)
+        if self.is_elsewhere and find_in_plans(self.bound, item.owner.step) is not None:
             yield Why.MODELS_ELSEWHERE()
-        if node is not None and not self._can_be_planned and self._bound.before(node.id):
+        if node is not None and not self.can_be_planned and self.bound.before(node.id):
             yield Why.BEFORE_UNCHECKED()
 
-    async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
-        step, entry, world = item.owner.step, item.entry, self._world
-        found = find_in_plans(self._bound, step)
+    async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange] | Reason:
+        """Return what changed of an item's rule, and of what it depended on.
+
+        A reason: the rule is gone, or cannot be used.
+        """
+        owner, index = item.owner, self.world.index
+        found = find_in_plans(self.bound, owner.step)
         if found is None:
-            return await PipelineNow(world, Why.PIPELINE_LACKS(step)).changes(item, subject)
-        (plan, node), reasons = found, list[Reason]()
-        try:
-            if entry is not None:
-                scope_id, is_unknown = item.owner.scope_id, partial(self._is_unknown, plan)
-                reasons = await changed_since(scope_id, entry, world, plan, node, is_unknown)
-        except (PipelineError, EngineError) as error:
-            why = Why.MODEL_UNUSABLE(str(error))
-            if isinstance(error, PipelineError):
-                why = Why.PIPELINE_INVALID(error.faults[0].message)
-            return await PipelineNow(world, why).changes(item, subject)
+            return Why.PIPELINE_LACKS(owner.step)
+        plan, node = found
         then, now = item.spec, spec_data(node)
-        if entry is None and then and ordered_json(then) != ordered_json(now):
-            reasons = [Why.STEP()]
-        lines = tuple(_spec_difference(then, now)) if then else ()
-        return worded_changes(reasons, world.index, subject, lines)
+        if item.entry is None:
+            is_same = not then or ordered_json(then) == ordered_json(now)
+            return [] if is_same else [*rule_wording([Why.STEP()], node.id, then, now)]
+        trace = Trace(owner.scope_id, item.entry, PastItems(index.ledger, owner.scope_id, node))
+        scopes = PipelineScopes(index, owner.file, owner.prefix, owner.folders)
+        is_unknown = partial(self._is_unknown, plan)
+        try:
+            of_rule, of_dependencies = await all_differences(
+                trace, self.world, plan, node, scopes, is_unknown
+            )
+        except PipelineError as error:
+            return Why.PIPELINE_INVALID(error.faults[0].message)
+        except EngineError as error:
+            return Why.MODEL_UNUSABLE(str(error))
+        changes = [*rule_wording(of_rule, node.id, then, now)]
+        return [*changes, *dependency_wording(of_dependencies, index, subject)]
 
     def _is_unknown(self, plan: BoundPlan, part: str) -> bool:
         """Return whether a part of a plan's item is not known now.
@@ -206,41 +204,43 @@ class BoundPipeline(PipelineNow):
         if self._is_of_steps_before(part):  # 1
             return True
         if isinstance(part_of(part), ModelPart):  # 2
-            return self._is_elsewhere
-        inputs = plan.inputs
-        return part in {
-            f"inputs.{n}" for n in inputs if n in self._hidden or inputs[n] is None
-        }  # 3
+            return self.is_elsewhere
+        root, _, name = part.partition(".")
+        name = name.partition(".")[0]
+        return root == "inputs" and (name in self.hidden or plan.inputs.get(name) is None)  # 3
 
     def _is_of_steps_before(self, part: str) -> bool:
         """Return whether a part is what a step gives, an input's table, or a place in a list."""
-        value = part_of(part)
+        value, inputs = part_of(part), self.bound.inputs
+        if isinstance(value, OuterValue) and value.root == "inputs":
+            name = value.name.removeprefix("inputs.")  # of a file that only a plan reads
+            return self.bound.input_types.get(name) == "rows" and isinstance(inputs[name], str)
         is_given = isinstance(value, OuterValue) and value.root == "steps"
-        return is_given or value == PLACE_IN_LIST or part in self._tables
+        return is_given or value == PLACE_IN_LIST
 
     # --- by a plan
 
-    async def why_no_longer_applies(self, item: RecordedItem) -> list[LineageChange]:
-        node = self._node_of(item)
-        if node is None or not self._can_be_planned or self._bound.is_alone(node):
+    async def why_no_longer_applies(self, output: ItemOutput) -> list[LineageChange]:
+        """Return why an output no longer applies by a plan."""
+        node = self._planned_node(output.item)
+        if node is None or self.bound.is_alone(node):
             return []
         planned = await self._planned()
-        if isinstance(planned, Reason) or item.path not in planned.outdated:
+        if isinstance(planned, Reason) or output.path not in planned.outdated:
             return []
-        return [no_longer_applies(planned.outdated[item.path])]
+        return [no_longer_applies(planned.outdated[output.path])]
 
     async def changes_before(
         self, item: RecordedItem, explained: Collection[str]
     ) -> list[LineageChange]:
-        node = self._node_of(item)
-        before = () if node is None else self._bound.before(node.id)
+        """Return which nodes before an item have work to do by a plan, but for `explained`."""
+        node = self._planned_node(item)
+        before = () if node is None else self.bound.before(node.id)
         names = [n.id for n in before if n.id not in explained]
-        if not names or not self._can_be_planned:
-            return []
-        planned = await self._planned()
-        if isinstance(planned, Reason):
-            return [LineageChange(planned)]
-        work = [(name, _work_of(name, planned)) for name in names]
+        planned = await self._planned() if names else None
+        if not isinstance(planned, PlanReport):
+            return [] if planned is None else [LineageChange(planned)]
+        work = [(name, _work_of(name, planned, explained)) for name in names]
         return [LineageChange(Why.BEHIND(name, words)) for name, words in work if words]
 
     async def changes_by_plan(self, item: RecordedItem) -> list[LineageChange]:
@@ -250,8 +250,8 @@ class BoundPipeline(PipelineNow):
         2. Its list decides, or labels, or what the steps before give: what a plan says of it. Lost
            outputs are left out.
         """
-        entry, node = item.entry, self._node_of(item)
-        if entry is None or node is None or not self._can_be_planned:  # 1
+        entry, node = item.entry, self._planned_node(item)
+        if entry is None or node is None:  # 1
             return []
         is_of_list = item.document is None or bool(dependencies_of(entry, ChosenLabels))
         if not is_of_list and not any(map(self._is_of_steps_before, json.loads(entry.parts))):
@@ -261,19 +261,19 @@ class BoundPipeline(PipelineNow):
             return [LineageChange(planned)]
         outermost = node.id, (*item.owner.outer, item.key)[0]
         return [
-            LineageChange(Why.RECORDED(again.why))
+            LineageChange(reason)
             for again in planned.items
             if (again.step, again.key) in (outermost, (item.owner.step, item.key))
             and again.state in (ItemState.CHANGED, ItemState.STALE)
-            and again.why is not None
             and not any(reason.is_loss for reason in again.reasons)
+            for reason in again.reasons
         ]
 
     async def _planned(self) -> PlanReport | Reason:
         """Return what a run would do; a reason: why that is not known."""
         if self._known_plan is None:
-            file, pool = self._bound.file, model_pools.LookupPool(self._settings)
-            plan = plan_async(file, self._given, settings=self._settings, pool=pool)
+            file, pool = self.bound.file, model_pools.LookupPool(self.settings)
+            plan = plan_async(file, self.given, settings=self.settings, pool=pool)
             try:
                 self._known_plan = await plan
             except PipelineError as error:
@@ -282,10 +282,14 @@ class BoundPipeline(PipelineNow):
                 self._known_plan = Why.BEHIND_UNKNOWN(str(error))
         return self._known_plan
 
+    def _planned_node(self, item: RecordedItem) -> BoundNode | None:
+        """Return the node of an item that a plan says something of; None: no plan can be made."""
+        return self._node_of(item) if self.can_be_planned else None
+
     def _node_of(self, item: RecordedItem) -> BoundNode | None:
         """Return the top-level step or block that an item's is, or is within, if it is there."""
         step = f"{item.owner.step}."
-        within = ((node, f"{id_}.") for node in self._bound.nodes for id_ in node_ids([node]))
+        within = ((node, f"{id_}.") for node in self.bound.nodes for id_ in node_ids([node]))
         return next((node for node, prefix in within if step.startswith(prefix)), None)
 
 
@@ -299,37 +303,20 @@ class _UnaskedModels(RunModels):
         return None
 
 
-def _work_of(node: str, planned: PlanReport) -> tuple[str, ...]:
-    """Return the work of a node in words; none: there is none, or a step only waits for others."""
+def _work_of(
+    node: str, planned: PlanReport, explained: Collection[str]
+) -> tuple[str | Reason, ...]:
+    """Return the work of a node, but for `explained` steps; none: a step only waits for others."""
     states = (*WORK, ItemState.DELETED)
-    items = [item for item in planned.items if item.state in states
-             and f"{item.step}.".startswith(f"{node}.")]  # fmt: skip
-    if len(items) == 1 and items[0].key == items[0].step.rpartition(".")[2]:  # a step
-        is_waiting = any(reason.why is Why.READS_UNDONE for reason in items[0].reasons)
-        return () if is_waiting else (items[0].why or items[0].state,)
+    items = [
+        item
+        for item in planned.items
+        if item.state in states
+        and f"{item.step}.".startswith(f"{node}.")
+        and item.step not in explained
+    ]
+    if len(items) == 1 and items[0].is_step:
+        reasons = items[0].reasons
+        is_waiting = any(reason.why is Why.READS_UNDONE for reason in reasons)
+        return () if is_waiting else reasons or (items[0].state,)
     return tuple(f"{item.key} ({item.state})" for item in items)
-
-
-# --- the difference of two specs, as lines
-
-
-def _spec_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    found = difflib.unified_diff(_spec_lines(before), _spec_lines(now), lineterm="", n=0)
-    lines = [line for line in found if not line.startswith(("---", "+++", "@@"))]
-    yield from lines[:MAX_DIFFERENCE_LINES]
-    if len(lines) > MAX_DIFFERENCE_LINES:
-        yield f"… {len(lines) - MAX_DIFFERENCE_LINES} more lines"
-
-
-def _spec_lines(spec: Mapping[str, Any]) -> list[str]:
-    """Return a spec as lines, one for each line of a text, for a readable diff."""
-    lines: list[str] = []
-    for kind in ("blocks", "steps"):
-        for name, step in sorted(spec.get(kind, {}).items()):
-            given = ((f, v if isinstance(v, Mapping) else {f: v}) for f, v in step.items())
-            fields = [pair for f, pairs in given if step[f] is not None for pair in pairs.items()]
-            for field, value in sorted(fields):
-                is_text = isinstance(value, str)
-                texts = value.splitlines() if is_text else [json.dumps(value, ensure_ascii=False)]
-                lines += [f"{name}.{field}: {text}" for text in texts]
-    return lines

@@ -9,6 +9,7 @@ import difflib
 import json
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -42,58 +43,87 @@ class ScopeOwner:
     file: str
     """Name of the outermost pipeline's file; empty: the ledger does not know the scope."""
     step: str
-    """With the ids of the steps that run the pipelines around it."""
-    inputs: tuple[Mapping[str, str] | str, ...]
-    """Folders of each pipeline, outermost first; then the keys of the outer items."""
+    """Its id, behind those of the steps that run the pipelines around it."""
+    folders: tuple[Mapping[str, str], ...]
+    """Folders of each pipeline, outermost first."""
+    outer: tuple[str, ...]
+    """Keys of the items around it."""
+
+    @classmethod
+    def of(cls, scope_id: str, file: str, step: str, inputs: str) -> ScopeOwner:
+        """Return that of a row of the ledger's scopes."""
+        folders, outer = list[Mapping[str, str]](), list[str]()
+        for given in json.loads(inputs):
+            (outer if isinstance(given, str) else folders).append(given)
+        return cls(scope_id, file, step, tuple(folders), tuple(outer))
 
     @property
-    def outer(self) -> tuple[str, ...]:
-        """Keys of the outer items, for a nested block."""
-        return tuple(key for key in self.inputs if isinstance(key, str))
+    def id(self) -> str:
+        """Its id in its own pipeline."""
+        return self.step.split(".", max(0, len(self.folders) - 1))[-1]
+
+    @property
+    def prefix(self) -> str:
+        """The ids of the steps that lead to its pipeline, such as `clean.`."""
+        return self.step.removesuffix(self.id)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class RecordedItem:
-    """What the ledger knows of one item, and the path by which it was found."""
+    """What the ledger knows of one item, as it was done last; `str` names it."""
 
     base: Path
     """The folder that stored paths are relative to."""
     owner: ScopeOwner
     key: str
-    path: str
-    """A file or store that it wrote, or a file that it read."""
-    run: str
-    """The run that wrote the path; of one that was only read, the last that did the item."""
-    at: float
     entry: Entry | None
     """None for a step without one, which runs each time, or which an older Paddock ran."""
     lineage: LineageRow | None
     spec: Mapping[str, Any]
     """The rule with which it was done, as recorded; empty: not known."""
-    n_rows: int | None = None
-    """Number of its rows, where the path is a store."""
-    is_current: bool = True
-    """Whether the path is an output of the item as that was done last."""
+
+    def __str__(self) -> str:
+        keys, step = "/".join(self.keys), self.owner.step
+        if not self.is_step:
+            return f"item '{keys}' of '{step}'"
+        return f"step '{step}' for item '{keys}'" if keys else f"step '{step}'"
+
+    @property
+    def is_step(self) -> bool:
+        """Whether it is a step outside of blocks, whose key is its id, and no item of a block."""
+        return self.key == self.owner.id and self.key not in self.spec.get("blocks", {})
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the items that are around it, outermost first, and of the item that it is."""
+        return self.owner.outer if self.is_step else (*self.owner.outer, self.key)
 
     @property
     def shown_key(self) -> str:
-        """Its key with those of the items around it."""
+        """Its key, also that of a step, with those of the items around it."""
         return "/".join((*self.owner.outer, self.key))
+
+    @property
+    def run(self) -> str:
+        """The run that did it; empty: not known."""
+        last = self.lineage or self.entry
+        return "" if last is None else last.run
+
+    @property
+    def at(self) -> float:
+        last = self.lineage or self.entry
+        return 0.0 if last is None else last.at
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """The files that it wrote."""
         if self.entry is not None:
             return self.entry.output_paths
-        is_document = self.lineage is not None and self.lineage.source == self.path
-        return () if is_document else (self.path,)
+        return () if self.lineage is None else tuple(self.lineage.made.get(WROTE, ()))
 
     @property
     def document(self) -> ItemSource | None:
-        """The document of the output; None: there is none, or the output is an earlier one."""
-        if self.lineage is None or not self.is_current:
-            return None
-        return read_lineage(self.lineage.made)[0]
+        return None if self.lineage is None else read_lineage(self.lineage.made)[0]
 
     @property
     def read_steps(self) -> tuple[str, ...]:
@@ -114,6 +144,21 @@ class RecordedItem:
         return tuple(str(self.base / rows.store) for rows in dependencies_of(self.entry, RowsKept))
 
 
+@dataclass(frozen=True, slots=True)
+class ItemOutput:
+    """A path that an item wrote: a file, or a vector store with rows of it."""
+
+    item: RecordedItem
+    path: str
+    run: str
+    """The run that wrote it; of an output of the item as that was done last, that one."""
+    at: float
+    is_current: bool
+    """Whether it is an output of the item as that was done last."""
+    n_rows: int | None = None
+    """Number of the item's rows, where the path is a store."""
+
+
 class RecordedItems:
     """Finds the items of one ledger."""
 
@@ -127,25 +172,22 @@ class RecordedItems:
         item = self._item(scope_id, key)
         return None if item.entry is None else item
 
-    def writer_of(self, path: str) -> RecordedItem | None:
-        """Return the item that wrote a path last."""
+    def output_at(self, path: str) -> ItemOutput | None:
+        """Return a path as that was written last; None: the ledger knows no item that did."""
         rows = self._ledger.rows(queries.WRITERS, path=path)
-        if not rows:
-            return None
-        scope_id, key, run, at = rows[0]
-        return self._item(scope_id, key, path, (run, at))
+        return self._output(path, *rows[0]) if rows else None
 
-    def writers_below(self, folder: str) -> tuple[Sequence[RecordedItem], int]:
-        """Return the items that wrote the first files of a folder, and the number of others."""
-        rows = self._rows_below(queries.PATHS_BELOW, folder)
-        found = [self.writer_of(path) for (path,) in rows[:MAX_ORIGINS]]
-        return [item for item in found if item is not None], max(0, len(rows) - MAX_ORIGINS)
+    def outputs_below(self, folder: str) -> tuple[Sequence[ItemOutput], int]:
+        """Return the first outputs in a folder, and the number of others."""
+        paths = [path for (path,) in self._rows_below(queries.PATHS_BELOW, folder)]
+        found = map(self.output_at, paths[:MAX_ORIGINS])
+        return [*filter(None, found)], max(0, len(paths) - MAX_ORIGINS)
 
-    def items_in(self, store: str) -> tuple[Sequence[RecordedItem], int]:
-        """Return the first items with rows in a vector store, and the number of others."""
+    def outputs_in(self, store: str) -> tuple[Sequence[ItemOutput], int]:
+        """Return the rows of the first items in a vector store, and the number of others."""
         rows = sorted(self._lineage.rows_in(store), key=lambda row: (row.scope, row.key))
         first = rows[:MAX_ORIGINS]
-        found = [self._item(r.scope, r.key, store, (r.run, r.at), r.n_rows) for r in first]
+        found = [self._output(store, r.scope, r.key, r.run, r.at, r.n_rows) for r in first]
         return found, len(rows) - len(first)
 
     def store_around(self, path: str) -> str | None:
@@ -156,7 +198,7 @@ class RecordedItems:
     def readers_below(self, folder: str) -> tuple[Sequence[RecordedItem], int]:
         """Return the first items whose documents are in a folder, and the number of others."""
         rows = self._rows_below(queries.ITEMS_WITH_SOURCE_BELOW, folder)
-        found = [self._item(id_, key, folder) for id_, key in rows[:MAX_ORIGINS]]
+        found = [self._item(scope_id, key) for _, scope_id, key in rows[:MAX_ORIGINS]]
         return found, max(0, len(rows) - MAX_ORIGINS)
 
     def readers_of(
@@ -166,16 +208,14 @@ class RecordedItems:
 
         `among`: the items that count; None: all.
         """
-        readers = dict[ItemKey, str]()
+        readers = dict[ItemKey, None]()
         for path in paths:
             found = {(row.scope, row.key) for row in self._lineage.of_source(path)}
             rows = self._ledger.rows(queries.ITEMS_THAT_READ, name=f"{json.dumps(path)}:")
-            for reader in sorted(found.union((id_, key) for id_, key in rows)):
-                if among is None or reader in among:
-                    readers.setdefault(reader, path)
-        first = [*readers.items()][:MAX_ORIGINS]
-        items = [self._item(scope_id, key, path) for (scope_id, key), path in first]
-        return items, len(readers) - len(items)
+            found |= {(scope_id, key) for scope_id, key in rows}
+            readers |= dict.fromkeys(r for r in sorted(found) if among is None or r in among)
+        first = [*readers][:MAX_ORIGINS]
+        return [self._item(*reader) for reader in first], len(readers) - len(first)
 
     def same_as(self, sha256: str) -> Sequence[str]:
         """Return the first paths that were written with a content."""
@@ -189,10 +229,14 @@ class RecordedItems:
         same = [name for name in names if Path(name).name == own_name]
         return [*same, *difflib.get_close_matches(path, names, n=MAX_SIMILAR)][:MAX_SIMILAR]
 
-    def read_step(self, owner: ScopeOwner, step: str) -> RecordedItem | None:
-        """Return the item of a step outside of blocks that an owner's items read."""
-        items = [self._item(scope_id, step) for scope_id in self._scopes_read(owner, step)]
-        return next((item for item in items if item.entry is not None), None)
+    def steps_read(self, owner: ScopeOwner, name: str) -> list[RecordedItem]:
+        """Return the items of a step outside of blocks that an owner's items read.
+
+        Of one that runs a pipeline, those of the steps outside of blocks in it.
+        """
+        items = [self._item(scope_id, name) for scope_id in self._scopes_read(owner, name)]
+        found = [item for item in items if item.entry is not None]
+        return found or self._items_within(owner, name, owner.outer)
 
     def newer(self, owner: ScopeOwner, step: str, at: float) -> int:
         """Count the items of a block, or the step, that an owner's read, done after a time."""
@@ -202,77 +246,89 @@ class RecordedItems:
 
     def _scopes_read(self, owner: ScopeOwner, step: str) -> list[str]:
         """Return the scope of a step of the same pipeline, folders and outer items; or none."""
-        n_pipelines = len(owner.inputs) - len(owner.outer)
-        name = ".".join((*owner.step.split(".")[: max(0, n_pipelines - 1)], step))
+        name = f"{owner.prefix}{step}"
         rows = self._ledger.rows(queries.SCOPES_OF_STEP, file=owner.file, step=name)
-        found = ((scope_id, tuple(json.loads(inputs))) for scope_id, _, _, inputs in rows)
-        return [scope_id for scope_id, inputs in found if owner.inputs[: len(inputs)] == inputs]
+        return [
+            read.scope_id
+            for read in (ScopeOwner.of(*row) for row in rows)
+            if read.folders == owner.folders and read.outer == owner.outer[: len(read.outer)]
+        ]
+
+    def _items_within(
+        self, owner: ScopeOwner, step: str, outer: tuple[str, ...]
+    ) -> list[RecordedItem]:
+        """Return the items of steps outside of blocks in the pipeline that a step runs, in order.
+
+        Those of pipelines that it runs in turn, too. `outer`: keys of the items around it.
+        """
+        prefix, n = f"{owner.prefix}{step}.", len(owner.folders)
+        at = {"file": owner.file, "prefix": prefix, "n": len(prefix)}
+        items = [
+            self._item(inner.scope_id, inner.id)
+            for inner in (
+                ScopeOwner.of(*row) for row in self._ledger.rows(queries.SCOPES_WITHIN, **at)
+            )
+            if (inner.folders[:n], inner.outer) == (owner.folders, outer)
+        ]
+        return sorted((item for item in items if item.entry is not None), key=attrgetter("at"))
 
     def _rows_below(self, query: str, folder: str) -> Sequence[Sequence[Any]]:
-        prefix = "" if folder == str(self._base) else f"{folder}/"
-        return self._ledger.rows(query, n=len(prefix), prefix=prefix)
+        """Return the rows of a query whose first value is a path in a folder."""
+        is_around = self._base.is_relative_to(folder)  # relative paths are in it, too
+        prefix = "" if is_around else f"{folder}/"
+        rows = self._ledger.rows(query, n=len(prefix), prefix=prefix)
+        return [r for r in rows if not is_around or (self._base / r[0]).is_relative_to(folder)]
 
-    def _item(
-        self,
-        scope_id: str,
-        key: str,
-        path: str = "",
-        written: tuple[str, float] | None = None,
-        n_rows: int | None = None,
-    ) -> RecordedItem:
-        """Return an item with a path of it; `written`: by which run, and when.
+    def _output(
+        self, path: str, scope_id: str, key: str, run: str, at: float, n_rows: int | None = None
+    ) -> ItemOutput:
+        """Return a path that a run wrote for an item.
 
-        1. A path that it did not write: the item as it was done last.
-        2. An output of it as it was done last: the same, by that run.
-        3. An output of it as an earlier run did it, and not since: by the earlier run.
+        It is an output of the item as that was done last, or of an earlier answer or try.
         """
+        item = self._item(scope_id, key)
+        if item.entry is not None:
+            stores = {rows.store for rows in dependencies_of(item.entry, RowsKept)}
+            is_current = path in current_paths(item.entry) | stores
+        else:
+            is_current = item.lineage is None or path in item.lineage.made.get(WROTE, [path])
+        if is_current and item.run:
+            run, at = item.run, item.at
+        return ItemOutput(item, path, run, at, is_current, n_rows)
+
+    def _item(self, scope_id: str, key: str) -> RecordedItem:
         entry = self._ledger.entries(scope_id, [key]).get(key)
         lineage = self._lineage.of_item(scope_id, key)
-        is_current = True  # 1
-        if written is not None and entry is not None:  # 2, 3
-            stores = {rows.store for rows in dependencies_of(entry, RowsKept)}
-            is_current = path in current_paths(entry) | stores
-        elif written is not None:  # of a step without an entry
-            is_current = lineage is None or path in lineage.made.get(WROTE, [path])
-        last, (run, at) = lineage or entry, written or ("", 0.0)
-        if is_current and last is not None:
-            run, at = last.run, last.at
         digest = None if lineage is None else lineage.spec
         spec = json.loads((digest and self._lineage.spec(digest)) or "{}")
         rows = self._ledger.rows(queries.SCOPE, scope=scope_id)
-        _, file, step, inputs = rows[0] if rows else (scope_id, "", "", "[]")
-        return RecordedItem(
-            base=self._base, owner=ScopeOwner(scope_id, file, step, tuple(json.loads(inputs))),
-            key=key, path=path, run=run, at=at, entry=entry, lineage=lineage,
-            spec=spec if isinstance(spec, dict) else {}, n_rows=n_rows, is_current=is_current,
-        )  # fmt: skip
+        owner = ScopeOwner.of(*(rows[0] if rows else (scope_id, "", "", "[]")))
+        spec = spec if isinstance(spec, dict) else {}
+        return RecordedItem(self._base, owner, key, entry, lineage, spec)
 
-    def steps(self, item: RecordedItem) -> tuple[LineageStep, ...]:
+    def steps(self, item: RecordedItem, earlier_run: str | None = None) -> list[LineageStep]:
         """Return the steps of an item with their calls, in the order of running.
 
-        1. Those of its lineage.
-        2. It has none, or one of a later run, since it was interrupted or done again: the calls
-           that the ledger kept for it, as one step.
+        1. Those of its lineage; behind one that runs a pipeline, what that did.
+        2. It has none, since it was interrupted, or none of an earlier run is kept: the calls that
+           the ledger still has, as one step.
         """
-        if item.lineage is not None and item.is_current:  # 1
-            steps, run = list[LineageStep](), item.lineage.run
-            for step in read_lineage(item.lineage.made)[1]:
-                reply = item.spec.get("steps", {}).get(step.id, {}).get("reply")
-                check = reply.get("check") if isinstance(reply, dict) else None
-                checks = (check,) if isinstance(check, str) else tuple(map(str, check or ()))
-                calls = tuple(self._call(call, run) for call in step.calls)
-                steps.append(
-                    LineageStep(step.id, step.uses, step.model, step.seconds, checks, calls)
-                )
-            return tuple(steps)
-        is_of_block = item.entry is not None and item.key != item.owner.step  # 2
-        shown_key = item.shown_key if is_of_block else ""
-        hashes = self._lineage.calls_of(item.owner.scope_id, shown_key)
-        kept = filter(None, [self._ledger.call(hash_, is_whole=True) for hash_ in hashes])
-        calls = tuple(
-            _kept_call(c, c.run, None) for c in kept if item.is_current or c.run == item.run
-        )
-        return (LineageStep(item.owner.step, calls=calls),) if calls else ()
+        owner, steps = item.owner, list[LineageStep]()
+        if item.lineage is None or earlier_run is not None:  # 2
+            hashes = self._lineage.calls_of(owner.scope_id, "/".join(item.keys))
+            kept = filter(None, [self._ledger.call(hash_, is_whole=True) for hash_ in hashes])
+            calls = [_kept_call(c, c.run, None) for c in kept if earlier_run in (None, c.run)]
+            return [LineageStep(owner.step, calls=tuple(calls))] if calls else []
+        for step in read_lineage(item.lineage.made)[1]:  # 1
+            reply = item.spec.get("steps", {}).get(step.id, {}).get("reply")
+            check = reply.get("check") if isinstance(reply, dict) else None
+            checks = (check,) if isinstance(check, str) else tuple(map(str, check or ()))
+            named = f"{owner.prefix}{step.id}", step.uses, step.model, step.seconds
+            calls = [self._call(call, item.run) for call in step.calls]
+            steps.append(LineageStep(*named, checks, tuple(calls)))
+            for inner in self._items_within(owner, step.id, item.keys):
+                steps += self.steps(inner)
+        return steps
 
     def _call(self, call: CallRecord, run: str) -> LineageCall:
         kept = self._ledger.call(call.hash, is_whole=True)

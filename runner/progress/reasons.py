@@ -161,8 +161,8 @@ class Why(Enum):
     MODELS_ELSEWHERE = "its models are on other servers: whether they changed is not checked"
     TOOLS_UNCHECKED = "what {} read then is not checked"
 
-    def __call__(self, *about: str | int | tuple[str, ...]) -> Reason:
-        """Return a reason of this kind; of a tuple of names the first are named."""
+    def __call__(self, *about: str | int | tuple[str | Reason, ...]) -> Reason:
+        """Return a reason of this kind; of a tuple of names or reasons the first are named."""
         return Reason(self, about)
 
 
@@ -171,10 +171,10 @@ class Reason:
     """One reason; `str` is its sentence."""
 
     why: Why
-    about: tuple[str | int | tuple[str, ...], ...] = ()
+    about: tuple[str | int | tuple[str | Reason, ...], ...] = ()
 
     def __str__(self) -> str:
-        names = (listed(name, _MOST_NAMED) if isinstance(name, tuple) else name
+        names = (listed([*map(str, name)], _MOST_NAMED) if isinstance(name, tuple) else name
                  for name in self.about)  # fmt: skip
         return self.why.value.format(*names)
 

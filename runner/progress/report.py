@@ -377,6 +377,11 @@ class PlanItem:
         return in_words(self.reasons)
 
     @property
+    def is_step(self) -> bool:
+        """Whether it is a step outside of blocks, whose key is its id."""
+        return f".{self.step}".endswith(f".{self.key}")
+
+    @property
     def is_undecided(self) -> bool:
         """Whether only a run knows if it has work to do."""
         return any(reason.why is Why.LABEL_UNDECIDED for reason in self.reasons)

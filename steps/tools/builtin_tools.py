@@ -73,6 +73,8 @@ class BuiltinTool:
     options: type[ToolArguments] = NoOptions
     has_effects: bool = False
     keeps: bool = False
+    is_traced: bool = False
+    """Whether it reads nothing, or only files that its item depends on then."""
     timeout_s: float = 30.0
 
     def fault(self, part: Literal["arguments", "options"], given: Mapping[str, Any]) -> str | None:
@@ -115,6 +117,7 @@ BUILT_IN_FUNCTIONS: Mapping[str, BuiltinTool] = {
         CalculatorArguments,
         _calculator_tool,
         keeps=True,
+        is_traced=True,
         timeout_s=5.0
     ),
     "now": BuiltinTool("Return date, time and day of the week.", NowArguments, _now_tool),
@@ -128,7 +131,8 @@ BUILT_IN_FUNCTIONS: Mapping[str, BuiltinTool] = {
         SearchArguments, search_folder, FolderOptions, timeout_s=60.0
     ),
     "files.read": BuiltinTool(
-        "Read the text of a document.", ReadArguments, read_file, FolderOptions, timeout_s=60.0
+        "Read the text of a document.", ReadArguments, read_file, FolderOptions,
+        is_traced=True, timeout_s=60.0
     ),
 }  # fmt: skip
 

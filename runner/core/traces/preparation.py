@@ -88,7 +88,7 @@ async def prepare(
     return replace(world, lists=lists, label_vectors=vectors)
 
 
-async def changed_dependencies(scope_id: str, entry: Entry, world: World) -> list[Reason]:
+async def dependency_differences(scope_id: str, entry: Entry, world: World) -> list[Reason]:
     """Return what changed of what an item depended on, as far as no rule is needed for that."""
     trace = Trace(scope_id, entry, PastItems(world.index.ledger, scope_id, None))
     trace.dependencies = [d for d in trace.dependencies if not isinstance(d, NEED_A_RULE)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, unique
 from typing import Any
@@ -150,13 +150,15 @@ def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
     return FRESH
 
 
-def differences(trace: Trace, now: ItemNow, world: World, unknown: Collection[str]) -> list[Reason]:
-    """Return all that `verify` compares by its numbers 6, 7, 8 and 2, in place of the first.
+def differences(
+    trace: Trace, now: ItemNow, world: World, unknown: Collection[str]
+) -> tuple[Sequence[Reason], Sequence[Reason]]:
+    """Return all that `verify` compares, in place of the first: by 2, then by 6, 7 and 8.
 
     `unknown`: names of parts that are not known now, and count as they were.
     """
     within = (dependency.reason(world, trace) for dependency in trace.dependencies)
-    return [*filter(None, within), *_of_parts(trace, now, unknown)]
+    return _of_parts(trace, now, unknown), [*filter(None, within)]
 
 
 def _of_parts(

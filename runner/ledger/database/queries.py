@@ -72,6 +72,7 @@ SCOPES = "select scope, file, step, inputs from scopes"
 SCOPES_OF_FILE = f"{SCOPES} where file = :file"
 SCOPE = f"{SCOPES} where scope = :scope"
 SCOPES_OF_STEP = f"{SCOPES_OF_FILE} and step = :step"
+SCOPES_WITHIN = f"{SCOPES_OF_FILE} and substr(step, 1, :n) = :prefix"
 SCOPES_OF_FOLDERS = "select scope, step from scopes where file = :file and inputs = :inputs"
 # All that is known of a scope that has no outputs.
 DROP_SCOPE = (
@@ -138,7 +139,8 @@ LINEAGE_OF_SOURCE = (
     f"select {LINEAGE_COLUMNS} from provenance where source = :source order by scope, key"
 )
 ITEMS_WITH_SOURCE_BELOW = (
-    "select scope, key from provenance where substr(source, 1, :n) = :prefix order by source, scope"
+    "select source, scope, key from provenance where substr(source, 1, :n) = :prefix "
+    "order by source, scope"
 )
 # Of the items whose documents are still there.
 LINEAGE_OF_LIVING = (

@@ -18,9 +18,11 @@ from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.entries import StoredRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
+from paddock.runner.lineage import pipeline_now
+from paddock.runner.lineage.change_wording import rule_wording
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.lineage.path_lineage import Origin, PathLineage
-from paddock.runner.lineage.pipeline_now import BoundPipeline
+from paddock.runner.progress.reasons import Why
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.world import SUMMARIES, World, each_document, settings
@@ -60,13 +62,13 @@ def origin_of(path: str) -> Origin:
 def is_bound_for(path: str) -> bool:
     """Return whether a pipeline was bound to explain a path."""
     with pytest.MonkeyPatch.context() as patch:
-        bound, init = list[object](), BoundPipeline.__init__
+        bound, bind = list[object](), pipeline_now.bound_now
 
-        def bind(pipeline: BoundPipeline, *given: Any) -> None:
+        def noted(*given: Any) -> pipeline_now.BoundPipeline:
             bound.append(given)
-            init(pipeline, *given)
+            return bind(*given)
 
-        patch.setattr(BoundPipeline, "__init__", bind)
+        patch.setattr(pipeline_now, "bound_now", noted)
         assert explain_path(Path(path)).is_known
     return bool(bound)
 
@@ -378,6 +380,52 @@ returns: {path: steps.save.path}
 """
 
 
+RUNS_PARTS = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: p, uses: pipeline, with: {file: part.yaml, inputs: {text: "{{ doc.name }}"}}}
+      - {uses: files.write, with: {path: "out/{{ doc.name }}", text: "{{ steps.p.result }}"}}
+  - {id: q, uses: pipeline, with: {file: part.yaml, inputs: {text: all}}}
+  - {uses: files.write, with: {path: ALL.md, text: "{{ steps.q.result }}"}}
+"""
+
+
+def test_calls_of_a_pipeline_that_a_step_runs_are_those_of_what_is_made_of_its_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, RUNS_PARTS, PARTS, n_documents=2)
+    world.run(pool=FakePool(answer=lambda request: request.messages[-1].content.upper()))
+    monkeypatch.chdir(tmp_path)
+    for path, step, answer in (
+        ("out/0.txt", "p.a", "SUM UP: 0.TXT"),
+        ("out/1.txt", "p.a", "SUM UP: 1.TXT"),
+        ("ALL.md", "q.a", "SUM UP: ALL"),
+    ):
+        steps = origin_of(path).steps
+        assert [(s.id, call.reply) for s in steps for call in s.calls] == [(step, answer)]
+    assert "from step '(files.write)#2' of pipeline.yaml" in shown_lines("ALL.md")
+
+
+def test_a_step_of_a_pipeline_that_an_item_runs_is_named_with_that_item(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes = "{uses: files.write, with: {path: '{{ inputs.text }}.md', text: '{{ steps.a.text }}'}}"
+    part = PART.replace("returns:", f"  - {writes}\nreturns:")
+    world = World(tmp_path, RUNS_PARTS, PARTS | {"part.yaml": part}, n_documents=1)
+    assert world.run().status == "completed"
+    monkeypatch.chdir(tmp_path)
+    name = "step 'p.(files.write)' for item '0.txt'"
+    assert f"from {name} of pipeline.yaml" in shown_lines("0.txt.md")
+    assert "from step 'q.(files.write)' of pipeline.yaml" in shown_lines("all.md")
+
+
+def shown_lines(path: str) -> list[str]:
+    return [" ".join(line.split()) for line in invoke("why", path).stdout.splitlines()]
+
+
 def test_a_document_is_found_by_its_exact_name_and_all_that_read_it_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -416,6 +464,93 @@ def test_a_pipeline_that_is_gone_broken_or_without_the_step_is_told(world: World
     assert changes("out/a.txt") == ["the pipeline was deleted: pipeline.yaml"]
 
 
+def test_a_difference_of_a_step_is_told_with_the_reason_that_it_is_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, LABELLED, n_documents=1)
+    world.run(pool=FakePool(answer=lambda request: '{"tag": "a"}'))
+    monkeypatch.chdir(tmp_path)
+    world.edit("[a, b]", "[b, c]")
+    world.edit("prompt: Which", "prompt: What")
+    world.edit('"Own ', '"Other ')
+    found = {change.what: change.detail for change in origin_of("out/0.txt").changes}
+    assert found == {
+        "its label is gone: 'a' (step 'label')": (),
+        "prompt changed (step 'label')": ("-label.prompt: Which", "+label.prompt: What"),
+        "`text` changed (step '(files.write)')": (
+            "-(files.write).text: Own {{ steps.label.output.tag }}",
+            "+(files.write).text: Other {{ steps.label.output.tag }}",
+        ),
+    }
+    world.edit("prompt: What", "prompt: Which")
+    world.edit('"Other ', '"Own ')
+    world.edit("[b, c]", "[a, b]")
+    world.edit("returns: doc.name", "returns: doc.path")
+    (change,) = origin_of("out/0.txt").changes
+    assert change.what == "`returns` changed (step 'each')"
+    assert change.detail == ("-each.returns: doc.name", "+each.returns: doc.path")
+
+
+def test_a_function_may_have_an_argument_that_is_called_as_a_key_of_a_step() -> None:
+    then, now = ({"steps": {"a": {"uses": "b.py:f", "with": {"uses": n}}}} for n in ([1], [2]))
+    (change,) = rule_wording([Why.PARAMETER("a", "uses")], "a", then, now)
+    assert change.detail == ("-a.uses: [1]", "+a.uses: [2]")
+
+
+def test_an_attribute_of_what_a_pipeline_is_given_for_an_item_is_not_known_to_have_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = """\
+inputs: {doc: {type: json}}
+steps:
+  - id: each
+    for_each: n in [1]
+    do:
+      - {id: a, uses: chat, with: {prompt: "{{ inputs.doc.name }}"}}
+      - uses: files.write
+        with: {path: "out/{{ inputs.doc.name }}.md", text: "{{ steps.a.text }}"}
+"""
+    text = RUNS_PARTS.partition("      - {uses")[0].replace("{text: ", "{doc: ")
+    text = text.replace("{{ doc.name }}", "{{ doc }}")
+    world = World(tmp_path, text, {"part.yaml": part}, n_documents=1)
+    assert world.run().status == "completed"
+    monkeypatch.chdir(tmp_path)
+    assert changes("out/0.txt.md") == []
+
+
+LABELLED = """\
+inputs: {tags: {type: list, default: [a, b]}}
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - id: label
+        uses: chat
+        with: {prompt: Which}
+        reply: {schema: {tag: {choose: inputs.tags}}}
+      - uses: files.write
+        with: {path: "out/{{ doc.name }}", text: "Own {{ steps.label.output.tag }}"}
+    returns: doc.name
+"""
+
+
+def test_labels_of_a_pipeline_that_a_step_runs_are_compared_without_a_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "word: {type: str, secret: true, default: none}"  # so that no plan is made
+    outer = (
+        f"inputs: {{{secret}}}\nsteps:\n  - {{id: p, uses: pipeline, with: {{file: part.yaml}}}}"
+    )
+    world = World(tmp_path, outer, {"part.yaml": LABELLED}, n_documents=1)
+    answer = FakePool(answer=lambda request: '{"tag": "a"}')
+    assert world.run({"word": "abracadabra"}, pool=answer).status == "completed"
+    monkeypatch.chdir(tmp_path)
+    assert changes("out/0.txt") == []
+    world.write("part.yaml", LABELLED.replace("[a, b]", "[b, c]"))
+    assert changes("out/0.txt") == ["its label is gone: 'a' (step 'p.label')"]
+
+
 def test_a_document_tells_what_was_made_of_it(world: World) -> None:
     assert uses_of("inbox/b.txt") == ("item 'b.txt' of 'each' → out/b.txt",)
 
@@ -446,6 +581,41 @@ def test_a_folder_tells_of_each_of_its_files(world: World) -> None:
     answer = explain_path(Path("out"))
     assert [Path(o.path).name for o in answer.origins] == ["DIGEST.md", "a.txt", "b.txt"]
     assert lineage_text(answer, is_full=False).splitlines()[0] == "out/DIGEST.md"
+
+
+def test_a_folder_tells_of_what_lies_in_it_and_of_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    text = SUMMARIES.replace("out/DIGEST.md", '"{{ inputs.there }}/DIGEST.md"')
+    text = text.replace("inputs:", "inputs:\n  there: {type: dir}")
+    world = World(tmp_path / "letters", text, n_documents=1)
+    assert world.run({"there": str(elsewhere)}).status == "completed"
+    monkeypatch.chdir(world.folder)
+    assert [Path(o.path).name for o in explain_path(Path()).origins] == ["0.txt"]
+    assert [Path(o.path).name for o in explain_path(elsewhere).origins] == ["DIGEST.md"]
+    assert [Path(o.path).name for o in explain_path(tmp_path).origins] == ["DIGEST.md", "0.txt"]
+    (world.folder / "out/0.txt").unlink()
+    assert [Path(o.path).name for o in explain_path(tmp_path).origins] == ["DIGEST.md", "0.txt"]
+
+
+def test_settings_that_cannot_be_used_are_told_and_other_ledgers_are_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path / "b", n_documents=1)
+    world.run()
+    broken = World(tmp_path / "a", n_documents=1)
+    broken.run()
+    broken.write("paddock.toml", "nonsense = 1\n")
+    monkeypatch.chdir(tmp_path)
+    answer = explain_path(Path("b/out/0.txt"), [broken.file, world.file])
+    assert [Path(origin.path).name for origin in answer.origins] == ["0.txt"]
+    answer = explain_path(Path("a/out/0.txt"))
+    assert not answer.is_known
+    (fault,) = answer.faults
+    assert "paddock.toml" in fault
+    assert "nonsense" in fault
 
 
 def test_an_item_within_an_item_is_told_with_both_names(
