@@ -219,12 +219,10 @@ def compare(
     sound = [run for run in runs if run.fault is None]
     keys = [*dict.fromkeys(key for run in sound for key in run.items)]
     rights, metrics, gold = _rights(step, sound, keys, source)
-    figures = [_figures(run, keys, rights, metrics) for run in runs]
-    is_located = bool(sound) and all(
-        variant.located is not None for variant in figures if variant.run.fault is None
-    )
+    located = [[_located_share(item) for item in run.items.values()] for run in sound]
+    is_located = bool(sound) and all(any(s is not None for s in shares) for shares in located)
     quality = "agreement" if rights else "located" if is_located else "valid"
-    figures = _with_front([_scored(variant, quality, keys, rights, metrics) for variant in figures])
+    figures = _with_front([_figures(run, keys, rights, metrics, quality) for run in runs])
     scores = {
         variant.name: [*variant.scores.values()] for variant in figures if variant.run.fault is None
     }
@@ -303,7 +301,11 @@ def _output_at(answer: ItemAnswer, name: str) -> Any:
 
 
 def _figures(
-    run: VariantRun, keys: Sequence[str], rights: _Rights, metrics: Mapping[str, FieldMetric]
+    run: VariantRun,
+    keys: Sequence[str],
+    rights: _Rights,
+    metrics: Mapping[str, FieldMetric],
+    quality: str,
 ) -> VariantFigures:
     if run.fault is not None:
         return VariantFigures(run, 0)
@@ -311,8 +313,14 @@ def _figures(
     done = [item for item in items if item.is_done]
     answered = [item for item in items if item.n_asked]
     timed = [item.busy for item in items if item.busy]
-    seconds_per_item = _busy_s([*chain.from_iterable(timed)]) / len(timed) if timed else None
-    shares = (_located_share(item.evidence) for item in done)
+    located = {item.key: _located_share(item) for item in items}
+    if quality == "agreement":
+        known = [item for item in items if item.key in rights]
+        scores = {item.key: _agreement(item, rights[item.key], metrics) for item in known}
+    elif quality == "located":
+        scores = {key: share or 0.0 for key, share in located.items()}
+    else:
+        scores = {item.key: float(item.is_done) for item in items}
     return VariantFigures(
         run,
         len(items),
@@ -320,13 +328,22 @@ def _figures(
         at_once=estimate([float(item.n_asked <= 1) for item in done])
         if run.checks_at_once
         else None,
-        located=estimate([share for share in shares if share is not None]),
+        located=estimate([share for share in located.values() if share is not None]),
+        agreement=estimate([*scores.values()]) if quality == "agreement" else None,
         fields=dict(_field_figures(items, rights, metrics)),
-        seconds=seconds_per_item,
-        prompt_tokens=sum(map(attrgetter("prompt_tokens"), answered)) / max(1, len(answered)),
-        completion_tokens=sum(map(attrgetter("completion_tokens"), answered))
-        / max(1, len(answered)),
+        seconds=_busy_s([*chain.from_iterable(timed)]) / len(timed) if timed else None,
+        prompt_tokens=sum(item.prompt_tokens for item in answered) / max(1, len(answered)),
+        completion_tokens=sum(item.completion_tokens for item in answered) / max(1, len(answered)),
+        scores=scores,
     )
+
+
+def _agreement(
+    answer: ItemAnswer, right: Mapping[str, Any], metrics: Mapping[str, FieldMetric]
+) -> float:
+    """Return the mean score of the fields that gold has."""
+    scores = [metrics[name].score(_output_at(answer, name), gold) for name, gold in right.items()]
+    return fmean(scores) if scores and answer.is_done else 0.0
 
 
 def _busy_s(spans: Sequence[tuple[float, float]]) -> float:
@@ -342,8 +359,9 @@ def _busy_s(spans: Sequence[tuple[float, float]]) -> float:
     return total
 
 
-def _located_share(evidence: Any) -> float | None:
-    matches = [match for _, match in located_values(evidence)]
+def _located_share(answer: ItemAnswer) -> float | None:
+    """Return how many values of an answer stand in its sources; None: there is none."""
+    matches = [match for _, match in located_values(answer.evidence)] if answer.is_done else []
     n_found = sum(match in ("exact", "normalised") for match in matches)
     return n_found / len(matches) if matches else None
 
@@ -364,34 +382,6 @@ def _field_figures(
             yield name, FieldFigures(metric, agreement, labels)
 
 
-def _scored(
-    variant: VariantFigures,
-    quality: str,
-    keys: Sequence[str],
-    rights: _Rights,
-    metrics: Mapping[str, FieldMetric],
-) -> VariantFigures:
-    if variant.run.fault is not None:
-        return variant
-    scores: dict[str, float] = {}
-    for key in keys:
-        answer = variant.run.items.get(key) or ItemAnswer(key, error="it was not done")
-        if quality == "agreement":
-            if key in rights:
-                # The mean score of the fields that gold has
-                right = rights[key].items()
-                fields = [
-                    metrics[name].score(_output_at(answer, name), gold) for name, gold in right
-                ]
-                scores[key] = sum(fields) / len(fields) if fields and answer.is_done else 0.0
-        elif quality == "located":
-            scores[key] = (_located_share(answer.evidence) or 0.0) if answer.is_done else 0.0
-        else:
-            scores[key] = float(answer.is_done)
-    agreement = estimate([*scores.values()]) if quality == "agreement" else None
-    return replace(variant, scores=scores, agreement=agreement)
-
-
 def _is_timed(figures: Iterable[VariantFigures]) -> bool:
     return all(variant.seconds is not None for variant in figures if variant.scores)
 
@@ -401,16 +391,12 @@ def _with_front(figures: Sequence[VariantFigures]) -> list[VariantFigures]:
 
     Where the time of one is not known, by the tokens of their answers.
     """
-    scored, is_timed = [variant for variant in figures if variant.scores], _is_timed(figures)
-    known = {
-        variant.name: (
-            fmean(variant.scores.values()),
-            variant.seconds
-            if is_timed and variant.seconds is not None
-            else variant.completion_tokens,
-        )
-        for variant in scored
-    }
+    is_timed = _is_timed(figures)
+    known: dict[str, tuple[float, float]] = {}  # quality and cost
+    for variant in figures:
+        if variant.scores:
+            cost = (variant.seconds if is_timed else None) or variant.completion_tokens
+            known[variant.name] = fmean(variant.scores.values()), cost
 
     def is_on_front(name: str) -> bool:
         own = known.get(name)

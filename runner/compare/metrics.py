@@ -110,20 +110,18 @@ def field_metrics(
     found = []
     for name, values in golds.items():
         field = known.get(name) if schema is not None else None
-        kind, tolerance = chosen.get(name) or (_default_metric(schema, field, values), 0.0)
+        kind, tolerance = chosen.get(name) or (_default_metric(field, values), 0.0)
         found.append(FieldMetric(name, kind, tolerance, field))
     return found
 
 
-def _default_metric(schema: Any, field: AnswerField | None, golds: Sequence[Any]) -> MetricName:
+def _default_metric(field: AnswerField | None, golds: Sequence[Any]) -> MetricName:
     kind = "json" if field is None else field.kind
     if kind == "choice":
         return "label"
     if kind == "number" or (golds and all(map(_is_number, golds))):
         return "number"
-    known = schema.get("properties", {}) if isinstance(schema, Mapping) else {}
-    inner = None if field is None else known.get(field.path)
-    if isinstance(inner, Mapping) and inner.get("format") == "date":
+    if field is not None and field.is_date:
         return "date"
     if any(isinstance(gold, list) for gold in golds):
         return "list"

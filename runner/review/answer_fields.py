@@ -17,7 +17,8 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from paddock.engine.system import units
-from paddock.engine.system.text import cell_text, counted, one_line, path_text, resolve_ref
+from paddock.engine.system.text import cell_text, counted, one_line, path_text
+from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.checking.source_index import date_in, number_in
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.ledger.reviews.reviews import Review
@@ -32,7 +33,6 @@ _KIND_OF_TYPE: Mapping[str, FieldKind] = {
     "object": "json",
     "array": "json",
 }
-_MOST_REFERENCES = 16
 _MOST_LINE_CHARS = 300
 """A window of a text begins up to so much earlier, at the beginning of a line."""
 
@@ -100,7 +100,7 @@ def answer_fields(
     >>> [(one.path, one.kind, one.text) for one in answer_fields({"total": 8.5}, schema)]
     [('total', 'number', '8.5')]
     """
-    return list(_fields((), answer, (schema, schema), (evidence, confidence)))
+    return list(_fields((), answer, SchemaParts.of(schema), (evidence, confidence)))
 
 
 def subject_fields(subject: Mapping[str, Any]) -> list[AnswerField]:
@@ -125,25 +125,21 @@ def changed_fields(before: Any, after: Any) -> list[tuple[str, Any, Any]]:
 
 
 def _fields(
-    keys: FieldKeys, value: Any, schemas: tuple[Any, Any], mirrors: tuple[Any, Any]
+    keys: FieldKeys, value: Any, schema: SchemaParts, mirrors: tuple[Any, Any]
 ) -> Iterator[AnswerField]:
-    whole, own = schemas
-    for _ in range(_MOST_REFERENCES):
-        if not isinstance(own, Mapping) or not isinstance(own.get("$ref"), str):
-            break
-        own = resolve_ref(whole, own["$ref"])
     if isinstance(value, Mapping | list) and value:
-        pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
-        for key, inner in pairs:
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
             held = (_inner(mirrors[0], key), _inner(mirrors[1], key))
-            yield from _fields((*keys, key), inner, (whole, _inner_schema(own, key)), held)
+            of_inner = schema.item(key) if isinstance(key, int) else schema.field(key)
+            yield from _fields((*keys, key), inner, of_inner, held)
         return
-    kind, choices, is_nullable = _kind(own, value)
+    kind, choices = _kind(schema, value)
+    is_nullable = schema.is_nullable or schema.lists(None) or (kind == "json" and value is None)
     evidence, confidence = (
         mirror if isinstance(mirror, Mapping) and mirror else None for mirror in mirrors
     )
-    words = str(own.get("description", "")) if isinstance(own, Mapping) else ""
-    is_date = any(form.get("format") == "date" for form in _alternatives(own))
+    words = next((str(part["description"]) for part in schema.parts if "description" in part), "")
+    is_date = any(part.get("format") == "date" for part in schema.parts)
     yield AnswerField(keys, kind, value, choices, is_nullable, words, confidence, evidence, is_date)
 
 
@@ -154,48 +150,23 @@ def _inner(mirror: Any, key: str | int) -> Any:
     return mirror[key] if is_there else None
 
 
-def _alternatives(schema: Any) -> list[Mapping[str, Any]]:
-    """Return a schema, or the schemas of its `anyOf` or `oneOf`."""
-    if not isinstance(schema, Mapping):
-        return []
-    several = schema.get("anyOf") or schema.get("oneOf")
-    some = several if isinstance(several, list) else [schema]
-    return [schema_part for schema_part in some if isinstance(schema_part, Mapping)]
-
-
-def _inner_schema(schema: Any, key: str | int) -> Any:
-    for alternative in _alternatives(schema):
-        if isinstance(key, int):
-            first, rest = alternative.get("prefixItems"), alternative.get("items")
-            if isinstance(first, list) and key < len(first):
-                return first[key]
-            if isinstance(rest, Mapping):
-                return rest
-        elif isinstance(properties := alternative.get("properties"), Mapping) and key in properties:
-            return properties[key]
-        elif isinstance(rest := alternative.get("additionalProperties"), Mapping):
-            return rest
-    return None
-
-
-def _kind(schema: Any, value: Any) -> tuple[FieldKind, tuple[Any, ...], bool]:
-    """Return a field's kind, its choices, and whether it may be null."""
-    types: list[str] = []
+def _kind(schema: SchemaParts, value: Any) -> tuple[FieldKind, tuple[Any, ...]]:
+    """Return a field's kind, and its choices."""
+    types: list[Any] = []
     choices: list[Any] = []
-    for form in _alternatives(schema):
-        named, values = form.get("type"), form.get("enum")
-        types += [named] if isinstance(named, str) else named if isinstance(named, list) else []
+    for part in schema.parts:
+        named, values = part.get("type"), part.get("enum")
+        types += named if isinstance(named, list) else [named]
         choices += values if isinstance(values, list) else []
-        choices += [form["const"]] if "const" in form else []
-    is_nullable = "null" in types or None in choices
+        choices += [part["const"]] if "const" in part else []
     if "boolean" in types and not choices:
         choices = [True, False]
     if choices:
-        return "choice", tuple(choice for choice in choices if choice is not None), is_nullable
+        return "choice", tuple(choice for choice in choices if choice is not None)
     kinds = {_KIND_OF_TYPE[name] for name in types if name in _KIND_OF_TYPE}
     if len(kinds) == 1:
-        return kinds.pop(), (), is_nullable
-    return ("text" if isinstance(value, str) else "json"), (), is_nullable or value is None
+        return kinds.pop(), ()
+    return ("text" if isinstance(value, str) else "json"), ()
 
 
 def edited_answer(answer: Any, fields: Sequence[AnswerField], changes: Mapping[str, str]) -> Any:
