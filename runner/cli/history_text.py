@@ -16,6 +16,7 @@ from paddock.runner.progress import printing
 from paddock.runner.progress.item_states import BAD
 from paddock.runner.progress.journal import JournalProgress
 from paddock.runner.progress.report import counts_text, done_in_words, outdated_in_words
+from paddock.steps.paths import printable
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.entries import ItemRow
@@ -363,7 +364,7 @@ def _date_text(at: float) -> str:
 def unknown_path_text(path: str, answer: PathLineage) -> str:
     """Return the message for an unknown path, with similar ones."""
     is_there = Path(path).exists()
-    path = printing.printable_line(path)
+    path = printing.printable_line(printable(path))
     what = "no pipeline here has written it or read it"
     if not is_there:
         what = "there is no such file, and no pipeline here has written one of this name"

@@ -13,11 +13,12 @@ from itertools import chain
 from pathlib import Path
 
 from paddock.engine.system.files import sha256_of
+from paddock.engine.system.text import is_utf8, listed
 from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.core.calls import model_pools
 from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.run_records import ItemSource
-from paddock.runner.core.traces.dependencies import FileRead, dependencies_of
+from paddock.runner.core.traces.dependencies import FileRead, OutputWithin, dependencies_of
 from paddock.runner.core.traces.world import World
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import LedgerError
@@ -36,18 +37,20 @@ from paddock.steps.vectors.open_stores import OpenStores
 from .change_wording import document_changes, no_longer_written
 from .path_lineage import FileState, LineageChange, LineageFile, Origin, PathLineage
 from .pipeline_now import BoundPipeline, CurrentPipelines
-from .recorded_items import ItemOutput, RecordedItem, RecordedItems
+from .recorded_items import MAX_ORIGINS, ItemOutput, RecordedItem, RecordedItems
 
 
 def explain_path(path: Path, given: Sequence[Path] = ()) -> PathLineage:
     """Return where a file, a folder's files or a vector store's rows came from.
 
     `given` are pipelines or folders; by default the ledgers around the path and the current folder
-    are searched, then those below it.
+    are searched, then those below it. A link that no ledger knows stands for what it leads to.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 - a link itself may be the output
     faults, near, same = list[str](), list[str](), list[str]()
-    for place in _ledgers_around(path, given, faults.append):
+    # No ledger has a name that is not UTF-8.
+    places = _ledgers_around(path, given, faults.append) if is_utf8(str(path)) else ()
+    for place in places:
         try:
             with open_for_reading(place) as ledger:
                 answer = asyncio.run(_PathInLedger(ledger, place.folder.resolve(), path).answer())
@@ -57,6 +60,8 @@ def explain_path(path: Path, given: Sequence[Path] = ()) -> PathLineage:
                 same += answer.same_as
         except (LedgerError, SettingsError) as error:
             faults.append(str(error))
+    if path.is_symlink() and not (target := Path(os.path.realpath(path))).is_symlink():
+        return explain_path(target, given)
     near, same, faults = (list(dict.fromkeys(found)) for found in (near, same, faults))
     return PathLineage(str(path), near=tuple(near), same_as=tuple(same), faults=tuple(faults))
 
@@ -223,8 +228,9 @@ class _PathInLedger:
             facts.append(" at ".join(["filed", *self._filed.targets(scope_id, item.key)]))
         reviews = ReviewStore(self._ledger).of_scope(scope_id, [item.key])
         facts += [f"'{step}' {review_outcome(head)}" for (_, step), head in sorted(reviews.items())]
+        within = (output.path for output in dependencies_of(entry, OutputWithin))
         stores = [f"rows in {self._index.stored(path)}" for path in item.containing_stores]
-        outputs = ", ".join([*item.outputs, *stores])
+        outputs = listed([*item.outputs, *within, *stores], MAX_ORIGINS)
         return ", ".join(facts) + (f" → {outputs}" if outputs else "")
 
 

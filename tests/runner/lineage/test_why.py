@@ -551,6 +551,16 @@ def test_labels_of_a_pipeline_that_a_step_runs_are_compared_without_a_plan(
     assert changes("out/0.txt") == ["its label is gone: 'a' (step 'p.label')"]
 
 
+def test_a_document_tells_what_pipelines_made_of_it_that_its_item_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes = "{uses: files.write, with: {path: '{{ inputs.text }}.md', text: '{{ steps.a.text }}'}}"
+    part = PART.replace("returns:", f"  - {writes}\nreturns:")
+    World(tmp_path, RUNS_PARTS, PARTS | {"part.yaml": part}, n_documents=1).run()
+    monkeypatch.chdir(tmp_path)
+    assert uses_of("inbox/0.txt") == ("item '0.txt' of 'each' → out/0.txt, 0.txt.md",)
+
+
 def test_a_document_tells_what_was_made_of_it(world: World) -> None:
     assert uses_of("inbox/b.txt") == ("item 'b.txt' of 'each' → out/b.txt",)
 
@@ -669,6 +679,23 @@ def test_a_file_that_no_one_wrote_is_told_with_its_neighbours(world: World) -> N
         "'notes.md': no pipeline here has written it or read it.\n"
         "  Name a pipeline that may have, or its folder: `paddock why notes.md FOLDER`.\n"
     )
+
+
+def test_a_link_that_no_one_wrote_stands_for_what_it_leads_to(world: World) -> None:
+    (world.folder / "latest.txt").symlink_to("out/a.txt")
+    (world.folder / "results").symlink_to("out")
+    (world.folder / "round").symlink_to("round")
+    assert origin_of("latest.txt") == origin_of("out/a.txt")
+    assert explain_path(Path("results")).origins == explain_path(Path("out")).origins
+    assert not explain_path(Path("round")).is_known
+
+
+def test_a_name_that_is_not_utf8_is_unknown(world: World) -> None:
+    (world.folder / "inbox/\udcff.txt").write_text("The bridge is open.")
+    result = invoke("why", "inbox/\udcff.txt")
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (
+        1, "'inbox/\\xff.txt': no pipeline here has written it or read it.",
+    )  # fmt: skip
 
 
 def test_an_output_that_was_renamed_is_known_by_what_it_holds(world: World) -> None:
