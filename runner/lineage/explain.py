@@ -193,17 +193,14 @@ class _PathInLedger:
         """Return what changed since an output was made, as were `others` that explain it.
 
         1. What became of its document.
-        2. Why it is no output of its item any more: by the ledger, else by a plan.
+        2. Why it is no output of its item any more, by the ledger.
         3. What changed of the item's rule and of what it depended on, and which steps that it read
            have newer results; the same of the others.
-        4. Which nodes before it have work to do, by a plan.
-        5. Where nothing of that is found: why a run would do it again, by a plan.
+        4. What a plan says besides.
         """
         item, changes = output.item, document_changes(document, self._index)  # 1
         if not output.is_current:  # 2
             changes.append(no_longer_written(output))
-        elif pipeline is not None:
-            changes += await pipeline.why_no_longer_applies(output)
         names = [other.owner.step.removeprefix(item.owner.prefix) for other in others]
         subjects = ["it", *(f"'{name}'" for name in names)]
         for done, subject in zip((item, *others), subjects, strict=True):  # 3
@@ -212,10 +209,10 @@ class _PathInLedger:
                 if n_newer := self._items.newer(done.owner, step, done.at):
                     newer = Why.NEWER_RESULTS(step, n_newer)
                     changes.append(LineageChange(newer if n_newer > 1 else Why.NEWER_RESULT(step)))
-        if pipeline is not None:
+        if pipeline is not None:  # 4
             explained = {done.owner.step for done in (item, *others)}
-            changes += await pipeline.changes_before(item, explained)  # 4
-            changes = changes or await pipeline.changes_by_plan(item)  # 5
+            has_changed = bool(changes)
+            changes += await pipeline.changes_by_plan(output, explained, has_changed=has_changed)
         return changes
 
     def _use(self, item: RecordedItem) -> str:

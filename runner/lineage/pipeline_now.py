@@ -218,49 +218,36 @@ class BoundPipeline:
         is_given = isinstance(value, OuterValue) and value.root == "steps"
         return is_given or value == PLACE_IN_LIST
 
-    # --- by a plan
-
-    async def why_no_longer_applies(self, output: ItemOutput) -> list[LineageChange]:
-        """Return why an output no longer applies by a plan."""
-        node = self._planned_node(output.item)
-        if node is None or self.bound.is_alone(node):
-            return []
-        planned = await self._planned()
-        if isinstance(planned, Reason) or output.path not in planned.outdated:
-            return []
-        return [no_longer_applies(planned.outdated[output.path])]
-
-    async def changes_before(
-        self, item: RecordedItem, explained: Collection[str]
+    async def changes_by_plan(
+        self, output: ItemOutput, explained: Collection[str], *, has_changed: bool
     ) -> list[LineageChange]:
-        """Return which nodes before an item have work to do by a plan, but for `explained`."""
-        node = self._planned_node(item)
-        before = () if node is None else self.bound.before(node.id)
-        names = [n.id for n in before if n.id not in explained]
-        planned = await self._planned() if names else None
-        if not isinstance(planned, PlanReport):
-            return [] if planned is None else [LineageChange(planned)]
-        work = [(name, _work_of(name, planned, explained)) for name in names]
-        return [LineageChange(Why.BEHIND(name, words)) for name, words in work if words]
+        """Return what a plan says of an output, and of what comes before its item.
 
-    async def changes_by_plan(self, item: RecordedItem) -> list[LineageChange]:
-        """Return why a run would do an item again, or the one around it.
-
-        1. No plan is needed, since `changes` has compared all that decides on it: nothing.
-        2. Its list decides, or labels, or what the steps before give: what a plan says of it. Lost
-           outputs are left out.
+        1. Nothing, where no plan can be made, or could say any of this.
+        2. Why it no longer applies.
+        3. Which nodes before it have work to do, but for `explained` steps.
+        4. Where nothing else has changed, and more decides on the item than was compared: why a run
+           would do it again, or the one around it. Lost outputs are left out.
         """
-        entry, node = item.entry, self._planned_node(item)
-        if entry is None or node is None:  # 1
+        item, node = output.item, self._node_of(output.item)
+        if node is None or not self.can_be_planned:  # 1
             return []
-        is_of_list = item.document is None or bool(dependencies_of(entry, ChosenLabels))
-        if not is_of_list and not any(map(self._is_of_steps_before, json.loads(entry.parts))):
-            return []
-        planned = await self._planned()  # 2
-        if isinstance(planned, Reason):
-            return [LineageChange(planned)]
+        before = [n.id for n in self.bound.before(node.id) if n.id not in explained]
+        may_not_apply = output.is_current and not self.bound.is_alone(node)
+        is_open = not has_changed and self._is_decided_elsewhere(item)
+        planned = await self._planned() if before or may_not_apply or is_open else None
+        if planned is None or isinstance(planned, Reason):
+            return [] if planned is None else [LineageChange(planned)]
+        changes = list[LineageChange]()
+        if may_not_apply and output.path in planned.outdated:  # 2
+            changes.append(no_longer_applies(planned.outdated[output.path]))
+        for name in before:  # 3
+            if work := _work_of(name, planned, explained):
+                changes.append(LineageChange(Why.BEHIND(name, work)))
+        if changes or not is_open:
+            return changes
         outermost = node.id, (*item.owner.outer, item.key)[0]
-        return [
+        return [  # 4
             LineageChange(reason)
             for again in planned.items
             if (again.step, again.key) in (outermost, (item.owner.step, item.key))
@@ -268,6 +255,13 @@ class BoundPipeline:
             and not any(reason.is_loss for reason in again.reasons)
             for reason in again.reasons
         ]
+
+    def _is_decided_elsewhere(self, item: RecordedItem) -> bool:
+        """Return whether its list decides on an item, or labels, or what the steps before give."""
+        if item.entry is None:
+            return False
+        is_of_list = item.document is None or bool(dependencies_of(item.entry, ChosenLabels))
+        return is_of_list or any(map(self._is_of_steps_before, json.loads(item.entry.parts)))
 
     async def _planned(self) -> PlanReport | Reason:
         """Return what a run would do; a reason: why that is not known."""
@@ -281,10 +275,6 @@ class BoundPipeline:
             except (EngineError, LedgerError, OSError) as error:
                 self._known_plan = Why.BEHIND_UNKNOWN(str(error))
         return self._known_plan
-
-    def _planned_node(self, item: RecordedItem) -> BoundNode | None:
-        """Return the node of an item that a plan says something of; None: no plan can be made."""
-        return self._node_of(item) if self.can_be_planned else None
 
     def _node_of(self, item: RecordedItem) -> BoundNode | None:
         """Return the top-level step or block that an item's is, or is within, if it is there."""
