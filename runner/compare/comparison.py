@@ -83,10 +83,6 @@ class VariantFigures:
         return bool(kappas) and max(kappas) < 0.005  # what is written as 0.00
 
     @property
-    def memory_bytes(self) -> int | None:
-        return self.run.memory_bytes
-
-    @property
     def per_minute(self) -> float | None:
         return 60 / self.seconds if self.seconds else None
 

@@ -13,8 +13,7 @@ from .comparison_text import (
     BOUNDS_WORDS,
     SPEED_WORDS,
     estimate_text,
-    figure_heads,
-    figure_row,
+    figure_table,
     head_text,
     method_words,
 )
@@ -27,17 +26,17 @@ MOST_PROMPT_CHARS = 4_000
 
 
 def comparison_page(found: Comparison) -> str:
-    title, heads = f"{found.pipeline}: variants of {found.step}", figure_heads(found)
+    heads, figures = figure_table(found)
     names = dict.fromkeys(name for variant in found.variants for name in variant.fields)
     shown = list(islice(found.differences, MOST_DIFFERENCES))
     variants = list(shown[0].answers) if shown else []
     return html_page(
-        title,
+        f"{found.pipeline}: variants of {found.step}",
         "comparison.html",
         found=found,
         head=head_text(found),
         figure_heads=heads,
-        figures=[(variant, figure_row(variant, heads)) for variant in found.variants],
+        figures=[*zip(found.variants, figures, strict=True)],
         figure_note=f"{BOUNDS_WORDS} {SPEED_WORDS}",
         quality=QUALITY_WORDS[found.quality],
         method=method_words(found),

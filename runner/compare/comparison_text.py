@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from paddock.engine.system.text import cell_text, counted, listed, shorten
@@ -41,45 +41,39 @@ def estimate_text(estimate: IntervalEstimate | None) -> str:
     return f"{estimate.mean:z.2f} ({estimate.low:z.2f} to {estimate.high:z.2f})"
 
 
-def figure_heads(found: Comparison) -> tuple[str, ...]:
-    """Return the headings of `figure_row`; without columns of which nothing is known."""
-    known = {
-        name: any(getattr(variant, name) is not None for variant in found.variants)
-        for name in ("agreement", "located", "per_minute", "memory_bytes")
-    }
-    known["at_once"] = any(
-        variant.at_once and variant.at_once.mean < 1 for variant in found.variants
-    )
-    heads = {
-        "agreement": "agreement", "valid": "valid", "at_once": "at once", "located": "located",
-        "per_minute": "a minute", "tokens": "tokens",
-        "memory_bytes": "memory",
-    }  # fmt: skip
-    return tuple(words for name, words in heads.items() if known.get(name, True))
+def figure_table(found: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return headings, and a row of each variant's figures; without columns that say nothing."""
+    rows = [_figure_cells(variant) for variant in found.variants]
+    shown = {"valid", "tokens", *(head for row in rows for head, text in row.items() if text)}
+    if not any(v.at_once is not None and v.at_once.mean < 1 for v in found.variants):
+        shown.discard("at once")
+    heads = [head for head in rows[0] if head in shown]
+    return tuple(heads), [tuple(row[head] for head in heads) for row in rows]
 
 
-def figure_row(variant: VariantFigures, heads: Iterable[str]) -> tuple[str, ...]:
-    speed = "" if variant.per_minute is None else f"{variant.per_minute:,.1f}"
+def _figure_cells(variant: VariantFigures) -> dict[str, str]:
+    memory_bytes = variant.run.memory_bytes
     cells = {
         "agreement": estimate_text(variant.agreement),
         "valid": estimate_text(variant.valid),
         "at once": estimate_text(variant.at_once),
         "located": estimate_text(variant.located),
-        "a minute": speed,
+        "a minute": "" if variant.per_minute is None else f"{variant.per_minute:,.1f}",
         "tokens": f"{variant.prompt_tokens:,.0f} + {variant.completion_tokens:,.0f}",
-        "memory": "" if variant.memory_bytes is None else size(variant.memory_bytes),
+        "memory": "" if memory_bytes is None else size(memory_bytes),
     }
-    return tuple("" if variant.run.fault else cells[head] for head in heads)
+    return dict.fromkeys(cells, "") if variant.run.fault else cells
 
 
 def comparison_text(found: Comparison) -> str:
     lines = [f"{printing.printable_line(found.pipeline)}: {head_text(found)}", ""]
-    heads = figure_heads(found)
+    heads, figures = figure_table(found)
     rows = [("", "", "variant", *heads)]
-    for letter, variant in zip(_letters_of(found).values(), found.variants, strict=True):
+    letters = _letters_of(found).values()
+    for letter, variant, row in zip(letters, found.variants, figures, strict=True):
         is_worth = variant.is_on_front and not variant.is_chance
         mark = "✗" if variant.run.fault else "*" if is_worth else ""
-        rows.append((mark, letter, variant.name, *figure_row(variant, heads)))
+        rows.append((mark, letter, variant.name, *row))
     cost = "quicker" if found.is_timed else "shorter"
     lines += [printing.table(rows), "", f"* No other is better and {cost}. {BOUNDS_WORDS}"]
     lines += [SPEED_WORDS] if "a minute" in heads else []

@@ -72,7 +72,7 @@ def reviews_csv(reviews: Iterable[Review]) -> str:
     for review in reviews:
         for shown in subject_fields(review.subject):
             place, sure = shown.evidence or {}, shown.confidence or {}
-            rows.append({
+            rows.append(dict.fromkeys(COLUMNS, "") | {
                 "id": review.id,
                 "question": review.question,
                 "document": shown_item(review),
@@ -81,9 +81,6 @@ def reviews_csv(reviews: Iterable[Review]) -> str:
                 "confidence": sure.get("p"),
                 "quote": place.get("quote"),
                 "page": place.get("page"),
-                "decision": "",
-                "new value": "",
-                "reason": "",
             })  # fmt: skip
     return format_rows(rows or [dict.fromkeys(COLUMNS)], "csv").text
 

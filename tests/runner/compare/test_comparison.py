@@ -190,7 +190,7 @@ def test_a_variant_has_the_peak_of_the_models_that_it_asked_or_what_is_planned_f
 ) -> None:
     bills.pool_kind = Loading
     found = bills.compare(models=MODELS)
-    assert [variant.memory_bytes for variant in found.variants] == [500_000_000, 4_000_000_000]
+    assert [variant.run.memory_bytes for variant in found.variants] == [500_000_000, 4_000_000_000]
     head, first, second = comparison_text(found).splitlines()[2:5]
     assert head.endswith("memory")
     assert [first.split()[-2:], second.split()[-2:]] == [["500", "MB"], ["4.0", "GB"]]
@@ -210,7 +210,7 @@ def test_a_variant_of_which_one_model_was_not_loaded_has_no_memory(bills: Bills)
     pair = Bills(bills.folder / "pair", text, pool_kind=Loading)
     (found,) = pair.compare().variants
     assert len(pair.made.chats) == 2 * N_BILLS
-    assert found.memory_bytes is None
+    assert found.run.memory_bytes is None
 
 
 @needs_browser
