@@ -277,11 +277,10 @@ class RunPages:
         base = past.place.folder.resolve()
         with open_for_reading(past.place) as ledger:
             items = RecordedItems(ledger, base)
-            item = items.of_item(scope, key)
-            if item is None:
-                raise NotHere("There is no such item: later runs redid it, or it was removed.")
+            item = items.item(scope, key)
             entry = item.entry
-            assert entry is not None
+            if entry is None:
+                raise NotHere("There is no such item: later runs redid it, or it was removed.")
             steps = items.steps(item)
             answers = reviews_of_item(ledger, item.owner.scope_id, item.key).answers
         has_failed = entry.state in BAD

@@ -19,7 +19,7 @@ from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Outdated, Reason, Why
 
-from .path_lineage import LineageChange, LineageFile
+from .path_lineage import LineageChange
 from .recorded_items import ItemOutput
 
 MAX_DIFFERENCE_LINES = 40
@@ -31,19 +31,12 @@ _CHANGED_OR_GONE = {
     Why.ROWS_LOST: (Why.ROWS_CHANGED, Why.ROWS_GONE),
 }
 """For a reason of a run about a path: what is said here where the path is there, and is gone."""
-_NO_LONGER_APPLIES = {
+NO_LONGER_APPLIES = {
     Outdated.SKIPPED: Why.OUTDATED_SKIPPED,
     Outdated.EXCLUDED: Why.OUTDATED_EXCLUDED,
     Outdated.GONE: Why.OUTDATED_GONE,
 }
-
-
-def document_changes(document: LineageFile | None, index: OutputIndex) -> list[LineageChange]:
-    """Return what became of an item's document."""
-    if document is None or document.state == "same":
-        return []
-    why = Why.DOCUMENT_CHANGED if document.state == "changed" else Why.DOCUMENT_GONE
-    return [LineageChange(why(index.stored(document.path)))]
+"""Why an output no longer applies, as a plan has found; of all else `OUTDATED` is said."""
 
 
 def dependency_wording(
@@ -95,11 +88,6 @@ def no_longer_written(output: ItemOutput) -> LineageChange:
     else:
         why = Why.ITEM_WRITES_NOTHING(entry.run)
     return LineageChange(why)
-
-
-def no_longer_applies(outdated: Outdated) -> LineageChange:
-    """Return why an output no longer applies, as a plan has found."""
-    return LineageChange(_NO_LONGER_APPLIES.get(outdated, Why.OUTDATED)())
 
 
 def _difference(before: list[str], now: list[str]) -> Iterator[str]:

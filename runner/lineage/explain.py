@@ -34,7 +34,7 @@ from paddock.runner.settings import read_settings
 from paddock.steps.tools.builtin_tools import BUILT_IN_FUNCTIONS
 from paddock.steps.vectors.open_stores import OpenStores
 
-from .change_wording import document_changes, no_longer_written
+from .change_wording import no_longer_written
 from .path_lineage import FileState, LineageChange, LineageFile, Origin, PathLineage
 from .pipeline_now import BoundPipeline, CurrentPipelines
 from .recorded_items import MAX_ORIGINS, ItemOutput, RecordedItem, RecordedItems
@@ -198,7 +198,10 @@ class _PathInLedger:
            have newer results; the same of the others.
         4. What a plan says besides.
         """
-        item, changes = output.item, document_changes(document, self._index)  # 1
+        item, changes = output.item, list[LineageChange]()
+        if document is not None and document.state != "same":  # 1
+            why = Why.DOCUMENT_CHANGED if document.state == "changed" else Why.DOCUMENT_GONE
+            changes.append(LineageChange(why(self._index.stored(document.path))))
         if not output.is_current:  # 2
             changes.append(no_longer_written(output))
         names = [other.owner.step.removeprefix(item.owner.prefix) for other in others]

@@ -42,7 +42,7 @@ from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import PlanReport
 from paddock.runner.settings import Settings
 
-from .change_wording import dependency_wording, no_longer_applies, rule_wording
+from .change_wording import NO_LONGER_APPLIES, dependency_wording, rule_wording
 from .path_lineage import LineageChange
 from .recorded_items import ItemOutput, RecordedItem
 
@@ -240,7 +240,8 @@ class BoundPipeline:
             return [] if planned is None else [LineageChange(planned)]
         changes = list[LineageChange]()
         if may_not_apply and output.path in planned.outdated:  # 2
-            changes.append(no_longer_applies(planned.outdated[output.path]))
+            why = NO_LONGER_APPLIES.get(planned.outdated[output.path], Why.OUTDATED)
+            changes.append(LineageChange(why()))
         for name in before:  # 3
             if work := _work_of(name, planned, explained):
                 changes.append(LineageChange(Why.BEHIND(name, work)))

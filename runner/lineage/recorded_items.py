@@ -167,10 +167,15 @@ class RecordedItems:
         self._base = base
         self._lineage = LineageStore(ledger)
 
-    def of_item(self, scope_id: str, key: str) -> RecordedItem | None:
-        """Return an item as it was done last; None: the ledger has none."""
-        item = self._item(scope_id, key)
-        return None if item.entry is None else item
+    def item(self, scope_id: str, key: str) -> RecordedItem:
+        entry = self._ledger.entries(scope_id, [key]).get(key)
+        lineage = self._lineage.of_item(scope_id, key)
+        digest = None if lineage is None else lineage.spec
+        spec = json.loads((digest and self._lineage.spec(digest)) or "{}")
+        rows = self._ledger.rows(queries.SCOPE, scope=scope_id)
+        owner = ScopeOwner.of(*(rows[0] if rows else (scope_id, "", "", "[]")))
+        spec = spec if isinstance(spec, dict) else {}
+        return RecordedItem(self._base, owner, key, entry, lineage, spec)
 
     def output_at(self, path: str) -> ItemOutput | None:
         """Return a path as that was written last; None: the ledger knows no item that did."""
@@ -198,7 +203,7 @@ class RecordedItems:
     def readers_below(self, folder: str) -> tuple[Sequence[RecordedItem], int]:
         """Return the first items whose documents are in a folder, and the number of others."""
         rows = self._rows_below(queries.ITEMS_WITH_SOURCE_BELOW, folder)
-        found = [self._item(scope_id, key) for _, scope_id, key in rows[:MAX_ORIGINS]]
+        found = [self.item(scope_id, key) for _, scope_id, key in rows[:MAX_ORIGINS]]
         return found, max(0, len(rows) - MAX_ORIGINS)
 
     def readers_of(
@@ -215,7 +220,7 @@ class RecordedItems:
             found |= {(scope_id, key) for scope_id, key in rows}
             readers |= dict.fromkeys(r for r in sorted(found) if among is None or r in among)
         first = [*readers][:MAX_ORIGINS]
-        return [self._item(*reader) for reader in first], len(readers) - len(first)
+        return [self.item(*reader) for reader in first], len(readers) - len(first)
 
     def same_as(self, sha256: str) -> Sequence[str]:
         """Return the first paths that were written with a content."""
@@ -234,7 +239,7 @@ class RecordedItems:
 
         Of one that runs a pipeline, those of the steps outside of blocks in it.
         """
-        items = [self._item(scope_id, name) for scope_id in self._scopes_read(owner, name)]
+        items = [self.item(scope_id, name) for scope_id in self._scopes_read(owner, name)]
         found = [item for item in items if item.entry is not None]
         return found or self._items_within(owner, name, owner.outer)
 
@@ -264,7 +269,7 @@ class RecordedItems:
         prefix, n = f"{owner.prefix}{step}.", len(owner.folders)
         at = {"file": owner.file, "prefix": prefix, "n": len(prefix)}
         items = [
-            self._item(inner.scope_id, inner.id)
+            self.item(inner.scope_id, inner.id)
             for inner in (
                 ScopeOwner.of(*row) for row in self._ledger.rows(queries.SCOPES_WITHIN, **at)
             )
@@ -286,7 +291,7 @@ class RecordedItems:
 
         It is an output of the item as that was done last, or of an earlier answer or try.
         """
-        item = self._item(scope_id, key)
+        item = self.item(scope_id, key)
         if item.entry is not None:
             stores = {rows.store for rows in dependencies_of(item.entry, RowsKept)}
             is_current = path in current_paths(item.entry) | stores
@@ -295,16 +300,6 @@ class RecordedItems:
         if is_current and item.run:
             run, at = item.run, item.at
         return ItemOutput(item, path, run, at, is_current, n_rows)
-
-    def _item(self, scope_id: str, key: str) -> RecordedItem:
-        entry = self._ledger.entries(scope_id, [key]).get(key)
-        lineage = self._lineage.of_item(scope_id, key)
-        digest = None if lineage is None else lineage.spec
-        spec = json.loads((digest and self._lineage.spec(digest)) or "{}")
-        rows = self._ledger.rows(queries.SCOPE, scope=scope_id)
-        owner = ScopeOwner.of(*(rows[0] if rows else (scope_id, "", "", "[]")))
-        spec = spec if isinstance(spec, dict) else {}
-        return RecordedItem(self._base, owner, key, entry, lineage, spec)
 
     def steps(self, item: RecordedItem, earlier_run: str | None = None) -> list[LineageStep]:
         """Return the steps of an item with their calls, in the order of running.

@@ -65,7 +65,7 @@ class LedgerReviews(ReviewStore):
     """The reviews of one ledger, for people; one that is only read can list, but not decide."""
 
     known_evidence: tuple[EvidenceRequest | None, Any] = (None, None)
-    """The latest `evidence_request` of an edit, and what a reader process has found."""
+    """The latest `evidence_request` of an edit, and what a reader process has found, or raised."""
     shown_folder: str = ""
     """What tells its folder from others that are shown with it."""
 
@@ -138,13 +138,15 @@ class LedgerReviews(ReviewStore):
         found: dict[AnswerFault, None] = {}
         request = self.evidence_request(review, value)
         if request is not None:
+            known_request, evidence = self.known_evidence
             try:
-                known_request, found_evidence = self.known_evidence
                 if known_request != request:
-                    found_evidence = documents.locate_values_now(request)
-                answer["evidence"] = found_evidence
+                    evidence = documents.locate_values_now(request)
+                elif isinstance(evidence, StepError):
+                    raise evidence
             except StepError as error:
                 return [AnswerFault(str(error), str(error))]
+            answer["evidence"] = evidence
         for source in review.subject.get("checks") or ():
             try:
                 faults = Check.of(source).answer_faults({**scope, **answer}, CHECK_FUNCTIONS)

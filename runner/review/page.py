@@ -141,14 +141,12 @@ class ReviewPage:
         async def endpoint(request: Request) -> Response:
             try:
                 found = await act(request, self.access.reviewer(request))
-            except AccessRefused as error:
+            except (AccessRefused, ApiError) as error:
                 return _refusal(error.status, str(error))
             except (DecisionRefused, StepError) as error:
                 return _refusal(409, str(error))
             except WrongField as error:
                 return _refusal(422, str(error))
-            except ApiError as error:
-                return _refusal(error.status, str(error))
             except LedgerError as error:
                 return _refusal(503, str(error))
             is_made = isinstance(found, Response)
@@ -254,18 +252,11 @@ class ReviewPage:
                 return {"faults": [{"path": "", "message": str(error)}]}
             return {"faults": [{"path": wrong.path, "message": wrong.message} for wrong in found]}
 
-        try:
-            await self._find_evidence(request, body)
-        except StepError as error:
-            return {"faults": [{"path": "", "message": str(error)}]}
+        await self._find_evidence(request, body)
         return await self._at(request, faults)
 
     async def _find_evidence(self, request: Request, body: Mapping[str, Any]) -> None:
-        """Find in a reader process where an edited value stands, if a check may ask.
-
-        Raises:
-            StepError: it takes too much time or memory.
-        """
+        """Find in a reader process where an edited value stands, if a check may ask."""
 
         def evidence_request(reviews: LedgerReviews, review: Review) -> EvidenceRequest | None:
             try:
@@ -275,7 +266,12 @@ class ReviewPage:
 
         new_evidence = await self._at(request, evidence_request)
         if new_evidence is not None:
-            known = new_evidence, await locate_values(new_evidence, readers=self._readers)
+            found: Any
+            try:
+                found = await locate_values(new_evidence, readers=self._readers)
+            except StepError as error:  # it takes too much time or memory
+                found = error
+            known = new_evidence, found
             await self._at(request, lambda reviews, _: setattr(reviews, "known_evidence", known))
 
     async def _decide(self, request: Request, by: str) -> Any:
@@ -290,10 +286,7 @@ class ReviewPage:
             return _row(reviews, made)
 
         if verb == "edit":
-            try:
-                await self._find_evidence(request, body)
-            except StepError as error:
-                raise DecisionRefused(f"The edited value is not valid. {error}") from None
+            await self._find_evidence(request, body)
         return await self._at(request, decide)
 
     async def _undo(self, request: Request, by: str) -> Any:
