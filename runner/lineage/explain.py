@@ -31,11 +31,10 @@ from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Why, quoted
 from paddock.runner.review.answer_records import review_outcome, reviews_of_item
 from paddock.runner.settings import read_settings
-from paddock.steps.tools.builtin_tools import BUILT_IN_FUNCTIONS
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .change_wording import no_longer_written
-from .path_lineage import FileState, LineageChange, LineageFile, Origin, PathLineage
+from .path_lineage import FileState, LineageChange, LineageFile, LineageStep, Origin, PathLineage
 from .pipeline_now import BoundPipeline, CurrentPipelines
 from .recorded_items import MAX_ORIGINS, ItemOutput, RecordedItem, RecordedItems
 
@@ -151,13 +150,11 @@ class _PathInLedger:
             condition = self._index.condition(owner.scope_id, output.path)
         else:
             condition = "same" if os.path.exists(absolute(output.path)) else "missing"  # noqa: ASYNC240, PTH110
-        calls = [call for step in steps for call in step.calls if call.kind == "tool"]
-        traced = {name for name, tool in BUILT_IN_FUNCTIONS.items() if tool.is_traced}
-        tools = {call.model or "run" for call in calls} - traced
         pipeline = await self._pipelines.of(item)
         bound = pipeline if isinstance(pipeline, BoundPipeline) else None
         notes = [] if bound is None else [*bound.notes(item)]
-        notes += [Why.TOOLS_UNCHECKED(quoted(sorted(tools)))] if tools else []
+        if tools := _untraced_tools(steps):
+            notes.append(Why.TOOLS_UNCHECKED(quoted(tools)))
         changes = await self._changes(output, others, bound, document)
         return Origin(
             path=absolute(output.path),
@@ -232,6 +229,16 @@ class _PathInLedger:
         stores = [f"rows in {self._index.stored(path)}" for path in item.containing_stores]
         outputs = listed([*item.outputs, *within, *stores], MAX_ORIGINS)
         return ", ".join(facts) + (f" → {outputs}" if outputs else "")
+
+
+def _untraced_tools(steps: Sequence[LineageStep]) -> list[str]:
+    """Return the tools and commands that were called and may have read what no entry records."""
+    names = {call.model or "run" for step in steps for call in step.calls if call.kind == "tool"}
+    if names:
+        from paddock.steps.tools.builtin_tools import BUILT_IN_FUNCTIONS  # 4 modules that few need
+
+        names -= {name for name, tool in BUILT_IN_FUNCTIONS.items() if tool.is_traced}
+    return sorted(names)
 
 
 def files_now(

@@ -13,9 +13,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paddock.engine.errors import EngineError
+from paddock.engine.request import ModelFacts, ModelSpec
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
@@ -45,9 +46,6 @@ from paddock.runner.settings import Settings
 from .change_wording import NO_LONGER_APPLIES, dependency_wording, rule_wording
 from .path_lineage import LineageChange
 from .recorded_items import ItemOutput, RecordedItem
-
-if TYPE_CHECKING:
-    from paddock.engine.request import ModelSpec
 
 
 class CurrentPipelines:
@@ -130,10 +128,8 @@ def bound_now(
     hidden = [name for name in recorded.get("hidden", ()) if name in inputs]
     values = {**given, **{n: [] if inputs[n].type == "rows" else "" for n in hidden}}
     bound = bind(plan, values, cwd=file.parent, default_models=settings.default_models)
-    ledger, models = world.index.ledger, world.models
-    is_elsewhere = bool(bound.pools or settings.pool_urls)
-    if is_elsewhere:
-        models = _UnaskedModels(model_pools.LookupPool(settings).facts)
+    is_elsewhere, ledger = bool(bound.pools or settings.pool_urls), world.index.ledger
+    models = RunModels(_unknown_facts) if is_elsewhere else world.models
     index = OutputIndex(ledger, world.index.base, ledger.scopes_of(file.name))
     own = World(index, world.stores, models)
     return BoundPipeline(bound, own, settings, given, hidden, is_elsewhere)
@@ -284,14 +280,9 @@ class BoundPipeline:
         return next((node for node, prefix in within if step.startswith(prefix)), None)
 
 
-class _UnaskedModels(RunModels):
-    """Knows nothing of models, since servers elsewhere are not asked about the past."""
-
-    async def of(self, spec: ModelSpec) -> str:
-        return ""
-
-    async def default_context(self, spec: ModelSpec) -> int | None:
-        return None
+async def _unknown_facts(spec: ModelSpec) -> ModelFacts:
+    """Return facts that say nothing: servers elsewhere are not asked about the past."""
+    return ModelFacts(spec.ref, "", "", 0, "", spec.role, 0, 0)
 
 
 def _work_of(
