@@ -925,6 +925,22 @@ def test_what_a_tool_looked_at_is_not_claimed_to_be_as_it_was(
     assert lines[-1].endswith("nothing that was compared has changed")
 
 
+def test_models_on_other_servers_are_not_asked_about_the_past(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_POOL", "http://127.0.0.1:9")
+    monkeypatch.setattr("tests.fakes.pool.FakePool.facts", never_asked)
+    origin = origin_of("out/a.txt")
+    note = "its models are on other servers: whether they changed is not checked"
+    assert (origin.changes, origin.notes) == ((), (note,))
+    world.edit("Sum up:", "In one line:")
+    assert changes("out/a.txt") == ["prompt changed (step 'sum')"]
+
+
+async def never_asked(pool: object, model: ModelSpec) -> ModelFacts:
+    raise AssertionError(model)
+
+
 def test_nothing_is_written_by_asking(world: World) -> None:
     file = world.folder / ".paddock/ledger.sqlite"
     before = file.read_bytes()

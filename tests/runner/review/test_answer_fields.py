@@ -107,6 +107,16 @@ def test_references_within_a_schema_and_answers_without_one() -> None:
     assert [field.path for field in answer_fields({"a": [], "b": {}}, None)] == ["a", "b"]
 
 
+def test_a_reference_among_alternatives_is_followed() -> None:
+    """As Pydantic writes `Kind | None`."""
+    referring = {
+        "$defs": {"kind": {"enum": ["a", "b"]}},
+        "properties": {"k": {"anyOf": [{"$ref": "#/$defs/kind"}, {"type": "null"}]}},
+    }
+    (field,) = answer_fields({"k": "a"}, referring)
+    assert (field.kind, field.choices, field.is_nullable) == ("choice", ("a", "b"), True)
+
+
 def test_a_name_with_dots_is_another_field_than_a_field_within_a_field() -> None:
     answer = {"a.b": 1, "a": {"b": 2}}
     fields = answer_fields(answer, None)
