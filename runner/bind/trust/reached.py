@@ -91,6 +91,11 @@ class ReachedServer:
     use: ToolUse | None = None
     """The use of a tool, with its options, which are agreed to; None: the declaration."""
 
+    @property
+    def url(self) -> str:
+        """Its address; empty where it is started."""
+        return str(self.texts.get("url", ""))
+
 
 @dataclass(frozen=True, slots=True)
 class ReachedNotification:

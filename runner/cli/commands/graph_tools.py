@@ -18,7 +18,8 @@ from paddock.runner.api import prepare
 from paddock.runner.bind.bind import bind_without_inputs
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.sub_pipelines import SharedPlans
-from paddock.runner.bind.trust.permissions import server_need
+from paddock.runner.bind.trust.permissions import server_permission
+from paddock.runner.bind.trust.reached import declared_server
 from paddock.runner.cli.arguments import (
     HERE,
     InputsOption,
@@ -186,7 +187,7 @@ async def tools_of_servers(
 
         async def group(name: str) -> ToolGroup:
             origin = f"MCP server '{name}'"
-            need = server_need(name, bound).name
+            need = server_permission(declared_server(name, bound.pipeline))
             if need not in allowed:
                 return ToolGroup(origin, why=f"not asked: that needs `--allow {need}`.")
             try:
