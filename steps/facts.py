@@ -39,12 +39,16 @@ class ToolUse:
     """A use of a tool in a step, with its options."""
 
     path: Place
-    """The path in the step's parameters."""
+    """The path of its name in the step's parameters."""
     name: str
     server: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     is_written: bool = True
     """Whether it is a literal, not an expression."""
+    entry: Place = ()
+    """The path of its entry in a list, from which a model chooses; empty: the step calls it."""
+    args: tuple[str, Any] | None = None
+    """The parameter with what the step gives it, and its value."""
 
 
 class TreeBounds(NamedTuple):
@@ -113,6 +117,12 @@ class Facts:
     """The program that it starts, with arguments."""
     pipeline: str = ""
     """The pipeline file that it runs."""
+    inputs: str = ""
+    """What it gives that pipeline."""
+    names: str = "vars"
+    """Names that its templates see besides, with their values."""
+    examples: str = ""
+    """Which decisions of people its prompt has as examples."""
 
     # --- what follows from the parameters as written
 

@@ -41,7 +41,7 @@ class RunPipeline(Step[PipelineParams, PipelineOutput]):
 
     params = PipelineParams
     output = PipelineOutput
-    facts = Facts(pipeline="file")
+    facts = Facts(pipeline="file", inputs="inputs")
 
     async def run(self, params: PipelineParams, tools: Tools) -> PipelineOutput:
         if tools.pipelines is None:

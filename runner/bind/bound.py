@@ -112,7 +112,7 @@ class BoundStep:
     @property
     def is_taught(self) -> bool:
         """Whether its prompt has decisions of people as examples."""
-        return bool(self.written.get("examples"))
+        return bool(self.written.get(self.facts.examples))
 
     @property
     def choices(self) -> tuple[Choice, ...]:

@@ -212,7 +212,7 @@ class ParameterBinder:
         """Return which names the step adds for the text of a parameter; None: any."""
         if name not in self._template_names:
             return frozenset()
-        names = self.step.params.data.get("vars", {})
+        names = self.step.params.data.get(self._facts.names, {})
         added = self.params_type.sees.get(name, TEXT_OR_FILE_PARAMETERS.get(name))
         if added is None or not isinstance(names, dict):
             return None

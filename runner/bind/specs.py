@@ -1,7 +1,6 @@
-"""The spec of a step or block: what decides its results, as written, and what follows from it.
+"""The spec of a step or block: what decides its results, as written.
 
-A ledger keeps the spec that an item was done with. By it alone is known whether a path names more
-than its item, so that outputs of earlier forms of a pipeline are told apart.
+A ledger keeps the spec that an item was done with (`item_paths` reads it).
 """
 
 from __future__ import annotations
@@ -9,25 +8,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.distribution import DISTRIBUTION
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.text import canonical_json, ordered_json
-from paddock.pipelines.expressions import Reference, Value, loop_parts
 from paddock.pipelines.model import Block, Pipeline, ReplySpec, StepNode
 from paddock.steps import registry
-from paddock.steps.registry import is_function_reference
 from paddock.steps.tools.code_digests import code_digests
 from paddock.steps.tools.tool_names import tool_version
 
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
-from .plan_walks import blocks_of, nodes_of, steps_of
+from .plan_walks import nodes_of, steps_of
 from .trust.reached import ReachedCode, ReachedServer, reached_by_step
 
 EVIDENCE_RULES = 2
@@ -155,92 +150,3 @@ def prompt_digest(step: BoundStep, plan: BoundPlan) -> str:
         found = (steps[name] for name in sorted(read - prompts.keys()) if name in steps)
         waiting += [other for other in found if other.facts.is_template]
     return hashlib.sha256(canonical_json(prompts).encode()).hexdigest()
-
-
-# --- what follows from an item alone
-
-
-def paths_depend_on_item_alone(
-    spec: Mapping[str, Mapping[str, Any]], inputs: Collection[str], *, is_within_item: bool = False
-) -> bool:
-    """Return whether the paths of all written files depend on nothing but the items.
-
-    `spec` is that of a block with all within it, or of a step. `inputs` may be named. So may
-    answers of the item's own steps, unless they depend on more. False for steps of plug-ins, where
-    it is not known. `is_within_item`: variables of blocks around may be named.
-    """
-    for step in spec["steps"].values():
-        uses = str(step.get("uses"))
-        if not is_function_reference(uses) and registry.step_package(uses) != DISTRIBUTION:
-            return False
-        facts = registry.facts_of(uses)
-        path = (step.get("with") or {}).get(facts.writes or facts.moves_to)
-        if not _follows_from_item(path, spec, inputs, is_within_item=is_within_item):
-            return False
-    return True
-
-
-def _follows_from_item(
-    written: Any,
-    spec: Mapping[str, Mapping[str, Any]],
-    inputs: Collection[str],
-    *,
-    is_within_item: bool = False,
-) -> bool:
-    """Return whether a parameter depends on nothing but the item."""
-    steps: Mapping[str, Any] = spec["steps"]
-    of_items = {"loop", *(loop_parts(block)[0] for block in spec["blocks"].values())}
-
-    def follows(path: Reference, seen: frozenset[str]) -> bool:
-        """Return whether a value follows from the item; `seen` are the steps that lead to it."""
-        name = str(path[1]) if len(path) > 1 else ""
-        if path[0] == "inputs":
-            return name in inputs
-        if path[0] != "steps":
-            # Within other steps it may be a name that the step adds for its template.
-            return path[0] in of_items or is_within_item or bool(seen)
-        if name in seen:
-            return True
-        if name not in steps or not registry.facts_of(str(steps[name].get("uses"))).is_repeatable:
-            return False
-        read = [
-            *_references_in(steps[name].get("with")),
-            *_references_in(steps[name].get("returns"), True),
-        ]
-        return all(follows(path, seen | {name}) for path in read)
-
-    return all(follows(path, frozenset()) for path in _references_in(written))
-
-
-def _references_in(data: Any, is_bare: bool = False) -> Collection[Reference]:
-    value, errors = Value.scan(data, bare=is_bare)
-    return [("steps",)] if errors else value.references
-
-
-def called_plan(outer: BoundPlan, caller: BoundStep) -> BoundPlan | None:
-    """Return the pipeline that a step runs, with the names of its `inputs_by_item`."""
-    inner = caller.inner
-    if inner is None:
-        return None
-    top = next(node for node in outer.nodes if caller.id in (step.id for step in steps_of([node])))
-    spec = spec_data(top)
-    given = caller.written.get("inputs", {})
-    by_item = (
-        name
-        for name in inner.pipeline.inputs
-        if isinstance(given, Mapping)  # else an expression makes all of them
-        and _follows_from_item(given.get(name), spec, outer.inputs_in_paths)
-    )
-    return replace(inner, inputs_by_item=frozenset(by_item))
-
-
-def find_in_plans(bound: BoundPlan, name: str) -> tuple[BoundPlan, BoundNode] | None:
-    """Return a block or step by the name that a caller has for it (`clean.each`), and its plan."""
-    nodes: tuple[BoundNode, ...] = (*steps_of(bound.nodes), *blocks_of(bound.nodes))
-    for node in nodes:
-        if node.id == name:
-            return bound, node
-        if isinstance(node, BoundStep) and name.startswith(f"{node.id}."):
-            inner = called_plan(bound, node)
-            return find_in_plans(inner, name.removeprefix(f"{node.id}.")) if inner else None
-    return None

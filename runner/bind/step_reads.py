@@ -40,7 +40,7 @@ class StepReads:
 
     @classmethod
     def of(cls, step: StepNode) -> StepReads:
-        names = step.params.data.get("vars")
+        names = step.params.data.get(registry.facts_of(step.uses).names)
         renamed = TIME_NAMES & names.keys() if isinstance(names, dict) else ()
         parameters = set(read_by(step.if_))
         read = read_by(step.params, *step.files.values())

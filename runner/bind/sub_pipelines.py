@@ -16,6 +16,7 @@ from paddock.pipelines.model import Pipeline, StepNode
 from paddock.pipelines.plan import Plan, read_plan
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps.base import OutsideRoots, Roots
+from paddock.steps.registry import facts_of
 
 from .bound import BoundPlan
 from .inputs import ONLY_LATER, KnownInputs, read_inputs
@@ -76,8 +77,9 @@ class SubPipelineReader:
         With it come the inputs that are known by now (None: those of the outer one are not given
         yet), and its place.
         """
-        at = (*step.at, "with", "file")
-        name = step.params.data.get("file")
+        facts = facts_of(step.uses)
+        at = (*step.at, "with", facts.pipeline)
+        name = step.params.data.get(facts.pipeline)
         path = self._file(name, at) if isinstance(name, str) and name else None
         this_file = self._roots.base / Path(self._pipeline.document.file).name
         around = self._context.files or (this_file,)  # the files that lead here, with this one
@@ -151,14 +153,15 @@ class SubPipelineReader:
         self, step: StepNode, pipeline: Pipeline, name: str
     ) -> tuple[dict[str, Any], frozenset[str]]:
         """Return the inputs that are known by now, and the names of those that are not."""
-        written = step.params.data.get("inputs") or {}
+        parameter = facts_of(step.uses).inputs
+        written = step.params.data.get(parameter) or {}
         if not isinstance(written, dict):  # one expression makes all of them
             return {}, frozenset(pipeline.inputs)
         values: dict[str, Any] = {}
         later: set[str] = set()
         known = KnownInputs.that_are_given(self._inputs or {})
         for key, item in written.items():
-            at = (*step.at, "with", "inputs", key)
+            at = (*step.at, "with", parameter, key)
             if key.startswith("x-"):
                 continue
             if key not in pipeline.inputs:
@@ -178,7 +181,7 @@ class SubPipelineReader:
                 later.add(key)
         for key, declared in pipeline.inputs.items():
             if declared.is_required and not declared.has_default and key not in written:
-                remedy = f"Add `{key}: …` under `inputs`."
+                remedy = f"Add `{key}: …` under `{parameter}`."
                 self._checks.add((*step.at, "with"), f"'{name}' needs the input '{key}'", remedy)
                 later.add(key)
         return values, frozenset(later)

@@ -108,7 +108,8 @@ def _only_asks(node: BoundNode, *, is_top: bool) -> bool:
         return False  # its items are what the run is about
     steps = [step for step in all_steps([node]) if step.inner is None]
     return any(step.kind.roles for step in steps) and all(
-        only_reads(step) and step.review is None and "tools" not in step.written for step in steps
+        only_reads(step) and step.review is None and not any(step.facts.tools(step.written))
+        for step in steps
     )
 
 

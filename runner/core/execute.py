@@ -20,8 +20,8 @@ from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
+from paddock.runner.bind.item_paths import called_plan
 from paddock.runner.bind.plan_walks import only_reads
-from paddock.runner.bind.specs import called_plan
 from paddock.runner.bind.sub_pipelines import with_inputs
 from paddock.runner.folders.file_filter import not_taken_by_watches
 from paddock.runner.ledger.entries import LedgerError

@@ -17,10 +17,10 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
+from paddock.runner.bind.item_paths import called_plan
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.plan_walks import all_steps, only_reads, steps_of
 from paddock.runner.bind.scope import Scope
-from paddock.runner.bind.specs import called_plan
 from paddock.runner.bind.sub_pipelines import with_inputs
 from paddock.runner.core.block_state import BlockState, opened_block
 from paddock.runner.core.failures import RunStopped, StepFailed

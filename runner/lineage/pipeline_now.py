@@ -23,8 +23,9 @@ from paddock.pipelines.plan import read_plan
 from paddock.runner.api import plan_async
 from paddock.runner.bind.bind import bind
 from paddock.runner.bind.bound import BoundNode, BoundPlan
+from paddock.runner.bind.item_paths import find_in_plans
 from paddock.runner.bind.plan_walks import node_ids
-from paddock.runner.bind.specs import find_in_plans, spec_data
+from paddock.runner.bind.specs import spec_data
 from paddock.runner.core.calls import model_pools
 from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.item_judge import all_differences

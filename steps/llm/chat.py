@@ -182,6 +182,7 @@ class Chat(Step[ChatParams, ChatOutput]):
         only_answers=True,
         only_measures=True,
         prompt="prompt",
+        examples="examples",
         contents=("images",),
         brings_text=lambda written: bool(written.get("images")),
         without_text=("usage",),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from paddock.pipelines.errors import did_you_mean
@@ -85,7 +85,8 @@ def unknown_tool(name: str, server: str | None, servers: Collection[str]) -> tup
 
 def one_tool(written: Mapping[str, Any]) -> Iterator[ToolUse]:
     """Yield the tool that a step calls, which its parameters name."""
-    yield from _tool_use(written, (), ("name",))
+    for use in _tool_use(written, (), ("name",)):
+        yield replace(use, args=("args", written.get("args")))
 
 
 def listed_tools(written: Mapping[str, Any], *, may_be_its_own: bool = False) -> Iterator[ToolUse]:
@@ -95,7 +96,8 @@ def listed_tools(written: Mapping[str, Any], *, may_be_its_own: bool = False) ->
         yield ToolUse(("tools",), tools, is_written=False)
     for index, entry in enumerate(tools if isinstance(tools, list) else ()):
         if isinstance(entry, str):
-            yield ToolUse(("tools", index), entry, is_written=not TEMPLATE_START.search(entry))
+            at = ("tools", index)
+            yield ToolUse(at, entry, is_written=not TEMPLATE_START.search(entry), entry=at)
         elif isinstance(entry, Mapping) and not (may_be_its_own and "parameters" in entry):
             yield from _tool_use(entry, ("tools", index), ("tools", index))
 
@@ -113,4 +115,5 @@ def _tool_use(entry: Mapping[str, Any], at: Place, place: Place) -> Iterator[Too
         server if isinstance(server, str) else None,
         options if isinstance(options, Mapping) else {},
         is_written,
+        at,
     )

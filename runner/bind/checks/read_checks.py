@@ -137,7 +137,8 @@ class ReadChecker:
         places = (path for path in step.params.expressions if len(path) == 1)
         kinds = {str(path[0]): self.kinds.of(step.params, path) for path in places}
         parameters.check_kinds(kinds)
-        names = {**written, **written["vars"]} if isinstance(written.get("vars"), dict) else written
+        added = written.get(facts.names)
+        names = {**written, **added} if isinstance(added, dict) else written
         blocks = {
             name: found[1]
             for name, text in names.items()

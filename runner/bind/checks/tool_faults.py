@@ -32,7 +32,7 @@ def check_tools(step: StepNode, pipeline: Pipeline, base: Path, checks: FaultCol
             continue
         named = resolve_tool(use.name, use.server, pipeline.servers)
         if named is None:
-            place = (*at[:-1], "server") if use.server and use.path[0] != "tools" else at
+            place = (*step.at, "with", "server") if use.server and not use.entry else at
             checks.add(place, *unknown_tool(use.name, use.server, pipeline.servers))
         elif named.kind == "function":
             _check_function(named, base, at, checks)
@@ -66,8 +66,7 @@ def _check_built_in(step: StepNode, use: ToolUse, at: Place, checks: FaultCollec
     allowed = TOOL_OPTIONS.get(use.name, frozenset())
     _check_options(use, allowed, at, checks)
     hosts = use.options.get("hosts") if use.name == "http.get" else None
-    entry = use.path[:2] if use.path[0] == "tools" else ()
-    at_hosts: Place = (*step.at, "with", *entry, "options", "hosts")
+    at_hosts: Place = (*step.at, "with", *use.entry, "options", "hosts")
     wrong_hosts = dict[int, BadHost]()
     for number, host in enumerate(hosts if isinstance(hosts, list) else ()):
         try:
@@ -88,19 +87,18 @@ def _check_built_in(step: StepNode, use: ToolUse, at: Place, checks: FaultCollec
         wrong = tool.fault("options", options)
         if wrong is not None and set(use.options) <= {*allowed, "timeout"}:
             checks.add(at, f"`options`: {wrong}")
-    args = step.params.data.get("args")
-    if use.path[0] == "tools" or not isinstance(args, Mapping):
+    if use.args is None or not isinstance(use.args[1], Mapping):
         return
-    names = tuple(tool.arguments.model_fields)
+    parameter, args = use.args
+    at_args, names = (*step.at, "with", parameter), tuple(tool.arguments.model_fields)
     for name in args:
         if name not in names:
             what = f"the tool '{use.name}' takes no '{name}'"
-            at_name = (*step.at, "with", "args", name)
-            checks.add(at_name, what, did_you_mean(str(name), names), is_key=True)
+            checks.add((*at_args, name), what, did_you_mean(str(name), names), is_key=True)
     if not _has_run_time_values(args) and set(args) <= set(names):
         wrong = tool.fault("arguments", args)
         if wrong is not None:
-            checks.add((*step.at, "with", "args"), f"`args`: {wrong}")
+            checks.add(at_args, f"`{parameter}`: {wrong}")
 
 
 _NAME_HOSTS = "Name them: `options: {hosts: [example.org]}`."

@@ -75,7 +75,7 @@ class _TaintMarker:
     def _into(self, step: BoundStep) -> Iterator[str]:
         """Yield the inputs of an inner pipeline that are filled with untrusted text."""
         for path, references in step.params.places().items():
-            if path[0] == "inputs" and self._untrusted(references):
+            if path[0] == step.facts.inputs and self._untrusted(references):
                 if len(path) == 1:
                     yield from step.inner.pipeline.inputs if step.inner is not None else ()
                 else:

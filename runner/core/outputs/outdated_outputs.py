@@ -18,8 +18,9 @@ from pathlib import Path
 
 from paddock.engine.system import files, text
 from paddock.runner.bind.bound import BoundBlock, BoundNode
+from paddock.runner.bind.item_paths import find_in_plans, paths_depend_on_item_alone
 from paddock.runner.bind.plan_walks import callable_names, nodes_of
-from paddock.runner.bind.specs import find_in_plans, paths_depend_on_item_alone, spec_data
+from paddock.runner.bind.specs import spec_data
 from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import UNDECIDED, ItemState

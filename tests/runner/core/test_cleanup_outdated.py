@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.bind.specs import paths_depend_on_item_alone
+from paddock.runner.bind.item_paths import paths_depend_on_item_alone
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.progress.reasons import Outdated
 from tests.runner.world import ReviewedWorld, World, each_document, outputs
