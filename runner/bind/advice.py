@@ -7,8 +7,7 @@ computed once for all steps that read it, one behind their instructions once for
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 from paddock.pipelines.expressions import ExpressionError, Reference, Template
 
@@ -19,36 +18,48 @@ _MODEL_SEES_FIRST = ("tools", "images", "messages")
 """Parameters of `chat` that stand before the prompt, or in its place."""
 
 
-@dataclass(frozen=True, slots=True)
-class _DocumentPrompt:
-    """A step whose prompt takes a document as it is."""
-
-    step: str
-    beginning: str
-    """The templates of the prompt's text before the document."""
-    varies_by: str | None
-    """The loop variable of a nested block on which the beginning depends; None: on none."""
-
-
 def advice_on(bound: BoundPlan) -> Iterator[str]:
     """Yield each note once, also where several steps run the same file."""
     yield from dict.fromkeys((*_ignored_keys(bound), *_unshared_prefixes(bound)))
 
 
 def _unshared_prefixes(bound: BoundPlan) -> Iterator[str]:
-    """Yield a sentence for each document that several prompts could share, and do not."""
+    """Yield a sentence for each document that several prompts could share, and do not.
+
+    Documents are texts of steps that ask no model: answers are short.
+    """
+    order = "Prompts in another order may get other answers."
     for plan in all_plans(bound):
         steps = {step.id: step for step in steps_of(plan.nodes)}
-        found: dict[tuple[str, str, Reference], list[_DocumentPrompt]] = {}
+        readings: dict[tuple[str, str, Reference], dict[str, tuple[str, str | None]]] = {}
         for step, loops in _chat_steps(plan.nodes, ()):
-            for document in _documents_read(step, steps):
-                reading = _document_prompt(step, document, loops)
-                if reading is not None and step.model is not None:
-                    found.setdefault((step.model.pool, step.model.ref, document), []).append(
-                        reading
+            prompt = step.params.templates.get(step.facts.prompt)
+            for path in sorted(prompt.references) if prompt and step.model else ():
+                source = (
+                    steps.get(path[1]) if path[0] == "steps" and path[2:] == ("text",) else None
+                )
+                if source is None or source.kind.roles or step.model is None:
+                    continue
+                if (before := _before_document(step, path, loops)) is not None:
+                    shared = readings.setdefault((step.model.pool, step.model.ref, path), {})
+                    shared[step.id] = before
+        for (_, _, path), by_step in readings.items():
+            document, named = ".".join(path), [f"'{name}'" for name in by_step]
+            n_beginnings = len({beginning for beginning, _ in by_step.values()})
+            if n_beginnings > 1:
+                yield (
+                    f"{', '.join(named[:-1])} and {named[-1]} read `{document}` behind different "
+                    f"words. Put it first in each `prompt`, with the same `system`: it is then "
+                    f"computed once instead of {n_beginnings} times. {order}"
+                )
+                continue
+            for name, (_, varies_by) in by_step.items():
+                if varies_by is not None:
+                    yield (
+                        f"'{name}' reads `{document}` behind words that differ for each "
+                        f"`{varies_by}`. Put it first in `prompt`: it is then computed once for "
+                        f"all of them. {order}"
                     )
-        for (_, _, document), readings in found.items():
-            yield from _advice_for(".".join(document), readings)
 
 
 def _chat_steps(
@@ -62,21 +73,13 @@ def _chat_steps(
             yield node, loops
 
 
-def _documents_read(step: BoundStep, steps: Mapping[str, BoundStep]) -> Iterator[Reference]:
-    """Yield the texts that a prompt takes from steps that ask no model: answers are short."""
-    prompt = step.params.templates.get(step.facts.prompt)
-    if not isinstance(prompt, Template):
-        return
-    for path in sorted(prompt.references):
-        source = steps.get(path[1]) if path[0] == "steps" and path[2:] == ("text",) else None
-        if source is not None and not source.kind.roles:
-            yield path
-
-
-def _document_prompt(
+def _before_document(
     step: BoundStep, document: Reference, loops: tuple[BoundBlock, ...]
-) -> _DocumentPrompt | None:
-    """Return how a step reads a document; None where its prompt does more than insert it."""
+) -> tuple[str, str | None] | None:
+    """Return what a step's prompt has before a document, and by which loop variable that varies.
+
+    None: the prompt does more than insert it.
+    """
     prompt = step.params.templates[step.facts.prompt].source
     place = re.search(r"\{\{-?\s*" + re.escape(".".join(document)) + r"\s*-?\}\}", prompt)
     if place is None:
@@ -88,28 +91,7 @@ def _document_prompt(
     except ExpressionError:  # the document stands within an `if` or a `for`
         return None
     inner = [loop for loop in loops if document[1] not in {step.id for step in steps_of(loop.body)}]
-    varies_by = next((loop.var for loop in inner if loop.var in names), None)
-    return _DocumentPrompt(step.id, beginning, varies_by)
-
-
-def _advice_for(document: str, readings: list[_DocumentPrompt]) -> Iterator[str]:
-    n_beginnings = len({reading.beginning for reading in readings})
-    named = [f"'{reading.step}'" for reading in readings]
-    if n_beginnings > 1:
-        listed = f"{', '.join(named[:-1])} and {named[-1]}"
-        yield (
-            f"{listed} read `{document}` behind different words. Put it first in each `prompt`, "
-            f"with the same `system`: it is then computed once instead of {n_beginnings} times. "
-            f"Prompts in another order may get other answers."
-        )
-        return
-    for reading in readings:
-        if reading.varies_by is not None:
-            yield (
-                f"'{reading.step}' reads `{document}` behind words that differ for each "
-                f"`{reading.varies_by}`. Put it first in `prompt`: it is then computed once for "
-                f"all of them. Prompts in another order may get other answers."
-            )
+    return beginning, next((loop.var for loop in inner if loop.var in names), None)
 
 
 def _ignored_keys(bound: BoundPlan) -> Iterator[str]:

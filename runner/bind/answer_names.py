@@ -13,13 +13,6 @@ from paddock.engine.system.text import path_text
 from paddock.pipelines.checking.schema_parts import missing_keys, partial_keys
 from paddock.pipelines.reply_schema import is_confidence
 
-ABOUT_FIELDS = ("evidence", "confidence")
-"""Outputs of a model's step that have the shape of its answer."""
-NAMES_OF_WHOLE: Mapping[str, tuple[str, ...]] = {
-    "confidence": ("min", "mean", "low"),
-    "evidence": ("missing", "partial"),
-}
-"""What they tell of the answer as a whole."""
 ALL_FIELDS = "fields"
 """The name under which `escalate.when` and `review.when` find all fields, whatever their names."""
 
@@ -51,6 +44,22 @@ class AboutFields(dict[str, Any]):
             return default
 
 
+def probabilities(
+    confidence: Any, path: tuple[str | int, ...] = (), bound: Literal["p", "low"] = "p"
+) -> Iterator[tuple[tuple[str | int, ...], float]]:
+    """Yield path and probability of each field of an answer, without those that a person wrote.
+
+    With `bound="low"` it is the lower bound, where there is one.
+    """
+    if is_confidence(confidence):
+        if confidence["raw"] is not None:
+            yield path, float(confidence.get(bound, confidence["p"]) or 0.0)
+    elif isinstance(confidence, Mapping | list):
+        pairs = confidence.items() if isinstance(confidence, Mapping) else enumerate(confidence)
+        for name, inner in pairs:
+            yield from probabilities(inner, (*path, name), bound)
+
+
 def confidence_of_whole(confidence: Any) -> dict[str, Any]:
     """Return the least and the mean probability of an answer's fields, and the least lower bound.
 
@@ -70,19 +79,23 @@ def evidence_of_whole(evidence: Any) -> dict[str, Any]:
     }
 
 
-_OF_WHOLE: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
+OF_WHOLE: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
     "confidence": confidence_of_whole,
     "evidence": evidence_of_whole,
+}
+"""Outputs of a model's step that have the shape of its answer, and what they tell of the whole."""
+NAMES_OF_WHOLE: Mapping[str, tuple[str, ...]] = {
+    name: tuple(of_whole(None)) for name, of_whole in OF_WHOLE.items()
 }
 
 
 def as_expressions_see(outputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return a step's outputs, whose confidence and evidence tell of the whole answer, too."""
-    if _OF_WHOLE.keys().isdisjoint(outputs):
+    if OF_WHOLE.keys().isdisjoint(outputs):
         return dict(outputs)
     about_fields = {
         name: AboutFields(outputs[name], of_whole)
-        for name, of_whole in _OF_WHOLE.items()
+        for name, of_whole in OF_WHOLE.items()
         if isinstance(outputs.get(name), Mapping)
     }
     return {**outputs, **about_fields}
@@ -95,33 +108,10 @@ def review_names(outputs: Mapping[str, Any]) -> dict[str, Any]:
     ...     "confidence"]["min"]
     0.5
     """
-    confidence, evidence = outputs.get("confidence"), outputs.get("evidence")
-    return {
-        "output": outputs.get("output"),
-        "text": outputs.get("text"),
-        "confidence": _names_of(confidence, confidence_of_whole(confidence)),
-        "evidence": _names_of(evidence, evidence_of_whole(evidence)),
-        "undecided": [],  # written in old pipelines
-    }
-
-
-def _names_of(found: Any, of_whole: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the names under `confidence` or `evidence` in `review.when`."""
-    fields = found if isinstance(found, Mapping) else {} if found is None else {"items": found}
-    return {**fields, **of_whole, ALL_FIELDS: fields}
-
-
-def probabilities(
-    confidence: Any, path: tuple[str | int, ...] = (), bound: Literal["p", "low"] = "p"
-) -> Iterator[tuple[tuple[str | int, ...], float]]:
-    """Yield path and probability of each field of an answer, without those that a person wrote.
-
-    With `bound="low"` it is the lower bound, where there is one.
-    """
-    if is_confidence(confidence):
-        if confidence["raw"] is not None:
-            yield path, float(confidence.get(bound, confidence["p"]) or 0.0)
-    elif isinstance(confidence, Mapping | list):
-        pairs = confidence.items() if isinstance(confidence, Mapping) else enumerate(confidence)
-        for name, inner in pairs:
-            yield from probabilities(inner, (*path, name), bound)
+    names = {"output": outputs.get("output"), "text": outputs.get("text")}
+    names["undecided"] = []  # written in old pipelines
+    for name, of_whole in OF_WHOLE.items():
+        found = outputs.get(name)
+        fields = found if isinstance(found, Mapping) else {} if found is None else {"items": found}
+        names[name] = {**fields, **of_whole(found), ALL_FIELDS: fields}
+    return names

@@ -1,6 +1,6 @@
 """Paths of a pipeline as far as they are known before a run: its folders, where its steps write.
 
-They are known as far as they depend on nothing but the inputs.
+What depends on nothing but the inputs is known.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from paddock.pipelines.input_values import FOLDER_TYPES
-from paddock.pipelines.model import Pipeline, StepNode
+from paddock.pipelines.model import Pipeline, StepNode, step_nodes
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps.base import OutsideRoots, Params, Roots
 from paddock.steps.registry import facts_of
@@ -27,17 +28,29 @@ EXPRESSION = re.compile(r"(\{\{.*?\}\})", re.DOTALL)
 _STATEMENT = re.compile(r"\{[%#]")
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenPlace:
-    """Where a step writes, as far as it is known; `…` stands for what only a run shows."""
+PathUse: TypeAlias = Literal["listed", "written", "filled", "taken", "of a tool"]
+
+
+@dataclass(frozen=True)
+class NamedPath:
+    """A path that a step names, as far as it is known; `…` stands for what only a run shows."""
 
     step: StepNode
-    text: str
-    path: Path
+    use: PathUse
     param: str
-    """The parameter that says so."""
-    is_new: bool = True
-    """Whether something is there afterwards."""
+    text: str
+    base: Path
+    """The folder of the step's pipeline, from which it leads."""
+    is_own: bool
+    """Whether the step is of the pipeline itself, and not of one that it runs."""
+
+    @cached_property
+    def path(self) -> Path:
+        """The path itself; a folder gets a moved file under its own name."""
+        path = resolved(self.base / self.text)
+        is_moved = self.use == "written" and facts_of(self.step.uses).moves_to
+        is_folder = is_moved and (self.text.endswith(("/", os.sep)) or path.is_dir())
+        return path / SHOWN_LATER if is_folder else path
 
 
 class KnownPaths:
@@ -53,11 +66,16 @@ class KnownPaths:
         """`within` are the pipelines that steps run, with their inputs and folders."""
         self.roots = roots
         self._pipeline = pipeline
-        self._pipelines: list[tuple[Pipeline, KnownInputs, Path]] = []
-        """This one and those within it, each with what is known of its inputs, and its folder."""
-        for plan, given, base in ((pipeline, inputs, roots.base), *within):
-            self._pipelines.append((plan, KnownInputs.that_are_given(given), base))
-        self._known = self._pipelines[0][1]
+        self._known = KnownInputs.that_are_given(inputs)
+        self._dirs: list[tuple[str, Path]] = []
+        """The `dir` inputs that are known, each with the folder from which it leads."""
+        self._named: list[NamedPath] = []
+        for inner, given, base in ((pipeline, inputs, roots.base), *within):
+            for name, declared in inner.inputs.items():
+                if declared.type == "dir" and isinstance(given.get(name), str):
+                    self._dirs.append((given[name], base))
+            known = KnownInputs.that_are_given(given)
+            self._named += _named_paths(inner, known, base, is_own=inner is pipeline)
 
     def text_of(self, written: object) -> str | None:
         """Return a path of this pipeline's own, with `…` for what is not known; None: no text."""
@@ -70,8 +88,12 @@ class KnownPaths:
         written to. The pipeline's own folder is among them where documents arrive in it. What lies
         outside the folders that it may touch is none: no step may read or write there.
         """
+        watches = self._pipeline.on.watch if self._pipeline.on else ()
+        watched = ((self.text_of(keys.path) or SHOWN_LATER, self.roots.base) for keys in watches)
+        texts = [(text, base, False) for text, base in (*watched, *self._dirs)]
+        texts += [(p.text, p.base, p.use == "written") for p in self._named if p.use != "taken"]
         found: dict[Path, None] = {}
-        for text, base, is_file in self._folder_texts():
+        for text, base, is_file in texts:
             place = _folder_of(text, is_file=is_file)
             if place is not None:
                 named = Path(os.path.normpath(base / place))
@@ -81,50 +103,23 @@ class KnownPaths:
                     found[folder] = None
         return tuple(found)
 
-    def _folder_texts(self) -> Iterator[tuple[str, Path, bool]]:
-        """Yield texts of paths with the folder they start from, and whether they name a file."""
-        for keys in self._pipeline.on.watch if self._pipeline.on else ():
-            yield self.text_of(keys.path) or SHOWN_LATER, self.roots.base, False
-        for pipeline, known, base in self._pipelines:
-            for name, declared in pipeline.inputs.items():
-                value = known.get(name)
-                if declared.type == "dir" and isinstance(value, str):
-                    yield value, base, False
-        for step, known, base in self._steps():
-            for text, is_file in _step_paths(step):
-                yield _known_path(text, known) or SHOWN_LATER, base, is_file
+    def scanned(self) -> Iterator[NamedPath]:
+        return (named for named in self._named if named.use == "listed")
 
-    def scanned_folders(self) -> Iterator[str | None]:
-        """Yield the folders that steps list, absolute where all of a path is known."""
-        for step, known, base in self._steps():
-            if name := facts_of(step.uses).lists:
-                text = _known_path(step.params.data.get(name), known)
-                yield text if text is None or SHOWN_LATER in text else str(base / text)
+    def written(self) -> Iterator[NamedPath]:
+        """Yield where steps write, as far as it is known at least by its beginning."""
+        for named in self._named:
+            is_known = not named.text.startswith(SHOWN_LATER) and "\0" not in named.text
+            if named.use in ("written", "filled") and is_known:
+                yield named
 
-    def written_files(self, *, is_own: bool = False) -> Iterator[WrittenPlace]:
-        """Yield where steps write, as far as it is known at least by its beginning.
-
-        `is_own`: this pipeline's own steps alone.
-        """
-        for step, known, base in self._steps(is_own=is_own):
-            facts, given = facts_of(step.uses), step.params.data
-            text = _known_path(given.get(facts.output), known) if facts.output and given else None
-            if text is not None and not text.startswith(SHOWN_LATER) and "\0" not in text:
-                path = resolved(base / text)
-                if facts.moves_to and (text.endswith(("/", os.sep)) or path.is_dir()):
-                    path /= SHOWN_LATER  # a folder gets the file under its own name
-                yield WrittenPlace(step, text, path, facts.output)
-
-    def changed_files(self) -> Iterator[WrittenPlace]:
+    def changed(self) -> Iterator[NamedPath]:
         """Yield what this pipeline's own steps write, move or remove, as far as it is known."""
-        yield from self.written_files(is_own=True)
-        for step, known, base in self._steps(is_own=True):
-            given, facts = step.params.data, facts_of(step.uses)
-            if facts.takes_file(given):
-                text = _known_path(given.get(facts.takes_away), known)
-                if text is not None and SHOWN_LATER not in text and "\0" not in text:
-                    path = resolved(base / text)
-                    yield WrittenPlace(step, text, path, facts.takes_away, is_new=False)
+        yield from (named for named in self.written() if named.is_own)
+        for named in self._named:
+            is_known = SHOWN_LATER not in named.text and "\0" not in named.text
+            if named.use == "taken" and named.is_own and is_known:
+                yield named
 
     def check(self, step: StepNode, params_type: type[Params], checks: FaultCollector) -> None:
         """Check which paths of a step lead outside, or cannot be what they are for."""
@@ -161,24 +156,21 @@ class KnownPaths:
             known.is_relative_to(root) or root.is_relative_to(known) for root in self.roots.allowed
         )
 
-    def _steps(self, *, is_own: bool = False) -> Iterator[tuple[StepNode, KnownInputs, Path]]:
-        """Yield every step with what is known and where; `is_own`: without inner pipelines'."""
-        for pipeline, known, base in self._pipelines[: 1 if is_own else None]:
-            for node in pipeline.nodes():
-                if isinstance(node, StepNode):
-                    yield node, known, base
 
-
-def _step_paths(step: StepNode) -> Iterator[tuple[str, bool]]:
-    """Yield the paths in a step's parameters, and whether each names a file."""
-    given, facts = step.params.data, facts_of(step.uses)
-    roots = [given.get(facts.lists), *(tool.options.get("root") for tool in facts.tools(given))]
-    for root in roots:
-        if isinstance(root, str):
-            yield root, False
-    written = given.get(facts.output)
-    if isinstance(written, str):
-        yield written, not facts.fills
+def _named_paths(
+    pipeline: Pipeline, known: KnownInputs, base: Path, *, is_own: bool
+) -> Iterator[NamedPath]:
+    for step in step_nodes(pipeline):
+        facts, given = facts_of(step.uses), step.params.data
+        output: PathUse = "filled" if facts.fills else "written"
+        named: list[tuple[PathUse, str, Any]] = [("listed", facts.lists, given.get(facts.lists))]
+        named += [("of a tool", "root", use.options.get("root")) for use in facts.tools(given)]
+        named.append((output, facts.output, given.get(facts.output)))
+        if facts.takes_file(given):
+            named.append(("taken", facts.takes_away, given.get(facts.takes_away)))
+        for use, param, written in named:
+            if (text := _known_path(written, known)) is not None:
+                yield NamedPath(step, use, param, text, base, is_own)
 
 
 def _folder_of(text: str, *, is_file: bool) -> str | None:

@@ -184,7 +184,9 @@ class ParameterBinder:
             if detail["type"] in _STRICT and is_constant and detail["loc"][:1] not in at_fault:
                 details.append(detail)
         certain = [detail for detail in details if not later.intersection(detail["loc"][:1])]
-        checks.include(faults_of(certain, self.params_type, given, checks.document, self._at))
+        if certain:
+            document = checks.document
+            checks.include(faults_of(certain, self.params_type, given, document, self._at))
         # 6
         texts = [template.source for template in templates.values()]
         if value.expressions or any("{{" in text or "{%" in text for text in texts):

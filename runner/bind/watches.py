@@ -80,7 +80,7 @@ class WatchBinder:
             what = f"'{text}' is not a possible path"
             self._checks.add((*at, "path"), what, "Name another one.")
             return None
-        own = tuple(out.path for out in self._paths.written_files() if SHOWN_LATER not in out.text)
+        own = tuple(out.path for out in self._paths.written() if SHOWN_LATER not in out.text)
         base = roots.base  # a folder that is moved as a whole stays the same watch
         stored = root.relative_to(base).as_posix() if root.is_relative_to(base) else str(root)
         name = f"{Path(self._pipeline.document.file).name}:{stored}"
@@ -94,7 +94,7 @@ class WatchBinder:
             except BadPattern as error:
                 self._checks.add((*at, name), str(error), "Write it as in .gitignore.")
                 return
-        for out in self._paths.written_files():
+        for out in self._paths.written():
             if watch_sees(keys, watch.root, out.path):
                 folder = out.path.relative_to(watch.root).parent.as_posix()
                 remedy = "Write into another folder, or leave these files out with `exclude`."
@@ -136,12 +136,15 @@ class WatchBinder:
                 "`deletes: prune` would remove all that was made of them"
             )
             self._checks.add((*at, "deletes"), what, "Remove one of the two.")
-        scanned = [*self._paths.scanned_folders()]
-        if any(text is None or SHOWN_LATER in text for text in scanned):
+        scanned = [*self._paths.scanned()]
+        if any(SHOWN_LATER in named.text for named in scanned):
             return  # only a run shows which folder it is
-        for text in filter(None, scanned):
+        for named in scanned:
             try:
-                if self._paths.roots.resolve(text) == watch.root / PROCESSING:
+                if (
+                    self._paths.roots.resolve(str(named.base / named.text))
+                    == watch.root / PROCESSING
+                ):
                     return
             except (OutsideRoots, OSError, ValueError, RuntimeError):
                 continue

@@ -112,39 +112,40 @@ def never_due(cron: str) -> str | None:
 
 def check_test_claims(pipeline: Pipeline, base: Path, checks: FaultCollector) -> None:
     for test in pipeline.tests:
-        at = pipeline.place_of_test(test.name)
         for name in test.inputs:
             if name not in pipeline.inputs:
                 gives = f"test '{test.name}' gives the input '{name}'"
                 remedy = did_you_mean(name, pipeline.inputs, "It takes none.")
                 what = f"{gives}, which the pipeline does not have"
-                checks.add((*at, "inputs", name), what, remedy, is_key=True)
+                at = (*pipeline.place_of_test(test.name), "inputs", name)
+                checks.add(at, what, remedy, is_key=True)
         for number, claim in enumerate(test.expect):
-            _check_claim(claim, pipeline, base, (*at, "expect", number), checks)
+            for place, what, remedy in _claim_faults(claim, pipeline, base):
+                at = (*pipeline.place_of_test(test.name), "expect", number, *place)
+                checks.add(at, what, remedy)
 
 
-def _check_claim(
-    claim: ExpectKeys, pipeline: Pipeline, base: Path, at: Place, checks: FaultCollector
-) -> None:
+def _claim_faults(
+    claim: ExpectKeys, pipeline: Pipeline, base: Path
+) -> Iterator[tuple[Place, str, str]]:
+    """Yield the place in a claim, what is wrong there, and the remedy."""
     if isinstance(claim.check, str):
         try:
             for message, remedy in Check.of(claim.check).faults(CHECK_FUNCTIONS):
-                checks.add((*at, "check"), f"`check`: {message}", remedy)
+                yield ("check",), f"`check`: {message}", remedy
         except ExpressionError:
             pass  # reported with the file
         except BrokenCheck as error:
-            checks.add((*at, "check"), error.message, error.remedy)
+            yield ("check",), error.message, error.remedy
     if claim.claim == "schema":
         for found in reply_schema.read_reply_schema(claim.schema_, base).faults:
-            place = (*at, "schema", *found.path)
-            checks.add(place, f"`schema`: {found.message}", found.remedy)
+            yield ("schema", *found.path), f"`schema`: {found.message}", found.remedy
     if (alias := claim.model) is None:
         return
     role, known = "embed" if claim.claim == "similar" else "chat", pipeline.models
     if alias not in known:
         remedy = did_you_mean(alias, known, "Add it under `models`.")
-        what = f"`{claim.claim}`: there is no model '{alias}' under `models`"
-        checks.add((*at, "model"), what, remedy)
+        yield ("model",), f"`{claim.claim}`: there is no model '{alias}' under `models`", remedy
     elif (has := known[alias].role) != role:
         what = f"`{claim.claim}` needs a model of the role '{role}', and '{alias}' has '{has}'"
-        checks.add((*at, "model"), what, "Name another one.")
+        yield ("model",), what, "Name another one."

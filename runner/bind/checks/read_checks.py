@@ -22,7 +22,7 @@ from paddock.steps.base import Step
 from paddock.steps.facts import Facts
 from paddock.steps.registry import facts_of_kind, takes_reply
 
-from ..answer_names import ABOUT_FIELDS, NAMES_OF_WHOLE
+from ..answer_names import NAMES_OF_WHOLE, OF_WHOLE
 from ..bound import BoundPlan
 from ..parameters import ParameterBinder
 from ..specs import reply_spec
@@ -41,7 +41,7 @@ class KnownOutputs:
     answer: tuple[str, ...] | None = None
     """The fields of a step's answer, where its schema tells them."""
     absent: frozenset[str] = frozenset()
-    """What of `ABOUT_FIELDS` its `reply` does not ask for."""
+    """What of `OF_WHOLE` its `reply` does not ask for."""
     results: tuple[str, ...] | None = None
     """The fields of a block's results, where they are written down."""
 
@@ -81,7 +81,7 @@ class ReadChecker:
             answer = reply_fields(step.reply)
         if takes_reply(kind):
             spec = reply_spec(step.reply) if step.reply is not None else {}
-            absent = frozenset(ABOUT_FIELDS) - spec.keys()
+            absent = frozenset(OF_WHOLE) - spec.keys()
             value = kind.output.model_fields.get("output")
             is_null = value is not None and value.default is None and spec.get("schema") is None
             if is_null and is_one_answer:
@@ -203,7 +203,7 @@ class ReadChecker:
             remedy = f"Add `{added}` under the `reply` of step '{step}'."
             remedy += " Without one, read `text`." if name == "output" else ""
             self._checks.add(at, f"`steps.{step}.{name}` is null", remedy)
-        answer = known.answer if name in ("output", *ABOUT_FIELDS) else None
+        answer = known.answer if name in ("output", *OF_WHOLE) else None
         fields = (*(answer or ()), *NAMES_OF_WHOLE.get(name, ()))
         if answer is not None and inside and inside[0] not in fields:
             what = f"the answer of step '{step}' has no field '{inside[0]}'"

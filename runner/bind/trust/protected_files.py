@@ -118,8 +118,8 @@ def check_writes(
 ) -> None:
     """Check that no step of the pipeline itself writes, moves or removes a protected file."""
     protected = ProtectedFiles.of([(pipeline, base)], folders)
-    for out in paths.changed_files():
-        refusal = protected.refusal(out.path, is_new=out.is_new)
+    for out in paths.changed():
+        refusal = protected.refusal(out.path, is_new=out.use != "taken")
         if refusal is not None:
             what = f"step '{out.step.id}' may not write '{out.text}': it {refusal.why}"
             checks.add((*out.step.at, "with", out.param), what, refusal.remedy)
