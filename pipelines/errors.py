@@ -102,6 +102,11 @@ class PipelineError(Exception):
         self.faults = tuple(sorted(faults, key=place))
         super().__init__("\n".join(fault.render() for fault in self.faults))
 
+    @classmethod
+    def of(cls, message: str, remedy: str = "", mark: Mark | None = None) -> PipelineError:
+        """Return the error of a single fault."""
+        return PipelineError([Fault(message, remedy, mark)])
+
 
 def did_you_mean(
     word: str, names: Iterable[str], none: str = "There are none.", *, asks: bool = True

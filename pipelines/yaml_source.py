@@ -214,11 +214,11 @@ def parse_yaml(text: str, file: str) -> YamlDocument:
     except _YamlCycle:
         what = "an alias makes this value contain itself."
         remedy = "Remove the alias: it is within the value that it names."
-        raise PipelineError([Fault(what, remedy, document.mark())]) from None
+        raise PipelineError.of(what, remedy, document.mark()) from None
     if read.n_values > MAX_NODES or read.n_levels > MAX_DEPTH:
         what = f"more than {MAX_NODES:,} values" if read.n_values > MAX_NODES else "too many levels"
         what = f"its aliases make {what} of this file."
-        raise PipelineError([Fault(what, "Use fewer aliases (`*name`).", document.mark())])
+        raise PipelineError.of(what, "Use fewer aliases (`*name`).", document.mark())
     faults = list(_faults(document, reader.nodes))
     if faults:
         raise PipelineError(faults)
@@ -226,7 +226,7 @@ def parse_yaml(text: str, file: str) -> YamlDocument:
 
 
 def _refusal_of_file(file: str, what: str, remedy: str) -> PipelineError:
-    return PipelineError([Fault(f"{file}: {what}.", remedy)])
+    return PipelineError.of(f"{file}: {what}.", remedy)
 
 
 class _YamlRefused(yaml.MarkedYAMLError):

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import accumulate
 from typing import Any
 
-from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.label_choices import (
     Choice,
@@ -130,7 +130,7 @@ class LabelLists:
                 continue
             except StepError as error:
                 at = ("reply", "schema", *choice.at, "choose")
-                raise PipelineError([Fault(str(error), mark=step.mark_of(*at))]) from error
+                raise PipelineError.of(str(error), mark=step.mark_of(*at)) from error
         return found
 
     def _list(self, choice: Choice, scope: Scope) -> LabelList:

@@ -69,39 +69,31 @@ def dimensions(keys: CompareKeys, pipeline: Pipeline) -> list[list[Change]]:
     """
     found: dict[Place, dict[str, Change]] = {}
     faults: list[Fault] = []
+    document = pipeline.document if keys is pipeline.compare else None
     for option in get_args(VariedOption):
         for target, written in getattr(keys, option).items():
+            values = written if isinstance(written, list) else [written]
             try:
-                for change in _changes(option, target, written, pipeline):
-                    found.setdefault(change.at, {}).setdefault(change.name, change)
+                at = varied_place(option, target, pipeline)
+                if not values:
+                    remedy = "Write a value, or a list of them."
+                    raise PipelineError.of(f"'{target}' names no value.", remedy)
             except PipelineError as error:
-                at = ("compare", option, target)
-                mark = pipeline.document.key_mark(at) if keys is pipeline.compare else None
+                mark = document.key_mark(("compare", option, target)) if document else None
                 faults += (replace(fault, mark=mark) for fault in error.faults)
+                continue
+            for value in values:
+                data = {"file": value} if option == "prompt" else value
+                change = Change(option, target, at, data)
+                found.setdefault(at, {}).setdefault(change.name, change)
     if faults:
         raise PipelineError(faults)
     varied = [[*changes.values()] for changes in found.values()]
     if math.prod(map(len, varied)) > MOST_VARIANTS:
-        mark = pipeline.document.key_mark(("compare",)) if keys is pipeline.compare else None
+        mark = document.key_mark(("compare",)) if document else None
         what = f"these are more than {MOST_VARIANTS} variants."
-        raise PipelineError([Fault(what, "Compare fewer values.", mark)])
+        raise PipelineError.of(what, "Compare fewer values.", mark)
     return varied
-
-
-def _changes(
-    option: VariedOption, target: str, written: Any, pipeline: Pipeline
-) -> Iterator[Change]:
-    """Yield the changes of an entry.
-
-    Raises:
-        PipelineError: it names nothing of the pipeline, or no value.
-    """
-    at = varied_place(option, target, pipeline)
-    values = written if isinstance(written, list) else [written]
-    if not values:
-        raise _fault(f"'{target}' names no value.", "Write a value, or a list of them.")
-    for value in values:
-        yield Change(option, target, at, {"file": value} if option == "prompt" else value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,31 +135,20 @@ def varied_options(
     Raises:
         PipelineError: with every text that is no NAME=VALUE,….
     """
-    given: dict[VariedOption, Iterable[str] | None] = {
-        "model": models, "prompt": prompts, "set": settings
-    }  # fmt: skip
-    return {option: varied_values(option, texts) for option, texts in given.items() if texts}
-
-
-def varied_values(option: VariedOption, texts: Iterable[str]) -> dict[str, list[Any]]:
-    """Read `NAME=VALUE,VALUE` of the command line, as `compare` in a file has it.
-
-    Raises:
-        PipelineError: with every text that is something else.
-    """
-    found: dict[str, list[Any]] = {}
+    found: dict[str, dict[str, list[Any]]] = {}
     faults: list[Fault] = []
-    for text in texts:
-        target, equals, values = text.partition("=")
-        read = [*_values(option, values)]
-        target = target.strip()
-        if equals and target and read:
-            found.setdefault(target, []).extend(read)
-            continue
-        example = {"model": "clerk=qwen3:8b,llama3.2:3b", "prompt": "bill=a.md,b.md"}
-        shown = example.get(option, "bill.params.temperature=0,0.7")
-        what = f"'--{option} {text}' is no NAME=VALUE,…."
-        faults.append(Fault(what, f"Write for example {shown}."))
+    examples = ("clerk=qwen3:8b,llama3.2:3b", "bill=a.md,b.md", "bill.params.temperature=0,0.7")
+    for option, texts, example in zip(
+        get_args(VariedOption), (models, prompts, settings), examples, strict=True
+    ):
+        for text in texts or ():
+            target, equals, values = text.partition("=")
+            read, target = [*_values(option, values)], target.strip()
+            if equals and target and read:
+                found.setdefault(option, {}).setdefault(target, []).extend(read)
+            else:
+                what = f"'--{option} {text}' is no NAME=VALUE,…."
+                faults.append(Fault(what, f"Write for example {example}."))
     if faults:
         raise PipelineError(faults)
     return found
@@ -204,7 +185,7 @@ def varied_place(option: VariedOption, target: str, pipeline: Pipeline) -> Place
     if option == "model":
         if target not in pipeline.models:
             remedy = did_you_mean(target, pipeline.models, "Declare it under `models`.")
-            raise _fault(f"there is no model '{target}' under `models`.", remedy)
+            raise PipelineError.of(f"there is no model '{target}' under `models`.", remedy)
         written = pipeline.document.data["models"][target]
         return ("models", target) if isinstance(written, str) else ("models", target, "ref")
     name, *path = target.split(".")
@@ -214,11 +195,11 @@ def varied_place(option: VariedOption, target: str, pipeline: Pipeline) -> Place
         what = f"there is no step '{name}'."
         if node is not None:
             what = f"'{name}' is a block, and only steps can be varied."
-        raise _fault(what, did_you_mean(name, names))
+        raise PipelineError.of(what, did_you_mean(name, names))
     if option == "prompt":
         return (*node.at, "with", "prompt")
     if not path:
-        raise _fault(f"'{target}' names no key of the step.", "Write `STEP.KEY`.")
+        raise PipelineError.of(f"'{target}' names no key of the step.", "Write `STEP.KEY`.")
     about_step = {field.alias or key for key, field in StepKeys.model_fields.items()}
     inner = path if path[0] in about_step else ["with", *path]
     return (*node.at, *inner)
@@ -230,10 +211,6 @@ def letters(names: Iterable[str]) -> dict[str, str]:
         name: f"{string.ascii_uppercase[n % 26]}{n // 26 + 1 if n >= 26 else ''}"
         for n, name in enumerate(names)
     }
-
-
-def _fault(message: str, remedy: str) -> PipelineError:
-    return PipelineError([Fault(message, remedy)])
 
 
 def answering_steps(pipeline: Pipeline) -> dict[str, StepNode]:

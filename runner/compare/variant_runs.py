@@ -196,7 +196,7 @@ class _Runner:
                 kind = f"'{needed.id}' (`{needed.uses}`)"
                 what = f"'{part.step}' reads {kind}, which may change something."
                 remedy = "A comparison runs only steps that change nothing."
-                raise PipelineError([Fault(what, remedy)])
+                raise PipelineError.of(what, remedy)
         step = steps[part.step]
         pools = model_pools.PoolOptions(home=home, secrets=prepared.secrets, stop=self._stop)
         with self._watch(variant) as observer:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.text import canonical_json
-from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
+from paddock.pipelines.errors import PipelineError, did_you_mean
 from paddock.pipelines.expressions import Expression
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Block, Node, StepNode, step_nodes
@@ -26,10 +26,6 @@ from paddock.runner.ledger.entries import variant_file
 
 _NOT_RUN = ("on", "tests", "returns", "gold", "compare", "concurrency", "budget", "mcpServers")
 """Of a pipeline: what its compared part has no use for."""
-
-
-def _fault(message: str, remedy: str) -> PipelineError:
-    return PipelineError([Fault(message, remedy)])
 
 
 def _step_of(plan: Plan, step: str) -> StepNode:
@@ -55,10 +51,12 @@ def model_variants(plan: Plan, step: str) -> list[Variant]:
     node = _step_of(plan, step)
     if node.escalate is None:
         remedy = "Add `escalate: {to: MODEL, when: confidence.min < 0.8}`."
-        raise _fault(f"step '{step}' has no `escalate`, of which a threshold is found.", remedy)
+        what = f"step '{step}' has no `escalate`, of which a threshold is found."
+        raise PipelineError.of(what, remedy)
     if node.reply is None or not node.reply.wants_confidence:
         remedy = "Add `confidence: true` under `reply`."
-        raise _fault(f"step '{step}' has no confidence, of which a threshold is found.", remedy)
+        what = f"step '{step}' has no confidence, of which a threshold is found."
+        raise PipelineError.of(what, remedy)
     alone = Change("set", f"{step}.escalate", (*node.at, "escalate"), None)
     larger = Change("set", f"{step}.model", (*node.at, "with", "model"), node.escalate.to)
     own = str(node.params.data.get("model"))
@@ -98,10 +96,11 @@ def compared_step(plan: Plan, variants: Sequence[Variant], named: str | None) ->
         if len(found) == 1:
             return next(iter(found))
     if not steps:
-        kinds = "`chat`, `summarise`, `reduce`"
-        raise _fault("no step answers: there is nothing to compare.", f"Add one of {kinds}.")
+        remedy = "Add one of `chat`, `summarise`, `reduce`."
+        raise PipelineError.of("no step answers: there is nothing to compare.", remedy)
     known = ", ".join(f"'{name}'" for name in steps)
-    raise _fault(f"several steps answer: {known}.", "Name one: `--step NAME`, or `gold.step`.")
+    remedy = "Name one: `--step NAME`, or `gold.step`."
+    raise PipelineError.of(f"several steps answer: {known}.", remedy)
 
 
 # --- the part of a variant that is run
@@ -135,12 +134,13 @@ def compared_part(plan: Plan, step: str, key: str | None, gold: str | None) -> C
     homes = {node.id: block for node, block in _with_blocks(plan.pipeline.steps, ())}
     if len(homes[step]) > 1:
         what = f"step '{step}' is in a block within a block."
-        raise _fault(what, "Compare a step of a block that is in no other.")
+        raise PipelineError.of(what, "Compare a step of a block that is in no other.")
     block = homes[step][0] if homes[step] else None
     read = Expression.of(gold).references if gold is not None else ()
     roots = [step, *sorted({path[1] for path in read if path[0] == "steps" and len(path) > 1})]
     if unknown := [name for name in roots if name not in homes]:
-        raise _fault(f"`gold.from` names step '{unknown[0]}'.", did_you_mean(unknown[0], homes))
+        remedy = did_you_mean(unknown[0], homes)
+        raise PipelineError.of(f"`gold.from` names step '{unknown[0]}'.", remedy)
     # The ids of steps, of what they read, and of the blocks around them
     nodes = {node.id: node for node in plan.pipeline.nodes()}
     kept: set[str] = set()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
 
-from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
@@ -307,7 +307,7 @@ async def opened_block(
     except StepError as conflict:
         if isinstance(node, BoundStep):
             raise StepFailed(node.id, str(conflict)) from conflict
-        raise PipelineError([Fault(conflict.reason, conflict.remedy, node.mark)]) from conflict
+        raise PipelineError.of(conflict.reason, conflict.remedy, node.mark) from conflict
     state = BlockState(work, scope, keeps_results, around, around.parallel, escalation_pass)
     if isinstance(node, BoundBlock) and (todo := state.todo()):
         refuse_output_conflicts(node, todo, work.scope_id, scope, context)

@@ -18,7 +18,7 @@ from typing import Any
 from paddock.engine.memory.pool_stats import stats_of
 from paddock.engine.system import files, tasks
 from paddock.engine.system.text import canonical_json
-from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.typed_rows import TypedRows, without_types
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.plan_walks import all_plans, progress_line_names
@@ -281,7 +281,7 @@ async def _with_rows_of_files(bound: BoundPlan, readers: ReaderPool, stats: RunS
                 found[name], _, notes = await read_table(source, readers)
             except StepError as error:
                 what = f"input '{name}': {error.reason}"
-                raise PipelineError([Fault(what, error.remedy)]) from error
+                raise PipelineError.of(what, error.remedy) from error
             for note in notes:
                 stats.note(f"input '{name}': {note}")
     return replace(bound, inputs={**bound.inputs, **found})

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
@@ -123,13 +123,13 @@ class Estimate(Walk):
                 await self.node(node)
             except (RunStopped, BindError, WrongInput) as error:
                 what = str(error) if isinstance(error, RunStopped) else f"step '{node.id}': {error}"
-                raise PipelineError([Fault(what, mark=node.mark)]) from error
+                raise PipelineError.of(what, mark=node.mark) from error
 
     def show(self, node: BoundNode) -> AbstractContextManager[TaskChunk | None]:
         return nullcontext()
 
     def fail(self, node: BoundNode, error: StepFailed | ExpressionError) -> NoReturn:
-        raise PipelineError([Fault(str(error), mark=node.mark)]) from error
+        raise PipelineError.of(str(error), mark=node.mark) from error
 
     async def leave(self, node: BoundNode, left: Left) -> None:
         if left.by is not LeftBy.AWAITED and not left.is_inherited:
@@ -308,7 +308,7 @@ class Estimate(Walk):
         except ItemEnds as end:
             if not doubt:
                 what = f"step '{step.id}': {end}"
-                raise PipelineError([Fault(what, mark=step.mark)]) from end
+                raise PipelineError.of(what, mark=step.mark) from end
         self._placeholder_outputs[step.id] = estimated.outputs
         return estimated
 

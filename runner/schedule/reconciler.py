@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from paddock.engine.system.text import counted
-from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.triggers import WebhookKeys
 from paddock.runner.config import pipeline_secrets
 from paddock.runner.core.machines.group_names import rendered_value
@@ -176,7 +176,7 @@ class Reconciler:
             if not self._is_open:
                 return None
             what = f"webhook '{webhook.path}' has no secret, and other machines may call it."
-            raise PipelineError([Fault(what, "Add a `secret`.", triggered.pipeline.mark(at[:-1]))])
+            raise PipelineError.of(what, "Add a `secret`.", triggered.pipeline.mark(at[:-1]))
         scope: dict[str, object] = {"inputs": {}}
         if "secrets" in webhook.secret:
             scope["secrets"] = pipeline_secrets.read_secrets(triggered.pipeline, os.environ).values

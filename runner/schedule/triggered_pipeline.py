@@ -153,7 +153,7 @@ def read_triggered_pipeline(
     names = document.data.keys() if isinstance(document.data, dict) else set()
     if was_pipeline and "steps" not in names:
         remedy = "Save the complete file; or remove `on`, or the file, to end its service."
-        raise PipelineError([Fault("there are no `steps` any more.", remedy, document.mark(()))])
+        raise PipelineError.of("there are no `steps` any more.", remedy, document.mark(()))
     if not {"on", "steps"} <= names:
         return None
     plan = plans.plan_with_faults(model.parse_pipeline(document))

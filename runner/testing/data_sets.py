@@ -14,7 +14,7 @@ from typing import Any
 from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.no_links import NotRegularFile, read_file
 from paddock.engine.system.text import canonical_json, cell_text, one_line
-from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import Pipeline
 from paddock.pipelines.pipeline_tests import TestKeys
@@ -53,7 +53,7 @@ def read_data_set(file: Path, pipeline: Pipeline, test: TestKeys) -> tuple[DataR
     except _Unusable as error:
         what = f"the cases of test '{test.name}': '{written}' {error}."
         mark = pipeline.mark((*pipeline.place_of_test(test.name), "cases", "from"))
-        raise PipelineError([Fault(what, error.remedy, mark)]) from error
+        raise PipelineError.of(what, error.remedy, mark) from error
     return tuple(DataRow(number, row) for number, row in enumerate(rows, 1))
 
 
@@ -121,7 +121,7 @@ def _strata(rows: Sequence[DataRow], source: str) -> list[str]:
     except ExpressionError as error:
         at = "" if row is None else f", row {row.number}"
         what = f"`--stratify {source}`{at}: {error.message}."
-        raise PipelineError([Fault(what, error.remedy)]) from error
+        raise PipelineError.of(what, error.remedy) from error
     return found
 
 

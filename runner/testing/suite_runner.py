@@ -92,7 +92,7 @@ def variant_suites(file: Path, keys: CompareKeys) -> list[SuiteFile]:
     """
     if is_prompt_file(file.name):
         what = f"{file.name}: only the values of a pipeline can be varied."
-        raise PipelineError([Fault(what, "Write one with the step `chat` and this prompt.")])
+        raise PipelineError.of(what, "Write one with the step `chat` and this prompt.")
     plan = read_plan(file)
     bind_without_inputs(plan)
     made, faults = [], list[Fault]()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.input_values import FOLDER_TYPES
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
@@ -42,7 +42,7 @@ def refuse_output_conflicts(
                 try:
                     index.claim(scope_id, key, index.stored(text))
                 except StepError as error:
-                    raise PipelineError([Fault(error.reason, error.remedy, step.mark)]) from error
+                    raise PipelineError.of(error.reason, error.remedy, step.mark) from error
             refuse_other_pipelines(context, step, paths.values())
             folders = map(os.path.dirname, folders)
         refusals = [(folder, write_refusal(Path(folder))) for folder in dict.fromkeys(folders)]
@@ -56,7 +56,7 @@ def refuse_output_conflicts(
             other = f"`-i {name}=DIR` names another" if name else "change the step to another"
             what = f"step '{step.id}' cannot write to '{folder}': {why}."
             remedy = f"No item was begun. Make it writable, or {other} folder."
-            raise PipelineError([Fault(what, remedy, step.mark)])
+            raise PipelineError.of(what, remedy, step.mark)
 
 
 def refuse_written_by_others(context: RunContext, scope: Scope) -> None:
@@ -96,7 +96,7 @@ def refuse_other_pipelines(context: RunContext, step: BoundStep, paths: Iterable
     for stored in map(context.index.stored, paths):
         if (other := context.index.other_owner(stored)) is not None:
             error = other_pipelines_output(stored, other)
-            raise PipelineError([Fault(error.reason, error.remedy, step.mark)])
+            raise PipelineError.of(error.reason, error.remedy, step.mark)
 
 
 def _output_paths(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from paddock.engine.system.text import canonical_json, listed
-from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference
 from paddock.runner.bind.bound import BoundBlock
 from paddock.runner.bind.scope import Scope
@@ -42,7 +42,7 @@ def block_list(block: BoundBlock, scope: Scope) -> Sequence[Any]:
         return listed
     kind = _TYPE_NAMES.get(type(listed).__name__, "something else")
     what = f"block '{block.id}' goes over {kind}, which is no list."
-    raise PipelineError([Fault(what, "Name a list, such as `steps.docs.files`.", block.mark)])
+    raise PipelineError.of(what, "Name a list, such as `steps.docs.files`.", block.mark)
 
 
 def split_by_where(
@@ -83,7 +83,7 @@ def item_strata(block: BoundBlock, scope: Scope, listed: Sequence[Any], source: 
             inner = scope.child({block.var: item, "item": item})
             strata.append(canonical_json(stratum.evaluate(inner)))
     except ExpressionError as error:
-        raise PipelineError([Fault(f"{place}: {error.message}.", error.remedy)]) from error
+        raise PipelineError.of(f"{place}: {error.message}.", error.remedy) from error
     return strata
 
 
@@ -146,7 +146,7 @@ def item_keys(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[st
         remedy = "Write one that differs, or leave it out: items that are equal are then numbered."
     elif listed[first] == listed[second]:
         remedy = "They are equal: leave one out, with `| unique` behind the list."
-    raise PipelineError([Fault(what, remedy, block.mark)])
+    raise PipelineError.of(what, remedy, block.mark)
 
 
 def raw_item_keys(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:

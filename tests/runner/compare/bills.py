@@ -10,7 +10,7 @@ from paddock.engine.request import ChatRequest
 from paddock.engine.system.item_samples import ItemSample
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.plan import read_plan
-from paddock.runner.bind.variations import variants_of, varied_values
+from paddock.runner.bind.variations import variants_of, varied_options
 from paddock.runner.compare.comparison import Comparison, GoldSource, compare
 from paddock.runner.compare.gold import read_gold
 from paddock.runner.compare.variant_runs import ComparedPipeline, VariantRun, run_variants
@@ -73,12 +73,7 @@ def varied(
     models: Iterable[str] = (), prompts: Iterable[str] = (), settings: Iterable[str] = ()
 ) -> CompareKeys:
     """Return what the options of the command line vary."""
-    given = {
-        "model": varied_values("model", models),
-        "prompt": varied_values("prompt", prompts),
-        "set": varied_values("set", settings),
-    }
-    return CompareKeys.model_validate(given)
+    return CompareKeys.model_validate(varied_options(models, prompts, settings))
 
 
 @dataclass
