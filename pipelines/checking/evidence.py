@@ -13,7 +13,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any, TypeAlias
 
 from paddock.pipelines.text_marks import searchable
@@ -123,15 +123,11 @@ def _leaves(
     else:
         is_stated = not (isinstance(value, bool) or is_empty(value))
         is_sought = is_stated and (schema.marked() is True or not schema.lists(value))
-        if (path in empty or is_sought) and _is_among(path, only):
+        parts = [name for name in path if isinstance(name, str)]
+        within = {*parts, *(".".join(parts[: at + 1]) for at in range(len(parts)))}
+        fields = (".".join(p for p in name.split(".") if not p.isdecimal()) for name in only)
+        if (path in empty or is_sought) and (not only or not within.isdisjoint(fields)):
             yield path, value, labels
-
-
-def _is_among(path: Path, only: tuple[str, ...]) -> bool:
-    names = [name for name in path if isinstance(name, str)]
-    paths = {".".join(names[: at + 1]) for at in range(len(names))}
-    fields = (".".join(part for part in name.split(".") if not part.isdecimal()) for name in only)
-    return not only or any(name in paths or name in names for name in fields)
 
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -284,14 +280,11 @@ class _Choice:
     def choose(self) -> None:
         for leaf in sorted(self._leaves, key=lambda leaf: len(leaf.found.quotes)):
             if leaf.found.quotes:
-                self._take(leaf, self._best(leaf))
-
-    def _take(self, leaf: _Leaf, quote: Quote) -> None:
-        leaf.chosen = quote
-        span = quote.start, quote.end
-        self._taken.setdefault(span, leaf.path)
-        for n in range(len(leaf.path)):
-            insort(self._anchors.setdefault(leaf.path[:n], []), span)
+                leaf.chosen = quote = self._best(leaf)
+                span = quote.start, quote.end
+                self._taken.setdefault(span, leaf.path)
+                for n in range(len(leaf.path)):
+                    insort(self._anchors.setdefault(leaf.path[:n], []), span)
 
     def _best(self, leaf: _Leaf) -> Quote:
         if len(leaf.found.quotes) == 1:
@@ -301,31 +294,24 @@ class _Choice:
         return min(
             self._compared(leaf.found, labels, anchors),
             key=lambda quote: (
-                self._label_cost(quote, labels)
-                + self._kind_cost(quote, leaf)
-                + self._anchor_cost(quote, anchors)
-                + self._order_cost(quote, leaf.path),
-                quote.match != "exact",
-                quote.start,
+                self._cost(quote, leaf, labels, anchors), quote.match != "exact", quote.start
             ),
-        )
+        )  # fmt: skip
 
     def _places_of(self, labels: Labels) -> list[Span]:
         """Return where the names of a field are, else those of the field around it, in order."""
+        words = self._sources.index.words
         for names in labels:
             if names not in self._labels:
-                spans = ((quote.start, quote.end) for name in names for quote in self._named(name))
-                self._labels[names] = sorted(spans)
+                spans = self._labels[names] = []
+                for name in names:  # where it is, else where its longer words are
+                    longer = (word for word in name.split() if len(word) > 3)
+                    found = words.find(name) or chain.from_iterable(map(words.find, longer))
+                    spans += ((quote.start, quote.end) for quote in found)
+                spans.sort()
             if self._labels[names]:
                 return self._labels[names]
         return []
-
-    def _named(self, label: str) -> Iterator[Quote]:
-        """Yield where a label is, else where its longer words are."""
-        found = self._sources.index.words.find(label)
-        words = () if found else [word for word in label.split() if len(word) > 3]
-        yield from found
-        yield from (quote for word in words for quote in self._sources.index.words.find(word))
 
     def _neighbours(self, path: Path) -> list[Span]:
         """Return chosen places of the same object, else of the nearest one around it."""
@@ -355,6 +341,32 @@ class _Choice:
             numbers |= {n for n in (before - 1, before, after, after + 1) if 0 <= n < len(quotes)}
         return [quotes[n] for n in sorted(numbers)]
 
+    def _cost(
+        self, quote: Quote, leaf: _Leaf, labels: Sequence[Span], anchors: Sequence[Span]
+    ) -> float:
+        """Return how unlikely a place is for a value.
+
+        1. It is far from the value's label.
+        2. A number has another notation: a price has decimals, a quantity none.
+        3. It is far from the chosen places of the same object.
+        4. It is taken, or before the item before.
+        """
+        cost = self._label_cost(quote, labels)  # 1
+        if isinstance(leaf.value, int | float):  # 2
+            has_decimals = _DECIMALS.search(self._sources.index.text, quote.start, quote.end)
+            cost += _OTHER_NOTATION if bool(has_decimals) != isinstance(leaf.value, float) else 0.0
+        at = bisect_left(anchors, (quote.start, quote.start))  # 3
+        near = anchors[max(0, at - 1) : at + 1]
+        cost += math.log2(1 + min((self._apart(span, quote) for span in near), default=0))
+        owner, item = self._taken.get((quote.start, quote.end)), _item_of(leaf.path)  # 4
+        if owner is not None:
+            cost += _TAKEN if _item_of(owner) == item else _TAKEN_BY_ITEM
+        if item and item[-1]:
+            before = self._anchors.get((*item[:-1], int(item[-1]) - 1))
+            if before and quote.start < before[0][0]:
+                cost += _OUT_OF_ORDER
+        return cost
+
     def _label_cost(self, quote: Quote, labels: Sequence[Span]) -> float:
         """Return the distance to the nearest label, in doublings."""
         at = bisect_left(labels, (quote.start, quote.start))
@@ -370,18 +382,6 @@ class _Choice:
             costs.append(_IN_COLUMN)
         return min(costs)
 
-    def _kind_cost(self, quote: Quote, leaf: _Leaf) -> float:
-        """Return what a number's notation costs: a price has decimals, a quantity none."""
-        if not isinstance(leaf.value, int | float):
-            return 0.0
-        has_decimals = _DECIMALS.search(self._sources.index.text, quote.start, quote.end)
-        return _OTHER_NOTATION if bool(has_decimals) != isinstance(leaf.value, float) else 0.0
-
-    def _anchor_cost(self, quote: Quote, anchors: Sequence[Span]) -> float:
-        at = bisect_left(anchors, (quote.start, quote.start))
-        near = anchors[max(0, at - 1) : at + 1]
-        return math.log2(1 + min((self._apart(span, quote) for span in near), default=0))
-
     def _apart(self, span: Span, quote: Quote) -> int:
         """Return the distance in characters, as if longer on another line or in another source."""
         start, end = min(span[1], quote.end), max(span[0], quote.start)
@@ -390,19 +390,6 @@ class _Choice:
             return n + _OTHER_SOURCE_CHARS
         is_line = n < _LABEL_REACH_CHARS and self._sources.is_one_line(start, end)
         return n if is_line else 2 * n + _LINE_CHARS
-
-    def _order_cost(self, quote: Quote, path: Path) -> float:
-        """Return what it costs to use a place again, or to be before the item before."""
-        cost = 0.0
-        owner = self._taken.get((quote.start, quote.end))
-        if owner is not None:
-            cost += _TAKEN if _item_of(owner) == _item_of(path) else _TAKEN_BY_ITEM
-        item = _item_of(path)
-        if item and item[-1]:
-            before = self._anchors.get((*item[:-1], int(item[-1]) - 1))
-            if before and quote.start < before[0][0]:
-                cost += _OUT_OF_ORDER
-        return cost
 
 
 def _item_of(path: Path) -> Path:

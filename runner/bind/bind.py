@@ -6,25 +6,23 @@ reports all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddock.pipelines import model, yaml_source
-from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.keys import RetryKeys, TimeoutKeys
 from paddock.pipelines.model import Block, Node, StepNode
-from paddock.pipelines.plan import Plan
+from paddock.pipelines.plan import Plan, read_plan
 from paddock.pipelines.references import BASE_NAMES, LOOP_NAMES, STEP_NAMES
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps import python_step, registry
 from paddock.steps.base import Step
 from paddock.steps.tools.python_files import FunctionNotFound
 
-from . import specs, step_reads, unused_answers, variations
+from . import specs, step_reads, unused_answers
 from .bound import NO_TIMEOUT, BoundBlock, BoundNode, BoundPlan, BoundStep
 from .checks import plan_faults, reply_faults, tool_faults
 from .checks.read_checks import ReadChecker
@@ -62,31 +60,7 @@ def bind_without_inputs(plan: Plan, shared: SharedPlans | None = None) -> BoundP
     Raises:
         PipelineError: with every fault, those of the plan and its pipeline included.
     """
-    return PlanBinder(plan, None, Path.cwd(), {}, BindContext(shared or SharedPlans())).checked()
-
-
-def bind_for_comparison(plan: Plan) -> BoundPlan:
-    """Bind a plan as `bind_without_inputs` does; `compare` and `gold` must be sound too.
-
-    Raises:
-        PipelineError: with every fault; those of values under `compare` where there is no other.
-    """
-    binder = PlanBinder(plan, None, Path.cwd(), {})
-    bound = binder.bind()
-    if plan.pipeline.compare is not None or plan.pipeline.gold is not None:
-        variations.check_varied_names(plan.pipeline, binder.checks)
-        if not binder.checks.faults:
-            variations.check_variations(plan.pipeline, binder.checks, _faults_in)
-    if binder.checks.faults:
-        raise PipelineError(binder.checks.faults)
-    return bound
-
-
-def _faults_in(document: yaml_source.YamlDocument) -> Sequence[Fault]:
-    plan = plans.plan_with_faults(model.parse_pipeline(document))
-    binder = PlanBinder(plan, None, Path.cwd(), {})
-    binder.bind()
-    return binder.checks.faults
+    return PlanBinder(plan, context=BindContext(shared or SharedPlans())).checked()
 
 
 def document_folders(file: Path, text: str | None = None) -> tuple[Path, ...]:
@@ -97,7 +71,7 @@ def document_folders(file: Path, text: str | None = None) -> tuple[Path, ...]:
     Raises:
         PipelineError: it cannot be read as YAML, or is no mapping.
     """
-    return PlanBinder(plans.read_plan(file, text), None, Path.cwd(), {}).bind().folders
+    return PlanBinder(read_plan(file, text)).bind().folders
 
 
 class PlanBinder:
@@ -109,12 +83,15 @@ class PlanBinder:
     def __init__(
         self,
         plan: Plan,
-        inputs: Mapping[str, Any] | None,
-        cwd: Path,
-        default_models: Mapping[Role, str],
+        inputs: Mapping[str, Any] | None = None,
+        cwd: Path | None = None,
+        default_models: Mapping[Role, str] | None = None,
         context: BindContext | None = None,
     ) -> None:
+        """`inputs` None: they are not given yet."""
         self._context = context or BindContext()
+        self._cwd = cwd = cwd or Path.cwd()
+        self._default_models = default_models or {}
         self._plan = plan
         self._pipeline = plan.pipeline
         self._file = Path(self._pipeline.document.file)
@@ -127,9 +104,13 @@ class PlanBinder:
             document, self._pipeline.faults, plan.faults, self._given.faults
         )
         self._models = ModelBinder(
-            self._pipeline, base.resolve(), default_models, self._given, self._context, self.checks
+            self._pipeline,
+            base.resolve(),
+            self._default_models,
+            self._given,
+            self._context,
+            self.checks,
         )
-        self._cwd, self._default_models = cwd, default_models
         known = None if inputs is None else self._given.values
         self._roots = self._given.roots(base)
         self._inner = SubPipelineReader(
@@ -354,17 +335,11 @@ class _InheritedKeys:
     cache: bool = True
 
     def of(self, node: Node) -> _InheritedKeys:
-        return _InheritedKeys(
-            node.retry or self.retry,
-            _merged(node.timeout, self.timeout),
-            self.cache if node.cache is None else node.cache,
-        )
-
-
-def _merged(written: TimeoutKeys | None, inherited: TimeoutKeys | None) -> TimeoutKeys | None:
-    if written is None or inherited is None:
-        return written or inherited
-    return TimeoutKeys.model_construct(
-        total=inherited.total if written.total is None else written.total,
-        idle=inherited.idle if written.idle is None else written.idle,
-    )
+        timeout, inherited = node.timeout or self.timeout, self.timeout
+        if node.timeout is not None and inherited is not None:
+            timeout = TimeoutKeys.model_construct(
+                total=inherited.total if node.timeout.total is None else node.timeout.total,
+                idle=inherited.idle if node.timeout.idle is None else node.timeout.idle,
+            )
+        cache = self.cache if node.cache is None else node.cache
+        return _InheritedKeys(node.retry or self.retry, timeout, cache)

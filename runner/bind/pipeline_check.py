@@ -5,16 +5,21 @@ Must be quick: it opens no ledger, loads no model, and imports nothing of a run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from paddock.pipelines.errors import Fault, PipelineError
-from paddock.pipelines.plan import read_plan
+from paddock.pipelines.model import parse_pipeline
+from paddock.pipelines.plan import Plan, plan_with_faults, read_plan
+from paddock.pipelines.yaml_source import YamlDocument
 from paddock.runner.config.mail_server import undeliverable_mail
 
+from . import variations
 from .advice import advice_on
-from .bind import bind_for_comparison
+from .bind import PlanBinder
+from .bound import BoundPlan
 from .checks import requirements
 
 
@@ -50,3 +55,26 @@ def validate(path: str | Path) -> ValidateReport:
         return ValidateReport(str(path), notes=notes)
     except PipelineError as error:
         return ValidateReport(str(path), error.faults)
+
+
+def bind_for_comparison(plan: Plan) -> BoundPlan:
+    """Bind a plan as `bind_without_inputs` does; `compare` and `gold` must be sound too.
+
+    Raises:
+        PipelineError: with every fault; those of values under `compare` where there is no other.
+    """
+    binder = PlanBinder(plan)
+    bound, checks = binder.bind(), binder.checks
+    if plan.pipeline.compare is not None or plan.pipeline.gold is not None:
+        variations.check_varied_names(plan.pipeline, checks)
+        if not checks.faults:
+            variations.check_variations(plan.pipeline, checks, _faults_in)
+    if checks.faults:
+        raise PipelineError(checks.faults)
+    return bound
+
+
+def _faults_in(document: YamlDocument) -> Sequence[Fault]:
+    binder = PlanBinder(plan_with_faults(parse_pipeline(document)))
+    binder.bind()
+    return binder.checks.faults

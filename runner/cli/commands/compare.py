@@ -20,7 +20,7 @@ from paddock.pipelines.model import step_nodes
 from paddock.pipelines.plan import read_plan
 from paddock.pipelines.yaml_source import parse_yaml
 from paddock.runner import api
-from paddock.runner.bind.bind import bind_for_comparison
+from paddock.runner.bind.pipeline_check import bind_for_comparison
 from paddock.runner.bind.variations import letters, variants_of, varied_options
 from paddock.runner.cli.arguments import (
     HERE,
