@@ -100,15 +100,9 @@ UNKNOWN = Unit("", frozenset())
 """A unit that is more than the table has: EUR/kg."""
 
 
-@dataclass(frozen=True)
-class _UnitNames:
-    ids: Mapping[str, frozenset[str]]
-    in_small: Mapping[str, frozenset[str]]
-    longest: int
-
-
 @lru_cache(maxsize=1)
-def _units() -> _UnitNames:
+def _units() -> tuple[Mapping[str, frozenset[str]], Mapping[str, frozenset[str]]]:
+    """Return the ids of units by their names, and by these in small letters."""
     found: dict[str, set[str]] = {}
     for kind in ("units", "currencies"):
         for unit, names in _data()[kind].items():
@@ -125,26 +119,25 @@ def _units() -> _UnitNames:
     for name, units in found.items():
         if name not in units or name in common:  # "all" is not ALL, and "top" not TOP
             in_small.setdefault(small(name), set()).update(units)
-    return _UnitNames(
+    return (
         {name: frozenset(units) for name, units in found.items() if name},
         {name: frozenset(units) for name, units in in_small.items() if name},
-        max(map(len, found)),
     )
 
 
 def unit_named(name: str) -> Unit | None:
     """Return a unit or a currency by its name; capitals count where they tell two units apart."""
-    ids = _units().ids.get(name)
+    by_name, in_small = _units()
+    ids = by_name.get(name)
     if ids is None:
-        ids = _units().in_small.get(small(name))
-        if ids is not None and len(ids) > 1:
-            return None
+        ids = in_small.get(small(name), frozenset())
+        ids = ids if len(ids) == 1 else None
     return None if ids is None else Unit(name, ids)
 
 
 def is_unit(name: str) -> bool:
     """Return whether a name with these capitals is one of a unit."""
-    return name in _units().ids
+    return name in _units()[0]
 
 
 def sign_means(name: str, languages: Iterable[str]) -> str | None:

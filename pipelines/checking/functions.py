@@ -11,7 +11,9 @@ import datetime
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from functools import reduce
+from operator import getitem
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +27,7 @@ from paddock.pipelines.text_marks import shown_text
 from .cldr import unit_named
 from .grounding import Lack, unsupported
 from .language_model import language_identifier
-from .schema_parts import Path, is_empty, missing_keys
+from .schema_parts import is_empty, missing_keys
 from .sentence_ends import sentence_spans
 from .source_index import SourceIndex
 from .text_index import TextIndex
@@ -79,10 +81,7 @@ def text_of(value: Any) -> str:
     Raises:
         ValueError: it is longer than a check reads.
     """
-    text = "\n".join(texts_in(value))
-    if len(text) > MOST_CHECKED_CHARS:
-        raise ValueError(f"a check reads at most {MOST_CHECKED_CHARS:,} characters")
-    return text
+    return _joined(texts_in(value))
 
 
 def source_text(value: Any) -> str:
@@ -91,7 +90,11 @@ def source_text(value: Any) -> str:
     >>> source_text({"price_eur": 40, "items": [{"weight (kg)": "3"}]})
     'price eur: 40 eur\n\nweight kg: 3 kg\n'
     """
-    text = "\n".join(_labelled_texts(value, ""))
+    return _joined(_labelled_texts(value, ""))
+
+
+def _joined(texts: Iterable[str]) -> str:
+    text = "\n".join(texts)
     if len(text) > MOST_CHECKED_CHARS:
         raise ValueError(f"a check reads at most {MOST_CHECKED_CHARS:,} characters")
     return text
@@ -285,9 +288,9 @@ def matches(value: Any, pattern: str) -> str | None:
     >>> matches("INV-2024", r"^INV-\d{5}$")
     'It is "INV-2024"; it must match the pattern ^INV-\\d{5}$'
     """
-    if _is_match(pattern, _stripped_text(value)):
+    if _is_match(pattern, text := _stripped_text(value)):
         return None
-    return f'It is "{_short(_stripped_text(value))}"; it must match the pattern {pattern}'
+    return f'It is "{_short(text)}"; it must match the pattern {pattern}'
 
 
 def _pattern_in_advance(value: Any, pattern: Any) -> str | None:
@@ -507,8 +510,14 @@ def located(value: Any, *, output: Any = None, evidence: Any = None) -> str | No
     """
     if evidence is None:
         raise ValueError("`located` needs the evidence of the answer: add `reply.evidence`")
-    missing = {path_text(path): _held(output, path) for path in missing_keys(evidence)}
-    lacking = missing if value is output or value == output else _held_in(value, missing)
+    lacking = {path_text(path): reduce(getitem, path, output) for path in missing_keys(evidence)}
+    if value is not output and value != output:  # a part: equal values have equal places
+        within = {*texts_in(value)}
+        lacking = {
+            path: held
+            for path, held in lacking.items()
+            if held == value or not within.isdisjoint(texts_in(held))
+        }
     if not lacking:
         return None
     places = listed(
@@ -521,23 +530,6 @@ def located(value: Any, *, output: Any = None, evidence: Any = None) -> str | No
 
 
 located.from_scope = ("output", "evidence")  # type: ignore[attr-defined]  # a function has attributes, too
-
-
-def _held(output: Any, path: Path) -> Any:
-    """Return what is at a path of the answer."""
-    for name in path:
-        output = output[name]
-    return output
-
-
-def _held_in(value: Any, missing: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of the missing values that are in a part: equal values have equal places."""
-    held = {*texts_in(value)}
-    return {
-        path: data
-        for path, data in missing.items()
-        if data == value or not held.isdisjoint(texts_in(data))
-    }
 
 
 def cites(value: Any, sources: Any, least: int = 1) -> str | None:
@@ -575,21 +567,8 @@ def _cited_numbers(value: Any) -> list[int]:
     return numbers
 
 
-BUILT_IN: Mapping[str, CheckFunction] = {
-    "cites": cites,
-    "contains": contains,
-    "differs": differs,
-    "grounded": grounded,
-    "is_date": is_date,
-    "is_email": is_email,
-    "is_url": is_url,
-    "lacks": lacks,
-    "language": language,
-    "located": located,
-    "matches": matches,
-    "one_of": one_of,
-    "quotes": quotes,
-    "sentences": sentences,
-    "unique": unique,
-    "words": words,
-}
+_FUNCTIONS: tuple[CheckFunction, ...] = (
+    cites, contains, differs, grounded, is_date, is_email, is_url, lacks, language, located,
+    matches, one_of, quotes, sentences, unique, words,
+)  # fmt: skip
+BUILT_IN: Mapping[str, CheckFunction] = {function.__name__: function for function in _FUNCTIONS}

@@ -25,6 +25,7 @@ from paddock.steps.tools.python_files import FunctionNotFound
 from . import specs, step_reads, unused_answers
 from .bound import NO_TIMEOUT, BoundBlock, BoundNode, BoundPlan, BoundStep
 from .checks import plan_faults, reply_faults, tool_faults
+from .checks.known_values import KnownValues
 from .checks.read_checks import ReadChecker
 from .inputs import read_inputs
 from .known_paths import KnownPaths
@@ -116,7 +117,8 @@ class PlanBinder:
         self._inner = SubPipelineReader(
             self._pipeline, known, self._roots, self._context, self.checks
         )
-        self._reads = ReadChecker(self._pipeline, self._given.values, self.checks)
+        self._known = KnownValues(self._pipeline, self._given.values)
+        self._reads = ReadChecker(self._known, self.checks)
         self._params: dict[Place, ParameterBinder] = {}
         """By the place of each step, in the file's order."""
 
@@ -221,7 +223,7 @@ class PlanBinder:
         facts = registry.facts_of_kind(kind)
         # 2
         parameters = ParameterBinder(kind.params, step, facts, self.checks)
-        columns = self._reads.table_columns(step, facts)
+        columns = self._known.table_columns(step, facts)
         faults_before = self.checks.faults
         params = replace(parameters.bind(), columns=columns)
         if self.checks.faults == faults_before:
@@ -240,7 +242,7 @@ class PlanBinder:
             servers = specs.tool_spec(step, self._pipeline, self._base)
         inner = self._sub_pipeline(step, cache=controls.cache) if facts.pipeline else None
         # 5
-        self._reads.add_step(step, kind, inner)
+        self._known.add_step(step, kind, inner)
         reads, model = step_reads.StepReads.of(step), self._models.of(step, kind)
         return BoundStep(
             id=step.id,
@@ -281,9 +283,10 @@ class PlanBinder:
 
     def _block(self, block: Block, names: frozenset[str], controls: _InheritedKeys) -> BoundBlock:
         defaults = self._pipeline.defaults
-        self._reads.enter_block(block)
+        self._reads.check_list(block)
+        self._known.enter_block(block)
         body = tuple(self._nodes(block.body, names | {block.var} | LOOP_NAMES, controls))
-        self._reads.add_block(block)
+        self._known.add_block(block)
         bound = BoundBlock(
             id=block.id,
             mark=block.mark,
@@ -299,7 +302,7 @@ class PlanBinder:
             needs=frozenset(block.needs),
             returns=block.returns,
             spec=specs.block_spec(block),
-            columns=self._reads.kinds.columns.get((block.id, "results"), {}),
+            columns=self._known.outputs_of(block.id).columns.get("results", {}),
         )
         return step_reads.with_reads(bound, names)
 

@@ -118,12 +118,13 @@ class ModelBinder:
         if keys.pool is None:
             is_alone = isinstance(self._pipeline.document.data["models"][alias], str)
             ref = self._ref(ref, at if is_alone else (*at, "ref"))
+        params = self._checks.table(SamplingParams, keys.params, (*at, "params"))
         return _model_spec(
             ref=ref,
             role=keys.role,
             n_ctx_tokens=keys.ctx,
             keep_alive_s=keys.keep_alive,
-            params=self._params(keys, (*at, "params")),
+            params=params.given() if params is not None else {},
             keeps_reasoning=keys.think != "drop",
             pool=pool,
         )
@@ -137,7 +138,7 @@ class ModelBinder:
             url = self._url(written, place)
             if url is not None:
                 urls[url] = None
-        key = None if keys.key is None else self._text(keys.key)
+        key = None if keys.key is None else Value.scan(keys.key)[0]
         tokenizer = (
             None if keys.tokenizer is None else self._ref(keys.tokenizer, (*at, "tokenizer"))
         )
@@ -153,8 +154,8 @@ class ModelBinder:
 
     def _url(self, written: str, at: Place) -> str | None:
         """Return an address; None where it is at fault, or an input that is not known yet."""
-        value = self._text(written)
-        if value is None or not KnownInputs(self._pipeline.inputs).are_enough(value.references):
+        value, errors = Value.scan(written)
+        if errors or not KnownInputs(self._pipeline.inputs).are_enough(value.references):
             return None  # reported with the file
         if not KnownInputs.that_are_given(self._inputs).are_enough(value.references):
             # Report an address that is an input without a value, unless it may come later
@@ -179,12 +180,6 @@ class ModelBinder:
             self._checks.add(at, f"'{text}' {error.why}", error.remedy)
             return None
 
-    def _text(self, written: str) -> Value | None:
-        try:
-            return Value.of(written)
-        except ExpressionError:
-            return None  # reported with the file
-
     def _ref(self, ref: str, at: Place) -> str:
         """Return the name, or the absolute path of a file; a relative one is the YAML's folder's.
 
@@ -202,10 +197,6 @@ class ModelBinder:
             remedy = "Write `hf:OWNER/REPO`, `hf:OWNER/REPO:Q8_0` or `hf:OWNER/REPO/FILE.gguf`."
             self._checks.add(at, f"'{ref}' names no model of a hub", remedy)
             return ref
-
-    def _params(self, keys: ModelKeys, at: Place) -> Mapping[str, object]:
-        params = self._checks.table(SamplingParams, keys.params, at)
-        return {} if params is None else params.given()
 
 
 def _step_label(step: StepNode) -> str:

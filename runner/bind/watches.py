@@ -6,13 +6,13 @@ A watch that sees what the pipeline's own steps write would start it again and a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddock.pipelines.expressions import Path as Place
-from paddock.pipelines.model import Pipeline, StepNode
+from paddock.pipelines.model import Pipeline, step_nodes
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps.base import OutsideRoots
 from paddock.steps.files.globs import BadPattern, Globs
@@ -107,27 +107,20 @@ class WatchBinder:
                 self._checks.add((*at, "path"), what, remedy)
                 break
         if keys.deletes.prune:
-            for step in self._steps_that_take_documents():
-                what = (
-                    f"step '{step.id}' takes documents out of their folder, so `deletes: prune` "
-                    f"would remove all that was made of them"
-                )
-                remedy = "Remove one of the two, or copy with `mode: copy`."
-                self._checks.add((*at, "deletes"), what, remedy)
+            for step in step_nodes(self._pipeline):
+                facts = facts_of(step.uses)
+                made = step.params.expressions.get((facts.takes_away,))
+                taken = made.references if made and facts.takes_file(step.params.data) else ()
+                # It takes an item of a block away: the path is a loop variable's
+                if any(path[0] not in ("inputs", "steps", "secrets") for path in taken):
+                    what = (
+                        f"step '{step.id}' takes documents out of their folder, so `deletes: "
+                        f"prune` would remove all that was made of them"
+                    )
+                    remedy = "Remove one of the two, or copy with `mode: copy`."
+                    self._checks.add((*at, "deletes"), what, remedy)
         if keys.claim == "move":
             self._check_hot_folder(watch, at)
-
-    def _steps_that_take_documents(self) -> Iterator[StepNode]:
-        """Yield the steps that take an item of a block away: its own path is a loop variable's."""
-        for node in self._pipeline.nodes():
-            if not isinstance(node, StepNode):
-                continue
-            facts = facts_of(node.uses)
-            if facts.takes_file(node.params.data):
-                made = node.params.expressions.get((facts.takes_away,))
-                read = () if made is None else made.references
-                if any(path[0] not in ("inputs", "steps", "secrets") for path in read):
-                    yield node
 
     def _check_hot_folder(self, watch: BoundWatch, at: Place) -> None:
         if watch.keys.deletes.prune:
