@@ -390,7 +390,7 @@ _LEAST_PLAUSIBLE = 0.1  # related languages share words: Norwegian and Danish, C
 _MOST_LANGUAGE_CHARS = 100_000
 
 
-def language(value: Any, *wanted: str) -> str | None:
+def language(value: Any, *languages: str) -> str | None:
     """Check that it is in one of these languages: codes such as `de`, or English names.
 
     A text that is too short passes: an article number has no language.
@@ -403,7 +403,7 @@ def language(value: Any, *wanted: str) -> str | None:
     identifier = language_identifier(is_normalised=True)
     by_name = {name.casefold(): code for code, name in LANGUAGE_NAMES.items()}
     codes: list[str] = []
-    for name in wanted:
+    for name in languages:
         word = _language_word(str(name))
         code = {"nb": "no", "nn": "no"}.get(word, by_name.get(word, word))
         if code not in identifier.labels:

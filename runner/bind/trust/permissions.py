@@ -79,10 +79,10 @@ def permission_needs(bound: BoundPlan, service_url: str) -> list[PermissionNeed]
                 at = pipeline.servers[reached.name].at
             elif is_of_up and plan is not bound:  # 4
                 continue
-            wanted = _wanted(reached, plan, service_url)
-            if wanted is not None:
+            words = _name_and_words(reached, plan, service_url)
+            if words is not None:
                 mark = pipeline.mark(at)
-                needs.append(PermissionNeed(*wanted, mark, is_of_run=True, is_of_up=is_of_up))
+                needs.append(PermissionNeed(*words, mark, is_of_run=True, is_of_up=is_of_up))
         found += sorted(needs, key=lambda need: need.mark.line if need.mark else 0)
     return list(dict.fromkeys(found))
 
@@ -152,7 +152,7 @@ def forbidden_pools(bound: BoundPlan, allowed: Collection[str], service_url: str
     )
 
 
-def _wanted(reached: Reached, plan: BoundPlan, service_url: str) -> tuple[str, str] | None:
+def _name_and_words(reached: Reached, plan: BoundPlan, service_url: str) -> tuple[str, str] | None:
     """Return name and words of what is needed for one thing that is reached; None: nothing."""
     after = " when a run has ended"
     match reached:
