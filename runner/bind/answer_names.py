@@ -84,9 +84,6 @@ OF_WHOLE: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
     "evidence": evidence_of_whole,
 }
 """Outputs of a model's step that have the shape of its answer, and what they tell of the whole."""
-NAMES_OF_WHOLE: Mapping[str, tuple[str, ...]] = {
-    name: tuple(of_whole(None)) for name, of_whole in OF_WHOLE.items()
-}
 
 
 def as_expressions_see(outputs: Mapping[str, Any]) -> dict[str, Any]:

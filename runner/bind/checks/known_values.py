@@ -111,7 +111,7 @@ class KnownValues:
             )
             return
         is_one_answer = facts_of_kind(kind).is_one_answer(step.params.data)
-        answer = reply_fields(step.reply) if is_one_answer else None
+        answer = reply_fields(step.reply) if step.reply and is_one_answer else None
         absent = frozenset[str]()
         if takes_reply(kind):
             spec = reply_spec(step.reply) if step.reply is not None else {}

@@ -14,7 +14,7 @@ from paddock.pipelines.template_sandbox import METHODS
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps.facts import Facts
 
-from ..answer_names import NAMES_OF_WHOLE, OF_WHOLE
+from ..answer_names import OF_WHOLE
 from ..parameters import ParameterBinder
 from ..step_reads import LOOP_ATTRIBUTES
 from .known_values import KIND_NAMES, RESULTS, KnownValues
@@ -113,7 +113,7 @@ class ReadChecker:
             remedy += " Without one, read `text`." if name == "output" else ""
             self._checks.add(at, f"`steps.{step}.{name}` is null", remedy)
         answer = known.answer if name in ("output", *OF_WHOLE) else None
-        fields = (*(answer or ()), *NAMES_OF_WHOLE.get(name, ()))
+        fields = (*(answer or ()), *(OF_WHOLE[name](None) if name in OF_WHOLE else ()))
         if answer is not None and inside and inside[0] not in fields:
             what = f"the answer of step '{step}' has no field '{inside[0]}'"
             self._checks.add(at, what, did_you_mean(inside[0], fields))

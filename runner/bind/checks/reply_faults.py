@@ -23,15 +23,15 @@ from paddock.steps.registry import (
     takes_reply,
 )
 
-from ..answer_names import ALL_FIELDS, NAMES_OF_WHOLE
+from ..answer_names import ALL_FIELDS, OF_WHOLE
 
 _OPEN_TABLES = ("additionalProperties", "patternProperties")
 _ANSWERING_REMEDY = "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
 
 
-def reply_fields(reply: ReplySpec | None) -> tuple[str, ...] | None:
+def reply_fields(reply: ReplySpec) -> tuple[str, ...] | None:
     """Name the fields of an answer's `output`; None where that is not known."""
-    schema = reply.schema if reply is not None else None
+    schema = reply.schema
     if not isinstance(schema, dict) or schema.get("type", "object") != "object":
         return None
     names = schema.get("properties")
@@ -140,7 +140,8 @@ def _check_when(key: str, when: Expression, step: StepNode, checks: FaultCollect
     reply = step.reply
     if reply is None and checks.document.span((*step.at, "reply")) is not None:
         return  # it has a fault of its own, so that what it asks for is not known
-    answer, at = reply_fields(reply), (*step.at, key, "when")
+    answer = reply_fields(reply) if reply is not None else None
+    at = (*step.at, key, "when")
     roots = (
         ("output", "schema: …", reply is not None and reply.written is not None),
         ("confidence", "confidence: true", reply is not None and reply.wants_confidence),
@@ -152,7 +153,7 @@ def _check_when(key: str, when: Expression, step: StepNode, checks: FaultCollect
             what = f"`{key}.when` reads `{root}`, which this step does not have"
             checks.add(at, what, f"Add `{key_of_reply}` under `reply`.")
             continue
-        besides = (*NAMES_OF_WHOLE[root], ALL_FIELDS) if root in NAMES_OF_WHOLE else ()
+        besides = (*OF_WHOLE[root](None), ALL_FIELDS) if root in OF_WHOLE else ()
         of_all = [path[1:] for path in paths if besides and path[:1] == (ALL_FIELDS,)]
         names = {path[0] for path in (*paths, *of_all) if path}
         for name in sorted(names - {*answer, *besides}) if answer is not None else ():
