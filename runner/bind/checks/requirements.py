@@ -7,6 +7,7 @@ command made by a template) is found when that item is done.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from paddock.engine.errors import EngineError, ModelBroken, NoModelFile, WrongMo
 from paddock.engine.model_file_parts import check_file
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import Path as Place
+from paddock.pipelines.model import Pipeline
 from paddock.steps.extras import is_missing_program, missing_mcp_library
 from paddock.steps.tools.python_files import missing_imports
 
@@ -65,23 +67,23 @@ def _certain_steps(nodes: Iterable[BoundNode], bound: BoundPlan) -> Iterator[Bou
 
 
 def _missing_of_step(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
+    pipeline, fault = bound.pipeline, bound.pipeline.document.fault
     for path, what, remedy in step.facts.missing(step.id, step.written, bound.roots.base):
-        yield Fault(what, remedy, step.mark_of("with", *path))
-    for reached in reached_by_step(step.params.step, bound.pipeline):
-        mark = bound.pipeline.mark(reached.at)
+        yield fault((*step.params.step.at, "with", *path), what, remedy)
+    for reached in reached_by_step(step.params.step, pipeline):
         if isinstance(reached, ReachedCode) and reached.file:
             for module in missing_imports(bound.roots.base / reached.file):
-                what = f"the file '{reached.file}' imports '{module}', which is not installed."
-                yield Fault(what, "Install it in the environment that runs Paddock.", mark)
+                what = f"the file '{reached.file}' imports '{module}', which is not installed"
+                yield fault(reached.at, what, "Install it in the environment that runs Paddock.")
         elif isinstance(reached, ReachedServer):
             if (library := missing_mcp_library()) is not None:
-                yield Fault(*library, mark)
+                yield fault(reached.at, *library)
             program = reached.program
             if program and is_missing_program(program.words[0], program.env, bound.roots.base):
-                by = f"is started by '{program.words[0]}', which is not installed here."
+                by = f"is started by '{program.words[0]}', which is not installed here"
                 what = f"the MCP server '{reached.name}' {by}"
-                mark = bound.pipeline.mark(bound.pipeline.servers[reached.name].at)
-                yield Fault(what, "Install it, or correct `command`.", mark)
+                at = pipeline.servers[reached.name].at
+                yield fault(at, what, "Install it, or correct `command`.")
 
 
 # --- models
@@ -100,84 +102,85 @@ def model_file_faults(bound: BoundPlan) -> Iterator[Fault]:
 
     The files are opened, but only their first four bytes are read.
     """
-    for plan, alias in _used_models(bound):
-        spec = plan.models[alias]
-        if spec.pool or not Path(spec.ref).is_absolute():
-            continue
-        try:
-            check_file(Path(spec.ref), _model_ref(plan, alias))
-        except WrongModel as error:
-            yield _model_fault(error, plan, alias)
+    for model in _used_models(bound):
+        if not model.spec.pool and Path(model.spec.ref).is_absolute():
+            try:
+                check_file(Path(model.spec.ref), model.written)
+            except WrongModel as error:
+                yield model.lookup_fault(error)
 
 
 def lookup_faults(error: WrongModel, spec: ModelSpec, bound: BoundPlan) -> Iterator[Fault]:
     """Yield a fault for each place that names the model which could not be looked up."""
-    for plan, alias in _used_models(bound):
-        if _model_key(plan.models[alias]) == _model_key(spec):
-            yield _model_fault(error, plan, alias)
+    models = _used_models(bound)
+    return (model.lookup_fault(error) for model in models if model.key == _key(spec))
 
 
 def model_fact_faults(facts: Mapping[ModelKey, ModelFacts], bound: BoundPlan) -> Iterator[Fault]:
     """Yield a fault where a model cannot do what is asked of it: its role, or its context."""
-    for plan, alias in _used_models(bound):
-        spec = plan.models[alias]
-        known = facts.get(_model_key(spec))
+    for model in _used_models(bound):
+        spec, known = model.spec, facts.get(model.key)
         if known is None or spec.pool:
             continue
         if known.role != spec.role:
             does = {"chat": "writes text", "embed": "makes vectors", "rerank": "ranks documents"}
-            what = f"model '{alias}' has the role '{spec.role}', but '{_model_ref(plan, alias)}' "
+            what = f"model '{model.alias}' has the role '{spec.role}', but '{model.written}' "
             remedy = "Name another model" if spec.role == "chat" else "Name an embedding model"
             if known.role != "rerank":  # no step ranks
                 remedy += f", or write `role: {known.role}`"
-            yield Fault(
-                f"{what}{does[known.role]}.",
-                f"{remedy}.",
-                plan.pipeline.mark(_model_place(plan, alias, "role")),
-            )
+            yield model.fault("role", f"{what}{does[known.role]}", f"{remedy}.")
         elif (spec.n_ctx_tokens or 0) > known.n_ctx_train_tokens:
-            yield Fault(
-                f"`ctx` asks for {spec.n_ctx_tokens:,} tokens, but '{_model_ref(plan, alias)}' was "
-                f"trained on {known.n_ctx_train_tokens:,}.",
-                "Write a smaller `ctx`, or leave it out.",
-                plan.pipeline.mark(_model_place(plan, alias, "ctx")),
-            )
+            asks = f"`ctx` asks for {spec.n_ctx_tokens:,} tokens"
+            trained = f"'{model.written}' was trained on {known.n_ctx_train_tokens:,}"
+            remedy = "Write a smaller `ctx`, or leave it out."
+            yield model.fault("ctx", f"{asks}, but {trained}", remedy)
 
 
-def _used_models(bound: BoundPlan) -> Iterator[tuple[BoundPlan, str]]:
-    """Yield the models that steps use, by their aliases, inner pipelines' too."""
+@dataclass(frozen=True, slots=True)
+class _UsedModel:
+    """A model that steps use, by its alias in the file that declares it."""
+
+    alias: str
+    spec: ModelSpec
+    pipeline: Pipeline
+
+    @property
+    def key(self) -> ModelKey:
+        return _key(self.spec)
+
+    @property
+    def written(self) -> str:
+        """The reference as the author wrote it."""
+        return self.pipeline.models[self.alias].ref
+
+    def fault(self, key: str, what: str, remedy: str) -> Fault:
+        """Return a fault of one of its keys; where that is not written, of its reference."""
+        written = self.pipeline.document.data["models"][self.alias]
+        at: Place = ("models", self.alias)
+        if not isinstance(written, str):
+            at = (*at, key if key in written else "ref")
+        return self.pipeline.document.fault(at, what, remedy)
+
+    def lookup_fault(self, error: WrongModel) -> Fault:
+        if isinstance(error, NoModelFile):
+            folder = Path(self.spec.ref).parent
+            names = [file.name for file in folder.glob("*.gguf")] if folder.is_dir() else []
+            near = did_you_mean(Path(self.written).name, names, "There is no GGUF file.")
+            remedy = f"Looked for in {folder}. {near}"
+            return self.fault("ref", f"no such file: '{self.written}'", remedy)
+        if isinstance(error, ModelBroken) and not self.spec.pool:
+            return self.fault("ref", f"'{self.written}': {error.why}", "")
+        return self.fault("ref", error.what if error.remedy else str(error), error.remedy)
+
+
+def _used_models(bound: BoundPlan) -> Iterator[_UsedModel]:
+    """Yield the models that steps use, inner pipelines' too."""
     for plan in all_plans(bound):
-        used = {_model_key(spec) for step in all_steps(plan.nodes) for spec in step.models}
+        used = {_key(spec) for step in all_steps(plan.nodes) for spec in step.models}
         for alias, spec in plan.models.items():
-            if _model_key(spec) in used:
-                yield plan, alias
+            if _key(spec) in used:
+                yield _UsedModel(alias, spec, plan.pipeline)
 
 
-def _model_key(spec: ModelSpec) -> ModelKey:
+def _key(spec: ModelSpec) -> ModelKey:
     return spec.pool, spec.ref
-
-
-def _model_ref(plan: BoundPlan, alias: str) -> str:
-    """Return the reference as the author wrote it."""
-    return plan.pipeline.models[alias].ref
-
-
-def _model_place(plan: BoundPlan, alias: str, key: str) -> Place:
-    """Return where a key of a model stands; where it is not written, its reference."""
-    written = plan.pipeline.document.data["models"][alias]
-    if isinstance(written, str):
-        return ("models", alias)
-    return ("models", alias, key if key in written else "ref")
-
-
-def _model_fault(error: WrongModel, plan: BoundPlan, alias: str) -> Fault:
-    written = _model_ref(plan, alias)
-    mark = plan.pipeline.mark(_model_place(plan, alias, "ref"))
-    if isinstance(error, NoModelFile):
-        folder = Path(plan.models[alias].ref).parent
-        names = [file.name for file in folder.glob("*.gguf")] if folder.is_dir() else []
-        near = did_you_mean(Path(written).name, names, "There is no GGUF file.")
-        return Fault(f"no such file: '{written}'.", f"Looked for in {folder}. {near}", mark)
-    if isinstance(error, ModelBroken) and not plan.models[alias].pool:
-        return Fault(f"'{written}': {error.why.rstrip('.')}.", "", mark)
-    return Fault(f"{error.what}." if error.remedy else str(error), error.remedy, mark)
