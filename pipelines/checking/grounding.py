@@ -7,7 +7,7 @@ or cell that ends in a question mark. What a sentence means is not looked at.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -78,19 +78,15 @@ def _lacking(index: SourceIndex, value: TextValue, within: float) -> Unsupported
         return UnsupportedValue(value.text, lack, index.text[partial.start : partial.end])
     if question is not None:
         return UnsupportedValue(value.text, "question", index.text[question.start : question.end])
-    place = next(_near(index, value), None)
-    if place is None:
+    near: Iterable[Quote] = ()  # the same digits, or the same day of another year
+    if isinstance(value.sought, SoughtNumber):
+        near = index.same_digits(value.sought)
+    elif isinstance(value.sought, DayAndTime) and value.sought.day is not None:
+        near = index.same_days(value.sought.day)
+    if (place := next(iter(near), None)) is None:
         return UnsupportedValue(value.text, "missing")
     start, end = place.start, min(len(index.text), place.end + _NEAR_CHARS)
     return UnsupportedValue(value.text, "missing", index.text[start:end].split("\n")[0].strip())
-
-
-def _near(index: SourceIndex, value: TextValue) -> Iterator[Quote]:
-    """Yield where the same digits stand, or the same day of another year."""
-    if isinstance(value.sought, SoughtNumber):
-        yield from index.same_digits(value.sought)
-    elif isinstance(value.sought, DayAndTime) and value.sought.day is not None:
-        yield from index.same_days(value.sought.day)
 
 
 def is_in_question(text: str, end: int) -> bool:

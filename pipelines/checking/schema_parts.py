@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -96,18 +97,17 @@ class SchemaParts:
         return SchemaParts(self.root, tuple(parts))
 
     def field(self, name: str) -> SchemaParts:
-        return self._with([*self._field_schemas(name)])
-
-    def _field_schemas(self, name: str) -> Iterator[Any]:
+        schemas = []
         for part in self.parts:
             named = part.get("properties") or {}
             if name in named:
-                yield named[name]
+                schemas.append(named[name])
                 continue
             for pattern, schema in (part.get("patternProperties") or {}).items():
-                if _matches(pattern, name):
-                    yield schema
-            yield part.get("additionalProperties")
+                with suppress(re.error):
+                    schemas += [schema] if re.search(pattern, name) else []
+            schemas.append(part.get("additionalProperties"))
+        return self._with(schemas)
 
     def item(self, at: int) -> SchemaParts:
         schemas = []
@@ -142,10 +142,3 @@ class SchemaParts:
             value in (part.get("enum") or ()) or ("const" in part and part["const"] == value)
             for part in self.parts
         )
-
-
-def _matches(pattern: str, name: str) -> bool:
-    try:
-        return re.search(pattern, name) is not None
-    except re.error:
-        return False

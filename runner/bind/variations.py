@@ -105,7 +105,6 @@ class Variant:
     changes: tuple[Change, ...]
 
     def data(self, written: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the whole pipeline's data."""
         return changed(written, self.changes)
 
 

@@ -101,7 +101,6 @@ def _check_reply(step: StepNode, reply: ReplySpec, checks: FaultCollector) -> No
 
 
 def check_schema(step: StepNode, checks: FaultCollector) -> None:
-    """Check the `reply.schema` of a step."""
     if step.reply is None or step.reply.written is None:
         return
     at, form = (*step.at, "reply", "schema"), step.reply.form
@@ -136,7 +135,6 @@ def _schema_place(form: ReplySchema, path: Place) -> str:
 
 
 def _check_when(key: str, when: Expression, step: StepNode, checks: FaultCollector) -> None:
-    """Check what a condition over an answer reads."""
     reply = step.reply
     if reply is None and checks.document.span((*step.at, "reply")) is not None:
         return  # it has a fault of its own, so that what it asks for is not known

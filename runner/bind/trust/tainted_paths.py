@@ -114,7 +114,8 @@ def path_refusal(pieces: Sequence[PathPiece]) -> str | None:
     untrusted = [flag for piece, flag in pieces for _ in piece]
     first = [*untrusted, True].index(True)
     constant = text[: text.rfind("/", 0, first) + 1]
-    n_constant = len(_visible_names(constant))
+    names = os.path.normpath(constant).split("/")
+    n_constant = sum(name not in ("", ".", "..") for name in names)
     depth, at = 0, 0
     for name in text.split("/"):
         is_untrusted, begin = any(untrusted[at : at + len(name)]), at
@@ -131,16 +132,6 @@ def path_refusal(pieces: Sequence[PathPiece]) -> str | None:
         if name[dot : dot + 1] == "." and untrusted[begin + dot]:
             return f"names the hidden '{printable(name)}'"
     return None
-
-
-def _visible_names(folder: str) -> list[str]:
-    found: list[str] = []
-    for name in folder.split("/"):
-        if name == "..":
-            del found[-1:]
-        elif name not in ("", "."):
-            found.append(name)
-    return found
 
 
 def _pieces(
