@@ -68,8 +68,7 @@ def _is_mixed(token: str) -> bool:
 
 def codes_in(text: str) -> Iterator[Span]:
     """Yield the tokens of a text, as `folding.plain` has it, that may be codes."""
-    for start, end in _grouped(text, 0, len(text)):
-        yield start, end
+    yield from _grouped(text, 0, len(text))
     for found in _TOKEN.finditer(text):
         bare = found[0].rstrip('.:!?"-*~').lstrip(':!?"-*~')
         bare = bare.lstrip(".") if bare.startswith("..") else bare

@@ -199,21 +199,28 @@ def values_in(text: str, language: str = "") -> list[TextValue]:
     index, whole = SourceIndex(text, language), plain(text)
     if index.numbers.groups_by_space is None:  # a number all the same: what is open is not found
         return values_in(_SPACED_AMOUNT.sub("\u00a0", text), language)
-    taken = _Taken()
+    values: dict[Span, Sought | None] = {}
+    taken: set[int] = set()  # the signs of these: of values that overlap, the first counts
+
+    def add(start: int, end: int, sought: Sought | None) -> None:
+        if taken.isdisjoint(range(start, end)):
+            taken.update(range(start, end))
+            values[start, end] = sought
+
     for date in index.dates.all():
         days = [datetime.date(y, m, d) for y, m, d in date.days if y is not None]
         is_sure = len(days) == 1 and date.reason is None
-        taken.add(date.start, date.end, DayAndTime(days[0]) if is_sure else None)
+        add(date.start, date.end, DayAndTime(days[0]) if is_sure else None)
     for time in index.dates.times():
-        taken.add(time.start, time.end, DayAndTime(None, time.seconds))
+        add(time.start, time.end, DayAndTime(None, time.seconds))
     numbers = [token for token in index.numbers.all() if token[1] != "code"]
     digits = {at for token, _ in numbers for at in range(*token.digits)}
     for start, end in codes_in(whole.text):
         if digits.isdisjoint(range(start, end)):
-            taken.add(start, end, Code(whole.text[start:end]))
+            add(start, end, Code(whole.text[start:end]))
     for token, obstacle in numbers:
         if obstacle != "number" or (token.unit is not None and not token.unit.ids):
-            taken.add(token.start, token.end, None)
+            add(token.start, token.end, None)
             continue
         amount = index.numbers.amount(token.raw)
         is_version = token.unit is None and amount is not None and _IS_VERSION.fullmatch(token.raw)
@@ -221,10 +228,10 @@ def values_in(text: str, language: str = "") -> list[TextValue]:
             amount, token.raw, token.is_negative, token.unit,
             keeps_fraction=bool(is_version and amount == Decimal(token.raw)),
         )  # fmt: skip
-        taken.add(*(token.digits if token.unit is None else (token.start, token.end)), sought)
+        add(*(token.digits if token.unit is None else (token.start, token.end)), sought)
     return [
         TextValue(*(place := whole.original(start, end)), text[slice(*place)], sought)
-        for (start, end), sought in sorted(taken.values.items(), key=lambda item: item[0])
+        for (start, end), sought in sorted(values.items(), key=lambda item: item[0])
     ]
 
 
@@ -260,17 +267,3 @@ def date_in(value: str, language: str = "") -> str | None:
         return None
     ((year, month, day),) = days
     return None if year is None else datetime.date(year, month, day).isoformat()
-
-
-class _Taken:
-    """Values by their places, of which none overlaps another one: the first counts."""
-
-    def __init__(self) -> None:
-        self.values: dict[Span, Sought | None] = {}
-        self._signs: set[int] = set()
-
-    def add(self, start: int, end: int, sought: Sought | None) -> None:
-        signs = range(start, end)
-        if self._signs.isdisjoint(signs):
-            self._signs.update(signs)
-            self.values[start, end] = sought

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,8 +69,13 @@ def read_inputs(
     `later` are those whose values only show when a step runs the pipeline.
     """
     given = GivenInputs(is_check=inputs is None)
-    if inputs:
-        given.wrong_values += _unknown_inputs(pipeline, inputs)
+    unknown = [name for name in inputs or () if name not in pipeline.inputs]
+    for name in unknown[:_MOST_UNKNOWN_INPUTS]:
+        remedy = did_you_mean(name, pipeline.inputs, "It takes none.")
+        given.wrong_values.append(Fault(f"the pipeline has no input '{name}'.", remedy))
+    if (n_left := len(unknown) - _MOST_UNKNOWN_INPUTS) > 0:
+        what = f"the pipeline has none of {counted(n_left, 'more input')} either."
+        given.wrong_values.append(Fault(what))
     for name, declared in pipeline.inputs.items():
         if inputs is not None and name in inputs:
             given.by_hand.add(name)
@@ -105,20 +110,9 @@ def paths_outside(
     ]
 
 
-def _unknown_inputs(pipeline: Pipeline, inputs: Mapping[str, Any]) -> Iterator[Fault]:
-    unknown = [name for name in inputs if name not in pipeline.inputs]
-    for name in unknown[:_MOST_UNKNOWN_INPUTS]:
-        remedy = did_you_mean(name, pipeline.inputs, "It takes none.")
-        yield Fault(f"the pipeline has no input '{name}'.", remedy)
-    if (n_left := len(unknown) - _MOST_UNKNOWN_INPUTS) > 0:
-        yield Fault(f"the pipeline has none of {counted(n_left, 'more input')} either.")
-
-
 def _read_value(given: GivenInputs, declared: Input, value: Any, cwd: Path) -> None:
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
     try:
-        value = declared.read(value)
+        value = declared.read(os.fspath(value) if isinstance(value, os.PathLike) else value)
         if declared.type == "rows" and not isinstance(value, str):
             value = given_rows(value, declared.columns)
     except (WrongInput, UnreadableRows) as error:

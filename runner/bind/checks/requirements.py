@@ -137,7 +137,7 @@ def model_fact_faults(facts: Mapping[ModelKey, ModelFacts], bound: BoundPlan) ->
 
 
 @dataclass(frozen=True, slots=True)
-class _UsedModel:
+class _DeclaredModel:
     """A model that steps use, by its alias in the file that declares it."""
 
     alias: str
@@ -173,13 +173,13 @@ class _UsedModel:
         return self.fault("ref", error.what if error.remedy else str(error), error.remedy)
 
 
-def _used_models(bound: BoundPlan) -> Iterator[_UsedModel]:
+def _used_models(bound: BoundPlan) -> Iterator[_DeclaredModel]:
     """Yield the models that steps use, inner pipelines' too."""
     for plan in all_plans(bound):
         used = {_key(spec) for step in all_steps(plan.nodes) for spec in step.models}
         for alias, spec in plan.models.items():
             if _key(spec) in used:
-                yield _UsedModel(alias, spec, plan.pipeline)
+                yield _DeclaredModel(alias, spec, plan.pipeline)
 
 
 def _key(spec: ModelSpec) -> ModelKey:
