@@ -19,8 +19,9 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.specs import prompt_digest
 from paddock.runner.calibration.confidence_calibration import CalibrationKey, calibrated, start_text
 from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.reviews.reviews import Question, Review
-from paddock.steps.base import OutsideRoots, Tools
+from paddock.steps.base import Output, OutsideRoots, Tools
 
 from .failures import Cause, RunStopped, SkippedByReview, StepFailed
 from .item_attempt import ItemAttempt
@@ -37,6 +38,7 @@ from .reviews.review_questions import (
 )
 from .reviews.run_reviews import ReviewDue, decision_reason
 from .run_context import RunContext
+from .run_records import read_lineage
 
 MODE_OPTION = "--review accept"
 """Who decided, where a run was told to accept everything."""
@@ -52,14 +54,15 @@ class AnswerReviewer:
         """Step → digest of what it asks."""
 
     async def calibrated(
-        self, step: BoundStep, scope: Scope, attempt: ItemAttempt, outputs: dict[str, Any]
+        self, step: BoundStep, scope: Scope, attempt: ItemAttempt, output: Output
     ) -> dict[str, Any]:
         """Return outputs with the confidence that people's decisions give it, where these suffice.
 
         The outputs keep the confidence of that time: later decisions make no item stale. Decisions
         about this item, or about its document elsewhere, do not count.
         """
-        if step.model is None:
+        outputs: dict[str, Any] = output.model_dump(mode="json")
+        if step.model is None or step.reply is None or outputs.get("confidence") is None:
             return outputs
         key = await self._calibration_key(step)
         tables = await self._reviews.calibrations()
@@ -79,7 +82,7 @@ class AnswerReviewer:
         if step.id not in self._prompts:
             self._prompts[step.id] = prompt_digest(step, bound)
         schema = None if step.reply is None else step.reply.schema
-        model = await self._context.models.of(step.model)
+        model = await self._context.world.models.of(step.model)
         return CalibrationKey(
             self._context.options.variant_of or bound.file.name,
             step.id,
@@ -104,12 +107,25 @@ class AnswerReviewer:
         return decisions.count(("rejected", attempt.document_digest(scope)))
 
     async def decided_before(self, step: BoundStep, attempt: ItemAttempt) -> dict[str, Any] | None:
-        """Return the outputs that a person decided on, without asking the model again."""
-        review = await self._reviews.at(attempt.scope_id, attempt.key, step.id)
-        if review is None or not review.is_decided:
+        """Return the outputs that a person decided on since; None: the model is asked.
+
+        Where the ledger is looked up, it has them. The step is recorded as the run did that made
+        them.
+        """
+        caller, record = attempt.callers[-1], attempt.steps[-1]
+        if step.review is None or not attempt.is_decided or caller.looks_up:
             return None
-        outputs = review.subject.get("outputs")
-        return dict(outputs) if isinstance(outputs, Mapping) else None
+        review = await self._reviews.at(attempt.scope_id, attempt.key, step.id)
+        outputs = None if review is None else review.subject.get("outputs")
+        if review is None or not review.is_decided or not isinstance(outputs, Mapping):
+            return None
+        ledger = self._context.ledger
+        row = await ledger.ask(LineageStore(ledger).of_item, attempt.scope_id, attempt.key)
+        for past in read_lineage(row.made)[1] if row is not None else ():
+            if past.id == step.id:
+                record.escalated = past.escalated
+                caller.calls.extend(replace(call, is_known=True) for call in past.calls)
+        return dict(outputs)
 
     async def decided(
         self,

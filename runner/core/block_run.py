@@ -3,27 +3,25 @@
 An item that fails is quarantined, skipped or stops the run, as `on_error` says. A finished item is
 in the ledger before it counts as done. A step outside of blocks that calls a model is a block of
 one item; what it fails with is its caller's. The way down: `items`, a task for each `_chunk`, a
-task for each `_item`, `walk_item`, `StepRunner.step`.
+task for each `_item`, `StepRunner.step`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
-from statistics import median
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from paddock.engine.errors import EngineError
 from paddock.engine.system.crash_isolation import UNLIMITED
 from paddock.engine.system.retry import Pauses
 from paddock.engine.system.tasks import task_group
-from paddock.engine.system.text import canonical_json, counted, listed
+from paddock.engine.system.text import counted, listed
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
-from paddock.runner.bind.plan_walks import all_steps, has_no_nested_items
+from paddock.runner.bind.plan_walks import has_no_nested_items
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import FILED
 from paddock.runner.ledger.filed_store import FiledStore
@@ -45,6 +43,7 @@ from .calls.recorded_calls import PutOff
 from .failures import RunFailed, SkippedByReview, StepFailed
 from .item_attempt import ItemAttempt, ItemEnd, failed_end
 from .item_recorder import ItemRecorder
+from .item_window import Window, expected_tokens, longest_first, max_parallel
 from .left_nodes import MAX_NAMED, LackingItems, Left, LeftBy, blocks_read
 from .machines.deadly_items import CrashHistory, RepeatedCrash, max_together, suspects_text
 from .machines.work_claims import CLAIM_BACKOFF, ClaimLost
@@ -56,11 +55,9 @@ from .run_records import StepRecord
 from .step_runner import StepRunner, item_result, result_with_filed
 from .step_tools import expect_queries
 from .traces.block_work import BlockWork, ItemWork
-from .traces.dependencies import by_name, dependencies_of
 from .traces.source_folders import keep_folders
-from .walk import ItemSteps, Walk, is_skipped, is_unused, walk_item
+from .walk import ItemWalk, Walk, is_skipped, leave_unused
 
-MODEL_PARALLEL, PLAIN_PARALLEL, SEARCH_PARALLEL = 16, 32, 64
 # Few enough that progress shows where each item takes seconds; many where one takes a millisecond.
 MODEL_CHUNK_ITEMS, PLAIN_CHUNK_ITEMS = 4, 50
 
@@ -74,7 +71,9 @@ class BlockRun:
         """`walk` keeps what was not begun, what failed, and what of an outermost block applies."""
         self.walk, self.steps, self.recorder, self.state = walk, steps, recorder, state
         self.context, self.stats = walk.context, walk.stats
-        self.claims = None if state.is_nested else walk.context.claims
+        self.is_shown = not state.is_of_item and state.step is None
+        """Whether its items are shown by themselves, and not as a part of what is around them."""
+        self.claims = None if state.is_of_item else walk.context.claims
         """Where several machines work on the same items; nested ones go with their outer item."""
 
     async def items(self) -> None:
@@ -99,9 +98,9 @@ class BlockRun:
         sizes = expected_tokens(todo, work.items) if todo and state.has_models else {}  # 2
         # The list's order is kept where items run one by one, and where a budget or the first
         # failure may end the run early.
-        if sizes and not (state.is_nested or block.max_parallel == 1 or block.on_error == "fail"):
+        if sizes and not (state.is_of_item or block.max_parallel == 1 or block.on_error == "fail"):
             todo = todo if context.bound.budget.is_set else longest_first(todo, sizes)
-        if state.is_outermost:
+        if self.is_shown:
             n_fresh = sum(item.verdict.is_up_to_date for item in work.items)
             shown = {work.shown_key(key): size for key, size in sizes.items()}
             self.stats.step(block.id, n_fresh + len(todo), n_fresh, shown)
@@ -109,7 +108,7 @@ class BlockRun:
             await suspects.look_once()
             expect_queries(context, block, todo, state.scope)
             state.parallel = max(state.parallel, await max_parallel(context, block))
-        if not state.is_nested:  # those that are given up are reported themselves
+        if not state.is_of_item:  # those that are given up are reported themselves
             histories = [(item.key, suspects.of(work.scope_id, item)) for item in todo]
             known, limit = [(key, h) for key, h in histories if h], context.max_attempts
             if tried := [pair for pair in known if not pair[1].is_deadly(state.parallel, limit)]:
@@ -148,7 +147,7 @@ class BlockRun:
             elif remaining := state.in_state(ItemState.PUT_OFF):  # outermost, in its next pass
                 state.escalation_pass = state.escalation_pass.next()
         if n_unbegun := sum(not item.has_ended for item in todo):  # 4
-            walk.n_unbegun += n_unbegun if state.is_outermost else 0
+            walk.n_unbegun += n_unbegun if self.is_shown else 0
             raise StopGateClosed
         if not context.options.leaves_out_items:  # 5
             gone = work.missing
@@ -161,7 +160,7 @@ class BlockRun:
                     if entry.key not in renamed:  # which is counted under its new name
                         state.gone.append(entry.key)
                         self.stats.item(work.deletion(entry.key))
-            if not state.is_nested:
+            if not state.is_of_item:
                 undone = {item.index for item in state.in_state(*OPEN)}
                 walk.ended[block.id] = await ended_block(context, work, undone)
         if state.is_partial:  # 6
@@ -195,8 +194,7 @@ class BlockRun:
                 gate.end(is_whole=has_no_own)
 
         keys = [item.key for item in chunk]
-        is_shown = state.is_outermost
-        with context.show_chunk(state.block.id, keys) if is_shown else nullcontext() as shown:
+        with context.show_chunk(state.block.id, keys) if self.is_shown else nullcontext() as shown:
             async with task_group() as group:
                 for item in chunk:
                     await slots.acquire()
@@ -212,13 +210,13 @@ class BlockRun:
     async def _item(self, item: ItemWork) -> None:
         """Do one item: run its steps, and record how it ended.
 
-        1. It is given up since the process died of it too often, or its steps run.
+        1. It is given up since the process died of it too often, or its steps run: each nested
+           block with its items, and each other step that is not skipped.
         2. The stop gate closed in it, or it is put off: nothing is recorded.
-        3. It failed: `failed_end`.
-        4. A person has to decide; where no one is asked, nothing is recorded.
-        5. It went well, or a filter excluded it, or all its steps were skipped.
-        6. It is recorded, and counts as ended once its entry is durable.
-        7. Another machine took it over meanwhile.
+        3. It failed, or a person has to decide.
+        4. It went well, or a filter excluded it, or all its steps were skipped.
+        5. It is recorded, and counts as ended once its entry is durable.
+        6. Another machine took it over meanwhile.
         """
         context, stats, state = self.context, self.stats, self.state
         scope_id, block = state.work.scope_id, state.block
@@ -227,27 +225,27 @@ class BlockRun:
             deadly = RepeatedCrash(block.id, known.n_deaths)
         try:
             async with self._in_flight(item, known, is_noted=deadly is None and state.step is None):
-                began, attempt = time.monotonic(), ItemAttempt.of_item(context, state, item)
+                attempt = ItemAttempt.of_item(context, state, item)
                 attempt.is_repeated_crash = deadly is not None
                 for record in item.begun:
                     stats.forget(record, attempt.shown_key)
                 item.become(ItemState.RUNNING)
                 stats.item_state(block.id, attempt.shown_key, ItemState.RUNNING)
-                if attempt.is_decided and item.entry is not None:
-                    # Its answers may not be asked for again.
-                    attempt.dependencies |= by_name(dependencies_of(item.entry))
                 try:  # 1
                     if deadly is not None:
                         raise deadly
                     opened = context.documents.open(scope_id, item, state.work.made_by)
+                    walk = ItemWalk(block.body, item.scope_in(block, state.scope))
                     with opened as attempt.document:
-                        scope = item.scope_in(block, state.scope)
-                        scope = await walk_item(_ExecutedSteps(self, attempt), block.body, scope)
-                    # As a later run reads it from the ledger: both must see the same.
-                    result = stats.secrets.redacted(item_result(block, scope, attempt.last))
-                    with_filed = stats.secrets.redacted(
-                        result_with_filed(block, scope, attempt.last)
-                    )
+                        for node in walk.nodes(partial(self._skip, attempt)):
+                            lacking = None
+                            if isinstance(node, BoundStep):
+                                outputs = await self.steps.step(node, walk.scope, attempt)
+                            else:
+                                outputs, lacking = await self._nested(node, walk.scope, attempt)
+                            walk.hand_on(node, outputs, lacking)
+                            attempt.has_run |= outputs is not None
+                    end = self._end_of(item, attempt, walk)  # 4
                 except StopGateClosed:  # 2: in a nested block, whose finished items are recorded
                     return
                 except PutOff:
@@ -257,67 +255,128 @@ class BlockRun:
                 except StepFailed as error:  # 3
                     if state.step and not isinstance(error, SkippedByReview):
                         raise
-                    report = state.report(item, ItemState.QUARANTINED, time.monotonic() - began)
+                    report = state.report(item, ItemState.QUARANTINED, attempt.seconds)
                     if not context.options.retry_failed:  # who asks for a try wants to know its end
                         report = replace(report, is_known=item.has_failed_before)
                     end = failed_end(item, error, report, block.on_error, context.max_attempts)
                     attempt.n_failures = end.n_failures
-                except AwaitingReview as wait:  # 4
-                    report = state.report(item, wait.state, time.monotonic() - began)
+                except AwaitingReview as wait:
+                    reported = wait.state if wait.state in STORED else ItemState.SKIPPED
+                    report = state.report(item, reported, attempt.seconds)
                     end = ItemEnd(wait.state, replace(report, reasons=(wait.reason,)), wait.reason)
-                    if wait.state not in STORED:
-                        count_item(context, item, replace(end.report, state=ItemState.SKIPPED))
-                        item.become(wait.state, wait.reason)
-                        why = str(wait.reason)
-                        stats.item_state(block.id, attempt.shown_key, ItemState.SKIPPED, why)
-                        return
-                else:  # 5
-                    report = state.report(item, item.verdict.state, time.monotonic() - began)
-                    end = ItemEnd(ItemState.DONE, report, result=result, with_filed=with_filed)
-                    state.filed.pop(item.key, None)  # what it came out as before
-                    item.with_filed, item.has_news = with_filed, attempt.has_news
-                    if with_filed is None and item.key in state.work.filed.within:
-                        FiledStore(context.ledger).drop(scope_id, item.key)
-                    if state.keeps_results:
-                        item.result = result
-                    if result is None and (block.keep is not None or not attempt.has_run):
-                        report = replace(report, state=ItemState.SKIPPED)
-                        end = replace(end, state=ItemState.SKIPPED, report=report)
-                    elif edited := attempt.edited_paths():
-                        reasons = (Why.OUTPUTS_KEPT(tuple(edited)),)
-                        report = replace(report, state=ItemState.HELD, reasons=reasons)
-                        end = replace(end, report=report)
-                    if state.step is not None and self._keeps_former_table(state.step, attempt):
-                        item.become(ItemState.DONE)  # its entry is of the rows that stay there
-                        stats.item_state(block.id, attempt.shown_key, ItemState.DONE)
-                        return
-                was = item.verdict.state if end.report.state is ItemState.HELD else None  # 6
-                await context.fence()
-                try:
-                    await self.recorder.record(attempt, end)
-                except asyncio.CancelledError:
-                    if await self.recorder.stands(attempt):
-                        count_item(context, item, end.report, was)
-                    raise
-                if end.state in DECIDED:
-                    await context.judge.reviews.forget([(scope_id, item.key)])
-                count_item(context, item, end.report, was)
-                shown = end_of(end.report.state)
-                item.become(ItemState.FAILED if shown in BAD else shown, end.reason)
-                item.has_result = end.result is not None
-                if state.is_nested:
-                    state.dependencies |= attempt.with_outputs()
-                if end.state in (ItemState.FAILED, ItemState.DONE):
-                    state.n_failures = max(state.n_failures, attempt.n_failures)
-                stats.item_state(block.id, attempt.shown_key, shown, end.report.error)
-                if end.stops_run is not None:
-                    why, failure = f"'{attempt.shown_key}': {end.reason}", end.stops_run
-                    raise RunFailed(why, cause=failure.cause) from failure
-        except ClaimLost:  # 7
+                await self._record(item, attempt, end)  # 5
+        except ClaimLost:  # 6
             item.become(ItemState.ELSEWHERE)
-            item.result, item.has_result = None, False
             shown_key = state.work.shown_key(item.key)
             stats.note(f"'{shown_key}': another machine took it over meanwhile")
+
+    def _skip(self, attempt: ItemAttempt, node: BoundNode, scope: Scope) -> bool:
+        """Record a step of an item that is skipped, or fails so; return whether the node is.
+
+        Raises:
+            StepFailed: its `if` cannot be evaluated.
+        """
+        record = StepRecord.begin(node, []) if isinstance(node, BoundStep) else None
+        try:
+            skips = is_skipped(node, scope)
+            if not skips and leave_unused(node, scope, self.stats, attempt.shown_key):
+                skips = attempt.has_run = True  # the item counts as with the answer
+        except ExpressionError as error:
+            raise StepFailed(node.id, str(error)) from error
+        except StepFailed:
+            if record is not None:
+                record.state = "failed"
+                attempt.steps.append(record)
+                self.stats.add_step(record)
+            raise
+        if skips and record is not None:
+            record.state = "skipped"
+            attempt.steps.append(record)
+        return skips
+
+    async def _nested(
+        self, block: BoundBlock, scope: Scope, attempt: ItemAttempt
+    ) -> tuple[Any, LackingItems | None]:
+        """Do a block within an item; return its outputs, and its items without results."""
+        context, around = self.context, attempt.around_steps
+        try:
+            state = await opened_block(context, block, scope, around=around, keeps_results=True)
+            await BlockRun(self.walk, self.steps, self.recorder, state).items()
+        except ExpressionError as error:
+            raise StepFailed(block.id, str(error)) from error
+        has_failures = bool(state.failed)
+        attempt.take_inner(state.dependencies, state.n_failures, has_failures=has_failures)
+        state.refuse_waiting()
+        return state.outputs(), await state.lacking(context.judge.reviews)
+
+    def _end_of(self, item: ItemWork, attempt: ItemAttempt, walk: ItemWalk) -> ItemEnd:
+        """Return how an item ended whose steps went well.
+
+        Raises:
+            StepFailed: its `returns` cannot be evaluated.
+        """
+        state, block, redacted = self.state, self.state.block, self.stats.secrets.redacted
+        # As a later run reads it from the ledger: both must see the same.
+        result = redacted(item_result(block, walk.scope, walk.last))
+        with_filed = redacted(result_with_filed(block, walk.scope, walk.last))
+        report = state.report(item, item.verdict.state, attempt.seconds)
+        end = ItemEnd(ItemState.DONE, report, result=result, with_filed=with_filed)
+        if state.step is not None and self._keeps_former_table(state.step, attempt):
+            return replace(end, keeps_entry=True)
+        if result is None and (block.keep is not None or not attempt.has_run):
+            report = replace(report, state=ItemState.SKIPPED)
+            return replace(end, state=ItemState.SKIPPED, report=report)
+        if edited := attempt.edited_paths():
+            reasons = (Why.OUTPUTS_KEPT(tuple(edited)),)
+            return replace(end, report=replace(report, state=ItemState.HELD, reasons=reasons))
+        return end
+
+    async def _record(self, item: ItemWork, attempt: ItemAttempt, end: ItemEnd) -> None:
+        """Record how an item ended, then count it, and hand on its result.
+
+        Nothing is recorded of an answer that no one is asked about, and where a table keeps its
+        rows: its entry is of these.
+
+        Raises:
+            ClaimLost: another machine took it over; nothing is recorded.
+            RunFailed: it failed, with `on_error: fail`.
+        """
+        context, state, scope_id = self.context, self.state, self.state.work.scope_id
+        was = item.verdict.state if end.report.state is ItemState.HELD else None
+        if end.state in STORED and not end.keeps_entry:
+            await context.fence()
+            is_within = item.key in state.work.filed.within
+            if is_within and end.reason is None and end.with_filed is None:
+                FiledStore(context.ledger).drop(scope_id, item.key)
+            try:
+                await self.recorder.record(attempt, end)
+            except asyncio.CancelledError:
+                if await self.recorder.stands(attempt):
+                    count_item(context, item, end.report, was)
+                raise
+            if end.state in DECIDED:
+                await context.judge.reviews.forget([(scope_id, item.key)])
+            if state.is_of_item:
+                state.dependencies |= attempt.with_outputs()
+            if end.state in (ItemState.FAILED, ItemState.DONE) and end.stops_run is None:
+                # Above zero where it is tried again: so is the item around it.
+                n_failures = max(attempt.n_failures, end.state is ItemState.FAILED)
+                state.n_failures = max(state.n_failures, n_failures)
+        if not end.keeps_entry:
+            count_item(context, item, end.report, was)
+        if end.reason is None:
+            state.filed.pop(item.key, None)  # what it came out as before
+            item.has_result = end.result is not None
+            item.with_filed, item.has_news = end.with_filed, attempt.has_news
+            item.result = end.result if state.keeps_results else None
+        shown = end_of(end.report.state)
+        became = ItemState.FAILED if shown in BAD else shown
+        item.become(end.state if end.state in OPEN else became, end.reason)
+        why = str(end.reason) if end.state is ItemState.UNASKED else end.report.error
+        self.stats.item_state(state.block.id, attempt.shown_key, shown, why)
+        if end.stops_run is not None:
+            words, failure = f"'{attempt.shown_key}': {end.reason}", end.stops_run
+            raise RunFailed(words, cause=failure.cause) from failure
 
     @asynccontextmanager
     async def _in_flight(
@@ -378,7 +437,8 @@ async def record_verdicts(context: RunContext, work: BlockWork) -> None:
     for entry in work.renewed:
         ledger.renew(work.scope_id, entry)
     store, keys = FiledStore(ledger), [row.key for row in filed.new]
-    for entry in ledger.entries(work.scope_id, keys).values() if keys else ():
+    entries = await ledger.ask(ledger.entries, work.scope_id, keys) if keys else {}
+    for entry in entries.values():
         if entry.gone is None:
             ledger.record(work.scope_id, replace(entry, gone=FILED), entry.run)
     for row in filed.new:
@@ -391,138 +451,3 @@ async def record_verdicts(context: RunContext, work: BlockWork) -> None:
         stats.note(f"as filed before, so the same item: {listed(filed.came_again, MAX_NAMED)}")
     if work.edited_paths:
         stats.note(str(Why.OUTPUTS_KEPT(work.edited_paths)))
-
-
-@dataclass(frozen=True, slots=True)
-class _ExecutedSteps(ItemSteps):
-    """The steps of one item, which are run."""
-
-    block_run: BlockRun
-    attempt: ItemAttempt
-
-    def is_skipped(self, node: BoundNode, scope: Scope) -> bool:
-        record = StepRecord.begin(node, []) if isinstance(node, BoundStep) else None
-        try:
-            skips = is_skipped(node, scope)
-            if not skips and is_unused(node, scope, self.block_run.stats, self.attempt.shown_key):
-                skips = self.attempt.has_run = True  # the item counts as with the answer
-        except ExpressionError as error:
-            raise StepFailed(node.id, str(error)) from error
-        except StepFailed:
-            if record is not None:
-                record.state = "failed"
-                self.attempt.steps.append(record)
-                self.block_run.stats.add_step(record)
-            raise
-        if skips and record is not None:
-            record.state = "skipped"
-            self.attempt.steps.append(record)
-        return skips
-
-    async def block(self, block: BoundBlock, scope: Scope) -> tuple[Any, LackingItems | None]:
-        run, attempt, around = self.block_run, self.attempt, self.attempt.around_steps
-        context = run.context
-        try:
-            state = await opened_block(context, block, scope, around=around, keeps_results=True)
-            await BlockRun(run.walk, run.steps, run.recorder, state).items()
-        except ExpressionError as error:
-            raise StepFailed(block.id, str(error)) from error
-        attempt.dependencies |= state.dependencies
-        attempt.has_inner_failures = attempt.has_inner_failures or bool(state.failed)
-        attempt.n_failures = max(attempt.n_failures, state.n_failures)
-        state.refuse_waiting()
-        return state.outputs(), await state.lacking(context.judge.reviews)
-
-    def step(self, step: BoundStep, scope: Scope) -> Awaitable[Any]:
-        return self.block_run.steps.step(step, scope, self.attempt)
-
-    def hand_on(self, node: BoundNode, outputs: Any) -> None:
-        self.attempt.has_run = self.attempt.has_run or outputs is not None
-        self.attempt.last = outputs
-
-
-# --- how many items run together
-
-
-async def max_parallel(context: RunContext, block: BoundBlock) -> int:
-    """Return how many items may be in flight: enough to fill the slots of their models.
-
-    Twice as many as slots: items also wait for files, other steps and the ledger.
-    """
-    steps = [step for step in all_steps(block.body) if step.kind.roles]
-    if block.max_parallel or not steps:
-        return block.max_parallel or PLAIN_PARALLEL
-    if all(step.facts.searches for step in steps):
-        return SEARCH_PARALLEL
-    n_slots = 0
-    specs = (spec for step in all_steps(block.body) for spec in step.models)
-    models = {(spec.pool, spec.ref): spec for spec in specs if spec.role == "chat"}
-    for model in models.values():
-        with suppress(EngineError):  # its first call raises the error
-            n_slots = max(n_slots, (await context.pool.facts(model)).n_parallel)
-    return max(MODEL_PARALLEL, 2 * n_slots)
-
-
-class Window:
-    """How many items, and chunks of them, may still begin; it grows as models are loaded."""
-
-    def __init__(self, chunk_size: int, most: int) -> None:
-        """`most`: how many items may run together, however many are allowed."""
-        self.items, self.chunks = asyncio.Semaphore(0), asyncio.Semaphore(0)
-        self._chunk_size, self._most = chunk_size, most
-        self._n_items = self._n_chunks = 0
-
-    def grow(self, n_items: int) -> None:
-        """Allow so many items in flight, if fewer are."""
-        # One chunk more than are running waits, unless another machine could take it.
-        n_chunks = -(-min(n_items, self._most) // self._chunk_size) + (self._most == UNLIMITED)
-        for _ in range(n_items - self._n_items):
-            self.items.release()
-        for _ in range(n_chunks - self._n_chunks):
-            self.chunks.release()
-        self._n_items = max(n_items, self._n_items)
-        self._n_chunks = max(n_chunks, self._n_chunks)
-
-    def chunk_ended(self, _: asyncio.Task[None]) -> None:
-        self.chunks.release()
-
-
-# --- the order in which they begin: a long one that begins last has the batch to itself at the end
-
-
-def longest_first(todo: Sequence[ItemWork], sizes: Mapping[str, float]) -> list[ItemWork]:
-    """Return the items to do, the longest first by powers of two, else in their own order.
-
-    In a simulation with document lengths (24 to 64 items, log-normal, 8 slots) a batch takes 2 to
-    6 % less time.
-    """
-    return sorted(todo, key=lambda item: -int(sizes[item.key]).bit_length())
-
-
-def expected_tokens(todo: Sequence[ItemWork], items: Sequence[ItemWork]) -> dict[str, float]:
-    """Return how long each item to do will be, by key: the tokens of its last run.
-
-    Else its size times the tokens per byte of other items with the same kind of file.
-    """
-    # Tokens per byte by kind of file; `""`: of all files.
-    rates_of: dict[str, list[float]] = {}
-    last = {item.key: item.entry.tokens for item in items if item.entry is not None}
-    for item in items:
-        if tokens := last.get(item.key):
-            rate = tokens / max(1, _size_bytes(item))
-            for kind in {"", _file_kind(item)}:
-                rates_of.setdefault(kind, []).append(rate)
-    rates = {"": 1.0} | {kind: median(rates) for kind, rates in rates_of.items()}
-    return {
-        item.key: last.get(item.key) or _size_bytes(item) * rates.get(_file_kind(item), rates[""])
-        for item in todo
-    }
-
-
-def _file_kind(item: ItemWork) -> str:
-    return str(item.item.get("suffix", "")) if isinstance(item.item, Mapping) else ""
-
-
-def _size_bytes(item: ItemWork) -> int:
-    size = item.item.get("size") if isinstance(item.item, Mapping) else None
-    return size if isinstance(size, int) else len(canonical_json(item.item))

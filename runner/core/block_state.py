@@ -47,7 +47,14 @@ from .traces.verify import Case
 
 @dataclass(frozen=True, slots=True)
 class ItemsAround:
-    """The items around a block, or around a pipeline that a step runs, and what these hand on."""
+    """The items around a block, or around a pipeline that a step runs, and what these hand on.
+
+    `is_of_item` is asked of a walk, a block, an attempt at an item, and means the same of each:
+
+        a top-level step or block, also of a pipeline that such a step runs     False
+        the steps of an item, and the blocks among them                         True
+        all of a pipeline that a step of an item runs                           True
+    """
 
     items: tuple[ItemKey, ...] = ()
     """Outermost first."""
@@ -60,6 +67,10 @@ class ItemsAround:
     @property
     def keys(self) -> tuple[str, ...]:
         return tuple(key for _, key in self.items)
+
+    @property
+    def is_of_item(self) -> bool:
+        return bool(self.items)
 
 
 OUTERMOST = ItemsAround()
@@ -95,13 +106,8 @@ class BlockState:
         return self.work.step
 
     @property
-    def is_nested(self) -> bool:
-        """Whether it is within an item, of this pipeline or one around it."""
-        return bool(self.around.items)
-
-    @property
-    def is_outermost(self) -> bool:
-        return not self.is_nested and self.step is None
+    def is_of_item(self) -> bool:
+        return self.around.is_of_item
 
     @property
     def has_models(self) -> bool:
@@ -112,6 +118,11 @@ class BlockState:
 
     def todo(self) -> list[ItemWork]:
         return [item for item in self.work.items if item.verdict.is_work]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its outputs are known: nothing is left to do."""
+        return all(item.has_ended for item in self.todo())
 
     def in_state(self, *states: ItemState) -> list[ItemWork]:
         return [item for item in self.work.items if item.state in states]
@@ -350,7 +361,8 @@ def count_shared(context: RunContext, state: BlockState, item: ItemWork, entry: 
     for record in item.begun:  # here, before it was put off
         context.stats.forget(record, shown)
     _take_entry(context, state, item, entry, reported, Why.RECORDED(error or ""))
-    state.n_failures = max(state.n_failures, entry.n_failures)
+    is_tried_again = entry.state == ItemState.FAILED
+    state.n_failures = max(state.n_failures, entry.n_failures, is_tried_again)
     count_item(context, item, state.report(item, reported, 0.0, error))
     context.stats.item_state(state.block.id, shown, end_of(reported), error)
 
@@ -383,7 +395,7 @@ def _take_entry(
                 if step.returns is not None:
                     scope = state.scope.with_step(step.id, item.result)
                     item.result = step.returns.render(scope)
-    if state.is_nested:
+    if state.is_of_item:
         state.dependencies |= with_outputs(entry, state.work.scope_id)
 
 

@@ -73,9 +73,7 @@ class DocumentsInUse:
     def _at(self, path: Path, items: Sequence[ItemKey]) -> DocumentInUse | None:
         """Return the document at a path as an item knows it; `items`: those around, and itself."""
         lying = [document for document in self._open if str(path) in document.paths]
-        of_items = [
-            document for document in lying if (document.scope_id, document.row.key) in items
-        ]
+        of_items = [found for found in lying if (found.scope_id, found.row.key) in items]
         return next(reversed(of_items or lying), None)
 
     def filed_at(self, path: Path, items: Sequence[ItemKey]) -> Path | None:

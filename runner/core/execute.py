@@ -8,9 +8,8 @@ pipelines that steps run. Imports no Prefect: a node, or a chunk of items, runs 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, nullcontext, suppress
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -19,14 +18,13 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
 from paddock.pipelines.typed_rows import TypedRows
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
+from paddock.runner.bind.bound import BoundNode, BoundStep
 from paddock.runner.bind.item_paths import called_plan
 from paddock.runner.bind.plan_walks import only_reads
 from paddock.runner.bind.sub_pipelines import with_inputs
 from paddock.runner.folders.file_filter import not_taken_by_watches
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.ledger.sharing.budget import Spent, budget_reached
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.prefect_view import TaskChunk
 from paddock.runner.progress.report import ItemReport, Report
@@ -35,24 +33,23 @@ from paddock.steps.base import StepError
 from paddock.steps.run_pipeline import named_outputs
 
 from .block_run import BlockRun
-from .block_state import OUTERMOST, ItemsAround, opened_block
+from .block_state import OUTERMOST, BlockState, ItemsAround, opened_block
 from .escalation import broken_promises
 from .failures import Cause, RunFailed, RunStopped, StepFailed
 from .item_attempt import ItemAttempt
 from .item_recorder import ItemRecorder
-from .left_nodes import Left, blocks_read, no_documents_of
+from .left_nodes import Left, blocks_read
 from .machines.work_claims import ClaimLost
 from .outputs.outdated_outputs import EndedNode, OutdatedOutput
 from .outputs.pruning import Pruner
 from .outputs.vector_rows import clear_rows
+from .run_budget import BudgetMeter
 from .run_context import RunContext
 from .step_runner import StepRunner
 from .step_tools import sub_pipeline_context
 from .traces.dependencies import Dependencies
 from .traces.scopes import ItemKey
 from .walk import Walk, returns_read
-
-SHARE_INTERVAL_S = 1.0
 
 
 async def run(context: RunContext) -> Report:
@@ -124,6 +121,7 @@ class Execute(Walk):
         self.recorder = ItemRecorder(context)
         self.dependencies: Dependencies = {}
         """Recorded dependencies, for the item around the pipeline."""
+        self._keeps_tables = self.stats.tables is not None and not self.is_of_item
         # The blocks whose `results` are read; others' are not kept in memory.
         self._read_blocks = blocks_read(returns_read(self.bound)).union(
             *(blocks_read(node.references) for node in self.bound.nodes)
@@ -152,47 +150,35 @@ class Execute(Walk):
         if not (self.is_of_item or self.context.options.leaves_out_items):
             self.ended[node.id] = EndedNode(node, is_skipped=True)
 
-    async def block(self, block: BoundBlock) -> dict[str, Any]:
-        context, around = self.context, self.around
-        lacks = self.left.missing_inputs.get(block.id, ())
-        has_table = self.stats.tables is not None and not self.is_of_item
-        keeps = has_table or block.id in self._read_blocks
-        state = await opened_block(
-            context, block, self.scope, around=around, keeps_results=keeps, lacks=lacks
+    async def opened(self, node: BoundNode) -> BlockState:
+        if isinstance(node, BoundStep):
+            self.stats.step(node.id, 1 if node.kind.roles else None, 0)
+        lacks = self.left.missing_inputs.get(node.id, ())
+        keeps = isinstance(node, BoundStep) or self._keeps_tables or node.id in self._read_blocks
+        return await opened_block(
+            self.context, node, self.scope, around=self.around, keeps_results=keeps, lacks=lacks
         )
-        await BlockRun(self, self.steps, self.recorder, state).items()
-        self.dependencies |= state.dependencies
-        if has_table:
-            self.stats.keep_table(block.id, state.table())
-        if any(item.has_ended for item in state.work.items):
-            async for text in broken_promises(context.ledger, block.body, state.work.scope_id):
-                self.stats.note(text)
-        if self.is_of_item:
-            state.refuse_waiting()
-        missing = None if self.is_of_item else no_documents_of(state.work)
-        if lacking := missing or await state.lacking(context.judge.reviews):
-            self.left.lacking[block.id] = lacking
-        if (has_news := state.has_news) is not None:
-            self.left.filed[block.id] = has_news
-        return state.outputs()
 
-    async def item_step(self, step: BoundStep) -> Any:
-        """Run a step if it is stale; what it fails with is not recorded."""
-        self.stats.step(step.id, 1 if step.kind.roles else None, 0)
-        context, around = self.context, self.around
-        state = await opened_block(context, step, self.scope, around=around, keeps_results=True)
-        await BlockRun(self, self.steps, self.recorder, state).items()
+    def items(self, state: BlockState) -> Awaitable[None]:
+        return BlockRun(self, self.steps, self.recorder, state).items()
+
+    async def outputs_of(self, state: BlockState) -> Any:
         self.dependencies |= state.dependencies
-        if state.wait is not None:
-            raise state.wait
-        return state.work.items[0].result
+        if state.step is None:
+            if self._keeps_tables:
+                self.stats.keep_table(state.block.id, state.table())
+            if any(item.has_ended for item in state.work.items):
+                scope_id = state.work.scope_id
+                async for text in broken_promises(self.context.ledger, state.block.body, scope_id):
+                    self.stats.note(text)
+        return await super().outputs_of(state)
 
     async def step(self, step: BoundStep) -> Any:
         """Run a step without a trace; those with side effects on one machine after the other."""
         context, stats, outputs = self.context, self.stats, None
         stats.step(step.id, None, 0)
         stats.item_state(step.id, "", ItemState.RUNNING)
-        scope_id, claims = context.judge.scopes.id(step.id, self.around.keys), context.claims
+        scope_id, claims = context.judge.scopes.register(step.id, self.around.keys), context.claims
         while True:
             attempt = ItemAttempt.of(context, step, self.around)
             try:
@@ -208,7 +194,7 @@ class Execute(Walk):
                 continue
         attempt.outputs.record_written()
         rows = outputs.get("rows") if isinstance(outputs, Mapping) else None
-        if isinstance(rows, TypedRows) and not self.is_of_item:
+        if isinstance(rows, TypedRows) and self._keeps_tables:
             self.stats.keep_table(step.id, ReportTable(rows))
         if outputs is not None and step.inner is None and not only_reads(step):
             stats.acted(step.id)
@@ -284,55 +270,8 @@ class _SubPipelineRun:
             raise StepFailed(step.id, error.faults[0].in_one_line()) from error
         finally:
             walk.n_unbegun += inner.n_unbegun
-        # What the item depends on, and what failed.
-        attempt.dependencies |= inner.dependencies
-        attempt.has_inner_failures = attempt.has_inner_failures or inner.has_failures
-        attempt.n_failures = max(attempt.n_failures, inner.n_failures)
+        attempt.take_inner(inner.dependencies, inner.n_failures, has_failures=inner.has_failures)
         attempt.has_news &= walk.note_inner(step, inner)
         if with_filed is not None:
             attempt.with_filed = named_outputs(with_filed)
         return returns
-
-
-class BudgetMeter:
-    """Counts what the run has spent, from now on. Lives in one loop."""
-
-    def __init__(self, context: RunContext) -> None:
-        self._stats = context.stats
-        self._budget = context.bound.budget
-        self._claims = context.claims if self._budget.is_set else None
-        self._stop_gate = context.stop_gate
-        self._began = time.monotonic()
-
-    async def reached(self) -> str | None:
-        """Return why nothing more may begin; None while something may.
-
-        Raises:
-            LedgerError: what other machines have spent is not known.
-        """
-        return budget_reached(self._budget, await self._spent(n_about_to_begin=1))
-
-    async def share_spending(self) -> None:
-        """Share what this machine has spent with others, every second and at the end."""
-        if self._claims is None:
-            return
-        try:
-            while True:
-                await asyncio.sleep(SHARE_INTERVAL_S)
-                with suppress(LedgerError):  # the next item or record raises it
-                    await self._spent()
-        finally:
-            with suppress(LedgerError):
-                await self._spent()
-
-    async def _spent(self, n_about_to_begin: int = 0) -> Spent:
-        seconds, (n_ended, n_in_flight) = time.monotonic() - self._began, self._stop_gate.items
-        mine = Spent(seconds, self._stats.n_tokens, n_ended, n_in_flight)
-        if self._claims is None:
-            return mine
-        # Another machine that asks now has to count the item that is about to begin.
-        with_next = replace(mine, n_in_flight=n_in_flight + n_about_to_begin)
-        others = await self._claims.spent_by_others(with_next)
-        if others.n_ended or others.n_in_flight:
-            self._stop_gate.has_begun_elsewhere = True
-        return mine.along_with(others)

@@ -155,11 +155,10 @@ def failure_state(n_before: int, most: int, cause: Cause) -> tuple[ItemState, in
     >>> [(str(state), n) for state, n in (failure_state(n, 3, Cause.IO) for n in (1, 2))]
     [('failed', 2), ('quarantined', 3)]
     >>> failure_state(1, 3, Cause.OTHER)[1], failure_state(0, 3, Cause.MISSING)[1]
-    (0, 1)
+    (0, 0)
     """
     if cause in (Cause.MISSING, Cause.REVIEW):
-        # Above zero: the item around it is retried as well.
-        return ItemState.FAILED, max(n_before, 1)
+        return ItemState.FAILED, n_before
     if not cause.is_transient:
         return ItemState.QUARANTINED, 0
     n_now = n_before + 1

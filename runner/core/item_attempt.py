@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -39,6 +40,7 @@ from .traces.dependencies import (
     FileRead,
     OutputWithin,
     by_name,
+    dependencies_of,
     kept_paths,
 )
 from .traces.parts import part_digest
@@ -79,19 +81,18 @@ class ItemAttempt:
     has_inner_failures: bool = False
     n_failures: int = 0
     """Failures in a row for a transient reason, of the item or one within it."""
-    last: Any = None
-    """The outputs of its last step."""
     has_run: bool = False
     """A step of it, or a nested block, was not skipped."""
     entry: Entry | None = None
     """The entry sent to the ledger; it may not be durable yet."""
+    _since: float = field(default_factory=time.monotonic, repr=False)
 
     @classmethod
     def of(
         cls, context: RunContext, step: BoundStep, around: ItemsAround = OUTERMOST
     ) -> ItemAttempt:
         """Return the attempt at a step outside of blocks that has no item."""
-        scope_id = context.judge.scopes.id(step.id, around.keys)
+        scope_id = context.judge.scopes.register(step.id, around.keys)
         items = (*around.items, (scope_id, step.id))
         return cls(
             scope_id=scope_id,
@@ -110,7 +111,7 @@ class ItemAttempt:
         around = state.around
         if step is None:
             around = ItemsAround(items, state.parallel, state.escalation_pass)
-        return cls(
+        attempt = cls(
             scope_id=work.scope_id,
             key=item.key,
             shown_key=state.shown_key(item.key),
@@ -120,6 +121,13 @@ class ItemAttempt:
             work=item,
             values_read="" if step is None else values_digest(item),
         )
+        if attempt.is_decided:  # its answers may not be asked for again
+            attempt.dependencies |= by_name(dependencies_of(item.entry))
+        return attempt
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._since
 
     @property
     def around(self) -> tuple[ItemKey, ...]:
@@ -128,8 +136,7 @@ class ItemAttempt:
 
     @property
     def is_of_item(self) -> bool:
-        """Whether its steps run for one item of a block, of this pipeline or one around it."""
-        return bool(self.around_steps.items)
+        return self.around_steps.is_of_item
 
     @property
     def item(self) -> Any:
@@ -183,6 +190,12 @@ class ItemAttempt:
         parts = [] if file is None else [file["sha256"]]
         return part_digest([*parts, item_content(self.item, None), self.values_read])
 
+    def take_inner(self, inner: Dependencies, n_failures: int, *, has_failures: bool) -> None:
+        """Take what a nested block, or a pipeline of a step, depended on, and what failed in it."""
+        self.dependencies |= inner
+        self.has_inner_failures |= has_failures
+        self.n_failures = max(self.n_failures, n_failures)
+
     def note(self, dependency: Dependency) -> None:
         self.dependencies[dependency.name] = dependency
 
@@ -201,7 +214,7 @@ class ItemAttempt:
                 path = os.path.normpath(os.path.join(roots.base, text))  # noqa: PTH118, ASYNC240 - touches no disk
             context.stats.taken.add(str(path))
             with contextlib.suppress(OSError):  # the step reports the error
-                self.note(await in_left_thread(FileRead.of, context.judge.world, path))
+                self.note(await in_left_thread(FileRead.of, context.world, path))
 
     def with_outputs(self) -> Dependencies:
         """Return its dependencies with its outputs, for the item around it."""
@@ -225,7 +238,7 @@ class ItemEnd:
     """Of its entry."""
     report: ItemReport
     reason: Reason | None = None
-    """Why it failed or waits."""
+    """Why it failed or waits; None: it went well."""
     result: Any = None
     with_filed: Any = None
     """Its result with what its pipelines filed; None: they filed nothing."""
@@ -233,6 +246,8 @@ class ItemEnd:
     """Failures in a row for a transient reason."""
     stops_run: StepFailed | None = None
     """The failure with which the run ends, too."""
+    keeps_entry: bool = False
+    """A table keeps its former rows, and the item its entry of these."""
 
 
 def failed_end(

@@ -7,7 +7,6 @@ list may be the output of an earlier step.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,6 @@ from paddock.runner.bind.plan_walks import all_steps, node_ids, steps_of
 from paddock.runner.bind.scope import Scope
 from paddock.runner.folders.unfinished_files import SettledFiles
 from paddock.runner.ledger.entries import Entry, LineageRow
-from paddock.runner.ledger.filed_store import ListOrder
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Reason, Why
@@ -32,18 +30,19 @@ from .left_nodes import LackingItems
 from .reviews.run_reviews import RunReviews
 from .run_options import RunOptions
 from .traces.block_items import item_strata, nearest_keys, raw_item_keys
-from .traces.block_work import BlockWork, ItemWork, JudgedRule
+from .traces.block_work import BlockWork, FiledItems, ItemWork, JudgedRule
 from .traces.dependencies import KeptOutput, OutputWithin, Trace, dependencies_of
 from .traces.filed_items import FiledDocuments
 from .traces.filed_results import BlockList, reads_new_items, with_filed_rows
 from .traces.node_parts import NodeParts
-from .traces.parts import KEYED, OuterValue, RulePart, part_digest, part_of
+from .traces.parts import KEYED, OuterValue, RulePart, part_digest, part_of, parts_hash
 from .traces.past_items import PastItems
 from .traces.preparation import prepare
 from .traces.reconcile import reconcile
 from .traces.scopes import PipelineScopes
-from .traces.source_folders import MissingSources, SourceFolder, source_folders
+from .traces.source_folders import MissingSources, source_folders
 from .traces.verify import (
+    NEW,
     Case,
     ItemNow,
     ItemRequest,
@@ -56,25 +55,6 @@ from .traces.verify import (
 from .traces.world import World
 
 NOT_REQUESTED = ItemVerdict(ItemState.SKIPPED, (Why.NOT_REQUESTED(),), Case.NOT_REQUESTED)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ListedItems:
-    """The items of a block, not judged yet, and what its list lacks."""
-
-    items: list[ItemWork]
-    """In the list's order; then those of unfinished moves; then those of `of_filed`."""
-    of_filed: frozenset[str]
-    """Keys of the items that are made of results of filed ones, which the run's own list lacks."""
-    order: Mapping[str, ListOrder] | None
-    """As `FiledItems.order`."""
-    excluded: frozenset[str]
-    """Keys of items for which `where` does not hold."""
-    later: frozenset[str]
-    """Keys of items that may be listed again, once the list lacks nothing."""
-    entries: dict[str, Entry]
-    documents: FiledDocuments
-    sources: tuple[SourceFolder, ...]
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -127,7 +107,7 @@ class Judge:
         self,
         block: BoundBlock,
         scope: Scope,
-        outer: Sequence[str] = (),
+        keys_around: Sequence[str] = (),
         lacks: Sequence[LackingItems] = (),
     ) -> BlockWork:
         """Judge every item of a block whose list can be known now.
@@ -146,11 +126,11 @@ class Judge:
                 was asked for.
         """
         index, ledger = self.world.index, self.world.index.ledger
-        scope_id = self.scopes.id(block.id, outer)
-        listed = await self._listed(block, scope, scope_id, outer, lacks)  # 1
-        request = await self._request(block, outer)
-        if not outer:
-            request = replace(request, keys=self._requested_keys(block, scope, listed))
+        scope_id = self.scopes.register(block.id, keys_around)
+        listed, documents, entries = await self._listed(block, scope, scope_id, keys_around, lacks)
+        request = await self._request(block, keys_around)
+        if not keys_around:
+            request = replace(request, keys=self._requested_keys(block, scope, listed.items))
         base = canonical_json(await self.parts.of(block, scope))  # 2
         rule = JudgedRule(
             block=block,
@@ -162,12 +142,12 @@ class Judge:
             made_by=self.parts.made_by(block, base),
         )
         for item in listed.items:
-            value = item.item if item.filed is None else listed.documents.as_listed(item.filed)
-            rule.set_parts(item, value, index.stored, is_listed=item.key not in listed.of_filed)
+            value = item.item if item.filed is None else documents.as_listed(item.filed)
+            rule.set_parts(item, value, index.stored, is_listed=not item.is_of_filed)
         await self._verify(rule, listed.items)  # 3
-        items = listed.items
+        items = [*listed.items]
         if self.settled_files is not None:  # 4
-            if not outer:
+            if not keys_around:
                 await self.settled_files.read()
             is_unsettled, not_now = self.settled_files.is_unsettled, Case.NOT_REQUESTED
             items = [item for item in items if not (
@@ -176,47 +156,27 @@ class Judge:
         edited_paths = [path for item in items if item.verdict.state is ItemState.HELD
                         for path in item.verdict.edited_paths]  # fmt: skip
         if request.keys is not None:  # 5
-            self.seen_keys.update(listed.of_filed, listed.documents.rows)
-        decided = {key for id_, key in self.reviews.items if id_ == scope_id}
-        items, filed = await listed.documents.verify(
-            rule, self.world, items, listed.of_filed, decided, self._verify
-        )
+            of_filed = (item.key for item in listed.items if item.is_of_filed)
+            self.seen_keys.update(of_filed, documents.rows)
+        items, filed = await self._filed(rule, documents, items)
         for place, item in enumerate(items):
             item.index = place
-        still_filed, keys = filed.rows.keys() & listed.of_filed, {item.key for item in items}
+        still_filed = {i.key for i in listed.items if i.is_of_filed and i.key in filed.rows}
         done = [item.entry for item in items if not item.verdict.is_work]
-        done += [listed.entries[key] for key in still_filed]
-        looks_at_all = not self.options.leaves_out_items
-        unsettled = listed.later.union(item.key for item in listed.items)
-        work = BlockWork(
-            block=block,
-            outer=tuple(outer),
-            scope_id=scope_id,
+        done += [entries[key] for key in still_filed]
+        work = replace(
+            listed,
             items=tuple(items),
-            missing=MissingSources(sources=listed.sources if looks_at_all else ()),
             written_outputs=_written_by(scope_id, done),
             edited_paths=tuple(edited_paths),
-            excluded=listed.excluded,
-            unsettled=unsettled - still_filed - keys,
-            filed=replace(filed, order=listed.order),
+            unsettled=listed.unsettled - still_filed - {item.key for item in items},
+            filed=replace(filed, order=listed.filed.order),
             made_by=rule.made_by,
             renewed=rule.renewed,
         )
-        if not looks_at_all:
+        if self.options.leaves_out_items:
             return work
-        lineage, present = dict[str, LineageRow](), work.present  # 6
-        before = [
-            entry
-            for entry in listed.entries.values()
-            if entry.key not in filed.rows
-            and (entry.gone is None or entry.gone in request.job_runs)
-        ]
-        if any(entry.key not in present for entry in before):
-            await rule.past.read()
-            lineage = await ledger.ask(LineageStore(ledger).of_scope, scope_id)
-        missing = await asyncio.to_thread(
-            reconcile, work, before, lineage, rule.past, self.options, self.world
-        )
+        missing = await self._missing(work, entries, rule)  # 6
         for item in items:
             item.renamed_from = was = missing.renamed.get(item.key)
             if was is not None and item.verdict.state is ItemState.NEW:
@@ -230,43 +190,78 @@ class Judge:
         block: BoundBlock,
         scope: Scope,
         scope_id: str,
-        outer: Sequence[str],
+        keys_around: Sequence[str],
         lacks: Sequence[LackingItems],
-    ) -> _ListedItems:
-        """Return the items of a block, each with its entry; file what left the list since."""
+    ) -> tuple[BlockWork, FiledDocuments, dict[str, Entry]]:
+        """Return the items of a block, not judged yet, its filed documents, and its entries.
+
+        What left the list since is filed.
+        """
         index, ledger = self.world.index, self.world.index.ledger
         found = await ledger.ask(BlockList.of, block, scope, ledger, scope_id)
-        excluded = raw_item_keys(block, scope, found.excluded)
+        excluded = frozenset(raw_item_keys(block, scope, found.excluded))
         entries = await ledger.ask(ledger.listed_entries, scope_id, [*found.names, *found.of_filed])
-        sources = tuple(source_folders(self.bound, index, block, scope, scope_id))
-        former = () if outer else await ledger.ask(self.scopes.former, self.bound)
+        sources = await ledger.ask(source_folders, self.bound, index, block, scope, scope_id)
+        former = () if keys_around else await ledger.ask(self.scopes.former, self.bound)
         documents = await ledger.ask(FiledDocuments, index, scope_id, sources, block, scope, former)
         if documents.unfinished_moves:
             await asyncio.to_thread(documents.find_unfinished)
-        others = {*excluded, *found.of_filed}
-        items = await ledger.ask(documents.items, found.names, found.items, others, entries)
-        keys = {item.key for item in items}
+        items = await ledger.ask(documents.items, found, excluded, entries)
+        keys = {item.key for item in items if not item.is_of_filed}
         if numbered := keys.difference(found.names):
             entries |= await ledger.ask(ledger.entries, scope_id, numbered)
-        of_filed = found.of_filed.keys() - documents.rows.keys() - keys
-        for key in [key for key in found.of_filed if key in of_filed]:
-            items.append(ItemWork(key=key, name=key, item=found.of_filed[key]))
         for place, item in enumerate(items):
             item.entry, item.position = entries.get(item.key), (place, len(items))
-        later = [
+        later = {  # which may be listed again, once the list lacks nothing
             key
             for key, entry in (entries.items() if lacks else ())
             if entry.gone is None and any(lack.may_be_of(key, keys) for lack in lacks)
+        }
+        work = BlockWork(
+            block=block,
+            keys_around=tuple(keys_around),
+            scope_id=scope_id,
+            items=tuple(items),
+            missing=MissingSources(sources=() if self.options.leaves_out_items else sources),
+            excluded=excluded.difference(keys, found.of_filed),
+            unsettled=frozenset(item.key for item in items)
+            | later.difference(excluded, found.of_filed),
+            filed=FiledItems(order=found.order),
+        )
+        return work, documents, entries
+
+    async def _filed(
+        self, rule: JudgedRule, documents: FiledDocuments, items: list[ItemWork]
+    ) -> tuple[list[ItemWork], FiledItems]:
+        """Return the items of a block with filed ones that are so again, and what is filed."""
+        request, ask = rule.request, self.world.index.ledger.ask
+        if not (documents.rows or any(item.is_of_filed for item in items)):
+            return items, FiledItems(came_again=tuple(documents.came_again))
+        own = documents.own_items(rule, self.world, items)
+        decided = {key for scope_id, key in self.reviews.items if scope_id == rule.scope_id}
+        doubtful = await ask(documents.doubtful, rule, own, decided)
+        if unknown := [item for item in doubtful if item.verdict is NEW]:
+            # What was edited, or another machine did, makes none an item again.
+            plain = replace(request, takes_over=False, overwrites=False, job_runs=frozenset())
+            await self._verify(replace(rule, request=plain), unknown)
+        return await asyncio.to_thread(documents.decided, rule, own, doubtful)
+
+    async def _missing(
+        self, work: BlockWork, entries: Mapping[str, Entry], rule: JudgedRule
+    ) -> MissingSources:
+        """Return what became of those of `entries` that a block's list has no more."""
+        lineage, present, ledger = dict[str, LineageRow](), work.present, self.world.index.ledger
+        before = [
+            entry
+            for entry in entries.values()
+            if entry.key not in work.filed.rows
+            and (entry.gone is None or entry.gone in rule.request.job_runs)
         ]
-        return _ListedItems(
-            items=items,
-            of_filed=frozenset(of_filed),
-            order=found.order,
-            excluded=frozenset(excluded).difference(keys, found.of_filed),
-            later=frozenset(later).difference(excluded, found.of_filed),
-            entries=entries,
-            documents=documents,
-            sources=sources,
+        if any(entry.key not in present for entry in before):
+            await rule.past.read()
+            lineage = await ledger.ask(LineageStore(ledger).of_scope, rule.scope_id)
+        return await asyncio.to_thread(
+            reconcile, work, before, lineage, rule.past, self.options, self.world
         )
 
     # --- verdicts
@@ -289,9 +284,11 @@ class Judge:
 
     # --- a step outside of blocks
 
-    async def step(self, step: BoundStep, scope: Scope, outer: Sequence[str] = ()) -> BlockWork:
+    async def step(
+        self, step: BoundStep, scope: Scope, keys_around: Sequence[str] = ()
+    ) -> BlockWork:
         """Judge a step outside of blocks that has a trace: a block of one item."""
-        scope_id, ledger = self.scopes.id(step.id, outer), self.world.index.ledger
+        scope_id, ledger = self.scopes.register(step.id, keys_around), self.world.index.ledger
         parts = await self.parts.of(step, scope)
         for whole in with_filed_rows(step, scope).values():
             news = {".".join(path) for path in reads_new_items(step)}
@@ -301,8 +298,8 @@ class Judge:
         entries = await ledger.ask(ledger.entries, scope_id)
         item = ItemWork(key=step.id, name=step.id, item=None, entry=entries.get(step.id))
         item.parts, item.is_counted = canonical_json(parts), bool(step.kind.roles)
-        item.hash = hashlib.sha256(item.parts.encode()).hexdigest()
-        request, block = await self._request(step, outer), BoundBlock.of_step(step)
+        item.hash = parts_hash(item.parts)
+        request, block = await self._request(step, keys_around), BoundBlock.of_step(step)
         past = PastItems(ledger, scope_id, step)
         rule = JudgedRule(block=block, scope_id=scope_id, scope=scope, past=past, request=request)
         await self._verify(rule, [item])
@@ -310,7 +307,7 @@ class Judge:
         written = _written_by(scope_id, [None if item.verdict.is_work else item.entry])
         return BlockWork(
             block=block,
-            outer=tuple(outer),
+            keys_around=tuple(keys_around),
             scope_id=scope_id,
             items=(item,),
             written_outputs=written,
@@ -337,11 +334,11 @@ class Judge:
 
     # --- what a run is asked for
 
-    async def _request(self, node: BoundNode, outer: Sequence[str]) -> ItemRequest:
+    async def _request(self, node: BoundNode, keys_around: Sequence[str]) -> ItemRequest:
         """Return what the run is asked to do with a step, or with all items of a block."""
         options, sample, not_requested = self.options, self.options.sample, NOT_REQUESTED
         job_runs = frozenset[str]()
-        if self.job_runs is not None and not outer:  # else the item around it is claimed
+        if self.job_runs is not None and not keys_around:  # else the item around it is claimed
             job_runs = await self.job_runs()
         if sample is not None:
             first = Why.NOT_AMONG_FIRST(sample.n_items)
@@ -367,7 +364,7 @@ class Judge:
         )
 
     def _requested_keys(
-        self, block: BoundBlock, scope: Scope, listed: _ListedItems
+        self, block: BoundBlock, scope: Scope, items: Iterable[ItemWork]
     ) -> frozenset[str] | None:
         """Return the keys of a top-level block's items that the run is asked to do; None: all.
 
@@ -376,7 +373,7 @@ class Judge:
         sample, only = self.options.sample, self.options.only
         if sample is None and not only:
             return None
-        own = [item for item in listed.items if item.key not in listed.of_filed]
+        own = [item for item in items if not item.is_of_filed]
         keys = [item.key for item in own]
         if sample is not None:
             strata = item_strata(block, scope, [item.item for item in own], sample.by)
@@ -405,7 +402,7 @@ class Judge:
 def _written_by(scope_id: str, entries: Iterable[Entry | None]) -> list[tuple[str, str, str]]:
     found = [(scope_id, e.key, path) for e in entries if e is not None for path in e.output_paths]
     within = (dep for entry in entries for dep in dependencies_of(entry, OutputWithin))
-    return [*found, *((dep.scope, dep.key, dep.path) for dep in within)]
+    return [*found, *((dep.scope_id, dep.key, dep.path) for dep in within)]
 
 
 def values_digest(item: ItemWork) -> str:

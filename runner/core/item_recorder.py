@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 from dataclasses import dataclass, field, replace
@@ -29,7 +28,7 @@ from .run_records import INPUTS_BY_ITEM, WROTE, lineage_as_json, source_of
 from .traces.block_items import is_file_value, item_path
 from .traces.block_work import ItemWork
 from .traces.dependencies import LimitedContext, as_json, by_name
-from .traces.parts import CONTENT
+from .traces.parts import CONTENT, parts_hash
 from .traces.past_items import LABELS
 
 CANCEL_GRACE_S = 2.0
@@ -71,7 +70,7 @@ class ItemRecorder:
             raise RunStopped(str(failure)) from failure
         attempt.dependencies |= by_name(rows)
         item = await as_of_its_content(item, stats.began_at)  # 2
-        text, object_ = ledger.keep(secrets.redacted(end.result))
+        text, object_ = ledger.keep(end.result)
         was = ItemState.HELD if attempt.edited_paths() else item.verdict.state
         entry = Entry(
             key=item.key,
@@ -94,9 +93,9 @@ class ItemRecorder:
         whole = end.result if end.with_filed is None else end.with_filed
         if document is not None and document.is_filed:
             entry = replace(entry, gone=FILED)
-            context.documents.file(document, ledger.keep(secrets.redacted(whole)))
+            context.documents.file(document, ledger.keep(whole))
         elif end.with_filed is not None:
-            returns, returns_object = ledger.keep(secrets.redacted(whole))
+            returns, returns_object = ledger.keep(whole)
             row = FiledRow(item.key, item.name, returns=returns, returns_object=returns_object)
             FiledStore(ledger).record(attempt.scope_id, row, stats.run)
         try:  # 4
@@ -178,5 +177,5 @@ async def as_of_its_content(item: ItemWork, listed_after: float) -> ItemWork:
         now = sha256_of(path) if is_small else await in_left_thread(sha256_of, path)
         if now != item.item["sha256"]:
             parts = canonical_json(json.loads(item.parts) | {CONTENT.name: ""})
-            return replace(item, parts=parts, hash=hashlib.sha256(parts.encode()).hexdigest())
+            return replace(item, parts=parts, hash=parts_hash(parts))
     return item

@@ -84,16 +84,12 @@ class ItemToolset:
         """
         fixed = dict(options or {})
         written = fixed.pop("timeout", None)
-        if written is None:
-            timeout_s = None
-        else:
+        tool = await self._found(name, server, fixed)
+        if written is not None:
             try:
-                timeout_s = parse_seconds(written)
+                tool = replace(tool, timeout_s=parse_seconds(written))
             except ValueError as error:
                 raise StepError(f"`timeout` of the tool '{name}' {error}.") from error
-        tool = await self._found(name, server, fixed)
-        if timeout_s is not None:
-            tool = replace(tool, timeout_s=timeout_s)
         return replace(tool, do=partial(self._called, tool))
 
     async def names(self, server: str | None = None) -> Sequence[str]:

@@ -39,7 +39,7 @@ Sources = Mapping[str, Any]
 
 def rule_sources(context: RunContext, settings: Settings) -> Sources | None:
     """Return what the rules of a run are made of; None: that is not known. Blocks."""
-    bound, known = context.bound, context.models.known
+    bound, known = context.bound, context.world.models.known
     plans, steps = [*all_plans(bound)], [*all_steps(bound.nodes)]
     specs = {(spec.ref, spec.n_ctx_tokens) for step in steps for spec in step.models}
     models = {ref: known["", ref] for ref, _ in specs if ("", ref) in known}
@@ -57,7 +57,7 @@ def rule_sources(context: RunContext, settings: Settings) -> Sources | None:
         or len(models) < len(specs)
     ):
         return None
-    world, files = context.judge.world, {}
+    world, files = context.world, {}
     try:
         for file in context.protected.parts:
             files[world.index.stored(file)] = world.digest(str(file))
@@ -79,8 +79,8 @@ def rule_sources(context: RunContext, settings: Settings) -> Sources | None:
     }
 
 
-def decide_alone(sources: Sources, step: str, entry: Entry) -> bool:
-    """Return whether only the rule, its document and its dependencies decide on an item of a step.
+def is_decided_alone(sources: Sources, step: str, entry: Entry) -> bool:
+    """Return whether the rule, its document and its dependencies decide on a step's item alone.
 
     So no plan is needed (`BoundPlan.is_alone`), and no value that other steps or a list give.
     """

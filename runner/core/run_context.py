@@ -22,12 +22,10 @@ from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.prefect_view import TaskChunk
 from paddock.steps.readers.reader_pool import ReaderPool
-from paddock.steps.vectors.open_stores import OpenStores
 
 from .calls.call_cache import ClaimFence
 from .calls.query_batches import QueryBatches
 from .calls.recorded_calls import CallOrigin
-from .calls.run_models import RunModels
 from .documents_in_use import DocumentsInUse
 from .item_judge import Judge
 from .item_toolset import ToolRuntime
@@ -35,6 +33,7 @@ from .machines.deadly_items import CrashSuspects
 from .machines.work_claims import WorkClaims
 from .run_options import CallTape, RunOptions
 from .run_stats import RunStats
+from .traces.world import World
 
 SYNC_THREADS = 4  # a disk syncs several files at once in little more time than one
 ShowChunk = Callable[[str, Sequence[str]], AbstractContextManager[TaskChunk | None]]
@@ -49,15 +48,10 @@ async def no_fence() -> None:
 class RunContext:
     """What every part of a run shares."""
 
-    bound: BoundPlan
-    options: RunOptions
-    ledger: Ledger
-    index: OutputIndex
-    models: RunModels
     judge: Judge
+    """Holds the pipeline, the options, and the world with ledger, outputs, models and stores."""
     pool: Pool
     stats: RunStats
-    stores: OpenStores
     readers: ReaderPool
     """The processes in which documents are read."""
     documents: DocumentsInUse
@@ -86,8 +80,28 @@ class RunContext:
     """The places of items that run together; one that may end the process has few others."""
     syncs: GroupedCalls = field(default_factory=lambda: GroupedCalls(SYNC_THREADS))
 
-    def caller(self, scope: str, step: BoundStep, key: str, block: str | None) -> CallOrigin:
+    @property
+    def bound(self) -> BoundPlan:
+        return self.judge.bound
+
+    @property
+    def options(self) -> RunOptions:
+        return self.judge.options
+
+    @property
+    def world(self) -> World:
+        return self.judge.world
+
+    @property
+    def index(self) -> OutputIndex:
+        return self.world.index
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.index.ledger
+
+    def caller(self, scope_id: str, step: BoundStep, key: str, block: str) -> CallOrigin:
         """Return what counts the calls of one step of one item."""
-        is_forced = not self.options.force.isdisjoint({step.id, block or step.id})
+        is_forced = not self.options.force.isdisjoint({step.id, block})
         looks_up = step.cache and not self.options.no_cache and not is_forced
-        return CallOrigin(scope, block or step.id, key, looks_up)
+        return CallOrigin(scope_id, block, key, looks_up)

@@ -1,5 +1,6 @@
 """Names of runs: an adjective and a noun that no other run has."""
 
+import itertools
 import random
 from collections.abc import Container
 
@@ -25,9 +26,5 @@ def new_run_name(taken: Container[str]) -> str:
     """
     choice = random.SystemRandom().choice
     name = f"{choice(_ADJECTIVES.split())}-{choice(_NOUNS.split())}"
-    if name not in taken:
-        return name
-    number = 2
-    while f"{name}-{number}" in taken:
-        number += 1
-    return f"{name}-{number}"
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(name for name in itertools.chain([name], numbered) if name not in taken)

@@ -112,15 +112,8 @@ class StepTotals:
 
     def without(self, record: StepRecord) -> StepTotals:
         """Return the totals without an execution that is repeated; its time stays."""
-        less = StepTotals().plus(record)
-        return StepTotals(
-            self.n - less.n,
-            self.seconds,
-            self.calls - less.calls,
-            self.known_calls - less.known_calls,
-            self.tokens - less.tokens,
-            self.failed - less.failed,
-        )
+        less = asdict(StepTotals().plus(record)) | {"seconds": 0.0}
+        return StepTotals(**{name: value - less[name] for name, value in asdict(self).items()})
 
 
 @dataclass(frozen=True, slots=True)

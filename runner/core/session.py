@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import astuple, dataclass, replace
 from functools import partial
@@ -228,6 +228,9 @@ async def open_session(
             secrets=prepared.secrets,
             embed_labels=lambda step, labels: embed_labels(context, step, labels),  # made last
         )
+        job_runs = None if claims is None else claims.runs
+        if claims is None and options.job:  # a run of it may have crashed
+            job_runs = partial(ledger.ask, RunStore(ledger).runs_of, options.job)
         is_of_watch = options.trigger.split(maxsplit=1)[:1] == [WATCH_TRIGGER]
         judge = Judge(
             world=world,
@@ -235,21 +238,15 @@ async def open_session(
             bound=bound,
             options=options,
             scopes=PipelineScopes.of(bound, index),
-            job_runs=_job_runs(ledger, options, claims),
+            job_runs=job_runs,
             settled_files=SettledFiles(bound, ledger) if is_of_watch else None,
         )
         context = RunContext(
             documents=DocumentsInUse(index, stats.run),
-            bound=bound,
-            options=options,
-            ledger=ledger,
-            index=index,
-            models=models,
             judge=judge,
             pool=pool,
             queries=defaultdict(partial(QueryBatches, pool)),
             stats=stats,
-            stores=stores,
             readers=readers,
             protected=ProtectedFiles.of(
                 ((plan.pipeline, plan.roots.base) for plan in all_plans(bound)), bound.folders
@@ -357,21 +354,6 @@ def _folder_lock(
         note=wait.note,
         is_over=wait.is_over,
     )
-
-
-def _job_runs(
-    ledger: Ledger, options: RunOptions, claims: WorkClaims | None
-) -> Callable[[], Awaitable[frozenset[str]]] | None:
-    """Return what reads the runs of the same job; None: the run is alone."""
-    if claims is not None:
-        return claims.runs
-    if not options.job:
-        return None
-
-    async def read() -> frozenset[str]:
-        return RunStore(ledger).runs_of(options.job)
-
-    return read
 
 
 async def _clean_up_after_dead_machines(claims: WorkClaims, index: OutputIndex) -> None:

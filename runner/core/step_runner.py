@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
 from random import SystemRandom
 from typing import Any
 
@@ -22,7 +22,6 @@ from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import ItemState
 from paddock.steps.base import Output, OutsideRoots, StepError, StepSkipped, SubPipelines, Tools
@@ -42,7 +41,7 @@ from .failures import (
 from .item_attempt import ItemAttempt
 from .reviews.run_reviews import AwaitingReview
 from .run_context import RunContext
-from .run_records import StepRecord, read_lineage
+from .run_records import StepRecord
 from .step_tools import item_tools, labelled_tools, mark_labels, taught_tools
 from .traces.dependencies import note_listing
 from .traces.filed_results import of_own_rows, with_filed_rows
@@ -93,11 +92,7 @@ class StepRunner:
         """`sub_pipelines`: None while planning, where the pipelines of steps do not run."""
         self.context = context
         self._sub_pipelines = sub_pipelines
-        self.stats = context.stats
-
-    @cached_property
-    def _reviewer(self) -> AnswerReviewer:
-        return AnswerReviewer(self.context)
+        self._reviewer = AnswerReviewer(context)
 
     async def step(self, step: BoundStep, scope: Scope, attempt: ItemAttempt) -> Any:
         """Run a step with its retries; return its outputs, None: it left itself out.
@@ -109,7 +104,7 @@ class StepRunner:
            own is not sure enough.
         5. What a person decides, or has decided, on its answer.
         6. The labels that it chose; its outputs as its `returns` has them.
-        7. It failed: 2 to 6 are tried again, or not. What a pipeline of it ends with is raised.
+        7. It failed: 2 to 6 are tried again, or not (`_cause_of_retry`).
         8. A folder that it listed for this item alone is marked.
 
         Raises:
@@ -118,62 +113,35 @@ class StepRunner:
             ClaimLost: another machine has taken the item over; the step was not begun.
             AwaitingReview, PutOff, StopGateClosed, PipelineError: of it, or of what it runs.
         """
-        context, stats = self.context, self.stats
+        context, reviewer, result = self.context, self._reviewer, None
         await context.fence()
-        if step.kind.roles:  # 1
-            stats.item_state(attempt.node.id, attempt.shown_key, ItemState.RUNNING, step.id)
-        caller = context.caller(attempt.scope_id, step, attempt.shown_key, attempt.node.id)
-        caller.before = attempt.calls_before(step.id)
-        attempt.callers.append(caller)
-        record = StepRecord.begin(step, caller.calls)
-        attempt.steps.append(record)
-        result, n_refused = None, 0
-        try:
-            if step.review is not None:
-                n_refused = await self._reviewer.n_rejected(step, scope, attempt)
+        with self._recorded(step, attempt) as record:  # 1
+            n_refused = await reviewer.n_rejected(step, scope, attempt)
             for n_retries in itertools.count():
                 try:
-                    tools = item_tools(context, step, caller, attempt, scope)  # 2
-                    tools = replace(tools, n_refused=n_refused) if n_refused else tools
-                    if (form := step.reply) is not None:
-                        finder = EvidenceFinder.of(form.evidence, form.schema, scope, tools)
-                        tools = replace(tools, reply=ScopedReply(form, scope, finder))
-                    if step.inner is not None and self._sub_pipelines is not None:
-                        tools = replace(tools, pipelines=self._sub_pipelines(step, attempt))
+                    tools = self._tools(step, scope, attempt, n_refused)  # 2
                     params = step.params.render(scope, with_filed_rows(step, scope))
                     await attempt.note_files(context, step.kind().reads(params), tools.roots)
-                    if form is not None and step.choices:  # 3
+                    if step.reply is not None and step.choices:  # 3
                         tools = await labelled_tools(context, step, tools, scope, attempt)
                     if step.is_taught:
                         tools = await taught_tools(context, step, params, tools, scope, attempt)
-                    outputs: dict[str, Any] | None = None  # 4
-                    if step.review is not None and attempt.is_decided and not caller.looks_up:
-                        outputs = await self._reviewer.decided_before(step, attempt)
-                        if outputs:  # with the calls of the run that made them
-                            lineage = LineageStore(context.ledger)
-                            row = await context.ledger.ask(
-                                lineage.of_item, attempt.scope_id, attempt.key
-                            )
-                            for past in read_lineage(row.made)[1] if row is not None else ():
-                                if past.id == step.id:
-                                    record.escalated = past.escalated
-                                    known = (replace(call, is_known=True) for call in past.calls)
-                                    caller.calls.extend(known)
-                    if outputs is None:
-                        ask = self._answer if step.escalate is None else self._escalated_answer
-                        outputs = await ask(step, params, tools, scope, attempt)
-                    answered = step
+                    outputs, answered = await reviewer.decided_before(step, attempt), step  # 4
+                    if outputs is None and step.escalate is not None:
+                        outputs = await self._escalated(step, params, tools, scope, attempt)
+                    elif outputs is None:
+                        async with time_limit(_limit_s(step)):
+                            output: Output = await step.kind().run(params, tools)
+                        outputs = await reviewer.calibrated(step, scope, attempt, output)
                     if outputs.get("escalated") is not None and step.escalate is not None:
                         record.model, answered = step.escalate.to.ref, step.escalated
                     if step.review is not None:  # 5
-                        outputs = await self._reviewer.decided(
-                            answered, scope, attempt, outputs, tools
-                        )
-                    if form is not None:  # 6
+                        outputs = await reviewer.decided(answered, scope, attempt, outputs, tools)
+                    if isinstance(tools.reply, ScopedReply):  # 6
                         mark_labels(context, answered, scope, attempt, outputs)
-                    if isinstance(tools.reply, ScopedReply) and tools.reply.labels is not None:
-                        for _ in range(tools.reply.labels.n_at_border(outputs.get("output"))):
-                            tools.log.tally("answer", AT_BORDER)
+                        if (labels := tools.reply.labels) is not None:
+                            for _ in range(labels.n_at_border(outputs.get("output"))):
+                                tools.log.tally("answer", AT_BORDER)
                     record.note_answer(outputs)
                     if step.inner is not None and attempt.with_filed is not None:
                         outputs = WithFiled(outputs, attempt.with_filed)
@@ -183,51 +151,89 @@ class StepRunner:
                     break
                 except StepSkipped:
                     break
-                except (StepError, EngineError) as error:  # 7
-                    stop_if_fatal(error, step)
-                    cause = cause_of(error)
-                    if n_retries >= max_retries(step.retry, cause):
-                        raise StepFailed(step.id, str(error), cause=cause) from error
+                except _OF_INNER:
+                    raise
+                except (Exception, SystemExit) as error:  # 7: of any kind, also a bug
+                    cause = self._cause_of_retry(step, attempt, error, n_retries)
                     n_refused += cause is Cause.CHECK
                     chance = SystemRandom().random()
                     await asyncio.sleep(retry_pause_s(step.retry, cause, n_retries, chance))
-                except (ExpressionError, BindError, OutsideRoots) as error:
-                    raise StepFailed(step.id, str(error)) from error
-                except LedgerError as error:
-                    raise RunStopped(str(error)) from error
-                except _OF_INNER:
-                    raise
-                except (Exception, SystemExit) as error:  # a bug, or a damaged ledger
-                    if (damage := context.ledger.damage_behind(error)) is not None:
-                        raise RunStopped(str(damage)) from error
-                    stats.unexpected(f"{attempt.shown_key}, step '{step.id}'", error)
-                    is_missing = isinstance(error, ModuleNotFoundError)
-                    cause, why = Cause.MISSING if is_missing else Cause.OTHER, type(error).__name__
-                    raise StepFailed(step.id, f"{why}: {error}", cause=cause) from error
             if attempt.is_of_item and step.facts.lists and result is not None:  # 8
                 files = None if step.returns is not None else result["files"]
                 params, roots = step.params.render(scope), context.bound.roots
                 owned = context.index.owned(roots.base) if files is None else frozenset()
-                noted, world = attempt.dependencies, context.judge.world
+                noted, world = attempt.dependencies, context.world
                 await asyncio.to_thread(note_listing, noted, world, params, files, roots, owned)
+            record.state = "skipped" if result is None else "done"
+        return result
+
+    @contextmanager
+    def _recorded(self, step: BoundStep, attempt: ItemAttempt) -> Iterator[StepRecord]:
+        """Record a step of an item, with its calls (the last of `attempt.callers`)."""
+        context, stats = self.context, self.context.stats
+        if step.kind.roles:
+            stats.item_state(attempt.node.id, attempt.shown_key, ItemState.RUNNING, step.id)
+        caller = context.caller(attempt.scope_id, step, attempt.shown_key, attempt.node.id)
+        caller.before = attempt.calls_before(step.id)
+        attempt.callers.append(caller)
+        record = StepRecord.begin(step, caller.calls)
+        attempt.steps.append(record)
+        try:
+            yield record
         except (StepFailed, RunStopped, PipelineError):
             record.state = "failed"
             raise
-        else:
-            record.state = "skipped" if result is None else "done"
-            return result
         finally:  # also where a person has to decide: it is done, but for that
             record.end()
             stats.add_step(record)
 
-    async def _escalated_answer(
+    def _tools(self, step: BoundStep, scope: Scope, attempt: ItemAttempt, n_refused: int) -> Tools:
+        tools = item_tools(self.context, step, attempt.callers[-1], attempt, scope)
+        tools = replace(tools, n_refused=n_refused) if n_refused else tools
+        if (form := step.reply) is not None:
+            finder = EvidenceFinder.of(form.evidence, form.schema, scope, tools)
+            tools = replace(tools, reply=ScopedReply(form, scope, finder))
+        if step.inner is not None and self._sub_pipelines is not None:
+            tools = replace(tools, pipelines=self._sub_pipelines(step, attempt))
+        return tools
+
+    def _cause_of_retry(
+        self, step: BoundStep, attempt: ItemAttempt, error: BaseException, n_retries: int
+    ) -> Cause:
+        """Return the cause by which a step is tried again, as its `retry` says.
+
+        Raises:
+            StepFailed: it is not.
+            RunStopped: every other item would meet the error, too.
+        """
+        limit_s = _limit_s(step)
+        if isinstance(error, TimeoutError) and limit_s is not None:
+            error = DeadlineExceeded("total", limit_s)
+        if isinstance(error, StepError | EngineError):
+            stop_if_fatal(error, step)
+            cause = cause_of(error)
+            if n_retries < max_retries(step.retry, cause):
+                return cause
+            raise StepFailed(step.id, str(error), cause=cause) from error
+        if isinstance(error, ExpressionError | BindError | OutsideRoots):
+            raise StepFailed(step.id, str(error)) from error
+        damage = error if isinstance(error, LedgerError) else None
+        if (damage := damage or self.context.ledger.damage_behind(error)) is not None:
+            raise RunStopped(str(damage)) from error
+        self.context.stats.unexpected(f"{attempt.shown_key}, step '{step.id}'", error)
+        is_missing = isinstance(error, ModuleNotFoundError)
+        cause, why = Cause.MISSING if is_missing else Cause.OTHER, type(error).__name__
+        raise StepFailed(step.id, f"{why}: {error}", cause=cause) from error
+
+    async def _escalated(
         self, step: BoundStep, params: Any, tools: Tools, scope: Scope, attempt: ItemAttempt
     ) -> dict[str, Any]:
         """Return the answer of the larger model, where that of the step's own is not enough."""
         assert step.escalate is not None
-        first = None
+        first, larger, calibrated = None, step.escalated, self._reviewer.calibrated
         try:  # a refused answer is asked for again of the larger model alone
-            first = await self._answer(step, params, replace(tools, n_refused=0), scope, attempt)
+            output = await step.kind().run(params, replace(tools, n_refused=0))
+            first = await calibrated(step, scope, attempt, output)
         except StepError as error:
             if cause_of(error) is not Cause.CHECK:
                 raise
@@ -241,9 +247,8 @@ class StepRunner:
         try:
             escalation_pass = attempt.around_steps.escalation_pass or EscalationPass()
             with escalation_pass.defer_calls(attempt.callers[-1], step.id):
-                larger = step.escalated
-                params = larger.params.render(scope)
-                answer = await self._answer(larger, params, tools, scope, attempt)
+                output = await larger.kind().run(larger.params.render(scope), tools)
+                answer = await calibrated(larger, scope, attempt, output)
         except StepError as error:
             what = f"it was escalated to '{why.alias}': {error.reason}"
             raise StepError(
@@ -252,20 +257,7 @@ class StepRunner:
         attempt.steps[-1].escalated = why.is_check, why.is_changed(answer)
         return why.outputs(tools.log, answer)
 
-    async def _answer(
-        self, step: BoundStep, params: Any, tools: Tools, scope: Scope, attempt: ItemAttempt
-    ) -> dict[str, Any]:
-        """Run the code of a step once, with its time limit; calibrate its confidence."""
-        # A model's time counts from when the pool takes the request, so the pool enforces it.
-        limit_s = None if step.kind.roles else step.timeout.total
-        try:
-            async with time_limit(limit_s):
-                output: Output = await step.kind().run(params, tools)
-        except TimeoutError as error:
-            if limit_s is None:
-                raise
-            raise DeadlineExceeded("total", limit_s) from error
-        outputs: dict[str, Any] = output.model_dump(mode="json")
-        if step.reply is None or outputs.get("confidence") is None:
-            return outputs
-        return await self._reviewer.calibrated(step, scope, attempt, outputs)
+
+def _limit_s(step: BoundStep) -> float | None:
+    """Return how long a step may run; a model's time counts from when the pool has the request."""
+    return None if step.kind.roles else step.timeout.total

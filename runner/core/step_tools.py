@@ -29,8 +29,7 @@ from paddock.steps.base import CallCache, NoCallCache, NoToolset, StepError, Too
 from paddock.steps.tools.tool import ToolContext
 
 from .calls.call_cache import LedgerPool
-from .calls.recorded_calls import CallOrigin, PutOff
-from .calls.tool_call_cache import ToolCallCache
+from .calls.recorded_calls import CallOrigin, PutOff, ToolCallCache
 from .item_attempt import ItemAttempt
 from .item_toolset import ItemToolset
 from .reviews.prompt_examples import TaughtItem
@@ -55,7 +54,8 @@ def item_tools(
         ledger, stats = context.ledger, context.stats
         if step.facts.searches and context.queries is not None:
             pool = context.queries[bound.file, step.id]
-        pool = LedgerPool(pool, ledger, context.models, stats, caller, context.fence)
+        models = context.world.models
+        pool = LedgerPool(pool, ledger, models, stats, caller, context.fence)
         memo = ToolCallCache(ledger, stats, caller)
         if context.tool_runtime is not None:
             within = ToolContext(roots, log, context.readers)
@@ -71,7 +71,7 @@ def item_tools(
         priority=bound.priority,
         total_s=step.timeout.total,
         idle_s=step.timeout.idle,
-        stores=context.stores,
+        stores=context.world.stores,
         item=attempt.name(step.id, scope, context.index),
         untrusted=step.untrusted,
         toolset=toolset,
@@ -136,7 +136,7 @@ async def embed_labels(
     """
     bound, may_ask = context.bound, context.tool_runtime is not None
     caller = CallOrigin("", step.id, "", looks_up=True, may_ask=may_ask)
-    pool = LedgerPool(context.pool, context.ledger, context.models, context.stats, caller)
+    pool = LedgerPool(context.pool, context.ledger, context.world.models, context.stats, caller)
     try:
         model = BoundModels(bound.models, bound.defaults, step.model).resolve(None, "embed")
         identity = (await pool.facts(model)).identity
@@ -208,9 +208,10 @@ async def taught_tools(
     chosen = await context.judge.reviews.examples(step, params, tools, item)
     if chosen is None:
         return tools
-    attempt.note(chosen.used)
-    attempt.vectors[step.id] = {"model": chosen.used.model, "vector": chosen.used.vector}
-    return replace(tools, examples=chosen.examples)
+    examples, used_now = chosen
+    attempt.note(used_now)
+    attempt.vectors[step.id] = {"model": used_now.model, "vector": used_now.vector}
+    return replace(tools, examples=examples)
 
 
 def expect_queries(
@@ -241,23 +242,21 @@ def sub_pipeline_context(
 ) -> RunContext:
     """Return the context of the pipeline that a step runs: the run's, with its own plan."""
     bound = replace(bound, watches=outer.bound.watches, priority=outer.bound.priority)
-    item = (attempt.node.id, attempt.shown_key) if attempt.is_of_item else None
-    is_nested = item is not None
+    is_of_item = attempt.is_of_item
+    item = (attempt.node.id, attempt.shown_key) if is_of_item else None
     # Forcing the step forces everything in it.
     prefix, options = f"{step.id}.", outer.options
     force = {name.removeprefix(prefix) for name in options.force if name.startswith(prefix)}
     if step.id in options.force:
         force.update(callable_names(bound.nodes))
     options = replace(options, force=frozenset(force), variant_of="")
-    if is_nested:  # the item around it is asked for
+    if is_of_item:  # the item around it is asked for
         options = replace(options, only=frozenset(), sample=None)
     scopes = outer.judge.scopes.within(step.id, bound)
     return replace(
         outer,
-        bound=bound,
-        options=options,
         judge=replace(outer.judge, bound=bound, options=options, scopes=scopes),
         stats=outer.stats.within(step.id, item),
-        claims=None if is_nested else outer.claims,  # they go with the item around them
-        room=SuspectRoom() if is_nested else outer.room,
+        claims=None if is_of_item else outer.claims,  # they go with the item around them
+        room=SuspectRoom() if is_of_item else outer.room,
     )

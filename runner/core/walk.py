@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum, auto
 from typing import Any, NoReturn
@@ -22,9 +22,9 @@ from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.prefect_view import PrefectState, TaskChunk, completed, quarantined
 from paddock.runner.progress.report import counts_text
 
-from .block_state import OUTERMOST, ItemsAround
+from .block_state import OUTERMOST, BlockState, ItemsAround
 from .failures import Cause, RunFailed, StepFailed
-from .left_nodes import LackingItems, Left, LeftBy, StepsLeft, lacking_of
+from .left_nodes import LackingItems, Left, LeftBy, StepsLeft, lacking_of, no_documents_of
 from .outputs.outdated_outputs import EndedNode, OutdatedOutput, find_outdated
 from .outputs.same_output_file import refuse_written_by_others
 from .reviews.run_reviews import AwaitingReview
@@ -49,7 +49,7 @@ class Walk(ABC):
         """`around`: the items around a pipeline that a step of an item runs."""
         self.context = context
         self.around = around
-        self.is_of_item = bool(around.items)
+        self.is_of_item = around.is_of_item
         self.bound = context.bound
         self.stats = context.stats
         secrets = context.stats.secrets.of(context.bound.file)
@@ -115,15 +115,15 @@ class Walk(ABC):
                     try:
                         if pending is not None:  # 4
                             await self.wait_for(node, pending)
-                        elif is_skipped(node, self.scope) or is_unused(
+                        elif is_skipped(node, self.scope) or leave_unused(
                             node, self.scope, self.stats
                         ):  # 5
                             outputs = None
                             await self.skip(node)
-                        elif isinstance(node, BoundBlock):  # 6
-                            outputs = await self.block(node)
-                        elif node.has_trace:  # 7
-                            outputs = await self.item_step(node)
+                        elif isinstance(node, BoundBlock) or node.has_trace:  # 6, 7
+                            state = await self.opened(node)
+                            await self.items(state)
+                            outputs = await self.outputs_of(state)
                         else:  # 8
                             outputs = await self.step(node)
                     except AwaitingReview as wait:
@@ -151,6 +151,29 @@ class Walk(ABC):
         words = counts_text(outputs["counts"]) or "no items"
         is_red = any(change["state"] == "quarantined" for change in outputs["changed"])
         return quarantined(words) if is_red else completed(words)
+
+    async def outputs_of(self, state: BlockState) -> Any:
+        """Return the outputs of a block, or of a step that has a trace; note what they lack.
+
+        Raises:
+            AwaitingReview: they have to wait.
+        """
+        block, left = state.block.id, self.left
+        if state.step is not None:
+            if state.wait is not None:
+                raise state.wait
+            return state.work.items[0].result if state.has_ended else NOT_YET
+        if self.is_of_item:
+            state.refuse_waiting()
+        elif missing := no_documents_of(state.work):
+            left.lacking[block] = missing
+        if (has_news := state.has_news) is not None:
+            left.filed[block] = has_news
+        if not state.has_ended:
+            return NOT_YET
+        if lacking := await state.lacking(self.context.judge.reviews):
+            left.lacking.setdefault(block, lacking)
+        return state.outputs()
 
     def returned(self) -> tuple[Any, Any]:
         """Return the pipeline's `returns`, and the same with what is filed; None: nothing is.
@@ -213,14 +236,16 @@ class Walk(ABC):
     async def skip(self, node: BoundNode) -> None: ...
 
     @abstractmethod
-    async def block(self, block: BoundBlock) -> Any:
-        """Return the outputs of a block; all of these may be `NOT_YET`."""
+    async def opened(self, node: BoundNode) -> BlockState:
+        """Return a block, or a step that has a trace, with its items judged (`opened_block`)."""
 
     @abstractmethod
-    async def item_step(self, step: BoundStep) -> Any: ...
+    def items(self, state: BlockState) -> Awaitable[None]:
+        """Handle the items that have work to do; while planning, some may not end."""
 
     @abstractmethod
-    async def step(self, step: BoundStep) -> Any: ...
+    async def step(self, step: BoundStep) -> Any:
+        """Return the outputs of any other step, or `NOT_YET`."""
 
     @abstractmethod
     def fail(self, node: BoundNode, error: StepFailed | ExpressionError) -> NoReturn: ...
@@ -232,57 +257,41 @@ class Walk(ABC):
         """Handle outputs that nothing makes any more, and items of which nothing is to be asked."""
 
 
-class ItemSteps(ABC):
-    """What becomes of the steps of one item, or of a pipeline that one of them runs."""
+class ItemWalk:
+    """The walk over the steps of one item, or of a pipeline that one of them runs."""
 
-    @abstractmethod
-    def is_skipped(self, node: BoundNode, scope: Scope) -> bool:
-        """Return whether a node is skipped.
+    def __init__(self, body: Iterable[BoundNode], scope: Scope) -> None:
+        self.scope = scope
+        """What the next step sees."""
+        self.last: Any = None
+        """The outputs of the last node."""
+        self._body = body
+        self._lacking: dict[str, LackingItems] = {}
 
-        Raises:
-            StepFailed: its `if` cannot be evaluated.
+    def nodes(self, skip: Callable[[BoundNode, Scope], bool]) -> Iterator[BoundNode]:
+        """Yield the nodes to do, in order; each is handed on before the next.
+
+        `skip` notes that a node is skipped, and returns whether it is.
+
+        1. It would read the results of a nested block, of which all items failed: the item fails.
+        2. It reads what was skipped, its `if` is false, or only skipped ones use it: it is skipped.
+        3. Any other is to do.
         """
+        for node in self._body:
+            for lack in lacking_of(node.references, self._lacking):  # 1
+                if not lack.n_with_result:
+                    cause = Cause.IO if lack.is_transient else Cause.OTHER
+                    raise StepFailed(node.id, f"{lack.why_left()}: {lack.error}", cause=cause)
+            if skip(node, self.scope):  # 2
+                self.hand_on(node, None)
+            else:  # 3
+                yield node
 
-    @abstractmethod
-    async def block(self, block: BoundBlock, scope: Scope) -> tuple[Any, LackingItems | None]:
-        """Return the outputs of a block within the item, and the items that lack theirs."""
-
-    @abstractmethod
-    def step(self, step: BoundStep, scope: Scope) -> Awaitable[Any]:
-        """Return what gives the outputs of a step, None: it is skipped."""
-
-    @abstractmethod
-    def hand_on(self, node: BoundNode, outputs: Any) -> None:
-        """Note what the steps behind a node see of it."""
-
-
-async def walk_item(steps: ItemSteps, body: Iterable[BoundNode], scope: Scope) -> Scope:
-    """Walk the steps of one item in order; return the scope with their outputs.
-
-    1. It would read the results of a nested block, of which all items failed: the item fails.
-    2. It reads what was skipped, its `if` is false, or only skipped ones use it: it is skipped.
-    3. A nested block: its items are judged, and those with work to do are done.
-    4. Any other step.
-    5. Its outputs are handed on.
-    """
-    lacking: dict[str, LackingItems] = {}
-    for node in body:
-        for lack in lacking_of(node.references, lacking):  # 1
-            if not lack.n_with_result:
-                cause = Cause.IO if lack.is_transient else Cause.OTHER
-                raise StepFailed(node.id, f"{lack.why_left()}: {lack.error}", cause=cause)
-        outputs: Any = None
-        if steps.is_skipped(node, scope):  # 2
-            pass
-        elif isinstance(node, BoundBlock):  # 3
-            outputs, lacks = await steps.block(node, scope)
-            if lacks:
-                lacking[node.id] = lacks
-        else:  # 4
-            outputs = await steps.step(node, scope)
-        steps.hand_on(node, outputs)  # 5
-        scope = scope.with_step(node.id, outputs)
-    return scope
+    def hand_on(self, node: BoundNode, outputs: Any, lacking: LackingItems | None = None) -> None:
+        """Note what the nodes behind one see of it; `lacking`: its items without results."""
+        self.last, self.scope = outputs, self.scope.with_step(node.id, outputs)
+        if lacking is not None:
+            self._lacking[node.id] = lacking
 
 
 def is_skipped(node: BoundNode, scope: Scope) -> bool:
@@ -308,8 +317,11 @@ def is_skipped(node: BoundNode, scope: Scope) -> bool:
         raise StepFailed(node.id, str(error)) from error
 
 
-def is_unused(node: BoundNode, scope: Scope, stats: RunStats, item: str = "") -> bool:
-    """Return whether all that would use a node's answer is skipped; then it is counted."""
+def leave_unused(node: BoundNode, scope: Scope, stats: RunStats, item: str = "") -> bool:
+    """Count an answer that is not asked for, since all that would use it is skipped.
+
+    Return whether it is one.
+    """
     if not _are_surely_skipped(node.consumers, scope, {}):
         return False
     names = listed([repr(other.id) for other in node.consumers], 3)

@@ -89,7 +89,7 @@ class DryPool(LedgerPool):
 
         `raises_unknown`: a reply that is not known is `ReplyNotCached`, as `Step.foresee` wants it.
         """
-        super().__init__(context.pool, context.ledger, context.models, context.stats, caller)
+        super().__init__(context.pool, context.ledger, context.world.models, context.stats, caller)
         self.prompts = prompts
         self.doubt = doubt
         """About what the step reads; then about answers, too."""
@@ -172,7 +172,7 @@ class DryPool(LedgerPool):
         """
         self.doubt |= Doubt.ANSWERS
         prompts, looks_up = self.prompts.items, self._caller.looks_up
-        item = self._caller.scope, self._caller.key
+        item = self._caller.scope_id, self._caller.key
         may_differ = bool(self.doubt & Doubt.READ) or any(PLACEHOLDER in text for text in texts)
         was_asked = hash_ in prompts
         is_answered = was_asked and prompts[hash_] in (None, item)

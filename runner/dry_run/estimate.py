@@ -25,7 +25,7 @@ from paddock.runner.bind.sub_pipelines import with_inputs
 from paddock.runner.core.block_state import BlockState, opened_block
 from paddock.runner.core.failures import RunStopped, StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt
-from paddock.runner.core.left_nodes import Left, LeftBy, StepsLeft, no_documents_of
+from paddock.runner.core.left_nodes import Left, LeftBy, StepsLeft
 from paddock.runner.core.outputs.outdated_outputs import (
     EndedNode,
     OutdatedOutput,
@@ -153,7 +153,7 @@ class Estimate(Walk):
             what = f"What '{at}{node.id}' has to do is unknown until '{at}{pending}' has run."
             self._plan.notes.append(what)
         else:
-            scope = self.context.judge.scopes.id(node.id)
+            scope = self.context.judge.scopes.register(node.id)
             entry = self.context.ledger.entries(scope).get(node.id)
             item, doubt = PlanItem(node.id, node.id, ItemState.NEW, ()), Doubt.FILES
             if entry is not None:  # what it reads may come out as it was
@@ -161,7 +161,11 @@ class Estimate(Walk):
                 doubt |= Doubt.IF_DONE
             await self._add_work(node, item, entry, doubt)
 
-    async def block(self, block: BoundBlock) -> Any:
+    async def opened(self, node: BoundNode) -> BlockState:
+        lacks = self.left.missing_inputs.get(node.id, ())
+        return await opened_block(self.context, node, self.scope, keeps_results=True, lacks=lacks)
+
+    async def items(self, state: BlockState) -> None:
         """Show what a run does with each item of a block, and estimate those that are stale.
 
         1. Only some items are asked for: what reads the block is left, and it has no outputs.
@@ -169,54 +173,40 @@ class Estimate(Walk):
         3. The same, but rows of deleted items go: what searches their store finds less.
         4. Its items are estimated, and its outputs are not known.
         """
-        context, stats, left = self.context, self.context.stats, self.left
-        lacks = left.missing_inputs.get(block.id, ())
-        state = await opened_block(context, block, self.scope, keeps_results=True, lacks=lacks)
-        items, todo = list(_plan_items(state.work)), state.todo()
+        context, block, todo = self.context, state.block, state.todo()
+        await self._note_end(state)
+        if state.step is not None:
+            (work,) = state.work.items
+            item = PlanItem(block.id, block.id, work.verdict.state, work.verdict.reasons)
+            if todo:
+                await self._add_work(state.step, item, work.entry, Doubt.NONE)
+            else:
+                self._add_step(state.step, item)
+            return
+        items = list(_plan_items(state.work))
         for item in items:
             self._add(item)
         note_possible_refusal(
             context, block.body, (item.scope_in(block, self.scope) for item in todo)
         )
-        stats.add_filed(block.id, state.work.filed_counts)
-        if (has_news := state.has_news) is not None:
-            left.filed[block.id] = has_news
-        if not self._prefix and (missing := no_documents_of(state.work)):
-            left.lacking[block.id] = missing
-        await self._note_end(state)
+        context.stats.add_filed(block.id, state.work.filed_counts)
         if state.is_partial:  # 1
-            left.nodes[block.id] = Left(LeftBy.PARTIAL)
-        elif not todo or are_repeatable(state.block, todo):  # 2
+            self.left.nodes[block.id] = Left(LeftBy.PARTIAL)
+        elif not todo or are_repeatable(block, todo):  # 2
             for work in todo:
                 entry = work.entry
                 result = entry and context.ledger.value(entry.returns, entry.returns_object)
                 work.take_recorded(result)
-            if lacking := await state.lacking(context.judge.reviews):
-                left.lacking.setdefault(block.id, lacking)
             fills = (step.facts.fills in step.written for step in all_steps(block.body))
             if state.work.missing.deleted and any(fills):  # 3
                 self.unknown[block.id] = block.id
-            return state.outputs()
+            return
         estimated = await estimate_block(self._plan, context, state, {})  # 4
         self._placeholder_outputs[block.id] = estimated.outputs
         is_sure = not any(item.is_undecided for item in items)
         calls = estimated.calls if is_sure else estimated.calls.at_most()
         recorded = [item.entry for item in state.work.items if item.entry is not None]
         self._plan.cost.add(calls, recorded, len(todo))
-        return NOT_YET
-
-    async def item_step(self, step: BoundStep) -> Any:
-        state = await opened_block(self.context, step, self.scope, keeps_results=True)
-        await self._note_end(state)
-        (work,) = state.work.items
-        item = PlanItem(step.id, step.id, work.verdict.state, work.verdict.reasons)
-        if work.verdict.is_work:
-            await self._add_work(step, item, work.entry, Doubt.NONE)
-            return NOT_YET
-        self._add_step(step, item)
-        if state.wait is not None:
-            raise state.wait
-        return work.result
 
     async def step(self, step: BoundStep) -> Any:
         if step.inner is not None:
@@ -281,7 +271,8 @@ class Estimate(Walk):
         if forecast.n_known:
             left = Why.CALLS_LEFT(forecast.n_new, forecast.n_calls)
             item = replace(item, reasons=(*item.reasons, left))
-        scope_id, lineage = self.context.judge.scopes.id(step.id), LineageStore(self.context.ledger)
+        scope_id = self.context.judge.scopes.register(step.id)
+        lineage = LineageStore(self.context.ledger)
         is_older = entry is None and lineage.of_item(scope_id, step.id) is not None
         self._add_step(step, item, is_open=bool(doubt) or is_older)
         self._plan.cost.add(estimated.calls, [] if entry is None else [entry], 1)
@@ -299,7 +290,7 @@ class Estimate(Walk):
         scope, estimated = self.scope_with_placeholders(), Estimated(calls_of_step(step))
         try:
             async with asyncio.timeout_at(self._plan.deadline()):
-                if steps.is_skipped(step, scope):
+                if steps.skip(step, scope):
                     estimated = Estimated(outputs=None, doubt=Doubt.NONE)
                 else:
                     estimated = spread.note(step, await steps.estimate(step, scope))

@@ -1,9 +1,9 @@
-"""Estimate the items of a block, and the steps of one as `walk_item` meets them."""
+"""Estimate the items of a block, and the steps of one as `ItemWalk` meets them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,12 +19,11 @@ from paddock.runner.bind.sub_pipelines import with_inputs
 from paddock.runner.core.block_state import BlockState, opened_block
 from paddock.runner.core.failures import StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt
-from paddock.runner.core.left_nodes import LackingItems
 from paddock.runner.core.reviews.decided_outputs import decided_outputs
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.step_runner import item_result, step_outputs
 from paddock.runner.core.step_tools import sub_pipeline_context
-from paddock.runner.core.walk import ItemSteps, is_skipped, is_unused, walk_item
+from paddock.runner.core.walk import ItemWalk, is_skipped, leave_unused
 from paddock.steps.base import PLACEHOLDER
 from paddock.steps.run_pipeline import named_outputs
 
@@ -34,7 +33,7 @@ from .plan_so_far import PlanSoFar
 from .step_estimate import StepEstimate
 
 
-class ItemEstimate(ItemSteps):
+class ItemEstimate:
     """Walks the steps of one item, or of a pipeline that one of them runs, without effects."""
 
     def __init__(
@@ -53,13 +52,25 @@ class ItemEstimate(ItemSteps):
         self._is_whole_pipeline = is_whole_pipeline
         self.spread = spread
         self.calls = NO_CALLS
-        self.last: Any = None
-        """The outputs of its last step."""
 
-    # --- what `walk_item` asks
+    async def walk(self, body: Iterable[BoundNode], scope: Scope) -> ItemWalk:
+        """Estimate all of these nodes.
 
-    def is_skipped(self, node: BoundNode, scope: Scope) -> bool:
-        """Return whether a node is surely skipped.
+        Raises:
+            ItemEnds: one of them surely fails.
+            StepFailed: the results that it reads are missing.
+        """
+        walk = ItemWalk(body, scope)
+        for node in walk.nodes(self.skip):
+            if isinstance(node, BoundBlock):
+                outputs = await self._block(node, walk.scope)
+            else:
+                outputs = await self._step(node, walk.scope)
+            walk.hand_on(node, outputs)
+        return walk
+
+    def skip(self, node: BoundNode, scope: Scope) -> bool:
+        """Count a node's answer that is not asked for; return whether the node is surely skipped.
 
         Raises:
             ItemEnds: its `if` cannot be evaluated.
@@ -72,9 +83,9 @@ class ItemEstimate(ItemSteps):
         except (StepFailed, ExpressionError) as error:
             raise ItemEnds(error) from error
         key = self._attempt.shown_key
-        return not self.spread.of_use(node) and is_unused(node, scope, self._context.stats, key)
+        return not self.spread.of_use(node) and leave_unused(node, scope, self._context.stats, key)
 
-    async def block(self, block: BoundBlock, scope: Scope) -> tuple[Any, LackingItems | None]:
+    async def _block(self, block: BoundBlock, scope: Scope) -> Any:
         """Estimate a block within the item: its own items may be fresh.
 
         Raises:
@@ -93,9 +104,9 @@ class ItemEstimate(ItemSteps):
             estimated = await estimate_block(self._plan, context, state, self.spread.nodes)
             if self.spread.of(block.references):
                 estimated = Estimated(estimated.calls.at_most(), estimated.outputs)
-        return self._noted(block, estimated), None
+        return self._noted(block, estimated)
 
-    async def step(self, step: BoundStep, scope: Scope) -> Any:
+    async def _step(self, step: BoundStep, scope: Scope) -> Any:
         """Estimate one step.
 
         Raises:
@@ -110,9 +121,6 @@ class ItemEstimate(ItemSteps):
                 return outputs
             raise
         return self._noted(step, estimated)
-
-    def hand_on(self, node: BoundNode, outputs: Any) -> None:
-        self.last = outputs
 
     def _noted(self, node: BoundNode, estimated: Estimated) -> dict[str, Any] | None:
         """Add what is estimated of a node; return its outputs."""
@@ -172,7 +180,7 @@ class ItemEstimate(ItemSteps):
         within = ItemEstimate(self._plan, context, self._attempt, spread, is_whole_pipeline=True)
         try:
             start = Scope.of(bound.inputs, context.stats.secrets.of(bound.file), bound.moment)
-            end = await walk_item(within, bound.nodes, start)
+            end = (await within.walk(bound.nodes, start)).scope
         except ItemEnds as failure:
             if doubt:
                 self.spread.behind |= Doubt.FILES  # what it does behind that is not known
@@ -207,10 +215,10 @@ async def estimate_block(
         steps = ItemEstimate(plan, context, attempt, Spread({**around}))
         try:
             async with asyncio.timeout_at(deadline):
-                scope = await walk_item(steps, block.body, item.scope_in(block, state.scope))
+                walk = await steps.walk(block.body, item.scope_in(block, state.scope))
             is_filter_unknown = block.keep is not None and steps.spread.of(block.keep.references)
             given = replace(block, keep=None) if is_filter_unknown else block
-            item.result = item_result(given, scope, steps.last)
+            item.result = item_result(given, walk.scope, walk.last)
         except TimeoutError:
             break
         except ItemEnds:

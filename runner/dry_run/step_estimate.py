@@ -197,7 +197,7 @@ class StepEstimate:
         """
         attempt, context, scope = self.attempt, self.context, self.scope
         tools = item_tools(context, step, caller, attempt, scope)
-        outputs, stores = DryOutputs(tools.outputs), DryStores(context.stores)
+        outputs, stores = DryOutputs(tools.outputs), DryStores(context.world.stores)
         tools = replace(tools, pool=pool, outputs=outputs, stores=stores)
         if (form := step.reply) is not None:
             finder = labels = None

@@ -29,7 +29,7 @@ from paddock.runner.bind.specs import spec_data
 from paddock.runner.core.calls import model_pools
 from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.item_judge import all_differences
-from paddock.runner.core.rule_sources import are_unchanged, decide_alone
+from paddock.runner.core.rule_sources import are_unchanged, is_decided_alone
 from paddock.runner.core.traces.dependencies import ChosenLabels, Trace, dependencies_of
 from paddock.runner.core.traces.parts import PLACE_IN_LIST, ModelPart, OuterValue, part_of
 from paddock.runner.core.traces.past_items import PastItems
@@ -105,7 +105,7 @@ class CurrentPipelines:
         entry, sources = item.entry, json.loads(run.summary or "{}").get("rules")
         if not sources or entry is None or entry.run != run.run or item.document is None:
             return False
-        if not decide_alone(sources, item.owner.step, entry):
+        if not is_decided_alone(sources, item.owner.step, entry):
             return False
         if run.run not in self._are_unchanged:
             are_same = await are_unchanged(sources, self._world, self._settings)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from paddock.engine.system.tasks import running
 from paddock.runner.ledger.entries import LedgerError
@@ -19,11 +19,12 @@ from paddock.runner.ledger.ledger import postgres_module
 from paddock.runner.ledger.sharing.run_locks import FileGroupTurn, SkippedByGroup, TurnWait
 from paddock.runner.progress.drain import StopGate
 
-from .group_names import concurrency_group
+from .group_names import group_name, has_turns
 from .work_claims import WorkClaims
 
 if TYPE_CHECKING:
     from paddock.runner.bind.bound import BoundPlan
+    from paddock.runner.ledger.sharing.coordination import PostgresGroupTurn
     from paddock.runner.ledger.sharing.run_locks import LockHolder
     from paddock.runner.settings import Settings
 
@@ -33,22 +34,6 @@ GROUP_FOLDER = "groups"
 TURN_HEARTBEAT_S = 2.0
 
 GIVES_WAY_REASON = "A newer run of its group takes its place"
-
-
-class GroupTurn(Protocol):
-    """One run's turn in a concurrency group. Blocking."""
-
-    def take(self) -> LockHolder | None:
-        """Take the turn; return the run that holds it, None if this one does now."""
-
-    def request_release(self) -> None:
-        """Ask runs that began earlier to stop."""
-
-    def is_lost(self) -> bool:
-        """Send a heartbeat; return whether a newer run wants the turn, or has it."""
-
-    def leave(self) -> None:
-        """Release the turn."""
 
 
 def group_holders(
@@ -85,19 +70,21 @@ async def group_turn(
     A newer run that takes its place closes the stop gate.
 
     Raises:
+        PipelineError: the name of the group cannot be made.
         SkippedByGroup: the group is busy, and the file says `skip`.
         Locked: the deadline passed, or the run is stopped.
         LedgerError: PostgreSQL, which knows whose turn it is, cannot be used.
     """
-    group = concurrency_group(bound, is_shared=claims is not None)
-    if group is None:
+    rule = bound.pipeline.concurrency
+    if rule is None or not has_turns(rule):
         yield
         return
-    turn: GroupTurn
+    name = group_name(bound.pipeline, bound.file, bound.inputs, is_shared=claims is not None)
+    turn: FileGroupTurn | PostgresGroupTurn
     if claims is not None:
-        turn = claims.group_turn(group.name, run)
+        turn = claims.group_turn(name, run)
     else:
-        turn = FileGroupTurn(Path(settings.state_dir) / GROUP_FOLDER, group.name, run)
+        turn = FileGroupTurn(Path(settings.state_dir) / GROUP_FOLDER, name, run)
     # Its own thread: the default ones may be busy with files for long.
     with ThreadPoolExecutor(1, thread_name_prefix="turn") as thread:
 
@@ -108,12 +95,12 @@ async def group_turn(
             holder = await in_thread(turn.take)
             if holder is None:
                 return None
-            if group.on_conflict == "skip":
+            if rule.on_conflict == "skip":
                 raise SkippedByGroup(
                     f"{holder} of the same group was at work, and `on_conflict` is `skip`: "
                     f"this one is left out."
                 )
-            if group.on_conflict == "cancel_running":
+            if rule.on_conflict == "cancel_running":
                 await in_thread(turn.request_release)
             return holder, "is of the same group"
 

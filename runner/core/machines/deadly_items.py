@@ -118,10 +118,10 @@ class CrashSuspects:
                 await self.look()
                 self._has_looked = True
 
-    async def look(self, scope: str = "", keys: Collection[str] = ()) -> None:
+    async def look(self, scope_id: str = "", keys: Collection[str] = ()) -> None:
         """Read the notes of crashed runs: all, or those of some items of a scope."""
         ask = self._ledger.ask
-        attempts = await ask(self._ledger.attempts_left, self._dead_after_s, scope, keys)
+        attempts = await ask(self._ledger.attempts_left, self._dead_after_s, scope_id, keys)
         for row in attempts:
             if row.run == self._run:
                 continue
@@ -129,7 +129,7 @@ class CrashSuspects:
             rows[:] = [*(other for other in rows if other.run != row.run), row]
             if row.around_scope is not None and row.around_key is not None:
                 self._within.setdefault((row.around_scope, row.around_key), set()).add(row.run)
-        if attempts and not scope:
+        if attempts and not scope_id:
             self._n_kills = await ask(self._kills)
 
     def _kills(self) -> int:
@@ -137,12 +137,12 @@ class CrashSuspects:
         rows = RunStore(self._ledger).running_without_attempts(time.time() - KILLS_COUNT_FOR_S)
         return sum(row.run != self._run and run_status(row, self._ledger) == DIED for row in rows)
 
-    def of(self, scope: str, item: ItemWork) -> CrashHistory | None:
+    def of(self, scope_id: str, item: ItemWork) -> CrashHistory | None:
         """Return an item's crashes; None: it is no suspect.
 
         An item that changed since, or that the same run recorded, is no suspect.
         """
-        place = (scope, item.key)
+        place = (scope_id, item.key)
         recorded = item.unchanged_entry.run if item.unchanged_entry is not None else None
         notes = self._notes.get(place, ())
         rows = [row for row in notes if row.hash == item.hash and row.run != recorded]
@@ -171,18 +171,18 @@ class CrashSuspects:
         for (_, most), group in sorted(groups.items(), key=lambda pair: pair[0]):
             yield -most, group
 
-    async def begin(self, scope: str, item: ItemWork, around: ItemKey | None) -> None:
+    async def begin(self, scope_id: str, item: ItemWork, around: ItemKey | None) -> None:
         """Record durably that an item begins; `around` is the item around it."""
         if self._is_stopped:
             return
         outer = around or (None, None)
-        row = AttemptRow(scope, item.key, self._run, item.hash, time.time(), *outer)
-        self._begun[scope, item.key] = row
+        row = AttemptRow(scope_id, item.key, self._run, item.hash, time.time(), *outer)
+        self._begun[scope_id, item.key] = row
         self._ledger.record_attempt(row)
         await self._ledger.durable()
 
     def end(
-        self, scope: str, key: str, *, is_recorded: bool = False, is_repeated_crash: bool = False
+        self, scope_id: str, key: str, *, is_recorded: bool = False, is_repeated_crash: bool = False
     ) -> None:
         """Record that an item has ended in order; may be called again.
 
@@ -190,7 +190,7 @@ class CrashSuspects:
         notes remain, since they say what those runs died of. Where it is tried again some day, it
         runs alone.
         """
-        place = (scope, key)
+        place = (scope_id, key)
         attempt = self._begun.pop(place, None)
         with suppress(LedgerError):  # raised where the entry is awaited
             if attempt is not None:
@@ -208,8 +208,8 @@ class CrashSuspects:
     def stop(self) -> None:
         """Remove every note: from now on, the process ends on request."""
         self._is_stopped = True
-        for scope, key in list(self._begun):
-            self.end(scope, key)
+        for scope_id, key in list(self._begun):
+            self.end(scope_id, key)
 
 
 def suspects_text(suspects: Sequence[tuple[str, CrashHistory]], n_parallel: int) -> str:

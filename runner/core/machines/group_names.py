@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,28 +21,6 @@ from .machine_view import stored_path
 if TYPE_CHECKING:
     from paddock.pipelines.model import Pipeline
     from paddock.pipelines.triggers import ConcurrencyKeys
-    from paddock.runner.bind.bound import BoundPlan
-
-
-@dataclass(frozen=True, slots=True)
-class ConcurrencyGroup:
-    """The group of a run: a hashed name, and its rule."""
-
-    name: str
-    on_conflict: str
-
-
-def concurrency_group(bound: BoundPlan, *, is_shared: bool) -> ConcurrencyGroup | None:
-    """Return a run's group; None where it has none.
-
-    Raises:
-        PipelineError: the name cannot be made.
-    """
-    rule = bound.pipeline.concurrency
-    if rule is None or not has_turns(rule):
-        return None
-    name = group_name(bound.pipeline, bound.file, bound.inputs, is_shared=is_shared)
-    return ConcurrencyGroup(name, rule.on_conflict)
 
 
 def has_turns(rule: ConcurrencyKeys) -> bool:

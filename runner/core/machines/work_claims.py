@@ -83,7 +83,7 @@ class WorkClaims:
         return chunks[first:] + chunks[:first]
 
     async def take(
-        self, scope: str, items: Sequence[ItemWork], index: OutputIndex
+        self, scope_id: str, items: Sequence[ItemWork], index: OutputIndex
     ) -> tuple[list[ItemWork], list[tuple[ItemWork, Entry]], list[ItemWork]]:
         """Claim items; return those that are ours, those done elsewhere, and those claimed there.
 
@@ -93,8 +93,8 @@ class WorkClaims:
             LedgerError: another machine uses another model or version of a step.
         """
         keys = [item.key for item in items]
-        won = await self._do(self._claims.claim, scope, keys)
-        entries = await self._do(self._ledger.entries, scope, keys)
+        won = await self._do(self._claims.claim, scope_id, keys)
+        entries = await self._do(self._ledger.entries, scope_id, keys)
         ours: list[ItemWork] = []
         done: list[tuple[ItemWork, Entry]] = []
         claimed_elsewhere: list[ItemWork] = []
@@ -107,9 +107,9 @@ class WorkClaims:
             else:
                 (ours if item.key in won else claimed_elsewhere).append(item)
         if needless := won.intersection(item.key for item, _ in done):
-            await self.release(scope, needless)
+            await self.release(scope_id, needless)
         if ours:  # a machine that died may have written files that we don't know
-            await self._learn(index, scope, [item.key for item in ours])
+            await self._learn(index, scope_id, [item.key for item in ours])
         return ours, done, claimed_elsewhere
 
     async def _refuse_other(self, item: ItemWork, entry: Entry) -> None:
@@ -127,28 +127,28 @@ class WorkClaims:
 
     @asynccontextmanager
     async def on_step(
-        self, scope: str, key: str, index: OutputIndex, stop_gate: StopGate
+        self, scope_id: str, key: str, index: OutputIndex, stop_gate: StopGate
     ) -> AsyncIterator[None]:
         """Hold the claim on a step; wait for it, and know the outputs of its last holder."""
         pauses = Pauses(CLAIM_BACKOFF)
-        while not await self._do(self._claims.claim, scope, [key]):
+        while not await self._do(self._claims.claim, scope_id, [key]):
             if stop_gate.is_closed:
                 raise StopGateClosed
             await pauses.wait()
         try:
-            self.hold(scope, key)
-            await self._learn(index, scope, [key])
+            self.hold(scope_id, key)
+            await self._learn(index, scope_id, [key])
             yield
         finally:
-            await self.release(scope, [key])
+            await self.release(scope_id, [key])
 
-    async def release(self, scope: str, keys: Collection[str]) -> None:
-        await self._do(self._claims.release, scope, keys)
+    async def release(self, scope_id: str, keys: Collection[str]) -> None:
+        await self._do(self._claims.release, scope_id, keys)
 
     @staticmethod
-    def hold(scope: str, key: str) -> None:
+    def hold(scope_id: str, key: str) -> None:
         """Set which claim `fence` checks in this task."""
-        _held_claim.set((scope, key))
+        _held_claim.set((scope_id, key))
 
     async def fence(self) -> None:
         """Check that this machine still holds the current item.
@@ -183,13 +183,13 @@ class WorkClaims:
             await self._do(self._view.remove_nonces, holder)
         return bool(dead)
 
-    async def waits_for(self, scope: str, items: Sequence[ItemWork]) -> str:
+    async def waits_for(self, scope_id: str, items: Sequence[ItemWork]) -> str:
         """Return a note on who holds the first of these items."""
-        holder = await self._do(self._claims.holder_of, scope, [item.key for item in items])
+        holder = await self._do(self._claims.holder_of, scope_id, [item.key for item in items])
         return f"waiting for {holder or 'another machine'}, which works on the rest"
 
-    async def _learn(self, index: OutputIndex, scope: str, keys: Collection[str]) -> None:
-        index.add_rows(await self._do(lambda: list(self._ledger.outputs(scope, keys))))
+    async def _learn(self, index: OutputIndex, scope_id: str, keys: Collection[str]) -> None:
+        index.add_rows(await self._do(lambda: list(self._ledger.outputs(scope_id, keys))))
 
     async def _do(self, action: Callable[..., T], *values: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, action, *values)

@@ -58,7 +58,7 @@ class ItemOutputs:
         """`node`: the step or block outside of blocks that is the item; None: it is of a block."""
         self.items = items
         """The items around it, outermost first, and itself."""
-        self._scope, self._key = items[-1]
+        self._scope_id, self._key = items[-1]
         self._context = context
         self._index = context.index
         self._stats = context.stats
@@ -106,20 +106,21 @@ class ItemOutputs:
         """Record durably what is about to be renamed to `path`."""
         self.check_target(path)
         await self._context.fence()
-        index, stored, place = self._index, self._index.stored(path), (self._scope, self._key, path)
+        index, stored = self._index, self._index.stored(path)
+        place = self._scope_id, self._key, path
         self._refuse_other_pipelines(path, sha256)
-        index.claim(self._scope, self._key, stored)
+        index.claim(self._scope_id, self._key, stored)
         index.release(stored)
         if index.is_recorded(*place, sha256):
             return
-        is_first = not index.has_row(self._scope, path)
+        is_first = not index.has_row(self._scope_id, path)
         index.record_intended(*place, sha256, size_bytes, self._stats.run)
         self._intended.add(path)
         await index.ledger.durable()
         if is_first and not self.takes_over:
             other = await index.ledger.ask(index.written_meanwhile, stored)
             if other is not None:
-                index.release(stored, of=self._scope)
+                index.release(stored, of=self._scope_id)
                 # Perhaps neither writes it now: the next run tries again.
                 raise other_pipelines_output(stored, other, "io")
         # Again: the commit took time, and the rename comes next.
@@ -127,8 +128,8 @@ class ItemOutputs:
 
     async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
         stored = self._index.stored(path)
-        self._index.claim(self._scope, self._key, stored)
-        row = self._index.written_row(self._scope, self._key, path, sha256)
+        self._index.claim(self._scope_id, self._key, stored)
+        row = self._index.written_row(self._scope_id, self._key, path, sha256)
         if row is not None:
             self._unrecorded[row.path] = row
         self.written[stored] = None
@@ -194,7 +195,7 @@ class ItemOutputs:
         await self._context.fence()
         self.stores[store] = None
         ledger = self._index.ledger
-        intended = StoredRow(self._scope, self._index.stored(store), self._key, "", 0)
+        intended = StoredRow(self._scope_id, self._index.stored(store), self._key, "", 0)
         LineageStore(ledger).record_rows(intended, self._stats.run)
         await ledger.durable()
         await self._context.fence()
@@ -205,8 +206,10 @@ class ItemOutputs:
 
     async def note_rows_read(self, store: Path) -> None:
         """Record a store that is about to be searched."""
-        await self._context.stores.look([store])
-        self._note(StoreSearched(self._index.stored(store), self._context.stores.content(store)))
+        await self._context.world.stores.look([store])
+        self._note(
+            StoreSearched(self._index.stored(store), self._context.world.stores.content(store))
+        )
 
     def _note(self, dependency: Dependency) -> None:
         self.dependencies[dependency.name] = dependency

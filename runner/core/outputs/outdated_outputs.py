@@ -79,9 +79,9 @@ class EndedNode:
         outputs: list[Dependency] = dependencies_of(entry, OutputWithin, KeptOutput, RowsKept)
         for dep in outputs:
             if isinstance(dep, RowsKept):
-                self.rows.add((dep.scope, dep.store, dep.key))
+                self.rows.add((dep.scope_id, dep.store, dep.key))
             elif isinstance(dep, OutputWithin):
-                self.writers.add((dep.scope, dep.key))
+                self.writers.add((dep.scope_id, dep.key))
             if isinstance(dep, OutputWithin | KeptOutput):
                 paths.add(dep.path)
         self.paths |= paths
@@ -95,7 +95,7 @@ class EndedNode:
 class OutdatedOutput:
     """A file, or an item's rows in a store, that nothing makes any more."""
 
-    scope: str
+    scope_id: str
     key: str
     stored: str
     """Path of the file, or of the store."""
@@ -124,12 +124,12 @@ class _KnownScope:
     """Without the steps that lead to the pipeline."""
     node: str
     """The top-level step or block; empty: the pipeline no longer has it."""
-    outer: tuple[str, ...]
+    keys_around: tuple[str, ...]
     """Keys of the items around."""
 
     def top(self, key: str) -> str:
         """Return the key of the top-level item that an item is, or is within."""
-        return self.outer[0] if self.outer else key
+        return self.keys_around[0] if self.keys_around else key
 
 
 class OutdatedFinder:
@@ -137,15 +137,15 @@ class OutdatedFinder:
 
     def __init__(self, context: RunContext, ended: Mapping[str, EndedNode]) -> None:
         """`ended`: by its id, each top-level step or block that has ended."""
-        self._bound, self._index, self._stores = context.bound, context.index, context.stores
+        self._bound, self._index, self._stores = context.bound, context.index, context.world.stores
         self._ended, self._ledger = ended, context.ledger
         self._lineage = LineageStore(context.ledger)
         self._rest = [node for node in context.bound.nodes if node.id not in ended]
         nodes = self._bound.nodes
         names = {name: node.id for node in nodes for name in callable_names([node])}
         self._scopes = {
-            scope: _KnownScope(step, names.get(step, ""), outer)
-            for scope, step, outer in context.judge.scopes.known()
+            scope: _KnownScope(step, names.get(step, ""), keys_around)
+            for scope, step, keys_around in context.judge.scopes.known()
         }
         self._is_step_of_items: dict[str, bool] = {}
         """By step, whether the paths that it writes name nothing but an item."""
@@ -172,20 +172,20 @@ class OutdatedFinder:
             outdated += [c for c in candidates if files.identity(absolute(c.stored)) not in now]
         return sorted(outdated, key=lambda out: out.stored)
 
-    def is_over(self, scope: str, key: str) -> bool:
+    def is_over(self, scope_id: str, key: str) -> bool:
         """Return whether nothing of an item is to be decided any more: it is outdated, or filed."""
-        if (known := self._scopes.get(scope)) is None:
+        if (known := self._scopes.get(scope_id)) is None:
             return False
         end, top = self._ended.get(known.node), known.top(key)
         is_open = end is None or top in end.done or top in end.undecided
         is_filed = end is not None and top in end.filed and not is_open
-        return is_filed or self._why(scope, key) is not None
+        return is_filed or self._why(scope_id, key) is not None
 
     def _output(self, row: OutputRow | StoredRow, why: Outdated) -> OutdatedOutput:
         known = self._scopes[row.scope]
         return OutdatedOutput(row.scope, row.key, row.path, known.node, known.top(row.key), why)
 
-    def _why(self, scope: str, key: str) -> Outdated | None:
+    def _why(self, scope_id: str, key: str) -> Outdated | None:
         """Return why an item's outputs are outdated; None: they apply, or that is not known.
 
         1. No step of the pipeline makes them any more, and all those that may have are walked.
@@ -197,7 +197,7 @@ class OutdatedFinder:
         7. It, or what is within it, is tried again.
         8. It is done, and made something else.
         """
-        known = self._scopes.get(scope)
+        known = self._scopes.get(scope_id)
         if known is None:
             return None
         top, end = known.top(key), self._ended.get(known.node)
@@ -218,10 +218,10 @@ class OutdatedFinder:
         if top not in end.done:  # 6
             return Outdated.GONE if end.is_list_sure else None
         if top in end.with_failures:  # 7
-            entry = self._ledger.entries(scope, [key]).get(key)
+            entry = self._ledger.entries(scope_id, [key]).get(key)
             if entry is not None and entry.state in UNDECIDED:
                 return None
-        is_written = (scope, key) in end.writers  # 8
+        is_written = (scope_id, key) in end.writers  # 8
         return Outdated.ELSEWHERE if is_written else Outdated.NOT_MADE
 
     # --- files
@@ -266,11 +266,11 @@ class OutdatedFinder:
         if lineage is None or not text:  # only killed runs wrote it, and recorded no item
             return True
         spec = json.loads(text)
-        if at.outer:  # it may read steps around it
+        if at.keys_around:  # it may read steps around it
             for block in (node for node in self._bound.nodes if isinstance(node, BoundBlock)):
                 spec["steps"] = spec_data(block)["steps"] | spec["steps"]
         inputs = self._bound.inputs_in_paths.union(lineage.made.get(INPUTS_BY_ITEM, ()))
-        return paths_depend_on_item_alone(spec, inputs, is_within_item=bool(at.outer))
+        return paths_depend_on_item_alone(spec, inputs, is_within_item=bool(at.keys_around))
 
     # --- rows
 
@@ -334,7 +334,7 @@ async def find_outdated(
     if is_live and not (reviews.items or stores):
         return [], []
     finder = await ask(OutdatedFinder, context, ended)
-    await context.stores.look(finder.stores_to_look_at())
+    await context.world.stores.look(await ask(finder.stores_to_look_at))
     over = await ask(lambda: [item for item in reviews.items if finder.is_over(*item)])
     return await ask(finder.find), over
 

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from paddock.engine.system import no_links, text
@@ -111,9 +112,9 @@ class Pruner:
             for output in self._doomed(of_node, ended.get(node)):
                 doomed.setdefault(output.why, []).append(output)
         for why, outputs in doomed.items():
-            files = [(out.scope, out.key, out.stored) for out in outputs if out.n_rows is None]
+            files = [(out.scope_id, out.key, out.stored) for out in outputs if out.n_rows is None]
             stores = (out for out in outputs if out.n_rows is not None)
-            rows = [StoredRow(out.scope, out.stored, out.key, "", 0) for out in stores]
+            rows = [StoredRow(out.scope_id, out.stored, out.key, "", 0) for out in stores]
             await self._remove(files, rows, why, is_outdated=True)
         removed = {output for outputs in doomed.values() for output in outputs}
         kept = [output for output in outdated if output not in removed]
@@ -167,14 +168,14 @@ class Pruner:
         self, work: BlockWork, entries: Sequence[Entry], why: Outdated
     ) -> set[str]:
         """Remove the outputs of items; return the keys of those of which one cannot be removed."""
-        files = [
-            file
+        found = (
+            self._files_of(work.block, work.scope_id, entry, (*work.keys_around, entry.key))
             for entry in entries
-            for file in self._files_of(work.block, work.scope_id, entry, (*work.outer, entry.key))
-        ]
+        )
+        files = await self._context.ledger.ask(lambda: [*chain.from_iterable(found)])
         rows = {entry.key: dependencies_of(entry, RowsKept) for entry in entries}
         kept = (row for of_item in rows.values() for row in of_item)
-        stored = [StoredRow(row.scope, row.store, row.key, "", 0) for row in kept]
+        stored = [StoredRow(row.scope_id, row.store, row.key, "", 0) for row in kept]
         refused = (await self._remove(files, stored, why)).refused.keys()
         return {
             entry.key
@@ -183,19 +184,21 @@ class Pruner:
         }
 
     def _files_of(
-        self, block: BoundBlock, scope_id: str, entry: Entry, outer: tuple[str, ...]
+        self, block: BoundBlock, scope_id: str, entry: Entry, keys_around: tuple[str, ...]
     ) -> Iterator[_OutputFile]:
         """Yield the files of an item, and of the items within it."""
         for stored in entry.output_paths:
             yield scope_id, entry.key, stored
         for output in dependencies_of(entry, OutputWithin):
-            yield output.scope, output.key, output.path
+            yield output.scope_id, output.key, output.path
         for inner in block.body:
             if not isinstance(inner, BoundBlock):
                 continue
-            inner_id = self._context.judge.scopes.id(inner.id, outer)
+            inner_id = self._context.judge.scopes.register(inner.id, keys_around)
             for inner_entry in self._context.ledger.entries(inner_id).values():
-                yield from self._files_of(inner, inner_id, inner_entry, (*outer, inner_entry.key))
+                yield from self._files_of(
+                    inner, inner_id, inner_entry, (*keys_around, inner_entry.key)
+                )
 
     async def _remove(
         self,

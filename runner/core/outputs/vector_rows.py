@@ -26,24 +26,24 @@ async def reconcile_rows(
     Raises:
         StepError: a store cannot be written.
     """
-    (scope, key), name = item, ItemName(owner="\n".join(item))
+    (scope_id, key), name = item, ItemName(owner="\n".join(item))
     kept = dependencies_of(before, RowsKept)
-    old = {rows.store: rows for rows in kept if (rows.scope, rows.key) == item}
+    old = {rows.store: rows for rows in kept if (rows.scope_id, rows.key) == item}
     now: dict[str, RowsKept] = {}
     for path in outputs.stores:
         if state in DECIDED:
-            await context.stores.keep_only(path, name)
-        owner = context.stores.owner(name, path)
-        stored, content = context.index.stored(path), context.stores.holds(path, owner)
-        rows = now[stored] = RowsKept(stored, owner, content, scope, key)
-        row = StoredRow(scope, stored, key, content, rows.n_rows)
+            await context.world.stores.keep_only(path, name)
+        owner = context.world.stores.owner(name, path)
+        stored, content = context.index.stored(path), context.world.stores.holds(path, owner)
+        rows = now[stored] = RowsKept(stored, owner, content, scope_id, key)
+        row = StoredRow(scope_id, stored, key, content, rows.n_rows)
         LineageStore(context.ledger).record_rows(row, context.stats.run)
     for stored, rows in now.items():
         if rows.sum != (old[stored].sum if stored in old else ""):
             context.stats.wrote(context.index.absolute(stored))
     for stored in old.keys() - now.keys():
         if state in WHOLE:
-            await _drop(context, [StoredRow(scope, stored, key, "", 0)])
+            await _drop(context, [StoredRow(scope_id, stored, key, "", 0)])
         elif state not in DECIDED:
             now[stored] = old[stored]
     return [*now.values()]
@@ -96,7 +96,7 @@ async def _drop(context: RunContext, rows: Sequence[StoredRow]) -> int:
     n_rows = 0
     for path in {row.path for row in rows}:
         names = [ItemName(owner=f"{row.scope}\n{row.key}") for row in rows if row.path == path]
-        n_rows += await context.stores.forget(Path(context.index.absolute(path)), names)
+        n_rows += await context.world.stores.forget(Path(context.index.absolute(path)), names)
     for row in rows:
         LineageStore(context.ledger).drop_rows(row)
     return n_rows

@@ -84,14 +84,6 @@ class TaughtItem:
         return schema_mismatch(decision.answer, schema) is None
 
 
-@dataclass(frozen=True, slots=True)
-class ChosenExamples:
-    """The examples of one prompt, and what its item's entry keeps of them."""
-
-    examples: tuple[Example, ...]
-    used: UsedExamples
-
-
 class DecidedExamples:
     """The decisions of one run with their vectors. They belong to the run's event loop."""
 
@@ -103,8 +95,10 @@ class DecidedExamples:
 
     async def chosen(
         self, step: BoundStep, params: Any, tools: Tools, known: StepDecisions, item: TaughtItem
-    ) -> ChosenExamples | None:
-        """Return the examples nearest to a step's text; None while that, or a vector, is unknown.
+    ) -> tuple[tuple[Example, ...], UsedExamples] | None:
+        """Return the examples nearest to a step's text, and what its item's entry keeps of them.
+
+        None while that text, or a vector, is unknown.
 
         Raises:
             EngineError: a text cannot be embedded.
@@ -124,7 +118,7 @@ class DecidedExamples:
         last = item.last_examples(known)
         if last is not None and item.last is not None:
             examples = await asyncio.to_thread(self._examples, last, n_tokens_each, tools)
-            return ChosenExamples(examples, item.last)
+            return examples, item.last
         (vector,) = await vectors_of([text])
         async with self._embedding:  # items that come meanwhile wait for the same vectors
             if (item.step, identity) not in self._embedded:
@@ -137,18 +131,15 @@ class DecidedExamples:
         used, least = item.nearest(decisions, near, k, schema)
         digests = {decision.id: decision.digest for decision in used}
         examples = await asyncio.to_thread(self._examples, used, n_tokens_each, tools)
-        return ChosenExamples(
-            examples,
-            UsedExamples(
-                step=[*item.step],
-                id=item.id,
-                own_document=item.own_document,
-                pool=known.digest,
-                used=digests,
-                least=least,
-                model=identity,
-                vector=vector,
-            ),
+        return examples, UsedExamples(
+            step=[*item.step],
+            id=item.id,
+            own_document=item.own_document,
+            pool=known.digest,
+            used=digests,
+            least=least,
+            model=identity,
+            vector=vector,
         )
 
     async def _all(

@@ -25,11 +25,12 @@ from paddock.runner.ledger.reviews.reviews import Question, Review, ReviewState,
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import ReviewMode
-from paddock.steps.base import Tools
+from paddock.steps.base import Example, Tools
 
+from ..traces.dependencies import UsedExamples
 from ..traces.past_decisions import PendingReview, StepDecisions, StepName, known_decisions
 from ..traces.scopes import ItemKey
-from .prompt_examples import ChosenExamples, DecidedExamples, TaughtItem
+from .prompt_examples import DecidedExamples, TaughtItem
 from .review_questions import iso_time
 
 
@@ -98,7 +99,7 @@ class RunReviews:
 
     async def examples(
         self, step: BoundStep, params: Any, tools: Tools, item: TaughtItem
-    ) -> ChosenExamples | None:
+    ) -> tuple[tuple[Example, ...], UsedExamples] | None:
         """Return examples for an item's prompt, as `DecidedExamples.chosen`; after `load`."""
         known = self.decisions.get(item.step, StepDecisions())
         self._examples = self._examples or DecidedExamples(self._store.source_text)
@@ -127,15 +128,15 @@ class RunReviews:
                 self.decisions = await self._ledger.ask(known_decisions, self._ledger)
             self._pending = found
 
-    def of_item(self, scope: str, key: str) -> PendingReview | None:
+    def of_item(self, scope_id: str, key: str) -> PendingReview | None:
         """Return what of an item waits, or was decided since the last run; after `load`."""
-        reviews = (self._pending or {}).get((scope, key))
+        reviews = (self._pending or {}).get((scope_id, key))
         if not reviews:
             return None
         decided = [review for review in reviews if review.is_decided]
         if decided:
             return PendingReview(False, decision_reason(decided[0]))
-        of_itself = [review for review in reviews if (review.scope, review.key) == (scope, key)]
+        of_itself = [review for review in reviews if (review.scope, review.key) == (scope_id, key)]
         if of_itself:
             return PendingReview(True, Why.WAITS_SINCE(str(iso_time(of_itself[0].asked_at))))
         is_one = len(reviews) == 1
@@ -147,14 +148,14 @@ class RunReviews:
         """The items of which `of_item` returns anything."""
         return (self._pending or {}).keys()
 
-    async def at(self, scope: str, key: str, step: str) -> Review | None:
+    async def at(self, scope_id: str, key: str, step: str) -> Review | None:
         """Return the review of a step's answer for an item, whole."""
-        return await self._ledger.ask(self._store.at, scope, key, step)
+        return await self._ledger.ask(self._store.at, scope_id, key, step)
 
-    async def ended(self, scope: str) -> dict[ReviewState, set[str]]:
+    async def ended(self, scope_id: str) -> dict[ReviewState, set[str]]:
         """Return the keys of the items of which an answer is `rejected`, `expired` and so on."""
         found: dict[ReviewState, set[str]] = defaultdict(set)
-        for (key, _), review in (await self._ledger.ask(self._store.of_scope, scope)).items():
+        for (key, _), review in (await self._ledger.ask(self._store.of_scope, scope_id)).items():
             found[review.state].add(key)
         return found
 

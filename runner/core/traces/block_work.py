@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from .block_items import (
     path_and_time,
     without_time,
 )
-from .parts import CONTENT, PLACE_IN_LIST, SUFFIX, ordered_digest, part_digest
+from .parts import CONTENT, PLACE_IN_LIST, SUFFIX, ordered_digest, part_digest, parts_hash
 from .past_items import PastItems
 from .scopes import ItemKey
 from .source_folders import MissingSources
@@ -54,6 +53,8 @@ class ItemWork:
     """Whether reports count it in any case; a step that asks no model only where it is held."""
     filed: FiledRow | None = None
     """Of a document that a step moved away before: the item is done where that lies."""
+    is_of_filed: bool = False
+    """Whether it is made of results of filed items, so that the run's own list lacks it."""
     renamed_from: str | None = None
     """The key of a deleted item with the same content."""
     state: ItemState = ItemState.TO_DO
@@ -167,7 +168,7 @@ class JudgedRule:
             read += f'"{SUFFIX.name}":"{part_digest(suffix)}",'
         content = ordered_digest(item_content(listed, without_time(attributes)))
         item.parts = f'{{"{CONTENT.name}":"{content}",{read}{self.base[1:]}'
-        item.hash = hashlib.sha256(item.parts.encode()).hexdigest()
+        item.hash = parts_hash(item.parts)
         if (entry := item.unchanged_entry) is not None:  # half a kilobyte, not twice
             item.parts, item.hash = entry.parts, entry.hash
 
@@ -199,7 +200,7 @@ class BlockWork:
     """All items of a block, in the order of its list."""
 
     block: BoundBlock
-    outer: tuple[str, ...]
+    keys_around: tuple[str, ...]
     """Keys of the items around a nested block."""
     scope_id: str
     items: tuple[ItemWork, ...]
@@ -236,7 +237,7 @@ class BlockWork:
 
     def shown_key(self, key: str) -> str:
         """Return an item's key with those of the items around it."""
-        return "/".join((*self.outer, key))
+        return "/".join((*self.keys_around, key))
 
     def deletion(self, key: str) -> ItemReport:
         reasons = (self.missing.absences[key],)

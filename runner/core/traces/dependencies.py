@@ -301,11 +301,11 @@ class OutputWithin(FileDependency):
     kind, is_named = "written", True
     order = 3
     path: str
-    scope: str
+    scope_id: str
     key: str
 
     def look(self, world: World) -> Reason | None:
-        condition = world.index.condition(self.scope, self.path)
+        condition = world.index.condition(self.scope_id, self.path)
         if condition in ("missing", "interrupted"):
             return Why.OUTPUT_LOST(self.path)
         return Why.OUTPUT_EDITED(self.path) if condition == "edited" else None
@@ -322,7 +322,7 @@ class RowsKept(Dependency):
     owner: str
     sum: str
     """The number and the digest of the rows, as the store says them."""
-    scope: str
+    scope_id: str
     key: str
 
     @property
@@ -435,9 +435,9 @@ def note_listing(
     noted[listed.name] = replace(listed, listings=listings)
 
 
-def with_outputs(entry: Entry, scope: str) -> Dependencies:
+def with_outputs(entry: Entry, scope_id: str) -> Dependencies:
     """Return what an entry recorded and its outputs, for the item around it."""
-    within = (OutputWithin(path, scope, entry.key) for path in entry.output_paths)
+    within = (OutputWithin(path, scope_id, entry.key) for path in entry.output_paths)
     return by_name([*dependencies_of(entry), *within])
 
 
@@ -456,15 +456,15 @@ def kept_paths(dependencies: Dependencies) -> list[str]:
 class Trace:
     """What an entry recorded of how its item was made."""
 
-    __slots__ = ("dependencies", "entry", "outputs", "past", "scope")
+    __slots__ = ("dependencies", "entry", "outputs", "past", "scope_id")
 
-    def __init__(self, scope: str, entry: Entry, past: PastItems) -> None:
-        self.scope, self.entry, self.past = scope, entry, past
+    def __init__(self, scope_id: str, entry: Entry, past: PastItems) -> None:
+        self.scope_id, self.entry, self.past = scope_id, entry, past
         self.dependencies: Sequence[Dependency]
         self.dependencies = sorted(dependencies_of(entry), key=_ORDER) if entry.reads else ()
         """Dependencies, in the order in which their reasons count."""
         paths = entry.output_paths
-        self.outputs = [OutputWithin(path, scope, entry.key) for path in paths]
+        self.outputs = [OutputWithin(path, scope_id, entry.key) for path in paths]
         """The outputs of the item itself, without those of items within it."""
 
     def result(self, older: Older) -> KnownResult:

@@ -6,17 +6,15 @@ items with those of this run, whatever becomes of the files (`filed_results`).
 An item is known by its key and its content: other content under the name of a filed document is
 another item, `a.pdf#2`. The ledger has a row for each filed item. A run asks twice about them:
 which of them are listed, or left the list (`FiledDocuments.items`); and, once the listed items have
-their verdicts, which filed items are items again (`FiledDocuments.verify`).
+their verdicts, which filed items are items again (`own_items`, `doubtful`, `decided`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum, auto
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -37,6 +35,7 @@ from paddock.steps.files.scan import file_at, modified_at
 from .block_items import is_file_value, raw_item_keys
 from .block_work import FiledItems, ItemWork, JudgedRule
 from .dependencies import FileRead, MovedAway, dependencies_of
+from .filed_results import BlockList
 from .node_parts import read_by_all
 from .source_folders import SourceFolder
 from .verify import Case, ItemVerdict
@@ -97,7 +96,12 @@ class FiledDocuments:
         self.unfinished_moves = self._store.unfinished(scope_id)
         """Moves of documents by runs that did not finish their items."""
         self._unfinished: dict[str, ItemWork] = {}
-        self._came_again: list[str] = []
+        self.came_again: list[str] = []
+        """Names of listed documents that have the content of a filed one."""
+        self._results: dict[str, FiledRow] = {}
+        """By key, the items of filed results that stay filed."""
+        self._earlier: set[str] = set()
+        """Keys of what stays filed, though the rule of now would make another result."""
         self._noted_targets: Mapping[Document, str] | None = None
 
     # --- which are listed, and which left the list
@@ -116,26 +120,24 @@ class FiledDocuments:
                 self._unfinished[row.key] = item
 
     def items(
-        self,
-        names: Sequence[str],
-        listed: Sequence[Any],
-        others: Collection[str],
-        entries: Mapping[str, Entry],
+        self, found: BlockList, excluded: Collection[str], entries: Mapping[str, Entry]
     ) -> list[ItemWork]:
-        """Return the listed items by their keys, then those of unfinished moves. Blocking.
+        """Return the listed items, then those of unfinished moves, then those of filed results.
 
-        `others`: keys of items that did not leave, though the run's own list lacks them.
+        Blocking. `excluded`: keys of items for which `where` does not hold.
 
         1. The items that left the list since are filed. What is filed is no unfinished move.
         2. A listed document that has the name and the content of a filed one is that item again.
         3. Any other item has its name as its key, with a number where a filed document has that.
         """
+        names = found.names
         documents = {
             name: (self._index.stored(item["path"]), item["sha256"])
-            for name, item in zip(names, listed, strict=True)
+            for name, item in zip(names, found.items, strict=True)
             if is_file_value(item) and isinstance(item.get("path"), str)
         }
-        self._file_those_that_left(documents, {*names, *others}, entries)  # 1
+        present = {*names, *excluded, *found.of_filed}
+        self._file_those_that_left(documents, present, entries)  # 1
         unfinished = {k: item for k, item in self._unfinished.items() if k not in self.rows}
         filed: dict[str, dict[str, str]] = {}
         taken = set(names)
@@ -143,16 +145,21 @@ class FiledDocuments:
             if row.name in taken and row.path:
                 filed.setdefault(row.name, {})[row.sha256] = row.key
         items = list[ItemWork]()
-        for name, item in zip(names, listed, strict=True):
+        for name, item in zip(names, found.items, strict=True):
             key, same_name = name, filed.get(name, {}) if name in documents else {}
             if same_name and documents[name][1] in same_name:  # 2
                 key = same_name[documents[name][1]]
-                self._came_again.append(name)
+                self.came_again.append(name)
                 unfinished.pop(key, None)
             elif name in same_name.values():  # 3
                 key = free_name(name, {*same_name.values(), *taken})
             items.append(ItemWork(key=key, name=name, item=item))
-        return [*items, *unfinished.values()]
+        items += unfinished.values()
+        keys = {*self.rows, *(item.key for item in items)}
+        for key, item in found.of_filed.items():
+            if key not in keys:
+                items.append(ItemWork(key=key, name=key, item=item, is_of_filed=True))
+        return items
 
     def _file_those_that_left(
         self, listed: Mapping[str, Document], present: Collection[str], entries: Mapping[str, Entry]
@@ -202,11 +209,6 @@ class FiledDocuments:
 
     # --- where they lie
 
-    def _lying_as_filed(self, rows: Iterable[FiledRow]) -> dict[str, Any]:
-        """Return documents as items where they lie, by key: those that are as they were filed."""
-        lying = ((row, self._lying(row)) for row in rows)
-        return {row.key: item for row, item in lying if item and item["sha256"] == row.sha256}
-
     def _lying(self, row: FiledRow) -> Any:
         """Return what lies where a document went, as an item; None: nothing, or no one knows."""
         relpath = self._relpath(row)
@@ -253,35 +255,20 @@ class FiledDocuments:
 
     # --- which are items again
 
-    async def verify(
-        self,
-        rule: JudgedRule,
-        world: World,
-        items: Sequence[ItemWork],
-        of_filed: Collection[str],
-        decided: Collection[str],
-        verify: Callable[[JudgedRule, Sequence[ItemWork]], Awaitable[None]],
-    ) -> tuple[list[ItemWork], FiledItems]:
-        """Return the items to do, or that are done, and what is filed of the block.
+    # Three steps, as `Judge` has to verify the items of the second before the third.
 
-        `items` have verdicts, and `verify` sets those of others. `of_filed`: keys of items that are
-        made of results of filed ones; `decided`: of those on which a person has decided.
+    def own_items(
+        self, rule: JudgedRule, world: World, items: Sequence[ItemWork]
+    ) -> list[ItemWork]:
+        """Return the items to do, or that are done, but for those of filed results that stay.
 
-        1. An item of filed results stays filed, unless it has work to do and can be done.
-        2. A filed document is verified if the rule is another one than when it was done, a person
-           has decided, or the run is forced. If this very rule came to another result before, it
-           would again, and what it depended on is not looked at.
-        3. It is an item again if it has work to do and lies as it was filed. Of several documents
-           with one name only the last one can be: the others write the same outputs.
-        4. Else it stays filed, and its row notes the rule by which it is as good, or outdated.
+        An item of filed results stays filed, unless it has work to do and can be done.
         """
-        if not (of_filed or self.rows):
-            return [*items], FiledItems(came_again=tuple(self._came_again))
-        own, done, earlier = list[ItemWork](), dict[str, FiledRow](), set[str]()
+        own = list[ItemWork]()
         read = {self._index.stored(self._index.absolute(path)) for path in read_by_all(rule.block)}
-        for item in items:  # 1
+        for item in items:
             filing, entry = Filing.AGAIN, item.entry
-            if item.key in of_filed and entry is not None:
+            if item.is_of_filed and entry is not None:
                 has_work = not item.verdict.is_up_to_date
                 can_be_done = has_work and can_be_repeated(entry, world, read)
                 filing = verify_filed(item.verdict, item.unchanged_entry is not None, can_be_done)
@@ -289,61 +276,80 @@ class FiledDocuments:
                 own.append(item)
                 continue
             row = FiledRow(item.key, item.key, returns=entry.returns)
-            done[item.key] = row._replace(returns_object=entry.returns_object)
+            self._results[item.key] = row._replace(returns_object=entry.returns_object)
             if filing is Filing.EARLIER:
-                earlier.add(item.key)
-        present = {item.key for item in own}
-        rows = {key: row for key, row in self.rows.items() if key not in present}
-        request, made_by = rule.request, rule.made_by
-        doubtful = [  # 2
+                self._earlier.add(item.key)
+        return own
+
+    def doubtful(
+        self, rule: JudgedRule, own: Iterable[ItemWork], decided: Collection[str]
+    ) -> list[ItemWork]:
+        """Return filed documents that may be items again; those that are `NEW` are to be verified.
+
+        `decided`: keys of items on which a person has decided. A document is doubtful if the rule
+        is another one than when it was done, a person has decided, or the run is forced. If this
+        very rule came to another result before, it would again, and what it depended on is not
+        looked at.
+        """
+        present, request, made_by = {item.key for item in own}, rule.request, rule.made_by
+        rows = [
             row
-            for row in rows.values()
-            if row.path and request.asks_for(row.key)
+            for row in self.rows.values()
+            if row.key not in present and row.path and request.asks_for(row.key)
             if request.is_forced or row.made_by != made_by or row.key in decided
         ]
-        if doubtful:
-            keys = [row.key for row in doubtful]
-            entries = await self._ledger.ask(self._ledger.entries, self._scope_id, keys)
-            again, unverified = list[ItemWork](), list[ItemWork]()
-            for row in doubtful:
-                document, entry = self.as_listed(row), entries.get(row.key)
-                item = ItemWork(key=row.key, name=row.name, item=document, entry=entry, filed=row)
-                rule.set_parts(item, document, self._index.stored, is_listed=False)
-                again.append(item)
-                is_known = row.outdated_by == made_by and (entry is None or entry.state in WHOLE)
-                if is_known and not request.is_forced and row.key not in decided:
-                    item.verdict = OUTDATED
-                else:
-                    unverified.append(item)
-            if unverified:  # what was edited, or another machine did, makes none an item again
-                plain = replace(request, takes_over=False, overwrites=False, job_runs=frozenset())
-                await verify(replace(rule, request=plain), unverified)
-            by_age = (row for row in sorted(rows.values(), key=_age) if row.name not in present)
-            last_ones = {*{row.name: row.key for row in by_age}.values()}
-            with_work = {item.key for item in again if not item.verdict.is_up_to_date} & last_ones
-            looked_for = [row for row in doubtful if row.key in with_work]
-            documents = await asyncio.to_thread(self._lying_as_filed, looked_for)
-            for item, row in zip(again, doubtful, strict=True):
-                is_same = row.made_by == made_by
-                filing = verify_filed(item.verdict, is_same, row.key in documents)
-                if filing is Filing.AGAIN:  # 3
-                    item.item = documents[row.key]
-                    own.append(item)
-                elif filing is Filing.EARLIER:  # 4
-                    earlier.add(row.key)
-                    if row.outdated_by != made_by:
-                        rows[row.key] = row._replace(outdated_by=made_by)
-                elif not is_same:
-                    rows[row.key] = row._replace(made_by=made_by, outdated_by="")
-        away = await asyncio.to_thread(self._away)
-        return own, FiledItems(
-            rows=rows | done,
-            earlier=frozenset(earlier),
-            away=frozenset(away.difference(item.key for item in own)),
+        entries = self._ledger.entries(self._scope_id, [row.key for row in rows]) if rows else {}
+        doubtful = list[ItemWork]()
+        for row in rows:
+            document, entry = self.as_listed(row), entries.get(row.key)
+            item = ItemWork(key=row.key, name=row.name, item=document, entry=entry, filed=row)
+            rule.set_parts(item, document, self._index.stored, is_listed=False)
+            is_known = row.outdated_by == made_by and (entry is None or entry.state in WHOLE)
+            if is_known and not request.is_forced and row.key not in decided:
+                item.verdict = OUTDATED
+            doubtful.append(item)
+        return doubtful
+
+    def decided(
+        self, rule: JudgedRule, own: Sequence[ItemWork], doubtful: Sequence[ItemWork]
+    ) -> tuple[list[ItemWork], FiledItems]:
+        """Return the items of the run, with filed ones that are so again, and what is filed.
+
+        1. A doubtful document is an item again if it has work to do and lies as it was filed. Of
+           several with one name only the last one can be: the others write the same outputs.
+        2. Else it stays filed, and its row notes the rule by which it is as good, or outdated.
+
+        Blocking.
+        """
+        items, present, made_by = [*own], {item.key for item in own}, rule.made_by
+        rows = {key: row for key, row in self.rows.items() if key not in present}
+        by_age = (row for row in sorted(rows.values(), key=_age) if row.name not in present)
+        last_ones = {*{row.name: row.key for row in by_age}.values()} if doubtful else set[str]()
+        with_work = (item.key for item in doubtful if not item.verdict.is_up_to_date)
+        looked_for = [rows[key] for key in with_work if key in last_ones]
+        lying = ((row, self._lying(row)) for row in looked_for)
+        documents = {row.key: at for row, at in lying if at and at["sha256"] == row.sha256}
+        for item in doubtful:
+            row = rows[item.key]
+            is_same = row.made_by == made_by
+            filing = verify_filed(item.verdict, is_same, row.key in documents)
+            if filing is Filing.AGAIN:  # 1
+                item.item = documents[row.key]
+                items.append(item)
+            elif filing is Filing.EARLIER:  # 2
+                self._earlier.add(row.key)
+                if row.outdated_by != made_by:
+                    rows[row.key] = row._replace(outdated_by=made_by)
+            elif not is_same:
+                rows[row.key] = row._replace(made_by=made_by, outdated_by="")
+        return items, FiledItems(
+            rows=rows | self._results,
+            earlier=frozenset(self._earlier),
+            away=frozenset(self._away().difference(item.key for item in items)),
             within={key: row for key, row in self.rows.items() if key in present and not row.path},
             new=tuple(row for key, row in rows.items() if self._recorded.get(key) is not row),
             taken_over=tuple(self._taken_over),
-            came_again=tuple(self._came_again),
+            came_again=tuple(self.came_again),
         )
 
 

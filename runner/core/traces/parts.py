@@ -40,6 +40,11 @@ def text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:PART_CHARS]
 
 
+def parts_hash(parts: str) -> str:
+    """Return the hash of an item, by its parts as JSON."""
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
 def part_digest(value: Any) -> str:
     return text_digest(canonical_json(value))
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from paddock.engine.system.text import canonical_json
 from paddock.runner.answers.text_vectors import Matrix, Vector8, matrix_of
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import whole_file
@@ -16,6 +14,8 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.progress.reasons import Reason
+
+from .parts import part_digest
 
 MOST_DECISIONS = 2_000
 """Of a step; the newest count, and a vector of each is held in memory."""
@@ -71,8 +71,7 @@ class Decision:
 
     @property
     def digest(self) -> str:
-        text = canonical_json([self.text, self.answer])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return part_digest([self.text, self.answer])
 
 
 @dataclass(frozen=True)
@@ -85,8 +84,7 @@ class StepDecisions:
 
     @cached_property
     def digest(self) -> str:
-        text = canonical_json({decision.id: decision.digest for decision in self.decisions})
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return part_digest({decision.id: decision.digest for decision in self.decisions})
 
     @cached_property
     def by_id(self) -> Mapping[str, Decision]:

@@ -47,18 +47,18 @@ class PipelineScopes:
         folders = (*self.folders, _folders(inner, self.index))
         return replace(self, prefix=f"{self.prefix}{step}.", folders=folders)
 
-    def id(self, step: str, outer: Sequence[str] = ()) -> str:
-        """Return the scope of a step or block, which the ledger knows then.
+    def register(self, step: str, keys_around: Sequence[str] = ()) -> str:
+        """Return the id of the scope of a step or block; write it to the ledger the first time.
 
-        `outer` are the keys of the items around a nested one.
+        `keys_around` are the keys of the items around a nested one.
         """
-        inputs = canonical_json([*self.folders, *outer])
+        inputs = canonical_json([*self.folders, *keys_around])
         file, step = self.file, f"{self.prefix}{step}"
-        scope = hashlib.sha256(f"{file}\n{step}\n{inputs}".encode()).hexdigest()
-        if scope not in self.index.own_scopes:
-            self.index.own_scopes.add(scope)
-            self.index.ledger.record_scope(scope, file, step, inputs)
-        return scope
+        scope_id = hashlib.sha256(f"{file}\n{step}\n{inputs}".encode()).hexdigest()
+        if scope_id not in self.index.own_scopes:
+            self.index.own_scopes.add(scope_id)
+            self.index.ledger.record_scope(scope_id, file, step, inputs)
+        return scope_id
 
     def list_name(self, step: BoundStep, field: FieldPath) -> str:
         """Return the name of the list that a field is chosen from, in dependencies and specs."""
@@ -74,8 +74,8 @@ class PipelineScopes:
         for scope, _, step, written in rows:
             inputs = json.loads(written)
             if step.startswith(self.prefix) and inputs[: len(folders)] == folders:
-                outer = tuple(key for key in inputs[len(folders) :] if isinstance(key, str))
-                yield scope, step.removeprefix(self.prefix), outer
+                keys_around = tuple(key for key in inputs[len(folders) :] if isinstance(key, str))
+                yield scope, step.removeprefix(self.prefix), keys_around
 
     def former(self, bound: BoundPlan) -> list[str]:
         """Return the scopes in these folders of steps and blocks that the pipeline has no more."""

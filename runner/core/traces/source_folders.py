@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,8 +97,9 @@ class MissingSources:
 
 def source_folders(
     bound: BoundPlan, index: OutputIndex, block: BoundBlock, scope: Scope, scope_id: str
-) -> Iterator[SourceFolder]:
-    """Yield the folders that a block's items were listed in; `scope_id` is its scope. Blocking."""
+) -> tuple[SourceFolder, ...]:
+    """Return the folders that a block's items were listed in; `scope_id` is its scope. Blocking."""
+    folders = list[SourceFolder]()
     for step in bound.nodes:
         if not (isinstance(step, BoundStep) and step.facts.lists):
             continue
@@ -114,7 +115,8 @@ def source_folders(
             now, map(FolderIdentity.of_text, index.ledger.roots(scope_id, stored))
         )
         watches = (watch for watch in bound.watches if root.is_relative_to(watch.root))
-        yield SourceFolder(root, stored, next(watches, None), now, before)
+        folders.append(SourceFolder(root, stored, next(watches, None), now, before))
+    return tuple(folders)
 
 
 def keep_folders(

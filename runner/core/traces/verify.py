@@ -6,7 +6,6 @@ applies what the run was asked for. Both are pure: `prepare` has looked at all t
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from paddock.runner.progress.item_states import WORK, ItemState
 from paddock.runner.progress.reasons import Reason, Why, in_words
 
 from .dependencies import ChosenLabels, KeptOutput, Trace
-from .parts import Older, changed_parts, renewed_parts, stale_parts
+from .parts import Older, changed_parts, parts_hash, renewed_parts, stale_parts
 from .world import World
 
 
@@ -122,7 +121,7 @@ def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
     if entry.state == ItemState.DONE and entry.n_failures:
         return ItemVerdict(ItemState.STALE, (Why.FAILED_WITHIN(),), Case.FAILED)
     # 4
-    pending = world.pending(trace.scope, entry.key)
+    pending = world.pending(trace.scope_id, entry.key)
     if pending is not None or entry.state == ItemState.WAITING:
         reason, _ = _difference(trace, world)
         if reason is not None:
@@ -280,5 +279,4 @@ def renewed_entry(trace: Trace, now: ItemNow, verdict: ItemVerdict) -> Entry | N
     before, parts = json.loads(entry.parts), json.loads(now.parts)
     new = renewed_parts(before, parts)
     text = now.parts if parts == before | new else canonical_json(before | new)
-    hash_ = hashlib.sha256(text.encode()).hexdigest()
-    return replace(entry, parts=text, hash=hash_) if new else None
+    return replace(entry, parts=text, hash=parts_hash(text)) if new else None

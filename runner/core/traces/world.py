@@ -75,7 +75,7 @@ class World:
     # Of the block.
     decisions: Mapping[StepName, StepDecisions] = field(default_factory=dict)
     """What people decided about the answers of each step."""
-    pending: Callable[[str, str], PendingReview | None] = lambda scope, key: None
+    pending: Callable[[str, str], PendingReview | None] = lambda scope_id, key: None
     """Returns what of an item waits for a person, or was decided since its last run."""
     lists: Mapping[str, LabelList] = field(default_factory=dict)
     """The lists of labels that are known before any item, by name."""

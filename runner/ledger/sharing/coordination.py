@@ -266,7 +266,7 @@ def _monotonic_s() -> float:
 
 
 class PostgresGroupTurn(_Participant):
-    """One participant's turn in a group (`runner.core.machines.concurrency_groups.GroupTurn`)."""
+    """One participant's turn in a group of all machines, with the methods of `FileGroupTurn`."""
 
     def __init__(
         self,

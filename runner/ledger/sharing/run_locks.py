@@ -154,7 +154,7 @@ class TurnWait:
 
 
 class FileGroupTurn:
-    """The turn in a group of this machine: a lock. Implements `core.concurrency_groups.GroupTurn`.
+    """The turn in a group of this machine: a lock; `PostgresGroupTurn` is one of all machines.
 
     Files beside it name the holder, and a newer run's request to have it.
     """

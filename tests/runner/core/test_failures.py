@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.engine.errors import Busy, DeadlineExceeded, EngineError, WorkerLost
+from paddock.engine.errors import Busy, DeadlineExceeded, WorkerLost
 from paddock.engine.request import ChatRequest
 from paddock.engine.system import no_links
 from paddock.pipelines.keys import RetryKeys
@@ -39,7 +39,7 @@ from tests.runner.world import World, settings, states
 Answer = Callable[[ChatRequest], str]
 
 
-def failing(error: EngineError, times: int, words: str = "Sum up: Document 1,") -> FakePool:
+def failing(error: Exception, times: int, words: str = "Sum up: Document 1,") -> FakePool:
     """Answer, except that requests with these words fail so often."""
     left = [times]
 
@@ -136,6 +136,21 @@ def test_a_document_that_keeps_failing_is_quarantined_after_three_runs(world: Wo
         "step 'sum': no answer within 5 s (timeout.total) (failed 4 times in a row)"
     )
     assert world.run(retry_failed=True).status == "completed"
+
+
+def test_a_package_that_is_missing_costs_an_item_none_of_its_tries(world: World) -> None:
+    late, missing = DeadlineExceeded("total", 5), ModuleNotFoundError("no module 'ocr'")
+    errors = [missing, late, missing, late, late]
+    ends = [str(error_of(world.run(pool=failing(error, 1)))) for error in errors]
+    assert [end.endswith("(failed 3 times in a row)") for end in ends] == [False] * 4 + [True]
+
+
+def test_a_package_that_is_missing_within_an_item_is_looked_for_again(tmp_path: Path) -> None:
+    world = World(tmp_path, NESTED, n_documents=1)
+    missing = ModuleNotFoundError("no module 'ocr'")
+    for _ in range(5):
+        assert world.run(pool=failing(missing, 1, "red of Document 0")).returns[0]["n"] == 1
+    assert world.run().returns[0]["n"] == 2
 
 
 def test_a_success_or_another_content_begins_the_count_again(world: World) -> None:

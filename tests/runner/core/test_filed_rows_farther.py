@@ -1,14 +1,22 @@
 """Tables over what was made of a block's results keep the rows of filed documents, too."""
 
+import asyncio
 import csv
 import shutil
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest
+from paddock.runner.core import session
+from paddock.runner.core.machines.work_claims import ClaimLost
+from paddock.runner.ledger.ledger import Ledger
 from tests.fakes.pool import FakePool
 from tests.runner.core.filing_shapes import pipeline_files
 from tests.runner.world import World, settings
@@ -172,3 +180,72 @@ def test_a_farther_item_that_fails_is_tried_again_until_it_has_its_row(tmp_path:
     arrive(world, "c.txt")
     world.run(retry_failed=True)
     assert rows(world) == ["a.txt", "b.txt", "c.txt"]
+
+
+def test_an_item_that_another_machine_took_over_keeps_what_is_filed_within_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = world_of(tmp_path, "sub_in_block")
+
+    def within() -> Sequence[Any]:
+        with world.ledger() as ledger:
+            return ledger.rows("select key, returns from filed where path = ''")
+
+    arrive(world, "a.txt")
+    world.run()
+    before = within()
+    fences = iter((False, True))  # of its step, and as it ends
+
+    async def fence() -> None:
+        if next(fences, False):
+            raise ClaimLost
+
+    pipeline = 'pipeline, with: {file: sub.yaml, inputs: {from: "{{ f }}"}}'
+    scan = "files.scan, with: {root: inbox}"
+    world.edit(pipeline, scan)
+    world.edit("steps.sub.rows", "steps.sub.files")
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "no_fence", fence)
+        assert world.run().status != "completed"
+    assert before
+    assert within() == before
+
+
+def test_a_shared_ledger_is_not_read_on_the_event_loop(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = world_of(tmp_path, "second")
+    nested = """\
+  - {id: pages, uses: files.scan, with: {root: pages}}
+  - id: outer
+    for_each: page in steps.pages.files
+    do:
+      - id: inner
+        for_each: n in [1, 2]
+        do:
+          - {uses: files.write, with: {path: "out/{{ page.stem }}-{{ n }}", text: "{{ n }}"}}
+"""
+    world.text += nested
+    world.write("pipeline.yaml", world.text)
+    reads, rows_of = list[str](), Ledger.rows
+
+    def rows(self: Ledger, query: str, **values: Any) -> Sequence[Sequence[Any]]:
+        with suppress(RuntimeError):
+            asyncio.get_running_loop()
+            callers = [frame.name for frame in traceback.extract_stack()]
+            # These compare it with what the loop's tasks write; the ledger opens before all else.
+            if {"owned", "known_sha256", "open_session"}.isdisjoint(callers):
+                reads.append(" ".join(callers[-5:-1]))
+        return rows_of(self, query, **values)
+
+    monkeypatch.setattr(Ledger, "rows", rows)
+    shared = replace(settings(tmp_path), ledger_url=url)
+    for arrived, pages in (("b.txt", 2), ("a.txt", 1), ("b.txt", 1)):
+        arrive(world, arrived)
+        shutil.rmtree(tmp_path / "pages", ignore_errors=True)
+        for n in range(pages):
+            world.write(f"pages/{n}.txt", f"{n}")
+        report = world.run(settings=shared, is_confirmed=True, prune=True)
+        assert report.status == "completed", report.message
+    assert not (tmp_path / "out" / "1-1").exists()
+    assert reads == []

@@ -1,15 +1,16 @@
 """A step outside of blocks that only writes files has a trace, as an item has."""
 
+import asyncio
+import inspect
 import shutil
 import sqlite3
-import traceback
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.core.walk import walk_item
 from paddock.runner.progress.report import PlanReport
 from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.files.read import FilesRead
@@ -146,18 +147,26 @@ def test_a_table_that_was_left_is_asked_about_again(world: World, written: list[
     assert written == ["out/t.csv"] * 3
 
 
-def test_from_the_walk_to_a_step_of_an_item_are_four_frames(
+def test_from_the_walk_to_a_step_of_an_item_are_five_frames(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    n_frames: list[int] = []
+    ways: list[set[str]] = []
 
-    async def counted(self: FilesRead, params: object, tools: object) -> None:
-        stack = [frame.name for frame in reversed(traceback.extract_stack())]
-        n_frames.append(stack.index(walk_item.__name__) + 1)
+    async def noted(self: FilesRead, params: object, tools: object) -> None:
+        codes = [frame.f_code for frame, *_ in inspect.stack()[1:]]
+        for task in asyncio.all_tasks():
+            awaited: Any = task.get_coro()
+            while hasattr(awaited, "cr_code"):
+                codes.append(awaited.cr_code)
+                awaited = awaited.cr_await
+        ours = "paddock/runner/core/"
+        ways.append({code.co_qualname for code in codes if ours in code.co_filename})
 
-    monkeypatch.setattr(FilesRead, "run", counted)
+    monkeypatch.setattr(FilesRead, "run", noted)
     world.run(force=frozenset({"each"}))
-    assert n_frames == [4] * 3
+    above = {"run", "_clean_up_and_walk", "Walk.nodes", "Execute.each"}
+    down = {"Walk.node", "BlockRun.items", "BlockRun._chunk", "BlockRun._item", "StepRunner.step"}
+    assert ways[0] - above == down, "later ones meet others that are recorded"
 
 
 def test_two_steps_that_write_one_file_are_refused_in_each_run(world: World) -> None:

@@ -566,19 +566,19 @@ def test_the_steps_of_a_plan_share_one_deadline(
 def test_items_that_a_plan_has_no_time_for_are_estimated_by_those_that_it_walked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from paddock.runner.core.walk import walk_item
-    from paddock.runner.dry_run import item_estimate
+    from paddock.runner.dry_run.item_estimate import ItemEstimate
 
     world = World(tmp_path, EACH + SUMMARISED + WRITE, n_documents=40)
     walked: list[str] = []
+    walk = ItemEstimate.walk
 
-    async def walk_ten(steps: Any, body: Any, scope: Any) -> Any:
+    async def walk_ten(self: ItemEstimate, body: Any, scope: Any) -> Any:
         walked.append(scope["doc"]["relpath"])
         if len(walked) > 10:
             raise TimeoutError
-        return await walk_item(steps, body, scope)
+        return await walk(self, body, scope)
 
-    monkeypatch.setattr(item_estimate, "walk_item", walk_ten)
+    monkeypatch.setattr(ItemEstimate, "walk", walk_ten)
     planned = world.plan()
     assert (planned.likely_calls, planned.calls_are, planned.loads) == (40, "about", 1)
     assert walked != sorted(walked), "not only those of the first folder"
