@@ -334,7 +334,7 @@ async def opened_block(
             error = verdict.why or "" if reported is ItemState.QUARANTINED else None
             if entry is not None:
                 why = next(iter(verdict.reasons), None)
-                _take_entry(context, state, item, entry, reported, why)
+                take_entry(context, state, item, entry, reported, why)
                 may_be_skipped = reported not in BAD and reported not in OPEN
                 if may_be_skipped and entry.state == ItemState.SKIPPED and entry.error:
                     reported, error = ItemState.SKIPPED, entry.error  # `on_error: skip`
@@ -360,14 +360,14 @@ def count_shared(context: RunContext, state: BlockState, item: ItemWork, entry: 
         reported = ItemState.SKIPPED
     for record in item.begun:  # here, before it was put off
         context.stats.forget(record, shown)
-    _take_entry(context, state, item, entry, reported, Why.RECORDED(error or ""))
+    take_entry(context, state, item, entry, reported, Why.RECORDED(error or ""))
     is_tried_again = entry.state == ItemState.FAILED
     state.n_failures = max(state.n_failures, entry.n_failures, is_tried_again)
     count_item(context, item, state.report(item, reported, 0.0, error))
     context.stats.item_state(state.block.id, shown, end_of(reported), error)
 
 
-def _take_entry(
+def take_entry(
     context: RunContext,
     state: BlockState,
     item: ItemWork,

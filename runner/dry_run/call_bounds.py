@@ -22,7 +22,7 @@ class CallBounds:
     unbounded: Counter[str] = field(default_factory=Counter)
     """By model, how many steps ask it that have no bound."""
     repairs: int = 0
-    """At most so many more, where answers fail their checks or are cut off."""
+    """At most so many more, where answers fail checks, are cut off, or are not as expected."""
     is_average: bool = False
     """Whether some are what other items take, on average."""
 
@@ -136,4 +136,4 @@ def with_repairs(step: BoundStep, calls: CallBounds, *, holds_forms: bool = Fals
     of_model = step.model.params if step.model else {}
     n_again = step.facts.most_repeats(step.written, of_model)
     most *= (1 + max_retries(step.retry, Cause.CHECK)) * (1 + n_again)
-    return replace(calls, repairs=most - calls.n_most)
+    return replace(calls, repairs=max(calls.repairs, most - calls.n_most))

@@ -13,7 +13,7 @@ from typing import Any
 
 from paddock.pipelines.expressions import Reference
 from paddock.runner.bind.bound import BoundNode, BoundStep
-from paddock.runner.bind.plan_walks import only_reads
+from paddock.runner.bind.plan_walks import all_steps, only_reads
 from paddock.steps.base import CallForecast, StepError
 
 from .call_bounds import NO_CALLS, CallBounds
@@ -77,8 +77,8 @@ class Spread:
 
     What a node does matters to all behind it, whether they read it or not:
 
-    5. Its answer is in doubt and may fail checks, a person has to decide on it, or it fails if it
-       is done: the item may end there, and what follows is not done.
+    5. An answer of it is in doubt and may fail checks, a person has to decide on one, or it fails
+       if it is done: the item may end there, and what follows is not done.
     6. It may change files or stores: what later steps find there is in doubt.
     """
 
@@ -115,11 +115,12 @@ class Spread:
         is_at_most = Doubt.IF_DONE in doubt | self.behind
         if doubt:
             self.nodes[node.id] = doubt
-        if isinstance(node, BoundStep):
-            may_refuse = doubt and node.reply is not None and bool(node.reply.checks)
-            if may_refuse or node.review is not None or Doubt.IF_PASSED in doubt:  # 5
+        is_walked = isinstance(node, BoundStep) and node.inner is not None  # its steps were noted
+        for step in all_steps([node]):
+            may_refuse = doubt and step.reply is not None and bool(step.reply.checks)
+            if may_refuse or step.review is not None or Doubt.IF_PASSED in doubt:  # 5
                 self.behind |= Doubt.IF_DONE
-            if doubt and not (can_try(node) or node.inner):  # 6
+            if doubt and not (is_walked or step.inner or can_try(step)):  # 6
                 self.behind |= Doubt.FILES
         calls = estimated.calls.at_most() if is_at_most else estimated.calls
         return Estimated(calls, estimated.outputs, doubt, estimated.forecast)

@@ -138,11 +138,22 @@ class DryPool(LedgerPool):
 
     # --- asking
 
+    def _note_known(self) -> None:
+        """Count a call that the ledger has a reply to.
+
+        A placeholder may have been taken for a value, such as the first label of a list for one
+        that is not chosen yet: the run may ask for something else. In a tree most calls are about
+        other values.
+        """
+        self.n_known += 1
+        if self.doubt & Doubt.READ and not self._raises_unknown:
+            self.calls += CallBounds(repairs=1)
+
     async def ask(self, request: ChatRequest, hear: ChunkListener | None = None) -> Reply:
         """Return the known reply, or a placeholder; raise PromptTooLong as the real pool would."""
         found = await self.looked_up(request)
         if found.row is not None:
-            self.n_known += 1
+            self._note_known()
             return cached_reply(found.row)
         n_tokens = await self.count_chat(request.model, request.messages, request.tools)
         reserved, room = await self._reserved(request.model, request.params)
@@ -158,7 +169,7 @@ class DryPool(LedgerPool):
         """Return the known vectors, or placeholders."""
         found = await self.looked_up_vectors(request)
         if found.row is not None:
-            self.n_known += 1
+            self._note_known()
             return cached_vectors(found.row)
         self._counted(request.model.ref, found.hash, request.texts)
         return EmbedReply(tuple((0.0,) for _ in request.texts), Usage(), "")

@@ -22,7 +22,7 @@ from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.plan_walks import all_steps, only_reads, steps_of
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.sub_pipelines import with_inputs
-from paddock.runner.core.block_state import BlockState, opened_block
+from paddock.runner.core.block_state import BlockState, opened_block, take_entry
 from paddock.runner.core.failures import RunStopped, StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.left_nodes import Left, LeftBy, StepsLeft
@@ -114,6 +114,8 @@ class Estimate(Walk):
         self._prefix = prefix
         self._placeholder_outputs: dict[str, dict[str, Any] | None] = {}
         """By node that is unknown: its outputs, with placeholders; empty where there are none."""
+        self._doubts: dict[str, Doubt] = {}
+        """By such a node: what is in doubt about it."""
         # Without a note of what a table is made without, which a run says
         self.left = StepsLeft(lambda _: None, "are in the sample")
 
@@ -194,15 +196,20 @@ class Estimate(Walk):
             self.left.nodes[block.id] = Left(LeftBy.PARTIAL)
         elif not todo or are_repeatable(block, todo):  # 2
             for work in todo:
-                entry = work.entry
-                result = entry and context.ledger.value(entry.returns, entry.returns_object)
-                work.take_recorded(result)
+                if work.entry is not None:
+                    take_entry(context, state, work, work.entry, ItemState.DONE, None)
+                    work.counted_as = work.changed_as = work.verdict.state
             fills = (step.facts.fills in step.written for step in all_steps(block.body))
             if state.work.missing.deleted and any(fills):  # 3
                 self.unknown[block.id] = block.id
             return
         estimated = await estimate_block(self._plan, context, state, {})  # 4
         self._placeholder_outputs[block.id] = estimated.outputs
+        # Where no item surely has a result, what reads the block may be left.
+        checked = (step.reply is not None and step.reply.checks for step in all_steps(block.body))
+        has_result = any(item.has_result for item in state.work.items)
+        may_be_left = not has_result and (any(checked) or all(i.result is None for i in todo))
+        self._doubts[block.id] = estimated.doubt | (Doubt.IF_DONE if may_be_left else Doubt.NONE)
         is_sure = not any(item.is_undecided for item in items)
         calls = estimated.calls if is_sure else estimated.calls.at_most()
         recorded = [item.entry for item in state.work.items if item.entry is not None]
@@ -284,7 +291,7 @@ class Estimate(Walk):
         `IF_DONE`, too, where it may turn out to be as it was.
         """
         attempt = ItemAttempt.of(self.context, step)
-        spread = Spread(dict.fromkeys(self.unknown, Doubt.VALUES))
+        spread = Spread(dict.fromkeys(self.unknown, Doubt.VALUES) | self._doubts)
         spread.behind = doubt if step.facts.searches else doubt & ~Doubt.FILES
         steps = ItemEstimate(self._plan, self.context, attempt, spread)
         scope, estimated = self.scope_with_placeholders(), Estimated(calls_of_step(step))
@@ -301,6 +308,9 @@ class Estimate(Walk):
                 what = f"step '{step.id}': {end}"
                 raise PipelineError.of(what, mark=step.mark) from end
         self._placeholder_outputs[step.id] = estimated.outputs
+        # While a person decides on its answer, what reads it is left.
+        waits = Doubt.NONE if step.review is None else Doubt.IF_DONE
+        self._doubts[step.id] = estimated.doubt | waits
         return estimated
 
     def _held(self, step: BoundStep) -> PlanItem | None:

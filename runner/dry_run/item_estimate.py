@@ -187,7 +187,7 @@ class ItemEstimate:
                 return Estimated(calls_of_step(step), doubt=Doubt.VALUES | Doubt.IF_PASSED)
             failure.calls = within.calls
             raise
-        self.spread.behind |= spread.behind & Doubt.FILES
+        self.spread.behind |= spread.behind & Doubt.FILES if doubt else spread.behind
         is_known, outputs = not (doubt or spread.nodes), dict[str, Any]()
         try:
             outputs = pipeline_outputs(step, bound, end, scope)

@@ -17,6 +17,7 @@ from paddock.runner.answers.evidence import EvidenceFinder
 from paddock.runner.bind.bound import BoundStep
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope
+from paddock.runner.core.answer_reviewer import AnswerReviewer
 from paddock.runner.core.calls.recorded_calls import CallOrigin
 from paddock.runner.core.escalation import Escalated, escalated
 from paddock.runner.core.failures import Cause, max_retries
@@ -97,7 +98,8 @@ class StepEstimate:
         due: Escalated | None = None
         item = self.attempt.shown_key or self.attempt.key
         try:
-            own = await self.of(replace(step, escalate=None))
+            # A refused answer is asked for again of the larger model alone.
+            own = await self.of(replace(step, escalate=None, review=None))
             if not own.doubt and own.outputs and step.returns is None:
                 with contextlib.suppress(ExpressionError):
                     due = escalated(step, self.scope, item, own.outputs)
@@ -152,17 +154,22 @@ class StepEstimate:
         pool = DryPool(
             self.context, caller, prompts, doubt, is_long=is_long, raises_unknown=has_tree
         )
-        tools = await self._tools(step, params, pool, caller)
+        reviewer = AnswerReviewer(self.context)
+        n_refused = await reviewer.n_rejected(step, self.scope, attempt)
         tree: CallForecast | None = None
         outputs: Any = {}
         has_failed = False
         try:  # 2
+            await attempt.note_files(self.context, kind.reads(params), self.context.bound.roots)
+            tools = await self._tools(step, params, pool, caller)
+            tools = replace(tools, n_refused=n_refused)
             if has_tree:
                 tree = await kind.foresee(params, tools)
             if tree is not None and tree.n_new:
                 found = dict.fromkeys(("output", "evidence", "confidence")) | {"text": PLACEHOLDER}
             else:
-                found = (await kind.run(params, tools)).model_dump(mode="json")
+                output = await kind.run(params, tools)
+                found = await reviewer.calibrated(step, self.scope, attempt, output)
                 if may_be_filled and doubt:  # rows of the run may be nearer than those found now
                     found["hits"] = [{**hit, "text": PLACEHOLDER} for hit in found["hits"]]
                 if reads_files and Doubt.FILES in doubt:

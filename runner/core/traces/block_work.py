@@ -77,12 +77,6 @@ class ItemWork:
         assert state in NEXT[self.state], (self.key, self.state, state)
         self.state, self.why = state, why
 
-    def take_recorded(self, result: Any) -> None:
-        """End as done with its recorded result, while planning: it only lacks files."""
-        self.become(ItemState.DONE)
-        self.counted_as = self.changed_as = self.verdict.state
-        self.result = result
-
     @property
     def has_ended(self) -> bool:
         """Whether it ended in this run, done or failed, and was not known before."""

@@ -39,7 +39,8 @@ def dry(folder: Path, pool: FakePool, *, exactly: bool = True, is_long: bool = F
     ledger = Ledger(folder / "none", is_readonly=True)
     caller = CallOrigin("scope", "step", "key", looks_up=True)
     stats, models = RunStats("run", "pipeline", Observer()), RunModels(pool.facts)
-    context: Any = SimpleNamespace(pool=pool, ledger=ledger, models=models, stats=stats)
+    world = SimpleNamespace(models=models)
+    context: Any = SimpleNamespace(pool=pool, ledger=ledger, world=world, stats=stats)
     prompts = AskedPrompts(False, counts_exactly=exactly)
     return DryPool(context, caller, prompts, is_long=is_long)
 

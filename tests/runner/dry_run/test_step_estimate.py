@@ -1,0 +1,135 @@
+"""A plan's bounds hold where a run does otherwise than the answers alone say."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.pool import FakePool
+from tests.runner.dry_run.test_item_estimate import (
+    ABOUT_TEXT,
+    EACH,
+    IN_PIPELINE,
+    WRITE,
+    chat,
+    step,
+    summed,
+)
+from tests.runner.world import ReviewedWorld, World
+
+
+def bounded(world: World, *, pool: FakePool | None = None, **options: Any) -> tuple[int, int]:
+    """Plan and run; return how many calls were made, and the most that the plan has told."""
+    planned = world.plan(**options)
+    made = world.run(pool=pool, **options).calls
+    assert planned.calls is not None and planned.least_calls is not None
+    assert planned.least_calls <= made <= planned.calls
+    assert made == planned.calls or planned.calls_are != "exact"
+    return made, planned.calls
+
+
+REVIEWED = ", review: {when: 'true'}"
+
+
+def test_a_rejected_answer_is_asked_for_again_where_what_failed_is_retried(tmp_path: Path) -> None:
+    world = ReviewedWorld(tmp_path, EACH + summed(REVIEWED), n_documents=1)
+    world.run()
+    world.decide_all("reject", reason="no")
+    assert bounded(world) == (0, 0)
+    assert bounded(world, retry_failed=True) == (1, 1)
+
+
+ALL_SUMS = '  - {id: all, uses: chat, with: {prompt: "Of {{ steps.each.results }}"}}\n'
+KIND = ", reply: {schema: {kind: 'enum[bill, letter]'}}"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        chat("t", "About {{ steps.sum.output.kind }}s"),
+        "    returns: steps.sum.output.kind\n" + ALL_SUMS,
+    ],
+)
+def test_a_label_that_is_not_known_is_not_taken_for_the_first(tmp_path: Path, more: str) -> None:
+    def kind(label: str) -> FakePool:
+        return FakePool(
+            answer=lambda request: f'{{"kind": "{label}"}}' if request.constraint else ""
+        )
+
+    world = World(tmp_path, EACH + summed(KIND) + more, n_documents=2)
+    world.run(pool=kind("bill"))
+    world.write("inbox/0.txt", "A letter.")
+    assert bounded(world, pool=kind("letter")) == (2, 2)
+
+
+NO = ", reply: {check: [\"'no' in text\"], repair: 0}"
+NESTED = f"""\
+      - id: p
+        for_each: word in ['a']
+        do: [{{id: a, uses: chat, with: {{prompt: "{{{{ word }}}}"}}{REVIEWED}}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "more"), [(IN_PIPELINE, NO), (IN_PIPELINE, REVIEWED), (NESTED, "")]
+)
+def test_what_follows_what_may_end_its_item_is_asked_at_most(
+    tmp_path: Path, body: str, more: str
+) -> None:
+    step_of = f'{{id: a, uses: chat, with: {{prompt: "{{{{ inputs.text }}}}"}}{more}}}'
+    inner = f"inputs: {{text: {{type: str}}}}\nsteps: [{step_of}]\n"
+    world = World(tmp_path, EACH + body + ABOUT_TEXT, {"inner.yaml": inner}, n_documents=1)
+    assert bounded(world) == (1, 2)
+
+
+def test_what_reads_a_block_of_which_all_items_may_fail_is_asked_at_most(tmp_path: Path) -> None:
+    text = EACH + summed(NO) + "    returns: steps.sum.text\n" + ALL_SUMS
+    world = World(tmp_path, text, n_documents=2)
+    assert bounded(world, pool=FakePool(answer=lambda _: "x")) == (2, 3)
+
+
+def test_an_item_that_only_lacks_a_file_has_a_result(tmp_path: Path) -> None:
+    checked = summed(", reply: {check: [\"'1' in text\"], repair: 0}")
+    text = EACH + checked + WRITE + "    returns: steps.sum.text\n" + ALL_SUMS
+    world = World(tmp_path, text, n_documents=2)
+    world.run()
+    (tmp_path / "out/1.txt").unlink()
+    assert not any("is left" in remark for remark in world.plan().remarks)
+    assert bounded(world) == (0, 0)
+
+
+@pytest.mark.parametrize("more", [REVIEWED, ", if: \"'no' in steps.a.text\""])
+def test_what_reads_a_step_that_may_wait_or_be_skipped_is_asked_at_most(
+    tmp_path: Path, more: str
+) -> None:
+    steps = (
+        "  - {id: a, uses: chat, with: {prompt: Hi}}\n",
+        f'  - {{id: b, uses: chat, with: {{prompt: "Of {{{{ steps.a.text }}}}"}}{more}}}\n',
+        '  - {id: c, uses: chat, with: {prompt: "About {{ steps.b.text }}"}}\n',
+    )
+    bounded(World(tmp_path, "steps:\n" + "".join(steps)))
+
+
+def test_a_plan_takes_the_files_that_steps_read_by_their_paths(tmp_path: Path) -> None:
+    scan = "root: ./inbox, include: ['*.txt']"
+    notes = step("notes", "files.read", "path: inbox/notes.md")
+    text = EACH.replace("root: ./inbox", scan) + notes
+    world = World(tmp_path, text, {"inbox/notes.md": "x", "inbox/a.pdf": "x"}, n_documents=1)
+    planned = world.plan()
+    assert planned.not_taken == world.run().not_taken == {"pdf": 1}
+
+
+def test_what_reads_a_file_that_an_inner_block_may_write_is_asked_at_most(tmp_path: Path) -> None:
+    body = """\
+      - id: words
+        for_each: word in [steps.text.text]
+        do:
+          - {id: a, uses: chat, with: {prompt: "{{ word }}"}}
+          - {uses: files.write, with: {path: out/x.txt, text: "{{ steps.a.text }}"}}
+      - {id: r, needs: [words], uses: files.read, with: {path: out/x.txt}}
+      - {id: b, uses: chat, with: {prompt: "{{ steps.r.text }}"}}
+"""
+    world = World(tmp_path, EACH + body, n_documents=1)
+    world.run()
+    world.write("inbox/0.txt", "Another document.")
+    assert bounded(world) == (2, 2)
