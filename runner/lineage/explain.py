@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from paddock.engine.system.files import sha256_of
 from paddock.engine.system.text import is_utf8, listed
 from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.core.calls import model_pools
@@ -119,7 +118,7 @@ class _PathInLedger:
         same_as: Sequence[str] = ()
         with contextlib.suppress(OSError):
             if not readers and self._path.is_file():
-                content = sha256_of(self._path)
+                content = self._world.digest(str(self._path))
                 filed = self._filed.of_content(content)
                 paths, among = dict.fromkeys(row[2] for row in filed), {row[:2] for row in filed}
                 readers, n_more = self._items.readers_of(paths, among)  # 6
