@@ -37,7 +37,7 @@ def _under(terms: TermsByPlace, review: Review) -> Review:
     return review if found is None or review.state != "open" else found.of(review)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class ReviewStore:
     """The reviews of one ledger. Methods that change something block until it is committed."""
 
