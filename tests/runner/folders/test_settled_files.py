@@ -9,7 +9,6 @@ from paddock.engine.settings import PoolSettings
 from paddock.runner.api import run_async
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.folders.file_versions import UNKNOWN_FILE
-from paddock.runner.folders.unfinished_files import is_watch_trigger
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
@@ -106,10 +105,3 @@ def test_another_way_to_begin_a_run_takes_everything(world: World, trigger: str)
     world.write("inbox/a.txt", "whole")
     run_by(world, trigger)
     assert outputs(world) == {"a.txt": "whole"}
-
-
-def test_a_watchs_trigger() -> None:
-    assert is_watch_trigger("watch inbox")
-    assert is_watch_trigger("watch")
-    assert not is_watch_trigger("watched")
-    assert not is_watch_trigger("")
