@@ -390,7 +390,7 @@ _LEAST_PLAUSIBLE = 0.1  # related languages share words: Norwegian and Danish, C
 _MOST_LANGUAGE_CHARS = 100_000
 
 
-def language(value: Any, *languages: str) -> str | None:
+def language(value: Any, *names: str) -> str | None:
     """Check that it is in one of these languages: codes such as `de`, or English names.
 
     A text that is too short passes: an article number has no language.
@@ -403,7 +403,7 @@ def language(value: Any, *languages: str) -> str | None:
     identifier = language_identifier(is_normalised=True)
     by_name = {name.casefold(): code for code, name in LANGUAGE_NAMES.items()}
     codes: list[str] = []
-    for name in languages:
+    for name in names:
         word = _language_word(str(name))
         code = {"nb": "no", "nn": "no"}.get(word, by_name.get(word, word))
         if code not in identifier.labels:
@@ -417,8 +417,8 @@ def language(value: Any, *languages: str) -> str | None:
         return None
     if any(code in codes and chance >= _LEAST_PLAUSIBLE for code, chance in ranked):
         return None
-    names = " or ".join(LANGUAGE_NAMES.get(code, code) for code in codes)
-    return f"It is written in {LANGUAGE_NAMES.get(likeliest, likeliest)}; write it in {names}."
+    asked_for = " or ".join(LANGUAGE_NAMES.get(code, code) for code in codes)
+    return f"It is written in {LANGUAGE_NAMES.get(likeliest, likeliest)}; write it in {asked_for}."
 
 
 def _language_in_advance(value: Any, *languages: Any) -> str | None:

@@ -176,6 +176,7 @@ _CONDITION_TEXT = {
     "same": "unchanged",
     "edited": "edited by hand since",
     "missing": "deleted since",
+    "interrupted": "as a run had written it that was killed before it could record it",
 }
 FILE_STATE_TEXT = {"same": "unchanged", "changed": "changed since", "gone": "deleted since"}
 

@@ -1,9 +1,12 @@
 """Where an output came from, and what changed since: asked as `paddock why` asks."""
 
 import asyncio
+import hashlib
 import json
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -706,6 +709,19 @@ def test_an_output_that_was_renamed_is_known_by_what_it_holds(world: World) -> N
         "'best.txt': no pipeline here has written it or read it.\n"
         "  It has the content that was written as 'out/a.txt': `paddock why out/a.txt`.\n"
     )
+
+
+def test_what_a_killed_run_had_written_but_not_recorded_is_told(world: World) -> None:
+    digest = hashlib.sha256(world.output("a.txt").encode()).hexdigest()
+    with closing(sqlite3.connect(world.folder / ".paddock/ledger.sqlite")) as ledger, ledger:
+        changed = ledger.execute(
+            "update outputs set sha256 = null, mtime_ns = 0, intended = ? where path = 'out/a.txt'",
+            [f'["{digest}"]'],
+        )
+        assert changed.rowcount == 1
+    result = invoke("why", "out/a.txt")
+    assert result.exit_code == 0, result.output
+    assert "killed before it could record it" in " ".join(result.stdout.split())
 
 
 def test_the_command_tells_the_whole_in_lines(world: World) -> None:
