@@ -159,8 +159,11 @@ class Judge:
             of_filed = (item.key for item in listed.items if item.is_of_filed)
             self.seen_keys.update(of_filed, documents.rows)
         items, filed = await self._filed(rule, documents, items)
+        in_list = {item.key for item in listed.items}
         for place, item in enumerate(items):
             item.index = place
+            if item.key not in in_list:  # filed, and done again: behind what is listed
+                item.position = (place, len(items))
         still_filed = {i.key for i in listed.items if i.is_of_filed and i.key in filed.rows}
         done = [item.entry for item in items if not item.verdict.is_work]
         done += [entries[key] for key in still_filed]

@@ -129,6 +129,22 @@ def test_an_item_of_what_is_filed_keeps_the_place_that_it_had(tmp_path: Path, st
     assert rows(world) == ["a.txt", "b.txt"]
 
 
+def test_filed_items_that_are_done_again_have_each_a_place(tmp_path: Path) -> None:
+    world = world_of(tmp_path, "plain")
+    world.edit("kind: steps.kind.text", "kind: loop.index")
+    arrive(world, "a.txt", "b.txt")
+    world.run()
+    world.edit("Kind of", "What is")
+    arrive(world, "c.txt")
+    assert world.run().calls == 3
+    table = csv.DictReader(world.output("t.csv").splitlines())
+    assert [(row["file"], row["kind"]) for row in table] == [
+        ("a.txt", "2"),
+        ("b.txt", "3"),
+        ("c.txt", "1"),
+    ]
+
+
 MOVED_BY_THE_SECOND = """\
 name: letters
 steps:
