@@ -116,8 +116,7 @@ class AnswerReviewer:
         if step.review is None or not attempt.is_decided or caller.looks_up:
             return None
         review = await self._reviews.at(attempt.scope_id, attempt.key, step.id)
-        outputs = None if review is None else review.subject.get("outputs")
-        if review is None or not review.is_decided or not isinstance(outputs, Mapping):
+        if review is None or (outputs := review.decided_outputs) is None:
             return None
         ledger = self._context.ledger
         row = await ledger.ask(LineageStore(ledger).of_item, attempt.scope_id, attempt.key)
@@ -125,7 +124,7 @@ class AnswerReviewer:
             if past.id == step.id:
                 record.escalated = past.escalated
                 caller.calls.extend(replace(call, is_known=True) for call in past.calls)
-        return dict(outputs)
+        return outputs
 
     async def decided(
         self,

@@ -57,9 +57,9 @@ class Estimated:
 class ItemEnds(Exception):
     """The item surely fails here, for the reason of `error`: what follows is not reached."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: Exception, calls: CallBounds = NO_CALLS) -> None:
         self.is_check = isinstance(error, StepError) and error.kind == "check"
-        self.calls = NO_CALLS
+        self.calls = calls
         """What the step that fails asks before."""
         super().__init__(str(error))
 

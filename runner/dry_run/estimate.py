@@ -161,7 +161,8 @@ class Estimate(Walk):
             if entry is not None:  # what it reads may come out as it was
                 item = replace(item, state=ItemState.STALE, reasons=(Why.READS_UNDONE(pending),))
                 doubt |= Doubt.IF_DONE
-            await self._add_work(node, item, entry, doubt)
+            attempt = ItemAttempt.of(self.context, node)
+            await self._add_work(attempt, node, item, entry, doubt)
 
     async def opened(self, node: BoundNode) -> BlockState:
         lacks = self.left.missing_inputs.get(node.id, ())
@@ -181,7 +182,8 @@ class Estimate(Walk):
             (work,) = state.work.items
             item = PlanItem(block.id, block.id, work.verdict.state, work.verdict.reasons)
             if todo:
-                await self._add_work(state.step, item, work.entry, Doubt.NONE)
+                attempt = ItemAttempt.of_item(context, state, work)
+                await self._add_work(attempt, state.step, item, work.entry, Doubt.NONE)
             else:
                 self._add_step(state.step, item)
             return
@@ -218,12 +220,12 @@ class Estimate(Walk):
     async def step(self, step: BoundStep) -> Any:
         if step.inner is not None:
             return await self._pipeline(step)
+        attempt = ItemAttempt.of(self.context, step)
         if not only_reads(step):
-            await self._estimate_step(step)
+            await self._estimate_step(step, attempt)
             return NOT_YET
         # It gives now what it will give in the run.
         self.ended[step.id] = EndedNode(step, done={step.id})
-        attempt = ItemAttempt.of(self.context, step)
         return await StepRunner(self.context).step(step, self.scope, attempt)
 
     async def _pipeline(self, step: BoundStep) -> Any:
@@ -267,10 +269,15 @@ class Estimate(Walk):
     # --- a step outside of blocks
 
     async def _add_work(
-        self, step: BoundStep, item: PlanItem, entry: Entry | None, doubt: Doubt
+        self,
+        attempt: ItemAttempt,
+        step: BoundStep,
+        item: PlanItem,
+        entry: Entry | None,
+        doubt: Doubt,
     ) -> None:
         """Add what a step with work to do asks, and the item that it is."""
-        estimated = await self._estimate_step(step, doubt)
+        estimated = await self._estimate_step(step, attempt, doubt)
         if doubt and estimated.outputs is None:
             return  # it will be skipped, whatever it reads
         held, forecast = await asyncio.to_thread(self._held, step), estimated.forecast
@@ -284,13 +291,14 @@ class Estimate(Walk):
         self._add_step(step, item, is_open=bool(doubt) or is_older)
         self._plan.cost.add(estimated.calls, [] if entry is None else [entry], 1)
 
-    async def _estimate_step(self, step: BoundStep, doubt: Doubt = Doubt.FILES) -> Estimated:
+    async def _estimate_step(
+        self, step: BoundStep, attempt: ItemAttempt, doubt: Doubt = Doubt.FILES
+    ) -> Estimated:
         """Estimate a top-level step over what is known and placeholders.
 
         `doubt`: none; `FILES`, steps before it have work to do, and may yet make what it needs;
         `IF_DONE`, too, where it may turn out to be as it was.
         """
-        attempt = ItemAttempt.of(self.context, step)
         spread = Spread(dict.fromkeys(self.unknown, Doubt.VALUES) | self._doubts)
         spread.behind = doubt if step.facts.searches else doubt & ~Doubt.FILES
         steps = ItemEstimate(self._plan, self.context, attempt, spread)

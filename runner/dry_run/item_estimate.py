@@ -135,11 +135,13 @@ class ItemEstimate:
 
         1. It runs a pipeline, whose steps are walked as the item's are.
         2. At the top of such a pipeline a step with a trace is an item, and may be fresh.
-        3. Any other step is tried, or bounded by the YAML (`StepEstimate`). Of what a person has
-           accepted or edited, the decision is applied.
+        3. A person has decided on its answer, and no cache has it: it is the one that they saw.
+        4. Any other step is tried, or bounded by the YAML (`StepEstimate`).
+
+        Of an answer that a person has accepted or edited, the decision is applied.
 
         Raises:
-            ItemEnds: it surely fails.
+            ItemEnds: it surely fails, or its answer was rejected.
         """
         context, attempt, entry = self._context, self._attempt, None
         doubt = self.spread.of(step.references) | self.spread.behind & Doubt.FILES
@@ -153,14 +155,25 @@ class ItemEstimate:
                 if state.wait is not None:
                     raise ItemEnds(state.wait)
                 return Estimated(outputs=work.result, doubt=Doubt.NONE)
-            attempt, entry = ItemAttempt.of(context, step, around), work.entry
-        estimated = await StepEstimate(self._plan, context, attempt, scope, doubt).of(step)  # 3
-        if step.review is not None and attempt.is_decided and estimated.outputs:
+            attempt, entry = ItemAttempt.of_item(context, state, work), work.entry
+        review = made = None
+        if step.review is not None and attempt.is_decided:
             review = await context.judge.reviews.at(attempt.scope_id, attempt.key, step.id)
-            if review is not None and review.state in ("accepted", "edited"):
-                has_schema = step.reply is not None and step.reply.schema is not None
-                outputs = decided_outputs(estimated.outputs, review, has_schema)
-                estimated = replace(estimated, outputs=outputs)
+        caller = context.caller(attempt.scope_id, step, attempt.shown_key, attempt.node.id)
+        if review is not None and not caller.looks_up:
+            made = review.decided_outputs
+        if made is not None:
+            estimated = Estimated(outputs=made, doubt=Doubt.NONE)  # 3
+        else:
+            estimated = await StepEstimate(self._plan, context, attempt, scope, doubt).of(step)  # 4
+        if review is not None and review.state == "rejected":
+            if not attempt.is_of_item:  # what reads it is not reached
+                return replace(estimated, outputs=None, doubt=Doubt.NONE)
+            raise ItemEnds(StepFailed(step.id, "its answer was rejected"), estimated.calls)
+        if review is not None and review.state in ("accepted", "edited") and estimated.outputs:
+            has_schema = step.reply is not None and step.reply.schema is not None
+            outputs = decided_outputs(estimated.outputs, review, has_schema)
+            estimated = replace(estimated, outputs=outputs)
         if doubt and entry is not None:
             estimated = replace(estimated, calls=estimated.calls.at_most())
         return estimated

@@ -97,12 +97,13 @@ class StepEstimate:
         """
         due: Escalated | None = None
         item = self.attempt.shown_key or self.attempt.key
+        n_refused = await AnswerReviewer(self.context).n_rejected(step, self.scope, self.attempt)
         try:
             # A refused answer is asked for again of the larger model alone.
             own = await self.of(replace(step, escalate=None, review=None))
             if not own.doubt and own.outputs and step.returns is None:
                 with contextlib.suppress(ExpressionError):
-                    due = escalated(step, self.scope, item, own.outputs)
+                    due = escalated(step, self.scope, item, own.outputs, n_refused)
                     if due is None:
                         return own
         except ItemEnds as end:

@@ -76,6 +76,12 @@ class Review:
         """Whether the answer, or another one, may be used, or must not be."""
         return self.state != "open"
 
+    @property
+    def decided_outputs(self) -> dict[str, Any] | None:
+        """The outputs that a person decided on; None: no one has, or they are not known."""
+        outputs = self.subject.get("outputs") if self.is_decided else None
+        return dict(outputs) if isinstance(outputs, Mapping) else None
+
 
 def refuse_stranger(review: Review, by: str) -> None:
     names = review.subject.get("by") or ()

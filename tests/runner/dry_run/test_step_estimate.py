@@ -133,3 +133,40 @@ def test_what_reads_a_file_that_an_inner_block_may_write_is_asked_at_most(tmp_pa
     world.run()
     world.write("inbox/0.txt", "Another document.")
     assert bounded(world) == (2, 2)
+
+
+TOP = "steps:\n  - {id: a, uses: chat, with: {prompt: Hi}%s}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "inner"),
+    [
+        (TOP % REVIEWED, ""),
+        ("steps: [{id: p, uses: pipeline, with: {file: inner.yaml}}]\n", TOP % REVIEWED),
+        (TOP % (REVIEWED + ", escalate: {to: large, when: 'false'}"), ""),
+        (EACH + summed(REVIEWED + ", escalate: {to: large, when: 'false'}"), ""),
+    ],
+    ids=["top", "inner", "top, escalated", "item, escalated"],
+)
+def test_what_a_person_rejected_is_asked_for_again_wherever_it_stands(
+    tmp_path: Path, text: str, inner: str
+) -> None:
+    models = "models: {chat: {ref: small}, large: {ref: big}}\n"
+    world = ReviewedWorld(tmp_path, models + text, {"inner.yaml": models + inner}, n_documents=1)
+    world.run()
+    assert world.decide_all("reject", reason="no") == 1
+    assert bounded(world) == (0, 0)
+    assert bounded(world, retry_failed=True)[0] == 1
+
+
+@pytest.mark.parametrize(
+    "body", [EACH + summed(REVIEWED + ", cache: off"), TOP % (REVIEWED + ", cache: off")]
+)
+@pytest.mark.parametrize("verb", ["accept", "reject"])
+def test_an_answer_that_was_decided_is_not_asked_for_where_no_cache_has_it(
+    tmp_path: Path, body: str, verb: str
+) -> None:
+    world = ReviewedWorld(tmp_path, body, n_documents=1)
+    world.run()
+    world.decide_all(verb, reason="no")
+    assert bounded(world) == (0, 0)
