@@ -261,16 +261,21 @@ class DryStores:
     """Implements `paddock.steps.base.VectorStores`: stores are read, never written."""
 
     real: OpenStores
+    pool: DryPool
 
     async def open(
         self, path: Path, dimensions: int | None, model: EmbedModel, *, is_new_allowed: bool = True
     ) -> DryStore:
         store = await self.real.open(path, dimensions, model, is_new_allowed=is_new_allowed)
-        return DryStore(store.writer, store.model, store.home, store.requested_dimensions)
+        given = store.writer, store.model, store.home, store.requested_dimensions
+        return DryStore(*given, pool=self.pool)
 
 
+@dataclass(frozen=True)
 class DryStore(StoreHandle):
     """A store that is only read."""
+
+    pool: DryPool = field(kw_only=True)
 
     async def replace(self, item: ItemName, rows: Sequence[VectorRow]) -> int:
         return 0
@@ -281,6 +286,13 @@ class DryStore(StoreHandle):
         """Return the nearest rows; none where the vector is a placeholder."""
         is_other = any(len(vector) != self.dimensions for vector in vectors)
         return [[] for _ in vectors] if is_other else await super().nearest(vectors, k, where)
+
+    async def matching(self, text: str, k: int, where: Where = None) -> list[SearchHit]:
+        """Return the rows that match best; none are known where they are to be indexed first."""
+        if await self.writer.lacks_word_index():
+            self.pool.doubt |= Doubt.VALUES
+            return []
+        return await super().matching(text, k, where)
 
 
 def without_texts(value: Any) -> Any:

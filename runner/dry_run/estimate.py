@@ -299,8 +299,7 @@ class Estimate(Walk):
         `doubt`: none; `FILES`, steps before it have work to do, and may yet make what it needs;
         `IF_DONE`, too, where it may turn out to be as it was.
         """
-        spread = Spread(dict.fromkeys(self.unknown, Doubt.VALUES) | self._doubts)
-        spread.behind = doubt if step.facts.searches else doubt & ~Doubt.FILES
+        spread = Spread(dict.fromkeys(self.unknown, Doubt.VALUES) | self._doubts, behind=doubt)
         steps = ItemEstimate(self._plan, self.context, attempt, spread)
         scope, estimated = self.scope_with_placeholders(), Estimated(calls_of_step(step))
         try:

@@ -180,7 +180,7 @@ class StepEstimate:
             if pool.doubt:  # what it reads may be there by then
                 return Estimated(pool.calls, doubt=Doubt.VALUES | Doubt.IF_DONE)
             outputs = None
-        except _STEP_ERRORS as error:
+        except Exception as error:  # of any kind, as a run takes it: also a defect of a plug-in
             has_failed = True
             if isinstance(error, StepError) and error.is_fatal and not doubt:
                 self.context.stats.note(f"The run will stop at step '{step.id}': {error}")
@@ -205,7 +205,7 @@ class StepEstimate:
         """
         attempt, context, scope = self.attempt, self.context, self.scope
         tools = item_tools(context, step, caller, attempt, scope)
-        outputs, stores = DryOutputs(tools.outputs), DryStores(context.world.stores)
+        outputs, stores = DryOutputs(tools.outputs), DryStores(context.world.stores, pool)
         tools = replace(tools, pool=pool, outputs=outputs, stores=stores)
         if (form := step.reply) is not None:
             finder = labels = None

@@ -240,7 +240,7 @@ class StoreWriter:
         table = self._table
         if table is None or not self._sums:
             return []
-        if await asyncio.to_thread(self._lacks_index, table):
+        if await self.lacks_word_index():
             async with self._turn, self._held():
                 await _run_to_end(lambda: self._index(table))
         return await self.read(
@@ -356,9 +356,16 @@ class StoreWriter:
             steps = {row.step for row in table.known([owner])} - kept.keys()
             self._cut([RowsToDrop(owner, step) for step in sorted(steps)])
 
-    def _lacks_index(self, table: LanceTable) -> bool:
-        is_same = table.renew() == self._version and self._indexed == self.content()
-        return not (is_same and table.are_words_indexed())
+    async def lacks_word_index(self) -> bool:
+        """Return whether a search by words has to index rows first."""
+        if (table := self._table) is None:
+            return False
+
+        def lacks() -> bool:
+            is_same = table.renew() == self._version and self._indexed == self.content()
+            return not (is_same and table.are_words_indexed())
+
+        return await asyncio.to_thread(lacks)
 
     def _index(self, table: LanceTable) -> None:
         self._renewed()

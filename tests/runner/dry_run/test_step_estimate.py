@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from paddock.steps.prompt import Prompt
 from tests.fakes.pool import FakePool
 from tests.runner.dry_run.test_item_estimate import (
     ABOUT_TEXT,
@@ -170,3 +171,49 @@ def test_an_answer_that_was_decided_is_not_asked_for_where_no_cache_has_it(
     world.run()
     world.decide_all(verb, reason="no")
     assert bounded(world) == (0, 0)
+
+
+def test_what_reads_a_file_that_a_step_before_it_will_change_is_not_taken_as_it_is(
+    tmp_path: Path,
+) -> None:
+    world = World(
+        tmp_path,
+        "steps:\n"
+        "  - {id: made, uses: files.write, with: {path: out/a.txt, text: First}}\n"
+        "  - {id: second, uses: files.read, with: {path: out/a.txt}, needs: [made]}\n"
+        '  - {id: third, uses: chat, with: {prompt: "{{ steps.second.text }}"}}\n',
+    )
+    world.run()
+    world.edit("text: First", "text: Changed")
+    bounded(world)
+
+
+def test_an_error_that_no_step_should_raise_bounds_a_plan_and_does_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(self: Prompt, params: Any, tools: Any) -> Any:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(Prompt, "run", broken)
+    world = World(
+        tmp_path,
+        EACH + step("sum", "prompt", 'template: "{{ doc.name }}"') + ABOUT_TEXT,
+        n_documents=1,
+    )
+    bounded(world)
+
+
+def test_a_plan_of_a_search_by_words_writes_nothing_to_its_store(tmp_path: Path) -> None:
+    text = """\
+models: {embed: minilm}
+steps:
+  - {id: fill, uses: embed, with: {texts: [ferry at noon, harbour at night], store: s}}
+"""
+    world = World(tmp_path, text)
+    world.run()
+    before = sorted(str(path) for path in (tmp_path / "s").rglob("*"))
+    assert before
+    find = "  - {id: find, uses: search, needs: [fill], with: {store: s, query: ferry, mode: text}}"
+    world.edit("store: s}}", "store: s}}\n" + find)
+    world.plan()
+    assert sorted(str(path) for path in (tmp_path / "s").rglob("*")) == before
