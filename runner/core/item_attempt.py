@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import Any
 
 from paddock.engine.system.tasks import in_left_thread
@@ -210,7 +211,7 @@ class ItemAttempt:
                 continue
             # A link is noted itself: it may lead elsewhere later.
             path = str(resolve_path(roots, text))
-            if ".." not in text:
+            if ".." not in PurePath(text).parts:
                 path = os.path.normpath(os.path.join(roots.base, text))  # noqa: PTH118, ASYNC240 - touches no disk
             context.stats.taken.add(str(path))
             with contextlib.suppress(OSError):  # the step reports the error

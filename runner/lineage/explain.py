@@ -94,7 +94,7 @@ class _PathInLedger:
         2. A vector store, or within one: the origins of its items.
         3. A folder of outputs: the origins of its files.
         4. A document, here or where it was before it was moved here: what read it.
-        5. A folder of documents: what read them.
+        5. A folder of documents, or of those that were moved there: what read them.
         6. A document that was moved on since, known by its content: what read it.
         7. Unknown: outputs with a similar name, or the same content as before a rename.
         """
@@ -115,6 +115,8 @@ class _PathInLedger:
         readers, n_more = self._items.readers_of((path, *moved_from))  # 4
         if not readers and is_folder:
             readers, n_more = self._items.readers_below(path)  # 5
+            if not readers:
+                readers, n_more = self._items.readers_of(self._filed.came_from_below(f"{path}/"))
         same_as: Sequence[str] = ()
         with contextlib.suppress(OSError):
             if not readers and self._path.is_file():

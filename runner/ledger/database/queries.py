@@ -95,8 +95,14 @@ OTHER_WRITERS = (
     "select scope from outputs where path = :path and size is not null "
     "and scope in (select scope from scopes where file <> :file)"
 )
-WRITERS = "select scope, key, run, at from outputs where path = :path order by at desc"
-PATHS_BELOW = "select distinct path from outputs where substr(path, 1, :n) = :prefix order by path"
+WRITERS = (
+    "select scope, key, run, at from outputs where path = :path and size is not null "
+    "order by at desc"
+)
+PATHS_BELOW = (
+    "select distinct path from outputs where substr(path, 1, :n) = :prefix and size is not null "
+    "order by path"
+)
 PATHS_OF_CONTENT = (
     "select distinct path from outputs where sha256 = :digest order by path limit :most"
 )
@@ -170,6 +176,9 @@ _MOVES = "select path, sha256, target, scope, key, is_done, at from moves"  # as
 MOVES_AT = f"{_MOVES} where 1 = 1"  # narrowed by `path`
 UNFINISHED_MOVES = f"{_MOVES} where is_done = 0 and scope = :scope"
 ORIGINS_OF = "select distinct path from moves where target = :target"
+ORIGINS_BELOW = (
+    "select distinct path from moves where substr(target, 1, :n) = :prefix order by path"
+)
 HAS_FILED = "select 1 from filed where scope = :scope limit 1"
 FILED_OF_SCOPE = (  # as `FiledRow`
     "select key, name, path, sha256, target, is_deleted, made_by, outdated_by, returns, "

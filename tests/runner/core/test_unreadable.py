@@ -347,3 +347,17 @@ def test_sigterm_ends_a_run_that_reads_a_file_without_an_end(inbox: Path, step: 
             assert process.wait(timeout=120) == 130
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize("name", ["note.txt", "v1..2.txt"])
+def test_a_link_that_is_read_by_its_path_and_leads_elsewhere_later_is_another_file(
+    tmp_path: Path, name: str
+) -> None:
+    read = f"      - {{id: note, uses: files.read, with: {{path: {name}}}}}\n"
+    ask = '      - {id: sum, uses: chat, with: {prompt: "{{ steps.note.text }}"}}\n'
+    world = World(tmp_path, each_document(read + ask), {"a": "A", "b": "B"}, n_documents=1)
+    (tmp_path / name).symlink_to("a")
+    world.run()
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("b")
+    assert world.run().calls == 1

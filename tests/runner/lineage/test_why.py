@@ -28,6 +28,7 @@ from paddock.runner.lineage.path_lineage import Origin, PathLineage
 from paddock.runner.progress.reasons import Why
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import invoke
+from tests.runner.core.test_filed_documents import FILING
 from tests.runner.world import SUMMARIES, World, each_document, settings
 
 
@@ -709,6 +710,17 @@ def test_an_output_that_was_renamed_is_known_by_what_it_holds(world: World) -> N
         "'best.txt': no pipeline here has written it or read it.\n"
         "  It has the content that was written as 'out/a.txt': `paddock why out/a.txt`.\n"
     )
+
+
+def test_a_folder_of_filed_documents_tells_what_was_made_of_them(tmp_path: Path) -> None:
+    world = World(tmp_path, FILING)
+    world.write("inbox/a.txt", "Letter a")
+    world.run()
+    answer = explain_path(tmp_path / "filed")
+    assert answer.origins == ()
+    assert answer.read_by == explain_path(tmp_path / "filed/a.txt").read_by
+    (use,) = answer.read_by
+    assert "item 'a.txt'" in use
 
 
 def test_what_a_killed_run_had_written_but_not_recorded_is_told(world: World) -> None:
