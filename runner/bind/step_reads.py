@@ -40,11 +40,15 @@ class StepReads:
 
     @classmethod
     def of(cls, step: StepNode) -> StepReads:
-        names = step.params.data.get(registry.facts_of(step.uses).names)
+        names_key = registry.facts_of(step.uses).names
+        names = step.params.data.get(names_key)
         renamed = TIME_NAMES & names.keys() if isinstance(names, dict) else ()
         parameters = set(read_by(step.if_))
         read = read_by(step.params, *step.files.values())
         parameters.update(path for path in read if path[0] not in renamed)
+        for place, made in step.params.expressions.items():
+            if place[0] == names_key:  # the values of these names are filled in from outside
+                parameters |= made.references
         if step.returns is not None:
             own_outputs = ("steps", step.id)
             parameters.update(path for path in step.returns.references if path[:2] != own_outputs)
