@@ -159,9 +159,8 @@ def _name_and_words(reached: Reached, plan: BoundPlan, service_url: str) -> tupl
         case ReachedCommand():
             return "run", f"run {command_text(reached.program, plan)}"
         case ReachedServer(program=None):
-            return server_permission(
-                reached
-            ), f"ask the MCP server '{reached.name}' at {reached.url}"
+            asked = f"ask the MCP server '{reached.name}' at {reached.url}"
+            return server_permission(reached), asked
         case ReachedServer(program=StartedProgram() as program):
             started = f"start the MCP server '{reached.name}': {command_text(program, plan)}"
             return server_permission(reached), started
