@@ -7,6 +7,7 @@ Requests and answers are JSON or server-sent events, all bounded. Failures that 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,8 @@ MOST_ANSWER_BYTES = 256 * 1024 * 1024  # 64 vectors of 8,192 numbers are 12 MB
 MOST_ERROR_BYTES = 1024 * 1024
 MOST_EVENT_BYTES = 16 * 1024 * 1024
 LONGEST_RETRY_AFTER_S = 60.0
+RESEND_S = 1.0
+"""A connection that breaks so soon after a request, before any answer, may have been closed."""
 LAST_S = 0.1
 """An answer that ends so soon after its last event leaves its connection to the next request."""
 
@@ -163,10 +166,32 @@ class ServerConnection:
     async def _sent(
         self, method: str, path: str, body: Mapping[str, Any] | None
     ) -> AsyncIterator[httpx.Response]:
-        async with self._http.stream(method, path, json=body) as answer:
+        answer = await self._answer_of(method, path, body)
+        try:
             if answer.status_code != 200:
                 raise await self._refused(path.partition("?")[0], answer)
             yield answer
+        finally:
+            await answer.aclose()
+
+    async def _answer_of(
+        self, method: str, path: str, body: Mapping[str, Any] | None
+    ) -> httpx.Response:
+        """Send a request; return its answer, unread.
+
+        A server may close a kept connection at the moment at which a request is sent on it. It is
+        sent once more, on a new one.
+        """
+        request, began = self._http.build_request(method, path, json=body), time.monotonic()
+        try:
+            with http.http_failures(self.url):
+                return await self._http.send(request, stream=True)
+        except http.HttpFailure as failure:
+            if not failure.was_sent or time.monotonic() - began > RESEND_S:
+                raise
+            with suppress(http.HttpFailure), http.http_failures(self.url):
+                return await self._http.send(request, stream=True)
+            raise
 
     async def _refused(self, path: str, answer: httpx.Response) -> Exception:
         body = http.json_object(await http.read_body(answer, MOST_ERROR_BYTES))

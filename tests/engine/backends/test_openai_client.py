@@ -1,6 +1,7 @@
 """Which of a server's models is meant, by what it is known, and how often it is connected to."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddock.engine.backends.model_discovery import matching_model, model_identity
-from paddock.engine.backends.openai_client import ServerConnection
+from paddock.engine.backends.openai_client import ServerAway, ServerConnection
 from paddock.engine.system.server_address import ServerAddress
 
 LISTED: list[dict[str, Any]] = [
@@ -76,3 +77,41 @@ async def test_a_connection_is_kept_for_the_next_answer_unless_the_last_one_does
         for writer in connected:
             writer.close()
     assert len(connected) == n_connections
+
+
+@pytest.mark.parametrize("n_closed", [0, 1, 2])
+async def test_a_kept_connection_that_the_server_closes_under_a_request_is_opened_once_more(
+    n_closed: int,
+) -> None:
+    """So many connections after the first answer end without one."""
+    connected: list[asyncio.StreamWriter] = []
+    n_answers = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal n_answers
+        connected.append(writer)
+        with suppress(asyncio.IncompleteReadError):  # the client has closed it
+            while await reader.readuntil(b"\r\n\r\n"):
+                await reader.readexactly(2)  # the body, {}
+                if n_answers and len(connected) <= n_closed:
+                    break
+                n_answers += 1
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        line = ServerConnection(ServerAddress(f"http://127.0.0.1:{port}"))
+        assert await line.post("/a", {}) == {}
+        if n_closed == 2:  # it is away: what is said is why the first one broke
+            with pytest.raises(ServerAway) as caught:
+                await line.post("/b", {})
+            assert caught.value.was_sent
+        else:
+            assert await line.post("/b", {}) == {}
+        await line.aclose()
+        for writer in connected:
+            writer.close()
+            await writer.wait_closed()
+    assert (len(connected), n_answers) == {0: (1, 2), 1: (2, 2), 2: (2, 1)}[n_closed]
