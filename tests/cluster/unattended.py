@@ -9,7 +9,6 @@ folders of their own. In the middle of the work: `kill -9` of a worker with all 
 
 import argparse
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -23,7 +22,16 @@ import psycopg
 
 from paddock.runner.workers.flow_order import order_of
 from tests.benchmarks.processes import free_port
-from tests.cluster.three_workers import AUTH, PIPELINE, Cluster, Counting, cluster, kill_all, until
+from tests.cluster.three_workers import (
+    AUTH,
+    PIPELINE,
+    Cluster,
+    Counting,
+    Process,
+    cluster,
+    kill_all,
+    until,
+)
 
 BOOKED_S = 10.0
 ON = """\
@@ -41,7 +49,7 @@ class Desk:
     made: Cluster
     models: Counting
     port: int = 0
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     dropped: dict[str, str] = field(default_factory=dict)
     """Text of a document → path below the shared folder of what comes of it."""
     in_flight: set[str] = field(default_factory=set)
