@@ -220,7 +220,6 @@ READS_TEXTS_OF_OTHERS = {
     "runner/core/traces/parts.py": "the key of a tool in a spec",
     "runner/daemon/service_client.py": "what a browser is shown, also by Ollama",
     "runner/schedule/schedule_planner.py": "the key of a trigger",
-    "runner/schedule/webhook_queue.py": "SQLite",
     "runner/workers/cluster_checks.py": "a mark in Prefect",
 }
 

@@ -324,7 +324,7 @@ async def _join_other_machines(
     given += [options.refresh, options.prune] if options.refresh or options.prune else []
     given += ["take"] if options.takes_over else []
     given += [astuple(options.sample)] if options.sample is not None else []
-    lock = run_locks.run_lock_name(bound.file.name, bound.folder_inputs)
+    lock = run_locks.run_lock_name(bound.file.name, bound.folder_inputs, bound.roots.base)
     digest = hashlib.sha256(canonical_json([lock, given]).encode()).hexdigest()[:32]
     place = SharedPlace(lock, digest, options.job, view)
     claims = await stack.enter_async_context(
@@ -348,7 +348,7 @@ def _folder_lock(
         )
     return run_locks.hold_lock(
         state / "locks",
-        run_locks.run_lock_name(bound.file.name, bound.folder_inputs),
+        run_locks.run_lock_name(bound.file.name, bound.folder_inputs, bound.roots.base),
         run=stats.run,
         deadline_s=wait.longest_s,
         note=wait.note,

@@ -33,6 +33,11 @@ def whole_file(file: str) -> str:
     return _VARIANT.sub("", file)
 
 
+def stored_path(path: Path, base: Path) -> str:
+    """Return a path as the ledger stores it: machines may have mounted the folder elsewhere."""
+    return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
+
+
 class LedgerError(Exception):
     """The ledger cannot be used. The message says why, and what to do."""
 

@@ -54,7 +54,7 @@ async def notify_of_end(
         return ()
     bell = _Notifier(bound, report, settings, secrets)
     folder = bound.roots.base / STATE_FOLDER / SENT_FOLDER
-    name = run_lock_name(bound.file.name, bound.folder_inputs)
+    name = run_lock_name(bound.file.name, bound.folder_inputs, bound.roots.base)
     try:
         make_state(folder.parent)
         # When several machines carry out one run, each reaches its end: the first one sends.

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
 import sqlite3
 import time
 from collections import Counter
@@ -26,6 +25,7 @@ from typing import Any
 
 from paddock.engine.system import private_files
 from paddock.engine.system.text import one_line
+from paddock.runner.ledger.database.sqlite_file import primary_code
 
 log = logging.getLogger("paddock.up")
 
@@ -242,7 +242,7 @@ class WebhookQueue:
             done, waiting = await asyncio.get_running_loop().run_in_executor(self._thread, act)
         except (sqlite3.Error, OSError, ValueError, TypeError) as error:
             self.fault = f"{self._file}: webhook calls cannot be stored ({one_line(str(error))})."
-            if not isinstance(error, OSError) and not _PASSING.search(str(error)):
+            if not isinstance(error, OSError) and primary_code(error) not in _PASSING:
                 self.fault += " Move the file away to go on without the calls that wait in it."
             await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
             raise WebhookQueueBroken(self.fault) from error
@@ -269,8 +269,11 @@ class WebhookQueue:
         )
 
 
-_PASSING = re.compile("locked|busy|full|disk I/O|unable to open|readonly")
-"""In SQLite's errors: they are of the disk or of another program, not of the file."""
+_PASSING = {
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY,
+}  # fmt: skip
+"""SQLite's errors that are of the disk or of another program, not of the file."""
 
 
 def _open_queue(file: Path) -> sqlite3.Connection:

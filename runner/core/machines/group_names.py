@@ -12,11 +12,9 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.input_values import FOLDER_TYPES
-from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.entries import LedgerError, stored_path
 from paddock.runner.ledger.own_state import folder_identity, make_state
 from paddock.runner.settings import STATE_FOLDER
-
-from .machine_view import stored_path
 
 if TYPE_CHECKING:
     from paddock.pipelines.model import Pipeline

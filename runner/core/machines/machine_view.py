@@ -22,7 +22,7 @@ from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.plan_walks import all_plans, all_steps
 from paddock.runner.bind.trust.protected_files import ProtectedFiles
 from paddock.runner.folders.folder_identity import folder_identity_at, mount_of, mounted
-from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.entries import LedgerError, stored_path
 from paddock.steps.tools.code_digests import file_content
 
 from ..traces.node_parts import hashable_value
@@ -175,11 +175,6 @@ def _file_identity(file: Path) -> tuple[str, float]:
 
 def _is_hidden(relpath: str) -> bool:
     return any(part.startswith(".") for part in relpath.split("/"))
-
-
-def stored_path(path: Path, base: Path) -> str:
-    """Return a path as the ledger stores it: machines may have mounted the folder elsewhere."""
-    return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
 
 
 def _nonce_name(nonce: str, stored: str) -> str:

@@ -167,7 +167,7 @@ class SqliteDatabase:
                 for statement, values in write_statements(pending, "?"):
                     self._connection.execute(statement, values)
         except (*_DAMAGE, sqlite3.Error, OSError) as error:
-            is_busy = _code(error) in _BUSY
+            is_busy = primary_code(error) in _BUSY
             raise (LedgerBusy(self._file) if is_busy else write_error(error)) from error
         finally:
             self._ends_at = float("inf")
@@ -210,7 +210,7 @@ class SqliteDatabase:
         try:
             yield
         except _DAMAGE as error:
-            if _code(error) == sqlite3.SQLITE_INTERRUPT:
+            if primary_code(error) == sqlite3.SQLITE_INTERRUPT:
                 raise LedgerError(
                     f"{self._file}: the ledger did not answer within {self._limit_s:g} s. "
                     f"Look whether the disk is slow, or move the file away."
@@ -293,7 +293,7 @@ class LedgerBusy(LedgerError):
 
 
 def write_error(cause: object, *, is_full: bool = False) -> LedgerError:
-    is_full = is_full or _code(cause) == sqlite3.SQLITE_FULL or is_disk_full(cause)
+    is_full = is_full or primary_code(cause) == sqlite3.SQLITE_FULL or is_disk_full(cause)
     return LedgerError(
         f"the ledger cannot be written ({cause}). "
         f"{'Free some space' if is_full else 'Correct that'} and run again; "
@@ -302,7 +302,7 @@ def write_error(cause: object, *, is_full: bool = False) -> LedgerError:
 
 
 def read_error(file: Path, cause: Exception) -> LedgerError:
-    code = _code(cause)
+    code = primary_code(cause)
     if code in _BUSY:
         return LedgerBusy(file)
     if code == sqlite3.SQLITE_FULL:  # while its tables were made
@@ -327,6 +327,6 @@ def damage_error(file: Path, cause: object) -> LedgerError:
     )
 
 
-def _code(error: object) -> int:
+def primary_code(error: object) -> int:
     """Return SQLite's primary result code of an error; 0: it has none."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF

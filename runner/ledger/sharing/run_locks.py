@@ -23,15 +23,16 @@ import psutil
 from paddock.engine.system import file_locks, files, private_files
 from paddock.engine.system.text import canonical_json
 
-from ..entries import LedgerError, is_variant, whole_file
+from ..entries import LedgerError, is_variant, stored_path, whole_file
 
 
-def run_lock_name(file: str, folder_inputs: Mapping[str, str]) -> str:
+def run_lock_name(file: str, folder_inputs: Mapping[str, str], base: Path) -> str:
     """Return the name of a run's lock: one for all scopes of a file with the same folders.
 
-    The variants of a pipeline share one: they may ask the same.
+    The variants of a pipeline share one: they may ask the same. `base`: the pipeline's folder.
     """
-    name = canonical_json([whole_file(file), folder_inputs, *["compare"] * is_variant(file)])
+    folders = {name: stored_path(Path(path), base) for name, path in folder_inputs.items()}
+    name = canonical_json([whole_file(file), folders, *["compare"] * is_variant(file)])
     return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 

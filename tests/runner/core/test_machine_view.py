@@ -11,6 +11,7 @@ from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind
 from paddock.runner.core.machines import machine_view
 from paddock.runner.core.machines.machine_view import MachineView, OtherView, as_json
+from paddock.runner.ledger.sharing.run_locks import run_lock_name
 
 FILES = {
     "pipeline.yaml": """\
@@ -113,6 +114,19 @@ def test_a_folder_is_the_same_under_another_path_and_another_one_as_a_copy(tmp_p
     view(tmp_path / "here").refuse_other(seen, "run 'owl'")
     here.remove_nonces("n")
     assert sorted(path.name for path in (tmp_path / "here").rglob(".*")) == []
+
+
+def test_machines_join_one_run_wherever_they_mounted_the_folder(tmp_path: Path) -> None:
+    def lock(folder: Path, **inputs: str) -> str:
+        bound = bind(read_plan(write(folder) / "pipeline.yaml"), inputs, cwd=folder,
+                     default_models={"chat": "m"})  # fmt: skip
+        return run_lock_name(bound.file.name, bound.folder_inputs, bound.roots.base)
+
+    here, mounted = tmp_path / "here", tmp_path / "mounted"
+    assert lock(here) == lock(mounted)
+    (tmp_path / "other").mkdir()
+    assert lock(here, place=str(tmp_path / "other")) == lock(mounted, place="../other")
+    assert lock(here, place="parts") != lock(mounted)
 
 
 @pytest.mark.parametrize("name", ["inbox", "out"])
