@@ -21,14 +21,14 @@ class CallBounds:
     least: Counter[str] = field(default_factory=Counter)
     unbounded: Counter[str] = field(default_factory=Counter)
     """By model, how many steps ask it that have no bound."""
-    repairs: int = 0
+    n_extra: int = 0
     """At most so many more, where answers fail checks, are cut off, or are not as expected."""
     is_average: bool = False
     """Whether some are what other items take, on average."""
 
     @property
     def n_most(self) -> int | None:
-        """How many are made at most, without repairs; None: nothing bounds them."""
+        """How many are made at most, without `n_extra`; None: nothing bounds them."""
         return None if self.unbounded else self.most.total()
 
     @property
@@ -43,7 +43,7 @@ class CallBounds:
             self.most + other.most,
             self.least + other.least,
             self.unbounded + other.unbounded,
-            self.repairs + other.repairs,
+            self.n_extra + other.n_extra,
             self.is_average or other.is_average,
         )
 
@@ -52,12 +52,12 @@ class CallBounds:
         if not n_items:
             return NO_CALLS
         most = Counter({ref: n * n_items for ref, n in self.most.items()})
-        return CallBounds(most, unbounded=self.unbounded, repairs=self.repairs * n_items)
+        return CallBounds(most, unbounded=self.unbounded, n_extra=self.n_extra * n_items)
 
     def scaled(self, share: float) -> CallBounds:
         """Return what `share` times as many items take, if they are like these on average."""
         most = divided(math.ceil(self.most.total() * share), self.most)
-        return CallBounds(most, repairs=math.ceil(self.repairs * share), is_average=True)
+        return CallBounds(most, n_extra=math.ceil(self.n_extra * share), is_average=True)
 
     def at_most(self) -> CallBounds:
         """Return the calls of something that may not be done."""
@@ -87,7 +87,7 @@ def between_lengths(shortest: CallBounds, longest: CallBounds) -> CallBounds:
         most,
         shortest.least & longest.least,
         shortest.unbounded | longest.unbounded,
-        max(shortest.repairs, longest.repairs),
+        max(shortest.n_extra, longest.n_extra),
     )
 
 
@@ -122,18 +122,18 @@ def calls_of_step(step: BoundStep) -> CallBounds:
     return with_repairs(step, CallBounds(divided(most, models_of(step))))
 
 
-def with_repairs(step: BoundStep, calls: CallBounds, *, holds_forms: bool = False) -> CallBounds:
+def with_repairs(step: BoundStep, calls: CallBounds, *, is_local: bool = False) -> CallBounds:
     """Add what checks may cost: an answer that does not pass them is asked for again.
 
-    `holds_forms`: the model is served on this machine, where it cannot leave a form.
+    `is_local`: models of no pool are served on this machine, where they cannot leave a form.
     """
     if not calls.n_most:
         return calls
     most = calls.n_most
-    is_held = holds_forms and step.model is not None and not step.model.pool
+    is_held = is_local and step.model is not None and not step.model.pool
     if step.reply is not None and (step.reply.checks or not is_held):
         most += step.reply.repair * (most if step.facts.tree else 1)
     of_model = step.model.params if step.model else {}
     n_again = step.facts.most_repeats(step.written, of_model)
     most *= (1 + max_retries(step.retry, Cause.CHECK)) * (1 + n_again)
-    return replace(calls, repairs=max(calls.repairs, most - calls.n_most))
+    return replace(calls, n_extra=max(calls.n_extra, most - calls.n_most))

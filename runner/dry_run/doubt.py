@@ -7,7 +7,7 @@ it can be tried too. It may also decide what is done at all: `Spread` has the ru
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Flag, auto
 from typing import Any
 
@@ -28,17 +28,8 @@ class Doubt(Flag):
     """What it reads, or what it gives, is a placeholder or contains some."""
     FILES = auto()
     """The files, or rows of stores, that it reads may be others by then."""
-    ANSWERS = auto()
-    """It asked for a reply that the ledger does not have."""
-    EQUAL_ANSWERS = auto()
-    """It asked for such a reply twice: what is asked about the two may be equal too."""
     IF_DONE = auto()
     """It may not be done at all: its calls, and those of what reads it, are made at most."""
-    IF_PASSED = auto()
-    """It may fail for another reason than its checks: then the item ends there."""
-
-    READ = VALUES | FILES
-    """Of what it reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +43,10 @@ class Estimated:
     """About its outputs, and whether it is done."""
     forecast: CallForecast = field(default=CallForecast(0, 0))
     """Calls, and how many of them have replies; of a step that was tried."""
+    may_end_item: bool = False
+    """It may fail for another reason than its checks."""
+    within: Spread | None = None
+    """What is in doubt at the end of the pipeline that it runs, whose steps were walked."""
 
 
 class ItemEnds(Exception):
@@ -84,8 +79,10 @@ class Spread:
 
     nodes: dict[str, Doubt] = field(default_factory=dict)
     """Those about which anything is in doubt."""
-    behind: Doubt = Doubt.NONE
-    """About all that follows: `IF_DONE` and `FILES`."""
+    may_have_ended: bool = False
+    """5: what follows may not be done."""
+    files: Doubt = Doubt.NONE
+    """6: `FILES`, what follows may find others."""
 
     def of(self, references: Iterable[Reference]) -> Doubt:
         """Return what is in doubt about what these references read."""
@@ -95,6 +92,10 @@ class Spread:
                 doubt |= self.nodes[path[1]]
         return doubt
 
+    def of_reads(self, step: BoundStep) -> Doubt:
+        """Return what is in doubt about the values that a step reads, its files and stores."""
+        return self.of(step.references) | self.files
+
     def of_condition(self, node: BoundNode) -> Doubt:
         return Doubt.NONE if node.if_ is None else self.of(node.if_.references)
 
@@ -102,28 +103,34 @@ class Spread:
         """Return what is in doubt about whether a node's answer is used."""
         return self.of(("steps", name) for name in node.known_by)
 
+    def is_sure(self, node: BoundNode) -> bool:
+        """Return whether a node that is not surely skipped is done, by 1 and 2."""
+        may_miss_input = Doubt.IF_DONE in self.of(node.references)
+        return not (may_miss_input or self.of_condition(node) or self.of_use(node))
+
     def note(self, node: BoundNode, estimated: Estimated) -> Estimated:
         """Note what is estimated of a node that is not surely skipped; return it by 1, 2 and 5.
 
         `ItemEstimate` and `StepEstimate` apply 3 and 4.
         """
-        doubt, is_skipped = estimated.doubt, estimated.outputs is None
-        may_miss_input = Doubt.IF_DONE in self.of(node.references) and not is_skipped
-        may_be_unused = self.of_use(node) and not is_skipped
-        if self.of_condition(node) or may_be_unused or may_miss_input:  # 1, 2
+        doubt, is_sure = estimated.doubt, self.is_sure(node)
+        if not is_sure and estimated.outputs is not None:  # 1, 2
             doubt |= Doubt.IF_DONE | Doubt.VALUES
-        is_at_most = Doubt.IF_DONE in doubt | self.behind
+        is_at_most = not is_sure or self.may_have_ended or Doubt.IF_DONE in doubt
         if doubt:
             self.nodes[node.id] = doubt
-        is_walked = isinstance(node, BoundStep) and node.inner is not None  # its steps were noted
         for step in all_steps([node]):
-            may_refuse = doubt and step.reply is not None and bool(step.reply.checks)
-            if may_refuse or step.review is not None or Doubt.IF_PASSED in doubt:  # 5
-                self.behind |= Doubt.IF_DONE
-            if doubt and not (is_walked or step.inner or can_try(step)):  # 6
-                self.behind |= Doubt.FILES
+            may_refuse = doubt and step.reply is not None and step.reply.checks
+            if may_refuse or step.review is not None:  # 5
+                self.may_have_ended = True
+            if doubt and estimated.within is None and not (step.inner or can_try(step)):  # 6
+                self.files = Doubt.FILES
+        self.may_have_ended |= estimated.may_end_item
+        if estimated.within is not None:
+            self.may_have_ended |= estimated.within.may_have_ended
+            self.files |= estimated.within.files
         calls = estimated.calls.at_most() if is_at_most else estimated.calls
-        return Estimated(calls, estimated.outputs, doubt, estimated.forecast)
+        return replace(estimated, calls=calls, doubt=doubt)
 
 
 def can_try(step: BoundStep) -> bool:

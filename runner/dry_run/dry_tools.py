@@ -62,8 +62,8 @@ class AskedPrompts:
 
     has_history: bool
     """Whether the ledger has any reply at all."""
-    counts_exactly: bool = True
-    """Tokens are counted on this machine; no text is sent elsewhere."""
+    is_local: bool = True
+    """Models are served here: their tokens are counted, and no answer leaves its form."""
     items: dict[str, tuple[str, str] | None] = field(default_factory=dict)
     """By the request's hash: the item that asked for it first; None: its reply serves all items."""
 
@@ -83,22 +83,36 @@ class DryPool(LedgerPool):
         doubt: Doubt = Doubt.NONE,
         *,
         is_long: bool = False,
-        raises_unknown: bool = False,
+        in_tree: bool = False,
     ) -> None:
         """`is_long`: an answer that is not known is the longest possible.
 
-        `raises_unknown`: a reply that is not known is `ReplyNotCached`, as `Step.foresee` wants it.
+        `in_tree`: the step counts its calls itself (`Step.foresee`): an unknown reply is
+        `ReplyNotCached`.
         """
         super().__init__(context.pool, context.ledger, context.world.models, context.stats, caller)
         self.prompts = prompts
         self.doubt = doubt
-        """About what the step reads; then about answers, too."""
+        """About what the step reads."""
+        self.asked_unknown = False
+        """It asked for a reply that the ledger does not have."""
+        self.asked_equal = False
+        """It asked for such a reply twice: what is asked about the two may be equal too."""
         self._is_long = is_long
-        self._raises_unknown = raises_unknown
+        self._in_tree = in_tree
         self.calls = NO_CALLS
         """Calls to be made, as far as they were asked for."""
         self.n_known = 0
         """Calls whose replies the ledger has, or has by then."""
+
+    @property
+    def reads_unknown(self) -> bool:
+        """Whether the step reads values, files or stores that may be others in the run."""
+        return bool(self.doubt & (Doubt.VALUES | Doubt.FILES))
+
+    @property
+    def is_in_doubt(self) -> bool:
+        return self.asked_unknown or bool(self.doubt)
 
     # --- counting
 
@@ -124,7 +138,7 @@ class DryPool(LedgerPool):
         return [n + m for n, m in zip(counted, reserved, strict=True)]
 
     def _is_exact(self, model: ModelSpec) -> bool:
-        return self.prompts.counts_exactly and not model.pool
+        return self.prompts.is_local and not model.pool
 
     async def _reserved_for_unknown(self, model: ModelSpec, texts: Sequence[str]) -> int:
         n = sum(text.count(PLACEHOLDER) for text in texts) if self._is_long else 0
@@ -146,8 +160,8 @@ class DryPool(LedgerPool):
         other values.
         """
         self.n_known += 1
-        if self.doubt & Doubt.READ and not self._raises_unknown:
-            self.calls += CallBounds(repairs=1)
+        if self.reads_unknown and not self._in_tree:
+            self.calls += CallBounds(n_extra=1)
 
     async def ask(self, request: ChatRequest, hear: ChunkListener | None = None) -> Reply:
         """Return the known reply, or a placeholder; raise PromptTooLong as the real pool would."""
@@ -181,21 +195,21 @@ class DryPool(LedgerPool):
         2. It may be known by then: another item has asked for it, or placeholders stand in it.
         3. It is made in any case.
         """
-        self.doubt |= Doubt.ANSWERS
+        self.asked_unknown = True
         prompts, looks_up = self.prompts.items, self._caller.looks_up
         item = self._caller.scope_id, self._caller.key
-        may_differ = bool(self.doubt & Doubt.READ) or any(PLACEHOLDER in text for text in texts)
+        may_differ = self.reads_unknown or any(PLACEHOLDER in text for text in texts)
         was_asked = hash_ in prompts
         is_answered = was_asked and prompts[hash_] in (None, item)
         if looks_up and is_answered and not may_differ:  # 1
             self.n_known += 1
-            self.doubt |= Doubt.EQUAL_ANSWERS
+            self.asked_equal = True
             return
         prompts[hash_] = None if looks_up else prompts.get(hash_, item)
         may_be_known = was_asked or (may_differ and self.prompts.has_history)
         is_sure = not (looks_up and may_be_known)  # 2, 3
         self.calls += CallBounds(Counter([model]), Counter([model] if is_sure else ()))
-        if self._raises_unknown:
+        if self._in_tree:
             raise ReplyNotCached
 
 
@@ -208,13 +222,13 @@ class DryReply(ScopedReply):
     @property
     def repair(self) -> int:
         """How often an answer that is known is asked for again."""
-        return 0 if Doubt.ANSWERS in self.pool.doubt else super().repair
+        return 0 if self.pool.asked_unknown else super().repair
 
     async def checked(self, output: Any, text: str) -> list[str]:
-        return [] if Doubt.ANSWERS in self.pool.doubt else await super().checked(output, text)
+        return [] if self.pool.asked_unknown else await super().checked(output, text)
 
     async def evidence(self, output: Any) -> Any:
-        return None if Doubt.ANSWERS in self.pool.doubt else await super().evidence(output)
+        return None if self.pool.asked_unknown else await super().evidence(output)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ async def estimate_run(
             fills_stores=any(step.facts.fills for step in all_steps(context.bound.nodes)),
             prompts=AskedPrompts(
                 has_history=bool(context.ledger.rows(queries.HAS_CALLS)),
-                counts_exactly=has_pool or not settings.pool_urls,
+                is_local=has_pool or not settings.pool_urls,
             ),
         )
         walk, stats = Estimate(context, plan), context.stats
@@ -299,7 +299,8 @@ class Estimate(Walk):
         `doubt`: none; `FILES`, steps before it have work to do, and may yet make what it needs;
         `IF_DONE`, too, where it may turn out to be as it was.
         """
-        spread = Spread(dict.fromkeys(self.unknown, Doubt.VALUES) | self._doubts, behind=doubt)
+        known = dict.fromkeys(self.unknown, Doubt.VALUES) | self._doubts
+        spread = Spread(known, Doubt.IF_DONE in doubt, doubt & Doubt.FILES)
         steps = ItemEstimate(self._plan, self.context, attempt, spread)
         scope, estimated = self.scope_with_placeholders(), Estimated(calls_of_step(step))
         try:

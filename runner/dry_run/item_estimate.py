@@ -115,11 +115,10 @@ class ItemEstimate:
         try:
             estimated = await self.estimate(step, scope)
         except ItemEnds as end:
-            failed = Estimated(end.calls, doubt=Doubt.VALUES | Doubt.IF_PASSED)
-            outputs = self._noted(step, failed)
-            if Doubt.IF_DONE in self.spread.nodes[step.id]:
-                return outputs
-            raise
+            outputs = self._noted(step, Estimated(end.calls, may_end_item=True))
+            if self.spread.is_sure(step):
+                raise
+            return outputs
         return self._noted(step, estimated)
 
     def _noted(self, node: BoundNode, estimated: Estimated) -> dict[str, Any] | None:
@@ -144,7 +143,7 @@ class ItemEstimate:
             ItemEnds: it surely fails, or its answer was rejected.
         """
         context, attempt, entry = self._context, self._attempt, None
-        doubt = self.spread.of(step.references) | self.spread.behind & Doubt.FILES
+        doubt = self.spread.of_reads(step)
         if step.inner is not None:  # 1
             return await self._pipeline(step, scope, doubt)
         if self._is_whole_pipeline and step.has_trace:  # 2
@@ -189,24 +188,23 @@ class ItemEstimate:
                 raise ItemEnds(error) from error
             return Estimated(calls_of_step(step))
         context = sub_pipeline_context(self._context, step, self._attempt, bound)
-        spread = Spread(behind=doubt & Doubt.FILES | (Doubt.IF_DONE if doubt else Doubt.NONE))
+        spread = Spread(files=self.spread.files)
         within = ItemEstimate(self._plan, context, self._attempt, spread, is_whole_pipeline=True)
         try:
             start = Scope.of(bound.inputs, context.stats.secrets.of(bound.file), bound.moment)
             end = (await within.walk(bound.nodes, start)).scope
         except ItemEnds as failure:
             if doubt:
-                self.spread.behind |= Doubt.FILES  # what it does behind that is not known
-                return Estimated(calls_of_step(step), doubt=Doubt.VALUES | Doubt.IF_PASSED)
+                return Estimated(calls_of_step(step), may_end_item=True)
             failure.calls = within.calls
             raise
-        self.spread.behind |= spread.behind & Doubt.FILES if doubt else spread.behind
         is_known, outputs = not (doubt or spread.nodes), dict[str, Any]()
         try:
             outputs = pipeline_outputs(step, bound, end, scope)
         except ExpressionError:
             is_known = False
-        return Estimated(within.calls, outputs, Doubt.NONE if is_known else Doubt.VALUES)
+        calls = within.calls.at_most() if doubt else within.calls
+        return Estimated(calls, outputs, Doubt.NONE if is_known else Doubt.VALUES, within=spread)
 
 
 async def estimate_block(

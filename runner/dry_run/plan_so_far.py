@@ -41,7 +41,7 @@ class PlanCost:
         if calls.n_most is None and known:
             usual = math.ceil(n_items * n_known_calls / len(known))
             most = divided(max(usual, calls.least.total()), calls.by_model)
-            calls = CallBounds(most, calls.least, repairs=calls.repairs, is_average=True)
+            calls = CallBounds(most, calls.least, n_extra=calls.n_extra, is_average=True)
         self.calls += calls
         if calls.n_most == 0:
             return
@@ -67,7 +67,7 @@ class PlanCost:
             known = dict(self._workloads(speeds, last))
             gains = (speeds.gain(ref, known.get(ref)) for ref in sorted(calls.by_model))
             advice = tuple(gain.sentence() for gain in gains if gain is not None)
-        most_with_repairs = None if most is None else most + calls.repairs
+        most_with_repairs = None if most is None else most + calls.n_extra
         is_exact = calls.least.total() == most_with_repairs
         are: CallsAre = "about" if calls.is_average else "exact" if is_exact else "at most"
         report = replace(report, calls_are=are, advice=advice)

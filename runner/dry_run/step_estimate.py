@@ -82,7 +82,7 @@ class StepEstimate:
         n_before = len(self.plan.prompts.items)
         estimated = await self._tried(step, self.plan.prompts)  # 3
         if step.facts.is_sized(step.written) and (
-            self.doubt or not self.plan.prompts.counts_exactly or estimated.forecast.n_new > 1
+            self.doubt or not self.plan.prompts.is_local or estimated.forecast.n_new > 1
         ):  # 4
             before = self.plan.prompts.as_of(n_before)
             longest = await self._tried(step, before, is_long=True)
@@ -116,7 +116,7 @@ class StepEstimate:
             end.calls = own.calls
             if due is not None:
                 raise
-            return replace(own, doubt=Doubt.VALUES | Doubt.IF_PASSED)
+            return replace(own, doubt=Doubt.VALUES, may_end_item=True)
         if due is not None:
             outputs = larger.outputs and {**larger.outputs, "escalated": due.origin}
             return replace(larger, calls=own.calls + larger.calls, outputs=outputs)
@@ -152,9 +152,7 @@ class StepEstimate:
         may_be_filled = self.plan.fills_stores and searches
         caller = self.context.caller(attempt.scope_id, step, attempt.shown_key, attempt.node.id)
         has_tree = facts.tree is not None
-        pool = DryPool(
-            self.context, caller, prompts, doubt, is_long=is_long, raises_unknown=has_tree
-        )
+        pool = DryPool(self.context, caller, prompts, doubt, is_long=is_long, in_tree=has_tree)
         reviewer = AnswerReviewer(self.context)
         n_refused = await reviewer.n_rejected(step, self.scope, attempt)
         tree: CallForecast | None = None
@@ -177,7 +175,7 @@ class StepEstimate:
                     found = without_texts(found)
             outputs = step_outputs(step, self.scope, found)
         except StepSkipped:
-            if pool.doubt:  # what it reads may be there by then
+            if pool.is_in_doubt:  # what it reads may be there by then
                 return Estimated(pool.calls, doubt=Doubt.VALUES | Doubt.IF_DONE)
             outputs = None
         except Exception as error:  # of any kind, as a run takes it: also a defect of a plug-in
@@ -185,14 +183,14 @@ class StepEstimate:
             if isinstance(error, StepError) and error.is_fatal and not doubt:
                 self.context.stats.note(f"The run will stop at step '{step.id}': {error}")
             may_pass = bool(step.kind.roles) and max_retries(step.retry, Cause.CHECK) > 0
-            if not (pool.doubt or may_be_filled or may_pass):
+            if not (pool.is_in_doubt or may_be_filled or may_pass):
                 raise ItemEnds(error) from error  # 3
             if (doubt or may_be_filled) and not is_long:
                 return Estimated(between_lengths(pool.calls, calls_of_step(step)))  # 4
         return Estimated(
             _calls(step, params, pool, tree, is_in_parts=has_failed and is_long),  # 5
             outputs,
-            Doubt.VALUES if pool.doubt or has_failed else Doubt.NONE,
+            Doubt.VALUES if pool.is_in_doubt or has_failed else Doubt.NONE,
             tree or CallForecast(pool.n_known + pool.calls.most.total(), pool.n_known),
         )
 
@@ -232,22 +230,22 @@ def _calls(
 
     1. It counted a tree of calls (`foresee`). The pool was only asked for prompts without unknown
        answers: `reduce` over 20 texts asks it for 3 of 4 calls, and the last one comes later.
-       Where the groups of `by` are not known, each text may be one, which counts as repairs.
+       Where the groups of `by` are not known, each text may be one: so many calls are extra.
     2. A text was read in parts, and it failed, since the longest answers never get shorter: at
        most a tree over all parts. After 5 of them these are 11 calls.
     3. Any other step: those that it asked the pool for, such as the 1 of a `chat`.
     """
-    counted, holds_forms = pool.calls, pool.prompts.counts_exactly
+    counted, is_local = pool.calls, pool.prompts.is_local
     by_model, n_counted = counted.most or models_of(step), counted.most.total()
     bounds = TreeBounds(2 * n_counted + 1) if step.facts.tree is None else step.facts.tree(params)
     if tree is not None:  # 1
-        in_groups = bounds.in_groups if pool.doubt & Doubt.READ and tree.n_new else 0
+        in_groups = bounds.in_groups if pool.reads_unknown and tree.n_new else 0
         later = divided(tree.n_new - n_counted, by_model)
-        may_be_known = pool.prompts.has_history or Doubt.EQUAL_ANSWERS in pool.doubt or in_groups
+        may_be_known = pool.prompts.has_history or pool.asked_equal or in_groups
         calls = counted + CallBounds(later, Counter() if may_be_known else later)
-        calls = with_repairs(step, calls, holds_forms=holds_forms)
-        return replace(calls, repairs=max(calls.repairs, in_groups - tree.n_new))
+        calls = with_repairs(step, calls, is_local=is_local)
+        return replace(calls, n_extra=max(calls.n_extra, in_groups - tree.n_new))
     if is_in_parts:  # 2
         most = divided(bounds.in_parts, by_model)
-        return with_repairs(step, CallBounds(most), holds_forms=holds_forms)
-    return with_repairs(step, counted, holds_forms=holds_forms)  # 3
+        return with_repairs(step, CallBounds(most), is_local=is_local)
+    return with_repairs(step, counted, is_local=is_local)  # 3

@@ -41,7 +41,7 @@ def dry(folder: Path, pool: FakePool, *, exactly: bool = True, is_long: bool = F
     stats, models = RunStats("run", "pipeline", Observer()), RunModels(pool.facts)
     world = SimpleNamespace(models=models)
     context: Any = SimpleNamespace(pool=pool, ledger=ledger, world=world, stats=stats)
-    prompts = AskedPrompts(False, counts_exactly=exactly)
+    prompts = AskedPrompts(False, is_local=exactly)
     return DryPool(context, caller, prompts, is_long=is_long)
 
 
