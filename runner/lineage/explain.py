@@ -34,7 +34,7 @@ from paddock.steps.vectors.open_stores import OpenStores
 
 from .change_wording import no_longer_written
 from .path_lineage import FileState, LineageChange, LineageFile, LineageStep, Origin, PathLineage
-from .pipeline_now import BoundPipeline, CurrentPipelines
+from .pipeline_now import CurrentPipelines, PipelineNow
 from .recorded_items import MAX_ORIGINS, ItemOutput, RecordedItem, RecordedItems
 
 
@@ -152,11 +152,10 @@ class _PathInLedger:
         else:
             condition = "same" if os.path.exists(absolute(output.path)) else "missing"  # noqa: ASYNC240, PTH110
         pipeline = await self._pipelines.of(item)
-        bound = pipeline if isinstance(pipeline, BoundPipeline) else None
-        notes = [] if bound is None else [*bound.notes(item)]
+        notes = [*pipeline.notes(item)]
         if tools := _untraced_tools(steps):
             notes.append(Why.TOOLS_UNCHECKED(quoted(tools)))
-        changes = await self._changes(output, others, bound, document)
+        changes = await self._changes(output, others, pipeline, document)
         return Origin(
             path=absolute(output.path),
             pipeline=item.base / owner.file,
@@ -185,7 +184,7 @@ class _PathInLedger:
         self,
         output: ItemOutput,
         others: Sequence[RecordedItem],
-        pipeline: BoundPipeline | None,
+        pipeline: PipelineNow,
         document: LineageFile | None,
     ) -> list[LineageChange]:
         """Return what changed since an output was made, as were `others` that explain it.
@@ -202,19 +201,18 @@ class _PathInLedger:
             changes.append(LineageChange(why(self._index.stored(document.path))))
         if not output.is_current:  # 2
             changes.append(no_longer_written(output))
-        names = [other.owner.step.removeprefix(item.owner.prefix) for other in others]
-        subjects = ["it", *(f"'{name}'" for name in names)]
-        for done, subject in zip((item, *others), subjects, strict=True):  # 3
-            changes += await self._pipelines.changes(done, subject)
+        for done in (item, *others):  # 3
+            name = done.owner.step.removeprefix(item.owner.prefix)
+            subject = "it" if done is item else f"'{name}'"
+            changes += await (await self._pipelines.of(done)).changes(done, subject)
             for step in done.read_steps:
                 if n_newer := self._items.newer(done.owner, step, done.at):
                     newer = Why.NEWER_RESULTS(step, n_newer)
                     changes.append(LineageChange(newer if n_newer > 1 else Why.NEWER_RESULT(step)))
-        if pipeline is not None:  # 4
-            explained = {done.owner.step for done in (item, *others)}
-            has_changed = bool(changes)
-            changes += await pipeline.changes_by_plan(output, explained, has_changed=has_changed)
-        return changes
+        explained = {done.owner.step for done in (item, *others)}
+        has_changed = bool(changes)
+        by_plan = await pipeline.changes_by_plan(output, explained, has_changed=has_changed)  # 4
+        return changes + by_plan
 
     def _use(self, item: RecordedItem) -> str:
         """Return what an item made of a document: how it ended, where that went, who decided."""

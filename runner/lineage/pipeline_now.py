@@ -8,8 +8,9 @@ before it a plan is made, once for each pipeline and inputs.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -54,50 +55,33 @@ class CurrentPipelines:
 
     def __init__(self, world: World, settings: Settings) -> None:
         self._world, self._settings = world, settings
-        self._bound: dict[str, BoundPipeline | Reason] = {}
+        self._bound: dict[str, PipelineNow] = {}
         """By file and inputs."""
         self._are_unchanged: dict[str, bool] = {}
         """By run: whether its rules are made of the same now."""
 
-    async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
-        """Return what changed of an item's rule, and of what it depended on.
-
-        `subject` names the item. Without a bound pipeline only what it depended on is compared.
-        """
-        pipeline = await self.of(item)
-        if isinstance(pipeline, BoundPipeline):
-            found = await pipeline.changes(item, subject)
-            if not isinstance(found, Reason):
-                return found
-            pipeline = found
-        changes = [] if pipeline is None else [LineageChange(pipeline)]
-        if item.entry is not None:
-            world, scope_id = self._world, item.owner.scope_id
-            reasons = await dependency_differences(scope_id, item.entry, world)
-            changes += dependency_wording(reasons, world.index, subject)
-        return changes
-
-    async def of(self, item: RecordedItem) -> BoundPipeline | Reason | None:
+    async def of(self, item: RecordedItem) -> PipelineNow:
         """Return an item's pipeline as it is now, with the inputs of the item's run.
 
-        1. A reason: its file was deleted, or the ledger does not know which it was.
-        2. None: it need not be bound, since the item's rule is made of the same as in its run.
-        3. The pipeline, bound once for each file and inputs.
-        4. A reason: it is invalid.
+        1. Its file was deleted, or the ledger does not know which it was.
+        2. It need not be bound, since the item's rule is made of the same as in its run.
+        3. It is bound, once for each file and inputs.
+        4. It is invalid.
         """
         name, file = item.owner.file, item.base / item.owner.file
         if not name or not file.exists():  # 1
-            return Why.PIPELINE_GONE(name)
+            return PipelineNow(self._world, Why.PIPELINE_GONE(name))
         run = RunStore(self._world.index.ledger).run(item.run)
         if run is not None and await self._is_rule_unchanged(item, run):  # 2
-            return None
+            return PipelineNow(self._world, None)
         recorded = json.loads(run.given) if run is not None and run.given else {}
         id_ = canonical_json([name, recorded])
         if id_ not in self._bound:
             try:
                 self._bound[id_] = bound_now(file, recorded, self._world, self._settings)  # 3
             except PipelineError as error:
-                self._bound[id_] = Why.PIPELINE_INVALID(error.faults[0].message)  # 4
+                fault = Why.PIPELINE_INVALID(error.faults[0].message)
+                self._bound[id_] = PipelineNow(self._world, fault)  # 4
         return self._bound[id_]
 
     async def _is_rule_unchanged(self, item: RecordedItem, run: RunRow) -> bool:
@@ -133,146 +117,169 @@ def bound_now(
     models = RunModels(_unknown_facts) if is_elsewhere else world.models
     index = OutputIndex(ledger, world.index.base, ledger.scopes_of(file.name))
     own = World(index, world.stores, models)
-    return BoundPipeline(bound, own, settings, given, hidden, is_elsewhere)
+    return BoundPipeline(own, None, bound, settings, given, hidden, is_elsewhere)
 
 
 @dataclass(slots=True)
-class BoundPipeline:
-    """A pipeline as it is now, with the inputs of an item's run."""
+class PipelineNow:
+    """The pipeline of an item as it is now; this one is not bound."""
 
-    bound: BoundPlan
     world: World
-    """As its file sees it."""
-    settings: Settings
-    given: Mapping[str, Any]
-    hidden: Collection[str]
-    """Inputs that the run had, and whose values no ledger has."""
-    is_elsewhere: bool
-    """Whether models of it are on other servers, which are not asked about the past."""
-    _known_plan: PlanReport | Reason | None = field(default=None, init=False)
+    fault: Reason | None
+    """Why it cannot be used; None: it can, or its rules are as they were."""
 
-    @property
-    def can_be_planned(self) -> bool:
-        return not (self.is_elsewhere or self.hidden)
+    def notes(self, item: RecordedItem) -> Iterable[Reason]:
+        """Return what is not known of an item."""
+        return ()
 
-    def notes(self, item: RecordedItem) -> Iterator[Reason]:
-        """Yield what is not known of an item."""
-        node = self._node_of(item)
-        if self.is_elsewhere and find_in_plans(self.bound, item.owner.step) is not None:
-            yield Why.MODELS_ELSEWHERE()
-        if node is not None and not self.can_be_planned and self.bound.before(node.id):
-            yield Why.BEFORE_UNCHECKED()
-
-    async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange] | Reason:
+    async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
         """Return what changed of an item's rule, and of what it depended on.
 
-        A reason: the rule is gone, or cannot be used.
+        `subject` names the item.
         """
-        owner, index = item.owner, self.world.index
-        found = find_in_plans(self.bound, owner.step)
-        if found is None:
-            return Why.PIPELINE_LACKS(owner.step)
-        plan, node = found
-        then, now = item.spec, spec_data(node)
-        if item.entry is None:
-            is_same = not then or ordered_json(then) == ordered_json(now)
-            return [] if is_same else [*rule_wording([Why.STEP()], node.id, then, now)]
-        trace = Trace(owner.scope_id, item.entry, PastItems(index.ledger, owner.scope_id, node))
-        scopes = PipelineScopes(index, owner.file, owner.prefix, owner.folders)
-        is_unknown = partial(self._is_unknown, plan)
-        try:
-            of_rule, of_dependencies = await all_differences(
-                trace, self.world, plan, node, scopes, is_unknown
-            )
-        except PipelineError as error:
-            return Why.PIPELINE_INVALID(error.faults[0].message)
-        except EngineError as error:
-            return Why.MODEL_UNUSABLE(str(error))
-        changes = [*rule_wording(of_rule, node.id, then, now)]
-        return [*changes, *dependency_wording(of_dependencies, index, subject)]
-
-    def _is_unknown(self, plan: BoundPlan, part: str) -> bool:
-        """Return whether a part of a plan's item is not known now.
-
-        1. What the steps before it decide.
-        2. The digest of a model on another server.
-        3. An input that was hidden, or that an inner pipeline is given during a run.
-        """
-        if self._is_of_steps_before(part):  # 1
-            return True
-        if isinstance(part_of(part), ModelPart):  # 2
-            return self.is_elsewhere
-        root, _, name = part.partition(".")
-        name = name.partition(".")[0]
-        return root == "inputs" and (name in self.hidden or plan.inputs.get(name) is None)  # 3
-
-    def _is_of_steps_before(self, part: str) -> bool:
-        """Return whether a part is what a step gives, an input's table, or a place in a list."""
-        value, inputs = part_of(part), self.bound.inputs
-        if isinstance(value, OuterValue) and value.root == "inputs":
-            name = value.name.removeprefix("inputs.")  # of a file that only a plan reads
-            return self.bound.input_types.get(name) == "rows" and isinstance(inputs[name], str)
-        is_given = isinstance(value, OuterValue) and value.root == "steps"
-        return is_given or value == PLACE_IN_LIST
+        changes = [] if self.fault is None else [LineageChange(self.fault)]
+        if item.entry is not None:
+            scope_id, world = item.owner.scope_id, self.world
+            reasons = await dependency_differences(scope_id, item.entry, world)
+            changes += dependency_wording(reasons, world.index, subject)
+        return changes
 
     async def changes_by_plan(
         self, output: ItemOutput, explained: Collection[str], *, has_changed: bool
     ) -> list[LineageChange]:
         """Return what a plan says of an output, and of what comes before its item.
 
-        1. Nothing, where no plan can be made, or could say any of this.
-        2. Why it no longer applies.
-        3. Which nodes before it have work to do, but for `explained` steps.
-        4. Where nothing else has changed, and more decides on the item than was compared: why a run
+        `explained` are steps of which all is said. `has_changed`: so it is of the item.
+        """
+        return []
+
+
+@dataclass(slots=True)
+class BoundPipeline(PipelineNow):
+    """A pipeline that is bound with the inputs of an item's run; `world` is as its file sees it."""
+
+    bound: BoundPlan
+    settings: Settings
+    given: Mapping[str, Any]
+    hidden: Collection[str]
+    """Inputs that the run had, and whose values no ledger has."""
+    is_elsewhere: bool
+    """Whether models of it are on other servers, which are not asked about the past."""
+    _plan: asyncio.Task[PlanReport] | None = field(default=None, init=False)
+
+    @property
+    def can_be_planned(self) -> bool:
+        return not (self.is_elsewhere or self.hidden)
+
+    def notes(self, item: RecordedItem) -> Iterable[Reason]:
+        node = self._node_of(item)
+        if self.is_elsewhere and find_in_plans(self.bound, item.owner.step) is not None:
+            yield Why.MODELS_ELSEWHERE()
+        if node is not None and not self.can_be_planned and self.bound.before(node.id):
+            yield Why.BEFORE_UNCHECKED()
+
+    async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
+        owner, index = item.owner, self.world.index
+        found = find_in_plans(self.bound, owner.step)
+        if found is None:
+            fault = Why.PIPELINE_LACKS(owner.step)
+            return await PipelineNow(self.world, fault).changes(item, subject)
+        plan, node = found
+        then, now = item.spec, spec_data(node)
+        if item.entry is None:
+            is_other = then and ordered_json(then) != ordered_json(now)
+            return [*rule_wording([Why.STEP()] if is_other else (), node.id, then, now)]
+        trace = Trace(owner.scope_id, item.entry, PastItems(index.ledger, owner.scope_id, node))
+        scopes = PipelineScopes(index, owner.file, owner.prefix, owner.folders)
+        try:
+            of_rule, of_dependencies = await all_differences(
+                trace, self.world, plan, node, scopes, partial(self._is_unknown, plan)
+            )
+        except PipelineError as error:
+            fault = Why.PIPELINE_INVALID(error.faults[0].message)
+        except EngineError as error:
+            fault = Why.MODEL_UNUSABLE(str(error))
+        else:
+            changes = rule_wording(of_rule, node.id, then, now)
+            return [*changes, *dependency_wording(of_dependencies, index, subject)]
+        return await PipelineNow(self.world, fault).changes(item, subject)
+
+    def _is_unknown(self, plan: BoundPlan, part: str) -> bool:
+        """Return whether a part of an item of a plan is not known without the steps before it.
+
+        1. Its place in a list.
+        2. The digest of a model on another server.
+        3. What a step gives.
+        4. An input that was hidden, or that an inner pipeline is given during a run.
+        5. A table that is given as a file, which only a plan reads.
+        """
+        value = part_of(part)
+        if value == PLACE_IN_LIST:  # 1
+            return True
+        if isinstance(value, ModelPart):  # 2
+            return self.is_elsewhere
+        if not isinstance(value, OuterValue) or value.root != "inputs":
+            return isinstance(value, OuterValue) and value.root == "steps"  # 3
+        name = f"{value.name}.".split(".")[1]
+        if name in self.hidden or plan.inputs.get(name) is None:  # 4
+            return True
+        return plan.input_types.get(name) == "rows" and isinstance(plan.inputs[name], str)  # 5
+
+    async def changes_by_plan(
+        self, output: ItemOutput, explained: Collection[str], *, has_changed: bool
+    ) -> list[LineageChange]:
+        """Return what a plan says, which is made if one of these asks it.
+
+        1. Why the output no longer applies.
+        2. Which nodes before it have work to do, but for `explained` steps.
+        3. Where nothing has changed, and more decides on the item than was compared: why a run
            would do it again, or the one around it. Lost outputs are left out.
         """
-        item, node = output.item, self._node_of(output.item)
-        if node is None or not self.can_be_planned:  # 1
+        item, node, changes = output.item, self._node_of(output.item), list[Reason]()
+        if node is None or not self.can_be_planned:
             return []
-        before = [n.id for n in self.bound.before(node.id) if n.id not in explained]
-        may_not_apply = output.is_current and not self.bound.is_alone(node)
-        is_open = not has_changed and self._is_decided_elsewhere(item)
-        planned = await self._planned() if before or may_not_apply or is_open else None
-        if planned is None or isinstance(planned, Reason):
-            return [] if planned is None else [LineageChange(planned)]
-        changes = list[LineageChange]()
-        if may_not_apply and output.path in planned.outdated:  # 2
-            why = NO_LONGER_APPLIES.get(planned.outdated[output.path], Why.OUTDATED)
-            changes.append(LineageChange(why()))
-        for name in before:  # 3
-            if work := _work_of(name, planned, explained):
-                changes.append(LineageChange(Why.BEHIND(name, work)))
-        if changes or not is_open:
-            return changes
-        outermost = node.id, (*item.owner.outer, item.key)[0]
-        return [  # 4
-            LineageChange(reason)
-            for again in planned.items
-            if (again.step, again.key) in (outermost, (item.owner.step, item.key))
-            and again.state in (ItemState.CHANGED, ItemState.STALE)
-            and not any(reason.is_loss for reason in again.reasons)
-            for reason in again.reasons
-        ]
+        try:
+            if output.is_current and not self.bound.is_alone(node):  # 1
+                outdated = (await self._planned()).outdated
+                if output.path in outdated:
+                    changes.append(NO_LONGER_APPLIES.get(outdated[output.path], Why.OUTDATED)())
+            for before in self.bound.before(node.id):  # 2
+                if before.id not in explained:
+                    work = _work_of(before.id, await self._planned(), explained)
+                    changes += [Why.BEHIND(before.id, work)] if work else []
+            if not (changes or has_changed) and self._is_decided_elsewhere(item):  # 3
+                outermost = node.id, (*item.owner.outer, item.key)[0]
+                for again in (await self._planned()).items:
+                    is_own = (again.step, again.key) in (outermost, (item.owner.step, item.key))
+                    is_lost = any(reason.is_loss for reason in again.reasons)
+                    if (
+                        is_own
+                        and again.state in (ItemState.CHANGED, ItemState.STALE)
+                        and not is_lost
+                    ):
+                        changes += again.reasons
+        except PipelineError as error:
+            changes = [Why.BEHIND_UNKNOWN(error.faults[0].message)]
+        except (EngineError, LedgerError, OSError) as error:
+            changes = [Why.BEHIND_UNKNOWN(str(error))]
+        return [*map(LineageChange, changes)]
 
     def _is_decided_elsewhere(self, item: RecordedItem) -> bool:
-        """Return whether its list decides on an item, or labels, or what the steps before give."""
-        if item.entry is None:
+        """Return whether its list decides on an item, or labels, or what is not known."""
+        found = find_in_plans(self.bound, item.owner.step)
+        if item.entry is None or found is None:
             return False
-        is_of_list = item.document is None or bool(dependencies_of(item.entry, ChosenLabels))
-        return is_of_list or any(map(self._is_of_steps_before, json.loads(item.entry.parts)))
+        if item.document is None or dependencies_of(item.entry, ChosenLabels):
+            return True
+        return any(self._is_unknown(found[0], part) for part in json.loads(item.entry.parts))
 
-    async def _planned(self) -> PlanReport | Reason:
-        """Return what a run would do; a reason: why that is not known."""
-        if self._known_plan is None:
+    def _planned(self) -> asyncio.Task[PlanReport]:
+        """Return what a run would do, or why that is not known, once for all items."""
+        if self._plan is None:
             file, pool = self.bound.file, model_pools.LookupPool(self.settings)
             plan = plan_async(file, self.given, settings=self.settings, pool=pool)
-            try:
-                self._known_plan = await plan
-            except PipelineError as error:
-                self._known_plan = Why.BEHIND_UNKNOWN(error.faults[0].message)
-            except (EngineError, LedgerError, OSError) as error:
-                self._known_plan = Why.BEHIND_UNKNOWN(str(error))
-        return self._known_plan
+            self._plan = asyncio.create_task(plan)
+        return self._plan
 
     def _node_of(self, item: RecordedItem) -> BoundNode | None:
         """Return the top-level step or block that an item's is, or is within, if it is there."""

@@ -81,6 +81,9 @@ class RecordedItem:
     lineage: LineageRow | None
     spec: Mapping[str, Any]
     """The rule with which it was done, as recorded; empty: not known."""
+    run: str
+    """The run that did it; empty: not known."""
+    at: float
 
     def __str__(self) -> str:
         keys, step = "/".join(self.keys), self.owner.step
@@ -102,17 +105,6 @@ class RecordedItem:
     def shown_key(self) -> str:
         """Its key, also that of a step, with those of the items around it."""
         return "/".join((*self.owner.outer, self.key))
-
-    @property
-    def run(self) -> str:
-        """The run that did it; empty: not known."""
-        last = self.lineage or self.entry
-        return "" if last is None else last.run
-
-    @property
-    def at(self) -> float:
-        last = self.lineage or self.entry
-        return 0.0 if last is None else last.at
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -174,8 +166,9 @@ class RecordedItems:
         spec = json.loads((digest and self._lineage.spec(digest)) or "{}")
         rows = self._ledger.rows(queries.SCOPE, scope=scope_id)
         owner = ScopeOwner.of(*(rows[0] if rows else (scope_id, "", "", "[]")))
-        spec = spec if isinstance(spec, dict) else {}
-        return RecordedItem(self._base, owner, key, entry, lineage, spec)
+        spec, last = spec if isinstance(spec, dict) else {}, lineage or entry
+        run, at = ("", 0.0) if last is None else (last.run, last.at)
+        return RecordedItem(self._base, owner, key, entry, lineage, spec, run, at)
 
     def output_at(self, path: str) -> ItemOutput | None:
         """Return a path as that was written last; None: the ledger knows no item that did."""

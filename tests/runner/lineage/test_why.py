@@ -539,6 +539,23 @@ steps:
 """
 
 
+def test_an_input_of_a_pipeline_that_a_step_runs_is_not_taken_for_a_table_of_the_same_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outer = (
+        "inputs: {tone: {type: rows}}\nsteps:\n  - {id: p, uses: pipeline, with: {file: part.yaml}}"
+    )
+    part = SUMMARIES.replace("{{ steps.text.text }} ", "")
+    world = World(tmp_path, outer, {"part.yaml": part, "t.csv": "a\n1\n"}, n_documents=1)
+    monkeypatch.chdir(tmp_path)
+    assert world.run({"tone": "t.csv"}).status == "completed"
+    assert changes("out/0.txt") == []
+    world.write(
+        "part.yaml", part.replace("default: plain", "default: merry").replace("Sum", "Short")
+    )
+    assert changes("out/0.txt") == ["prompt changed (step 'sum')", "value changed: inputs.tone"]
+
+
 def test_labels_of_a_pipeline_that_a_step_runs_are_compared_without_a_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
