@@ -19,9 +19,7 @@ from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.runner.bind.bound import BoundNode, BoundStep
-from paddock.runner.bind.item_paths import called_plan
 from paddock.runner.bind.plan_walks import only_reads
-from paddock.runner.bind.sub_pipelines import with_inputs
 from paddock.runner.folders.file_filter import not_taken_by_watches
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.lineage_store import LineageStore
@@ -248,14 +246,12 @@ class _SubPipelineRun:
             StopGateClosed: something in it was not begun.
         """
         walk, step, attempt = self.walk, self.step, self.attempt
-        plan = called_plan(walk.bound, step)
-        if plan is None or file != step.written.get("file"):
+        if step.inner is None or file != step.written.get("file"):
             raise StepError(f"the pipeline '{file}' was not checked before the run.")
         try:
-            bound = with_inputs(plan, inputs, walk.bound.roots)
+            context = sub_pipeline_context(walk.context, step, attempt, inputs)
         except WrongInput as error:
             raise StepError(f"{error.message}.", remedy=error.remedy) from error
-        context = sub_pipeline_context(walk.context, step, attempt, bound)
         show = walk.context.show_chunk
         context = replace(context, show_chunk=lambda block, keys: show(f"{step.id}.{block}", keys))
         inner = Execute(context, replace(attempt.around_steps, escalation_pass=None))

@@ -19,9 +19,11 @@ from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.label_choices import chosen_labels
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.answers.text_vectors import embedded
-from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
+from paddock.runner.bind.bound import BoundBlock, BoundStep
+from paddock.runner.bind.item_paths import called_plan
 from paddock.runner.bind.plan_walks import callable_names, node_ids
 from paddock.runner.bind.scope import Scope
+from paddock.runner.bind.sub_pipelines import with_inputs
 from paddock.runner.bind.trust.tainted_paths import guarded_roots
 from paddock.runner.ledger.entries import is_variant
 from paddock.runner.ledger.reviews.reviews import review_id
@@ -238,9 +240,16 @@ def _rendered(value: Value, scopes: Iterable[Scope]) -> Iterator[str]:
 
 
 def sub_pipeline_context(
-    outer: RunContext, step: BoundStep, attempt: ItemAttempt, bound: BoundPlan
+    outer: RunContext, step: BoundStep, attempt: ItemAttempt, inputs: Mapping[str, Any]
 ) -> RunContext:
-    """Return the context of the pipeline that a step runs: the run's, with its own plan."""
+    """Return the context of the pipeline that a step runs: the run's, with its own plan.
+
+    Raises:
+        WrongInput: an input is unknown, missing, of another kind, or leads outside.
+    """
+    called = called_plan(outer.bound, step)
+    assert called is not None
+    bound = with_inputs(called, inputs, outer.bound.roots)
     bound = replace(bound, watches=outer.bound.watches, priority=outer.bound.priority)
     is_of_item = attempt.is_of_item
     item = (attempt.node.id, attempt.shown_key) if is_of_item else None

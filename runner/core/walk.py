@@ -181,12 +181,10 @@ class Walk(ABC):
         Raises:
             RunFailed: they cannot be evaluated.
         """
-        returns = self.bound.returns
-        if returns is None or self.has_unbegun or self.left.is_read_by(returns.references):
+        if self.has_unbegun or self.left.is_read_by(returns_read(self.bound)):
             return None, None
         try:
-            whole = self.scope.with_filed()
-            return returns.render(self.scope), None if whole is None else returns.render(whole)
+            return rendered_returns(self.bound, self.scope)
         except ExpressionError as error:
             raise RunFailed(f"`returns`: {error}") from error
 
@@ -329,6 +327,18 @@ def leave_unused(node: BoundNode, scope: Scope, stats: RunStats, item: str = "")
     what = f"not asked for, since only {names} {are} skipped"
     stats.tally(node.id, item, "answer", what, is_planned=True)
     return True
+
+
+def rendered_returns(bound: BoundPlan, scope: Scope) -> tuple[Any, Any]:
+    """Return a pipeline's `returns`, and the same with what is filed; None: nothing is.
+
+    Raises:
+        ExpressionError: they cannot be evaluated.
+    """
+    if bound.returns is None:
+        return None, None
+    whole = scope.with_filed()
+    return bound.returns.render(scope), None if whole is None else bound.returns.render(whole)
 
 
 def returns_read(bound: BoundPlan) -> frozenset[Reference]:

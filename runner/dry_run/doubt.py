@@ -43,8 +43,8 @@ class Estimated:
     """About its outputs, and whether it is done."""
     forecast: CallForecast = field(default=CallForecast(0, 0))
     """Calls, and how many of them have replies; of a step that was tried."""
-    may_end_item: bool = False
-    """It may fail for another reason than its checks."""
+    may_fail: bool = False
+    """It may fail for another reason than its checks, or, of a block, have no result."""
     within: Spread | None = None
     """What is in doubt at the end of the pipeline that it runs, whose steps were walked."""
 
@@ -63,6 +63,8 @@ class ItemEnds(Exception):
 class Spread:
     """What is in doubt about the nodes of an item so far, and so about those behind them.
 
+    The top level of a pipeline has one, too, with what is said there.
+
     Doubt goes from a node to what reads it:
 
     1. Its `if`, or that of all that use its answer, is in doubt: it may not be done.
@@ -73,10 +75,12 @@ class Spread:
     What a node does matters to all behind it, whether they read it or not:
 
     5. An answer of it is in doubt and may fail checks, a person has to decide on one, or it fails
-       if it is done: the item may end there, and what follows is not done.
+       if it is done: the item may end there, and what follows is not done. At the top level what
+       reads it may not be done.
     6. It may change files or stores: what later steps find there is in doubt.
     """
 
+    is_of_item: bool = True
     nodes: dict[str, Doubt] = field(default_factory=dict)
     """Those about which anything is in doubt."""
     may_have_ended: bool = False
@@ -91,6 +95,10 @@ class Spread:
             if path[0] == "steps" and path[1:] and path[1] in self.nodes:
                 doubt |= self.nodes[path[1]]
         return doubt
+
+    def of_item(self) -> Spread:
+        """Return what is in doubt as an item of a nested block begins."""
+        return Spread(nodes={**self.nodes}, files=self.files)
 
     def of_reads(self, step: BoundStep) -> Doubt:
         """Return what is in doubt about the values that a step reads, its files and stores."""
@@ -117,15 +125,18 @@ class Spread:
         if not is_sure and estimated.outputs is not None:  # 1, 2
             doubt |= Doubt.IF_DONE | Doubt.VALUES
         is_at_most = not is_sure or self.may_have_ended or Doubt.IF_DONE in doubt
-        if doubt:
-            self.nodes[node.id] = doubt
+        may_fail = estimated.may_fail
         for step in all_steps([node]):
             may_refuse = doubt and step.reply is not None and step.reply.checks
-            if may_refuse or step.review is not None:  # 5
-                self.may_have_ended = True
+            if (may_refuse or step.review is not None) and (self.is_of_item or step is node):
+                may_fail = True
             if doubt and estimated.within is None and not (step.inner or can_try(step)):  # 6
                 self.files = Doubt.FILES
-        self.may_have_ended |= estimated.may_end_item
+        if self.is_of_item:  # 5
+            self.may_have_ended |= may_fail
+        of_node = doubt | Doubt.IF_DONE if may_fail and not self.is_of_item else doubt
+        if of_node:
+            self.nodes[node.id] = of_node
         if estimated.within is not None:
             self.may_have_ended |= estimated.within.may_have_ended
             self.files |= estimated.within.files

@@ -17,11 +17,9 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
-from paddock.runner.bind.item_paths import called_plan
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.plan_walks import all_steps, only_reads, steps_of
 from paddock.runner.bind.scope import Scope
-from paddock.runner.bind.sub_pipelines import with_inputs
 from paddock.runner.core.block_state import BlockState, opened_block, take_entry
 from paddock.runner.core.failures import RunStopped, StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt
@@ -72,17 +70,18 @@ async def estimate_run(
     """
     settings, has_pool = prepared.settings, environment.pool is not None
     async with open_session(prepared, options, environment, is_plan=True) as session:
-        context = session.context
+        context, ledger = session.context, session.context.ledger
         plan = PlanSoFar(
             fills_stores=any(step.facts.fills for step in all_steps(context.bound.nodes)),
             prompts=AskedPrompts(
-                has_history=bool(context.ledger.rows(queries.HAS_CALLS)),
+                has_history=bool(await ledger.ask(ledger.rows, queries.HAS_CALLS)),
                 is_local=has_pool or not settings.pool_urls,
             ),
         )
         walk, stats = Estimate(context, plan), context.stats
         if context.bound.watches:
-            stats.not_taken.update(not_taken_by_watches(context.bound))
+            not_taken = await asyncio.to_thread(lambda: [*not_taken_by_watches(context.bound)])
+            stats.not_taken.update(not_taken)
         await walk.nodes()
         note_possible_refusal(context, context.bound.nodes, [walk.scope])
         report = PlanReport(
@@ -96,7 +95,7 @@ async def estimate_run(
         )
         last = speeds = None
         if plan.cost.calls.by_model:
-            last = RunStore(context.ledger).last_summary(context.bound.file.name)
+            last = await ledger.ask(RunStore(ledger).last_summary, context.bound.file.name)
             if not has_pool:  # measured speeds are of our own pool
                 from paddock.engine.backends.speed_estimates import SpeedBook
 
@@ -112,10 +111,9 @@ class Estimate(Walk):
         super().__init__(context)
         self._plan = plan
         self._prefix = prefix
-        self._placeholder_outputs: dict[str, dict[str, Any] | None] = {}
+        self.steps = ItemEstimate(plan, context, Spread(is_of_item=False))
+        self._placeholders: dict[str, dict[str, Any] | None] = {}
         """By node that is unknown: its outputs, with placeholders; empty where there are none."""
-        self._doubts: dict[str, Doubt] = {}
-        """By such a node: what is in doubt about it."""
         # Without a note of what a table is made without, which a run says
         self.left = StepsLeft(lambda _: None, "are in the sample")
 
@@ -154,15 +152,14 @@ class Estimate(Walk):
             at = self._prefix
             what = f"What '{at}{node.id}' has to do is unknown until '{at}{pending}' has run."
             self._plan.notes.append(what)
-        else:
-            scope = self.context.judge.scopes.register(node.id)
-            entry = self.context.ledger.entries(scope).get(node.id)
-            item, doubt = PlanItem(node.id, node.id, ItemState.NEW, ()), Doubt.FILES
-            if entry is not None:  # what it reads may come out as it was
-                item = replace(item, state=ItemState.STALE, reasons=(Why.READS_UNDONE(pending),))
-                doubt |= Doubt.IF_DONE
-            attempt = ItemAttempt.of(self.context, node)
-            await self._add_work(attempt, node, item, entry, doubt)
+            self._note(node, Estimated())
+            return
+        ledger, scope_id = self.context.ledger, self.context.judge.scopes.register(node.id)
+        entry = (await ledger.ask(ledger.entries, scope_id)).get(node.id)
+        item = PlanItem(node.id, node.id, ItemState.NEW, ())
+        if entry is not None:  # what it reads may come out as it was
+            item = replace(item, state=ItemState.STALE, reasons=(Why.READS_UNDONE(pending),))
+        await self._add_work(ItemAttempt.of(self.context, node), node, item, entry, pending)
 
     async def opened(self, node: BoundNode) -> BlockState:
         lacks = self.left.missing_inputs.get(node.id, ())
@@ -177,13 +174,14 @@ class Estimate(Walk):
         4. Its items are estimated, and its outputs are not known.
         """
         context, block, todo = self.context, state.block, state.todo()
-        await self._note_end(state)
+        undone = {item.index for item in (*todo, *state.in_state(*OPEN))}
+        self.ended[block.id] = await ended_block(context, state.work, undone)
         if state.step is not None:
             (work,) = state.work.items
             item = PlanItem(block.id, block.id, work.verdict.state, work.verdict.reasons)
             if todo:
                 attempt = ItemAttempt.of_item(context, state, work)
-                await self._add_work(attempt, state.step, item, work.entry, Doubt.NONE)
+                await self._add_work(attempt, state.step, item, work.entry)
             else:
                 self._add_step(state.step, item)
             return
@@ -204,65 +202,62 @@ class Estimate(Walk):
             fills = (step.facts.fills in step.written for step in all_steps(block.body))
             if state.work.missing.deleted and any(fills):  # 3
                 self.unknown[block.id] = block.id
+                self._note(block, Estimated(outputs=state.outputs()))
             return
-        estimated = await estimate_block(self._plan, context, state, {})  # 4
-        self._placeholder_outputs[block.id] = estimated.outputs
+        estimated = await estimate_block(self._plan, context, state, Spread())  # 4
         # Where no item surely has a result, what reads the block may be left.
         checked = (step.reply is not None and step.reply.checks for step in all_steps(block.body))
         has_result = any(item.has_result for item in state.work.items)
         may_be_left = not has_result and (any(checked) or all(i.result is None for i in todo))
-        self._doubts[block.id] = estimated.doubt | (Doubt.IF_DONE if may_be_left else Doubt.NONE)
-        is_sure = not any(item.is_undecided for item in items)
-        calls = estimated.calls if is_sure else estimated.calls.at_most()
+        if any(item.is_undecided for item in items):
+            estimated = replace(estimated, calls=estimated.calls.at_most())
+        calls = self._note(block, replace(estimated, may_fail=may_be_left)).calls
         recorded = [item.entry for item in state.work.items if item.entry is not None]
         self._plan.cost.add(calls, recorded, len(todo))
 
     async def step(self, step: BoundStep) -> Any:
-        if step.inner is not None:
-            return await self._pipeline(step)
         attempt = ItemAttempt.of(self.context, step)
-        if not only_reads(step):
-            await self._estimate_step(step, attempt)
+        if step.inner is None and not only_reads(step):
+            self._note(step, Estimated())
             return NOT_YET
-        # It gives now what it will give in the run.
         self.ended[step.id] = EndedNode(step, done={step.id})
+        if step.inner is not None:
+            return await self._pipeline(step, attempt)
+        # It gives now what it will give in the run.
         return await StepRunner(self.context).step(step, self.scope, attempt)
 
-    async def _pipeline(self, step: BoundStep) -> Any:
+    async def _pipeline(self, step: BoundStep, attempt: ItemAttempt) -> Any:
         """Walk a pipeline that a step runs, with the inputs that it has."""
-        self.ended[step.id] = EndedNode(step, done={step.id})
-        called = called_plan(self.bound, step)
-        assert called is not None
-        bound = with_inputs(called, step.params.render(self.scope).inputs, self.bound.roots)
-        attempt = ItemAttempt.of(self.context, step)
-        context = sub_pipeline_context(self.context, step, attempt, bound)
+        inputs = step.params.render(self.scope).inputs
+        context = sub_pipeline_context(self.context, step, attempt, inputs)
         inner = Estimate(context, self._plan, f"{self._prefix}{step.id}.")
         await inner.nodes()
-        note_possible_refusal(context, bound.nodes, [inner.scope])
+        note_possible_refusal(context, inner.bound.nodes, [inner.scope])
         self.note_inner(step, inner)
         if inner.left.first(LeftBy.PARTIAL):
             return NOT_YET
-        for path in sorted(returns_read(bound)):
-            if path[0] == "steps" and path[1:2] and path[1] in inner.unknown:
-                self.unknown[step.id] = f"{step.id}.{inner.unknown[path[1]]}"
-                self._placeholder_outputs[step.id] = {}
-                with suppress(ExpressionError):  # of placeholders
-                    inside = inner.scope_with_placeholders()
-                    outputs = pipeline_outputs(step, bound, inside, self.scope)
-                    self._placeholder_outputs[step.id] = outputs
-                return NOT_YET
-        return pipeline_outputs(step, bound, inner.scope, self.scope)
-
-    async def _note_end(self, state: BlockState) -> None:
-        undone = {item.index for item in (*state.todo(), *state.in_state(*OPEN))}
-        self.ended[state.block.id] = await ended_block(self.context, state.work, undone)
+        read = (path[1] for path in sorted(returns_read(inner.bound)) if path[0] == "steps")
+        unknown = next((name for name in read if name in inner.unknown), None)
+        if unknown is None:
+            return pipeline_outputs(step, inner.bound, inner.scope, self.scope)
+        self.unknown[step.id], outputs = f"{step.id}.{inner.unknown[unknown]}", {}
+        with suppress(ExpressionError):  # of placeholders
+            inside = inner.scope_with_placeholders()
+            outputs = pipeline_outputs(step, inner.bound, inside, self.scope)
+        self._note(step, Estimated(outputs=outputs, within=inner.steps.spread))
+        return NOT_YET
 
     def _add(self, item: PlanItem) -> None:
         self._plan.items.append(replace(item, step=f"{self._prefix}{item.step}"))
 
+    def _note(self, node: BoundNode, estimated: Estimated) -> Estimated:
+        """Note what is estimated of a node that is unknown."""
+        self._placeholders[node.id] = estimated.outputs
+        return self.steps.spread.note(node, estimated)
+
     def scope_with_placeholders(self) -> Scope:
         scope = self.scope
-        for name, outputs in self._placeholder_outputs.items():
+        for name, outputs in self._placeholders.items():
             scope = scope.with_step(name, outputs)
         return scope
 
@@ -274,52 +269,43 @@ class Estimate(Walk):
         step: BoundStep,
         item: PlanItem,
         entry: Entry | None,
-        doubt: Doubt,
+        pending: str = "",
     ) -> None:
-        """Add what a step with work to do asks, and the item that it is."""
-        estimated = await self._estimate_step(step, attempt, doubt)
-        if doubt and estimated.outputs is None:
-            return  # it will be skipped, whatever it reads
+        """Add what a step with work to do asks, and the item that it is.
+
+        `pending`: the node that has to run first; it may yet make the files that the step needs.
+        """
+        steps, scope = self.steps, self.scope_with_placeholders()
+        estimated = Estimated(calls_of_step(step))
+        doubt = steps.spread.of(step.references) | (Doubt.FILES if pending else Doubt.NONE)
+        try:
+            async with asyncio.timeout_at(self._plan.deadline()) as limit:
+                if pending and steps.skip(step, scope):
+                    estimated = Estimated(outputs=None, doubt=Doubt.NONE)
+                else:
+                    estimated = await steps.carried_out(step, scope, attempt, doubt)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        except ItemEnds as end:
+            if not pending:
+                what = f"step '{step.id}': {end}"
+                raise PipelineError.of(what, mark=step.mark) from end
+        if pending and entry is not None:  # what it reads may come out as it was
+            estimated = replace(estimated, calls=estimated.calls.at_most())
+        estimated = self._note(step, estimated)
+        if pending and estimated.outputs is None:
+            return  # it will be skipped
         held, forecast = await asyncio.to_thread(self._held, step), estimated.forecast
         item = held or item
         if forecast.n_known:
             left = Why.CALLS_LEFT(forecast.n_new, forecast.n_calls)
             item = replace(item, reasons=(*item.reasons, left))
-        scope_id = self.context.judge.scopes.register(step.id)
-        lineage = LineageStore(self.context.ledger)
-        is_older = entry is None and lineage.of_item(scope_id, step.id) is not None
-        self._add_step(step, item, is_open=bool(doubt) or is_older)
+        ledger, scope_id = self.context.ledger, attempt.scope_id
+        lineage = await ledger.ask(LineageStore(ledger).of_item, scope_id, step.id)
+        is_older = entry is None and lineage is not None
+        self._add_step(step, item, is_open=bool(pending) or is_older)
         self._plan.cost.add(estimated.calls, [] if entry is None else [entry], 1)
-
-    async def _estimate_step(
-        self, step: BoundStep, attempt: ItemAttempt, doubt: Doubt = Doubt.FILES
-    ) -> Estimated:
-        """Estimate a top-level step over what is known and placeholders.
-
-        `doubt`: none; `FILES`, steps before it have work to do, and may yet make what it needs;
-        `IF_DONE`, too, where it may turn out to be as it was.
-        """
-        known = dict.fromkeys(self.unknown, Doubt.VALUES) | self._doubts
-        spread = Spread(known, Doubt.IF_DONE in doubt, doubt & Doubt.FILES)
-        steps = ItemEstimate(self._plan, self.context, attempt, spread)
-        scope, estimated = self.scope_with_placeholders(), Estimated(calls_of_step(step))
-        try:
-            async with asyncio.timeout_at(self._plan.deadline()):
-                if steps.skip(step, scope):
-                    estimated = Estimated(outputs=None, doubt=Doubt.NONE)
-                else:
-                    estimated = spread.note(step, await steps.estimate(step, scope))
-        except TimeoutError:
-            pass
-        except ItemEnds as end:
-            if not doubt:
-                what = f"step '{step.id}': {end}"
-                raise PipelineError.of(what, mark=step.mark) from end
-        self._placeholder_outputs[step.id] = estimated.outputs
-        # While a person decides on its answer, what reads it is left.
-        waits = Doubt.NONE if step.review is None else Doubt.IF_DONE
-        self._doubts[step.id] = estimated.doubt | waits
-        return estimated
 
     def _held(self, step: BoundStep) -> PlanItem | None:
         """Return a step that is held by an edited file in the place of its output. Blocking.

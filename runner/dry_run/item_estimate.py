@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -15,15 +15,14 @@ from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundSte
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.bind.step_reads import read_by
-from paddock.runner.bind.sub_pipelines import with_inputs
-from paddock.runner.core.block_state import BlockState, opened_block
+from paddock.runner.core.block_state import OUTERMOST, BlockState, ItemsAround, opened_block
 from paddock.runner.core.failures import StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.reviews.decided_outputs import decided_outputs
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.step_runner import item_result, step_outputs
 from paddock.runner.core.step_tools import sub_pipeline_context
-from paddock.runner.core.walk import ItemWalk, is_skipped, leave_unused
+from paddock.runner.core.walk import ItemWalk, is_skipped, leave_unused, rendered_returns
 from paddock.steps.base import PLACEHOLDER
 from paddock.steps.run_pipeline import named_outputs
 
@@ -40,16 +39,18 @@ class ItemEstimate:
         self,
         plan: PlanSoFar,
         context: RunContext,
-        attempt: ItemAttempt,
         spread: Spread,
-        *,
-        is_whole_pipeline: bool = False,
+        around: ItemsAround = OUTERMOST,
+        attempt: ItemAttempt | None = None,
     ) -> None:
-        """`spread`: what is in doubt about the steps around it."""
+        """`spread`: what is in doubt about the steps around it.
+
+        `attempt`: at the item; None: of a whole pipeline, whose steps are items or have none.
+        """
         self._plan = plan
         self._context = context
+        self._around = around
         self._attempt = attempt
-        self._is_whole_pipeline = is_whole_pipeline
         self.spread = spread
         self.calls = NO_CALLS
 
@@ -82,7 +83,7 @@ class ItemEstimate:
                 return True
         except (StepFailed, ExpressionError) as error:
             raise ItemEnds(error) from error
-        key = self._attempt.shown_key
+        key = "/".join(self._around.keys)
         return not self.spread.of_use(node) and leave_unused(node, scope, self._context.stats, key)
 
     async def _block(self, block: BoundBlock, scope: Scope) -> Any:
@@ -94,14 +95,14 @@ class ItemEstimate:
         if self.spread.of(block.over.references):  # so is how many items it has
             estimated = Estimated(calls_of_many(block.body))
         else:
-            context, around = self._context, self._attempt.around_steps
+            context, around = self._context, self._around
             if self.spread.of(read_by(block.where, block.key)):
                 block = replace(block, where=None, key=None)  # at most all of the list
             try:
                 state = await opened_block(context, block, scope, around=around, keeps_results=True)
             except (ExpressionError, PipelineError) as error:
                 raise ItemEnds(error) from error
-            estimated = await estimate_block(self._plan, context, state, self.spread.nodes)
+            estimated = await estimate_block(self._plan, context, state, self.spread)
             if self.spread.of(block.references):
                 estimated = Estimated(estimated.calls.at_most(), estimated.outputs)
         return self._noted(block, estimated)
@@ -115,7 +116,7 @@ class ItemEstimate:
         try:
             estimated = await self.estimate(step, scope)
         except ItemEnds as end:
-            outputs = self._noted(step, Estimated(end.calls, may_end_item=True))
+            outputs = self._noted(step, Estimated(end.calls, may_fail=True))
             if self.spread.is_sure(step):
                 raise
             return outputs
@@ -134,68 +135,81 @@ class ItemEstimate:
 
         1. It runs a pipeline, whose steps are walked as the item's are.
         2. At the top of such a pipeline a step with a trace is an item, and may be fresh.
-        3. A person has decided on its answer, and no cache has it: it is the one that they saw.
-        4. Any other step is tried, or bounded by the YAML (`StepEstimate`).
-
-        Of an answer that a person has accepted or edited, the decision is applied.
+        3. Any other step is carried out, as far as that has no effects.
 
         Raises:
             ItemEnds: it surely fails, or its answer was rejected.
         """
-        context, attempt, entry = self._context, self._attempt, None
-        doubt = self.spread.of_reads(step)
+        context, around, doubt = self._context, self._around, self.spread.of_reads(step)
+        attempt = self._attempt or ItemAttempt.of(context, step, around)
         if step.inner is not None:  # 1
-            return await self._pipeline(step, scope, doubt)
-        if self._is_whole_pipeline and step.has_trace:  # 2
-            around, doubt = attempt.around_steps, doubt & ~Doubt.FILES
-            state = await opened_block(context, step, scope, around=around, keeps_results=True)
-            (work,) = state.work.items
-            if not (state.todo() or doubt):
-                if state.wait is not None:
-                    raise ItemEnds(state.wait)
-                return Estimated(outputs=work.result, doubt=Doubt.NONE)
-            attempt, entry = ItemAttempt.of_item(context, state, work), work.entry
-        review = made = None
+            return await self._pipeline(step, scope, attempt, doubt)
+        if self._attempt is not None or not step.has_trace:  # 3
+            return await self.carried_out(step, scope, attempt, doubt)
+        doubt &= ~Doubt.FILES  # 2: its trace has these
+        state = await opened_block(context, step, scope, around=around, keeps_results=True)
+        (work,) = state.work.items
+        if not (state.todo() or doubt):
+            if state.wait is not None:
+                raise ItemEnds(state.wait)
+            return Estimated(outputs=work.result, doubt=Doubt.NONE)
+        attempt = ItemAttempt.of_item(context, state, work)
+        estimated = await self.carried_out(step, scope, attempt, doubt)
+        if doubt and work.entry is not None:
+            return replace(estimated, calls=estimated.calls.at_most())
+        return estimated
+
+    async def carried_out(
+        self, step: BoundStep, scope: Scope, attempt: ItemAttempt, doubt: Doubt
+    ) -> Estimated:
+        """Estimate a step that has work to do; `doubt` is about what it reads.
+
+        1. A person has decided on its answer, and no cache has it: it is the one that they saw.
+        2. Any other is tried, or bounded by the YAML (`StepEstimate`).
+        3. A person rejected the answer: the item ends; at the top level, what reads it is left.
+        4. A person accepted or edited it: the decision is applied.
+
+        Raises:
+            ItemEnds: it surely fails, or its answer was rejected.
+        """
+        context, review = self._context, None
         if step.review is not None and attempt.is_decided:
             review = await context.judge.reviews.at(attempt.scope_id, attempt.key, step.id)
         caller = context.caller(attempt.scope_id, step, attempt.shown_key, attempt.node.id)
-        if review is not None and not caller.looks_up:
-            made = review.decided_outputs
-        if made is not None:
-            estimated = Estimated(outputs=made, doubt=Doubt.NONE)  # 3
-        else:
-            estimated = await StepEstimate(self._plan, context, attempt, scope, doubt).of(step)  # 4
-        if review is not None and review.state == "rejected":
-            if not attempt.is_of_item:  # what reads it is not reached
+        seen = None if review is None or caller.looks_up else review.decided_outputs
+        if seen is not None:  # 1
+            estimated = Estimated(outputs=seen, doubt=Doubt.NONE)
+        else:  # 2
+            estimated = await StepEstimate(self._plan, context, attempt, scope, doubt).of(step)
+        if review is not None and review.state == "rejected":  # 3
+            if not attempt.is_of_item:
                 return replace(estimated, outputs=None, doubt=Doubt.NONE)
             raise ItemEnds(StepFailed(step.id, "its answer was rejected"), estimated.calls)
-        if review is not None and review.state in ("accepted", "edited") and estimated.outputs:
+        if review is not None and review.state in ("accepted", "edited") and estimated.outputs:  # 4
             has_schema = step.reply is not None and step.reply.schema is not None
             outputs = decided_outputs(estimated.outputs, review, has_schema)
             estimated = replace(estimated, outputs=outputs)
-        if doubt and entry is not None:
-            estimated = replace(estimated, calls=estimated.calls.at_most())
         return estimated
 
-    async def _pipeline(self, step: BoundStep, scope: Scope, doubt: Doubt) -> Estimated:
+    async def _pipeline(
+        self, step: BoundStep, scope: Scope, attempt: ItemAttempt, doubt: Doubt
+    ) -> Estimated:
         """Estimate a pipeline that a step of the item runs; `doubt` is about what that reads."""
-        assert step.inner is not None
         try:
-            params = step.params.render(scope)
-            bound = with_inputs(step.inner, params.inputs, self._context.bound.roots)
+            inputs = step.params.render(scope).inputs
+            context = sub_pipeline_context(self._context, step, attempt, inputs)
         except (BindError, WrongInput) as error:
             if not doubt:
                 raise ItemEnds(error) from error
             return Estimated(calls_of_step(step))
-        context = sub_pipeline_context(self._context, step, self._attempt, bound)
-        spread = Spread(files=self.spread.files)
-        within = ItemEstimate(self._plan, context, self._attempt, spread, is_whole_pipeline=True)
+        bound, spread = context.bound, Spread(files=self.spread.files)
+        within = ItemEstimate(self._plan, context, spread, attempt.around_steps)
         try:
             start = Scope.of(bound.inputs, context.stats.secrets.of(bound.file), bound.moment)
             end = (await within.walk(bound.nodes, start)).scope
         except ItemEnds as failure:
             if doubt:
-                return Estimated(calls_of_step(step), may_end_item=True)
+                return Estimated(calls_of_step(step), may_fail=True)
             failure.calls = within.calls
             raise
         is_known, outputs = not (doubt or spread.nodes), dict[str, Any]()
@@ -208,7 +222,7 @@ class ItemEstimate:
 
 
 async def estimate_block(
-    plan: PlanSoFar, context: RunContext, state: BlockState, around: Mapping[str, Doubt]
+    plan: PlanSoFar, context: RunContext, state: BlockState, around: Spread
 ) -> Estimated:
     """Estimate every stale item, in a random order, until the time is over.
 
@@ -222,15 +236,17 @@ async def estimate_block(
     for item in sorted(todo, key=lambda item: draw(SEED, item.key)):
         if now_s() >= deadline:  # where nothing waits, nothing else ends it
             break
-        attempt = ItemAttempt.of_item(context, state, item)
-        steps = ItemEstimate(plan, context, attempt, Spread({**around}))
+        attempt, spread = ItemAttempt.of_item(context, state, item), around.of_item()
+        steps = ItemEstimate(plan, context, spread, attempt.around_steps, attempt)
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(deadline) as limit:
                 walk = await steps.walk(block.body, item.scope_in(block, state.scope))
             is_filter_unknown = block.keep is not None and steps.spread.of(block.keep.references)
             given = replace(block, keep=None) if is_filter_unknown else block
             item.result = item_result(given, walk.scope, walk.last)
-        except TimeoutError:
+        except TimeoutError:  # also of a file on a share that does not answer
+            if not limit.expired():
+                raise
             break
         except ItemEnds:
             item.result = None
@@ -250,8 +266,8 @@ def pipeline_outputs(step: BoundStep, bound: BoundPlan, inner: Scope, scope: Sco
     Raises:
         ExpressionError: a `returns` failed.
     """
-    returns, whole = bound.returns, inner.with_filed()
-    outputs = named_outputs(None if returns is None else returns.render(inner))
-    if returns is not None and whole is not None:
-        outputs = WithFiled(outputs, named_outputs(returns.render(whole)))
+    returns, with_filed = rendered_returns(bound, inner)
+    outputs = named_outputs(returns)
+    if with_filed is not None:
+        outputs = WithFiled(outputs, named_outputs(with_filed))
     return step_outputs(step, scope, outputs)

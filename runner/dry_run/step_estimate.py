@@ -116,7 +116,7 @@ class StepEstimate:
             end.calls = own.calls
             if due is not None:
                 raise
-            return replace(own, doubt=Doubt.VALUES, may_end_item=True)
+            return replace(own, doubt=Doubt.VALUES, may_fail=True)
         if due is not None:
             outputs = larger.outputs and {**larger.outputs, "escalated": due.origin}
             return replace(larger, calls=own.calls + larger.calls, outputs=outputs)

@@ -566,8 +566,10 @@ def test_the_steps_of_a_plan_share_one_deadline(
 def test_items_that_a_plan_has_no_time_for_are_estimated_by_those_that_it_walked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from paddock.runner.dry_run import plan_so_far
     from paddock.runner.dry_run.item_estimate import ItemEstimate
 
+    monkeypatch.setattr(plan_so_far, "MAX_WALK_S", 2.0)
     world = World(tmp_path, EACH + SUMMARISED + WRITE, n_documents=40)
     walked: list[str] = []
     walk = ItemEstimate.walk
@@ -575,13 +577,30 @@ def test_items_that_a_plan_has_no_time_for_are_estimated_by_those_that_it_walked
     async def walk_ten(self: ItemEstimate, body: Any, scope: Any) -> Any:
         walked.append(scope["doc"]["relpath"])
         if len(walked) > 10:
-            raise TimeoutError
+            await asyncio.Event().wait()
         return await walk(self, body, scope)
 
     monkeypatch.setattr(ItemEstimate, "walk", walk_ten)
     planned = world.plan()
     assert (planned.likely_calls, planned.calls_are, planned.loads) == (40, "about", 1)
     assert walked != sorted(walked), "not only those of the first folder"
+
+
+def test_a_file_that_cannot_be_reached_in_time_is_not_the_end_of_a_plans_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from paddock.runner.dry_run import item_estimate
+
+    async def unreachable(*_: Any, **__: Any) -> None:
+        raise TimeoutError("a share does not answer")
+
+    world = World(tmp_path, EACH + SUM, n_documents=1)
+    monkeypatch.setattr(item_estimate.ItemEstimate, "carried_out", unreachable)
+    with pytest.raises(TimeoutError, match="does not answer"):
+        world.plan()
+    world.edit(EACH + SUM, "steps: [{id: sum, uses: chat, with: {prompt: Hi}}]\n")
+    with pytest.raises(TimeoutError, match="does not answer"):
+        world.plan()
 
 
 EXAMPLES = (
