@@ -15,7 +15,6 @@ from paddock.runner.answers.evidence import EvidenceSource, read_sources
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.answers.text_vectors import inserted_text
 from paddock.runner.bind.bound import BoundStep
-from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.specs import prompt_digest
 from paddock.runner.calibration.confidence_calibration import CalibrationKey, calibrated, start_text
 from paddock.runner.ledger.entries import LedgerError
@@ -24,7 +23,7 @@ from paddock.runner.ledger.reviews.reviews import Question, Review
 from paddock.steps.base import Output, OutsideRoots, Tools
 
 from .failures import Cause, RunStopped, SkippedByReview, StepFailed
-from .item_attempt import ItemAttempt
+from .item_attempt import StepAttempt
 from .reviews.decided_outputs import decided_outputs
 from .reviews.review_questions import (
     answer_of,
@@ -53,15 +52,14 @@ class AnswerReviewer:
         self._prompts: dict[str, str] = {}
         """Step → digest of what it asks."""
 
-    async def calibrated(
-        self, step: BoundStep, scope: Scope, attempt: ItemAttempt, output: Output
-    ) -> dict[str, Any]:
+    async def calibrated(self, attempt: StepAttempt, output: Output) -> dict[str, Any]:
         """Return outputs with the confidence that people's decisions give it, where these suffice.
 
         The outputs keep the confidence of that time: later decisions make no item stale. Decisions
         about this item, or about its document elsewhere, do not count.
         """
         outputs: dict[str, Any] = output.model_dump(mode="json")
+        step, item = attempt.step, attempt.item
         if step.model is None or step.reply is None or outputs.get("confidence") is None:
             return outputs
         key = await self._calibration_key(step)
@@ -70,8 +68,8 @@ class AnswerReviewer:
             self._context.stats.note(changed)
         if key not in tables:
             return outputs
-        item = (attempt.scope_id, attempt.key)
-        calibration = tables[key].calibration(item, attempt.document_digest(scope))
+        own = (item.scope_id, item.key)
+        calibration = tables[key].calibration(own, attempt.document_digest)
         if calibration is None:
             return outputs
         return {**outputs, "confidence": calibrated(outputs["confidence"], calibration)}
@@ -91,12 +89,13 @@ class AnswerReviewer:
             hashlib.sha256(canonical_json(schema).encode()).hexdigest(),
         )
 
-    async def n_rejected(self, step: BoundStep, scope: Scope, attempt: ItemAttempt) -> int:
+    async def n_rejected(self, attempt: StepAttempt) -> int:
         """Return how many answers about this document were rejected, and so asked for again."""
+        step, item = attempt.step, attempt.item
         if step.review is None:
             return 0
         try:
-            review = await self._reviews.at(attempt.scope_id, attempt.key, step.id)
+            review = await self._reviews.at(item.scope_id, item.key, step.id)
         except LedgerError as error:
             raise RunStopped(str(error)) from error
         if review is None:
@@ -104,35 +103,30 @@ class AnswerReviewer:
         decisions = [(row.get("state"), row.get("document_sha256")) for row in review.earlier]
         if self._context.options.retry_failed:  # the present answer is replaced, too
             decisions.append((review.state, review.subject.get("document_sha256")))
-        return decisions.count(("rejected", attempt.document_digest(scope)))
+        return decisions.count(("rejected", attempt.document_digest))
 
-    async def decided_before(self, step: BoundStep, attempt: ItemAttempt) -> dict[str, Any] | None:
+    async def decided_before(self, attempt: StepAttempt) -> dict[str, Any] | None:
         """Return the outputs that a person decided on since; None: the model is asked.
 
         Where the ledger is looked up, it has them. The step is recorded as the run did that made
         them.
         """
-        caller, record = attempt.callers[-1], attempt.steps[-1]
-        if step.review is None or not attempt.is_decided or caller.looks_up:
+        step, item, caller = attempt.step, attempt.item, attempt.caller
+        if step.review is None or not item.is_decided or caller.looks_up:
             return None
-        review = await self._reviews.at(attempt.scope_id, attempt.key, step.id)
+        review = await self._reviews.at(item.scope_id, item.key, step.id)
         if review is None or (outputs := review.decided_outputs) is None:
             return None
         ledger = self._context.ledger
-        row = await ledger.ask(LineageStore(ledger).of_item, attempt.scope_id, attempt.key)
+        row = await ledger.ask(LineageStore(ledger).of_item, item.scope_id, item.key)
         for past in read_lineage(row.made)[1] if row is not None else ():
             if past.id == step.id:
-                record.escalated = past.escalated
+                attempt.record.escalated = past.escalated
                 caller.calls.extend(replace(call, is_known=True) for call in past.calls)
         return outputs
 
     async def decided(
-        self,
-        step: BoundStep,
-        scope: Scope,
-        attempt: ItemAttempt,
-        outputs: dict[str, Any],
-        tools: Tools,
+        self, attempt: StepAttempt, outputs: dict[str, Any], tools: Tools
     ) -> dict[str, Any]:
         """Return a step's outputs as a person decides on its answer.
 
@@ -146,15 +140,16 @@ class AnswerReviewer:
             SkippedByReview: case 3: no one decided in time, and the item is skipped then.
             StepFailed: case 3: the answer was rejected. Or no one may be asked.
         """
+        step, scope, item = attempt.step, attempt.scope, attempt.item
         assert step.review is not None
         spec, mode = step.review, self._reviews.mode
         subject = {
             "pipeline": self._context.bound.file.name,
-            "block": attempt.node.id if attempt.item is not None else "",
-            "item": attempt.shown_key or attempt.key,
-            "document": attempt.name(step.id, scope, self._context.index).path or None,
-            "document_sha256": attempt.document_digest(scope),
-            "around": [list(place) for place in attempt.around],
+            "block": item.node.id if item.item is not None else "",
+            "item": item.shown_key or item.key,
+            "document": attempt.item_name.path or None,
+            "document_sha256": attempt.document_digest,
+            "around": [list(place) for place in item.around],
             "answer": answer_of(outputs),
             "evidence": outputs.get("evidence"),
             "confidence": outputs.get("confidence"),
@@ -164,17 +159,15 @@ class AnswerReviewer:
             "on_expiry": spec.on_expiry,
         }
         same = {name: subject[name] for name in ("document_sha256", "answer")}
-        short_question = self._question(step, attempt, same)
+        short_question = self._question(attempt, same)
         # Where no one is asked, a sure answer is used as it would be without the share.
         is_sampled = mode == "ask" and is_drawn(spec, step.id, subject["item"])
 
         async def full_question() -> Question:
             why = question_reasons(spec, scope, outputs, is_drawn=is_sampled)
-            taught = {"prompt_vector": attempt.vectors.get(step.id)}
+            taught = {"prompt_vector": item.vectors.get(step.id)}
             known = {**subject, **why, **taught}
-            return self._question(
-                step, attempt, await self._full_subject(step, scope, known, tools)
-            )
+            return self._question(attempt, await self._full_subject(attempt, known, tools))
 
         while True:
             try:
@@ -209,27 +202,26 @@ class AnswerReviewer:
             evidence = await tools.reply.evidence(review.value)
         return decided_outputs(outputs, review, has_schema=has_schema, evidence=evidence)
 
-    def _question(
-        self, step: BoundStep, attempt: ItemAttempt, subject: Mapping[str, Any]
-    ) -> Question:
+    def _question(self, attempt: StepAttempt, subject: Mapping[str, Any]) -> Question:
+        step, item = attempt.step, attempt.item
         assert step.review is not None
         return Question(
-            scope=attempt.scope_id,
-            key=attempt.key,
+            scope=item.scope_id,
+            key=item.key,
             step=step.id,
             run=self._context.stats.run,
             subject=self._context.stats.secrets.redacted(subject),
             ttl_s=step.review.ttl_s,
             objects=text_objects(subject),
-            renamed_from=attempt.renamed_from,
+            renamed_from=item.renamed_from,
             is_asked_again=self._context.options.retry_failed,
         )
 
     async def _full_subject(
-        self, step: BoundStep, scope: Scope, subject: Mapping[str, Any], tools: Tools
+        self, attempt: StepAttempt, subject: Mapping[str, Any], tools: Tools
     ) -> dict[str, Any]:
         """Return all that a person sees of a question: also checks, sources, prompt and model."""
-        reply = step.reply
+        step, scope, reply = attempt.step, attempt.scope, attempt.step.reply
         checks = () if reply is None else reply.checks.values()
         paths = {path for check in checks for path in check.references}
         prompt = EvidenceSource("prompt", inserted_text(step.params.render(scope)))

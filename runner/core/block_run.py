@@ -3,7 +3,7 @@
 An item that fails is quarantined, skipped or stops the run, as `on_error` says. A finished item is
 in the ledger before it counts as done. A step outside of blocks that calls a model is a block of
 one item; what it fails with is its caller's. The way down: `items`, a task for each `_chunk`, a
-task for each `_item`, `StepRunner.step`.
+task for each `_item`, `StepRunner.run`.
 """
 
 from __future__ import annotations
@@ -66,10 +66,11 @@ class BlockRun:
     """Does the items of one block, or of a step outside of blocks, in a run."""
 
     def __init__(
-        self, walk: Walk, steps: StepRunner, recorder: ItemRecorder, state: BlockState
+        self, walk: Walk, step_runner: StepRunner, recorder: ItemRecorder, state: BlockState
     ) -> None:
         """`walk` keeps what was not begun, what failed, and what of an outermost block applies."""
-        self.walk, self.steps, self.recorder, self.state = walk, steps, recorder, state
+        self.walk, self.step_runner = walk, step_runner
+        self.recorder, self.state = recorder, state
         self.context, self.stats = walk.context, walk.stats
         self.is_shown = not state.is_of_item and state.step is None
         """Whether its items are shown by themselves, and not as a part of what is around them."""
@@ -240,7 +241,7 @@ class BlockRun:
                         for node in walk.nodes(partial(self._skip, attempt)):
                             lacking = None
                             if isinstance(node, BoundStep):
-                                outputs = await self.steps.step(node, walk.scope, attempt)
+                                outputs = await self.step_runner.run(node, walk.scope, attempt)
                             else:
                                 outputs, lacking = await self._nested(node, walk.scope, attempt)
                             walk.hand_on(node, outputs, lacking)
@@ -301,7 +302,7 @@ class BlockRun:
         context, around = self.context, attempt.around_steps
         try:
             state = await opened_block(context, block, scope, around=around, keeps_results=True)
-            await BlockRun(self.walk, self.steps, self.recorder, state).items()
+            await BlockRun(self.walk, self.step_runner, self.recorder, state).items()
         except ExpressionError as error:
             raise StepFailed(block.id, str(error)) from error
         has_failures = bool(state.failed)

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NoReturn
 
 from paddock.engine.system.tasks import task_group
@@ -34,7 +35,7 @@ from .block_run import BlockRun
 from .block_state import OUTERMOST, BlockState, ItemsAround, opened_block
 from .escalation import broken_promises
 from .failures import Cause, RunFailed, RunStopped, StepFailed
-from .item_attempt import ItemAttempt
+from .item_attempt import ItemAttempt, StepAttempt
 from .item_recorder import ItemRecorder
 from .left_nodes import Left, blocks_read
 from .machines.work_claims import ClaimLost
@@ -115,7 +116,7 @@ class Execute(Walk):
 
     def __init__(self, context: RunContext, around: ItemsAround = OUTERMOST) -> None:
         super().__init__(context, around)
-        self.steps = StepRunner(context, lambda step, attempt: _SubPipelineRun(self, step, attempt))
+        self.step_runner = StepRunner(context, partial(_SubPipelineRun, self))
         self.recorder = ItemRecorder(context)
         self.dependencies: Dependencies = {}
         """Recorded dependencies, for the item around the pipeline."""
@@ -158,7 +159,7 @@ class Execute(Walk):
         )
 
     def items(self, state: BlockState) -> Awaitable[None]:
-        return BlockRun(self, self.steps, self.recorder, state).items()
+        return BlockRun(self, self.step_runner, self.recorder, state).items()
 
     async def outputs_of(self, state: BlockState) -> Any:
         self.dependencies |= state.dependencies
@@ -186,7 +187,7 @@ class Execute(Walk):
                         await stack.enter_async_context(claim)
                     if step.inner is None:  # else its items enter
                         await stack.enter_async_context(context.room.entered())
-                    outputs = await self.steps.step(step, self.scope, attempt)
+                    outputs = await self.step_runner.run(step, self.scope, attempt)
                 break
             except ClaimLost:  # this machine slept, and another one took the claim
                 continue
@@ -229,12 +230,11 @@ class Execute(Walk):
 
 @dataclass(frozen=True, slots=True)
 class _SubPipelineRun:
-    """Implements `paddock.steps.base.SubPipelines` for one step of one item."""
+    """Implements `paddock.steps.base.SubPipelines` for one step."""
 
     walk: Execute
     """The walk over the pipeline around it."""
-    step: BoundStep
-    attempt: ItemAttempt
+    attempt: StepAttempt
 
     async def run(self, file: str, inputs: Mapping[str, Any]) -> Any:
         """Run the pipeline to its end; return its `returns`.
@@ -245,29 +245,29 @@ class _SubPipelineRun:
             RunFailed, RunStopped: the whole run cannot go on.
             StopGateClosed: something in it was not begun.
         """
-        walk, step, attempt = self.walk, self.step, self.attempt
+        walk, attempt = self.walk, self.attempt
+        step, item = attempt.step, attempt.item
         if step.inner is None or file != step.written.get("file"):
             raise StepError(f"the pipeline '{file}' was not checked before the run.")
         try:
-            context = sub_pipeline_context(walk.context, step, attempt, inputs)
+            context = sub_pipeline_context(walk.context, step, item, inputs)
         except WrongInput as error:
             raise StepError(f"{error.message}.", remedy=error.remedy) from error
         show = walk.context.show_chunk
         context = replace(context, show_chunk=lambda block, keys: show(f"{step.id}.{block}", keys))
-        inner = Execute(context, replace(attempt.around_steps, escalation_pass=None))
+        inner = Execute(context, replace(item.around_steps, escalation_pass=None))
         try:
             await inner.nodes()
             returns, with_filed = inner.returned()
         except (RunFailed, PipelineError) as error:
-            if not attempt.is_of_item:
+            if not item.is_of_item:
                 raise
             if isinstance(error, RunFailed):
                 raise StepFailed(step.id, str(error), cause=error.cause) from error
             raise StepFailed(step.id, error.faults[0].in_one_line()) from error
         finally:
             walk.n_unbegun += inner.n_unbegun
-        attempt.take_inner(inner.dependencies, inner.n_failures, has_failures=inner.has_failures)
-        attempt.has_news &= walk.note_inner(step, inner)
-        if with_filed is not None:
-            attempt.with_filed = named_outputs(with_filed)
+        item.take_inner(inner.dependencies, inner.n_failures, has_failures=inner.has_failures)
+        item.has_news &= walk.note_inner(step, inner)
+        attempt.with_filed = None if with_filed is None else named_outputs(with_filed)
         return returns

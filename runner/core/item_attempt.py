@@ -1,6 +1,7 @@
 """One attempt at an item, or at a step outside of blocks.
 
-`ItemAttempt` is what its steps ask, read and write, `ItemEnd` how it ended.
+`ItemAttempt` is what its steps ask, read and write, `StepAttempt` one of these steps, `ItemEnd` how
+the item ended.
 """
 
 from __future__ import annotations
@@ -75,8 +76,6 @@ class ItemAttempt:
     """The lists of labels that its answers were chosen from, by name."""
     vectors: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """By step, the vector of the text for which examples were chosen."""
-    with_filed: Any = None
-    """What a step of it that runs a pipeline gives with what that filed, until the step ends."""
     has_news: bool = True
     """Whether a pipeline of it had anything but filed items, if it has any of those."""
     has_inner_failures: bool = False
@@ -229,6 +228,47 @@ class ItemAttempt:
     def edited_paths(self) -> list[str]:
         """Return the stored paths of edited outputs that were kept."""
         return kept_paths(self.dependencies | self.outputs.dependencies)
+
+
+@dataclass(slots=True, kw_only=True)
+class StepAttempt:
+    """One step of an item, or outside of blocks, with its retries."""
+
+    context: RunContext
+    step: BoundStep
+    """With the model that is asked: of an answer that is escalated, the larger one."""
+    scope: Scope
+    item: ItemAttempt
+    caller: CallOrigin
+    record: StepRecord
+    n_refused: int = 0
+    """How many of its answers a person, or its checks, refused."""
+    with_filed: Any = None
+    """The outputs of a pipeline that it ran with what that filed; None: nothing is filed."""
+
+    @classmethod
+    def begin(
+        cls, context: RunContext, step: BoundStep, scope: Scope, item: ItemAttempt
+    ) -> StepAttempt:
+        options, block = context.options, item.node.id
+        is_forced = not options.force.isdisjoint({step.id, block})
+        looks_up = step.cache and not options.no_cache and not is_forced
+        caller = CallOrigin(item.scope_id, block, item.shown_key, looks_up)
+        caller.before = item.calls_before(step.id)
+        record = StepRecord.begin(step, caller.calls)
+        return cls(context=context, step=step, scope=scope, item=item, caller=caller, record=record)
+
+    @property
+    def item_name(self) -> ItemName:
+        return self.item.name(self.step.id, self.scope, self.context.index)
+
+    @property
+    def document_digest(self) -> str:
+        return self.item.document_digest(self.scope)
+
+    def with_larger_model(self) -> StepAttempt:
+        """Return it with the model that it escalates to."""
+        return replace(self, step=self.step.escalated)
 
 
 @dataclass(frozen=True, slots=True)

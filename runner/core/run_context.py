@@ -15,7 +15,7 @@ from pathlib import Path
 from paddock.engine.request import Pool
 from paddock.engine.system.crash_isolation import SuspectRoom
 from paddock.engine.system.tasks import GroupedCalls
-from paddock.runner.bind.bound import BoundPlan, BoundStep
+from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.trust.protected_files import ProtectedFiles
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
@@ -25,7 +25,6 @@ from paddock.steps.readers.reader_pool import ReaderPool
 
 from .calls.call_cache import ClaimFence
 from .calls.query_batches import QueryBatches
-from .calls.recorded_calls import CallOrigin
 from .documents_in_use import DocumentsInUse
 from .item_judge import Judge
 from .item_toolset import ToolRuntime
@@ -99,9 +98,3 @@ class RunContext:
     @property
     def ledger(self) -> Ledger:
         return self.index.ledger
-
-    def caller(self, scope_id: str, step: BoundStep, key: str, block: str) -> CallOrigin:
-        """Return what counts the calls of one step of one item."""
-        is_forced = not self.options.force.isdisjoint({step.id, block})
-        looks_up = step.cache and not self.options.no_cache and not is_forced
-        return CallOrigin(scope_id, block, key, looks_up)

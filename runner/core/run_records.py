@@ -51,7 +51,7 @@ class CallRecord:
 
 @dataclass(slots=True)
 class StepRecord:
-    """One step of an item, done or failed."""
+    """One step of an item."""
 
     id: str
     uses: str
@@ -60,8 +60,9 @@ class StepRecord:
     began: float = field(default_factory=time.time)
     seconds: float = 0.0
     calls: list[CallRecord] = field(default_factory=list)
-    state: Literal["done", "skipped", "failed"] = "done"
-    """Known during the run alone; afterwards the item's entry has it."""
+    state: Literal["begun", "done", "skipped", "failed"] = "done"
+    """`begun` until it ends: also if it is cancelled, or put off. Only items that ended are in the
+    ledger, so a record that is read from there is of a step that ended."""
     answer: Mapping[str, Any] | None = None
     """Its answer with `evidence` and `confidence`, where one of these was asked for."""
     escalated: tuple[bool, bool] | None = None
@@ -71,7 +72,7 @@ class StepRecord:
     @classmethod
     def begin(cls, step: BoundStep, calls: list[CallRecord]) -> StepRecord:
         ref = None if step.model is None else step.model.ref
-        return cls(step.id, step.uses, step.kind.version, ref, calls=calls)
+        return cls(step.id, step.uses, step.kind.version, ref, calls=calls, state="begun")
 
     def note_answer(self, outputs: Mapping[str, Any]) -> None:
         """Record where the values of an answer stand, and how sure they are."""
@@ -107,8 +108,9 @@ class StepTotals:
             else:
                 calls += 1
                 tokens += call.prompt + call.completion
-        seconds, failed = round(self.seconds + record.seconds, 4), record.state == "failed"
-        return StepTotals(self.n + 1, seconds, calls, known_calls, tokens, self.failed + failed)
+        n, failed = self.n + (record.state != "begun"), self.failed + (record.state == "failed")
+        seconds = round(self.seconds + record.seconds, 4)
+        return StepTotals(n, seconds, calls, known_calls, tokens, failed)
 
     def without(self, record: StepRecord) -> StepTotals:
         """Return the totals without an execution that is repeated; its time stays."""

@@ -38,16 +38,14 @@ from .failures import (
     retry_pause_s,
     stop_if_fatal,
 )
-from .item_attempt import ItemAttempt
+from .item_attempt import ItemAttempt, StepAttempt
 from .reviews.run_reviews import AwaitingReview
 from .run_context import RunContext
-from .run_records import StepRecord
 from .step_tools import item_tools, labelled_tools, mark_labels, taught_tools
 from .traces.dependencies import note_listing
 from .traces.filed_results import of_own_rows, with_filed_rows
 
-SubPipelinesFor = Callable[[BoundStep, ItemAttempt], SubPipelines]
-"""(step, the item for which it runs) → runner of its sub-pipeline."""
+SubPipelinesFor = Callable[[StepAttempt], SubPipelines]
 _OF_INNER = (StepFailed, RunStopped, StopGateClosed, PipelineError, AwaitingReview, PutOff)
 """What a pipeline that a step runs may end with."""
 
@@ -94,7 +92,7 @@ class StepRunner:
         self._sub_pipelines = sub_pipelines
         self._reviewer = AnswerReviewer(context)
 
-    async def step(self, step: BoundStep, scope: Scope, attempt: ItemAttempt) -> Any:
+    async def run(self, step: BoundStep, scope: Scope, item: ItemAttempt) -> Any:
         """Run a step with its retries; return its outputs, None: it left itself out.
 
         1. It is noted as begun, with the answers to it that a person has rejected.
@@ -115,98 +113,95 @@ class StepRunner:
         """
         context, reviewer, result = self.context, self._reviewer, None
         await context.fence()
-        with self._recorded(step, attempt) as record:  # 1
-            n_refused = await reviewer.n_rejected(step, scope, attempt)
+        with self._recorded(StepAttempt.begin(context, step, scope, item)) as attempt:  # 1
+            attempt.n_refused = await reviewer.n_rejected(attempt)
             for n_retries in itertools.count():
                 try:
-                    tools = self._tools(step, scope, attempt, n_refused)  # 2
+                    tools = self._tools(attempt)  # 2
                     params = step.params.render(scope, with_filed_rows(step, scope))
-                    await attempt.note_files(context, step.kind().reads(params), tools.roots)
+                    await item.note_files(context, step.kind().reads(params), tools.roots)
                     if step.reply is not None and step.choices:  # 3
-                        tools = await labelled_tools(context, step, tools, scope, attempt)
+                        tools = await labelled_tools(attempt, tools)
                     if step.is_taught:
-                        tools = await taught_tools(context, step, params, tools, scope, attempt)
-                    outputs, answered = await reviewer.decided_before(step, attempt), step  # 4
+                        tools = await taught_tools(attempt, params, tools)
+                    outputs, answered = await reviewer.decided_before(attempt), attempt  # 4
                     if outputs is None and step.escalate is not None:
-                        outputs = await self._escalated(step, params, tools, scope, attempt)
+                        outputs = await self._escalated(attempt, params, tools)
                     elif outputs is None:
                         async with time_limit(_limit_s(step)):
                             output: Output = await step.kind().run(params, tools)
-                        outputs = await reviewer.calibrated(step, scope, attempt, output)
+                        outputs = await reviewer.calibrated(attempt, output)
                     if outputs.get("escalated") is not None and step.escalate is not None:
-                        record.model, answered = step.escalate.to.ref, step.escalated
+                        answered = attempt.with_larger_model()
+                        attempt.record.model = step.escalate.to.ref
                     if step.review is not None:  # 5
-                        outputs = await reviewer.decided(answered, scope, attempt, outputs, tools)
+                        outputs = await reviewer.decided(answered, outputs, tools)
                     if isinstance(tools.reply, ScopedReply):  # 6
-                        mark_labels(context, answered, scope, attempt, outputs)
+                        mark_labels(answered, outputs)
                         if (labels := tools.reply.labels) is not None:
                             for _ in range(labels.n_at_border(outputs.get("output"))):
                                 tools.log.tally("answer", AT_BORDER)
-                    record.note_answer(outputs)
-                    if step.inner is not None and attempt.with_filed is not None:
+                    attempt.record.note_answer(outputs)
+                    if attempt.with_filed is not None:
                         outputs = WithFiled(outputs, attempt.with_filed)
-                    attempt.with_filed = None
-                    own = of_own_rows(answered, scope, outputs) if step.facts.marks else outputs
-                    result = step_outputs(answered, scope, own)
+                    own = of_own_rows(step, scope, outputs) if step.facts.marks else outputs
+                    result = step_outputs(step, scope, own)
                     break
                 except StepSkipped:
                     break
                 except _OF_INNER:
                     raise
                 except (Exception, SystemExit) as error:  # 7: of any kind, also a bug
-                    cause = self._cause_of_retry(step, attempt, error, n_retries)
-                    n_refused += cause is Cause.CHECK
+                    cause = self._cause_of_retry(attempt, error, n_retries)
+                    attempt.n_refused += cause is Cause.CHECK
                     chance = SystemRandom().random()
                     await asyncio.sleep(retry_pause_s(step.retry, cause, n_retries, chance))
-            if attempt.is_of_item and step.facts.lists and result is not None:  # 8
+            if item.is_of_item and step.facts.lists and result is not None:  # 8
                 files = None if step.returns is not None else result["files"]
                 params, roots = step.params.render(scope), context.bound.roots
                 owned = context.index.owned(roots.base) if files is None else frozenset()
-                noted, world = attempt.dependencies, context.world
+                noted, world = item.dependencies, context.world
                 await asyncio.to_thread(note_listing, noted, world, params, files, roots, owned)
-            record.state = "skipped" if result is None else "done"
+            attempt.record.state = "skipped" if result is None else "done"
         return result
 
     @contextmanager
-    def _recorded(self, step: BoundStep, attempt: ItemAttempt) -> Iterator[StepRecord]:
-        """Record a step of an item, with its calls (the last of `attempt.callers`)."""
-        context, stats = self.context, self.context.stats
+    def _recorded(self, attempt: StepAttempt) -> Iterator[StepAttempt]:
+        """Record a step of an item, with its calls."""
+        step, item, record, stats = attempt.step, attempt.item, attempt.record, self.context.stats
         if step.kind.roles:
-            stats.item_state(attempt.node.id, attempt.shown_key, ItemState.RUNNING, step.id)
-        caller = context.caller(attempt.scope_id, step, attempt.shown_key, attempt.node.id)
-        caller.before = attempt.calls_before(step.id)
-        attempt.callers.append(caller)
-        record = StepRecord.begin(step, caller.calls)
-        attempt.steps.append(record)
+            stats.item_state(item.node.id, item.shown_key, ItemState.RUNNING, step.id)
+        item.callers.append(attempt.caller)
+        item.steps.append(record)
         try:
-            yield record
+            yield attempt
+        except AwaitingReview:  # it is done, but for what a person decides
+            record.state = "done"
+            raise
         except (StepFailed, RunStopped, PipelineError):
             record.state = "failed"
             raise
-        finally:  # also where a person has to decide: it is done, but for that
+        finally:
             record.end()
             stats.add_step(record)
 
-    def _tools(self, step: BoundStep, scope: Scope, attempt: ItemAttempt, n_refused: int) -> Tools:
-        tools = item_tools(self.context, step, attempt.callers[-1], attempt, scope)
-        tools = replace(tools, n_refused=n_refused) if n_refused else tools
+    def _tools(self, attempt: StepAttempt) -> Tools:
+        step, scope, tools = attempt.step, attempt.scope, item_tools(attempt)
         if (form := step.reply) is not None:
             finder = EvidenceFinder.of(form.evidence, form.schema, scope, tools)
             tools = replace(tools, reply=ScopedReply(form, scope, finder))
         if step.inner is not None and self._sub_pipelines is not None:
-            tools = replace(tools, pipelines=self._sub_pipelines(step, attempt))
+            tools = replace(tools, pipelines=self._sub_pipelines(attempt))
         return tools
 
-    def _cause_of_retry(
-        self, step: BoundStep, attempt: ItemAttempt, error: BaseException, n_retries: int
-    ) -> Cause:
+    def _cause_of_retry(self, attempt: StepAttempt, error: BaseException, n_retries: int) -> Cause:
         """Return the cause by which a step is tried again, as its `retry` says.
 
         Raises:
             StepFailed: it is not.
             RunStopped: every other item would meet the error, too.
         """
-        limit_s = _limit_s(step)
+        step, limit_s = attempt.step, _limit_s(attempt.step)
         if isinstance(error, TimeoutError) and limit_s is not None:
             error = DeadlineExceeded("total", limit_s)
         if isinstance(error, StepError | EngineError):
@@ -220,41 +215,39 @@ class StepRunner:
         damage = error if isinstance(error, LedgerError) else None
         if (damage := damage or self.context.ledger.damage_behind(error)) is not None:
             raise RunStopped(str(damage)) from error
-        self.context.stats.unexpected(f"{attempt.shown_key}, step '{step.id}'", error)
+        self.context.stats.unexpected(f"{attempt.item.shown_key}, step '{step.id}'", error)
         is_missing = isinstance(error, ModuleNotFoundError)
         cause, why = Cause.MISSING if is_missing else Cause.OTHER, type(error).__name__
         raise StepFailed(step.id, f"{why}: {error}", cause=cause) from error
 
-    async def _escalated(
-        self, step: BoundStep, params: Any, tools: Tools, scope: Scope, attempt: ItemAttempt
-    ) -> dict[str, Any]:
+    async def _escalated(self, attempt: StepAttempt, params: Any, tools: Tools) -> dict[str, Any]:
         """Return the answer of the larger model, where that of the step's own is not enough."""
-        assert step.escalate is not None
-        first, larger, calibrated = None, step.escalated, self._reviewer.calibrated
+        step, scope, item, first = attempt.step, attempt.scope, attempt.item, None
         try:  # a refused answer is asked for again of the larger model alone
             output = await step.kind().run(params, replace(tools, n_refused=0))
-            first = await calibrated(step, scope, attempt, output)
+            first = await self._reviewer.calibrated(attempt, output)
         except StepError as error:
             if cause_of(error) is not Cause.CHECK:
                 raise
         try:
-            why = escalated(step, scope, attempt.shown_key or attempt.key, first, tools.n_refused)
+            why = escalated(step, scope, item.shown_key or item.key, first, attempt.n_refused)
         except ExpressionError as error:
             raise StepFailed(step.id, f"`escalate.when`: {error}") from error
         if why is None:
             assert first is not None
             return first
         try:
-            escalation_pass = attempt.around_steps.escalation_pass or EscalationPass()
-            with escalation_pass.defer_calls(attempt.callers[-1], step.id):
-                output = await larger.kind().run(larger.params.render(scope), tools)
-                answer = await calibrated(larger, scope, attempt, output)
+            larger = attempt.with_larger_model()
+            escalation_pass = item.around_steps.escalation_pass or EscalationPass()
+            with escalation_pass.defer_calls(attempt.caller, step.id):
+                output = await step.kind().run(larger.step.params.render(scope), tools)
+                answer = await self._reviewer.calibrated(larger, output)
         except StepError as error:
             what = f"it was escalated to '{why.alias}': {error.reason}"
             raise StepError(
                 what, remedy=error.remedy, is_fatal=error.is_fatal, kind=error.kind
             ) from error
-        attempt.steps[-1].escalated = why.is_check, why.is_changed(answer)
+        attempt.record.escalated = why.is_check, why.is_changed(answer)
         return why.outputs(tools.log, answer)
 
 

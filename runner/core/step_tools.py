@@ -32,7 +32,7 @@ from paddock.steps.tools.tool import ToolContext
 
 from .calls.call_cache import LedgerPool
 from .calls.recorded_calls import CallOrigin, PutOff, ToolCallCache
-from .item_attempt import ItemAttempt
+from .item_attempt import ItemAttempt, StepAttempt
 from .item_toolset import ItemToolset
 from .reviews.prompt_examples import TaughtItem
 from .run_context import RunContext
@@ -41,13 +41,12 @@ from .traces.dependencies import ChosenLabels, NarrowedLabels, UsedExamples, dep
 from .traces.past_decisions import StepName, step_name
 
 
-def item_tools(
-    context: RunContext, step: BoundStep, caller: CallOrigin, attempt: ItemAttempt, scope: Scope
-) -> Tools:
-    """Return what a step of an item is given, but for the sources of its `reply`."""
+def item_tools(attempt: StepAttempt) -> Tools:
+    """Return what a step is given, but for its `reply`, and the pipeline that it runs."""
+    context, step, caller = attempt.context, attempt.step, attempt.caller
     bound, roots = context.bound, context.bound.roots
     if step.untrusted:
-        roots = guarded_roots(roots, step, scope, attempt.own_path)
+        roots = guarded_roots(roots, step, attempt.scope, attempt.item.own_path)
     log = ItemLog(context, caller.step, caller.key, step.id)
     pool = context.pool
     memo: CallCache = NoCallCache()
@@ -68,17 +67,18 @@ def item_tools(
         pool=pool,
         models=BoundModels(bound.models, bound.defaults, step.model),
         roots=roots,
-        outputs=attempt.outputs,
+        outputs=attempt.item.outputs,
         log=log,
         priority=bound.priority,
         total_s=step.timeout.total,
         idle_s=step.timeout.idle,
         stores=context.world.stores,
-        item=attempt.name(step.id, scope, context.index),
+        item=attempt.item_name,
         untrusted=step.untrusted,
         toolset=toolset,
         memo=memo,
         readers=context.readers,
+        n_refused=attempt.n_refused,
     )
 
 
@@ -147,38 +147,32 @@ async def embed_labels(
         return None
 
 
-def mark_labels(
-    context: RunContext,
-    step: BoundStep,
-    scope: Scope,
-    attempt: ItemAttempt,
-    outputs: Mapping[str, Any] | None,
-) -> None:
+def mark_labels(attempt: StepAttempt, outputs: Mapping[str, Any] | None) -> None:
     """Mark an item with the lists of labels that a step chooses from, and with those it chose."""
-    judge, answer = context.judge, None if outputs is None else outputs.get("output")
-    for place, found in judge.labels.of_step(step, scope).items():
+    step, item, judge = attempt.step, attempt.item, attempt.context.judge
+    answer = None if outputs is None else outputs.get("output")
+    for place, found in judge.labels.of_step(step, attempt.scope).items():
         name = judge.scopes.list_name(step, place)
-        attempt.lists[name] = found
+        item.lists[name] = found
         chosen = None if answer is None else sorted({*chosen_labels(answer, place)})
-        attempt.note(ChosenLabels(name, found.recorded_digest, chosen))
+        item.note(ChosenLabels(name, found.recorded_digest, chosen))
 
 
-async def labelled_tools(
-    context: RunContext, step: BoundStep, tools: Tools, scope: Scope, attempt: ItemAttempt
-) -> Tools:
+async def labelled_tools(attempt: StepAttempt, tools: Tools) -> Tools:
     """Return tools with the labels that an answer may choose from, and mark the item."""
     assert isinstance(tools.reply, ScopedReply)
-    judge, entry = context.judge, None if attempt.work is None else attempt.work.entry
+    step, item, judge = attempt.step, attempt.item, attempt.context.judge
+    entry = None if item.work is None else item.work.entry
     last = {lab.list_name: lab.chosen or () for lab in dependencies_of(entry, ChosenLabels)}
     before = {
         choice.field: last.get(judge.scopes.list_name(step, choice.field), ())
         for choice in step.choices
     }
-    mark_labels(context, step, scope, attempt, None)  # if it fails, any other list may help
-    labels = await judge.labels.offered(step, scope, tools, before)
+    mark_labels(attempt, None)  # if it fails, any other list may help
+    labels = await judge.labels.offered(step, attempt.scope, tools, before)
     for place, near in ({} if labels is None else labels.nearest).items():
         name = judge.scopes.list_name(step, place)
-        attempt.note(NarrowedLabels(name, near.least, near.model, near.vector))
+        item.note(NarrowedLabels(name, near.least, near.model, near.vector))
     return replace(tools, reply=replace(tools.reply, labels=labels))
 
 
@@ -188,31 +182,30 @@ def taught_as(context: RunContext, step: BoundStep) -> StepName:
     return step_name(scopes.file, f"{scopes.prefix}{step.id}")
 
 
-async def taught_tools(
-    context: RunContext,
-    step: BoundStep,
-    params: Any,
-    tools: Tools,
-    scope: Scope,
-    attempt: ItemAttempt,
-) -> Tools:
+async def taught_tools(attempt: StepAttempt, params: Any, tools: Tools) -> Tools:
     """Return tools with the decisions that are nearest to an item's text, and mark the item."""
     if not params.examples.k:
         return tools
-    own_id = review_id(attempt.scope_id, attempt.key, step.id)
-    entry = None if attempt.work is None else attempt.work.entry
+    context, step, item = attempt.context, attempt.step, attempt.item
+    own_id = review_id(item.scope_id, item.key, step.id)
+    entry = None if item.work is None else item.work.entry
     used = dependencies_of(entry, UsedExamples)
     last = next((examples for examples in used if examples.id == own_id), None)
-    document = attempt.name(step.id, scope, context.index).path
-    shown = (attempt.shown_key or attempt.key) if is_variant(context.judge.scopes.file) else ""
-    name, digest = taught_as(context, step), attempt.document_digest(scope)
-    item = TaughtItem(name, own_id, digest, document or "", last, shown)
-    chosen = await context.judge.reviews.examples(step, params, tools, item)
+    shown = (item.shown_key or item.key) if is_variant(context.judge.scopes.file) else ""
+    taught = TaughtItem(
+        taught_as(context, step),
+        own_id,
+        attempt.document_digest,
+        attempt.item_name.path,
+        last,
+        shown,
+    )
+    chosen = await context.judge.reviews.examples(step, params, tools, taught)
     if chosen is None:
         return tools
     examples, used_now = chosen
-    attempt.note(used_now)
-    attempt.vectors[step.id] = {"model": used_now.model, "vector": used_now.vector}
+    item.note(used_now)
+    item.vectors[step.id] = {"model": used_now.model, "vector": used_now.vector}
     return replace(tools, examples=examples)
 
 

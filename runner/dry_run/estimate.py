@@ -224,7 +224,7 @@ class Estimate(Walk):
         if step.inner is not None:
             return await self._pipeline(step, attempt)
         # It gives now what it will give in the run.
-        return await StepRunner(self.context).step(step, self.scope, attempt)
+        return await StepRunner(self.context).run(step, self.scope, attempt)
 
     async def _pipeline(self, step: BoundStep, attempt: ItemAttempt) -> Any:
         """Walk a pipeline that a step runs, with the inputs that it has."""

@@ -17,7 +17,7 @@ from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.bind.step_reads import read_by
 from paddock.runner.core.block_state import OUTERMOST, BlockState, ItemsAround, opened_block
 from paddock.runner.core.failures import StepFailed
-from paddock.runner.core.item_attempt import ItemAttempt
+from paddock.runner.core.item_attempt import ItemAttempt, StepAttempt
 from paddock.runner.core.reviews.decided_outputs import decided_outputs
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.step_runner import item_result, step_outputs
@@ -175,12 +175,13 @@ class ItemEstimate:
         context, review = self._context, None
         if step.review is not None and attempt.is_decided:
             review = await context.judge.reviews.at(attempt.scope_id, attempt.key, step.id)
-        caller = context.caller(attempt.scope_id, step, attempt.shown_key, attempt.node.id)
-        seen = None if review is None or caller.looks_up else review.decided_outputs
+        of_step = StepAttempt.begin(context, step, scope, attempt)
+        looks_up = of_step.caller.looks_up
+        seen = None if review is None or looks_up else review.decided_outputs
         if seen is not None:  # 1
             estimated = Estimated(outputs=seen, doubt=Doubt.NONE)
         else:  # 2
-            estimated = await StepEstimate(self._plan, context, attempt, scope, doubt).of(step)
+            estimated = await StepEstimate(self._plan, of_step, doubt).estimated()
         if review is not None and review.state == "rejected":  # 3
             if not attempt.is_of_item:
                 return replace(estimated, outputs=None, doubt=Doubt.NONE)

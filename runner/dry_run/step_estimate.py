@@ -16,13 +16,10 @@ from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.answers.evidence import EvidenceFinder
 from paddock.runner.bind.bound import BoundStep
 from paddock.runner.bind.parameters import BindError
-from paddock.runner.bind.scope import Scope
 from paddock.runner.core.answer_reviewer import AnswerReviewer
-from paddock.runner.core.calls.recorded_calls import CallOrigin
 from paddock.runner.core.escalation import Escalated, escalated
 from paddock.runner.core.failures import Cause, max_retries
-from paddock.runner.core.item_attempt import ItemAttempt
-from paddock.runner.core.run_context import RunContext
+from paddock.runner.core.item_attempt import StepAttempt
 from paddock.runner.core.step_runner import step_outputs
 from paddock.runner.core.step_tools import item_tools, taught_as, taught_tools
 from paddock.steps.base import (
@@ -57,13 +54,11 @@ class StepEstimate:
     """Estimates a step of one item, with its own model and with a larger one."""
 
     plan: PlanSoFar
-    context: RunContext
-    attempt: ItemAttempt
-    scope: Scope
+    attempt: StepAttempt
     doubt: Doubt
     """About its parameters, and the files and stores that it may read."""
 
-    async def of(self, step: BoundStep) -> Estimated:
+    async def estimated(self) -> Estimated:
         """Estimate a step that is not skipped.
 
         1. Its answer may be asked for again of a larger model: both are estimated.
@@ -75,43 +70,46 @@ class StepEstimate:
         Raises:
             ItemEnds: it surely fails.
         """
+        step = self.attempt.step
         if step.escalate is not None:  # 1
-            return await self._escalated(step)
+            return await self._escalated()
         if not can_try(step) or "tools" in step.written:  # 2
             return Estimated(calls_of_step(step))
         n_before = len(self.plan.prompts.items)
-        estimated = await self._tried(step, self.plan.prompts)  # 3
+        estimated = await self._tried(self.plan.prompts)  # 3
         if step.facts.is_sized(step.written) and (
             self.doubt or not self.plan.prompts.is_local or estimated.forecast.n_new > 1
         ):  # 4
             before = self.plan.prompts.as_of(n_before)
-            longest = await self._tried(step, before, is_long=True)
+            longest = await self._tried(before, is_long=True)
             estimated = replace(estimated, calls=between_lengths(estimated.calls, longest.calls))
         return estimated
 
-    async def _escalated(self, step: BoundStep) -> Estimated:
+    async def _escalated(self) -> Estimated:
         """Estimate a step with its own model, then with the larger one where that may be asked.
 
         Raises:
             ItemEnds: it surely fails.
         """
         due: Escalated | None = None
-        item = self.attempt.shown_key or self.attempt.key
-        n_refused = await AnswerReviewer(self.context).n_rejected(step, self.scope, self.attempt)
+        attempt, step, scope = self.attempt, self.attempt.step, self.attempt.scope
+        item = attempt.item.shown_key or attempt.item.key
+        n_refused = await AnswerReviewer(attempt.context).n_rejected(attempt)
         try:
             # A refused answer is asked for again of the larger model alone.
-            own = await self.of(replace(step, escalate=None, review=None))
+            own_step = replace(step, escalate=None, review=None)
+            own = await replace(self, attempt=replace(attempt, step=own_step)).estimated()
             if not own.doubt and own.outputs and step.returns is None:
                 with contextlib.suppress(ExpressionError):
-                    due = escalated(step, self.scope, item, own.outputs, n_refused)
+                    due = escalated(step, scope, item, own.outputs, n_refused)
                     if due is None:
                         return own
         except ItemEnds as end:
             if not end.is_check:
                 raise
-            own, due = Estimated(), escalated(step, self.scope, item, None)
+            own, due = Estimated(), escalated(step, scope, item, None)
         try:
-            larger = await self.of(step.escalated)
+            larger = await replace(self, attempt=attempt.with_larger_model()).estimated()
         except ItemEnds as end:
             end.calls = own.calls
             if due is not None:
@@ -123,9 +121,7 @@ class StepEstimate:
         calls = own.calls + larger.calls.at_most()
         return Estimated(calls, own.outputs, forecast=larger.forecast)
 
-    async def _tried(
-        self, step: BoundStep, prompts: AskedPrompts, *, is_long: bool = False
-    ) -> Estimated:
+    async def _tried(self, prompts: AskedPrompts, *, is_long: bool = False) -> Estimated:
         """Carry out a step that only reads, with a pool that asks no model.
 
         1. Its parameters cannot be filled in: if anything is in doubt, that may be why, and the
@@ -140,9 +136,11 @@ class StepEstimate:
         Raises:
             ItemEnds: it surely fails.
         """
-        kind, facts, attempt = step.kind(), step.facts, self.attempt
+        attempt, context = self.attempt, self.attempt.context
+        step, scope = attempt.step, attempt.scope
+        kind, facts = step.kind(), step.facts
         try:
-            params = step.params.render(self.scope)
+            params = step.params.render(scope)
         except BindError as error:  # 1
             if not self.doubt:
                 raise ItemEnds(error) from error
@@ -150,30 +148,28 @@ class StepEstimate:
         reads_files, searches = bool(facts.lists or kind.reads(params)), bool(facts.searches)
         doubt = self.doubt if reads_files or searches else self.doubt & ~Doubt.FILES
         may_be_filled = self.plan.fills_stores and searches
-        caller = self.context.caller(attempt.scope_id, step, attempt.shown_key, attempt.node.id)
-        has_tree = facts.tree is not None
-        pool = DryPool(self.context, caller, prompts, doubt, is_long=is_long, in_tree=has_tree)
-        reviewer = AnswerReviewer(self.context)
-        n_refused = await reviewer.n_rejected(step, self.scope, attempt)
+        has_tree, caller = facts.tree is not None, attempt.caller
+        pool = DryPool(context, caller, prompts, doubt, is_long=is_long, in_tree=has_tree)
+        reviewer = AnswerReviewer(context)
+        attempt.n_refused = await reviewer.n_rejected(attempt)
         tree: CallForecast | None = None
         outputs: Any = {}
         has_failed = False
         try:  # 2
-            await attempt.note_files(self.context, kind.reads(params), self.context.bound.roots)
-            tools = await self._tools(step, params, pool, caller)
-            tools = replace(tools, n_refused=n_refused)
+            await attempt.item.note_files(context, kind.reads(params), context.bound.roots)
+            tools = await self._tools(params, pool)
             if has_tree:
                 tree = await kind.foresee(params, tools)
             if tree is not None and tree.n_new:
                 found = dict.fromkeys(("output", "evidence", "confidence")) | {"text": PLACEHOLDER}
             else:
                 output = await kind.run(params, tools)
-                found = await reviewer.calibrated(step, self.scope, attempt, output)
+                found = await reviewer.calibrated(attempt, output)
                 if may_be_filled and doubt:  # rows of the run may be nearer than those found now
                     found["hits"] = [{**hit, "text": PLACEHOLDER} for hit in found["hits"]]
                 if reads_files and Doubt.FILES in doubt:
                     found = without_texts(found)
-            outputs = step_outputs(step, self.scope, found)
+            outputs = step_outputs(step, scope, found)
         except StepSkipped:
             if pool.is_in_doubt:  # what it reads may be there by then
                 return Estimated(pool.calls, doubt=Doubt.VALUES | Doubt.IF_DONE)
@@ -181,7 +177,7 @@ class StepEstimate:
         except Exception as error:  # of any kind, as a run takes it: also a defect of a plug-in
             has_failed = True
             if isinstance(error, StepError) and error.is_fatal and not doubt:
-                self.context.stats.note(f"The run will stop at step '{step.id}': {error}")
+                context.stats.note(f"The run will stop at step '{step.id}': {error}")
             may_pass = bool(step.kind.roles) and max_retries(step.retry, Cause.CHECK) > 0
             if not (pool.is_in_doubt or may_be_filled or may_pass):
                 raise ItemEnds(error) from error  # 3
@@ -194,15 +190,13 @@ class StepEstimate:
             tree or CallForecast(pool.n_known + pool.calls.most.total(), pool.n_known),
         )
 
-    async def _tools(
-        self, step: BoundStep, params: Any, pool: DryPool, caller: CallOrigin
-    ) -> Tools:
+    async def _tools(self, params: Any, pool: DryPool) -> Tools:
         """Return what a step is given while it is tried, which asks and writes nothing.
 
         Of examples and labels that are not known yet, a placeholder stands for the examples.
         """
-        attempt, context, scope = self.attempt, self.context, self.scope
-        tools = item_tools(context, step, caller, attempt, scope)
+        attempt, context = self.attempt, self.attempt.context
+        step, scope, tools = attempt.step, attempt.scope, item_tools(attempt)
         outputs, stores = DryOutputs(tools.outputs), DryStores(context.world.stores, pool)
         tools = replace(tools, pool=pool, outputs=outputs, stores=stores)
         if (form := step.reply) is not None:
@@ -216,7 +210,7 @@ class StepEstimate:
             return tools
         taught = tools
         with contextlib.suppress(*_STEP_ERRORS):
-            taught = await taught_tools(context, step, params, tools, scope, attempt)
+            taught = await taught_tools(attempt, params, tools)
         known = context.judge.reviews.decisions.get(taught_as(context, step))
         if taught is tools and params.examples.k and known is not None and known.decisions:
             taught = replace(tools, examples=(Example(PLACEHOLDER, PLACEHOLDER),))

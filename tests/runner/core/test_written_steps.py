@@ -165,7 +165,7 @@ def test_from_the_walk_to_a_step_of_an_item_are_five_frames(
     monkeypatch.setattr(FilesRead, "run", noted)
     world.run(force=frozenset({"each"}))
     above = {"run", "_clean_up_and_walk", "Walk.nodes", "Execute.each"}
-    down = {"Walk.node", "BlockRun.items", "BlockRun._chunk", "BlockRun._item", "StepRunner.step"}
+    down = {"Walk.node", "BlockRun.items", "BlockRun._chunk", "BlockRun._item", "StepRunner.run"}
     assert ways[0] - above == down, "later ones meet others that are recorded"
 
 
