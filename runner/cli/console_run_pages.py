@@ -38,7 +38,7 @@ from paddock.runner.ledger.run_history import (
     recent_runs,
     runs_named,
 )
-from paddock.runner.lineage.explain import explain_path, files_now
+from paddock.runner.lineage.explain import explain_in, files_now
 from paddock.runner.lineage.recorded_items import RecordedItems
 from paddock.runner.progress.item_states import BAD
 from paddock.runner.progress.journal import JournalProgress
@@ -283,8 +283,10 @@ class RunPages:
                 raise NotHere("There is no such item: later runs redid it, or it was removed.")
             steps = items.steps(item)
             answers = reviews_of_item(ledger, item.owner.scope_id, item.key).answers
+            shown = item.outputs[:20] if "since" in query else ()
+            since = explain_in(ledger, base, [base / path for path in shown])
         has_failed = entry.state in BAD
-        document, reads = files_now(item, lambda path: sha256_of(Path(path)))
+        source, reads = files_now(item, base, lambda path: sha256_of(Path(path)))
         body = render(
             "console_item.html",
             query=query,
@@ -294,7 +296,7 @@ class RunPages:
             address=run_path(past),
             run=f"{RUNS}/{path_id(past.place.state)}/{item.run}",
             review=CONSOLE_PAGES["Review"],
-            source=document,
+            source=source,
             read=reads,
             base=base,
             file_states=FILE_STATE_TEXT,
@@ -305,10 +307,7 @@ class RunPages:
             steps=[step for step in steps if step.calls or step.checks],
             request=lambda call: "\n\n".join(request_lines(call)),
             most=MOST_TEXT_CHARS,
-            since=[  # what `paddock why` says of each output
-                lineage_text(explain_path(base / path, [base]), is_full=False)
-                for path in (item.outputs[:20] if "since" in query else ())
-            ],
+            since=[lineage_text(answer, is_full=False) for answer in since],
         )
         return PageParts(f"{key} of {name}", body)
 

@@ -219,18 +219,18 @@ def _origin_lines(origin: Origin, *, is_full: bool) -> Iterator[str]:
     yield _labelled("run", f"{origin.run}, {_date_text(origin.at)}")
     if origin.error:
         yield _labelled("state", f"{origin.state}: {printing.printable_message(origin.error)}")
-    if origin.document is not None:
-        yield _labelled("document", _file_text(origin.document))
+    if origin.source is not None:
+        yield _labelled("document", _file_text(origin.source))
     for read in origin.reads:
         yield _labelled("read", _file_text(read))
-    yield from _labelled_list("looked in", map(_short_path, origin.searched_paths))
-    if origin.document is None:
-        yield from _labelled_list("made of", (f"'{step}'" for step in origin.read_steps))
+    yield from _labelled_list("looked in", map(_short_path, origin.looked_in))
+    if origin.source is None:
+        yield from _labelled_list("made of", (f"'{step}'" for step in origin.made_of))
     for step in origin.steps:
         if step.calls or step.checks:
             yield from _step_lines(step, is_full=is_full)
     yield from _review_lines(origin.reviewed)
-    for label, paths in (("also wrote", origin.outputs), ("rows in", origin.containing_stores)):
+    for label, paths in (("also wrote", origin.outputs), ("rows in", origin.kept_in)):
         others = (path for path in paths if path != origin.path)
         yield from _labelled_list(label, map(_short_path, others))
     yield _labelled("now", _CONDITION_TEXT[origin.condition])

@@ -99,20 +99,20 @@ class FiledStore:
         rows = self._rows(queries.FILED_TARGET, scope=scope, key=key)
         return [target for (target,) in rows if target is not None]
 
-    def came_from(self, target: str) -> list[str]:
-        return [path for (path,) in self._rows(queries.ORIGINS_OF, target=target)]
+    def came_from(self, target: str, since: float = 0.0) -> list[str]:
+        """Return where documents were that were moved to a path after a time."""
+        return [path for (path,) in self._rows(queries.ORIGINS_OF, target=target, since=since)]
 
     def came_from_below(self, prefix: str) -> list[str]:
         """Return where documents were that were moved to paths which begin so."""
         rows = self._rows(queries.ORIGINS_BELOW, prefix=prefix, n=len(prefix))
         return [path for (path,) in rows]
 
-    def of_content(self, sha256: str) -> list[tuple[str, str, str]]:
-        """Return scope, key and path of the filed documents that had this content."""
-        rows = self._rows(queries.FILED_OF_CONTENT, content=sha256)
-        return [(scope, key, path) for scope, key, path in rows]
+    def of_content(self, sha256: str) -> list[tuple[str, str]]:
+        """Return scope and key of the items whose filed documents had this content."""
+        return [(s, key) for s, key in self._rows(queries.FILED_OF_CONTENT, content=sha256)]
 
-    def _rows(self, query: str, **values: str | int) -> Sequence[Sequence[Any]]:
+    def _rows(self, query: str, **values: str | float) -> Sequence[Sequence[Any]]:
         return self._ledger.rows(query, **values) if "filing" in self._ledger.upgrades else ()
 
     def record(self, scope: str, filed: FiledRow, run: str) -> None:

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import itemgetter
 from typing import Any
 
 from paddock.runner.core.traces.dependencies import current_paths
-from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Outdated, Reason, Why
 
@@ -23,14 +21,16 @@ from .path_lineage import LineageChange
 from .recorded_items import ItemOutput
 
 MAX_DIFFERENCE_LINES = 40
-_CHANGED_OR_GONE = {
-    Why.FILE: (Why.READ_CHANGED, Why.READ_GONE),
-    Why.FILE_GONE: (Why.READ_CHANGED, Why.READ_GONE),
-    Why.FOLDER: (Why.LISTED_CHANGED, Why.LISTED_GONE),
-    Why.STORE: (Why.SEARCHED_CHANGED, Why.SEARCHED_GONE),
-    Why.ROWS_LOST: (Why.ROWS_CHANGED, Why.ROWS_GONE),
+_CHANGED = {
+    Why.FILE: Why.READ_CHANGED,
+    Why.FILE_GONE: Why.READ_GONE,
+    Why.FOLDER: Why.LISTED_CHANGED,
+    Why.STORE: Why.SEARCHED_CHANGED,
+    Why.ROWS_LOST: Why.ROWS_CHANGED,
 }
-"""For a reason of a run about a path: what is said here where the path is there, and is gone."""
+"""What is said here for a reason of a run about a path."""
+_GONE = {Why.FOLDER: Why.LISTED_GONE, Why.STORE: Why.SEARCHED_GONE, Why.ROWS_LOST: Why.ROWS_GONE}
+"""The same where the path is no longer there, which these reasons do not say."""
 NO_LONGER_APPLIES = {
     Outdated.SKIPPED: Why.OUTDATED_SKIPPED,
     Outdated.EXCLUDED: Why.OUTDATED_EXCLUDED,
@@ -40,18 +40,18 @@ NO_LONGER_APPLIES = {
 
 
 def dependency_wording(
-    reasons: Iterable[Reason], index: OutputIndex, subject: str
+    reasons: Iterable[Reason], subject: str, is_there: Callable[[str], bool]
 ) -> Iterator[LineageChange]:
     """Yield what became of what an item depended on; `subject` names the item.
 
-    Lost and edited outputs are left out, since `Origin.condition` has that.
+    Lost and edited outputs are left out, since `Origin.condition` has that. `is_there` is asked of
+    a stored path.
     """
     for reason in reasons:
-        if reason.why in _CHANGED_OR_GONE:
+        if reason.why in _CHANGED:
             (path,) = reason.about
-            changed, gone = _CHANGED_OR_GONE[reason.why]
-            is_there = os.path.lexists(index.absolute(str(path)))
-            yield LineageChange((changed if is_there else gone)(subject, path))
+            is_gone = reason.why in _GONE and not is_there(str(path))
+            yield LineageChange((_GONE if is_gone else _CHANGED)[reason.why](subject, path))
         elif not reason.is_loss:
             yield LineageChange(reason)
 
@@ -64,12 +64,14 @@ def rule_wording(
     `then` and `now` are specs of the rule, of which the step or block `node` is the outermost; of a
     rule whose spec is not known, `then` is empty.
     """
-    before, after = _spec_lines(then), _spec_lines(now)
+    before, after, shown = _spec_lines(then), _spec_lines(now), set[str]()
     for reason in reasons:
         is_of_node = reason.why in (Why.STEP, Why.KEY, Why.READ_OF_ITEM)
-        step = node if is_of_node else str(reason.about[0]) if reason.about else ""
-        lines = before.pop(step, []), after.pop(step, [])
-        yield LineageChange(reason, tuple(_difference(*lines)) if then else ())
+        step = node if is_of_node else str(next(iter(reason.about), ""))
+        is_first = step not in shown
+        shown.add(step)
+        lines = (before.get(step, []), after.get(step, [])) if then and is_first else ([], [])
+        yield LineageChange(reason, tuple(_difference(*lines)))
 
 
 def no_longer_written(output: ItemOutput) -> LineageChange:
@@ -83,7 +85,7 @@ def no_longer_written(output: ItemOutput) -> LineageChange:
         why = Why.EARLIER_TRY(entry.run)
     elif entry.state in (ItemState.SKIPPED, ItemState.QUARANTINED):
         why = Why.ITEM_ENDED(entry.run, entry.state)
-    elif output.n_rows is None and (paths := sorted(current_paths(entry))):
+    elif output.written.n_rows is None and (paths := sorted(current_paths(entry))):
         why = Why.ITEM_WRITES(entry.run, ", ".join(paths))
     else:
         why = Why.ITEM_WRITES_NOTHING(entry.run)
@@ -101,13 +103,19 @@ def _difference(before: list[str], now: list[str]) -> Iterator[str]:
 def _spec_lines(spec: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return a spec as lines by step, one for each line of a text, for a readable diff."""
     found: dict[str, list[str]] = {}
-    for kind in ("blocks", "steps"):
-        for name, step in spec.get(kind, {}).items():
-            given = ((f, v if isinstance(v, Mapping) else {f: v}) for f, v in step.items())
-            fields = [pair for f, pairs in given if step[f] is not None for pair in pairs.items()]
-            lines = found.setdefault(name, [])
-            for field, value in sorted(fields, key=itemgetter(0)):
-                is_text = isinstance(value, str)
-                texts = value.splitlines() if is_text else [json.dumps(value, ensure_ascii=False)]
-                lines += [f"{name}.{field}: {text}" for text in texts]
+    for name, step in (spec.get("blocks", {}) | spec.get("steps", {})).items():
+        lines = found[name] = []
+        for field, value in sorted(_fields(step), key=itemgetter(0)):
+            is_text = isinstance(value, str)
+            texts = value.splitlines() if is_text else [json.dumps(value, ensure_ascii=False)]
+            lines += [f"{name}.{field}: {text}" for text in texts]
     return found
+
+
+def _fields(step: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the values of a step by their names, those within another by their own."""
+    for name, value in step.items():
+        if isinstance(value, Mapping):
+            yield from value.items()
+        elif value is not None:
+            yield name, value

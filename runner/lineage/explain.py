@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from paddock.runner.core.calls import model_pools
 from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.run_records import ItemSource
 from paddock.runner.core.traces.dependencies import FileRead, OutputWithin, dependencies_of
+from paddock.runner.core.traces.scopes import ItemKey
 from paddock.runner.core.traces.world import World
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import LedgerError
@@ -35,7 +37,10 @@ from paddock.steps.vectors.open_stores import OpenStores
 from .change_wording import no_longer_written
 from .path_lineage import FileState, LineageChange, LineageFile, LineageStep, Origin, PathLineage
 from .pipeline_now import CurrentPipelines, PipelineNow
-from .recorded_items import MAX_ORIGINS, ItemOutput, RecordedItem, RecordedItems
+from .recorded_items import ItemOutput, RecordedItem, RecordedItems, WrittenPath
+
+MAX_ORIGINS = 20
+"""Of a folder, a store or a document; the rest are counted."""
 
 
 def explain_path(path: Path, given: Sequence[Path] = ()) -> PathLineage:
@@ -51,17 +56,25 @@ def explain_path(path: Path, given: Sequence[Path] = ()) -> PathLineage:
     for place in places:
         try:
             with open_for_reading(place) as ledger:
-                answer = asyncio.run(_PathInLedger(ledger, place.folder.resolve(), path).answer())
-                if answer.is_known:
-                    return answer
-                near += answer.near
-                same += answer.same_as
+                (answer,) = explain_in(ledger, place.folder.resolve(), [path])
         except (LedgerError, SettingsError) as error:
             faults.append(str(error))
+            continue
+        if answer.is_known:
+            return replace(answer, faults=tuple(dict.fromkeys(faults)))
+        near += answer.near
+        same += answer.same_as
     if path.is_symlink() and not (target := Path(os.path.realpath(path))).is_symlink():
         return explain_path(target, given)
     near, same, faults = (list(dict.fromkeys(found)) for found in (near, same, faults))
     return PathLineage(str(path), near=tuple(near), same_as=tuple(same), faults=tuple(faults))
+
+
+def explain_in(ledger: Ledger, base: Path, paths: Iterable[Path]) -> list[PathLineage]:
+    """Return what one ledger knows of some absolute paths; `base`: the folder of its pipelines."""
+    with asyncio.Runner() as runner:
+        known = _PathsInLedger(ledger, base, runner)
+        return [known.answer(path) for path in paths]
 
 
 def _ledgers_around(
@@ -73,12 +86,11 @@ def _ledgers_around(
     yield from (place for place in below if place not in around)
 
 
-class _PathInLedger:
-    """What one ledger knows of a path: first what wrote it, then what it is kept in, or read by."""
+class _PathsInLedger:
+    """What one ledger knows of paths: first what wrote it, then what it is kept in, or read by."""
 
-    def __init__(self, ledger: Ledger, base: Path, path: Path) -> None:
-        self._ledger = ledger
-        self._path = path
+    def __init__(self, ledger: Ledger, base: Path, runner: asyncio.Runner) -> None:
+        self._ledger, self._runner = ledger, runner
         self._items = RecordedItems(ledger, base)
         self._filed = FiledStore(ledger)
         self._index = OutputIndex(ledger, base, set())
@@ -87,10 +99,10 @@ class _PathInLedger:
         self._world = World(self._index, OpenStores(base), models)
         self._pipelines = CurrentPipelines(self._world, settings)
 
-    async def answer(self) -> PathLineage:
-        """Return what the path is.
+    def answer(self, path: Path) -> PathLineage:
+        """Return what a path is.
 
-        1. A file that an item wrote, and no document that was moved there: its origin.
+        1. A file that an item wrote, where no document was moved to since: its origin.
         2. A vector store, or within one: the origins of its items.
         3. A folder of outputs: the origins of its files.
         4. A document, here or where it was before it was moved here: what read it.
@@ -98,85 +110,89 @@ class _PathInLedger:
         6. A document that was moved on since, known by its content: what read it.
         7. Unknown: outputs with a similar name, or the same content as before a rename.
         """
+        items, filed, is_folder = self._items, self._filed, path.is_dir()
         try:  # as the ledger stores it: with its real folder
-            real = self._path.parent.resolve() / self._path.name
+            stored = self._index.stored(path.parent.resolve() / path.name)
         except (OSError, RuntimeError):
-            real = self._path
-        path, is_folder = self._index.stored(real), self._path.is_dir()
-        output, moved_from = self._items.output_at(path), self._filed.came_from(path)
-        if output is not None and not moved_from:  # 1
-            return PathLineage(str(self._path), (await self._origin(output),))
-        outputs, n_more = self._items.outputs_in(self._items.store_around(path) or path)  # 2
-        if not outputs and is_folder:
-            outputs, n_more = self._items.outputs_below(path)  # 3
-        if outputs:
-            origins = tuple([await self._origin(output) for output in outputs])
-            return PathLineage(str(self._path), origins, n_more=n_more)
-        readers, n_more = self._items.readers_of((path, *moved_from))  # 4
-        if not readers and is_folder:
-            readers, n_more = self._items.readers_below(path)  # 5
-            if not readers:
-                readers, n_more = self._items.readers_of(self._filed.came_from_below(f"{path}/"))
+            stored = self._index.stored(path)
+        written = items.written_at(stored)
+        if written is not None and not filed.came_from(stored, since=written.at):  # 1
+            return self._written(path, [written])
+        if rows := items.kept_in(stored):  # 2
+            return self._written(path, rows)
+        if is_folder and (files := items.written_below(stored)):  # 3
+            return self._written(path, files)
+        if readers := items.readers_of([stored, *filed.came_from(stored)]):  # 4
+            return self._read(path, readers)
+        if is_folder:  # 5
+            moved = filed.came_from_below(f"{stored}/")
+            if readers := items.documents_below(stored) or items.readers_of(moved):
+                return self._read(path, readers)
         same_as: Sequence[str] = ()
-        with contextlib.suppress(OSError):
-            if not readers and self._path.is_file():
-                content = self._world.digest(str(self._path))
-                filed = self._filed.of_content(content)
-                paths, among = dict.fromkeys(row[2] for row in filed), {row[:2] for row in filed}
-                readers, n_more = self._items.readers_of(paths, among)  # 6
-                same_as = self._items.same_as(content)
-        if readers:
-            uses = tuple(map(self._use, readers))
-            return PathLineage(str(self._path), read_by=uses, n_more=n_more)
-        near, same = (map(self._index.absolute, p) for p in (self._items.near(path), same_as))
-        return PathLineage(str(self._path), near=tuple(near), same_as=tuple(same))  # 7
+        if path.is_file():
+            with contextlib.suppress(OSError):
+                content = self._world.digest(str(path))
+                if readers := filed.of_content(content):  # 6
+                    return self._read(path, readers)
+                same_as = items.same_as(content)
+        near, same = (map(self._index.absolute, p) for p in (items.near(stored), same_as))
+        return PathLineage(str(path), near=tuple(near), same_as=tuple(same))  # 7
+
+    def _written(self, path: Path, written: Sequence[WrittenPath]) -> PathLineage:
+        outputs = map(self._items.output, written[:MAX_ORIGINS])
+        origins = tuple(self._runner.run(self._origin(output)) for output in outputs)
+        return PathLineage(str(path), origins, n_more=len(written[MAX_ORIGINS:]))
+
+    def _read(self, path: Path, readers: Sequence[ItemKey]) -> PathLineage:
+        uses = tuple(self._use(self._items.item(*reader)) for reader in readers[:MAX_ORIGINS])
+        return PathLineage(str(path), read_by=uses, n_more=len(readers[MAX_ORIGINS:]))
 
     async def _origin(self, output: ItemOutput) -> Origin:
         """Return where an output comes from, and what changed since.
 
         A step that only writes what steps before it answered is explained by these.
         """
-        item, absolute = output.item, self._index.absolute
+        item, written, absolute = output.item, output.written, self._index.absolute
         owner, entry = item.owner, item.entry
-        steps = self._items.steps(item, None if output.is_current else output.run)
+        steps = self._items.steps(item, None if output.is_current else written.run)
         others = list[RecordedItem]()
         if not any(step.calls for step in steps):
-            for name in item.read_steps:
+            for name in item.made_of:
                 others += self._items.steps_read(owner, name)
             steps += chain.from_iterable(map(self._items.steps, others))
-        document, reads = files_now(item, self._world.digest)
+        source, reads = files_now(item, self._index.base, self._world.digest)
         if not output.is_current:  # it was made of another one, or of another content
-            document = None
-        if output.n_rows is None:
-            condition = self._index.condition(owner.scope_id, output.path)
+            source = None
+        if written.n_rows is None:
+            condition = self._index.condition(owner.scope_id, written.path)
         else:
-            condition = "same" if os.path.exists(absolute(output.path)) else "missing"  # noqa: ASYNC240, PTH110
+            condition = "same" if os.path.exists(absolute(written.path)) else "missing"  # noqa: ASYNC240, PTH110
         pipeline = await self._pipelines.of(item)
         notes = [*pipeline.notes(item)]
         if tools := _untraced_tools(steps):
             notes.append(Why.TOOLS_UNCHECKED(quoted(tools)))
-        changes = await self._changes(output, others, pipeline, document)
+        changes = await self._changes(output, others, pipeline, source)
         return Origin(
-            path=absolute(output.path),
-            pipeline=item.base / owner.file,
+            path=absolute(written.path),
+            pipeline=self._index.base / owner.file,
             step=owner.step,
             key=item.shown_key,
             item=str(item),
-            run=output.run,
-            at=output.at,
+            run=written.run,
+            at=written.at,
             state=ItemState.DONE if entry is None else entry.state,
             error=None if entry is None else entry.error,
             condition=condition,
-            document=document,
+            source=source,
             reads=reads,
-            searched_paths=item.searched_paths,
-            containing_stores=item.containing_stores,
+            looked_in=tuple(map(absolute, item.looked_in)),
+            kept_in=tuple(map(absolute, item.kept_in)),
             steps=tuple(steps),
-            read_steps=item.read_steps,
+            made_of=item.made_of,
             outputs=tuple(map(absolute, item.outputs)),
             changes=tuple(dict.fromkeys(changes)),
             notes=tuple(map(str, notes)),
-            n_rows=output.n_rows,
+            n_rows=written.n_rows,
             reviewed=reviews_of_item(self._ledger, owner.scope_id, item.key),
         )
 
@@ -185,7 +201,7 @@ class _PathInLedger:
         output: ItemOutput,
         others: Sequence[RecordedItem],
         pipeline: PipelineNow,
-        document: LineageFile | None,
+        source: LineageFile | None,
     ) -> list[LineageChange]:
         """Return what changed since an output was made, as were `others` that explain it.
 
@@ -196,23 +212,22 @@ class _PathInLedger:
         4. What a plan says besides.
         """
         item, changes = output.item, list[LineageChange]()
-        if document is not None and document.state != "same":  # 1
-            why = Why.DOCUMENT_CHANGED if document.state == "changed" else Why.DOCUMENT_GONE
-            changes.append(LineageChange(why(self._index.stored(document.path))))
+        if source is not None and source.state != "same":  # 1
+            why = Why.DOCUMENT_CHANGED if source.state == "changed" else Why.DOCUMENT_GONE
+            changes.append(LineageChange(why(self._index.stored(source.path))))
         if not output.is_current:  # 2
             changes.append(no_longer_written(output))
         for done in (item, *others):  # 3
             name = done.owner.step.removeprefix(item.owner.prefix)
             subject = "it" if done is item else f"'{name}'"
             changes += await (await self._pipelines.of(done)).changes(done, subject)
-            for step in done.read_steps:
+            for step in done.made_of:
                 if n_newer := self._items.newer(done.owner, step, done.at):
                     newer = Why.NEWER_RESULTS(step, n_newer)
                     changes.append(LineageChange(newer if n_newer > 1 else Why.NEWER_RESULT(step)))
         explained = {done.owner.step for done in (item, *others)}
-        has_changed = bool(changes)
-        by_plan = await pipeline.changes_by_plan(output, explained, has_changed=has_changed)  # 4
-        return changes + by_plan
+        changes += await pipeline.changes_by_plan(output, explained, has_changed=bool(changes))  # 4
+        return changes
 
     def _use(self, item: RecordedItem) -> str:
         """Return what an item made of a document: how it ended, where that went, who decided."""
@@ -225,7 +240,7 @@ class _PathInLedger:
         reviews = ReviewStore(self._ledger).of_scope(scope_id, [item.key])
         facts += [f"'{step}' {review_outcome(head)}" for (_, step), head in sorted(reviews.items())]
         within = (output.path for output in dependencies_of(entry, OutputWithin))
-        stores = [f"rows in {self._index.stored(path)}" for path in item.containing_stores]
+        stores = [f"rows in {path}" for path in item.kept_in]
         outputs = listed([*item.outputs, *within, *stores], MAX_ORIGINS)
         return ", ".join(facts) + (f" → {outputs}" if outputs else "")
 
@@ -241,16 +256,16 @@ def _untraced_tools(steps: Sequence[LineageStep]) -> list[str]:
 
 
 def files_now(
-    item: RecordedItem, digest: Callable[[str], str]
+    item: RecordedItem, base: Path, digest: Callable[[str], str]
 ) -> tuple[LineageFile | None, tuple[LineageFile, ...]]:
-    """Return an item's document, and the files that it read, compared with what is there now."""
+    """Return an item's document and what it read, as they are now; `base`: of stored paths."""
 
     def now(file: ItemSource | FileRead) -> LineageFile:
-        path = str(item.base / file.path)
+        path = str(base / file.path)
         state: FileState = "changed" if os.path.lexists(path) else "gone"
         with contextlib.suppress(OSError):
             state = "same" if digest(path) == file.sha256 else state
         return LineageFile(path, file.sha256, state)
 
-    document, reads = item.document, dependencies_of(item.entry, FileRead)
-    return None if document is None else now(document), tuple(map(now, reads))
+    source, reads = item.source, dependencies_of(item.entry, FileRead)
+    return None if source is None else now(source), tuple(map(now, reads))

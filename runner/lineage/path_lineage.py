@@ -13,13 +13,6 @@ from paddock.runner.progress.reasons import Reason
 from paddock.runner.render.reviewed_answers import ReviewRecord
 
 FileState = Literal["same", "changed", "gone"]
-_JSON_NAMES = {
-    "document": "source",
-    "searched_paths": "looked_in",
-    "containing_stores": "kept_in",
-    "read_steps": "made_of",
-}
-"""Fields of `Origin` that have other names in the JSON of `paddock why`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +97,15 @@ class Origin:
     error: str | None
     condition: FileCondition
     """Of the file now."""
-    document: LineageFile | None
+    source: LineageFile | None
     reads: tuple[LineageFile, ...]
     """The other files that the item read."""
-    searched_paths: tuple[str, ...]
+    looked_in: tuple[str, ...]
     """Folders that it listed, stores that it searched."""
-    containing_stores: tuple[str, ...]
+    kept_in: tuple[str, ...]
     """Vector stores with rows of it."""
     steps: tuple[LineageStep, ...]
-    read_steps: tuple[str, ...]
+    made_of: tuple[str, ...]
     """The top-level steps and blocks whose outputs it reads."""
     outputs: tuple[str, ...]
     """All outputs of the item."""
@@ -125,7 +118,7 @@ class Origin:
     """What people decided about its answers."""
 
     def as_json(self) -> dict[str, Any]:
-        fields = {_JSON_NAMES.get(name, name): value for name, value in asdict(self).items()}
+        fields = asdict(self)
         del fields["item"]
         fields |= {"pipeline": str(self.pipeline), "at": iso_time(self.at)}
         fields["changes"] = [{"what": c.what, "detail": c.detail} for c in self.changes]

@@ -68,7 +68,8 @@ class CurrentPipelines:
         3. It is bound, once for each file and inputs.
         4. It is invalid.
         """
-        name, file = item.owner.file, item.base / item.owner.file
+        name = item.owner.file
+        file = self._world.index.base / name
         if not name or not file.exists():  # 1
             return PipelineNow(self._world, Why.PIPELINE_GONE(name))
         run = RunStore(self._world.index.ledger).run(item.run)
@@ -87,7 +88,7 @@ class CurrentPipelines:
     async def _is_rule_unchanged(self, item: RecordedItem, run: RunRow) -> bool:
         """Return whether nothing changed of a rule that alone decides on an item."""
         entry, sources = item.entry, json.loads(run.summary or "{}").get("rules")
-        if not sources or entry is None or entry.run != run.run or item.document is None:
+        if not sources or entry is None or entry.run != run.run or item.source is None:
             return False
         if not is_decided_alone(sources, item.owner.step, entry):
             return False
@@ -139,9 +140,9 @@ class PipelineNow:
         """
         changes = [] if self.fault is None else [LineageChange(self.fault)]
         if item.entry is not None:
-            scope_id, world = item.owner.scope_id, self.world
-            reasons = await dependency_differences(scope_id, item.entry, world)
-            changes += dependency_wording(reasons, world.index, subject)
+            world = self.world
+            reasons = await dependency_differences(item.owner.scope_id, item.entry, world)
+            changes += dependency_wording(reasons, subject, world.is_there)
         return changes
 
     async def changes_by_plan(
@@ -201,7 +202,7 @@ class BoundPipeline(PipelineNow):
             fault = Why.MODEL_UNUSABLE(str(error))
         else:
             changes = rule_wording(of_rule, node.id, then, now)
-            return [*changes, *dependency_wording(of_dependencies, index, subject)]
+            return [*changes, *dependency_wording(of_dependencies, subject, self.world.is_there)]
         return await PipelineNow(self.world, fault).changes(item, subject)
 
     def _is_unknown(self, plan: BoundPlan, part: str) -> bool:
@@ -241,8 +242,8 @@ class BoundPipeline(PipelineNow):
         try:
             if output.is_current and not self.bound.is_alone(node):  # 1
                 outdated = (await self._planned()).outdated
-                if output.path in outdated:
-                    changes.append(NO_LONGER_APPLIES.get(outdated[output.path], Why.OUTDATED)())
+                if (path := output.written.path) in outdated:
+                    changes.append(NO_LONGER_APPLIES.get(outdated[path], Why.OUTDATED)())
             for before in self.bound.before(node.id):  # 2
                 if before.id not in explained:
                     work = _work_of(before.id, await self._planned(), explained)
@@ -269,7 +270,7 @@ class BoundPipeline(PipelineNow):
         found = find_in_plans(self.bound, item.owner.step)
         if item.entry is None or found is None:
             return False
-        if item.document is None or dependencies_of(item.entry, ChosenLabels):
+        if item.source is None or dependencies_of(item.entry, ChosenLabels):
             return True
         return any(self._is_unknown(found[0], part) for part in json.loads(item.entry.parts))
 

@@ -6,12 +6,13 @@ Nothing looks at the disk here. All paths are as the ledger stores them.
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from paddock.runner.core.run_records import WROTE, CallRecord, ItemSource, read_lineage
 from paddock.runner.core.traces.dependencies import (
@@ -30,8 +31,6 @@ from paddock.runner.ledger.lineage_store import LineageStore
 
 from .path_lineage import LineageCall, LineageStep
 
-MAX_ORIGINS = 20
-"""Of a folder or a store; the rest are counted."""
 MAX_SIMILAR, MAX_COMPARED_NAMES = 3, 20_000
 
 
@@ -72,8 +71,6 @@ class ScopeOwner:
 class RecordedItem:
     """What the ledger knows of one item, as it was done last; `str` names it."""
 
-    base: Path
-    """The folder that stored paths are relative to."""
     owner: ScopeOwner
     key: str
     entry: Entry | None
@@ -93,8 +90,8 @@ class RecordedItem:
 
     @property
     def is_step(self) -> bool:
-        """Whether it is a step outside of blocks, whose key is its id, and no item of a block."""
-        return self.key == self.owner.id and self.key not in self.spec.get("blocks", {})
+        """Whether it is a step outside of blocks; where its spec is not known, its key says so."""
+        return self.owner.id not in self.spec["blocks"] if self.spec else self.key == self.owner.id
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -114,41 +111,47 @@ class RecordedItem:
         return () if self.lineage is None else tuple(self.lineage.made.get(WROTE, ()))
 
     @property
-    def document(self) -> ItemSource | None:
+    def source(self) -> ItemSource | None:
         return None if self.lineage is None else read_lineage(self.lineage.made)[0]
 
     @property
-    def read_steps(self) -> tuple[str, ...]:
+    def made_of(self) -> tuple[str, ...]:
         """The steps and blocks around it whose outputs it read, by name."""
         own = {*self.spec.get("steps", {}), *self.spec.get("blocks", {})}
         read = {path[1] for path in spec_references(self.spec) if path[0] == "steps" and path[1:]}
         return tuple(sorted(read - own))
 
     @property
-    def searched_paths(self) -> tuple[str, ...]:
-        """Folders that it listed and stores that it searched, absolute."""
-        searched = dependencies_of(self.entry, FolderListed, StoreSearched)
-        return tuple(str(self.base / dep.name) for dep in searched)
+    def looked_in(self) -> tuple[str, ...]:
+        """Folders that it listed and stores that it searched."""
+        return tuple(dep.name for dep in dependencies_of(self.entry, FolderListed, StoreSearched))
 
     @property
-    def containing_stores(self) -> tuple[str, ...]:
-        """Vector stores with rows of it, absolute."""
-        return tuple(str(self.base / rows.store) for rows in dependencies_of(self.entry, RowsKept))
+    def kept_in(self) -> tuple[str, ...]:
+        """Vector stores with rows of it."""
+        return tuple(rows.store for rows in dependencies_of(self.entry, RowsKept))
 
 
-@dataclass(frozen=True, slots=True)
-class ItemOutput:
-    """A path that an item wrote: a file, or a vector store with rows of it."""
+class WrittenPath(NamedTuple):
+    """A path that an item wrote in a run: a file, or a vector store with rows of it."""
 
-    item: RecordedItem
     path: str
+    scope_id: str
+    key: str
     run: str
-    """The run that wrote it; of an output of the item as that was done last, that one."""
     at: float
-    is_current: bool
-    """Whether it is an output of the item as that was done last."""
     n_rows: int | None = None
     """Number of the item's rows, where the path is a store."""
+
+
+class ItemOutput(NamedTuple):
+    """A path with the item that wrote it."""
+
+    written: WrittenPath
+    """Of an output of the item as it was done last, with that run."""
+    item: RecordedItem
+    is_current: bool
+    """Whether it is an output of the item as that was done last."""
 
 
 class RecordedItems:
@@ -162,58 +165,44 @@ class RecordedItems:
     def item(self, scope_id: str, key: str) -> RecordedItem:
         entry = self._ledger.entries(scope_id, [key]).get(key)
         lineage = self._lineage.of_item(scope_id, key)
-        digest = None if lineage is None else lineage.spec
-        spec = json.loads((digest and self._lineage.spec(digest)) or "{}")
+        spec = None if lineage is None else self._lineage.spec(lineage.spec or "")
         rows = self._ledger.rows(queries.SCOPE, scope=scope_id)
         owner = ScopeOwner.of(*(rows[0] if rows else (scope_id, "", "", "[]")))
-        spec, last = spec if isinstance(spec, dict) else {}, lineage or entry
+        last = lineage or entry
         run, at = ("", 0.0) if last is None else (last.run, last.at)
-        return RecordedItem(self._base, owner, key, entry, lineage, spec, run, at)
+        return RecordedItem(owner, key, entry, lineage, json.loads(spec or "{}"), run, at)
 
-    def output_at(self, path: str) -> ItemOutput | None:
-        """Return a path as that was written last; None: the ledger knows no item that did."""
+    def written_at(self, path: str) -> WrittenPath | None:
+        """Return a file as that was written last; None: the ledger knows no item that did."""
         rows = self._ledger.rows(queries.WRITERS, path=path)
-        return self._output(path, *rows[0]) if rows else None
+        return WrittenPath(*rows[-1]) if rows else None
 
-    def outputs_below(self, folder: str) -> tuple[Sequence[ItemOutput], int]:
-        """Return the first outputs in a folder, and the number of others."""
-        paths = [path for (path,) in self._rows_below(queries.PATHS_BELOW, folder)]
-        found = map(self.output_at, paths[:MAX_ORIGINS])
-        return [*filter(None, found)], max(0, len(paths) - MAX_ORIGINS)
+    def written_below(self, folder: str) -> list[WrittenPath]:
+        """Return the files in a folder, each as that was written last."""
+        rows = self._rows_below(queries.WRITERS_BELOW, folder)
+        return [*{row[0]: WrittenPath(*row) for row in rows}.values()]
 
-    def outputs_in(self, store: str) -> tuple[Sequence[ItemOutput], int]:
-        """Return the rows of the first items in a vector store, and the number of others."""
-        rows = sorted(self._lineage.rows_in(store), key=lambda row: (row.scope, row.key))
-        first = rows[:MAX_ORIGINS]
-        found = [self._output(store, r.scope, r.key, r.run, r.at, r.n_rows) for r in first]
-        return found, len(rows) - len(first)
+    def kept_in(self, path: str) -> list[WrittenPath]:
+        """Return the rows of each item in the vector store that a path is, or lies in."""
+        stores = [store for store in self._lineage.stores() if f"{path}/".startswith(f"{store}/")]
+        rows = itertools.chain.from_iterable(map(self._lineage.rows_in, stores))
+        return [
+            WrittenPath(row.path, row.scope, row.key, row.run, row.at, row.n_rows)
+            for row in sorted(rows, key=attrgetter("scope", "key"))
+        ]
 
-    def store_around(self, path: str) -> str | None:
-        """Return the vector store that contains a path, or None."""
-        stores = self._lineage.stores()
-        return next((store for store in stores if path.startswith(f"{store}/")), None)
+    def documents_below(self, folder: str) -> list[ItemKey]:
+        """Return the items whose documents are in a folder."""
+        return [(s, key) for _, s, key in self._rows_below(queries.ITEMS_WITH_SOURCE_BELOW, folder)]
 
-    def readers_below(self, folder: str) -> tuple[Sequence[RecordedItem], int]:
-        """Return the first items whose documents are in a folder, and the number of others."""
-        rows = self._rows_below(queries.ITEMS_WITH_SOURCE_BELOW, folder)
-        found = [self.item(scope_id, key) for _, scope_id, key in rows[:MAX_ORIGINS]]
-        return found, max(0, len(rows) - MAX_ORIGINS)
-
-    def readers_of(
-        self, paths: Iterable[str], among: Container[ItemKey] | None = None
-    ) -> tuple[Sequence[RecordedItem], int]:
-        """Return the first items that read one of some files, and the number of others.
-
-        `among`: the items that count; None: all.
-        """
+    def readers_of(self, paths: Iterable[str]) -> list[ItemKey]:
+        """Return the items that read one of some files."""
         readers = dict[ItemKey, None]()
         for path in paths:
             found = {(row.scope, row.key) for row in self._lineage.of_source(path)}
             rows = self._ledger.rows(queries.ITEMS_THAT_READ, name=f"{json.dumps(path)}:")
-            found |= {(scope_id, key) for scope_id, key in rows}
-            readers |= dict.fromkeys(r for r in sorted(found) if among is None or r in among)
-        first = [*readers][:MAX_ORIGINS]
-        return [self.item(*reader) for reader in first], len(readers) - len(first)
+            readers |= dict.fromkeys(sorted(found | {(scope_id, key) for scope_id, key in rows}))
+        return [*readers]
 
     def same_as(self, sha256: str) -> Sequence[str]:
         """Return the first paths that were written with a content."""
@@ -248,7 +237,7 @@ class RecordedItems:
         rows = self._ledger.rows(queries.SCOPES_OF_STEP, file=owner.file, step=name)
         return [
             read.scope_id
-            for read in (ScopeOwner.of(*row) for row in rows)
+            for read in itertools.starmap(ScopeOwner.of, rows)
             if read.folders == owner.folders and read.outer == owner.outer[: len(read.outer)]
         ]
 
@@ -261,11 +250,10 @@ class RecordedItems:
         """
         prefix, n = f"{owner.prefix}{step}.", len(owner.folders)
         at = {"file": owner.file, "prefix": prefix, "n": len(prefix)}
+        rows = self._ledger.rows(queries.SCOPES_WITHIN, **at)
         items = [
             self.item(inner.scope_id, inner.id)
-            for inner in (
-                ScopeOwner.of(*row) for row in self._ledger.rows(queries.SCOPES_WITHIN, **at)
-            )
+            for inner in itertools.starmap(ScopeOwner.of, rows)
             if (inner.folders[:n], inner.outer) == (owner.folders, outer)
         ]
         return sorted((item for item in items if item.entry is not None), key=attrgetter("at"))
@@ -277,22 +265,19 @@ class RecordedItems:
         rows = self._ledger.rows(query, n=len(prefix), prefix=prefix)
         return [r for r in rows if not is_around or (self._base / r[0]).is_relative_to(folder)]
 
-    def _output(
-        self, path: str, scope_id: str, key: str, run: str, at: float, n_rows: int | None = None
-    ) -> ItemOutput:
-        """Return a path that a run wrote for an item.
+    def output(self, written: WrittenPath) -> ItemOutput:
+        """Return a path that an item wrote.
 
         It is an output of the item as that was done last, or of an earlier answer or try.
         """
-        item = self.item(scope_id, key)
+        path, item = written.path, self.item(written.scope_id, written.key)
         if item.entry is not None:
-            stores = {rows.store for rows in dependencies_of(item.entry, RowsKept)}
-            is_current = path in current_paths(item.entry) | stores
+            is_current = path in current_paths(item.entry) or path in item.kept_in
         else:
             is_current = item.lineage is None or path in item.lineage.made.get(WROTE, [path])
         if is_current and item.run:
-            run, at = item.run, item.at
-        return ItemOutput(item, path, run, at, is_current, n_rows)
+            written = written._replace(run=item.run, at=item.at)
+        return ItemOutput(written, item, is_current)
 
     def steps(self, item: RecordedItem, earlier_run: str | None = None) -> list[LineageStep]:
         """Return the steps of an item with their calls, in the order of running.
@@ -334,19 +319,14 @@ def _kept_call(kept: CallRow, run: str, call: CallRecord | None) -> LineageCall:
     is_known, at, seconds = False, kept.at, None
     if call is not None:
         is_known, at, seconds = call.is_known, call.began, call.seconds
+    try:
+        request = json.loads(kept.request)
+    except ValueError:  # a secret that was removed may have stood in its syntax
+        request = {"request": kept.request}
     reply = "" if kept.kind == "embed" else kept.reply.decode("utf-8", "replace")
     return LineageCall(
         hash=kept.hash, kind=kept.kind, model=kept.model, digest=kept.digest,
         served_digest=kept.served_digest, is_known=is_known, at=at, seconds=seconds, run=run,
-        request=_loaded_request(kept.request), reply=reply, done_reason=kept.done_reason,
+        request=request, reply=reply, done_reason=kept.done_reason,
         usage=kept.usage.get("usage", {}),
     )  # fmt: skip
-
-
-def _loaded_request(request: str) -> Mapping[str, Any]:
-    """Return a recorded request; another value than a mapping as `{"request": …}`."""
-    try:
-        found = json.loads(request)
-    except ValueError:
-        found = request
-    return found if isinstance(found, Mapping) else {"request": found}

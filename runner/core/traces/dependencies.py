@@ -170,8 +170,7 @@ class MovedAway(FileDependency):
     path: str
 
     def look(self, world: World) -> Reason | None:
-        is_there = os.path.lexists(world.index.absolute(self.path))
-        return Why.THERE_AGAIN(self.path) if is_there else None
+        return Why.THERE_AGAIN(self.path) if world.is_there(self.path) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ prompt; what was made under the old name goes when the new one is done. No file 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -112,7 +111,7 @@ def reconcile(
         elif is_now is not None:
             absences[key] = Why.RENAMED_TO(is_now)
         else:
-            is_gone = source and not os.path.lexists(world.index.absolute(source))
+            is_gone = source and not world.is_there(source)
             absences[key] = Why.SOURCE_GONE() if is_gone else Why.UNLISTED()
     absences |= dict.fromkeys(sorted(pruned), Why.FILED_AND_GONE())
     return MissingSources(

@@ -93,6 +93,9 @@ class World:
     def digest(self, path: str) -> str:
         return self.content(path)[1]
 
+    def is_there(self, stored: str) -> bool:
+        return os.path.lexists(self.index.absolute(stored))
+
 
 def scan_digest(folder: str, given: str, roots: Roots, owned: frozenset[Path]) -> str:
     """Return the digest of what a scan finds; empty where the folder cannot be listed. Blocks."""

@@ -95,14 +95,9 @@ OTHER_WRITERS = (
     "select scope from outputs where path = :path and size is not null "
     "and scope in (select scope from scopes where file <> :file)"
 )
-WRITERS = (
-    "select scope, key, run, at from outputs where path = :path and size is not null "
-    "order by at desc"
-)
-PATHS_BELOW = (
-    "select distinct path from outputs where substr(path, 1, :n) = :prefix and size is not null "
-    "order by path"
-)
+_WRITERS = "select path, scope, key, run, at from outputs where size is not null"
+WRITERS = f"{_WRITERS} and path = :path order by at"
+WRITERS_BELOW = f"{_WRITERS} and substr(path, 1, :n) = :prefix order by path, at"
 PATHS_OF_CONTENT = (
     "select distinct path from outputs where sha256 = :digest order by path limit :most"
 )
@@ -175,7 +170,7 @@ STORES = "select distinct path from stored"
 _MOVES = "select path, sha256, target, scope, key, is_done, at from moves"  # as `MoveRow`
 MOVES_AT = f"{_MOVES} where 1 = 1"  # narrowed by `path`
 UNFINISHED_MOVES = f"{_MOVES} where is_done = 0 and scope = :scope"
-ORIGINS_OF = "select distinct path from moves where target = :target"
+ORIGINS_OF = "select distinct path from moves where target = :target and at > :since"
 ORIGINS_BELOW = (
     "select distinct path from moves where substr(target, 1, :n) = :prefix order by path"
 )
@@ -186,7 +181,7 @@ FILED_OF_SCOPE = (  # as `FiledRow`
 )
 FILED_TARGET = "select target from filed where scope = :scope and key = :key"
 OBJECTS_OF_FILED = "select scope, key, returns_object from filed where returns_object is not null"
-FILED_OF_CONTENT = "select scope, key, path from filed where sha256 = :content"
+FILED_OF_CONTENT = "select scope, key from filed where sha256 = :content order by path, scope, key"
 
 # --- runs
 

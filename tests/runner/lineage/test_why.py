@@ -89,11 +89,8 @@ def test_an_output_leads_to_its_document_its_prompt_and_its_raw_reply(world: Wor
     origin = origin_of("out/a.txt")
     assert (origin.step, origin.key, origin.state) == ("each", "a.txt", "done")
     assert (origin.path, origin.condition) == (str(world.folder / "out/a.txt"), "same")
-    assert origin.document is not None
-    assert (origin.document.path, origin.document.state) == (
-        str(world.folder / "inbox/a.txt"),
-        "same",
-    )
+    assert origin.source is not None
+    assert (origin.source.path, origin.source.state) == (str(world.folder / "inbox/a.txt"), "same")
     steps = {step.id: step for step in origin.steps}
     (call,) = steps["sum"].calls
     assert call.request["messages"] == [["user", "Sum up: The ferry leaves at nine. (plain)"]]
@@ -107,7 +104,7 @@ def test_an_output_leads_to_its_document_its_prompt_and_its_raw_reply(world: Wor
 
 def test_a_file_that_a_step_only_writes_down_leads_to_what_the_model_said(world: World) -> None:
     origin = origin_of("out/DIGEST.md")
-    assert (origin.step, origin.key, origin.read_steps) == ("report", "report", ("digest",))
+    assert (origin.step, origin.key, origin.made_of) == ("report", "report", ("digest",))
     (call,) = next(step for step in origin.steps if step.id == "digest").calls
     assert call.reply == world.output("DIGEST.md")
 
@@ -330,8 +327,8 @@ def test_a_step_that_a_text_merely_mentions_was_not_read(world: World) -> None:
     world.edit("steps.digest.text", "steps['digest']['text']")
     world.edit("All: {{ steps.each.results }}", "Think of steps.each.results.")
     world.run()
-    assert origin_of("out/DIGEST.md").read_steps == ("digest",)
-    assert origin_of("out/a.txt").read_steps == ("docs",)  # its block's list
+    assert origin_of("out/DIGEST.md").made_of == ("digest",)
+    assert origin_of("out/a.txt").made_of == ("docs",)  # its block's list
     world.write("inbox/a.txt", "The ferry leaves at ten.")
     world.run()
     assert changes("out/DIGEST.md") == []
@@ -642,6 +639,7 @@ def test_settings_that_cannot_be_used_are_told_and_other_ledgers_are_asked(
     monkeypatch.chdir(tmp_path)
     answer = explain_path(Path("b/out/0.txt"), [broken.file, world.file])
     assert [Path(origin.path).name for origin in answer.origins] == ["0.txt"]
+    assert answer.faults == explain_path(Path("a/out/0.txt")).faults
     answer = explain_path(Path("a/out/0.txt"))
     assert not answer.is_known
     (fault,) = answer.faults
@@ -738,6 +736,37 @@ def test_a_folder_of_filed_documents_tells_what_was_made_of_them(tmp_path: Path)
     assert answer.read_by == explain_path(tmp_path / "filed/a.txt").read_by
     (use,) = answer.read_by
     assert "item 'a.txt'" in use
+
+
+def test_what_an_item_writes_where_a_document_was_moved_to_before_is_its_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, FILING)
+    monkeypatch.chdir(tmp_path)
+    world.write("inbox/a.txt", "Letter a")
+    world.run()
+    assert explain_path(Path("filed/a.txt")).origins == ()
+    (tmp_path / "filed/a.txt").unlink()
+    world.write("inbox/a.txt", "Letter b")
+    world.edit("uses: files.move", "uses: files.write")
+    world.edit(
+        '{path: "{{ doc.path }}", to: "filed/{{ doc.relpath }}"}',
+        '{path: filed/a.txt, text: "{{ steps.kind.text }}"}',
+    )
+    assert world.run().status == "completed"
+    assert origin_of("filed/a.txt").step == "each"
+    world.edit(
+        "uses: files.write, with: {path: filed/a.txt", "uses: files.move, with: {path: filed/a.txt"
+    )
+    world.edit(
+        '{path: filed/a.txt, text: "{{ steps.kind.text }}"}',
+        '{path: "{{ doc.path }}", to: "filed/{{ doc.relpath }}"}',
+    )
+    (tmp_path / "filed/a.txt").unlink()
+    world.write("inbox/a.txt", "Letter c")
+    world.run()
+    assert world.output("../filed/a.txt") == "Letter c"
+    assert explain_path(Path("filed/a.txt")).origins == ()
 
 
 def test_what_a_killed_run_had_written_but_not_recorded_is_told(world: World) -> None:

@@ -116,8 +116,8 @@ def test_where_an_output_came_from_is_known_after_it_was_handed_over(folder: Pat
     paddock(*arguments)
     paddock(*arguments, "--save", "s.yaml")
     (origin,) = explain_path(folder / "out/a.txt.md").origins
-    assert origin.document is not None
-    assert (origin.document.path, origin.document.state) == (str(folder / "in box/a.txt"), "same")
+    assert origin.source is not None
+    assert (origin.source.path, origin.source.state) == (str(folder / "in box/a.txt"), "same")
     assert origin.condition == "same"
     assert [call.kind for step in origin.steps for call in step.calls] == ["chat"]
 
