@@ -43,17 +43,18 @@ MAX_ORIGINS = 20
 """Of a folder, a store or a document; the rest are counted."""
 
 
-def explain_path(path: Path, given: Sequence[Path] = ()) -> PathLineage:
+def explain_path(path: Path, places: Sequence[Path] = ()) -> PathLineage:
     """Return where a file, a folder's files or a vector store's rows came from.
 
-    `given` are pipelines or folders; by default the ledgers around the path and the current folder
-    are searched, then those below it. A link that no ledger knows stands for what it leads to.
+    The ledgers beside these pipelines, or below these folders, are asked; by default those around
+    the path and the current folder, then those below it. A link that no ledger knows stands for
+    what it leads to.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 - a link itself may be the output
     faults, near, same = list[str](), list[str](), list[str]()
     # No ledger has a name that is not UTF-8.
-    places = _ledgers_around(path, given, faults.append) if is_utf8(str(path)) else ()
-    for place in places:
+    ledgers = _ledgers_around(path, places, faults.append) if is_utf8(str(path)) else ()
+    for place in ledgers:
         try:
             with open_for_reading(place) as ledger:
                 (answer,) = explain_in(ledger, place.folder.resolve(), [path])
@@ -65,7 +66,7 @@ def explain_path(path: Path, given: Sequence[Path] = ()) -> PathLineage:
         near += answer.near
         same += answer.same_as
     if path.is_symlink() and not (target := Path(os.path.realpath(path))).is_symlink():
-        return explain_path(target, given)
+        return explain_path(target, places)
     near, same, faults = (list(dict.fromkeys(found)) for found in (near, same, faults))
     return PathLineage(str(path), near=tuple(near), same_as=tuple(same), faults=tuple(faults))
 
@@ -78,16 +79,16 @@ def explain_in(ledger: Ledger, base: Path, paths: Iterable[Path]) -> list[PathLi
 
 
 def _ledgers_around(
-    path: Path, given: Sequence[Path], note: Callable[[str], None]
+    path: Path, places: Sequence[Path], note: Callable[[str], None]
 ) -> Iterator[LedgerFolder]:
-    around = [] if given else ledgers_around([path, Path.cwd()], note)
+    around = [] if places else ledgers_around([path, Path.cwd()], note)
     yield from around
-    below = find_ledgers(given or [Path.cwd()], note)
+    below = find_ledgers(places or [Path.cwd()], note)
     yield from (place for place in below if place not in around)
 
 
 class _PathsInLedger:
-    """What one ledger knows of paths: first what wrote it, then what it is kept in, or read by."""
+    """What one ledger knows of paths: what wrote them, then what reads them."""
 
     def __init__(self, ledger: Ledger, base: Path, runner: asyncio.Runner) -> None:
         self._ledger, self._runner = ledger, runner
@@ -144,7 +145,9 @@ class _PathsInLedger:
         return PathLineage(str(path), origins, n_more=len(written[MAX_ORIGINS:]))
 
     def _read(self, path: Path, readers: Sequence[ItemKey]) -> PathLineage:
-        uses = tuple(self._use(self._items.item(*reader)) for reader in readers[:MAX_ORIGINS])
+        uses = tuple(
+            self._use_in_words(self._items.item(*reader)) for reader in readers[:MAX_ORIGINS]
+        )
         return PathLineage(str(path), read_by=uses, n_more=len(readers[MAX_ORIGINS:]))
 
     async def _origin(self, output: ItemOutput) -> Origin:
@@ -229,7 +232,7 @@ class _PathsInLedger:
         changes += await pipeline.changes_by_plan(output, explained, has_changed=bool(changes))  # 4
         return changes
 
-    def _use(self, item: RecordedItem) -> str:
+    def _use_in_words(self, item: RecordedItem) -> str:
         """Return what an item made of a document: how it ended, where that went, who decided."""
         entry, scope_id = item.entry, item.owner.scope_id
         facts = [str(item)]

@@ -1,4 +1,4 @@
-"""What `paddock why` says of a path: origins with steps, calls and changes. Plain data."""
+"""The answer of `paddock why`: origins with steps, calls and changes. Plain data."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class PathLineage:
-    """Result of `paddock why` for a path."""
+    """What `paddock why` says of a path."""
 
     path: str
     origins: tuple[Origin, ...] = ()

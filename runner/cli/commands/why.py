@@ -20,7 +20,8 @@ def why(
         typer.Argument(metavar="PATH", help="An output, a document, a folder or a vector store."),
     ],
     places: list[str] | None = argument(
-        "Pipelines; those around PATH by default.", metavar="FOLDER|FILE"
+        "Folders of pipelines whose ledgers are asked; those around PATH by default.",
+        metavar="FOLDER|FILE",
     ),
     full: bool = flag("Print whole prompts and replies.", "--full"),
     as_json: JsonOption = False,
