@@ -11,7 +11,7 @@ from paddock.engine.system import units
 from paddock.engine.system.text import counted, listed
 from paddock.pipelines.yaml_source import to_yaml
 from paddock.runner.progress import printing
-from paddock.runner.progress.item_states import LISTED
+from paddock.runner.progress.item_states import LISTED, WAITS
 from paddock.runner.progress.report import (
     HELD_REMEDY,
     ItemReport,
@@ -34,10 +34,11 @@ def closing_lines(report: Report, *, fail_hint: str, file: str = "") -> tuple[st
         wrong = [item for item in report.items if item.state == "skipped" and item.error]
         names = f", {len(wrong):,} of them with an error: {_item_names(wrong)}" if wrong else ""
         lines.append(f"{counted(n, 'item was', 'items were')} skipped{names}.")
-    if n := counts.get("waiting", 0):
-        command = f"paddock review {shlex.quote(file) if file else ''}".rstrip()
-        verb = "waits" if n == 1 else "wait"
-        lines.append(f"{n:,} {verb} for review: `{printing.printable_line(command)}`.")
+    for state, wait in WAITS.items():
+        if n := counts.get(state, 0):
+            command = f"paddock review {shlex.quote(file) if file else ''}".rstrip()
+            how = f": `{printing.printable_line(command)}`" if wait.is_for_people else ""
+            lines.append(f"{n:,} {wait.verb(n)}{how}.")
     if held := [item for item in report.items if item.state == "held"]:
         what = f"Held {counted(len(held), 'item')}: {_item_names(held)}."
         lines.append(f"{what} Outputs were edited, or others wrote them, and are kept.")

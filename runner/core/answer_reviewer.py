@@ -136,7 +136,7 @@ class AnswerReviewer:
         4. No one has decided: a person is asked, and the item waits.
 
         Raises:
-            AwaitingReview: case 4.
+            ItemWaits: case 4.
             SkippedByReview: case 3: no one decided in time, and the item is skipped then.
             StepFailed: case 3: the answer was rejected. Or no one may be asked.
         """

@@ -27,12 +27,11 @@ from paddock.runner.ledger.entries import FILED
 from paddock.runner.ledger.filed_store import FiledStore
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import (
-    BAD,
     DECIDED,
     OPEN,
-    STORED,
     WITHOUT_RESULT,
     ItemState,
+    Phase,
     end_of,
 )
 from paddock.runner.progress.reasons import Why
@@ -40,8 +39,8 @@ from paddock.runner.progress.report import ItemReport
 
 from .block_state import BlockState, count_item, count_shared, opened_block
 from .calls.recorded_calls import PutOff
-from .failures import RunFailed, SkippedByReview, StepFailed
-from .item_attempt import ItemAttempt, ItemEnd, failed_end
+from .failures import ItemWaits, RunFailed, SkippedByReview, StepFailed
+from .item_attempt import ItemAttempt, ItemEnd, failed_end, waiting_end
 from .item_recorder import ItemRecorder
 from .item_window import Window, expected_tokens, longest_first, max_parallel
 from .left_nodes import MAX_NAMED, LackingItems, Left, LeftBy, blocks_read
@@ -49,7 +48,6 @@ from .machines.deadly_items import CrashHistory, RepeatedCrash, max_together, su
 from .machines.work_claims import CLAIM_BACKOFF, ClaimLost
 from .outputs.outdated_outputs import ended_block
 from .outputs.pruning import Pruner
-from .reviews.run_reviews import AwaitingReview
 from .run_context import RunContext
 from .run_records import StepRecord
 from .step_runner import StepRunner, item_result, result_with_filed
@@ -88,7 +86,7 @@ class BlockRun:
         6. The walk keeps what was done in part, and what failed.
 
         Raises:
-            StepFailed, AwaitingReview: of a step outside of blocks: it failed, or has to wait.
+            StepFailed, ItemWaits: of a step outside of blocks: it failed, or has to wait.
             RunStopped: nothing else will succeed; or an item failed, with `on_error: fail`.
             StopGateClosed: some items were not begun; those that were are finished.
         """
@@ -139,13 +137,13 @@ class BlockRun:
                             break
                         task = group.create_task(self._chunk(chunk, window.items))
                         task.add_done_callback(window.chunk_ended)
-            remaining = state.in_state(ItemState.ELSEWHERE)
+            remaining = state.in_phase(Phase.ELSEWHERE)
             if remaining and claims is not None and pauses is not None:
                 self.stats.note(await claims.waits_for(work.scope_id, remaining))
                 if sum(item.has_ended for item in todo) > n_before:
                     pauses.succeeded()
                 await pauses.wait()
-            elif remaining := state.in_state(ItemState.PUT_OFF):  # outermost, in its next pass
+            elif remaining := state.in_phase(Phase.PUT_OFF):  # outermost, in its next pass
                 state.escalation_pass = state.escalation_pass.next()
         if n_unbegun := sum(not item.has_ended for item in todo):  # 4
             walk.n_unbegun += n_unbegun if self.is_shown else 0
@@ -155,14 +153,14 @@ class BlockRun:
             if gone.deleted or gone.dropped or gone.pruned or gone.doubts:
                 renamed = {item.renamed_from for item in work.items}
                 stand = (i for i in work.items if i.has_ended or i.verdict.is_up_to_date)
-                done = {item.index for item in stand if item.state is not ItemState.FAILED}
+                done = {item.index for item in stand if item.phase is not Phase.FAILED}
                 for entry in await Pruner(context).handle_gone(work, done):
                     state.filed.pop(entry.key, None)
                     if entry.key not in renamed:  # which is counted under its new name
                         state.gone.append(entry.key)
                         self.stats.item(work.deletion(entry.key))
             if not state.is_of_item:
-                undone = {item.index for item in state.in_state(*OPEN)}
+                undone = {item.index for item in state.in_phase(*OPEN)}
                 walk.ended[block.id] = await ended_block(context, work, undone)
         if state.is_partial:  # 6
             walk.left.nodes[block.id] = Left(LeftBy.PARTIAL)
@@ -179,7 +177,7 @@ class BlockRun:
         if claims is not None:
             chunk, done, elsewhere = await claims.take(scope_id, chunk, context.index)
             for item in elsewhere:
-                item.become(ItemState.ELSEWHERE)
+                item.become(Phase.ELSEWHERE)
             for item, entry in done:
                 count_shared(context, state, item, entry)
             if not chunk:
@@ -230,7 +228,7 @@ class BlockRun:
                 attempt.is_repeated_crash = deadly is not None
                 for record in item.begun:
                     stats.forget(record, attempt.shown_key)
-                item.become(ItemState.RUNNING)
+                item.become(Phase.RUNNING)
                 stats.item_state(block.id, attempt.shown_key, ItemState.RUNNING)
                 try:  # 1
                     if deadly is not None:
@@ -251,7 +249,7 @@ class BlockRun:
                     return
                 except PutOff:
                     item.begun = attempt.steps
-                    item.become(ItemState.PUT_OFF)
+                    item.become(Phase.PUT_OFF)
                     return
                 except StepFailed as error:  # 3
                     if state.step and not isinstance(error, SkippedByReview):
@@ -261,13 +259,12 @@ class BlockRun:
                         report = replace(report, is_known=item.has_failed_before)
                     end = failed_end(item, error, report, block.on_error, context.max_attempts)
                     attempt.n_failures = end.n_failures
-                except AwaitingReview as wait:
-                    reported = wait.state if wait.state in STORED else ItemState.SKIPPED
-                    report = state.report(item, reported, attempt.seconds)
-                    end = ItemEnd(wait.state, replace(report, reasons=(wait.reason,)), wait.reason)
+                except ItemWaits as wait:
+                    report = state.report(item, item.verdict.state, attempt.seconds)
+                    end = waiting_end(wait, report)
                 await self._record(item, attempt, end)  # 5
         except ClaimLost:  # 6
-            item.become(ItemState.ELSEWHERE)
+            item.become(Phase.ELSEWHERE)
             shown_key = state.work.shown_key(item.key)
             stats.note(f"'{shown_key}': another machine took it over meanwhile")
 
@@ -321,12 +318,12 @@ class BlockRun:
         result = redacted(item_result(block, walk.scope, walk.last))
         with_filed = redacted(result_with_filed(block, walk.scope, walk.last))
         report = state.report(item, item.verdict.state, attempt.seconds)
-        end = ItemEnd(ItemState.DONE, report, result=result, with_filed=with_filed)
+        end = ItemEnd(Phase.DONE, ItemState.DONE, report, result=result, with_filed=with_filed)
         if state.step is not None and self._keeps_former_table(state.step, attempt):
-            return replace(end, keeps_entry=True)
+            return replace(end, state=None, is_counted=False)
         if result is None and (block.keep is not None or not attempt.has_run):
             report = replace(report, state=ItemState.SKIPPED)
-            return replace(end, state=ItemState.SKIPPED, report=report)
+            return replace(end, phase=Phase.SKIPPED, state=ItemState.SKIPPED, report=report)
         if edited := attempt.edited_paths():
             reasons = (Why.OUTPUTS_KEPT(tuple(edited)),)
             return replace(end, report=replace(report, state=ItemState.HELD, reasons=reasons))
@@ -343,8 +340,7 @@ class BlockRun:
             RunFailed: it failed, with `on_error: fail`.
         """
         context, state, scope_id = self.context, self.state, self.state.work.scope_id
-        was = item.verdict.state if end.report.state is ItemState.HELD else None
-        if end.state in STORED and not end.keeps_entry:
+        if end.state is not None:
             await context.fence()
             is_within = item.key in state.work.filed.within
             if is_within and end.reason is None and end.with_filed is None:
@@ -353,7 +349,7 @@ class BlockRun:
                 await self.recorder.record(attempt, end)
             except asyncio.CancelledError:
                 if await self.recorder.stands(attempt):
-                    count_item(context, item, end.report, was)
+                    count_item(context, item, end.report)
                 raise
             if end.state in DECIDED:
                 await context.judge.reviews.forget([(scope_id, item.key)])
@@ -363,17 +359,16 @@ class BlockRun:
                 # Above zero where it is tried again: so is the item around it.
                 n_failures = max(attempt.n_failures, end.state is ItemState.FAILED)
                 state.n_failures = max(state.n_failures, n_failures)
-        if not end.keeps_entry:
-            count_item(context, item, end.report, was)
+        if end.is_counted:
+            count_item(context, item, end.report)
         if end.reason is None:
             state.filed.pop(item.key, None)  # what it came out as before
             item.has_result = end.result is not None
             item.with_filed, item.has_news = end.with_filed, attempt.has_news
             item.result = end.result if state.keeps_results else None
+        item.become(end.phase, end.reason)
+        why = str(end.reason) if end.phase is Phase.UNASKED else end.report.error
         shown = end_of(end.report.state)
-        became = ItemState.FAILED if shown in BAD else shown
-        item.become(end.state if end.state in OPEN else became, end.reason)
-        why = str(end.reason) if end.state is ItemState.UNASKED else end.report.error
         self.stats.item_state(state.block.id, attempt.shown_key, shown, why)
         if end.stops_run is not None:
             words, failure = f"'{attempt.shown_key}': {end.reason}", end.stops_run

@@ -17,12 +17,13 @@ from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_store import ListOrder, list_order
 from paddock.runner.progress.item_states import (
-    AWAITED,
     BAD,
     LISTED,
     OPEN,
     UNCHANGED,
+    WAITS,
     ItemState,
+    Phase,
     end_of,
 )
 from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
@@ -32,11 +33,11 @@ from paddock.runner.progress.report_table import ITEM_COLUMNS, ReportTable
 from paddock.steps.base import StepError
 
 from .escalation import EscalationPass
-from .failures import RunStopped, StepFailed
+from .failures import ItemWaits, RunStopped, StepFailed
 from .left_nodes import LackingItems
 from .machines.work_claims import state_done_elsewhere
 from .outputs.same_output_file import refuse_output_conflicts
-from .reviews.run_reviews import AwaitingReview, RunReviews
+from .reviews.run_reviews import RunReviews
 from .run_context import RunContext
 from .traces.block_work import BlockWork, ItemWork
 from .traces.dependencies import Dependencies, current_paths, with_outputs
@@ -124,37 +125,39 @@ class BlockState:
         """Whether its outputs are known: nothing is left to do."""
         return all(item.has_ended for item in self.todo())
 
-    def in_state(self, *states: ItemState) -> list[ItemWork]:
-        return [item for item in self.work.items if item.state in states]
+    def in_phase(self, *phases: Phase) -> list[ItemWork]:
+        return [item for item in self.work.items if item.phase in phases]
 
     @property
     def failed(self) -> list[ItemWork]:
         """The items that are quarantined, or tried again by the next run."""
-        return self.in_state(ItemState.FAILED)
+        return self.in_phase(Phase.FAILED)
 
     @property
-    def wait(self) -> AwaitingReview | None:
+    def wait(self) -> ItemWaits | None:
         """Why the last item waits, or is not asked about; None: none does."""
-        waiting = self.in_state(*OPEN)
-        if not waiting:
+        if not (waiting := self.in_phase(*OPEN)):
             return None
         last = waiting[-1]
-        return AwaitingReview(last.why or Why.RECORDED(""), last.state)
+        state = last.reported if last.phase is Phase.WAITING else None
+        return ItemWaits(last.why or Why.RECORDED(""), state)
 
     def refuse_waiting(self) -> None:
-        """Raise `AwaitingReview` where an item waits: so does the one around a nested block."""
+        """Raise `ItemWaits` where an item waits: so does the one around a nested block."""
         block = self.block.id
-        if waiting := self.in_state(*AWAITED):
-            n = len(waiting)
-            why = Why.ITEM_WAITS_IN(block) if n == 1 else Why.ITEMS_WAIT_IN(block, n)
-            raise AwaitingReview(why, waiting[-1].state)
-        if self.in_state(ItemState.UNASKED):
-            raise AwaitingReview(Why.REVIEW_DUE_IN(block), ItemState.UNASKED)
+        waiting = [item.reported for item in self.in_phase(Phase.WAITING) if item.reported]
+        if waiting:
+            n, state = len(waiting), waiting[-1]
+            verb, is_one = WAITS[state].verb(n), n == 1
+            why = Why.ITEM_WAITS_IN(block, verb) if is_one else Why.ITEMS_WAIT_IN(block, n, verb)
+            raise ItemWaits(why, state)
+        if self.in_phase(Phase.UNASKED):
+            raise ItemWaits(Why.REVIEW_DUE_IN(block), None)
 
     async def lacking(self, reviews: RunReviews) -> LackingItems | None:
         """Return the items whose results others will miss; none of what a person rejected."""
         failed = [item for item in self.work.items if item.has_failed]
-        waiting, unasked = self.in_state(*AWAITED), self.in_state(ItemState.UNASKED)
+        waiting, unasked = self.in_phase(Phase.WAITING), self.in_phase(Phase.UNASKED)
         if not (failed or waiting or unasked):
             return None
         ended = await reviews.ended(self.work.scope_id) if failed else {}
@@ -165,7 +168,7 @@ class BlockState:
             frozenset(item.key for item in self.work.items),
             sum(item.has_result for item in self.work.items),
             failed=tuple(key for key in keys if key not in rejected and key not in expired),
-            waiting=tuple(item.key for item in waiting),
+            waiting=tuple((item.key, item.reported) for item in waiting if item.reported),
             unasked=tuple(item.key for item in unasked),
             expired=tuple(key for key in keys if key in expired),
             n_rejected=sum(key in rejected for key in keys),
@@ -198,18 +201,18 @@ class BlockState:
         counts = {state.value: 0 for state in LISTED}  # expressions read plain values
         counts["deleted"] += len(self.gone)
         for item in items:
-            if item.counted_as is not None:
-                counts[item.counted_as.value] += 1
+            if item.reported is not None:
+                counts[item.reported.value] += 1
         outputs = {
             "results": [item.result for item in items if item.result is not None],
             "counts": counts,
             # In the list's order, not by time: a prompt may read it.
             "changed": [
-                *({"key": i.key, "state": i.changed_as.value} for i in items if i.changed_as),
+                *({"key": i.key, "state": i.changed.value} for i in items if i.changed),
                 *({"key": key, "state": "deleted"} for key in self.gone),
             ],
             "failed": [{"key": item.key, "error": str(item.why)} for item in self.failed],
-            "waiting": [item.key for item in self.in_state(*AWAITED)],
+            "waiting": [item.key for item in self.in_phase(Phase.WAITING)],
         }
         filed = self.work.filed
         steps = all_steps(self.block.body)
@@ -239,7 +242,7 @@ class BlockState:
                 of_item_alone[name] = compiled
                 if isinstance(listed, TypedRows) and not types[name] and compiled.chain:
                     types[name] = listed.types.get(compiled.chain[-1], "")
-        rows_of_items = list[tuple[str, str, str | None, Any]]()
+        rows_of_items = list[tuple[str, str | None, str | None, Any]]()
         for item in self.work.items:
             result, scope = item.result, item.scope_in(block, self.scope)
             if result is None:
@@ -248,7 +251,7 @@ class BlockState:
                     with suppress(ExpressionError):
                         result[name] = compiled.evaluate(scope)
             why = None if item.why is None else str(item.why)
-            rows_of_items.append((item.key, (item.counted_as or item.state).value, why, result))
+            rows_of_items.append((item.key, item.reported and item.reported.value, why, result))
         filed = sorted(self.filed.items(), key=lambda pair: pair[1][0])
         rows_of_items += [(key, ItemState.FILED.value, None, result) for key, (_, result) in filed]
         rows = []
@@ -277,9 +280,9 @@ class BlockState:
     def state_of(self, chunk: Iterable[ItemWork]) -> PrefectState:
         """Return the state of a chunk; items that were not begun are not counted."""
         ended = [item for item in chunk if item.has_ended]
-        n_failed = sum(item.state is ItemState.FAILED for item in ended)
-        n_waiting = sum(item.state in AWAITED for item in ended)
-        n_skipped = sum(item.counted_as is ItemState.SKIPPED for item in ended)
+        n_failed = sum(item.phase is Phase.FAILED for item in ended)
+        n_waiting = sum(item.phase is Phase.WAITING for item in ended)
+        n_skipped = sum(item.reported is ItemState.SKIPPED for item in ended)
         done = f"{len(ended) - n_failed - n_waiting - n_skipped} done"
         done += f", {n_skipped} skipped" if n_skipped else ""
         done += f", {n_waiting} waiting" if n_waiting else ""
@@ -335,10 +338,10 @@ async def opened_block(
             if entry is not None:
                 why = next(iter(verdict.reasons), None)
                 take_entry(context, state, item, entry, reported, why)
-                may_be_skipped = reported not in BAD and reported not in OPEN
+                may_be_skipped = reported not in BAD and reported not in WAITS
                 if may_be_skipped and entry.state == ItemState.SKIPPED and entry.error:
                     reported, error = ItemState.SKIPPED, entry.error  # `on_error: skip`
-                if reported in OPEN:  # an undone answer counts nowhere
+                if reported in WAITS:  # an undone answer counts nowhere
                     state.filed.pop(item.key, None)
                 if entry.gone is not None and item.filed is None:
                     # Its source is back after a deletion; the next deletion is a new one.
@@ -377,13 +380,13 @@ def take_entry(
 ) -> None:
     """Take how an item ended by its entry, of an earlier run or another machine."""
     if reported in BAD:
-        item.become(ItemState.FAILED, why)
-    elif reported in OPEN:
-        item.become(reported, why)
+        item.become(Phase.FAILED, why)
+    elif reported in WAITS:
+        item.become(Phase.WAITING, why)
     elif entry.state != ItemState.DONE:
-        item.become(ItemState.SKIPPED, Why.RECORDED(entry.error) if entry.error else None)
+        item.become(Phase.SKIPPED, Why.RECORDED(entry.error) if entry.error else None)
     else:
-        item.become(ItemState.DONE)
+        item.become(Phase.DONE)
         item.has_result = entry.has_result
         if entry.has_result and state.keeps_results:
             item.result = context.ledger.value(entry.returns, entry.returns_object)
@@ -399,12 +402,10 @@ def take_entry(
         state.dependencies |= with_outputs(entry, state.work.scope_id)
 
 
-def count_item(
-    context: RunContext, item: ItemWork, report: ItemReport, was: ItemState | None = None
-) -> None:
-    """Count an item as reported; `was`: its state before it ran, where it is held now."""
-    item.counted_as = report.state
+def count_item(context: RunContext, item: ItemWork, report: ItemReport) -> None:
+    item.reported = report.state
     if report.state not in UNCHANGED and not report.is_known:
-        item.changed_as = was or report.state
+        is_made = report.state is ItemState.HELD and item.verdict.is_work
+        item.changed = item.verdict.state if is_made else report.state
     if item.is_counted or report.state is ItemState.HELD:
         context.stats.item(report)

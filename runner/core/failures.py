@@ -24,7 +24,8 @@ from paddock.engine.errors import (
 )
 from paddock.pipelines.keys import RetryKeys
 from paddock.runner.bind.bound import BoundStep
-from paddock.runner.progress.item_states import ItemState
+from paddock.runner.progress.item_states import ItemState, Phase
+from paddock.runner.progress.reasons import Reason
 from paddock.steps.base import StepError
 
 FATAL_ERRORS = (ModelNotFound, ModelBroken, ModelReplaced, ModelTooLarge, ModelUnusable, NoServer)
@@ -90,6 +91,20 @@ class StepFailed(Exception):
         self.reason = reason
         self.cause = cause
         super().__init__(f"step '{step}': {reason}")
+
+
+class ItemWaits(Exception):
+    """An item has no result yet: nothing behind the step that has to wait is carried out."""
+
+    def __init__(self, reason: Reason, state: ItemState | None = ItemState.WAITING) -> None:
+        """`state`: one of `WAITS`; None: it is left, since the run was told to ask no one."""
+        self.reason = reason
+        self.state = state
+        super().__init__(str(reason))
+
+    @property
+    def phase(self) -> Phase:
+        return Phase.UNASKED if self.state is None else Phase.WAITING
 
 
 class SkippedByReview(StepFailed):

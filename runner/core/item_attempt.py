@@ -20,7 +20,7 @@ from paddock.runner.bind.bound import BoundNode, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.output_index import OutputIndex
-from paddock.runner.progress.item_states import ItemState
+from paddock.runner.progress.item_states import ItemState, Phase
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import ItemReport
 from paddock.steps.base import ItemName, Roots
@@ -29,7 +29,7 @@ from paddock.steps.paths import resolve_path
 from .block_state import OUTERMOST, BlockState, ItemsAround
 from .calls.recorded_calls import CallOrigin
 from .documents_in_use import DocumentInUse
-from .failures import SkippedByReview, StepFailed, failure_state
+from .failures import ItemWaits, SkippedByReview, StepFailed, failure_state
 from .item_judge import values_digest
 from .outputs.item_outputs import ItemOutputs
 from .run_context import RunContext
@@ -275,8 +275,9 @@ class StepAttempt:
 class ItemEnd:
     """How an attempt at an item ended."""
 
-    state: ItemState
-    """Of its entry."""
+    phase: Phase
+    state: ItemState | None
+    """Of its entry; None: nothing is recorded, and it keeps the entry that it has."""
     report: ItemReport
     reason: Reason | None = None
     """Why it failed or waits; None: it went well."""
@@ -287,8 +288,14 @@ class ItemEnd:
     """Failures in a row for a transient reason."""
     stops_run: StepFailed | None = None
     """The failure with which the run ends, too."""
-    keeps_entry: bool = False
-    """A table keeps its former rows, and the item its entry of these."""
+    is_counted: bool = True
+    """Not where a table keeps its former rows: its item is as it was."""
+
+
+def waiting_end(wait: ItemWaits, report: ItemReport) -> ItemEnd:
+    """Return how an item ended that waits, or is left since no one is asked."""
+    report = replace(report, state=wait.state or ItemState.SKIPPED, reasons=(wait.reason,))
+    return ItemEnd(wait.phase, wait.state, report, wait.reason)
 
 
 def failed_end(
@@ -302,15 +309,16 @@ def failed_end(
     3. `on_error: quarantine`: it is, unless the next run tries it again.
     """
     state, n_failures = failure_state(item.n_failures, max_attempts, item.cause(error.cause))
-    why, stops_run = str(error), None
+    why, phase, stops_run = str(error), Phase.FAILED, None
     if state is ItemState.QUARANTINED and n_failures > 1:
         why += f" (failed {n_failures} times in a row)"
     report = replace(report, error=why)  # 3, but for:
     if on_error == "skip" or isinstance(error, SkippedByReview):  # 1
         report = replace(report, state=ItemState.SKIPPED, is_known=False)
+        phase = Phase.SKIPPED
         state = ItemState.SKIPPED if state is ItemState.QUARANTINED else state
     elif on_error == "fail":  # 2
         state, stops_run = ItemState.FAILED, error
         report = replace(report, state=state, is_known=False)
     reason = Why.RECORDED(why)
-    return ItemEnd(state, report, reason, n_failures=n_failures, stops_run=stops_run)
+    return ItemEnd(phase, state, report, reason, n_failures=n_failures, stops_run=stops_run)

@@ -57,7 +57,7 @@ class ItemRecorder:
         context, stats = self.context, self.context.stats
         ledger, secrets = context.ledger, stats.secrets
         item, outputs, error = attempt.work, attempt.outputs, end.report.error
-        assert item is not None
+        assert item is not None and end.state is not None
         attempt.dependencies |= outputs.dependencies  # 1
         for caller in attempt.callers:
             if caller.is_limited:

@@ -10,23 +10,20 @@ are missing and why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
-from typing import TYPE_CHECKING
 
 from paddock.engine.system.text import counted, listed
 from paddock.pipelines.expressions import ExpressionError, Reference
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.scope import Scope
-from paddock.runner.progress.item_states import AWAITED
+from paddock.runner.progress.item_states import WAITS, ItemState
 
+from .failures import ItemWaits
 from .traces.block_work import BlockWork
 from .traces.filed_results import reads_new_items
-
-if TYPE_CHECKING:
-    from .reviews.run_reviews import AwaitingReview
 
 MAX_NAMED = 5
 
@@ -37,7 +34,7 @@ class LeftBy(Enum):
     PARTIAL = auto()
     """Only some items of what it reads are done."""
     AWAITED = auto()
-    """What it reads waits for a person's decision."""
+    """What it reads waits, or is left until a person may be asked."""
     WITHOUT_RESULTS = auto()
     """What it reads has no result."""
     WITHOUT_NEWS = auto()
@@ -52,7 +49,7 @@ class Left:
     why: str = ""
     is_inherited: bool = False
     """What it reads is left for that reason itself."""
-    wait: AwaitingReview | None = None
+    wait: ItemWaits | None = None
     """`AWAITED`: what waits."""
 
     def text(self, node: str) -> str:
@@ -82,7 +79,7 @@ class StepsLeft:
         """Return why the first node is left for such a reason; None: none is."""
         return next((left for left in self.nodes.values() if left.by is by), None)
 
-    def wait_of(self, node: str) -> AwaitingReview | None:
+    def wait_of(self, node: str) -> ItemWaits | None:
         return self.nodes[node].wait if node in self.nodes else None
 
     def is_read_by(self, references: frozenset[tuple[str, ...]]) -> bool:
@@ -96,7 +93,7 @@ class StepsLeft:
         """Return why a node is left as those before it were; None: it runs.
 
         1. Only some items of one of those are done.
-        2. One waits for a person.
+        2. One waits.
         3. One has no result.
         4. It would read results of which none is there, and is not skipped anyway.
         5. One reads nothing new, or it would read filed items alone.
@@ -109,8 +106,8 @@ class StepsLeft:
             return Left(LeftBy.PARTIAL, f"only some items of '{name}' {self.some_are}")
         if name := by.get(LeftBy.AWAITED):  # 2
             wait = self.nodes[name].wait
-            is_waiting = wait is not None and wait.state in AWAITED
-            verb = "waits for review" if is_waiting else "is left, as is its review"
+            state = None if wait is None else wait.state
+            verb = "is left, as is its review" if state is None else WAITS[state].singular
             return Left(LeftBy.AWAITED, f"'{name}' {verb}", wait=wait)
         if name := by.get(LeftBy.WITHOUT_RESULTS):  # 3
             why = f"'{name}' is, since {self.nodes[name].why}"
@@ -171,8 +168,8 @@ class LackingItems:
     n_with_result: int = 0
     failed: tuple[str, ...] = ()
     """Keys of items that failed, but for those that a person rejected or decided on too late."""
-    waiting: tuple[str, ...] = ()
-    """Keys of items that wait for a decision."""
+    waiting: tuple[tuple[str, ItemState], ...] = ()
+    """Keys of items that wait, and their states."""
     unasked: tuple[str, ...] = ()
     """Keys of items whose review is due, and that the run was told to leave."""
     expired: tuple[str, ...] = ()
@@ -195,16 +192,17 @@ class LackingItems:
         waits = self.waiting or self.unasked
         return not self.n_with_result and not (is_only_waiting or (is_table and waits))
 
-    def _kinds(self) -> Iterator[tuple[tuple[str, ...], str]]:
+    def _kinds(self) -> Iterator[tuple[Sequence[str], str]]:
         """Yield the keys that are missing, and why in words, most decisive first."""
-        for keys, single, many in (
-            (self.failed, "failed", "failed"),
-            (self.waiting, "waits for review", "wait for review"),
-            (self.unasked, "left since no one is asked", "left since no one is asked"),
-            (self.expired, "not decided in time", "not decided in time"),
-        ):
-            if keys:
-                yield keys, f"{len(keys):,} {single if len(keys) == 1 else many}"
+        if self.failed:
+            yield self.failed, f"{len(self.failed):,} failed"
+        for state, wait in WAITS.items():
+            if keys := [key for key, its_state in self.waiting if its_state is state]:
+                yield keys, f"{len(keys):,} {wait.verb(len(keys))}"
+        if self.unasked:
+            yield self.unasked, f"{len(self.unasked):,} left since no one is asked"
+        if self.expired:
+            yield self.expired, f"{len(self.expired):,} not decided in time"
 
     def may_be_of(self, key: str, listed: Collection[str]) -> bool:
         """Return whether an item that another block lacks may be of one that this one lacks.

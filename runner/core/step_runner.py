@@ -31,6 +31,7 @@ from .calls.recorded_calls import PutOff
 from .escalation import EscalationPass, escalated
 from .failures import (
     Cause,
+    ItemWaits,
     RunStopped,
     StepFailed,
     cause_of,
@@ -39,14 +40,13 @@ from .failures import (
     stop_if_fatal,
 )
 from .item_attempt import ItemAttempt, StepAttempt
-from .reviews.run_reviews import AwaitingReview
 from .run_context import RunContext
 from .step_tools import item_tools, labelled_tools, mark_labels, taught_tools
 from .traces.dependencies import note_listing
 from .traces.filed_results import of_own_rows, with_filed_rows
 
 SubPipelinesFor = Callable[[StepAttempt], SubPipelines]
-_OF_INNER = (StepFailed, RunStopped, StopGateClosed, PipelineError, AwaitingReview, PutOff)
+_OF_INNER = (StepFailed, RunStopped, StopGateClosed, PipelineError, ItemWaits, PutOff)
 """What a pipeline that a step runs may end with."""
 
 
@@ -109,7 +109,7 @@ class StepRunner:
             StepFailed: it did not succeed.
             RunStopped: nothing else will succeed.
             ClaimLost: another machine has taken the item over; the step was not begun.
-            AwaitingReview, PutOff, StopGateClosed, PipelineError: of it, or of what it runs.
+            ItemWaits, PutOff, StopGateClosed, PipelineError: of it, or of what it runs.
         """
         context, reviewer, result = self.context, self._reviewer, None
         await context.fence()
@@ -175,7 +175,7 @@ class StepRunner:
         item.steps.append(record)
         try:
             yield attempt
-        except AwaitingReview:  # it is done, but for what a person decides
+        except ItemWaits:  # it is done, but for what a person decides
             record.state = "done"
             raise
         except (StepFailed, RunStopped, PipelineError):

@@ -23,11 +23,10 @@ from paddock.runner.progress.prefect_view import PrefectState, TaskChunk, comple
 from paddock.runner.progress.report import counts_text
 
 from .block_state import OUTERMOST, BlockState, ItemsAround
-from .failures import Cause, RunFailed, StepFailed
+from .failures import Cause, ItemWaits, RunFailed, StepFailed
 from .left_nodes import LackingItems, Left, LeftBy, StepsLeft, lacking_of, no_documents_of
 from .outputs.outdated_outputs import EndedNode, OutdatedOutput, find_outdated
 from .outputs.same_output_file import refuse_written_by_others
-from .reviews.run_reviews import AwaitingReview
 from .run_context import RunContext
 from .run_stats import RunStats
 from .traces.scopes import ItemKey
@@ -126,7 +125,7 @@ class Walk(ABC):
                             outputs = await self.outputs_of(state)
                         else:  # 8
                             outputs = await self.step(node)
-                    except AwaitingReview as wait:
+                    except ItemWaits as wait:
                         self.left.nodes[node.id] = Left(LeftBy.AWAITED, wait=wait)
                     if chunk is not None:
                         chunk.state = self._state_of(node, outputs)
@@ -156,7 +155,7 @@ class Walk(ABC):
         """Return the outputs of a block, or of a step that has a trace; note what they lack.
 
         Raises:
-            AwaitingReview: they have to wait.
+            ItemWaits: they have to wait.
         """
         block, left = state.block.id, self.left
         if state.step is not None:
@@ -192,7 +191,7 @@ class Walk(ABC):
         """Note how a pipeline ended that a step ran; return whether it had more than filed items.
 
         Raises:
-            StopGateClosed, AwaitingReview: something in it was not begun, or waits.
+            StopGateClosed, ItemWaits: something in it was not begun, or waits.
             StepFailed: it has no result, and was run for one item of a block.
         """
         if inner.has_unbegun:

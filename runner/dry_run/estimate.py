@@ -174,7 +174,7 @@ class Estimate(Walk):
         4. Its items are estimated, and its outputs are not known.
         """
         context, block, todo = self.context, state.block, state.todo()
-        undone = {item.index for item in (*todo, *state.in_state(*OPEN))}
+        undone = {item.index for item in (*todo, *state.in_phase(*OPEN))}
         self.ended[block.id] = await ended_block(context, state.work, undone)
         if state.step is not None:
             (work,) = state.work.items
@@ -198,7 +198,7 @@ class Estimate(Walk):
             for work in todo:
                 if work.entry is not None:
                     take_entry(context, state, work, work.entry, ItemState.DONE, None)
-                    work.counted_as = work.changed_as = work.verdict.state
+                    work.reported = work.changed = work.verdict.state
             fills = (step.facts.fills in step.written for step in all_steps(block.body))
             if state.work.missing.deleted and any(fills):  # 3
                 self.unknown[block.id] = block.id

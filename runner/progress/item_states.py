@@ -1,16 +1,19 @@
-"""The states of an item: one vocabulary of verdicts, entries, reports, journals and displays.
+"""What is said of an item: its state in verdicts, entries, reports and displays, and its phase.
 
-Ledgers, journals and JSON have the values. A new state is a member and its place in the sets.
+A state is what others read: ledgers, journals and JSON have the values. A phase is known during a
+run alone. A new state is a member and its place in the sets; one in which an item waits has its
+words in `WAITS`, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
+from dataclasses import dataclass
+from enum import Enum, StrEnum, auto
 
 
-class ItemState(StrEnum):
-    """Where an item of a block is, or a step that calls a model. `NEXT` has the allowed steps.
+class Phase(Enum):
+    """Where an item of a block is within a run, or a step that has a trace: `NEXT` has the steps.
 
                    ┌─▶ ELSEWHERE ─┐      ┌─▶ PUT_OFF ─┐
         TO_DO ─────┴──────────────┴──▶ RUNNING ◀──────┘
@@ -20,6 +23,38 @@ class ItemState(StrEnum):
 
     An item that is still TO_DO, ELSEWHERE or RUNNING at the end was left by the stop gate.
     """
+
+    TO_DO = auto()
+    ELSEWHERE = auto()
+    """Another machine holds it, or has taken it over: it is waited for."""
+    RUNNING = auto()
+    PUT_OFF = auto()
+    """A larger model has to be asked, in the next pass over the block."""
+    DONE = auto()
+    SKIPPED = auto()
+    """None of its steps ran, or it failed under `on_error: skip`."""
+    FAILED = auto()
+    """It is quarantined, or the next run tries it again."""
+    WAITING = auto()
+    """It is in a state of `WAITS`: nothing behind its step runs."""
+    UNASKED = auto()
+    """A person would have to decide, and the run was told to ask no one."""
+
+
+OPEN = (Phase.WAITING, Phase.UNASKED)
+"""It has no result yet, and each run looks whether it is due."""
+_ENDS = frozenset((Phase.DONE, Phase.SKIPPED, Phase.FAILED, *OPEN))
+NEXT: Mapping[Phase, frozenset[Phase]] = {
+    Phase.TO_DO: _ENDS | {Phase.RUNNING, Phase.ELSEWHERE},
+    Phase.ELSEWHERE: _ENDS | {Phase.RUNNING, Phase.ELSEWHERE},
+    Phase.RUNNING: _ENDS | {Phase.PUT_OFF, Phase.ELSEWHERE},
+    Phase.PUT_OFF: _ENDS | {Phase.RUNNING, Phase.ELSEWHERE},
+    **dict.fromkeys(_ENDS, frozenset[Phase]()),
+}
+
+
+class ItemState(StrEnum):
+    """What an item is, or a step that has a trace, by its verdict, its entry or its report."""
 
     # What `verify` finds. Who has done an item reports what it was.
     NEW = "new"
@@ -35,13 +70,8 @@ class ItemState(StrEnum):
     UNSAMPLED = "unsampled"
     """It has work to do, and is not in the sample."""
 
-    # In a run
-    TO_DO = "to do"
-    ELSEWHERE = "elsewhere"
-    """Another machine holds it, or has taken it over: it is waited for."""
+    # As displays show it
     RUNNING = "running"
-    PUT_OFF = "put off"
-    """A larger model has to be asked, in the next pass over the block."""
 
     # How it ended
     DONE = "done"
@@ -53,8 +83,6 @@ class ItemState(StrEnum):
     """It is tried again when it, or its steps, have changed, or with `--retry-failed`."""
     WAITING = "waiting"
     """A person has to decide on an answer."""
-    UNASKED = "unasked"
-    """A person would have to, and the run was told to ask no one."""
 
     # Of what the block's list has no longer
     FILED = "filed"
@@ -68,9 +96,26 @@ class ItemState(StrEnum):
 
 
 _S = ItemState
-AWAITED = (_S.WAITING,)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What items in a state of their own wait for, in words."""
+
+    singular: str
+    plural: str
+    is_for_people: bool
+    """Whether it ends as a person decides; else as what the item depends on changes."""
+
+    def verb(self, n: int) -> str:
+        return self.singular if n == 1 else self.plural
+
+
+WAITS: Mapping[ItemState, Wait] = {
+    _S.WAITING: Wait("waits for review", "wait for review", is_for_people=True)
+}
+AWAITED = tuple(WAITS)
 """It has no result yet, and each run looks whether it is due; nothing behind its step runs."""
-OPEN = (*AWAITED, _S.UNASKED)
 BAD = frozenset((_S.FAILED, _S.QUARANTINED))
 
 # Of entries in the ledger
@@ -104,16 +149,7 @@ WITHOUT_RESULT = frozenset((*APART, _S.DELETED))
 """What a table lacks rows of."""
 SHOWN = frozenset((_S.RUNNING, _S.DONE, _S.FRESH, *APART))
 
-_ENDS = frozenset((_S.DONE, _S.SKIPPED, _S.FAILED, *OPEN))
-NEXT: Mapping[ItemState, frozenset[ItemState]] = {
-    _S.TO_DO: _ENDS | {_S.RUNNING, _S.ELSEWHERE},
-    _S.ELSEWHERE: _ENDS | {_S.RUNNING, _S.ELSEWHERE},
-    _S.RUNNING: _ENDS | {_S.PUT_OFF, _S.ELSEWHERE},
-    _S.PUT_OFF: _ENDS | {_S.RUNNING, _S.ELSEWHERE},
-    **dict.fromkeys(_ENDS, frozenset[ItemState]()),
-}
-
 
 def end_of(reported: ItemState) -> ItemState:
-    """Return how an item ended that is reported so: what was done is reported as what it was."""
+    """Return how an item is shown that ended: what was done is reported as what it was."""
     return reported if reported in APART else _S.DONE

@@ -22,26 +22,16 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.asked_before import stands
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Question, Review, ReviewState, ReviewTerms
-from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import ReviewMode
 from paddock.steps.base import Example, Tools
 
+from ..failures import ItemWaits
 from ..traces.dependencies import UsedExamples
 from ..traces.past_decisions import PendingReview, StepDecisions, StepName, known_decisions
 from ..traces.scopes import ItemKey
 from .prompt_examples import DecidedExamples, TaughtItem
 from .review_questions import iso_time
-
-
-class AwaitingReview(Exception):
-    """An item waits for a decision: nothing behind the step is carried out."""
-
-    def __init__(self, reason: Reason, state: ItemState = ItemState.WAITING) -> None:
-        self.reason = reason
-        self.state = state
-        """One of `OPEN`."""
-        super().__init__(str(reason))
 
 
 class ReviewDue(Exception):
@@ -172,7 +162,7 @@ class RunReviews:
         person sees.
 
         Raises:
-            AwaitingReview: a person has to decide first.
+            ItemWaits: a person has to decide first.
             ReviewDue: a person would have to, and the run was told to fail then.
         """
         old = await self.at(short_question.scope, short_question.key, short_question.step)
@@ -183,7 +173,7 @@ class RunReviews:
             return None
         if not is_decided and self.mode != "ask":
             if self.mode == "skip":
-                raise AwaitingReview(Why.REVIEW_SKIPPED(), ItemState.UNASKED)
+                raise ItemWaits(Why.REVIEW_SKIPPED(), None)
             if self.mode == "fail":
                 raise ReviewDue("a review is due (`--review fail`)")
             if old is not None and not old.is_decided:
@@ -191,7 +181,7 @@ class RunReviews:
             return None
         review = await asyncio.to_thread(self._store.ask, await full_question())
         if not review.is_decided:
-            raise AwaitingReview(Why.WAITS_SINCE(str(iso_time(review.asked_at))))
+            raise ItemWaits(Why.WAITS_SINCE(str(iso_time(review.asked_at))))
         return review
 
     async def apply(self, review: Review) -> bool:

@@ -11,7 +11,7 @@ from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_store import FiledRow, ListOrder
-from paddock.runner.progress.item_states import NEXT, ItemState
+from paddock.runner.progress.item_states import NEXT, ItemState, Phase
 from paddock.runner.progress.reasons import Reason
 from paddock.runner.progress.report import FiledCounts, ItemReport
 
@@ -57,7 +57,7 @@ class ItemWork:
     """Whether it is made of results of filed items, so that the run's own list lacks it."""
     renamed_from: str | None = None
     """The key of a deleted item with the same content."""
-    state: ItemState = ItemState.TO_DO
+    phase: Phase = Phase.TO_DO
     result: Any = None
     """Only where the block's results are read."""
     has_result: bool = False
@@ -67,27 +67,26 @@ class ItemWork:
     """Whether its pipelines had anything but filed items, if they had any."""
     why: Reason | None = None
     """Why it failed, waits or is not asked about."""
-    counted_as: ItemState | None = None
-    changed_as: ItemState | None = None
-    """What the block's `changed` says; None: it is not changed."""
+    reported: ItemState | None = None
+    """As reports and the block's `counts` have it."""
+    changed: ItemState | None = None
+    """As the block's `changed` has it; None: it is not changed."""
     begun: Sequence[StepRecord] = ()
     """Its steps in this run before it was put off."""
 
-    def become(self, state: ItemState, why: Reason | None = None) -> None:
-        assert state in NEXT[self.state], (self.key, self.state, state)
-        self.state, self.why = state, why
+    def become(self, phase: Phase, why: Reason | None = None) -> None:
+        assert phase in NEXT[self.phase], (self.key, self.phase, phase)
+        self.phase, self.why = phase, why
 
     @property
     def has_ended(self) -> bool:
         """Whether it ended in this run, done or failed, and was not known before."""
-        return self.verdict.is_work and not NEXT[self.state]
+        return self.verdict.is_work and not NEXT[self.phase]
 
     @property
     def has_failed(self) -> bool:
         """Whether it has no result by an error, under `on_error: skip` too."""
-        return self.state is ItemState.FAILED or (
-            self.state is ItemState.SKIPPED and self.why is not None
-        )
+        return self.phase is Phase.FAILED or (self.phase is Phase.SKIPPED and self.why is not None)
 
     def scope_in(self, block: BoundBlock, scope: Scope) -> Scope:
         """Return the scope in which its steps run."""

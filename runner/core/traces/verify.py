@@ -14,7 +14,7 @@ from typing import Any
 
 from paddock.engine.system.text import canonical_json
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.progress.item_states import WORK, ItemState
+from paddock.runner.progress.item_states import AWAITED, WAITS, WORK, ItemState
 from paddock.runner.progress.reasons import Reason, Why, in_words
 
 from .dependencies import ChosenLabels, KeptOutput, Trace
@@ -97,8 +97,8 @@ def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
     2. A part differs, and the result would not be as good: `changed` where the content is another
        one, as far as it was read then; else `stale`.
     3. It failed, or something within it did, for a reason that may pass: `stale`.
-    4. It waits for a person, or one has decided since: `stale` where what it depended on changed;
-       else `waiting`, or, once more, what it was before, with the decision.
+    4. It waits, or a person has decided since: `stale` where what it depended on changed; else in
+       the state of `WAITS` that it is in, or, once more, what it was before, with the decision.
     5. It was given up: `stale` where a list of labels changed or an edited output is no longer in
        its way; else `quarantined`.
     6. What it depended on changed (files, folders and stores; else labels; else examples): `stale`.
@@ -122,12 +122,14 @@ def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
         return ItemVerdict(ItemState.STALE, (Why.FAILED_WITHIN(),), Case.FAILED)
     # 4
     pending = world.pending(trace.scope_id, entry.key)
-    if pending is not None or entry.state == ItemState.WAITING:
+    if pending is not None or entry.state in AWAITED:
         reason, _ = _difference(trace, world)
         if reason is not None:
             return ItemVerdict(ItemState.STALE, (reason,), _case_of(reason))
         if pending is not None and pending.is_open:
             return ItemVerdict(ItemState.WAITING, (pending.why,), Case.WAITS)
+        if pending is None and not WAITS[ItemState(entry.state)].is_for_people:
+            return ItemVerdict(ItemState(entry.state), case=Case.WAITS)
         return _decided(entry, () if pending is None else (pending.why,))
     # 5
     if entry.state == ItemState.QUARANTINED:

@@ -27,7 +27,7 @@ from paddock.runner.core.failures import (
 from paddock.runner.core.item_attempt import failed_end
 from paddock.runner.core.traces.block_work import ItemWork
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.progress.item_states import ItemState
+from paddock.runner.progress.item_states import ItemState, Phase
 from paddock.runner.progress.report import ItemReport, Report
 from paddock.runner.settings import UnattendedSettings
 from paddock.runner.watch.batches import batch_outcome
@@ -237,9 +237,9 @@ def test_a_step_of_another_package_may_name_a_cause_of_its_own() -> None:
     assert cause_of(error) is Cause.OTHER
 
 
-@pytest.mark.parametrize("end", [ItemState.DONE, ItemState.SKIPPED, ItemState.FAILED])
-def test_an_item_that_was_put_off_may_be_done_by_another_machine_meanwhile(end: ItemState) -> None:
+@pytest.mark.parametrize("end", [Phase.DONE, Phase.SKIPPED, Phase.FAILED])
+def test_an_item_that_was_put_off_may_be_done_by_another_machine_meanwhile(end: Phase) -> None:
     item = ItemWork(key="1.txt", name="1.txt", item={})
-    for state in (ItemState.RUNNING, ItemState.PUT_OFF, end):
-        item.become(state)
+    for phase in (Phase.RUNNING, Phase.PUT_OFF, end):
+        item.become(phase)
     assert item.has_ended
