@@ -19,9 +19,8 @@ from paddock.engine.system.text import counted, one_line
 from paddock.pipelines.expressions import Expression
 from paddock.runner.bind.answer_names import review_names
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
-from paddock.runner.bind.plan_walks import all_steps, only_reads, steps_of
+from paddock.runner.bind.plan_walks import all_steps, blocks_of, only_reads, steps_of
 from paddock.runner.bind.scope import Scope
-from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.reviews.asked_before import is_same_value
 from paddock.steps.base import StepLog
@@ -29,6 +28,7 @@ from paddock.steps.base import StepLog
 from .calls.recorded_calls import CallOrigin, PutOff
 from .reviews.review_questions import MOST_REASON_CHARS, answer_of, due_reasons, parts_that_hold
 from .run_records import read_lineage
+from .traces.scopes import PipelineScopes
 
 _MOST_PASSES = 40
 """A prompt that is another one each time would be put off for ever."""
@@ -155,17 +155,24 @@ def escalated(
 
 
 async def broken_promises(
-    ledger: Ledger, body: Iterable[BoundNode], scope_id: str
+    scopes: PipelineScopes, block: BoundBlock, keys_around: tuple[str, ...]
 ) -> AsyncIterator[str]:
     """Yield a sentence for each step whose promise may no longer hold, by all that is recorded.
 
-    Random checks no longer show the agreement that was promised.
+    Random checks no longer show the agreement that was promised. A nested block has a scope for
+    each item around it.
     """
-    for step in steps_of(body):
+    ledger, n_around = scopes.index.ledger, len(keys_around)
+    for step in steps_of(block.body):
         if step.escalate is None or (target := step.escalate.spec.target) is None:
             continue
-        lineage = await ledger.ask(LineageStore(ledger).of_scope, scope_id)
-        records = (past for row in lineage.values() for past in read_lineage(row.made)[1])
+        (name,) = (
+            own.id for own in blocks_of([block]) if step.id in {node.id for node in own.body}
+        )
+        known = await ledger.ask(lambda: [*scopes.known()])
+        own = [s for s, of, keys in known if of == name and keys[:n_around] == keys_around]
+        lineage = await ledger.ask(LineageStore(ledger).of_scopes, own)
+        records = (past for row in lineage for past in read_lineage(row.made)[1])
         steps = [past for past in records if past.id == step.id]
         checked = [past.escalated[1] for past in steps if past.escalated and past.escalated[0]]
         n_changed = sum(checked)

@@ -167,8 +167,8 @@ class Execute(Walk):
             if self._keeps_tables:
                 self.stats.keep_table(state.block.id, state.table())
             if any(item.has_ended for item in state.work.items):
-                scope_id = state.work.scope_id
-                async for text in broken_promises(self.context.ledger, state.block.body, scope_id):
+                scopes, work = self.context.judge.scopes, state.work
+                async for text in broken_promises(scopes, state.block, work.keys_around):
                     self.stats.note(text)
         return await super().outputs_of(state)
 

@@ -133,7 +133,8 @@ OBJECTS_OF_CALLS = (
 # --- provenance and specs: what an entry was made from
 
 LINEAGE_COLUMNS = "scope, key, run, at, spec, source, made, made_object"
-LINEAGE_OF_SCOPE = f"select {LINEAGE_COLUMNS} from provenance where scope = :scope"
+LINEAGE = f"select {LINEAGE_COLUMNS} from provenance where 1 = 1"  # narrowed by `scope`
+LINEAGE_OF_SCOPE = f"{LINEAGE} and scope = :scope"
 LINEAGE_OF_ITEM = f"{LINEAGE_OF_SCOPE} and key = :key"
 LINEAGE_OF_RUN = f"select {LINEAGE_COLUMNS} from provenance where run = :run"
 LINEAGE_OF_SOURCE = (

@@ -449,6 +449,34 @@ def test_a_run_says_when_random_checks_no_longer_show_what_was_promised(
     assert words not in "\n".join(third.notes)
 
 
+def test_the_promise_of_a_step_in_a_nested_block_is_checked_over_all_items(tmp_path: Path) -> None:
+    def answer(request: ChatRequest) -> str:
+        reply = json.loads(answer_to(request))
+        reply["total"] += request.model.ref == "small"
+        return json.dumps(reply)
+
+    bills = Bills(tmp_path, NESTED)
+    bills.bills(**{f"n{number:03}": 5 for number in range(40)})
+    notes = bills.work(pool=FakePool(answer=answer)).notes
+    (note,) = [note for note in notes if "may no longer hold" in note]
+    assert note.startswith("'bill': the agreement of 0.95 may no longer hold: 'boss' changed")
+
+
+NESTED = """\
+models: {clerk: {ref: small}, boss: {ref: big}}
+""" + each_document("""\
+      - id: parts
+        for_each: part in [1]
+        key: part
+        do:
+          - id: bill
+            uses: chat
+            with: {model: clerk, prompt: "Read: {{ steps.text.text }}"}
+            reply: {schema: {number: str, total: float}}
+            escalate: {to: boss, when: "output.number == '?'", also: 50%, target: 0.95}
+""")
+
+
 def test_a_target_that_nothing_checks_is_a_sentence(bills: Bills) -> None:
     bills.edit("output.number == '?'\"}", "output.number == '?'\", target: 0.95}")
     with pytest.raises(PipelineError, match="`target` needs `also`"):
