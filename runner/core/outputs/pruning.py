@@ -194,7 +194,7 @@ class Pruner:
         for inner in block.body:
             if not isinstance(inner, BoundBlock):
                 continue
-            inner_id = self._context.judge.scopes.register(inner.id, keys_around)
+            inner_id = self._context.judge.scopes.id_of(inner.id, keys_around)
             for inner_entry in self._context.ledger.entries(inner_id).values():
                 yield from self._files_of(
                     inner, inner_id, inner_entry, (*keys_around, inner_entry.key)

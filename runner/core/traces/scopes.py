@@ -47,17 +47,18 @@ class PipelineScopes:
         folders = (*self.folders, _folders(inner, self.index))
         return replace(self, prefix=f"{self.prefix}{step}.", folders=folders)
 
-    def register(self, step: str, keys_around: Sequence[str] = ()) -> str:
-        """Return the id of the scope of a step or block; write it to the ledger the first time.
-
-        `keys_around` are the keys of the items around a nested one.
-        """
+    def id_of(self, step: str, keys_around: Sequence[str] = ()) -> str:
+        """Return the id of the scope of a step or block; `keys_around`: of the items around it."""
         inputs = canonical_json([*self.folders, *keys_around])
-        file, step = self.file, f"{self.prefix}{step}"
-        scope_id = hashlib.sha256(f"{file}\n{step}\n{inputs}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.file}\n{self.prefix}{step}\n{inputs}".encode()).hexdigest()
+
+    def register(self, step: str, keys_around: Sequence[str] = ()) -> str:
+        """Return the id of a scope; write it to the ledger the first time."""
+        scope_id = self.id_of(step, keys_around)
         if scope_id not in self.index.own_scopes:
             self.index.own_scopes.add(scope_id)
-            self.index.ledger.record_scope(scope_id, file, step, inputs)
+            inputs = canonical_json([*self.folders, *keys_around])
+            self.index.ledger.record_scope(scope_id, self.file, f"{self.prefix}{step}", inputs)
         return scope_id
 
     def list_name(self, step: BoundStep, field: FieldPath) -> str:

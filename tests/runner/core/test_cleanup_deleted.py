@@ -1,5 +1,6 @@
 """`deletes: prune`: what was made of a deleted document goes; what a person edited stays."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,17 @@ def test_what_was_made_of_a_deleted_document_is_removed_nested_blocks_too(world:
     again = world.run()
     assert "deleted" not in again.counts
     assert again.notes == ()
+
+
+def test_removing_outputs_makes_no_scope_of_a_nested_block_that_never_ran(tmp_path: Path) -> None:
+    world = World(tmp_path, COPIES, n_documents=3)
+    world.edit("      - id: parts\n", '      - id: parts\n        if: doc.stem != "0"\n')
+    world.run()
+    (tmp_path / "inbox/0.txt").unlink()
+    assert world.run().counts["deleted"] == 1
+    with world.ledger() as ledger:
+        rows = ledger.rows("select inputs from scopes where step = 'parts'")
+    assert sorted(json.loads(inputs)[-1] for (inputs,) in rows) == ["1.txt", "2.txt"]
 
 
 def test_what_someone_edited_is_kept_and_said_so(world: World) -> None:
