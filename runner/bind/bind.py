@@ -22,13 +22,14 @@ from paddock.steps import python_step, registry
 from paddock.steps.base import Step
 from paddock.steps.tools.python_files import FunctionNotFound
 
-from . import specs, step_reads, unused_answers
+from . import specs, unused_answers
 from .bound import NO_TIMEOUT, BoundBlock, BoundNode, BoundPlan, BoundStep
 from .checks import plan_faults, reply_faults, tool_faults
 from .checks.known_values import KnownValues
 from .checks.read_checks import ReadChecker
 from .inputs import read_inputs
 from .known_paths import KnownPaths
+from .node_reads import BlockReads, StepReads
 from .parameters import ParameterBinder
 from .pipeline_models import ModelBinder
 from .plan_walks import nodes_of, steps_of, sub_plans
@@ -243,12 +244,13 @@ class PlanBinder:
         inner = self._sub_pipeline(step, cache=controls.cache) if facts.pipeline else None
         # 5
         self._known.add_step(step, kind, inner)
-        reads, model = step_reads.StepReads.of(step), self._models.of(step, kind)
+        model = self._models.of(step, kind)
         return BoundStep(
             id=step.id,
             uses=registry.own_name(step.uses),
             kind=kind,
             mark=step.mark,
+            reads=StepReads.of(step, names | STEP_NAMES),
             params=params,
             if_=step.if_,
             needs=frozenset(step.needs),
@@ -260,12 +262,8 @@ class PlanBinder:
             model=model,
             besides=self._models.besides(step, kind),
             reply=step.reply,
-            references=reads.named(names | STEP_NAMES),
-            after_answer=reads.after_answer(names) if reads.answer else frozenset(),
-            of_lists=reads.only_lists(names) if reads.lists else frozenset(),
             escalate=self._models.escalation(step, step.escalate, model) if step.escalate else None,
             review=step.review,
-            shown=step_reads.shown_references(step, reads),
             spec=specs.step_spec(step, servers),
             inner=inner,
         )
@@ -287,7 +285,7 @@ class PlanBinder:
         self._known.enter_block(block)
         body = tuple(self._nodes(block.body, names | {block.var} | LOOP_NAMES, controls))
         self._known.add_block(block)
-        bound = BoundBlock(
+        return BoundBlock(
             id=block.id,
             mark=block.mark,
             var=block.var,
@@ -301,10 +299,10 @@ class PlanBinder:
             if_=block.if_,
             needs=frozenset(block.needs),
             returns=block.returns,
+            reads=BlockReads.of(block, body),
             spec=specs.block_spec(block),
             columns=self._known.outputs_of(block.id).columns.get("results", {}),
         )
-        return step_reads.with_reads(bound, names)
 
     def _kind(self, step: StepNode) -> type[Step[Any, Any]] | None:
         if not step.uses:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from paddock.pipelines.errors import Mark
-from paddock.pipelines.expressions import Expression, Reference, Value
+from paddock.pipelines.expressions import Expression, Value
 from paddock.pipelines.input_values import FOLDER_TYPES
 from paddock.pipelines.keys import OnError, RetryKeys, TimeoutKeys
 from paddock.pipelines.model import EscalationSpec, Pipeline, ReplySpec, ReviewSpec
@@ -30,6 +30,7 @@ from paddock.steps.base import Roots, Step
 from paddock.steps.facts import Facts
 from paddock.steps.run_pipeline import RESULT_OUTPUT
 
+from .node_reads import BlockReads, StepReads
 from .parameters import BoundParams
 from .watches import BoundWatch
 
@@ -57,6 +58,7 @@ class BoundStep:
     uses: str
     kind: type[Step[Any, Any]]
     mark: Mark
+    reads: StepReads
     params: BoundParams
     """`render(scope)` gives the instance that `run` takes, or raises `BindError`."""
     if_: Expression | None = None
@@ -70,18 +72,9 @@ class BoundStep:
     """Models that it asks besides `model`, such as the embedding model of an agent's memory."""
     reply: ReplySpec | None = None
     """What its answer must be."""
-    references: frozenset[Reference] = frozenset()
-    """What it reads of inputs, other steps and loop variables, in template files too."""
-    after_answer: frozenset[Reference] = frozenset()
-    """Those of `references` that only the sources of `reply.evidence`, `escalate.when` or
-    `review.when` read."""
-    of_lists: frozenset[Reference] = frozenset()
-    """Those of `references` that only lists of labels read: a new list makes few items stale."""
     escalate: BoundEscalation | None = None
     review: ReviewSpec | None = None
     """When its answer waits for a person."""
-    shown: frozenset[Reference] = frozenset()
-    """What it reads, but for paths of files of which it takes the content alone."""
     spec: str = ""
     """The step as written, in one way only, template files' texts included."""
     untrusted: tuple[str, ...] = ()
@@ -143,7 +136,7 @@ class BoundStep:
 
 @dataclass(frozen=True)
 class BoundBlock:
-    """A `for_each` with its body, in order. `references` are of things outside the block."""
+    """A `for_each` with its body, in order."""
 
     id: str
     mark: Mark
@@ -158,13 +151,7 @@ class BoundBlock:
     if_: Expression | None = None
     needs: frozenset[str] = frozenset()
     returns: Value | None = None
-    references: frozenset[Reference] = frozenset()
-    item_attributes: frozenset[str] | None = None
-    """The attributes of the loop variable that are read; None: the whole item is used."""
-    loop_attributes: frozenset[str] = frozenset()
-    """The attributes of `loop` that are read: an item whose place changes is then done again."""
-    shown: frozenset[Reference] = frozenset()
-    """What is read within it, but for paths of files whose content alone is taken."""
+    reads: BlockReads = field(default_factory=BlockReads)
     keep: Expression | None = None
     """Whether an item has a result: it passed the block's filters. None: there are none."""
     spec: str = ""

@@ -146,7 +146,7 @@ def prompt_digest(step: BoundStep, plan: BoundPlan) -> str:
         current = waiting.pop()
         written = {name: value for name, value in current.written.items() if name != "model"}
         prompts[current.id] = [current.uses, written]
-        read = {path[1] for path in current.references if path[0] == "steps" and len(path) > 1}
+        read = {path[1] for path in current.reads.all if path[0] == "steps" and len(path) > 1}
         found = (steps[name] for name in sorted(read - prompts.keys()) if name in steps)
         waiting += [other for other in found if other.facts.is_template]
     return hashlib.sha256(canonical_json(prompts).encode()).hexdigest()

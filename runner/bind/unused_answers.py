@@ -57,7 +57,7 @@ def mark_unused(
         level[node.id] = _placed(node, edges.get(node.id, frozenset()), level, is_top=is_top)
     # Which answers may be unused: from the last, whose consumers may be unused themselves
     in_result = frozenset[str]() if returns is None else _steps(returns.references)
-    used = {name: _steps(entry.node.references) | entry.node.needs for name, entry in level.items()}
+    used = {name: _steps(entry.node.reads.all) | entry.node.needs for name, entry in level.items()}
     for name, entry in reversed([*level.items()]):
         if name not in in_result and _only_asks(entry.node, is_top=is_top):
             consumers = tuple(level[other].node for other in used if name in used[other])
@@ -134,7 +134,7 @@ def _known_by(
     known: set[str] = set()
     for node in consumers:
         condition = () if node.if_ is None else _steps(node.if_.references) & level.keys()
-        skipped = _steps(node.references) & skippable
+        skipped = _steps(node.reads.all) & skippable
         is_unused = bool(node.consumers) and node.known_by <= ready
         if node.if_ is None and not skipped and not is_unused:
             return None  # 1

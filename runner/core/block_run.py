@@ -406,7 +406,7 @@ class BlockRun:
     def _keeps_former_table(self, step: BoundStep, attempt: ItemAttempt) -> bool:
         """Note why a table loses rows; return whether that waits for `--yes`."""
         n_lacking, changes = 0, []
-        for name in sorted(blocks_read(step.references)):
+        for name in sorted(blocks_read(step.reads.all)):
             # What became of the items whose rows it no longer has, as far as is known
             for became, n in self.state.scope["steps"].get(name, {}).get("counts", {}).items():
                 if n and became in WITHOUT_RESULT:

@@ -123,7 +123,7 @@ class Execute(Walk):
         self._keeps_tables = self.stats.tables is not None and not self.is_of_item
         # The blocks whose `results` are read; others' are not kept in memory.
         self._read_blocks = blocks_read(returns_read(self.bound)).union(
-            *(blocks_read(node.references) for node in self.bound.nodes)
+            *(blocks_read(node.reads.all) for node in self.bound.nodes)
         )
 
     async def each(self, nodes: Iterable[BoundNode]) -> None:

@@ -295,7 +295,7 @@ class Judge:
         parts = await self.parts.of(step, scope)
         for whole in with_filed_rows(step, scope).values():
             news = {".".join(path) for path in reads_new_items(step)}
-            for name, every in self.parts.outer(step.references, step.shown, whole).items():
+            for name, every in self.parts.outer(step.reads.all, step.reads.shown, whole).items():
                 if every != parts[name]:  # its rows have those of filed items, too
                     parts[name] = part_digest([parts[name], every]) if name in news else every
         entries = await ledger.ask(ledger.entries, scope_id)

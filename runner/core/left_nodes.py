@@ -127,7 +127,7 @@ class StepsLeft:
             return
         for lack in self._lacking_of(node, scope):
             self.note_lack(lack.note(node.id))
-        listed_from = node.over.references if isinstance(node, BoundBlock) else node.references
+        listed_from = node.over.references if isinstance(node, BoundBlock) else node.reads.all
         read = {path[1] for path in listed_from if path[:1] == ("steps",) and path[1:]}
         missing = {self.lacking[name] for name in read & self.lacking.keys()}
         missing.update(*(self.missing_inputs.get(name, ()) for name in read))
@@ -143,7 +143,7 @@ class StepsLeft:
 
         It is where `if` is false, and reads no results that lack items.
         """
-        lacking = lacking_of(node.references, self.lacking)
+        lacking = lacking_of(node.reads.all, self.lacking)
         if lacking and node.if_ is not None and not lacking_of(node.if_.references, self.lacking):
             with suppress(ExpressionError):
                 return lacking if node.if_.evaluate(scope) else []

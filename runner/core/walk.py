@@ -275,7 +275,7 @@ class ItemWalk:
         3. Any other is to do.
         """
         for node in self._body:
-            for lack in lacking_of(node.references, self._lacking):  # 1
+            for lack in lacking_of(node.reads.all, self._lacking):  # 1
                 if not lack.n_with_result:
                     cause = Cause.IO if lack.is_transient else Cause.OTHER
                     raise StepFailed(node.id, f"{lack.why_left()}: {lack.error}", cause=cause)
@@ -298,8 +298,7 @@ def is_skipped(node: BoundNode, scope: Scope) -> bool:
         StepFailed: the condition of a step cannot be evaluated.
         ExpressionError: that of a block cannot.
     """
-    after = frozenset[Reference]() if isinstance(node, BoundBlock) else node.after_answer
-    read = node.references - after
+    read = node.reads.before_answer
     for path in read:
         is_of_step = path[0] == "steps" and len(path) > 1
         if is_of_step and scope.is_skipped(path[1]) and (*path[:2], "skipped") not in read:

@@ -102,7 +102,7 @@ class Spread:
 
     def of_reads(self, step: BoundStep) -> Doubt:
         """Return what is in doubt about the values that a step reads, its files and stores."""
-        return self.of(step.references) | self.files
+        return self.of(step.reads.all) | self.files
 
     def of_condition(self, node: BoundNode) -> Doubt:
         return Doubt.NONE if node.if_ is None else self.of(node.if_.references)
@@ -113,7 +113,7 @@ class Spread:
 
     def is_sure(self, node: BoundNode) -> bool:
         """Return whether a node that is not surely skipped is done, by 1 and 2."""
-        may_miss_input = Doubt.IF_DONE in self.of(node.references)
+        may_miss_input = Doubt.IF_DONE in self.of(node.reads.all)
         return not (may_miss_input or self.of_condition(node) or self.of_use(node))
 
     def note(self, node: BoundNode, estimated: Estimated) -> Estimated:

@@ -277,7 +277,7 @@ class Estimate(Walk):
         """
         steps, scope = self.steps, self.scope_with_placeholders()
         estimated = Estimated(calls_of_step(step))
-        doubt = steps.spread.of(step.references) | (Doubt.FILES if pending else Doubt.NONE)
+        doubt = steps.spread.of(step.reads.all) | (Doubt.FILES if pending else Doubt.NONE)
         try:
             async with asyncio.timeout_at(self._plan.deadline()) as limit:
                 if pending and steps.skip(step, scope):

@@ -12,9 +12,9 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from paddock.runner.bind.node_reads import read_by
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.bind.scope import Scope, WithFiled
-from paddock.runner.bind.step_reads import read_by
 from paddock.runner.core.block_state import OUTERMOST, BlockState, ItemsAround, opened_block
 from paddock.runner.core.failures import StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt, StepAttempt
@@ -103,7 +103,7 @@ class ItemEstimate:
             except (ExpressionError, PipelineError) as error:
                 raise ItemEnds(error) from error
             estimated = await estimate_block(self._plan, context, state, self.spread)
-            if self.spread.of(block.references):
+            if self.spread.of(block.reads.all):
                 estimated = Estimated(estimated.calls.at_most(), estimated.outputs)
         return self._noted(block, estimated)
 

@@ -15,8 +15,8 @@ from paddock.pipelines.validation import FaultCollector
 from paddock.steps.facts import Facts
 
 from ..answer_names import OF_WHOLE
+from ..node_reads import LOOP_ATTRIBUTES
 from ..parameters import ParameterBinder
-from ..step_reads import LOOP_ATTRIBUTES
 from .known_values import KIND_NAMES, RESULTS, KnownValues
 
 

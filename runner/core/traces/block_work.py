@@ -147,14 +147,14 @@ class JudgedRule:
         The parts are JSON: for 10,000 items, so text is joined. Of what is not listed now, the
         place counts that it had then.
         """
-        block, read, attributes = self.block, "", self.block.item_attributes
-        if block.loop_attributes:
+        block, read, attributes = self.block, "", self.block.reads.item_attributes
+        if block.reads.loop_attributes:
             loop = loop_value(*(item.position if is_listed else (0, 1)))
-            digest = part_digest({key: loop[key] for key in block.loop_attributes})
+            digest = part_digest({key: loop[key] for key in block.reads.loop_attributes})
             if not is_listed and item.entry is not None:
                 digest = json.loads(item.entry.parts).get(PLACE_IN_LIST.name, "")
             read = f'"{PLACE_IN_LIST.name}":"{digest}",'
-        for name, value in path_and_time(listed, block.var, block.shown, as_stored).items():
+        for name, value in path_and_time(listed, block.var, block.reads.shown, as_stored).items():
             read += f'"{name}":"{part_digest(value)}",'
         suffix = kind_suffix(listed, item.key, attributes)
         if suffix is not None and block.key is not None:

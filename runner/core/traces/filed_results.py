@@ -15,8 +15,8 @@ from typing import Any
 
 from paddock.engine.system.text import free_name, ordered_json
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
+from paddock.runner.bind.node_reads import read_by
 from paddock.runner.bind.scope import Scope, WithFiled
-from paddock.runner.bind.step_reads import outer_references, read_by
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_store import ListOrder, list_order
 from paddock.runner.ledger.ledger import Ledger
@@ -77,7 +77,7 @@ class BlockList:
         known = ledger.entries(
             scope_id, [key for name in numbered for key in _numbers(name, len(same_name[name]))]
         ) if numbered else {}  # fmt: skip
-        attributes = without_time(block.item_attributes)
+        attributes = without_time(block.reads.item_attributes)
         for name in numbered:  # 3
             group = same_name[name]
             contents = [ordered_digest(item_content(every[i], attributes)) for i in group]
@@ -178,8 +178,8 @@ def _rows_of(step: BoundStep, scope: Scope) -> Sequence[Any]:
 def reads_new_items(node: BoundNode) -> frozenset[tuple[str, ...]]:
     """Return what a node reads, but for what sees filed items, too."""
     if isinstance(node, BoundBlock):  # its list has the filed ones that it has not done
-        return outer_references(node) | read_by(node.if_)
+        return node.reads.hashed | read_by(node.if_)
     if not node.facts.table:
-        return node.references
+        return node.reads.all
     others = (read for path, read in node.params.places().items() if path[0] != node.facts.table)
     return read_by(node.if_).union(*others)

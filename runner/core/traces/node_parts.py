@@ -17,9 +17,9 @@ from paddock.pipelines.expressions import Reference
 from paddock.pipelines.times import TIME_NAMES
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
-from paddock.runner.bind.plan_walks import blocks_of, nodes_of, steps_of
+from paddock.runner.bind.node_reads import read_by
+from paddock.runner.bind.plan_walks import blocks_of, steps_of
 from paddock.runner.bind.scope import Scope
-from paddock.runner.bind.step_reads import outer_references
 
 from .block_items import AsStored, is_file_value, item_content
 from .parts import (
@@ -99,14 +99,14 @@ class NodeParts:
     async def of(self, node: BoundNode, scope: Scope) -> dict[str, str]:
         """Return the parts of the hash of a step, or those that all items of a block share."""
         if isinstance(node, BoundStep):
-            parts, read = await self._of_step(node), node.references - node.of_lists
-            return parts | self.outer(read, node.shown, scope)
-        parts = {f"{node.id}.parameters": ordered_digest(json.loads(node.spec).get("returns"))}
-        for step in steps_of(node.body):
-            parts.update(await self._of_step(step))
-        for inner in blocks_of(node.body):
-            parts[f"{inner.id}.parameters"] = ordered_digest(json.loads(inner.spec))
-        return parts | self.outer(outer_references(node), node.shown, scope)
+            parts = await self._of_step(node)
+        else:
+            parts = {f"{node.id}.parameters": ordered_digest(json.loads(node.spec).get("returns"))}
+            for step in steps_of(node.body):
+                parts.update(await self._of_step(step))
+            for inner in blocks_of(node.body):
+                parts[f"{inner.id}.parameters"] = ordered_digest(json.loads(inner.spec))
+        return parts | self.outer(node.reads.hashed, node.reads.shown, scope)
 
     async def _of_step(self, step: BoundStep) -> dict[str, str]:
         id_ = step.id
@@ -165,17 +165,14 @@ class NodeParts:
         defaults = {name: declared.default for name, declared in inputs}
         types = {name: declared.type for name, declared in inputs if declared.type != "str"}
         returns = inner.returns.data if inner.returns is not None else None
-        read = [defaults, returns, *([types] if types else [])]
-        parts[f"{place}.{RETURNS}.parameters"] = ordered_digest(read)
+        written = [defaults, returns, *([types] if types else [])]
+        parts[f"{place}.{RETURNS}.parameters"] = ordered_digest(written)
         times = Scope.of({}, moment=self.bound.moment)
-        read_names = {path[0] for node in nodes_of(inner.nodes) for path in node.references}
-        read_names |= {path[0] for path in inner.returns.references} if inner.returns else set()
-        for name in TIME_NAMES & read_names:
+        read = read_by(inner.returns).union(*(node.reads.all for node in inner.nodes))
+        for name in TIME_NAMES.intersection(path[0] for path in read):
             parts[f"{place}.{name}"] = part_digest(times[name])
         scope = Scope.of({}, self.world.secrets.of(inner.file))
-        secrets = {
-            p for node in nodes_of(inner.nodes) for p in node.references if p[0] == "secrets"
-        }
+        secrets = {path for path in read if path[0] == "secrets"}
         for name, value in parts_of_inner.outer(secrets, (), scope).items():
             parts[f"secrets.{place}.{name.partition('.')[2]}"] = value
         return parts

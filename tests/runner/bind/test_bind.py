@@ -68,7 +68,7 @@ steps:
     params = summary.params.render(Scope.of(made.inputs))
     assert isinstance(params, summary.kind.params)
     assert (params.text, params.words, params.params.seed) == ("5 x", 5, 3)
-    assert summary.references == {("inputs", "words")}
+    assert summary.reads.all == {("inputs", "words")}
 
 
 def test_constant_parameters_are_made_once(tmp_path: Path) -> None:
@@ -113,9 +113,9 @@ steps:
     do: [{uses: prompt, with: {template: "{{ doc|tojson }}"}}]
 """
     each, whole = map(block, bound(tmp_path, text).nodes[1:])
-    assert each.item_attributes == frozenset({"stem", "path", "relpath"})
-    assert whole.item_attributes is None
-    assert each.references == {("steps", "docs", "files"), ("inputs", "tone")}
+    assert each.reads.item_attributes == frozenset({"stem", "path", "relpath"})
+    assert whole.reads.item_attributes is None
+    assert each.reads.all == {("steps", "docs", "files"), ("inputs", "tone")}
     assert (each.max_parallel, each.on_error) == (3, "skip")
     assert (whole.max_parallel, whole.on_error) == (1, "fail")
     assert json.loads(each.spec)["for_each"] == "doc in steps.docs.files"
