@@ -27,7 +27,7 @@ from .bound import NO_TIMEOUT, BoundBlock, BoundNode, BoundPlan, BoundStep
 from .checks import plan_faults, reply_faults, tool_faults
 from .checks.known_values import KnownValues
 from .checks.read_checks import ReadChecker
-from .inputs import read_inputs
+from .inputs import KnownInputs, read_inputs
 from .known_paths import KnownPaths
 from .node_reads import BlockReads, StepReads
 from .parameters import ParameterBinder
@@ -113,7 +113,8 @@ class PlanBinder:
             self._context,
             self.checks,
         )
-        known = None if inputs is None else self._given.values
+        self._known_inputs = KnownInputs(self._given.values, self._given.later)
+        known = None if inputs is None else self._known_inputs
         self._roots = self._given.roots(base)
         self._inner = SubPipelineReader(
             self._pipeline, known, self._roots, self._context, self.checks
@@ -157,8 +158,11 @@ class PlanBinder:
         for use in self._plan.uses:
             self._reads.check_use(use, self._params)
         # 4
-        within = ((plan.pipeline, plan.inputs, plan.roots.base) for plan in sub_plans(nodes))
-        paths = KnownPaths(pipeline, self._given.values, self._roots, within)
+        within = (
+            (plan.pipeline, KnownInputs(plan.inputs, plan.later_inputs), plan.roots.base)
+            for plan in sub_plans(nodes)
+        )
+        paths = KnownPaths(pipeline, self._known_inputs, self._roots, within)
         watches: tuple[BoundWatch, ...] = ()
         if pipeline.on is not None:
             plan_faults.check_schedules(pipeline, self.checks)
@@ -181,7 +185,7 @@ class PlanBinder:
             edges=self._plan.edges,
             inputs=self._given.values,
             given=frozenset(self._given.by_hand),
-            unknown_inputs=frozenset(self._given.unknown),
+            later_inputs=frozenset(self._given.later),
             roots=self._roots,
             models=self._models.by_alias,
             pools=self._models.pools,

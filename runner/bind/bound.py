@@ -205,7 +205,7 @@ class BoundPlan:
     """Where documents arrive or are written, as far as it is known before a run."""
     given: frozenset[str] = frozenset()
     """The names of the inputs that the caller gave."""
-    unknown_inputs: frozenset[str] = frozenset()
+    later_inputs: frozenset[str] = frozenset()
     """Those whose values are known later; they are null until then."""
     priority: Priority = "batch"
     """Whose requests the pool takes first."""

@@ -1,14 +1,13 @@
 """Inputs of a pipeline: those of the caller, who opens folders by them, and what follows from them.
 
-`KnownInputs` answers what is known of a text before a run: it reads nothing but inputs that have a
-value by then.
+`KnownInputs` answers what is known of a text or a condition before a run, by the inputs alone.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +22,10 @@ from paddock.steps.base import Roots
 from paddock.steps.tables.row_formats import UnreadableRows
 from paddock.steps.tables.table_files import given_rows
 
-_MOST_UNKNOWN_INPUTS = 20
+_MOST_UNDECLARED = 20
 """Named in an error: a program or a form may send thousands."""
-ONLY_LATER = object()
-"""In place of a value that is not known before a run."""
+LATER = object()
+"""In place of a value that is only known later: in a run, or for an item."""
 
 
 @dataclass
@@ -36,7 +35,7 @@ class GivenInputs:
     values: dict[str, Any] = field(default_factory=dict)
     by_hand: set[str] = field(default_factory=set)
     """The names of those that the caller gave."""
-    unknown: set[str] = field(default_factory=set)
+    later: set[str] = field(default_factory=set)
     """The names of those whose values are known later; they are null until then."""
     opened: list[Path] = field(default_factory=list)
     is_check: bool = False
@@ -66,14 +65,14 @@ def read_inputs(
 ) -> GivenInputs:
     """Read the inputs; with None, as `validate` has it, only the defaults are looked at.
 
-    `later` are those whose values only show when a step runs the pipeline.
+    `later`: the names of those whose values are known when a step runs the pipeline.
     """
     given = GivenInputs(is_check=inputs is None)
-    unknown = [name for name in inputs or () if name not in pipeline.inputs]
-    for name in unknown[:_MOST_UNKNOWN_INPUTS]:
+    undeclared = [name for name in inputs or () if name not in pipeline.inputs]
+    for name in undeclared[:_MOST_UNDECLARED]:
         remedy = did_you_mean(name, pipeline.inputs, "It takes none.")
         given.wrong_values.append(Fault(f"the pipeline has no input '{name}'.", remedy))
-    if (n_left := len(unknown) - _MOST_UNKNOWN_INPUTS) > 0:
+    if (n_left := len(undeclared) - _MOST_UNDECLARED) > 0:
         what = f"the pipeline has none of {counted(n_left, 'more input')} either."
         given.wrong_values.append(Fault(what))
     for name, declared in pipeline.inputs.items():
@@ -89,7 +88,7 @@ def read_inputs(
         else:
             given.values[name] = None
             if declared.is_required or name in later:
-                given.unknown.add(name)
+                given.later.add(name)
     return given
 
 
@@ -158,46 +157,49 @@ def _lies_under(path: Path, base: Path) -> bool:
         return False
 
 
+def reads_only_inputs(references: Iterable[Reference], names: Container[str]) -> bool:
+    """Return whether nothing but inputs of these names is read, and the path of this Python."""
+    return all(
+        path[0] == "python" or (path[0] == "inputs" and path[1:] and path[1] in names)
+        for path in references
+    )
+
+
 class KnownInputs:
-    """Inputs by their names, as far as they are known; null counts as a value."""
+    """The values of inputs by their names, but for those that are known `later`.
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
-        self._scope = {"inputs": values, "python": sys.executable}
+    A condition may read an input that is null; what a text makes of one is known later, since the
+    step may be skipped then.
+    """
 
-    @classmethod
-    def that_are_given(cls, values: Mapping[str, Any]) -> KnownInputs:
-        """Leave out those that are null: their values may come later."""
-        return cls({name: value for name, value in values.items() if value is not None})
+    def __init__(self, values: Mapping[str, Any], later: Collection[str] = ()) -> None:
+        self._values = {name: value for name, value in values.items() if name not in later}
+        self._scope = {"inputs": self._values, "python": sys.executable}
 
     def get(self, name: str) -> Any:
+        """Return the value of an input; None: it is null, or known later."""
         return self._values.get(name)
 
-    def are_enough(self, references: Iterable[Reference]) -> bool:
-        """Return whether nothing else is read."""
-        return all(
-            path[0] == "python" or (path[0] == "inputs" and path[1:] and path[1] in self._values)
-            for path in references
-        )
-
     def value_of(self, written: Any) -> Any:
-        """Return a value with the inputs filled in, or `ONLY_LATER`; faults are told elsewhere.
+        """Return a value with the inputs filled in, or `LATER`; faults are told elsewhere.
 
         >>> known = KnownInputs({"out": "sums"})
-        >>> known.value_of("{{ inputs.out }}/a"), known.value_of("{{ doc.name }}") is ONLY_LATER
+        >>> known.value_of("{{ inputs.out }}/a"), known.value_of("{{ doc.name }}") is LATER
         ('sums/a', True)
         """
         value, errors = Value.scan(written)
-        if errors or not self.are_enough(value.references):
-            return ONLY_LATER
+        given = [name for name, known in self._values.items() if known is not None]
+        if errors or not reads_only_inputs(value.references, given):
+            return LATER
         try:
             return value.render(self._scope)
         except ExpressionError:
-            return ONLY_LATER
+            return LATER
 
     def holds(self, condition: Expression) -> bool:
         """Return whether a condition is known to hold."""
         try:
-            return self.are_enough(condition.references) and bool(condition.evaluate(self._scope))
+            is_known = reads_only_inputs(condition.references, self._values)
+            return is_known and bool(condition.evaluate(self._scope))
         except ExpressionError:
             return False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +21,8 @@ from paddock.steps.registry import facts_of
 
 from .inputs import KnownInputs
 
-SHOWN_LATER = "…"
-"""In a path: what only a run shows."""
+LATER_PART = "…"
+"""In a path: what is known later."""
 YAML_SUFFIXES = (".yaml", ".yml")
 EXPRESSION = re.compile(r"(\{\{.*?\}\})", re.DOTALL)
 _STATEMENT = re.compile(r"\{[%#]")
@@ -33,7 +33,7 @@ PathUse: TypeAlias = Literal["listed", "written", "filled", "taken", "of a tool"
 
 @dataclass(frozen=True)
 class NamedPath:
-    """A path that a step names, as far as it is known; `…` stands for what only a run shows."""
+    """A path that a step names, as far as it is known; `…` stands for what is known later."""
 
     step: StepNode
     use: PathUse
@@ -50,7 +50,16 @@ class NamedPath:
         path = resolved(self.base / self.text)
         is_moved = self.use == "written" and facts_of(self.step.uses).moves_to
         is_folder = is_moved and (self.text.endswith(("/", os.sep)) or path.is_dir())
-        return path / SHOWN_LATER if is_folder else path
+        return path / LATER_PART if is_folder else path
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether it is known at least by its beginning."""
+        return not self.text.startswith(LATER_PART) and "\0" not in self.text
+
+    @property
+    def is_whole(self) -> bool:
+        return LATER_PART not in self.text and "\0" not in self.text
 
 
 class KnownPaths:
@@ -59,23 +68,22 @@ class KnownPaths:
     def __init__(
         self,
         pipeline: Pipeline,
-        inputs: Mapping[str, Any],
+        known: KnownInputs,
         roots: Roots,
-        within: Iterable[tuple[Pipeline, Mapping[str, Any], Path]] = (),
+        within: Iterable[tuple[Pipeline, KnownInputs, Path]] = (),
     ) -> None:
         """`within` are the pipelines that steps run, with their inputs and folders."""
         self.roots = roots
         self._pipeline = pipeline
-        self._known = KnownInputs.that_are_given(inputs)
+        self._known = known
         self._dirs: list[tuple[str, Path]] = []
         """The `dir` inputs that are known, each with the folder from which it leads."""
         self._named: list[NamedPath] = []
-        for inner, given, base in ((pipeline, inputs, roots.base), *within):
+        for inner, given, base in ((pipeline, known, roots.base), *within):
             for name, declared in inner.inputs.items():
-                if declared.type == "dir" and isinstance(given.get(name), str):
-                    self._dirs.append((given[name], base))
-            known = KnownInputs.that_are_given(given)
-            self._named += _named_paths(inner, known, base, is_own=inner is pipeline)
+                if declared.type == "dir" and isinstance(folder := given.get(name), str):
+                    self._dirs.append((folder, base))
+            self._named += _named_paths(inner, given, base, is_own=inner is pipeline)
 
     def text_of(self, written: object) -> str | None:
         """Return a path of this pipeline's own, with `…` for what is not known; None: no text."""
@@ -89,7 +97,7 @@ class KnownPaths:
         outside the folders that it may touch is none: no step may read or write there.
         """
         watches = self._pipeline.on.watch if self._pipeline.on else ()
-        watched = ((self.text_of(keys.path) or SHOWN_LATER, self.roots.base) for keys in watches)
+        watched = ((self.text_of(keys.path) or LATER_PART, self.roots.base) for keys in watches)
         texts = [(text, base, False) for text, base in (*watched, *self._dirs)]
         texts += [(p.text, p.base, p.use == "written") for p in self._named if p.use != "taken"]
         found: dict[Path, None] = {}
@@ -108,18 +116,14 @@ class KnownPaths:
 
     def written(self) -> Iterator[NamedPath]:
         """Yield where steps write, as far as it is known at least by its beginning."""
-        for named in self._named:
-            is_known = not named.text.startswith(SHOWN_LATER) and "\0" not in named.text
-            if named.use in ("written", "filled") and is_known:
-                yield named
+        uses = ("written", "filled")
+        return (named for named in self._named if named.use in uses and named.is_begun)
 
     def changed(self) -> Iterator[NamedPath]:
         """Yield what this pipeline's own steps write, move or remove, as far as it is known."""
         yield from (named for named in self.written() if named.is_own)
-        for named in self._named:
-            is_known = SHOWN_LATER not in named.text and "\0" not in named.text
-            if named.use == "taken" and named.is_own and is_known:
-                yield named
+        taken = (named for named in self._named if named.use == "taken" and named.is_own)
+        yield from (named for named in taken if named.is_whole)
 
     def check(self, step: StepNode, params_type: type[Params], checks: FaultCollector) -> None:
         """Check which paths of a step lead outside, or cannot be what they are for."""
@@ -141,16 +145,16 @@ class KnownPaths:
 
     def _leads_outside(self, text: str) -> bool:
         """Return whether a path leads outside for each item, where its beginning is known."""
-        head, unknown, tail = text.partition(SHOWN_LATER)
+        head, later, tail = text.partition(LATER_PART)
         try:
-            if not unknown:
+            if not later:
                 self.roots.resolve(text)
                 return False
         except OutsideRoots:
             return True
         except (OSError, ValueError, RuntimeError):
             return False  # no possible path: a run says so
-        known = resolved(self.roots.base / f"{head}{SHOWN_LATER}").parent
+        known = resolved(self.roots.base / f"{head}{LATER_PART}").parent
         is_known = head != "" and ".." not in tail and "\0" not in text
         return is_known and not any(
             known.is_relative_to(root) or root.is_relative_to(known) for root in self.roots.allowed
@@ -181,18 +185,18 @@ def _folder_of(text: str, *, is_file: bool) -> str | None:
     >>> _folder_of("….md", is_file=True), _folder_of("DIGEST.md", is_file=True)
     (None, None)
     """
-    head, unknown, tail = text.partition(SHOWN_LATER)
+    head, later, tail = text.partition(LATER_PART)
     if "\0" in text:
         return None
-    if not unknown and not is_file:
+    if not later and not is_file:
         return text
-    folder = (head if unknown else text).rpartition("/")[0]
+    folder = (head if later else text).rpartition("/")[0]
     if folder or head.startswith("/"):
         return folder or "/"
     last = tail.rpartition("/")[2]
     suffix = os.path.splitext(f"x{last}")[1].lower()  # noqa: PTH122 - the end of a template
-    is_other_kind = SHOWN_LATER not in last and suffix not in ("", *YAML_SUFFIXES)
-    if is_file and (not unknown or is_other_kind):
+    is_other_kind = LATER_PART not in last and suffix not in ("", *YAML_SUFFIXES)
+    if is_file and (not later or is_other_kind):
         return None
     return "."
 
@@ -209,8 +213,8 @@ def _known_path(text: object, known: KnownInputs) -> str | None:
     path = ""
     for piece in EXPRESSION.split(head):
         value = known.value_of(piece) if piece.startswith("{{") else piece
-        path += value if isinstance(value, str) else SHOWN_LATER
-    return path + (SHOWN_LATER if statements else "")
+        path += value if isinstance(value, str) else LATER_PART
+    return path + (LATER_PART if statements else "")
 
 
 def resolved(path: Path) -> Path:

@@ -32,8 +32,8 @@ _OTHER_KIND = frozenset(("string_type", "list_type", "dict_type", "mapping_type"
 _SAMPLES: Mapping[Any, Any] = {str: "…", float: 1, bool: True, list: [], dict: {}}
 
 
-class _KnownAtRunTime:
-    """Stand-in for a value that is known when the step runs; to look at it raises TypeError."""
+class _Later:
+    """Stand-in for a value that is known later; to look at it raises TypeError."""
 
     __hash__ = object.__hash__
 
@@ -172,7 +172,7 @@ class ParameterBinder:
         later = {str(path[0]) for path in value.expressions} | step.broken
         later |= required - {*given, *templates}
         later &= fields.keys()
-        given |= dict(templates) | {name: _KnownAtRunTime() for name in later}
+        given |= dict(templates) | {name: _Later() for name in later}
         # 5
         checked_type = self.params_type
         if later or together:
@@ -198,7 +198,7 @@ class ParameterBinder:
         known = {name: _SAMPLES[kind] for name, kind in kinds.items() if kind is not None}
         if not known:
             return
-        given = {name: _KnownAtRunTime() for name in self.step.params.data} | known
+        given = {name: _Later() for name in self.step.params.data} | known
         _, details = _validated(self.params_type, given, strict=False)
         for name in known:
             of_name = [detail for detail in details if detail["loc"][:1] == (name,)]
@@ -254,7 +254,7 @@ def _loosened(params_type: type[Params], later: frozenset[str]) -> type[Params]:
     names = [
         name for name, field in params_type.model_fields.items() if (field.alias or name) in later
     ]
-    members: dict[str, Any] = {name: _KnownAtRunTime() for name in names}
+    members: dict[str, Any] = {name: _Later() for name in names}
     members["__annotations__"] = dict.fromkeys(names, Any)
     members["__module__"] = __name__
     members["faults"] = classmethod(lambda cls, given: ())

@@ -17,7 +17,7 @@ from paddock.pipelines.validation import FaultCollector
 from paddock.steps.registry import own_roles, roles_besides
 
 from .bound import BoundEscalation, BoundPool
-from .inputs import GivenInputs, KnownInputs
+from .inputs import GivenInputs, reads_only_inputs
 from .sub_pipelines import BindContext
 
 if TYPE_CHECKING:
@@ -155,12 +155,11 @@ class ModelBinder:
     def _url(self, written: str, at: Place) -> str | None:
         """Return an address; None where it is at fault, or an input that is not known yet."""
         value, errors = Value.scan(written)
-        if errors or not KnownInputs(self._pipeline.inputs).are_enough(value.references):
+        if errors or not reads_only_inputs(value.references, self._pipeline.inputs):
             return None  # reported with the file
-        if not KnownInputs.that_are_given(self._inputs).are_enough(value.references):
-            # Report an address that is an input without a value, unless it may come later
-            names = sorted(path[1] for path in value.references if path[0] == "inputs")
-            name = next(name for name in names if self._inputs.get(name) is None)
+        names = sorted(path[1] for path in value.references if path[0] == "inputs")
+        name = next((name for name in names if self._inputs.get(name) is None), None)
+        if name is not None:
             if name in self._context.later:
                 what = f"input '{name}' is the address of a server, and must be known before a run"
                 remedy = "Give it as it is, or from the outermost pipeline's inputs."

@@ -19,7 +19,7 @@ from paddock.steps.base import OutsideRoots, Roots
 from paddock.steps.registry import facts_of
 
 from .bound import BoundPlan
-from .inputs import ONLY_LATER, KnownInputs, read_inputs
+from .inputs import LATER, KnownInputs, read_inputs
 
 # A file that runs two others, each of which runs two others: more is a mistake.
 MAX_PIPELINES, MAX_LEVELS = 100, 8
@@ -44,7 +44,7 @@ class BindContext:
     steps: tuple[str, ...] = ()
     """The steps that lead here."""
     later: frozenset[str] = frozenset()
-    """Inputs whose values only show when the step runs."""
+    """Inputs whose values are known when the step runs."""
     cache: bool = True
     """Whether recorded replies may be taken, as the steps that lead here say."""
 
@@ -64,7 +64,8 @@ class SubPipelineReader:
     """Reads what the `pipeline` steps of one file run; what is wrong is added to `checks`."""
 
     _pipeline: Pipeline
-    _inputs: Mapping[str, Any] | None
+    _known: KnownInputs | None
+    """Its inputs; None: they are not given yet."""
     _roots: Roots
     _context: BindContext
     _checks: FaultCollector
@@ -101,7 +102,7 @@ class SubPipelineReader:
             later=later,
             cache=cache,
         )
-        return plans[path], None if self._inputs is None else values, context
+        return plans[path], None if self._known is None else values, context
 
     def _file(self, name: str, at: Place) -> Path | None:
         """Find the file; it must lie in the folder of the one that names it."""
@@ -159,7 +160,7 @@ class SubPipelineReader:
             return {}, frozenset(pipeline.inputs)
         values: dict[str, Any] = {}
         later: set[str] = set()
-        known = KnownInputs.that_are_given(self._inputs or {})
+        known = self._known or KnownInputs({})
         for key, item in written.items():
             at = (*step.at, "with", parameter, key)
             if key.startswith("x-"):
@@ -170,7 +171,7 @@ class SubPipelineReader:
                 self._checks.add(at, what, remedy, is_key=True)
                 continue
             value = known.value_of(item)
-            if value is ONLY_LATER:
+            if value is LATER:
                 later.add(key)
                 continue
             try:
@@ -235,4 +236,4 @@ def with_inputs(inner: BoundPlan, inputs: Mapping[str, Any], roots: Roots) -> Bo
             what = f"input '{name}' of '{inner.file}' is a file, which only a run of its own reads"
             raise WrongInput(what, "Give it the `rows` of a step `files.rows`.")
     roots = replace(taken.roots(base), outside=roots.outside)
-    return replace(inner, inputs=taken.values, unknown_inputs=frozenset(), roots=roots)
+    return replace(inner, inputs=taken.values, later_inputs=frozenset(), roots=roots)

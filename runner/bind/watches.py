@@ -18,7 +18,7 @@ from paddock.steps.base import OutsideRoots
 from paddock.steps.files.globs import BadPattern, Globs
 from paddock.steps.registry import facts_of
 
-from .known_paths import SHOWN_LATER, KnownPaths
+from .known_paths import LATER_PART, KnownPaths
 
 if TYPE_CHECKING:
     from paddock.pipelines.triggers import WatchKeys
@@ -69,7 +69,7 @@ class WatchBinder:
 
     def _watch(self, keys: WatchKeys, at: Place) -> BoundWatch | None:
         text, roots = self._paths.text_of(keys.path), self._paths.roots
-        if text is None or SHOWN_LATER in text:
+        if text is None or LATER_PART in text:
             return None  # an input without a value yet
         try:
             root = roots.resolve(text)
@@ -80,7 +80,7 @@ class WatchBinder:
             what = f"'{text}' is not a possible path"
             self._checks.add((*at, "path"), what, "Name another one.")
             return None
-        own = tuple(out.path for out in self._paths.written() if SHOWN_LATER not in out.text)
+        own = tuple(out.path for out in self._paths.written() if LATER_PART not in out.text)
         base = roots.base  # a folder that is moved as a whole stays the same watch
         stored = root.relative_to(base).as_posix() if root.is_relative_to(base) else str(root)
         name = f"{Path(self._pipeline.document.file).name}:{stored}"
@@ -98,7 +98,7 @@ class WatchBinder:
             if watch_sees(keys, watch.root, out.path):
                 folder = out.path.relative_to(watch.root).parent.as_posix()
                 remedy = "Write into another folder, or leave these files out with `exclude`."
-                if folder != "." and SHOWN_LATER not in folder:
+                if folder != "." and LATER_PART not in folder:
                     remedy = f'Write into another folder, or set `exclude: ["/{folder}/"]`.'
                 what = (
                     f"the watch on '{keys.path}' would see what step '{out.step.id}' writes, "
@@ -130,7 +130,7 @@ class WatchBinder:
             )
             self._checks.add((*at, "deletes"), what, "Remove one of the two.")
         scanned = [*self._paths.scanned()]
-        if any(SHOWN_LATER in named.text for named in scanned):
+        if any(LATER_PART in named.text for named in scanned):
             return  # only a run shows which folder it is
         for named in scanned:
             try:
@@ -175,8 +175,8 @@ def _possible_names(relpath: str, patterns: Sequence[str]) -> list[str]:
     ['done/…', 'done/….md']
     """
     folder, slash, name = relpath.rpartition("/")
-    if not name.endswith(SHOWN_LATER):
+    if not name.endswith(LATER_PART):
         return [relpath]
     lasts = (glob.rstrip("/").rpartition("/")[2] for glob in patterns if not glob.startswith("!"))
-    names = [_WILD.sub(SHOWN_LATER, _BRACES.sub(r"\1", last)) for last in lasts]
+    names = [_WILD.sub(LATER_PART, _BRACES.sub(r"\1", last)) for last in lasts]
     return list(dict.fromkeys((relpath, *(f"{folder}{slash}{name}" for name in names))))

@@ -55,8 +55,7 @@ def _missing_of_plan(bound: BoundPlan) -> Iterator[Fault]:
 
 def _certain_steps(nodes: Iterable[BoundNode], bound: BoundPlan) -> Iterator[BoundStep]:
     """Yield the steps that no `if` may leave out, as far as the inputs tell."""
-    inputs = {name: v for name, v in bound.inputs.items() if name not in bound.unknown_inputs}
-    known = KnownInputs(inputs)
+    known = KnownInputs(bound.inputs, bound.later_inputs)
     for node in nodes:
         if node.if_ is not None and not known.holds(node.if_):
             continue

@@ -22,7 +22,7 @@ from paddock.runner.config.setting_values import PERMISSIONS
 from paddock.steps.facts import ToolUse
 
 from ..bound import BoundPlan
-from ..inputs import ONLY_LATER, KnownInputs
+from ..inputs import LATER, KnownInputs
 from ..plan_walks import all_plans
 from .reached import (
     Reached,
@@ -242,13 +242,12 @@ def command_text(program: StartedProgram, plan: BoundPlan) -> str:
     A text that needs more than the inputs, such as an item or a secret, stands as it is written.
     Values of variables are not shown: they may be secrets.
     """
-    secret = plan.secret_inputs
-    known = KnownInputs({name: value for name, value in plan.inputs.items() if name not in secret})
+    known = KnownInputs(plan.inputs, later=plan.later_inputs | plan.secret_inputs)
 
     def filled_in(written: object) -> tuple[str, bool]:
         """Return a text with the inputs filled in, and whether that is all of it."""
         value = known.value_of(str(written))
-        return (str(written), False) if value is ONLY_LATER else (str(value), True)
+        return (str(written), False) if value is LATER else (str(value), True)
 
     texts, are_known = zip(*map(filled_in, program.words), strict=True)
     line = shlex.join(texts).replace("\n", " ")
