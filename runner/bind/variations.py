@@ -264,18 +264,23 @@ def check_variations(
         variants += ([*first[:place], change, *first[place + 1 :]] for change in changes[1:])
     for variant in variants:
         document = parse_yaml(json.dumps(changed(written, variant)), pipeline.document.file)
+        named = " ".join(f"'{change.name}'" for change in variant)
         for fault in faults_in(document):
-            change = _at_fault(document, variant, fault)
-            at = ("compare",) if change is None else ("compare", change.option, change.target)
-            what = fault.message
-            if change is None:
-                named = " ".join(f"'{change.name}'" for change in variant)
-                what = f"with {named}: {what}"
-            checks.add(at, what, fault.remedy, is_key=True)
+            what = f"with {named}: {fault.message}"
+            if fault.mark is not None and fault.mark.file != document.file:  # a varied pipeline's
+                checks.include([replace(fault, message=what)])
+            elif (change := _at_fault(document, variant, fault)) is None:
+                checks.add(("compare",), what, fault.remedy, is_key=True)
+            else:
+                at = ("compare", change.option, change.target)
+                checks.add(at, fault.message, fault.remedy, is_key=True)
 
 
 def _at_fault(document: YamlDocument, variant: Iterable[Change], fault: Fault) -> Change | None:
-    """Return the change in whose value a fault is; None: what it does is wrong elsewhere."""
+    """Return the change in whose value a fault is; None: what it does is wrong elsewhere.
+
+    The document is one line of JSON, so that columns tell.
+    """
     if fault.mark is None:
         return None
     for change in variant:

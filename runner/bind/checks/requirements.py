@@ -173,7 +173,10 @@ class _DeclaredModel:
 
 
 def _used_models(bound: BoundPlan) -> Iterator[_DeclaredModel]:
-    """Yield the models that steps use, inner pipelines' too."""
+    """Yield the models that steps use, inner pipelines' too.
+
+    Also those of a step whose `if` is known not to hold: the hash of an item has their digests.
+    """
     for plan in all_plans(bound):
         used = {_key(spec) for step in all_steps(plan.nodes) for spec in step.models}
         for alias, spec in plan.models.items():

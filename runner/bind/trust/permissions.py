@@ -169,7 +169,7 @@ def _name_and_words(reached: Reached, plan: BoundPlan, service_url: str) -> tupl
                 shown = command_text(program, plan) if program else f"`{notify.command}`"
                 return "run", f"run {shown}{after}"
             if notify.email is not None:
-                return "network", f"send mail to {notify.email}"
+                return "network", f"send mail to {notify.email}{after}"
             if notify.service is not None:
                 return "network", f"send a message by {notify.service}{after}"
             if notify.webhook is not None and is_remote(notify.webhook, service_url):

@@ -121,7 +121,8 @@ def check_writes(
     for out in paths.changed():
         refusal = protected.refusal(out.path, is_new=out.use != "taken")
         if refusal is not None:
-            what = f"step '{out.step.id}' may not write '{out.text}': it {refusal.why}"
+            act = f"take '{out.text}' away" if out.use == "taken" else f"write '{out.text}'"
+            what = f"step '{out.step.id}' may not {act}: it {refusal.why}"
             checks.add((*out.step.at, "with", out.param), what, refusal.remedy)
 
 

@@ -91,7 +91,7 @@ def test_a_pipeline_that_wants_more_than_it_may_have_is_refused_with_the_list(fi
         ("network", "call https://hooks.example/x when a run has ended"),
         ("network", f"call http://127.0.0.1:9/x{PROGRAM_HERE} when a run has ended"),
         ("run", f"run `notify-send Paddock`{where('notify-send')} when a run has ended"),
-        ("network", "send mail to me@example.org"),
+        ("network", "send mail to me@example.org when a run has ended"),
         ("network", "send a message by ntfy://ntfy.sh/topic when a run has ended"),
     ]
     assert not (file.parent / ".paddock").exists()

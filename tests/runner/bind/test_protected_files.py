@@ -103,6 +103,9 @@ def test_a_path_that_is_known_is_refused_before_a_run(tmp_path: Path) -> None:
         bind_without_inputs(read_plan(file))
     faults = [(fault.mark.line, fault.message) for fault in caught.value.faults if fault.mark]
     assert [line for line, _ in faults] == [3, 4, 5, 6, 8, 9]
+    assert faults[4][1] == (
+        "step '(files.move)' may not take 'p.yaml' away: it is a part of the pipeline itself."
+    )
     assert str(PipelineError([caught.value.faults[3]])) == (
         f"{file}:6:38: step '(files.write)#4' may not write 'evil.yaml': it could be "
         f"taken for a pipeline by `paddock up`.\n"

@@ -370,6 +370,22 @@ def test_validate_finds_values_under_compare_that_no_variant_could_have(
     assert found == [(27, place, message)]
 
 
+@pytest.mark.parametrize("column", [2, 60])
+def test_a_fault_of_a_varied_file_is_told_at_its_place_in_that_file(
+    column: int, tmp_path: Path
+) -> None:
+    (tmp_path / "good.yaml").write_text("steps: [{id: a, uses: prompt, with: {template: a}}]\n")
+    (tmp_path / "broken.yaml").write_text(f"steps:\n{' ' * column}- {{id: a, uses: nothing}}\n")
+    (tmp_path / "p.yaml").write_text(
+        "steps: [{id: sub, uses: pipeline, with: {file: good.yaml}}]\n"
+        "compare: {set: {sub.file: [good.yaml, broken.yaml]}}\n"
+    )
+    (fault,) = validate(tmp_path / "p.yaml").faults
+    assert fault.mark is not None and Path(fault.mark.file).name == "broken.yaml"
+    assert (fault.mark.line, fault.mark.column) == (2, column + 17)
+    assert fault.message == "with 'sub.file=broken.yaml': there is no step called 'nothing'."
+
+
 def test_values_that_fit_each_other_alone_are_no_fault(bills: Bills) -> None:
     bills.edit("# the clerk\n", "# the clerk\n  boss: huge\n")
     bills.edit("evidence: steps.text", "confidence: true")
