@@ -303,7 +303,7 @@ class PlanBinder:
             if_=block.if_,
             needs=frozenset(block.needs),
             returns=block.returns,
-            reads=BlockReads.of(block, body),
+            reads=BlockReads.of(block, {node.id: node.reads for node in body}),
             spec=specs.block_spec(block),
             columns=self._known.outputs_of(block.id).columns.get("results", {}),
         )

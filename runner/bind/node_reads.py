@@ -12,10 +12,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paddock.engine.system.text import nested_values
 from paddock.pipelines.expressions import Reference
@@ -23,9 +23,6 @@ from paddock.pipelines.model import Block, StepNode
 from paddock.pipelines.references import ANSWER_NAMES
 from paddock.pipelines.times import TIME_NAMES
 from paddock.steps import registry
-
-if TYPE_CHECKING:
-    from .bound import BoundNode
 
 References = frozenset[Reference]
 LOOP_ATTRIBUTES = ("index", "index0", "first", "last", "length")
@@ -116,8 +113,9 @@ class BlockReads:
     """The attributes of `loop` that are read: an item whose place changes is then done again."""
 
     @classmethod
-    def of(cls, block: Block, body: Sequence[BoundNode]) -> BlockReads:
-        within = {("steps", node.id) for node in body}
+    def of(cls, block: Block, inner: Mapping[str, StepReads | BlockReads]) -> BlockReads:
+        """`inner`: what the steps and blocks of its body read, by their ids."""
+        within = {("steps", name) for name in inner}
 
         def from_around(read: References) -> References:
             paths = (path for path in read if path[:2] not in within)
@@ -126,24 +124,20 @@ class BlockReads:
         choosing, returned = read_by(block.where, block.key), read_by(block.returns)
         keys = read_by(block.over, block.if_) | from_around(returned)
         keys |= {path for path in choosing if path[0] != block.var}
-        inner = [node.reads for node in body if isinstance(node.reads, BlockReads)]
-        read = returned.union(*(node.reads.all for node in body))
-        hashed = returned.union(*(node.reads.hashed for node in body), *(b.keys for b in inner))
+        read = returned.union(*(reads.all for reads in inner.values()))
+        hashed = returned.union(*(reads.hashed for reads in inner.values()))
         shown = read_by(block.over, block.if_) | choosing | returned
-        for node in body:
-            shown |= node.reads.shown
-            own_paths = ("steps", node.id), ("steps", node.id, "path")
-            is_result = node is body[-1] and block.returns is None
-            if (
-                isinstance(node.reads, StepReads)
-                and node.reads.shows_path
-                and (
-                    is_result
-                    or node.returns is not None
-                    or any(path[:3] in own_paths for path in read)
-                )
-            ):
-                shown |= node.reads.all  # the file's path, too, which is in its output
+        for node in block.body:
+            reads = inner.get(node.id, BlockReads())
+            shown |= reads.shown
+            if isinstance(reads, BlockReads):
+                hashed |= reads.keys
+            elif reads.shows_path:
+                own_paths = ("steps", node.id), ("steps", node.id, "path")
+                is_result = node is block.body[-1] and block.returns is None
+                is_used = is_result or node.returns is not None
+                if is_used or any(path[:3] in own_paths for path in read):
+                    shown |= reads.all  # the file's path, too, which is in its output
         loop = _attributes("loop", read)
         return cls(
             keys=keys,
@@ -163,16 +157,3 @@ def _attributes(var: str, read: Iterable[Reference]) -> frozenset[str] | None:
     """Name the attributes of a variable that are read; None: all of it."""
     found = {path[1:2] for path in read if path[0] == var}
     return None if () in found else frozenset().union(*found)
-
-
-def follows_time(nodes: Iterable[BoundNode], node: BoundNode) -> bool:
-    """Return whether a node reads `now` or `today`, or blocks that do, as to choose their items."""
-    reads = {other.id: other.reads.all for other in nodes}
-    found, left = set[str](), {node.id}
-    while left:
-        found |= left
-        paths = [path for name in left for path in reads.get(name, ())]
-        if any(path[0] in TIME_NAMES for path in paths):
-            return True
-        left = {path[1] for path in paths if path[0] == "steps" and path[1:]} - found
-    return False

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from paddock.pipelines.times import TIME_NAMES
+
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 
 
@@ -84,3 +86,16 @@ def has_no_nested_items(body: Iterable[BoundNode]) -> bool:
 def only_reads(step: BoundStep) -> bool:
     """Return whether a step only reads and asks, so that it can be done twice."""
     return step.kind.is_pure or step.facts.only_reads
+
+
+def follows_time(nodes: Iterable[BoundNode], node: BoundNode) -> bool:
+    """Return whether a node reads `now` or `today`, or blocks that do, as to choose their items."""
+    reads = {other.id: other.reads.all for other in nodes}
+    found, left = set[str](), {node.id}
+    while left:
+        found |= left
+        paths = [path for name in left for path in reads.get(name, ())]
+        if any(path[0] in TIME_NAMES for path in paths):
+            return True
+        left = {path[1] for path in paths if path[0] == "steps" and path[1:]} - found
+    return False

@@ -9,7 +9,7 @@ from paddock.engine.system import text
 from paddock.engine.system.files import TemporaryFile
 from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.bind.bound import BoundNode
-from paddock.runner.bind.node_reads import follows_time
+from paddock.runner.bind.plan_walks import follows_time
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.ledger.entries import OutputRow, StoredRow
 from paddock.runner.ledger.lineage_store import LineageStore
