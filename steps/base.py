@@ -624,6 +624,9 @@ class CallForecast:
     def n_new(self) -> int:
         return self.n_calls - self.n_known
 
+    def __add__(self, other: CallForecast) -> CallForecast:
+        return CallForecast(self.n_calls + other.n_calls, self.n_known + other.n_known)
+
 
 class DocumentReaders(Protocol):
     """Reads documents in separate processes: `paddock.steps.readers.reader_pool`."""

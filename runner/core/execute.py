@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NoReturn
@@ -19,14 +19,14 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
 from paddock.pipelines.typed_rows import TypedRows
-from paddock.runner.bind.bound import BoundNode, BoundStep
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.plan_walks import only_reads
 from paddock.runner.folders.file_filter import not_taken_by_watches
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import ItemState
-from paddock.runner.progress.prefect_view import TaskChunk
-from paddock.runner.progress.report import ItemReport, Report
+from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
+from paddock.runner.progress.report import ItemReport, Report, counts_text
 from paddock.runner.progress.report_table import ReportTable
 from paddock.steps.base import StepError
 from paddock.steps.run_pipeline import named_outputs
@@ -37,7 +37,7 @@ from .escalation import broken_promises
 from .failures import Cause, RunFailed, RunStopped, StepFailed
 from .item_attempt import ItemAttempt, StepAttempt
 from .item_recorder import ItemRecorder
-from .left_nodes import Left, blocks_read
+from .left_nodes import Left, LeftBy, blocks_read
 from .machines.work_claims import ClaimLost
 from .outputs.outdated_outputs import EndedNode, OutdatedOutput
 from .outputs.pruning import Pruner
@@ -48,7 +48,7 @@ from .step_runner import StepRunner
 from .step_tools import sub_pipeline_context
 from .traces.dependencies import Dependencies
 from .traces.scopes import ItemKey
-from .walk import Walk, returns_read
+from .walk import Walk, rendered_returns, returns_read
 
 
 async def run(context: RunContext) -> Report:
@@ -131,16 +131,29 @@ class Execute(Walk):
             for node in nodes:
                 group.create_task(self.node(node))
 
-    def show(self, node: BoundNode) -> AbstractContextManager[TaskChunk | None]:
-        # The steps of an item belong to its chunk.
-        return nullcontext() if self.is_of_item else self.context.show_chunk(node.id, ())
+    async def begin(self, node: BoundNode) -> Any:
+        if self.is_of_item:  # its steps belong to the chunk of the item
+            return await super().begin(node)
+        with self.context.show_chunk(node.id, ()) as chunk:
+            outputs = await super().begin(node)
+            if chunk is not None:
+                chunk.state = self._state_of(node, outputs)
+            return outputs
+
+    def _state_of(self, node: BoundNode, outputs: Any) -> PrefectState:
+        if (wait := self.left.wait_of(node.id)) is not None:
+            return completed(str(wait))
+        if outputs is None:
+            return completed("skipped")
+        if not isinstance(node, BoundBlock):
+            return completed("done")
+        words = counts_text(outputs["counts"]) or "no items"
+        is_red = any(change["state"] == "quarantined" for change in outputs["changed"])
+        return quarantined(words) if is_red else completed(words)
 
     async def leave(self, node: BoundNode, left: Left) -> None:
         self.stats.note(left.text(node.id))
         self.stats.item_state(node.id, "", ItemState.SKIPPED)
-
-    async def wait_for(self, node: BoundNode, pending: str) -> None:
-        raise AssertionError("a run knows what its steps give")
 
     async def skip(self, node: BoundNode) -> None:
         if isinstance(node, BoundStep):
@@ -210,6 +223,19 @@ class Execute(Walk):
         stats.item_state(step.id, "", ItemState.SKIPPED if outputs is None else ItemState.DONE)
         return outputs
 
+    def returned(self) -> tuple[Any, Any]:
+        """Return the pipeline's `returns`, and the same with what is filed; None: nothing is.
+
+        Raises:
+            RunFailed: they cannot be evaluated.
+        """
+        if self.has_unbegun or self.left.is_read_by(returns_read(self.bound)):
+            return None, None
+        try:
+            return rendered_returns(self.bound, self.scope)
+        except ExpressionError as error:
+            raise RunFailed(f"`returns`: {error}") from error
+
     def fail(self, node: BoundNode, error: StepFailed | ExpressionError) -> NoReturn:
         text = str(error) if isinstance(error, StepFailed) else f"'{node.id}': {error}"
         key = "/".join((*self.around.keys, node.id))
@@ -269,5 +295,9 @@ class _SubPipelineRun:
             walk.n_unbegun += inner.n_unbegun
         item.take_inner(inner.dependencies, inner.n_failures, has_failures=inner.has_failures)
         item.has_news &= walk.note_inner(step, inner)
+        without_results = inner.left.first(LeftBy.WITHOUT_RESULTS)
+        if without_results is not None and inner.is_of_item:
+            cause = Cause.IO if inner.n_failures > 0 else Cause.OTHER
+            raise StepFailed(step.id, without_results.why, cause=cause)
         attempt.with_filed = None if with_filed is None else named_outputs(with_filed)
         return returns

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from enum import Enum, auto
 from typing import Any, NoReturn
 
@@ -19,8 +18,6 @@ from paddock.pipelines.expressions import ExpressionError, Reference
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.progress.drain import StopGateClosed
-from paddock.runner.progress.prefect_view import PrefectState, TaskChunk, completed, quarantined
-from paddock.runner.progress.report import counts_text
 
 from .block_state import OUTERMOST, BlockState, ItemsAround
 from .failures import Cause, ItemWaits, RunFailed, StepFailed
@@ -54,8 +51,6 @@ class Walk(ABC):
         secrets = context.stats.secrets.of(context.bound.file)
         self.scope = Scope.of(context.bound.inputs, secrets, context.bound.moment)
         self.left = StepsLeft(context.stats.note)
-        self.unknown: dict[str, str] = {}
-        """Node → the one that must run before its outputs are known."""
         self.has_unbegun = False
         """Whether something was not begun, or not finished, since the stop gate was closed."""
         self.n_unbegun = 0
@@ -107,28 +102,8 @@ class Walk(ABC):
                 self.scope = self.scope.with_step(node.id, None)
         else:
             self.left.note_missing(node, self.scope)
-            pending = next((self.unknown[n] for n in sorted(before) if n in self.unknown), None)
-            outputs: Any = NOT_YET
             try:
-                with self.show(node) as chunk:
-                    try:
-                        if pending is not None:  # 4
-                            await self.wait_for(node, pending)
-                        elif is_skipped(node, self.scope) or leave_unused(
-                            node, self.scope, self.stats
-                        ):  # 5
-                            outputs = None
-                            await self.skip(node)
-                        elif isinstance(node, BoundBlock) or node.has_trace:  # 6, 7
-                            state = await self.opened(node)
-                            await self.items(state)
-                            outputs = await self.outputs_of(state)
-                        else:  # 8
-                            outputs = await self.step(node)
-                    except ItemWaits as wait:
-                        self.left.nodes[node.id] = Left(LeftBy.AWAITED, wait=wait)
-                    if chunk is not None:
-                        chunk.state = self._state_of(node, outputs)
+                outputs = await self.begin(node)
             except StopGateClosed:
                 self.has_unbegun = True
             except (StepFailed, ExpressionError) as error:
@@ -136,20 +111,24 @@ class Walk(ABC):
             else:
                 if outputs is not NOT_YET:  # 9
                     self.scope = self.scope.with_step(node.id, outputs)
-                elif self.left.wait_of(node.id) is None:
-                    self.unknown.setdefault(node.id, pending or node.id)
         self._has_ended[node.id].set()
 
-    def _state_of(self, node: BoundNode, outputs: Any) -> PrefectState:
-        if (wait := self.left.wait_of(node.id)) is not None:
-            return completed(str(wait))
-        if outputs is None:
-            return completed("skipped")
-        if not isinstance(node, BoundBlock):
-            return completed("done")
-        words = counts_text(outputs["counts"]) or "no items"
-        is_red = any(change["state"] == "quarantined" for change in outputs["changed"])
-        return quarantined(words) if is_red else completed(words)
+    async def begin(self, node: BoundNode) -> Any:
+        """Return a node's outputs by cases 4 to 8; None: it is skipped."""
+        try:
+            if await self.has_to_wait(node):  # 4
+                return NOT_YET
+            if is_skipped(node, self.scope) or leave_unused(node, self.scope, self.stats):  # 5
+                await self.skip(node)
+                return None
+            if isinstance(node, BoundBlock) or node.has_trace:  # 6, 7
+                state = await self.opened(node)
+                await self.items(state)
+                return await self.outputs_of(state)
+            return await self.step(node)  # 8
+        except ItemWaits as wait:
+            self.left.nodes[node.id] = Left(LeftBy.AWAITED, wait=wait)
+            return NOT_YET
 
     async def outputs_of(self, state: BlockState) -> Any:
         """Return the outputs of a block, or of a step that has a trace; note what they lack.
@@ -174,25 +153,11 @@ class Walk(ABC):
             left.lacking.setdefault(block, lacking)
         return state.outputs()
 
-    def returned(self) -> tuple[Any, Any]:
-        """Return the pipeline's `returns`, and the same with what is filed; None: nothing is.
-
-        Raises:
-            RunFailed: they cannot be evaluated.
-        """
-        if self.has_unbegun or self.left.is_read_by(returns_read(self.bound)):
-            return None, None
-        try:
-            return rendered_returns(self.bound, self.scope)
-        except ExpressionError as error:
-            raise RunFailed(f"`returns`: {error}") from error
-
     def note_inner(self, step: BoundStep, inner: Walk) -> bool:
         """Note how a pipeline ended that a step ran; return whether it had more than filed items.
 
         Raises:
             StopGateClosed, ItemWaits: something in it was not begun, or waits.
-            StepFailed: it has no result, and was run for one item of a block.
         """
         if inner.has_unbegun:
             raise StopGateClosed
@@ -205,10 +170,8 @@ class Walk(ABC):
                 self.left.filed[step.id] = False
         if inner.left.first(LeftBy.PARTIAL):
             self.left.nodes[step.id] = Left(LeftBy.PARTIAL)
-        if without_results := inner.left.first(LeftBy.WITHOUT_RESULTS):
-            if inner.is_of_item:
-                cause = Cause.IO if inner.n_failures > 0 else Cause.OTHER
-                raise StepFailed(step.id, without_results.why, cause=cause)
+        without_results = inner.left.first(LeftBy.WITHOUT_RESULTS)
+        if without_results is not None and not inner.is_of_item:
             self.left.nodes.setdefault(step.id, without_results)
         return not is_idle
 
@@ -219,15 +182,11 @@ class Walk(ABC):
         """Walk these nodes, together or one after the other."""
 
     @abstractmethod
-    def show(self, node: BoundNode) -> AbstractContextManager[TaskChunk | None]:
-        """Show a node while it runs."""
-
-    @abstractmethod
     async def leave(self, node: BoundNode, left: Left) -> None: ...
 
-    @abstractmethod
-    async def wait_for(self, node: BoundNode, pending: str) -> None:
-        """Note what may be known of a node that reads what has to run first: `pending`."""
+    async def has_to_wait(self, node: BoundNode) -> bool:
+        """Return whether what a node reads has to run first; note what may be known of it then."""
+        return False
 
     @abstractmethod
     async def skip(self, node: BoundNode) -> None: ...

@@ -37,6 +37,7 @@ from paddock.runner.core.calls.recorded_calls import CallOrigin
 from paddock.runner.core.run_context import RunContext
 from paddock.steps.base import (
     PLACEHOLDER,
+    CallForecast,
     EmbedModel,
     ItemName,
     OutputFiles,
@@ -113,6 +114,10 @@ class DryPool(LedgerPool):
     @property
     def is_in_doubt(self) -> bool:
         return self.asked_unknown or bool(self.doubt)
+
+    @property
+    def forecast(self) -> CallForecast:
+        return CallForecast(self.n_known + self.calls.most.total(), self.n_known)
 
     # --- counting
 

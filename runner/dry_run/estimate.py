@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -48,7 +48,6 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.item_states import OPEN, WORK, ItemState
-from paddock.runner.progress.prefect_view import TaskChunk
 from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import PlanItem, PlanReport
 
@@ -84,15 +83,6 @@ async def estimate_run(
             stats.not_taken.update(not_taken)
         await walk.nodes()
         note_possible_refusal(context, context.bound.nodes, [walk.scope])
-        report = PlanReport(
-            pipeline=stats.pipeline,
-            items=tuple(plan.items),
-            notes=tuple(plan.notes),
-            outdated=stats.outdated,
-            filed=stats.filed_counts,
-            not_taken=stats.not_taken_by_suffix(),
-            remarks=(*stats.tally_notes(is_plan=True), *stats.notes),
-        )
         last = speeds = None
         if plan.cost.calls.by_model:
             last = await ledger.ask(RunStore(ledger).last_summary, context.bound.file.name)
@@ -100,7 +90,7 @@ async def estimate_run(
                 from paddock.engine.backends.speed_estimates import SpeedBook
 
                 speeds = SpeedBook(settings.pool)
-        return plan.cost.in_report(report, last, speeds)
+        return plan.report(stats, last, speeds)
 
 
 class Estimate(Walk):
@@ -112,6 +102,8 @@ class Estimate(Walk):
         self._plan = plan
         self._prefix = prefix
         self.steps = ItemEstimate(plan, context, Spread(is_of_item=False))
+        self.unknown: dict[str, str] = {}
+        """Node → the one that must run before its outputs are known."""
         self._placeholders: dict[str, dict[str, Any] | None] = {}
         """By node that is unknown: its outputs, with placeholders; empty where there are none."""
         # Without a note of what a table is made without, which a run says
@@ -124,9 +116,6 @@ class Estimate(Walk):
             except (RunStopped, BindError, WrongInput) as error:
                 what = str(error) if isinstance(error, RunStopped) else f"step '{node.id}': {error}"
                 raise PipelineError.of(what, mark=node.mark) from error
-
-    def show(self, node: BoundNode) -> AbstractContextManager[TaskChunk | None]:
-        return nullcontext()
 
     def fail(self, node: BoundNode, error: StepFailed | ExpressionError) -> NoReturn:
         raise PipelineError.of(str(error), mark=node.mark) from error
@@ -147,19 +136,30 @@ class Estimate(Walk):
             for note in kept_texts(outdated):
                 self.stats.note(note)
 
-    async def wait_for(self, node: BoundNode, pending: str) -> None:
+    async def has_to_wait(self, node: BoundNode) -> bool:
+        """Return whether what a node reads has to run first.
+
+        By placeholders it is known how many calls a step makes at most; of a block, or of a
+        pipeline that a step runs, nothing is known.
+        """
+        before = self.bound.edges.get(node.id, frozenset())
+        pending = next((self.unknown[name] for name in sorted(before & self.unknown.keys())), None)
+        if pending is None:
+            return False
+        self.unknown[node.id] = pending
         if isinstance(node, BoundBlock) or node.inner is not None:
             at = self._prefix
             what = f"What '{at}{node.id}' has to do is unknown until '{at}{pending}' has run."
             self._plan.notes.append(what)
             self._note(node, Estimated())
-            return
+            return True
         ledger, scope_id = self.context.ledger, self.context.judge.scopes.register(node.id)
         entry = (await ledger.ask(ledger.entries, scope_id)).get(node.id)
         item = PlanItem(node.id, node.id, ItemState.NEW, ())
         if entry is not None:  # what it reads may come out as it was
             item = replace(item, state=ItemState.STALE, reasons=(Why.READS_UNDONE(pending),))
         await self._add_work(ItemAttempt.of(self.context, node), node, item, entry, pending)
+        return True
 
     async def opened(self, node: BoundNode) -> BlockState:
         lacks = self.left.missing_inputs.get(node.id, ())
@@ -168,23 +168,22 @@ class Estimate(Walk):
     async def items(self, state: BlockState) -> None:
         """Show what a run does with each item of a block, and estimate those that are stale.
 
-        1. Only some items are asked for: what reads the block is left, and it has no outputs.
-        2. Nothing is to be done, or nothing that changes a result: its outputs are known.
-        3. The same, but rows of deleted items go: what searches their store finds less.
-        4. Its items are estimated, and its outputs are not known.
+        1. It is a step: so is its work.
+        2. Only some items are asked for: what reads the block is left, and it has no outputs.
+        3. Nothing is to be done, or nothing that changes a result: its outputs are known.
+        4. The same, but rows of deleted items go: what searches their store finds less.
+        5. Its items are estimated, and its outputs are not known.
         """
         context, block, todo = self.context, state.block, state.todo()
         undone = {item.index for item in (*todo, *state.in_phase(*OPEN))}
         self.ended[block.id] = await ended_block(context, state.work, undone)
-        if state.step is not None:
+        if state.step is not None:  # 1
             (work,) = state.work.items
             item = PlanItem(block.id, block.id, work.verdict.state, work.verdict.reasons)
-            if todo:
-                attempt = ItemAttempt.of_item(context, state, work)
-                await self._add_work(attempt, state.step, item, work.entry)
-            else:
-                self._add_step(state.step, item)
-            return
+            if not todo:
+                return self._add_step(state.step, item)
+            attempt = ItemAttempt.of_item(context, state, work)
+            return await self._add_work(attempt, state.step, item, work.entry)
         items = list(_plan_items(state.work))
         for item in items:
             self._add(item)
@@ -192,28 +191,22 @@ class Estimate(Walk):
             context, block.body, (item.scope_in(block, self.scope) for item in todo)
         )
         context.stats.add_filed(block.id, state.work.filed_counts)
-        if state.is_partial:  # 1
+        if state.is_partial:  # 2
             self.left.nodes[block.id] = Left(LeftBy.PARTIAL)
-        elif not todo or are_repeatable(block, todo):  # 2
+        elif not todo or are_repeatable(block, todo):  # 3
             for work in todo:
                 if work.entry is not None:
                     take_entry(context, state, work, work.entry, ItemState.DONE, None)
                     work.reported = work.changed = work.verdict.state
             fills = (step.facts.fills in step.written for step in all_steps(block.body))
-            if state.work.missing.deleted and any(fills):  # 3
-                self.unknown[block.id] = block.id
+            if state.work.missing.deleted and any(fills):  # 4
                 self._note(block, Estimated(outputs=state.outputs()))
-            return
-        estimated = await estimate_block(self._plan, context, state, Spread())  # 4
-        # Where no item surely has a result, what reads the block may be left.
-        checked = (step.reply is not None and step.reply.checks for step in all_steps(block.body))
-        has_result = any(item.has_result for item in state.work.items)
-        may_be_left = not has_result and (any(checked) or all(i.result is None for i in todo))
-        if any(item.is_undecided for item in items):
-            estimated = replace(estimated, calls=estimated.calls.at_most())
-        calls = self._note(block, replace(estimated, may_fail=may_be_left)).calls
-        recorded = [item.entry for item in state.work.items if item.entry is not None]
-        self._plan.cost.add(calls, recorded, len(todo))
+        else:  # 5
+            estimated = await estimate_block(self._plan, context, state, Spread())
+            if any(item.is_undecided for item in items):
+                estimated = replace(estimated, calls=estimated.calls.at_most())
+            entries = [item.entry for item in state.work.items if item.entry is not None]
+            self._plan.cost.add(self._note(block, estimated).calls, entries, len(todo))
 
     async def step(self, step: BoundStep) -> Any:
         attempt = ItemAttempt.of(self.context, step)
@@ -251,7 +244,8 @@ class Estimate(Walk):
         self._plan.items.append(replace(item, step=f"{self._prefix}{item.step}"))
 
     def _note(self, node: BoundNode, estimated: Estimated) -> Estimated:
-        """Note what is estimated of a node that is unknown."""
+        """Note what is estimated of a node that has to run before its outputs are known."""
+        self.unknown.setdefault(node.id, node.id)
         self._placeholders[node.id] = estimated.outputs
         return self.steps.spread.note(node, estimated)
 

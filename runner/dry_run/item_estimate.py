@@ -14,6 +14,7 @@ from paddock.pipelines.input_values import WrongInput
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.node_reads import read_by
 from paddock.runner.bind.parameters import BindError
+from paddock.runner.bind.plan_walks import all_steps
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.core.block_state import OUTERMOST, BlockState, ItemsAround, opened_block
 from paddock.runner.core.failures import StepFailed
@@ -104,7 +105,8 @@ class ItemEstimate:
                 raise ItemEnds(error) from error
             estimated = await estimate_block(self._plan, context, state, self.spread)
             if self.spread.of(block.reads.all):
-                estimated = Estimated(estimated.calls.at_most(), estimated.outputs)
+                calls = estimated.calls.at_most()
+                estimated = replace(estimated, calls=calls, doubt=Doubt.VALUES)
         return self._noted(block, estimated)
 
     async def _step(self, step: BoundStep, scope: Scope) -> Any:
@@ -258,7 +260,12 @@ async def estimate_block(
     rest = calls_of_body(block.body).of_items(n_left)
     is_average = rest.n_most is None and calls.n_most is not None and n_walked > 0
     calls += calls.scaled(n_left / n_walked) if is_average else rest
-    return Estimated(calls, dict(state.outputs()), Doubt.VALUES if todo else Doubt.NONE)
+    # Where no item surely has a result, what reads the block may be left.
+    checked = (step.reply is not None and step.reply.checks for step in all_steps(block.body))
+    has_result = any(item.has_result for item in state.work.items)
+    may_fail = not has_result and (any(checked) or all(item.result is None for item in todo))
+    doubt = Doubt.VALUES if todo else Doubt.NONE
+    return Estimated(calls, dict(state.outputs()), doubt, may_fail=may_fail)
 
 
 def pipeline_outputs(step: BoundStep, bound: BoundPlan, inner: Scope, scope: Scope) -> Any:

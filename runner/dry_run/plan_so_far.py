@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from paddock.runner.ledger.entries import Entry
@@ -18,6 +18,7 @@ from .dry_tools import AskedPrompts
 if TYPE_CHECKING:
     from paddock.engine.backends.speed_estimates import SpeedBook
     from paddock.engine.profile.context_layout import Workload
+    from paddock.runner.core.run_stats import RunStats
 
 MAX_WALK_S = 5.0
 """A plan does not walk longer than that; what is left is bounded by the YAML, or estimated."""
@@ -55,39 +56,20 @@ class PlanCost:
             n_calls, n_tokens = self.measured.get(ref, (0, 0.0))
             self.measured[ref] = n_calls + n, n_tokens + n * tokens_of_call
 
-    def in_report(
-        self, report: PlanReport, last: dict[str, Any] | None, speeds: SpeedBook | None
-    ) -> PlanReport:
-        """Return a report with its figures; none where it has `notes` on what is not known.
+    @property
+    def n_most(self) -> int | None:
+        """How many calls are made at most; None: nothing bounds them."""
+        n_most = self.calls.n_most
+        return None if n_most is None else n_most + self.calls.n_extra
 
-        `last`: the summary of the last run.
-        """
-        calls, most, advice = self.calls, self.calls.n_most, tuple[str, ...]()
-        if speeds is not None:
-            known = dict(self._workloads(speeds, last))
-            gains = (speeds.gain(ref, known.get(ref)) for ref in sorted(calls.by_model))
-            advice = tuple(gain.sentence() for gain in gains if gain is not None)
-        most_with_repairs = None if most is None else most + calls.n_extra
-        is_exact = calls.least.total() == most_with_repairs
-        are: CallsAre = "about" if calls.is_average else "exact" if is_exact else "at most"
-        report = replace(report, calls_are=are, advice=advice)
-        if report.notes:
-            return report
-        tokens = None if self.tokens is None else math.ceil(self.tokens)
-        is_idle = not any(item.state in WORK for item in report.items)
-        return replace(
-            report,
-            calls=most_with_repairs,
-            likely_calls=most,
-            least_calls=calls.least.total(),
-            tokens=tokens,
-            seconds=0.0 if tokens == 0 and is_idle else self._seconds(tokens, last, speeds),
-            loads=len(calls.by_model),
-            models={r: 0 if r in calls.unbounded else calls.most[r] for r in calls.by_model},
-            least_models=dict(calls.least),
-        )
+    def advice(self, last: dict[str, Any] | None, speeds: SpeedBook) -> Iterator[str]:
+        """Yield what would make the calls faster; `last`: the summary of the last run."""
+        known = dict(self._workloads(speeds, last))
+        for ref in sorted(self.calls.by_model):
+            if (gain := speeds.gain(ref, known.get(ref))) is not None:
+                yield gain.sentence()
 
-    def _seconds(
+    def seconds(
         self, tokens: int | None, last: dict[str, Any] | None, speeds: SpeedBook | None
     ) -> float | None:
         """Add up what the models' profiles say; as the last run, where one is missing."""
@@ -123,6 +105,39 @@ class PlanSoFar:
     notes: list[str] = field(default_factory=list)
     """What is not known before the run."""
     _ends_at: float | None = None
+
+    def report(
+        self, stats: RunStats, last: dict[str, Any] | None, speeds: SpeedBook | None
+    ) -> PlanReport:
+        """Return the plan; without figures where it has notes on what is not known.
+
+        `last`: the summary of the last run.
+        """
+        cost, calls, is_known = self.cost, self.cost.calls, not self.notes
+        is_exact = calls.least.total() == cost.n_most
+        are: CallsAre = "about" if calls.is_average else "exact" if is_exact else "at most"
+        tokens = None if cost.tokens is None or not is_known else math.ceil(cost.tokens)
+        is_idle = tokens == 0 and not any(item.state in WORK for item in self.items)
+        n_of_model = {r: 0 if r in calls.unbounded else calls.most[r] for r in calls.by_model}
+        return PlanReport(
+            pipeline=stats.pipeline,
+            items=tuple(self.items),
+            calls=cost.n_most if is_known else None,
+            calls_are=are,
+            likely_calls=calls.n_most if is_known else None,
+            least_calls=calls.least.total() if is_known else None,
+            tokens=tokens,
+            loads=len(calls.by_model) if is_known else None,
+            models=n_of_model if is_known else {},
+            least_models=dict(calls.least) if is_known else {},
+            seconds=0.0 if is_idle else cost.seconds(tokens, last, speeds),
+            notes=tuple(self.notes),
+            advice=() if speeds is None else tuple(cost.advice(last, speeds)),
+            remarks=(*stats.tally_notes(is_plan=True), *stats.notes),
+            outdated=stats.outdated,
+            filed=stats.filed_counts,
+            not_taken=stats.not_taken_by_suffix(),
+        )
 
     def deadline(self) -> float:
         """Return when the walk ends, by the loop's clock.

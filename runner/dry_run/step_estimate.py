@@ -18,10 +18,11 @@ from paddock.runner.bind.bound import BoundStep
 from paddock.runner.bind.parameters import BindError
 from paddock.runner.core.answer_reviewer import AnswerReviewer
 from paddock.runner.core.escalation import Escalated, escalated
-from paddock.runner.core.failures import Cause, max_retries
+from paddock.runner.core.failures import Cause, RunStopped, max_retries
 from paddock.runner.core.item_attempt import StepAttempt
 from paddock.runner.core.step_runner import step_outputs
 from paddock.runner.core.step_tools import item_tools, taught_as, taught_tools
+from paddock.runner.ledger.entries import LedgerError
 from paddock.steps.base import (
     PLACEHOLDER,
     CallForecast,
@@ -64,8 +65,10 @@ class StepEstimate:
         1. Its answer may be asked for again of a larger model: both are estimated.
         2. It changes something, or to know its tools is to run them, or their servers: the YAML
            alone bounds it.
-        3. It is tried.
-        4. How often it asks depends on how long answers are: it is tried with the longest, too.
+        3. Its parameters cannot be filled in: if anything is in doubt, that may be why, and the
+           YAML alone bounds it; else it surely fails.
+        4. It is tried.
+        5. How often it asks depends on how long answers are: it is tried with the longest, too.
 
         Raises:
             ItemEnds: it surely fails.
@@ -75,14 +78,20 @@ class StepEstimate:
             return await self._escalated()
         if not can_try(step) or "tools" in step.written:  # 2
             return Estimated(calls_of_step(step))
-        n_before = len(self.plan.prompts.items)
-        estimated = await self._tried(self.plan.prompts)  # 3
+        try:
+            params = step.params.render(self.attempt.scope)
+        except BindError as error:  # 3
+            if not self.doubt:
+                raise ItemEnds(error) from error
+            return Estimated(calls_of_step(step))
+        prompts, n_before = self.plan.prompts, len(self.plan.prompts.items)
+        estimated = await self._tried(params, self._pool(params, prompts))  # 4
         if step.facts.is_sized(step.written) and (
-            self.doubt or not self.plan.prompts.is_local or estimated.forecast.n_new > 1
-        ):  # 4
-            before = self.plan.prompts.as_of(n_before)
-            longest = await self._tried(before, is_long=True)
-            estimated = replace(estimated, calls=between_lengths(estimated.calls, longest.calls))
+            self.doubt or not prompts.is_local or estimated.forecast.n_new > 1
+        ):  # 5
+            pool = self._pool(params, prompts.as_of(n_before), is_long=True)
+            longest = await self._longest_calls(params, pool)
+            estimated = replace(estimated, calls=between_lengths(estimated.calls, longest))
         return estimated
 
     async def _escalated(self) -> Estimated:
@@ -115,80 +124,101 @@ class StepEstimate:
             if due is not None:
                 raise
             return replace(own, doubt=Doubt.VALUES, may_fail=True)
-        if due is not None:
-            outputs = larger.outputs and {**larger.outputs, "escalated": due.origin}
-            return replace(larger, calls=own.calls + larger.calls, outputs=outputs)
-        calls = own.calls + larger.calls.at_most()
-        return Estimated(calls, own.outputs, forecast=larger.forecast)
+        forecast = own.forecast + larger.forecast
+        if due is None:
+            calls = own.calls + larger.calls.at_most()
+            return Estimated(calls, own.outputs, forecast=forecast)
+        calls = own.calls + larger.calls
+        outputs = larger.outputs and {**larger.outputs, "escalated": due.origin}
+        return replace(larger, calls=calls, outputs=outputs, forecast=forecast)
 
-    async def _tried(self, prompts: AskedPrompts, *, is_long: bool = False) -> Estimated:
-        """Carry out a step that only reads, with a pool that asks no model.
+    def _pool(self, params: Any, prompts: AskedPrompts, *, is_long: bool = False) -> DryPool:
+        """Return a pool that asks no model; files are in doubt only to what reads some."""
+        attempt, step, facts = self.attempt, self.attempt.step, self.attempt.step.facts
+        reads = facts.lists or facts.searches or step.kind().reads(params)
+        doubt, in_tree = self.doubt if reads else self.doubt & ~Doubt.FILES, facts.tree is not None
+        context, caller = attempt.context, attempt.caller
+        return DryPool(context, caller, prompts, doubt, is_long=is_long, in_tree=in_tree)
 
-        1. Its parameters cannot be filled in: if anything is in doubt, that may be why, and the
-           YAML alone bounds it; else it surely fails.
-        2. It counts a tree of calls itself (`foresee`), or runs, with placeholders for answers.
-        3. It failed. Nothing is in doubt, and no retry may pass its checks: so it will in the run.
-        4. It failed over what may be there by then: the YAML alone bounds it.
-        5. Its calls are those of the pool and its tree. Its outputs are in doubt where anything is.
+    async def _tried(self, params: Any, pool: DryPool) -> Estimated:
+        """Carry out a step that only reads.
 
-        `is_long`: each unknown answer is the longest.
+        1. It left itself out: where anything is in doubt, it may be done in the run.
+        2. It failed. Nothing is in doubt, and no retry may pass its checks: so it will in the run.
+        3. It failed over what may be there by then: the YAML alone bounds it.
+        4. Its outputs are in doubt where anything is.
 
         Raises:
             ItemEnds: it surely fails.
         """
-        attempt, context = self.attempt, self.attempt.context
-        step, scope = attempt.step, attempt.scope
-        kind, facts = step.kind(), step.facts
+        step = self.attempt.step
         try:
-            params = step.params.render(scope)
-        except BindError as error:  # 1
-            if not self.doubt:
-                raise ItemEnds(error) from error
-            return Estimated(calls_of_step(step))
-        reads_files, searches = bool(facts.lists or kind.reads(params)), bool(facts.searches)
-        doubt = self.doubt if reads_files or searches else self.doubt & ~Doubt.FILES
-        may_be_filled = self.plan.fills_stores and searches
-        has_tree, caller = facts.tree is not None, attempt.caller
-        pool = DryPool(context, caller, prompts, doubt, is_long=is_long, in_tree=has_tree)
-        reviewer = AnswerReviewer(context)
-        attempt.n_refused = await reviewer.n_rejected(attempt)
-        tree: CallForecast | None = None
-        outputs: Any = {}
-        has_failed = False
-        try:  # 2
-            await attempt.item.note_files(context, kind.reads(params), context.bound.roots)
-            tools = await self._tools(params, pool)
-            if has_tree:
-                tree = await kind.foresee(params, tools)
-            if tree is not None and tree.n_new:
-                found = dict.fromkeys(("output", "evidence", "confidence")) | {"text": PLACEHOLDER}
-            else:
-                output = await kind.run(params, tools)
-                found = await reviewer.calibrated(attempt, output)
-                if may_be_filled and doubt:  # rows of the run may be nearer than those found now
-                    found["hits"] = [{**hit, "text": PLACEHOLDER} for hit in found["hits"]]
-                if reads_files and Doubt.FILES in doubt:
-                    found = without_texts(found)
-            outputs = step_outputs(step, scope, found)
-        except StepSkipped:
-            if pool.is_in_doubt:  # what it reads may be there by then
+            outputs, tree = await self._carried_out(params, pool)
+        except StepSkipped:  # 1
+            if pool.is_in_doubt:
                 return Estimated(pool.calls, doubt=Doubt.VALUES | Doubt.IF_DONE)
-            outputs = None
+            return Estimated(outputs=None, doubt=Doubt.NONE)
+        except (LedgerError, RunStopped):
+            raise
         except Exception as error:  # of any kind, as a run takes it: also a defect of a plug-in
-            has_failed = True
-            if isinstance(error, StepError) and error.is_fatal and not doubt:
-                context.stats.note(f"The run will stop at step '{step.id}': {error}")
+            if isinstance(error, StepError) and error.is_fatal and not pool.doubt:
+                self.attempt.context.stats.note(f"The run will stop at step '{step.id}': {error}")
+            is_elsewhere = bool(pool.doubt) or self._may_be_filled
             may_pass = bool(step.kind.roles) and max_retries(step.retry, Cause.CHECK) > 0
-            if not (pool.is_in_doubt or may_be_filled or may_pass):
-                raise ItemEnds(error) from error  # 3
-            if (doubt or may_be_filled) and not is_long:
-                return Estimated(between_lengths(pool.calls, calls_of_step(step)))  # 4
-        return Estimated(
-            _calls(step, params, pool, tree, is_in_parts=has_failed and is_long),  # 5
-            outputs,
-            Doubt.VALUES if pool.is_in_doubt or has_failed else Doubt.NONE,
-            tree or CallForecast(pool.n_known + pool.calls.most.total(), pool.n_known),
-        )
+            if not (pool.is_in_doubt or is_elsewhere or may_pass):
+                raise ItemEnds(error) from error  # 2
+            if is_elsewhere:
+                return Estimated(between_lengths(pool.calls, calls_of_step(step)))  # 3
+            return Estimated(_calls(step, params, pool, None), forecast=pool.forecast)
+        doubt = Doubt.VALUES if pool.is_in_doubt else Doubt.NONE  # 4
+        return Estimated(_calls(step, params, pool, tree), outputs, doubt, tree or pool.forecast)
+
+    async def _longest_calls(self, params: Any, pool: DryPool) -> CallBounds:
+        """Return the calls of a step if each unknown answer is the longest.
+
+        Where it fails, its text was read in parts that never get shorter: at most a tree over all
+        parts. After 5 of them these are 11 calls.
+        """
+        step = self.attempt.step
+        try:
+            _, tree = await self._carried_out(params, pool)
+        except StepSkipped:
+            return pool.calls
+        except (LedgerError, RunStopped):
+            raise
+        except Exception:  # of any kind, as it is tried
+            facts, most = step.facts, pool.calls.most
+            bounds = TreeBounds(2 * most.total() + 1) if facts.tree is None else facts.tree(params)
+            calls = CallBounds(divided(bounds.in_parts, most or models_of(step)))
+            return with_repairs(step, calls, is_local=pool.prompts.is_local)
+        return _calls(step, params, pool, tree)
+
+    async def _carried_out(self, params: Any, pool: DryPool) -> tuple[Any, CallForecast | None]:
+        """Return a step's outputs, and its tree of calls where it counts that (`foresee`).
+
+        Placeholders stand for answers, and for what files and rows of the run may have.
+        """
+        attempt, context, step = self.attempt, self.attempt.context, self.attempt.step
+        kind, reviewer = step.kind(), AnswerReviewer(context)
+        attempt.n_refused = await reviewer.n_rejected(attempt)
+        await attempt.item.note_files(context, kind.reads(params), context.bound.roots)
+        tools = await self._tools(params, pool)
+        tree = None if step.facts.tree is None else await kind.foresee(params, tools)
+        if tree is not None and tree.n_new:
+            found = dict.fromkeys(("output", "evidence", "confidence")) | {"text": PLACEHOLDER}
+        else:
+            output = await kind.run(params, tools)
+            found = await reviewer.calibrated(attempt, output)
+            if self._may_be_filled and pool.doubt:  # rows may be nearer than those of now
+                found["hits"] = [{**hit, "text": PLACEHOLDER} for hit in found["hits"]]
+            elif Doubt.FILES in pool.doubt and not step.facts.searches:
+                found = without_texts(found)
+        return step_outputs(step, attempt.scope, found), tree
+
+    @property
+    def _may_be_filled(self) -> bool:
+        """Whether the run may add rows to a store that the step searches."""
+        return self.plan.fills_stores and bool(self.attempt.step.facts.searches)
 
     async def _tools(self, params: Any, pool: DryPool) -> Tools:
         """Return what a step is given while it is tried, which asks and writes nothing.
@@ -217,29 +247,21 @@ class StepEstimate:
         return taught
 
 
-def _calls(
-    step: BoundStep, params: Any, pool: DryPool, tree: CallForecast | None, *, is_in_parts: bool
-) -> CallBounds:
+def _calls(step: BoundStep, params: Any, pool: DryPool, tree: CallForecast | None) -> CallBounds:
     """Return the calls of a step that was tried, with those that repairs may add.
 
-    1. It counted a tree of calls (`foresee`). The pool was only asked for prompts without unknown
-       answers: `reduce` over 20 texts asks it for 3 of 4 calls, and the last one comes later.
-       Where the groups of `by` are not known, each text may be one: so many calls are extra.
-    2. A text was read in parts, and it failed, since the longest answers never get shorter: at
-       most a tree over all parts. After 5 of them these are 11 calls.
-    3. Any other step: those that it asked the pool for, such as the 1 of a `chat`.
+    They are those that it asked the pool for, such as the 1 of a `chat`. Where it counted a tree of
+    calls (`foresee`), the pool was only asked for prompts without unknown answers: `reduce` over 20
+    texts asks it for 3 of 4 calls, and the last one comes later. Where the groups of `by` are not
+    known, each text may be one: so many calls are extra.
     """
-    counted, is_local = pool.calls, pool.prompts.is_local
-    by_model, n_counted = counted.most or models_of(step), counted.most.total()
-    bounds = TreeBounds(2 * n_counted + 1) if step.facts.tree is None else step.facts.tree(params)
-    if tree is not None:  # 1
-        in_groups = bounds.in_groups if pool.reads_unknown and tree.n_new else 0
-        later = divided(tree.n_new - n_counted, by_model)
+    calls, n_extra = pool.calls, 0
+    if tree is not None and step.facts.tree is not None:
+        is_grouped = pool.reads_unknown and tree.n_new > 0
+        in_groups = step.facts.tree(params).in_groups if is_grouped else 0
+        later = divided(tree.n_new - calls.most.total(), calls.most or models_of(step))
         may_be_known = pool.prompts.has_history or pool.asked_equal or in_groups
-        calls = counted + CallBounds(later, Counter() if may_be_known else later)
-        calls = with_repairs(step, calls, is_local=is_local)
-        return replace(calls, n_extra=max(calls.n_extra, in_groups - tree.n_new))
-    if is_in_parts:  # 2
-        most = divided(bounds.in_parts, by_model)
-        return with_repairs(step, CallBounds(most), is_local=is_local)
-    return with_repairs(step, counted, is_local=is_local)  # 3
+        calls += CallBounds(later, Counter() if may_be_known else later)
+        n_extra = in_groups - tree.n_new
+    calls = with_repairs(step, calls, is_local=pool.prompts.is_local)
+    return replace(calls, n_extra=max(calls.n_extra, n_extra))
