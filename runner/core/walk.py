@@ -1,6 +1,6 @@
 """One walk over a plan and over the steps of an item: what becomes of a node is decided here.
 
-`Execute` acts on these decisions, `runner.dry_run.estimate.Estimate` says what a run would do.
+`Execute` acts on these decisions, `runner.dry_run.estimate.PlanWalk` says what a run would do.
 Both have one method for each thing that becomes of a node. While planning, what a node gives may
 not be known before a run: then it is `NOT_YET`, and so is what reads it.
 """
@@ -175,7 +175,7 @@ class Walk(ABC):
             self.left.nodes.setdefault(step.id, without_results)
         return not is_idle
 
-    # --- what `Execute` does, and `Estimate` says
+    # --- what `Execute` does, and `PlanWalk` says
 
     @abstractmethod
     async def each(self, nodes: Iterable[BoundNode]) -> None:
@@ -254,8 +254,7 @@ def is_skipped(node: BoundNode, scope: Scope) -> bool:
     """Return whether `if` is false, or a node reads a skipped step and not whether it is skipped.
 
     Raises:
-        StepFailed: the condition of a step cannot be evaluated.
-        ExpressionError: that of a block cannot.
+        StepFailed: its condition cannot be evaluated.
     """
     read = node.reads.before_answer
     for path in read:
@@ -267,8 +266,6 @@ def is_skipped(node: BoundNode, scope: Scope) -> bool:
     try:
         return not node.if_.evaluate(scope)
     except ExpressionError as error:
-        if isinstance(node, BoundBlock):
-            raise
         raise StepFailed(node.id, str(error)) from error
 
 
@@ -312,7 +309,7 @@ def _are_surely_skipped(nodes: Collection[BoundNode], scope: Scope, known: dict[
                 known[node.id] = names <= scope["steps"].keys() and (
                     is_skipped(node, scope) or _are_surely_skipped(node.consumers, scope, known)
                 )
-            except (StepFailed, ExpressionError):  # told where it is done
+            except StepFailed:  # told where it is done
                 known[node.id] = False
         if not known[node.id]:
             return False

@@ -33,7 +33,7 @@ class Doubt(Flag):
 
 
 @dataclass(frozen=True, slots=True)
-class Estimated:
+class Estimate:
     """Calls and outputs of one step or block; of one that cannot be tried, by the YAML alone."""
 
     calls: CallBounds = NO_CALLS
@@ -41,7 +41,7 @@ class Estimated:
     """None: it is skipped; empty where they are not known."""
     doubt: Doubt = Doubt.VALUES
     """About its outputs, and whether it is done."""
-    forecast: CallForecast = field(default=CallForecast(0, 0))
+    call_forecast: CallForecast = field(default=CallForecast(0, 0))
     """Calls, and how many of them have replies; of a step that was tried."""
     may_fail: bool = False
     """It may fail for another reason than its checks, or, of a block, have no result."""
@@ -50,13 +50,16 @@ class Estimated:
 
 
 class ItemEnds(Exception):
-    """The item surely fails here, for the reason of `error`: what follows is not reached."""
+    """The item surely ends here: it fails, or waits, for the reason of `error`."""
 
     def __init__(self, error: Exception, calls: CallBounds = NO_CALLS) -> None:
-        self.is_check = isinstance(error, StepError) and error.kind == "check"
-        self.calls = calls
-        """What the step that fails asks before."""
+        """`calls`: what the step asks before."""
+        self.error, self.calls = error, calls
         super().__init__(str(error))
+
+    @property
+    def is_check(self) -> bool:
+        return isinstance(self.error, StepError) and self.error.kind == "check"
 
 
 @dataclass(slots=True)
@@ -116,10 +119,10 @@ class Spread:
         may_miss_input = Doubt.IF_DONE in self.of(node.reads.all)
         return not (may_miss_input or self.of_condition(node) or self.of_use(node))
 
-    def note(self, node: BoundNode, estimated: Estimated) -> Estimated:
+    def note(self, node: BoundNode, estimated: Estimate) -> Estimate:
         """Note what is estimated of a node that is not surely skipped; return it by 1, 2 and 5.
 
-        `ItemEstimate` and `StepEstimate` apply 3 and 4.
+        `ItemEstimator` and `StepEstimator` apply 3 and 4.
         """
         doubt, is_sure = estimated.doubt, self.is_sure(node)
         if not is_sure and estimated.outputs is not None:  # 1, 2

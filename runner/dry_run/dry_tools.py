@@ -34,13 +34,13 @@ from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.core.calls.call_cache import ChunkListener, LedgerPool
 from paddock.runner.core.calls.call_rows import cached_reply, cached_vectors
 from paddock.runner.core.calls.recorded_calls import CallOrigin
+from paddock.runner.core.outputs.item_outputs import ItemOutputs
 from paddock.runner.core.run_context import RunContext
 from paddock.steps.base import (
     PLACEHOLDER,
     CallForecast,
     EmbedModel,
     ItemName,
-    OutputFiles,
     ReplyNotCached,
     SearchHit,
     Vector,
@@ -116,7 +116,7 @@ class DryPool(LedgerPool):
         return self.asked_unknown or bool(self.doubt)
 
     @property
-    def forecast(self) -> CallForecast:
+    def call_forecast(self) -> CallForecast:
         return CallForecast(self.n_known + self.calls.most.total(), self.n_known)
 
     # --- counting
@@ -236,27 +236,8 @@ class DryReply(ScopedReply):
         return None if self.pool.asked_unknown else await super().evidence(output)
 
 
-@dataclass(frozen=True, slots=True)
-class DryOutputs:
+class DryOutputs(ItemOutputs):
     """Implements `paddock.steps.base.OutputFiles`: reads what was written, and notes nothing."""
-
-    real: OutputFiles
-
-    @property
-    def takes_over(self) -> bool:
-        return self.real.takes_over
-
-    def owned(self, root: Path) -> frozenset[Path]:
-        return self.real.owned(root)
-
-    async def known_sha256(self, path: Path, *, moved: bool = False) -> frozenset[str]:
-        return await self.real.known_sha256(path, moved=moved)
-
-    def check_target(self, path: Path, *, is_new: bool = True) -> None:
-        self.real.check_target(path, is_new=is_new)
-
-    def filed_at(self, path: Path) -> Path | None:
-        return self.real.filed_at(path)
 
     def may_lose_rows(self, path: Path, n_before: int, n_now: int) -> bool:
         return True

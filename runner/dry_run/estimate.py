@@ -52,10 +52,10 @@ from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import PlanItem, PlanReport
 
 from .call_bounds import calls_of_step
-from .doubt import Doubt, Estimated, ItemEnds, Spread
+from .doubt import Doubt, Estimate, ItemEnds, Spread
 from .dry_tools import AskedPrompts
-from .item_estimate import ItemEstimate, estimate_block, pipeline_outputs
-from .plan_so_far import PlanSoFar
+from .forecast import PlanForecast
+from .item_estimate import ItemEstimator, estimate_block, pipeline_outputs
 
 
 async def estimate_run(
@@ -70,38 +70,38 @@ async def estimate_run(
     settings, has_pool = prepared.settings, environment.pool is not None
     async with open_session(prepared, options, environment, is_plan=True) as session:
         context, ledger = session.context, session.context.ledger
-        plan = PlanSoFar(
+        forecast = PlanForecast(
             fills_stores=any(step.facts.fills for step in all_steps(context.bound.nodes)),
             prompts=AskedPrompts(
                 has_history=bool(await ledger.ask(ledger.rows, queries.HAS_CALLS)),
                 is_local=has_pool or not settings.pool_urls,
             ),
         )
-        walk, stats = Estimate(context, plan), context.stats
+        walk, stats = PlanWalk(context, forecast), context.stats
         if context.bound.watches:
             not_taken = await asyncio.to_thread(lambda: [*not_taken_by_watches(context.bound)])
             stats.not_taken.update(not_taken)
         await walk.nodes()
         note_possible_refusal(context, context.bound.nodes, [walk.scope])
         last = speeds = None
-        if plan.cost.calls.by_model:
+        if forecast.cost.calls.by_model:
             last = await ledger.ask(RunStore(ledger).last_summary, context.bound.file.name)
             if not has_pool:  # measured speeds are of our own pool
                 from paddock.engine.backends.speed_estimates import SpeedBook
 
                 speeds = SpeedBook(settings.pool)
-        return plan.report(stats, last, speeds)
+        return forecast.report(stats, last, speeds)
 
 
-class Estimate(Walk):
+class PlanWalk(Walk):
     """A walk that does nothing, and says what a run would do."""
 
-    def __init__(self, context: RunContext, plan: PlanSoFar, prefix: str = "") -> None:
+    def __init__(self, context: RunContext, forecast: PlanForecast, prefix: str = "") -> None:
         """`prefix`: the steps that lead here, such as `clean.`."""
         super().__init__(context)
-        self._plan = plan
+        self._forecast = forecast
         self._prefix = prefix
-        self.steps = ItemEstimate(plan, context, Spread(is_of_item=False))
+        self.steps = ItemEstimator(forecast, context, Spread(is_of_item=False))
         self.unknown: dict[str, str] = {}
         """Node → the one that must run before its outputs are known."""
         self._placeholders: dict[str, dict[str, Any] | None] = {}
@@ -150,8 +150,8 @@ class Estimate(Walk):
         if isinstance(node, BoundBlock) or node.inner is not None:
             at = self._prefix
             what = f"What '{at}{node.id}' has to do is unknown until '{at}{pending}' has run."
-            self._plan.notes.append(what)
-            self._note(node, Estimated())
+            self._forecast.notes.append(what)
+            self._note(node, Estimate())
             return True
         ledger, scope_id = self.context.ledger, self.context.judge.scopes.register(node.id)
         entry = (await ledger.ask(ledger.entries, scope_id)).get(node.id)
@@ -200,18 +200,18 @@ class Estimate(Walk):
                     work.reported = work.changed = work.verdict.state
             fills = (step.facts.fills in step.written for step in all_steps(block.body))
             if state.work.missing.deleted and any(fills):  # 4
-                self._note(block, Estimated(outputs=state.outputs()))
+                self._note(block, Estimate(outputs=state.outputs()))
         else:  # 5
-            estimated = await estimate_block(self._plan, context, state, Spread())
+            estimated = await estimate_block(self._forecast, context, state, Spread())
             if any(item.is_undecided for item in items):
                 estimated = replace(estimated, calls=estimated.calls.at_most())
             entries = [item.entry for item in state.work.items if item.entry is not None]
-            self._plan.cost.add(self._note(block, estimated).calls, entries, len(todo))
+            self._forecast.cost.add(self._note(block, estimated).calls, entries, len(todo))
 
     async def step(self, step: BoundStep) -> Any:
         attempt = ItemAttempt.of(self.context, step)
         if step.inner is None and not only_reads(step):
-            self._note(step, Estimated())
+            self._note(step, Estimate())
             return NOT_YET
         self.ended[step.id] = EndedNode(step, done={step.id})
         if step.inner is not None:
@@ -223,7 +223,7 @@ class Estimate(Walk):
         """Walk a pipeline that a step runs, with the inputs that it has."""
         inputs = step.params.render(self.scope).inputs
         context = sub_pipeline_context(self.context, step, attempt, inputs)
-        inner = Estimate(context, self._plan, f"{self._prefix}{step.id}.")
+        inner = PlanWalk(context, self._forecast, f"{self._prefix}{step.id}.")
         await inner.nodes()
         note_possible_refusal(context, inner.bound.nodes, [inner.scope])
         self.note_inner(step, inner)
@@ -237,13 +237,13 @@ class Estimate(Walk):
         with suppress(ExpressionError):  # of placeholders
             inside = inner.scope_with_placeholders()
             outputs = pipeline_outputs(step, inner.bound, inside, self.scope)
-        self._note(step, Estimated(outputs=outputs, within=inner.steps.spread))
+        self._note(step, Estimate(outputs=outputs, within=inner.steps.spread))
         return NOT_YET
 
     def _add(self, item: PlanItem) -> None:
-        self._plan.items.append(replace(item, step=f"{self._prefix}{item.step}"))
+        self._forecast.items.append(replace(item, step=f"{self._prefix}{item.step}"))
 
-    def _note(self, node: BoundNode, estimated: Estimated) -> Estimated:
+    def _note(self, node: BoundNode, estimated: Estimate) -> Estimate:
         """Note what is estimated of a node that has to run before its outputs are known."""
         self.unknown.setdefault(node.id, node.id)
         self._placeholders[node.id] = estimated.outputs
@@ -270,12 +270,12 @@ class Estimate(Walk):
         `pending`: the node that has to run first; it may yet make the files that the step needs.
         """
         steps, scope = self.steps, self.scope_with_placeholders()
-        estimated = Estimated(calls_of_step(step))
+        estimated = Estimate(calls_of_step(step))
         doubt = steps.spread.of(step.reads.all) | (Doubt.FILES if pending else Doubt.NONE)
         try:
-            async with asyncio.timeout_at(self._plan.deadline()) as limit:
+            async with asyncio.timeout_at(self._forecast.deadline()) as limit:
                 if pending and steps.skip(step, scope):
-                    estimated = Estimated(outputs=None, doubt=Doubt.NONE)
+                    estimated = Estimate(outputs=None, doubt=Doubt.NONE)
                 else:
                     estimated = await steps.carried_out(step, scope, attempt, doubt)
         except TimeoutError:
@@ -290,7 +290,7 @@ class Estimate(Walk):
         estimated = self._note(step, estimated)
         if pending and estimated.outputs is None:
             return  # it will be skipped
-        held, forecast = await asyncio.to_thread(self._held, step), estimated.forecast
+        held, forecast = await asyncio.to_thread(self._held, step), estimated.call_forecast
         item = held or item
         if forecast.n_known:
             left = Why.CALLS_LEFT(forecast.n_new, forecast.n_calls)
@@ -299,7 +299,7 @@ class Estimate(Walk):
         lineage = await ledger.ask(LineageStore(ledger).of_item, scope_id, step.id)
         is_older = entry is None and lineage is not None
         self._add_step(step, item, is_open=bool(pending) or is_older)
-        self._plan.cost.add(estimated.calls, [] if entry is None else [entry], 1)
+        self._forecast.cost.add(estimated.calls, [] if entry is None else [entry], 1)
 
     def _held(self, step: BoundStep) -> PlanItem | None:
         """Return a step that is held by an edited file in the place of its output. Blocking.

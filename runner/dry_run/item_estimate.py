@@ -28,17 +28,17 @@ from paddock.steps.base import PLACEHOLDER
 from paddock.steps.run_pipeline import named_outputs
 
 from .call_bounds import NO_CALLS, calls_of_body, calls_of_many, calls_of_step
-from .doubt import Doubt, Estimated, ItemEnds, Spread
-from .plan_so_far import PlanSoFar
-from .step_estimate import StepEstimate
+from .doubt import Doubt, Estimate, ItemEnds, Spread
+from .forecast import PlanForecast
+from .step_estimate import StepEstimator
 
 
-class ItemEstimate:
+class ItemEstimator:
     """Walks the steps of one item, or of a pipeline that one of them runs, without effects."""
 
     def __init__(
         self,
-        plan: PlanSoFar,
+        forecast: PlanForecast,
         context: RunContext,
         spread: Spread,
         around: ItemsAround = OUTERMOST,
@@ -48,7 +48,7 @@ class ItemEstimate:
 
         `attempt`: at the item; None: of a whole pipeline, whose steps are items or have none.
         """
-        self._plan = plan
+        self._forecast = forecast
         self._context = context
         self._around = around
         self._attempt = attempt
@@ -82,7 +82,7 @@ class ItemEstimate:
         try:
             if is_skipped(node, scope):
                 return True
-        except (StepFailed, ExpressionError) as error:
+        except StepFailed as error:
             raise ItemEnds(error) from error
         key = "/".join(self._around.keys)
         return not self.spread.of_use(node) and leave_unused(node, scope, self._context.stats, key)
@@ -94,7 +94,7 @@ class ItemEstimate:
             ItemEnds: it surely fails.
         """
         if self.spread.of(block.over.references):  # so is how many items it has
-            estimated = Estimated(calls_of_many(block.body))
+            estimated = Estimate(calls_of_many(block.body))
         else:
             context, around = self._context, self._around
             if self.spread.of(read_by(block.where, block.key)):
@@ -103,7 +103,7 @@ class ItemEstimate:
                 state = await opened_block(context, block, scope, around=around, keeps_results=True)
             except (ExpressionError, PipelineError) as error:
                 raise ItemEnds(error) from error
-            estimated = await estimate_block(self._plan, context, state, self.spread)
+            estimated = await estimate_block(self._forecast, context, state, self.spread)
             if self.spread.of(block.reads.all):
                 calls = estimated.calls.at_most()
                 estimated = replace(estimated, calls=calls, doubt=Doubt.VALUES)
@@ -118,13 +118,13 @@ class ItemEstimate:
         try:
             estimated = await self.estimate(step, scope)
         except ItemEnds as end:
-            outputs = self._noted(step, Estimated(end.calls, may_fail=True))
+            outputs = self._noted(step, Estimate(end.calls, may_fail=True))
             if self.spread.is_sure(step):
                 raise
             return outputs
         return self._noted(step, estimated)
 
-    def _noted(self, node: BoundNode, estimated: Estimated) -> dict[str, Any] | None:
+    def _noted(self, node: BoundNode, estimated: Estimate) -> dict[str, Any] | None:
         """Add what is estimated of a node; return its outputs."""
         estimated = self.spread.note(node, estimated)
         self.calls += estimated.calls
@@ -132,7 +132,7 @@ class ItemEstimate:
 
     # --- one step
 
-    async def estimate(self, step: BoundStep, scope: Scope) -> Estimated:
+    async def estimate(self, step: BoundStep, scope: Scope) -> Estimate:
         """Estimate a step that is not skipped.
 
         1. It runs a pipeline, whose steps are walked as the item's are.
@@ -154,7 +154,7 @@ class ItemEstimate:
         if not (state.todo() or doubt):
             if state.wait is not None:
                 raise ItemEnds(state.wait)
-            return Estimated(outputs=work.result, doubt=Doubt.NONE)
+            return Estimate(outputs=work.result, doubt=Doubt.NONE)
         attempt = ItemAttempt.of_item(context, state, work)
         estimated = await self.carried_out(step, scope, attempt, doubt)
         if doubt and work.entry is not None:
@@ -163,11 +163,11 @@ class ItemEstimate:
 
     async def carried_out(
         self, step: BoundStep, scope: Scope, attempt: ItemAttempt, doubt: Doubt
-    ) -> Estimated:
+    ) -> Estimate:
         """Estimate a step that has work to do; `doubt` is about what it reads.
 
         1. A person has decided on its answer, and no cache has it: it is the one that they saw.
-        2. Any other is tried, or bounded by the YAML (`StepEstimate`).
+        2. Any other is tried, or bounded by the YAML (`StepEstimator`).
         3. A person rejected the answer: the item ends; at the top level, what reads it is left.
         4. A person accepted or edited it: the decision is applied.
 
@@ -181,9 +181,9 @@ class ItemEstimate:
         looks_up = of_step.caller.looks_up
         seen = None if review is None or looks_up else review.decided_outputs
         if seen is not None:  # 1
-            estimated = Estimated(outputs=seen, doubt=Doubt.NONE)
+            estimated = Estimate(outputs=seen, doubt=Doubt.NONE)
         else:  # 2
-            estimated = await StepEstimate(self._plan, of_step, doubt).estimated()
+            estimated = await StepEstimator(self._forecast, of_step, doubt).estimated()
         if review is not None and review.state == "rejected":  # 3
             if not attempt.is_of_item:
                 return replace(estimated, outputs=None, doubt=Doubt.NONE)
@@ -196,7 +196,7 @@ class ItemEstimate:
 
     async def _pipeline(
         self, step: BoundStep, scope: Scope, attempt: ItemAttempt, doubt: Doubt
-    ) -> Estimated:
+    ) -> Estimate:
         """Estimate a pipeline that a step of the item runs; `doubt` is about what that reads."""
         try:
             inputs = step.params.render(scope).inputs
@@ -204,43 +204,42 @@ class ItemEstimate:
         except (BindError, WrongInput) as error:
             if not doubt:
                 raise ItemEnds(error) from error
-            return Estimated(calls_of_step(step))
+            return Estimate(calls_of_step(step))
         bound, spread = context.bound, Spread(files=self.spread.files)
-        within = ItemEstimate(self._plan, context, spread, attempt.around_steps)
+        within = ItemEstimator(self._forecast, context, spread, attempt.around_steps)
         try:
             start = Scope.of(bound.inputs, context.stats.secrets.of(bound.file), bound.moment)
             end = (await within.walk(bound.nodes, start)).scope
         except ItemEnds as failure:
             if doubt:
-                return Estimated(calls_of_step(step), may_fail=True)
-            failure.calls = within.calls
-            raise
+                return Estimate(calls_of_step(step), may_fail=True)
+            raise ItemEnds(failure.error, within.calls) from failure
         is_known, outputs = not (doubt or spread.nodes), dict[str, Any]()
         try:
             outputs = pipeline_outputs(step, bound, end, scope)
         except ExpressionError:
             is_known = False
         calls = within.calls.at_most() if doubt else within.calls
-        return Estimated(calls, outputs, Doubt.NONE if is_known else Doubt.VALUES, within=spread)
+        return Estimate(calls, outputs, Doubt.NONE if is_known else Doubt.VALUES, within=spread)
 
 
 async def estimate_block(
-    plan: PlanSoFar, context: RunContext, state: BlockState, around: Spread
-) -> Estimated:
+    forecast: PlanForecast, context: RunContext, state: BlockState, around: Spread
+) -> Estimate:
     """Estimate every stale item, in a random order, until the time is over.
 
     What is left then is bounded by the YAML, or taken to be like those that were walked. `around`:
     what is in doubt about the steps around the block.
     """
-    block, todo, deadline = state.block, state.todo(), plan.deadline_of_items()
-    calls, n_walked, now_s = NO_CALLS, 0, asyncio.get_running_loop().time
+    block, todo, deadline = state.block, state.todo(), forecast.deadline_of_items()
+    calls, n_walked, clock = NO_CALLS, 0, asyncio.get_running_loop().time
     for item in todo:  # rows of different items differ: so do the prompts that a step makes of them
         item.result = {"text": f"{PLACEHOLDER} {item.key}"}
     for item in sorted(todo, key=lambda item: draw(SEED, item.key)):
-        if now_s() >= deadline:  # where nothing waits, nothing else ends it
+        if clock() >= deadline:  # where nothing waits, nothing else ends it
             break
         attempt, spread = ItemAttempt.of_item(context, state, item), around.of_item()
-        steps = ItemEstimate(plan, context, spread, attempt.around_steps, attempt)
+        steps = ItemEstimator(forecast, context, spread, attempt.around_steps, attempt)
         try:
             async with asyncio.timeout_at(deadline) as limit:
                 walk = await steps.walk(block.body, item.scope_in(block, state.scope))
@@ -265,7 +264,7 @@ async def estimate_block(
     has_result = any(item.has_result for item in state.work.items)
     may_fail = not has_result and (any(checked) or all(item.result is None for item in todo))
     doubt = Doubt.VALUES if todo else Doubt.NONE
-    return Estimated(calls, dict(state.outputs()), doubt, may_fail=may_fail)
+    return Estimate(calls, dict(state.outputs()), doubt, may_fail=may_fail)
 
 
 def pipeline_outputs(step: BoundStep, bound: BoundPlan, inner: Scope, scope: Scope) -> Any:

@@ -43,23 +43,23 @@ from .call_bounds import (
     models_of,
     with_repairs,
 )
-from .doubt import Doubt, Estimated, ItemEnds, can_try
+from .doubt import Doubt, Estimate, ItemEnds, can_try
 from .dry_tools import AskedPrompts, DryOutputs, DryPool, DryReply, DryStores, without_texts
-from .plan_so_far import PlanSoFar
+from .forecast import PlanForecast
 
 _STEP_ERRORS = (StepError, EngineError, ExpressionError, OutsideRoots, ReplyNotCached)
 
 
 @dataclass(frozen=True, slots=True)
-class StepEstimate:
+class StepEstimator:
     """Estimates a step of one item, with its own model and with a larger one."""
 
-    plan: PlanSoFar
+    forecast: PlanForecast
     attempt: StepAttempt
     doubt: Doubt
     """About its parameters, and the files and stores that it may read."""
 
-    async def estimated(self) -> Estimated:
+    async def estimated(self) -> Estimate:
         """Estimate a step that is not skipped.
 
         1. Its answer may be asked for again of a larger model: both are estimated.
@@ -77,30 +77,30 @@ class StepEstimate:
         if step.escalate is not None:  # 1
             return await self._escalated()
         if not can_try(step) or "tools" in step.written:  # 2
-            return Estimated(calls_of_step(step))
+            return Estimate(calls_of_step(step))
         try:
             params = step.params.render(self.attempt.scope)
         except BindError as error:  # 3
             if not self.doubt:
                 raise ItemEnds(error) from error
-            return Estimated(calls_of_step(step))
-        prompts, n_before = self.plan.prompts, len(self.plan.prompts.items)
+            return Estimate(calls_of_step(step))
+        prompts, n_before = self.forecast.prompts, len(self.forecast.prompts.items)
         estimated = await self._tried(params, self._pool(params, prompts))  # 4
         if step.facts.is_sized(step.written) and (
-            self.doubt or not prompts.is_local or estimated.forecast.n_new > 1
+            self.doubt or not prompts.is_local or estimated.call_forecast.n_new > 1
         ):  # 5
             pool = self._pool(params, prompts.as_of(n_before), is_long=True)
             longest = await self._longest_calls(params, pool)
             estimated = replace(estimated, calls=between_lengths(estimated.calls, longest))
         return estimated
 
-    async def _escalated(self) -> Estimated:
+    async def _escalated(self) -> Estimate:
         """Estimate a step with its own model, then with the larger one where that may be asked.
 
         Raises:
             ItemEnds: it surely fails.
         """
-        due: Escalated | None = None
+        reason: Escalated | None = None
         attempt, step, scope = self.attempt, self.attempt.step, self.attempt.scope
         item = attempt.item.shown_key or attempt.item.key
         n_refused = await AnswerReviewer(attempt.context).n_rejected(attempt)
@@ -110,27 +110,26 @@ class StepEstimate:
             own = await replace(self, attempt=replace(attempt, step=own_step)).estimated()
             if not own.doubt and own.outputs and step.returns is None:
                 with contextlib.suppress(ExpressionError):
-                    due = escalated(step, scope, item, own.outputs, n_refused)
-                    if due is None:
+                    reason = escalated(step, scope, item, own.outputs, n_refused)
+                    if reason is None:
                         return own
         except ItemEnds as end:
             if not end.is_check:
                 raise
-            own, due = Estimated(), escalated(step, scope, item, None)
+            own, reason = Estimate(), escalated(step, scope, item, None)
         try:
             larger = await replace(self, attempt=attempt.with_larger_model()).estimated()
         except ItemEnds as end:
-            end.calls = own.calls
-            if due is not None:
-                raise
+            if reason is not None:
+                raise ItemEnds(end.error, own.calls) from end
             return replace(own, doubt=Doubt.VALUES, may_fail=True)
-        forecast = own.forecast + larger.forecast
-        if due is None:
+        forecast = own.call_forecast + larger.call_forecast
+        if reason is None:
             calls = own.calls + larger.calls.at_most()
-            return Estimated(calls, own.outputs, forecast=forecast)
+            return Estimate(calls, own.outputs, call_forecast=forecast)
         calls = own.calls + larger.calls
-        outputs = larger.outputs and {**larger.outputs, "escalated": due.origin}
-        return replace(larger, calls=calls, outputs=outputs, forecast=forecast)
+        outputs = larger.outputs and {**larger.outputs, "escalated": reason.origin}
+        return replace(larger, calls=calls, outputs=outputs, call_forecast=forecast)
 
     def _pool(self, params: Any, prompts: AskedPrompts, *, is_long: bool = False) -> DryPool:
         """Return a pool that asks no model; files are in doubt only to what reads some."""
@@ -140,7 +139,7 @@ class StepEstimate:
         context, caller = attempt.context, attempt.caller
         return DryPool(context, caller, prompts, doubt, is_long=is_long, in_tree=in_tree)
 
-    async def _tried(self, params: Any, pool: DryPool) -> Estimated:
+    async def _tried(self, params: Any, pool: DryPool) -> Estimate:
         """Carry out a step that only reads.
 
         1. It left itself out: where anything is in doubt, it may be done in the run.
@@ -156,8 +155,8 @@ class StepEstimate:
             outputs, tree = await self._carried_out(params, pool)
         except StepSkipped:  # 1
             if pool.is_in_doubt:
-                return Estimated(pool.calls, doubt=Doubt.VALUES | Doubt.IF_DONE)
-            return Estimated(outputs=None, doubt=Doubt.NONE)
+                return Estimate(pool.calls, doubt=Doubt.VALUES | Doubt.IF_DONE)
+            return Estimate(outputs=None, doubt=Doubt.NONE)
         except (LedgerError, RunStopped):
             raise
         except Exception as error:  # of any kind, as a run takes it: also a defect of a plug-in
@@ -168,10 +167,12 @@ class StepEstimate:
             if not (pool.is_in_doubt or is_elsewhere or may_pass):
                 raise ItemEnds(error) from error  # 2
             if is_elsewhere:
-                return Estimated(between_lengths(pool.calls, calls_of_step(step)))  # 3
-            return Estimated(_calls(step, params, pool, None), forecast=pool.forecast)
+                return Estimate(between_lengths(pool.calls, calls_of_step(step)))  # 3
+            return Estimate(_calls(step, params, pool, None), call_forecast=pool.call_forecast)
         doubt = Doubt.VALUES if pool.is_in_doubt else Doubt.NONE  # 4
-        return Estimated(_calls(step, params, pool, tree), outputs, doubt, tree or pool.forecast)
+        return Estimate(
+            _calls(step, params, pool, tree), outputs, doubt, tree or pool.call_forecast
+        )
 
     async def _longest_calls(self, params: Any, pool: DryPool) -> CallBounds:
         """Return the calls of a step if each unknown answer is the longest.
@@ -218,7 +219,7 @@ class StepEstimate:
     @property
     def _may_be_filled(self) -> bool:
         """Whether the run may add rows to a store that the step searches."""
-        return self.plan.fills_stores and bool(self.attempt.step.facts.searches)
+        return self.forecast.fills_stores and bool(self.attempt.step.facts.searches)
 
     async def _tools(self, params: Any, pool: DryPool) -> Tools:
         """Return what a step is given while it is tried, which asks and writes nothing.
@@ -227,7 +228,8 @@ class StepEstimate:
         """
         attempt, context = self.attempt, self.attempt.context
         step, scope, tools = attempt.step, attempt.scope, item_tools(attempt)
-        outputs, stores = DryOutputs(tools.outputs), DryStores(context.world.stores, pool)
+        outputs = DryOutputs(context, attempt.item.outputs.items)
+        stores = DryStores(context.world.stores, pool)
         tools = replace(tools, pool=pool, outputs=outputs, stores=stores)
         if (form := step.reply) is not None:
             finder = labels = None

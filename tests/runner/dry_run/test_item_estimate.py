@@ -529,10 +529,10 @@ def test_what_reads_a_file_that_a_pipeline_may_write_is_asked_at_most(tmp_path: 
 def test_a_plan_whose_time_is_over_bounds_what_is_left_or_estimates_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from paddock.runner.dry_run import plan_so_far
+    from paddock.runner.dry_run import forecast
 
     world = World(tmp_path, EACH + SUM + WRITE, n_documents=4)
-    monkeypatch.setattr(plan_so_far, "MAX_WALK_S", 0.0)
+    monkeypatch.setattr(forecast, "MAX_WALK_S", 0.0)
     planned = world.plan()
     assert (planned.calls, planned.calls_are, planned.loads) == (4, "at most", 1)
     assert planned.least_calls == 0, "the ledger may know the answers"
@@ -566,21 +566,21 @@ def test_the_steps_of_a_plan_share_one_deadline(
 def test_items_that_a_plan_has_no_time_for_are_estimated_by_those_that_it_walked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from paddock.runner.dry_run import plan_so_far
-    from paddock.runner.dry_run.item_estimate import ItemEstimate
+    from paddock.runner.dry_run import forecast
+    from paddock.runner.dry_run.item_estimate import ItemEstimator
 
-    monkeypatch.setattr(plan_so_far, "MAX_WALK_S", 2.0)
+    monkeypatch.setattr(forecast, "MAX_WALK_S", 2.0)
     world = World(tmp_path, EACH + SUMMARISED + WRITE, n_documents=40)
     walked: list[str] = []
-    walk = ItemEstimate.walk
+    walk = ItemEstimator.walk
 
-    async def walk_ten(self: ItemEstimate, body: Any, scope: Any) -> Any:
+    async def walk_ten(self: ItemEstimator, body: Any, scope: Any) -> Any:
         walked.append(scope["doc"]["relpath"])
         if len(walked) > 10:
             await asyncio.Event().wait()
         return await walk(self, body, scope)
 
-    monkeypatch.setattr(ItemEstimate, "walk", walk_ten)
+    monkeypatch.setattr(ItemEstimator, "walk", walk_ten)
     planned = world.plan()
     assert (planned.likely_calls, planned.calls_are, planned.loads) == (40, "about", 1)
     assert walked != sorted(walked), "not only those of the first folder"
@@ -595,7 +595,7 @@ def test_a_file_that_cannot_be_reached_in_time_is_not_the_end_of_a_plans_time(
         raise TimeoutError("a share does not answer")
 
     world = World(tmp_path, EACH + SUM, n_documents=1)
-    monkeypatch.setattr(item_estimate.ItemEstimate, "carried_out", unreachable)
+    monkeypatch.setattr(item_estimate.ItemEstimator, "carried_out", unreachable)
     with pytest.raises(TimeoutError, match="does not answer"):
         world.plan()
     world.edit(EACH + SUM, "steps: [{id: sum, uses: chat, with: {prompt: Hi}}]\n")

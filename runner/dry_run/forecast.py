@@ -94,11 +94,11 @@ class PlanCost:
 
 
 @dataclass(slots=True)
-class PlanSoFar:
+class PlanForecast:
     """What is known of a plan, with the pipelines that its steps run."""
 
     fills_stores: bool
-    """The run may make a store that is not there yet."""
+    """Whether any step adds rows to a store."""
     prompts: AskedPrompts
     cost: PlanCost = field(default_factory=PlanCost)
     items: list[PlanItem] = field(default_factory=list)
