@@ -119,7 +119,7 @@ def reviewed_fields(review: Review) -> list[DecidedField]:
     """
     if review.together is not None:
         return []
-    answer, confidence = review.subject.get("answer"), review.subject.get("confidence")
+    answer, confidence = review.subject.answer, review.subject.confidence
     if review.state == "accepted":
         return [DecidedField(name, raw, True) for _, name, raw in _leaves(confidence, answer)]
     if review.state == "edited":
@@ -330,35 +330,35 @@ def _open_text(n_decided: int, n_open: int) -> str:
 
 
 def key_of(review: Review) -> CalibrationKey:
-    names = ("digest", "prompt_digest", "schema_digest")
-    digests = (str(review.subject.get(name) or "") for name in names)
-    return CalibrationKey(str(review.subject.get("pipeline") or ""), review.step, *digests)
+    subject = review.subject
+    digests = (subject.digest, subject.prompt_digest, subject.schema_digest)
+    return CalibrationKey(subject.pipeline, review.step, *(digest or "" for digest in digests))
 
 
 def calibrations_of(reviews: Iterable[Review]) -> dict[CalibrationKey, StepCalibration]:
     """Return what was decided about each step; `reviews` are whole ones, open ones as well."""
     found: dict[CalibrationKey, list[Review]] = {}
     for review in reviews:
-        if review.subject.get("confidence") is not None:
+        if review.subject.confidence is not None:
             found.setdefault(key_of(review), []).append(review)
     return {key: _step_calibration(key, held) for key, held in found.items()}
 
 
 def _step_calibration(key: CalibrationKey, reviews: Sequence[Review]) -> StepCalibration:
     newest = max(reviews, key=lambda review: review.asked_at)
-    present = {review.subject.get("when") for review in reviews if review.share is not None}
+    present = {review.subject.when for review in reviews if review.subject.share is not None}
     answers: list[DecidedAnswer] = []
     n_rejected, rate = 0, 0.0
     # From the newest to the oldest: a higher rate asks about the answers before it, too
     for review in sorted(reviews, key=lambda review: -review.asked_at):
-        rate = max(rate, review.share or 0.0)
+        rate = max(rate, review.subject.share or 0.0)
         if fields := tuple(reviewed_fields(review)):
             answers.append(
                 DecidedAnswer(
                     (review.scope, review.key),
-                    str(review.subject.get("document_sha256") or ""),
+                    review.subject.document_sha256,
                     fields,
-                    is_sampled=review.is_sampled,
+                    is_sampled=review.subject.is_sampled,
                     is_in_doubt=_is_in_doubt(review, present),
                     sampling_rate=rate or None,
                 )
@@ -367,15 +367,15 @@ def _step_calibration(key: CalibrationKey, reviews: Sequence[Review]) -> StepCal
             n_rejected += review.state == "rejected"
     undecided = [review for review in reviews if not review.is_decided or review.state == "expired"]
     undecided += [review for review in reviews if review.together is not None]
-    n_open_sampled = sum(review.is_sampled for review in undecided)
-    n_open = sum(review.is_sampled or _is_in_doubt(review, present) for review in undecided)
+    n_open_sampled = sum(review.subject.is_sampled for review in undecided)
+    n_open = sum(review.subject.is_sampled or _is_in_doubt(review, present) for review in undecided)
     return StepCalibration(
         key,
-        model=str(newest.subject.get("model") or ""),
+        model=newest.subject.model or "",
         at=newest.asked_at,
         answers=tuple(answers),
         n_rejected=n_rejected,
-        is_of_all=all(_asks_about_all(str(review.subject.get("when"))) for review in reviews),
+        is_of_all=all(_asks_about_all(review.subject.when) for review in reviews),
         sampling=ReviewSampling(rate or None, n_open - n_open_sampled, n_open_sampled),
     )
 
@@ -400,9 +400,10 @@ def _is_in_doubt(review: Review, present_conditions: Set[Any]) -> bool:
     `present_conditions`: the texts of `when` since there is a sampling rate. A question of before
     counts where it was due by one of them.
     """
-    if review.share is not None:
-        return not review.is_sampled
-    return bool(review.subject.get("due")) and review.subject.get("when") in present_conditions
+    subject = review.subject
+    if subject.share is not None:
+        return not subject.is_sampled
+    return bool(subject.due) and subject.when in present_conditions
 
 
 def former_tables(

@@ -316,14 +316,14 @@ class AgentTools:
         place = self._place(pipeline)
         with open_for_reading(place) as ledger:
             waiting = ReviewStore(ledger).waiting()
-        found = [review for review in waiting if review.subject.get("pipeline") == place.file]
+        found = [review for review in waiting if review.subject.pipeline == place.file]
         return _page("waiting", found, offset, limit, review_json)
 
     def review(self, pipeline: Pipeline, review_id: ReviewId) -> Answer:
         """Return one of them with the proposed answer, its fields and where they stand."""
         found = self._review(self._place(pipeline), review_id)
         answer = asdict(reviewed_answer(found))
-        data = {**review_json(found), "value": found.subject["answer"], **answer}
+        data = {**review_json(found), "value": found.subject.answer, **answer}
         return {"id": found.id, "question": found.question, DATA: data}
 
     def decide(
@@ -352,7 +352,7 @@ class AgentTools:
     def _review(self, place: LedgerFolder, review_id: str) -> Review:
         with open_for_reading(place) as ledger:
             found = ReviewStore(ledger).get(review_id)
-        if found is None or found.subject.get("pipeline") != place.file:
+        if found is None or found.subject.pipeline != place.file:
             raise ToolRefusal(
                 f"There is no review '{shorten(review_id, 200)}' of this pipeline.\n"
                 f"  `reviews` lists what waits."

@@ -191,7 +191,7 @@ def _fields_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def gold_of_reviews(reviews: Iterable[Review], file: str) -> Gold:
     """Return what people decided on the answers of a pipeline's file, from whole reviews."""
-    own = [review for review in reviews if review.subject.get("pipeline") == file]
+    own = [review for review in reviews if review.subject.pipeline == file]
     text = gold_jsonl(own)
     if not text.strip():
         return Gold((), REVIEWS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import mimetypes
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +18,7 @@ from paddock.runner.bind.specs import prompt_digest
 from paddock.runner.calibration.confidence_calibration import CalibrationKey, calibrated, start_text
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.ledger.reviews.reviews import Question, Review
+from paddock.runner.ledger.reviews.reviews import Question, Review, Subject
 from paddock.steps.base import Output, OutsideRoots, Tools
 
 from .failures import Cause, RunStopped, SkippedByReview, StepFailed
@@ -30,10 +29,9 @@ from .reviews.review_questions import (
     document_spec,
     is_drawn,
     is_due,
-    question_reasons,
     source_texts,
-    text_objects,
     values_read,
+    with_reasons,
 )
 from .reviews.run_reviews import ReviewDue, decision_reason
 from .run_context import RunContext
@@ -102,7 +100,7 @@ class AnswerReviewer:
             return 0
         decisions = [(row.get("state"), row.get("document_sha256")) for row in review.earlier]
         if self._context.options.retry_failed:  # the present answer is replaced, too
-            decisions.append((review.state, review.subject.get("document_sha256")))
+            decisions.append((review.state, review.subject.document_sha256))
         return decisions.count(("rejected", attempt.document_digest))
 
     async def decided_before(self, attempt: StepAttempt) -> dict[str, Any] | None:
@@ -143,31 +141,30 @@ class AnswerReviewer:
         step, scope, item = attempt.step, attempt.scope, attempt.item
         assert step.review is not None
         spec, mode = step.review, self._reviews.mode
-        subject = {
-            "pipeline": self._context.bound.file.name,
-            "block": item.node.id if item.item is not None else "",
-            "item": item.shown_key or item.key,
-            "document": attempt.item_name.path or None,
-            "document_sha256": attempt.document_digest,
-            "around": [list(place) for place in item.around],
-            "answer": answer_of(outputs),
-            "evidence": outputs.get("evidence"),
-            "confidence": outputs.get("confidence"),
-            "outputs": outputs,
-            "when": spec.when.source,
-            "by": list(spec.by),
-            "on_expiry": spec.on_expiry,
-        }
-        same = {name: subject[name] for name in ("document_sha256", "answer")}
-        short_question = self._question(attempt, same)
+        subject = Subject(
+            pipeline=self._context.bound.file.name,
+            block=item.node.id if item.item is not None else "",
+            item=item.shown_key or item.key,
+            document=attempt.item_name.path or None,
+            document_sha256=attempt.document_digest,
+            around=item.around,
+            answer=answer_of(outputs),
+            evidence=outputs.get("evidence"),
+            confidence=outputs.get("confidence"),
+            outputs=outputs,
+            when=spec.when.source,
+            by=tuple(spec.by),
+            on_expiry=spec.on_expiry,
+            prompt_vector=item.vectors.get(step.id),
+        )
+        digested = Subject(document_sha256=subject.document_sha256, answer=subject.answer)
+        short_question = self._question(attempt, digested)
         # Where no one is asked, a sure answer is used as it would be without the share.
-        is_sampled = mode == "ask" and is_drawn(spec, step.id, subject["item"])
+        is_sampled = mode == "ask" and is_drawn(spec, step.id, subject.item)
 
         async def full_question() -> Question:
-            why = question_reasons(spec, scope, outputs, is_drawn=is_sampled)
-            taught = {"prompt_vector": item.vectors.get(step.id)}
-            known = {**subject, **why, **taught}
-            return self._question(attempt, await self._full_subject(attempt, known, tools))
+            asked = with_reasons(subject, spec, scope, is_drawn=is_sampled)
+            return self._question(attempt, await self._full_subject(attempt, asked, tools))
 
         while True:
             try:
@@ -202,7 +199,7 @@ class AnswerReviewer:
             evidence = await tools.reply.evidence(review.value)
         return decided_outputs(outputs, review, has_schema=has_schema, evidence=evidence)
 
-    def _question(self, attempt: StepAttempt, subject: Mapping[str, Any]) -> Question:
+    def _question(self, attempt: StepAttempt, subject: Subject) -> Question:
         step, item = attempt.step, attempt.item
         assert step.review is not None
         return Question(
@@ -210,16 +207,13 @@ class AnswerReviewer:
             key=item.key,
             step=step.id,
             run=self._context.stats.run,
-            subject=self._context.stats.secrets.redacted(subject),
+            subject=Subject.of(self._context.stats.secrets.redacted(subject.data())),
             ttl_s=step.review.ttl_s,
-            objects=text_objects(subject),
             renamed_from=item.renamed_from,
             is_asked_again=self._context.options.retry_failed,
         )
 
-    async def _full_subject(
-        self, attempt: StepAttempt, subject: Mapping[str, Any], tools: Tools
-    ) -> dict[str, Any]:
+    async def _full_subject(self, attempt: StepAttempt, subject: Subject, tools: Tools) -> Subject:
         """Return all that a person sees of a question: also checks, sources, prompt and model."""
         step, scope, reply = attempt.step, attempt.scope, attempt.step.reply
         checks = () if reply is None else reply.checks.values()
@@ -231,29 +225,28 @@ class AnswerReviewer:
             cited = read_sources(documents, scope, tools.roots.base)
         sources = [*cited, prompt]
         if len(sources) == 1 and prompt.text:  # the item has the text of what was read before
-            path = str(subject["document"] or "")
+            path = subject.document or ""
             kind = mimetypes.guess_type(path)[0] or ""
             name = path or prompt.name
             sources.insert(0, replace(prompt, name=name, path=path, media_type=kind))
         ledger = self._context.ledger
         texts = await asyncio.to_thread(source_texts, sources, ledger, self._stored)
         spec = None if reply is None else reply.evidence
-        made_by = dict.fromkeys(("model", "digest", "prompt_digest", "schema_digest"))
-        if step.model is not None:
-            key = await self._calibration_key(step)
-            values = (step.model.ref, key.model_digest, key.prompt_digest, key.schema_digest)
-            made_by = dict(zip(made_by, values, strict=True))
-        return {
-            **subject,
-            **made_by,
-            "schema": None if tools.reply is None else tools.reply.schema,
-            "checks": [check.source for check in checks],
-            "scope": values_read(sorted(paths), scope),
-            "evidence_only": [] if spec is None else list(spec.only),
-            "evidence_language": "" if spec is None else spec.language,
-            "sources": texts[:-1],
-            "prompt_text": texts[-1],
-        }
+        key = None if step.model is None else await self._calibration_key(step)
+        return replace(
+            subject,
+            model=None if step.model is None else step.model.ref,
+            digest=None if key is None else key.model_digest,
+            prompt_digest=None if key is None else key.prompt_digest,
+            schema_digest=None if key is None else key.schema_digest,
+            schema=None if tools.reply is None else tools.reply.schema,
+            checks=tuple(check.source for check in checks),
+            scope=values_read(sorted(paths), scope),
+            evidence_only=() if spec is None else tuple(spec.only),
+            evidence_language="" if spec is None else spec.language,
+            sources=tuple(texts[:-1]),
+            prompt_text=texts[-1],
+        )
 
     def _stored(self, path: str) -> str:
         """Return a document's path as the ledger writes it, without links."""

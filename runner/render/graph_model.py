@@ -224,12 +224,12 @@ def read_last_run(file: Path) -> LastRunSteps:
         steps = {name: {**counts, "left": left.get(name, 0)} for name, counts in steps.items()}
     # How many items of each step and block wait for a person, of all runs
     with open_for_reading(place) as ledger:
-        subjects = [(review.step, review.subject) for review in ReviewStore(ledger).waiting()]
+        waiting = ReviewStore(ledger).waiting()
     waiting_counts = Counter(
         name
-        for step, subject in subjects
-        if subject.get("pipeline") == place.file
-        for name in {step, str(subject.get("block"))}
+        for review in waiting
+        if review.subject.pipeline == place.file
+        for name in {review.step, review.subject.block}
     )
     for name, n in waiting_counts.items():
         made = steps.get(name, {})

@@ -21,7 +21,7 @@ from paddock.engine.system.text import cell_text, counted, one_line, path_text
 from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.checking.source_index import date_in, number_in
 from paddock.pipelines.errors import did_you_mean
-from paddock.runner.ledger.reviews.reviews import Review
+from paddock.runner.ledger.reviews.reviews import Review, Subject
 
 FieldKind = Literal["text", "number", "choice", "json"]
 FieldKeys = tuple[str | int, ...]
@@ -103,9 +103,8 @@ def answer_fields(
     return list(_fields((), answer, SchemaParts.of(schema), (evidence, confidence)))
 
 
-def subject_fields(subject: Mapping[str, Any]) -> list[AnswerField]:
-    mirrors = subject.get("evidence"), subject.get("confidence")
-    return answer_fields(subject.get("answer"), subject.get("schema"), *mirrors)
+def subject_fields(subject: Subject) -> list[AnswerField]:
+    return answer_fields(subject.answer, subject.schema, subject.evidence, subject.confidence)
 
 
 def changed_fields(before: Any, after: Any) -> list[tuple[str, Any, Any]]:
@@ -220,13 +219,13 @@ RIVAL = 0.1
 
 def shown_item(review: Review) -> str:
     """Return what a person knows an item by: its document, else its key."""
-    return str(review.subject.get("document") or review.subject.get("item") or review.key)
+    return review.subject.document or review.item
 
 
 def earlier_lines(review: Review) -> Iterator[str]:
     """Yield the earlier decisions about an answer, newest first, a line each."""
     for decision in review.earlier:
-        is_other = decision.get("document_sha256") != review.subject.get("document_sha256")
+        is_other = decision.get("document_sha256") != review.subject.document_sha256
         since = "; the document has changed since" if is_other else ""
         reason = f": {decision['reason']}" if decision.get("reason") else ""
         author = f" by {decision['by']}" if decision.get("by") else ""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 
 from paddock.engine.system.text import cell_text, one_line
 from paddock.runner.calibration.confidence_calibration import (
@@ -18,7 +17,7 @@ from paddock.runner.ledger.entries import LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.reviews.review_store import ReviewStore
-from paddock.runner.ledger.reviews.reviews import Review
+from paddock.runner.ledger.reviews.reviews import Review, Subject
 from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.render.reviewed_answers import ReliabilityTable, ReviewedAnswer, ReviewRecord
 from paddock.runner.review.answer_fields import (
@@ -68,7 +67,8 @@ def _unreviewed(row: LineageRow, key: str, reviewed: Collection[str]) -> Iterato
     source, steps = read_lineage(row.made)
     for step in steps:
         if step.answer is not None and step.id not in reviewed:
-            item, fields = key if source is None else source.path, _field_texts(step.answer)
+            item = key if source is None else source.path
+            fields = _field_texts(Subject.of(step.answer))
             yield ReviewedAnswer(item, step.id, "none", "not reviewed", fields=fields)
 
 
@@ -92,9 +92,7 @@ def review_outcome(review: Review) -> str:
 
 def reviewed_answer(review: Review) -> ReviewedAnswer:
     subject = review.subject
-    changes = (
-        changed_fields(subject.get("answer"), review.value) if review.state == "edited" else ()
-    )
+    changes = changed_fields(subject.answer, review.value) if review.state == "edited" else ()
     return ReviewedAnswer(
         item=shown_item(review),
         step=review.step,
@@ -109,7 +107,7 @@ def reviewed_answer(review: Review) -> ReviewedAnswer:
     )
 
 
-def _field_texts(subject: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
+def _field_texts(subject: Subject) -> tuple[tuple[str, str, str], ...]:
     return tuple(
         (
             field.path,

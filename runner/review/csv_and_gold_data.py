@@ -170,8 +170,8 @@ def check_decisions(
             continue
         try:
             if decision.verb == "edit":
-                answer, fields = review.subject.get("answer"), subject_fields(review.subject)
-                decision.value = edited_answer(answer, fields, decision.changes)
+                fields = subject_fields(review.subject)
+                decision.value = edited_answer(review.subject.answer, fields, decision.changes)
             # As by an earlier import of the file.
             is_so = review.state == VERBS[decision.verb] and review.question == decision.question
             if not is_so or (decision.verb == "edit" and review.value != decision.value):
@@ -195,24 +195,24 @@ def _gold_row(review: Review) -> dict[str, Any]:
     subject = review.subject
     return {
         "id": review.id,
-        "pipeline": subject.get("pipeline"),
-        "block": subject.get("block"),
+        "pipeline": subject.pipeline,
+        "block": subject.block,
         "step": review.step,
-        "item": subject.get("item"),
-        "document": subject.get("document"),
-        "document_sha256": subject.get("document_sha256"),
+        "item": subject.item,
+        "document": subject.document,
+        "document_sha256": subject.document_sha256,
         "decision": review.state,
         "value": None if review.state == "rejected" else review.value,
-        "answer": subject.get("answer"),
+        "answer": subject.answer,
         "by": review.by,
         "at": iso_time(review.decided_at or 0.0),
         "reason": review.reason,
-        "model": subject.get("model"),
-        "digest": subject.get("digest"),
-        "confidence": subject.get("confidence"),
-        "evidence": subject.get("evidence"),
-        "is_sampled": review.is_sampled,
-        "share": review.share,
+        "model": subject.model,
+        "digest": subject.digest,
+        "confidence": subject.confidence,
+        "evidence": subject.evidence,
+        "is_sampled": subject.is_sampled,
+        "share": subject.share,
     }
 
 
@@ -225,7 +225,7 @@ def review_json(review: Review) -> dict[str, Any]:
         "id": review.id,
         "question": review.question,
         "step": review.step,
-        **{name: review.subject.get(name) for name in names},
+        **{name: getattr(review.subject, name) for name in names},
         "run": review.run,
         "asked": iso_time(review.asked_at),
         "expires": None if left is None else iso_time(left),

@@ -125,14 +125,14 @@ class LedgerReviews(ReviewStore):
         `review` is whole, as `get` returns it. Where `known_evidence` is of another request, this
         may take as long as a document may be read.
         """
-        schema = review.subject.get("schema")
+        schema = review.subject.schema
         if schema is None and not isinstance(value, str):
             what = "The answer is a text, and the edited value is none."
             return [AnswerFault(what, what)]
         wrong = None if schema is None else schema_fault(value, schema, is_for_person=True)
         if wrong is not None:
             return [wrong]
-        scope = review.subject.get("scope") or {}
+        scope = review.subject.scope or {}
         text = value if schema is None else json.dumps(value, ensure_ascii=False)
         answer = {"output": None if schema is None else value, "text": text}
         found: dict[AnswerFault, None] = {}
@@ -147,7 +147,7 @@ class LedgerReviews(ReviewStore):
             except StepError as error:
                 return [AnswerFault(str(error), str(error))]
             answer["evidence"] = evidence
-        for source in review.subject.get("checks") or ():
+        for source in review.subject.checks:
             try:
                 faults = Check.of(source).answer_faults({**scope, **answer}, CHECK_FUNCTIONS)
             except (ExpressionError, BrokenCheck) as error:
@@ -196,7 +196,7 @@ class LedgerReviews(ReviewStore):
         if verb == "edit" and (wrong := self.faults(seen, value)):
             sentences = " ".join(fault.sentence for fault in wrong)
             raise DecisionRefused(f"The edited value is not valid. {sentences}")
-        values = {"accept": seen.subject.get("answer"), "edit": value, "reject": None}
+        values = {"accept": seen.subject.answer, "edit": value, "reject": None}
         decided = replace(seen, state=VERBS[verb], value=values[verb], reason=reason or None, by=by)
 
         def decide(review: Review, now: float) -> Review:
@@ -236,7 +236,7 @@ class LedgerReviews(ReviewStore):
         def accept(reviews: Sequence[Review], now: float) -> list[Review]:
             sound: list[Review] = []
             for review in reviews:
-                if review.is_sampled:  # figures rest on what a person has seen of these
+                if review.subject.is_sampled:  # figures rest on what a person has seen of these
                     left[review.id] = (
                         f"{review.shown_name} is a random check, which a person has to look at."
                     )
@@ -303,15 +303,14 @@ class LedgerReviews(ReviewStore):
     def evidence_request(self, review: Review, value: Any) -> EvidenceRequest | None:
         """Return the question where an edited value stands; None if no check may ask."""
         subject = review.subject
-        if not subject.get("checks") or subject.get("evidence") is None:
+        if not subject.checks or subject.evidence is None:
             return None
         sources = tuple(
-            (source["name"], self.source_text(source) or "", tuple(source["page_starts"]))
-            for source in subject.get("sources") or ()
+            (source.name, self.source_text(source) or "", source.page_starts)
+            for source in subject.sources
         )
-        only = tuple(subject.get("evidence_only") or ())
-        language = str(subject.get("evidence_language") or "")
-        return EvidenceRequest(value, subject.get("schema"), only, sources, language)
+        only, language = subject.evidence_only, subject.evidence_language
+        return EvidenceRequest(value, subject.schema, only, sources, language)
 
 
 def _opened_again(review: Review, now: float) -> Review:
@@ -324,7 +323,7 @@ def _opened_again(review: Review, now: float) -> Review:
 def _refuse_late(review: Review, now: float) -> None:
     if review.expires_at is None or review.expires_at > now:
         return
-    what = review.subject.get("on_expiry") or "quarantine"
+    what = review.subject.on_expiry or "quarantine"
     raise DecisionRefused(
         f"The time to decide on {review.shown_name} was over {_when(review.expires_at)}: the next "
         f"run does what `on_expiry` says, '{what}'."

@@ -27,7 +27,13 @@ from paddock.engine.system import files, no_links
 from paddock.engine.system.text import cell_text
 from paddock.pipelines.checking.schema_parts import empty_fields
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.reviews.reviews import DecisionRefused, Review, unknown_review
+from paddock.runner.ledger.reviews.reviews import (
+    DecisionRefused,
+    Review,
+    Subject,
+    SubjectText,
+    unknown_review,
+)
 from paddock.runner.render.console_page import (
     CONSOLE_PAGES,
     PAGE_HEADERS,
@@ -196,18 +202,18 @@ class ReviewPage:
 
         def window(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
             source = _source(review, query.get("source"))
-            spans = field_spans(subject_fields(review.subject), str(source.get("name", "")))
+            spans = field_spans(subject_fields(review.subject), source.name)
             text = self._text_of(reviews, source)
             return text_window(text, start, min(n, MOST_WINDOW_CHARS), spans)
 
         return await self._at(request, window)
 
-    def _text_of(self, reviews: LedgerReviews, source: Mapping[str, Any]) -> str:
-        digest = str(source.get("text_object") or "")
+    def _text_of(self, reviews: LedgerReviews, source: SubjectText) -> str:
+        digest = source.text_object or ""
         text = self._texts.pop(digest) if digest in self._texts else reviews.source_text(source)
         if text is None:
             raise DecisionRefused(
-                f"The text of '{source.get('name', 'the document')}' is not in this ledger's "
+                f"The text of '{source.name}' is not in this ledger's "
                 f"folder: it was removed, or the ledger is another machine's."
             )
         if digest:
@@ -222,9 +228,9 @@ class ReviewPage:
 
         def found(reviews: LedgerReviews, review: Review) -> tuple[Path, Review]:
             source = _source(review, number)
-            if not _has_picture(source):
+            if not source.has_picture:
                 raise DecisionRefused("This source has no pages to show.")
-            return reviews.ledger.folder.parent.resolve() / str(source["path"]), review
+            return reviews.ledger.folder.parent.resolve() / str(source.path), review
 
         path, review = await self._at(request, found)
         await asyncio.to_thread(_refuse_changed, path, review)
@@ -419,11 +425,11 @@ def _row(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
         "id": page_id(reviews, review.id),
         "folder": reviews.shown_folder,
         "question": review.question[:SHORT_QUESTION_CHARS],
-        "item": subject.get("item") or review.key,
-        "due": subject.get("due") or None,
-        "reviewers": subject.get("by") or None,
-        "least": subject.get("least"),
-        "pipeline": subject.get("pipeline"),
+        "item": review.item,
+        "due": subject.due or None,
+        "reviewers": subject.by or None,
+        "least": subject.least,
+        "pipeline": subject.pipeline,
         "lease": review.lease_by,
         "is_again": bool(review.earlier),
     }
@@ -432,19 +438,19 @@ def _row(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
 def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
     """Return a whole review but for the texts of its sources."""
     subject = review.subject
-    fields = subject_fields(review.subject)
-    empty = empty_fields(subject.get("answer"), subject.get("schema"))
-    decided = answer_fields(review.value, subject.get("schema")) if review.is_decided else []
+    fields = subject_fields(subject)
+    empty = empty_fields(subject.answer, subject.schema)
+    decided = answer_fields(review.value, subject.schema) if review.is_decided else []
     return {
         **_row(reviews, review),
-        **{name: subject.get(name) for name in ("document", "model", "when", "on_expiry")},
+        **{name: getattr(subject, name) for name in ("document", "model", "when", "on_expiry")},
         "question": review.question,
         "me": by,
         "refusal": reviews.refusal(review, by),
         "run": review.run,
         "reason": review.reason,
-        "is_text": not isinstance(subject.get("answer"), dict | list),
-        "json": json.dumps(subject.get("answer"), ensure_ascii=False, indent=2),
+        "is_text": not isinstance(subject.answer, dict | list),
+        "json": json.dumps(subject.answer, ensure_ascii=False, indent=2),
         "fields": [
             {name: getattr(field, name) for name in _FIELD_NAMES}
             | {
@@ -455,34 +461,29 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
             for field in fields
         ],
         "decided": {field.path: field.text for field in decided},
-        "has_confidence": subject.get("confidence") is not None,
-        "has_evidence": subject.get("evidence") is not None,
+        "has_confidence": subject.confidence is not None,
+        "has_evidence": subject.evidence is not None,
         "earlier": [_earlier(decision, subject) for decision in review.earlier],
         "sources": [
             {
-                "name": source.get("name"),
-                "media_type": source.get("media_type"),
-                "n_pages": max(1, len(source.get("page_starts") or ())),
-                "has_picture": _has_picture(source),
+                "name": source.name,
+                "media_type": source.media_type,
+                "n_pages": max(1, len(source.page_starts)),
+                "has_picture": source.has_picture,
             }
-            for source in subject.get("sources") or ()
+            for source in subject.sources
         ],
     }
 
 
-def _earlier(decision: Mapping[str, Any], subject: Mapping[str, Any]) -> dict[str, Any]:
-    fields = answer_fields(decision.get("value"), subject.get("schema"))
+def _earlier(decision: Mapping[str, Any], subject: Subject) -> dict[str, Any]:
+    fields = answer_fields(decision.get("value"), subject.schema)
     has_value = decision.get("value") is not None
     return {
         **{name: decision.get(name) for name in ("state", "by", "at", "reason")},
         "fields": {field.path: field.text for field in fields} if has_value else {},
-        "is_other_document": decision.get("document_sha256") != subject.get("document_sha256"),
+        "is_other_document": decision.get("document_sha256") != subject.document_sha256,
     }
-
-
-def _has_picture(source: Mapping[str, Any]) -> bool:
-    media_type = str(source.get("media_type") or "")
-    return bool(source.get("path")) and media_type.startswith(("application/pdf", "image/"))
 
 
 def _refuse_changed(path: Path, review: Review) -> None:
@@ -497,20 +498,19 @@ def _refuse_changed(path: Path, review: Review) -> None:
         raise DecisionRefused(
             f"'{name}' cannot be shown: {error.strerror}. This is its text as the model read it."
         ) from None
-    if digest != review.subject.get("document_sha256"):
+    if digest != review.subject.document_sha256:
         raise DecisionRefused(
             f"'{name}' was changed since the question was asked: the next run asks again. This is "
             f"its text as the model read it."
         )
 
 
-def _source(review: Review, number: str | None) -> Mapping[str, Any]:
-    sources = review.subject.get("sources") or ()
+def _source(review: Review, number: str | None) -> SubjectText:
+    sources = review.subject.sources
     at = _count(number, 0)
     if at >= len(sources):
         raise DecisionRefused("The step names no source: there is no text to show.")
-    found: Mapping[str, Any] = sources[at]
-    return found
+    return sources[at]
 
 
 def _edited(review: Review, body: Mapping[str, Any]) -> Any:
@@ -527,4 +527,4 @@ def _edited(review: Review, body: Mapping[str, Any]) -> Any:
         isinstance(change, str) for change in changes.values()
     ):
         raise ApiError(400, "An edit has `changes`, a text for each field, or `json`.")
-    return edited_answer(review.subject.get("answer"), subject_fields(review.subject), changes)
+    return edited_answer(review.subject.answer, subject_fields(review.subject), changes)

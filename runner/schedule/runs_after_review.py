@@ -69,7 +69,7 @@ def decided_runs(all_reviews: Sequence[LedgerReviews]) -> list[DecidedRun]:
         for review in reviews.undone():
             if review.run not in places:
                 row = RunStore(reviews.ledger).run(review.run)  # old runs are forgotten
-                file = row.file if row else str(review.subject.get("pipeline") or "")
+                file = row.file if row else review.subject.pipeline
                 places[review.run] = (folder / file, (row.given if row else None) or "{}")
             at = review.decided_at or review.expires_at or 0.0
             found.setdefault(places[review.run], []).append((review.id, at))

@@ -123,8 +123,7 @@ def export_cases(
 
 def case_name(review: Review) -> str:
     """Return the name of a review's test, which its id makes unique."""
-    item = review.subject.get("item") or review.key
-    return f"review {review.id}: {item}, step {review.step}"
+    return f"review {review.id}: {review.item}, step {review.step}"
 
 
 @dataclass(frozen=True)
@@ -149,18 +148,18 @@ class _Exporter:
                 try:
                     made.append(await self._case(name, review, how))
                 except CaseLeftOut as error:
-                    left_out.append(f"{review.subject.get('item') or review.key}: {error}")
+                    left_out.append(f"{review.item}: {error}")
         return made, left_out
 
     async def _case(self, name: str, review: Review, how: CaseOptions) -> dict[str, Any]:
         """Record and replay the case of a review."""
-        document = review.subject.get("document")
+        document = review.subject.document
         if not document:
             raise CaseLeftOut("its item is not a document, so a test cannot run on it alone")
         path = self.file.absolute().parent / document
         if PurePosixPath(document).is_absolute() or not path.is_file():
             raise CaseLeftOut("its document is no longer in the pipeline's folder")
-        if sha256_of(path) != review.subject.get("document_sha256"):
+        if sha256_of(path) != review.subject.document_sha256:
             raise CaseLeftOut("its document has changed since the decision")
         case: dict[str, Any] = {
             "name": name,
@@ -217,7 +216,7 @@ class _Exporter:
         rows = LineageStore(self.ledger).of_scope(review.scope).values()
         sources = (read_lineage(row.made)[0] for row in rows)
         reviews = ReviewStore(self.ledger).of_scope(review.scope).values()
-        documents = (review.subject.get("document") for review in reviews)
+        documents = (review.subject.document for review in reviews)
         return [
             *(source.path for source in sources if source is not None),
             *filter(None, documents),
@@ -281,7 +280,7 @@ class DecidedAnswers(ForwardingPool):
         return reply
 
     def _decided_text(self, text: str) -> str:
-        answer, value = self._review.subject.get("answer"), self._review.value
+        answer, value = self._review.subject.answer, self._review.value
         if isinstance(answer, str) and isinstance(value, str):
             return value if text.strip() == answer.strip() else text
         try:

@@ -546,16 +546,16 @@ class ReviewFuzz:
                 for one in self.all_reviews()
                 if id_.startswith(one.folder_id)
             )
-            if marks - {self.place(folder, str(asked.subject["item"]))}:
+            if marks - {self.place(folder, str(asked.subject.item))}:
                 tally.wrong.append(f"{what}: another document: {marks}")
             if is_picture and self.pictures.setdefault(id_, answer.content) != answer.content:
                 tally.wrong.append(f"{what}: another picture")
 
     def judge_change(self, what: str, name: str, id_: str, before: Review, after: Review) -> None:
         """Note a decision that is not exactly what this person may do, and nothing else."""
-        wrong, may = self.tally.wrong, before.subject["by"]
+        wrong, may = self.tally.wrong, before.subject.by
         self.tally.by_route[f"review {after.state}"] += 1
-        item = f"{before.subject['item']} became {after.state} by {after.by}"
+        item = f"{before.subject.item} became {after.state} by {after.by}"
         if not name or (may and name not in may):
             wrong.append(f"{what}: {item}, which they may not")
         if after.state == "open":
@@ -579,7 +579,7 @@ class ReviewFuzz:
                 reviews for reviews in self.all_reviews() if id_.startswith(reviews.folder_id)
             )
             if one.is_decided:
-                reviews.undo(one.id, some.choice(one.subject["by"] or ["ann"]))
+                reviews.undo(one.id, some.choice(one.subject.by or ("ann",)))
             reviews.change(one.id, lambda review, _: _decision(review))
         before = self.reviews()
         ids = some.sample([*before], some.randrange(1, 4))
@@ -613,7 +613,7 @@ class ReviewFuzz:
         undone = [id_ for id_ in ids for _ in range(some.randrange(1, 4))]
         sent: list[tuple[ReviewDoor, str, str, dict[str, Any]]] = []
         for id_ in undone:
-            door, name = self.someone(decided[id_].subject["by"])
+            door, name = self.someone(decided[id_].subject.by)
             sent.append((door, name, f"/review/api/reviews/{id_}/undo", {}))
             if (told := decided[id_].together) and some.random() < 0.5:
                 sent.append((door, name, "/review/api/undo", {"together": [told]}))
@@ -703,7 +703,7 @@ def _decision(review: Review) -> Review:
 
 def expected_value(before: Review, after: Review) -> Any:
     """Return the value that a decision has to have; of an edit what else was not edited."""
-    answer = before.subject["answer"]
+    answer = before.subject.answer
     if after.state == "rejected":
         return None
     return answer if after.state == "accepted" else {**answer, "total": after.value["total"]}

@@ -186,7 +186,7 @@ class _ReviewSession:
 
 
 def _of_file(place: LedgerFolder, reviews: Sequence[Review]) -> list[Review]:
-    return [review for review in reviews if place.file in (None, review.subject.get("pipeline"))]
+    return [review for review in reviews if place.file in (None, review.subject.pipeline)]
 
 
 def _user_name() -> str:
@@ -205,13 +205,9 @@ def _shown(flags: ReviewFlags, reviews: Sequence[Review]) -> list[Review]:
     filter_text = (flags.named or "").strip().lower()
     found = []
     for review in reviews:
-        least = review.subject.get("least")
+        least = review.subject.least
         is_sure = flags.least is None or (least is not None and least >= flags.least)
-        names = (
-            review.subject.get("item") or review.key,
-            review.step,
-            review.subject.get("pipeline"),
-        )
+        names = (review.item, review.step, review.subject.pipeline)
         if is_sure and filter_text in " ".join(map(str, names)).lower():
             found.append(review)
     return found
@@ -263,17 +259,17 @@ def _list_row(review: Review, now: float) -> tuple[str, ...]:
     left_s = None if review.expires_at is None else review.expires_at - now
     left = "" if left_s is None else units.duration(left_s) if left_s > 0 else "over"
     is_held = review.lease_by is not None and (review.lease_until or 0) > now
-    notes = [one_line(why, MAX_ITEM_CHARS) for why in review.subject.get("due") or ()]
+    notes = [one_line(why, MAX_ITEM_CHARS) for why in review.subject.due]
     notes += [f"{review.lease_by} looks at it"] if is_held else []
     notes += ["asked again: the document or the answer changed"] if review.earlier else []
     return (
         review.id,
         one_line(shown_item(review), MAX_ITEM_CHARS),
         review.step,
-        str(review.subject.get("pipeline") or ""),
+        review.subject.pipeline,
         units.ago(now - review.asked_at),
         left,
-        ", ".join(review.subject.get("by") or ()),
+        ", ".join(review.subject.by),
         "; ".join(notes),
     )
 
@@ -423,7 +419,7 @@ def _serve(opened: _ReviewSession, port: int | None, *, opens_browser: bool) -> 
         by=opened.by,
         port=port,
         opens_browser=opens_browser,
-        is_shown=lambda review: opened.place.file in (None, review.subject.get("pipeline")),
+        is_shown=lambda review: opened.place.file in (None, review.subject.pipeline),
         tell=tell,
     )
     printing.print_err(

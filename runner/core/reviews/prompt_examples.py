@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -26,6 +26,7 @@ from paddock.runner.answers.text_vectors import (
     similarities,
 )
 from paddock.runner.bind.bound import BoundStep
+from paddock.runner.ledger.reviews.reviews import SubjectText
 from paddock.steps.base import Example, Tools
 
 from ..traces.dependencies import UsedExamples
@@ -87,7 +88,7 @@ class TaughtItem:
 class DecidedExamples:
     """The decisions of one run with their vectors. They belong to the run's event loop."""
 
-    def __init__(self, text_of: Callable[[Mapping[str, Any]], str | None]) -> None:
+    def __init__(self, text_of: Callable[[SubjectText], str | None]) -> None:
         """`text_of` returns the text of a decision's `text`; None: it is gone. Blocking."""
         self._text_of = text_of
         self._embedded: dict[tuple[StepName, str], tuple[tuple[Decision, ...], Matrix | None]] = {}

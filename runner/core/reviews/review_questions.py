@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from paddock.pipelines.model import EvidenceSpec, ReviewSpec
 from paddock.runner.answers.evidence import EvidenceSource
 from paddock.runner.bind.answer_names import probabilities, review_names
 from paddock.runner.ledger.ledger import INLINE_CHARS, Ledger
+from paddock.runner.ledger.reviews.reviews import Subject, SubjectText
 
 MOST_REASON_CHARS = 120
 MOST_REASONS = 6
@@ -60,27 +62,25 @@ def values_read(references: Sequence[Reference], scope: Mapping[str, Any]) -> di
 
 def source_texts(
     sources: Iterable[EvidenceSource], ledger: Ledger, stored: Callable[[str], str]
-) -> list[dict[str, Any]]:
+) -> list[SubjectText]:
     """Return the texts that an answer was made of, long ones as objects of the ledger.
 
     `stored` returns a path as the ledger writes it.
     """
     found = []
     for source in sources:
-        path = stored(source.path) if source.path else None
-        fields = {"name": source.name, "path": path, "media_type": source.media_type or None}
-        if len(source.text) > INLINE_CHARS:
-            text = {"text_object": ledger.objects.put(source.text.encode())}
-        else:
-            text = {"text": source.text}
-        found.append({**fields, **text, "page_starts": list(source.page_starts)})
+        is_long = len(source.text) > INLINE_CHARS
+        found.append(
+            SubjectText(
+                source.name,
+                stored(source.path) if source.path else None,
+                source.media_type or None,
+                text=None if is_long else source.text,
+                text_object=ledger.objects.put(source.text.encode()) if is_long else None,
+                page_starts=tuple(source.page_starts),
+            )
+        )
     return found
-
-
-def text_objects(subject: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the objects of the ledger with the texts of a question."""
-    texts = [*subject.get("sources", ()), subject.get("prompt_text") or {}]
-    return tuple(text["text_object"] for text in texts if "text_object" in text)
 
 
 def document_spec(scope: Mapping[str, Any]) -> EvidenceSpec:
@@ -130,23 +130,25 @@ def is_drawn(spec: ReviewSpec, step: str, item: str) -> bool:
     return spec.also is not None and draw(SEED, f"review\n{step}\n{item}") < spec.also
 
 
-def question_reasons(
-    spec: ReviewSpec, scope: Mapping[str, Any], outputs: Mapping[str, Any], *, is_drawn: bool
-) -> dict[str, Any]:
-    """Return why an answer is asked about, as its question keeps it.
+def with_reasons(
+    subject: Subject, spec: ReviewSpec, scope: Mapping[str, Any], *, is_drawn: bool
+) -> Subject:
+    """Return a subject with why its answer is asked about.
 
     `share` is None for an answer that was decided on before, and would not be asked about now.
     """
+    outputs = subject.outputs or {}
     due = is_due(spec, scope, outputs)
     why = due_reasons(spec.when, {**scope, **review_names(outputs)}, outputs) if due else []
     if spec.also is not None and is_drawn and not due:
         why = [f"a random check: {100 * spec.also:g}% of those that are sure"]
-    return {
-        "due": why,
-        "least": min((p for _, p in probabilities(outputs.get("confidence"))), default=None),
-        "share": spec.also if due or is_drawn else None,
-        "is_sampled": is_drawn and not due,
-    }
+    return replace(
+        subject,
+        due=tuple(why),
+        least=min((p for _, p in probabilities(subject.confidence)), default=None),
+        share=spec.also if due or is_drawn else None,
+        is_sampled=is_drawn and not due,
+    )
 
 
 def due_reasons(

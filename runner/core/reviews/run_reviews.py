@@ -109,10 +109,7 @@ class RunReviews:
                     await asyncio.to_thread(self._store.expire)
                 pending = await self._ledger.ask(self._store.pending, terms)
             for review in pending:
-                for place in (
-                    (review.scope, review.key),
-                    *(tuple(place) for place in review.subject.get("around") or ()),
-                ):
+                for place in review.places:
                     found.setdefault(place, []).append(review)
             if any(step.is_taught for step in all_steps(self._bound.nodes)):
                 self.decisions = await self._ledger.ask(known_decisions, self._ledger)

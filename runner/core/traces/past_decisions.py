@@ -12,7 +12,7 @@ from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import whole_file
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
-from paddock.runner.ledger.reviews.reviews import Review
+from paddock.runner.ledger.reviews.reviews import Review, SubjectText
 from paddock.runner.progress.reasons import Reason
 
 from .parts import part_digest
@@ -40,8 +40,7 @@ class Decision:
     item: str
     """The item's key, behind those of the items around it."""
     answer: Any
-    text: Mapping[str, Any]
-    """`text`, or `text_object` with its digest in the ledger."""
+    text: SubjectText
     model: str = ""
     """Digest of the model that made `vector`; empty: there is none."""
     vector: Vector8 = ""
@@ -50,15 +49,15 @@ class Decision:
     def of(cls, review: Review) -> Decision | None:
         """Return the decision of a review; None: it has no text, so that it teaches nothing."""
         subject = review.subject
-        text = subject.get("prompt_text") or next(iter(subject.get("sources") or ()), None)
+        text = subject.prompt_text or next(iter(subject.sources), None)
         return None if text is None else cls(
             review.id,
-            str(subject.get("document_sha256")),
-            str(subject.get("document") or ""),
-            str(subject.get("item") or review.key),
+            subject.document_sha256,
+            subject.document or "",
+            review.item,
             review.value,
-            {name: text[name] for name in ("text", "text_object") if name in text},
-            **subject.get("prompt_vector") or {},
+            text,
+            **subject.prompt_vector or {},
         )  # fmt: skip
 
     def is_of(self, document_sha256: str, document: str, item: str = "") -> bool:
@@ -71,7 +70,7 @@ class Decision:
 
     @property
     def digest(self) -> str:
-        return part_digest([self.text, self.answer])
+        return part_digest([self.text.content, self.answer])
 
 
 @dataclass(frozen=True)
@@ -135,9 +134,8 @@ def decisions_of(
         of_step, of_ids = by_step.setdefault(name, []), ids.setdefault(name, set())
         if review.state in ("accepted", "edited"):
             of_ids.add(review.id)
-        places = ((review.scope, review.key), *map(tuple, review.subject.get("around") or ()))
         is_seen = review.state == "edited" or (review.state == "accepted" and not review.together)
-        teaches = is_seen and not any(place in gone for place in places)
+        teaches = is_seen and not any(place in gone for place in review.places)
         decision = Decision.of(review) if teaches else None
         if decision is not None and len(of_step) < MOST_DECISIONS:
             of_step.append(decision)

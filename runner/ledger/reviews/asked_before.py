@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from .reviews import Question, Review, review_id
+from .reviews import Question, Review, Subject, review_id
 
 MOST_EARLIER = 20
 """Earlier decisions that are kept for each review."""
@@ -40,11 +40,10 @@ def stands(question: Question, old: Review) -> bool:
         return False
     if old.question == question.digest:
         return True
-    document = question.subject.get("document_sha256")
     return (
         old.state in ("accepted", "edited")
-        and document == old.subject.get("document_sha256")
-        and is_same_value(question.subject.get("answer"), old.value)
+        and question.subject.document_sha256 == old.subject.document_sha256
+        and is_same_value(question.subject.answer, old.value)
     )
 
 
@@ -57,7 +56,7 @@ def with_decision(review: Review) -> tuple[Mapping[str, Any], ...]:
         "by": review.by,
         "at": review.decided_at,
         "question": review.question,
-        "document_sha256": review.subject.get("document_sha256"),
+        "document_sha256": review.subject.document_sha256,
     }
     return (decision, *review.earlier)[:MOST_EARLIER]
 
@@ -68,8 +67,8 @@ def is_other_subject(question: Question, old: Review) -> bool:
     What a person sees and what holds for them may change while document and answer stay: whom it
     is for, why it is asked, checks, confidence.
     """
-    plain = json.loads(json.dumps(question.subject))
-    return plain != old.subject or question.until(old) != old.expires_at
+    stored = Subject.of(json.loads(json.dumps(question.subject.data())))
+    return stored != old.subject or question.until(old) != old.expires_at
 
 
 def new_review(question: Question, old: Review | None, now: float) -> Review:

@@ -18,13 +18,7 @@ from ..database import queries
 from ..database.ledger_tables import TOGETHER_IN_REASON, Execute
 from ..ledger import Ledger
 from .asked_before import is_other_subject, new_review, stands
-from .reviews import Question, Review, ReviewTerms, unknown_review
-
-HEAD_KEYS = (
-    "pipeline", "block", "item", "document", "document_sha256", "model", "digest", "when", "due",
-    "least", "by", "on_expiry", "around", "share", "is_sampled",
-)  # fmt: skip
-"""What lists of reviews show of a subject; `around`: scope and key of each item around it."""
+from .reviews import HEAD_NAMES, Question, Review, ReviewTerms, Subject, SubjectText, unknown_review
 
 TermsByPlace = Mapping[tuple[str, str, str], ReviewTerms]
 """By the file's name, the block (empty at the top) and the step."""
@@ -32,8 +26,7 @@ TermsByPlace = Mapping[tuple[str, str, str], ReviewTerms]
 
 def _under(terms: TermsByPlace, review: Review) -> Review:
     """Return a review under the terms of its pipeline as it is now, where they are known."""
-    file, block = (str(review.subject.get(name) or "") for name in ("pipeline", "block"))
-    found = terms.get((file, block, review.step))
+    found = terms.get((review.subject.pipeline, review.subject.block, review.step))
     return review if found is None or review.state != "open" else found.of(review)
 
 
@@ -86,11 +79,11 @@ class ReviewStore:
         query = f"{queries.WHOLE_REVIEWS} {queries.OF_ANSWER}"
         return next(map(self._review, self._rows(query, scope=scope, key=key, step=step)), None)
 
-    def source_text(self, source: Mapping[str, Any]) -> str | None:
+    def source_text(self, source: SubjectText) -> str | None:
         """Return the text of one of a subject's `sources`; None if its object is missing."""
-        if "text_object" not in source:
-            return str(source.get("text") or "")
-        stored = self.ledger.objects.get(source["text_object"])
+        if source.text_object is None:
+            return source.text or ""
+        stored = self.ledger.objects.get(source.text_object)
         return None if stored is None else stored.decode()
 
     def _listed(self, which: str, is_whole: bool) -> list[Review]:
@@ -117,8 +110,8 @@ class ReviewStore:
             subject = self.ledger.value(*large[2:])
         return Review(
             scope, key, step, id_, state, question, run, asked_at, expires_at, by, decided_at,
-            bool(is_applied), lease_by, lease_until, reason, tuple(json.loads(earlier)), subject,
-            value, together,
+            bool(is_applied), lease_by, lease_until, reason, tuple(json.loads(earlier)),
+            Subject.of(subject), value, together,
         )  # fmt: skip
 
     # --- what runs do
@@ -139,7 +132,7 @@ class ReviewStore:
                 if old.is_decided or not is_other_subject(question, old):
                     return old
                 kept = replace(old, subject=question.subject, expires_at=question.until(old))
-                self._write(execute, kept, question.objects)
+                self._write(execute, kept)
                 return kept
             if old is None and question.renamed_from is not None:
                 former = self._whole(
@@ -147,7 +140,7 @@ class ReviewStore:
                 )
                 old = former if former is not None and stands(question, former) else None
             review = new_review(question, old, now)
-            self._write(execute, review, question.objects)
+            self._write(execute, review)
             return review
 
         return self.ledger.in_transaction(ask)
@@ -174,9 +167,7 @@ class ReviewStore:
     def _renew(self, terms: TermsByPlace, id_: str, execute: Execute) -> None:
         old = self._whole(execute, queries.OF_ID, {"id": id_})
         if old is not None and old.state == "open":
-            sources = old.subject.get("sources") or ()
-            objects = [source["text_object"] for source in sources if "text_object" in source]
-            self._write(execute, _under(terms, old), objects)
+            self._write(execute, _under(terms, old))
 
     def expire(self) -> None:
         if self._rows(queries.HAS_LATE):
@@ -236,15 +227,18 @@ class ReviewStore:
         query = self._sql(f"{queries.WHOLE_REVIEWS} {which}")
         return next(map(self._review, execute(query, values)), None)
 
-    def _write(self, execute: Execute, review: Review, objects: Sequence[str]) -> None:
-        subject, subject_object = self.ledger.keep(review.subject)
-        head = {name: review.subject.get(name) for name in HEAD_KEYS}
+    def _write(self, execute: Execute, review: Review) -> None:
+        data = review.subject.data()
+        subject, subject_object = self.ledger.keep(data)
+        head = {name: data[name] for name in HEAD_NAMES}
         names = ("scope", "key", "step", "id", "question", "run", "asked_at", "expires_at")
         row = {name: getattr(review, name) for name in names} | {
             "head": json.dumps(head),
             "subject": subject,
             "subject_object": subject_object,
-            "objects": json.dumps(sorted({*objects, *filter(None, [subject_object])})),
+            "objects": json.dumps(
+                sorted({*review.subject.objects, *filter(None, [subject_object])})
+            ),
         }
         execute(queries.WRITE_REVIEW, {**row, **self._changing(review)})
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from paddock.engine.system.text import canonical_json
 
 ReviewState = Literal["open", "accepted", "edited", "rejected", "expired"]
+
+HEAD_NAMES = (
+    "pipeline", "block", "item", "document", "document_sha256", "model", "digest", "when", "due",
+    "least", "by", "on_expiry", "around", "share", "is_sampled",
+)  # fmt: skip
+"""What lists of reviews show of a subject."""
 
 
 class DecisionRefused(Exception):
@@ -21,6 +27,112 @@ def unknown_review(id_: str) -> DecisionRefused:
         f"There is no review '{id_}': its document was deleted, or it belongs to another folder's "
         f"ledger."
     )
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectText:
+    """A text that an answer was made of: itself, or, where it is long, its object in the ledger."""
+
+    name: str
+    path: str | None = None
+    media_type: str | None = None
+    text: str | None = None
+    text_object: str | None = None
+    page_starts: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> SubjectText:
+        return cls(**{**stored, "page_starts": tuple(stored["page_starts"])})
+
+    @property
+    def content(self) -> dict[str, str | None]:
+        if self.text_object is not None:
+            return {"text_object": self.text_object}
+        return {"text": self.text}
+
+    @property
+    def has_picture(self) -> bool:
+        is_shown = (self.media_type or "").startswith(("application/pdf", "image/"))
+        return bool(self.path) and is_shown
+
+    def data(self) -> dict[str, Any]:
+        names = ("name", "path", "media_type", "page_starts")
+        return {name: getattr(self, name) for name in names} | self.content
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What a question is about: an answer, and all that a person sees of it. Plain data."""
+
+    pipeline: str = ""
+    """The file's name."""
+    block: str = ""
+    """Empty at the top."""
+    item: str = ""
+    """The item's key, behind those of the items around it."""
+    document: str | None = None
+    document_sha256: str = ""
+    around: tuple[tuple[str, str], ...] = ()
+    """Scope and key of each item around it, outermost first."""
+    answer: Any = None
+    evidence: Any = None
+    confidence: Any = None
+    outputs: Mapping[str, Any] | None = None
+    """All outputs of the step."""
+    when: str = ""
+    by: tuple[str, ...] = ()
+    """Who may decide; empty: everyone."""
+    on_expiry: str = ""
+    due: tuple[str, ...] = ()
+    """Why it is asked about, a short sentence each."""
+    least: float | None = None
+    """The lowest probability of a field."""
+    share: float | None = None
+    """The share of sure answers that was asked about then; None: none of them was."""
+    is_sampled: bool = False
+    """Whether the answer was sure, and is asked about as one of a random share."""
+    prompt_vector: Mapping[str, str] | None = None
+    """`vector` of the prompt's text, and the digest of the `model` that made it."""
+    model: str | None = None
+    digest: str | None = None
+    """Of the model."""
+    prompt_digest: str | None = None
+    schema_digest: str | None = None
+    schema: Any = None
+    checks: tuple[str, ...] = ()
+    scope: Mapping[str, Any] | None = None
+    """What the checks read besides the answer."""
+    evidence_only: tuple[str, ...] = ()
+    evidence_language: str = ""
+    sources: tuple[SubjectText, ...] = ()
+    prompt_text: SubjectText | None = None
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Subject:
+        """Return what `data` returned; what an older Paddock did not store is empty."""
+        known = {name: stored[name] for name in _SUBJECT_NAMES if stored.get(name) is not None}
+        known |= {name: tuple(known[name]) for name in _TUPLES if name in known}
+        known["around"] = tuple((scope, key) for scope, key in known.get("around", ()))
+        known["sources"] = tuple(map(SubjectText.of, known.get("sources", ())))
+        if "prompt_text" in known:
+            known["prompt_text"] = SubjectText.of(known["prompt_text"])
+        return cls(**known)
+
+    def data(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _SUBJECT_NAMES} | {
+            "sources": [source.data() for source in self.sources],
+            "prompt_text": None if self.prompt_text is None else self.prompt_text.data(),
+        }
+
+    @property
+    def objects(self) -> set[str]:
+        """The objects of the ledger with its texts."""
+        texts = (*self.sources, self.prompt_text)
+        return {text.text_object for text in texts if text is not None and text.text_object}
+
+
+_TUPLES = ("by", "due", "checks", "evidence_only")
+_SUBJECT_NAMES = tuple(field.name for field in fields(Subject))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +162,25 @@ class Review:
     """Of a rejection; of an answer that was accepted together with others, that it was."""
     earlier: tuple[Mapping[str, Any], ...] = ()
     """Earlier decisions, newest first: state, value, reason, by, at, question, document_sha256."""
-    subject: Mapping[str, Any] = field(default_factory=dict)
-    """What the question is about. Lists have the keys of `HEAD_KEYS` only; see `get`."""
+    subject: Subject = Subject()
+    """Lists have the fields of `HEAD_NAMES` only; see `get`."""
     value: Any = None
     """What counts after the decision: the answer, or a person's. Not in lists."""
     together: str | None = None
     """The id of the decision that accepted this answer together with others, unseen."""
 
     @property
+    def item(self) -> str:
+        return self.subject.item or self.key
+
+    @property
     def shown_name(self) -> str:
-        return f"'{self.subject.get('item') or self.key}' (step '{self.step}')"
+        return f"'{self.item}' (step '{self.step}')"
 
     @property
-    def is_sampled(self) -> bool:
-        """Whether the answer was sure, and is asked about as one of a random share."""
-        return bool(self.subject.get("is_sampled"))
-
-    @property
-    def share(self) -> float | None:
-        """The share of sure answers that was asked about then; None: none of them was."""
-        return self.subject.get("share")
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """Scope and key of its item, and of each item around it."""
+        return (self.scope, self.key), *self.subject.around
 
     @property
     def is_decided(self) -> bool:
@@ -79,12 +190,12 @@ class Review:
     @property
     def decided_outputs(self) -> dict[str, Any] | None:
         """The outputs that a person decided on; None: no one has, or they are not known."""
-        outputs = self.subject.get("outputs") if self.is_decided else None
-        return dict(outputs) if isinstance(outputs, Mapping) else None
+        outputs = self.subject.outputs if self.is_decided else None
+        return None if outputs is None else dict(outputs)
 
 
 def refuse_stranger(review: Review, by: str) -> None:
-    names = review.subject.get("by") or ()
+    names = review.subject.by
     if names and by not in names:
         raise DecisionRefused(
             f"'{by}' may not decide on {review.shown_name}. Its reviewers are: {', '.join(names)}."
@@ -100,7 +211,7 @@ class ReviewTerms:
     on_expiry: str
 
     def of(self, review: Review) -> Review:
-        subject = {**review.subject, "by": list(self.by), "on_expiry": self.on_expiry}
+        subject = replace(review.subject, by=self.by, on_expiry=self.on_expiry)
         until = None if self.ttl_s is None else review.asked_at + self.ttl_s
         return replace(review, subject=subject, expires_at=until)
 
@@ -113,11 +224,8 @@ class Question:
     key: str
     step: str
     run: str
-    subject: Mapping[str, Any]
-    """Plain data: `HEAD_KEYS`, and answer, schema, checks, scope, evidence, confidence, sources."""
+    subject: Subject
     ttl_s: float | None = None
-    objects: tuple[str, ...] = ()
-    """Objects that the subject names."""
     renamed_from: str | None = None
     """The key under which the same document was known before."""
     is_asked_again: bool = False
@@ -130,7 +238,7 @@ class Question:
     @property
     def digest(self) -> str:
         """The same for an unchanged document with an unchanged answer."""
-        parts = [self.subject.get("document_sha256"), self.subject.get("answer")]
+        parts = [self.subject.document_sha256, self.subject.answer]
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 

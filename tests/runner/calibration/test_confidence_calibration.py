@@ -33,7 +33,7 @@ from paddock.runner.calibration.isotonic_fit import (
 )
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
-from paddock.runner.ledger.reviews.reviews import Question, Review
+from paddock.runner.ledger.reviews.reviews import Question, Review, Subject
 from paddock.runner.review.decisions import LedgerReviews
 
 PAIRS = st.lists(st.tuples(st.sampled_from([0.1, 0.3, 0.35, 0.6, 0.9, 1.0]), st.booleans()))
@@ -189,7 +189,7 @@ def test_what_people_decided_counts_field_by_field(tmp_path: Path) -> None:
                 "by": [], "on_expiry": "quarantine",
                 "confidence": {**mirror(number=0.9), "lines": [mirror(price=0.4)]},
             }  # fmt: skip
-            return store.ask(Question("s", key, "bill", "run", subject))
+            return store.ask(Question("s", key, "bill", "run", Subject.of(subject)))
 
         accepted, corrected, rejected, other = ask("a"), ask("b"), ask("c"), ask("e", "d2")
         ask("d")
@@ -215,7 +215,7 @@ def pairs(found: StepCalibration) -> list[Reviewed]:
 
 def decided(answer: Any, confidence: Any, state: str, value: Any = None, reason: str = "") -> Any:
     """Return a review as the ledger has it."""
-    subject = {"answer": answer, "confidence": confidence, "pipeline": "b.yaml"}
+    subject = Subject(answer=answer, confidence=confidence, pipeline="b.yaml")
     return Review(
         "s", "k", "bill", "id", state, "q", "run", 0.0, None, "ann", 1.0, True, None, None,  # type: ignore[arg-type]
         reason or None, (), subject, value,
@@ -317,8 +317,8 @@ def test_fields_may_have_any_name() -> None:
 def test_another_prompt_or_schema_begins_another_table() -> None:
     def review_of(prompt: str, schema: str, at: float) -> Review:
         review: Review = decided({"total": 1}, mirror(total=0.9), "accepted")
-        digests = {"digest": "m", "prompt_digest": prompt, "schema_digest": schema}
-        return replace(review, asked_at=at, subject={**review.subject, **digests})
+        subject = replace(review.subject, digest="m", prompt_digest=prompt, schema_digest=schema)
+        return replace(review, asked_at=at, subject=subject)
 
     found = calibrations_of(
         [review_of("p1", "s1", 1), review_of("p1", "s1", 2), review_of("p2", "s1", 3)]

@@ -10,7 +10,7 @@ from paddock.runner.compare.gold import Gold, UnreadableGold, gold_of_reviews, r
 from paddock.runner.compare.metrics import field_metrics
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
-from paddock.runner.ledger.reviews.reviews import Question
+from paddock.runner.ledger.reviews.reviews import Question, Subject
 from paddock.runner.review.csv_and_gold_data import gold_jsonl
 from paddock.runner.review.decisions import LedgerReviews, Verb
 
@@ -115,11 +115,11 @@ def decided(tmp_path: Path) -> list[Any]:
             ("a.txt", "accept", None, "", "other.yaml"),
         ]
         for key, verb, value, reason, pipeline in decisions:
-            subject = {
+            subject = Subject.of({
                 "pipeline": pipeline, "block": "each", "item": key, "document": key,
                 "document_sha256": key, "answer": {"number": "R-1", "total": 1.0}, "schema": {},
                 "checks": [], "scope": {}, "by": [], "on_expiry": "quarantine",
-            }  # fmt: skip
+            })  # fmt: skip
             review = store.ask(Question(pipeline, key, "bill", "swift-otter", subject))
             reviews.decide(review.id, review.question, verb, by="ann", value=value, reason=reason)
         return store.decided(is_whole=True)

@@ -523,7 +523,7 @@ def decide(folder: Path, chance: random.Random | None = None) -> list[str]:
     with ReviewedWorld(folder, (folder / "pipeline.yaml").read_text("utf-8")).reviews() as reviews:
         for review in reviews.waiting(is_whole=True):
             if chance is None or chance.random() < 0.8:
-                answer = review.subject["answer"]
+                answer = review.subject.answer
                 is_right = hashlib.sha256(answer.encode()).digest()[0] % 2
                 verb: Verb = "accept" if is_right else "edit"
                 value = None if is_right else f"No {answer}"

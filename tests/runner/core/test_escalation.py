@@ -283,8 +283,8 @@ def test_a_review_asks_about_the_larger_models_answer(bills: Bills) -> None:
     waiting = {key for key, state in states(report).items() if state == "waiting"}
     assert waiting == {"b.txt", "c.txt"}
     subject = bills.waiting()["b.txt"].subject
-    assert subject["answer"] == {"number": "b", "total": 60.0}
-    assert subject["model"] == "big"
+    assert subject.answer == {"number": "b", "total": 60.0}
+    assert subject.model == "big"
     bills.decide("b.txt", "accept")
     report = bills.work()
     assert (report.calls, bills.results()["b"]["told"]["to"]) == (0, "boss")

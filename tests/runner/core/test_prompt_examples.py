@@ -324,7 +324,7 @@ def test_an_item_of_a_variant_learns_from_equal_keys_within_other_items(tmp_path
     files = {"inbox/a.txt": "cat cat dog\n", "inbox/b.txt": "oak oak elm\n"}
     world = Bills(tmp_path, NESTED, files)
     world.work(pool=pool())
-    world.decide_all("edit", lambda review: {"topic": f"decided {review.subject['item']}"})
+    world.decide_all("edit", lambda review: {"topic": f"decided {review.subject.item}"})
     some = pool()
     variant = world.text.replace("Name the topic.", "Name its topic.")
     stem = "pipeline.0123456789.compare"

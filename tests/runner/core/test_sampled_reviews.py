@@ -47,13 +47,13 @@ def test_a_random_share_of_sure_answers_is_asked_about_and_marked(bills: Bills) 
     waiting = bills.waiting()
     assert set(waiting) == drawn(SHARE) | {"00.txt", "01.txt"}
     assert report.counts["waiting"] == len(waiting)
-    assert {key for key, review in waiting.items() if review.is_sampled} == drawn(SHARE) - {
+    assert {key for key, review in waiting.items() if review.subject.is_sampled} == drawn(SHARE) - {
         "00.txt",
         "01.txt",
     }
     doubtful, sampled = waiting["00.txt"], waiting[min(drawn(SHARE) - {"00.txt", "01.txt"})]
-    assert (doubtful.is_sampled, doubtful.share) == (False, SHARE)
-    assert sampled.subject["due"] == ["a random check: 20% of those that are sure"]
+    assert (doubtful.subject.is_sampled, doubtful.subject.share) == (False, SHARE)
+    assert sampled.subject.due == ("a random check: 20% of those that are sure",)
     bills.write("inbox/99.txt", "bill 99\ntotal 1\n")
     bills.work()
     assert set(bills.waiting()) - {"99.txt"} == set(waiting)
@@ -229,7 +229,7 @@ def decide_all(bills: Bills) -> StepCalibration:
         bills.decide(key, "accept") if review.state == "open" else None
     with bills.reviews() as reviews:
         found = [
-            replace(review, subject={**review.subject, "confidence": SURE, "answer": {"total": 1}})
+            replace(review, subject=replace(review.subject, confidence=SURE, answer={"total": 1}))
             for review in reviews.decided(is_whole=True)
         ]
     (made,) = calibrations_of(found).values()

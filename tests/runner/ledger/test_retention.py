@@ -21,6 +21,7 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.retention import RetentionLimits, SweepResult, sweep_ledger
+from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.review.decisions import LedgerReviews
 from tests.fakes.pool import FakePool
 from tests.runner.compare.bills import N_BILLS, Bills
@@ -337,7 +338,7 @@ def test_what_waits_for_review_stays_whole_at_any_age_and_goes_with_its_document
     with Ledger(state(world)) as ledger:
         reviews = LedgerReviews(ledger)
         for review in reviews.waiting(is_whole=True):
-            assert reviews.source_text(review.subject["sources"][0]) is not None
+            assert reviews.source_text(review.subject.sources[0]) is not None
             reviews.decide(review.id, review.question, "accept", by="ann")
     assert (world.run().calls, world.pool.chats) == (0, [])
     (world.folder / "inbox/0.txt").unlink()
@@ -345,6 +346,25 @@ def test_what_waits_for_review_stays_whole_at_any_age_and_goes_with_its_document
     age(world, 1e7)
     assert sweep_ledger(state(world), "", EVERYTHING).items == 1
     assert rows(world, "select key from reviews") == [("1.txt",)]
+
+
+def test_the_prompt_of_a_question_stays_where_others_may_decide_on_it(tmp_path: Path) -> None:
+    upper = REVIEWED.replace(
+        '"{{ doc.name }}"', '"{{ text }}", vars: {text: "{{ steps.text.text | upper }}"}'
+    )
+    world = World(tmp_path, upper)
+    world.write("inbox/0.txt", "and-so-on-and-so-on-and-on " * 800)
+    world.run()
+    world.file.write_text(upper.replace("review: {}", "review: {by: [ann]}"))
+    world.run()
+    age(world, 1e7)
+    sweep_ledger(state(world), "", EVERYTHING)
+    with Ledger(state(world), is_readonly=True) as ledger:
+        (review,) = ReviewStore(ledger).waiting(is_whole=True)
+        assert review.subject.by == ("ann",)
+        assert review.subject.prompt_text is not None
+        text = ReviewStore(ledger).source_text(review.subject.prompt_text)
+    assert (text or "").startswith("AND-SO-ON")
 
 
 def test_an_item_whose_document_comes_back_during_a_sweep_stays_whole(

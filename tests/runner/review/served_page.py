@@ -16,7 +16,7 @@ import httpx
 
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
-from paddock.runner.ledger.reviews.reviews import Question, Review, review_id
+from paddock.runner.ledger.reviews.reviews import Question, Review, Subject, review_id
 from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.review.page_server import ReviewPageOptions, serve_pages
 
@@ -91,8 +91,8 @@ class ServedPage:
         with Ledger(self.folder / ".paddock") as ledger:
             store = ReviewStore(ledger)
             return [
-                store.ask(Question("s", item, "bill", "swift-otter", subject(item, **subject_of)))
-                for item in items
+                store.ask(Question("s", item, "bill", "swift-otter", Subject.of(about)))
+                for item, about in ((item, subject(item, **subject_of)) for item in items)
             ]
 
     def ask_many(self, items: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
-from paddock.runner.ledger.reviews.reviews import Question, Review
+from paddock.runner.ledger.reviews.reviews import Question, Review, Subject
 from paddock.runner.review.decisions import LedgerReviews, Verb
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import invoke
@@ -48,7 +48,7 @@ def ask(
     with Ledger(world.folder / ".paddock") as ledger:
         query = "select scope from scopes where step = 'each'"
         ((scope,),) = ledger.rows(query)
-        question = Question(scope, "0.txt", "sum", run, {**defaults, **subject})
+        question = Question(scope, "0.txt", "sum", run, Subject.of({**defaults, **subject}))
         return ReviewStore(ledger).ask(question)
 
 
@@ -67,7 +67,9 @@ def decide_many(world: World, n: int) -> None:
             subject = {"document_sha256": "d", "answer": {"total": number}, "schema": SCHEMA,
                     "confidence": {"total": sure}, "model": "m", "digest": "m1",
                     "pipeline": "pipeline.yaml"}  # fmt: skip
-            review = ReviewStore(ledger).ask(Question("x", f"{number}", "sum", "r", subject))
+            review = ReviewStore(ledger).ask(
+                Question("x", f"{number}", "sum", "r", Subject.of(subject))
+            )
             verb: Verb = "edit" if number % 4 == 0 else "accept"
             value = {"total": -1} if verb == "edit" else None
             LedgerReviews(ledger).decide(review.id, review.question, verb, value, by="ann")

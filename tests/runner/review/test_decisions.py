@@ -13,7 +13,13 @@ from paddock.runner.ledger.database.ledger_tables import Execute
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
-from paddock.runner.ledger.reviews.reviews import DecisionRefused, Question, Review, ReviewTerms
+from paddock.runner.ledger.reviews.reviews import (
+    DecisionRefused,
+    Question,
+    Review,
+    ReviewTerms,
+    Subject,
+)
 from paddock.runner.review.decisions import LedgerReviews
 
 SCHEMA = {
@@ -44,7 +50,7 @@ def question(
         "document_sha256": document, "answer": answer, "schema": SCHEMA, "checks": [],
         "scope": {}, "by": [], "on_expiry": "quarantine",
     }  # fmt: skip
-    return Question("s", key, "bill", "swift-otter", {**defaults, **subject}, ttl_s)
+    return Question("s", key, "bill", "swift-otter", Subject.of({**defaults, **subject}), ttl_s)
 
 
 def ask(ledger: Ledger, *args: Any, **named: Any) -> Review:
@@ -62,9 +68,9 @@ def test_a_question_waits_until_it_is_decided_and_is_asked_once(ledger: Ledger) 
     first = ask(ledger)
     assert ask(ledger) == first
     (waiting,) = reviews.waiting()
-    assert (waiting.id, waiting.state, waiting.subject["item"]) == (first.id, "open", "a.pdf")
-    assert "answer" not in waiting.subject
-    assert reviews.waiting(is_whole=True)[0].subject["answer"] == ANSWER
+    assert (waiting.id, waiting.state, waiting.subject.item) == (first.id, "open", "a.pdf")
+    assert waiting.subject.answer is None
+    assert reviews.waiting(is_whole=True)[0].subject.answer == ANSWER
     done = reviews.decide(first.id, first.question, "accept", by="ann")
     assert (done.state, done.value, done.by) == ("accepted", ANSWER, "ann")
     assert reviews.waiting() == []
@@ -232,7 +238,7 @@ def test_large_subjects_and_values_are_kept_whole(ledger: Ledger) -> None:
     text = "other " * 10_000
     reviews.decide(review.id, review.question, "edit", text, by="ann")
     found = reviews.get(review.id)
-    assert (found.subject["answer"], found.value) == ("word " * 10_000, text)
+    assert (found.subject.answer, found.value) == ("word " * 10_000, text)
 
 
 def test_reviews_are_found_by_their_items_and_go_with_them(ledger: Ledger) -> None:
@@ -324,6 +330,6 @@ def test_reviews_move_to_postgresql_with_the_folder(url: str, tmp_path: Path) ->
         reviews.undo(review.id, "ann")
         marks.append(reviews.mark())
         reviews.renew({("bills.yaml", "each", "bill"): ReviewTerms(("ben",), None, "quarantine")})
-        assert reviews.get(review.id).subject["by"] == ["ben"]
+        assert reviews.get(review.id).subject.by == ("ben",)
         marks.append(reviews.mark())
     assert len({*marks}) == 3

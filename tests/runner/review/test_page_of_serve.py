@@ -115,7 +115,7 @@ def test_a_broken_ledger_of_one_folder_hides_no_other(tmp_path: Path) -> None:
     (sound / ".paddock").rename(sound / "moved")  # restored from a copy, say
     assert ServedPage(sound).ask("b.txt")
     (again,) = all_reviews()
-    assert [review.subject["item"] for review in again.waiting()] == ["b.txt"]
+    assert [review.subject.item for review in again.waiting()] == ["b.txt"]
     all_reviews.close()
     only = FolderReviews(lambda: [broken])
     with pytest.raises(LedgerError):

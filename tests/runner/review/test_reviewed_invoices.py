@@ -109,11 +109,11 @@ class Invoices:
     def waiting(self) -> dict[str, Review]:
         """Return the open reviews, whole, by the document's name."""
         with self.reviews() as reviews:
-            return {review.subject["item"]: reviews.get(review.id) for review in reviews.waiting()}
+            return {review.subject.item: reviews.get(review.id) for review in reviews.waiting()}
 
     def decide(self, name: str, verb: Any, value: Any = None, reason: str = "") -> Review:
         with self.reviews() as reviews:
-            (review,) = (review for review in reviews.waiting() if review.subject["item"] == name)
+            (review,) = (review for review in reviews.waiting() if review.subject.item == name)
             return reviews.decide(review.id, review.question, verb, value, reason=reason, by="ann")
 
     def written(self) -> dict[str, Any]:
@@ -150,13 +150,13 @@ def test_what_is_sure_and_found_goes_on_and_the_rest_waits_for_a_person(invoices
     reviews = invoices.waiting()
     assert reviews.keys() == WAITING
     boat = reviews[BOATYARD].subject
-    assert boat["answer"] == {**RIGHT[BOATYARD], "total": 1100.0}
-    assert boat["confidence"]["total"]["second"] in (1320.0, "1320.0")
-    assert 0.6 < boat["confidence"]["total"]["p"] < 0.65
-    assert boat["evidence"]["total"]["quote"] == "1,100.00"
-    assert boat["evidence"]["total"]["match"] == "normalised"
-    assert reviews[CHANDLERY].subject["evidence"]["number"]["match"] == "none"
-    assert reviews[SAILMAKER].subject["evidence"]["pay_by"]["match"] == "none"
+    assert boat.answer == {**RIGHT[BOATYARD], "total": 1100.0}
+    assert boat.confidence["total"]["second"] in (1320.0, "1320.0")
+    assert 0.6 < boat.confidence["total"]["p"] < 0.65
+    assert boat.evidence["total"]["quote"] == "1,100.00"
+    assert boat.evidence["total"]["match"] == "normalised"
+    assert reviews[CHANDLERY].subject.evidence["number"]["match"] == "none"
+    assert reviews[SAILMAKER].subject.evidence["pay_by"]["match"] == "none"
 
 
 def test_two_runs_at_once_ask_each_question_once(invoices: Invoices) -> None:
@@ -209,7 +209,7 @@ for name, data in kept.items():
 
 def decide(reviews, n):
     review = reviews.get(reviews.waiting()[0].id)
-    value = {**review.subject["answer"], "number": "x" * n}
+    value = {**review.subject.answer, "number": "x" * n}
     return reviews.decide(review.id, review.question, "edit", value, by="ann")
 
 with Ledger(small) as ledger:
@@ -266,8 +266,8 @@ def test_an_edit_leaves_the_other_fields_their_confidence_and_evidence(invoices:
     invoices.run()
     waiting = invoices.waiting()
     sailmaker, boatyard = waiting[SAILMAKER], waiting[BOATYARD]
-    assert sailmaker.subject["due"] == ["pay_by stands nowhere"]
-    assert boatyard.subject["due"][0] == "total has 62%"
+    assert sailmaker.subject.due == ("pay_by stands nowhere",)
+    assert boatyard.subject.due[0] == "total has 62%"
     for name in (SAILMAKER, BOATYARD):
         invoices.decide(name, "edit", RIGHT[name])
     assert not invoices.run().counts.get("quarantined")

@@ -10,7 +10,7 @@ from paddock.engine.request import ChatRequest
 from paddock.pipelines.yaml_source import parse_yaml
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
-from paddock.runner.ledger.reviews.reviews import Question, Review
+from paddock.runner.ledger.reviews.reviews import Question, Review, Subject
 from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.testing import suite_runner
 from paddock.runner.testing.reviewed_cases import (
@@ -78,7 +78,7 @@ class Bills(World):
                 "schema": {"type": "object"}, "checks": [], "by": [],
             }  # fmt: skip
             question = Question(
-                scope, f"{name}.txt", "bill", self.last.run, {**defaults, **subject}
+                scope, f"{name}.txt", "bill", self.last.run, Subject.of({**defaults, **subject})
             )
             return ReviewStore(ledger).ask(question)
 

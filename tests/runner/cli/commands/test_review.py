@@ -15,7 +15,7 @@ from paddock.runner.calibration.confidence_calibration import reviewed_fields
 from paddock.runner.cli.application import application
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
-from paddock.runner.ledger.reviews.reviews import Question, Review
+from paddock.runner.ledger.reviews.reviews import Question, Review, Subject
 from paddock.runner.review.decisions import LedgerReviews
 from tests.runner.cli.commands.terminal import CTRL_C, terminal
 
@@ -69,7 +69,7 @@ def ask(folder: Path, key: str = "a.txt", answer: Any = ANSWER, **subject: Any) 
         "sources": [{"name": "a.txt", "text": TEXT, "page_starts": []}],
     }  # fmt: skip
     with Ledger(folder / ".paddock") as ledger:
-        question = Question("s", key, "bill", "swift-otter", {**defaults, **subject})
+        question = Question("s", key, "bill", "swift-otter", Subject.of({**defaults, **subject}))
         return ReviewStore(ledger).ask(question)
 
 
