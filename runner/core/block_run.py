@@ -23,8 +23,6 @@ from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.plan_walks import has_no_nested_items
 from paddock.runner.bind.scope import Scope
-from paddock.runner.ledger.entries import FILED
-from paddock.runner.ledger.filed_store import FiledStore
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import (
     DECIDED,
@@ -52,7 +50,7 @@ from .run_context import RunContext
 from .run_records import StepRecord
 from .step_runner import StepRunner, item_result, result_with_filed
 from .step_tools import expect_queries
-from .traces.block_work import BlockWork, ItemWork
+from .traces.block_work import ItemWork
 from .traces.source_folders import keep_folders
 from .walk import ItemWalk, Walk, is_skipped, leave_unused
 
@@ -93,7 +91,7 @@ class BlockRun:
         context, state, claims, walk = self.context, self.state, self.claims, self.walk
         work, block, todo = state.work, state.block, state.todo()
         gate, suspects = context.stop_gate, context.suspects
-        await record_verdicts(context, work)  # 1
+        await record_verdicts(context, state)  # 1
         sizes = expected_tokens(todo, work.items) if todo and state.has_models else {}  # 2
         # The list's order is kept where items run one by one, and where a budget or the first
         # failure may end the run early.
@@ -155,7 +153,7 @@ class BlockRun:
                 stand = (i for i in work.items if i.has_ended or i.verdict.is_up_to_date)
                 done = {item.index for item in stand if item.phase is not Phase.FAILED}
                 for entry in await Pruner(context).handle_gone(work, done):
-                    state.filed.pop(entry.key, None)
+                    state.filed.drop(entry.key)
                     if entry.key not in renamed:  # which is counted under its new name
                         state.gone.append(entry.key)
                         self.stats.item(work.deletion(entry.key))
@@ -342,9 +340,8 @@ class BlockRun:
         context, state, scope_id = self.context, self.state, self.state.work.scope_id
         if end.state is not None:
             await context.fence()
-            is_within = item.key in state.work.filed.within
-            if is_within and end.reason is None and end.with_filed is None:
-                FiledStore(context.ledger).drop(scope_id, item.key)
+            if end.reason is None and end.with_filed is None:
+                state.filed.forget_inner_documents(context.ledger, scope_id, item.key)
             try:
                 await self.recorder.record(attempt, end)
             except asyncio.CancelledError:
@@ -362,9 +359,8 @@ class BlockRun:
         if end.is_counted:
             count_item(context, item, end.report)
         if end.reason is None:
-            state.filed.pop(item.key, None)  # what it came out as before
+            state.filed.take(item.key, end.with_filed, did_new_work=attempt.did_new_work)
             item.has_result = end.result is not None
-            item.with_filed, item.has_news = end.with_filed, attempt.has_news
             item.result = end.result if state.keeps_results else None
         item.become(end.phase, end.reason)
         why = str(end.reason) if end.phase is Phase.UNASKED else end.report.error
@@ -424,25 +420,16 @@ class BlockRun:
         return any(lost.is_refused for lost in attempt.outputs.lost_rows)
 
 
-async def record_verdicts(context: RunContext, work: BlockWork) -> None:
+async def record_verdicts(context: RunContext, state: BlockState) -> None:
     """Record what was found as items were judged: folders, what is filed, whose secrets changed."""
-    ledger, stats, filed = context.ledger, context.stats, work.filed
+    ledger, stats, work, filed = context.ledger, context.stats, state.work, state.work.filed
     if work.missing.sources:
         place = work.scope_id, work.missing, context.options
         await asyncio.to_thread(keep_folders, ledger, *place)
     for entry in work.renewed:
         ledger.renew(work.scope_id, entry)
-    store, keys = FiledStore(ledger), [row.key for row in filed.new]
-    entries = await ledger.ask(ledger.entries, work.scope_id, keys) if keys else {}
-    for entry in entries.values():
-        if entry.gone is None:
-            ledger.record(work.scope_id, replace(entry, gone=FILED), entry.run)
-    for row in filed.new:
-        store.record(work.scope_id, row, stats.run)
-    for taken in filed.taken_over:
-        store.drop(*taken)
-    if filed.rows:
-        stats.add_filed(work.block.id, work.filed_counts)
+    await state.filed.record(ledger, work.scope_id, stats.run)
+    stats.add_filed(work.block.id, work.filed_counts)
     if filed.came_again:
         stats.note(f"as filed before, so the same item: {listed(filed.came_again, MAX_NAMED)}")
     if work.edited_paths:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from operator import itemgetter
 from typing import Any
 
 from paddock.pipelines.errors import PipelineError
@@ -15,7 +14,6 @@ from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.plan_walks import all_steps
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.filed_store import ListOrder, list_order
 from paddock.runner.progress.item_states import (
     BAD,
     LISTED,
@@ -41,7 +39,7 @@ from .reviews.run_reviews import RunReviews
 from .run_context import RunContext
 from .traces.block_work import BlockWork, ItemWork
 from .traces.dependencies import Dependencies, current_paths, with_outputs
-from .traces.filed_results import filed_results
+from .traces.filed_results import FiledOfBlock
 from .traces.scopes import ItemKey
 from .traces.verify import Case
 
@@ -83,14 +81,13 @@ class BlockState:
 
     work: BlockWork
     scope: Scope
+    filed: FiledOfBlock
     keeps_results: bool
     around: ItemsAround = OUTERMOST
     parallel: int = 1
     """How many items may be in flight, of this block or of one around it."""
     escalation_pass: EscalationPass = field(default_factory=EscalationPass)
     """The pass over the items of the outermost block."""
-    filed: dict[str, tuple[ListOrder, Any]] = field(default_factory=dict)
-    """By key, the order and results of filed items, where the block's results are read."""
     gone: list[str] = field(default_factory=list)
     """Keys of deleted items, which the list no longer has."""
     dependencies: Dependencies = field(default_factory=dict)
@@ -178,17 +175,6 @@ class BlockState:
         return lacking or None
 
     @property
-    def has_news(self) -> bool | None:
-        """Whether any item is new, or has something new; None: nothing is filed."""
-        filed, items = self.work.filed, self.work.items
-        if not (filed.rows or filed.within or any(not item.has_news for item in items)):
-            return None
-        return any(
-            item.has_news and not (item.key in filed.within and item.key in self.filed)
-            for item in items
-        )
-
-    @property
     def is_partial(self) -> bool:
         """Whether items have work to do that `--only` or a sample does not ask for."""
         return any(item.verdict.case is Case.NOT_REQUESTED for item in self.work.items)
@@ -214,19 +200,11 @@ class BlockState:
             "failed": [{"key": item.key, "error": str(item.why)} for item in self.failed],
             "waiting": [item.key for item in self.in_phase(Phase.WAITING)],
         }
-        filed = self.work.filed
-        steps = all_steps(self.block.body)
-        is_filing = filed.order or any(step.facts.takes_file(step.written) for step in steps)
-        if not (self.filed or is_filing or any(src.is_hot for src in self.work.missing.sources)):
+        steps, sources = all_steps(self.block.body), self.work.missing.sources
+        is_filing = any(step.facts.takes_file(step.written) for step in steps)
+        if not (self.filed.is_any or is_filing or any(source.is_hot for source in sources)):
             return outputs
-        by_key = dict(self.filed)
-        for item in items:  # those of this run come in place of filed ones
-            key, result = item.key, item.result if item.with_filed is None else item.with_filed
-            if result is not None and not (key in filed.within and key in self.filed):
-                place = (filed.order or {}).get(key) or list_order(item.name, key)
-                by_key[key] = place, result
-        results = [result for _, result in sorted(by_key.values(), key=itemgetter(0))]
-        return WithFiled(outputs, {**outputs, "results": results})
+        return WithFiled(outputs, {**outputs, "results": self.filed.merged(items)})
 
     def table(self) -> ReportTable:
         """Return a row for each item: key, state, error, and its result.
@@ -252,7 +230,7 @@ class BlockState:
                         result[name] = compiled.evaluate(scope)
             why = None if item.why is None else str(item.why)
             rows_of_items.append((item.key, item.reported and item.reported.value, why, result))
-        filed = sorted(self.filed.items(), key=lambda pair: pair[1][0])
+        filed = sorted(self.filed.results.items(), key=lambda pair: pair[1][0])
         rows_of_items += [(key, ItemState.FILED.value, None, result) for key, (_, result) in filed]
         rows = []
         for *about, result in rows_of_items:
@@ -322,12 +300,13 @@ async def opened_block(
         if isinstance(node, BoundStep):
             raise StepFailed(node.id, str(conflict)) from conflict
         raise PipelineError.of(conflict.reason, conflict.remedy, node.mark) from conflict
-    state = BlockState(work, scope, keeps_results, around, around.parallel, escalation_pass)
+    filed = FiledOfBlock(work.filed)
+    if keeps_results:
+        filed.read_results(context.ledger)
+    state = BlockState(work, scope, filed, keeps_results, around, around.parallel, escalation_pass)
     if isinstance(node, BoundBlock) and (todo := state.todo()):
         refuse_output_conflicts(node, todo, work.scope_id, scope, context)
         state.escalation_pass = around.escalation_pass or EscalationPass.first(node.body)
-    if keeps_results:
-        state.filed = filed_results(context.ledger, work.filed)
     for item in work.items:  # 3
         entry, verdict = item.entry, item.verdict
         if verdict.case is Case.SHARED and entry is not None:
@@ -342,7 +321,7 @@ async def opened_block(
                 if may_be_skipped and entry.state == ItemState.SKIPPED and entry.error:
                     reported, error = ItemState.SKIPPED, entry.error  # `on_error: skip`
                 if reported in WAITS:  # an undone answer counts nowhere
-                    state.filed.pop(item.key, None)
+                    state.filed.drop(item.key)
                 if entry.gone is not None and item.filed is None:
                     # Its source is back after a deletion; the next deletion is a new one.
                     back = replace(entry, gone=None)

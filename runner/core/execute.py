@@ -294,7 +294,7 @@ class _SubPipelineRun:
         finally:
             walk.n_unbegun += inner.n_unbegun
         item.take_inner(inner.dependencies, inner.n_failures, has_failures=inner.has_failures)
-        item.has_news &= walk.note_inner(step, inner)
+        item.did_new_work &= walk.note_inner(step, inner)
         without_results = inner.left.first(LeftBy.WITHOUT_RESULTS)
         if without_results is not None and inner.is_of_item:
             cause = Cause.IO if inner.n_failures > 0 else Cause.OTHER

@@ -76,7 +76,7 @@ class ItemAttempt:
     """The lists of labels that its answers were chosen from, by name."""
     vectors: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """By step, the vector of the text for which examples were chosen."""
-    has_news: bool = True
+    did_new_work: bool = True
     """Whether a pipeline of it had anything but filed items, if it has any of those."""
     has_inner_failures: bool = False
     n_failures: int = 0

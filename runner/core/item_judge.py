@@ -143,7 +143,7 @@ class Judge:
         )
         for item in listed.items:
             value = item.item if item.filed is None else documents.as_listed(item.filed)
-            rule.set_parts(item, value, index.stored, is_listed=not item.is_of_filed)
+            rule.set_parts(item, value, index.stored, is_listed=not item.is_from_filed_results)
         await self._verify(rule, listed.items)  # 3
         items = [*listed.items]
         if self.settled_files is not None:  # 4
@@ -155,8 +155,8 @@ class Judge:
             )]  # fmt: skip
         edited_paths = [path for item in items if item.verdict.state is ItemState.HELD
                         for path in item.verdict.edited_paths]  # fmt: skip
+        of_filed = {item.key for item in listed.items if item.is_from_filed_results}
         if request.keys is not None:  # 5
-            of_filed = (item.key for item in listed.items if item.is_of_filed)
             self.seen_keys.update(of_filed, documents.rows)
         items, filed = await self._filed(rule, documents, items)
         in_list = {item.key for item in listed.items}
@@ -164,7 +164,7 @@ class Judge:
             item.index = place
             if item.key not in in_list:  # filed, and done again: behind what is listed
                 item.position = (place, len(items))
-        still_filed = {i.key for i in listed.items if i.is_of_filed and i.key in filed.rows}
+        still_filed = filed.rows.keys() & of_filed
         done = [item.entry for item in items if not item.verdict.is_work]
         done += [entries[key] for key in still_filed]
         work = replace(
@@ -210,7 +210,7 @@ class Judge:
         if documents.unfinished_moves:
             await asyncio.to_thread(documents.find_unfinished)
         items = await ledger.ask(documents.items, found, excluded, entries)
-        keys = {item.key for item in items if not item.is_of_filed}
+        keys = {item.key for item in items if not item.is_from_filed_results}
         if numbered := keys.difference(found.names):
             entries |= await ledger.ask(ledger.entries, scope_id, numbered)
         for place, item in enumerate(items):
@@ -238,16 +238,15 @@ class Judge:
     ) -> tuple[list[ItemWork], FiledItems]:
         """Return the items of a block with filed ones that are so again, and what is filed."""
         request, ask = rule.request, self.world.index.ledger.ask
-        if not (documents.rows or any(item.is_of_filed for item in items)):
+        if not (documents.rows or any(item.is_from_filed_results for item in items)):
             return items, FiledItems(came_again=tuple(documents.came_again))
-        own = documents.own_items(rule, self.world, items)
         decided = {key for scope_id, key in self.reviews.items if scope_id == rule.scope_id}
-        doubtful = await ask(documents.doubtful, rule, own, decided)
+        doubtful = await ask(documents.doubtful, rule, items, decided)
         if unknown := [item for item in doubtful if item.verdict is NEW]:
             # What was edited, or another machine did, makes none an item again.
             plain = replace(request, takes_over=False, overwrites=False, job_runs=frozenset())
             await self._verify(replace(rule, request=plain), unknown)
-        return await asyncio.to_thread(documents.decided, rule, own, doubtful)
+        return await asyncio.to_thread(documents.decided, rule, self.world, items, doubtful)
 
     async def _missing(
         self, work: BlockWork, entries: Mapping[str, Entry], rule: JudgedRule
@@ -376,7 +375,7 @@ class Judge:
         sample, only = self.options.sample, self.options.only
         if sample is None and not only:
             return None
-        own = [item for item in items if not item.is_of_filed]
+        own = [item for item in items if not item.is_from_filed_results]
         keys = [item.key for item in own]
         if sample is not None:
             strata = item_strata(block, scope, [item.item for item in own], sample.by)

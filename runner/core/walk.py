@@ -145,7 +145,7 @@ class Walk(ABC):
             state.refuse_waiting()
         elif missing := no_documents_of(state.work):
             left.lacking[block] = missing
-        if (has_news := state.has_news) is not None:
+        if (has_news := state.filed.has_news(state.work.items)) is not None:
             left.filed[block] = has_news
         if not state.has_ended:
             return NOT_YET

@@ -53,7 +53,7 @@ class ItemWork:
     """Whether reports count it in any case; a step that asks no model only where it is held."""
     filed: FiledRow | None = None
     """Of a document that a step moved away before: the item is done where that lies."""
-    is_of_filed: bool = False
+    is_from_filed_results: bool = False
     """Whether it is made of results of filed items, so that the run's own list lacks it."""
     renamed_from: str | None = None
     """The key of a deleted item with the same content."""
@@ -61,10 +61,6 @@ class ItemWork:
     result: Any = None
     """Only where the block's results are read."""
     has_result: bool = False
-    with_filed: Any = None
-    """Its result of this run with what pipelines of it had filed; None: they had nothing."""
-    has_news: bool = True
-    """Whether its pipelines had anything but filed items, if they had any."""
     why: Reason | None = None
     """Why it failed, waits or is not asked about."""
     reported: ItemState | None = None
@@ -176,8 +172,8 @@ class FiledItems:
     """Keys of those that would come out otherwise now, and cannot be done again."""
     away: frozenset[str] = frozenset()
     """Keys of those that are no longer where they went."""
-    within: Mapping[str, FiledRow] = field(default_factory=dict)
-    """By key, the rows of listed items: pipelines within them filed documents."""
+    rows_of_inner_documents: Mapping[str, FiledRow] = field(default_factory=dict)
+    """By key, those of listed items: pipelines within them filed documents."""
     order: Mapping[str, ListOrder] | None = None
     """By key, the places of all items of a list over results of which some are filed."""
     new: tuple[FiledRow, ...] = ()

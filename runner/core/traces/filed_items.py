@@ -6,7 +6,7 @@ items with those of this run, whatever becomes of the files (`filed_results`).
 An item is known by its key and its content: other content under the name of a filed document is
 another item, `a.pdf#2`. The ledger has a row for each filed item. A run asks twice about them:
 which of them are listed, or left the list (`FiledDocuments.items`); and, once the listed items have
-their verdicts, which filed items are items again (`own_items`, `doubtful`, `decided`).
+their verdicts, which filed items are items again (`doubtful`, `decided`).
 """
 
 from __future__ import annotations
@@ -98,10 +98,6 @@ class FiledDocuments:
         self._unfinished: dict[str, ItemWork] = {}
         self.came_again: list[str] = []
         """Names of listed documents that have the content of a filed one."""
-        self._results: dict[str, FiledRow] = {}
-        """By key, the items of filed results that stay filed."""
-        self._earlier: set[str] = set()
-        """Keys of what stays filed, though the rule of now would make another result."""
         self._noted_targets: Mapping[Document, str] | None = None
 
     # --- which are listed, and which left the list
@@ -139,14 +135,15 @@ class FiledDocuments:
         present = {*names, *excluded, *found.of_filed}
         self._file_those_that_left(documents, present, entries)  # 1
         unfinished = {k: item for k, item in self._unfinished.items() if k not in self.rows}
-        filed: dict[str, dict[str, str]] = {}
+        by_content: dict[str, dict[str, str]] = {}
+        """By name, the keys of filed documents by their digests."""
         taken = set(names)
         for row in (*self.rows.values(), *(i.filed for i in unfinished.values() if i.filed)):
             if row.name in taken and row.path:
-                filed.setdefault(row.name, {})[row.sha256] = row.key
+                by_content.setdefault(row.name, {})[row.sha256] = row.key
         items = list[ItemWork]()
         for name, item in zip(names, found.items, strict=True):
-            key, same_name = name, filed.get(name, {}) if name in documents else {}
+            key, same_name = name, by_content.get(name, {}) if name in documents else {}
             if same_name and documents[name][1] in same_name:  # 2
                 key = same_name[documents[name][1]]
                 self.came_again.append(name)
@@ -156,10 +153,11 @@ class FiledDocuments:
             items.append(ItemWork(key=key, name=name, item=item))
         items += unfinished.values()
         keys = {*self.rows, *(item.key for item in items)}
-        for key, item in found.of_filed.items():
-            if key not in keys:
-                items.append(ItemWork(key=key, name=key, item=item, is_of_filed=True))
-        return items
+        return items + [
+            ItemWork(key=key, name=key, item=item, is_from_filed_results=True)
+            for key, item in found.of_filed.items()
+            if key not in keys
+        ]
 
     def _file_those_that_left(
         self, listed: Mapping[str, Document], present: Collection[str], entries: Mapping[str, Entry]
@@ -255,34 +253,10 @@ class FiledDocuments:
 
     # --- which are items again
 
-    # Three steps, as `Judge` has to verify the items of the second before the third.
-
-    def own_items(
-        self, rule: JudgedRule, world: World, items: Sequence[ItemWork]
-    ) -> list[ItemWork]:
-        """Return the items to do, or that are done, but for those of filed results that stay.
-
-        An item of filed results stays filed, unless it has work to do and can be done.
-        """
-        own = list[ItemWork]()
-        read = {self._index.stored(self._index.absolute(path)) for path in read_by_all(rule.block)}
-        for item in items:
-            filing, entry = Filing.AGAIN, item.entry
-            if item.is_of_filed and entry is not None:
-                has_work = not item.verdict.is_up_to_date
-                can_be_done = has_work and can_be_repeated(entry, world, read)
-                filing = verify_filed(item.verdict, item.unchanged_entry is not None, can_be_done)
-            if filing is Filing.AGAIN or entry is None:
-                own.append(item)
-                continue
-            row = FiledRow(item.key, item.key, returns=entry.returns)
-            self._results[item.key] = row._replace(returns_object=entry.returns_object)
-            if filing is Filing.EARLIER:
-                self._earlier.add(item.key)
-        return own
+    # Two steps, as `Judge` has to verify what the first returns before the second.
 
     def doubtful(
-        self, rule: JudgedRule, own: Iterable[ItemWork], decided: Collection[str]
+        self, rule: JudgedRule, items: Iterable[ItemWork], decided: Collection[str]
     ) -> list[ItemWork]:
         """Return filed documents that may be items again; those that are `NEW` are to be verified.
 
@@ -291,7 +265,7 @@ class FiledDocuments:
         very rule came to another result before, it would again, and what it depended on is not
         looked at.
         """
-        present, request, made_by = {item.key for item in own}, rule.request, rule.made_by
+        present, request, made_by = {item.key for item in items}, rule.request, rule.made_by
         rows = [
             row
             for row in self.rows.values()
@@ -311,17 +285,37 @@ class FiledDocuments:
         return doubtful
 
     def decided(
-        self, rule: JudgedRule, own: Sequence[ItemWork], doubtful: Sequence[ItemWork]
+        self,
+        rule: JudgedRule,
+        world: World,
+        listed: Iterable[ItemWork],
+        doubtful: Sequence[ItemWork],
     ) -> tuple[list[ItemWork], FiledItems]:
         """Return the items of the run, with filed ones that are so again, and what is filed.
 
-        1. A doubtful document is an item again if it has work to do and lies as it was filed. Of
+        1. An item of filed results stays filed, unless it has work to do and can be done.
+        2. A doubtful document is an item again if it has work to do and lies as it was filed. Of
            several with one name only the last one can be: the others write the same outputs.
-        2. Else it stays filed, and its row notes the rule by which it is as good, or outdated.
+        3. Else it stays filed, and its row notes the rule by which it is as good, or outdated.
 
         Blocking.
         """
-        items, present, made_by = [*own], {item.key for item in own}, rule.made_by
+        items, results, earlier = list[ItemWork](), dict[str, FiledRow](), set[str]()
+        read = {self._index.stored(self._index.absolute(path)) for path in read_by_all(rule.block)}
+        for item in listed:  # 1
+            filing, entry = Filing.AGAIN, item.entry
+            if item.is_from_filed_results and entry is not None:
+                has_work = not item.verdict.is_up_to_date
+                can_be_done = has_work and can_be_repeated(entry, world, read)
+                filing = verify_filed(item.verdict, item.unchanged_entry is not None, can_be_done)
+            if filing is Filing.AGAIN or entry is None:
+                items.append(item)
+                continue
+            row = FiledRow(item.key, item.key, returns=entry.returns)
+            results[item.key] = row._replace(returns_object=entry.returns_object)
+            if filing is Filing.EARLIER:
+                earlier.add(item.key)
+        present, made_by = {item.key for item in items}, rule.made_by
         rows = {key: row for key, row in self.rows.items() if key not in present}
         by_age = (row for row in sorted(rows.values(), key=_age) if row.name not in present)
         last_ones = {*{row.name: row.key for row in by_age}.values()} if doubtful else set[str]()
@@ -333,20 +327,22 @@ class FiledDocuments:
             row = rows[item.key]
             is_same = row.made_by == made_by
             filing = verify_filed(item.verdict, is_same, row.key in documents)
-            if filing is Filing.AGAIN:  # 1
+            if filing is Filing.AGAIN:  # 2
                 item.item = documents[row.key]
                 items.append(item)
-            elif filing is Filing.EARLIER:  # 2
-                self._earlier.add(row.key)
+            elif filing is Filing.EARLIER:  # 3
+                earlier.add(row.key)
                 if row.outdated_by != made_by:
                     rows[row.key] = row._replace(outdated_by=made_by)
             elif not is_same:
                 rows[row.key] = row._replace(made_by=made_by, outdated_by="")
         return items, FiledItems(
-            rows=rows | self._results,
-            earlier=frozenset(self._earlier),
+            rows=rows | results,
+            earlier=frozenset(earlier),
             away=frozenset(self._away().difference(item.key for item in items)),
-            within={key: row for key, row in self.rows.items() if key in present and not row.path},
+            rows_of_inner_documents={
+                key: row for key, row in self.rows.items() if key in present and not row.path
+            },
             new=tuple(row for key, row in rows.items() if self._recorded.get(key) is not row),
             taken_over=tuple(self._taken_over),
             came_again=tuple(self.came_again),

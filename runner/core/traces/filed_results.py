@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import Any
 
 from paddock.engine.system.text import free_name, ordered_json
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.node_reads import read_by
 from paddock.runner.bind.scope import Scope, WithFiled
-from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.filed_store import ListOrder, list_order
+from paddock.runner.ledger.entries import FILED, Entry
+from paddock.runner.ledger.filed_store import FiledStore, ListOrder, list_order
 from paddock.runner.ledger.ledger import Ledger
 
 from .block_items import (
@@ -29,7 +30,7 @@ from .block_items import (
     split_by_where,
     without_time,
 )
-from .block_work import FiledItems
+from .block_work import FiledItems, ItemWork
 from .parts import CONTENT, ordered_digest
 
 
@@ -125,20 +126,88 @@ def keys_by_content(
     return [key or next(unused) for key in keys]
 
 
-def filed_results(ledger: Ledger, filed: FiledItems) -> dict[str, tuple[ListOrder, Any]]:
-    """Return by key the place and the result of filed items that have one."""
-    rows, order = [*filed.rows.values(), *filed.within.values()], filed.order or {}
-    text = ",".join([row.returns or "null" for row in rows])
-    values = json.loads(f"[{text}]")  # at once: for 100,000 half the time
-    results = {
-        row.key: (order[row.key] if order else (row.name, len(row.key), row.key), value)
-        for row, value in zip(rows, values, strict=True)
-        if value is not None
-    }
-    for row in [row for row in rows if row.returns_object is not None]:
-        place = order.get(row.key) or list_order(row.name, row.key)
-        results[row.key] = place, ledger.value(None, row.returns_object)
-    return results
+@dataclass(slots=True)
+class FiledOfBlock:
+    """What is filed of a block while it runs, and the results that tables get of it."""
+
+    found: FiledItems
+    results: dict[str, tuple[ListOrder, Any]] = field(default_factory=dict)
+    """By key, the place and the result of filed items, and of items within which documents are
+    filed: as before this run. Only where the block's results are read."""
+    _new_results: dict[str, Any] = field(default_factory=dict)
+    """By key, results of this run with what pipelines of the item had filed."""
+    _without_news: set[str] = field(default_factory=set)
+    """Keys of items whose pipelines had filed items alone."""
+
+    async def record(self, ledger: Ledger, scope_id: str, run: str) -> None:
+        """Record what the ledger does not have as it was found."""
+        store, keys = FiledStore(ledger), [row.key for row in self.found.new]
+        entries = await ledger.ask(ledger.entries, scope_id, keys) if keys else {}
+        for entry in entries.values():
+            if entry.gone is None:
+                ledger.record(scope_id, replace(entry, gone=FILED), entry.run)
+        for row in self.found.new:
+            store.record(scope_id, row, run)
+        for taken in self.found.taken_over:
+            store.drop(*taken)
+
+    def forget_inner_documents(self, ledger: Ledger, scope_id: str, key: str) -> None:
+        """Drop the row of an item within which nothing is filed any more."""
+        if key in self.found.rows_of_inner_documents:
+            FiledStore(ledger).drop(scope_id, key)
+
+    def take(self, key: str, with_filed: Any, *, did_new_work: bool) -> None:
+        """Take what an item came to in this run; `with_filed`: None where nothing within it is."""
+        self.drop(key)
+        if with_filed is not None:
+            self._new_results[key] = with_filed
+        if not did_new_work:
+            self._without_news.add(key)
+
+    def read_results(self, ledger: Ledger) -> None:
+        """Read the results that stand."""
+        found, order = self.found, self.found.order or {}
+        rows = [*found.rows.values(), *found.rows_of_inner_documents.values()]
+        text = ",".join([row.returns or "null" for row in rows])
+        values = json.loads(f"[{text}]")  # at once: for 100,000 half the time
+        self.results = {
+            row.key: (order[row.key] if order else (row.name, len(row.key), row.key), value)
+            for row, value in zip(rows, values, strict=True)
+            if value is not None
+        }
+        for row in [row for row in rows if row.returns_object is not None]:
+            place = order.get(row.key) or list_order(row.name, row.key)
+            self.results[row.key] = place, ledger.value(None, row.returns_object)
+
+    @property
+    def is_any(self) -> bool:
+        """Whether a table may get more than the run's own results."""
+        return bool(self.results or self.found.order)
+
+    def drop(self, key: str) -> None:
+        """Drop what an item came to before."""
+        self.results.pop(key, None)
+
+    def _is_as_before(self, key: str) -> bool:
+        """Return whether what is filed within an item stands, as it came to it before."""
+        return key in self.found.rows_of_inner_documents and key in self.results
+
+    def has_news(self, items: Iterable[ItemWork]) -> bool | None:
+        """Return whether any item is new, or has something new; None: nothing is filed."""
+        found = self.found
+        if not (found.rows or found.rows_of_inner_documents or self._without_news):
+            return None
+        keys = (item.key for item in items)
+        return any(not (key in self._without_news or self._is_as_before(key)) for key in keys)
+
+    def merged(self, items: Iterable[ItemWork]) -> list[Any]:
+        """Return the results of filed items and of `items`, which come in place of filed ones."""
+        order, by_key = self.found.order or {}, dict(self.results)
+        for item in items:
+            result = self._new_results.get(item.key, item.result)
+            if result is not None and not self._is_as_before(item.key):
+                by_key[item.key] = order.get(item.key) or list_order(item.name, item.key), result
+        return [result for _, result in sorted(by_key.values(), key=itemgetter(0))]
 
 
 def with_filed_rows(step: BoundStep, scope: Scope) -> Mapping[str, Scope]:
