@@ -26,6 +26,7 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
+from paddock.runner.progress.reasons import Outdated
 from paddock.runner.progress.report import ItemReport, Report, counts_text
 from paddock.runner.progress.report_table import ReportTable
 from paddock.steps.base import StepError
@@ -39,7 +40,7 @@ from .item_attempt import ItemAttempt, StepAttempt
 from .item_recorder import ItemRecorder
 from .left_nodes import Left, LeftBy, blocks_read
 from .machines.work_claims import ClaimLost
-from .outputs.outdated_outputs import EndedNode, OutdatedOutput
+from .outputs.outdated_outputs import EndedNode, Fate, MadeOutputs, OutdatedOutput
 from .outputs.pruning import Pruner
 from .outputs.vector_rows import clear_rows
 from .run_budget import BudgetMeter
@@ -160,7 +161,7 @@ class Execute(Walk):
             self.stats.step(node.id, None, 0)
         self.stats.item_state(node.id, "", ItemState.SKIPPED)
         if not (self.is_of_item or self.context.options.leaves_out_items):
-            self.ended[node.id] = EndedNode(node, is_skipped=True)
+            self.ended[node.id] = EndedNode(node, unlisted=Outdated.SKIPPED)
 
     async def opened(self, node: BoundNode) -> BlockState:
         if isinstance(node, BoundStep):
@@ -218,8 +219,8 @@ class Execute(Walk):
             if lineage is not None or attempt.outputs.written:
                 self.recorder.record_lineage(attempt)
         if not self.is_of_item:
-            paths, writers = {*attempt.wrote()}, {(scope_id, step.id)}
-            self.ended[step.id] = EndedNode(step, paths=paths, writers=writers, done={step.id})
+            made = MadeOutputs({*attempt.wrote()}, writers={(scope_id, step.id)})
+            self.ended[step.id] = EndedNode(step, {step.id: Fate.DONE}, made=made)
         stats.item_state(step.id, "", ItemState.SKIPPED if outputs is None else ItemState.DONE)
         return outputs
 

@@ -26,6 +26,7 @@ from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.left_nodes import Left, LeftBy, StepsLeft
 from paddock.runner.core.outputs.outdated_outputs import (
     EndedNode,
+    Fate,
     OutdatedOutput,
     ended_block,
     kept_texts,
@@ -48,7 +49,7 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.item_states import OPEN, WORK, ItemState
-from paddock.runner.progress.reasons import Why
+from paddock.runner.progress.reasons import Outdated, Why
 from paddock.runner.progress.report import PlanItem, PlanReport
 
 from .call_bounds import calls_of_step
@@ -125,7 +126,7 @@ class PlanWalk(Walk):
             self.context.stats.note(left.text(f"{self._prefix}{node.id}"))
 
     async def skip(self, node: BoundNode) -> None:
-        self.ended[node.id] = EndedNode(node, is_skipped=True)
+        self.ended[node.id] = EndedNode(node, unlisted=Outdated.SKIPPED)
 
     async def outdated(
         self, outdated: Sequence[OutdatedOutput], questions: Collection[ItemKey]
@@ -213,7 +214,7 @@ class PlanWalk(Walk):
         if step.inner is None and not only_reads(step):
             self._note(step, Estimate())
             return NOT_YET
-        self.ended[step.id] = EndedNode(step, done={step.id})
+        self.ended[step.id] = EndedNode(step, {step.id: Fate.DONE})
         if step.inner is not None:
             return await self._pipeline(step, attempt)
         # It gives now what it will give in the run.

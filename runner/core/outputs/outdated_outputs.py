@@ -10,8 +10,9 @@ more than their item. `pruning` removes what is asked for.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from functools import cached_property, partial
 from operator import attrgetter
 from pathlib import Path
@@ -34,61 +35,77 @@ from ..traces.dependencies import Dependency, KeptOutput, OutputWithin, RowsKept
 from ..traces.scopes import ItemKey
 
 
-@dataclass(slots=True)
+class Fate(Enum):
+    """What becomes of what an item made, if it is not outdated."""
+
+    DONE = auto()
+    """It ended: all that it did not make again is outdated."""
+    DONE_IN_PART = auto()
+    """It ended; it, or what is within it, is tried again."""
+    OPEN = auto()
+    """It is still to be done, or it is not known whether it goes: nothing is outdated."""
+    FILED = auto()
+    """Its document was moved away: what it made stays."""
+
+    @classmethod
+    def of(cls, entry: Entry | None) -> Fate:
+        if entry is None or entry.state in UNDECIDED:
+            return cls.OPEN
+        return cls.DONE_IN_PART if entry.has_inner_failures or entry.n_failures else cls.DONE
+
+
+ENDED = frozenset((Fate.DONE, Fate.DONE_IN_PART))
+
+
+@dataclass(frozen=True, slots=True)
+class MadeOutputs:
+    """What items made that applies."""
+
+    paths: Collection[str] = ()
+    """Stored paths of files."""
+    rows: Collection[tuple[str, str, str]] = ()
+    """Scope, store and key of the items whose rows in stores apply."""
+    writers: Collection[ItemKey] = ()
+    """Items that have a file, at any depth."""
+    keys: Set[str] = frozenset()
+    """Keys of items that have a file, or within which others have one."""
+
+    @classmethod
+    def of(cls, scope_id: str, entries: Iterable[Entry]) -> MadeOutputs:
+        paths, rows, writers = set[str](), set[tuple[str, str, str]](), set[ItemKey]()
+        keys = set[str]()
+        for entry in entries:
+            own = {*entry.output_paths}
+            if own:
+                writers.add((scope_id, entry.key))
+            outputs: list[Dependency] = dependencies_of(entry, OutputWithin, KeptOutput, RowsKept)
+            for dep in outputs:
+                if isinstance(dep, RowsKept):
+                    rows.add((dep.scope_id, dep.store, dep.key))
+                elif isinstance(dep, OutputWithin):
+                    writers.add((dep.scope_id, dep.key))
+                if isinstance(dep, OutputWithin | KeptOutput):
+                    own.add(dep.path)
+            paths |= own
+            if own:
+                keys.add(entry.key)
+        return cls(paths, rows, writers, keys)
+
+
+@dataclass(frozen=True, slots=True)
 class EndedNode:
     """What of a top-level step or block applies, once it has ended."""
 
     node: BoundNode
-    is_skipped: bool = False
+    fates: Mapping[str, Fate | Outdated] = field(default_factory=dict)
+    """By the keys of its items; of a step by its id."""
+    unlisted: Fate | Outdated = Outdated.GONE
+    """The fate of all other items; `SKIPPED`: so is all of the node."""
+    made: MadeOutputs = MadeOutputs()
     work: BlockWork | None = None
     """The items of a block, or of a step that has a trace."""
-    is_list_sure: bool = True
-    """Whether an item that is not listed is surely gone."""
-
-    paths: set[str] = field(default_factory=set)
-    """Stored paths of the files that apply."""
-    rows: set[tuple[str, str, str]] = field(default_factory=set)
-    """Scope, store and key of the items whose rows in stores apply."""
-    writers: set[ItemKey] = field(default_factory=set)
-    """Items that have a file, at any depth."""
-
-    done: set[str] = field(default_factory=set)
-    """Keys of its items that ended; of a step its id."""
-    undecided: set[str] = field(default_factory=set)
-    """Keys of its items that are still to be done, or of which it is not known whether they go."""
-    filed: Collection[str] = ()
-    """Keys of filed items: what they made stays."""
-    gone: dict[str, Outdated] = field(default_factory=dict)
-    """Key → why, of items that are no longer there."""
-    renamed: set[str] = field(default_factory=set)
-    """Former keys of items that are done under another one."""
-    with_files: set[str] = field(default_factory=set)
-    """Keys of its items that have a file, or within which others have one."""
-    with_failures: set[str] = field(default_factory=set)
-    """Keys of its items that are tried again, or within which others are."""
-
-    def add(self, scope_id: str, key: str, entry: Entry | None, *, is_open: bool) -> None:
-        """Add an item, with what it and those within it made; `is_open`: it is still to be done."""
-        is_open = is_open or entry is None or entry.state in UNDECIDED
-        (self.undecided if is_open else self.done).add(key)
-        if entry is None:
-            return
-        paths = {*entry.output_paths}
-        if paths:
-            self.writers.add((scope_id, key))
-        outputs: list[Dependency] = dependencies_of(entry, OutputWithin, KeptOutput, RowsKept)
-        for dep in outputs:
-            if isinstance(dep, RowsKept):
-                self.rows.add((dep.scope_id, dep.store, dep.key))
-            elif isinstance(dep, OutputWithin):
-                self.writers.add((dep.scope_id, dep.key))
-            if isinstance(dep, OutputWithin | KeptOutput):
-                paths.add(dep.path)
-        self.paths |= paths
-        if paths:
-            self.with_files.add(key)
-        if entry.has_inner_failures or entry.n_failures:
-            self.with_failures.add(key)
+    renamed: Collection[str] = ()
+    """Keys of gone items that are done under another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +179,7 @@ class OutdatedFinder:
             owner = self._stores.owner(ItemName(owner=f"{row.scope}\n{row.key}"), path)
             if n_rows := int(self._stores.holds(path, owner).partition(":")[0] or 0):
                 outdated.append(replace(self._output(row, why), n_rows=n_rows))
-        live = {path for end in self._ended.values() for path in end.paths}
+        live = {path for end in self._ended.values() for path in end.made.paths}
         written = (row for row in self._index.rows() if row.scope in self._scopes)
         paths = dict.fromkeys(row.path for row in written if row.path not in live)
         candidates = [out for path in paths if (out := self._file(path)) is not None]
@@ -174,54 +191,46 @@ class OutdatedFinder:
 
     def is_over(self, scope_id: str, key: str) -> bool:
         """Return whether nothing of an item is to be decided any more: it is outdated, or filed."""
-        if (known := self._scopes.get(scope_id)) is None:
-            return False
-        end, top = self._ended.get(known.node), known.top(key)
-        is_open = end is None or top in end.done or top in end.undecided
-        is_filed = end is not None and top in end.filed and not is_open
-        return is_filed or self._why(scope_id, key) is not None
+        fate = self._fate(scope_id, key)
+        return fate is Fate.FILED or isinstance(fate, Outdated)
 
     def _output(self, row: OutputRow | StoredRow, why: Outdated) -> OutdatedOutput:
         known = self._scopes[row.scope]
         return OutdatedOutput(row.scope, row.key, row.path, known.node, known.top(row.key), why)
 
-    def _why(self, scope_id: str, key: str) -> Outdated | None:
-        """Return why an item's outputs are outdated; None: they apply, or that is not known.
+    def _fate(self, scope_id: str, key: str) -> Fate | Outdated:
+        """Return what becomes of what an item made, of all that does not apply.
 
-        1. No step of the pipeline makes them any more, and all those that may have are walked.
-        2. The walk has not reached their step or block.
-        3. It is skipped.
-        4. Their item is undecided, filed, or the pipeline that a step runs decides.
-        5. Their item is gone.
-        6. It is not listed, and the list is sure.
-        7. It, or what is within it, is tried again.
-        8. It is done, and made something else.
+        1. No step of the pipeline makes it any more, and all those that may have are walked.
+        2. The walk has not reached its step or block.
+        3. That is skipped.
+        4. The pipeline that a step runs decides.
+        5. Its item is open, filed or gone; or it is not listed.
+        6. It, or what is within it, is tried again.
+        7. It is done, and made something else.
         """
         known = self._scopes.get(scope_id)
         if known is None:
-            return None
-        top, end = known.top(key), self._ended.get(known.node)
+            return Fate.OPEN
         if not known.node:  # 1
             is_own = key == known.step  # else it is of an item, which no top-level step makes
             makers = (is_own or isinstance(node, BoundBlock) or node.inner for node in self._rest)
-            return None if any(makers) else Outdated.NO_STEP
+            return Fate.OPEN if any(makers) else Outdated.NO_STEP
+        end = self._ended.get(known.node)
         if end is None:  # 2
-            return None
-        if end.is_skipped:  # 3
-            return Outdated.SKIPPED
-        is_of_inner = not isinstance(end.node, BoundBlock) and known.step != end.node.id
-        is_filed = top in end.filed and top not in end.done
-        if is_of_inner or top in end.undecided or is_filed:  # 4
-            return None
-        if top in end.gone:  # 5
-            return end.gone[top]
-        if top not in end.done:  # 6
-            return Outdated.GONE if end.is_list_sure else None
-        if top in end.with_failures:  # 7
+            return Fate.OPEN
+        if end.unlisted is Outdated.SKIPPED:  # 3
+            return end.unlisted
+        if not isinstance(end.node, BoundBlock) and known.step != end.node.id:  # 4
+            return Fate.OPEN
+        fate = end.fates.get(known.top(key), end.unlisted)
+        if fate is Fate.DONE_IN_PART:  # 6
             entry = self._ledger.entries(scope_id, [key]).get(key)
-            if entry is not None and entry.state in UNDECIDED:
-                return None
-        is_written = (scope_id, key) in end.writers  # 8
+            is_open = entry is not None and entry.state in UNDECIDED
+            fate = Fate.OPEN if is_open else Fate.DONE
+        if fate is not Fate.DONE:  # 5
+            return fate
+        is_written = (scope_id, key) in end.made.writers  # 7
         return Outdated.ELSEWHERE if is_written else Outdated.NOT_MADE
 
     # --- files
@@ -230,8 +239,8 @@ class OutdatedFinder:
         """Return a file that is outdated for all that ever wrote it; None: it is not, or gone."""
         output, conditions = None, set[str]()
         for row in self._index.rows_at(path):
-            why = self._why(row.scope, row.key)
-            if why is None or not self._is_of_item_alone(row):
+            why = self._fate(row.scope, row.key)
+            if not isinstance(why, Outdated) or not self._is_of_item_alone(row):
                 return None
             output = self._output(row, why)
             conditions.add(self._index.condition(row.scope, path))
@@ -277,45 +286,47 @@ class OutdatedFinder:
     @cached_property
     def _stored(self) -> list[tuple[StoredRow, Outdated]]:
         """The rows in stores that are outdated, and why."""
-        live = {row for end in self._ended.values() for row in end.rows}
+        live = {row for end in self._ended.values() for row in end.made.rows}
         rows = self._lineage.rows_of_scopes(self._scopes)
         others = (row for row in rows if (row.scope, row.path, row.key) not in live)
-        whys = ((row, self._why(row.scope, row.key)) for row in others)
-        return [(row, why) for row, why in whys if why is not None]
+        fates = ((row, self._fate(row.scope, row.key)) for row in others)
+        return [(row, fate) for row, fate in fates if isinstance(fate, Outdated)]
 
 
 async def ended_block(context: RunContext, work: BlockWork, is_open: Collection[int]) -> EndedNode:
     """Return what applies of a block that has ended; `is_open`: indexes of items still to be done.
 
-    1. What listed items made applies.
-    2. So does what filed items made, though the list lacks them.
-    3. Of an item that `where` excludes, and of one that is deleted, nothing applies.
-    4. Of any other that the list lacks it is not known whether it is gone.
+    1. What filed items made stays, though the list lacks them.
+    2. Items that later runs do are open.
+    3. What listed items made applies.
+    4. Of an item that is deleted, and of one that `where` excludes, nothing applies.
+    5. Of any other that the list lacks it is not known whether it is gone.
     """
     ledger, missing, keys = context.ledger, work.missing, [item.key for item in work.items]
     await ledger.durable()
     read = partial(ledger.listed_entries, with_results=False)
     entries = await ledger.ask(read, work.scope_id, keys)
-    is_hot = any(source.is_hot for source in missing.sources)
-    is_sure = not (missing.doubts or is_hot)
-    ended = EndedNode(work.step or work.block, is_list_sure=is_sure, work=work)
-    for item in work.items:  # 1
-        entry = entries.get(item.key)
-        ended.add(work.scope_id, item.key, entry, is_open=item.index in is_open)
-        is_done = entry is not None and entry.state == ItemState.DONE
-        if item.renamed_from and item.key in ended.done and is_done:
-            ended.renamed.add(item.renamed_from)
-    ended.filed = work.filed.rows.keys()  # 2
+    fates: dict[str, Fate | Outdated] = dict.fromkeys(work.filed.rows, Fate.FILED)  # 1
+    fates |= dict.fromkeys(work.unsettled, Fate.OPEN)  # 2
+    for item in work.items:  # 3
+        fates[item.key] = Fate.OPEN if item.index in is_open else Fate.of(entries.get(item.key))
     deleted = {entry.key for entry in missing.deleted}
-    for key in entries.keys() - ended.done - ended.undecided - ended.filed:
-        if key in work.excluded:  # 3
-            ended.gone[key] = Outdated.EXCLUDED
-        elif key not in work.unsettled and (key in deleted or entries[key].gone is not None):
-            ended.gone[key] = Outdated.GONE
-        else:  # 4
-            ended.add(work.scope_id, key, entries[key], is_open=True)
-    ended.undecided |= work.unsettled
-    return ended
+    for key in entries.keys() - fates.keys():
+        is_gone = key in deleted or entries[key].gone is not None
+        fates[key] = Outdated.GONE if is_gone else Fate.OPEN  # 4, 5
+        if key in work.excluded:  # 4
+            fates[key] = Outdated.EXCLUDED
+    apply = (entry for key, entry in entries.items() if fates[key] in (*ENDED, Fate.OPEN))
+    renamed = {
+        item.renamed_from
+        for item in work.items
+        if item.renamed_from and isinstance(fates.get(item.renamed_from), Outdated)
+        if fates[item.key] in ENDED and entries[item.key].state == ItemState.DONE
+    }
+    is_unsure = missing.doubts or any(source.is_hot for source in missing.sources)
+    unlisted = Fate.OPEN if is_unsure else Outdated.GONE
+    made = MadeOutputs.of(work.scope_id, apply)
+    return EndedNode(work.step or work.block, fates, unlisted, made, work, renamed)
 
 
 async def find_outdated(
@@ -328,7 +339,7 @@ async def find_outdated(
     reviews, ask = context.judge.reviews, context.ledger.ask
     await context.ledger.durable()
     await reviews.load()
-    live = {path for end in ended.values() for path in end.paths}
+    live = {path for end in ended.values() for path in end.made.paths}
     is_live = all(row.path in live for row in context.index.rows())
     stores = await ask(LineageStore(context.ledger).stores)
     if is_live and not (reviews.items or stores):

@@ -29,7 +29,7 @@ from ..traces.block_work import BlockWork
 from ..traces.dependencies import OutputWithin, RowsKept, dependencies_of
 from ..traces.reconcile import mass_doubt
 from ..traces.source_folders import DeletionDoubt
-from .outdated_outputs import EndedNode, OutdatedOutput, kept_texts, listed_names
+from .outdated_outputs import ENDED, EndedNode, OutdatedOutput, kept_texts, listed_names
 from .vector_rows import forget_rows
 
 _OutputFile = tuple[str, str, str]
@@ -147,11 +147,11 @@ class Pruner:
                 return outdated
             self._report(work, doubt)
             return [output for output in outdated if output.why is not Outdated.GONE]
-        whys, renamed = frozenset[Outdated](), end.renamed & end.gone.keys()  # 3
+        whys = frozenset[Outdated]()  # 3
         most = min((source.most for source in sources if source.prunes), default=None)
         if most is not None:  # 4
-            lost = {out.item for out in outdated if out.why is Outdated.NOT_MADE} - end.with_files
-            n_lost, n_known = len(lost), len(end.done)
+            lost = {out.item for out in outdated if out.why is Outdated.NOT_MADE} - end.made.keys
+            n_lost, n_known = len(lost), sum(fate in ENDED for fate in end.fates.values())
             if options.is_confirmed or not is_mass_deletion(n_lost, n_known, most):
                 whys = frozenset((Outdated.ELSEWHERE, Outdated.NOT_MADE))
             else:
@@ -160,7 +160,7 @@ class Pruner:
                     "output, so what was made of them is kept. If that is right, run it with "
                     "`--prune`."
                 )
-        return [output for output in outdated if output.why in whys or output.item in renamed]
+        return [output for output in outdated if output.why in whys or output.item in end.renamed]
 
     # --- removing
 
