@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
@@ -30,6 +30,17 @@ from .typed_rows import without_types
 
 Reference = tuple[str, ...]
 """A dotted path from its root: ("steps", "text", "pages")."""
+
+
+def step_of(reference: Sequence[str]) -> str | None:
+    """Return the step or block that is read; None: no single one is."""
+    return reference[1] if reference[0] == "steps" and len(reference) > 1 else None
+
+
+def steps_read(references: Iterable[Reference]) -> set[str]:
+    """Return the steps and blocks that are read by name."""
+    return {step for step in map(step_of, references) if step is not None}
+
 
 _FORBIDDEN_NODES: dict[type[nodes.Node], str] = {
     nodes.Include: "include",

@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import Any
 
 from paddock.pipelines.errors import PipelineError
-from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.expressions import ExpressionError, step_of
 from paddock.pipelines.label_choices import (
     Choice,
     FieldPath,
@@ -274,6 +274,5 @@ class LabelLists:
 
 def _root(path: Sequence[str], scope: Scope) -> Any:
     """Return the value from which a reference is followed: it stays the same object in a run."""
-    if path[0] == "steps" and len(path) > 1:
-        return scope["steps"].get(path[1])
-    return scope.get(path[0])
+    step = step_of(path)
+    return scope.get(path[0]) if step is None else scope["steps"].get(step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from paddock.pipelines.expressions import steps_read
 from paddock.pipelines.times import TIME_NAMES
 
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
@@ -97,5 +98,5 @@ def follows_time(nodes: Iterable[BoundNode], node: BoundNode) -> bool:
         paths = [path for name in left for path in reads.get(name, ())]
         if any(path[0] in TIME_NAMES for path in paths):
             return True
-        left = {path[1] for path in paths if path[0] == "steps" and path[1:]} - found
+        left = steps_read(paths) - found
     return False

@@ -16,6 +16,7 @@ from typing import Any
 
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.text import canonical_json, ordered_json
+from paddock.pipelines.expressions import steps_read
 from paddock.pipelines.model import Block, Pipeline, ReplySpec, StepNode
 from paddock.steps import registry
 from paddock.steps.tools.code_digests import code_digests
@@ -146,7 +147,7 @@ def prompt_digest(step: BoundStep, plan: BoundPlan) -> str:
         current = waiting.pop()
         written = {name: value for name, value in current.written.items() if name != "model"}
         prompts[current.id] = [current.uses, written]
-        read = {path[1] for path in current.reads.all if path[0] == "steps" and len(path) > 1}
-        found = (steps[name] for name in sorted(read - prompts.keys()) if name in steps)
+        read = steps_read(current.reads.all) - prompts.keys()
+        found = (steps[name] for name in sorted(read) if name in steps)
         waiting += [other for other in found if other.facts.is_template]
     return hashlib.sha256(canonical_json(prompts).encode()).hexdigest()

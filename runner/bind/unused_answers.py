@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from paddock.pipelines.expressions import Reference, Value
+from paddock.pipelines.expressions import Value, steps_read
 
 from .bound import BoundBlock, BoundNode
 from .plan_walks import all_steps, only_reads
@@ -56,8 +56,10 @@ def mark_unused(
             node = replace(node, body=body)
         level[node.id] = _placed(node, edges.get(node.id, frozenset()), level, is_top=is_top)
     # Which answers may be unused: from the last, whose consumers may be unused themselves
-    in_result = frozenset[str]() if returns is None else _steps(returns.references)
-    used = {name: _steps(entry.node.reads.all) | entry.node.needs for name, entry in level.items()}
+    in_result = frozenset[str]() if returns is None else steps_read(returns.references)
+    used = {
+        name: steps_read(entry.node.reads.all) | entry.node.needs for name, entry in level.items()
+    }
     for name, entry in reversed([*level.items()]):
         if name not in in_result and _only_asks(entry.node, is_top=is_top):
             consumers = tuple(level[other].node for other in used if name in used[other])
@@ -133,8 +135,8 @@ def _known_by(
     skippable = {name for name in ready if level[name].may_be_skipped}
     known: set[str] = set()
     for node in consumers:
-        condition = () if node.if_ is None else _steps(node.if_.references) & level.keys()
-        skipped = _steps(node.reads.all) & skippable
+        condition = () if node.if_ is None else steps_read(node.if_.references) & level.keys()
+        skipped = steps_read(node.reads.all) & skippable
         is_unused = bool(node.consumers) and node.known_by <= ready
         if node.if_ is None and not skipped and not is_unused:
             return None  # 1
@@ -142,7 +144,3 @@ def _known_by(
             return None  # 2
         known |= {*condition, *skipped, *(node.known_by if is_unused else ())}
     return frozenset(known) if consumers else None  # 3
-
-
-def _steps(references: frozenset[Reference]) -> frozenset[str]:
-    return frozenset(path[1] for path in references if path[0] == "steps" and len(path) > 1)

@@ -17,7 +17,7 @@ from typing import Any
 
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError, did_you_mean
-from paddock.pipelines.expressions import Expression
+from paddock.pipelines.expressions import Expression, steps_read
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Block, Node, StepNode, step_nodes
 from paddock.pipelines.plan import Plan
@@ -137,7 +137,7 @@ def compared_part(plan: Plan, step: str, key: str | None, gold: str | None) -> C
         raise PipelineError.of(what, "Compare a step of a block that is in no other.")
     block = homes[step][0] if homes[step] else None
     read = Expression.of(gold).references if gold is not None else ()
-    roots = [step, *sorted({path[1] for path in read if path[0] == "steps" and len(path) > 1})]
+    roots = [step, *sorted(steps_read(read))]
     if unknown := [name for name in roots if name not in homes]:
         remedy = did_you_mean(unknown[0], homes)
         raise PipelineError.of(f"`gold.from` names step '{unknown[0]}'.", remedy)

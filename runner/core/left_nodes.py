@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from paddock.engine.system.text import counted, listed
-from paddock.pipelines.expressions import ExpressionError, Reference
+from paddock.pipelines.expressions import ExpressionError, Reference, steps_read
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.progress.item_states import WAITS, ItemState
@@ -128,7 +128,7 @@ class StepsLeft:
         for lack in self._lacking_of(node, scope):
             self.note_lack(lack.note(node.id))
         listed_from = node.over.references if isinstance(node, BoundBlock) else node.reads.all
-        read = {path[1] for path in listed_from if path[:1] == ("steps",) and path[1:]}
+        read = steps_read(listed_from)
         missing = {self.lacking[name] for name in read & self.lacking.keys()}
         missing.update(*(self.missing_inputs.get(name, ()) for name in read))
         self.missing_inputs[node.id] = (*missing,)
@@ -151,8 +151,7 @@ class StepsLeft:
 
     def _read(self, references: frozenset[Reference]) -> set[str]:
         """Return the blocks whose results are read, and the pipelines that are."""
-        whole = {path[1] for path in references if path[:1] == ("steps",) and len(path) > 1}
-        return blocks_read(references) | (whole & self.pipelines)
+        return blocks_read(references) | (steps_read(references) & self.pipelines)
 
 
 # --- what a block lacks
@@ -262,8 +261,4 @@ def lacking_of(
 
 def blocks_read(references: frozenset[tuple[str, ...]]) -> set[str]:
     """Return the blocks whose `results` are among these references."""
-    return {
-        path[1]
-        for path in references
-        if path[:1] == ("steps",) and len(path) > 1 and path[2:3] in ((), ("results",))
-    }
+    return steps_read(path for path in references if path[2:3] in ((), ("results",)))

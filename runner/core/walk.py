@@ -14,7 +14,7 @@ from enum import Enum, auto
 from typing import Any, NoReturn
 
 from paddock.engine.system.text import listed
-from paddock.pipelines.expressions import ExpressionError, Reference
+from paddock.pipelines.expressions import ExpressionError, Reference, step_of, steps_read
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.progress.drain import StopGateClosed
@@ -258,8 +258,8 @@ def is_skipped(node: BoundNode, scope: Scope) -> bool:
     """
     read = node.reads.before_answer
     for path in read:
-        is_of_step = path[0] == "steps" and len(path) > 1
-        if is_of_step and scope.is_skipped(path[1]) and (*path[:2], "skipped") not in read:
+        step = step_of(path)
+        if step and scope.is_skipped(step) and (*path[:2], "skipped") not in read:
             return True
     if node.if_ is None:
         return False
@@ -304,9 +304,8 @@ def _are_surely_skipped(nodes: Collection[BoundNode], scope: Scope, known: dict[
     for node in nodes:
         if node.id not in known:
             read = () if node.if_ is None else node.if_.references
-            names = {path[1] for path in read if path[0] == "steps" and path[1:]}
             try:
-                known[node.id] = names <= scope["steps"].keys() and (
+                known[node.id] = steps_read(read) <= scope["steps"].keys() and (
                     is_skipped(node, scope) or _are_surely_skipped(node.consumers, scope, known)
                 )
             except StepFailed:  # told where it is done

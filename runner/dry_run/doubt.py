@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import Flag, auto
 from typing import Any
 
-from paddock.pipelines.expressions import Reference
+from paddock.pipelines.expressions import Reference, steps_read
 from paddock.runner.bind.bound import BoundNode, BoundStep
 from paddock.runner.bind.plan_walks import all_steps, only_reads
 from paddock.steps.base import CallForecast, StepError
@@ -94,9 +94,8 @@ class Spread:
     def of(self, references: Iterable[Reference]) -> Doubt:
         """Return what is in doubt about what these references read."""
         doubt = Doubt.NONE
-        for path in references:
-            if path[0] == "steps" and path[1:] and path[1] in self.nodes:
-                doubt |= self.nodes[path[1]]
+        for step in steps_read(references) & self.nodes.keys():
+            doubt |= self.nodes[step]
         return doubt
 
     def of_item(self) -> Spread:

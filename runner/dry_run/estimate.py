@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from paddock.pipelines.errors import PipelineError
-from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.expressions import ExpressionError, steps_read
 from paddock.pipelines.input_values import WrongInput
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.parameters import BindError
@@ -230,8 +230,7 @@ class PlanWalk(Walk):
         self.note_inner(step, inner)
         if inner.left.first(LeftBy.PARTIAL):
             return NOT_YET
-        read = (path[1] for path in sorted(returns_read(inner.bound)) if path[0] == "steps")
-        unknown = next((name for name in read if name in inner.unknown), None)
+        unknown = min(steps_read(returns_read(inner.bound)) & inner.unknown.keys(), default=None)
         if unknown is None:
             return pipeline_outputs(step, inner.bound, inner.scope, self.scope)
         self.unknown[step.id], outputs = f"{step.id}.{inner.unknown[unknown]}", {}

@@ -14,6 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from paddock.pipelines.expressions import steps_read
 from paddock.runner.core.run_records import WROTE, CallRecord, ItemSource, read_lineage
 from paddock.runner.core.traces.dependencies import (
     FolderListed,
@@ -118,8 +119,7 @@ class RecordedItem:
     def made_of(self) -> tuple[str, ...]:
         """The steps and blocks around it whose outputs it read, by name."""
         own = {*self.spec.get("steps", {}), *self.spec.get("blocks", {})}
-        read = {path[1] for path in spec_references(self.spec) if path[0] == "steps" and path[1:]}
-        return tuple(sorted(read - own))
+        return tuple(sorted(steps_read(spec_references(self.spec)) - own))
 
     @property
     def looked_in(self) -> tuple[str, ...]:
