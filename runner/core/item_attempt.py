@@ -46,7 +46,7 @@ from .traces.dependencies import (
     kept_paths,
 )
 from .traces.parts import part_digest
-from .traces.scopes import ItemKey
+from .traces.scopes import ItemKey, owner_of
 from .traces.verify import Case
 
 
@@ -179,7 +179,7 @@ class ItemAttempt:
             entry = self.work.entry
             run = entry.run if entry is not None and entry.state == "done" else ""
             attempt_id = f"{self.work.hash} {run}"
-        owner = f"{self.scope_id}\n{self.key}"
+        owner = owner_of((self.scope_id, self.key))
         return ItemName(step, self.shown_key or self.key, source, stored, owner, attempt_id)
 
     def document_digest(self, scope: Scope) -> str:

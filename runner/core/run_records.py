@@ -168,9 +168,14 @@ def lineage_as_json(
     }
 
 
+def read_source(lineage: Mapping[str, Any]) -> ItemSource | None:
+    """Read the file that an item is, of what `lineage_as_json` wrote."""
+    source = lineage.get("source")
+    return None if source is None else ItemSource(**source)
+
+
 def read_lineage(lineage: Mapping[str, Any]) -> tuple[ItemSource | None, tuple[StepRecord, ...]]:
     """Read what `lineage_as_json` wrote; fields of later versions are ignored."""
-    source = lineage.get("source")
     n_values = len(CallRecord.__slots__)
     steps = tuple(
         StepRecord(
@@ -186,4 +191,4 @@ def read_lineage(lineage: Mapping[str, Any]) -> tuple[ItemSource | None, tuple[S
         )
         for step in lineage.get("steps", ())
     )
-    return (None if source is None else ItemSource(**source)), steps
+    return read_source(lineage), steps

@@ -208,9 +208,9 @@ class StoredRow:
     path: str
     """Of the store; relative to the pipeline's folder if it is inside, as for outputs."""
     key: str
-    sha256: str
-    """Of its rows' contents, computed by the store."""
-    n_rows: int
+    sha256: str = ""
+    """Of its rows' contents, computed by the store; empty: they are about to be written."""
+    n_rows: int = 0
     run: str = ""
     at: float = 0.0
 

@@ -23,6 +23,8 @@ from .ledger import Ledger
 
 FileCondition = Literal["same", "edited", "missing", "interrupted"]
 """`interrupted`: it has what a run was about to record when it was killed."""
+OURS: tuple[FileCondition, ...] = ("same", "interrupted")
+"""Conditions of a file that no one else has changed."""
 CLOCKS_DIFFER_S = 60.0  # of machines that share a ledger
 OTHER_PIPELINE_REMEDY = (
     "Write another file; or run with `--take`, and this pipeline is the one that writes it from "

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from paddock.pipelines.expressions import steps_read
-from paddock.runner.core.run_records import WROTE, CallRecord, ItemSource, read_lineage
+from paddock.runner.core.run_records import WROTE, CallRecord, ItemSource, read_lineage, read_source
 from paddock.runner.core.traces.dependencies import (
     FolderListed,
     RowsKept,
@@ -113,7 +113,7 @@ class RecordedItem:
 
     @property
     def source(self) -> ItemSource | None:
-        return None if self.lineage is None else read_lineage(self.lineage.made)[0]
+        return None if self.lineage is None else read_source(self.lineage.made)
 
     @property
     def made_of(self) -> tuple[str, ...]:

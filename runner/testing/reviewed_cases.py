@@ -41,7 +41,7 @@ from paddock.runner.core.calls.call_cache import LedgerPool
 from paddock.runner.core.calls.call_rows import cached_reply, cached_vectors
 from paddock.runner.core.calls.recorded_calls import CallOrigin
 from paddock.runner.core.calls.run_models import RunModels
-from paddock.runner.core.run_records import read_lineage
+from paddock.runner.core.run_records import read_lineage, read_source
 from paddock.runner.core.run_stats import RunStats
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
@@ -214,7 +214,7 @@ class _Exporter:
     def _documents(self, review: Review) -> list[str]:
         """Return the documents of the review's block, as far as the ledger knows them."""
         rows = LineageStore(self.ledger).of_scope(review.scope).values()
-        sources = (read_lineage(row.made)[0] for row in rows)
+        sources = (read_source(row.made) for row in rows)
         reviews = ReviewStore(self.ledger).of_scope(review.scope).values()
         documents = (review.subject.document for review in reviews)
         return [

@@ -195,7 +195,7 @@ class ItemOutputs:
         await self._context.fence()
         self.stores[store] = None
         ledger = self._index.ledger
-        intended = StoredRow(self._scope_id, self._index.stored(store), self._key, "", 0)
+        intended = StoredRow(self._scope_id, self._index.stored(store), self._key)
         LineageStore(ledger).record_rows(intended, self._stats.run)
         await ledger.durable()
         await self._context.fence()

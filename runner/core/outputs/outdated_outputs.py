@@ -24,6 +24,7 @@ from paddock.runner.bind.plan_walks import callable_names, nodes_of
 from paddock.runner.bind.specs import spec_data
 from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
 from paddock.runner.ledger.lineage_store import LineageStore
+from paddock.runner.ledger.output_index import OURS
 from paddock.runner.progress.item_states import UNDECIDED, ItemState
 from paddock.runner.progress.reasons import Outdated
 from paddock.steps.base import ItemName
@@ -32,7 +33,7 @@ from ..run_context import RunContext
 from ..run_records import INPUTS_BY_ITEM
 from ..traces.block_work import BlockWork
 from ..traces.dependencies import Dependency, KeptOutput, OutputWithin, RowsKept, dependencies_of
-from ..traces.scopes import ItemKey
+from ..traces.scopes import ItemKey, owner_of
 
 
 class Fate(Enum):
@@ -176,7 +177,7 @@ class OutdatedFinder:
         outdated = list[OutdatedOutput]()
         for row, why in self._stored:
             path = Path(self._index.absolute(row.path))
-            owner = self._stores.owner(ItemName(owner=f"{row.scope}\n{row.key}"), path)
+            owner = self._stores.owner(ItemName(owner=owner_of((row.scope, row.key))), path)
             if n_rows := int(self._stores.holds(path, owner).partition(":")[0] or 0):
                 outdated.append(replace(self._output(row, why), n_rows=n_rows))
         live = {path for end in self._ended.values() for path in end.made.paths}
@@ -246,7 +247,7 @@ class OutdatedFinder:
             conditions.add(self._index.condition(row.scope, path))
         if output is None or conditions <= {"missing"}:
             return None
-        return replace(output, is_edited=conditions.isdisjoint(("same", "interrupted")))
+        return replace(output, is_edited=conditions.isdisjoint(OURS))
 
     def _is_of_item_alone(self, row: OutputRow) -> bool:
         """Return whether the path names nothing but its item, by the step that writes it.

@@ -19,6 +19,7 @@ from paddock.runner.bind.bound import BoundBlock
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.ledger.entries import Entry, StoredRow
 from paddock.runner.ledger.filed_store import FiledStore
+from paddock.runner.ledger.output_index import OURS
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Outdated
 from paddock.runner.progress.report import ItemReport
@@ -114,7 +115,7 @@ class Pruner:
         for why, outputs in doomed.items():
             files = [(out.scope_id, out.key, out.stored) for out in outputs if out.n_rows is None]
             stores = (out for out in outputs if out.n_rows is not None)
-            rows = [StoredRow(out.scope_id, out.stored, out.key, "", 0) for out in stores]
+            rows = [StoredRow(out.scope_id, out.stored, out.key) for out in stores]
             await self._remove(files, rows, why, is_outdated=True)
         removed = {output for outputs in doomed.values() for output in outputs}
         kept = [output for output in outdated if output not in removed]
@@ -175,7 +176,7 @@ class Pruner:
         files = await self._context.ledger.ask(lambda: [*chain.from_iterable(found)])
         rows = {entry.key: dependencies_of(entry, RowsKept) for entry in entries}
         kept = (row for of_item in rows.values() for row in of_item)
-        stored = [StoredRow(row.scope_id, row.store, row.key, "", 0) for row in kept]
+        stored = [StoredRow(row.scope_id, row.store, row.key) for row in kept]
         refused = (await self._remove(files, stored, why)).refused.keys()
         return {
             entry.key
@@ -236,7 +237,7 @@ class Pruner:
                 continue
             if not (is_outdated or index.is_only_of(scope_id, key, stored)):
                 continue
-            if conditions.isdisjoint(("same", "interrupted")) or path.is_symlink():
+            if conditions.isdisjoint(OURS) or path.is_symlink():
                 removal.edited.append(stored)
                 continue
             try:

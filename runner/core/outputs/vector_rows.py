@@ -14,7 +14,7 @@ from paddock.steps.base import ItemName, StepError
 
 from ..run_context import RunContext
 from ..traces.dependencies import RowsKept, dependencies_of
-from ..traces.scopes import ItemKey
+from ..traces.scopes import ItemKey, owner_of
 from .item_outputs import ItemOutputs
 
 
@@ -26,7 +26,7 @@ async def reconcile_rows(
     Raises:
         StepError: a store cannot be written.
     """
-    (scope_id, key), name = item, ItemName(owner="\n".join(item))
+    (scope_id, key), name = item, ItemName(owner=owner_of(item))
     kept = dependencies_of(before, RowsKept)
     old = {rows.store: rows for rows in kept if (rows.scope_id, rows.key) == item}
     now: dict[str, RowsKept] = {}
@@ -43,7 +43,7 @@ async def reconcile_rows(
             context.stats.wrote(context.index.absolute(stored))
     for stored in old.keys() - now.keys():
         if state in WHOLE:
-            await _drop(context, [StoredRow(scope_id, stored, key, "", 0)])
+            await _drop(context, [StoredRow(scope_id, stored, key)])
         elif state not in DECIDED:
             now[stored] = old[stored]
     return [*now.values()]
@@ -95,7 +95,8 @@ async def _drop(context: RunContext, rows: Sequence[StoredRow]) -> int:
     """Drop rows of vector stores; return their number."""
     n_rows = 0
     for path in {row.path for row in rows}:
-        names = [ItemName(owner=f"{row.scope}\n{row.key}") for row in rows if row.path == path]
+        items = ((row.scope, row.key) for row in rows if row.path == path)
+        names = [ItemName(owner=owner_of(item)) for item in items]
         n_rows += await context.world.stores.forget(Path(context.index.absolute(path)), names)
     for row in rows:
         LineageStore(context.ledger).drop_rows(row)

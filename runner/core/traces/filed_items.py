@@ -32,6 +32,7 @@ from paddock.runner.progress.item_states import WHOLE, ItemState
 from paddock.runner.progress.reasons import Why
 from paddock.steps.files.scan import file_at, modified_at
 
+from ..run_records import read_source
 from .block_items import is_file_value, raw_item_keys
 from .block_work import FiledItems, ItemWork, JudgedRule
 from .dependencies import FileRead, MovedAway, dependencies_of
@@ -180,11 +181,10 @@ class FiledDocuments:
         lineage = LineageStore(self._ledger).of_scope(self._scope_id, left) if left else {}
         documents = dict[str, Document]()
         for key, made in lineage.items():  # 2
-            if made.source is not None:
-                row, source = self.rows.get(key), made.made["source"]
-                documents[key] = source["path"], source["sha256"]
-                if row is not None and row.path:
-                    documents[key] = row.path, row.sha256
+            row, source = self.rows.get(key), read_source(made.made)
+            if source is not None:
+                known = row if row is not None and row.path else source
+                documents[key] = known.path, known.sha256
         moves = self._store.moves_from([path for path, _ in documents.values()])
         for key, document in documents.items():
             if listed.get(key) == document:  # 3

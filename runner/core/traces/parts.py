@@ -8,6 +8,7 @@ why it makes items stale.
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -320,6 +321,10 @@ class ContextPart(RulePart):
         return has_room(was, now, is_more_enough=result.has_fitted)
 
 
+_CONTEXT_SIZES = re.compile(r"(\d*) of ?(\d*)")
+"""The step's own size and the default, as `ContextPart.value` writes them."""
+
+
 def has_room(was: str | None, now: str, *, is_more_enough: bool) -> bool:
     """Return whether a context is as large as it was, or larger where that is enough.
 
@@ -332,13 +337,13 @@ def has_room(was: str | None, now: str, *, is_more_enough: bool) -> bool:
     >>> has_room(None, "2048 of 4096", is_more_enough=True)  # None: it was the default
     False
     """
-    size_was, _, default_was = (was or "").partition(" of ")
-    size_now, _, default_now = now.partition(" of ")
-    was_tokens = size_was.removesuffix(" of") or default_was or default_now
-    now_tokens = size_now.removesuffix(" of") or default_now or default_was
-    if not (was_tokens.isdigit() and now_tokens.isdigit()):  # the digest of a value `x.ctx`
+    then, today = (_CONTEXT_SIZES.fullmatch(text) for text in (was or " of", now))
+    if then is None or today is None:  # the digest of a value `x.ctx`
         return False
-    return was_tokens == now_tokens or (is_more_enough and int(was_tokens) < int(now_tokens))
+    was_tokens = int(then[1] or then[2] or today[2] or 0)
+    now_tokens = int(today[1] or today[2] or then[2] or 0)
+    is_enough = was_tokens == now_tokens or (is_more_enough and was_tokens < now_tokens)
+    return was_tokens > 0 < now_tokens and is_enough
 
 
 class ColumnsPart(RulePart):

@@ -21,7 +21,7 @@ from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Why
 
 from ..run_options import RunOptions
-from ..run_records import RENAMED
+from ..run_records import RENAMED, read_source
 from .block_items import is_file_value
 from .block_work import BlockWork
 from .past_items import PastItems
@@ -82,7 +82,8 @@ def reconcile(
             doubts.append(DeletionDoubt(place, Why.NOT_MOUNTED(place)))
     files = (item for item in items if item.verdict.state is ItemState.NEW)
     new = {item.key: item.item["sha256"] for item in files if is_file_value(item.item)}
-    contents = {key: row.made["source"]["sha256"] for key, row in lineage.items() if row.source}
+    sources = ((key, read_source(row.made)) for key, row in lineage.items())
+    contents = {key: source.sha256 for key, source in sources if source is not None}
     gone = {e.key: contents[e.key] for e in deleted if e.key in contents}
     renamed = match_renames(gone, new)  # 6
     for key, row in lineage.items():  # of a run that was killed before it removed the old outputs

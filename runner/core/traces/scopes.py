@@ -24,6 +24,11 @@ ItemKey = tuple[str, str]
 """An item: its scope and its key."""
 
 
+def owner_of(item: ItemKey) -> str:
+    """Return the text by which stores know the rows of an item."""
+    return "\n".join(item)
+
+
 @dataclass(frozen=True, slots=True)
 class PipelineScopes:
     """The scopes of one pipeline's steps and blocks."""

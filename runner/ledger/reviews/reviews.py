@@ -42,7 +42,7 @@ class SubjectText:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> SubjectText:
-        return cls(**{**stored, "page_starts": tuple(stored["page_starts"])})
+        return cls(**{**stored, "page_starts": tuple(stored.get("page_starts", ()))})
 
     @property
     def content(self) -> dict[str, str | None]:
