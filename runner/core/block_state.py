@@ -201,10 +201,11 @@ class BlockState:
             "waiting": [item.key for item in self.in_phase(Phase.WAITING)],
         }
         steps, sources = all_steps(self.block.body), self.work.missing.sources
-        is_filing = any(step.facts.takes_file(step.written) for step in steps)
-        if not (self.filed.is_any or is_filing or any(source.is_hot for source in sources)):
+        filed, is_hot = self.filed, any(source.is_hot for source in sources)
+        is_filing = is_hot or any(step.facts.takes_file(step.written) for step in steps)
+        if not (is_filing or filed.results or filed.found.order):
             return outputs
-        return WithFiled(outputs, {**outputs, "results": self.filed.merged(items)})
+        return WithFiled(outputs, {**outputs, "results": filed.merged(items)})
 
     def table(self) -> ReportTable:
         """Return a row for each item: key, state, error, and its result.

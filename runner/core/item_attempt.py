@@ -312,7 +312,7 @@ def failed_end(
     why, phase, stops_run = str(error), Phase.FAILED, None
     if state is ItemState.QUARANTINED and n_failures > 1:
         why += f" (failed {n_failures} times in a row)"
-    report = replace(report, error=why)  # 3, but for:
+    report = replace(report, error=why)  # 3, unless 1 or 2
     if on_error == "skip" or isinstance(error, SkippedByReview):  # 1
         report = replace(report, state=ItemState.SKIPPED, is_known=False)
         phase = Phase.SKIPPED

@@ -69,14 +69,14 @@ class StepsLeft:
     lacking: dict[str, LackingItems] = field(default_factory=dict)
     """Blocks of which items failed or wait, or all documents are missing."""
     missing_inputs: dict[str, tuple[LackingItems, ...]] = field(default_factory=dict)
-    """What the list of a block lacks, or what a step's outputs are made without, by its id."""
+    """By node, the items that its list lacks, or its outputs."""
     filed: dict[str, bool] = field(default_factory=dict)
     """Blocks, and steps that run pipelines, with filed items, and whether they have others."""
     pipelines: set[str] = field(default_factory=set)
     """Steps that ran pipelines."""
 
     def first(self, by: LeftBy) -> Left | None:
-        """Return why the first node is left for such a reason; None: none is."""
+        """Return why the first node is left for such a reason."""
         return next((left for left in self.nodes.values() if left.by is by), None)
 
     def wait_of(self, node: str) -> ItemWaits | None:
@@ -122,7 +122,7 @@ class StepsLeft:
         return Left(LeftBy.WITHOUT_NEWS, f"nothing is new in '{min(idle)}'") if idle else None
 
     def note_missing(self, node: BoundNode, scope: Scope) -> None:
-        """Note what a node that is not left is made without."""
+        """Note which items a node lacks that is not left."""
         if not self.lacking:
             return
         for lack in self._lacking_of(node, scope):
@@ -245,7 +245,7 @@ def lacking_of(
 ) -> list[LackingItems]:
     """Return the blocks whose results are read and lack items that the reader does not know.
 
-    Who reads `steps.<block>.waiting` knows what waits, and has it to show.
+    Items that wait are not missing to a reader of `steps.<block>.waiting`.
     """
     found: list[LackingItems] = []
     for block in sorted(blocks_read(references) & lacking.keys()) if lacking else ():

@@ -352,9 +352,9 @@ class FiledDocuments:
 def verify_filed(verdict: ItemVerdict, is_same: bool, can_be_done: bool) -> Filing:
     """Decide on an item whose document was filed, or which is made of the results of such.
 
-    1. It is as good as one of now: it stays, whatever became of files.
+    1. Its result is up to date: it stays, whatever became of files.
     2. It has work to do or waits, and what it is made of is there as it was: it is done again.
-    3. It stays; by another rule than then (not `is_same`), as one of an earlier version.
+    3. It stays; if the rule is another one than then (not `is_same`), as of an earlier version.
     """
     if verdict.is_up_to_date:  # 1
         return Filing.STAYS

@@ -179,11 +179,6 @@ class FiledOfBlock:
             place = order.get(row.key) or list_order(row.name, row.key)
             self.results[row.key] = place, ledger.value(None, row.returns_object)
 
-    @property
-    def is_any(self) -> bool:
-        """Whether a table may get more than the run's own results."""
-        return bool(self.results or self.found.order)
-
     def drop(self, key: str) -> None:
         """Drop what an item came to before."""
         self.results.pop(key, None)

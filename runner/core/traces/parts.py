@@ -321,7 +321,7 @@ class ContextPart(RulePart):
         return has_room(was, now, is_more_enough=result.has_fitted)
 
 
-_CONTEXT_SIZES = re.compile(r"(\d*) of ?(\d*)")
+_CONTEXT_SIZES = re.compile(r"(\d*)(?: of ?(\d*))?")
 """The step's own size and the default, as `ContextPart.value` writes them."""
 
 
@@ -337,7 +337,7 @@ def has_room(was: str | None, now: str, *, is_more_enough: bool) -> bool:
     >>> has_room(None, "2048 of 4096", is_more_enough=True)  # None: it was the default
     False
     """
-    then, today = (_CONTEXT_SIZES.fullmatch(text) for text in (was or " of", now))
+    then, today = (_CONTEXT_SIZES.fullmatch(text) for text in (was or "", now))
     if then is None or today is None:  # the digest of a value `x.ctx`
         return False
     was_tokens = int(then[1] or then[2] or today[2] or 0)
