@@ -49,7 +49,7 @@ class ItemRecorder:
         """Record an item's entry, and wait until it is durable.
 
         1. What it read and keeps in stores is noted; rows that it no longer keeps are dropped.
-        2. Its entry is made. If the document changed since it was listed, the next run does it again.
+        2. Its entry is made; if its document changed since it was listed, without a content digest.
         3. It is filed, if its document was moved away; else its row says what its pipelines filed.
         4. All that is one commit, with its lineage, and that it is no longer in flight.
         5. Its document is deleted, if a step asked for that.
@@ -165,7 +165,7 @@ class ItemRecorder:
 
 
 async def as_of_its_content(item: ItemWork, listed_after: float) -> ItemWork:
-    """Return an item; if its document changed since it was listed, with no digest of its content."""
+    """Return an item; without a content digest if its document changed since it was listed."""
     path = item_path(item.item) if is_file_value(item.item) else None
     with contextlib.suppress(OSError, ValueError):  # what is gone, the next run misses
         if path is None:
