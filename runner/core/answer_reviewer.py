@@ -143,7 +143,7 @@ class AnswerReviewer:
         spec, mode = step.review, self._reviews.mode
         subject = Subject(
             pipeline=self._context.bound.file.name,
-            block=item.node.id if item.item is not None else "",
+            block=item.node.id if item.value is not None else "",
             item=item.shown_key or item.key,
             document=attempt.item_name.path or None,
             document_sha256=attempt.document_digest,

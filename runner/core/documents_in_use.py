@@ -56,7 +56,7 @@ class DocumentsInUse:
     @contextmanager
     def open(self, scope_id: str, item: ItemWork, made_by: str) -> Iterator[DocumentInUse | None]:
         """Know an item's document while its steps run; None: the item is no document."""
-        value, path = item.item, item_path(item.item)
+        value, path = item.value, item_path(item.value)
         if not is_file_value(value) or path is None:
             yield None
             return

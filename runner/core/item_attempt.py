@@ -139,12 +139,12 @@ class ItemAttempt:
         return self.around_steps.is_of_item
 
     @property
-    def item(self) -> Any:
-        return None if self.work is None else self.work.item
+    def value(self) -> Any:
+        return None if self.work is None else self.work.value
 
     @property
     def own_path(self) -> str | None:
-        return None if self.work is None else item_path(self.work.item)
+        return None if self.work is None else item_path(self.work.value)
 
     # --- what was so before
 
@@ -185,10 +185,10 @@ class ItemAttempt:
     def document_digest(self, scope: Scope) -> str:
         """Return what tells a changed document from an unchanged one."""
         file = next((value for value in reversed(scope.values()) if is_file_value(value)), None)
-        if file is not None and file is self.item:
+        if file is not None and file is self.value:
             return str(file["sha256"])
         parts = [] if file is None else [file["sha256"]]
-        return part_digest([*parts, item_content(self.item, None), self.values_read])
+        return part_digest([*parts, item_content(self.value, None), self.values_read])
 
     def take_inner(self, inner: Dependencies, n_failures: int, *, has_failures: bool) -> None:
         """Take what a nested block, or a pipeline of a step, depended on, and what failed in it."""

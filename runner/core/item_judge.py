@@ -142,7 +142,7 @@ class Judge:
             made_by=self.parts.made_by(block, base),
         )
         for item in listed.items:
-            value = item.item if item.filed is None else documents.as_listed(item.filed)
+            value = item.value if item.filed is None else documents.as_listed(item.filed)
             rule.set_parts(item, value, index.stored, is_listed=not item.is_from_filed_results)
         await self._verify(rule, listed.items)  # 3
         items = [*listed.items]
@@ -151,7 +151,7 @@ class Judge:
                 await self.settled_files.read()
             is_unsettled, not_now = self.settled_files.is_unsettled, Case.NOT_REQUESTED
             items = [item for item in items if not (
-                (item.verdict.is_work or item.verdict.case is not_now) and is_unsettled(item.item)
+                (item.verdict.is_work or item.verdict.case is not_now) and is_unsettled(item.value)
             )]  # fmt: skip
         edited_paths = [path for item in items if item.verdict.state is ItemState.HELD
                         for path in item.verdict.edited_paths]  # fmt: skip
@@ -278,7 +278,7 @@ class Judge:
         older = None if self.options.refresh else self.parts.older
         for item in items:
             trace = traces.get(item.key)
-            now = ItemNow(item.hash, item.parts, item.item, older, item.key)
+            now = ItemNow(item.hash, item.parts, item.value, older, item.key)
             verdict = verify(trace, now, world)
             if trace is not None and (entry := renewed_entry(trace, now, verdict)) is not None:
                 rule.renewed.append(entry)
@@ -298,7 +298,7 @@ class Judge:
                 if every != parts[name]:  # its rows have those of filed items, too
                     parts[name] = part_digest([parts[name], every]) if name in news else every
         entries = await ledger.ask(ledger.entries, scope_id)
-        item = ItemWork(key=step.id, name=step.id, item=None, entry=entries.get(step.id))
+        item = ItemWork(key=step.id, name=step.id, value=None, entry=entries.get(step.id))
         item.parts, item.is_counted = canonical_json(parts), bool(step.kind.roles)
         item.hash = parts_hash(item.parts)
         request, block = await self._request(step, keys_around), BoundBlock.of_step(step)
@@ -378,7 +378,7 @@ class Judge:
         own = [item for item in items if not item.is_from_filed_results]
         keys = [item.key for item in own]
         if sample is not None:
-            strata = item_strata(block, scope, [item.item for item in own], sample.by)
+            strata = item_strata(block, scope, [item.value for item in own], sample.by)
             return sample.chosen(keys, strata)
         self.seen_keys.update(keys)
         inner = (step.inner for step in self.bound.nodes if isinstance(step, BoundStep))

@@ -145,7 +145,7 @@ class ItemRecorder:
         own_path = attempt.own_path
         stored = own_path and context.index.stored(own_path)
         is_counted = attempt.work is not None and attempt.work.is_counted
-        source = source_of(attempt.item, stored)
+        source = source_of(attempt.value, stored)
         inputs = context.bound.inputs_by_item
         lineage.record(
             LineageRow(
@@ -166,7 +166,7 @@ class ItemRecorder:
 
 async def as_of_its_content(item: ItemWork, listed_after: float) -> ItemWork:
     """Return an item; without a content digest if its document changed since it was listed."""
-    path = item_path(item.item) if is_file_value(item.item) else None
+    path = item_path(item.value) if is_file_value(item.value) else None
     with contextlib.suppress(OSError, ValueError):  # what is gone, the next run misses
         if path is None:
             return item
@@ -175,7 +175,7 @@ async def as_of_its_content(item: ItemWork, listed_after: float) -> ItemWork:
             return item
         is_small = facts.st_size <= _SMALL_BYTES
         now = sha256_of(path) if is_small else await in_left_thread(sha256_of, path)
-        if now != item.item["sha256"]:
+        if now != item.value["sha256"]:
             parts = canonical_json(json.loads(item.parts) | {CONTENT.name: ""})
             return replace(item, parts=parts, hash=parts_hash(parts))
     return item

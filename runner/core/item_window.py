@@ -95,9 +95,9 @@ def expected_tokens(todo: Sequence[ItemWork], items: Sequence[ItemWork]) -> dict
 
 
 def _file_kind(item: ItemWork) -> str:
-    return str(item.item.get("suffix", "")) if isinstance(item.item, Mapping) else ""
+    return str(item.value.get("suffix", "")) if isinstance(item.value, Mapping) else ""
 
 
 def _size_bytes(item: ItemWork) -> int:
-    size = item.item.get("size") if isinstance(item.item, Mapping) else None
-    return size if isinstance(size, int) else len(canonical_json(item.item))
+    size = item.value.get("size") if isinstance(item.value, Mapping) else None
+    return size if isinstance(size, int) else len(canonical_json(item.value))

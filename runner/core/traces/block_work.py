@@ -39,7 +39,7 @@ class ItemWork:
     key: str
     name: str
     """Its key, but for the number of a document where others of its name are filed."""
-    item: Any
+    value: Any
     index: int = 0
     """Its place among the items of `BlockWork`."""
     verdict: ItemVerdict = NEW
@@ -88,7 +88,7 @@ class ItemWork:
         """Return the scope in which its steps run."""
         if not block.var:  # of a step outside of blocks
             return scope
-        return scope.child({block.var: self.item, "loop": loop_value(*self.position)})
+        return scope.child({block.var: self.value, "loop": loop_value(*self.position)})
 
     @property
     def unchanged_entry(self) -> Entry | None:
@@ -114,7 +114,7 @@ class ItemWork:
         A file that was not readable when it was listed is not retried in each run: once it is
         readable it has a digest, and so another hash.
         """
-        is_unreadable = isinstance(self.item, Mapping) and self.item.get("sha256", "") is None
+        is_unreadable = isinstance(self.value, Mapping) and self.value.get("sha256", "") is None
         return Cause.OTHER if cause is Cause.IO and is_unreadable else cause
 
 

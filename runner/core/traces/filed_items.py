@@ -113,7 +113,7 @@ class FiledDocuments:
             if document is not None and not (is_back and document["sha256"] != row.sha256):
                 name = raw_item_keys(self._block, self._scope, [document])[0]
                 row = row._replace(name=name, sha256=document["sha256"])
-                item = ItemWork(key=row.key, name=name, item=document, filed=row)
+                item = ItemWork(key=row.key, name=name, value=document, filed=row)
                 self._unfinished[row.key] = item
 
     def items(
@@ -151,11 +151,11 @@ class FiledDocuments:
                 unfinished.pop(key, None)
             elif name in same_name.values():  # 3
                 key = free_name(name, {*same_name.values(), *taken})
-            items.append(ItemWork(key=key, name=name, item=item))
+            items.append(ItemWork(key=key, name=name, value=item))
         items += unfinished.values()
         keys = {*self.rows, *(item.key for item in items)}
         return items + [
-            ItemWork(key=key, name=key, item=item, is_from_filed_results=True)
+            ItemWork(key=key, name=key, value=item, is_from_filed_results=True)
             for key, item in found.of_filed.items()
             if key not in keys
         ]
@@ -276,7 +276,7 @@ class FiledDocuments:
         doubtful = list[ItemWork]()
         for row in rows:
             document, entry = self.as_listed(row), entries.get(row.key)
-            item = ItemWork(key=row.key, name=row.name, item=document, entry=entry, filed=row)
+            item = ItemWork(key=row.key, name=row.name, value=document, entry=entry, filed=row)
             rule.set_parts(item, document, self._index.stored, is_listed=False)
             is_known = row.outdated_by == made_by and (entry is None or entry.state in WHOLE)
             if is_known and not request.is_forced and row.key not in decided:
@@ -328,7 +328,7 @@ class FiledDocuments:
             is_same = row.made_by == made_by
             filing = verify_filed(item.verdict, is_same, row.key in documents)
             if filing is Filing.AGAIN:  # 2
-                item.item = documents[row.key]
+                item.value = documents[row.key]
                 items.append(item)
             elif filing is Filing.EARLIER:  # 3
                 earlier.add(row.key)

@@ -81,7 +81,7 @@ def reconcile(
             place = f"{folder.stored}/{at}"
             doubts.append(DeletionDoubt(place, Why.NOT_MOUNTED(place)))
     files = (item for item in items if item.verdict.state is ItemState.NEW)
-    new = {item.key: item.item["sha256"] for item in files if is_file_value(item.item)}
+    new = {item.key: item.value["sha256"] for item in files if is_file_value(item.value)}
     sources = ((key, read_source(row.made)) for key, row in lineage.items())
     contents = {key: source.sha256 for key, source in sources if source is not None}
     gone = {e.key: contents[e.key] for e in deleted if e.key in contents}

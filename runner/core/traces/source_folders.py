@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.expressions import ExpressionError, Value, steps_read
 from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
 from paddock.runner.bind.scope import Scope
@@ -99,11 +99,9 @@ def source_folders(
     bound: BoundPlan, index: OutputIndex, block: BoundBlock, scope: Scope, scope_id: str
 ) -> tuple[SourceFolder, ...]:
     """Return the folders that a block's items were listed in; `scope_id` is its scope. Blocking."""
-    folders = list[SourceFolder]()
+    folders, read = list[SourceFolder](), steps_read(block.over.references)
     for step in bound.nodes:
-        if not (isinstance(step, BoundStep) and step.facts.lists):
-            continue
-        if ("steps", step.id) not in {path[:2] for path in block.over.references}:
+        if not (isinstance(step, BoundStep) and step.facts.lists and step.id in read):
             continue
         try:
             text = Value.of(step.written[step.facts.lists]).render(scope)

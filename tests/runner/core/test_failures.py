@@ -93,7 +93,7 @@ def test_an_item_is_given_up_after_exactly_so_many_failures(most: int, n_more: i
 def test_what_a_failure_means_is_what_on_error_says(
     error: StepFailed, on_error: str, entry: str, reported: str, *, stops_run: bool
 ) -> None:
-    item = ItemWork(key="1.txt", name="1.txt", item={})
+    item = ItemWork(key="1.txt", name="1.txt", value={})
     report = ItemReport("each", item.key, ItemState.QUARANTINED)
     end = failed_end(item, error, report, on_error, 3)
     assert (end.state, end.report.state, end.report.error) == (entry, reported, str(error))
@@ -239,7 +239,7 @@ def test_a_step_of_another_package_may_name_a_cause_of_its_own() -> None:
 
 @pytest.mark.parametrize("end", [Phase.DONE, Phase.SKIPPED, Phase.FAILED])
 def test_an_item_that_was_put_off_may_be_done_by_another_machine_meanwhile(end: Phase) -> None:
-    item = ItemWork(key="1.txt", name="1.txt", item={})
+    item = ItemWork(key="1.txt", name="1.txt", value={})
     for phase in (Phase.RUNNING, Phase.PUT_OFF, end):
         item.become(phase)
     assert item.has_ended

@@ -33,7 +33,7 @@ returns: {all: steps.each.results, changed: steps.each.changed, failed: steps.ea
 def item(key: str, size: int, tokens: int = 0, suffix: str = ".txt") -> ItemWork:
     entry = Entry(key, "", "", "done", tokens=tokens) if tokens else None
     file = {"path": key, "suffix": suffix, "size": size}
-    return ItemWork(key=key, name=key, item=file, entry=entry)
+    return ItemWork(key=key, name=key, value=file, entry=entry)
 
 
 def keys(items: list[ItemWork]) -> list[str]:
@@ -57,7 +57,7 @@ def test_what_an_item_took_before_counts_more_than_its_size() -> None:
 
 def test_items_that_are_no_files_are_compared_by_what_they_say() -> None:
     items = [
-        replace(item(key, 0), item=text) for key, text in [("a", "short"), ("b", "long " * 90)]
+        replace(item(key, 0), value=text) for key, text in [("a", "short"), ("b", "long " * 90)]
     ]
     assert keys(ordered(items)) == ["b", "a"]
 
