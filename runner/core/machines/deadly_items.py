@@ -147,14 +147,14 @@ class CrashSuspects:
         notes = self._notes.get(place, ())
         rows = [row for row in notes if row.hash == item.hash and row.run != recorded]
         within = self._within.get(place, set())
-        if not rows and not within:
+        if not (rows or within):
             return None
         given_up_at = max((row.at for row in rows if row.run == GIVEN_UP), default=-inf)
         crashes = {row.run for row in rows if row.at > given_up_at}
         return CrashHistory(
             # A crash of a nested item is counted there.
             n_deaths=len(crashes - within),
-            runs=tuple(sorted(crashes | within - {GIVEN_UP})),
+            runs=tuple(sorted(crashes | (within - {GIVEN_UP}))),
             was_given_up=given_up_at > -inf or GIVEN_UP in within,
             n_kills=self._n_kills,
         )

@@ -99,10 +99,11 @@ class ItemPart(Part):
     """What an item is."""
 
     why: Why
+    comes_and_goes: bool = False
+    """Whether a part that one of both has not tells them apart; else it was not read."""
 
     def reasons(self, before: Values, now: Values, details: Details) -> Sequence[Reason]:
-        # What is no part of one of both was not read, but for an ending that the key has.
-        is_read = (self.name in before and self.name in now) or self is SUFFIX
+        is_read = self.comes_and_goes or (self.name in before and self.name in now)
         return (self.why(),) if is_read else ()
 
 
@@ -111,7 +112,7 @@ PLACE_IN_LIST = ItemPart("loop", Why.PLACE_IN_LIST)
 """A part of items that read their place."""
 PATH, TIME = ItemPart("path", Why.PATH), ItemPart("modified", Why.TIME)
 """Parts of items that read the path or the time of their file, not only its content."""
-SUFFIX = ItemPart("suffix", Why.SUFFIX)
+SUFFIX = ItemPart("suffix", Why.SUFFIX, comes_and_goes=True)
 """A part of files that are read, and whose key does not end as their name does."""
 _ITEM_PARTS = {part.name: part for part in (CONTENT, PLACE_IN_LIST, PATH, TIME, SUFFIX)}
 
