@@ -163,8 +163,8 @@ class AnswerReviewer:
         is_sampled = mode == "ask" and is_drawn(spec, step.id, subject.item)
 
         async def full_question() -> Question:
-            asked = with_reasons(subject, spec, scope, is_drawn=is_sampled)
-            return self._question(attempt, await self._full_subject(attempt, asked, tools))
+            due_subject = with_reasons(subject, spec, scope, is_drawn=is_sampled)
+            return self._question(attempt, await self._full_subject(attempt, due_subject, tools))
 
         while True:
             try:
