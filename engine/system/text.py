@@ -148,14 +148,18 @@ def _fit_text(text: str, n_bytes: int) -> str:
     return shorten(text, bisect_right(range(1, len(text) + 1), n_bytes, key=size))
 
 
+_AS_GIVEN = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_SORTED = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
 def canonical_json(value: Any) -> str:
     """Return plain data as JSON, the same text for equal values."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return _SORTED.encode(value)
 
 
 def ordered_json(value: Any) -> str:
     """Return plain data as JSON with names in their order, which a table or a prompt may show."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _AS_GIVEN.encode(value)
 
 
 def path_text(keys: Iterable[str | int]) -> str:

@@ -220,7 +220,7 @@ class Ledger:
         else:
             rows = self.rows(queries.OUTPUTS if with_moved else queries.WRITTEN_OUTPUTS)
         for of_scope, path, key, sha256, intended, size, mtime_ns, at in rows:
-            sums = tuple(json.loads(intended))
+            sums = () if intended == "[]" else tuple(json.loads(intended))
             yield OutputRow(sys.intern(of_scope), path, key, sha256, sums, size, mtime_ns, at)
 
     def record_output(self, output: OutputRow, run: str) -> None:
