@@ -40,6 +40,7 @@ from paddock.runner.ledger.run_history import (
 )
 from paddock.runner.lineage.explain import explain_in, files_now
 from paddock.runner.lineage.recorded_items import RecordedItems
+from paddock.runner.lineage.recorded_steps import RecordedSteps
 from paddock.runner.progress.item_states import BAD
 from paddock.runner.progress.journal import JournalProgress
 from paddock.runner.render.console_page import CONSOLE_PAGES
@@ -281,7 +282,7 @@ class RunPages:
             entry = item.entry
             if entry is None:
                 raise NotHere("There is no such item: later runs redid it, or it was removed.")
-            steps = items.steps(item)
+            steps = RecordedSteps(ledger, items).of(item)
             answers = reviews_of_item(ledger, item.owner.scope_id, item.key).answers
             shown = item.outputs[:20] if "since" in query else ()
             since = explain_in(ledger, base, [base / path for path in shown])

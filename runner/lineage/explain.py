@@ -38,6 +38,7 @@ from .change_wording import no_longer_written
 from .path_lineage import FileState, LineageChange, LineageFile, LineageStep, Origin, PathLineage
 from .pipeline_now import CurrentPipelines, PipelineNow
 from .recorded_items import ItemOutput, RecordedItem, RecordedItems, WrittenPath
+from .recorded_steps import RecordedSteps
 
 MAX_ORIGINS = 20
 """Of a folder, a store or a document; the rest are counted."""
@@ -93,6 +94,7 @@ class _PathsInLedger:
     def __init__(self, ledger: Ledger, base: Path, runner: asyncio.Runner) -> None:
         self._ledger, self._runner = ledger, runner
         self._items = RecordedItems(ledger, base)
+        self._steps = RecordedSteps(ledger, self._items)
         self._filed = FiledStore(ledger)
         self._index = OutputIndex(ledger, base, set())
         settings = read_settings(base)
@@ -157,12 +159,12 @@ class _PathsInLedger:
         """
         item, written, absolute = output.item, output.written, self._index.absolute
         owner, entry = item.owner, item.entry
-        steps = self._items.steps(item, None if output.is_current else written.run)
+        steps = self._steps.of(item, None if output.is_current else written.run)
         others = list[RecordedItem]()
         if not any(step.calls for step in steps):
             for name in item.made_of:
                 others += self._items.steps_read(owner, name)
-            steps += chain.from_iterable(map(self._items.steps, others))
+            steps += chain.from_iterable(map(self._steps.of, others))
         source, reads = files_now(item, self._index.base, self._world.digest)
         if not output.is_current:  # it was made of another one, or of another content
             source = None

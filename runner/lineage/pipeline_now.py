@@ -1,124 +1,28 @@
 """The pipeline of a recorded item as it is now, by which `paddock why` says what changed since.
 
-It is bound only where that is needed (`CurrentPipelines.of`). What changed since is what `verify`
-compares, all of it: the item's trace with what is known without the steps before it. What is not
-known then counts as it was: what other steps give, models on other servers, secrets. For the steps
-before it a plan is made, once for each pipeline and inputs.
+It is bound only where that is needed (`CurrentPipelines.of`); else only what the item depended on
+is compared.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
-from paddock.engine.errors import EngineError
-from paddock.engine.request import ModelFacts, ModelSpec
-from paddock.engine.system.text import canonical_json, ordered_json
+from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
-from paddock.pipelines.plan import read_plan
-from paddock.runner.api import plan_async
-from paddock.runner.bind.bind import bind
-from paddock.runner.bind.bound import BoundNode, BoundPlan
-from paddock.runner.bind.item_paths import find_in_plans
-from paddock.runner.bind.plan_walks import node_ids
-from paddock.runner.bind.specs import spec_data
-from paddock.runner.core.calls import model_pools
-from paddock.runner.core.calls.run_models import RunModels
-from paddock.runner.core.item_judge import all_differences
 from paddock.runner.core.rule_sources import are_unchanged, is_decided_alone
-from paddock.runner.core.traces.dependencies import ChosenLabels, Trace, dependencies_of
-from paddock.runner.core.traces.parts import PLACE_IN_LIST, ModelPart, OuterValue, part_of
-from paddock.runner.core.traces.past_items import PastItems
 from paddock.runner.core.traces.preparation import dependency_differences
-from paddock.runner.core.traces.scopes import PipelineScopes
 from paddock.runner.core.traces.world import World
-from paddock.runner.ledger.entries import LedgerError, RunRow
-from paddock.runner.ledger.output_index import OutputIndex
+from paddock.runner.ledger.entries import RunRow
 from paddock.runner.ledger.run_store import RunStore
-from paddock.runner.progress.item_states import WORK, ItemState
 from paddock.runner.progress.reasons import Reason, Why
-from paddock.runner.progress.report import PlanReport
 from paddock.runner.settings import Settings
 
-from .change_wording import NO_LONGER_APPLIES, dependency_wording, rule_wording
+from .change_wording import dependency_wording
 from .path_lineage import LineageChange
 from .recorded_items import ItemOutput, RecordedItem
-
-
-class CurrentPipelines:
-    """Finds the pipeline of each recorded item as it is now; looks at nothing twice."""
-
-    def __init__(self, world: World, settings: Settings) -> None:
-        self._world, self._settings = world, settings
-        self._bound: dict[str, PipelineNow] = {}
-        """By file and inputs."""
-        self._are_unchanged: dict[str, bool] = {}
-        """By run: whether its rules are made of the same now."""
-
-    async def of(self, item: RecordedItem) -> PipelineNow:
-        """Return an item's pipeline as it is now, with the inputs of the item's run.
-
-        1. Its file was deleted, or the ledger does not know which it was.
-        2. It need not be bound, since the item's rule is made of the same as in its run.
-        3. It is bound, once for each file and inputs.
-        4. It is invalid.
-        """
-        name = item.owner.file
-        file = self._world.index.base / name
-        if not name or not file.exists():  # 1
-            return PipelineNow(self._world, Why.PIPELINE_GONE(name))
-        run = RunStore(self._world.index.ledger).run(item.run)
-        if run is not None and await self._is_rule_unchanged(item, run):  # 2
-            return PipelineNow(self._world, None)
-        recorded = json.loads(run.given) if run is not None and run.given else {}
-        id_ = canonical_json([name, recorded])
-        if id_ not in self._bound:
-            try:
-                self._bound[id_] = bound_now(file, recorded, self._world, self._settings)  # 3
-            except PipelineError as error:
-                fault = Why.PIPELINE_INVALID(error.faults[0].message)
-                self._bound[id_] = PipelineNow(self._world, fault)  # 4
-        return self._bound[id_]
-
-    async def _is_rule_unchanged(self, item: RecordedItem, run: RunRow) -> bool:
-        """Return whether nothing changed of a rule that alone decides on an item."""
-        entry, sources = item.entry, json.loads(run.summary or "{}").get("rules")
-        if not sources or entry is None or entry.run != run.run or item.source is None:
-            return False
-        if not is_decided_alone(sources, item.owner.step, entry):
-            return False
-        if run.run not in self._are_unchanged:
-            are_same = await are_unchanged(sources, self._world, self._settings)
-            self._are_unchanged[run.run] = are_same
-        return self._are_unchanged[run.run]
-
-
-def bound_now(
-    file: Path, recorded: Mapping[str, Any], world: World, settings: Settings
-) -> BoundPipeline:
-    """Bind a pipeline with the inputs of an earlier run that it still has.
-
-    `recorded`: as a run's `given`. Inputs that are secret, or frames, are hidden there.
-
-    Raises:
-        PipelineError: it is invalid.
-    """
-    plan = read_plan(file)
-    inputs, given = plan.pipeline.inputs, recorded.get("inputs", {})
-    given = {name: given[name] for name in given.keys() & inputs.keys()}
-    hidden = [name for name in recorded.get("hidden", ()) if name in inputs]
-    values = {**given, **{n: [] if inputs[n].type == "rows" else "" for n in hidden}}
-    bound = bind(plan, values, cwd=file.parent, default_models=settings.default_models)
-    is_elsewhere, ledger = bool(bound.pools or settings.pool_urls), world.index.ledger
-    models = RunModels(_unknown_facts) if is_elsewhere else world.models
-    index = OutputIndex(ledger, world.index.base, ledger.scopes_of(file.name))
-    own = World(index, world.stores, models)
-    return BoundPipeline(own, None, bound, settings, given, hidden, is_elsewhere)
 
 
 @dataclass(slots=True)
@@ -155,159 +59,51 @@ class PipelineNow:
         return []
 
 
-@dataclass(slots=True)
-class BoundPipeline(PipelineNow):
-    """A pipeline that is bound with the inputs of an item's run; `world` is as its file sees it."""
+class CurrentPipelines:
+    """Finds the pipeline of each recorded item as it is now; looks at nothing twice."""
 
-    bound: BoundPlan
-    settings: Settings
-    given: Mapping[str, Any]
-    hidden: Collection[str]
-    """Inputs that the run had, and whose values no ledger has."""
-    is_elsewhere: bool
-    """Whether models of it are on other servers, which are not asked about the past."""
-    _plan: asyncio.Task[PlanReport] | None = field(default=None, init=False)
+    def __init__(self, world: World, settings: Settings) -> None:
+        self._world, self._settings = world, settings
+        self._bound: dict[str, PipelineNow] = {}
+        """By file and inputs."""
+        self._are_unchanged: dict[str, bool] = {}
+        """By run: whether its rules are made of the same now."""
 
-    @property
-    def can_be_planned(self) -> bool:
-        return not (self.is_elsewhere or self.hidden)
+    async def of(self, item: RecordedItem) -> PipelineNow:
+        """Return an item's pipeline as it is now, with the inputs of the item's run.
 
-    def notes(self, item: RecordedItem) -> Iterable[Reason]:
-        node = self._node_of(item)
-        if self.is_elsewhere and find_in_plans(self.bound, item.owner.step) is not None:
-            yield Why.MODELS_ELSEWHERE()
-        if node is not None and not self.can_be_planned and self.bound.before(node.id):
-            yield Why.BEFORE_UNCHECKED()
-
-    async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
-        owner, index = item.owner, self.world.index
-        found = find_in_plans(self.bound, owner.step)
-        if found is None:
-            fault = Why.PIPELINE_LACKS(owner.step)
-            return await PipelineNow(self.world, fault).changes(item, subject)
-        plan, node = found
-        then, now = item.spec, spec_data(node)
-        if item.entry is None:
-            is_other = then and ordered_json(then) != ordered_json(now)
-            return [*rule_wording([Why.STEP()] if is_other else (), node.id, then, now)]
-        trace = Trace(owner.scope_id, item.entry, PastItems(index.ledger, owner.scope_id, node))
-        scopes = PipelineScopes(index, owner.file, owner.prefix, owner.folders)
-        try:
-            of_rule, of_dependencies = await all_differences(
-                trace, self.world, plan, node, scopes, partial(self._is_unknown, plan)
-            )
-        except PipelineError as error:
-            fault = Why.PIPELINE_INVALID(error.faults[0].message)
-        except EngineError as error:
-            fault = Why.MODEL_UNUSABLE(str(error))
-        else:
-            changes = rule_wording(of_rule, node.id, then, now)
-            return [*changes, *dependency_wording(of_dependencies, subject, self.world.is_there)]
-        return await PipelineNow(self.world, fault).changes(item, subject)
-
-    def _is_unknown(self, plan: BoundPlan, part: str) -> bool:
-        """Return whether a part of an item of a plan is not known without the steps before it.
-
-        1. Its place in a list.
-        2. The digest of a model on another server.
-        3. What a step gives.
-        4. An input that was hidden, or that an inner pipeline is given during a run.
-        5. A table that is given as a file, which only a plan reads.
+        1. Its file was deleted, or the ledger does not know which it was.
+        2. It need not be bound, since the item's rule is made of the same as in its run.
+        3. It is bound, once for each file and inputs.
+        4. It is invalid.
         """
-        value = part_of(part)
-        if value == PLACE_IN_LIST:  # 1
-            return True
-        if isinstance(value, ModelPart):  # 2
-            return self.is_elsewhere
-        if not isinstance(value, OuterValue) or value.root != "inputs":
-            return isinstance(value, OuterValue) and value.root == "steps"  # 3
-        name = f"{value.name}.".split(".")[1]
-        if name in self.hidden or plan.inputs.get(name) is None:  # 4
-            return True
-        return plan.input_types.get(name) == "rows" and isinstance(plan.inputs[name], str)  # 5
+        name = item.owner.file
+        file = self._world.index.base / name
+        if not name or not file.exists():  # 1
+            return PipelineNow(self._world, Why.PIPELINE_GONE(name))
+        run = RunStore(self._world.index.ledger).run(item.run)
+        if run is not None and await self._is_rule_unchanged(item, run):  # 2
+            return PipelineNow(self._world, None)
+        recorded = json.loads(run.given) if run is not None and run.given else {}
+        id_ = canonical_json([name, recorded])
+        if id_ not in self._bound:
+            from .bound_pipeline import bound_now  # 60 modules that few need
 
-    async def changes_by_plan(
-        self, output: ItemOutput, explained: Collection[str], *, has_changed: bool
-    ) -> list[LineageChange]:
-        """Return what a plan says, which is made if one of these asks it.
+            try:
+                self._bound[id_] = bound_now(file, recorded, self._world, self._settings)  # 3
+            except PipelineError as error:
+                fault = Why.PIPELINE_INVALID(error.faults[0].message)
+                self._bound[id_] = PipelineNow(self._world, fault)  # 4
+        return self._bound[id_]
 
-        1. Why the output no longer applies.
-        2. Which nodes before it have work to do, but for `explained` steps.
-        3. Where nothing has changed, and more decides on the item than was compared: why a run
-           would do it again, or the one around it. Lost outputs are left out.
-        """
-        item, node, changes = output.item, self._node_of(output.item), list[Reason]()
-        if node is None or not self.can_be_planned:
-            return []
-        try:
-            if output.is_current and not self.bound.is_alone(node):  # 1
-                outdated = (await self._planned()).outdated
-                if (path := output.written.path) in outdated:
-                    changes.append(NO_LONGER_APPLIES.get(outdated[path], Why.OUTDATED)())
-            for before in self.bound.before(node.id):  # 2
-                if before.id not in explained:
-                    work = _work_of(before.id, await self._planned(), explained)
-                    changes += [Why.BEHIND(before.id, work)] if work else []
-            if not (changes or has_changed) and self._is_decided_elsewhere(item):  # 3
-                outermost = node.id, (*item.owner.outer, item.key)[0]
-                for again in (await self._planned()).items:
-                    is_own = (again.step, again.key) in (outermost, (item.owner.step, item.key))
-                    is_lost = any(reason.is_loss for reason in again.reasons)
-                    if (
-                        is_own
-                        and again.state in (ItemState.CHANGED, ItemState.STALE)
-                        and not is_lost
-                    ):
-                        changes += again.reasons
-        except PipelineError as error:
-            changes = [Why.BEHIND_UNKNOWN(error.faults[0].message)]
-        except (EngineError, LedgerError, OSError) as error:
-            changes = [Why.BEHIND_UNKNOWN(str(error))]
-        return [*map(LineageChange, changes)]
-
-    def _is_decided_elsewhere(self, item: RecordedItem) -> bool:
-        """Return whether its list decides on an item, or labels, or what is not known."""
-        found = find_in_plans(self.bound, item.owner.step)
-        if item.entry is None or found is None:
+    async def _is_rule_unchanged(self, item: RecordedItem, run: RunRow) -> bool:
+        """Return whether nothing changed of a rule that alone decides on an item."""
+        entry, sources = item.entry, json.loads(run.summary or "{}").get("rules")
+        if not sources or entry is None or entry.run != run.run or item.source is None:
             return False
-        if item.source is None or dependencies_of(item.entry, ChosenLabels):
-            return True
-        return any(self._is_unknown(found[0], part) for part in json.loads(item.entry.parts))
-
-    def _planned(self) -> asyncio.Task[PlanReport]:
-        """Return what a run would do, or why that is not known, once for all items."""
-        if self._plan is None:
-            file, pool = self.bound.file, model_pools.LookupPool(self.settings)
-            plan = plan_async(file, self.given, settings=self.settings, pool=pool)
-            self._plan = asyncio.create_task(plan)
-        return self._plan
-
-    def _node_of(self, item: RecordedItem) -> BoundNode | None:
-        """Return the top-level step or block that an item's is, or is within, if it is there."""
-        step = f"{item.owner.step}."
-        within = ((node, f"{id_}.") for node in self.bound.nodes for id_ in node_ids([node]))
-        return next((node for node, prefix in within if step.startswith(prefix)), None)
-
-
-async def _unknown_facts(spec: ModelSpec) -> ModelFacts:
-    """Return facts that say nothing: servers elsewhere are not asked about the past."""
-    return ModelFacts(spec.ref, "", "", 0, "", spec.role, 0, 0)
-
-
-def _work_of(
-    node: str, planned: PlanReport, explained: Collection[str]
-) -> tuple[str | Reason, ...]:
-    """Return the work of a node, but for `explained` steps; none: a step only waits for others."""
-    states = (*WORK, ItemState.DELETED)
-    items = [
-        item
-        for item in planned.items
-        if item.state in states
-        and f"{item.step}.".startswith(f"{node}.")
-        and item.step not in explained
-    ]
-    if len(items) == 1 and items[0].is_step:
-        reasons = items[0].reasons
-        is_waiting = any(reason.why is Why.READS_UNDONE for reason in reasons)
-        return () if is_waiting else reasons or (items[0].state,)
-    return tuple(f"{item.key} ({item.state})" for item in items)
+        if not is_decided_alone(sources, item.owner.step, entry):
+            return False
+        if run.run not in self._are_unchanged:
+            are_same = await are_unchanged(sources, self._world, self._settings)
+            self._are_unchanged[run.run] = are_same
+        return self._are_unchanged[run.run]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from paddock.pipelines.expressions import steps_read
-from paddock.runner.core.run_records import WROTE, CallRecord, ItemSource, read_lineage, read_source
+from paddock.runner.core.run_records import WROTE, ItemSource, read_source
 from paddock.runner.core.traces.dependencies import (
     FolderListed,
     RowsKept,
@@ -26,11 +26,9 @@ from paddock.runner.core.traces.dependencies import (
 from paddock.runner.core.traces.past_items import spec_references
 from paddock.runner.core.traces.scopes import ItemKey
 from paddock.runner.ledger.database import queries
-from paddock.runner.ledger.entries import CallRow, Entry, LineageRow
+from paddock.runner.ledger.entries import Entry, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
-
-from .path_lineage import LineageCall, LineageStep
 
 MAX_SIMILAR, MAX_COMPARED_NAMES = 3, 20_000
 
@@ -223,7 +221,7 @@ class RecordedItems:
         """
         items = [self.item(scope_id, name) for scope_id in self._scopes_read(owner, name)]
         found = [item for item in items if item.entry is not None]
-        return found or self._items_within(owner, name, owner.outer)
+        return found or self.items_within(owner, name, owner.outer)
 
     def newer(self, owner: ScopeOwner, step: str, at: float) -> int:
         """Count the items of a block, or the step, that an owner's read, done after a time."""
@@ -241,7 +239,7 @@ class RecordedItems:
             if read.folders == owner.folders and read.outer == owner.outer[: len(read.outer)]
         ]
 
-    def _items_within(
+    def items_within(
         self, owner: ScopeOwner, step: str, outer: tuple[str, ...]
     ) -> list[RecordedItem]:
         """Return the items of steps outside of blocks in the pipeline that a step runs, in order.
@@ -278,55 +276,3 @@ class RecordedItems:
         if is_current and item.run:
             written = written._replace(run=item.run, at=item.at)
         return ItemOutput(written, item, is_current)
-
-    def steps(self, item: RecordedItem, earlier_run: str | None = None) -> list[LineageStep]:
-        """Return the steps of an item with their calls, in the order of running.
-
-        1. Those of its lineage; behind one that runs a pipeline, what that did.
-        2. It has none, since it was interrupted, or none of an earlier run is kept: the calls that
-           the ledger still has, as one step.
-        """
-        owner, steps = item.owner, list[LineageStep]()
-        if item.lineage is None or earlier_run is not None:  # 2
-            hashes = self._lineage.calls_of(owner.scope_id, "/".join(item.keys))
-            kept = filter(None, [self._ledger.call(hash_, is_whole=True) for hash_ in hashes])
-            calls = [_kept_call(c, c.run, None) for c in kept if earlier_run in (None, c.run)]
-            return [LineageStep(owner.step, calls=tuple(calls))] if calls else []
-        for step in read_lineage(item.lineage.made)[1]:  # 1
-            reply = item.spec.get("steps", {}).get(step.id, {}).get("reply")
-            check = reply.get("check") if isinstance(reply, dict) else None
-            checks = (check,) if isinstance(check, str) else tuple(map(str, check or ()))
-            named = f"{owner.prefix}{step.id}", step.uses, step.model, step.seconds
-            calls = [self._call(call, item.run) for call in step.calls]
-            steps.append(LineageStep(*named, checks, tuple(calls)))
-            for inner in self._items_within(owner, step.id, item.keys):
-                steps += self.steps(inner)
-        return steps
-
-    def _call(self, call: CallRecord, run: str) -> LineageCall:
-        kept = self._ledger.call(call.hash, is_whole=True)
-        if kept is not None:
-            return _kept_call(kept, run, call)
-        usage = {"prompt_tokens": call.prompt, "completion_tokens": call.completion}
-        return LineageCall(
-            hash=call.hash, kind=call.kind, is_known=call.is_known, at=call.began,
-            seconds=call.seconds, run=run, usage=usage, is_gone=True,
-        )  # fmt: skip
-
-
-def _kept_call(kept: CallRow, run: str, call: CallRecord | None) -> LineageCall:
-    """Return a call with its texts; `call`: what the lineage knows of it."""
-    is_known, at, seconds = False, kept.at, None
-    if call is not None:
-        is_known, at, seconds = call.is_known, call.began, call.seconds
-    try:
-        request = json.loads(kept.request)
-    except ValueError:  # a secret that was removed may have stood in its syntax
-        request = {"request": kept.request}
-    reply = "" if kept.kind == "embed" else kept.reply.decode("utf-8", "replace")
-    return LineageCall(
-        hash=kept.hash, kind=kept.kind, model=kept.model, digest=kept.digest,
-        served_digest=kept.served_digest, is_known=is_known, at=at, seconds=seconds, run=run,
-        request=request, reply=reply, done_reason=kept.done_reason,
-        usage=kept.usage.get("usage", {}),
-    )  # fmt: skip

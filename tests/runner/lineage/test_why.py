@@ -21,7 +21,7 @@ from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.entries import StoredRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.lineage import pipeline_now
+from paddock.runner.lineage import bound_pipeline
 from paddock.runner.lineage.change_wording import rule_wording
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.lineage.path_lineage import Origin, PathLineage
@@ -66,13 +66,13 @@ def origin_of(path: str) -> Origin:
 def is_bound_for(path: str) -> bool:
     """Return whether a pipeline was bound to explain a path."""
     with pytest.MonkeyPatch.context() as patch:
-        bound, bind = list[object](), pipeline_now.bound_now
+        bound, bind = list[object](), bound_pipeline.bound_now
 
-        def noted(*given: Any) -> pipeline_now.BoundPipeline:
+        def noted(*given: Any) -> bound_pipeline.BoundPipeline:
             bound.append(given)
             return bind(*given)
 
-        patch.setattr(pipeline_now, "bound_now", noted)
+        patch.setattr(bound_pipeline, "bound_now", noted)
         assert explain_path(Path(path)).is_known
     return bool(bound)
 
