@@ -6,7 +6,7 @@ reports all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,16 +42,23 @@ if TYPE_CHECKING:
 
 
 def bind(
-    plan: Plan, inputs: Mapping[str, Any], *, cwd: Path, default_models: Mapping[Role, str]
+    plan: Plan,
+    inputs: Mapping[str, Any],
+    *,
+    cwd: Path,
+    default_models: Mapping[Role, str],
+    unknown: Collection[str] = (),
 ) -> BoundPlan:
     """Return the plan with each step's class and typed parameters, and each input's value.
 
-    The plan may have faults (`plan_with_faults`): all are reported at once.
+    The plan may have faults (`plan_with_faults`): all are reported at once. `unknown`: inputs that
+    have a value which is not known.
 
     Raises:
         PipelineError: with every fault, those of the plan and its pipeline included.
     """
-    return PlanBinder(plan, inputs, cwd, default_models).checked()
+    context = BindContext(later=frozenset(unknown))
+    return PlanBinder(plan, inputs, cwd, default_models, context).checked()
 
 
 def bind_without_inputs(plan: Plan, shared: SharedPlans | None = None) -> BoundPlan:

@@ -57,17 +57,16 @@ def bound_now(
     Raises:
         PipelineError: it is invalid.
     """
-    plan = read_plan(file)
+    plan, models = read_plan(file), settings.default_models
     inputs, given = plan.pipeline.inputs, recorded.get("inputs", {})
     given = {name: given[name] for name in given.keys() & inputs.keys()}
     hidden = [name for name in recorded.get("hidden", ()) if name in inputs]
-    values = {**given, **{n: [] if inputs[n].type == "rows" else "" for n in hidden}}
-    bound = bind(plan, values, cwd=file.parent, default_models=settings.default_models)
+    bound = bind(plan, given, cwd=file.parent, default_models=models, unknown=hidden)
     is_elsewhere, ledger = bool(bound.pools or settings.pool_urls), world.index.ledger
-    models = RunModels(_unknown_facts) if is_elsewhere else world.models
     index = OutputIndex(ledger, world.index.base, ledger.scopes_of(file.name))
-    own = World(index, world.stores, models)
-    return BoundPipeline(own, None, bound, settings, given, hidden, is_elsewhere)
+    facts = RunModels(_unknown_facts) if is_elsewhere else world.models
+    own = World(index, world.stores, facts)
+    return BoundPipeline(own, bound, settings, given, hidden, is_elsewhere)
 
 
 @dataclass(slots=True)
@@ -99,7 +98,7 @@ class BoundPipeline(PipelineNow):
         found = find_in_plans(self.bound, owner.step)
         if found is None:
             fault = Why.PIPELINE_LACKS(owner.step)
-            return await PipelineNow(self.world, fault).changes(item, subject)
+            return await PipelineNow(self.world, fault=fault).changes(item, subject)
         plan, node = found
         then, now = item.spec, spec_data(node)
         if item.entry is None:
@@ -118,7 +117,7 @@ class BoundPipeline(PipelineNow):
         else:
             changes = rule_wording(of_rule, node.id, then, now)
             return [*changes, *dependency_wording(of_dependencies, subject, self.world.is_there)]
-        return await PipelineNow(self.world, fault).changes(item, subject)
+        return await PipelineNow(self.world, fault=fault).changes(item, subject)
 
     def _is_unknown(self, plan: BoundPlan, part: str) -> bool:
         """Return whether a part of an item of a plan is not known without the steps before it.
@@ -134,17 +133,18 @@ class BoundPipeline(PipelineNow):
             return True
         if isinstance(value, ModelPart):  # 2
             return self.is_elsewhere
-        if not isinstance(value, OuterValue) or value.root != "inputs":
-            return isinstance(value, OuterValue) and value.root == "steps"  # 3
+        root = value.root if isinstance(value, OuterValue) else ""
+        if root != "inputs":  # 3
+            return root == "steps"
         name = f"{value.name}.".split(".")[1]
-        if name in self.hidden or plan.inputs.get(name) is None:  # 4
+        if plan.inputs.get(name) is None:  # 4
             return True
         return plan.input_types.get(name) == "rows" and isinstance(plan.inputs[name], str)  # 5
 
     async def changes_by_plan(
         self, output: ItemOutput, explained: Collection[str], *, has_changed: bool
     ) -> list[LineageChange]:
-        """Return what a plan says, which is made if one of these asks it.
+        """Return what a plan says, which is made as soon as one of these needs it.
 
         1. Why the output no longer applies.
         2. Which nodes before it have work to do, but for `explained` steps.
@@ -167,12 +167,8 @@ class BoundPipeline(PipelineNow):
                 outermost = node.id, (*item.owner.outer, item.key)[0]
                 for again in (await self._planned()).items:
                     is_own = (again.step, again.key) in (outermost, (item.owner.step, item.key))
-                    is_lost = any(reason.is_loss for reason in again.reasons)
-                    if (
-                        is_own
-                        and again.state in (ItemState.CHANGED, ItemState.STALE)
-                        and not is_lost
-                    ):
+                    is_stale = again.state in (ItemState.CHANGED, ItemState.STALE)
+                    if is_own and is_stale and not any(reason.is_loss for reason in again.reasons):
                         changes += again.reasons
         except PipelineError as error:
             changes = [Why.BEHIND_UNKNOWN(error.faults[0].message)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
@@ -30,7 +30,7 @@ class PipelineNow:
     """The pipeline of an item as it is now; this one is not bound."""
 
     world: World
-    fault: Reason | None
+    fault: Reason | None = field(default=None, kw_only=True)
     """Why it cannot be used; None: it can, or its rules are as they were."""
 
     def notes(self, item: RecordedItem) -> Iterable[Reason]:
@@ -80,10 +80,10 @@ class CurrentPipelines:
         name = item.owner.file
         file = self._world.index.base / name
         if not name or not file.exists():  # 1
-            return PipelineNow(self._world, Why.PIPELINE_GONE(name))
+            return PipelineNow(self._world, fault=Why.PIPELINE_GONE(name))
         run = RunStore(self._world.index.ledger).run(item.run)
         if run is not None and await self._is_rule_unchanged(item, run):  # 2
-            return PipelineNow(self._world, None)
+            return PipelineNow(self._world)
         recorded = json.loads(run.given) if run is not None and run.given else {}
         id_ = canonical_json([name, recorded])
         if id_ not in self._bound:
@@ -93,7 +93,7 @@ class CurrentPipelines:
                 self._bound[id_] = bound_now(file, recorded, self._world, self._settings)  # 3
             except PipelineError as error:
                 fault = Why.PIPELINE_INVALID(error.faults[0].message)
-                self._bound[id_] = PipelineNow(self._world, fault)  # 4
+                self._bound[id_] = PipelineNow(self._world, fault=fault)  # 4
         return self._bound[id_]
 
     async def _is_rule_unchanged(self, item: RecordedItem, run: RunRow) -> bool:

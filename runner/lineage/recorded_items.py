@@ -122,7 +122,9 @@ class RecordedItem:
     @property
     def looked_in(self) -> tuple[str, ...]:
         """Folders that it listed and stores that it searched."""
-        return tuple(dep.name for dep in dependencies_of(self.entry, FolderListed, StoreSearched))
+        found: list[FolderListed | StoreSearched]
+        found = dependencies_of(self.entry, FolderListed, StoreSearched)
+        return tuple(d.folder if isinstance(d, FolderListed) else d.path for d in found)
 
     @property
     def kept_in(self) -> tuple[str, ...]:

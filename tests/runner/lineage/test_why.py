@@ -553,6 +553,20 @@ def test_an_input_of_a_pipeline_that_a_step_runs_is_not_taken_for_a_table_of_the
     assert changes("out/0.txt") == ["prompt changed (step 'sum')", "value changed: inputs.tone"]
 
 
+def test_what_a_pipeline_is_given_of_a_secret_is_not_known_to_have_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = "{file: part.yaml, inputs: {tone: 'x{{ inputs.word }}'}}"
+    secret = "word: {type: str, secret: true, default: none}"
+    outer = f"inputs: {{{secret}}}\nsteps: [{{id: p, uses: pipeline, with: {given}}}]"
+    world = World(tmp_path, outer, {"part.yaml": SUMMARIES}, n_documents=1)
+    monkeypatch.chdir(tmp_path)
+    assert world.run({"word": "abracadabra"}).status == "completed"
+    assert changes("out/0.txt") == []
+    world.write("part.yaml", SUMMARIES.replace("Sum up", "Short"))
+    assert changes("out/0.txt") == ["prompt changed (step 'sum')"]
+
+
 def test_labels_of_a_pipeline_that_a_step_runs_are_compared_without_a_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -900,6 +914,7 @@ def test_a_folder_that_was_listed_and_holds_something_else_now_is_told(
     world = in_a_folder(tmp_path, monkeypatch, LISTED)
     world.run()
     assert changes("inbox/list.txt") == []  # its own outputs are in no listing
+    assert origin_of("inbox/list.txt").looked_in == (str(tmp_path / "inbox"),)
     world.write("inbox/notes.md", "Not asked for.")
     assert changes("inbox/list.txt") == []
     world.write("inbox/2.txt", "A third.")
