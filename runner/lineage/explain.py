@@ -227,7 +227,7 @@ class _PathsInLedger:
             subject = "it" if done is item else f"'{name}'"
             changes += await (await self._pipelines.of(done)).changes(done, subject)
             for step in done.made_of:
-                if n_newer := self._items.newer(done.owner, step, done.at):
+                if n_newer := self._items.count_newer(done.owner, step, done.at):
                     newer = Why.NEWER_RESULTS(step, n_newer)
                     changes.append(LineageChange(newer if n_newer > 1 else Why.NEWER_RESULT(step)))
         explained = {done.owner.step for done in (item, *others)}

@@ -51,8 +51,8 @@ class ScopeOwner:
     def of(cls, scope_id: str, file: str, step: str, inputs: str) -> ScopeOwner:
         """Return that of a row of the ledger's scopes."""
         folders, outer = list[Mapping[str, str]](), list[str]()
-        for given in json.loads(inputs):
-            (outer if isinstance(given, str) else folders).append(given)
+        for part in json.loads(inputs):
+            (outer if isinstance(part, str) else folders).append(part)
         return cls(scope_id, file, step, tuple(folders), tuple(outer))
 
     @property
@@ -191,6 +191,20 @@ class RecordedItems:
             for row in sorted(rows, key=attrgetter("scope", "key"))
         ]
 
+    def output(self, written: WrittenPath) -> ItemOutput:
+        """Return a path that an item wrote.
+
+        It is an output of the item as that was done last, or of an earlier answer or try.
+        """
+        path, item = written.path, self.item(written.scope_id, written.key)
+        if item.entry is not None:
+            is_current = path in current_paths(item.entry) or path in item.kept_in
+        else:
+            is_current = item.lineage is None or path in item.lineage.made.get(WROTE, [path])
+        if is_current and item.run:
+            written = written._replace(run=item.run, at=item.at)
+        return ItemOutput(written, item, is_current)
+
     def documents_below(self, folder: str) -> list[ItemKey]:
         """Return the items whose documents are in a folder."""
         return [(s, key) for _, s, key in self._rows_below(queries.ITEMS_WITH_SOURCE_BELOW, folder)]
@@ -225,21 +239,11 @@ class RecordedItems:
         found = [item for item in items if item.entry is not None]
         return found or self.items_within(owner, name, owner.outer)
 
-    def newer(self, owner: ScopeOwner, step: str, at: float) -> int:
+    def count_newer(self, owner: ScopeOwner, step: str, at: float) -> int:
         """Count the items of a block, or the step, that an owner's read, done after a time."""
         scopes = self._scopes_read(owner, step)
         ((n_newer,),) = self._ledger.rows_of_keys(queries.COUNT_NEWER_ITEMS, scopes, "scope", at=at)
         return int(n_newer)
-
-    def _scopes_read(self, owner: ScopeOwner, step: str) -> list[str]:
-        """Return the scope of a step of the same pipeline, folders and outer items; or none."""
-        name = f"{owner.prefix}{step}"
-        rows = self._ledger.rows(queries.SCOPES_OF_STEP, file=owner.file, step=name)
-        return [
-            read.scope_id
-            for read in itertools.starmap(ScopeOwner.of, rows)
-            if read.folders == owner.folders and read.outer == owner.outer[: len(read.outer)]
-        ]
 
     def items_within(
         self, owner: ScopeOwner, step: str, outer: tuple[str, ...]
@@ -258,23 +262,19 @@ class RecordedItems:
         ]
         return sorted((item for item in items if item.entry is not None), key=attrgetter("at"))
 
+    def _scopes_read(self, owner: ScopeOwner, step: str) -> list[str]:
+        """Return the scope of a step of the same pipeline, folders and outer items; or none."""
+        name = f"{owner.prefix}{step}"
+        rows = self._ledger.rows(queries.SCOPES_OF_STEP, file=owner.file, step=name)
+        return [
+            read.scope_id
+            for read in itertools.starmap(ScopeOwner.of, rows)
+            if read.folders == owner.folders and read.outer == owner.outer[: len(read.outer)]
+        ]
+
     def _rows_below(self, query: str, folder: str) -> Sequence[Sequence[Any]]:
         """Return the rows of a query whose first value is a path in a folder."""
         is_around = self._base.is_relative_to(folder)  # relative paths are in it, too
         prefix = "" if is_around else f"{folder}/"
         rows = self._ledger.rows(query, n=len(prefix), prefix=prefix)
         return [r for r in rows if not is_around or (self._base / r[0]).is_relative_to(folder)]
-
-    def output(self, written: WrittenPath) -> ItemOutput:
-        """Return a path that an item wrote.
-
-        It is an output of the item as that was done last, or of an earlier answer or try.
-        """
-        path, item = written.path, self.item(written.scope_id, written.key)
-        if item.entry is not None:
-            is_current = path in current_paths(item.entry) or path in item.kept_in
-        else:
-            is_current = item.lineage is None or path in item.lineage.made.get(WROTE, [path])
-        if is_current and item.run:
-            written = written._replace(run=item.run, at=item.at)
-        return ItemOutput(written, item, is_current)
