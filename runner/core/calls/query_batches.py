@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import (
@@ -41,7 +40,8 @@ class QueryBatches(ForwardingPool):
         self._waiting: dict[str, list[_WaitingQuery]] = defaultdict(list)
         """Requests that wait, by the part that requests of one batch share: all but their texts."""
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._expected: Iterator[str] = iter(())
+        self._expected: deque[Iterator[str]] = deque(maxlen=MOST_QUERY_TEXTS)
+        """Of the latest blocks, so that those in flight are among them."""
         self._ready: dict[tuple[str, str], EmbedReply] = {}
         """Replies to expected texts until they are asked for, by that part and the text."""
 
@@ -53,7 +53,7 @@ class QueryBatches(ForwardingPool):
 
     def expect(self, texts: Iterator[str]) -> None:
         """Embed these texts with the next requests, as far as a batch has room."""
-        self._expected = texts
+        self._expected.append(texts)
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         kind = repr(replace(request, texts=()))
@@ -87,14 +87,19 @@ class QueryBatches(ForwardingPool):
                 break
             batch.append(query)
         texts = tuple(text for query in batch for text in query.request.texts)
-        later = islice(self._expected, max(0, MOST_QUERY_TEXTS - len(texts)))
-        expected = tuple(text for text in dict.fromkeys(later) if text not in texts)
-        request = replace(batch[0].request, texts=texts + expected)
+        expected = dict[str, None]()
+        while self._expected and len(texts) + len(expected) < MOST_QUERY_TEXTS:
+            text = next(self._expected[0], None)
+            if text is None:
+                self._expected.popleft()
+            elif text not in texts:
+                expected[text] = None
+        request = replace(batch[0].request, texts=(*texts, *expected))
         try:
             reply_to_all = await self._pool.embed(request)
         except EngineError as error:
             if expected:  # one of these may be the reason
-                self._expected = iter(())
+                self._expected.clear()
             elif len(batch) == 1:
                 batch[0].reply.set_exception(error)
             else:
