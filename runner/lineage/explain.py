@@ -35,8 +35,9 @@ from paddock.runner.settings import read_settings
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .change_wording import no_longer_written
+from .current_pipelines import CurrentPipelines
 from .path_lineage import FileState, LineageChange, LineageFile, LineageStep, Origin, PathLineage
-from .pipeline_now import CurrentPipelines, PipelineNow
+from .pipeline_now import PipelineNow
 from .recorded_items import ItemOutput, RecordedItem, RecordedItems, WrittenPath
 from .recorded_steps import RecordedSteps
 

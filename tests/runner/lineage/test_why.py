@@ -58,7 +58,7 @@ def origin_of(path: str) -> Origin:
         return False
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paddock.runner.lineage.pipeline_now.are_unchanged", never)
+        patch.setattr("paddock.runner.lineage.current_pipelines.are_unchanged", never)
         assert explain_path(Path(path)).origins == (origin,)
     return origin
 
