@@ -132,7 +132,8 @@ class Spread:
             may_refuse = doubt and step.reply is not None and step.reply.checks
             if (may_refuse or step.review is not None) and (self.is_of_item or step is node):
                 may_fail = True
-            if doubt and estimated.within is None and not (step.inner or can_try(step)):  # 6
+            may_change = not (step.inner or only_reads(step) or step.facts.tree)
+            if doubt and may_change and estimated.within is None:  # 6
                 self.files = Doubt.FILES
         if self.is_of_item:  # 5
             self.may_have_ended |= may_fail

@@ -242,3 +242,15 @@ def test_a_ledger_that_cannot_be_read_is_no_failure_of_a_step(
     monkeypatch.setattr(Ledger, "call", unreadable)
     with pytest.raises(LedgerError, match="damaged"):
         world.plan()
+
+
+def test_what_an_item_adds_to_a_store_may_be_found_by_its_own_search(tmp_path: Path) -> None:
+    body = (
+        step("near", "embed", 'texts: ["{{ steps.text.text }}"], store: s.lance')
+        + step("found", "search", "store: s.lance, query: harbour", ", needs: [near]")
+        + chat("sum", "Of {{ steps.found.hits | map(attribute='text') | join(' ') }}")
+    )
+    world = World(tmp_path, EACH + body, n_documents=1)
+    bounded(world)
+    world.write("inbox/0.txt", "Another text about the harbour.")
+    assert bounded(world)[0] == 2
