@@ -20,7 +20,6 @@ from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.advice import advice_on
 from paddock.runner.bind.bind import bind
-from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.checks import requirements
 from paddock.runner.bind.pipeline_check import validate as validate
 from paddock.runner.bind.plan_walks import all_plans, callable_names
@@ -94,18 +93,15 @@ async def plan_async(
     inputs = {**(inputs or {}), **values}
     options, environment = options or RunOptions(), RunEnvironment(settings=settings, pool=pool)
     prepared = prepare(Path(path), inputs, options, environment, is_plan=True)
-    bound, settings = prepared.bound, prepared.settings
-    requirements.refuse_missing(bound)
-    if options.force:
-        _refuse_unknown_steps(bound, options.force)
-    allow = settings.allow.union(options.allow)
-    wants = permissions.permission_advice(bound, allow, settings.address.url)
+    bound = prepared.bound
+    refuse_unready(prepared, options, environment)
     notes = tuple(advice_on(bound))
     if bound.pipeline.compare is not None or bound.pipeline.gold is not None:
         notes += tuple(comparison_notes(bound.pipeline))
-    all_notes = (*notes, *((wants,) if wants else ()))
+    if prepared.lacking is not None:
+        notes = (*notes, prepared.lacking)
     report = await estimate_run(prepared, options, environment)
-    return replace(report, advice=(*report.advice, *all_notes))
+    return replace(report, advice=(*report.advice, *notes))
 
 
 def run(
@@ -227,16 +223,10 @@ def refuse_unready(prepared: PreparedRun, options: RunOptions, environment: RunE
     """
     if environment.tape is None:  # a replayed test calls no tools and programs
         requirements.refuse_missing(prepared.bound)
-    if options.force:
-        _refuse_unknown_steps(prepared.bound, options.force)
-
-
-def _refuse_unknown_steps(bound: BoundPlan, force: frozenset[str]) -> None:
-    """Refuse a `--force` of steps that the pipeline does not have."""
-    names = tuple(callable_names(bound.nodes))
+    names = tuple(callable_names(prepared.bound.nodes)) if options.force else ()
     faults = [
         Fault(f"there is no step '{step}' to force.", did_you_mean(step, names))
-        for step in sorted(force)
+        for step in sorted(options.force)
         if step not in names
     ]
     if faults:
@@ -260,7 +250,7 @@ def prepare(
     plan = read_plan(path, options.text)
     bound = bind(plan, inputs or {}, cwd=Path.cwd(), default_models=settings.default_models)
     allow = settings.allow.union(options.allow)
-    permissions.refuse_unpermitted(
+    lacking = permissions.refuse_unpermitted(
         bound, allow, settings.address.url, is_plan=is_plan, is_notifying=options.notifies
     )
     inner = [plan.pipeline for plan in all_plans(bound) if plan is not bound]
@@ -278,4 +268,4 @@ def prepare(
                 return Signer(os.urandom(32))
 
         secrets = replace(secrets, digest=lambda text: signer().secret_digest(text))
-    return PreparedRun(bound, settings, secrets)
+    return PreparedRun(bound, settings, secrets, lacking)

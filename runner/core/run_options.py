@@ -127,3 +127,5 @@ class PreparedRun:
     bound: BoundPlan
     settings: Settings
     secrets: Secrets
+    lacking: str | None = None
+    """Of a plan: what its run will need besides, in a sentence; None: nothing."""

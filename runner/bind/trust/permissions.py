@@ -114,8 +114,10 @@ def refuse_unpermitted(
     *,
     is_plan: bool = False,
     is_notifying: bool = True,
-) -> None:
+) -> str | None:
     """Refuse a pipeline that wants more than is allowed; a plan does not do what steps want.
+
+    Return, of a plan, what its run will need besides; None: nothing.
 
     A run that is not `is_notifying` was started by a person: it sends no notifications, and does
     not read the secrets of triggers.
@@ -130,16 +132,12 @@ def refuse_unpermitted(
     lacking = [need for need in needs if need.name not in allowed]
     if any(not (is_plan and need.is_of_run) for need in lacking):
         raise NotPermitted(lacking, permission_names(needs))
-
-
-def permission_advice(bound: BoundPlan, allowed: Collection[str], service_url: str) -> str | None:
-    """Return what a run of a planned pipeline will need; None: nothing more than it has."""
-    needs = [need for need in permission_needs(bound, service_url) if not need.is_of_up]
-    lacking = dict.fromkeys(need.what for need in needs if need.name not in allowed)
-    if not lacking:
+    of_run = [need for need in all_needs if not need.is_of_up]
+    whats = dict.fromkeys(need.what for need in of_run if need.name not in allowed)
+    if not whats:
         return None
-    trust = f"If you trust it: `--allow {permission_names(needs)}`."
-    return f"A run wants to {'; '.join(lacking)}. {trust}"
+    trust = f"If you trust it: `--allow {permission_names(of_run)}`."
+    return f"A run wants to {'; '.join(whats)}. {trust}"
 
 
 def forbidden_pools(bound: BoundPlan, allowed: Collection[str], service_url: str) -> frozenset[str]:
