@@ -111,8 +111,10 @@ async def _judged(compared: ComparedPipeline, runs: Sequence[VariantRun], name: 
     model = prepared.bound.models.get(name) or ModelSpec(name)
     async with AsyncExitStack() as stack:
         ledger = stack.enter_context(compared.ledger(is_readonly=False))
-        home = await stack.enter_async_context(compared.home_pool())
-        options = model_pools.PoolOptions(home=home, secrets=prepared.secrets, besides=(model,))
+        default = await stack.enter_async_context(compared.default_pool())
+        options = model_pools.PoolOptions(
+            default=default, secrets=prepared.secrets, besides=(model,)
+        )
         pools = model_pools.open_pools(prepared.bound, compared.settings, options)
         models, pool = await stack.enter_async_context(pools)
         n_at_once = (await pool.facts(model)).n_parallel or CALLS_AT_ONCE

@@ -39,7 +39,7 @@ from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.prefect.local_service import shared_home_pool
+from paddock.runner.prefect.local_service import shared_default_pool
 from paddock.runner.prefect.run_tracking import run_prepared
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.events import Observer
@@ -129,10 +129,10 @@ class ComparedPipeline:
         state = self.file.parent.absolute() / STATE_FOLDER
         return Ledger(state, is_readonly=is_readonly, url=self.settings.ledger_url)
 
-    def home_pool(self) -> AbstractAsyncContextManager[Pool]:
+    def default_pool(self) -> AbstractAsyncContextManager[Pool]:
         if self.pool is not None:
             return nullcontext(self.pool)
-        return shared_home_pool(self.settings, self.plan.pipeline.name)
+        return shared_default_pool(self.settings, self.plan.pipeline.name)
 
 
 Watch = Callable[[Variant], AbstractContextManager[Observer]]
@@ -163,26 +163,26 @@ class _Runner:
         found = []
         async with AsyncExitStack() as stack:
             stack.enter_context(stop_on_signals(self._stop, gate))
-            home = await stack.enter_async_context(self._compared.home_pool())
+            default = await stack.enter_async_context(self._compared.default_pool())
             for variant in variants:
-                found.append(await self._run_variant(variant, home))
+                found.append(await self._run_variant(variant, default))
                 if self._stop.is_set() or gate.is_closed:
                     raise KeyboardInterrupt
         return found
 
-    async def _run_variant(self, variant: Variant, home: Pool) -> VariantRun:
+    async def _run_variant(self, variant: Variant, default: Pool) -> VariantRun:
         left_s = self._compared.left_s
         if left_s is not None and left_s < 1:
             words = "it was not begun: the budget is used up. The same command goes on."
             return VariantRun(variant, fault=words, is_over_budget=True)
         try:
             part = _part_of(self._compared, variant)
-            return await self._run(variant, part, left_s, home)
+            return await self._run(variant, part, left_s, default)
         except (PipelineError, EngineError, model_pools.LookupInterrupted) as error:
             return VariantRun(variant, fault=sentence(error))
 
     async def _run(
-        self, variant: Variant, part: ComparedPart, left_s: float | None, home: Pool
+        self, variant: Variant, part: ComparedPart, left_s: float | None, default: Pool
     ) -> VariantRun:
         compared = self._compared
         budget = {} if left_s is None else {"budget": {"time": f"{int(left_s)}s"}}
@@ -198,13 +198,13 @@ class _Runner:
                 remedy = "A comparison runs only steps that change nothing."
                 raise PipelineError.of(what, remedy)
         step = steps[part.step]
-        pools = model_pools.PoolOptions(home=home, secrets=prepared.secrets, stop=self._stop)
+        pools = model_pools.PoolOptions(default=default, secrets=prepared.secrets, stop=self._stop)
         with self._watch(variant) as observer:
             async with model_pools.open_pools(prepared.bound, compared.settings, pools) as (_, own):
                 environment = replace(environment, pool=own, observer=observer)
                 api.refuse_unready(prepared, options, environment)
                 report = await run_prepared(prepared, options, environment)
-                memory_bytes = await _memory_bytes(home, prepared.bound)
+                memory_bytes = await _memory_bytes(default, prepared.bound)
         fault = report.message if report.status in ("failed", "budget", "interrupted") else None
         items = await asyncio.to_thread(self._items, file, part, report)
         skipped = [f"'{name}' is not run: what it made before is used." for name in part.skipped]
@@ -242,15 +242,15 @@ class _Runner:
         return {key: found[key] for key in results if key in found}
 
 
-async def _memory_bytes(home: Pool, bound: BoundPlan) -> int | None:
+async def _memory_bytes(default: Pool, bound: BoundPlan) -> int | None:
     """Return the most that the asked models of this machine took; None where one is not loaded.
 
     What is planned for one whose peak the system does not say.
     """
-    stats = getattr(home, "stats", None)  # other pools need not count
+    stats = getattr(default, "stats", None)  # other pools need not count
     loaded = {model.name: model for model in stats().resident} if stats is not None else {}
     specs = [spec for step in steps_of(bound.nodes) for spec in step.models if not spec.pool]
-    names = {(await home.facts(spec)).name for spec in specs} if loaded else set()
+    names = {(await default.facts(spec)).name for spec in specs} if loaded else set()
     if not names <= loaded.keys():
         return None
     found = [loaded[name] for name in names]

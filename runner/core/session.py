@@ -203,7 +203,7 @@ async def open_session(
         allowed = settings.allow.union(options.allow)
         pools = PoolOptions(
             given=environment.pool,
-            here=service,
+            open_service=service,
             is_plan=is_plan,
             forbidden_pools=forbidden_pools(bound, allowed, settings.address.url)
             if is_plan

@@ -10,7 +10,7 @@ from functools import partial
 
 from paddock.engine.request import Pool
 from paddock.runner.bind.bound import BoundPlan
-from paddock.runner.core.calls.model_pools import OpenPool, open_home_pool, used_models
+from paddock.runner.core.calls.model_pools import OpenPool, open_default_pool, used_models
 from paddock.runner.daemon.daemon_session import DaemonSession, daemon_session, is_daemon_running
 from paddock.runner.daemon.on_demand_pool import ServicePool
 from paddock.runner.settings import Settings
@@ -32,12 +32,12 @@ async def local_service(
 
 
 @asynccontextmanager
-async def shared_home_pool(settings: Settings, name: str) -> AsyncIterator[Pool]:
+async def shared_default_pool(settings: Settings, name: str) -> AsyncIterator[Pool]:
     """Yield one pool for several runs: where a run would use this machine's service, that."""
     note = partial(print, file=sys.stderr)
     is_alone = service_use(None, os.environ) == "none"
     if is_alone or settings.pool_urls or settings.pool.is_exact:  # it may have tuned copies
-        async with open_home_pool(settings) as pool:
+        async with open_default_pool(settings) as pool:
             yield pool
     else:
         session = daemon_session(settings, pipeline=name, tell=note)

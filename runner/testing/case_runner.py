@@ -103,7 +103,7 @@ class CaseOptions:
     allow: frozenset[str]
     environ: Mapping[str, str]
     stop: asyncio.Event
-    home: Callable[[], Awaitable[Pool]]
+    default_pool: Callable[[], Awaitable[Pool]]
     """Returns this machine's pool, opened at its first use."""
     around: Callable[[Pool], Pool] = lambda pool: pool
     """Returns what answers instead of the real pool while a test is recorded."""
@@ -346,8 +346,9 @@ class _CaseRun:
             for claim in self.subject.test.expect
             if claim.claim in EXPECTATIONS_WITH_MODEL
         ]
+        default = await self.how.default_pool()
         options = model_pools.PoolOptions(
-            home=await self.how.home(), secrets=secrets, stop=self.how.stop, besides=judges
+            default=default, secrets=secrets, stop=self.how.stop, besides=judges
         )
         async with model_pools.open_pools(bound, self.how.settings, options) as (_, real):
             yield ReseededPool(

@@ -42,7 +42,7 @@ from paddock.pipelines.prompt_file import (
 from paddock.runner.api import FILE_THREADS
 from paddock.runner.bind.bind import bind_without_inputs
 from paddock.runner.bind.variations import variants_of
-from paddock.runner.core.calls.model_pools import open_home_pool
+from paddock.runner.core.calls.model_pools import open_default_pool
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.settings import read_settings
 
@@ -450,12 +450,12 @@ async def open_cases(file: Path, options: SuiteOptions) -> AsyncIterator[CaseOpt
         stack.enter_context(stop_on_signals(stop, StopGate()))
         opened: list[Pool] = [options.pool] if options.pool is not None else []
 
-        async def home() -> Pool:
+        async def default_pool() -> Pool:
             if not opened:
-                opened.append(await stack.enter_async_context(open_home_pool(settings)))
+                opened.append(await stack.enter_async_context(open_default_pool(settings)))
             return opened[0]
 
-        yield CaseOptions(options.mode, settings, settings.allow, os.environ, stop, home)
+        yield CaseOptions(options.mode, settings, settings.allow, os.environ, stop, default_pool)
 
 
 async def _run_suite(file: SuiteFile, options: SuiteOptions) -> SuiteResult:

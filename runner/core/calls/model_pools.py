@@ -67,9 +67,9 @@ class PoolOptions:
 
     given: Pool | None = None
     """Serves all models in place of any other pool."""
-    home: Pool | None = None
+    default: Pool | None = None
     """Serves all models that name no servers."""
-    here: OpenPool | None = None
+    open_service: OpenPool | None = None
     """Opens the pool of this machine's service, in place of one inside this process."""
     is_plan: bool = False
     """Whether models are only looked up."""
@@ -103,11 +103,11 @@ async def open_pools(
         return
     servers = _Servers(settings, options.is_patient, options.note)
     async with AsyncExitStack() as stack:
-        home = options.home
+        default = options.default
         named = {spec.pool for spec in specs}
-        if home is None and "" in named:
-            local = _home_pool(settings, options.here, options.is_plan, servers)
-            home = await stack.enter_async_context(local)
+        if default is None and "" in named:
+            local = _default_pool(settings, options.open_service, options.is_plan, servers)
+            default = await stack.enter_async_context(local)
         elsewhere: dict[str, Pool] = {}
         if options.ledger is not None and options.forbidden_pools:
             elsewhere = dict.fromkeys(
@@ -118,20 +118,20 @@ async def open_pools(
                 if name in named - elsewhere.keys():
                     remote = await _pool_elsewhere(plan, declared, options.secrets, servers)
                     elsewhere[name] = await stack.enter_async_context(remote)
-        pool = home if home is not None and not elsewhere else RoutedPool(home, elsewhere)
+        pool = default if default is not None and not elsewhere else RoutedPool(default, elsewhere)
         yield await _look_up_models(pool, specs, options.stop, bound), pool
 
 
 @asynccontextmanager
-async def open_home_pool(settings: Settings) -> AsyncIterator[Pool]:
+async def open_default_pool(settings: Settings) -> AsyncIterator[Pool]:
     """Open the pool of models that name no servers, to be shared by several runs."""
-    async with _home_pool(settings, None, False, _Servers(settings, False, print)) as pool:
+    async with _default_pool(settings, None, False, _Servers(settings, False, print)) as pool:
         yield pool
 
 
 @asynccontextmanager
-async def _home_pool(
-    settings: Settings, here: OpenPool | None, is_plan: bool, servers: _Servers
+async def _default_pool(
+    settings: Settings, open_service: OpenPool | None, is_plan: bool, servers: _Servers
 ) -> AsyncIterator[Pool]:
     if settings.pool_urls:
         async with servers.pool(settings.pool_urls, settings.pool_key) as balanced:
@@ -139,8 +139,8 @@ async def _home_pool(
     elif is_plan:
         async with aclosing(LookupPool(settings)) as looked_up:
             yield looked_up
-    elif here is not None:
-        async with here() as served:
+    elif open_service is not None:
+        async with open_service() as served:
             yield served
     else:
         async with OnDemandPool(settings) as local:
@@ -231,15 +231,15 @@ async def _look_up_models(
 
 
 class RoutedPool(ForwardingPool):
-    """Routes each model to its pool; no `home`: no step may ask a model that names no servers."""
+    """Routes each model to its pool; without `default` each step names servers."""
 
-    def __init__(self, home: Pool | None, elsewhere: Mapping[str, Pool]) -> None:
-        self._home = home
+    def __init__(self, default: Pool | None, elsewhere: Mapping[str, Pool]) -> None:
+        self._default = default
         self._elsewhere = elsewhere
 
     def stats(self) -> PoolStats:
-        """Return the statistics of the home pool: servers elsewhere keep none."""
-        return stats_of(self._home)
+        """Return the statistics of the default pool: servers elsewhere keep none."""
+        return stats_of(self._default)
 
     async def pool_of(self, model: ModelSpec) -> Pool:
         return self._of(model)
@@ -248,7 +248,7 @@ class RoutedPool(ForwardingPool):
         return self._of(request.model).chat(request)
 
     def _of(self, model: ModelSpec) -> Pool:
-        pool = self._elsewhere.get(model.pool, self._home)
+        pool = self._elsewhere.get(model.pool, self._default)
         if pool is None:
             raise EngineError(f"model '{model.ref}' is asked for by a step that declares no model.")
         return pool

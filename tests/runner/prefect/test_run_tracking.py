@@ -8,7 +8,7 @@ import pytest
 
 from paddock.runner.daemon.daemon_session import is_daemon_running
 from paddock.runner.daemon.on_demand_pool import ServicePool
-from paddock.runner.prefect.local_service import shared_home_pool
+from paddock.runner.prefect.local_service import shared_default_pool
 from paddock.runner.prefect.run_mode import is_ci, is_flow, service_use
 from tests.runner.world import settings
 
@@ -57,10 +57,10 @@ async def test_several_runs_share_the_pool_that_one_run_would_use(
 ) -> None:
     here = settings(tmp_path)
     monkeypatch.setenv("CI", "1")
-    async with shared_home_pool(here, "p") as pool:
+    async with shared_default_pool(here, "p") as pool:
         assert not isinstance(pool, ServicePool)
     monkeypatch.delenv("CI")
-    async with shared_home_pool(here, "p") as pool:
+    async with shared_default_pool(here, "p") as pool:
         assert isinstance(pool, ServicePool)
     assert not is_daemon_running(here), "it starts at the first call"
 
