@@ -157,8 +157,7 @@ class AnswerReviewer:
             on_expiry=spec.on_expiry,
             prompt_vector=item.vectors.get(step.id),
         )
-        digested = Subject(document_sha256=subject.document_sha256, answer=subject.answer)
-        short_question = self._question(attempt, digested)
+        short_question = self._question(attempt, subject)
         # Where no one is asked, a sure answer is used as it would be without the share.
         is_sampled = mode == "ask" and is_drawn(spec, step.id, subject.item)
 

@@ -155,8 +155,7 @@ class RunReviews:
     ) -> Review | None:
         """Return the decision on an answer; None: it needs none. A person is asked for it once.
 
-        `short_question` has only what tells questions apart; `full_question` returns all that a
-        person sees.
+        `full_question` returns all that a person sees; `short_question` lacks what takes time.
 
         Raises:
             ItemWaits: a person has to decide first.

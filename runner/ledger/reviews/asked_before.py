@@ -32,10 +32,7 @@ def is_same_value(left: Any, other: Any) -> bool:
 
 
 def stands(question: Question, old: Review) -> bool:
-    """Return whether a review answers a question.
-
-    It is the same question, or the same document now has the answer that a person decided on.
-    """
+    """Return whether a review answers a question."""
     if old.state == "expired" and question.is_asked_again:
         return False
     if old.question == question.digest:
