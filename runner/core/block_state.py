@@ -132,7 +132,7 @@ class BlockState:
 
     @property
     def wait(self) -> ItemWaits | None:
-        """Why the last item waits, or is not asked about; None: none does."""
+        """Why the last item waits, or is not asked about; None: no item does."""
         if not (waiting := self.in_phase(*OPEN)):
             return None
         last = waiting[-1]

@@ -225,7 +225,7 @@ class Execute(Walk):
         return outputs
 
     def returned(self) -> tuple[Any, Any]:
-        """Return the pipeline's `returns`, and the same with what is filed; None: nothing is.
+        """Return the pipeline's `returns`, and the same with what is filed, if anything is.
 
         Raises:
             RunFailed: they cannot be evaluated.

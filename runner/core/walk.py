@@ -284,7 +284,7 @@ def leave_unused(node: BoundNode, scope: Scope, stats: RunStats, item: str = "")
 
 
 def rendered_returns(bound: BoundPlan, scope: Scope) -> tuple[Any, Any]:
-    """Return a pipeline's `returns`, and the same with what is filed; None: nothing is.
+    """Return a pipeline's `returns`, and the same with what is filed, if anything is.
 
     Raises:
         ExpressionError: they cannot be evaluated.

@@ -237,7 +237,7 @@ class OutdatedFinder:
     # --- files
 
     def _file(self, path: str) -> OutdatedOutput | None:
-        """Return a file that is outdated for all that ever wrote it; None: it is not, or gone."""
+        """Return a file, if it is there and outdated for all items that ever wrote it."""
         output, conditions = None, set[str]()
         for row in self._index.rows_at(path):
             why = self._fate(row.scope, row.key)

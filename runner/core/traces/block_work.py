@@ -167,7 +167,7 @@ class FiledItems:
     """What is filed of a block, as a run found it and decided."""
 
     rows: Mapping[str, FiledRow] = field(default_factory=dict)
-    """By key, those of items that the list lacks. Some are items again: this is how they were."""
+    """By key, those of items that the list lacks. Of those that are items again: as they were."""
     earlier: frozenset[str] = frozenset()
     """Keys of those that would come out otherwise now, and cannot be done again."""
     away: frozenset[str] = frozenset()
