@@ -208,7 +208,7 @@ class FiledDocuments:
     # --- where they lie
 
     def _lying(self, row: FiledRow) -> Any:
-        """Return what lies where a document went, as an item; None: nothing, or the place is unknown."""
+        """Return what lies where a document went, as an item; None if nothing is known to."""
         relpath = self._relpath(row)
         if row.target is None or relpath is None:
             return None
