@@ -147,7 +147,7 @@ class AnswerReviewer:
             item=item.shown_key or item.key,
             document=attempt.item_name.path or None,
             document_sha256=attempt.document_digest,
-            around=item.around,
+            around=item.outputs.items[:-1],
             answer=answer_of(outputs),
             evidence=outputs.get("evidence"),
             confidence=outputs.get("confidence"),

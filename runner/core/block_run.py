@@ -41,10 +41,10 @@ from .failures import ItemWaits, RunFailed, SkippedByReview, StepFailed
 from .item_attempt import ItemAttempt, ItemEnd, failed_end, waiting_end
 from .item_recorder import ItemRecorder
 from .item_window import Window, expected_tokens, longest_first, max_parallel
-from .left_nodes import MAX_NAMED, LackingItems, Left, LeftBy, blocks_read
+from .left_nodes import MAX_NAMED, LackingItems, blocks_read
 from .machines.deadly_items import CrashHistory, RepeatedCrash, max_together, suspects_text
 from .machines.work_claims import CLAIM_BACKOFF, ClaimLost
-from .outputs.outdated_outputs import ended_block
+from .outputs.outdated_outputs import EndedNode, ended_block
 from .outputs.pruning import Pruner
 from .run_context import RunContext
 from .run_records import StepRecord
@@ -52,7 +52,7 @@ from .step_runner import StepRunner, item_result, result_with_filed
 from .step_tools import expect_queries
 from .traces.block_work import ItemWork
 from .traces.source_folders import keep_folders
-from .walk import ItemWalk, Walk, is_skipped, leave_unused
+from .walk import ItemWalk, is_skipped, leave_unused
 
 # Few enough that progress shows where each item takes seconds; many where one takes a millisecond.
 MODEL_CHUNK_ITEMS, PLAIN_CHUNK_ITEMS = 4, 50
@@ -61,34 +61,30 @@ MODEL_CHUNK_ITEMS, PLAIN_CHUNK_ITEMS = 4, 50
 class BlockRun:
     """Does the items of one block, or of a step outside of blocks, in a run."""
 
-    def __init__(
-        self, walk: Walk, step_runner: StepRunner, recorder: ItemRecorder, state: BlockState
-    ) -> None:
-        """`walk` keeps what was not begun, what failed, and what of an outermost block applies."""
-        self.walk, self.step_runner = walk, step_runner
-        self.recorder, self.state = recorder, state
-        self.context, self.stats = walk.context, walk.stats
+    def __init__(self, step_runner: StepRunner, recorder: ItemRecorder, state: BlockState) -> None:
+        self.step_runner, self.recorder, self.state = step_runner, recorder, state
+        self.context, self.stats = recorder.context, recorder.context.stats
         self.is_shown = not state.is_of_item and state.step is None
         """Whether its items are shown by themselves, and not as a part of what is around them."""
-        self.claims = None if state.is_of_item else walk.context.claims
+        self.claims = None if state.is_of_item else self.context.claims
         """Where several machines work on the same items; nested ones go with their outer item."""
 
-    async def items(self) -> None:
-        """Do the items that have work to do, and handle those whose source is gone.
+    async def items(self) -> EndedNode | None:
+        """Do the items of an outermost block, and return what of it applies; or of a nested one.
 
         1. What was found as they were judged is recorded.
         2. They begin in their list's order, or the longest first.
         3. They run in chunks; again those that other machines held, or that were put off.
         4. Some were not begun, since the stop gate was closed.
-        5. Those whose source is gone are handled; what applies of an outermost block is noted.
-        6. The walk keeps what was done in part, and what failed.
+        5. Those whose source is gone are handled, and it is found what applies of an outermost
+           block.
 
         Raises:
             StepFailed, ItemWaits: of a step outside of blocks: it failed, or has to wait.
             RunStopped: nothing else will succeed; or an item failed, with `on_error: fail`.
             StopGateClosed: some items were not begun; those that were are finished.
         """
-        context, state, claims, walk = self.context, self.state, self.claims, self.walk
+        context, state, claims = self.context, self.state, self.claims
         work, block, todo = state.work, state.block, state.todo()
         gate, suspects = context.stop_gate, context.suspects
         await record_verdicts(context, state)  # 1
@@ -100,7 +96,7 @@ class BlockRun:
         if self.is_shown:
             n_fresh = sum(item.verdict.is_up_to_date for item in work.items)
             shown = {work.shown_key(key): size for key, size in sizes.items()}
-            self.stats.step(block.id, n_fresh + len(todo), n_fresh, shown)
+            self.stats.show_step(block.id, n_fresh + len(todo), n_fresh, shown)
         if todo:  # 3
             await suspects.look_once()
             expect_queries(context, block, todo, state.scope)
@@ -144,8 +140,7 @@ class BlockRun:
             elif remaining := state.in_phase(Phase.PUT_OFF):  # outermost, in its next pass
                 state.escalation_pass = state.escalation_pass.next()
         if n_unbegun := sum(not item.has_ended for item in todo):  # 4
-            walk.n_unbegun += n_unbegun if self.is_shown else 0
-            raise StopGateClosed
+            raise StopGateClosed(n_unbegun if self.is_shown else 0)
         if not context.options.leaves_out_items:  # 5
             gone = work.missing
             if gone.deleted or gone.dropped or gone.pruned or gone.doubts:
@@ -159,11 +154,8 @@ class BlockRun:
                         self.stats.item(work.deletion(entry.key))
             if not state.is_of_item:
                 undone = {item.index for item in state.in_phase(*OPEN)}
-                walk.ended[block.id] = await ended_block(context, work, undone)
-        if state.is_partial:  # 6
-            walk.left.nodes[block.id] = Left(LeftBy.PARTIAL)
-        walk.has_failures |= bool(state.failed)
-        walk.n_failures = max(walk.n_failures, state.n_failures)
+                return await ended_block(context, work, undone)
+        return None
 
     async def _chunk(self, chunk: Sequence[ItemWork], slots: asyncio.Semaphore) -> None:
         """Do the items of a chunk that no other machine holds or has done, each in a slot."""
@@ -293,15 +285,20 @@ class BlockRun:
     async def _nested(
         self, block: BoundBlock, scope: Scope, attempt: ItemAttempt
     ) -> tuple[Any, LackingItems | None]:
-        """Do a block within an item; return its outputs, and its items without results."""
+        """Do a block within an item; return its outputs, and its items without results.
+
+        Raises:
+            StepFailed: its list, or what it gives, cannot be evaluated.
+            ItemWaits: so does one of its items.
+            StopGateClosed: some of its items were not begun.
+        """
         context, around = self.context, attempt.around_steps
         try:
             state = await opened_block(context, block, scope, around=around, keeps_results=True)
-            await BlockRun(self.walk, self.step_runner, self.recorder, state).items()
+            await BlockRun(self.step_runner, self.recorder, state).items()
         except ExpressionError as error:
             raise StepFailed(block.id, str(error)) from error
-        has_failures = bool(state.failed)
-        attempt.take_inner(state.dependencies, state.n_failures, has_failures=has_failures)
+        attempt.take_inner(state.dependencies, state.n_failures, has_failures=state.has_failures)
         state.refuse_waiting()
         return state.outputs(), await state.lacking(context.judge.reviews)
 
@@ -356,6 +353,7 @@ class BlockRun:
                 # Above zero where it is tried again: so is the item around it.
                 n_failures = max(attempt.n_failures, end.state is ItemState.FAILED)
                 state.n_failures = max(state.n_failures, n_failures)
+        state.has_failures |= end.phase is Phase.FAILED or attempt.has_inner_failures
         if end.is_counted:
             count_item(context, item, end.report)
         if end.reason is None:

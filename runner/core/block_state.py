@@ -92,6 +92,8 @@ class BlockState:
     """Keys of deleted items, which the list no longer has."""
     dependencies: Dependencies = field(default_factory=dict)
     """Recorded dependencies of its items, for the item around it."""
+    has_failures: bool = False
+    """Whether an item failed, or something within one."""
     n_failures: int = 0
     """The most failures in a row of an item for transient reasons; 0: none is retried."""
 
@@ -359,6 +361,7 @@ def take_entry(
     why: Reason | None,
 ) -> None:
     """Take how an item ended by its entry, of an earlier run or another machine."""
+    state.has_failures |= reported in BAD or entry.has_inner_failures
     if reported in BAD:
         item.become(Phase.FAILED, why)
     elif reported in WAITS:

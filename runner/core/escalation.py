@@ -117,7 +117,8 @@ class Escalated:
             else f"escalated to '{self.alias}'{since}",
         )
         if self.is_changed(outputs):
-            log.tally("answer", f"changed by '{self.alias}'" + (f" in {CHECK}" * self.is_check))
+            of_check = f" in {CHECK}" if self.is_check else ""
+            log.tally("answer", f"changed by '{self.alias}'{of_check}")
         return {**outputs, "escalated": self.origin}
 
     @property

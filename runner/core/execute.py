@@ -8,8 +8,8 @@ pipelines that steps run. Imports no Prefect: a node, or a chunk of items, runs 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NoReturn
@@ -132,22 +132,24 @@ class Execute(Walk):
             for node in nodes:
                 group.create_task(self.node(node))
 
-    async def begin(self, node: BoundNode) -> Any:
+    @contextmanager
+    def show(self, node: BoundNode) -> Iterator[None]:
         if self.is_of_item:  # its steps belong to the chunk of the item
-            return await super().begin(node)
+            yield
+            return
         with self.context.show_chunk(node.id, ()) as chunk:
-            outputs = await super().begin(node)
+            yield
             if chunk is not None:
-                chunk.state = self._state_of(node, outputs)
-            return outputs
+                chunk.state = self._state_of(node)
 
-    def _state_of(self, node: BoundNode, outputs: Any) -> PrefectState:
+    def _state_of(self, node: BoundNode) -> PrefectState:
         if (wait := self.left.wait_of(node.id)) is not None:
             return completed(str(wait))
-        if outputs is None:
+        if self.scope.is_skipped(node.id):
             return completed("skipped")
         if not isinstance(node, BoundBlock):
             return completed("done")
+        outputs = self.scope["steps"][node.id]
         words = counts_text(outputs["counts"]) or "no items"
         is_red = any(change["state"] == "quarantined" for change in outputs["changed"])
         return quarantined(words) if is_red else completed(words)
@@ -158,22 +160,22 @@ class Execute(Walk):
 
     async def skip(self, node: BoundNode) -> None:
         if isinstance(node, BoundStep):
-            self.stats.step(node.id, None, 0)
+            self.stats.show_step(node.id, None, 0)
         self.stats.item_state(node.id, "", ItemState.SKIPPED)
         if not (self.is_of_item or self.context.options.leaves_out_items):
             self.ended[node.id] = EndedNode(node, unlisted=Outdated.SKIPPED)
 
     async def opened(self, node: BoundNode) -> BlockState:
         if isinstance(node, BoundStep):
-            self.stats.step(node.id, 1 if node.kind.roles else None, 0)
+            self.stats.show_step(node.id, 1 if node.kind.roles else None, 0)
         lacks = self.left.missing_inputs.get(node.id, ())
         keeps = isinstance(node, BoundStep) or self._keeps_tables or node.id in self._read_blocks
         return await opened_block(
             self.context, node, self.scope, around=self.around, keeps_results=keeps, lacks=lacks
         )
 
-    def items(self, state: BlockState) -> Awaitable[None]:
-        return BlockRun(self, self.step_runner, self.recorder, state).items()
+    def items(self, state: BlockState) -> Awaitable[EndedNode | None]:
+        return BlockRun(self.step_runner, self.recorder, state).items()
 
     async def outputs_of(self, state: BlockState) -> Any:
         self.dependencies |= state.dependencies
@@ -189,7 +191,7 @@ class Execute(Walk):
     async def step(self, step: BoundStep) -> Any:
         """Run a step without a trace; those with side effects on one machine after the other."""
         context, stats, outputs = self.context, self.stats, None
-        stats.step(step.id, None, 0)
+        stats.show_step(step.id, None, 0)
         stats.item_state(step.id, "", ItemState.RUNNING)
         scope_id, claims = context.judge.scopes.register(step.id, self.around.keys), context.claims
         while True:
@@ -292,8 +294,6 @@ class _SubPipelineRun:
             if isinstance(error, RunFailed):
                 raise StepFailed(step.id, str(error), cause=error.cause) from error
             raise StepFailed(step.id, error.faults[0].in_one_line()) from error
-        finally:
-            walk.n_unbegun += inner.n_unbegun
         item.take_inner(inner.dependencies, inner.n_failures, has_failures=inner.has_failures)
         item.did_new_work &= walk.note_inner(step, inner)
         without_results = inner.left.first(LeftBy.WITHOUT_RESULTS)

@@ -97,7 +97,7 @@ class ItemWaits(Exception):
     """An item has no result yet: nothing behind the step that has to wait is carried out."""
 
     def __init__(self, reason: Reason, state: ItemState | None = ItemState.WAITING) -> None:
-        """`state`: one of `WAITS`; None: it is left, since the run was told to ask no one."""
+        """`state`: one of `WAITS`, None if the run was told to ask no one."""
         self.reason = reason
         self.state = state
         super().__init__(str(reason))

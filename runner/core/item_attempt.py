@@ -19,7 +19,6 @@ from paddock.pipelines.label_choices import LabelList
 from paddock.runner.bind.bound import BoundNode, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import ItemState, Phase
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import ItemReport
@@ -46,7 +45,7 @@ from .traces.dependencies import (
     kept_paths,
 )
 from .traces.parts import part_digest
-from .traces.scopes import ItemKey, owner_of
+from .traces.scopes import owner_of
 from .traces.verify import Case
 
 
@@ -130,16 +129,12 @@ class ItemAttempt:
         return time.monotonic() - self._since
 
     @property
-    def around(self) -> tuple[ItemKey, ...]:
-        """The items around it, outermost first."""
-        return self.outputs.items[:-1]
-
-    @property
     def is_of_item(self) -> bool:
         return self.around_steps.is_of_item
 
     @property
     def value(self) -> Any:
+        """It as the block's list has it; None of a step outside of blocks."""
         return None if self.work is None else self.work.value
 
     @property
@@ -166,29 +161,6 @@ class ItemAttempt:
         return by_hash
 
     # --- what steps and others see of it
-
-    def name(self, step: str, scope: Scope, index: OutputIndex) -> ItemName:
-        """Return the item as a step knows it; its file is the innermost loop variable with one."""
-        files = (value for value in reversed(scope.values()) if file_path_of(value) is not None)
-        file: Mapping[str, Any] = next(files, {})
-        path, relpath = file.get("path"), file.get("relpath")
-        stored = index.stored(path) if isinstance(path, str) else ""
-        source = relpath if isinstance(relpath, str) and relpath else stored
-        attempt_id = ""
-        if self.work is not None:  # the same until it is done, also over kills and failures
-            entry = self.work.entry
-            run = entry.run if entry is not None and entry.state == "done" else ""
-            attempt_id = f"{self.work.hash} {run}"
-        owner = owner_of((self.scope_id, self.key))
-        return ItemName(step, self.shown_key or self.key, source, stored, owner, attempt_id)
-
-    def document_digest(self, scope: Scope) -> str:
-        """Return what tells a changed document from an unchanged one."""
-        file = next((value for value in reversed(scope.values()) if is_file_value(value)), None)
-        if file is not None and file is self.value:
-            return str(file["sha256"])
-        parts = [] if file is None else [file["sha256"]]
-        return part_digest([*parts, item_content(self.value, None), self.values_read])
 
     def take_inner(self, inner: Dependencies, n_failures: int, *, has_failures: bool) -> None:
         """Take what a nested block, or a pipeline of a step, depended on, and what failed in it."""
@@ -253,18 +225,36 @@ class StepAttempt:
         options, block = context.options, item.node.id
         is_forced = not options.force.isdisjoint({step.id, block})
         looks_up = step.cache and not options.no_cache and not is_forced
-        caller = CallOrigin(item.scope_id, block, item.shown_key, looks_up)
-        caller.before = item.calls_before(step.id)
+        before = item.calls_before(step.id)
+        caller = CallOrigin(item.scope_id, block, item.shown_key, looks_up, before=before)
         record = StepRecord.begin(step, caller.calls)
         return cls(context=context, step=step, scope=scope, item=item, caller=caller, record=record)
 
     @property
     def item_name(self) -> ItemName:
-        return self.item.name(self.step.id, self.scope, self.context.index)
+        """The item as the step knows it; its file is the innermost loop variable with one."""
+        item, values = self.item, reversed(self.scope.values())
+        file: Mapping[str, Any] = next((v for v in values if file_path_of(v) is not None), {})
+        path, relpath = file.get("path"), file.get("relpath")
+        stored = self.context.index.stored(path) if isinstance(path, str) else ""
+        source = relpath if isinstance(relpath, str) and relpath else stored
+        attempt_id = ""
+        if item.work is not None:  # the same until it is done, also over kills and failures
+            entry = item.work.entry
+            run = entry.run if entry is not None and entry.state == "done" else ""
+            attempt_id = f"{item.work.hash} {run}"
+        owner = owner_of((item.scope_id, item.key))
+        return ItemName(self.step.id, item.shown_key or item.key, source, stored, owner, attempt_id)
 
     @property
     def document_digest(self) -> str:
-        return self.item.document_digest(self.scope)
+        """What tells a changed document from an unchanged one."""
+        item, values = self.item, reversed(self.scope.values())
+        file = next((value for value in values if is_file_value(value)), None)
+        if file is not None and file is item.value:
+            return str(file["sha256"])
+        parts = [] if file is None else [file["sha256"]]
+        return part_digest([*parts, item_content(item.value, None), item.values_read])
 
     def with_larger_model(self) -> StepAttempt:
         """Return it with the model that it escalates to."""

@@ -52,7 +52,7 @@ from .traces.verify import (
     renewed_entry,
     verify,
 )
-from .traces.world import World
+from .traces.world import PreparedWorld, World
 
 NOT_REQUESTED = ItemVerdict(ItemState.SKIPPED, (Why.NOT_REQUESTED(),), Case.NOT_REQUESTED)
 
@@ -84,7 +84,7 @@ class Judge:
         scope: Scope,
         traces: Collection[Trace],
         hashes: Mapping[str, str] = MappingProxyType({}),
-    ) -> World:
+    ) -> PreparedWorld:
         """Return the world as these items see it, as `prepare`.
 
         Raises:
@@ -125,7 +125,7 @@ class Judge:
             PipelineError: the list is no list, two items have the same key, or none has one that
                 was asked for.
         """
-        index, ledger = self.world.index, self.world.index.ledger
+        index, ledger = self.world.index, self.world.ledger
         scope_id = self.scopes.register(block.id, keys_around)
         listed, documents, entries = await self._listed(block, scope, scope_id, keys_around, lacks)
         request = await self._request(block, keys_around)
@@ -144,7 +144,7 @@ class Judge:
         for item in listed.items:
             value = item.value if item.filed is None else documents.as_listed(item.filed)
             rule.set_parts(item, value, index.stored, is_listed=not item.is_from_filed_results)
-        await self._verify(rule, listed.items)  # 3
+        world = await self._verify(rule, listed.items)  # 3
         items = [*listed.items]
         if self.settled_files is not None:  # 4
             if not keys_around:
@@ -158,7 +158,7 @@ class Judge:
         of_filed = {item.key for item in listed.items if item.is_from_filed_results}
         if request.keys is not None:  # 5
             self.seen_keys.update(of_filed, documents.rows)
-        items, filed = await self._filed(rule, documents, items)
+        items, filed = await self._filed(rule, world, documents, items)
         in_list = {item.key for item in listed.items}
         for place, item in enumerate(items):
             item.index = place
@@ -200,7 +200,7 @@ class Judge:
 
         What left the list since is filed.
         """
-        index, ledger = self.world.index, self.world.index.ledger
+        index, ledger = self.world.index, self.world.ledger
         found = await ledger.ask(BlockList.of, block, scope, ledger, scope_id)
         excluded = frozenset(raw_item_keys(block, scope, found.excluded))
         entries = await ledger.ask(ledger.listed_entries, scope_id, [*found.names, *found.of_filed])
@@ -234,10 +234,14 @@ class Judge:
         return work, documents, entries
 
     async def _filed(
-        self, rule: JudgedRule, documents: FiledDocuments, items: list[ItemWork]
+        self,
+        rule: JudgedRule,
+        world: PreparedWorld,
+        documents: FiledDocuments,
+        items: list[ItemWork],
     ) -> tuple[list[ItemWork], FiledItems]:
         """Return the items of a block with filed ones that are so again, and what is filed."""
-        request, ask = rule.request, self.world.index.ledger.ask
+        request, ask = rule.request, self.world.ledger.ask
         if not (documents.rows or any(item.is_from_filed_results for item in items)):
             return items, FiledItems(came_again=tuple(documents.came_again))
         decided = {key for scope_id, key in self.reviews.items if scope_id == rule.scope_id}
@@ -246,13 +250,13 @@ class Judge:
             # What was edited, or another machine did, makes none an item again.
             plain = replace(request, takes_over=False, overwrites=False, job_runs=frozenset())
             await self._verify(replace(rule, request=plain), unknown)
-        return await asyncio.to_thread(documents.decided, rule, self.world, items, doubtful)
+        return await asyncio.to_thread(documents.decided, rule, world, items, doubtful)
 
     async def _missing(
         self, work: BlockWork, entries: Mapping[str, Entry], rule: JudgedRule
     ) -> MissingSources:
         """Return what became of those of `entries` that a block's list has no more."""
-        lineage, present, ledger = dict[str, LineageRow](), work.present, self.world.index.ledger
+        lineage, present, ledger = dict[str, LineageRow](), work.present, self.world.ledger
         before = [
             entry
             for entry in entries.values()
@@ -268,8 +272,8 @@ class Judge:
 
     # --- verdicts
 
-    async def _verify(self, rule: JudgedRule, items: Sequence[ItemWork]) -> None:
-        """Set the verdicts of items."""
+    async def _verify(self, rule: JudgedRule, items: Sequence[ItemWork]) -> PreparedWorld:
+        """Set the verdicts of items; return the world as they see it."""
         traces = {
             i.key: Trace(rule.scope_id, i.entry, rule.past) for i in items if i.entry is not None
         }
@@ -283,6 +287,7 @@ class Judge:
             if trace is not None and (entry := renewed_entry(trace, now, verdict)) is not None:
                 rule.renewed.append(entry)
             item.verdict = permit(verdict, trace, now, rule.request)
+        return world
 
     # --- a step outside of blocks
 
@@ -290,7 +295,7 @@ class Judge:
         self, step: BoundStep, scope: Scope, keys_around: Sequence[str] = ()
     ) -> BlockWork:
         """Judge a step outside of blocks that has a trace: a block of one item."""
-        scope_id, ledger = self.scopes.register(step.id, keys_around), self.world.index.ledger
+        scope_id, ledger = self.scopes.register(step.id, keys_around), self.world.ledger
         parts = await self.parts.of(step, scope)
         for whole in with_filed_rows(step, scope).values():
             news = {".".join(path) for path in reads_new_items(step)}
@@ -433,14 +438,14 @@ async def all_differences(
         PipelineError: a list of labels is no list of labels.
         EngineError: a model cannot be looked up, or new labels cannot be embedded.
     """
-    reviews, options = RunReviews(world.index.ledger, bound), RunOptions()
+    reviews, options = RunReviews(world.ledger, bound), RunOptions()
     judge = Judge(world=world, reviews=reviews, bound=bound, options=options, scopes=scopes)
     scope = Scope.of(bound.inputs, moment=bound.moment)
-    world = await judge.world_of([node], scope, [trace])
+    prepared = await judge.world_of([node], scope, [trace])
     before, parts = json.loads(trace.entry.parts), await judge.parts.of(node, scope)
     unknown = {name for name in {**before, **parts} if is_unknown(name)}
     for name in before.keys() - parts.keys():
         if not isinstance(part_of(name), RulePart) or before[name].startswith(KEYED):
             unknown.add(name)
     now = ItemNow("", json.dumps(parts), older=judge.parts.older)
-    return differences(trace, now, world, unknown)
+    return differences(trace, now, prepared, unknown)

@@ -64,8 +64,8 @@ class StepsLeft:
     """Called with a sentence for each node that is made without some items."""
     some_are: str = "were done"
     """How a sentence ends on items that `--only` or a sample asks for."""
-    nodes: dict[str, Left] = field(default_factory=dict)
-    """By node that is left, or was done in part, or waits: why those that read it are left."""
+    reasons: dict[str, Left] = field(default_factory=dict)
+    """Why those that read a node are left: itself is left, was done in part, or waits."""
     lacking: dict[str, LackingItems] = field(default_factory=dict)
     """Blocks of which items failed or wait, or all documents are missing."""
     missing_inputs: dict[str, tuple[LackingItems, ...]] = field(default_factory=dict)
@@ -76,21 +76,21 @@ class StepsLeft:
     """Steps that ran pipelines."""
 
     def first(self, by: LeftBy) -> Left | None:
-        """Return why the first node is left for such a reason."""
-        return next((left for left in self.nodes.values() if left.by is by), None)
+        """Return the first reason of this kind, None if there is none."""
+        return next((left for left in self.reasons.values() if left.by is by), None)
 
     def wait_of(self, node: str) -> ItemWaits | None:
-        return self.nodes[node].wait if node in self.nodes else None
+        return self.reasons[node].wait if node in self.reasons else None
 
     def is_read_by(self, references: frozenset[tuple[str, ...]]) -> bool:
         """Return whether what is read was not done as a whole."""
-        left = {name for name, why in self.nodes.items() if why.by is not LeftBy.WITHOUT_NEWS}
+        left = {name for name, why in self.reasons.items() if why.by is not LeftBy.WITHOUT_NEWS}
         return any(
             path[0] == "steps" and left.intersection(path[1:2] or left) for path in references
         )
 
     def why(self, node: BoundNode, before: frozenset[str], scope: Scope) -> Left | None:
-        """Return why a node is left as those before it were; None: it runs.
+        """Return why a node is left since those before it were; None if it runs.
 
         1. Only some items of one of those are done.
         2. One waits.
@@ -98,26 +98,26 @@ class StepsLeft:
         4. It would read results of which none is there, and is not skipped anyway.
         5. One reads nothing new, or it would read filed items alone.
         """
-        if not (self.nodes or self.lacking or self.filed):
+        if not (self.reasons or self.lacking or self.filed):
             return None
-        names = sorted(before & self.nodes.keys(), reverse=True)
-        by = {self.nodes[name].by: name for name in names}  # of several, the first by name
+        names = sorted(before & self.reasons.keys(), reverse=True)
+        by = {self.reasons[name].by: name for name in names}  # of several, the first by name
         if name := by.get(LeftBy.PARTIAL):  # 1
             return Left(LeftBy.PARTIAL, f"only some items of '{name}' {self.some_are}")
         if name := by.get(LeftBy.AWAITED):  # 2
-            wait = self.nodes[name].wait
+            wait = self.reasons[name].wait
             state = None if wait is None else wait.state
             verb = "is left, as is its review" if state is None else WAITS[state].singular
             return Left(LeftBy.AWAITED, f"'{name}' {verb}", wait=wait)
         if name := by.get(LeftBy.WITHOUT_RESULTS):  # 3
-            why = f"'{name}' is, since {self.nodes[name].why}"
+            why = f"'{name}' is, since {self.reasons[name].why}"
             return Left(LeftBy.WITHOUT_RESULTS, why, is_inherited=True)
         new = self._read(reads_new_items(node))
         for lack in self._lacking_of(node, scope):  # 4
             if lack.leaves(node) and (lack.block in new or lack.block not in self.filed):
                 return Left(LeftBy.WITHOUT_RESULTS, lack.why_left())
         if name := by.get(LeftBy.WITHOUT_NEWS):  # 5
-            return Left(LeftBy.WITHOUT_NEWS, f"'{name}' is, since {self.nodes[name].why}")
+            return Left(LeftBy.WITHOUT_NEWS, f"'{name}' is, since {self.reasons[name].why}")
         idle = [name for name in new if self.filed.get(name) is False]
         return Left(LeftBy.WITHOUT_NEWS, f"nothing is new in '{min(idle)}'") if idle else None
 

@@ -97,4 +97,4 @@ class RunContext:
 
     @property
     def ledger(self) -> Ledger:
-        return self.index.ledger
+        return self.world.ledger

@@ -164,7 +164,7 @@ class RunStats:
 
     # --- shown by the observer while the run goes on
 
-    def step(
+    def show_step(
         self, step: str, total: int | None, fresh: int, sizes: Mapping[str, float] | None = None
     ) -> None:
         """Show how many items a block has and how many are fresh; None: a step outside of blocks.

@@ -59,7 +59,7 @@ from .run_context import RunContext, no_fence
 from .run_names import new_run_name
 from .run_options import PreparedRun, RunEnvironment, RunOptions
 from .run_stats import RunStats
-from .step_tools import embed_labels
+from .step_tools import LabelEmbedder
 from .traces.scopes import PipelineScopes
 from .traces.world import World
 
@@ -226,7 +226,7 @@ async def open_session(
             stores=stores,
             models=models,
             secrets=prepared.secrets,
-            embed_labels=lambda step, labels: embed_labels(context, step, labels),  # made last
+            embed_labels=LabelEmbedder(pool, ledger, models, stats, bound, may_ask=not is_plan),
         )
         job_runs = None if claims is None else claims.runs
         if claims is None and options.job:  # a run of it may have crashed

@@ -67,7 +67,7 @@ def item_result(block: BoundBlock, scope: Scope, last: Any) -> Any:
 
 
 def result_with_filed(block: BoundBlock, scope: Scope, last: Any) -> Any:
-    """Return what an item's result is with what its pipelines filed; None: they filed nothing."""
+    """Return an item's result with what its pipelines filed, None if they filed nothing."""
     with_filed = scope.with_filed({node.id for node in block.body})
     if with_filed is None:
         return None
@@ -93,7 +93,7 @@ class StepRunner:
         self._reviewer = AnswerReviewer(context)
 
     async def run(self, step: BoundStep, scope: Scope, item: ItemAttempt) -> Any:
-        """Run a step with its retries; return its outputs, None: it left itself out.
+        """Run a step with its retries; return its outputs, None if it skipped itself.
 
         1. It is noted as begun, with the answers to it that a person has rejected.
         2. Its tools. Its parameters; the files that they name are marked before it reads them.

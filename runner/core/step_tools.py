@@ -13,29 +13,32 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from paddock.engine.errors import EngineError
-from paddock.engine.request import ModelSpec, Role
+from paddock.engine.request import ModelSpec, Pool, Role
 from paddock.engine.system.crash_isolation import SuspectRoom
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.label_choices import chosen_labels
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.answers.text_vectors import embedded
-from paddock.runner.bind.bound import BoundBlock, BoundStep
+from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
 from paddock.runner.bind.item_paths import called_plan
 from paddock.runner.bind.plan_walks import callable_names, node_ids
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.sub_pipelines import with_inputs
 from paddock.runner.bind.trust.tainted_paths import guarded_roots
 from paddock.runner.ledger.entries import is_variant
+from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.reviews import review_id
 from paddock.steps.base import CallCache, NoCallCache, NoToolset, StepError, Tools, Toolset, Vector
 from paddock.steps.tools.tool import ToolContext
 
 from .calls.call_cache import LedgerPool
 from .calls.recorded_calls import CallOrigin, PutOff, ToolCallCache
+from .calls.run_models import RunModels
 from .item_attempt import ItemAttempt, StepAttempt
 from .item_toolset import ItemToolset
 from .reviews.prompt_examples import TaughtItem
 from .run_context import RunContext
+from .run_stats import RunStats
 from .traces.block_work import ItemWork
 from .traces.dependencies import ChosenLabels, NarrowedLabels, UsedExamples, dependencies_of
 from .traces.past_decisions import StepName, step_name
@@ -129,22 +132,33 @@ class ItemLog:
         )
 
 
-async def embed_labels(
-    context: RunContext, step: BoundStep, texts: Sequence[str]
-) -> tuple[str, Sequence[Vector]] | None:
-    """Return the model and the vectors of labels that are new to a list.
+@dataclass(frozen=True, slots=True)
+class LabelEmbedder:
+    """Embeds labels that are new to a list, by way of the ledger."""
 
-    None: no model is asked while planning, or it failed; which items are stale is not known.
-    """
-    bound, may_ask = context.bound, context.tool_runtime is not None
-    caller = CallOrigin("", step.id, "", looks_up=True, may_ask=may_ask)
-    pool = LedgerPool(context.pool, context.ledger, context.world.models, context.stats, caller)
-    try:
-        model = BoundModels(bound.models, bound.defaults, step.model).resolve(None, "embed")
-        identity = (await pool.facts(model)).identity
-        return identity, await embedded(pool, model, texts, bound.priority)
-    except (PutOff, StepError, EngineError):
-        return None
+    pool: Pool
+    ledger: Ledger
+    models: RunModels
+    stats: RunStats
+    bound: BoundPlan
+    may_ask: bool
+
+    async def __call__(
+        self, step: BoundStep, texts: Sequence[str]
+    ) -> tuple[str, Sequence[Vector]] | None:
+        """Return the model of a step and the vectors of labels.
+
+        None: no model is asked while planning, or it failed; which items are stale is not known.
+        """
+        caller = CallOrigin("", step.id, "", looks_up=True, may_ask=self.may_ask)
+        pool = LedgerPool(self.pool, self.ledger, self.models, self.stats, caller)
+        try:
+            models = BoundModels(self.bound.models, self.bound.defaults, step.model)
+            model = models.resolve(None, "embed")
+            identity = (await pool.facts(model)).identity
+            return identity, await embedded(pool, model, texts, self.bound.priority)
+        except (PutOff, StepError, EngineError):
+            return None
 
 
 def mark_labels(attempt: StepAttempt, outputs: Mapping[str, Any] | None) -> None:

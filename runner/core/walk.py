@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from enum import Enum, auto
 from typing import Any, NoReturn
 
@@ -96,39 +97,48 @@ class Walk(ABC):
         if self.context.stop_gate.is_closed:  # 2
             self.has_unbegun = True
         elif (left := self.left.why(node, before, self.scope)) is not None:  # 3
-            self.left.nodes[node.id] = left
+            self.left.reasons[node.id] = left
             await self.leave(node, left)
             if left.by is LeftBy.WITHOUT_NEWS:
                 self.scope = self.scope.with_step(node.id, None)
         else:
             self.left.note_missing(node, self.scope)
+            outputs: Any = NOT_YET
             try:
-                outputs = await self.begin(node)
-            except StopGateClosed:
+                with self.show(node):
+                    try:
+                        if await self.has_to_wait(node):  # 4
+                            pass
+                        elif is_skipped(node, self.scope) or leave_unused(
+                            node, self.scope, self.stats
+                        ):  # 5
+                            outputs = None
+                            await self.skip(node)
+                        elif isinstance(node, BoundBlock) or node.has_trace:  # 6, 7
+                            state = await self.opened(node)
+                            self._note_end(state, await self.items(state))
+                            outputs = await self.outputs_of(state)
+                        else:  # 8
+                            outputs = await self.step(node)
+                    except ItemWaits as wait:
+                        self.left.reasons[node.id] = Left(LeftBy.AWAITED, wait=wait)
+                    if outputs is not NOT_YET:  # 9
+                        self.scope = self.scope.with_step(node.id, outputs)
+            except StopGateClosed as closed:
                 self.has_unbegun = True
+                self.n_unbegun += closed.n_items
             except (StepFailed, ExpressionError) as error:
                 self.fail(node, error)
-            else:
-                if outputs is not NOT_YET:  # 9
-                    self.scope = self.scope.with_step(node.id, outputs)
         self._has_ended[node.id].set()
 
-    async def begin(self, node: BoundNode) -> Any:
-        """Return a node's outputs by cases 4 to 8; None: it is skipped."""
-        try:
-            if await self.has_to_wait(node):  # 4
-                return NOT_YET
-            if is_skipped(node, self.scope) or leave_unused(node, self.scope, self.stats):  # 5
-                await self.skip(node)
-                return None
-            if isinstance(node, BoundBlock) or node.has_trace:  # 6, 7
-                state = await self.opened(node)
-                await self.items(state)
-                return await self.outputs_of(state)
-            return await self.step(node)  # 8
-        except ItemWaits as wait:
-            self.left.nodes[node.id] = Left(LeftBy.AWAITED, wait=wait)
-            return NOT_YET
+    def _note_end(self, state: BlockState, applies: EndedNode | None) -> None:
+        """Note what became of a block, or of a step that has a trace."""
+        if state.is_partial:
+            self.left.reasons[state.block.id] = Left(LeftBy.PARTIAL)
+        if applies is not None:
+            self.ended[state.block.id] = applies
+        self.has_failures |= state.has_failures
+        self.n_failures = max(self.n_failures, state.n_failures)
 
     async def outputs_of(self, state: BlockState) -> Any:
         """Return the outputs of a block, or of a step that has a trace; note what they lack.
@@ -160,7 +170,7 @@ class Walk(ABC):
             StopGateClosed, ItemWaits: something in it was not begun, or waits.
         """
         if inner.has_unbegun:
-            raise StopGateClosed
+            raise StopGateClosed(inner.n_unbegun)
         if (awaited := inner.left.first(LeftBy.AWAITED)) and awaited.wait:
             raise awaited.wait
         is_idle = self.left.is_idle(inner.left, returns_read(inner.bound))
@@ -169,10 +179,10 @@ class Walk(ABC):
             if is_idle:
                 self.left.filed[step.id] = False
         if inner.left.first(LeftBy.PARTIAL):
-            self.left.nodes[step.id] = Left(LeftBy.PARTIAL)
+            self.left.reasons[step.id] = Left(LeftBy.PARTIAL)
         without_results = inner.left.first(LeftBy.WITHOUT_RESULTS)
         if without_results is not None and not inner.is_of_item:
-            self.left.nodes.setdefault(step.id, without_results)
+            self.left.reasons.setdefault(step.id, without_results)
         return not is_idle
 
     # --- what `Execute` does, and `PlanWalk` says
@@ -180,6 +190,10 @@ class Walk(ABC):
     @abstractmethod
     async def each(self, nodes: Iterable[BoundNode]) -> None:
         """Walk these nodes, together or one after the other."""
+
+    def show(self, node: BoundNode) -> AbstractContextManager[None]:
+        """Show a node while it runs, and then how it ended."""
+        return nullcontext()
 
     @abstractmethod
     async def leave(self, node: BoundNode, left: Left) -> None: ...
@@ -196,8 +210,11 @@ class Walk(ABC):
         """Return a block, or a step that has a trace, with its items judged (`opened_block`)."""
 
     @abstractmethod
-    def items(self, state: BlockState) -> Awaitable[None]:
-        """Handle the items that have work to do; while planning, some may not end."""
+    def items(self, state: BlockState) -> Awaitable[EndedNode | None]:
+        """Handle the items that have work to do; while planning, some may not end.
+
+        Return what of a block of the pipeline itself applies, as far as that is known.
+        """
 
     @abstractmethod
     async def step(self, step: BoundStep) -> Any:

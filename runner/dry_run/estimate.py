@@ -166,7 +166,7 @@ class PlanWalk(Walk):
         lacks = self.left.missing_inputs.get(node.id, ())
         return await opened_block(self.context, node, self.scope, keeps_results=True, lacks=lacks)
 
-    async def items(self, state: BlockState) -> None:
+    async def items(self, state: BlockState) -> EndedNode:
         """Show what a run does with each item of a block, and estimate those that are stale.
 
         1. It is a step: so is its work.
@@ -177,14 +177,16 @@ class PlanWalk(Walk):
         """
         context, block, todo = self.context, state.block, state.todo()
         undone = {item.index for item in (*todo, *state.in_phase(*OPEN))}
-        self.ended[block.id] = await ended_block(context, state.work, undone)
+        applies = await ended_block(context, state.work, undone)
         if state.step is not None:  # 1
             (work,) = state.work.items
             item = PlanItem(block.id, block.id, work.verdict.state, work.verdict.reasons)
-            if not todo:
-                return self._add_step(state.step, item)
-            attempt = ItemAttempt.of_item(context, state, work)
-            return await self._add_work(attempt, state.step, item, work.entry)
+            if todo:
+                attempt = ItemAttempt.of_item(context, state, work)
+                await self._add_work(attempt, state.step, item, work.entry)
+            else:
+                self._add_step(state.step, item)
+            return applies
         items = list(_plan_items(state.work))
         for item in items:
             self._add(item)
@@ -192,9 +194,7 @@ class PlanWalk(Walk):
             context, block.body, (item.scope_in(block, self.scope) for item in todo)
         )
         context.stats.add_filed(block.id, state.work.filed_counts)
-        if state.is_partial:  # 2
-            self.left.nodes[block.id] = Left(LeftBy.PARTIAL)
-        elif not todo or are_repeatable(block, todo):  # 3
+        if not state.is_partial and (not todo or are_repeatable(block, todo)):  # 2, 3
             for work in todo:
                 if work.entry is not None:
                     take_entry(context, state, work, work.entry, ItemState.DONE, None)
@@ -208,6 +208,7 @@ class PlanWalk(Walk):
                 estimated = replace(estimated, calls=estimated.calls.at_most())
             entries = [item.entry for item in state.work.items if item.entry is not None]
             self._forecast.cost.add(self._note(block, estimated).calls, entries, len(todo))
+        return applies
 
     async def step(self, step: BoundStep) -> Any:
         attempt = ItemAttempt.of(self.context, step)

@@ -39,7 +39,7 @@ class CurrentPipelines:
         file = self._world.index.base / name
         if not name or not file.exists():  # 1
             return PipelineNow(self._world, fault=Why.PIPELINE_GONE(name))
-        run = RunStore(self._world.index.ledger).run(item.run)
+        run = RunStore(self._world.ledger).run(item.run)
         if run is not None and await self._is_rule_unchanged(item, run):  # 2
             return PipelineNow(self._world)
         recorded = json.loads(run.given) if run is not None and run.given else {}

@@ -28,6 +28,11 @@ INTERRUPTED_STATUS = 130
 class StopGateClosed(Exception):
     """Something was not begun, since the gate is closed; what was in flight is finished."""
 
+    def __init__(self, n_items: int = 0) -> None:
+        """`n_items`: how many items were not begun, where these are shown."""
+        self.n_items = n_items
+        super().__init__()
+
 
 class StopGate:
     """Open until it is closed; the first reason counts."""

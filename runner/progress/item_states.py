@@ -114,8 +114,7 @@ class Wait:
 WAITS: Mapping[ItemState, Wait] = {
     _S.WAITING: Wait("waits for review", "wait for review", is_for_people=True)
 }
-AWAITED = tuple(WAITS)
-"""It has no result yet, and each run looks whether it is due; nothing behind its step runs."""
+"""Where an item has no result yet, and each run looks whether it is due."""
 BAD = frozenset((_S.FAILED, _S.QUARANTINED))
 
 # Of entries in the ledger
@@ -123,7 +122,7 @@ WHOLE = frozenset((_S.DONE, _S.SKIPPED))
 """What the item keeps is what this run made of it, and it may be filed."""
 DECIDED = WHOLE | {_S.QUARANTINED}
 """What earlier runs made of the item no longer applies."""
-UNDECIDED = frozenset((_S.FAILED, *AWAITED))
+UNDECIDED = frozenset((_S.FAILED, *WAITS))
 """Another run or a person decides on what it made."""
 STORED = DECIDED | UNDECIDED
 """All that an entry may have."""
@@ -131,7 +130,7 @@ STORED = DECIDED | UNDECIDED
 # Of items in reports and plans
 REPORTED: tuple[ItemState, ...] = (
     _S.NEW, _S.CHANGED, _S.STALE, _S.FRESH, _S.HELD, _S.SKIPPED, _S.UNSAMPLED, _S.FAILED,
-    _S.QUARANTINED, *AWAITED, _S.FILED, _S.DELETED, _S.MISSING,
+    _S.QUARANTINED, *WAITS, _S.FILED, _S.DELETED, _S.MISSING,
 )  # fmt: skip
 """In the order of their counts."""
 LISTED = tuple(state for state in REPORTED if state is not _S.FILED)
@@ -139,11 +138,11 @@ LISTED = tuple(state for state in REPORTED if state is not _S.FILED)
 WORK = (_S.NEW, _S.CHANGED, _S.STALE)
 """What a run does."""
 WITH_RESULT = frozenset((*WORK, _S.FRESH, _S.HELD))
-UNCHANGED = frozenset((_S.FRESH, _S.SKIPPED, *AWAITED))
+UNCHANGED = frozenset((_S.FRESH, _S.SKIPPED, *WAITS))
 """What a block's `changed` does not have."""
 
 # Of what observers are told
-APART = (_S.SKIPPED, *AWAITED, _S.QUARANTINED, _S.FAILED)
+APART = (_S.SKIPPED, *WAITS, _S.QUARANTINED, _S.FAILED)
 """Ends that are counted apart from `done`, in their order."""
 WITHOUT_RESULT = frozenset((*APART, _S.DELETED))
 """What a table lacks rows of."""

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from paddock.engine.system.text import counted, listed, one_line
 from paddock.pipelines.errors import did_you_mean
 
-from .item_states import AWAITED, BAD, REPORTED, WITH_RESULT, WORK, ItemState
+from .item_states import BAD, REPORTED, WAITS, WITH_RESULT, WORK, ItemState
 from .reasons import Outdated, Reason, Why, in_words
 from .report_table import ReportTable
 
@@ -216,7 +216,7 @@ class Report:
         quarantined = [item for item in self.items if item.state is ItemState.QUARANTINED]
         n_known = sum(item.is_known for item in quarantined)
         failed = dict.fromkeys(item.step for item in self.items if item.has_failed)
-        done = {item.step for item in self.items if item.state in (*WITH_RESULT, *AWAITED)}
+        done = {item.step for item in self.items if item.state in (*WITH_RESULT, *WAITS)}
         done |= {
             step for step, totals in self.steps.items() if totals.get("counts", {}).get("filed")
         }

@@ -17,7 +17,7 @@ from paddock.pipelines.model import Block, Node, StepNode
 from paddock.pipelines.plan import Plan
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading, recent_runs
-from paddock.runner.progress.item_states import AWAITED, BAD, WORK, ItemState
+from paddock.runner.progress.item_states import BAD, WAITS, WORK, ItemState
 from paddock.runner.progress.journal import JournalTail
 from paddock.runner.progress.report import sums_by_outcome
 from paddock.runner.settings import STATE_FOLDER
@@ -282,7 +282,7 @@ def _last_step_run(steps: Mapping[str, Any]) -> LastStepRun:
 def _box_state(counts: Mapping[str, int]) -> BoxState:
     if any(counts.get(state) for state in BAD):
         return "failed"
-    if counts.get("left") or any(counts.get(state) for state in AWAITED):  # not at its end
+    if counts.get("left") or any(counts.get(state) for state in WAITS):  # not at its end
         return "running"
     if counts and not any(counts.get(state) for state in (*WORK, ItemState.DONE)):
         return "fresh"

@@ -15,7 +15,7 @@ from typing import Any
 from markupsafe import Markup
 
 from paddock.engine.system import units
-from paddock.runner.progress.item_states import AWAITED, BAD
+from paddock.runner.progress.item_states import BAD, WAITS
 
 from .html_page import render
 from .run_details import RunDetails
@@ -146,7 +146,7 @@ def look_of(kind: str) -> str:
     >>> look_of("quarantined"), look_of("changed"), look_of("tool")
     ('bad', 'done', 'tool')
     """
-    look = "bad" if kind in BAD else "waiting" if kind in AWAITED else kind
+    look = "bad" if kind in BAD else "waiting" if kind in WAITS else kind
     return look if look in LEGEND else "done"
 
 

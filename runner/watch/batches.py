@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, cast, get_args
 from paddock.runner.folders.file_versions import FileVersion
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.run_store import RunStore
-from paddock.runner.progress.item_states import AWAITED
+from paddock.runner.progress.item_states import WAITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,6 @@ def batch_outcome(
             failed[entry.key] = entry.error or ""
         if entry.is_tried_again:
             again.add(entry.key)
-        if entry.state in AWAITED:
+        if entry.state in WAITS:
             waiting.add(entry.key)
     return BatchOutcome(run, status, failed, frozenset(again), message, frozenset(waiting))

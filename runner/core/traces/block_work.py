@@ -40,6 +40,7 @@ class ItemWork:
     name: str
     """Its key, but for the number of a document where others of its name are filed."""
     value: Any
+    """It as the list has it."""
     index: int = 0
     """Its place among the items of `BlockWork`."""
     verdict: ItemVerdict = NEW

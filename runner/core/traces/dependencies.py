@@ -29,7 +29,7 @@ from paddock.steps.files.scan import FilesScanParams
 from .parts import KnownResult, Older
 from .past_decisions import StepDecisions
 from .past_items import PastItems
-from .world import LabelVectors, World, listing_digest, scan_digest
+from .world import LabelVectors, PreparedWorld, World, listing_digest, scan_digest
 
 _SAME_LABEL = 1e-3
 """Similarities that differ by less may be the same: texts are embedded in other batches."""
@@ -70,7 +70,7 @@ class Dependency:
         first = (name.removeprefix(cls.prefix),) if cls.is_named else ()
         return cls(*first, *values)  # type: ignore[no-any-return]
 
-    def reason(self, world: World, trace: Trace) -> Reason | None:
+    def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:
         """Return why the item of a trace is stale, or its output is kept; None: it is as it was."""
         return None
 
@@ -80,7 +80,7 @@ class FileDependency(Dependency, metaclass=ABCMeta):
 
     __slots__ = ()
 
-    def reason(self, world: World, trace: Trace) -> Reason | None:
+    def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:
         return world.seen.reasons[self]
 
     @abstractmethod
@@ -144,7 +144,7 @@ class FolderListed(Dependency):
     def of_json(cls, name: str, values: Sequence[Any]) -> Dependency:
         return cls(name.removesuffix("/"), tuple((given, digest) for given, digest in values))
 
-    def reason(self, world: World, trace: Trace) -> Reason | None:
+    def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:
         is_same = all(world.seen.listings.get((self.folder, g)) == was for g, was in self.listings)
         return None if is_same else Why.FOLDER(self.folder)
 
@@ -157,7 +157,7 @@ class StoreSearched(Dependency):
     path: str
     content: str
 
-    def reason(self, world: World, trace: Trace) -> Reason | None:
+    def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:
         now = world.stores.content(Path(world.index.absolute(self.path)))
         return None if now == self.content else Why.STORE(self.path)
 
@@ -196,7 +196,7 @@ class ChosenLabels(Dependency):
     chosen: Sequence[str] | None
     """Labels that the answer has; None: there is none yet."""
 
-    def reason(self, world: World, trace: Trace) -> Reason | None:
+    def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:
         name = self.list_name
         before = trace.past.lists(trace.entry.key).get(name)
         now, step = world.lists.get(name), name.partition("/")[0]
@@ -274,7 +274,7 @@ class UsedExamples(Dependency):
     def name(self) -> str:
         return f"{self.kind} {self.id}"
 
-    def reason(self, world: World, trace: Trace) -> Reason | None:
+    def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:
         file, step = self.step
         now = world.decisions.get((file, step), StepDecisions())
         if now.digest == self.pool or self.id in now.ids:  # a person's own decision stays
@@ -332,7 +332,7 @@ class RowsKept(Dependency):
     def n_rows(self) -> int:
         return int(self.sum.partition(":")[0] or 0)
 
-    def reason(self, world: World, trace: Trace) -> Reason | None:
+    def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:
         now = world.stores.holds(Path(world.index.absolute(self.store)), self.owner)
         return None if now == self.sum else Why.ROWS_LOST(self.store)
 

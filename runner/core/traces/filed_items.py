@@ -40,7 +40,7 @@ from .filed_results import BlockList
 from .node_parts import read_by_all
 from .source_folders import SourceFolder
 from .verify import Case, ItemVerdict
-from .world import World
+from .world import PreparedWorld
 
 OUTDATED = ItemVerdict(ItemState.STALE, (Why.EARLIER_VERSION(),), Case.PARTS)
 """Verdict on a document of which the rule of now made another result in an earlier run."""
@@ -287,7 +287,7 @@ class FiledDocuments:
     def decided(
         self,
         rule: JudgedRule,
-        world: World,
+        world: PreparedWorld,
         listed: Iterable[ItemWork],
         doubtful: Sequence[ItemWork],
     ) -> tuple[list[ItemWork], FiledItems]:
@@ -402,7 +402,7 @@ def filed_row(
     return filed._replace(returns=results.returns, returns_object=results.returns_object)
 
 
-def can_be_repeated(entry: Entry, world: World, read_by_all: Collection[str]) -> bool:
+def can_be_repeated(entry: Entry, world: PreparedWorld, read_by_all: Collection[str]) -> bool:
     """Return whether a run can do an item again that is made of results of filed ones.
 
     It cannot if a file that it read is another one now, or if it moved one away. What all items of

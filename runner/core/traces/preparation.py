@@ -26,7 +26,7 @@ from .dependencies import (
     Trace,
 )
 from .past_items import PastItems
-from .world import LabelVectors, World, scan_digest
+from .world import LabelVectors, PreparedWorld, World, scan_digest
 
 if TYPE_CHECKING:
     from paddock.runner.bind.bound import BoundStep
@@ -38,7 +38,7 @@ async def prepare(
     hashes: Mapping[str, str],
     roots: Roots,
     choices: Mapping[str, tuple[BoundStep, LabelList]],
-) -> World:
+) -> PreparedWorld:
     """Look at the outputs of these items and at all that they depend on; return their world.
 
     `hashes` are those that the items have now, by key. `choices` are the lists that are known
@@ -73,7 +73,7 @@ async def prepare(
         if chose or trace.entry.hash != hashes.get(trace.entry.key):
             await trace.past.read()
     if not choices:
-        return replace(world, lists={}, label_vectors={})
+        return PreparedWorld(replace(world, lists={}, label_vectors={}))
     vectors: dict[str, LabelVectors] = {}
     narrowed = [t for t in traces if any(isinstance(d, NarrowedLabels) for d in t.dependencies)]
     for name, (step, labels) in choices.items():
@@ -85,14 +85,14 @@ async def prepare(
             if embedded is not None:
                 vectors[name] = LabelVectors([*new], embedded[0], unit_matrix(embedded[1]))
     lists = {name: labels for name, (_, labels) in choices.items()}
-    return replace(world, lists=lists, label_vectors=vectors)
+    return PreparedWorld(replace(world, lists=lists, label_vectors=vectors))
 
 
 async def dependency_differences(scope_id: str, entry: Entry, world: World) -> list[Reason]:
     """Return what changed of what an item depended on, as far as no rule is needed for that."""
-    trace = Trace(scope_id, entry, PastItems(world.index.ledger, scope_id, None))
+    trace = Trace(scope_id, entry, PastItems(world.ledger, scope_id, None))
     trace.dependencies = [d for d in trace.dependencies if not isinstance(d, NEED_A_RULE)]
     hashes, roots = {entry.key: entry.hash}, Roots(world.index.base, ())
-    world = await prepare(world, [trace], hashes, roots, {})
-    reasons = (dependency.reason(world, trace) for dependency in trace.dependencies)
+    prepared = await prepare(world, [trace], hashes, roots, {})
+    reasons = (dependency.reason(prepared, trace) for dependency in trace.dependencies)
     return [*filter(None, reasons)]

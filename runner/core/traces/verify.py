@@ -14,12 +14,12 @@ from typing import Any
 
 from paddock.engine.system.text import canonical_json
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.progress.item_states import AWAITED, WAITS, WORK, ItemState
+from paddock.runner.progress.item_states import WAITS, WORK, ItemState
 from paddock.runner.progress.reasons import Reason, Why, in_words
 
 from .dependencies import ChosenLabels, KeptOutput, Trace
 from .parts import Older, changed_parts, parts_hash, renewed_parts, stale_parts
-from .world import World
+from .world import PreparedWorld
 
 
 @unique
@@ -90,7 +90,7 @@ class ItemNow:
 NEW, FRESH = ItemVerdict(ItemState.NEW), ItemVerdict(ItemState.FRESH, case=Case.FRESH)
 
 
-def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
+def verify(trace: Trace | None, now: ItemNow, world: PreparedWorld) -> ItemVerdict:
     """Compare an item with its trace.
 
     1. It was never done: `new`.
@@ -122,7 +122,7 @@ def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
         return ItemVerdict(ItemState.STALE, (Why.FAILED_WITHIN(),), Case.FAILED)
     # 4
     pending = world.pending(trace.scope_id, entry.key)
-    if pending is not None or entry.state in AWAITED:
+    if pending is not None or entry.state in WAITS:
         reason, _ = _difference(trace, world)
         if reason is not None:
             return ItemVerdict(ItemState.STALE, (reason,), _case_of(reason))
@@ -152,7 +152,7 @@ def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
 
 
 def differences(
-    trace: Trace, now: ItemNow, world: World, unknown: Collection[str]
+    trace: Trace, now: ItemNow, world: PreparedWorld, unknown: Collection[str]
 ) -> tuple[Sequence[Reason], Sequence[Reason]]:
     """Return all that `verify` compares, in place of the first: by 2, then by 6, 7 and 8.
 
@@ -181,7 +181,7 @@ def _of_parts(
     return trace.past.changes(entry.key).reasons(stale, before, parts, now.item)
 
 
-def _difference(trace: Trace, world: World) -> tuple[Reason | None, list[str]]:
+def _difference(trace: Trace, world: PreparedWorld) -> tuple[Reason | None, list[str]]:
     """Return what changed of an item's dependencies and outputs, and its edited outputs.
 
     A changed dependency comes before a lost output, which can be made again without a call.

@@ -12,12 +12,13 @@ import os
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NewType
 
 from paddock.engine.system.files import content_stamp, sha256_of
 from paddock.pipelines.label_choices import LabelList
 from paddock.runner.answers.text_vectors import Matrix
 from paddock.runner.config.pipeline_secrets import Secrets
+from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.reasons import Reason
 from paddock.steps.base import Roots, StepError, Vector
@@ -82,6 +83,10 @@ class World:
     label_vectors: Mapping[str, LabelVectors] = field(default_factory=dict)
     """The vectors of new labels, by list, where the nearest labels were offered to an item."""
 
+    @property
+    def ledger(self) -> Ledger:
+        return self.index.ledger
+
     def content(self, path: str) -> tuple[tuple[int, int, int, int], str]:
         """Return the stamp and the sha256 of a file; it is hashed once, unless it changes."""
         stamp = content_stamp(os.stat(path))  # noqa: PTH116 - 10,000 times in a run
@@ -95,6 +100,10 @@ class World:
 
     def is_there(self, stored: str) -> bool:
         return os.path.lexists(self.index.absolute(stored))
+
+
+PreparedWorld = NewType("PreparedWorld", World)
+"""What `prepare` returns: only of the traces that it has looked at is anything verified."""
 
 
 def scan_digest(folder: str, given: str, roots: Roots, owned: frozenset[Path]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, cast
 from paddock.runner.core.traces.dependencies import Trace
 from paddock.runner.core.traces.past_items import PastItems, SpecChanges
 from paddock.runner.core.traces.verify import ItemNow, ItemVerdict, verify
-from paddock.runner.core.traces.world import World
+from paddock.runner.core.traces.world import PreparedWorld, World
 from paddock.runner.ledger.entries import Entry
 
 
@@ -37,6 +37,6 @@ def judged(
     older: Mapping[str, Collection[str]] | None = None,
     content_then: str | None = None,
 ) -> ItemVerdict:
-    world = World(cast(Any, None), cast(Any, None), cast(Any, None))
+    world = PreparedWorld(World(cast(Any, None), cast(Any, None), cast(Any, None)))
     now = ItemNow(hash_, json.dumps(parts), older=older, key=entry.key)
     return verify(Trace("", entry, Past(content_then)), now, world)

@@ -243,3 +243,25 @@ def test_an_item_that_was_put_off_may_be_done_by_another_machine_meanwhile(end: 
     for phase in (Phase.RUNNING, Phase.PUT_OFF, end):
         item.become(phase)
     assert item.has_ended
+
+
+THREE_LEVELS = """\
+steps:
+  - id: outer
+    for_each: a in ["a"]
+    do:
+      - id: middle
+        for_each: b in ["b"]
+        do:
+          - id: inner
+            for_each: c in ["c"]
+            do: [{uses: files.read, with: {path: empty.txt}}]
+          - {uses: prompt, with: {template: "done"}}
+"""
+
+
+def test_what_failed_two_levels_within_an_item_is_retried(tmp_path: Path) -> None:
+    world = World(tmp_path, THREE_LEVELS, {"empty.txt": ""})
+    assert world.run().counts == {"new": 2, "quarantined": 1}
+    assert world.run().counts == {"fresh": 1}
+    assert world.run(retry_failed=True).counts == {"stale": 2, "quarantined": 1}

@@ -1,9 +1,13 @@
 """Which difference is the reason, decided on plain values."""
 
 import json
+from typing import Any, cast
+
+import pytest
 
 from paddock.runner.core.traces.block_items import default_key
 from paddock.runner.ledger.entries import Entry
+from paddock.runner.progress.item_states import WAITS, ItemState, Wait
 from tests.runner.core.judged import judged
 
 
@@ -26,6 +30,15 @@ def test_what_is_read_of_an_item_may_change_without_its_content() -> None:
     ):
         verdict = judged(before, "other", {"content": "2", "sum.prompt": prompt}, content_then="1")
         assert (verdict.state, verdict.why) == ("stale", why)
+
+
+def test_an_item_that_waits_for_no_person_waits_until_what_it_depends_on_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wait = Wait("is postponed", "are postponed", is_for_people=False)
+    monkeypatch.setitem(cast(Any, WAITS), ItemState.MISSING, wait)
+    for state, verdict in (("missing", "missing"), ("waiting", "stale")):
+        assert judged(entry({}, state), "h", {}).state == verdict
 
 
 def test_what_is_known_to_fail_is_not_work_and_what_failed_by_chance_is() -> None:
