@@ -66,7 +66,7 @@ class ItemEnds(Exception):
 class Spread:
     """What is in doubt about the nodes of an item so far, and so about those behind them.
 
-    The top level of a pipeline has one, too, with what is said there.
+    The top level of a plan has one, too; only 5 is otherwise there.
 
     Doubt goes from a node to what reads it:
 
@@ -127,22 +127,24 @@ class Spread:
         if not is_sure and estimated.outputs is not None:  # 1, 2
             doubt |= Doubt.IF_DONE | Doubt.VALUES
         is_at_most = not is_sure or self.may_have_ended or Doubt.IF_DONE in doubt
-        may_fail = estimated.may_fail
+        within, may_fail = estimated.within, estimated.may_fail
         for step in all_steps([node]):
             may_refuse = doubt and step.reply is not None and step.reply.checks
             if (may_refuse or step.review is not None) and (self.is_of_item or step is node):
                 may_fail = True
             may_change = not (step.inner or only_reads(step) or step.facts.tree)
-            if doubt and may_change and estimated.within is None:  # 6
+            if doubt and may_change and within is None:  # 6
                 self.files = Doubt.FILES
-        if self.is_of_item:  # 5
-            self.may_have_ended |= may_fail
-        of_node = doubt | Doubt.IF_DONE if may_fail and not self.is_of_item else doubt
-        if of_node:
-            self.nodes[node.id] = of_node
-        if estimated.within is not None:
-            self.may_have_ended |= estimated.within.may_have_ended
-            self.files |= estimated.within.files
+        if within is not None:
+            self.may_have_ended |= within.may_have_ended
+            self.files |= within.files
+        of_readers = doubt
+        if may_fail and self.is_of_item:  # 5
+            self.may_have_ended = True
+        elif may_fail:
+            of_readers |= Doubt.IF_DONE
+        if of_readers:
+            self.nodes[node.id] = of_readers
         calls = estimated.calls.at_most() if is_at_most else estimated.calls
         return replace(estimated, calls=calls, doubt=doubt)
 

@@ -309,7 +309,7 @@ class PlanWalk(Walk):
             PipelineError: it is another pipeline's output.
         """
         judge, path = self.context.judge, None
-        with suppress(StepFailed, ExpressionError):  # whether it is skipped is not known yet
+        with suppress(StepFailed):  # whether it is skipped is not known yet
             if not is_skipped(step, self.scope):
                 path = judge.output_path(step, self.scope)
         if path is not None:
