@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
@@ -17,15 +18,16 @@ from .pipeline_now import PipelineNow
 from .recorded_items import RecordedItem
 
 
+@dataclass(frozen=True, slots=True)
 class CurrentPipelines:
     """The pipelines of one ledger's items; none is looked at twice."""
 
-    def __init__(self, world: World, settings: Settings) -> None:
-        self._world, self._settings = world, settings
-        self._bound: dict[str, PipelineNow] = {}
-        """By file and inputs."""
-        self._are_unchanged: dict[str, bool] = {}
-        """By run: whether its rules are made of the same now."""
+    _world: World
+    _settings: Settings
+    _bound: dict[str, PipelineNow] = field(default_factory=dict, init=False)
+    """By file and inputs."""
+    _are_unchanged: dict[str, bool] = field(default_factory=dict, init=False)
+    """By run: whether its rules are made of the same now."""
 
     async def of(self, item: RecordedItem) -> PipelineNow:
         """Return an item's pipeline as it is now, with the inputs of the item's run.

@@ -154,18 +154,18 @@ class ItemOutput(NamedTuple):
     """Whether it is an output of the item as that was done last."""
 
 
+@dataclass(frozen=True, slots=True)
 class RecordedItems:
     """Finds the items of one ledger."""
 
-    def __init__(self, ledger: Ledger, base: Path) -> None:
-        self._ledger = ledger
-        self._base = base
-        self._lineage = LineageStore(ledger)
+    _ledger: Ledger
+    _base: Path
+    """The folder of its pipelines, absolute."""
 
     def item(self, scope_id: str, key: str) -> RecordedItem:
-        entry = self._ledger.entries(scope_id, [key]).get(key)
-        lineage = self._lineage.of_item(scope_id, key)
-        spec = None if lineage is None else self._lineage.spec(lineage.spec or "")
+        entry, store = self._ledger.entries(scope_id, [key]).get(key), LineageStore(self._ledger)
+        lineage = store.of_item(scope_id, key)
+        spec = None if lineage is None else store.spec(lineage.spec or "")
         rows = self._ledger.rows(queries.SCOPE, scope=scope_id)
         owner = ScopeOwner.of(*(rows[0] if rows else (scope_id, "", "", "[]")))
         last = lineage or entry
@@ -184,8 +184,9 @@ class RecordedItems:
 
     def kept_in(self, path: str) -> list[WrittenPath]:
         """Return the rows of each item in the vector store that a path is, or lies in."""
-        stores = [store for store in self._lineage.stores() if f"{path}/".startswith(f"{store}/")]
-        rows = itertools.chain.from_iterable(map(self._lineage.rows_in, stores))
+        lineage = LineageStore(self._ledger)
+        stores = [store for store in lineage.stores() if f"{path}/".startswith(f"{store}/")]
+        rows = itertools.chain.from_iterable(map(lineage.rows_in, stores))
         return [
             WrittenPath(row.path, row.scope, row.key, row.run, row.at, row.n_rows)
             for row in sorted(rows, key=attrgetter("scope", "key"))
@@ -213,7 +214,7 @@ class RecordedItems:
         """Return the items that read one of some files."""
         readers = dict[ItemKey, None]()
         for path in paths:
-            found = {(row.scope, row.key) for row in self._lineage.of_source(path)}
+            found = {(row.scope, row.key) for row in LineageStore(self._ledger).of_source(path)}
             rows = self._ledger.rows(queries.ITEMS_THAT_READ, name=f"{json.dumps(path)}:")
             readers |= dict.fromkeys(sorted(found | {(scope_id, key) for scope_id, key in rows}))
         return [*readers]
