@@ -334,20 +334,53 @@ def _compiled(source: str, *, bare: bool) -> Expression:
                 is_whole = source.startswith("{{") and source.endswith("}}")
                 lone = only if is_whole and not isinstance(only, nodes.TemplateData) else None
     if lone is not None:
-        target = nodes.Name(_RESULT, "store", lineno=1)
-        tree = nodes.Template([nodes.Assign(target, lone, lineno=1)], lineno=1)
+        tree = _assigned(lone)
     for message, remedy, line in forbidden_nodes(tree):
         shown = _excerpt(source, line)
         raise ExpressionError(f"'{shown}' is refused: {message}", remedy, line=line)
+    if tree.find(nodes.For) is not None:
+        environment().with_metered_loops(tree)
+    return _expression(source, tree, lone)
+
+
+def _assigned(lone: nodes.Expr) -> nodes.Template:
+    target = nodes.Name(_RESULT, "store", lineno=1)
+    return nodes.Template([nodes.Assign(target, lone, lineno=1)], lineno=1)
+
+
+def _expression(source: str, tree: nodes.Template, lone: nodes.Expr | None) -> Expression:
+    """`lone`: the only expression, which `tree` assigns; None: `tree` is a text."""
     whole = tree if lone is None else lone
     read = references(whole)
     reads = read
     if "results" in source:  # only results of blocks have fields that are known before a run
         reads = read.union(path for path in element_reads(whole) if path[0] == "steps")
     chain = chain_of(lone) if lone is not None else None
-    if tree.find(nodes.For) is not None:
-        environment().with_metered_loops(tree)
     return Expression(source, tree, read, reads, lone is None, chain)
+
+
+def template_pieces(source: str) -> list[str | Expression]:
+    """Return the texts and expressions of a template in their order.
+
+    From its first statement on all is one piece, since statements may make names.
+
+    Raises:
+        ExpressionError: it cannot be read.
+    """
+    made = compile_text(source, bare=False)
+    if not made.is_text:
+        return [made]
+    pieces: list[str | Expression] = []
+    for number, node in enumerate(made.tree.body):
+        if not isinstance(node, nodes.Output):
+            rest = nodes.Template(made.tree.body[number:], lineno=1, environment=environment())
+            return [*pieces, _expression(source, rest, None)]
+        for part in node.nodes:
+            if isinstance(part, nodes.TemplateData):
+                pieces.append(part.data)
+            else:
+                pieces.append(_expression(source, _assigned(part), part))
+    return pieces
 
 
 def _syntax_error(source: str, error: TemplateSyntaxError, *, bare: bool) -> ExpressionError:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,14 @@ from typing import Any
 
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import Fault, did_you_mean
-from paddock.pipelines.expressions import Expression, ExpressionError, Reference, Value
+from paddock.pipelines.expressions import (
+    TEMPLATE_START,
+    Expression,
+    ExpressionError,
+    Reference,
+    Value,
+    template_pieces,
+)
 from paddock.pipelines.input_values import FOLDER_TYPES, PATH_TYPES, Input, WrongInput
 from paddock.pipelines.model import Pipeline
 from paddock.steps.base import Roots
@@ -26,6 +33,8 @@ _MOST_UNDECLARED = 20
 """Named in an error: a program or a form may send thousands."""
 LATER = object()
 """In place of a value that is only known later: in a run, or for an item."""
+LATER_PART = "…"
+"""The same in a text, such as a path."""
 
 
 @dataclass
@@ -188,11 +197,32 @@ class KnownInputs:
         ('sums/a', True)
         """
         value, errors = Value.scan(written)
-        given = [name for name, known in self._values.items() if known is not None]
-        if errors or not reads_only_inputs(value.references, given):
+        return LATER if errors else self._made(value.references, value.render)
+
+    def text_of(self, template: str) -> str:
+        """Return a text, with `…` in place of what is known later.
+
+        >>> KnownInputs({"out": "sums"}).text_of("{{ inputs.out }}/{{ doc.relpath }}.md")
+        'sums/….md'
+        """
+        try:
+            pieces = template_pieces(template) if TEMPLATE_START.search(template) else [template]
+        except ExpressionError:
+            return LATER_PART
+        text = ""
+        for piece in pieces:
+            value: Any = piece
+            if isinstance(piece, Expression):
+                value = self._made(piece.references, piece.evaluate)
+            text += value if isinstance(value, str) else LATER_PART
+        return text
+
+    def _made(self, references: Iterable[Reference], make: Callable[[Any], Any]) -> Any:
+        given = [name for name, value in self._values.items() if value is not None]
+        if not reads_only_inputs(references, given):
             return LATER
         try:
-            return value.render(self._scope)
+            return make(self._scope)
         except ExpressionError:
             return LATER
 

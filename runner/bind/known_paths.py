@@ -6,7 +6,6 @@ What depends on nothing but the inputs is known.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,13 +18,9 @@ from paddock.pipelines.validation import FaultCollector
 from paddock.steps.base import OutsideRoots, Params, Roots
 from paddock.steps.registry import facts_of
 
-from .inputs import KnownInputs
+from .inputs import LATER_PART, KnownInputs
 
-LATER_PART = "…"
-"""In a path: what is known later."""
 YAML_SUFFIXES = (".yaml", ".yml")
-EXPRESSION = re.compile(r"(\{\{.*?\}\})", re.DOTALL)
-_STATEMENT = re.compile(r"\{[%#]")
 
 
 PathUse: TypeAlias = Literal["listed", "written", "filled", "taken", "of a tool"]
@@ -75,7 +70,7 @@ class KnownPaths:
         """`within` are the pipelines that steps run, with their inputs and folders."""
         self.roots = roots
         self._pipeline = pipeline
-        self._known = known
+        self.known = known
         self._dirs: list[tuple[str, Path]] = []
         """The `dir` inputs that are known, each with the folder from which it leads."""
         self._named: list[NamedPath] = []
@@ -85,10 +80,6 @@ class KnownPaths:
                     self._dirs.append((folder, base))
             self._named += _named_paths(inner, given, base, is_own=inner is pipeline)
 
-    def text_of(self, written: object) -> str | None:
-        """Return a path of this pipeline's own, with `…` for what is not known; None: no text."""
-        return _known_path(written, self._known)
-
     def folders(self) -> tuple[Path, ...]:
         """Return the folders where documents arrive or are written, resolved.
 
@@ -97,8 +88,9 @@ class KnownPaths:
         outside the folders that it may touch is none: no step may read or write there.
         """
         watches = self._pipeline.on.watch if self._pipeline.on else ()
-        watched = ((self.text_of(keys.path) or LATER_PART, self.roots.base) for keys in watches)
-        texts = [(text, base, False) for text, base in (*watched, *self._dirs)]
+        watched = (self.known.text_of(keys.path) or LATER_PART for keys in watches)
+        texts = [(text, self.roots.base, False) for text in watched]
+        texts += [(text, base, False) for text, base in self._dirs]
         texts += [(p.text, p.base, p.use == "written") for p in self._named if p.use != "taken"]
         found: dict[Path, None] = {}
         for text, base, is_file in texts:
@@ -128,17 +120,19 @@ class KnownPaths:
     def check(self, step: StepNode, params_type: type[Params], checks: FaultCollector) -> None:
         """Check which paths of a step lead outside, or cannot be what they are for."""
         are_folders_known = all(  # no caller opens another folder, or file, for this pipeline
-            declared.type not in FOLDER_TYPES or self._known.get(name) is not None
+            declared.type not in FOLDER_TYPES or self.known.get(name) is not None
             for name, declared in self._pipeline.inputs.items()
         )
         for name in params_type.paths:
             written = step.params.data.get(name)
             for part in written if isinstance(written, list) else (written,):
-                text, found = self.text_of(part), None
-                if text is not None and are_folders_known and self._leads_outside(text):
+                if not isinstance(part, str):
+                    continue
+                text, found = self.known.text_of(part), None
+                if are_folders_known and self._leads_outside(text):
                     outside = OutsideRoots(text, self.roots.allowed)
                     found = outside.reason, outside.remedy
-                elif text is not None and name == params_type.paths[0]:
+                elif name == params_type.paths[0]:
                     found = params_type.path_fault(text, step.params.data)
                 if found is not None:
                     checks.add((*step.at, "with", name), *found)
@@ -173,8 +167,8 @@ def _named_paths(
         if facts.takes_file(given):
             named.append(("taken", facts.takes_away, given.get(facts.takes_away)))
         for use, param, written in named:
-            if (text := _known_path(written, known)) is not None:
-                yield NamedPath(step, use, param, text, base, is_own)
+            if isinstance(written, str):
+                yield NamedPath(step, use, param, known.text_of(written), base, is_own)
 
 
 def _folder_of(text: str, *, is_file: bool) -> str | None:
@@ -199,22 +193,6 @@ def _folder_of(text: str, *, is_file: bool) -> str | None:
     if is_file and (not later or is_other_kind):
         return None
     return "."
-
-
-def _known_path(text: object, known: KnownInputs) -> str | None:
-    """Render what depends on the inputs alone; `…` in place of the rest.
-
-    >>> _known_path("{{ inputs.out }}/{{ doc.relpath }}.md", KnownInputs({"out": "sums"}))
-    'sums/….md'
-    """
-    if not isinstance(text, str):
-        return None
-    head, *statements = _STATEMENT.split(text, maxsplit=1)
-    path = ""
-    for piece in EXPRESSION.split(head):
-        value = known.value_of(piece) if piece.startswith("{{") else piece
-        path += value if isinstance(value, str) else LATER_PART
-    return path + (LATER_PART if statements else "")
 
 
 def resolved(path: Path) -> Path:

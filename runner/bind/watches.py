@@ -18,7 +18,8 @@ from paddock.steps.base import OutsideRoots
 from paddock.steps.files.globs import BadPattern, Globs
 from paddock.steps.registry import facts_of
 
-from .known_paths import LATER_PART, KnownPaths
+from .inputs import LATER_PART
+from .known_paths import KnownPaths
 
 if TYPE_CHECKING:
     from paddock.pipelines.triggers import WatchKeys
@@ -68,8 +69,8 @@ class WatchBinder:
         return tuple(watches.values())
 
     def _watch(self, keys: WatchKeys, at: Place) -> BoundWatch | None:
-        text, roots = self._paths.text_of(keys.path), self._paths.roots
-        if text is None or LATER_PART in text:
+        text, roots = self._paths.known.text_of(keys.path), self._paths.roots
+        if LATER_PART in text:
             return None  # an input without a value yet
         try:
             root = roots.resolve(text)

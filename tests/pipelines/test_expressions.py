@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from paddock.pipelines.expressions import Expression, ExpressionError, Template, Value
+from paddock.pipelines.expressions import (
+    Expression,
+    ExpressionError,
+    Template,
+    Value,
+    template_pieces,
+)
 
 SCOPE: dict[str, Any] = {
     "inputs": {"folder": "in", "n": 3},
@@ -121,6 +127,24 @@ def test_an_undefined_name_is_told_with_the_near_ones() -> None:
 def test_a_name_may_be_asked_whether_it_is_there() -> None:
     assert value("{{ doc.zz is defined }}") is False
     assert value("{{ doc.zz|default('none') }}") == "none"
+
+
+def test_a_template_has_pieces_up_to_its_first_statement() -> None:
+    def pieces(source: str) -> list[Any]:
+        scope = {"a": {"b": 1}, "c": "x"}
+        found = template_pieces(source)
+        return [
+            p if isinstance(p, str) else (p.evaluate(scope), sorted(p.references)) for p in found
+        ]
+
+    assert pieces("") == []
+    assert pieces("plain") == ["plain"]
+    assert pieces("{{ a }}") == [({"b": 1}, [("a",)])]
+    assert pieces("x/{{ {'d': {'e': a.b}}.d.e }}.md{# no #}") == ["x/", (1, [("a", "b")]), ".md"]
+    rest = "{% if c %}{{ c }}-{% for n in [a.b] %}{{ n }}{% endfor %}{% endif %}!"
+    assert pieces("{{ c }}/" + rest) == [("x", [("c",)]), "/", ("x-1!", [("a", "b"), ("c",)])]
+    with pytest.raises(ExpressionError):
+        template_pieces("{{ a")
 
 
 def test_what_the_step_adds_goes_before_the_scope() -> None:

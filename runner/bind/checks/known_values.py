@@ -6,7 +6,6 @@ that are made first. Of a kind that is not certain, None, nothing is said.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, get_origin
@@ -47,7 +46,6 @@ _FILTER_KINDS: Mapping[str, Kind] = {
 BLOCK_OUTPUTS: Mapping[str, Kind] = {
     "results": list, "counts": dict, "changed": list, "failed": list, "waiting": list
 }  # fmt: skip
-RESULTS = re.compile(r"steps\.([a-z][a-z0-9_]*)\.results")
 
 
 @dataclass(frozen=True)
@@ -151,9 +149,9 @@ class KnownValues:
             results=results,
             result=dict if returns is None else self.of(returns, ()),
         )
-        if found := RESULTS.fullmatch(block.over.source.strip()):
-            self._loops.append((block.at, block.var, found[1]))
         match block.over.chain:
+            case ("steps", source, "results"):
+                self._loops.append((block.at, block.var, source))
             case ("inputs", name) if self._inputs.get(name):
                 source = f"inputs.{name}"
                 self._loops.append((block.at, block.var, source))

@@ -17,7 +17,7 @@ from paddock.steps.facts import Facts
 from ..answer_names import OF_WHOLE
 from ..node_reads import LOOP_ATTRIBUTES
 from ..parameters import ParameterBinder
-from .known_values import KIND_NAMES, RESULTS, KnownValues
+from .known_values import KIND_NAMES, KnownValues
 
 
 class ReadChecker:
@@ -46,13 +46,11 @@ class ReadChecker:
         places = (path for path in step.params.expressions if len(path) == 1)
         kinds = {str(path[0]): self._known.of(step.params, path) for path in places}
         parameters.check_kinds(kinds)
-        added = written.get(facts.names)
-        names = {**written, **added} if isinstance(added, dict) else written
-        blocks = {
-            name: found[1]
-            for name, text in names.items()
-            if isinstance(text, str) and (found := RESULTS.fullmatch(text.strip("{ }")))
-        }
+        blocks: dict[str, str] = {}
+        for (*above, name), made in step.params.expressions.items():
+            match made.chain:
+                case ("steps", block, "results") if above in ([], [facts.names]):
+                    blocks[str(name)] = block
         table, group_by = facts.table, facts.group_by
         item = self._known.outputs_of(blocks.get(table, "")).result
         if item not in (None, dict):

@@ -6,8 +6,6 @@ be literals in the file, so that what a pipeline may reach is known.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 from paddock.engine.system.hosts import BadHost, has_expression, read_pattern
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import Path as Place
+from paddock.pipelines.expressions import Value
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps.facts import ToolUse
@@ -114,4 +113,5 @@ def _check_options(
 
 
 def _has_run_time_values(given: Mapping[str, Any]) -> bool:
-    return bool(re.search(r"\{[{%#]", json.dumps(dict(given), default=str, ensure_ascii=False)))
+    value, errors = Value.scan(given)
+    return bool(value.expressions or errors)

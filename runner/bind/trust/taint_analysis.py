@@ -6,7 +6,6 @@ webhook, and all that is made of them. What a run does about it: `tainted_paths`
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -16,7 +15,6 @@ from paddock.pipelines.model import Pipeline
 from ..bound import BoundBlock, BoundNode, BoundStep
 
 _TRUSTED_FILE_ATTRIBUTES = ("sha256", "size", "modified")
-_FILES = re.compile(r"steps\.(\w+)\.files\Z")
 
 
 def mark_tainted(nodes: Iterable[BoundNode], inputs: Iterable[str] = ()) -> tuple[BoundNode, ...]:
@@ -86,9 +84,9 @@ class _TaintMarker:
         is_tainted = bool(self._untrusted(block.over.references))
         self._tainted[block.var,] = is_tainted
         self._trusted -= {(block.var, name) for name in _TRUSTED_FILE_ATTRIBUTES}
-        files = _FILES.match(block.over.source.strip())
-        if files is not None and files[1] in self._scans:
-            self._trusted |= {(block.var, name) for name in _TRUSTED_FILE_ATTRIBUTES}
+        match block.over.chain:
+            case ("steps", step, "files") if step in self._scans:
+                self._trusted |= {(block.var, name) for name in _TRUSTED_FILE_ATTRIBUTES}
         body = tuple(self.all(block.body))
         returned = block.returns.references if block.returns is not None else ()
         is_tainted = is_tainted or bool(self._untrusted(returned))

@@ -13,12 +13,11 @@ from functools import partial
 from typing import Any
 
 from paddock.engine.system.text import nested_values
-from paddock.pipelines.expressions import TEMPLATE_START, Value
+from paddock.pipelines.expressions import template_pieces
 from paddock.steps.base import Roots, StepError
 from paddock.steps.paths import printable
 
 from ..bound import BoundStep
-from ..known_paths import EXPRESSION
 
 # A component that begins with a dot, perhaps behind a character that shows nothing.
 _HIDDEN = re.compile(r"(?:\A|/)[^\w/.]*\.")
@@ -137,18 +136,13 @@ def path_refusal(pieces: Sequence[PathPiece]) -> str | None:
 def _pieces(
     written: str, scope: Mapping[str, Any], untrusted: Collection[str]
 ) -> Iterator[tuple[Any, frozenset[str]]]:
-    """Yield the values of a text's pieces, each with the untrusted references that it reads.
-
-    One with statements is a single piece.
-    """
-    parts = EXPRESSION.split(written) if "{%" not in written else [written]
-    for part in filter(None, parts):
-        if not TEMPLATE_START.search(part):
-            yield part, frozenset()
-            continue
-        value = Value.of(part)
-        names = frozenset(".".join(path) for path in value.references)
-        yield value.render(scope), names.intersection(untrusted)
+    """Yield the values of a text's pieces, each with the untrusted references that it reads."""
+    for piece in template_pieces(written):
+        if isinstance(piece, str):
+            yield piece, frozenset()
+        else:
+            names = frozenset(".".join(path) for path in piece.references)
+            yield piece.evaluate(scope), names.intersection(untrusted)
 
 
 def _without_known_folder(

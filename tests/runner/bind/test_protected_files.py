@@ -245,6 +245,18 @@ def test_what_the_author_writes_may_be_hidden(tmp_path: Path) -> None:
     assert (tmp_path / ".out/.notes/.fine.md").is_file()
 
 
+def test_braces_within_an_expression_of_a_path_are_a_part_of_it(tmp_path: Path) -> None:
+    named = "{{ {'a': {'b': steps.name.text}}.a.b }}"
+    step = f'{{uses: files.write, with: {{path: ".notes/{named}.md", text: x}}}}'
+    report = ran(tmp_path, step, {"names/a.txt": "fine", "names/b.txt": ".git"})
+    assert errors(report) == {
+        "b.txt": "step '(files.write)': `path` is '.notes/.git.md', made of untrusted text "
+        "(steps.name.text), which names the hidden '.git.md'. Write that folder into the path "
+        "yourself, or clean the text first."
+    }
+    assert (tmp_path / ".notes/fine.md").is_file()
+
+
 def test_a_documents_text_names_no_hidden_file_to_be_read(tmp_path: Path) -> None:
     step = '{uses: files.read, with: {path: "{{ steps.name.text }}"}}'
     names = {"names/a.txt": ".env", "names/b.txt": "names/b.txt", "names/c.txt": "names/../.env"}
