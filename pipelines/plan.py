@@ -41,6 +41,16 @@ class Plan:
     faults: tuple[Fault, ...] = field(default=(), compare=False)
 
 
+def all_before(edges: Mapping[str, frozenset[str]], name: str) -> frozenset[str]:
+    """Return all that a step or block waits for by the edges of its level."""
+    found, waiting = frozenset[str](), [name]
+    while waiting:
+        new = edges.get(waiting.pop(), frozenset()) - found
+        found |= new
+        waiting += new
+    return found
+
+
 def read_plan(path: FilePath, text: str | None = None) -> Plan:
     """Read a file as far as it can be read; binding it reports every fault at once.
 

@@ -163,7 +163,7 @@ class PlanBinder:
             nodes = unused_answers.mark_unused(nodes, self._plan.edges, pipeline.returns)
         # 3
         for use in self._plan.uses:
-            self._reads.check_use(use, self._params)
+            self._reads.check_reference(use, self._params)
         # 4
         within = (
             (plan.pipeline, KnownInputs(plan.inputs, plan.later_inputs), plan.roots.base)
@@ -246,12 +246,12 @@ class PlanBinder:
                 self.checks.include([fault])
         self._params[step.at] = parameters
         # 3
-        self._reads.check_values(parameters, facts, params.templates)
+        self._reads.check_parameters(parameters, facts, params.templates)
         # 4
-        servers = None
+        tools_made_of = None
         if [*facts.tools(step.params.data)]:
             tool_faults.check_tools(step, self._pipeline, self._base, self.checks)
-            servers = specs.tool_spec(step, self._pipeline, self._base)
+            tools_made_of = specs.tool_spec(step, self._pipeline, self._base)
         inner = self._sub_pipeline(step, cache=controls.cache) if facts.pipeline else None
         # 5
         self._known.add_step(step, kind, inner)
@@ -275,7 +275,7 @@ class PlanBinder:
             reply=step.reply,
             escalate=self._models.escalation(step, step.escalate, model) if step.escalate else None,
             review=step.review,
-            spec=specs.step_spec(step, servers),
+            spec=specs.step_spec(step, tools_made_of),
             inner=inner,
         )
 
@@ -292,7 +292,7 @@ class PlanBinder:
 
     def _block(self, block: Block, names: frozenset[str], controls: _InheritedKeys) -> BoundBlock:
         defaults = self._pipeline.defaults
-        self._reads.check_list(block)
+        self._reads.check_loop_list(block)
         self._known.enter_block(block)
         body = tuple(self._nodes(block.body, names | {block.var} | LOOP_NAMES, controls))
         self._known.add_block(block)

@@ -23,6 +23,7 @@ from paddock.pipelines.expressions import Expression, Value
 from paddock.pipelines.input_values import FOLDER_TYPES
 from paddock.pipelines.keys import OnError, RetryKeys, TimeoutKeys
 from paddock.pipelines.model import EscalationSpec, Pipeline, ReplySpec, ReviewSpec
+from paddock.pipelines.plan import all_before
 from paddock.pipelines.triggers import BudgetKeys
 from paddock.pipelines.typed_rows import ColumnType
 from paddock.steps import registry
@@ -75,8 +76,8 @@ class BoundStep:
     escalate: BoundEscalation | None = None
     review: ReviewSpec | None = None
     """When its answer waits for a person."""
-    spec: str = ""
-    """The step as written, in one way only, template files' texts included."""
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    """The step as written, in one way only, template files' texts included (`specs`)."""
     untrusted: tuple[str, ...] = ()
     """The untrusted references of its parameters (`taint_analysis`), dotted: `steps.text.text`."""
     inner: BoundPlan | None = None
@@ -154,7 +155,7 @@ class BoundBlock:
     reads: BlockReads = field(default_factory=BlockReads)
     keep: Expression | None = None
     """Whether an item has a result: it passed the block's filters. None: there are none."""
-    spec: str = ""
+    spec: Mapping[str, Any] = field(default_factory=dict)
     consumers: tuple[BoundNode, ...] = field(default=(), compare=False)
     """As those of a step, where it only asks; a block at the top has none."""
     known_by: frozenset[str] = frozenset()
@@ -254,13 +255,8 @@ class BoundPlan:
 
     def before(self, name: str) -> list[BoundNode]:
         """Return the blocks and steps before a node that have entries, in order."""
-        found: set[str] = set()
-        waiting = [name]
-        while waiting:
-            new = self.edges.get(waiting.pop(), frozenset()) - found
-            found |= new
-            waiting += new
-        nodes = (node for node in self.nodes if node.id in found)
+        before = all_before(self.edges, name)
+        nodes = (node for node in self.nodes if node.id in before)
         return [n for n in nodes if isinstance(n, BoundBlock) or n.has_trace or n.inner is not None]
 
     def is_alone(self, node: BoundNode) -> bool:

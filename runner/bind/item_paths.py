@@ -17,7 +17,7 @@ from paddock.steps.registry import is_function_reference
 
 from .bound import BoundNode, BoundPlan, BoundStep
 from .plan_walks import blocks_of, steps_of
-from .specs import spec_data
+from .specs import whole_spec
 
 
 def paths_depend_on_item_alone(
@@ -83,7 +83,7 @@ def called_plan(outer: BoundPlan, caller: BoundStep) -> BoundPlan | None:
     if inner is None:
         return None
     top = next(node for node in outer.nodes if caller.id in (step.id for step in steps_of([node])))
-    spec = spec_data(top)
+    spec = whole_spec(top)
     given = caller.written.get(caller.facts.inputs, {})
     by_item = (
         name

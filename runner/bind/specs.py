@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.files import sha256_of
-from paddock.engine.system.text import canonical_json, ordered_json
+from paddock.engine.system.text import canonical_json
 from paddock.pipelines.expressions import steps_read
 from paddock.pipelines.model import Block, Pipeline, ReplySpec, StepNode
 from paddock.steps import registry
@@ -32,11 +32,11 @@ _NAMES = ("args", "env", "inputs", "params", "vars")
 """Parameters that are mappings of names, whose order shows nowhere."""
 
 
-def step_spec(step: StepNode, servers: Any = None) -> str:
-    """Return the canonical spec of a step: what decides its result, with template files' texts.
+def step_spec(step: StepNode, tools_made_of: Any = None) -> dict[str, Any]:
+    """Return the spec of a step: what decides its result, with template files' texts.
 
     Names within a value keep their order where it may show: in a table, a prompt, an answer.
-    `servers` is how the MCP servers are started or reached whose tools it names.
+    `tools_made_of`: as `tool_spec` has it.
     """
     written = {
         "uses": registry.own_name(step.uses),
@@ -54,9 +54,9 @@ def step_spec(step: StepNode, servers: Any = None) -> str:
             written["also"] = step.review.also
     if step.reply is not None:  # a spec without it stays as it was
         written["reply"] = _by_name(reply_spec(step.reply))
-    if servers is not None:
-        written["servers"] = json.loads(canonical_json(servers))
-    return ordered_json(_by_name(written))
+    if tools_made_of is not None:
+        written["servers"] = json.loads(canonical_json(tools_made_of))
+    return _by_name(written)
 
 
 def reply_spec(reply: ReplySpec) -> Mapping[str, Any]:
@@ -100,7 +100,7 @@ def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
     return found or None
 
 
-def block_spec(block: Block) -> str:
+def block_spec(block: Block) -> dict[str, Any]:
     written = {
         "for_each": f"{block.var} in {block.over.source}",
         "key": block.key.source if block.key else None,
@@ -111,7 +111,7 @@ def block_spec(block: Block) -> str:
         written["where"] = block.where.source
     if block.keep is not None:
         written["keep"] = block.keep.source
-    return ordered_json(_by_name(written))
+    return _by_name(written)
 
 
 def _by_name(written: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,17 +122,13 @@ def _by_name(written: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def spec_data(node: BoundNode) -> dict[str, dict[str, Any]]:
+def whole_spec(node: BoundNode) -> dict[str, dict[str, Any]]:
     """Return the spec of a step, or of a block with its steps: what decides results."""
     data: dict[str, dict[str, Any]] = {"blocks": {}, "steps": {}}
     for inner in sorted(nodes_of([node]), key=attrgetter("id")):
         kind = "blocks" if isinstance(inner, BoundBlock) else "steps"
-        data[kind][inner.id] = json.loads(inner.spec) if inner.spec else {}
+        data[kind][inner.id] = inner.spec
     return data
-
-
-def canonical_spec(node: BoundNode) -> str:
-    return json.dumps(spec_data(node), ensure_ascii=False)
 
 
 def prompt_digest(step: BoundStep, plan: BoundPlan) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from paddock.pipelines.expressions import Value, steps_read
+from paddock.pipelines.plan import all_before
 
 from .bound import BoundBlock, BoundNode
 from .plan_walks import all_steps, only_reads
@@ -54,7 +55,7 @@ def mark_unused(
         if isinstance(node, BoundBlock):
             body = mark_unused(node.body, edges, node.returns, is_top=False)
             node = replace(node, body=body)
-        level[node.id] = _placed(node, edges.get(node.id, frozenset()), level, is_top=is_top)
+        level[node.id] = _placed(node, edges, level, is_top=is_top)
     # Which answers may be unused: from the last, whose consumers may be unused themselves
     in_result = frozenset[str]() if returns is None else steps_read(returns.references)
     used = {
@@ -82,21 +83,18 @@ def mark_unused(
 
 
 def _placed(
-    node: BoundNode, edges: frozenset[str], level: dict[str, _Placed], *, is_top: bool
+    node: BoundNode, edges: Mapping[str, frozenset[str]], level: dict[str, _Placed], *, is_top: bool
 ) -> _Placed:
     """Return a node behind those of its level that stand before it."""
-    waits_for = edges & level.keys()
+    waits_for = edges.get(node.id, frozenset()) & level.keys()
     needed = [level[name] for name in waits_for]
-    done_before = frozenset(level)
-    if is_top:
-        done_before = waits_for.union(*(entry.done_before for entry in needed))
     steps = [step for step in all_steps([node]) if step.inner is None]
     has_effects = not all(map(only_reads, steps))
     n_effects = next((entry.n_effects for entry in reversed(level.values())), 0)
     return _Placed(
         node=node,
         waits_for=waits_for,
-        done_before=done_before,
+        done_before=all_before(edges, node.id) if is_top else frozenset(level),
         may_be_skipped=node.if_ is not None or any(entry.may_be_skipped for entry in needed),
         can_go_earlier=not has_effects
         and all(entry.can_go_earlier for entry in needed)

@@ -12,7 +12,7 @@ from paddock.engine.system import no_links
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import canonical_json, ordered_json
-from paddock.runner.bind.specs import canonical_spec
+from paddock.runner.bind.specs import whole_spec
 from paddock.runner.ledger.entries import FILED, Entry, LedgerError, LineageRow
 from paddock.runner.ledger.filed_store import FiledRow, FiledStore
 from paddock.runner.ledger.lineage_store import LineageStore
@@ -137,10 +137,11 @@ class ItemRecorder:
         lineage, node, lists = LineageStore(context.ledger), attempt.node, attempt.lists
         key = (node.id, *(lists[name].digest for name in sorted(lists)))
         if key not in self._specs:
-            text = canonical_spec(node)
+            spec = whole_spec(node)
+            text = json.dumps(spec, ensure_ascii=False)
             if lists:  # so that a later run knows which of the labels are new
                 labels = {name: dict(found.labels) for name, found in lists.items()}
-                text = ordered_json({**json.loads(text), LABELS: labels})
+                text = ordered_json({**spec, LABELS: labels})
             self._specs[key] = lineage.record_spec(stats.secrets.redact(text))
         own_path = attempt.own_path
         stored = own_path and context.index.stored(own_path)

@@ -25,7 +25,7 @@ from paddock.runner.bind.bind import bind
 from paddock.runner.bind.bound import BoundNode, BoundPlan
 from paddock.runner.bind.item_paths import find_in_plans
 from paddock.runner.bind.plan_walks import node_ids
-from paddock.runner.bind.specs import spec_data
+from paddock.runner.bind.specs import whole_spec
 from paddock.runner.core.calls import model_pools
 from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.item_judge import all_differences
@@ -100,7 +100,7 @@ class BoundPipeline(PipelineNow):
             fault = Why.PIPELINE_LACKS(owner.step)
             return await PipelineNow(self.world, fault=fault).changes(item, subject)
         plan, node = found
-        then, now = item.spec, spec_data(node)
+        then, now = item.spec, whole_spec(node)
         if item.entry is None:
             is_other = then and ordered_json(then) != ordered_json(now)
             return [*rule_wording([Why.STEP()] if is_other else (), node.id, then, now)]

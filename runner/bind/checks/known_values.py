@@ -12,10 +12,9 @@ from typing import Any, TypeAlias, get_origin
 
 from jinja2 import nodes
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from paddock.pipelines.expressions import Path as Place
-from paddock.pipelines.expressions import Value, chain_of
+from paddock.pipelines.expressions import Reference, Value, chain_of
 from paddock.pipelines.model import Block, Pipeline, StepNode
 from paddock.steps.base import Step
 from paddock.steps.facts import Facts
@@ -50,13 +49,11 @@ BLOCK_OUTPUTS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True)
 class KnownOutputs:
-    """What is known of the outputs of a step or block before a run; None: only a run shows it."""
+    """What is known of the outputs of a step or block before a run."""
 
     names: tuple[str, ...] | None = None
+    """None: only a run shows them."""
     kinds: Mapping[str, Kind] = field(default_factory=dict)
-    """By output: its kind, where that is written down."""
-    fields: Mapping[str, FieldInfo] = field(default_factory=dict)
-    """By output: the field of a step's type, where nothing is written down."""
     columns: Mapping[str, Mapping[str, ColumnType]] = field(default_factory=dict)
     """By output that has rows: the types of their columns; an empty type is unknown."""
     schema: Any = None
@@ -65,10 +62,15 @@ class KnownOutputs:
     """The fields of a step's answer, where its schema tells them."""
     absent: frozenset[str] = frozenset()
     """What of `output` and `OF_WHOLE` its `reply` does not ask for."""
-    results: tuple[str, ...] | None = None
-    """The fields of a block's results, where they are written down."""
-    result: Kind = None
-    """What each of a block's results is."""
+
+
+@dataclass(frozen=True)
+class KnownElement:
+    """What is known of each element of a list: of a block's results, or an input's rows."""
+
+    fields: tuple[str, ...] | None = None
+    """None: only a run shows them."""
+    kind: Kind = None
 
 
 class KnownValues:
@@ -82,14 +84,22 @@ class KnownValues:
         }
         """The columns of those that are rows, as far as they are known."""
         self._outputs: dict[str, KnownOutputs] = {}
-        """By step and block; by `inputs.NAME` the columns of one that is rows."""
+        self._elements: dict[Reference, KnownElement] = {
+            ("inputs", name): KnownElement(tuple(columns), dict)
+            for name, columns in self._inputs.items()
+            if columns
+        }
+        """By input and block: `("inputs", NAME)`, `("steps", NAME)`."""
         self._rows: dict[str, Mapping[str, ColumnType]] = {}
         """By loop variable: the columns of the rows that a block goes over."""
-        self._loops: list[tuple[Place, str, str]] = []
-        """Blocks that go over known results: their places, variables, and whose results."""
+        self._loops: list[tuple[Place, str, Reference]] = []
+        """Blocks that go over known elements: their places, variables, and whose elements."""
 
     def outputs_of(self, name: str) -> KnownOutputs:
         return self._outputs.get(name, KnownOutputs())
+
+    def element_of(self, source: Reference) -> KnownElement:
+        return self._elements.get(source, KnownElement())
 
     def add_step(self, step: StepNode, kind: type[Step[Any, Any]], inner: BoundPlan | None) -> None:
         """Add a step; `inner`: the pipeline that it runs."""
@@ -103,7 +113,7 @@ class KnownValues:
             names = tuple(written) if isinstance(written, dict) else ()
             self._outputs[step.id] = KnownOutputs(
                 names=names if isinstance(written, dict) else None,
-                kinds={name: self.of(step.returns, (name,)) for name in names},
+                kinds={name: self.kind_of(step.returns, (name,)) for name in names},
                 columns=of_rows,
                 schema=schema,
             )
@@ -122,7 +132,7 @@ class KnownValues:
         known_names = None if is_open else tuple(fields)
         self._outputs[step.id] = KnownOutputs(
             names=known_names if inner is None else inner.output_names,
-            fields=fields,
+            kinds={name: _kind_of_hint(field.annotation) for name, field in fields.items()},
             columns=of_rows,
             schema=schema,
             answer=answer,
@@ -136,29 +146,23 @@ class KnownValues:
     def add_block(self, block: Block) -> None:
         columns: dict[str, Mapping[str, ColumnType]] = {}
         if (returns := block.returns) is None:
-            results = self.outputs_of(block.body[-1].id if block.body else "").names
+            last = self.outputs_of(block.body[-1].id if block.body else "")
+            element = KnownElement(last.names, dict)
+        elif isinstance(returns.data, dict):
+            element = KnownElement(tuple(returns.data), dict)
+            columns["results"] = {name: self._type_of(returns, name) for name in returns.data}
         else:
-            results = None
-            if isinstance(returns.data, dict):
-                results = tuple(returns.data)
-                columns["results"] = {name: self._type_of(returns, name) for name in results}
-        self._outputs[block.id] = KnownOutputs(
-            names=tuple(BLOCK_OUTPUTS),
-            kinds=BLOCK_OUTPUTS,
-            columns=columns,
-            results=results,
-            result=dict if returns is None else self.of(returns, ()),
-        )
+            element = KnownElement(kind=self.kind_of(returns, ()))
+        self._elements["steps", block.id] = element
+        self._outputs[block.id] = KnownOutputs(tuple(BLOCK_OUTPUTS), BLOCK_OUTPUTS, columns)
         match block.over.chain:
             case ("steps", source, "results"):
-                self._loops.append((block.at, block.var, source))
+                self._loops.append((block.at, block.var, ("steps", source)))
             case ("inputs", name) if self._inputs.get(name):
-                source = f"inputs.{name}"
-                self._loops.append((block.at, block.var, source))
-                self._outputs[source] = KnownOutputs(results=tuple(self._inputs[name]))
+                self._loops.append((block.at, block.var, ("inputs", name)))
 
-    def results_of_loop(self, at: Place, var: str) -> str | None:
-        """Return whose results a loop variable stands for, at a place of the file."""
+    def source_of_loop(self, at: Place, var: str) -> Reference | None:
+        """Return whose elements a loop variable stands for, at a place of the file."""
         over = ((place, source) for place, name, source in self._loops if name == var)
         return next((source for place, source in over if at[: len(place)] == place), None)
 
@@ -203,15 +207,15 @@ class KnownValues:
             case (var, column) if var in self._rows:
                 return self._rows[var].get(column, "")
         kinds: Mapping[Any, ColumnType] = {str: "str", bool: "bool"}
-        return kinds.get(self.of(returns, (name,)), "")
+        return kinds.get(self.kind_of(returns, (name,)), "")
 
-    def of(self, value: Value, path: Place) -> Kind:
+    def kind_of(self, value: Value, path: Place) -> Kind:
         compiled = value.expressions.get(path)
         if compiled is not None:
-            return str if compiled.is_text else self.of_expression(compiled.tree)
+            return str if compiled.is_text else self.kind_of_expression(compiled.tree)
         return type(value.data) if path == () and isinstance(value.data, dict | list) else None
 
-    def of_expression(self, tree: nodes.Template) -> Kind:
+    def kind_of_expression(self, tree: nodes.Template) -> Kind:
         node: nodes.Expr = tree.body[0].node  # type: ignore[attr-defined]
         match node:
             case nodes.Concat():
@@ -228,14 +232,12 @@ class KnownValues:
             case ("steps", step, output, *path):
                 known = self.outputs_of(step)
                 if output == "output" and known.schema is not None:
-                    return _of_schema(known.schema, path)
-                if not path and output in known.fields:
-                    return _of_annotation(known.fields[output].annotation)
+                    return _kind_in_schema(known.schema, path)
                 return None if path else known.kinds.get(output)
         return None
 
 
-def _of_annotation(hint: Any) -> Kind:
+def _kind_of_hint(hint: Any) -> Kind:
     found = get_origin(hint) or hint
     of_types: tuple[tuple[Kind, Any], ...] = (
         (bool, bool), (str, str), (float, int | float), (list, list | tuple),
@@ -250,7 +252,7 @@ def _child_schema(schema: Any, name: str) -> Any:
     return names.get(name) if isinstance(names, dict) else None
 
 
-def _of_schema(schema: Any, path: Iterable[str]) -> Kind:
+def _kind_in_schema(schema: Any, path: Iterable[str]) -> Kind:
     for name in path:
         schema = _child_schema(schema, name)
     kind = schema.get("type") if isinstance(schema, dict) else None

@@ -7,7 +7,7 @@ pipeline does not take. A test may claim only what the pipeline can have.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,7 @@ from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Block, Node, Pipeline, StepNode
 from paddock.pipelines.pipeline_tests import ExpectKeys
-from paddock.pipelines.plan import Plan
+from paddock.pipelines.plan import Plan, all_before
 from paddock.pipelines.reply_check import Check
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck, facts_of
@@ -36,14 +36,12 @@ _REFERENCE_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 def check_store_order(plan: Plan, checks: FaultCollector) -> None:
     """Find each search that should wait; those in the block that fills a store are left alone."""
     fillers = [(node, store) for node in plan.nodes for _, store in _stores(node, "fills")]
+    before = {node.id: {node.id, *all_before(plan.edges, node.id)} for node in plan.nodes}
     for node in plan.nodes:
         for step, store in _stores(node, "searches"):
             for filler, filled in fillers:
-                if filler.id == node.id or filled != store:
-                    continue
-                if not _waits_for(plan.edges, node.id, filler.id, set()) and not _waits_for(
-                    plan.edges, filler.id, node.id, set()
-                ):
+                has_order = filler.id in before[node.id] or node.id in before[filler.id]
+                if filled == store and not has_order:
                     at = (*step.at, "with", facts_of(step.uses).searches)
                     what = f"'{node.id}' searches the store '{store}', which '{filler.id}' fills, "
                     remedy = f"Add `needs: [{filler.id}]` to '{node.id}'."
@@ -59,14 +57,6 @@ def _stores(node: Node, fact: Literal["fills", "searches"]) -> Iterator[tuple[St
         name = getattr(facts_of(node.uses), fact)
         if isinstance(store := node.params.data.get(name), str):
             yield node, store
-
-
-def _waits_for(
-    edges: Mapping[str, frozenset[str]], later: str, earlier: str, seen: set[str]
-) -> bool:
-    before = edges.get(later, frozenset()) - seen
-    seen |= before
-    return earlier in before or any(_waits_for(edges, step, earlier, seen) for step in before)
 
 
 # --- schedules

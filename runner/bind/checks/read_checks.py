@@ -27,43 +27,45 @@ class ReadChecker:
         self._known = known
         self._checks = checks
 
-    def check_list(self, block: Block) -> None:
+    def check_loop_list(self, block: Block) -> None:
         """Check what a block goes over."""
         at, tree = (*block.at, "for_each"), block.over.tree
         for name, columns in self._known.unknown_columns(tree):
             what = f"the rows that block '{block.id}' unnests have no column '{name}'"
             self._checks.add(at, what, did_you_mean(name, columns))
-        if (over := self._known.of_expression(tree)) in (str, float, bool):
+        if (over := self._known.kind_of_expression(tree)) in (str, float, bool):
             what = f"block '{block.id}' goes over {KIND_NAMES[over]}, which is no list"
             self._checks.add(at, what, "Name a list, such as `steps.docs.files`.")
 
-    def check_values(
+    def check_parameters(
         self, parameters: ParameterBinder, facts: Facts, templates: Mapping[str, Template]
     ) -> None:
         """Check the kinds of a step's parameters, and what these read of blocks' results."""
         step = parameters.step
         at, written = (*step.at, "with"), step.params.data
         places = (path for path in step.params.expressions if len(path) == 1)
-        kinds = {str(path[0]): self._known.of(step.params, path) for path in places}
+        kinds = {str(path[0]): self._known.kind_of(step.params, path) for path in places}
         parameters.check_kinds(kinds)
-        blocks: dict[str, str] = {}
+        blocks: dict[str, Reference] = {}
         for (*above, name), made in step.params.expressions.items():
             match made.chain:
                 case ("steps", block, "results") if above in ([], [facts.names]):
-                    blocks[str(name)] = block
+                    blocks[str(name)] = ("steps", block)
         table, group_by = facts.table, facts.group_by
-        item = self._known.outputs_of(blocks.get(table, "")).result
+        item = self._known.element_of(blocks.get(table, ())).kind
         if item not in (None, dict):
-            what = f"each result of '{blocks[table]}' is {KIND_NAMES[item]}, not a row"
+            what = f"each result of '{blocks[table][1]}' is {KIND_NAMES[item]}, not a row"
             self._checks.add((*at, table), what, "Give the block `returns: {name: …}`.")
         by = written.get(group_by)
         if isinstance(by, str) and re.fullmatch(r"[\w.]+", by):
-            self._check_result((*at, group_by), blocks.get(facts.grouped, ""), by.partition(".")[0])
+            self._check_field((*at, group_by), blocks.get(facts.grouped, ()), by.partition(".")[0])
         for name, template in templates.items():
             for path in sorted(template.element_reads(blocks)):
-                self._check_result((*at, name), blocks[path[0]], path[2])
+                self._check_field((*at, name), blocks[path[0]], path[2])
 
-    def check_use(self, use: ReferenceUse, parameters: Mapping[Place, ParameterBinder]) -> None:
+    def check_reference(
+        self, use: ReferenceUse, parameters: Mapping[Place, ParameterBinder]
+    ) -> None:
         """Check a reference, once all steps and blocks are known; `parameters` are by step.
 
         1. It names an output of a step or block.
@@ -78,8 +80,8 @@ class ReadChecker:
             if path and path[0] not in LOOP_ATTRIBUTES:
                 remedy = did_you_mean(path[0], LOOP_ATTRIBUTES)
                 self._checks.add(at, f"`loop` of a block has no '{path[0]}'", remedy)
-        elif path and (over := self._known.results_of_loop(at, root)) is not None:  # 3
-            self._check_result(at, over, path[0])
+        elif path and (over := self._known.source_of_loop(at, root)) is not None:  # 3
+            self._check_field(at, over, path[0])
         elif use.is_open and root not in use.names and "with" in at:  # 4
             split = at.index("with")
             of_step = parameters.get(at[:split])
@@ -101,7 +103,7 @@ class ReadChecker:
             return
         name, *inside = path
         if path[:2] == ["results", LIST_ELEMENT]:
-            self._check_result(at, step, path[2])
+            self._check_field(at, ("steps", step), path[2])
         if known.names is not None and name not in known.names:
             remedy = did_you_mean(name, known.names)
             self._checks.add(at, f"step '{step}' has no output '{name}'", remedy)
@@ -116,8 +118,10 @@ class ReadChecker:
             what = f"the answer of step '{step}' has no field '{inside[0]}'"
             self._checks.add(at, what, did_you_mean(inside[0], fields))
 
-    def _check_result(self, at: Place, source: str, field: str) -> None:
-        fields = self._known.outputs_of(source).results
+    def _check_field(self, at: Place, source: Reference, field: str) -> None:
+        """Check that the elements of a block's results, or of an input, have a field."""
+        fields = self._known.element_of(source).fields
         if fields is not None and field not in (*fields, *METHODS[dict]):
-            what = f"the results of '{source}' have no field '{field}'"
+            name = source[1] if source[0] == "steps" else ".".join(source)
+            what = f"the results of '{name}' have no field '{field}'"
             self._checks.add(at, what, did_you_mean(field, fields))

@@ -21,7 +21,7 @@ from paddock.engine.system import files, text
 from paddock.runner.bind.bound import BoundBlock, BoundNode
 from paddock.runner.bind.item_paths import find_in_plans, paths_depend_on_item_alone
 from paddock.runner.bind.plan_walks import callable_names, nodes_of
-from paddock.runner.bind.specs import spec_data
+from paddock.runner.bind.specs import whole_spec
 from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_index import OURS
@@ -262,7 +262,7 @@ class OutdatedFinder:
                 if (found := find_in_plans(self._bound, at.step)) is not None:
                     plan, node = found
                     around = [top for top in plan.nodes if any(p is node for p in nodes_of([top]))]
-                    spec = spec_data(around[-1])
+                    spec = whole_spec(around[-1])
                     is_alone = paths_depend_on_item_alone(spec, plan.inputs_in_paths)
                     self._is_step_of_items[at.step] = is_alone
             return self._is_step_of_items[at.step]
@@ -278,7 +278,7 @@ class OutdatedFinder:
         spec = json.loads(text)
         if at.keys_around:  # it may read steps around it
             for block in (node for node in self._bound.nodes if isinstance(node, BoundBlock)):
-                spec["steps"] = spec_data(block)["steps"] | spec["steps"]
+                spec["steps"] = whole_spec(block)["steps"] | spec["steps"]
         inputs = self._bound.inputs_in_paths.union(lineage.made.get(INPUTS_BY_ITEM, ()))
         return paths_depend_on_item_alone(spec, inputs, is_within_item=bool(at.keys_around))
 

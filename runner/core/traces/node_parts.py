@@ -6,7 +6,6 @@ sub-pipeline, and each value that it reads from outside; what an item adds is it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -101,16 +100,16 @@ class NodeParts:
         if isinstance(node, BoundStep):
             parts = await self._of_step(node)
         else:
-            parts = {f"{node.id}.parameters": ordered_digest(json.loads(node.spec).get("returns"))}
+            parts = {f"{node.id}.parameters": ordered_digest(node.spec.get("returns"))}
             for step in steps_of(node.body):
                 parts.update(await self._of_step(step))
             for inner in blocks_of(node.body):
-                parts[f"{inner.id}.parameters"] = ordered_digest(json.loads(inner.spec))
+                parts[f"{inner.id}.parameters"] = ordered_digest(inner.spec)
         return parts | self.outer(node.reads.hashed, node.reads.shown, scope)
 
     async def _of_step(self, step: BoundStep) -> dict[str, str]:
         id_ = step.id
-        parts = spec_parts(id_, json.loads(step.spec))
+        parts = spec_parts(id_, step.spec)
         version = part_digest([step.uses, step.kind.version])
         parts[f"{id_}.{VersionPart.what}"] = version
         older: Iterable[int] = getattr(step.kind, "compatible_versions", ())
@@ -160,7 +159,7 @@ class NodeParts:
             for name, value in (await parts_of_inner._of_step(step)).items():
                 parts[f"{place}.{name}"] = value
         for block in blocks_of(inner.nodes):
-            parts[f"{place}.{block.id}.parameters"] = ordered_digest(json.loads(block.spec))
+            parts[f"{place}.{block.id}.parameters"] = ordered_digest(block.spec)
         inputs = sorted(inner.pipeline.inputs.items())
         defaults = {name: declared.default for name, declared in inputs}
         types = {name: declared.type for name, declared in inputs if declared.type != "str"}
@@ -180,7 +179,7 @@ class NodeParts:
     def _server_part(self, step: BoundStep) -> dict[str, str]:
         """Return the part of what its MCP servers are given, but for headers: keys may rotate."""
         servers = self.bound.pipeline.servers
-        named = json.loads(step.spec).get("servers") or {}
+        named = step.spec.get("servers") or {}
         scope = Scope.of(self.bound.inputs, self.world.secrets.of(self.bound.file))
         read = {
             path

@@ -16,7 +16,7 @@ from paddock.pipelines.label_choices import CHOOSE
 from paddock.pipelines.reply_check import Check
 from paddock.runner.bind.bound import BoundNode
 from paddock.runner.bind.plan_walks import steps_of
-from paddock.runner.bind.specs import spec_data
+from paddock.runner.bind.specs import whole_spec
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.reasons import Reason, Why
@@ -37,7 +37,7 @@ from .parts import (
 LABELS = "labels"
 """In a recorded spec, the lists of labels that its items were chosen from, by name."""
 Spec = Mapping[str, Mapping[str, Any]]
-"""As `spec_data` has it: `{"blocks": {id: …}, "steps": {id: …}}`."""
+"""As `whole_spec` has it: `{"blocks": {id: …}, "steps": {id: …}}`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class SpecChanges:
 
 def compare_specs(then: Spec, node: BoundNode) -> SpecChanges:
     """Compare the spec that an item was done with and that of its block, or step, now."""
-    now, block = spec_data(node), node.id
+    now, block = whole_spec(node), node.id
     details = dict(_code_within([node])) | {
         f"{name}.{what}": reasons
         for kind in ("blocks", "steps")

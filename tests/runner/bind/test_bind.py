@@ -1,6 +1,5 @@
 """Typed steps, inputs and models: the last place where the YAML's author can be wrong."""
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,7 +89,7 @@ steps:
     params = step(write).params.render(Scope.of({}).child("doc", {"name": "n"}))
     assert params.template.render(**params.vars) == "n: n!\n"
     assert params.path == "n.md"
-    assert "{{ doc.name }}: {{ s }}" in json.loads(step(write).spec)["with"]["template"]
+    assert "{{ doc.name }}: {{ s }}" in step(write).spec["with"]["template"]
 
 
 def test_a_block_knows_what_it_reads_of_its_item_and_from_outside(tmp_path: Path) -> None:
@@ -118,7 +117,7 @@ steps:
     assert each.reads.all == {("steps", "docs", "files"), ("inputs", "tone")}
     assert (each.max_parallel, each.on_error) == (3, "skip")
     assert (whole.max_parallel, whole.on_error) == (1, "fail")
-    assert json.loads(each.spec)["for_each"] == "doc in steps.docs.files"
+    assert each.spec["for_each"] == "doc in steps.docs.files"
 
 
 def test_defaults_hold_where_a_step_says_nothing(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from paddock.engine.system.text import ordered_json
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind_without_inputs
 from tests.runner.bind.pipeline_faults import faults_of, sentences
@@ -92,7 +93,7 @@ def test_a_servers_own_file_next_to_the_pipeline_counts_as_a_functions_does(tmp_
 
     def spec() -> str:
         (step,) = bind_without_inputs(read_plan(tmp_path / "p.yaml")).nodes
-        return step.spec
+        return ordered_json(step.spec)
 
     before = spec()
     (tmp_path / "server.py").write_text("print(1)")
