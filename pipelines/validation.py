@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from paddock.engine.system.text import shorten
 from paddock.pipelines.reply_check import Check
 
-from .errors import Fault, MustBe, did_you_mean
+from .errors import Fault, MustBe, PipelineError, did_you_mean
 from .expressions import Expression, ExpressionError, Path, Value
 from .yaml_source import YamlDocument
 
@@ -231,6 +231,11 @@ class FaultCollector:
     def include(self, faults: Iterable[Fault]) -> None:
         """Add faults that have their places, such as those of another document."""
         self._found.update(dict.fromkeys(faults))
+
+    def raise_faults(self) -> None:
+        """Raise `PipelineError` with every fault, if there is one."""
+        if self._found:
+            raise PipelineError(self.faults)
 
     def table(self, table: type[K], data: Any, at: Path) -> K | None:
         try:

@@ -23,7 +23,7 @@ from paddock.pipelines.label_choices import (
 )
 from paddock.pipelines.model import ReplySpec
 from paddock.runner.bind.bound import BoundStep
-from paddock.runner.bind.parameters import BindError
+from paddock.runner.bind.parameters import RenderError
 from paddock.runner.bind.scope import Scope
 from paddock.steps.base import StepError, Tools
 
@@ -187,7 +187,7 @@ class LabelLists:
         if any(choice.keys.narrow for choice in reply.choices) and offered.left_out:
             try:
                 text = inserted_text(step.params.render(scope))
-            except (BindError, ExpressionError):
+            except (RenderError, ExpressionError):
                 text = ""  # not known yet, or the step fails for it
             offered = await self._narrowed(reply, lists, offered, LabelQuery(text, last, tools))
         # 4

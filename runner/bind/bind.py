@@ -6,15 +6,15 @@ reports all of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
+from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.keys import RetryKeys, TimeoutKeys
-from paddock.pipelines.model import Block, Node, StepNode
+from paddock.pipelines.model import Block, Node, Pipeline, StepNode
 from paddock.pipelines.plan import Plan, read_plan
 from paddock.pipelines.references import BASE_NAMES, LOOP_NAMES, STEP_NAMES
 from paddock.pipelines.validation import FaultCollector
@@ -47,18 +47,20 @@ def bind(
     *,
     cwd: Path,
     default_models: Mapping[Role, str],
-    unknown: Collection[str] = (),
+    later: Collection[str] = (),
 ) -> BoundPlan:
     """Return the plan with each step's class and typed parameters, and each input's value.
 
-    The plan may have faults (`plan_with_faults`): all are reported at once. `unknown`: inputs that
+    The plan may have faults (`plan_with_faults`): all are reported at once. `later`: inputs that
     have a value which is not known.
 
     Raises:
         PipelineError: with every fault, those of the plan and its pipeline included.
     """
-    context = BindContext(later=frozenset(unknown))
-    return PlanBinder(plan, inputs, cwd, default_models, context).checked()
+    context = BindContext(later=frozenset(later))
+    bound, checks = bind_with_faults(plan, inputs, cwd, default_models, context)
+    checks.raise_faults()
+    return bound
 
 
 def bind_without_inputs(plan: Plan, shared: SharedPlans | None = None) -> BoundPlan:
@@ -69,7 +71,9 @@ def bind_without_inputs(plan: Plan, shared: SharedPlans | None = None) -> BoundP
     Raises:
         PipelineError: with every fault, those of the plan and its pipeline included.
     """
-    return PlanBinder(plan, context=BindContext(shared or SharedPlans())).checked()
+    bound, checks = bind_with_faults(plan, context=BindContext(shared or SharedPlans()))
+    checks.raise_faults()
+    return bound
 
 
 def document_folders(file: Path, text: str | None = None) -> tuple[Path, ...]:
@@ -80,130 +84,122 @@ def document_folders(file: Path, text: str | None = None) -> tuple[Path, ...]:
     Raises:
         PipelineError: it cannot be read as YAML, or is no mapping.
     """
-    return PlanBinder(read_plan(file, text)).bind().folders
+    bound, _ = bind_with_faults(read_plan(file, text))
+    return bound.folders
 
 
-class PlanBinder:
-    """Binds one plan. `checks`: what is wrong with its file, and with what was given to it.
+def bind_with_faults(
+    plan: Plan,
+    inputs: Mapping[str, Any] | None = None,
+    cwd: Path | None = None,
+    default_models: Mapping[Role, str] | None = None,
+    context: BindContext | None = None,
+) -> tuple[BoundPlan, FaultCollector]:
+    """Return the bound plan as far as faults let it be bound, and what is wrong.
 
-    All that help to bind it add to these.
+    `inputs` None: they are not given yet.
+
+    1. Read the inputs, and bind the models.
+    2. Bind each step and block, in the file's order: class, parameters, model, inner pipeline.
+    3. Mark what follows from all of them: untrusted text, answers that nothing may use.
+    4. Check each reference, now that all outputs are known.
+    5. Bind what starts the pipeline: schedules, and watches where no step runs it.
+    6. Check paths: of stores the order, of files where they are written and read.
+    7. Check the claims of tests.
     """
+    # 1
+    context, cwd = context or BindContext(), cwd or Path.cwd()
+    pipeline, defaults = plan.pipeline, plan.pipeline.defaults
+    file = Path(pipeline.document.file)
+    base = (cwd / file).parent
+    given = read_inputs(pipeline, inputs, base=base, cwd=cwd, later=context.later)
+    checks = FaultCollector(pipeline.document, pipeline.faults, plan.faults, given.faults)
+    models = ModelBinder(pipeline, base.resolve(), default_models or {}, given, context, checks)
+    known, roots = KnownInputs(given.values, given.later), given.roots(base)
+    known_now = None if inputs is None else known
+    inner_plans = SubPipelineReader(pipeline, known_now, roots, context, checks)
 
-    def __init__(
-        self,
-        plan: Plan,
-        inputs: Mapping[str, Any] | None = None,
-        cwd: Path | None = None,
-        default_models: Mapping[Role, str] | None = None,
-        context: BindContext | None = None,
-    ) -> None:
-        """`inputs` None: they are not given yet."""
-        self._context = context or BindContext()
-        self._cwd = cwd = cwd or Path.cwd()
-        self._default_models = default_models or {}
-        self._plan = plan
-        self._pipeline = plan.pipeline
-        self._file = Path(self._pipeline.document.file)
-        self._base = base = (cwd / self._file).parent
-        self._given = read_inputs(
-            self._pipeline, inputs, base=base, cwd=cwd, later=self._context.later
-        )
-        document = self._pipeline.document
-        self.checks = FaultCollector(
-            document, self._pipeline.faults, plan.faults, self._given.faults
-        )
-        self._models = ModelBinder(
-            self._pipeline,
-            base.resolve(),
-            self._default_models,
-            self._given,
-            self._context,
-            self.checks,
-        )
-        self._known_inputs = KnownInputs(self._given.values, self._given.later)
-        known = None if inputs is None else self._known_inputs
-        self._roots = self._given.roots(base)
-        self._inner = SubPipelineReader(
-            self._pipeline, known, self._roots, self._context, self.checks
-        )
-        self._known = KnownValues(self._pipeline, self._given.values)
-        self._reads = ReadChecker(self._known, self.checks)
-        self._params: dict[Place, ParameterBinder] = {}
-        """By the place of each step, in the file's order."""
-
-    def checked(self) -> BoundPlan:
-        """Return the bound plan.
-
-        Raises:
-            PipelineError: with every fault.
-        """
-        bound = self.bind()
-        if self.checks.faults:
-            raise PipelineError(self.checks.faults)
+    def bind_inner(step: StepNode, *, cache: bool) -> BoundPlan | None:
+        """Bind the pipeline that a step runs; None where that is a fault."""
+        read = inner_plans.read(step, cache=cache)
+        if read is None:
+            return None
+        inner_plan, inner_inputs, place = read
+        bound, found = bind_with_faults(inner_plan, inner_inputs, cwd, default_models, place)
+        checks.include(found.faults)
         return bound
 
-    def bind(self) -> BoundPlan:
-        """Return the bound plan, as far as faults let it be bound.
+    # 2
+    values = KnownValues(pipeline, given.values)
+    reads = ReadChecker(values, checks)
+    binder = _NodeBinder(pipeline, base, models, bind_inner, values, reads, checks)
+    controls = _InheritedKeys(
+        defaults.retry, defaults.timeout, context.cache and defaults.cache != "off"
+    )
+    nodes = tuple(binder.nodes(plan.nodes, BASE_NAMES, controls))
+    # 3
+    nodes = taint_analysis.mark_tainted(nodes, taint_analysis.tainted_inputs(pipeline))
+    if any(node.if_ is not None for node in nodes_of(nodes)):  # else none is skipped
+        nodes = unused_answers.mark_unused(nodes, plan.edges, pipeline.returns)
+    # 4
+    for use in plan.uses:
+        reads.check_reference(use, binder.params)
+    # 5
+    within = (
+        (inner.pipeline, KnownInputs(inner.inputs, inner.later_inputs), inner.roots.base)
+        for inner in sub_plans(nodes)
+    )
+    paths = KnownPaths(pipeline, known, roots, within)
+    watches: tuple[BoundWatch, ...] = ()
+    if pipeline.on is not None:
+        plan_faults.check_schedules(pipeline, checks)
+        if context.is_outermost:
+            watches = WatchBinder(pipeline, paths, checks).bind()
+    # 6
+    if any(step.facts.fills for step in steps_of(nodes)):
+        plan_faults.check_store_order(plan, checks)
+    folders = paths.folders()
+    protected_files.check_writes(pipeline, base, paths, folders, checks)
+    for parameters in binder.params.values():
+        paths.check(parameters.step, parameters.params_type, checks)
+    # 7
+    if pipeline.tests:  # few files have some, and their functions take time to import
+        plan_faults.check_test_claims(pipeline, base, checks)
+    bound = BoundPlan(
+        pipeline=pipeline,
+        file=file,
+        nodes=nodes,
+        edges=plan.edges,
+        inputs=given.values,
+        given=frozenset(given.by_hand),
+        later_inputs=frozenset(given.later),
+        roots=roots,
+        models=models.by_alias,
+        pools=models.pools,
+        defaults=models.defaults,
+        watches=watches,
+        folders=folders,
+        moment=context.shared.moment,
+        priority=pipeline.concurrency.priority if pipeline.concurrency else "batch",
+    )
+    return bound, checks
 
-        1. Bind each step and block, in the file's order: class, parameters, model, inner pipeline.
-        2. Mark what follows from all of them: untrusted text, answers that nothing may use.
-        3. Check each reference, now that all outputs are known.
-        4. Bind what starts the pipeline: schedules, and watches where no step runs it.
-        5. Check paths: of stores the order, of files where they are written and read.
-        6. Check the claims of tests.
-        """
-        pipeline, defaults = self._pipeline, self._pipeline.defaults
-        # 1
-        cache = self._context.cache and defaults.cache != "off"
-        controls = _InheritedKeys(defaults.retry, defaults.timeout, cache)
-        nodes = tuple(self._nodes(self._plan.nodes, BASE_NAMES, controls))
-        # 2
-        nodes = taint_analysis.mark_tainted(nodes, taint_analysis.tainted_inputs(pipeline))
-        if any(node.if_ is not None for node in nodes_of(nodes)):  # else none is skipped
-            nodes = unused_answers.mark_unused(nodes, self._plan.edges, pipeline.returns)
-        # 3
-        for use in self._plan.uses:
-            self._reads.check_reference(use, self._params)
-        # 4
-        within = (
-            (plan.pipeline, KnownInputs(plan.inputs, plan.later_inputs), plan.roots.base)
-            for plan in sub_plans(nodes)
-        )
-        paths = KnownPaths(pipeline, self._known_inputs, self._roots, within)
-        watches: tuple[BoundWatch, ...] = ()
-        if pipeline.on is not None:
-            plan_faults.check_schedules(pipeline, self.checks)
-            if self._context.is_outermost:
-                watches = WatchBinder(pipeline, paths, self.checks).bind()
-        # 5
-        if any(step.facts.fills for step in steps_of(nodes)):
-            plan_faults.check_store_order(self._plan, self.checks)
-        folders = paths.folders()
-        protected_files.check_writes(pipeline, self._base, paths, folders, self.checks)
-        for binder in self._params.values():
-            paths.check(binder.step, binder.params_type, self.checks)
-        # 6
-        if pipeline.tests:  # few files have some, and their functions take time to import
-            plan_faults.check_test_claims(pipeline, self._base, self.checks)
-        return BoundPlan(
-            pipeline=pipeline,
-            file=self._file,
-            nodes=nodes,
-            edges=self._plan.edges,
-            inputs=self._given.values,
-            given=frozenset(self._given.by_hand),
-            later_inputs=frozenset(self._given.later),
-            roots=self._roots,
-            models=self._models.by_alias,
-            pools=self._models.pools,
-            defaults=self._models.defaults,
-            watches=watches,
-            folders=folders,
-            moment=self._context.shared.moment,
-            priority=pipeline.concurrency.priority if pipeline.concurrency else "batch",
-        )
 
-    def _nodes(
+@dataclass
+class _NodeBinder:
+    """Binds the steps and blocks of one pipeline, in the file's order."""
+
+    _pipeline: Pipeline
+    _base: Path
+    _models: ModelBinder
+    _bind_inner: Callable[..., BoundPlan | None]
+    _known: KnownValues
+    _reads: ReadChecker
+    _checks: FaultCollector
+    params: dict[Place, ParameterBinder] = field(default_factory=dict)
+    """By the place of each step, in the file's order."""
+
+    def nodes(
         self, nodes: Iterable[Node], names: frozenset[str], controls: _InheritedKeys
     ) -> Iterable[BoundNode]:
         for node in nodes:
@@ -229,30 +225,30 @@ class PlanBinder:
         # 1
         kind = self._kind(step)
         if step.reply or step.escalate or step.review:
-            reply_faults.check_answer(step, kind, self.checks)
+            reply_faults.check_answer(step, kind, self._checks)
         if kind is None:
             return None
         facts = registry.facts_of_kind(kind)
         # 2
-        parameters = ParameterBinder(kind.params, step, facts, self.checks)
+        parameters = ParameterBinder(kind.params, step, facts, self._checks)
         columns = self._known.table_columns(step, facts)
-        faults_before = self.checks.faults
+        faults_before = self._checks.faults
         params = replace(parameters.bind(), columns=columns)
-        if self.checks.faults == faults_before:
+        if self._checks.faults == faults_before:
             for wrong in facts.table_faults(step.written, columns):
                 at = (*step.at, "with", wrong.name)
-                mark = self.checks.document.mark_within(at, wrong.start, wrong.length)
+                mark = self._checks.document.mark_within(at, wrong.start, wrong.length)
                 fault = Fault(f"step '{step.id}': {wrong.message}.", wrong.remedy, mark)
-                self.checks.include([fault])
-        self._params[step.at] = parameters
+                self._checks.include([fault])
+        self.params[step.at] = parameters
         # 3
         self._reads.check_parameters(parameters, facts, params.templates)
         # 4
         tools_made_of = None
         if [*facts.tools(step.params.data)]:
-            tool_faults.check_tools(step, self._pipeline, self._base, self.checks)
+            tool_faults.check_tools(step, self._pipeline, self._base, self._checks)
             tools_made_of = specs.tool_spec(step, self._pipeline, self._base)
-        inner = self._sub_pipeline(step, cache=controls.cache) if facts.pipeline else None
+        inner = self._bind_inner(step, cache=controls.cache) if facts.pipeline else None
         # 5
         self._known.add_step(step, kind, inner)
         model = self._models.of(step, kind)
@@ -271,7 +267,7 @@ class PlanBinder:
             cache=controls.cache,
             returns=step.returns,
             model=model,
-            besides=self._models.besides(step, kind),
+            extra_models=self._models.extra_models(step, kind),
             reply=step.reply,
             escalate=self._models.escalation(step, step.escalate, model) if step.escalate else None,
             review=step.review,
@@ -279,22 +275,11 @@ class PlanBinder:
             inner=inner,
         )
 
-    def _sub_pipeline(self, step: StepNode, *, cache: bool) -> BoundPlan | None:
-        """Bind the pipeline that a step runs; None where that is a fault."""
-        read = self._inner.read(step, cache=cache)
-        if read is None:
-            return None
-        plan, inputs, context = read
-        binder = PlanBinder(plan, inputs, self._cwd, self._default_models, context)
-        bound = binder.bind()
-        self.checks.include(binder.checks.faults)
-        return bound
-
     def _block(self, block: Block, names: frozenset[str], controls: _InheritedKeys) -> BoundBlock:
         defaults = self._pipeline.defaults
         self._reads.check_loop_list(block)
         self._known.enter_block(block)
-        body = tuple(self._nodes(block.body, names | {block.var} | LOOP_NAMES, controls))
+        body = tuple(self.nodes(block.body, names | {block.var} | LOOP_NAMES, controls))
         self._known.add_block(block)
         return BoundBlock(
             id=block.id,
@@ -334,7 +319,7 @@ class PlanBinder:
                 remedy = f"Another pipeline is run so: `uses: pipeline`, {given}."
         except registry.BrokenStep as error:
             what, remedy = f"step '{error.name}' of '{error.package}' is broken: {error.why}", ""
-        self.checks.add((*step.at, "uses"), what, remedy)
+        self._checks.add((*step.at, "uses"), what, remedy)
         return None
 
 

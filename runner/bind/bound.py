@@ -61,7 +61,7 @@ class BoundStep:
     mark: Mark
     reads: StepReads
     params: BoundParams
-    """`render(scope)` gives the instance that `run` takes, or raises `BindError`."""
+    """`render(scope)` gives the instance that `run` takes, or raises `RenderError`."""
     if_: Expression | None = None
     needs: frozenset[str] = frozenset()
     retry: RetryKeys | None = None
@@ -69,7 +69,7 @@ class BoundStep:
     cache: bool = True
     returns: Value | None = None
     model: ModelSpec | None = None
-    besides: tuple[ModelSpec, ...] = ()
+    extra_models: tuple[ModelSpec, ...] = ()
     """Models that it asks besides `model`, such as the embedding model of an agent's memory."""
     reply: ReplySpec | None = None
     """What its answer must be."""
@@ -86,7 +86,7 @@ class BoundStep:
     """What uses its answer, which is not asked for where all of these are skipped; empty: it is
     in any case (`unused_answers`)."""
     known_by: frozenset[str] = frozenset()
-    """The steps by which that is known."""
+    """The steps and blocks whose outputs tell whether all `consumers` are skipped."""
 
     @cached_property
     def written(self) -> Mapping[str, Any]:
@@ -132,7 +132,9 @@ class BoundStep:
     @property
     def models(self) -> tuple[ModelSpec, ...]:
         escalated = None if self.escalate is None else self.escalate.to
-        return tuple(spec for spec in (self.model, escalated, *self.besides) if spec is not None)
+        return tuple(
+            spec for spec in (self.model, escalated, *self.extra_models) if spec is not None
+        )
 
 
 @dataclass(frozen=True)
@@ -157,10 +159,10 @@ class BoundBlock:
     """Whether an item has a result: it passed the block's filters. None: there are none."""
     spec: Mapping[str, Any] = field(default_factory=dict)
     consumers: tuple[BoundNode, ...] = field(default=(), compare=False)
-    """As those of a step, where it only asks; a block at the top has none."""
+    """As `BoundStep.consumers`; a block at the top has none: its items are what a run is about."""
     known_by: frozenset[str] = frozenset()
     columns: Mapping[str, ColumnType] = field(default_factory=dict)
-    """Those of its results, as far as schemas tell; an empty type is unknown."""
+    """The types of its results' columns, as far as schemas tell; an empty one is unknown."""
 
     @classmethod
     def of_step(cls, step: BoundStep) -> BoundBlock:

@@ -73,7 +73,7 @@ class BoundParams:
         `others`: the scopes of parameters that see more.
 
         Raises:
-            BindError: an expression failed, or gave another type than the step takes.
+            RenderError: an expression failed, or gave another type than the step takes.
         """
         if self.constant is not None:
             return self.constant
@@ -83,7 +83,7 @@ class BoundParams:
         except ExpressionError as error:
             what = f"`{'.'.join(map(str, error.path))}`: {error.message}."
             fault = self.document.fault((*at, *error.path), what, error.remedy)
-            raise BindError(fault) from error
+            raise RenderError(fault) from error
         for name, template in self.templates.items():
             given[name] = template.bound(scope)
         for place, types in self.columns.items():
@@ -96,7 +96,7 @@ class BoundParams:
         except ValidationError as error:
             details = error.errors(include_url=False)
             found = faults_of(details, self.params_type, given, self.document, at, is_rendered=True)
-            raise BindError(next(found)) from error
+            raise RenderError(next(found)) from error
 
     def with_model(self, alias: str) -> BoundParams:
         constant = self.constant and self.constant.model_copy(update={"model": alias})
@@ -264,7 +264,7 @@ def _loosened(params_type: type[Params], later: frozenset[str]) -> type[Params]:
     return cast("type[Params]", loosened)
 
 
-class BindError(Exception):
+class RenderError(Exception):
     """Parameters that turned out wrong when an item's values were filled in."""
 
     def __init__(self, fault: Fault) -> None:

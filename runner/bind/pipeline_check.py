@@ -18,7 +18,7 @@ from paddock.runner.config.mail_server import undeliverable_mail
 
 from . import variations
 from .advice import advice_on
-from .bind import PlanBinder
+from .bind import bind_with_faults
 from .bound import BoundPlan
 from .checks import requirements
 
@@ -63,18 +63,15 @@ def bind_for_comparison(plan: Plan) -> BoundPlan:
     Raises:
         PipelineError: with every fault; those of values under `compare` where there is no other.
     """
-    binder = PlanBinder(plan)
-    bound, checks = binder.bind(), binder.checks
+    bound, checks = bind_with_faults(plan)
     if plan.pipeline.compare is not None or plan.pipeline.gold is not None:
         variations.check_varied_names(plan.pipeline, checks)
         if not checks.faults:
             variations.check_variations(plan.pipeline, checks, _faults_in)
-    if checks.faults:
-        raise PipelineError(checks.faults)
+    checks.raise_faults()
     return bound
 
 
 def _faults_in(document: YamlDocument) -> Sequence[Fault]:
-    binder = PlanBinder(plan_with_faults(parse_pipeline(document)))
-    binder.bind()
-    return binder.checks.faults
+    _, checks = bind_with_faults(plan_with_faults(parse_pipeline(document)))
+    return checks.faults

@@ -67,7 +67,7 @@ class ModelBinder:
     def escalation(
         self, step: StepNode, spec: EscalationSpec, model: ModelSpec | None
     ) -> BoundEscalation | None:
-        """Return which answers of a step, whose model is `model`, another gives; None: a fault."""
+        """Return the escalation of a step whose own model is `model`; None where it is a fault."""
         at, alias = (*step.at, "escalate", "to"), spec.to
         to = self._named(step, alias, at, frozenset({"chat"}))
         if to is None:
@@ -102,7 +102,7 @@ class ModelBinder:
             self._checks.add(at, what, f"Of the right role: {', '.join(names) or 'none'}.")
         return spec
 
-    def besides(self, step: StepNode, kind: type[Any]) -> tuple[ModelSpec, ...]:
+    def extra_models(self, step: StepNode, kind: type[Any]) -> tuple[ModelSpec, ...]:
         """Return the models that a step asks besides its own: defaults of their roles."""
         roles = {*roles_besides(kind, step.params.data)}
         if step.reply is not None and any(choice.keys.narrow for choice in step.reply.choices):

@@ -237,7 +237,10 @@ def check_varied_names(pipeline: Pipeline, checks: FaultCollector) -> None:
 
 
 def comparison_notes(pipeline: Pipeline) -> Iterator[str]:
-    """Yield what `compare` and `gold` name and the pipeline has not; other commands go on."""
+    """Yield a note for each name under `compare` and `gold` that leads nowhere.
+
+    It is no fault for commands other than `compare`.
+    """
     checks = FaultCollector(pipeline.document)
     check_varied_names(pipeline, checks)
     for fault in checks.faults:

@@ -164,8 +164,8 @@ def watch_sees(keys: WatchKeys, root: Path, path: Path) -> bool:
         return False
     is_named = any(map(include.names_folder, folders))
     return any(
-        include.names_file(path, in_named_folder=is_named) and not exclude.names_file(path)
-        for path in _possible_names(relpath, keys.include)
+        include.names_file(name, in_named_folder=is_named) and not exclude.names_file(name)
+        for name in _possible_names(relpath, keys.include)
     )
 
 

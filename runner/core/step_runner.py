@@ -19,7 +19,7 @@ from paddock.runner.answers.evidence import EvidenceFinder
 from paddock.runner.answers.offered_labels import AT_BORDER
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.bind.bound import BoundBlock, BoundStep
-from paddock.runner.bind.parameters import BindError
+from paddock.runner.bind.parameters import RenderError
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.drain import StopGateClosed
@@ -210,7 +210,7 @@ class StepRunner:
             if n_retries < max_retries(step.retry, cause):
                 return cause
             raise StepFailed(step.id, str(error), cause=cause) from error
-        if isinstance(error, ExpressionError | BindError | OutsideRoots):
+        if isinstance(error, ExpressionError | RenderError | OutsideRoots):
             raise StepFailed(step.id, str(error)) from error
         damage = error if isinstance(error, LedgerError) else None
         if (damage := damage or self.context.ledger.damage_behind(error)) is not None:

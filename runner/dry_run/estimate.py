@@ -17,7 +17,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, steps_read
 from paddock.pipelines.input_values import WrongInput
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
-from paddock.runner.bind.parameters import BindError
+from paddock.runner.bind.parameters import RenderError
 from paddock.runner.bind.plan_walks import all_steps, only_reads, steps_of
 from paddock.runner.bind.scope import Scope
 from paddock.runner.core.block_state import BlockState, opened_block, take_entry
@@ -114,7 +114,7 @@ class PlanWalk(Walk):
         for node in nodes:  # in the plan's order, in which items and notes are shown
             try:
                 await self.node(node)
-            except (RunStopped, BindError, WrongInput) as error:
+            except (RunStopped, RenderError, WrongInput) as error:
                 what = str(error) if isinstance(error, RunStopped) else f"step '{node.id}': {error}"
                 raise PipelineError.of(what, mark=node.mark) from error
 

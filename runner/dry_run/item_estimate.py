@@ -13,7 +13,7 @@ from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.node_reads import read_by
-from paddock.runner.bind.parameters import BindError
+from paddock.runner.bind.parameters import RenderError
 from paddock.runner.bind.plan_walks import all_steps
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.core.block_state import OUTERMOST, BlockState, ItemsAround, opened_block
@@ -201,7 +201,7 @@ class ItemEstimator:
         try:
             inputs = step.params.render(scope).inputs
             context = sub_pipeline_context(self._context, step, attempt, inputs)
-        except (BindError, WrongInput) as error:
+        except (RenderError, WrongInput) as error:
             if not doubt:
                 raise ItemEnds(error) from error
             return Estimate(calls_of_step(step))

@@ -15,7 +15,7 @@ from paddock.engine.errors import EngineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.answers.evidence import EvidenceFinder
 from paddock.runner.bind.bound import BoundStep
-from paddock.runner.bind.parameters import BindError
+from paddock.runner.bind.parameters import RenderError
 from paddock.runner.core.answer_reviewer import AnswerReviewer
 from paddock.runner.core.escalation import Escalated, escalated
 from paddock.runner.core.failures import Cause, RunStopped, max_retries
@@ -80,7 +80,7 @@ class StepEstimator:
             return Estimate(calls_of_step(step))
         try:
             params = step.params.render(self.attempt.scope)
-        except BindError as error:  # 3
+        except RenderError as error:  # 3
             if not self.doubt:
                 raise ItemEnds(error) from error
             return Estimate(calls_of_step(step))

@@ -61,7 +61,7 @@ def bound_now(
     inputs, given = plan.pipeline.inputs, recorded.get("inputs", {})
     given = {name: given[name] for name in given.keys() & inputs.keys()}
     hidden = [name for name in recorded.get("hidden", ()) if name in inputs]
-    bound = bind(plan, given, cwd=file.parent, default_models=models, unknown=hidden)
+    bound = bind(plan, given, cwd=file.parent, default_models=models, later=hidden)
     is_elsewhere, ledger = bool(bound.pools or settings.pool_urls), world.ledger
     index = OutputIndex(ledger, world.index.base, ledger.scopes_of(file.name))
     facts = RunModels(_unknown_facts) if is_elsewhere else world.models

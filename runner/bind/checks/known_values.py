@@ -104,9 +104,9 @@ class KnownValues:
     def add_step(self, step: StepNode, kind: type[Step[Any, Any]], inner: BoundPlan | None) -> None:
         """Add a step; `inner`: the pipeline that it runs."""
         fields, columns = kind.output.model_fields, step.written.get("columns")
-        of_rows: dict[str, Mapping[str, ColumnType]] = {}
+        by_output: dict[str, Mapping[str, ColumnType]] = {}
         if isinstance(columns, dict) and "rows" in fields:
-            of_rows["rows"] = {name: str(kind) for name, kind in columns.items()}
+            by_output["rows"] = {name: str(kind) for name, kind in columns.items()}
         schema = step.reply.schema if step.reply is not None else None
         if step.returns is not None:
             written = step.returns.data
@@ -114,7 +114,7 @@ class KnownValues:
             self._outputs[step.id] = KnownOutputs(
                 names=names if isinstance(written, dict) else None,
                 kinds={name: self.kind_of(step.returns, (name,)) for name in names},
-                columns=of_rows,
+                columns=by_output,
                 schema=schema,
             )
             return
@@ -133,7 +133,7 @@ class KnownValues:
         self._outputs[step.id] = KnownOutputs(
             names=known_names if inner is None else inner.output_names,
             kinds={name: _kind_of_hint(field.annotation) for name, field in fields.items()},
-            columns=of_rows,
+            columns=by_output,
             schema=schema,
             answer=answer,
             absent=absent,

@@ -125,10 +125,8 @@ class NodeParts:
             parts.update(self._server_part(step))
         if step.model is not None:
             digest = await self.world.models.of(step.model)
-            besides = [await self.world.models.of(spec) for spec in step.besides]
-            parts[f"{id_}.{ModelPart.what}"] = part_digest(
-                [digest, *besides] if besides else digest
-            )
+            others = [await self.world.models.of(spec) for spec in step.extra_models]
+            parts[f"{id_}.{ModelPart.what}"] = part_digest([digest, *others] if others else digest)
             written = parts[f"{id_}.{ParametersPart.what}"]
             options, context = await self._options(step, step.model)
             parts[f"{id_}.{ParametersPart.what}"] = part_digest([written, options])

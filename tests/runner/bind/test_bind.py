@@ -15,7 +15,7 @@ from paddock.pipelines.keys import RetryKeys
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
-from paddock.runner.bind.parameters import BindError
+from paddock.runner.bind.parameters import RenderError
 from paddock.runner.bind.scope import Scope
 from paddock.steps import registry
 from tests.runner.bind.pipeline_faults import faults_of, sentences
@@ -336,14 +336,14 @@ def test_a_circle_of_links_is_no_path(tmp_path: Path) -> None:
 def test_a_value_that_turns_out_wrong_is_told_with_its_place(tmp_path: Path) -> None:
     text = 'steps:\n  - {for_each: "d in [1]", do: [{uses: split, with: {text: "{{ d.x }}"}}]}\n'
     params = step(block(bound(tmp_path, text).nodes[0]).body[0]).params
-    with pytest.raises(BindError) as caught:
+    with pytest.raises(RenderError) as caught:
         params.render(Scope.of({}).child("d", {"x": [5]}))
     fault = caught.value.fault
     assert fault.message == "'text' must be text; this is a list."
     assert fault.remedy == 'Make text of it: `| tojson`, or `| join(", ")`.'
     assert fault.mark is not None
     assert fault.mark.line == 2
-    with pytest.raises(BindError, match=r"`text`: there is no 'x' here .* Known: 'y'\."):
+    with pytest.raises(RenderError, match=r"`text`: there is no 'x' here .* Known: 'y'\."):
         params.render(Scope.of({}).child("d", {"y": 5}))
     assert params.render(Scope.of({}).child("d", {"x": 5})).text == "5", "as in a longer text"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.pipelines.plan import read_plan
-from paddock.runner.bind.bind import PlanBinder, bind
+from paddock.runner.bind.bind import bind, bind_with_faults
 from paddock.runner.bind.bound import BoundPlan
 from tests.runner.bind.pipeline_faults import fault_of, faults_of
 
@@ -57,9 +57,8 @@ def test_a_model_of_a_hub_has_the_name_that_it_gets_when_it_is_pulled(tmp_path: 
 def test_a_wrong_model_of_a_step_that_escalates_is_one_fault(tmp_path: Path) -> None:
     step = "{uses: chat, with: {model: b, prompt: x}, escalate: {to: a, when: not text}}"
     plan = read_plan(tmp_path / "p.yaml", f"models: {{a: a.gguf}}\nsteps: [{step}]\n")
-    binder = PlanBinder(plan, None, tmp_path, {})
-    binder.bind()
-    (fault,) = binder.checks.faults
+    _, checks = bind_with_faults(plan, None, tmp_path, {})
+    (fault,) = checks.faults
     assert fault.message == "step 'chat' asks for model 'b', which is not under `models`."
 
 
