@@ -35,6 +35,14 @@ _YOUNG_S = 1.0
 _IS_WINDOWS = os.name == "nt"
 
 
+def resolved(path: Path) -> Path | None:
+    """Return a path without links; None: it is none: too long, a circle of links, a zero byte."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return None
+
+
 class TemporaryFile:
     """A hidden file that becomes another one by a rename, or is removed; locked until then."""
 

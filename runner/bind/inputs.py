@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system import files
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import (
@@ -160,10 +161,8 @@ def _read_default(given: GivenInputs, declared: Input, pipeline: Pipeline, base:
 
 
 def _lies_under(path: Path, base: Path) -> bool:
-    try:
-        return path.resolve().is_relative_to(base.resolve())
-    except (OSError, RuntimeError):  # too long a name, a circle of symlinks
-        return False
+    found = files.resolved(path)
+    return found is not None and found.is_relative_to(base.resolve())
 
 
 def reads_only_inputs(references: Iterable[Reference], names: Container[str]) -> bool:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from paddock.engine.system import files
 from paddock.pipelines.input_values import FOLDER_TYPES
 from paddock.pipelines.model import Pipeline, StepNode, step_nodes
 from paddock.pipelines.validation import FaultCollector
@@ -196,8 +197,6 @@ def _folder_of(text: str, *, is_file: bool) -> str | None:
 
 
 def resolved(path: Path) -> Path:
+    """Return a path without links and `..`, with links where they lead nowhere."""
     path = Path(os.path.normpath(path))
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError, ValueError):
-        return path
+    return files.resolved(path) or path

@@ -5,15 +5,17 @@ Must be quick: it opens no ledger, loads no model, and imports nothing of a run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from paddock.pipelines.errors import Fault, PipelineError
-from paddock.pipelines.model import parse_pipeline
+from paddock.pipelines.model import Pipeline, parse_pipeline
 from paddock.pipelines.plan import Plan, plan_with_faults, read_plan
-from paddock.pipelines.yaml_source import YamlDocument
+from paddock.pipelines.validation import FaultCollector
+from paddock.pipelines.yaml_source import YamlDocument, parse_yaml
 from paddock.runner.config.mail_server import undeliverable_mail
 
 from . import variations
@@ -21,6 +23,7 @@ from .advice import advice_on
 from .bind import bind_with_faults
 from .bound import BoundPlan
 from .checks import requirements
+from .variations import Change
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +70,48 @@ def bind_for_comparison(plan: Plan) -> BoundPlan:
     if plan.pipeline.compare is not None or plan.pipeline.gold is not None:
         variations.check_varied_names(plan.pipeline, checks)
         if not checks.faults:
-            variations.check_variations(plan.pipeline, checks, _faults_in)
+            _check_variations(plan.pipeline, checks)
     checks.raise_faults()
     return bound
 
 
-def _faults_in(document: YamlDocument) -> Sequence[Fault]:
-    _, checks = bind_with_faults(plan_with_faults(parse_pipeline(document)))
-    return checks.faults
+def _check_variations(pipeline: Pipeline, checks: FaultCollector) -> None:
+    """Bind a sound pipeline with each value under `compare`, all others being the first ones."""
+    if pipeline.compare is None:
+        return
+    written = {name: value for name, value in pipeline.document.data.items() if name != "compare"}
+    varied = variations.dimensions(pipeline.compare, pipeline)
+    first = [changes[0] for changes in varied]
+    variants = [first] if first else []
+    for place, changes in enumerate(varied):
+        variants += ([*first[:place], change, *first[place + 1 :]] for change in changes[1:])
+    for variant in variants:
+        data = variations.changed(written, variant)
+        document = parse_yaml(json.dumps(data), pipeline.document.file)
+        named = " ".join(f"'{change.name}'" for change in variant)
+        _, found = bind_with_faults(plan_with_faults(parse_pipeline(document)))
+        for fault in found.faults:
+            what = f"with {named}: {fault.message}"
+            if fault.mark is not None and fault.mark.file != document.file:  # a varied pipeline's
+                checks.include([replace(fault, message=what)])
+            elif (change := _at_fault(document, variant, fault)) is None:
+                checks.add(("compare",), what, fault.remedy, is_key=True)
+            else:
+                at = ("compare", change.option, change.target)
+                checks.add(at, fault.message, fault.remedy, is_key=True)
+
+
+def _at_fault(document: YamlDocument, variant: Iterable[Change], fault: Fault) -> Change | None:
+    """Return the change in whose value a fault is; None: what it does is wrong elsewhere.
+
+    The document is one line of JSON, so that columns tell.
+    """
+    if fault.mark is None:
+        return None
+    for change in variant:
+        key, value = document.key_mark(change.at), document.mark(change.at)
+        span = document.span(change.at)
+        end = value.column if span is None else value.column + span.end - span.start
+        if min(key.column, value.column) <= fault.mark.column < end:
+            return change
+    return None

@@ -79,11 +79,6 @@ def progress_line_names(nodes: Iterable[BoundNode]) -> Iterator[str]:
             yield from (f"{node.id}.{name}" for name in progress_line_names(node.inner.nodes))
 
 
-def has_no_nested_items(body: Iterable[BoundNode]) -> bool:
-    """Return whether a body has no items of its own: no blocks, and no pipelines."""
-    return all(isinstance(node, BoundStep) and node.inner is None for node in body)
-
-
 def only_reads(step: BoundStep) -> bool:
     """Return whether a step only reads and asks, so that it can be done twice."""
     return step.kind.is_pure or step.facts.only_reads

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system import files
 from paddock.pipelines.errors import PipelineError, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.input_values import FOLDER_TYPES, Input, WrongInput
@@ -110,9 +111,8 @@ class SubPipelineReader:
             what = f"the file of a pipeline must stand there as it is, not as '{name}'"
             self._checks.add(at, what, "Choose between files with `if` on two steps.")
             return None
-        try:
-            path = (self._roots.base / name).resolve()
-        except (OSError, RuntimeError, ValueError):  # too long, a circle of symlinks, a zero byte
+        path = files.resolved(self._roots.base / name)
+        if path is None:
             what = f"the file '{name[:60]}' cannot be used as a path"
             self._checks.add(at, what, "Name another one.")
             return None

@@ -5,9 +5,10 @@
     - {id: out, if: steps.kind.output == 'bill', uses: files.write, with: {text: …steps.summary…}}
 
 The only consumer of `summary` is `out`, and `kind` tells whether that is skipped (`known_by` of
-`summary`): `summary` is done behind `kind`, and not where `out` is skipped. So it is with each step that only asks, where what
-its consumers' conditions read can be done before it. Steps that have effects, whose answers a
-person reviews, or that a result reads are always done, as are the blocks at the top.
+`summary`): `summary` is done behind `kind`, and not where `out` is skipped. So it is with each step
+that only asks, where what its consumers' conditions read can be done before it. Steps that have
+effects, whose answers a person reviews, or that a result reads are always done, as are the blocks
+at the top.
 """
 
 from __future__ import annotations

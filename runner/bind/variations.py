@@ -2,8 +2,7 @@
 
 A variant is the pipeline's data with some values replaced: a combination of the variations.
 A change is a value with its place in the pipeline's data. Changes of the command line and of the
-file are made by the same code. What a value does to the pipeline shows when the pipeline is bound
-with it: `check_variations` does that for each value once, where the pipeline itself has no fault.
+file are made by the same code.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import itertools
 import json
 import math
 import string
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -24,7 +23,7 @@ from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.keys import StepKeys
 from paddock.pipelines.model import Pipeline, StepNode, step_nodes
 from paddock.pipelines.validation import FaultCollector
-from paddock.pipelines.yaml_source import YamlDocument, parse_yaml
+from paddock.pipelines.yaml_source import parse_yaml
 from paddock.steps.registry import facts_of
 
 VariedOption = Literal["model", "prompt", "set"]
@@ -245,51 +244,3 @@ def comparison_notes(pipeline: Pipeline) -> Iterator[str]:
     check_varied_names(pipeline, checks)
     for fault in checks.faults:
         yield f"`paddock compare` would refuse this file: {fault.in_one_line()}"
-
-
-def check_variations(
-    pipeline: Pipeline,
-    checks: FaultCollector,
-    faults_in: Callable[[YamlDocument], Collection[Fault]],
-) -> None:
-    """Check what becomes of a pipeline that has a value of `compare`.
-
-    `faults_in` are those of a pipeline's document. Each value is tried in one variant: with the
-    first values of all others.
-    """
-    if pipeline.compare is None:
-        return
-    written = {name: value for name, value in pipeline.document.data.items() if name != "compare"}
-    varied = dimensions(pipeline.compare, pipeline)
-    first = [changes[0] for changes in varied]
-    variants = [first] if first else []
-    for place, changes in enumerate(varied):
-        variants += ([*first[:place], change, *first[place + 1 :]] for change in changes[1:])
-    for variant in variants:
-        document = parse_yaml(json.dumps(changed(written, variant)), pipeline.document.file)
-        named = " ".join(f"'{change.name}'" for change in variant)
-        for fault in faults_in(document):
-            what = f"with {named}: {fault.message}"
-            if fault.mark is not None and fault.mark.file != document.file:  # a varied pipeline's
-                checks.include([replace(fault, message=what)])
-            elif (change := _at_fault(document, variant, fault)) is None:
-                checks.add(("compare",), what, fault.remedy, is_key=True)
-            else:
-                at = ("compare", change.option, change.target)
-                checks.add(at, fault.message, fault.remedy, is_key=True)
-
-
-def _at_fault(document: YamlDocument, variant: Iterable[Change], fault: Fault) -> Change | None:
-    """Return the change in whose value a fault is; None: what it does is wrong elsewhere.
-
-    The document is one line of JSON, so that columns tell.
-    """
-    if fault.mark is None:
-        return None
-    for change in variant:
-        key, value = document.key_mark(change.at), document.mark(change.at)
-        span = document.span(change.at)
-        end = value.column if span is None else value.column + span.end - span.start
-        if min(key.column, value.column) <= fault.mark.column < end:
-            return change
-    return None

@@ -135,19 +135,16 @@ class WatchBinder:
             return  # only a run shows which folder it is
         for named in scanned:
             try:
-                if (
-                    self._paths.roots.resolve(str(named.base / named.text))
-                    == watch.root / PROCESSING
-                ):
+                folder = self._paths.roots.resolve(str(named.base / named.text))
+                if folder == watch.root / PROCESSING:
                     return
             except (OutsideRoots, OSError, ValueError, RuntimeError):
                 continue
         place = f"{watch.keys.path.rstrip('/')}/{PROCESSING}"
         what = (
-            f"with `claim: move` documents are worked on in '{place}', and no `files.scan` "
-            f"lists that folder"
+            f"with `claim: move` documents are worked on in '{place}', and no `files.scan` lists "
         )
-        self._checks.add((*at, "claim"), what, f'Scan it: `root: "{place}"`.')
+        self._checks.add((*at, "claim"), f"{what}that folder", f'Scan it: `root: "{place}"`.')
 
 
 def watch_sees(keys: WatchKeys, root: Path, path: Path) -> bool:

@@ -21,7 +21,6 @@ from paddock.engine.system.tasks import task_group
 from paddock.engine.system.text import counted, listed
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
-from paddock.runner.bind.plan_walks import has_no_nested_items
 from paddock.runner.bind.scope import Scope
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import (
@@ -161,7 +160,7 @@ class BlockRun:
         """Do the items of a chunk that no other machine holds or has done, each in a slot."""
         context, state, claims = self.context, self.state, self.claims
         scope_id, gate = state.work.scope_id, context.stop_gate
-        has_no_own = has_no_nested_items(state.block.body)
+        has_no_own = all(isinstance(n, BoundStep) and n.inner is None for n in state.block.body)
         # A budget that is used up stops no step that only writes what was made
         asks_gate = state.step is None or state.has_models
         if claims is not None:

@@ -368,10 +368,7 @@ def _text_of(path: Path) -> str | None:
 
 
 def _resolved(path: Path) -> Path:
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError):
-        return path
+    return files.resolved(path) or path
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import Pool
+from paddock.engine.system import files
 from paddock.engine.system.item_samples import share_interval
 from paddock.engine.system.text import counted, map_texts
 from paddock.pipelines.errors import Fault, PipelineError
@@ -372,10 +373,9 @@ def case_inputs(
     for name in subject.paths.intersection(inputs):
         if not isinstance(inputs[name], str):
             continue  # reported with the pipeline's other inputs
-        try:
-            path = (stage.folder / inputs[name]).resolve()
-        except (OSError, RuntimeError, ValueError):
-            raise SandboxError(f"input '{name}' cannot be used as a path.") from None
+        path = files.resolved(stage.folder / inputs[name])
+        if path is None:
+            raise SandboxError(f"input '{name}' cannot be used as a path.")
         if not any(path.is_relative_to(root) for root in (stage.folder, stage.tmp)):
             raise SandboxError(
                 f"input '{name}' leads outside of the pipeline's folder. A test runs on a copy "

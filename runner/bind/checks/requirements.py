@@ -40,9 +40,7 @@ def refuse_missing(bound: BoundPlan) -> None:
     found: dict[str, Fault] = {}
     for fault in _missing_of_plan(bound):
         found.setdefault(fault.message, fault)
-    specs = (spec for plan in all_plans(bound) for spec in plan.models.values())
-    has_paths = any(Path(spec.ref).is_absolute() for spec in specs)
-    if faults := [*found.values(), *(model_file_faults(bound) if has_paths else ())]:
+    if faults := [*found.values(), *model_file_faults(bound)]:
         raise PipelineError(faults)
 
 
