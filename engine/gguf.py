@@ -11,9 +11,10 @@ import math
 import mmap
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
+
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 
 from .errors import ModelBroken
 from .model_file_parts import check_magic

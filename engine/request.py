@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
+
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 
 from .sampling_values import checked_sampling
 

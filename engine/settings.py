@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from paddock.engine.system.hosts import is_loopback
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 CacheType = Literal["f16", "q8_0", "q4_0"]
 Switch = Literal["auto", "on", "off"]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 MOST_LINE_COLUMNS = 160  # what a terminal shows without wrapping into nonsense
 COLUMNS_BEFORE_MARK = 60  # how much of an overlong line is kept before the place

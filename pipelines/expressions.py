@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
@@ -20,6 +19,7 @@ from jinja2.parser import Parser
 from jinja2.runtime import Undefined
 from pydantic_core import core_schema
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.template_limits import TemplateLimitExceeded
 from paddock.engine.system.text import nested_values, one_line
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.text import shorten
 
 from .errors import did_you_mean

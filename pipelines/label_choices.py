@@ -11,11 +11,11 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.text import listed, one_line
 
 from .errors import did_you_mean

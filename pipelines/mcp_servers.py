@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
+
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 from . import prompt_file
 from .expressions import TEMPLATE_START, ExpressionError, Path, Value

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from pathlib import PurePath
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.pipelines.reply_check import Check
 
 from .comparison_keys import CompareKeys, GoldKeys

@@ -7,8 +7,9 @@ outputs a step has.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
+
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 
 from .errors import Fault
 from .expressions import Path

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .errors import did_you_mean
 from .expressions import Path, Reference, Value

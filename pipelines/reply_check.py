@@ -9,12 +9,13 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import nodes
 from jinja2.runtime import Undefined
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .errors import did_you_mean
 from .expressions import Expression, Reference, chain_of

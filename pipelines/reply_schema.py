@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
+
+from paddock.engine.system.light_dataclasses import dataclass, replace
 
 from . import prompt_file, yaml_source
 from .errors import PipelineError, did_you_mean

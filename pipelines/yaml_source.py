@@ -11,7 +11,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from paddock.engine.system import no_links
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 from .errors import Fault, Mark, PipelineError
 from .expressions import Path

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.engine.settings import PoolSettings, ServiceSettings
 from paddock.engine.system import distribution
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.runner.config import setting_values
 from paddock.runner.config.config_file import FILE_NAME, config_folder, file_values
 from paddock.runner.config.service_address import ServiceAddress

@@ -15,7 +15,6 @@ import os
 import stat
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from paddock.engine.system import no_links
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.text import one_line
 
 from .facts import Facts

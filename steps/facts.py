@@ -7,9 +7,10 @@ nothing. A field that names a parameter is empty where the kind has none of that
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 if TYPE_CHECKING:
     from paddock.pipelines.expressions import Path as Place

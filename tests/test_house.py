@@ -239,6 +239,11 @@ def test_kinds_of_steps_are_told_apart_by_their_facts() -> None:
     assert [place for place in found if not place.startswith(evaluators)] == []
 
 
+def test_dataclasses_are_made_by_the_light_decorator() -> None:
+    standard = re.compile(r"^from dataclasses import .*\bdataclass\b", re.MULTILINE)
+    assert [m.place for m in figures.all_modules() if standard.search(m.text)] == []
+
+
 def test_the_runner_has_few_modules_at_its_top() -> None:
     assert figures.at_top_of_runner() == ["__init__.py", "__main__.py", "api.py", "settings.py"]
 

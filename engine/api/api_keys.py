@@ -13,7 +13,6 @@ import logging
 import re
 import time
 from collections.abc import Iterator, MutableMapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from paddock.engine.api.request_log import RefusingMiddleware, RequestLog, excha
 from paddock.engine.errors import EngineError
 from paddock.engine.system.files import read_text
 from paddock.engine.system.key_proof import PROOF_PATH
+from paddock.engine.system.light_dataclasses import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -26,6 +25,7 @@ from paddock.engine.api.streaming import json_response
 from paddock.engine.backends.metrics import HistogramReading, ModelMetrics
 from paddock.engine.memory.pool_stats import ModelStats
 from paddock.engine.system.hardware import read_gpus, read_memory, visible_gpus
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.workers.worker_process import ProbeResult
 
 # A busy worker answers within a step or two.

@@ -13,7 +13,6 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, MutableMapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -26,6 +25,7 @@ from paddock.engine.backends.metrics import MetricRegistry
 from paddock.engine.memory.pool_stats import PoolEvents, RefusalReason, UnloadReason
 from paddock.engine.request import DoneReason, Usage
 from paddock.engine.system.hosts import parse_address
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 _DURATION_BUCKETS_S = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 600)
 

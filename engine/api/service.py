@@ -7,7 +7,6 @@ module-level state.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import cast
 
 from starlette.requests import HTTPConnection
@@ -20,6 +19,7 @@ from paddock.engine.models.model_names import is_path, parse_name
 from paddock.engine.models.model_store import ModelStore
 from paddock.engine.request import Priority
 from paddock.engine.settings import ServiceSettings
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 
 @dataclass(slots=True)

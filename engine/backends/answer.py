@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from paddock.engine.errors import DeadlineExceeded
 from paddock.engine.request import ChatRequest, Chunk, Reply
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.tasks import end
 
 if TYPE_CHECKING:  # it brings numpy, which a plan lacks

@@ -14,7 +14,6 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from paddock.engine.models.model_names import canonical_name
 from paddock.engine.profile.format_speeds import can_be_judged, may_be_f16
 from paddock.engine.request import ModelFacts, ModelSpec
 from paddock.engine.system.hardware import read_memory
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.retry import Backoff
 from paddock.engine.system.tasks import StopRequested, end, unless
 from paddock.engine.tuning.tuned_copies import TunedCopy, TunedCopyStore, TuningVerdict

@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -43,6 +42,7 @@ from paddock.engine.request import (
     Tool,
     Usage,
 )
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import StopRequested, TaskSet, unless, wait_for_event
 from paddock.engine.workers.worker_protocol import Embedded

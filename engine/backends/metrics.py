@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -18,6 +17,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from paddock.engine.memory.pool_stats import ModelStats, PoolEvents, RefusalReason, UnloadReason
 from paddock.engine.request import DoneReason, Usage
+from paddock.engine.system.light_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)

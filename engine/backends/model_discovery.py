@@ -10,12 +10,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from paddock.engine.errors import BadRequest, EngineError, ModelBroken, NotServed
 from paddock.engine.request import ModelFacts, ModelSpec
+from paddock.engine.system.light_dataclasses import dataclass, replace
 
 from .openai_client import Json, ServerAway, ServerBusy, ServerConnection
 from .openai_codec import ServerKind

@@ -9,7 +9,6 @@ import base64
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from paddock.engine.errors import BadRequest
@@ -28,6 +27,7 @@ from paddock.engine.request import (
     Usage,
     reserved_tokens,
 )
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.text import parse_shallow_json
 
 ServerKind = Literal["llama-server", "vllm", "ollama", "paddock", "other"]

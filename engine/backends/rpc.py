@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.errors import EngineError, WorkerLost, read_error
@@ -31,6 +30,7 @@ from paddock.engine.request import (
 )
 from paddock.engine.sampling_values import checked_sampling
 from paddock.engine.system import http
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.light_http import (
     IDLE_CONNECTION_S,
     ConnectionBroken,

@@ -6,7 +6,6 @@ Reads stored profiles only; nothing is measured or loaded here.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from paddock.engine.profile.context_layout import (
 )
 from paddock.engine.profile.profile import ProfileStore, this_device_build
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.workers.fallbacks import FallbackStore
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.errors import BadRequest, EngineError, ModelBroken
 from paddock.engine.request import Message, Tool
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.processes import FrameProcess, python_command
 from paddock.engine.system.tasks import run_concurrently
 

@@ -14,13 +14,13 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from paddock.engine.errors import BadRequest, PromptCut, PromptTooLong
 from paddock.engine.request import Usage
 from paddock.engine.system.files import read_json_object, write_json_atomically
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.units import DAY_S
 
 from .model_discovery import ServedModel

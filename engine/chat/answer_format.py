@@ -11,12 +11,12 @@ import json
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest, Constraint, Sampling, Tool
 from paddock.engine.sampling.json_schema import embeddable_schema, json_rule, parse_schema
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .harmony import HARMONY_TOKENS, HarmonyParser
 from .reasoning_tags import ReasoningTags

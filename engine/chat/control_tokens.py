@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
 
 from paddock.engine.request import Message, Tool, ToolCall
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.text import map_texts
 
 # Private-use characters that no template and hardly a document contains.

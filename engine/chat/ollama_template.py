@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from paddock.engine.chat.go_template.go_values import GoJsonList, GoJsonMap, GoStruct, go_value_json
 from paddock.engine.chat.go_template.interpreter import GoTemplate
 from paddock.engine.chat.go_template.syntax import GoTemplateError, GoTemplateExhausted
 from paddock.engine.errors import BadRequest
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .template_messages import (
     MEDIA_MARK,

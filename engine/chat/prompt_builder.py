@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from paddock.engine.arrays import Tokens
 from paddock.engine.errors import BadRequest, NoInsert, PromptTooLong
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import ChatRequest, Constraint, Message, Sampling, Think, Tool
+from paddock.engine.system.light_dataclasses import dataclass, replace
 
 from .answer_format import answer_format, offered_tools, required_tools
 from .chat_template import ChatTemplate

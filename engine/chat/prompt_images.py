@@ -11,7 +11,6 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.errors import BadRequest
+from paddock.engine.system.light_dataclasses import dataclass
 
 if TYPE_CHECKING:  # libmtmd is loaded only where a model can see
     from paddock.engine.llama.image_cache import ImagePiece, PromptPiece

@@ -7,13 +7,13 @@ want a conversation to begin with a user turn and a tool result to follow its ca
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import ChatRequest, Message, reserved_tokens
+from paddock.engine.system.light_dataclasses import dataclass, replace
 
 # Text is tokenised differently at a cut, so a cut may miss its goal by some tokens.
 _MAX_TRIES = 5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from paddock.engine.system.light_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ import codecs
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from paddock.engine.request import Tool, ToolCall
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 
 from .reasoning_tags import ReasoningTags
 from .stop_strings import StopStringFilter, partial_mark_length

@@ -12,10 +12,10 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from paddock.engine.request import Message, Tool, ToolCall, with_system_text
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.template_limits import MAX_TEXT_CHARS, TemplateMeter
 
 from .tool_call_syntax import ToolCallFormat

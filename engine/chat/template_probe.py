@@ -12,11 +12,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
 from paddock.engine.request import Tool
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.template_limits import DEADLINE_S, ProcessorTime
 
 from .reasoning_tags import KNOWN_TAGS, THINK_TAGS, ReasoningTags

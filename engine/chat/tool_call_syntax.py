@@ -20,11 +20,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from paddock.engine.request import Tool, ToolCall
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import parse_shallow_json
 
 Placeholder = Literal["name", "id", "index", "args", "params", "calls", "python", "gemma"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from paddock.engine.system.light_dataclasses import dataclass
 
 MOST_SEQ_IDS = 256  # LLAMA_MAX_SEQ
 # Drafts of all answers together. From 64 tokens of a step on, llama.cpp's flash attention takes

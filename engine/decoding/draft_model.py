@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Mapping
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from paddock.engine.arrays import Tokens
 from paddock.engine.llama.library import AllocatedBuffers, CacheFull, DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
+from paddock.engine.system.light_dataclasses import dataclass, replace
 
 from .drafts import DraftRequest
 from .prefix_cache import PrefixCache, shared_prefix_length

@@ -14,9 +14,9 @@ import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
 
 from paddock.engine.arrays import Tokens, Vectors
+from paddock.engine.system.light_dataclasses import dataclass
 
 # Tokens that must match for a lookup: two agree by chance too often.
 N_GRAM = 3

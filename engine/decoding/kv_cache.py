@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,6 +37,7 @@ from paddock.engine.profile.context_layout import (
 from paddock.engine.profile.profile import Agreement, Profile, prefill_s, step_s
 from paddock.engine.settings import CacheLayout
 from paddock.engine.system.hardware import read_memory
+from paddock.engine.system.light_dataclasses import dataclass, replace
 
 from .context_limits import MOST_SEQ_IDS, ContextLimits
 from .prefix_cache import shared_prefix_length

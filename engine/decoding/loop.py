@@ -10,7 +10,6 @@ import queue
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from paddock.engine.arrays import Logits
@@ -19,6 +18,7 @@ from paddock.engine.llama.library import CacheFull
 from paddock.engine.profile.profile import Profile
 from paddock.engine.sampling.logits import N_PRESELECTED, in_order
 from paddock.engine.sampling.picker import RowScan, RowScanner, start_masks
+from paddock.engine.system.light_dataclasses import dataclass, replace
 
 from .context_limits import MOST_MTP_SEQUENCES
 from .draft_model import DraftModel

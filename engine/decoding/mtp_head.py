@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Mapping
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from paddock.engine.arrays import Tokens, Vectors
 from paddock.engine.llama.library import AllocatedBuffers, CacheFull, DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
+from paddock.engine.system.light_dataclasses import dataclass, replace
 
 from .context_limits import MOST_MTP_SEQUENCES
 from .drafts import MOST_MTP_TOKENS, HiddenStates

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from paddock.engine.arrays import Tokens
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 from .scheduler_data import CellMarks
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, field
 from typing import Any
 
 from paddock.engine.arrays import Tokens
@@ -18,6 +17,7 @@ from paddock.engine.llama.llama_context import Context
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import DoneReason, Priority
 from paddock.engine.sampling.picker import PickedToken, Picker
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.wire import to_plain
 
 from .drafts import LookupDrafter

@@ -8,7 +8,6 @@ that one decode computes.
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from paddock.engine.arrays import Tokens
 from paddock.engine.chat.prompt_images import n_positions, next_piece_length
 from paddock.engine.request import PRIORITY_RANK, Priority
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 Circumstances = tuple[object, ...]
 """By what a cell's numbers may have been rounded otherwise (`numerics`)."""

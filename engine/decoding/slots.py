@@ -6,10 +6,10 @@ Every change is recorded as a cache operation, which the owner of the context ca
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.chat.prompt_images import n_positions, whole_prefix
+from paddock.engine.system.light_dataclasses import dataclass, replace
 
 from .context_limits import ContextLimits
 from .host_cache import HostCache

@@ -12,11 +12,12 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 # Libraries of a build for a graphics device lie beside libggml under these names.
 GPU_BACKENDS = ("cuda", "hip", "metal", "vulkan", "sycl", "musa", "cann")

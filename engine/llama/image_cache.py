@@ -11,7 +11,6 @@ import hashlib
 import io
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from paddock.engine.arrays import Tokens, Vectors
 from paddock.engine.system.disk_cache import kept_image_files
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 _FORMAT = "1"
 _DIGEST_BYTES = hashlib.sha256().digest_size

@@ -20,11 +20,11 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.hardware import context_bytes
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 from .build import LlamaBuild, find_build
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from paddock.engine.arrays import Logits, Tokens, Vectors
 from paddock.engine.settings import CacheType, Switch
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .library import BUILD, LOG, CacheFull, DecodeFailed, LoadFailed, ext, lib
 from .llama_model import Model

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ import numpy as np
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.settings import SplitMode
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .library import LOG, DecodeFailed, LoadFailed, LogRecording, ggml_function, lib, supports_gpu
 

@@ -20,7 +20,6 @@ import os
 import struct
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -38,6 +37,7 @@ from paddock.engine.gguf import (
     read_header,
     tensor_table,
 )
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.processes import lower_priority, run_and_exit, take_order
 
 from .library import ggml_function, lib, quiet_logs

@@ -9,11 +9,12 @@ type of cells.
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .library import CacheFull, DecodeFailed, lib
 from .llama_context import Context

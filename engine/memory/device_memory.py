@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 
 from paddock.engine.llama.build import find_build
@@ -25,6 +24,7 @@ from paddock.engine.system.hardware import (
     read_oom_kills,
     visible_gpus,
 )
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.processes import python_command, run_blocking
 
 

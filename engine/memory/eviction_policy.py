@@ -18,7 +18,8 @@ to be needed loaded.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .device_memory import MemoryAmount
 from .pool_stats import ModelState

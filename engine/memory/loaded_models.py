@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
 from paddock.engine.errors import AdapterBroken, ModelBroken
 from paddock.engine.gguf import read_header
 from paddock.engine.request import ModelFacts, Priority
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.workers.worker_process import WorkerProcess
 from paddock.engine.workers.worker_protocol import WorkerMemory
 

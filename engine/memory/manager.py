@@ -14,13 +14,13 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from paddock.engine.errors import Busy, EngineError, NoPlace
 from paddock.engine.request import PRIORITY_RANK
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.hardware import peak_bytes
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.tasks import end
 from paddock.engine.workers.worker_process import WorkerProcess
 

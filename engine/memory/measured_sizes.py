@@ -7,11 +7,11 @@ model's header counts (`model_layout`).
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from paddock.engine.system.files import read_json_object, write_json_atomically
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.workers.worker_protocol import WorkerMemory, WorkerOptions
 
 

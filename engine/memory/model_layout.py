@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 from paddock.engine.decoding.context_limits import MOST_MTP_SEQUENCES, ContextLimits
@@ -25,6 +24,7 @@ from paddock.engine.profile.context_layout import (
 from paddock.engine.profile.profile import Profile
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import CacheType, PoolSettings
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.workers.worker_protocol import WorkerMemory, WorkerOptions
 
 from .device_memory import Device, MemoryAmount, Placement, gpu_groups, placements

@@ -9,10 +9,10 @@ and must return at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 from paddock.engine.request import DoneReason, Role, Usage
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 ModelState = Literal["loading", "ready", "draining", "unloading"]
 

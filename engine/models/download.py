@@ -18,7 +18,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -29,6 +28,7 @@ from paddock.engine.errors import DigestMismatch, EngineError, StoreFull, StoreR
 from paddock.engine.model_file_parts import split_file_names
 from paddock.engine.system.disk_space import free_disk_bytes
 from paddock.engine.system.files import sync_file
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.tasks import running, task_group
 
 from .blobs import store_write_errors

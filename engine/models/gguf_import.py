@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from paddock.engine.errors import BlobMissing, ModelBroken, NotGguf, RecipeRefused
 from paddock.engine.gguf import GgufHeader, join_headers, read_header
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 
 from . import manifests
 from .manifests import (

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import ModuleType
 
 import httpx
 from huggingface_hub import constants
 
 from paddock.engine.model_file_parts import split_file_names
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import listed
 
 from .model_names import quantisation_label

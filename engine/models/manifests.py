@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.errors import BadDigest, ModelBroken
 from paddock.engine.request import Message
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.text import parse_shallow_json
 
 from .blobs import BlobStore

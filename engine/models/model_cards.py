@@ -18,7 +18,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from paddock.engine.errors import InvalidName, ModelBroken
 from paddock.engine.gguf import TYPE_NAMES, GgufHeader, read_arrays
 from paddock.engine.request import ChatRequest, Message, ModelFacts, Sampling, resolve_sampling
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 
 from . import manifests
 from .manifests import ManifestLayer, ModelConfig, StoredModel, go_json, make_manifest

@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +27,7 @@ from paddock.engine.system.files import (
     sha256_of,
     write_json_atomically,
 )
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.tuning.tuned_copies import TunedCopy, TunedCopyStore
 
 from .manifests import Manifest, StoredModel, read_stored_model

@@ -8,9 +8,9 @@ types/model/name.go): no part can be a path step like `..`, so a valid name is a
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 
 from paddock.engine.errors import InvalidName
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.text import shorten
 
 DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG = "registry.ollama.ai", "library", "latest"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.model_file_parts import split_file_names
 from paddock.engine.request import Message
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 from .modelfile import (
     OBSOLETE_PARAMETERS,

@@ -18,12 +18,12 @@ import re
 import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from paddock.engine.errors import BadDigest, BlobMissing, InvalidName, ManifestBroken, ModelNotFound
 from paddock.engine.system.files import atomic_file
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.units import DAY_S
 
 from .blobs import BlobStore, digest_hex, store_lock, store_write_errors

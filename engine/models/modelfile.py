@@ -12,12 +12,12 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
 from paddock.engine.errors import EngineError
 from paddock.engine.sampling_values import INTEGER_RANGES, NUMBER_RANGES
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import shorten
 
 ParameterKind = Literal["integer", "number", "boolean", "texts"]

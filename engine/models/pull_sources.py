@@ -9,11 +9,11 @@ https://example.org/models/mini-Q4_K_M.gguf                                     
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from paddock.engine.errors import InvalidName
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .model_names import ModelName, file_stem, parse_name, quantisation_label
 

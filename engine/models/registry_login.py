@@ -19,7 +19,6 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -31,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from paddock.engine.system import http
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .transfer import RegistryCredentials
 from .transfer_client import TransferClient, TransferRequest, host_of, url_origin

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 MIB = 1024 * 1024
 # Only Ollama's registry identifies users by a signature.

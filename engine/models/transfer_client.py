@@ -15,7 +15,6 @@ import errno
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Protocol, Self
 
@@ -25,6 +24,7 @@ from paddock.engine.system import http, tasks
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.hosts import BadHost, is_public, read_host
 from paddock.engine.system.http import retry_after_s
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.retry import Backoff
 
 from .transfer import ProgressLine, ReportProgress, TransferOptions

@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import chain
 from statistics import median
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 GB = 10**9
 CONTEXT_TOKENS = 8192  # a document of some ten pages

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from paddock.engine.settings import CacheLayout, CacheType, Switch
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .profile import Profile, prefill_s, step_s
 

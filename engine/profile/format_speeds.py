@@ -8,10 +8,10 @@ count as unchanged.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from paddock.engine.gguf import TYPE_NAMES, GgufHeader, GgufTensor
+from paddock.engine.system.light_dataclasses import dataclass, replace
 
 from .context_layout import Workload, workload_s
 from .profile import DecodePoint, FormatPoint, PrefillPoint, Profile, Weights

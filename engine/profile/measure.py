@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.llama.thread_governor import ENOUGH_CPU_SHARE
 from paddock.engine.settings import CacheType, Switch
+from paddock.engine.system.light_dataclasses import dataclass, replace
 
 from . import format_speeds
 from .context_layout import GPU_PASSES

@@ -15,7 +15,6 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +23,7 @@ from paddock.engine.llama.build import find_build
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files
 from paddock.engine.system.hardware import read_cpu
+from paddock.engine.system.light_dataclasses import asdict, dataclass, field, replace
 
 PROFILE_VERSION = 3
 

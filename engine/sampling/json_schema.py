@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.system import ecma_patterns
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import resolve_ref, shorten
 
 from .large_integers import SchemaGrammar, holds_large

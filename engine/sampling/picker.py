@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from paddock.engine.errors import BadRequest
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.samplers import SamplerChain
 from paddock.engine.request import DoneReason, Sampling, TokenLogprob
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .constrained_decoding import ConstrainedAnswer
 from .logits import FORBIDDING_BIAS, N_PRESELECTED, Candidates, LogitBias, top_candidates

@@ -13,8 +13,9 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 if TYPE_CHECKING:
     from .constraint import ByteMatcher, TokenMatcher

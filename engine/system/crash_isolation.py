@@ -14,7 +14,8 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 from .units import DAY_S
 

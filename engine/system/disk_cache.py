@@ -6,8 +6,9 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .disk_space import free_disk_bytes
 from .files import write_atomically

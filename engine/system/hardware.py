@@ -11,10 +11,11 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any, Literal
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .processes import run_blocking
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .text import shorten
 

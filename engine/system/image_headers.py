@@ -7,7 +7,8 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 DECODING_BYTES = 384 * 1024 * 1024
 """The most memory that decoding one picture may take: 64 million pixels of three bytes, twice."""

@@ -12,7 +12,8 @@ import hashlib
 import heapq
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 SEED = 0
 _BITS = 64

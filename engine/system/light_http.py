@@ -11,9 +11,10 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 CONNECT_S = 5.0
 IDLE_CONNECTION_S = 30.0  # the server closes a connection that is idle for 60 s

@@ -21,9 +21,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from . import no_links
 from .frames import (

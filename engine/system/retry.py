@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import SystemRandom
 from typing import TypeVar
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 _T = TypeVar("_T")
 _MOST_POWERS = 64  # more would overflow a float, and every pause has reached its longest by then

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
+
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 from .hosts import BadHost, read_authority
 

@@ -7,9 +7,10 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from itertools import starmap
 from typing import Any, TypeVar
+
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")

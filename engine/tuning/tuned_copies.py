@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TypeVar
 
 from paddock.engine.system import files
+from paddock.engine.system.light_dataclasses import asdict, dataclass, fields
 from paddock.engine.wire import from_plain
 
 _FOLDER, _VERDICT = "tuned", ".verdict"

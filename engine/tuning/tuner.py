@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from paddock.engine.settings import PoolSettings
 from paddock.engine.system import distribution, files
 from paddock.engine.system.disk_space import free_disk_bytes
 from paddock.engine.system.file_locks import LockTaken, lock_now
+from paddock.engine.system.light_dataclasses import dataclass, field, fields, replace
 from paddock.engine.system.processes import ordered_process, python_command
 from paddock.engine.workers.death_reasons import WorkerEnd, end_of_process
 from paddock.engine.workers.fallbacks import (

@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,7 @@ from paddock.engine.profile.measure import (
 from paddock.engine.profile.profile import DecodePoint, FormatPoint, PrefillPoint, Profile, Weights
 from paddock.engine.profile.trial_models import can_write_trial_model, write_trial_model
 from paddock.engine.system.files import sha256_of, sync_file
+from paddock.engine.system.light_dataclasses import asdict, dataclass, replace
 from paddock.engine.system.processes import lower_priority, run_and_exit, take_order
 from paddock.engine.workers.fallbacks import with_fallback
 from paddock.engine.workers.worker_protocol import WorkerOptions

@@ -17,11 +17,10 @@ with AVX-512: vectors alone and in company agree to 1e-7.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from paddock.engine.arrays import Tokens
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 TILE, BLOCK, UNIT = 64, 16, 4
 _N_BLOCKS = TILE // BLOCK

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.processes import how_it_ended
 
 # Messages of llama.cpp, its backends and the C++ library (ggml-backend.cpp, ggml-cuda.cu,

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.request import PRIORITY_RANK, Priority
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 from .batch_tiles import PACK_TOKENS, TILE, BatchTiles, n_tiles
 

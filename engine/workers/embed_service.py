@@ -12,7 +12,6 @@ import queue
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -26,6 +25,7 @@ from paddock.engine.llama.llama_model import Model
 from paddock.engine.profile.profile import Profile, prefill_s
 from paddock.engine.request import OnOverflow, Priority
 from paddock.engine.system.frames import FrameHead
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.wire import from_plain, to_plain
 
 from .batch_tiles import PACK_TOKENS, TILE, batch_size, n_tiles

@@ -13,7 +13,6 @@ once one has crashed with them; the other fallbacks are stored for each model.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from paddock.engine.profile.profile import device_slug, write_json
 from paddock.engine.system import files
 from paddock.engine.system.distribution import is_clone
 from paddock.engine.system.hardware import read_cpu
+from paddock.engine.system.light_dataclasses import asdict, dataclass, replace
 
 if TYPE_CHECKING:  # it imports NumPy, which `plan` and `list` do without
     from .worker_protocol import WorkerOptions

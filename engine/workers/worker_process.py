@@ -13,7 +13,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
@@ -37,6 +36,7 @@ from paddock.engine.system.frames import (
     pack_frame,
     read_frame_async,
 )
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.processes import python_command, start_in_session, without_keys
 from paddock.engine.wire import from_plain, to_plain
 

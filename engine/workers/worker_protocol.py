@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from paddock.engine.errors import EngineError, pack_error
@@ -28,6 +27,7 @@ from paddock.engine.settings import CacheLayout, CacheType, SplitMode, Switch
 from paddock.engine.system.crash_isolation import Crash
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.system.image_headers import DECODING_BYTES
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .death_reasons import WorkerEnd
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 
 import regex
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .folding import Span, small
 from .text_index import UNSPACED

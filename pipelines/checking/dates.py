@@ -11,11 +11,12 @@ import datetime
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
 import regex
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from . import cldr
 from .codes import LETTER

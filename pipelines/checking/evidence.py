@@ -11,11 +11,11 @@ import math
 import re
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, chain
 from typing import Any, TypeAlias
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.pipelines.text_marks import searchable
 
 from .folding import Span

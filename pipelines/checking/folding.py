@@ -13,9 +13,10 @@ import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeAlias
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 Span: TypeAlias = tuple[int, int]
 Hyphens: TypeAlias = Literal["joined", "kept", "marked"]

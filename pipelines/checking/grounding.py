@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import regex
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .cldr import unit_named
 from .numbers import SoughtNumber

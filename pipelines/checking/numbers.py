@@ -11,10 +11,11 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from typing import Literal, TypeAlias
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from . import cldr
 from .cldr import UNKNOWN, Unit, unit_named

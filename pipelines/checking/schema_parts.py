@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import resolve_ref
 
 Path: TypeAlias = tuple[str | int, ...]

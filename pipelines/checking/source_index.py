@@ -9,10 +9,11 @@ import datetime
 import math
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
+
+from paddock.engine.system.light_dataclasses import dataclass, replace
 
 from .codes import Code, CodeIndex, codes_in, is_code, is_long
 from .dates import DateIndex

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cached_property
 from itertools import islice
 from typing import Literal
 
 import regex
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .folding import FoldedText, Span, folded
 

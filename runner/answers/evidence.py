@@ -9,12 +9,12 @@ to its words, are asked of them afterwards, once for each document and only for 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path, PurePath
 from typing import Any
 from unicodedata import east_asian_width
 
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.text import free_name, nested_values
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import EvidenceSpec

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.label_choices import PromptLabels
 from paddock.pipelines.model import ReplySpec

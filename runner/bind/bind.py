@@ -7,10 +7,10 @@ reports all of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.keys import RetryKeys, TimeoutKeys

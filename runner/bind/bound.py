@@ -13,11 +13,11 @@ Everything is frozen; what is found out of a plan later makes a copy (`replace`)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.pipelines.errors import Mark
 from paddock.pipelines.expressions import Expression, Value
 from paddock.pipelines.input_values import FOLDER_TYPES

@@ -9,11 +9,11 @@ import os
 import sys
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import files
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import (

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from paddock.engine.system import files
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.pipelines.input_values import FOLDER_TYPES
 from paddock.pipelines.model import Pipeline, StepNode, step_nodes
 from paddock.pipelines.validation import FaultCollector

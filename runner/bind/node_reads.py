@@ -13,10 +13,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import nested_values
 from paddock.pipelines.expressions import Reference
 from paddock.pipelines.model import Block, StepNode

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from functools import lru_cache, reduce
 from operator import getitem
 from types import new_class
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from pydantic import ValidationError
 
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import ExpressionError, Reference, Template, Value
 from paddock.pipelines.expressions import Path as Place

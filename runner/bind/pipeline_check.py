@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.model import Pipeline, parse_pipeline
 from paddock.pipelines.plan import Plan, plan_with_faults, read_plan

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import files
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.pipelines.errors import PipelineError, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.input_values import FOLDER_TYPES, Input, WrongInput

@@ -14,8 +14,8 @@ at the top.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.pipelines.expressions import Value, steps_read
 from paddock.pipelines.plan import all_before
 

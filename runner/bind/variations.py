@@ -14,9 +14,9 @@ import math
 import string
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import Path as Place

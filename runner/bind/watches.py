@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline, step_nodes
 from paddock.pipelines.validation import FaultCollector

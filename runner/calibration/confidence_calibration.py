@@ -18,10 +18,10 @@ since it was asked about. Weights are raised by the share of each kind that is s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.text import counted, path_text
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.reply_schema import is_confidence

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from paddock.engine.system.item_samples import share_interval
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 LEAST_DECISIONS = 10
 """Least effective sample size of a bin, a field or a knot of the line: 10 of 10 right are a share

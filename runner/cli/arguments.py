@@ -12,7 +12,6 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,6 +20,7 @@ import typer
 
 from paddock.engine.system import no_links
 from paddock.engine.system.item_samples import SEED, ItemSample
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.text import is_utf8, listed
 
 from .exit_status import TYPER, CommandError

@@ -14,13 +14,13 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.models.model_names import is_path
 from paddock.engine.models.pull_sources import FileSource, parse_source
 from paddock.engine.system import units
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.input_values import PATH_TYPES, Input
 from paddock.pipelines.plan import read_plan

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from paddock.engine.system import units
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import counted
 from paddock.runner.render.html_page import render
 

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -21,6 +20,7 @@ from typing import Generic, TypeVar
 from markupsafe import Markup
 
 from paddock.engine.system.files import sha256_of
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.inputs import read_inputs

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import units
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.text import counted
 from paddock.runner.daemon.service_client import ServiceClient, ServiceError
 from paddock.runner.progress import printing

@@ -17,11 +17,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from paddock.engine.system.item_samples import ItemSample
+from paddock.engine.system.light_dataclasses import asdict, dataclass
 from paddock.engine.system.processes import (
     handles_signal,
     how_it_ended,

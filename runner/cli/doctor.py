@@ -12,7 +12,6 @@ import platform
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -28,6 +27,7 @@ from paddock.engine.system import hardware, light_http, units
 from paddock.engine.system.disk_space import free_disk_bytes
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.hardware import Cpu
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.processes import how_it_ended, python_command, run_blocking
 from paddock.engine.system.text import counted
 from paddock.engine.tuning.tuned_copies import TunedCopyStore

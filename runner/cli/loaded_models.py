@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.models.model_names import canonical_name, is_path
 from paddock.engine.system import units
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.service_client import ServiceClient, ServiceError
 from paddock.runner.progress import printing

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.well_known import WELL_KNOWN, Machine, WellKnownModel
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import units
+from paddock.engine.system.light_dataclasses import asdict, dataclass, replace
 from paddock.engine.system.text import counted
 from paddock.runner.progress import printing
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
 from jinja2 import Environment, StrictUndefined
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.steps.files.folder_walk import FolderWalk, is_temporary_path
 from paddock.steps.files.globs import Globs
 from paddock.steps.readers.document_kinds import is_readable_suffix

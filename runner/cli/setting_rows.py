@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.runner.config import setting_values
 from paddock.runner.config.setting_specs import SETTING_SPECS
 from paddock.runner.progress import printing

@@ -14,11 +14,11 @@ import re
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from paddock.engine.system import files, private_files
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.runner.cli.exit_status import CommandError
 
 _BEGIN, _END = "# Begin of `paddock setup`", "# End of `paddock setup`."

@@ -14,10 +14,10 @@ import shlex
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from paddock.engine.system import processes
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.runner.config.config_file import FILE_NAME, config_folder
 from paddock.runner.config.mail_server import MailServer
 from paddock.runner.settings import KEYS_FILE_NAME, Settings, read_settings

@@ -7,12 +7,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.models.model_names import is_path
 from paddock.engine.models.modelfile import parse_parameter
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.runner.config.format_option import BadAnswerFormat, answer_format
 from paddock.runner.daemon.service_client import ServiceClient, ServiceError
 from paddock.runner.progress import printing

@@ -11,11 +11,11 @@ import inspect
 import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.distribution import DISTRIBUTION
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.pipelines.filters import FILTERS
 from paddock.steps import python_step, registry
 from paddock.steps.plugins import TOOL_GROUP, package_of, plugins

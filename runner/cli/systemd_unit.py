@@ -11,8 +11,9 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 UNIT_NAME = "paddock-up.service"
 SYSTEM_CONFIG = Path("/etc/paddock")

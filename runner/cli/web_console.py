@@ -21,7 +21,6 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -38,6 +37,7 @@ from paddock.engine.api.errors import ClientGone
 from paddock.engine.api.server import STOPPING
 from paddock.engine.api.streaming import SSE, sse_event, sse_response
 from paddock.engine.system import units
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.tasks import in_left_thread, wait_for_event
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import PipelineError

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import chain
 from operator import attrgetter
 from statistics import fmean
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.text import counted
 from paddock.pipelines.checking.schema_parts import located_values
 from paddock.pipelines.comparison_keys import MetricName

@@ -13,13 +13,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddock.engine.system.item_samples import binomial_cdf
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import counted
 from paddock.pipelines.expressions import Expression
 from paddock.pipelines.references import REVIEW_NAMES

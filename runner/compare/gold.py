@@ -8,10 +8,10 @@ wrong in it is a sentence with its place, and the rest counts.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.text import cell_text, counted
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.ledger.reviews.reviews import Review

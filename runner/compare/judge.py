@@ -10,11 +10,11 @@ import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
 from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import Message, ModelSpec, Pool
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.text import cell_text, counted, shorten
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.core.calls import model_pools

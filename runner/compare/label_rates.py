@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .metrics import MOST_CONFUSED, label_of
 from .significance import SEED, IntervalEstimate

@@ -13,12 +13,12 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 from unicodedata import normalize
 
 import numpy as np
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import canonical_json, cell_text
 from paddock.pipelines.checking.functions import grounded
 from paddock.pipelines.checking.source_index import DayAndTime, sought_in

@@ -8,11 +8,11 @@ does not pass.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import counted
 
 from .comparison import QUALITY_WORDS, Comparison, VariantFigures

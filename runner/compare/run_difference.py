@@ -12,11 +12,11 @@ import difflib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 from markupsafe import Markup, escape
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import shorten
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger.database import queries

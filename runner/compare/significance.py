@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import NormalDist, fmean
 from typing import Literal, TypeAlias, TypeVar
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddock.engine.system.item_samples import share_interval
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.text import counted
 
 ALPHA = 0.05

@@ -17,13 +17,13 @@ from contextlib import (
     AsyncExitStack,
     nullcontext,
 )
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import Pool
 from paddock.engine.system.item_samples import ItemSample
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.text import cell_text
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.plan import Plan, read_plan

@@ -11,10 +11,10 @@ import copy
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError, did_you_mean
 from paddock.pipelines.expressions import Expression, steps_read

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
+
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 if TYPE_CHECKING:
     from paddock.pipelines.triggers import NotifyKeys

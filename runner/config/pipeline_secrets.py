@@ -14,11 +14,11 @@ import re
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.no_links import open_file
 from paddock.engine.system.text import map_texts
 from paddock.pipelines.errors import Fault, PipelineError

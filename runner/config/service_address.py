@@ -7,7 +7,8 @@ error; no name is resolved.
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, replace
+
+from paddock.engine.system.light_dataclasses import dataclass, replace
 
 from .setting_values import BadValue
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from . import setting_values
 from .service_address import service_address

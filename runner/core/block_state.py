@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.typed_rows import TypedRows

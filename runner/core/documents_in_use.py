@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.runner.ledger.filed_store import FiledRow, FiledStore, MoveRow
 from paddock.runner.ledger.output_index import OutputIndex
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
 from paddock.engine.system.item_samples import SEED, binomial_cdf, draw
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.text import counted, one_line
 from paddock.pipelines.expressions import Expression
 from paddock.runner.bind.answer_names import review_names

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NoReturn
 
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.tasks import task_group
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError

@@ -10,10 +10,10 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.label_choices import LabelList
 from paddock.runner.bind.bound import BoundNode, BoundStep

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import json
 import os
-from dataclasses import dataclass, field, replace
 
 from paddock.engine.system import no_links
 from paddock.engine.system.files import sha256_of
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.runner.bind.specs import whole_spec

@@ -10,10 +10,10 @@ import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.tasks import time_limit
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import ExpressionError

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.text import counted, listed
 from paddock.pipelines.expressions import ExpressionError, Reference, steps_read
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep

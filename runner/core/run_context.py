@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddock.engine.request import Pool
 from paddock.engine.system.crash_isolation import SuspectRoom
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.tasks import GroupedCalls
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.trust.protected_files import ProtectedFiles

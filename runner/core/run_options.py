@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import Observer
 

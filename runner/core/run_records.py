@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from paddock.engine.request import Usage
+from paddock.engine.system.light_dataclasses import asdict, dataclass, field
 from paddock.runner.bind.bound import BoundStep
 
 

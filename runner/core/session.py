@@ -11,12 +11,12 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import Any
 
 from paddock.engine.memory.pool_stats import stats_of
 from paddock.engine.system import files, tasks
+from paddock.engine.system.light_dataclasses import astuple, dataclass, replace
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.typed_rows import TypedRows, without_types

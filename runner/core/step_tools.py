@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelSpec, Pool, Role
 from paddock.engine.system.crash_isolation import SuspectRoom
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.label_choices import chosen_labels
 from paddock.runner.answers.scoped_reply import ScopedReply

@@ -12,13 +12,13 @@ import os
 import socket
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files, private_files
 from paddock.engine.system.distribution import own_version
+from paddock.engine.system.light_dataclasses import asdict, dataclass
 from paddock.runner.settings import Settings, UnattendedSettings
 
 MOST_SOCKET_LETTERS = 100  # the longest is 108 on Linux, 104 on macOS

@@ -15,7 +15,6 @@ import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -36,6 +35,7 @@ from paddock.engine.system import files
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.file_locks import LockTaken, lock_now
 from paddock.engine.system.http import QuietServer, json_object
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.tasks import running, wait_for_event
 from paddock.runner.settings import Settings
 

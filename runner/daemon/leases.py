@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
+
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 FIRST_S = 10.0  # the run that started the daemon takes its lease within this time
 

@@ -16,7 +16,6 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -24,6 +23,7 @@ import psutil
 
 from paddock.engine.system import files, http, private_files, socket_owners
 from paddock.engine.system.file_locks import LockTaken, lock_now
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.processes import (
     end_group,
     python_command,

@@ -11,9 +11,10 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 from .prefect_auth import stored_secret
 

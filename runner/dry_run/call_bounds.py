@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.plan_walks import all_steps
 from paddock.runner.core.failures import Cause, max_retries

@@ -7,10 +7,10 @@ it can be tried too. It may also decide what is done at all: `Spread` has the ru
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from enum import Flag, auto
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.pipelines.expressions import Reference, steps_read
 from paddock.runner.bind.bound import BoundNode, BoundStep
 from paddock.runner.bind.plan_walks import all_steps, only_reads

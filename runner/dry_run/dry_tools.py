@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from paddock.engine.request import (
     resolve_sampling,
 )
 from paddock.engine.system.files import TemporaryFile
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.core.calls.call_cache import ChunkListener, LedgerPool
 from paddock.runner.core.calls.call_rows import cached_reply, cached_vectors

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WORK
 from paddock.runner.progress.report import CallsAre, PlanItem, PlanReport

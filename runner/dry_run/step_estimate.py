@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from dataclasses import dataclass, replace
 from typing import Any
 
 from paddock.engine.errors import EngineError
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.answers.evidence import EvidenceFinder
 from paddock.runner.bind.bound import BoundStep

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
 from pathlib import Path
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import is_utf8
 from paddock.runner.bind.bound import BoundPlan
 from paddock.steps.files.folder_walk import VECTOR_TABLE_SUFFIX, is_temporary, is_temporary_path

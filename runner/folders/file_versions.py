@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
 from typing import TypeAlias
+
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 FileIdentity: TypeAlias = tuple[int, int]
 """(size, mtime_ns) of one version of a file."""

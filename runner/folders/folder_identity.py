@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddock.engine.system.hardware import psutil_module
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 _SILENT_FILE_SYSTEMS = frozenset(
     (

@@ -11,8 +11,9 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 from .file_filter import WatchFilter
 from .file_versions import FileVersion, file_version_at

@@ -12,11 +12,11 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import no_links
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.ledger.ledger import Ledger
 from paddock.steps.files.folder_walk import is_temporary_path

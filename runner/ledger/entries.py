@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 FILED = ""
 """`Entry.gone` of an item that is filed, which is not deleted. A scope may have 100,000."""

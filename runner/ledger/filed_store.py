@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .database import queries
 from .ledger import Ledger

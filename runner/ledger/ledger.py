@@ -17,13 +17,13 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from paddock.engine.system import file_locks, files, private_files
+from paddock.engine.system.light_dataclasses import dataclass, replace
 
 from .database import queries
 from .database.ledger_tables import DONE_UPGRADES, Execute

@@ -9,8 +9,9 @@ import hashlib
 import json
 import time
 from collections.abc import Collection, Container, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .database import queries
 from .entries import LineageRow, StoredRow

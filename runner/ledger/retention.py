@@ -18,11 +18,11 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import file_locks, files, processes
+from paddock.engine.system.light_dataclasses import dataclass, field, fields
 from paddock.engine.system.text import last_part
 from paddock.engine.system.units import DAY_S
 from paddock.runner.config.setting_specs import SettingsError

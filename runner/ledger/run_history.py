@@ -6,11 +6,11 @@ import difflib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.units import iso_time
 from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.progress.report import outcome_of

@@ -10,10 +10,10 @@ import json
 import socket
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from paddock.engine.system.hardware import psutil_module
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.units import iso_time
 
 from .database import queries

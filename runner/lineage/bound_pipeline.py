@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelFacts, ModelSpec
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.text import ordered_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan

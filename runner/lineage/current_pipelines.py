@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.core.rule_sources import are_unchanged, is_decided_alone

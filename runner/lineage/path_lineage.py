@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from paddock.engine.system.light_dataclasses import asdict, dataclass, field
 from paddock.engine.system.units import iso_time
 from paddock.runner.ledger.output_index import FileCondition
 from paddock.runner.progress.reasons import Reason

@@ -6,8 +6,8 @@ Where it is not bound, only what the item depended on is compared; `bound_pipeli
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.runner.core.traces.preparation import dependency_differences
 from paddock.runner.core.traces.world import World
 from paddock.runner.progress.reasons import Reason

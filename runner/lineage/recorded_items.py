@@ -9,11 +9,11 @@ import difflib
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.pipelines.expressions import steps_read
 from paddock.runner.core.run_records import WROTE, ItemSource, read_source
 from paddock.runner.core.traces.dependencies import (

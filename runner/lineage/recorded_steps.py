@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.runner.core.run_records import CallRecord, read_lineage
 from paddock.runner.ledger.entries import CallRow
 from paddock.runner.ledger.ledger import Ledger

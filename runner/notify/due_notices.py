@@ -10,9 +10,9 @@ Undelivered messages count as not sent.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from paddock.engine.system.light_dataclasses import asdict, dataclass, replace
 from paddock.runner.progress.report import ItemReport, Report
 
 Event = Literal["failed", "quarantined", "recovered", "waiting"]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import shlex
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import counted, shorten
 from paddock.runner.progress.report import ItemReport, Report
 

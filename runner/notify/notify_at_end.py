@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.runner.config.mail_server import undeliverable_mail
 from paddock.runner.progress.report import Report
 

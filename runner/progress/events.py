@@ -6,9 +6,10 @@ Every method of an observer returns at once and is called in the run's own event
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from paddock.engine.memory.pool_stats import PoolStats

@@ -8,8 +8,9 @@ words in `WAITS`, too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 
 class Phase(Enum):

@@ -13,12 +13,12 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from paddock.engine.system import no_links, private_files
+from paddock.engine.system.light_dataclasses import asdict, dataclass, field
 from paddock.engine.system.text import shorten, split_lines
 from paddock.runner.config.pipeline_secrets import Redact, unredacted
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .events import Observer
 from .item_states import ItemState

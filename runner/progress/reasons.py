@@ -7,9 +7,9 @@ for the JSON of reports.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum, StrEnum, unique
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import listed
 
 _MOST_NAMED = 3

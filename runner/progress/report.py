@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, astuple, dataclass, field, replace
 from operator import add
 from typing import Any, Literal
 
 from markupsafe import Markup
 
+from paddock.engine.system.light_dataclasses import asdict, astuple, dataclass, field, replace
 from paddock.engine.system.text import counted, listed, one_line
 from paddock.pipelines.errors import did_you_mean
 

@@ -6,11 +6,11 @@ These are imported when a table is first asked for in their form.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import counted, one_line
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.tables.table_files import missing_library, with_libraries

@@ -9,10 +9,10 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from paddock.engine.system import units
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.text import counted
 
 from . import printing

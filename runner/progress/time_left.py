@@ -13,9 +13,9 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from paddock.engine.request import Usage
+from paddock.engine.system.light_dataclasses import dataclass
 
 # A token of an answer takes as long as so many of a prompt: 3 to 6 with 8 sequences in a batch on
 # processors (benchmarks/decode.py). It evens out where all items are alike.

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Literal
 
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.pipelines.plan import Plan
 
 from .graph_model import (

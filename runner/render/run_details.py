@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.runner.core import run_records
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import ItemRow, LineageRow

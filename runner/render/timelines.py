@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
 from markupsafe import Markup
 
 from paddock.engine.system import units
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.runner.progress.item_states import BAD, WAITS
 
 from .html_page import render

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.units import iso_time
 from paddock.runner.ledger.reviews.reviews import DecisionRefused, Review
 from paddock.steps.tables.row_formats import UnreadableRows, format_rows, parse_rows

@@ -12,11 +12,11 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
 from paddock.engine.system import units
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.reply_check import AnswerFault, Check
 from paddock.pipelines.schema_validation import schema_fault

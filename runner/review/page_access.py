@@ -14,7 +14,6 @@ import hmac
 import secrets
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -23,6 +22,7 @@ from starlette.responses import RedirectResponse, Response
 
 from paddock.engine.api.api_keys import KeyRing, digest_of, given_keys, key_name_of, read_keys
 from paddock.engine.api.host_check import has_own_host_name
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 PAGE_PATH = "/review"
 CONSOLE_PATH = "/ui"

@@ -20,7 +20,6 @@ import webbrowser
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -29,6 +28,7 @@ from starlette.routing import BaseRoute
 from paddock.engine.api.server import PortTaken, listen, serving
 from paddock.engine.settings import ServiceSettings
 from paddock.engine.system import files
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.tasks import StopRequested, unless
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.runner.daemon.prefect_auth import stored_secret

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
+
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 CatchUp = Literal["none", "latest", "all"]
 

@@ -15,10 +15,10 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddock.engine.system import files
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.config.setting_specs import SettingsError

@@ -13,11 +13,11 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from paddock.engine.system import http
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE
 from paddock.runner.daemon.prefect_client import (
     NOT_FOUND,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from paddock.engine.system import files
+from paddock.engine.system.light_dataclasses import asdict, dataclass, replace
 from paddock.runner.workers.run_restarts import next_restart
 
 StopReason = Literal["window", "cancelled", "suspended", "shutdown"]

@@ -11,12 +11,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.process_marks import is_process_alive
 from paddock.engine.system.tasks import TaskSet
 from paddock.pipelines.errors import PipelineError

@@ -20,7 +20,6 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -33,6 +32,7 @@ from paddock.engine.system.frames import (
     pack_frame,
     read_frame_async,
 )
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.process_marks import is_process_alive, process_mark
 from paddock.engine.system.processes import how_it_ended
 from paddock.engine.system.tasks import TaskSet, end, running

@@ -12,10 +12,10 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.retry import Backoff
 from paddock.engine.system.text import canonical_json, counted
 from paddock.runner.ledger.run_store import RunStore

@@ -11,10 +11,10 @@ import asyncio
 import logging
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from paddock.engine.system import files
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.text import counted
 
 from .cron import CronSchedule, missed, upcoming

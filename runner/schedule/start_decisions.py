@@ -7,9 +7,10 @@ deployments and the limit on runs; no Prefect, process or clock. `run_endings` r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeAlias
+
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 from .cron import CatchUp
 from .time_windows import TimeWindow

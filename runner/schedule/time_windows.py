@@ -6,8 +6,9 @@ run stops between two items (`progress.drain`) and goes on in the next window (`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, tzinfo
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)

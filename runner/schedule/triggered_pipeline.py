@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.pipelines import model, yaml_source
 from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import Fault, PipelineError

@@ -15,7 +15,6 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from starlette.routing import BaseRoute
 
 from paddock.engine.api.server import PortTaken, listen, serving
 from paddock.engine.system.hosts import is_loopback
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.tasks import StopRequested, task_group, unless, wait_for_event
 from paddock.pipelines.model import Pipeline
 from paddock.runner.core.machines.concurrency_groups import group_holders

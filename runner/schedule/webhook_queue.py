@@ -17,13 +17,13 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import private_files
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import one_line
 from paddock.runner.ledger.database.sqlite_file import primary_code
 

@@ -12,7 +12,6 @@ import json
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -20,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 
 from paddock.engine.api.host_check import has_own_host_name
 from paddock.engine.system import socket_owners
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.triggers import WebhookKeys
 from paddock.runner.core.machines.group_names import rendered_value

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from paddock.engine.errors import EngineError
 from paddock.engine.request import Pool
 from paddock.engine.system import files
 from paddock.engine.system.item_samples import share_interval
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.text import counted, map_texts
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value

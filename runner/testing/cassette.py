@@ -12,11 +12,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from paddock.engine.system.files import read_text, write_output
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.text import canonical_json
 
 VERSION = 1

@@ -7,11 +7,11 @@ with rows passes if enough of them do; how many would of all such rows is an int
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.item_samples import ItemSample
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.no_links import NotRegularFile, read_file
 from paddock.engine.system.text import canonical_json, cell_text, one_line
 from paddock.pipelines.errors import PipelineError

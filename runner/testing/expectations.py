@@ -11,12 +11,12 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ChatRequest, Constraint, EmbedRequest, Message, ModelSpec, Pool
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import listed
 from paddock.pipelines import reply_schema
 from paddock.pipelines.expressions import Expression, ExpressionError, Value

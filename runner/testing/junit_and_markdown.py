@@ -10,13 +10,13 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from markupsafe import Markup, escape
 
 from paddock.engine.system.files import write_output
+from paddock.engine.system.light_dataclasses import asdict, dataclass
 from paddock.engine.system.text import one_line, shorten
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.variations import letters

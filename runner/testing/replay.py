@@ -11,7 +11,6 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeVar, cast
 
 from paddock.engine.backends.answer import Answer
@@ -39,6 +38,7 @@ from paddock.engine.request import (
     reserved_tokens,
     resolve_sampling,
 )
+from paddock.engine.system.light_dataclasses import asdict, dataclass, field, replace
 from paddock.engine.system.text import canonical_json, map_texts
 from paddock.engine.wire import from_plain, to_plain
 from paddock.runner.core.calls.call_rows import chat_key, embed_key, recorded_logprobs

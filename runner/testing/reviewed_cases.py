@@ -14,7 +14,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,6 +31,7 @@ from paddock.engine.request import (
     Stream,
 )
 from paddock.engine.system.files import sha256_of, write_output
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.text import counted, listed, map_texts
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.pipeline_tests import TestKeys

@@ -21,12 +21,12 @@ from collections.abc import (
 )
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.request import Pool
 from paddock.engine.system.item_samples import ItemSample
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.pipelines import prompt_file, yaml_source
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.errors import Fault, PipelineError

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal, TypeAlias, cast, get_args
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.runner.folders.file_versions import FileVersion
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.run_store import RunStore

@@ -12,7 +12,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 from watchdog import events
 from watchdog.observers import Observer
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.runner.folders.file_filter import HOT_FOLDERS, WatchSpec
 from paddock.runner.folders.folder_identity import needs_polling
 from paddock.steps.files.folder_walk import is_temporary

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.runner.folders.file_versions import FileIdentity
 from paddock.runner.folders.folder_identity import FolderIdentity
 from paddock.runner.ledger.entries import LedgerError

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddock.engine.system import files, no_links
 from paddock.engine.system.files import TemporaryFile
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.runner.folders.file_filter import DONE, FAILED, PROCESSING, WatchFilter, WatchSpec
 from paddock.runner.folders.file_versions import FileVersion, file_version_at
 from paddock.runner.folders.folder_listing import list_folder

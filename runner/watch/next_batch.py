@@ -8,8 +8,8 @@ than the one that was seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.runner.folders.file_filter import WatchSpec
 from paddock.runner.folders.file_versions import UNKNOWN_FILE, FileIdentity, FileVersion
 from paddock.runner.folders.folder_identity import FolderIdentity, known_folder

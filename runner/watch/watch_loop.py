@@ -11,9 +11,9 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.tasks import call_in, end, wait_for_event
 from paddock.engine.system.text import listed
 from paddock.runner.folders.file_filter import WatchFilter, WatchSpec

@@ -9,8 +9,8 @@ process: the ledger knows which files it worked on, and how often.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.retry import Backoff
 from paddock.runner.folders.file_versions import FileIdentity, FileVersion
 

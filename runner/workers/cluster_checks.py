@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from uuid import uuid4
 import httpx
 
 from paddock.engine.system import files, http
+from paddock.engine.system.light_dataclasses import asdict, dataclass
 from paddock.engine.system.text import canonical_json
 from paddock.runner.daemon.prefect_client import PREFECT_ERRORS, ask_again, client_options
 from paddock.runner.folders.folder_identity import file_system_of

@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from uuid import uuid4
 import httpx
 
 from paddock.engine.errors import EngineError
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.tasks import StopRequested, running, unless
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.input_values import PATH_TYPES

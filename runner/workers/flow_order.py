@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.runner.progress.prefect_view import FLOW_MODULE, prefect_name
 
 ORDER = "Paddock"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.runner.progress.prefect_view import REFUSED, SENT_AWAY
 
 from .run_restarts import next_restart

@@ -19,7 +19,6 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.process import BaseProcess
@@ -28,6 +27,7 @@ from typing import Any
 
 import httpx
 
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.prefect import client_settings  # noqa: F401 - first, see there
 

@@ -6,8 +6,7 @@ why, and is not started again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.retry import Backoff
 
 RESTART_BACKOFF = Backoff(first_s=5.0, longest_s=300.0, factor=3.0)

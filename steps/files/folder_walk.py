@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from paddock.engine.system import no_links
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.no_links import facts_of, identity, open_folder
 from paddock.engine.system.text import is_utf8, listed
 from paddock.steps.base import StepError

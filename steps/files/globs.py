@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 ALL_FILES = "**/*"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import compress
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from pydantic import Field, model_validator
 
 from paddock.engine.errors import BadRequest, PromptTooLong, ToolsRefused
 from paddock.engine.request import Message, Role, with_system_text
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import Params, ReplyForm, Step, Tools

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from paddock.engine.request import Message, ModelSpec, Tool
 from paddock.engine.system import private_files
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.text import without_middle
 from paddock.steps.base import EmbedModel, ItemName, Vector, VectorRow, VectorStore
 from paddock.steps.vectors.embed import embed_texts

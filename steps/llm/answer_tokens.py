@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from paddock.engine.request import TokenLogprob

@@ -11,7 +11,6 @@ import asyncio
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import Field
@@ -27,6 +26,7 @@ from paddock.engine.request import (
     Usage,
     resolve_sampling,
 )
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.text import NestedTooDeep, counted, one_line, parse_shallow_json, shorten
 from paddock.pipelines.label_choices import PromptLabels, without_choice_marks, without_repeats
 from paddock.pipelines.schema_validation import TOO_DEEP, schema_mismatch

@@ -19,9 +19,9 @@ import json
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import resolve_ref
 from paddock.pipelines.checking.schema_parts import Path, empty_fields
 from paddock.pipelines.schema_validation import schema_mismatch

@@ -7,10 +7,10 @@ itself is refused in any case.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply, Tool, reserved_tokens
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.steps.base import StepError, Tools
 
 _NEAR_LIMIT = 0.9  # of the limit, in tokens

@@ -16,11 +16,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from paddock.engine.request import Message
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.tasks import run_concurrently
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import StepError

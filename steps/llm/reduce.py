@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from paddock.engine.request import Message, Reply, Usage
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.tasks import run_concurrently
 from paddock.engine.system.text import one_line
 from paddock.pipelines.expressions import ExpressionError, Template

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import Role
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import PLACEHOLDER, Output, Params, Step, StepError, Tools

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import Field
 
 from paddock.engine.request import ToolCall
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.tasks import run_concurrently, time_limit
 from paddock.steps.base import BoundTool, Output, StepError, ToolResult, Tools
 from paddock.steps.paths import resolve_path

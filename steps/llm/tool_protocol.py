@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from paddock.engine.request import Message, Reply, Tool, ToolCall, with_system_text
 from paddock.engine.sampling.json_schema import check_schema
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.text import nested_values
 from paddock.pipelines.schema_validation import TOO_DEEP, is_nested_too_deep
 from paddock.steps.base import BoundTool, StepError, Toolset

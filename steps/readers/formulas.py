@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.pipelines.text_marks import escaped
 
 MATH_NS = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import bs4
 from markdownify import MarkdownConverter
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import counted
 from paddock.pipelines.text_marks import (
     escaped,

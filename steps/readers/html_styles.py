@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.text import counted
 
 BLOCKS = (

@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import compress
 from math import dist
@@ -25,6 +24,7 @@ from statistics import median
 from threading import Lock
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.pipelines.text_marks import escaped
 
 from . import reader

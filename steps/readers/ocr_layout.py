@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .reader import LineBox, PageBox
 

@@ -20,11 +20,11 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 from statistics import median
 from typing import TypeAlias
 
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.pipelines.text_marks import escaped, hidden, lowered, note_label, raised, struck
 
 FACT_PAGES = 40  # are read for the facts about a document: a second at most

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from ctypes import byref, c_ulong, create_string_buffer
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.text import counted, one_line
 
 from .pdfium import PDFIUM_LOCK, clean_text, shown_box, utf16

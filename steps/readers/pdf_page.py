@@ -23,11 +23,12 @@ from ctypes import (
     cast,
     create_string_buffer,
 )
-from dataclasses import dataclass
 from math import hypot
 from typing import Any, TypeAlias
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .ocr_layout import TextBox
 from .page_layout import (

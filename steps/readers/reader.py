@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Protocol, TypeAlias
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.steps.plugins import (
     READER_GROUP,
     PluginImportError,

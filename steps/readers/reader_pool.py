@@ -15,7 +15,6 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -31,6 +30,7 @@ from paddock.engine.system.frames import (
     pack_frame,
 )
 from paddock.engine.system.hardware import psutil_module, read_cpu, read_memory
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.processes import (
     GuardedPipes,
     how_it_ended,

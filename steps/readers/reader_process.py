@@ -23,7 +23,6 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from time import monotonic, process_time
@@ -31,6 +30,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 from paddock.engine.system import no_links
 from paddock.engine.system.frames import PipeClosed, pack_frame, read_frame, send_frame, take_pipes
+from paddock.engine.system.light_dataclasses import dataclass, replace
 
 from . import reader, text_files
 from .document_kinds import (

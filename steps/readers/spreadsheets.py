@@ -11,13 +11,13 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from functools import partial
 from html import unescape
 from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import counted
 from paddock.pipelines.text_marks import escaped, hidden, struck
 

@@ -17,7 +17,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+
+from paddock.engine.system.light_dataclasses import dataclass, replace
 
 # UTF-32 first: its mark begins with that of UTF-16.
 _MARKS = (

@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, BinaryIO
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.text import counted
 from paddock.pipelines.text_marks import escaped, hidden, note_label
 

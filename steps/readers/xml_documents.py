@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
-from dataclasses import dataclass, field
 from functools import partial
 from html import escape
 from typing import BinaryIO
 from xml.etree.ElementTree import Element, SubElement, fromstring, tostring
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.text import counted
 from paddock.pipelines.text_marks import list_number
 

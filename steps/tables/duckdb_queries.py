@@ -12,13 +12,13 @@ import json
 import resource
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from paddock.engine.system.frames import FrameHead, answer_frames, pack_frame, take_pipes
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import one_line, sql_name
 from paddock.pipelines.errors import did_you_mean
 
@@ -112,7 +112,7 @@ def check_query(
             connection.execute(f"create view {sql_name(name)} as select {', '.join(columns)}")
         connection.execute("set lock_configuration=true")
         prefix = "describe "
-        with _query_errors(query, -len(prefix)):
+        with _query_errors(query, -len(prefix), QueryLimits()):
             connection.execute(prefix + query, dict.fromkeys(named))
 
 
@@ -159,7 +159,7 @@ def _check_statement(
     connection: Any, query: str, tables: Collection[str], parameters: Sequence[str]
 ) -> frozenset[str]:
     """Return the parameters of a single statement that reads what is there; refuse any other."""
-    with _query_errors(query, 0):
+    with _query_errors(query, 0, QueryLimits()):
         statements = connection.extract_statements(query)
     if len(statements) != 1:
         what = f"`query` has {len(statements)} statements; it must be one `select`"
@@ -233,7 +233,7 @@ def _characters(query: str, start: int, length: int) -> tuple[int, int]:
 
 
 @contextmanager
-def _query_errors(query: str, shift: int, limits: QueryLimits = QueryLimits()) -> Iterator[None]:
+def _query_errors(query: str, shift: int, limits: QueryLimits) -> Iterator[None]:
     """Convert DuckDB's errors to what is wrong with a query."""
     try:
         yield

@@ -10,10 +10,10 @@ import asyncio
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import asdict, dataclass, replace
 from paddock.engine.system.no_links import NotRegularFile, read_file
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import DocumentReaders, StepError

@@ -11,7 +11,6 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, BinaryIO, NamedTuple
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa  # type: ignore[import-untyped]
 from openpyxl.utils import get_column_letter, range_boundaries  # type: ignore[import-untyped]
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import one_line
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.typed_rows import TypedRows

@@ -12,9 +12,10 @@ import asyncio
 import re
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeVar
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .table_chunks import TableMask, TokenRuler
 

@@ -11,9 +11,9 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.pipelines.checking.sentence_ends import sentence_spans
 from paddock.pipelines.checking.source_index import SourceIndex, values_in
 from paddock.pipelines.checking.text_index import folded_words

@@ -11,10 +11,10 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.pipelines.checking.functions import words
 from paddock.pipelines.checking.sentence_ends import SENTENCE_END, sentence_spans
 

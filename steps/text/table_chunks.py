@@ -12,8 +12,9 @@ import csv
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
+
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 _TABLE_ROW = re.compile(r"^ {0,3}\|.*$", re.MULTILINE)
 _TABLE_RULE = re.compile(r"^ {0,3}\|(?:[ \t]*:?-+:?[ \t]*\|)+[ \t]*$")

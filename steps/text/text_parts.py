@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.steps.base import Output
 from paddock.steps.readers.reader import PAGE_BREAK
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field, ValidationError
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import StepError, ToolResult
 

@@ -17,13 +17,13 @@ import json
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
 import httpx
 
 from paddock.engine.system.hosts import Address, BadHost, is_reachable, read_authority, read_pattern
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import one_line, shorten
 from paddock.pipelines.schema_validation import is_nested_too_deep
 from paddock.steps.base import StepError, ToolResult

@@ -19,11 +19,11 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import process_guard, processes
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.tasks import first_error, running
 from paddock.engine.system.text import last_part, one_line
 from paddock.steps.base import StepError, ToolResult

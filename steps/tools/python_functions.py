@@ -12,12 +12,12 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from paddock.engine.system import processes
 from paddock.engine.system.frames import FrameHead, PipeClosed, pack_frame, read_frame_async
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.tasks import end
 from paddock.engine.system.text import last_part
 from paddock.steps.base import StepError, ToolResult

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.steps.base import (
     BoundTool,
     DocumentReaders,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import TEMPLATE_START
 from paddock.pipelines.expressions import Path as Place

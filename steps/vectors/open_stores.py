@@ -10,11 +10,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from paddock.engine.system.file_locks import LockTaken, lock_soon
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.no_links import HeldFolder
 from paddock.engine.system.tasks import resolve_future
 from paddock.steps.base import EmbedModel, ItemName, SearchHit, StepError, Vector, VectorRow

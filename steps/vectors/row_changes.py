@@ -11,9 +11,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.steps.base import ItemName, VectorRow
 
 _DIGEST_BYTES = 16

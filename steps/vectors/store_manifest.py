@@ -12,10 +12,10 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from paddock.engine.system.files import write_json_atomically
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.steps.base import EmbedModel, StepError
 
 from .row_changes import RowSum

@@ -11,9 +11,9 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import shorten
 from paddock.pipelines.errors import nearest_name
 

@@ -1,11 +1,11 @@
 """What a step is handed, without a runner: models by name, outputs and notes in memory."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddock.engine.request import ModelSpec, Pool, Role
 from paddock.engine.system.files import TemporaryFile
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.steps.base import ItemName, NoVectorStores, Roots, StepError, Tools, VectorStores
 from tests.fakes.pool import FakePool
 from tests.fakes.readers import HereReaders

@@ -18,7 +18,6 @@ import json
 import secrets
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
@@ -56,6 +55,7 @@ from paddock.engine.request import (
     forced_call,
     with_tool_names,
 )
+from paddock.engine.system.light_dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)

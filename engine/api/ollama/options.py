@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.request_fields import CONSTRAINT, REFUSED
 from paddock.engine.api.request_log import note_without_effect
 from paddock.engine.sampling_values import INTEGER_RANGES, NUMBER_RANGES
+from paddock.engine.system.light_dataclasses import dataclass, field
 
 INTEGER_OPTIONS = frozenset(
     (*INTEGER_RANGES, "num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep",

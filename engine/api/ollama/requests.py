@@ -12,7 +12,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -38,6 +37,7 @@ from paddock.engine.request import (
     Tool,
     ToolCall,
 )
+from paddock.engine.system.light_dataclasses import dataclass
 
 from .keep_alive import read_keep_alive
 from .options import OllamaOptions, default_sampling, read_options

@@ -12,7 +12,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import EngineError
 from paddock.engine.models.blobs import store_write_errors
 from paddock.engine.system.files import append_durably
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.tasks import end
 from paddock.engine.system.text import parse_shallow_json
 

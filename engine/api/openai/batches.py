@@ -17,7 +17,6 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -33,6 +32,7 @@ from paddock.engine.system.files import (
     remove_stale_files,
     write_json_atomically,
 )
+from paddock.engine.system.light_dataclasses import asdict, dataclass, field, replace
 from paddock.engine.system.private_files import PRIVATE_FILE, private_folder
 from paddock.engine.system.tasks import end
 

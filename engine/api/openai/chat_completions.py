@@ -16,7 +16,6 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PlainValidator
@@ -32,6 +31,7 @@ from paddock.engine.request import (
     ToolCall,
     with_tool_names,
 )
+from paddock.engine.system.light_dataclasses import dataclass, replace
 
 from .input_messages import ChatMessage
 from .requests import (

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
@@ -49,6 +48,7 @@ from paddock.engine.request import (
     forced_call,
 )
 from paddock.engine.sampling_values import INTEGER_RANGES, NUMBER_RANGES
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 
 
 class OpenAIBody(Body):

@@ -9,7 +9,6 @@ ends.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -19,6 +18,7 @@ from paddock.engine.api.errors import as_openai_error, openai_error_body
 from paddock.engine.api.request_fields import REFUSED
 from paddock.engine.api.streaming import nanoseconds, sse_event
 from paddock.engine.request import Chunk, Message, Reply, ToolCall, with_tool_names
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 
 from .chat_completions import (
     Body,

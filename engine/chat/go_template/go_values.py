@@ -11,9 +11,10 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, NoReturn
+
+from paddock.engine.system.light_dataclasses import dataclass, fields, is_dataclass, replace
 
 
 class GoTemplateError(Exception):

@@ -7,12 +7,12 @@ that are made first. Of a kind that is not certain, None, nothing is said.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias, get_origin
 
 from jinja2 import nodes
 from pydantic import BaseModel
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.expressions import Reference, Value, chain_of
 from paddock.pipelines.model import Block, Pipeline, StepNode

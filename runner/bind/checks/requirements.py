@@ -7,12 +7,12 @@ command made by a template) is found when that item is done.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddock.engine.errors import EngineError, ModelBroken, NoModelFile, WrongModel
 from paddock.engine.model_file_parts import check_file
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline

@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 from paddock.engine.system import processes
 from paddock.engine.system.hosts import BadHost, read_authority, read_pattern, written_authority
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.pipelines.errors import Fault, Mark, PipelineError
 from paddock.runner.config.config_file import FILE_NAME
 from paddock.runner.config.pipeline_secrets import secret_place, trigger_secrets

@@ -10,13 +10,13 @@ written only into folders that the paths of steps name, which `up` leaves out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import files
 from paddock.engine.system.distribution import SETTINGS_FILE, STATE_FOLDER
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.pipelines.model import Pipeline, step_nodes
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps.registry import facts_of

@@ -8,10 +8,10 @@ runs it. Names of tools that lead nowhere are no part of it: `tool_faults` repor
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline, StepNode, step_nodes
 from paddock.steps.facts import ToolUse

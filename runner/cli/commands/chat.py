@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from paddock.engine.models.modelfile import parse_parameter
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.runner.cli import chat_images, conversation, model_arguments, slash_commands
 from paddock.runner.cli.arguments import KeepAliveOption, argument, flag, option
 from paddock.runner.cli.chat_terminal import answer_view

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from paddock.engine.system.files import write_output
 from paddock.engine.system.item_samples import ItemSample
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.no_links import open_file
 from paddock.engine.system.text import counted
 from paddock.pipelines.comparison_keys import CompareKeys, GoldKeys, NumberMetricKeys

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.runner.cli import model_arguments
 from paddock.runner.cli.arguments import JsonOption, KeepAliveOption, argument, flag, option
 from paddock.runner.cli.exit_status import DONE, CommandError

@@ -6,11 +6,11 @@ import asyncio
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from paddock.engine.system.files import write_output
+from paddock.engine.system.light_dataclasses import asdict, dataclass, field
 from paddock.engine.system.text import counted, one_line
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan

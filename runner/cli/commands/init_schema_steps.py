@@ -11,7 +11,6 @@ import select
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from shlex import quote
@@ -20,6 +19,7 @@ from typing import Any, Literal, TypeVar
 import typer
 
 from paddock.engine.system import distribution
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import counted
 from paddock.runner.cli import step_catalogue
 from paddock.runner.cli.arguments import JsonOption, argument, existing_folder, flag, option

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
-from dataclasses import dataclass
 
 from paddock.engine.api import api_keys
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.runner.cli.agent_tools import AgentTools
 from paddock.runner.cli.arguments import (
     HERE,

@@ -6,7 +6,6 @@ A running service does the work; without one, this process works on the model st
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +17,7 @@ from paddock.engine.errors import EngineError
 from paddock.engine.models.model_cards import describe_model
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import canonical_name, is_path, parse_name
+from paddock.engine.system.light_dataclasses import asdict, dataclass
 from paddock.engine.system.text import counted
 from paddock.engine.tuning.tuned_copies import TunedCopyStore
 from paddock.runner.cli import model_arguments, model_tables

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.runner.api import plan as plan_run
 from paddock.runner.cli.arguments import (
     HERE,

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +33,7 @@ from paddock.engine.models.transfer import TransferOptions
 from paddock.engine.models.well_known import Machine, measure_speed, propose
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import hardware, units
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.runner.cli import model_tables
 from paddock.runner.cli.arguments import JsonOption, argument, option
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError

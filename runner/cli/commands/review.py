@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from paddock.engine.system import files, units
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import counted, one_line
 from paddock.runner.cli.arguments import (
     HERE,

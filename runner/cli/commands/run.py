@@ -10,13 +10,13 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.runner import api
 from paddock.runner.cli.arguments import (
     HERE,

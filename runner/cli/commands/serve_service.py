@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import units
+from paddock.engine.system.light_dataclasses import asdict, dataclass
 from paddock.runner.cli.arguments import (
     ApiKeysOption,
     ExactOption,

@@ -13,12 +13,12 @@ import shlex
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import typer
 
 from paddock.engine.system import distribution, processes
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.arguments import argument, existing_folder, flag, option
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError

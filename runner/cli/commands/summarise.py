@@ -13,7 +13,6 @@ import json
 import shlex
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from string import Template
@@ -21,6 +20,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.text import counted
 from paddock.runner.cli.arguments import (
     JsonOption,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from paddock.engine.system import units
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import counted
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.runner.bind.variations import varied_options

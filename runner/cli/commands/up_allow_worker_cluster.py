@@ -15,13 +15,13 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from paddock.engine.system import http
+from paddock.engine.system.light_dataclasses import asdict, dataclass
 from paddock.engine.system.private_files import private_folder
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind_without_inputs

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +29,7 @@ from paddock.engine.request import (
     Stream,
     Tool,
 )
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.server_address import ServerAddress
 from paddock.engine.system.tasks import StopRequested, unless
 from paddock.pipelines.errors import Fault, PipelineError

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import (
@@ -18,6 +17,7 @@ from paddock.engine.request import (
     Stream,
     Usage,
 )
+from paddock.engine.system.light_dataclasses import dataclass, replace
 
 MOST_QUERY_TEXTS = 256
 

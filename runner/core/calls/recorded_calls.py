@@ -10,10 +10,10 @@ import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 from paddock.engine.request import Usage, reserved_tokens
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.text import canonical_json
 from paddock.runner.ledger.entries import CallRow
 from paddock.runner.ledger.ledger import Ledger

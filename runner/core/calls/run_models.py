@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from weakref import WeakValueDictionary
 
 from paddock.engine.backends.neutral_request import RefusalCheck
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelFacts, ModelSpec
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 
 
 @dataclass(slots=True, weakref_slot=True)

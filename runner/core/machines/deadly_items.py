@@ -19,7 +19,6 @@ import asyncio
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from math import inf
 
 from paddock.engine.system.crash_isolation import (
@@ -28,6 +27,7 @@ from paddock.engine.system.crash_isolation import (
     n_by_chance,
     n_together,
 )
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.text import listed
 from paddock.runner.ledger.entries import AttemptRow, LedgerError
 from paddock.runner.ledger.ledger import Ledger

@@ -11,13 +11,13 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import files
 from paddock.engine.system.distribution import own_version
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.plan_walks import all_plans, all_steps
 from paddock.runner.bind.trust.protected_files import ProtectedFiles

@@ -13,10 +13,10 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.runner.ledger.entries import Entry, LedgerError, ViewAtWork
 from paddock.runner.ledger.ledger import Ledger

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from paddock.engine.system import text
 from paddock.engine.system.files import TemporaryFile
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.bind.bound import BoundNode
 from paddock.runner.bind.plan_walks import follows_time

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from functools import cached_property, partial
 from operator import attrgetter
 from pathlib import Path
 
 from paddock.engine.system import files, text
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.runner.bind.bound import BoundBlock, BoundNode
 from paddock.runner.bind.item_paths import find_in_plans, paths_depend_on_item_alone
 from paddock.runner.bind.plan_walks import callable_names, nodes_of

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
 from paddock.engine.system import no_links, text
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.runner.bind.bound import BoundBlock
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.ledger.entries import Entry, StoredRow

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import without_middle
 from paddock.pipelines.schema_validation import schema_mismatch
 from paddock.runner.answers.text_vectors import (

@@ -13,12 +13,12 @@ import os
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from paddock.engine.system.files import content_stamp, sha256_of
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.text import canonical_json
 from paddock.runner.answers.text_vectors import Vector8, similarities
 from paddock.runner.ledger.entries import Entry

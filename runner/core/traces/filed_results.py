@@ -10,10 +10,10 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.text import free_name, ordered_json
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.node_reads import read_by

@@ -7,10 +7,10 @@ sub-pipeline, and each value that it reads from outside; what an item adds is it
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from paddock.engine.request import ModelSpec
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.expressions import Reference
 from paddock.pipelines.times import TIME_NAMES

@@ -11,10 +11,10 @@ import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.expressions import Reference
 from paddock.runner.ledger.entries import Entry

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.runner.answers.text_vectors import Matrix, Vector8, matrix_of
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import whole_file

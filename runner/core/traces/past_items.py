@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference, Value, loop_parts
 from paddock.pipelines.label_choices import CHOOSE
 from paddock.pipelines.reply_check import Check

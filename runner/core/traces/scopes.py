@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 from paddock.engine.sampling.json_schema import json_pointer
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.label_choices import FieldPath
 from paddock.runner.bind.bound import BoundPlan, BoundStep

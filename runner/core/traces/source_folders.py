@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.pipelines.expressions import ExpressionError, Value, steps_read
 from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
 from enum import Enum, unique
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.text import canonical_json
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WAITS, WORK, ItemState

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NewType
 
 from paddock.engine.system.files import content_stamp, sha256_of
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.pipelines.label_choices import LabelList
 from paddock.runner.answers.text_vectors import Matrix
 from paddock.runner.config.pipeline_secrets import Secrets

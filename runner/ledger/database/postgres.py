@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import sql
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.retry import Backoff, retried_blocking
 from paddock.engine.system.text import one_line
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
+
+from paddock.engine.system.light_dataclasses import dataclass, replace
 
 from ..database import queries
 from ..database.ledger_tables import TOGETHER_IN_REASON, Execute

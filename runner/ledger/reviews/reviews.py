@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from paddock.engine.system.light_dataclasses import dataclass, fields, replace
 from paddock.engine.system.text import canonical_json
 
 ReviewState = Literal["open", "accepted", "edited", "rejected", "expired"]

@@ -5,8 +5,7 @@ Counts what the run has spent on all machines together. Replies from the ledger 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.units import duration
 from paddock.pipelines.triggers import BudgetKeys
 

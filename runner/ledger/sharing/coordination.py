@@ -16,8 +16,9 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from typing import Any
+
+from paddock.engine.system.light_dataclasses import dataclass
 
 from ..database.ledger_tables import Execute
 from ..database.postgres import (

@@ -14,13 +14,13 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
 import psutil
 
 from paddock.engine.system import file_locks, files, private_files
+from paddock.engine.system.light_dataclasses import asdict, dataclass
 from paddock.engine.system.text import canonical_json
 
 from ..entries import LedgerError, is_variant, stored_path, whole_file

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.runner.core.traces.dependencies import Trace
 from paddock.runner.core.traces.past_items import PastItems, SpecChanges
 from paddock.runner.core.traces.verify import ItemNow, ItemVerdict, verify

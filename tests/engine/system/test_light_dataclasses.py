@@ -1,0 +1,92 @@
+"""Light dataclasses are equal to the standard library's in all that a run can tell."""
+
+import copy
+import dataclasses
+import pickle
+from typing import Any
+
+from paddock.engine.request import Message
+from paddock.engine.system import light_dataclasses
+
+
+def _classes(module: Any) -> dict[str, Any]:
+    """Return classes of each kind that the product has, made by one module's decorator."""
+    dataclass, field = module.dataclass, dataclasses.field
+
+    @dataclass(frozen=True, slots=True)
+    class Point:
+        """A place."""
+
+        x: float
+        y: float = 0
+        name: str = field(default="", compare=False, repr=False)
+        tags: dict[str, int] = field(default_factory=dict, hash=False)
+
+    @dataclass(frozen=True, slots=True)
+    class Named(Point):
+        also: str = "!"
+
+        def __str__(self) -> str:
+            return self.also
+
+    @dataclass(slots=True)
+    class Bag:
+        items: list[Any] = field(default_factory=list)
+
+    @dataclass(slots=True, eq=False)
+    class Own:
+        value: int = 1
+
+    @dataclass(frozen=True)
+    class Odd:
+        value: int
+
+        def __hash__(self) -> int:
+            return 7
+
+        def __repr__(self) -> str:
+            return "odd"
+
+    @dataclass(order=True, slots=True, kw_only=True)
+    class Ranked:
+        rank: int = 0
+
+    @dataclass(frozen=True)
+    class Empty:
+        pass
+
+    return dict(locals())
+
+
+def _told(module: Any) -> list[Any]:
+    c = _classes(module)
+    point, nan = c["Point"], float("nan")
+    made = [point(1), point(1, 2, "a", {"t": 1}), point(nan), c["Named"](1), c["Bag"]([1]),
+            c["Own"](), c["Odd"](1), c["Ranked"](rank=2), c["Empty"]()]  # fmt: skip
+    bag = c["Bag"]()
+    bag.items.append(bag)
+    return [
+        [repr(one).replace(module.__name__, "") for one in made if not isinstance(one, c["Own"])],
+        [[a == b for a in made] for b in [*made[:4], point(1, name="b"), point(1, 1), c["Odd"](1)]],
+        [hash(one) for one in (*made[:2], made[3], c["Odd"](1), c["Empty"]())],
+        [made[2] == dataclasses.replace(made[2]), point(nan) == point(float("nan"))],
+        [c[name].__hash__ for name in ("Bag", "Ranked")],
+        c["Ranked"](rank=1) < c["Ranked"](rank=2),
+        c["Own"]() == c["Own"](),
+        repr(bag).count("Bag"),
+        [dataclasses.asdict(one) for one in (made[1], made[3])],
+        dataclasses.replace(made[1], x=5) == point(5, 2, "z", {"t": 1}),
+        copy.deepcopy(made[1]) == made[1],
+        [kind.__match_args__ for kind in (point, c["Named"], c["Ranked"])],
+        [hasattr(one, "__dict__") for one in made],
+        point.__doc__,
+    ]
+
+
+def test_they_are_equal_shown_hashed_ordered_and_copied_as_those_of_the_library() -> None:
+    assert _told(light_dataclasses) == _told(dataclasses)
+
+
+def test_an_object_can_be_sent_to_another_process() -> None:
+    sent = Message("user", "Hello")
+    assert pickle.loads(pickle.dumps(sent)) == sent
