@@ -24,7 +24,7 @@ from paddock.runner.api import plan_async
 from paddock.runner.bind.bind import bind
 from paddock.runner.bind.bound import BoundNode, BoundPlan
 from paddock.runner.bind.item_paths import find_in_plans
-from paddock.runner.bind.plan_walks import node_ids
+from paddock.runner.bind.plan_walks import all_plans, node_ids
 from paddock.runner.bind.specs import whole_spec
 from paddock.runner.core.calls import model_pools
 from paddock.runner.core.calls.run_models import RunModels
@@ -62,7 +62,8 @@ def bound_now(
     given = {name: given[name] for name in given.keys() & inputs.keys()}
     hidden = [name for name in recorded.get("hidden", ()) if name in inputs]
     bound = bind(plan, given, cwd=file.parent, default_models=models, later=hidden)
-    is_elsewhere, ledger = bool(bound.pools or settings.pool_urls), world.ledger
+    has_pools = any(plan.pools for plan in all_plans(bound))
+    is_elsewhere, ledger = has_pools or bool(settings.pool_urls), world.ledger
     index = OutputIndex(ledger, world.index.base, ledger.scopes_of(file.name))
     facts = RunModels(_unknown_facts) if is_elsewhere else world.models
     own = World(index, world.stores, facts)

@@ -29,7 +29,7 @@ from paddock.runner.progress.reasons import Why
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.core.test_filed_documents import FILING
-from tests.runner.world import SUMMARIES, World, each_document, settings
+from tests.runner.world import SUMMARIES, World, carried_out, each_document, settings
 
 
 @pytest.fixture(autouse=True)
@@ -1122,3 +1122,19 @@ def test_what_other_steps_give_an_item_now_is_compared(
     world.write(name, (tmp_path / name).read_text().replace(old, new))
     assert changes("out/a") == [why]
     assert {item.why for item in world.plan().items if item.key == "a"} == {why}
+
+
+def test_models_of_an_inner_pipeline_on_other_servers_are_not_asked_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = "models: {m: {ref: x, pool: {url: 'http://127.0.0.1:9'}}}\n" + PART.replace(
+        "{prompt:", "{model: m, prompt:"
+    )
+    world = World(tmp_path, RUNS_PARTS, PARTS | {"part.yaml": part}, n_documents=1)
+    assert carried_out(world).status == "completed"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tests.fakes.pool.FakePool.facts", never_asked)
+    note = "its models are on other servers: whether they changed is not checked"
+    assert (changes("out/0.txt"), note in origin_of("out/0.txt").notes) == ([], True)
+    world.write("part.md", "Short: {{ inputs.text }}")
+    assert changes("out/0.txt") == ["prompt changed (step 'p.a')"]
