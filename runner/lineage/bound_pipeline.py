@@ -26,7 +26,6 @@ from paddock.runner.bind.bound import BoundNode, BoundPlan
 from paddock.runner.bind.item_paths import find_in_plans
 from paddock.runner.bind.plan_walks import all_plans, node_ids
 from paddock.runner.bind.specs import whole_spec
-from paddock.runner.core.calls import model_pools
 from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.item_judge import all_differences
 from paddock.runner.core.traces.dependencies import ChosenLabels, Trace, dependencies_of
@@ -189,8 +188,7 @@ class BoundPipeline(PipelineNow):
     def _planned(self) -> asyncio.Task[PlanReport]:
         """Return what a run would do, or why that is not known, once for all items."""
         if self._plan is None:
-            file, pool = self.bound.file, model_pools.LookupPool(self.settings)
-            plan = plan_async(file, self.given, settings=self.settings, pool=pool)
+            plan = plan_async(self.bound.file, self.given, settings=self.settings)
             self._plan = asyncio.create_task(plan)
         return self._plan
 

@@ -109,6 +109,9 @@ class FakePool(Pool):
         self.n_running = 0
         self.n_running_most = 0
 
+    async def aclose(self) -> None:
+        """Close nothing, in place of a pool that has processes."""
+
     async def facts(self, model: ModelSpec) -> ModelFacts:
         return ModelFacts(
             name=model.ref,

@@ -1138,3 +1138,24 @@ def test_models_of_an_inner_pipeline_on_other_servers_are_not_asked_either(
     assert (changes("out/0.txt"), note in origin_of("out/0.txt").notes) == ([], True)
     world.write("part.md", "Short: {{ inputs.text }}")
     assert changes("out/0.txt") == ["prompt changed (step 'p.a')"]
+
+
+def test_what_looks_models_up_for_a_plan_is_closed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = list[str]()
+
+    class CountingPool(FakePool):
+        async def count_chat(self, *given: Any) -> int:
+            closed.append("counts")
+            return await super().count_chat(*given)
+
+        async def aclose(self) -> None:
+            closed.append("is closed")
+
+    monkeypatch.setattr(
+        "paddock.runner.core.calls.model_pools.LookupPool", lambda settings: CountingPool()
+    )
+    world.write("inbox/c.txt", "word " * 3900)
+    assert changes("out/DIGEST.md") != []
+    assert closed == ["counts", "is closed"] * 2
