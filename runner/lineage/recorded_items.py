@@ -229,7 +229,8 @@ class RecordedItems:
         rows = self._ledger.rows(queries.SOME_PATHS, most=MAX_COMPARED_NAMES)
         names, own_name = [row[0] for row in rows], Path(path).name
         same = [name for name in names if Path(name).name == own_name]
-        return [*same, *difflib.get_close_matches(path, names, n=MAX_SIMILAR)][:MAX_SIMILAR]
+        similar = difflib.get_close_matches(path, names, n=MAX_SIMILAR)
+        return [*dict.fromkeys([*same, *similar])][:MAX_SIMILAR]
 
     def steps_read(self, owner: ScopeOwner, name: str) -> list[RecordedItem]:
         """Return the items of a step outside of blocks that an owner's items read.

@@ -1159,3 +1159,14 @@ def test_what_looks_models_up_for_a_plan_is_closed(
     world.write("inbox/c.txt", "word " * 3900)
     assert changes("out/DIGEST.md") != []
     assert closed == ["counts", "is closed"] * 2
+
+
+def test_an_output_that_is_near_twice_is_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["outs/report.md", "out/report-a.md", "out/report-b.md"]
+    steps = "".join(f"  - {{uses: files.write, with: {{path: {n}, text: A}}}}\n" for n in names)
+    world = in_a_folder(tmp_path, monkeypatch, f"steps:\n{steps}")
+    world.run()
+    near = explain_path(Path("out/report.md")).near
+    assert sorted(near) == sorted(str(tmp_path / name) for name in names)
