@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from .inputs import LATER, KnownInputs, read_inputs
 
 # A file that runs two others, each of which runs two others: more is a mistake.
 MAX_PIPELINES, MAX_LEVELS = 100, 8
+_ROWS_IN_FILE = "is a file, which only a run of its own reads"
+_ROWS_REMEDY = "Give it the `rows` of a step `files.rows`."
 
 
 @dataclass
@@ -161,25 +163,16 @@ class SubPipelineReader:
         values: dict[str, Any] = {}
         later: set[str] = set()
         known = self._known or KnownInputs({})
-        for key, item in written.items():
-            at = (*step.at, "with", parameter, key)
-            if key.startswith("x-"):
-                continue
-            if key not in pipeline.inputs:
-                remedy = did_you_mean(key, pipeline.inputs, "It takes none.")
-                what = f"'{name}' has no input '{key}'"
-                self._checks.add(at, what, remedy, is_key=True)
-                continue
-            value = known.value_of(item)
-            if value is LATER:
+        given = {key: known.value_of(item) for key, item in written.items()}
+        for key, value in _checked_inputs(pipeline, name, given, self._roots):
+            if isinstance(value, WrongInput):
+                at = (*step.at, "with", *((parameter, key) if key in written else ()))
+                is_key = key not in pipeline.inputs
+                self._checks.add(at, value.message, value.remedy, is_key=is_key)
+            if value is LATER or isinstance(value, WrongInput):
                 later.add(key)
-                continue
-            try:
-                values[key] = checked_input(pipeline.inputs[key], value, self._roots)
-            except WrongInput as error:
-                what = f"input '{key}' of '{name}' {error.message}"
-                self._checks.add(at, what, error.remedy)
-                later.add(key)
+            else:
+                values[key] = value
         for key, declared in pipeline.inputs.items():
             if declared.is_required and not declared.has_default and key not in written:
                 remedy = f"Add `{key}: …` under `{parameter}`."
@@ -188,13 +181,38 @@ class SubPipelineReader:
         return values, frozenset(later)
 
 
-def checked_input(declared: Input, value: Any, roots: Roots) -> Any:
-    """Return an input of another pipeline; a path is one of the pipeline that gives it.
+def _checked_inputs(
+    pipeline: Pipeline, file: str, given: Mapping[str, Any], roots: Roots
+) -> Iterator[tuple[str, Any]]:
+    """Yield the inputs that another pipeline has of those given: each value, or a `WrongInput`.
 
-    Raises:
-        WrongInput: it is of another kind, or a path outside the folders of the one that gives it.
+    A path is one of the pipeline that gives it, in its `roots`. Null, such as an output of a
+    skipped step, is as if it were not given. What is `LATER` stays so.
     """
+    declared = pipeline.inputs
+    for name, value in given.items():
+        if name.startswith("x-"):
+            continue
+        if name not in declared:
+            remedy = did_you_mean(name, declared, "It takes none.")
+            yield name, WrongInput(f"'{file}' has no input '{name}'", remedy)
+            continue
+        if value is None and not declared[name].is_required:
+            continue
+        try:
+            read = value if value is LATER else _checked_input(declared[name], value, roots)
+        except WrongInput as error:
+            read = WrongInput(f"input '{name}' of '{file}' {error.message}", error.remedy)
+        yield name, read
+    for name, missing in declared.items():
+        if given.get(name) is None and missing.type == "rows" and isinstance(missing.default, str):
+            yield name, WrongInput(f"input '{name}' of '{file}' {_ROWS_IN_FILE}", _ROWS_REMEDY)
+
+
+def _checked_input(declared: Input, value: Any, roots: Roots) -> Any:
     read = declared.read(value)
+    if declared.type == "rows" and isinstance(read, str):
+        raise WrongInput(_ROWS_IN_FILE, _ROWS_REMEDY)
     if declared.type not in FOLDER_TYPES:
         return read
     try:
@@ -212,28 +230,15 @@ def with_inputs(inner: BoundPlan, inputs: Mapping[str, Any], roots: Roots) -> Bo
     Raises:
         WrongInput: one is unknown, missing, of another kind, or leads outside; it is named.
     """
-    declared = inner.pipeline.inputs
     values: dict[str, Any] = {}
-    for name, value in inputs.items():
-        if name.startswith("x-"):
-            continue
-        if name not in declared:
-            raise WrongInput(f"'{inner.file}' has no input '{name}'", did_you_mean(name, declared))
-        if value is None and not declared[name].is_required:
-            continue  # such as an output of a skipped step: as if it were not given
-        try:
-            values[name] = checked_input(declared[name], value, roots)
-        except WrongInput as error:
-            what = f"input '{name}' of '{inner.file}' {error.message}"
-            raise WrongInput(what, error.remedy) from error
+    for name, value in _checked_inputs(inner.pipeline, str(inner.file), inputs, roots):
+        if isinstance(value, WrongInput):
+            raise value
+        values[name] = value
     base = inner.roots.base
     taken = read_inputs(inner.pipeline, values, base=base, cwd=base)
     if taken.faults:
         fault = taken.faults[0]
         raise WrongInput(fault.message.rstrip("."), fault.remedy)
-    for name, value in taken.values.items():
-        if declared[name].type == "rows" and isinstance(value, str):
-            what = f"input '{name}' of '{inner.file}' is a file, which only a run of its own reads"
-            raise WrongInput(what, "Give it the `rows` of a step `files.rows`.")
     roots = replace(taken.roots(base), outside=roots.outside)
     return replace(inner, inputs=taken.values, later_inputs=frozenset(), roots=roots)

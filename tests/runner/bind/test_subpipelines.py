@@ -253,3 +253,39 @@ steps:
 """
     (inner,) = [*all_plans(bound(written(tmp_path, outer)))][1:]
     assert inner.inputs == {"folder": None, "n": None}
+
+
+def test_null_is_as_if_an_input_were_not_given_before_a_run_and_in_it(tmp_path: Path) -> None:
+    outer = """\
+inputs: {x: {type: str, required: true}, flag: {type: bool, required: true}}
+steps:
+  - {id: a, uses: pipeline,
+     with: {file: inner.yaml, inputs: {note: "{{ inputs.x if inputs.flag else none }}"}}}
+"""
+    inner = """\
+inputs: {note: {type: str, required: false}}
+steps: [{uses: prompt, with: {template: "{{ inputs.note }}"}}]
+"""
+    file = written(tmp_path, outer, inner=inner)
+    notes = []
+    for flag in (True, False):
+        (_, called) = all_plans(bound(file, {"x": "y", "flag": flag}))
+        notes.append(called.inputs["note"])
+    assert notes == ["y", None]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "declared"),
+    [("{bills: bills.csv}", "{type: rows}"), ("{}", "{type: rows, default: bills.csv}")],
+)
+def test_rows_in_a_file_are_refused_before_a_run(
+    tmp_path: Path, inputs: str, declared: str
+) -> None:
+    outer = f"steps: [{{uses: pipeline, with: {{file: inner.yaml, inputs: {inputs}}}}}]\n"
+    inner = f"inputs: {{bills: {declared}}}\nsteps: [{{uses: prompt, with: {{template: x}}}}]\n"
+    (fault,) = validate(written(tmp_path, outer, inner=inner)).faults
+    assert fault.message == (
+        "input 'bills' of 'inner.yaml' is a file, which only a run of its own reads."
+    )
+    assert fault.remedy == "Give it the `rows` of a step `files.rows`."
+    assert fault.mark is not None and fault.mark.file == str(tmp_path / "pipeline.yaml")
