@@ -231,10 +231,12 @@ class PlanWalk(Walk):
         self.note_inner(step, inner)
         if inner.left.first(LeftBy.PARTIAL):
             return NOT_YET
-        unknown = min(steps_read(returns_read(inner.bound)) & inner.unknown.keys(), default=None)
-        if unknown is None:
+        unknown = {*inner.unknown}
+        if not inner.steps.spread.files:  # else those behind it find others, whatever it returns
+            unknown &= steps_read(returns_read(inner.bound))
+        if not unknown:
             return pipeline_outputs(step, inner.bound, inner.scope, self.scope)
-        self.unknown[step.id], outputs = f"{step.id}.{inner.unknown[unknown]}", {}
+        self.unknown[step.id], outputs = f"{step.id}.{inner.unknown[min(unknown)]}", {}
         with suppress(ExpressionError):  # of placeholders
             inside = inner.scope_with_placeholders()
             outputs = pipeline_outputs(step, inner.bound, inside, self.scope)

@@ -175,19 +175,34 @@ def test_an_answer_that_was_decided_is_not_asked_for_where_no_cache_has_it(
     assert bounded(world) == (0, 0)
 
 
-def test_what_reads_a_file_that_a_step_before_it_will_change_is_not_taken_as_it_is(
-    tmp_path: Path,
+WRITES = "{id: made, uses: files.write, with: {path: out/a.txt, text: First}}"
+FILLS = "{id: fill, uses: embed, with: {texts: [First], store: s}}"
+OF_PIPELINE = "{id: made, uses: pipeline, with: {file: inner.yaml}}"
+READ = "files.read, with: {path: out/a.txt}"
+FOUND = "search, with: {store: s, query: F}"
+
+
+@pytest.mark.parametrize(
+    ("made", "inner", "read"),
+    [(WRITES, "", READ), (OF_PIPELINE, WRITES, READ), (OF_PIPELINE, FILLS, FOUND)],
+    ids=["file", "file of a pipeline", "store of a pipeline"],
+)
+def test_what_reads_what_a_step_before_it_will_change_is_not_taken_as_it_is(
+    tmp_path: Path, made: str, inner: str, read: str
 ) -> None:
-    world = World(
-        tmp_path,
-        "steps:\n"
-        "  - {id: made, uses: files.write, with: {path: out/a.txt, text: First}}\n"
-        "  - {id: second, uses: files.read, with: {path: out/a.txt}, needs: [made]}\n"
-        '  - {id: third, uses: chat, with: {prompt: "{{ steps.second.text }}"}}\n',
-    )
+    steps = f"""\
+models: {{embed: minilm}}
+steps:
+  - {made}
+  - {{id: second, uses: {read}, needs: [made]}}
+  - {{id: third, uses: chat, with: {{prompt: "{{{{ steps.second }}}}"}}}}
+"""
+    beside = {"inner.yaml": f"models: {{embed: minilm}}\nsteps: [{inner}]\n"}
+    world = World(tmp_path, steps, beside)
     world.run()
-    world.edit("text: First", "text: Changed")
-    bounded(world)
+    for name in ("pipeline.yaml", "inner.yaml"):
+        world.write(name, (tmp_path / name).read_text().replace("First", "Changed"))
+    assert bounded(world)[0] > 0
 
 
 def test_an_error_that_no_step_should_raise_bounds_a_plan_and_does_not_end_it(
