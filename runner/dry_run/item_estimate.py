@@ -23,6 +23,12 @@ from paddock.runner.core.reviews.decided_outputs import decided_outputs
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.step_runner import item_result, step_outputs
 from paddock.runner.core.step_tools import sub_pipeline_context
+from paddock.runner.core.traces.dependencies import (
+    FileRead,
+    FolderListed,
+    StoreSearched,
+    dependencies_of,
+)
 from paddock.runner.core.walk import ItemWalk, is_skipped, leave_unused, rendered_returns
 from paddock.steps.base import PLACEHOLDER
 from paddock.steps.run_pipeline import named_outputs
@@ -148,16 +154,17 @@ class ItemEstimator:
             return await self._pipeline(step, scope, attempt, doubt)
         if self._attempt is not None or not step.has_trace:  # 3
             return await self.carried_out(step, scope, attempt, doubt)
-        doubt &= ~Doubt.FILES  # 2: its trace has these
-        state = await opened_block(context, step, scope, around=around, keeps_results=True)
+        state = await opened_block(context, step, scope, around=around, keeps_results=True)  # 2
         (work,) = state.work.items
-        if not (state.todo() or doubt):
+        reads = dependencies_of(work.entry, FileRead, FolderListed, StoreSearched)
+        of_trace = doubt if reads else doubt & ~Doubt.FILES
+        if not (state.todo() or of_trace):
             if state.wait is not None:
                 raise ItemEnds(state.wait)
             return Estimate(outputs=work.result, doubt=Doubt.NONE)
         attempt = ItemAttempt.of_item(context, state, work)
         estimated = await self.carried_out(step, scope, attempt, doubt)
-        if doubt and work.entry is not None:
+        if of_trace and work.entry is not None:
             return replace(estimated, calls=estimated.calls.at_most())
         return estimated
 

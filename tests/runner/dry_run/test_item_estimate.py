@@ -512,6 +512,23 @@ def test_what_reads_a_file_that_a_pipeline_of_its_item_writes_is_asked_at_most(
     assert (world.plan().calls, world.run().calls) == (1, 1), "the file stays as it is"
 
 
+def test_a_step_of_such_a_pipeline_is_not_fresh_where_its_file_changes_before(
+    tmp_path: Path,
+) -> None:
+    inner = """\
+inputs: {text: {type: str}}
+steps:
+  - {id: w, uses: files.write, with: {path: out/x.txt, text: "{{ inputs.text }}"}}
+  - {id: s, uses: summarise, with: {file: out/x.txt}, needs: [w]}
+  - {id: c, uses: chat, with: {prompt: Hi}}
+"""
+    world = World(tmp_path, EACH + IN_PIPELINE, {"inner.yaml": inner}, n_documents=1)
+    assert world.plan().calls is None, "the file is not there yet"
+    world.run()
+    world.write("inbox/0.txt", "Something else.")
+    assert (world.plan().calls, world.run().calls) == (1, 1)
+
+
 def test_what_reads_a_file_that_a_pipeline_may_write_is_asked_at_most(tmp_path: Path) -> None:
     steps = (
         IN_PIPELINE.replace("steps.text", "steps.sum")
