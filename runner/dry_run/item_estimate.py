@@ -259,8 +259,9 @@ async def estimate_block(
             break
         except ItemEnds:
             item.result = None
-        except StepFailed:  # its `returns` read what is not known
-            pass
+        except StepFailed:
+            if block.returns is not None and not steps.spread.of(block.returns.references):
+                item.result = None  # else its `returns` read what is not known
         calls, n_walked = calls + steps.calls, n_walked + 1
     n_left = len(todo) - n_walked
     rest = calls_of_body(block.body).of_items(n_left)

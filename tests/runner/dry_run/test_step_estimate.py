@@ -91,6 +91,19 @@ def test_what_reads_a_block_of_which_all_items_may_fail_is_asked_at_most(tmp_pat
     assert bounded(world, pool=FakePool(answer=lambda _: "x")) == (2, 3)
 
 
+def test_what_reads_a_block_whose_returns_surely_fail_is_asked_at_most(tmp_path: Path) -> None:
+    text = """\
+steps:
+  - {id: rows, uses: files.rows, with: {path: rows.jsonl}}
+  - id: each
+    for_each: row in steps.rows.rows
+    do: [{uses: prompt, with: {template: "{{ row.name }}"}}]
+    returns: row.price
+"""
+    world = World(tmp_path, text + ALL_SUMS, {"rows.jsonl": '{"name": "a"}'})
+    assert bounded(world) == (0, 1)
+
+
 def test_an_item_that_only_lacks_a_file_has_a_result(tmp_path: Path) -> None:
     checked = summed(", reply: {check: [\"'1' in text\"], repair: 0}")
     text = EACH + checked + WRITE + "    returns: steps.sum.text\n" + ALL_SUMS
