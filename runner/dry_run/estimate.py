@@ -108,7 +108,8 @@ class PlanWalk(Walk):
         self._placeholders: dict[str, dict[str, Any] | None] = {}
         """By node that is unknown: its outputs, with placeholders; empty where there are none."""
         # Without a note of what a table is made without, which a run says
-        self.left = StepsLeft(lambda _: None, "are in the sample")
+        some_are = "are asked for" if context.options.sample is None else "are in the sample"
+        self.left = StepsLeft(lambda _: None, some_are)
 
     async def each(self, nodes: Iterable[BoundNode]) -> None:
         for node in nodes:  # in the plan's order, in which items and notes are shown

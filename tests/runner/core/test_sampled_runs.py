@@ -122,6 +122,13 @@ def test_plan_names_the_sample_and_what_a_run_would_leave(world: World) -> None:
     assert not world.plan(sample=ItemSample(3)).has_work
 
 
+def test_a_plan_of_single_items_speaks_of_no_sample(world: World) -> None:
+    assert list(world.plan(only=frozenset(["1.txt"])).remarks) == [
+        "'table' is left as it is: only some items of 'each' are asked for.",
+        "'letters' is left as it is: only some items of 'each' are asked for.",
+    ]
+
+
 def test_documents_outside_the_sample_are_not_deleted_renamed_or_pruned(world: World) -> None:
     world.run()
     kept = {file.name for file in (world.folder / "out").iterdir()}
