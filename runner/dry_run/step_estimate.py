@@ -109,10 +109,12 @@ class StepEstimator:
             own_step = replace(step, escalate=None, review=None)
             own = await replace(self, attempt=replace(attempt, step=own_step)).estimated()
             if not own.doubt and own.outputs and step.returns is None:
-                with contextlib.suppress(ExpressionError):
+                try:
                     reason = escalated(step, scope, item, own.outputs, n_refused)
-                    if reason is None:
-                        return own
+                except ExpressionError as error:
+                    raise ItemEnds(error, own.calls) from error
+                if reason is None:
+                    return own
         except ItemEnds as end:
             if not end.is_check:
                 raise

@@ -260,6 +260,16 @@ def test_calls_that_are_left_are_those_of_both_models(tmp_path: Path) -> None:
     assert world.run().calls == 1
 
 
+def test_an_item_whose_escalation_cannot_be_decided_ends_there(tmp_path: Path) -> None:
+    models = "models: {chat: {ref: small}, large: {ref: big}}\n"
+    step = summed(", escalate: {to: large, when: 'false'}")
+    world = World(tmp_path, models + EACH + step + chat("t", "About {{ steps.sum.text }}"))
+    world.write("inbox/0.txt", "A letter.")
+    world.run()
+    world.edit("'false'", '"text.split()[99]"')
+    assert bounded(world) == (0, 0)
+
+
 def test_a_ledger_that_cannot_be_read_is_no_failure_of_a_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
