@@ -149,6 +149,10 @@ class PlanWalk(Walk):
         if pending is None:
             return False
         self.unknown[node.id] = pending
+        with suppress(ItemEnds):  # of an `if` that cannot be evaluated
+            if self.steps.skip(node, self.scope_with_placeholders()):
+                self._note(node, Estimate(outputs=None, doubt=Doubt.NONE))
+                return True
         if isinstance(node, BoundBlock) or node.inner is not None:
             at = self._prefix
             what = f"What '{at}{node.id}' has to do is unknown until '{at}{pending}' has run."
@@ -278,10 +282,7 @@ class PlanWalk(Walk):
         doubt = steps.spread.of(step.reads.all) | (Doubt.FILES if pending else Doubt.NONE)
         try:
             async with asyncio.timeout_at(self._forecast.deadline()) as limit:
-                if pending and steps.skip(step, scope):
-                    estimated = Estimate(outputs=None, doubt=Doubt.NONE)
-                else:
-                    estimated = await steps.carried_out(step, scope, attempt, doubt)
+                estimated = await steps.carried_out(step, scope, attempt, doubt)
         except TimeoutError:
             if not limit.expired():
                 raise

@@ -493,6 +493,27 @@ steps:
     assert world.run().calls == 1
 
 
+@pytest.mark.parametrize(
+    "node",
+    [
+        "for_each: 'w in [steps.a.text]', if: 'false', do: [{uses: chat, with: {prompt: Of}}]",
+        "uses: pipeline, if: 'false', with: {file: i.yaml, inputs: {text: '{{ steps.a.text }}'}}",
+    ],
+    ids=["block", "pipeline"],
+)
+def test_what_is_surely_skipped_behind_unknown_answers_makes_no_calls(
+    node: str, tmp_path: Path
+) -> None:
+    text = f"""\
+steps:
+  - {{id: a, uses: chat, with: {{prompt: Hi}}}}
+  - {{id: b, {node}}}
+returns: steps.a.text
+"""
+    world = World(tmp_path, text, {"i.yaml": INNER})
+    assert (world.plan().calls, world.run().calls) == (1, 1)
+
+
 def test_what_reads_a_file_that_a_pipeline_of_its_item_writes_is_asked_at_most(
     tmp_path: Path,
 ) -> None:
