@@ -14,7 +14,7 @@ from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.pipelines.expressions import Reference, steps_read
 from paddock.runner.bind.bound import BoundNode, BoundStep
 from paddock.runner.bind.plan_walks import all_steps, only_reads
-from paddock.steps.base import CallForecast, StepError
+from paddock.steps.base import CallForecast, Step, StepError
 
 from .call_bounds import NO_CALLS, CallBounds
 
@@ -152,3 +152,11 @@ class Spread:
 def can_try(step: BoundStep) -> bool:
     """Return whether a dry run may carry out a step, with its own outputs and stores."""
     return only_reads(step) or bool(step.facts.fills) or step.facts.tree is not None
+
+
+def may_read_files(step: BoundStep) -> bool:
+    """Return whether a step reads files, or rows of a store, by what its author wrote."""
+    facts, is_any = step.facts, step.kind.reads is not Step.reads and not step.facts.contents
+    return is_any or not step.written.keys().isdisjoint(
+        (*facts.contents, facts.lists, facts.searches)
+    )

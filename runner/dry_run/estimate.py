@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, steps_read
 from paddock.pipelines.input_values import WrongInput
+from paddock.pipelines.plan import all_before
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.parameters import RenderError
 from paddock.runner.bind.plan_walks import all_steps, only_reads, steps_of
@@ -53,7 +54,7 @@ from paddock.runner.progress.reasons import Outdated, Why
 from paddock.runner.progress.report import PlanItem, PlanReport
 
 from .call_bounds import calls_of_step
-from .doubt import Doubt, Estimate, ItemEnds, Spread
+from .doubt import Doubt, Estimate, ItemEnds, Spread, may_read_files
 from .dry_tools import AskedPrompts
 from .forecast import PlanForecast
 from .item_estimate import ItemEstimator, estimate_block, pipeline_outputs
@@ -176,7 +177,8 @@ class PlanWalk(Walk):
 
         1. It is a step: so is its work.
         2. Only some items are asked for: what reads the block is left, and it has no outputs.
-        3. Nothing is to be done, or nothing that changes a result: its outputs are known.
+        3. Nothing is to be done, or nothing that changes a result or what a step behind it finds:
+           its outputs are known.
         4. The same, but rows of deleted items go: what searches their store finds less.
         5. Its items are estimated, and its outputs are not known.
         """
@@ -199,7 +201,10 @@ class PlanWalk(Walk):
             context, block.body, (item.scope_in(block, self.scope) for item in todo)
         )
         context.stats.add_filed(block.id, state.work.filed_counts)
-        if not state.is_partial and (not todo or are_repeatable(block, todo)):  # 2, 3
+        behind = (o for o in self.bound.nodes if block.id in all_before(self.bound.edges, o.id))
+        may_be_read = any(map(may_read_files, all_steps(behind)))
+        is_known = not todo or (are_repeatable(block, todo) and not may_be_read)
+        if not state.is_partial and is_known:  # 2, 3
             for work in todo:
                 if work.entry is not None:
                     take_entry(context, state, work, work.entry, ItemState.DONE, None)

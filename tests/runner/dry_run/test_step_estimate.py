@@ -114,6 +114,16 @@ def test_an_item_that_only_lacks_a_file_has_a_result(tmp_path: Path) -> None:
     assert bounded(world) == (0, 0)
 
 
+def test_a_file_that_a_block_makes_again_is_not_missing_behind_it(tmp_path: Path) -> None:
+    text = EACH + summed("") + WRITE + "    returns: steps.sum.text\n"
+    read = "  - {id: r, uses: files.read, needs: [each], with: {path: out/0.txt}}\n"
+    again = '  - {id: all, uses: chat, with: {prompt: "Of {{ steps.r.text }}"}}\n'
+    world = World(tmp_path, text + read + again, n_documents=1)
+    world.run()
+    (tmp_path / "out/0.txt").unlink()
+    assert bounded(world)[0] == 0
+
+
 @pytest.mark.parametrize("more", [REVIEWED, ", if: \"'no' in steps.a.text\""])
 def test_what_reads_a_step_that_may_wait_or_be_skipped_is_asked_at_most(
     tmp_path: Path, more: str
