@@ -48,6 +48,10 @@ class Estimate:
     within: Spread | None = None
     """What is in doubt at the end of the pipeline that it runs, whose steps were walked."""
 
+    def if_done(self) -> Estimate:
+        """Return the same of what may not be done."""
+        return replace(self, calls=self.calls.at_most())
+
 
 class ItemEnds(Exception):
     """The item surely ends here: it fails, or waits, for the reason of `error`."""
@@ -98,10 +102,6 @@ class Spread:
             doubt |= self.nodes[step]
         return doubt
 
-    def of_item(self) -> Spread:
-        """Return what is in doubt as an item of a nested block begins."""
-        return Spread(nodes={**self.nodes}, files=self.files)
-
     def of_reads(self, step: BoundStep) -> Doubt:
         """Return what is in doubt about the values that a step reads, its files and stores."""
         return self.of(step.reads.all) | self.files
@@ -145,8 +145,7 @@ class Spread:
             of_readers |= Doubt.IF_DONE
         if of_readers:
             self.nodes[node.id] = of_readers
-        calls = estimated.calls.at_most() if is_at_most else estimated.calls
-        return replace(estimated, calls=calls, doubt=doubt)
+        return replace(estimated.if_done() if is_at_most else estimated, doubt=doubt)
 
 
 def can_try(step: BoundStep) -> bool:
@@ -156,7 +155,8 @@ def can_try(step: BoundStep) -> bool:
 
 def may_read_files(step: BoundStep) -> bool:
     """Return whether a step reads files, or rows of a store, by what its author wrote."""
-    facts, is_any = step.facts, step.kind.reads is not Step.reads and not step.facts.contents
-    return is_any or not step.written.keys().isdisjoint(
-        (*facts.contents, facts.lists, facts.searches)
-    )
+    facts, written = step.facts, step.written
+    if step.kind.reads is not Step.reads and not facts.contents:
+        return True
+    named = written.keys() & {*facts.contents, facts.lists, facts.searches}
+    return bool(named) or any(facts.tools(written))

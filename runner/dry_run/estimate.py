@@ -215,7 +215,7 @@ class PlanWalk(Walk):
         else:  # 5
             estimated = await estimate_block(self._forecast, context, state, Spread())
             if any(item.is_undecided for item in items):
-                estimated = replace(estimated, calls=estimated.calls.at_most())
+                estimated = estimated.if_done()
             entries = [item.entry for item in state.work.items if item.entry is not None]
             self._forecast.cost.add(self._note(block, estimated).calls, entries, len(todo))
         return applies
@@ -296,7 +296,7 @@ class PlanWalk(Walk):
                 what = f"step '{step.id}': {end}"
                 raise PipelineError.of(what, mark=step.mark) from end
         if pending and entry is not None:  # what it reads may come out as it was
-            estimated = replace(estimated, calls=estimated.calls.at_most())
+            estimated = estimated.if_done()
         estimated = self._note(step, estimated)
         if pending and estimated.outputs is None:
             return  # it will be skipped

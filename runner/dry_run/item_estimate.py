@@ -23,18 +23,12 @@ from paddock.runner.core.reviews.decided_outputs import decided_outputs
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.step_runner import item_result, step_outputs
 from paddock.runner.core.step_tools import sub_pipeline_context
-from paddock.runner.core.traces.dependencies import (
-    FileRead,
-    FolderListed,
-    StoreSearched,
-    dependencies_of,
-)
 from paddock.runner.core.walk import ItemWalk, is_skipped, leave_unused, rendered_returns
 from paddock.steps.base import PLACEHOLDER
 from paddock.steps.run_pipeline import named_outputs
 
 from .call_bounds import NO_CALLS, calls_of_body, calls_of_many, calls_of_step
-from .doubt import Doubt, Estimate, ItemEnds, Spread
+from .doubt import Doubt, Estimate, ItemEnds, Spread, may_read_files
 from .forecast import PlanForecast
 from .step_estimate import StepEstimator
 
@@ -66,7 +60,6 @@ class ItemEstimator:
 
         Raises:
             ItemEnds: one of them surely fails.
-            StepFailed: the results that it reads are missing.
         """
         walk = ItemWalk(body, scope)
         for node in walk.nodes(self.skip):
@@ -111,8 +104,7 @@ class ItemEstimator:
                 raise ItemEnds(error) from error
             estimated = await estimate_block(self._forecast, context, state, self.spread)
             if self.spread.of(block.reads.all):
-                calls = estimated.calls.at_most()
-                estimated = replace(estimated, calls=calls, doubt=Doubt.VALUES)
+                estimated = replace(estimated.if_done(), doubt=Doubt.VALUES)
         return self._noted(block, estimated)
 
     async def _step(self, step: BoundStep, scope: Scope) -> Any:
@@ -156,8 +148,7 @@ class ItemEstimator:
             return await self.carried_out(step, scope, attempt, doubt)
         state = await opened_block(context, step, scope, around=around, keeps_results=True)  # 2
         (work,) = state.work.items
-        reads = dependencies_of(work.entry, FileRead, FolderListed, StoreSearched)
-        of_trace = doubt if reads else doubt & ~Doubt.FILES
+        of_trace = doubt if may_read_files(step) else doubt & ~Doubt.FILES
         if not (state.todo() or of_trace):
             if state.wait is not None:
                 raise ItemEnds(state.wait)
@@ -165,7 +156,7 @@ class ItemEstimator:
         attempt = ItemAttempt.of_item(context, state, work)
         estimated = await self.carried_out(step, scope, attempt, doubt)
         if of_trace and work.entry is not None:
-            return replace(estimated, calls=estimated.calls.at_most())
+            return estimated.if_done()
         return estimated
 
     async def carried_out(
@@ -245,7 +236,8 @@ async def estimate_block(
     for item in sorted(todo, key=lambda item: draw(SEED, item.key)):
         if clock() >= deadline:  # where nothing waits, nothing else ends it
             break
-        attempt, spread = ItemAttempt.of_item(context, state, item), around.of_item()
+        attempt = ItemAttempt.of_item(context, state, item)
+        spread = Spread(nodes={**around.nodes}, files=around.files)
         steps = ItemEstimator(forecast, context, spread, attempt.around_steps, attempt)
         try:
             async with asyncio.timeout_at(deadline) as limit:
