@@ -16,7 +16,7 @@ from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelFacts, ModelSpec
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.text import ordered_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
@@ -112,12 +112,13 @@ class BoundPipeline(PipelineNow):
             )
         except PipelineError as error:
             fault = Why.PIPELINE_INVALID(error.faults[0].message)
-        except EngineError as error:
-            fault = Why.MODEL_UNUSABLE(str(error))
-        else:
-            changes = rule_wording(of_rule, node.id, then, now)
-            return [*changes, *dependency_wording(of_dependencies, subject, self.world.is_there)]
-        return await PipelineNow(self.world, fault=fault).changes(item, subject)
+            return await PipelineNow(self.world, fault=fault).changes(item, subject)
+        except EngineError as error:  # all but the models is compared
+            world = replace(self.world, models=RunModels(_unknown_facts))
+            changes = await replace(self, world=world, is_elsewhere=True).changes(item, subject)
+            return [LineageChange(Why.MODEL_UNUSABLE(str(error))), *changes]
+        changed = rule_wording(of_rule, node.id, then, now)
+        return [*changed, *dependency_wording(of_dependencies, subject, self.world.is_there)]
 
     def _is_unknown(self, plan: BoundPlan, part: str) -> bool:
         """Return whether a part of an item of a plan is not known without the steps before it.

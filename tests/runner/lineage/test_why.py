@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from paddock.engine.errors import ModelNotFound
 from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
 from paddock.runner.api import run_async
 from paddock.runner.cli.history_text import lineage_text
@@ -1170,3 +1171,20 @@ def test_an_output_that_is_near_twice_is_named_once(
     world.run()
     near = explain_path(Path("out/report.md")).near
     assert sorted(near) == sorted(str(tmp_path / name) for name in names)
+
+
+async def unusable(pool: object, model: ModelSpec) -> ModelFacts:
+    raise ModelNotFound("m", ())
+
+
+def test_what_else_changed_is_told_where_a_model_cannot_be_used(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.fakes.pool.FakePool.facts", unusable)
+    gone = (
+        "a model is no longer usable: model 'm' is not on this machine. Known: none. "
+        "Bring it with `paddock pull m`, or name the path of a GGUF file."
+    )
+    assert changes("out/a.txt") == [gone]
+    world.edit("Sum up:", "In one line:")
+    assert changes("out/a.txt") == [gone, "prompt changed (step 'sum')"]
