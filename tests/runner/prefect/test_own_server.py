@@ -31,6 +31,15 @@ def home(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> I
         yield home
 
 
+@pytest.fixture
+def served(home: Home) -> Home:
+    """A home whose Prefect server runs, and whose service has the model loaded."""
+    if not (running_server(home.state_dir) and home.services()):
+        home.more(1)
+        home.run("--prefect")
+    return home
+
+
 def test_a_plain_run_starts_no_prefect_and_does_not_import_it(home: Home) -> None:
     alone = Home(home.root, None, home.n_documents)  # a Python of its own
     report, output = alone.run(PYTHONPROFILEIMPORTTIME="1")
@@ -69,8 +78,8 @@ def test_prefect_shows_each_step_and_its_page_asks_nothing_elsewhere(
         assert url.startswith(("data:", "blob:")) or any(url in said for said in blocked), url
 
 
-def test_new_quarantine_is_red_and_the_next_run_finds_the_same_server(home: Home) -> None:
-    before = running_server(home.state_dir)
+def test_new_quarantine_is_red_and_the_next_run_finds_the_same_server(served: Home) -> None:
+    home, before = served, running_server(served.state_dir)
     (home.root / "inbox/empty.txt").write_text("")
     done = home.paddock("run", "--json", "--prefect", "pipeline.yaml")
     (home.root / "inbox/empty.txt").unlink()
@@ -81,7 +90,8 @@ def test_new_quarantine_is_red_and_the_next_run_finds_the_same_server(home: Home
     assert (shown["state_type"], shown["state_name"]) == ("FAILED", "Quarantined")
 
 
-def test_a_run_goes_on_while_its_server_is_killed_and_comes_back(home: Home) -> None:
+def test_a_run_goes_on_while_its_server_is_killed_and_comes_back(served: Home) -> None:
+    home = served
     home.more(8)
     file = home.state_dir / "residence/prefect.server"
     server, url = json.loads(file.read_text())["pid"], running_server(home.state_dir)
@@ -111,7 +121,8 @@ def test_what_prefect_has_of_a_step_that_fails_has_no_secret(home: Home) -> None
     assert SECRET not in kept
 
 
-def test_service_stop_ends_the_server_too(home: Home) -> None:
+def test_service_stop_ends_the_server_too(served: Home) -> None:
+    home = served
     file = home.state_dir / "residence/prefect.server"
     host = psutil.Process(json.loads(file.read_text())["host"])
     assert home.paddock("service", "stop").stdout == "Stopped.\n"
