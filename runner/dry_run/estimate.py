@@ -136,6 +136,9 @@ class PlanWalk(Walk):
         """Name what a run would remove, or keep and count."""
         if outdated:
             self.stats.add_outdated({output.name: output.why for output in outdated})
+            rows = (output for output in outdated if output.n_rows is not None)
+            items = {(row.stored, row.scope_id, row.key): row.why for row in rows}
+            self._forecast.outdated_rows = items
             for note in kept_texts(outdated):
                 self.stats.note(note)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WORK
+from paddock.runner.progress.reasons import Outdated
 from paddock.runner.progress.report import CallsAre, PlanItem, PlanReport
 
 from .call_bounds import NO_CALLS, CallBounds, divided
@@ -104,6 +105,7 @@ class PlanForecast:
     items: list[PlanItem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What is not known before the run."""
+    outdated_rows: Mapping[tuple[str, str, str], Outdated] = field(default_factory=dict)
     _ends_at: float | None = None
 
     def report(
@@ -135,6 +137,7 @@ class PlanForecast:
             advice=() if speeds is None else tuple(cost.advice(last, speeds)),
             remarks=(*stats.tally_notes(is_plan=True), *stats.notes),
             outdated=stats.outdated,
+            outdated_rows=self.outdated_rows,
             filed=stats.filed_counts,
             not_taken=stats.not_taken_by_suffix(),
         )

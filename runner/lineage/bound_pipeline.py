@@ -157,9 +157,11 @@ class BoundPipeline(PipelineNow):
             return []
         try:
             if output.is_current and not self.bound.is_alone(node):  # 1
-                outdated = (await self._planned()).outdated
-                if (path := output.written.path) in outdated:
-                    changes.append(NO_LONGER_APPLIES.get(outdated[path], Why.OUTDATED)())
+                written, planned = output.written, await self._planned()
+                row = (written.path, written.scope_id, written.key)
+                is_file, rows = written.n_rows is None, planned.outdated_rows
+                why = planned.outdated.get(written.path) if is_file else rows.get(row)
+                changes += [] if why is None else [NO_LONGER_APPLIES.get(why, Why.OUTDATED)()]
             for before in self.bound.before(node.id):  # 2
                 if before.id not in explained:
                     work = _work_of(before.id, await self._planned(), explained)

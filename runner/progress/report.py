@@ -418,6 +418,8 @@ class PlanReport:
     """Notes of steps during planning, such as a folder without files; for people."""
     outdated: Mapping[str, Outdated] = field(default_factory=dict)
     """Outputs that no longer apply (paths, and rows in stores), and why."""
+    outdated_rows: Mapping[tuple[str, str, str], Outdated] = field(default_factory=dict)
+    """Of those the rows, by their store and their item's scope and key."""
     filed: FiledCounts = FiledCounts()
     not_taken: Mapping[str, int] = field(default_factory=dict)
     """Files of scanned folders that no pattern takes, by suffix."""

@@ -1188,3 +1188,21 @@ def test_what_else_changed_is_told_where_a_model_cannot_be_used(
     assert changes("out/a.txt") == [gone]
     world.edit("Sum up:", "In one line:")
     assert changes("out/a.txt") == [gone, "prompt changed (step 'sum')"]
+
+
+def test_rows_that_no_longer_apply_are_told_as_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = INDEXED.split("  - {id: found")[0] + (
+        '      - {uses: files.write, with: {path: "out/{{ doc.name }}", text: "A text."}}\n'
+    )
+    world = in_a_folder(tmp_path, monkeypatch, text)
+    world.run()
+    assert changes("out/1.txt") == []
+    world.edit("    do:", "    where: doc.name != '1.txt'\n    do:")
+    assert world.plan().outdated.keys() == {"out/1.txt", "1 row of index.lance"}
+    expected = changes("out/1.txt")
+    assert len(expected) == 1
+    kept, excluded = explain_path(Path("index.lance")).origins
+    assert (kept.key, kept.changes) == ("0.txt", ())
+    assert [change.what for change in excluded.changes] == expected
