@@ -42,7 +42,6 @@ from paddock.runner.settings import Settings
 
 from .change_wording import NO_LONGER_APPLIES, dependency_wording, rule_wording
 from .path_lineage import LineageChange
-from .pipeline_now import PipelineNow
 from .recorded_items import ItemOutput, RecordedItem
 
 
@@ -70,9 +69,11 @@ def bound_now(
 
 
 @dataclass(slots=True)
-class BoundPipeline(PipelineNow):
-    """A pipeline that is bound with the inputs of an item's run; `world` is as its file sees it."""
+class BoundPipeline:
+    """A pipeline that is bound with the inputs of an item's run."""
 
+    world: World
+    """As the pipeline's file sees it."""
     bound: BoundPlan
     settings: Settings
     given: Mapping[str, Any]
@@ -87,18 +88,19 @@ class BoundPipeline(PipelineNow):
         return not (self.is_elsewhere or self.hidden)
 
     def notes(self, item: RecordedItem) -> Iterable[Reason]:
+        """Yield what is not known of an item."""
         node = self._node_of(item)
         if self.is_elsewhere and find_in_plans(self.bound, item.owner.step) is not None:
             yield Why.MODELS_ELSEWHERE()
         if node is not None and not self.can_be_planned and self.bound.before(node.id):
             yield Why.BEFORE_UNCHECKED()
 
-    async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
+    async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange] | Reason:
+        """Return what changed of an item, or why its rule cannot be compared."""
         owner, index = item.owner, self.world.index
         found = find_in_plans(self.bound, owner.step)
         if found is None:
-            fault = Why.PIPELINE_LACKS(owner.step)
-            return await PipelineNow(self.world, fault=fault).changes(item, subject)
+            return Why.PIPELINE_LACKS(owner.step)
         plan, node = found
         then, now = item.spec, whole_spec(node)
         if item.entry is None:
@@ -111,12 +113,12 @@ class BoundPipeline(PipelineNow):
                 trace, self.world, plan, node, scopes, partial(self._is_unknown, plan)
             )
         except PipelineError as error:
-            fault = Why.PIPELINE_INVALID(error.faults[0].message)
-            return await PipelineNow(self.world, fault=fault).changes(item, subject)
+            return Why.PIPELINE_INVALID(error.faults[0].message)
         except EngineError as error:  # all but the models is compared
             world = replace(self.world, models=RunModels(_unknown_facts))
-            changes = await replace(self, world=world, is_elsewhere=True).changes(item, subject)
-            return [LineageChange(Why.MODEL_UNUSABLE(str(error))), *changes]
+            others = await replace(self, world=world, is_elsewhere=True).changes(item, subject)
+            unusable = LineageChange(Why.MODEL_UNUSABLE(str(error)))
+            return others if isinstance(others, Reason) else [unusable, *others]
         changed = rule_wording(of_rule, node.id, then, now)
         return [*changed, *dependency_wording(of_dependencies, subject, self.world.is_there)]
 
@@ -145,12 +147,13 @@ class BoundPipeline(PipelineNow):
     async def changes_by_plan(
         self, output: ItemOutput, explained: Collection[str], *, has_changed: bool
     ) -> list[LineageChange]:
-        """Return what a plan says, which is made as soon as one of these needs it.
+        """Return what a plan says of an output, made as soon as one of these needs it.
 
         1. Why the output no longer applies.
         2. Which nodes before it have work to do, but for `explained` steps.
         3. Where nothing has changed, and more decides on the item than was compared: why a run
-           would do it again, or the one around it. Lost outputs are left out.
+           would do it again, or the one around it. Lost outputs are left out. `has_changed`: more
+           is known of the item.
         """
         item, node, changes = output.item, self._node_of(output.item), list[Reason]()
         if node is None or not self.can_be_planned:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddock.engine.system.text import is_utf8, listed
 from paddock.runner.config.setting_specs import SettingsError
@@ -29,7 +30,7 @@ from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
 from paddock.runner.progress.item_states import ItemState
-from paddock.runner.progress.reasons import Why, quoted
+from paddock.runner.progress.reasons import Reason, Why, quoted
 from paddock.runner.review.answer_records import review_outcome, reviews_of_item
 from paddock.runner.settings import read_settings
 from paddock.steps.vectors.open_stores import OpenStores
@@ -37,9 +38,11 @@ from paddock.steps.vectors.open_stores import OpenStores
 from .change_wording import no_longer_written
 from .current_pipelines import CurrentPipelines
 from .path_lineage import FileState, LineageChange, LineageFile, LineageStep, Origin, PathLineage
-from .pipeline_now import PipelineNow
 from .recorded_items import ItemOutput, RecordedItem, RecordedItems, WrittenPath
 from .recorded_steps import RecordedSteps
+
+if TYPE_CHECKING:
+    from .bound_pipeline import BoundPipeline
 
 MAX_ORIGINS = 20
 """Of a folder, a store or a document; the rest are counted."""
@@ -174,10 +177,11 @@ class _PathsInLedger:
         else:
             condition = "same" if os.path.exists(absolute(written.path)) else "missing"  # noqa: ASYNC240, PTH110
         pipeline = await self._pipelines.of(item)
-        notes = [*pipeline.notes(item)]
+        bound = None if isinstance(pipeline, Reason) else pipeline
+        notes = [] if bound is None else [*bound.notes(item)]
         if tools := _untraced_tools(steps):
             notes.append(Why.TOOLS_UNCHECKED(quoted(tools)))
-        changes = await self._changes(output, others, pipeline, source)
+        changes = await self._changes(output, others, bound, source)
         return Origin(
             path=absolute(written.path),
             pipeline=self._index.base / owner.file,
@@ -206,7 +210,7 @@ class _PathsInLedger:
         self,
         output: ItemOutput,
         others: Sequence[RecordedItem],
-        pipeline: PipelineNow,
+        pipeline: BoundPipeline | None,
         source: LineageFile | None,
     ) -> list[LineageChange]:
         """Return what changed since an output was made, as were `others` that explain it.
@@ -226,13 +230,14 @@ class _PathsInLedger:
         for done in (item, *others):  # 3
             name = done.owner.step.removeprefix(item.owner.prefix)
             subject = "it" if done is item else f"'{name}'"
-            changes += await (await self._pipelines.of(done)).changes(done, subject)
+            changes += await self._pipelines.changes(done, subject)
             for step in done.made_of:
                 if n_newer := self._items.count_newer(done.owner, step, done.at):
                     newer = Why.NEWER_RESULTS(step, n_newer)
                     changes.append(LineageChange(newer if n_newer > 1 else Why.NEWER_RESULT(step)))
         explained = {done.owner.step for done in (item, *others)}
-        changes += await pipeline.changes_by_plan(output, explained, has_changed=bool(changes))  # 4
+        if pipeline is not None:  # 4
+            changes += await pipeline.changes_by_plan(output, explained, has_changed=bool(changes))
         return changes
 
     def _use_in_words(self, item: RecordedItem) -> str:
