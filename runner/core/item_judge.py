@@ -35,7 +35,7 @@ from .traces.dependencies import KeptOutput, OutputWithin, Trace, dependencies_o
 from .traces.filed_items import FiledDocuments
 from .traces.filed_results import BlockList, reads_new_items, with_filed_rows
 from .traces.node_parts import NodeParts
-from .traces.parts import KEYED, OuterValue, RulePart, part_digest, part_of, parts_hash
+from .traces.parts import KEYED, OuterValue, Part, RulePart, part_digest, parts_hash, parts_of
 from .traces.past_items import PastItems
 from .traces.preparation import prepare
 from .traces.reconcile import reconcile
@@ -415,8 +415,7 @@ def _written_by(scope_id: str, entries: Iterable[Entry | None]) -> list[tuple[st
 def values_digest(item: ItemWork) -> str:
     """Return the digest of the values that a top-level step reads: it has no document."""
     parts: Mapping[str, str] = json.loads(item.parts)
-    values = (part for part in map(part_of, parts) if isinstance(part, OuterValue))
-    read = {v.name: parts[v.name] for v in values if v.root in ("steps", "inputs")}
+    read = {n: parts[n] for n in parts if OuterValue(n).root in ("steps", "inputs")}
     return part_digest(read)
 
 
@@ -426,7 +425,7 @@ async def all_differences(
     bound: BoundPlan,
     node: BoundNode,
     scopes: PipelineScopes,
-    is_unknown: Callable[[str], bool],
+    is_unknown: Callable[[Part], bool],
 ) -> tuple[Sequence[Reason], Sequence[Reason]]:
     """Return what changed since an item was recorded: of its rule, `node`, and its dependencies.
 
@@ -443,9 +442,11 @@ async def all_differences(
     scope = Scope.of(bound.inputs, moment=bound.moment)
     prepared = await judge.world_of([node], scope, [trace])
     before, parts = json.loads(trace.entry.parts), await judge.parts.of(node, scope)
-    unknown = {name for name in {**before, **parts} if is_unknown(name)}
-    for name in before.keys() - parts.keys():
-        if not isinstance(part_of(name), RulePart) or before[name].startswith(KEYED):
-            unknown.add(name)
+    unknown = set[str]()
+    for part in parts_of({**before, **parts}):
+        is_gone = part.name not in parts
+        is_untold = not isinstance(part, RulePart) or before.get(part.name, "").startswith(KEYED)
+        if is_unknown(part) or (is_gone and is_untold):
+            unknown.add(part.name)
     now = ItemNow("", json.dumps(parts), older=judge.parts.older)
     return differences(trace, now, prepared, unknown)

@@ -24,7 +24,7 @@ from paddock.steps.registry import BrokenStep, UnknownStep, load_step, step_pack
 from paddock.steps.tools.code_digests import file_content
 
 from .traces.dependencies import NEED_A_RULE, dependencies_of
-from .traces.parts import PLACE_IN_LIST, OuterValue, part_of
+from .traces.parts import PLACE_IN_LIST, OuterValue, parts_of
 from .traces.world import World
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def is_decided_alone(sources: Sources, step: str, entry: Entry) -> bool:
     """
     if step not in sources["alone"] or dependencies_of(entry, *NEED_A_RULE):
         return False
-    parts = [*map(part_of, json.loads(entry.parts))]
+    parts = parts_of(json.loads(entry.parts))
     roots = {part.root for part in parts if isinstance(part, OuterValue)}
     return PLACE_IN_LIST not in parts and roots <= {"inputs"}
 

@@ -29,7 +29,7 @@ from paddock.runner.bind.specs import whole_spec
 from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.item_judge import all_differences
 from paddock.runner.core.traces.dependencies import ChosenLabels, Trace, dependencies_of
-from paddock.runner.core.traces.parts import PLACE_IN_LIST, ModelPart, OuterValue, part_of
+from paddock.runner.core.traces.parts import PLACE_IN_LIST, ModelPart, OuterValue, Part, parts_of
 from paddock.runner.core.traces.past_items import PastItems
 from paddock.runner.core.traces.scopes import PipelineScopes
 from paddock.runner.core.traces.world import World
@@ -122,7 +122,7 @@ class BoundPipeline:
         changed = rule_wording(of_rule, node.id, then, now)
         return [*changed, *dependency_wording(of_dependencies, subject, self.world.is_there)]
 
-    def _is_unknown(self, plan: BoundPlan, part: str) -> bool:
+    def _is_unknown(self, plan: BoundPlan, part: Part) -> bool:
         """Return whether a part of an item of a plan is not known without the steps before it.
 
         1. Its place in a list.
@@ -131,15 +131,14 @@ class BoundPipeline:
         4. An input that was hidden, or that an inner pipeline is given during a run.
         5. A table that is given as a file, which only a plan reads.
         """
-        value = part_of(part)
-        if value == PLACE_IN_LIST:  # 1
+        if part == PLACE_IN_LIST:  # 1
             return True
-        if isinstance(value, ModelPart):  # 2
+        if isinstance(part, ModelPart):  # 2
             return self.is_elsewhere
-        root = value.root if isinstance(value, OuterValue) else ""
+        root = part.root if isinstance(part, OuterValue) else ""
         if root != "inputs":  # 3
             return root == "steps"
-        name = f"{value.name}.".split(".")[1]
+        name = f"{part.name}.".split(".")[1]
         if plan.inputs.get(name) is None:  # 4
             return True
         return plan.input_types.get(name) == "rows" and isinstance(plan.inputs[name], str)  # 5
@@ -189,7 +188,8 @@ class BoundPipeline:
             return False
         if item.source is None or dependencies_of(item.entry, ChosenLabels):
             return True
-        return any(self._is_unknown(found[0], part) for part in json.loads(item.entry.parts))
+        parts = parts_of(json.loads(item.entry.parts))
+        return any(self._is_unknown(found[0], part) for part in parts)
 
     def _planned(self) -> asyncio.Task[PlanReport]:
         """Return what a run would do, or why that is not known, once for all items."""

@@ -403,13 +403,19 @@ _ORDER: Mapping[type[Part], int] = {part: n for n, part in enumerate(RULE_PARTS.
 # --- all parts of an item
 
 
-def part_of(name: str) -> Part:
-    """Return the part with a name."""
+def part_of(name: str, names: Collection[str]) -> Part:
+    """Return the part with a name, of an item that has parts with these `names`."""
     place, _, what = name.rpartition(".")
-    value = OuterValue(name)
-    is_of_rule = place and value.root not in ("inputs", "steps", "secrets")
-    part = RULE_PARTS.get(what, OuterValue) if is_of_rule else OuterValue
+    # Steps and blocks have this part, other than an outer value `row` with a field `model`.
+    is_of_rule = f"{place}.{ParametersPart.what}" in names
+    is_value = not is_of_rule or OuterValue(name).root in ("inputs", "steps", "secrets")
+    part = OuterValue if is_value else RULE_PARTS.get(what, OuterValue)
     return _ITEM_PARTS.get(name) or part(name)
+
+
+def parts_of(names: Collection[str]) -> list[Part]:
+    """Return all parts of an item."""
+    return [part_of(name, names) for name in names]
 
 
 def spec_parts(place: str, spec: Spec) -> dict[str, str]:
@@ -420,7 +426,8 @@ def spec_parts(place: str, spec: Spec) -> dict[str, str]:
 
 def changed_parts(before: Values, now: Values) -> list[Part]:
     """Return the parts that differ."""
-    return [part_of(name) for name in {**before, **now} if before.get(name) != now.get(name)]
+    names = {**before, **now}
+    return [part_of(name, names) for name in names if before.get(name) != now.get(name)]
 
 
 def stale_parts(before: Values, now: Values, result: KnownResult) -> list[Part]:
@@ -448,7 +455,7 @@ def renewed_parts(before: Values, now: Values) -> dict[str, str]:
         name: now[name]
         for name in now
         if (now[name].startswith(KEYED) and now[name] != before.get(name))
-        or (name not in before and isinstance(part_of(name), ColumnsPart))
+        or (name not in before and isinstance(part_of(name, now), ColumnsPart))
     }
 
 

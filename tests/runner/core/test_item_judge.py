@@ -196,10 +196,10 @@ def test_what_a_compatible_older_version_of_a_step_did_stays_until_it_is_refresh
 
 
 def test_a_compatible_version_does_not_hide_another_difference() -> None:
-    before = Entry(key="a", hash="h", parts=json.dumps({"s.version": "1", "s.prompt": "1"}),
-                   state="done")  # fmt: skip
+    parts = {"s.version": "1", "s.prompt": "1", "s.parameters": "1"}
+    before = Entry(key="a", hash="h", parts=json.dumps(parts), state="done")
     older = {"2": frozenset({"1"})}
-    now = {"s.version": "2", "s.prompt": "1"}
+    now = {**parts, "s.version": "2"}
     assert judged(before, "other", now, older).state == "fresh"
     assert judged(before, "other", {**now, "s.prompt": "2"}, older).state == "stale"
     assert judged(before, "other", now, {}).state == "stale"
@@ -208,10 +208,11 @@ def test_a_compatible_version_does_not_hide_another_difference() -> None:
 
 def test_more_that_can_be_read_tries_again_what_failed_and_nothing_that_was_read() -> None:
     def verdict(was: str | None, now: str, state: str = "done", *, refresh: bool = False) -> str:
-        parts = {} if was is None else {"text.readers": was}
+        others = {"text.parameters": "1"}
+        parts = others if was is None else {**others, "text.readers": was}
         entry = Entry(key="a", hash="h", parts=json.dumps(parts), state=state)
         older: dict[str, frozenset[str]] | None = None if refresh else {}
-        return judged(entry, "other", {"text.readers": now}, older).state
+        return judged(entry, "other", {**others, "text.readers": now}, older).state
 
     assert verdict("", "ocr") == "fresh"
     assert verdict("", "ocr", "quarantined") == "stale"

@@ -23,12 +23,13 @@ def test_the_key_is_relpath_then_path_then_content() -> None:
 
 
 def test_what_is_read_of_an_item_may_change_without_its_content() -> None:
-    before = entry({"content": "1", "sum.prompt": "1"})
+    before = entry({"content": "1", "sum.prompt": "1", "sum.parameters": "1"})
     for prompt, why in (
         ("2", "prompt changed (step 'sum')"),
         ("1", "what it reads of the item changed"),
     ):
-        verdict = judged(before, "other", {"content": "2", "sum.prompt": prompt}, content_then="1")
+        now = {"content": "2", "sum.prompt": prompt, "sum.parameters": "1"}
+        verdict = judged(before, "other", now, content_then="1")
         assert (verdict.state, verdict.why) == ("stale", why)
 
 

@@ -30,7 +30,7 @@ from paddock.runner.progress.reasons import Why
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.core.test_filed_documents import FILING
-from tests.runner.world import SUMMARIES, World, carried_out, each_document, settings
+from tests.runner.world import SUMMARIES, World, carried_out, each_document, reasons, settings
 
 
 @pytest.fixture(autouse=True)
@@ -684,6 +684,36 @@ name: nested
           - uses: files.write
             with: {path: "out/{{ doc.stem }}-{{ lang }}.txt", text: "{{ steps.tr.text }}"}
 """)
+
+
+def test_a_value_of_an_outer_loop_may_be_named_as_a_part_of_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, CARS)
+    world.run()
+    monkeypatch.chdir(tmp_path)
+    assert not [change for change in changes("out/0-fr.txt") if "row" in change]
+    report = world.run({"rows": [{"id": 0, "model": "Beetle"}]})
+    assert reasons(report, "langs") == {"0/fr": "value changed: row.model"}
+
+
+CARS = """\
+name: cars
+inputs:
+  rows: {type: list, default: [{id: 0, model: Golf}]}
+steps:
+  - id: each
+    for_each: row in inputs.rows
+    key: row.id
+    do:
+      - id: langs
+        for_each: lang in ["fr"]
+        key: lang
+        do:
+          - {id: tr, uses: chat, with: {prompt: "{{ lang }}: {{ row.model }}"}}
+          - uses: files.write
+            with: {path: "out/{{ row.id }}-{{ lang }}.txt", text: "{{ steps.tr.text }}"}
+"""
 
 
 def test_a_secret_that_a_model_was_told_is_in_no_answer(
