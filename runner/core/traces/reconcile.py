@@ -55,7 +55,9 @@ def reconcile(
     folders, filed, items, present = work.missing.sources, work.filed, work.items, work.present
     dropped = tuple(entry for entry in before if entry.key in work.excluded)  # 1
     absent = [entry for entry in before if entry.key not in present]
-    deleted = [e for e in absent if not any(folder.cannot_list(e.key) for folder in folders)]  # 2
+    places = {entry.key: entry.key for entry in absent}  # where no file is known
+    places |= {row.key: world.index.absolute(row.source) for row in lineage.values() if row.source}
+    deleted = [e for e in absent if not any(f.cannot_list(places[e.key]) for f in folders)]  # 2
     seen = {folder.stored: folder.now for folder in folders if folder.now is not None}
     doubts, n_absent = list[DeletionDoubt](), len(absent)
     unconfirmed = () if options.is_confirmed else folders
@@ -71,7 +73,7 @@ def reconcile(
     if not (absent or dropped or filed.away):  # nothing else is to be decided
         return MissingSources(doubts=tuple(doubts), sources=folders, seen=seen)
     for folder in unconfirmed:  # 5
-        hidden = {entry.key: folder.unmounted(entry.key) for entry in deleted}
+        hidden = {entry.key: folder.unmounted(places[entry.key]) for entry in deleted}
         lost = {at for at in hidden.values() if at is not None}
         deleted = [entry for entry in deleted if hidden[entry.key] is None]
         kept = {at: folder.before.mounts[at] for at in lost} if folder.before else {}

@@ -55,16 +55,17 @@ class SourceFolder:
             return self.watch.keys.deletes.most
         return MOST_DELETED
 
-    def cannot_list(self, key: str) -> bool:
-        """Return whether an item's file lay in a folder that cannot be listed now."""
-        folder = nearest_existing((self.root / key).parent)
+    def cannot_list(self, file: str) -> bool:
+        """Return whether a file lay in a folder that cannot be listed now."""
+        folder = nearest_existing((self.root / file).parent)
         return not os.access(folder, os.R_OK | os.X_OK)
 
-    def unmounted(self, key: str) -> str | None:
-        """Return the mount point above an item's file that has lost its mount, if one has."""
+    def unmounted(self, file: str) -> str | None:
+        """Return the mount point above a file that has lost its mount, if one has."""
         if self.now is None or self.before is None:
             return None
-        return next((at for at in self.before.lost(self.now) if key.startswith(f"{at}/")), None)
+        above = (self.root / file).parents
+        return next((at for at in self.before.lost(self.now) if self.root / at in above), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -224,9 +224,14 @@ def test_prune_asks_before_it_removes_what_was_kept_of_most_documents(tmp_path: 
     assert world.run(prune=True).notes == ()
 
 
+@pytest.mark.parametrize("key", ["doc.relpath", "doc.stem", "doc.path"])
 def test_nothing_is_deleted_below_a_mount_that_is_gone(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
+    of_each = "    for_each: doc in steps.docs.files\n"
+    keyed = COPIES.replace(of_each, f"{of_each}    key: {key}\n")
+    world = World(tmp_path, keyed, n_documents=3)
+    world.run()
     world.write("inbox/nas/a.txt", "a")
     inbox = FolderIdentity("1:1", {"nas": "nfs4 nas:/papers . 1"})
     monkeypatch.setattr(

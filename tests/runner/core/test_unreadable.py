@@ -134,12 +134,17 @@ def test_a_file_that_is_gone_before_it_is_read_is_no_longer_missed(inbox: Path, 
 
 
 @pytest.mark.parametrize("earlier", [(), ("--fail-on=new",)])
+@pytest.mark.parametrize("key", ["doc.relpath", "doc.stem"])
 def test_below_a_folder_that_cannot_be_listed_nothing_is_gone(
-    earlier: tuple[str, ...], inbox: Path, run: Run
+    key: str, earlier: tuple[str, ...], inbox: Path, run: Run
 ) -> None:
+    of_each = "    for_each: doc in steps.docs.files\n"
+    keyed = PIPELINE.replace(of_each, f"{of_each}    key: {key}\n")
+    (inbox.parent / "pipeline.yaml").write_text(keyed)
     folder = inbox / "sub"
     folder.mkdir()
     (folder / "b.txt").write_text("Another letter.")
+    (inbox / "more.txt").write_text("More.")
     assert run()[0] == 0
     folder.chmod(0o000)
     if earlier:
