@@ -36,6 +36,7 @@ from .run_records import CallRecord, StepRecord
 from .traces.block_items import file_path_of, is_file_value, item_content, item_path
 from .traces.block_work import ItemWork
 from .traces.dependencies import (
+    MADE,
     Dependencies,
     Dependency,
     FileRead,
@@ -120,8 +121,9 @@ class ItemAttempt:
             work=item,
             values_read="" if step is None else values_digest(item),
         )
-        if attempt.is_decided:  # its answers may not be asked for again
-            attempt.dependencies |= by_name(dependencies_of(item.entry))
+        if attempt.is_decided:  # its answers may not be asked for again, but it writes again
+            recorded = dependencies_of(item.entry)
+            attempt.dependencies |= by_name(d for d in recorded if not isinstance(d, MADE))
         return attempt
 
     @property

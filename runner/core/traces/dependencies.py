@@ -373,6 +373,8 @@ _KINDS: Mapping[Any, type[Dependency]] = {
 }  # fmt: skip
 NEED_A_RULE = (FolderListed, ChosenLabels, NarrowedLabels, UsedExamples)
 """Kinds of which only a bound rule tells what there is now."""
+MADE = (OutputWithin, RowsKept, KeptOutput)
+"""Kinds of what an item makes, each time that it runs."""
 _Kind = TypeVar("_Kind", bound=Dependency)
 Dependencies = dict[str, Dependency]
 """Dependencies by name, in the order in which they came."""

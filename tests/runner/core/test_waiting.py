@@ -683,3 +683,26 @@ def test_an_empty_value_that_the_schema_requires_is_asked_about_as_empty(bills: 
     bills.decide("a.txt", "edit", {"number": "a", "total": 10, "note": None})
     bills.work()
     assert {result["n"] for result in bills.results()} == {"a", "b", "c"}
+
+
+BEFORE_REVIEW = BILLS.replace("      - id: bill\n", """\
+      - {id: short, uses: chat, with: {prompt: "Short: {{ steps.text.text }}"}}
+      - uses: files.write
+        with: {path: "short/{{ doc.relpath }}", text: "{{ steps.short.text }}"}
+      - id: bill
+""", 1)  # fmt: skip
+
+
+def test_take_replaces_what_was_kept_before_the_answer_that_was_decided_on(tmp_path: Path) -> None:
+    world = Bills(tmp_path, BEFORE_REVIEW)
+    world.bills(a=60)
+    world.work()
+    world.write("short/a.txt", "Mine.")
+    world.edit("Short:", "In short:")
+    world.work()
+    assert (tmp_path / "short/a.txt").read_text() == "Mine."
+    world.decide_all("accept")
+    report = world.work(takes_over=True)
+    assert (tmp_path / "short/a.txt").read_text() != "Mine."
+    assert (states(report), report.notes) == ({"a.txt": "stale"}, ())
+    assert world.work().counts == {"fresh": 1}
