@@ -243,7 +243,7 @@ async def open_claims(
             )  # fmt: skip
             if isinstance(joined, ViewAtWork):
                 if joined.job == place.job:
-                    view.refuse_other(json.loads(joined.view), str(joined))
+                    await asyncio.to_thread(view.refuse_other, json.loads(joined.view), str(joined))
                 return joined, f"sees another version ({differences(joined.view)})"
             work_claims = WorkClaims(claims, ledger, place.name, joined, view)
             return None

@@ -1,9 +1,12 @@
 """What a machine sees of a shared run: each thing that differs is named."""
 
+import json
 import shutil
+import threading
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -11,7 +14,10 @@ from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind
 from paddock.runner.core.machines import machine_view
 from paddock.runner.core.machines.machine_view import MachineView, OtherView, as_json
-from paddock.runner.ledger.sharing.run_locks import run_lock_name
+from paddock.runner.core.machines.work_claims import SharedPlace, open_claims
+from paddock.runner.ledger.entries import ViewAtWork
+from paddock.runner.ledger.sharing.run_locks import TurnWait, run_lock_name
+from paddock.runner.settings import UnattendedSettings
 
 FILES = {
     "pipeline.yaml": """\
@@ -158,3 +164,23 @@ def test_a_folder_that_cannot_be_written_is_known_by_what_lies_there(
     (letters / "a.txt").rename(letters / "b.txt")
     with pytest.raises(OtherView, match="the folder 'letters' is another one"):
         own.refuse_other(seen, "run 'owl'")
+
+
+async def test_folders_on_a_share_that_hangs_block_no_heartbeat_and_no_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lstat_in_a_thread(_: Path) -> tuple[int, float]:
+        assert threading.current_thread() is not threading.main_thread()
+        return 2, 2.0
+
+    monkeypatch.setattr(machine_view, "_file_identity", lstat_in_a_thread)
+    own = view(write(tmp_path))
+    theirs = as_json(own, {"inbox": (("a.txt", 1, 1.0),)})
+    at_work = ViewAtWork("job", "owl", "other", json.dumps(theirs))
+    claims = SimpleNamespace(holder="h", join=lambda *a, **k: at_work)
+    ledger = cast(Any, SimpleNamespace(claims=lambda *a: claims))
+    place = SharedPlace("folders", "name", "job", own)
+    wait = TurnWait(1.0, lambda: False, print)
+    with pytest.raises(OtherView, match="the folder 'inbox' is another one"):
+        async with open_claims(ledger, place, "run", UnattendedSettings(), wait):
+            pass
