@@ -25,7 +25,6 @@ from .failures import Cause, RunStopped, SkippedByReview, StepFailed
 from .item_attempt import StepAttempt
 from .reviews.decided_outputs import decided_outputs
 from .reviews.review_questions import (
-    answer_of,
     document_spec,
     is_drawn,
     is_due,
@@ -35,7 +34,7 @@ from .reviews.review_questions import (
 )
 from .reviews.run_reviews import ReviewDue, decision_reason
 from .run_context import RunContext
-from .run_records import read_lineage
+from .run_records import answer_of, read_lineage
 
 MODE_OPTION = "--review accept"
 """Who decided, where a run was told to accept everything."""

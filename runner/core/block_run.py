@@ -268,8 +268,6 @@ class BlockRun:
             skips = is_skipped(node, scope)
             if not skips and leave_unused(node, scope, self.stats, attempt.shown_key):
                 skips = attempt.has_run = True  # the item counts as with the answer
-        except ExpressionError as error:
-            raise StepFailed(node.id, str(error)) from error
         except StepFailed:
             if record is not None:
                 record.state = "failed"

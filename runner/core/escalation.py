@@ -26,8 +26,8 @@ from paddock.runner.ledger.reviews.asked_before import is_same_value
 from paddock.steps.base import StepLog
 
 from .calls.recorded_calls import CallOrigin, PutOff
-from .reviews.review_questions import MOST_REASON_CHARS, answer_of, due_reasons, parts_that_hold
-from .run_records import read_lineage
+from .reviews.review_questions import MOST_REASON_CHARS, due_reasons, parts_that_hold
+from .run_records import answer_of, read_lineage
 from .traces.scopes import PipelineScopes
 
 _MOST_PASSES = 40

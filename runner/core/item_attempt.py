@@ -122,7 +122,7 @@ class ItemAttempt:
             values_read="" if step is None else values_digest(item),
         )
         if attempt.is_decided:  # its answers may not be asked for again, but it writes again
-            recorded = dependencies_of(item.entry)
+            recorded: list[Dependency] = dependencies_of(item.entry)
             attempt.dependencies |= by_name(d for d in recorded if not isinstance(d, MADE))
         return attempt
 

@@ -78,13 +78,18 @@ class StepRecord:
         """Record where the values of an answer stand, and how sure they are."""
         evidence, confidence = outputs.get("evidence"), outputs.get("confidence")
         if evidence is not None or confidence is not None:
-            answer = outputs.get("output")
-            answer = outputs.get("text") if answer is None else answer
+            answer = answer_of(outputs)
             self.answer = {"answer": answer, "evidence": evidence, "confidence": confidence}
 
     def end(self) -> None:
         """Measure its duration, by the monotonic clock."""
         self.seconds = time.monotonic() - self._since
+
+
+def answer_of(outputs: Mapping[str, Any]) -> Any:
+    """Return the answer of a step: the value by the schema, else the text."""
+    value = outputs.get("output")
+    return outputs.get("text") if value is None else value
 
 
 @dataclass(frozen=True, slots=True)

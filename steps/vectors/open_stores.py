@@ -525,12 +525,12 @@ class OpenStores:
             writer.release()
         return writer.manifest()
 
-    def holds(self, path: Path, owner: str) -> str:
-        """Return the sum of an item's rows in a store, as `RowSum.text`; empty for none."""
+    def holds(self, path: Path, owner: str) -> RowSum:
+        """Return the sum of an item's rows in a store."""
         if path in self._writers:
-            return self._writers[path].sums.get(owner, RowSum()).text
+            return self._writers[path].sums.get(owner, RowSum())
         known = self._manifests.get(path)
-        return known[1].sums.get(owner, RowSum()).text if known is not None else ""
+        return RowSum() if known is None else known[1].sums.get(owner, RowSum())
 
     def content(self, path: Path) -> str:
         """Return the digest of a store's content; empty if there is none."""

@@ -178,7 +178,7 @@ class OutdatedFinder:
         for row, why in self._stored:
             path = Path(self._index.absolute(row.path))
             owner = self._stores.owner(ItemName(owner=owner_of((row.scope, row.key))), path)
-            if n_rows := int(self._stores.holds(path, owner).partition(":")[0] or 0):
+            if n_rows := self._stores.holds(path, owner).n_rows:
                 outdated.append(replace(self._output(row, why), n_rows=n_rows))
         live = {path for end in self._ended.values() for path in end.made.paths}
         written = (row for row in self._index.rows() if row.scope in self._scopes)

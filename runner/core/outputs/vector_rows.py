@@ -34,9 +34,9 @@ async def reconcile_rows(
         if state in DECIDED:
             await context.world.stores.keep_only(path, name)
         owner = context.world.stores.owner(name, path)
-        stored, content = context.index.stored(path), context.world.stores.holds(path, owner)
-        rows = now[stored] = RowsKept(stored, owner, content, scope_id, key)
-        row = StoredRow(scope_id, stored, key, content, rows.n_rows)
+        stored, held = context.index.stored(path), context.world.stores.holds(path, owner)
+        now[stored] = RowsKept(stored, owner, held.text, scope_id, key)
+        row = StoredRow(scope_id, stored, key, held.text, held.n_rows)
         LineageStore(context.ledger).record_rows(row, context.stats.run)
     for stored, rows in now.items():
         if rows.sum != (old[stored].sum if stored in old else ""):

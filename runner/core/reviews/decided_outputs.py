@@ -11,7 +11,8 @@ from paddock.engine.system.text import canonical_json
 from paddock.runner.ledger.reviews.asked_before import is_same_value
 from paddock.runner.ledger.reviews.reviews import Review
 
-from .review_questions import answer_of, iso_time
+from ..run_records import answer_of
+from .review_questions import iso_time
 
 
 def decided_outputs(

@@ -98,12 +98,6 @@ def document_spec(scope: Mapping[str, Any]) -> EvidenceSpec:
     return EvidenceSpec(tuple(Expression.of(f"steps.{name}") for name in read))
 
 
-def answer_of(outputs: Mapping[str, Any]) -> Any:
-    """Return what a person decides on: the value by the schema, else the text."""
-    value = outputs.get("output")
-    return outputs.get("text") if value is None else value
-
-
 def iso_time(at: float | None) -> str | None:
     """Return a time as expressions see it.
 

@@ -320,7 +320,7 @@ class RowsKept(Dependency):
     """Path of the store, as stored in the ledger."""
     owner: str
     sum: str
-    """The number and the digest of the rows, as the store says them."""
+    """The number and the digest of the rows, as `RowSum.text`."""
     scope_id: str
     key: str
 
@@ -328,13 +328,9 @@ class RowsKept(Dependency):
     def name(self) -> str:
         return f"{self.store}#{self.owner}"
 
-    @property
-    def n_rows(self) -> int:
-        return int(self.sum.partition(":")[0] or 0)
-
     def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:
         now = world.stores.holds(Path(world.index.absolute(self.store)), self.owner)
-        return None if now == self.sum else Why.ROWS_LOST(self.store)
+        return None if now.text == self.sum else Why.ROWS_LOST(self.store)
 
 
 @dataclass(frozen=True, slots=True)

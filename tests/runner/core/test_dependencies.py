@@ -47,7 +47,7 @@ def test_what_is_read_of_the_ledger_is_written_back_byte_for_byte() -> None:
 def test_some_kinds_are_read_alone() -> None:
     entry = Entry("a", "", "{}", "done", reads=READS)
     assert [read.path for read in dependencies_of(entry, FileRead)] == ["rules.md"]
-    assert [rows.n_rows for rows in dependencies_of(entry, RowsKept)] == [3]
+    assert [rows.sum for rows in dependencies_of(entry, RowsKept)] == ["3:abc"]
     assert [labels.chosen for labels in dependencies_of(entry, ChosenLabels)] == [["ferry"], None]
     assert dependencies_of(replace(entry, reads='{"a": [1, 2, "c", 4, 5]}'), KeptOutput) == []
     assert dependencies_of(None, FileRead) == []
