@@ -131,6 +131,7 @@ class Judge:
         request = await self._request(block, keys_around)
         if not keys_around:
             request = replace(request, keys=self._requested_keys(block, scope, listed.items))
+            self.world.seen.listed.clear()  # the steps before it may have written there
         base = canonical_json(await self.parts.of(block, scope))  # 2
         rule = JudgedRule(
             block=block,
@@ -311,13 +312,12 @@ class Judge:
         rule = JudgedRule(block=block, scope_id=scope_id, scope=scope, past=past, request=request)
         await self._verify(rule, [item])
         edited = item.verdict.edited_paths if item.verdict.state is ItemState.HELD else ()
-        written = _written_by(scope_id, [None if item.verdict.is_work else item.entry])
         return BlockWork(
             block=block,
             keys_around=tuple(keys_around),
             scope_id=scope_id,
             items=(item,),
-            written_outputs=written,
+            written_outputs=_written_by(scope_id, [None if item.verdict.is_work else item.entry]),
             edited_paths=edited,
             step=step,
             renewed=rule.renewed,
@@ -415,8 +415,7 @@ def _written_by(scope_id: str, entries: Iterable[Entry | None]) -> list[tuple[st
 def values_digest(item: ItemWork) -> str:
     """Return the digest of the values that a top-level step reads: it has no document."""
     parts: Mapping[str, str] = json.loads(item.parts)
-    read = {n: parts[n] for n in parts if OuterValue(n).root in ("steps", "inputs")}
-    return part_digest(read)
+    return part_digest({n: parts[n] for n in parts if OuterValue(n).root in ("steps", "inputs")})
 
 
 async def all_differences(
@@ -444,9 +443,8 @@ async def all_differences(
     before, parts = json.loads(trace.entry.parts), await judge.parts.of(node, scope)
     unknown = set[str]()
     for part in parts_of({**before, **parts}):
-        is_gone = part.name not in parts
         is_untold = not isinstance(part, RulePart) or before.get(part.name, "").startswith(KEYED)
-        if is_unknown(part) or (is_gone and is_untold):
+        if is_unknown(part) or (part.name not in parts and is_untold):
             unknown.add(part.name)
     now = ItemNow("", json.dumps(parts), older=judge.parts.older)
     return differences(trace, now, prepared, unknown)

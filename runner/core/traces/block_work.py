@@ -132,9 +132,7 @@ class JudgedRule:
     base: str = ""
     """The parts of the items' hash that all share: a JSON object."""
     made_by: str = ""
-    """As `BlockWork.made_by`."""
     renewed: list[Entry] = field(default_factory=list)
-    """As `BlockWork.renewed`."""
 
     def set_parts(
         self, item: ItemWork, listed: Any, as_stored: AsStored, *, is_listed: bool = True

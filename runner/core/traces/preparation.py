@@ -50,7 +50,7 @@ async def prepare(
     dependencies = [dep for trace in traces for dep in trace.dependencies]
     folders = [dep for dep in dependencies if isinstance(dep, FolderListed)]
     scans = {(dep.folder, given) for dep in folders for given, _ in dep.listings}
-    unread = scans - world.seen.listings.keys()
+    unread = scans - world.seen.listed
     owned = world.index.owned(roots.base) if unread else frozenset()  # the loop's tasks add
     stores = {dep.path for dep in dependencies if isinstance(dep, StoreSearched)}
     stores |= {dep.store for dep in dependencies if isinstance(dep, RowsKept)}
@@ -63,6 +63,7 @@ async def prepare(
         for folder, given in unread:
             place = world.index.absolute(folder)
             world.seen.listings[folder, given] = scan_digest(place, given, roots, owned)
+            world.seen.listed.add((folder, given))
 
     if traces:
         await in_left_thread(look)

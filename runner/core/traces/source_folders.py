@@ -51,9 +51,7 @@ class SourceFolder:
     @property
     def most(self) -> float:
         """The share of its documents that may disappear at once without a question."""
-        if self.watch is not None:
-            return self.watch.keys.deletes.most
-        return MOST_DELETED
+        return MOST_DELETED if self.watch is None else self.watch.keys.deletes.most
 
     def cannot_list(self, file: str) -> bool:
         """Return whether a file lay in a folder that cannot be listed now."""

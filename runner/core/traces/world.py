@@ -58,6 +58,8 @@ class SeenFiles:
     """The stamp and the sha256 of each file, by path."""
     listings: dict[tuple[str, str], str] = field(default_factory=dict)
     """The digest of what a folder has, by folder and parameters of the scan."""
+    listed: set[tuple[str, str]] = field(default_factory=set)
+    """Those of `listings` that are not from before the last outermost block began."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.steps.llm.chat import Chat
 from tests.fakes.pool import FakePool, echo
 from tests.runner.core.judged import judged
-from tests.runner.world import SUMMARIES, World, each_document, reasons, states
+from tests.runner.world import SUMMARIES, World, carried_out, each_document, reasons, states
 
 
 @pytest.fixture
@@ -267,3 +267,28 @@ def test_columns_of_an_outer_item_may_have_the_names_of_parts_of_a_rule(tmp_path
     report = world.run()
     assert (report.status, states(report)) == ("completed", {"a": "changed", "b": "changed"})
     assert report.calls == 2
+
+
+TWICE = """\
+steps:
+  - id: one
+    for_each: n in [1]
+    do:
+      - {id: docs, uses: files.scan, with: {root: inbox}}
+      - {uses: files.write, with: {path: out/one, text: "{{ steps.docs.files | length }}"}}
+  - {id: more, uses: run, needs: [one], with: {command: [mktemp, -p, inbox]}}
+  - id: two
+    needs: [more]
+    for_each: n in [1]
+    do:
+      - {id: again, uses: files.scan, with: {root: inbox}}
+      - {uses: files.write, with: {path: out/two, text: "{{ steps.again.files | length }}"}}
+"""
+
+
+def test_a_folder_that_changes_in_a_run_is_listed_again_for_a_later_block(tmp_path: Path) -> None:
+    world = World(tmp_path, TWICE, n_documents=1)
+    carried_out(world)
+    assert (world.output("one"), world.output("two")) == ("1", "2")
+    carried_out(world)
+    assert (world.output("one"), world.output("two")) == ("2", "3")
