@@ -24,9 +24,8 @@ from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.input_values import PATH_TYPES, Input
 from paddock.pipelines.plan import read_plan
-from paddock.runner.bind.bind import bind_without_inputs
 from paddock.runner.bind.bound import BoundPlan
-from paddock.runner.bind.trust.consent import consent_digests, refuse_unconsented
+from paddock.runner.bind.trust.consent import digests_to_agree, refuse_unconsented, written_starts
 from paddock.runner.bind.trust.permissions import (
     NotPermitted,
     permission_names,
@@ -88,7 +87,8 @@ class PipelineState:
     """A pipeline that can be bound, and what it may do here."""
 
     file: Path
-    bound: BoundPlan
+    starts: Sequence[BoundPlan]
+    """As the file starts it: by its defaults, and with the inputs of its triggers."""
     settings: Settings
     state_dir: Path
     """Of the service: where consents are."""
@@ -96,7 +96,7 @@ class PipelineState:
     @property
     def needed_consents(self) -> frozenset[str]:
         """Digests of all that it wants besides files and models."""
-        return consent_digests(self.bound, self.settings.address.url)
+        return digests_to_agree(self.starts, self.settings.address.url)
 
     @property
     def needed_consents_id(self) -> str:
@@ -107,8 +107,8 @@ class PipelineState:
         """Return why a run would be refused: permissions of the settings first, then consent."""
         own, agreed = self.settings.address.url, Consents(self.state_dir).agreed(self.file)
         try:
-            refuse_unpermitted(self.bound, self.settings.allow, own, is_notifying=False)
-            refuse_unconsented(self.bound, own, agreed, self.file)
+            refuse_unpermitted(self.starts[0], self.settings.allow, own, is_notifying=False)
+            refuse_unconsented(self.starts[0], own, agreed, self.file)
         except PipelineError as error:
             return error
         return None
@@ -135,8 +135,8 @@ class ConsoleActions:
             PipelineError: it has faults.
         """
         settings = read_settings(file.parent, flags=self._sources.flags)
-        bound = bind_without_inputs(read_plan(file))
-        return PipelineState(file, bound, settings, self._settings.state_dir)
+        starts = written_starts(read_plan(file))
+        return PipelineState(file, starts, settings, self._settings.state_dir)
 
     def run(self, by: str, form: Form, file: Path) -> str:
         """Start a pipeline with the inputs of a form; an empty field is the default."""
@@ -242,12 +242,12 @@ def pipeline_page(actions: ConsoleActions, file: Path, last: PastRun | None) -> 
         is_paused = actions.paused(file)
     except CommandError as error:
         paused_error = str(error)
-    required = permission_needs(state.bound, own)
+    required = [need for bound in state.starts for need in permission_needs(bound, own)]
     agreed = Consents(state.state_dir).agreed(file)
     body = render(
         "console_pipeline.html",
         file=file,
-        pipeline=state.bound.pipeline,
+        pipeline=state.starts[0].pipeline,
         address=pipeline_address(file),
         last=last,
         run=run_path,
@@ -261,7 +261,7 @@ def pipeline_page(actions: ConsoleActions, file: Path, last: PastRun | None) -> 
         why_not="" if refusal is None else "It is not allowed what it wants: see above.",
         fields=[
             (f"{_INPUT}{declared.name}", declared, *_input_words(declared, actions, file))
-            for declared in state.bound.pipeline.inputs.values()
+            for declared in state.starts[0].pipeline.inputs.values()
         ],
     )
     return PageParts(file.name, body)

@@ -174,12 +174,14 @@ def read_triggered_pipeline(
     if stored:
         raise PipelineError([*plan.pipeline.faults, *plan.faults, *stored])
     if not (on.schedule or on.watch) and any(_missing_inputs(plan.pipeline)):
-        bound, whole = None, bind_without_inputs(plan)
+        starts = consent.written_starts(plan)
+        bound, whole = None, starts[0]
         if consents is not None:
             permissions.refuse_unpermitted(whole, settings.allow, settings.address.url)
     else:
         bound = whole = _bound(plan, file, settings)
-    agreed = consent.consent_digests(whole, settings.address.url)
+        starts = [whole, *consent.written_starts(plan)]
+    agreed = consent.digests_to_agree(starts, settings.address.url)
     if consents is not None and agreed:
         if agrees:
             consents.agree(file, agreed)

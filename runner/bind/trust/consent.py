@@ -1,9 +1,10 @@
 """Consent to what a pipeline file asks for: `paddock up` keeps a digest of each thing.
 
-A file that is new or asks for something else asks again: commands, servers, hosts, code. Prompts,
-documents and the inputs of a run do not count. Commands count as written, with the defaults of the
-inputs that they read; functions and scripts by their content, with the modules that they import
-from the same folder.
+A file that is new or asks for something else asks again: commands, servers, hosts, code. Prompts
+and documents do not count. Commands count as written, with the defaults of the inputs that they
+read; functions and scripts by their content, with the modules that they import from the same
+folder. Addresses of models count as a run has them: those that the file writes can be agreed to,
+as an input's default or under `inputs` of a trigger, and none that only a caller gives.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Value
+from paddock.pipelines.plan import Plan
 from paddock.steps.facts import ToolUse
 from paddock.steps.tools.code_digests import file_content, python_modules_of
 
+from ..bind import bind_with_faults, bind_without_inputs
 from ..bound import BoundPlan
 from ..plan_walks import all_plans, steps_of
 from .permissions import PermissionNeed, permission_needs
@@ -37,9 +40,16 @@ from .reached import (
 class NotConsented(PipelineError):
     """A pipeline asks for more than a person agreed to for its file."""
 
-    def __init__(self, needed: Collection[PermissionNeed], file: Path) -> None:
+    def __init__(
+        self, needed: Collection[PermissionNeed], file: Path, *, names_server: bool = False
+    ) -> None:
         within_quotes = str(file).replace("'", "'\"'\"'")  # as `shlex.quote` writes it
         remedy = f"If you trust it: `paddock allow '{within_quotes}'`."
+        if names_server:
+            remedy += (
+                " The address of a server that an input has must stand in the file: as its "
+                "default, or under `inputs` of a trigger."
+            )
         words = "the pipeline wants to {}, and this file has no consent for that.".format
         super().__init__(Fault(words(need.what), remedy, need.mark) for need in needed)
 
@@ -53,22 +63,54 @@ def refuse_unconsented(
         NotConsented: with all that it wants.
     """
     if not consent_digests(bound, service_url) <= frozenset(agreed):
-        raise NotConsented(permission_needs(bound, service_url), file)
+        names_server = bool(bound.given) and not {*map(_digest, _pools(bound))} <= {*agreed}
+        raise NotConsented(permission_needs(bound, service_url), file, names_server=names_server)
+
+
+def written_starts(plan: Plan) -> list[BoundPlan]:
+    """Return a plan as its file starts it: with its defaults, and with each trigger's inputs.
+
+    This is what a person agrees to. Inputs that a webhook's payload gives are not the file's.
+
+    Raises:
+        PipelineError: with every fault of the plan.
+    """
+    bind_without_inputs(plan)
+    given: list[Mapping[str, Any]] = [{}]
+    if plan.pipeline.on is not None:
+        given += [timing.inputs for timing in plan.pipeline.on.schedule]
+        for hook in plan.pipeline.on.webhook:
+            values = hook.inputs.items()
+            given.append({n: v for n, v in values if not Value.scan(v)[0].expressions})
+    starts = [inputs for n, inputs in enumerate(given) if inputs not in given[:n]]
+    return [bind_with_faults(plan, inputs)[0] for inputs in starts]  # an input may have no value
+
+
+def digests_to_agree(starts: Iterable[BoundPlan], service_url: str) -> frozenset[str]:
+    """Return the digests of all that a pipeline's starts ask for."""
+    return frozenset[str]().union(*(consent_digests(bound, service_url) for bound in starts))
 
 
 def consent_digests(bound: BoundPlan, service_url: str) -> frozenset[str]:
     """Return the digests of all that a pipeline asks for; none where it needs no consent."""
     if not permission_needs(bound, service_url):
         return frozenset()
-    written = (json.dumps(item, sort_keys=True, default=str) for item in _consent_items(bound))
-    return frozenset(hashlib.sha256(text.encode()).hexdigest() for text in written)
+    return frozenset(map(_digest, _consent_items(bound)))
+
+
+def _digest(item: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(item, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _pools(bound: BoundPlan) -> Iterator[list[Any]]:
+    for plan in all_plans(bound):
+        yield from (["pool", sorted(pool.urls)] for pool in plan.pools.values())
 
 
 def _consent_items(bound: BoundPlan) -> Iterator[list[Any]]:
     """Yield each thing that is asked for, as plain data."""
+    yield from _pools(bound)
     for plan in all_plans(bound):
-        for pool in plan.pools.values():
-            yield ["pool", sorted(pool.urls)]
         for name, keys in plan.pipeline.secrets.items():
             yield ["secret", name, keys.env, keys.file]
         for reached in reached_by(plan.pipeline):

@@ -24,8 +24,7 @@ from paddock.engine.system import http
 from paddock.engine.system.light_dataclasses import asdict, dataclass
 from paddock.engine.system.private_files import private_folder
 from paddock.pipelines.plan import read_plan
-from paddock.runner.bind.bind import bind_without_inputs
-from paddock.runner.bind.trust.consent import consent_digests
+from paddock.runner.bind.trust.consent import digests_to_agree, written_starts
 from paddock.runner.bind.trust.permissions import permission_names, permission_needs
 from paddock.runner.cli.arguments import (
     FailOnOption,
@@ -67,13 +66,13 @@ def allow(
     settings = read_settings(Path.cwd())
     consents, own = Consents(settings.state_dir), settings.address.url
     # Read all before recording any.
-    bounds = [(file, bind_without_inputs(read_plan(file))) for file in files]
-    for file, bound in bounds:
-        required = permission_needs(bound, own)
+    all_starts = [(file, written_starts(read_plan(file))) for file in files]
+    for file, starts in all_starts:
+        required = [need for bound in starts for need in permission_needs(bound, own)]
         if not required:
             printing.print_out(f"{file} asks for nothing that needs consent.")
             continue
-        consents.agree(file, consent_digests(bound, own))
+        consents.agree(file, digests_to_agree(starts, own))
         printing.print_out(f"{file} may, if `{permission_names(required)}` is allowed:")
         printing.print_out("\n".join(dict.fromkeys(f"  {need.what}" for need in required)))
     return DONE

@@ -1,13 +1,20 @@
 """What a pipeline asks consent for: what changes it, and what does not."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
-from paddock.runner.bind.bind import bind_without_inputs
-from paddock.runner.bind.trust.consent import consent_digests
+from paddock.runner.bind.bind import bind, bind_without_inputs
+from paddock.runner.bind.trust.consent import (
+    NotConsented,
+    consent_digests,
+    digests_to_agree,
+    refuse_unconsented,
+    written_starts,
+)
 from tests.runner.world import World, carried_out
 
 OWN = "http://127.0.0.1:11434"
@@ -141,3 +148,68 @@ def test_a_run_refuses_code_that_changed_since_it_was_agreed_to(tmp_path: Path) 
         f"         |                       ^^^^^^^^^^^^\n"
         f"  If you trust it: `paddock allow '{world.file}'`."
     )
+
+
+SERVED = """\
+on: {TRIGGERS}
+inputs: {url: {type: str, required: true}}
+models: {m: {ref: a, pool: {url: "{{ inputs.url }}"}}}
+steps: [{uses: chat, with: {model: m, prompt: x}}]
+"""
+BY_PAYLOAD = '{path: /b, inputs: {url: "{{ payload.url }}"}}'
+WRITTEN = "{path: /a, inputs: {url: 'http://one:1'}}"
+
+
+@pytest.mark.parametrize(
+    ("triggers", "addresses"),
+    [
+        (f"webhook: [{WRITTEN}]", ["http://one:1"]),
+        (f"webhook: [{BY_PAYLOAD}]", []),
+        (f"webhook: [{BY_PAYLOAD}, {WRITTEN}]", ["http://one:1"]),
+        (
+            "schedule: [{cron: '@daily', inputs: {url: 'http://one:1'}}, "
+            "{cron: '@daily', inputs: {url: 'http://two:2'}}]",
+            ["http://one:1", "http://two:2"],
+        ),
+    ],
+)
+def test_addresses_that_triggers_write_are_agreed_to_and_no_caller_leads_elsewhere(
+    triggers: str, addresses: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(SERVED.replace("TRIGGERS", triggers))
+    plan = read_plan(file)
+    agreed = digests_to_agree(written_starts(plan), OWN)
+    for address in ("http://one:1", "http://two:2", "http://one:2", "http://evil:1"):
+        run = bind(plan, {"url": address}, cwd=tmp_path, default_models={})
+        if address in addresses:
+            refuse_unconsented(run, OWN, agreed, file)
+            continue
+        with pytest.raises(NotConsented) as refused:
+            refuse_unconsented(run, OWN, agreed, file)
+        assert f"ask {address} for a model" in str(refused.value)
+        assert "must stand in the file: as its default" in str(refused.value)
+
+
+def test_constant_addresses_are_agreed_to_as_before(tmp_path: Path) -> None:
+    text = SERVED.replace("TRIGGERS", f"webhook: [{BY_PAYLOAD}]").replace(
+        '"{{ inputs.url }}"', "http://one:1"
+    )
+    (tmp_path / "p.yaml").write_text(text)
+    plan = read_plan(tmp_path / "p.yaml")
+    assert digests_to_agree(written_starts(plan), OWN) == {
+        hashlib.sha256(b'["pool", ["http://one:1"]]').hexdigest()
+    }
+
+
+def test_addresses_that_a_file_gives_an_inner_pipeline_are_agreed_to(tmp_path: Path) -> None:
+    (tmp_path / "inner.yaml").write_text(SERVED.partition("\n")[2])
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "steps: [{uses: pipeline, with: {file: inner.yaml, inputs: {url: 'http://one:1'}}}]\n"
+    )
+    plan = read_plan(file)
+    run = bind(plan, {}, cwd=tmp_path, default_models={})
+    refuse_unconsented(run, OWN, digests_to_agree(written_starts(plan), OWN), file)
+    with pytest.raises(NotConsented):
+        refuse_unconsented(run, OWN, consents_of(file), file)
