@@ -110,13 +110,9 @@ class KnownValues:
         schema = step.reply.schema if step.reply is not None else None
         if step.returns is not None:
             written = step.returns.data
-            names = tuple(written) if isinstance(written, dict) else ()
-            self._outputs[step.id] = KnownOutputs(
-                names=names if isinstance(written, dict) else None,
-                kinds={name: self.kind_of(step.returns, (name,)) for name in names},
-                columns=by_output,
-                schema=schema,
-            )
+            names = tuple(written) if isinstance(written, dict) else None
+            kinds = {name: self.kind_of(step.returns, (name,)) for name in names or ()}
+            self._outputs[step.id] = KnownOutputs(names, kinds, by_output, schema)
             return
         is_one_answer = facts_of_kind(kind).is_one_answer(step.params.data)
         answer = reply_fields(step.reply) if step.reply and is_one_answer else None

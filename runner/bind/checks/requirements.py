@@ -21,7 +21,7 @@ from paddock.steps.tools.python_files import missing_imports
 
 from ..bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from ..inputs import KnownInputs
-from ..plan_walks import all_plans, all_steps
+from ..plan_walks import all_plans, steps_of
 from ..trust.reached import ReachedCode, ReachedServer, reached_by_step
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _used_models(bound: BoundPlan) -> Iterator[_DeclaredModel]:
     Also those of a step whose `if` is known not to hold: the hash of an item has their digests.
     """
     for plan in all_plans(bound):
-        used = {_key(spec) for step in all_steps(plan.nodes) for spec in step.models}
+        used = {_key(spec) for step in steps_of(plan.nodes) for spec in step.models}
         for alias, spec in plan.models.items():
             if _key(spec) in used:
                 yield _DeclaredModel(alias, spec, plan.pipeline)

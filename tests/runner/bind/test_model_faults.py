@@ -88,6 +88,13 @@ def test_a_model_that_no_step_uses_may_be_missing(tmp_path: Path) -> None:
     assert validate(file).ok
 
 
+def test_a_model_that_only_an_inner_pipeline_uses_is_at_fault_there_alone(tmp_path: Path) -> None:
+    written(tmp_path, "./missing.gguf").rename(tmp_path / "inner.yaml")
+    steps = "steps: [{uses: pipeline, with: {file: inner.yaml}}]\n"
+    (fault,) = validate(written(tmp_path, "./missing.gguf", steps)).faults
+    assert fault.mark is not None and fault.mark.file.endswith("inner.yaml")
+
+
 def test_models_that_are_not_here_are_told_with_their_places_all_at_once(tmp_path: Path) -> None:
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(minilm(tmp_path).read_bytes()[:100_000])
