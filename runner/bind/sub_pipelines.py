@@ -33,6 +33,7 @@ class SharedPlans:
     """State shared by all pipelines that one run binds."""
 
     plans: dict[Path, Plan] = field(default_factory=dict)
+    """By their files as they are shown: each link to a file has a folder of its own."""
     n_bound: int = 0
     moment: float = field(default_factory=time.time)
 
@@ -90,14 +91,14 @@ class SubPipelineReader:
         if path is None or not self._may_run(path, around, at):
             return None
         plans = self._context.shared.plans
-        if path not in plans:
-            shown = Path(os.path.normpath(Path(self._pipeline.document.file).parent / str(name)))
+        shown = Path(os.path.normpath(Path(self._pipeline.document.file).parent / str(name)))
+        if shown not in plans:
             try:
-                plans[path] = read_plan(shown)
+                plans[shown] = read_plan(shown)
             except PipelineError as error:
                 self._checks.include(error.faults)
                 return None
-        values, later = self._known_inputs(step, plans[path].pipeline, str(name))
+        values, later = self._known_inputs(step, plans[shown].pipeline, str(name))
         context = replace(
             self._context,
             files=(*around, path),
@@ -105,7 +106,7 @@ class SubPipelineReader:
             later=later,
             cache=cache,
         )
-        return plans[path], None if self._known is None else values, context
+        return plans[shown], None if self._known is None else values, context
 
     def _file(self, name: str, at: Place) -> Path | None:
         """Find the file; it must lie in the folder of the one that names it."""

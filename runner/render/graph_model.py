@@ -5,6 +5,7 @@ The last run is read from the ledger and its journal. Drawn by `graph_drawing`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -146,10 +147,10 @@ class _BoxBuilder:
         """Return the boxes of a step's sub-pipeline of this file; empty without one."""
         if name is None:
             return ()
-        own = Path(level.plan.pipeline.document.file).absolute()
+        own = Path(level.plan.pipeline.document.file)
         files = level.files or (own.resolve(),)
         path = (own.parent / name).resolve()
-        inner = self._plans.get(path)
+        inner = self._plans.get(Path(os.path.normpath(own.parent / name)))
         if inner is None or path in files or len(files) > MAX_LEVELS:
             return ()
         n_boxes = sum(1 for _ in inner.pipeline.nodes())

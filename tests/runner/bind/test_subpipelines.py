@@ -289,3 +289,14 @@ def test_rows_in_a_file_are_refused_before_a_run(
     )
     assert fault.remedy == "Give it the `rows` of a step `files.rows`."
     assert fault.mark is not None and fault.mark.file == str(tmp_path / "pipeline.yaml")
+
+
+def test_each_link_to_a_pipeline_has_the_files_of_its_own_folder(tmp_path: Path) -> None:
+    for name in ("s", "a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "s/x.yaml").write_text("steps: [{uses: files.read, with: {path: data.txt}}]\n")
+    for name in ("a", "b"):
+        (tmp_path / name / "x.yaml").symlink_to("../s/x.yaml")
+    steps = ", ".join(f"{{uses: pipeline, with: {{file: {name}/x.yaml}}}}" for name in "ab")
+    _, first, second = all_plans(bound(written(tmp_path, f"steps: [{steps}]\n")))
+    assert (first.roots.base, second.roots.base) == (tmp_path / "a", tmp_path / "b")
