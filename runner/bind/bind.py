@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import Path as Place
+from paddock.pipelines.expressions import Value
 from paddock.pipelines.keys import RetryKeys, TimeoutKeys
 from paddock.pipelines.model import Block, Node, Pipeline, StepNode
 from paddock.pipelines.plan import Plan, read_plan
@@ -74,6 +75,25 @@ def bind_without_inputs(plan: Plan, shared: SharedPlans | None = None) -> BoundP
     bound, checks = bind_with_faults(plan, context=BindContext(shared or SharedPlans()))
     checks.raise_faults()
     return bound
+
+
+def bind_written_starts(plan: Plan) -> list[BoundPlan]:
+    """Bind a plan as its file starts it: with its defaults, and with each trigger's inputs.
+
+    This is what a person can consent to. Inputs that a webhook's payload gives are not the file's.
+
+    Raises:
+        PipelineError: with every fault of the plan.
+    """
+    bind_without_inputs(plan)
+    given: list[Mapping[str, Any]] = [{}]
+    if plan.pipeline.on is not None:
+        given += [timing.inputs for timing in plan.pipeline.on.schedule]
+        for hook in plan.pipeline.on.webhook:
+            values = hook.inputs.items()
+            given.append({n: v for n, v in values if not Value.scan(v)[0].expressions})
+    starts = [inputs for n, inputs in enumerate(given) if inputs not in given[:n]]
+    return [bind_with_faults(plan, inputs)[0] for inputs in starts]  # an input may have no value
 
 
 def document_folders(file: Path, text: str | None = None) -> tuple[Path, ...]:

@@ -24,8 +24,9 @@ from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.input_values import PATH_TYPES, Input
 from paddock.pipelines.plan import read_plan
+from paddock.runner.bind.bind import bind_written_starts
 from paddock.runner.bind.bound import BoundPlan
-from paddock.runner.bind.trust.consent import digests_to_agree, refuse_unconsented, written_starts
+from paddock.runner.bind.trust.consent import digests_to_agree, refuse_unconsented
 from paddock.runner.bind.trust.permissions import (
     NotPermitted,
     permission_names,
@@ -135,7 +136,7 @@ class ConsoleActions:
             PipelineError: it has faults.
         """
         settings = read_settings(file.parent, flags=self._sources.flags)
-        starts = written_starts(read_plan(file))
+        starts = bind_written_starts(read_plan(file))
         return PipelineState(file, starts, settings, self._settings.state_dir)
 
     def run(self, by: str, form: Form, file: Path) -> str:

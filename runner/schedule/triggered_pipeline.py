@@ -17,7 +17,12 @@ from paddock.pipelines.model import Pipeline
 from paddock.pipelines.plan import Plan
 from paddock.pipelines.triggers import ConcurrencyKeys, WebhookKeys
 from paddock.runner.bind import inputs
-from paddock.runner.bind.bind import bind, bind_without_inputs, document_folders
+from paddock.runner.bind.bind import (
+    bind,
+    bind_without_inputs,
+    bind_written_starts,
+    document_folders,
+)
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.trust import consent, permissions
 from paddock.runner.core.machines.group_names import group_name, has_turns
@@ -174,13 +179,13 @@ def read_triggered_pipeline(
     if stored:
         raise PipelineError([*plan.pipeline.faults, *plan.faults, *stored])
     if not (on.schedule or on.watch) and any(_missing_inputs(plan.pipeline)):
-        starts = consent.written_starts(plan)
+        starts = bind_written_starts(plan)
         bound, whole = None, starts[0]
         if consents is not None:
             permissions.refuse_unpermitted(whole, settings.allow, settings.address.url)
     else:
         bound = whole = _bound(plan, file, settings)
-        starts = [whole, *consent.written_starts(plan)]
+        starts = [whole, *bind_written_starts(plan)]
     agreed = consent.digests_to_agree(starts, settings.address.url)
     if consents is not None and agreed:
         if agrees:

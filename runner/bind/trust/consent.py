@@ -12,17 +12,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Value
-from paddock.pipelines.plan import Plan
 from paddock.steps.facts import ToolUse
 from paddock.steps.tools.code_digests import file_content, python_modules_of
 
-from ..bind import bind_with_faults, bind_without_inputs
 from ..bound import BoundPlan
 from ..plan_walks import all_plans, steps_of
 from .permissions import PermissionNeed, permission_needs
@@ -65,25 +63,6 @@ def refuse_unconsented(
     if not consent_digests(bound, service_url) <= frozenset(agreed):
         names_server = bool(bound.given) and not {*map(_digest, _pools(bound))} <= {*agreed}
         raise NotConsented(permission_needs(bound, service_url), file, names_server=names_server)
-
-
-def written_starts(plan: Plan) -> list[BoundPlan]:
-    """Return a plan as its file starts it: with its defaults, and with each trigger's inputs.
-
-    This is what a person agrees to. Inputs that a webhook's payload gives are not the file's.
-
-    Raises:
-        PipelineError: with every fault of the plan.
-    """
-    bind_without_inputs(plan)
-    given: list[Mapping[str, Any]] = [{}]
-    if plan.pipeline.on is not None:
-        given += [timing.inputs for timing in plan.pipeline.on.schedule]
-        for hook in plan.pipeline.on.webhook:
-            values = hook.inputs.items()
-            given.append({n: v for n, v in values if not Value.scan(v)[0].expressions})
-    starts = [inputs for n, inputs in enumerate(given) if inputs not in given[:n]]
-    return [bind_with_faults(plan, inputs)[0] for inputs in starts]  # an input may have no value
 
 
 def digests_to_agree(starts: Iterable[BoundPlan], service_url: str) -> frozenset[str]:

@@ -24,7 +24,8 @@ from paddock.engine.system import http
 from paddock.engine.system.light_dataclasses import asdict, dataclass
 from paddock.engine.system.private_files import private_folder
 from paddock.pipelines.plan import read_plan
-from paddock.runner.bind.trust.consent import digests_to_agree, written_starts
+from paddock.runner.bind.bind import bind_written_starts
+from paddock.runner.bind.trust.consent import digests_to_agree
 from paddock.runner.bind.trust.permissions import permission_names, permission_needs
 from paddock.runner.cli.arguments import (
     FailOnOption,
@@ -66,7 +67,7 @@ def allow(
     settings = read_settings(Path.cwd())
     consents, own = Consents(settings.state_dir), settings.address.url
     # Read all before recording any.
-    all_starts = [(file, written_starts(read_plan(file))) for file in files]
+    all_starts = [(file, bind_written_starts(read_plan(file))) for file in files]
     for file, starts in all_starts:
         required = [need for bound in starts for need in permission_needs(bound, own)]
         if not required:

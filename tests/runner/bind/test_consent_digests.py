@@ -7,13 +7,12 @@ import pytest
 
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
-from paddock.runner.bind.bind import bind, bind_without_inputs
+from paddock.runner.bind.bind import bind, bind_without_inputs, bind_written_starts
 from paddock.runner.bind.trust.consent import (
     NotConsented,
     consent_digests,
     digests_to_agree,
     refuse_unconsented,
-    written_starts,
 )
 from tests.runner.world import World, carried_out
 
@@ -179,7 +178,7 @@ def test_addresses_that_triggers_write_are_agreed_to_and_no_caller_leads_elsewhe
     file = tmp_path / "p.yaml"
     file.write_text(SERVED.replace("TRIGGERS", triggers))
     plan = read_plan(file)
-    agreed = digests_to_agree(written_starts(plan), OWN)
+    agreed = digests_to_agree(bind_written_starts(plan), OWN)
     for address in ("http://one:1", "http://two:2", "http://one:2", "http://evil:1"):
         run = bind(plan, {"url": address}, cwd=tmp_path, default_models={})
         if address in addresses:
@@ -197,7 +196,7 @@ def test_constant_addresses_are_agreed_to_as_before(tmp_path: Path) -> None:
     )
     (tmp_path / "p.yaml").write_text(text)
     plan = read_plan(tmp_path / "p.yaml")
-    assert digests_to_agree(written_starts(plan), OWN) == {
+    assert digests_to_agree(bind_written_starts(plan), OWN) == {
         hashlib.sha256(b'["pool", ["http://one:1"]]').hexdigest()
     }
 
@@ -210,6 +209,6 @@ def test_addresses_that_a_file_gives_an_inner_pipeline_are_agreed_to(tmp_path: P
     )
     plan = read_plan(file)
     run = bind(plan, {}, cwd=tmp_path, default_models={})
-    refuse_unconsented(run, OWN, digests_to_agree(written_starts(plan), OWN), file)
+    refuse_unconsented(run, OWN, digests_to_agree(bind_written_starts(plan), OWN), file)
     with pytest.raises(NotConsented):
         refuse_unconsented(run, OWN, consents_of(file), file)
