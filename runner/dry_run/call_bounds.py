@@ -27,13 +27,17 @@ class CallBounds:
     """Whether some are what other items take, on average."""
 
     @property
-    def n_most(self) -> int | None:
+    def n_likely(self) -> int | None:
         """How many are made at most, without `n_extra`; None: nothing bounds them."""
         return None if self.unbounded else self.most.total()
 
     @property
-    def by_model(self) -> Counter[str]:
-        """Those of `most`, and one for each step without a bound: how calls may be divided."""
+    def n_most(self) -> int | None:
+        return None if self.unbounded else self.most.total() + self.n_extra
+
+    @property
+    def weights(self) -> Counter[str]:
+        """By model, calls of `most`, and one for each step without a bound: to divide calls by."""
         return self.most + self.unbounded
 
     def __add__(self, other: CallBounds) -> CallBounds:
@@ -67,16 +71,16 @@ class CallBounds:
 NO_CALLS = CallBounds()
 
 
-def divided(n_calls: int, by_model: Counter[str]) -> Counter[str]:
+def divided(n_calls: int, weights: Counter[str]) -> Counter[str]:
     """Divide so many calls among models, in the proportion of others.
 
     >>> divided(7, Counter({"writer": 2, "vec": 1}))
     Counter({'writer': 5, 'vec': 2})
     """
-    if not (n_calls and by_model):
+    if not (n_calls and weights):
         return Counter()
-    parts = Counter({ref: n * n_calls // by_model.total() for ref, n in by_model.items()})
-    parts[next(iter(by_model))] += n_calls - parts.total()
+    parts = Counter({ref: n * n_calls // weights.total() for ref, n in weights.items()})
+    parts[next(iter(weights))] += n_calls - parts.total()
     return +parts
 
 
@@ -96,10 +100,8 @@ def between_lengths(shortest: CallBounds, longest: CallBounds) -> CallBounds:
 
 def calls_of_body(body: Iterable[BoundNode]) -> CallBounds:
     """Return the calls of the steps of an item."""
-    total = NO_CALLS
-    for node in body:
-        total += calls_of_many(node.body) if isinstance(node, BoundBlock) else calls_of_step(node)
-    return total
+    calls = (calls_of_many(n.body) if isinstance(n, BoundBlock) else calls_of_step(n) for n in body)
+    return sum(calls, NO_CALLS)
 
 
 def calls_of_many(body: Iterable[BoundNode]) -> CallBounds:
@@ -127,13 +129,13 @@ def with_repairs(step: BoundStep, calls: CallBounds, *, is_local: bool = False) 
 
     `is_local`: models of no pool are served on this machine, where they cannot leave a form.
     """
-    if not calls.n_most:
+    if not calls.n_likely:
         return calls
-    most = calls.n_most
+    most = calls.n_likely
     is_held = is_local and step.model is not None and not step.model.pool
     if step.reply is not None and (step.reply.checks or not is_held):
         most += step.reply.repair * (most if step.facts.tree else 1)
     of_model = step.model.params if step.model else {}
     n_again = step.facts.most_repeats(step.written, of_model)
     most *= (1 + max_retries(step.retry, Cause.CHECK)) * (1 + n_again)
-    return replace(calls, n_extra=max(calls.n_extra, most - calls.n_most))
+    return replace(calls, n_extra=max(calls.n_extra, most - calls.n_likely))

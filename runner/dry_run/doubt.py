@@ -14,7 +14,7 @@ from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.pipelines.expressions import Reference, steps_read
 from paddock.runner.bind.bound import BoundNode, BoundStep
 from paddock.runner.bind.plan_walks import all_steps, only_reads
-from paddock.steps.base import CallForecast, Step, StepError
+from paddock.steps.base import CallForecast, Step
 
 from .call_bounds import NO_CALLS, CallBounds
 
@@ -60,10 +60,6 @@ class ItemEnds(Exception):
         """`calls`: what the step asks before."""
         self.error, self.calls = error, calls
         super().__init__(str(error))
-
-    @property
-    def is_check(self) -> bool:
-        return isinstance(self.error, StepError) and self.error.kind == "check"
 
 
 @dataclass(slots=True)
@@ -146,11 +142,6 @@ class Spread:
         if of_readers:
             self.nodes[node.id] = of_readers
         return replace(estimated.if_done() if is_at_most else estimated, doubt=doubt)
-
-
-def can_try(step: BoundStep) -> bool:
-    """Return whether a dry run may carry out a step, with its own outputs and stores."""
-    return only_reads(step) or bool(step.facts.fills) or step.facts.tree is not None
 
 
 def may_read_files(step: BoundStep) -> bool:

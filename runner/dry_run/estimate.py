@@ -86,7 +86,7 @@ async def estimate_run(
         await walk.nodes()
         note_possible_refusal(context, context.bound.nodes, [walk.scope])
         last = speeds = None
-        if forecast.cost.calls.by_model:
+        if forecast.cost.calls.weights:
             last = await ledger.ask(RunStore(ledger).last_summary, context.bound.file.name)
             if not has_pool:  # measured speeds are of our own pool
                 from paddock.engine.backends.speed_estimates import SpeedBook
@@ -289,7 +289,7 @@ class PlanWalk(Walk):
         estimated = Estimate(calls_of_step(step))
         doubt = steps.spread.of(step.reads.all) | (Doubt.FILES if pending else Doubt.NONE)
         try:
-            async with asyncio.timeout_at(self._forecast.deadline()) as limit:
+            async with asyncio.timeout_at(self._forecast.deadline) as limit:
                 estimated = await steps.carried_out(step, scope, attempt, doubt)
         except TimeoutError:
             if not limit.expired():

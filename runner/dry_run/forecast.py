@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.light_dataclasses import dataclass, field
@@ -40,12 +41,12 @@ class PlanCost:
         """Add the calls of items; `entries`: of the same ones or others like them."""
         known = [entry for entry in entries if entry.state == "done" and entry.calls]
         n_known_calls = sum(entry.calls for entry in known)
-        if calls.n_most is None and known:
+        if calls.n_likely is None and known:
             usual = math.ceil(n_items * n_known_calls / len(known))
-            most = divided(max(usual, calls.least.total()), calls.by_model)
+            most = divided(max(usual, calls.least.total()), calls.weights)
             calls = CallBounds(most, calls.least, n_extra=calls.n_extra, is_average=True)
         self.calls += calls
-        if calls.n_most == 0:
+        if calls.n_likely == 0:
             return
         if not known:
             self.tokens = None
@@ -57,16 +58,10 @@ class PlanCost:
             n_calls, n_tokens = self.measured.get(ref, (0, 0.0))
             self.measured[ref] = n_calls + n, n_tokens + n * tokens_of_call
 
-    @property
-    def n_most(self) -> int | None:
-        """How many calls are made at most; None: nothing bounds them."""
-        n_most = self.calls.n_most
-        return None if n_most is None else n_most + self.calls.n_extra
-
     def advice(self, last: dict[str, Any] | None, speeds: SpeedBook) -> Iterator[str]:
         """Yield what would make the calls faster; `last`: the summary of the last run."""
         known = dict(self._workloads(speeds, last))
-        for ref in sorted(self.calls.by_model):
+        for ref in sorted(self.calls.weights):
             if (gain := speeds.gain(ref, known.get(ref))) is not None:
                 yield gain.sentence()
 
@@ -94,7 +89,7 @@ class PlanCost:
             yield ref, speeds.workload(n_calls, *(n_tokens * part / then for part in parts))
 
 
-@dataclass(slots=True)
+@dataclass
 class PlanForecast:
     """What is known of a plan, with the pipelines that its steps run."""
 
@@ -106,7 +101,6 @@ class PlanForecast:
     notes: list[str] = field(default_factory=list)
     """What is not known before the run."""
     outdated_rows: Mapping[tuple[str, str, str], Outdated] = field(default_factory=dict)
-    _ends_at: float | None = None
 
     def report(
         self, stats: RunStats, last: dict[str, Any] | None, speeds: SpeedBook | None
@@ -116,20 +110,20 @@ class PlanForecast:
         `last`: the summary of the last run.
         """
         cost, calls, is_known = self.cost, self.cost.calls, not self.notes
-        is_exact = calls.least.total() == cost.n_most
+        is_exact = calls.least.total() == calls.n_most
         are: CallsAre = "about" if calls.is_average else "exact" if is_exact else "at most"
         tokens = None if cost.tokens is None or not is_known else math.ceil(cost.tokens)
         is_idle = tokens == 0 and not any(item.state in WORK for item in self.items)
-        n_of_model = {r: 0 if r in calls.unbounded else calls.most[r] for r in calls.by_model}
+        n_of_model = {r: 0 if r in calls.unbounded else calls.most[r] for r in calls.weights}
         return PlanReport(
             pipeline=stats.pipeline,
             items=tuple(self.items),
-            calls=cost.n_most if is_known else None,
+            calls=calls.n_most if is_known else None,
             calls_are=are,
-            likely_calls=calls.n_most if is_known else None,
+            likely_calls=calls.n_likely if is_known else None,
             least_calls=calls.least.total() if is_known else None,
             tokens=tokens,
-            loads=len(calls.by_model) if is_known else None,
+            loads=len(calls.weights) if is_known else None,
             models=n_of_model if is_known else {},
             least_models=dict(calls.least) if is_known else {},
             seconds=0.0 if is_idle else cost.seconds(tokens, last, speeds),
@@ -142,14 +136,14 @@ class PlanForecast:
             not_taken=stats.not_taken_by_suffix(),
         )
 
+    @cached_property
     def deadline(self) -> float:
-        """Return when the walk ends, by the loop's clock.
+        """When the walk ends, by the loop's clock.
 
         It begins when this is first asked for: to read a folder before takes time.
         """
-        if self._ends_at is None:
-            self._ends_at = asyncio.get_running_loop().time() + MAX_WALK_S
-        return self._ends_at
+        return asyncio.get_running_loop().time() + MAX_WALK_S
 
+    @property
     def deadline_of_items(self) -> float:
-        return self.deadline() - _KEPT_FOR_STEPS_S
+        return self.deadline - _KEPT_FOR_STEPS_S

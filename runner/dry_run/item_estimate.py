@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 from paddock.engine.system.item_samples import SEED, draw
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
@@ -27,33 +27,24 @@ from paddock.runner.core.walk import ItemWalk, is_skipped, leave_unused, rendere
 from paddock.steps.base import PLACEHOLDER
 from paddock.steps.run_pipeline import named_outputs
 
-from .call_bounds import NO_CALLS, calls_of_body, calls_of_many, calls_of_step
+from .call_bounds import NO_CALLS, CallBounds, calls_of_body, calls_of_many, calls_of_step
 from .doubt import Doubt, Estimate, ItemEnds, Spread, may_read_files
 from .forecast import PlanForecast
 from .step_estimate import StepEstimator
 
 
+@dataclass(slots=True)
 class ItemEstimator:
     """Walks the steps of one item, or of a pipeline that one of them runs, without effects."""
 
-    def __init__(
-        self,
-        forecast: PlanForecast,
-        context: RunContext,
-        spread: Spread,
-        around: ItemsAround = OUTERMOST,
-        attempt: ItemAttempt | None = None,
-    ) -> None:
-        """`spread`: what is in doubt about the steps around it.
-
-        `attempt`: at the item; None: of a whole pipeline, whose steps are items or have none.
-        """
-        self._forecast = forecast
-        self._context = context
-        self._around = around
-        self._attempt = attempt
-        self.spread = spread
-        self.calls = NO_CALLS
+    forecast: PlanForecast
+    context: RunContext
+    spread: Spread
+    """What is in doubt about the steps so far; at first, about those around them."""
+    around: ItemsAround = OUTERMOST
+    attempt: ItemAttempt | None = None
+    """At the item; None: of a whole pipeline, whose steps are items or have none."""
+    calls: CallBounds = NO_CALLS
 
     async def walk(self, body: Iterable[BoundNode], scope: Scope) -> ItemWalk:
         """Estimate all of these nodes.
@@ -83,8 +74,8 @@ class ItemEstimator:
                 return True
         except StepFailed as error:
             raise ItemEnds(error) from error
-        key = "/".join(self._around.keys)
-        return not self.spread.of_use(node) and leave_unused(node, scope, self._context.stats, key)
+        key = "/".join(self.around.keys)
+        return not self.spread.of_use(node) and leave_unused(node, scope, self.context.stats, key)
 
     async def _block(self, block: BoundBlock, scope: Scope) -> Any:
         """Estimate a block within the item: its own items may be fresh.
@@ -95,14 +86,14 @@ class ItemEstimator:
         if self.spread.of(block.over.references):  # so is how many items it has
             estimated = Estimate(calls_of_many(block.body))
         else:
-            context, around = self._context, self._around
+            context, around = self.context, self.around
             if self.spread.of(read_by(block.where, block.key)):
                 block = replace(block, where=None, key=None)  # at most all of the list
             try:
                 state = await opened_block(context, block, scope, around=around, keeps_results=True)
             except (ExpressionError, PipelineError) as error:
                 raise ItemEnds(error) from error
-            estimated = await estimate_block(self._forecast, context, state, self.spread)
+            estimated = await estimate_block(self.forecast, context, state, self.spread)
             if self.spread.of(block.reads.all):
                 estimated = replace(estimated.if_done(), doubt=Doubt.VALUES)
         return self._noted(block, estimated)
@@ -140,11 +131,11 @@ class ItemEstimator:
         Raises:
             ItemEnds: it surely fails, or its answer was rejected.
         """
-        context, around, doubt = self._context, self._around, self.spread.of_reads(step)
-        attempt = self._attempt or ItemAttempt.of(context, step, around)
+        context, around, doubt = self.context, self.around, self.spread.of_reads(step)
+        attempt = self.attempt or ItemAttempt.of(context, step, around)
         if step.inner is not None:  # 1
             return await self._pipeline(step, scope, attempt, doubt)
-        if self._attempt is not None or not step.has_trace:  # 3
+        if self.attempt is not None or not step.has_trace:  # 3
             return await self.carried_out(step, scope, attempt, doubt)
         state = await opened_block(context, step, scope, around=around, keeps_results=True)  # 2
         (work,) = state.work.items
@@ -172,7 +163,7 @@ class ItemEstimator:
         Raises:
             ItemEnds: it surely fails, or its answer was rejected.
         """
-        context, review = self._context, None
+        context, review = self.context, None
         if step.review is not None and attempt.is_decided:
             review = await context.judge.reviews.at(attempt.scope_id, attempt.key, step.id)
         of_step = StepAttempt.begin(context, step, scope, attempt)
@@ -181,7 +172,7 @@ class ItemEstimator:
         if seen is not None:  # 1
             estimated = Estimate(outputs=seen, doubt=Doubt.NONE)
         else:  # 2
-            estimated = await StepEstimator(self._forecast, of_step, doubt).estimated()
+            estimated = await StepEstimator(self.forecast, of_step, doubt).estimated()
         if review is not None and review.state == "rejected":  # 3
             if not attempt.is_of_item:
                 return replace(estimated, outputs=None, doubt=Doubt.NONE)
@@ -198,13 +189,13 @@ class ItemEstimator:
         """Estimate a pipeline that a step of the item runs; `doubt` is about what that reads."""
         try:
             inputs = step.params.render(scope).inputs
-            context = sub_pipeline_context(self._context, step, attempt, inputs)
+            context = sub_pipeline_context(self.context, step, attempt, inputs)
         except (RenderError, WrongInput) as error:
             if not doubt:
                 raise ItemEnds(error) from error
             return Estimate(calls_of_step(step))
         bound, spread = context.bound, Spread(files=self.spread.files)
-        within = ItemEstimator(self._forecast, context, spread, attempt.around_steps)
+        within = ItemEstimator(self.forecast, context, spread, attempt.around_steps)
         try:
             start = Scope.of(bound.inputs, context.stats.secrets.of(bound.file), bound.moment)
             end = (await within.walk(bound.nodes, start)).scope
@@ -229,7 +220,7 @@ async def estimate_block(
     What is left then is bounded by the YAML, or taken to be like those that were walked. `around`:
     what is in doubt about the steps around the block.
     """
-    block, todo, deadline = state.block, state.todo(), forecast.deadline_of_items()
+    block, todo, deadline = state.block, state.todo(), forecast.deadline_of_items
     calls, n_walked, clock = NO_CALLS, 0, asyncio.get_running_loop().time
     for item in todo:  # rows of different items differ: so do the prompts that a step makes of them
         item.result = {"text": f"{PLACEHOLDER} {item.key}"}
@@ -257,7 +248,7 @@ async def estimate_block(
         calls, n_walked = calls + steps.calls, n_walked + 1
     n_left = len(todo) - n_walked
     rest = calls_of_body(block.body).of_items(n_left)
-    is_average = rest.n_most is None and calls.n_most is not None and n_walked > 0
+    is_average = rest.n_likely is None and calls.n_likely is not None and n_walked > 0
     calls += calls.scaled(n_left / n_walked) if is_average else rest
     # Where no item surely has a result, what reads the block may be left.
     checked = (step.reply is not None and step.reply.checks for step in all_steps(block.body))

@@ -16,6 +16,7 @@ from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.answers.evidence import EvidenceFinder
 from paddock.runner.bind.bound import BoundStep
 from paddock.runner.bind.parameters import RenderError
+from paddock.runner.bind.plan_walks import only_reads
 from paddock.runner.core.answer_reviewer import AnswerReviewer
 from paddock.runner.core.escalation import Escalated, escalated
 from paddock.runner.core.failures import Cause, RunStopped, max_retries
@@ -43,7 +44,7 @@ from .call_bounds import (
     models_of,
     with_repairs,
 )
-from .doubt import Doubt, Estimate, ItemEnds, can_try
+from .doubt import Doubt, Estimate, ItemEnds
 from .dry_tools import AskedPrompts, DryOutputs, DryPool, DryReply, DryStores, without_texts
 from .forecast import PlanForecast
 
@@ -73,10 +74,11 @@ class StepEstimator:
         Raises:
             ItemEnds: it surely fails.
         """
-        step = self.attempt.step
+        step, facts = self.attempt.step, self.attempt.step.facts
         if step.escalate is not None:  # 1
             return await self._escalated()
-        if not can_try(step) or "tools" in step.written:  # 2
+        has_no_effects = only_reads(step) or facts.fills or facts.tree is not None
+        if not has_no_effects or "tools" in step.written:  # 2
             return Estimate(calls_of_step(step))
         try:
             params = step.params.render(self.attempt.scope)
@@ -86,7 +88,7 @@ class StepEstimator:
             return Estimate(calls_of_step(step))
         prompts, n_before = self.forecast.prompts, len(self.forecast.prompts.items)
         estimated = await self._tried(params, self._pool(params, prompts))  # 4
-        if step.facts.is_sized(step.written) and (
+        if facts.is_sized(step.written) and (
             self.doubt or not prompts.is_local or estimated.call_forecast.n_new > 1
         ):  # 5
             pool = self._pool(params, prompts.as_of(n_before), is_long=True)
@@ -116,7 +118,7 @@ class StepEstimator:
                 if reason is None:
                     return own
         except ItemEnds as end:
-            if not end.is_check:
+            if not (isinstance(end.error, StepError) and end.error.kind == "check"):
                 raise
             own, reason = Estimate(), escalated(step, scope, item, None)
         try:
@@ -164,11 +166,11 @@ class StepEstimator:
         except Exception as error:  # of any kind, as a run takes it: also a defect of a plug-in
             if isinstance(error, StepError) and error.is_fatal and not pool.doubt:
                 self.attempt.context.stats.note(f"The run will stop at step '{step.id}': {error}")
-            is_elsewhere = bool(pool.doubt) or self._may_be_filled
+            may_differ = bool(pool.doubt) or self._may_be_filled
             may_pass = bool(step.kind.roles) and max_retries(step.retry, Cause.CHECK) > 0
-            if not (pool.is_in_doubt or is_elsewhere or may_pass):
+            if not (pool.is_in_doubt or may_differ or may_pass):
                 raise ItemEnds(error) from error  # 2
-            if is_elsewhere:
+            if may_differ:
                 return Estimate(between_lengths(pool.calls, calls_of_step(step)))  # 3
             return Estimate(_calls(step, params, pool, None), call_forecast=pool.call_forecast)
         doubt = Doubt.VALUES if pool.is_in_doubt else Doubt.NONE  # 4
