@@ -419,8 +419,7 @@ async def record_verdicts(context: RunContext, state: BlockState) -> None:
     """Record what was found as items were judged: folders, what is filed, whose secrets changed."""
     ledger, stats, work, filed = context.ledger, context.stats, state.work, state.work.filed
     if work.missing.sources:
-        place = work.scope_id, work.missing, context.options
-        await asyncio.to_thread(keep_folders, ledger, *place)
+        await asyncio.to_thread(keep_folders, ledger, work.scope_id, work.missing, context.options)
     for entry in work.renewed:
         ledger.renew(work.scope_id, entry)
     await state.filed.record(ledger, work.scope_id, stats.run)

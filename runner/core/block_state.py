@@ -233,8 +233,9 @@ class BlockState:
                         result[name] = compiled.evaluate(scope)
             why = None if item.why is None else str(item.why)
             rows_of_items.append((item.key, item.reported and item.reported.value, why, result))
-        filed = sorted(self.filed.results.items(), key=lambda pair: pair[1][0])
-        rows_of_items += [(key, ItemState.FILED.value, None, result) for key, (_, result) in filed]
+        filed, inner = self.filed.results, self.filed.found.rows_of_inner_documents
+        for key in sorted(filed.keys() - inner.keys(), key=lambda key: filed[key][0]):
+            rows_of_items.append((key, ItemState.FILED.value, None, filed[key][1]))
         rows = []
         for *about, result in rows_of_items:
             values = result if isinstance(result, dict) else {"result": result}

@@ -97,8 +97,7 @@ class Judge:
             for field, labels in self.labels.known(step, scope).items()
         }
         await self.reviews.load()
-        decided, pending = self.reviews.decisions, self.reviews.of_item
-        world = replace(self.world, decisions=decided, pending=pending)
+        world = replace(self.world, decisions=self.reviews.decisions, pending=self.reviews.of_item)
         return await prepare(world, traces, hashes, self.bound.roots, choices)
 
     # --- a block
@@ -311,14 +310,13 @@ class Judge:
         past = PastItems(ledger, scope_id, step)
         rule = JudgedRule(block=block, scope_id=scope_id, scope=scope, past=past, request=request)
         await self._verify(rule, [item])
-        edited = item.verdict.edited_paths if item.verdict.state is ItemState.HELD else ()
         return BlockWork(
             block=block,
             keys_around=tuple(keys_around),
             scope_id=scope_id,
             items=(item,),
             written_outputs=_written_by(scope_id, [None if item.verdict.is_work else item.entry]),
-            edited_paths=edited,
+            edited_paths=item.verdict.edited_paths if item.verdict.state is ItemState.HELD else (),
             step=step,
             renewed=rule.renewed,
         )
@@ -348,8 +346,7 @@ class Judge:
         if self.job_runs is not None and not keys_around:  # else the item around it is claimed
             job_runs = await self.job_runs()
         if sample is not None:
-            first = Why.NOT_AMONG_FIRST(sample.n_items)
-            why = first if sample.is_first else Why.NOT_SAMPLED()
+            why = Why.NOT_AMONG_FIRST(sample.n_items) if sample.is_first else Why.NOT_SAMPLED()
             not_requested = ItemVerdict(ItemState.UNSAMPLED, (why,), Case.NOT_REQUESTED)
         if isinstance(node, BoundBlock):
             nodes = {node.id, *node_ids(node.body)}

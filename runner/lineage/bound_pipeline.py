@@ -188,8 +188,7 @@ class BoundPipeline:
             return False
         if item.source is None or dependencies_of(item.entry, ChosenLabels):
             return True
-        parts = parts_of(json.loads(item.entry.parts))
-        return any(self._is_unknown(found[0], part) for part in parts)
+        return any(self._is_unknown(found[0], p) for p in parts_of(json.loads(item.entry.parts)))
 
     def _planned(self) -> asyncio.Task[PlanReport]:
         """Return what a run would do, or why that is not known, once for all items."""

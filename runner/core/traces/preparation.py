@@ -49,8 +49,8 @@ async def prepare(
     """
     dependencies = [dep for trace in traces for dep in trace.dependencies]
     folders = [dep for dep in dependencies if isinstance(dep, FolderListed)]
-    scans = {(dep.folder, given) for dep in folders for given, _ in dep.listings}
-    unread = scans - world.seen.listed
+    unread = {(dep.folder, given) for dep in folders for given, _ in dep.listings}
+    unread -= world.seen.listed
     owned = world.index.owned(roots.base) if unread else frozenset()  # the loop's tasks add
     stores = {dep.path for dep in dependencies if isinstance(dep, StoreSearched)}
     stores |= {dep.store for dep in dependencies if isinstance(dep, RowsKept)}

@@ -198,6 +198,16 @@ def test_a_farther_item_that_fails_is_tried_again_until_it_has_its_row(tmp_path:
     assert rows(world) == ["a.txt", "b.txt", "c.txt"]
 
 
+def test_the_table_of_a_report_has_an_item_once_though_documents_within_it_are_filed(
+    tmp_path: Path,
+) -> None:
+    world = world_of(tmp_path, "sub_in_block")
+    arrive(world, "a.txt")
+    for state in ("new", "stale", "fresh"):
+        table = world.run(keeps_tables=True).tables["folders"]
+        assert [row["item_state"] for row in table.rows] == [state]
+
+
 def test_an_item_that_another_machine_took_over_keeps_what_is_filed_within_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
