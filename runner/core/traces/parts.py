@@ -414,7 +414,6 @@ def part_of(name: str, names: Collection[str]) -> Part:
 
 
 def parts_of(names: Collection[str]) -> list[Part]:
-    """Return all parts of an item."""
     return [part_of(name, names) for name in names]
 
 
