@@ -191,7 +191,7 @@ class StepEstimator:
             return pool.calls
         except (LedgerError, RunStopped):
             raise
-        except Exception:  # of any kind, as it is tried
+        except Exception:  # of any kind, also a defect of a plug-in, as in `_tried`
             facts, most = step.facts, pool.calls.most
             bounds = TreeBounds(2 * most.total() + 1) if facts.tree is None else facts.tree(params)
             calls = CallBounds(divided(bounds.in_parts, most or models_of(step)))

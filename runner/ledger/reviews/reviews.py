@@ -42,7 +42,9 @@ class SubjectText:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> SubjectText:
-        return cls(**{**stored, "page_starts": tuple(stored.get("page_starts", ()))})
+        """Return what `data` returned; what a newer Paddock adds is left out."""
+        known = {name: stored[name] for name in _TEXT_NAMES if stored.get(name) is not None}
+        return cls(**{**known, "page_starts": tuple(known.get("page_starts", ()))})
 
     @property
     def content(self) -> dict[str, str | None]:
@@ -131,6 +133,7 @@ class Subject:
         return {text.text_object for text in texts if text is not None and text.text_object}
 
 
+_TEXT_NAMES = tuple(field.name for field in fields(SubjectText))
 _TUPLES = ("by", "due", "checks", "evidence_only")
 _SUBJECT_NAMES = tuple(field.name for field in fields(Subject))
 

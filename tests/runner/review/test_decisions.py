@@ -241,6 +241,15 @@ def test_large_subjects_and_values_are_kept_whole(ledger: Ledger) -> None:
     assert (found.subject.answer, found.value) == ("word " * 10_000, text)
 
 
+def test_what_a_newer_paddock_adds_to_a_question_is_left_out() -> None:
+    source = {"name": "steps.text", "path": None, "text": "a", "page_starts": [0], "shade": 1}
+    read = Subject.of({"item": "a.pdf", "mood": 2, "sources": [source], "prompt_text": source})
+    assert read.data() | {"sources": [], "prompt_text": None} == Subject(item="a.pdf").data()
+    text = {"name": "steps.text", "path": None, "media_type": None, "text": "a",
+            "page_starts": (0,)}  # fmt: skip
+    assert [one.data() for one in (*read.sources, read.prompt_text) if one] == [text, text]
+
+
 def test_reviews_are_found_by_their_items_and_go_with_them(ledger: Ledger) -> None:
     store = ReviewStore(ledger)
     for number in range(3):
