@@ -7,12 +7,16 @@ computed once for all steps that read it, one behind their instructions once for
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
+from paddock.pipelines.errors import Fault
 from paddock.pipelines.expressions import ExpressionError, Reference, Template
+from paddock.runner.progress.item_states import OF_LIST, OF_RUN
+from paddock.steps.run_pipeline import RESULT_OUTPUT
 
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
-from .plan_walks import all_plans, all_steps, steps_of, sub_plans
+from .node_reads import read_by
+from .plan_walks import all_plans, all_steps, nodes_of, steps_of, sub_plans
 
 _MODEL_SEES_FIRST = ("tools", "images", "messages")
 """Parameters of `chat` that stand before the prompt, or in its place."""
@@ -20,7 +24,45 @@ _MODEL_SEES_FIRST = ("tools", "images", "messages")
 
 def advice_on(bound: BoundPlan) -> Iterator[str]:
     """Yield each note once, also where several steps run the same file."""
-    yield from dict.fromkeys((*_ignored_keys(bound), *_unshared_prefixes(bound)))
+    notes = (*_ignored_keys(bound), *_unshared_prefixes(bound), *_counts_of_runs(bound))
+    yield from dict.fromkeys(notes)
+
+
+def _counts_of_runs(bound: BoundPlan) -> Iterator[str]:
+    """Yield a warning for each step or block that reads counts of the run, not of a list."""
+    for plan in all_plans(bound):
+        nodes = {node.id: node for node in nodes_of(plan.nodes)}
+        for node in nodes.values():
+            if isinstance(node, BoundBlock):
+                read = read_by(node.over, node.where, node.key, node.if_, node.returns)
+            else:
+                read = node.reads.all | read_by(node.returns)
+            for path in sorted(path for path in read if _tells_of_run(path, nodes)):
+                kind = "block" if isinstance(node, BoundBlock) else "step"
+                what = f"{kind} '{node.id}' reads `{'.'.join(path)}`, which tells of the run: "
+                what += "the next one counts otherwise, though nothing has changed."
+                remedy = f"Name a count of the list: {', '.join(f'`{s}`' for s in OF_LIST)}."
+                yield Fault(what, remedy, node.mark).in_one_line()
+
+
+def _tells_of_run(path: Reference, nodes: Mapping[str, BoundNode]) -> bool:
+    """Return whether a path names counts of the run, or all counts, also by way of `returns`."""
+    node = nodes.get(path[1]) if path[0] == "steps" and path[1:] else None
+    if node is None or not path[2:]:
+        return False
+    if isinstance(node, BoundBlock):
+        return path[2] == "counts" and (not path[3:] or path[3] in OF_RUN)
+    if node.inner is None or node.inner.returns is None:
+        return False
+    inner, expressions = {n.id: n for n in node.inner.nodes}, node.inner.returns.expressions
+    is_whole = (path[2],) == node.inner.output_names == (RESULT_OUTPUT,)
+    whole = path[3:] if is_whole else path[2:]
+    return any(
+        _tells_of_run((*read, *whole[len(at) :]) if read == made.chain else read, inner)
+        for at, made in expressions.items()
+        if at[: len(whole)] == whole[: len(at)]
+        for read in made.references
+    )
 
 
 def _unshared_prefixes(bound: BoundPlan) -> Iterator[str]:

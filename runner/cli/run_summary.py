@@ -11,7 +11,7 @@ from paddock.engine.system import units
 from paddock.engine.system.text import counted, listed
 from paddock.pipelines.yaml_source import to_yaml
 from paddock.runner.progress import printing
-from paddock.runner.progress.item_states import LISTED, WAITS
+from paddock.runner.progress.item_states import LISTED, OF_LIST, OF_RUN, WAITS
 from paddock.runner.progress.report import (
     HELD_REMEDY,
     ItemReport,
@@ -104,15 +104,16 @@ def returned_text(value: Any) -> str:
 def _with_outcomes(value: Any) -> Any:
     """Return a value in which a block's `counts` are by what became of its items.
 
-    >>> _with_outcomes({"counts": dict.fromkeys(LISTED, 0) | {"new": 2, "stale": 1}})
+    >>> counts = dict.fromkeys((*OF_LIST, *OF_RUN), 0) | {"done": 3, "new": 2, "stale": 1}
+    >>> _with_outcomes({"counts": counts})
     {'counts': {'done': 3}}
     """
     if isinstance(value, list):
         return [_with_outcomes(inner) for inner in value]
     if not isinstance(value, dict):
         return value
-    if value.keys() == set(LISTED):
-        return sums_by_outcome(value)
+    if value.keys() == {*OF_LIST, *OF_RUN}:
+        return sums_by_outcome({state: value[state] for state in LISTED})
     return {name: _with_outcomes(inner) for name, inner in value.items()}
 
 

@@ -25,6 +25,7 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import (
     DECIDED,
+    LISTED,
     OPEN,
     WITHOUT_RESULT,
     ItemState,
@@ -396,15 +397,16 @@ class BlockRun:
 
     def _keeps_former_table(self, step: BoundStep, attempt: ItemAttempt) -> bool:
         """Note why a table loses rows; return whether that waits for `--yes`."""
-        n_lacking, changes = 0, []
-        for name in sorted(blocks_read(step.reads.all)):
+        n_lacking, changes, lost_rows = 0, [], attempt.outputs.lost_rows
+        for name in sorted(blocks_read(step.reads.all)) if lost_rows else ():
             # What became of the items whose rows it no longer has, as far as is known
-            for became, n in self.state.scope["steps"].get(name, {}).get("counts", {}).items():
-                if n and became in WITHOUT_RESULT:
+            counts = self.stats.counts_of(name)
+            for became in LISTED:
+                if (n := counts.get(became, 0)) and became in WITHOUT_RESULT:
                     are = counted(n, f"item of {name!r} is", f"items of {name!r} are")
                     changes.append(f"{are} {became}")
                     n_lacking += n
-        for lost in attempt.outputs.lost_rows:
+        for lost in lost_rows:
             is_whole = n_lacking >= lost.n_before - lost.n_now
             others = () if is_whole else ("what its rows are made of has changed",)
             words = lost.text(" and ".join((*changes, *others)))
@@ -412,7 +414,7 @@ class BlockRun:
             if lost.is_refused:
                 key = self.state.work.shown_key(step.id)
                 self.stats.item(ItemReport(step.id, key, ItemState.MISSING, error=words))
-        return any(lost.is_refused for lost in attempt.outputs.lost_rows)
+        return any(lost.is_refused for lost in lost_rows)
 
 
 async def record_verdicts(context: RunContext, state: BlockState) -> None:

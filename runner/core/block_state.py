@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -16,7 +17,8 @@ from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import (
     BAD,
-    LISTED,
+    OF_LIST,
+    OF_RUN,
     OPEN,
     UNCHANGED,
     WAITS,
@@ -73,6 +75,8 @@ class ItemsAround:
 
 
 OUTERMOST = ItemsAround()
+_ENDS = {Phase.DONE: ItemState.DONE, Phase.SKIPPED: ItemState.SKIPPED}
+"""Where what is reported tells of the run."""
 
 
 @dataclass(slots=True)
@@ -186,11 +190,10 @@ class BlockState:
     def outputs(self) -> dict[str, Any]:
         """Return the value of `steps.<block>`; items without a result are not in `results`."""
         items = self.work.items
-        counts = {state.value: 0 for state in LISTED}  # expressions read plain values
-        counts["deleted"] += len(self.gone)
-        for item in items:
-            if item.reported is not None:
-                counts[item.reported.value] += 1
+        ends = Counter(_ENDS.get(item.phase, item.reported) for item in items)
+        ends += Counter(item.reported for item in items if item.phase is Phase.DONE)
+        ends[ItemState.DELETED] += len(self.gone)
+        counts = {state.value: ends[state] for state in (*OF_LIST, *OF_RUN)}  # plain values
         outputs = {
             "results": [item.result for item in items if item.result is not None],
             "counts": counts,
@@ -207,7 +210,12 @@ class BlockState:
         is_filing = is_hot or any(step.facts.takes_file(step.written) for step in steps)
         if not (is_filing or filed.results or filed.found.order):
             return outputs
-        return WithFiled(outputs, {**outputs, "results": filed.merged(items)})
+        gone, keeps = {*self.gone, *(item.key for item in items)}, self.block.keep is not None
+        for row in (row for key, row in filed.found.rows.items() if key not in gone):
+            is_skipped = keeps and row.returns is None and row.returns_object is None
+            ends[ItemState.SKIPPED if is_skipped else ItemState.DONE] += 1
+        every = {**counts, **{state.value: ends[state] for state in OF_LIST}}
+        return WithFiled(outputs, {**outputs, "results": filed.merged(items), "counts": every})
 
     def table(self) -> ReportTable:
         """Return a row for each item: key, state, error, and its result.

@@ -24,7 +24,7 @@ from paddock.runner.bind.plan_walks import only_reads
 from paddock.runner.folders.file_filter import not_taken_by_watches
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.progress.item_states import ItemState
+from paddock.runner.progress.item_states import LISTED, ItemState
 from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
 from paddock.runner.progress.reasons import Outdated
 from paddock.runner.progress.report import ItemReport, Report, counts_text
@@ -150,7 +150,7 @@ class Execute(Walk):
         if not isinstance(node, BoundBlock):
             return completed("done")
         outputs = self.scope["steps"][node.id]
-        words = counts_text(outputs["counts"]) or "no items"
+        words = counts_text({state: outputs["counts"][state] for state in LISTED}) or "no items"
         is_red = any(change["state"] == "quarantined" for change in outputs["changed"])
         return quarantined(words) if is_red else completed(words)
 

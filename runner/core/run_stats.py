@@ -236,6 +236,11 @@ class RunStats:
         error = report.error and self.secrets.redact(report.error)
         self._items.append(replace(report, step=f"{self._prefix}{report.step}", error=error))
 
+    def counts_of(self, step: str) -> Mapping[ItemState, int]:
+        """Return how many items of a step or block this run reported, by state."""
+        name = f"{self._prefix}{step}"
+        return Counter(item.state for item in self._items if item.step == name)
+
     def keep_table(self, step: str, table: ReportTable) -> None:
         if self.tables is not None:
             self.tables[f"{self._prefix}{step}"] = table

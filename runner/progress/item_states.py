@@ -135,7 +135,11 @@ REPORTED: tuple[ItemState, ...] = (
 )  # fmt: skip
 """In the order of their counts."""
 LISTED = tuple(state for state in REPORTED if state is not _S.FILED)
-"""Of items in a block's list, which its `counts` have."""
+"""Of items in a block's list."""
+OF_LIST = (_S.DONE, _S.SKIPPED, _S.FAILED, _S.QUARANTINED, *WAITS)
+"""How they ended: these of a block's `counts` are equal in each run with nothing changed."""
+OF_RUN = tuple(state for state in LISTED if state not in OF_LIST)
+"""What a run found and did: the others of its `counts`, which no step should read."""
 WORK = (_S.NEW, _S.CHANGED, _S.STALE)
 """What a run does."""
 WITH_RESULT = frozenset((*WORK, _S.FRESH, _S.HELD))

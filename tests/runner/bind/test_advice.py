@@ -74,3 +74,53 @@ def test_what_an_inner_pipeline_writes_in_vain_is_noted_once(tmp_path: Path) -> 
     assert report.ok, report.faults
     (note,) = report.notes
     assert note.startswith("step 'c': `undecided` has no effect any more")
+
+
+READS = "  - {id: n, uses: files.write, with: {path: n.txt, text: 'TEXT'}}\n"
+RUNS = "  - {id: sub, uses: pipeline, with: {file: inner.yaml}}\n"
+TELLS = (
+    "pipeline.yaml:8:10: step 'n' reads `steps.each.counts.new`, which tells of the run: the next "
+    "one counts otherwise, though nothing has changed. Name a count of the list: `done`, "
+    "`skipped`, `failed`, `quarantined`, `waiting`."
+)
+
+
+@pytest.mark.parametrize(
+    ("steps", "reads"),
+    [
+        (
+            READS.replace("TEXT", "{{ steps.each.counts.new }}"),
+            "step 'n' reads `steps.each.counts.new`",
+        ),
+        (
+            READS.replace("TEXT", "{{ steps.each.counts | tojson }}"),
+            "step 'n' reads `steps.each.counts`",
+        ),
+        (
+            READS.replace("'TEXT'}", "x}, if: steps.each.counts.fresh > 0"),
+            "reads `steps.each.counts.fresh`",
+        ),
+        (
+            READS.replace("TEXT", "{% set c = steps.each.counts %}{{ c.new }}"),
+            "`steps.each.counts`",
+        ),
+        (RUNS + READS.replace("TEXT", "{{ steps.sub.n.deleted }}"), "`steps.sub.n.deleted`"),
+        (RUNS + READS.replace("TEXT", "{{ steps.sub.all }}"), "`steps.sub.all`"),
+        (READS.replace("TEXT", "{{ steps.each.counts.done }} {{ steps.each.changed }}"), None),
+        (RUNS + READS.replace("TEXT", "{{ steps.sub.n.skipped }} {{ steps.sub.texts }}"), None),
+        ("returns: {n: steps.each.counts, new: steps.each.counts.new}\n", None),
+    ],
+)
+def test_who_reads_counts_of_the_run_is_warned(
+    tmp_path: Path, steps: str, reads: str | None
+) -> None:
+    inner = each_document("") + (
+        "returns:\n  n: steps.each.counts\n  all: 'steps.each.counts.new + 1'\n"
+        "  texts: steps.each.results\n"
+    )
+    (tmp_path / "inner.yaml").write_text(inner)
+    found = notes(tmp_path, steps)
+    assert len(found) == (reads is not None)
+    assert reads is None or reads in found[0]
+    if reads is not None and "counts.new" in reads:
+        assert found == (f"{tmp_path}/{TELLS}",)

@@ -55,6 +55,19 @@ def test_a_shared_ledger_keeps_the_rows_as_well(tmp_path: Path, url: str) -> Non
     assert rows(world) == ["a.txt", "b.txt"]
 
 
+def test_a_table_counts_filed_documents_among_those_that_are_done(tmp_path: Path) -> None:
+    world = world_of(tmp_path, "plain")
+    world.text += (
+        "  - uses: files.write\n"
+        "    with: {path: out/n.csv, rows: '{{ [{\"n\": steps.each.counts.done}] }}'}\n"
+    )
+    world = World(tmp_path, world.text)
+    for n, names in enumerate((["a.txt"], ["b.txt", "c.txt"], [], ["d.txt"])):
+        arrive(world, *names)
+        world.run()
+        assert world.output("n.csv").split() == ["n", str((1, 3, 3, 4)[n])]
+
+
 RESULTS = {
     "plain": "steps.each.results",
     "second": "steps.second.results",
