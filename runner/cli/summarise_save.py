@@ -26,6 +26,7 @@ from paddock.runner.core.traces.dependencies import (
 )
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.database.ledger_tables import COLUMNS
+from paddock.runner.ledger.entries import read_written
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.settings import STATE_FOLDER, read_settings
@@ -122,7 +123,9 @@ class _ResultTransfer:
         return self._to.stored(self._from.absolute(stored))
 
     def _item(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        outputs = None if row["outputs"] is None else json.loads(row["outputs"])
+        written = {
+            self._path(path): sha256 for path, sha256 in read_written(row["outputs"]).items()
+        }
         found: list[Dependency] = read_dependencies(row["reads"])
         moved: list[Dependency] = []
         for dep in found:
@@ -132,7 +135,7 @@ class _ResultTransfer:
                 moved.append(dep)
         return {
             "has_inner_failures": bool(row["has_inner_failures"]),  # SQLite has numbers
-            "outputs": outputs and json.dumps([self._path(path) for path in outputs]),
+            "outputs": json.dumps(written) if written else None,
             "reads": as_json(by_name(moved)),
         }
 

@@ -36,7 +36,7 @@ from .escalation import EscalationPass
 from .failures import ItemWaits, RunStopped, StepFailed
 from .left_nodes import LackingItems
 from .machines.work_claims import state_done_elsewhere
-from .outputs.same_output_file import refuse_output_conflicts
+from .outputs.same_output_file import refuse_other_pipelines, refuse_output_conflicts
 from .reviews.run_reviews import RunReviews
 from .run_context import RunContext
 from .traces.block_work import BlockWork, ItemWork
@@ -316,9 +316,14 @@ async def opened_block(
     if keeps_results:
         filed.read_results(context.ledger)
     state = BlockState(work, scope, filed, keeps_results, around, around.parallel, escalation_pass)
-    if isinstance(node, BoundBlock) and (todo := state.todo()):
+    todo = state.todo()
+    if isinstance(node, BoundBlock) and todo:
         refuse_output_conflicts(node, todo, work.scope_id, scope, context)
         state.escalation_pass = around.escalation_pass or EscalationPass.first(node.body)
+    elif isinstance(node, BoundStep) and todo:
+        path = judge.output_path(node, scope)
+        if path and context.index.taken_by(path, work.scope_id):
+            refuse_other_pipelines(context, node, [path])
     for item in work.items:  # 3
         entry, verdict = item.entry, item.verdict
         if verdict.case is Case.SHARED and entry is not None:

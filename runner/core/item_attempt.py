@@ -192,7 +192,8 @@ class ItemAttempt:
 
     def with_outputs(self) -> Dependencies:
         """Return its dependencies with its outputs, for the item around it."""
-        within = (OutputWithin(path, self.scope_id, self.key) for path in self.outputs.written)
+        written, place = self.outputs.written, (self.scope_id, self.key)
+        within = (OutputWithin(path, *place, sha256) for path, sha256 in written.items())
         return self.dependencies | self.outputs.dependencies | by_name(within)
 
     def wrote(self) -> list[str]:

@@ -81,7 +81,7 @@ class ItemRecorder:
             returns=text,
             returns_object=object_,
             reads=as_json(attempt.dependencies),
-            outputs=json.dumps(list(outputs.written)) if outputs.written else None,
+            outputs=json.dumps(outputs.written) if outputs.written else None,
             has_inner_failures=attempt.has_inner_failures,
             seconds=end.report.seconds,
             calls=sum(caller.n_calls for caller in attempt.callers),

@@ -12,6 +12,8 @@ from paddock.engine.system.light_dataclasses import dataclass, field
 
 FILED = ""
 """`Entry.gone` of an item that is filed, which is not deleted. A scope may have 100,000."""
+HANDED_OVER = -1
+"""`OutputRow.size` of a path that a run of another pipeline took over (`--take`)."""
 _VARIANT = re.compile(r"\.[0-9a-f]{10}\.compare(?=\.|$)")
 """In the file name of a variant of `paddock compare`, before its ending."""
 
@@ -60,7 +62,10 @@ class Entry:
     reads: str | None = None
     """JSON: what else it depended on, by name; see `runner/core/traces/dependencies.py`."""
     outputs: str | None = None
-    """JSON: the stored paths of the files that it wrote."""
+    """JSON: the stored paths of the files that it wrote, each with the sha256 of its content.
+
+    An older Paddock recorded a list of paths.
+    """
     has_inner_failures: bool = False
     seconds: float = 0.0
     calls: int = 0
@@ -102,6 +107,17 @@ class Entry:
     @property
     def output_paths(self) -> tuple[str, ...]:
         return tuple(json.loads(self.outputs)) if self.outputs else ()
+
+    @property
+    def written(self) -> dict[str, str]:
+        """What it wrote: stored path → sha256; empty where an older Paddock did not record it."""
+        return read_written(self.outputs)
+
+
+def read_written(outputs: str | None) -> dict[str, str]:
+    """Return an entry's `outputs`, as its `written`."""
+    read = json.loads(outputs) if outputs else {}
+    return read if isinstance(read, dict) else dict.fromkeys(read, "")
 
 
 @dataclass(frozen=True, slots=True)

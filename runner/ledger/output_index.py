@@ -1,7 +1,7 @@
 """Index of the files that pipelines of a folder wrote: owner, digest, edited or missing.
 
 A path belongs to the pipeline that wrote it while both its file and that pipeline's are there. No
-other one writes it, unless a run takes it over (`--take`): the former's row goes then.
+other one writes it, unless a run takes it over (`--take`): the former's row says so then.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from paddock.engine.system.files import sha256_of
 from paddock.steps.base import StepError
 
 from .database import queries
-from .entries import OutputRow, whole_file
+from .entries import HANDED_OVER, OutputRow, whole_file
 from .ledger import Ledger
 
 FileCondition = Literal["same", "edited", "missing", "interrupted"]
@@ -59,6 +60,8 @@ class OutputIndex:
         self._prefix = f"{base}{os.sep}"
         self._rows: dict[tuple[str, str], OutputRow] = {}
         self._by_path: dict[str, list[str]] = {}
+        self._handed_over: set[tuple[str, str]] = set()
+        """Scope and path of what a run of another pipeline took over."""
         self._claims: dict[str, tuple[str, str]] = {}
         for row in ledger.outputs(with_moved=False):
             self._keep(row)
@@ -124,10 +127,10 @@ class OutputIndex:
         file = self._other_file(scope)
         return file if file is not None and os.path.lexists(self._prefix + file) else None
 
-    def release(self, stored: str, *, of: str | None = None) -> None:
+    def release(self, stored: str, *, of: str | None = None, taken_in: str = "") -> None:
         """Forget the output of other pipelines at a path that this one writes; or that of a scope.
 
-        Their runs do not take it for theirs then.
+        Their runs do not take it for theirs then. `taken_in`: the run that takes it over.
         """
         for scope in tuple(self._by_path.get(stored, ())):
             row = self._rows[scope, stored]
@@ -135,7 +138,20 @@ class OutputIndex:
             if scope == of or is_other:
                 del self._rows[scope, stored]
                 self._by_path[stored].remove(scope)
-                self.ledger.drop("outputs", {"scope": scope, "path": stored})
+                if taken_in:
+                    handed_over = OutputRow(scope, stored, row.key, None, (), HANDED_OVER, None)
+                    self.ledger.record_output(handed_over, taken_in)
+                else:
+                    self.ledger.drop("outputs", {"scope": scope, "path": stored})
+
+    def taken_by(self, stored: str, scope: str | None = None) -> str | None:
+        """Return the file of the pipeline that took a path over from a scope, and has it.
+
+        Without a `scope` from any of this pipeline.
+        """
+        scopes = self.own_scopes if scope is None else (scope,)
+        is_taken = any((scope, stored) in self._handed_over for scope in scopes)
+        return self.other_owner(stored) if is_taken else None
 
     def known_sha256(self, path: Path, *, moved: bool = False) -> frozenset[str]:
         """Return the digests of what was written, or was about to be, to this path.
@@ -183,6 +199,38 @@ class OutputIndex:
             return "interrupted"
         return "missing" if row.sha256 is None else "edited"
 
+    def condition_of_item(
+        self, scope: str, key: str, stored: str, sha256: str
+    ) -> FileCondition | Literal["replaced"]:
+        """Return whether an output is as an item wrote it; `replaced`: another one wrote it since.
+
+        Without a `sha256` its content is known only where the item wrote the path last.
+        """
+        row, condition = self._rows.get((scope, stored)), self.condition(scope, stored)
+        is_last = row is not None and row.key == key
+        own = sha256 or (row.sha256 if row is not None and is_last else None)
+        is_own = row is not None and row.sha256 == own
+        if (condition == "same" and is_own) or (condition == "interrupted" and is_last):
+            return condition
+        try:
+            there = sha256_of(Path(self.absolute(stored)))
+        except OSError:
+            return condition
+        if row is not None and there == own:
+            return "same"
+        rows = self.rows_at(stored)
+        is_known = any(there == row.sha256 or there in row.intended for row in rows)
+        return "replaced" if is_known else condition
+
+    def last_writer(self, stored: str, scope: str) -> str:
+        """Return who wrote a path last, for items of a scope: an item of it, a step, a pipeline."""
+        row = max(self.rows_at(stored), key=attrgetter("at"))
+        if row.scope == scope:
+            return f"item '{row.key}'"
+        (own,), (other,) = (self.ledger.rows(queries.SCOPE, scope=s) for s in (scope, row.scope))
+        files = whole_file(own[1]), whole_file(other[1])
+        return f"'{other[2] if files[0] == files[1] else files[1]}'"
+
     def claim(self, scope: str, key: str, stored: str) -> None:
         """Claim a path for an item that writes it in this run, or has, and is fresh.
 
@@ -214,9 +262,13 @@ class OutputIndex:
         return (scope, self.stored(path)) in self._rows
 
     def is_only_of(self, scope: str, key: str, stored: str) -> bool:
-        """Return whether this item alone wrote a file, as far as is known."""
-        row = self._rows.get((scope, stored))
-        return row is not None and row.key == key and self._by_path[stored] == [scope]
+        """Return whether this item alone wrote a file, as far as is known.
+
+        Not where another one has what it wrote there, too, and is fresh.
+        """
+        row, claimant = self._rows.get((scope, stored)), self._claims.get(stored, (scope, key))
+        is_own = row is not None and row.key == key and claimant == (scope, key)
+        return is_own and self._by_path[stored] == [scope]
 
     def record_intended(
         self, scope: str, key: str, path: Path, sha256: str, size_bytes: int | None, run: str
@@ -252,6 +304,11 @@ class OutputIndex:
         self.ledger.record_output(row, run)
 
     def _keep(self, row: OutputRow) -> None:
-        if (row.scope, row.path) not in self._rows:
+        place = row.scope, row.path
+        if row.size == HANDED_OVER:
+            self._handed_over.add(place)
+            return
+        self._handed_over.discard(place)
+        if place not in self._rows:
             self._by_path.setdefault(row.path, []).append(row.scope)
-        self._rows[row.scope, row.path] = row
+        self._rows[place] = row

@@ -148,7 +148,7 @@ class BoundPipeline:
     ) -> list[LineageChange]:
         """Return what a plan says of an output, made as soon as one of these needs it.
 
-        1. Why the output no longer applies.
+        1. Why the output no longer applies, or for which item a run writes it over.
         2. Which nodes before it have work to do, but for `explained` steps.
         3. Where nothing has changed, and more decides on the item than was compared: why a run
            would do it again, or the one around it. Lost outputs are left out. `has_changed`: more
@@ -158,17 +158,24 @@ class BoundPipeline:
         if node is None or not self.can_be_planned:
             return []
         try:
-            if output.is_current and not self.bound.is_alone(node):  # 1
+            is_elsewhere = self._is_decided_elsewhere(item)
+            if output.is_current and (is_elsewhere or not self.bound.is_alone(node)):  # 1
                 written, planned = output.written, await self._planned()
                 row = (written.path, written.scope_id, written.key)
                 is_file, rows = written.n_rows is None, planned.outdated_rows
                 why = planned.outdated.get(written.path) if is_file else rows.get(row)
                 changes += [] if why is None else [NO_LONGER_APPLIES.get(why, Why.OUTDATED)()]
+                changes += (
+                    Why.WRITTEN_OVER(again.key)
+                    for again in planned.items
+                    for reason in again.reasons
+                    if reason.why is Why.OUTPUT_REPLACED and reason.about[0] == written.path
+                )
             for before in self.bound.before(node.id):  # 2
                 if before.id not in explained:
                     work = _work_of(before.id, await self._planned(), explained)
                     changes += [Why.BEHIND(before.id, work)] if work else []
-            if not (changes or has_changed) and self._is_decided_elsewhere(item):  # 3
+            if not (changes or has_changed) and is_elsewhere:  # 3
                 outermost = node.id, (*item.owner.outer, item.key)[0]
                 for again in (await self._planned()).items:
                     is_own = (again.step, again.key) in (outermost, (item.owner.step, item.key))

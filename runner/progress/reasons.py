@@ -72,6 +72,8 @@ class Why(Enum):
     # What it had made
     OUTPUT_LOST = "output is missing: {}"
     ROWS_LOST = "its rows are missing in the store: {}"
+    OUTPUT_REPLACED = "output was written since by {1}: {0}"
+    OUTPUT_HANDED_OVER = "output belongs to '{1}' since `--take`: {0}"
     OUTPUT_EDITED = "output was edited: {}"
     OUTPUT_NO_LONGER_EDITED = "output is not edited any more: {}"
     OUTPUTS_KEPT = "edited, or not ours, and kept: {}"
@@ -148,6 +150,7 @@ class Why(Enum):
     OUTDATED_SKIPPED = "it no longer applies: its step is skipped now"
     OUTDATED_EXCLUDED = "it no longer applies: `where` leaves out its item now"
     OUTDATED_GONE = "it no longer applies: its item is gone"
+    WRITTEN_OVER = "the next run writes it for item '{}'"
     PIPELINE_GONE = "the pipeline was deleted: {}"
     PIPELINE_INVALID = "the current pipeline is invalid: {}"
     PIPELINE_LACKS = "the pipeline no longer has '{}'"
@@ -180,7 +183,7 @@ class Reason:
 
     @property
     def is_loss(self) -> bool:
-        """Whether only outputs are missing, which can be made again without a call."""
+        """Whether only outputs are not there as they were: they are made again without a call."""
         return self.why in _LOSSES
 
     def of_step(self, step: str) -> Reason:
@@ -189,7 +192,14 @@ class Reason:
 
 
 _LOSSES = frozenset(
-    (Why.OUTPUT_LOST, Why.ROWS_LOST, Why.OUTPUT_EDITED, Why.OUTPUT_NO_LONGER_EDITED)
+    (
+        Why.OUTPUT_LOST,
+        Why.ROWS_LOST,
+        Why.OUTPUT_REPLACED,
+        Why.OUTPUT_HANDED_OVER,
+        Why.OUTPUT_EDITED,
+        Why.OUTPUT_NO_LONGER_EDITED,
+    )
 )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.runner.folders.file_versions import FileIdentity
 from paddock.runner.folders.folder_identity import FolderIdentity
-from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.entries import HANDED_OVER, LedgerError
 from paddock.runner.ledger.filed_store import MOVED_BY_WATCH, FiledStore, MoveRow
 from paddock.runner.ledger.ledger import Ledger
 
@@ -62,7 +62,7 @@ class WatchLedger:
             paths = (
                 row.path if os.path.isabs(row.path) else base + row.path  # noqa: PTH117 - many
                 for row in ledger.outputs()
-                if row.scope in scopes
+                if row.scope in scopes and row.size != HANDED_OVER
             )
             return frozenset(path for path in paths if path.startswith(self._prefix))
 

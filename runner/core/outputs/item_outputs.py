@@ -66,8 +66,8 @@ class ItemOutputs:
         self.lost_rows: list[LostRows] = []
         self._intended: set[Path] = set()
         self._unrecorded: dict[str, OutputRow] = {}
-        self.written: dict[str, None] = {}
-        """Stored paths of what the item wrote, in order; part of its entry."""
+        self.written: dict[str, str] = {}
+        """What the item wrote, in order: stored path → sha256; part of its entry."""
         self.stores: dict[Path, None] = {}
         """Stores in which the item keeps rows."""
         self.read: dict[str, None] = {}
@@ -110,7 +110,7 @@ class ItemOutputs:
         place = self._scope_id, self._key, path
         self._refuse_other_pipelines(path, sha256)
         index.claim(self._scope_id, self._key, stored)
-        index.release(stored)
+        index.release(stored, taken_in=self._stats.run if self.takes_over else "")
         if index.is_recorded(*place, sha256):
             return
         is_first = not index.has_row(self._scope_id, path)
@@ -132,7 +132,7 @@ class ItemOutputs:
         row = self._index.written_row(self._scope_id, self._key, path, sha256)
         if row is not None:
             self._unrecorded[row.path] = row
-        self.written[stored] = None
+        self.written[stored] = sha256
         if path in self._intended:
             self._stats.wrote(str(path))
 
@@ -154,7 +154,7 @@ class ItemOutputs:
         is_refused = is_most and not (may_shrink or is_confirmed)
         self.lost_rows.append(LostRows(self._index.stored(path), n_before, n_now, is_refused))
         if is_refused:
-            self.written[self._index.stored(path)] = None  # as the last run wrote it
+            self.written[self._index.stored(path)] = ""  # as the last run wrote it
         return not is_refused
 
     async def holds(self, path: Path, sha256: str) -> None:

@@ -62,12 +62,15 @@ def refuse_output_conflicts(
 def refuse_written_by_others(context: RunContext, scope: Scope) -> None:
     """Refuse top-level steps that would write what another pipeline does, before the first runs.
 
+    One whose output that took over (`--take`) is refused only if it has work to do.
+
     Raises:
         PipelineError: an output belongs to another pipeline.
     """
-    base = str(context.bound.roots.base)
+    base, index = str(context.bound.roots.base), context.index
     for step, path in _output_paths(context.bound.nodes):
-        if step.facts.writes and (text := _rendered_path(path, scope, base)):
+        text = _rendered_path(path, scope, base) if step.facts.writes else None
+        if text and not (step.has_trace and index.taken_by(index.stored(text))):
             refuse_other_pipelines(context, step, [text])
 
 

@@ -295,19 +295,30 @@ class UsedExamples(Dependency):
 
 @dataclass(frozen=True, slots=True)
 class OutputWithin(FileDependency):
-    """A file that a nested item wrote."""
+    """A file that an item wrote: of a trace's own outputs, or a nested item."""
 
     kind, is_named = "written", True
     order = 3
     path: str
     scope_id: str
     key: str
+    sha256: str = ""
+    """Of what it wrote; empty where an older Paddock did not record it."""
+
+    def as_json(self) -> list[Any]:
+        values = Dependency.as_json(self)
+        return values if self.sha256 else values[:-1]
 
     def look(self, world: World) -> Reason | None:
-        condition = world.index.condition(self.scope_id, self.path)
+        index, scope_id, path = world.index, self.scope_id, self.path
+        if (taker := index.taken_by(path, scope_id)) is not None:
+            return Why.OUTPUT_HANDED_OVER(path, taker)
+        condition = index.condition_of_item(scope_id, self.key, path, self.sha256)
+        if condition == "replaced":
+            return Why.OUTPUT_REPLACED(path, index.last_writer(path, scope_id))
         if condition in ("missing", "interrupted"):
-            return Why.OUTPUT_LOST(self.path)
-        return Why.OUTPUT_EDITED(self.path) if condition == "edited" else None
+            return Why.OUTPUT_LOST(path)
+        return Why.OUTPUT_EDITED(path) if condition == "edited" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,8 +445,12 @@ def note_listing(
 
 def with_outputs(entry: Entry, scope_id: str) -> Dependencies:
     """Return what an entry recorded and its outputs, for the item around it."""
-    within = (OutputWithin(path, scope_id, entry.key) for path in entry.output_paths)
+    within = _outputs(scope_id, entry)
     return by_name([*dependencies_of(entry), *within])
+
+
+def _outputs(scope_id: str, entry: Entry) -> list[OutputWithin]:
+    return [OutputWithin(path, scope_id, entry.key, sha) for path, sha in entry.written.items()]
 
 
 def current_paths(entry: Entry) -> set[str]:
@@ -460,8 +475,7 @@ class Trace:
         self.dependencies: Sequence[Dependency]
         self.dependencies = sorted(dependencies_of(entry), key=_ORDER) if entry.reads else ()
         """Dependencies, in the order in which their reasons count."""
-        paths = entry.output_paths
-        self.outputs = [OutputWithin(path, scope_id, entry.key) for path in paths]
+        self.outputs = _outputs(scope_id, entry)
         """The outputs of the item itself, without those of items within it."""
 
     def result(self, older: Older) -> KnownResult:

@@ -352,11 +352,11 @@ class FiledDocuments:
 def verify_filed(verdict: ItemVerdict, is_same: bool, can_be_done: bool) -> Filing:
     """Decide on an item whose document was filed, or which is made of the results of such.
 
-    1. Its result is up to date: it stays, whatever became of files.
+    1. Its result is up to date: it stays, whatever became of files since.
     2. It has work to do or waits, and what it is made of is there as it was: it is done again.
     3. It stays; if the rule is another one than then (not `is_same`), as of an earlier version.
     """
-    if verdict.is_up_to_date:  # 1
+    if verdict.is_up_to_date or any(r.why is Why.OUTPUT_REPLACED for r in verdict.reasons):  # 1
         return Filing.STAYS
     if verdict.case is not Case.NOT_REQUESTED and can_be_done:  # 2
         return Filing.AGAIN

@@ -95,5 +95,6 @@ async def dependency_differences(scope_id: str, entry: Entry, world: World) -> l
     trace.dependencies = [d for d in trace.dependencies if not isinstance(d, NEED_A_RULE)]
     hashes, roots = {entry.key: entry.hash}, Roots(world.index.base, ())
     prepared = await prepare(world, [trace], hashes, roots, {})
-    reasons = (dependency.reason(prepared, trace) for dependency in trace.dependencies)
+    made = (*trace.outputs, *trace.dependencies)
+    reasons = (dependency.reason(prepared, trace) for dependency in made)
     return [*filter(None, reasons)]

@@ -35,7 +35,8 @@ class Case(Enum):
     DEPENDENCY = "verify 6"
     LOSS = "verify 7"
     EDITED = "verify 8"
-    FRESH = "verify 9"
+    HANDED_OVER = "verify 9; permit 6"
+    FRESH = "verify 10"
     SHARED = "permit 1"
     REQUESTED = "permit 3, 4"
     TAKEN = "permit 6"
@@ -102,9 +103,11 @@ def verify(trace: Trace | None, now: ItemNow, world: PreparedWorld) -> ItemVerdi
     5. It was given up: `stale` where a list of labels changed or an edited output is no longer in
        its way; else `quarantined`.
     6. What it depended on changed (files, folders and stores; else labels; else examples): `stale`.
-    7. An output of it is lost: `stale`, to be made again without a call.
+    7. An output of it is lost, or another item has written its path since: `stale`, to be made
+       again without a call.
     8. A person edited an output: `held`.
-    9. `fresh`.
+    9. A run of another pipeline has taken over an output: `fresh`.
+    10. `fresh`.
     """
     # 1
     if trace is None:
@@ -141,14 +144,14 @@ def verify(trace: Trace | None, now: ItemNow, world: PreparedWorld) -> ItemVerdi
         why, paths = (Why.RECORDED(entry.error or ""),), tuple(dep.path for dep in held)
         return ItemVerdict(ItemState.QUARANTINED, why, Case.GIVEN_UP, paths)
     # 6, 7
-    reason, edited = _difference(trace, world)
+    reason, kept = _difference(trace, world)
     if reason is not None:
         return ItemVerdict(ItemState.STALE, (reason,), _case_of(reason))
     # 8
-    if edited:
-        paths = tuple(edited)
+    if paths := tuple(str(out.about[0]) for out in kept if out.why is Why.OUTPUT_EDITED):
         return ItemVerdict(ItemState.HELD, (Why.OUTPUTS_KEPT(paths),), Case.EDITED, paths)
-    return FRESH
+    # 9, 10
+    return ItemVerdict(ItemState.FRESH, tuple(kept), Case.HANDED_OVER) if kept else FRESH
 
 
 def differences(
@@ -158,7 +161,8 @@ def differences(
 
     `unknown`: names of parts that are not known now, and count as they were.
     """
-    within = (dependency.reason(world, trace) for dependency in trace.dependencies)
+    made = (*trace.outputs, *trace.dependencies)
+    within = (dependency.reason(world, trace) for dependency in made)
     return _of_parts(trace, now, unknown), [*filter(None, within)]
 
 
@@ -181,21 +185,21 @@ def _of_parts(
     return trace.past.changes(entry.key).reasons(stale, before, parts, now.item)
 
 
-def _difference(trace: Trace, world: PreparedWorld) -> tuple[Reason | None, list[str]]:
-    """Return what changed of an item's dependencies and outputs, and its edited outputs.
+def _difference(trace: Trace, world: PreparedWorld) -> tuple[Reason | None, list[Reason]]:
+    """Return what changed of an item's dependencies and outputs, and which outputs others keep.
 
     A changed dependency comes before a lost output, which can be made again without a call.
     """
-    loss, edited = None, list[str]()
+    loss, kept = None, list[Reason]()
     for dependency in (*trace.outputs, *trace.dependencies):
         reason = dependency.reason(world, trace)
         if reason is not None and not reason.is_loss:
             return reason, []
-        if reason is not None and reason.why is Why.OUTPUT_EDITED:
-            edited.extend(map(str, reason.about))
+        if reason is not None and reason.why in (Why.OUTPUT_EDITED, Why.OUTPUT_HANDED_OVER):
+            kept.append(reason)
         elif reason is not None:
             loss = loss or reason
-    return loss, edited
+    return loss, kept
 
 
 def _decided(entry: Entry, why: tuple[Reason, ...]) -> ItemVerdict:
@@ -244,7 +248,8 @@ def permit(
     4. `--retry-failed`: so is what was given up, or something within it; a step outside of blocks
        is so in any case.
     5. `--review accept` and the like: what waits goes on.
-    6. `--take`, `on_edited: overwrite`: an edited output does not keep it.
+    6. `--take`, `on_edited: overwrite`: an edited output does not keep it; with `--take` one that
+       another pipeline took over is taken back.
     7. `--only`, a sample: what is not asked for is not done.
     """
     is_asked_for = request.asks_for(now.key)
@@ -265,6 +270,8 @@ def permit(
         elif (edited := verdict.edited_paths) and may_replace:
             why = tuple(map(Why.OUTPUT_EDITED, edited))
             verdict = ItemVerdict(ItemState.STALE, why, Case.TAKEN)  # 6
+        elif verdict.case is Case.HANDED_OVER and request.takes_over and is_asked_for:
+            verdict = ItemVerdict(ItemState.STALE, verdict.reasons, Case.TAKEN)
     if not is_asked_for and (verdict.is_work or request.is_of_variant):
         return request.not_requested  # 7
     return verdict

@@ -82,7 +82,8 @@ DROP_SCOPE = (
     "delete from scopes where scope = :scope",
 )
 
-# --- outputs: the files that items wrote; without a size a file of the user's that was moved
+# --- outputs: the files that items wrote; without a size a file of the user's that was moved, with
+# a negative one a path that another pipeline took over
 
 OUTPUTS = f"select {', '.join(OutputRow.__slots__)} from outputs"
 OUTPUTS_OF_SCOPE = f"{OUTPUTS} where scope = :scope"
@@ -92,10 +93,10 @@ MOVED_CONTENTS = "select intended from outputs where path = :path and size is nu
 MOVED_OF_SCOPE = "select key, path, intended from outputs where scope = :scope and size is null"
 # Scopes of other pipelines' files that wrote a path; `in` is by the primary key.
 OTHER_WRITERS = (
-    "select scope from outputs where path = :path and size is not null "
+    "select scope from outputs where path = :path and size >= 0 "
     "and scope in (select scope from scopes where file <> :file)"
 )
-_WRITERS = "select path, scope, key, run, at from outputs where size is not null"
+_WRITERS = "select path, scope, key, run, at from outputs where size >= 0"
 WRITERS = f"{_WRITERS} and path = :path order by at"
 WRITERS_BELOW = f"{_WRITERS} and substr(path, 1, :n) = :prefix order by path, at"
 PATHS_OF_CONTENT = (
