@@ -323,20 +323,27 @@ def _no_number(name: str) -> NoReturn:
 
 
 def number_in(value: str, language: str = "") -> float | None:
-    number: float | None = _source_index().number_in(value, language)
+    number: float | None = _checking()[1].number_in(value, language)
     return number
 
 
 def date_in(value: str, language: str = "") -> str | None:
-    date: str | None = _source_index().date_in(value, language)
+    date: str | None = _checking()[1].date_in(value, language)
     return date
 
 
-def _source_index() -> ModuleType:
-    """Return the module that reads numbers and dates: few files need it, and `regex` takes long."""
-    from .checking import source_index
+def evidence_in(value: Any, source: str, language: str = "") -> Any:
+    """Return where each value stands in a text, as `reply.evidence` does."""
+    _check_size(len(_text_argument("evidence_in", source)), MAX_PARSED_CHARS)
+    evidence, _ = _checking()
+    return evidence.locate(value, {}, [evidence.SourceText("", source)], language=language)
 
-    return source_index
+
+def _checking() -> tuple[ModuleType, ModuleType]:
+    """Return the modules that look for values: few files need them, and `regex` takes long."""
+    from .checking import evidence, source_index
+
+    return evidence, source_index
 
 
 def _text_argument(name: str, value: Any) -> str:
@@ -377,7 +384,7 @@ OWN_FILTERS: dict[str, Callable[..., Any]] = {
     **{"flatten": flatten, "unnest": unnest, "zip": zip_, "enumerate": enumerate_},
     **{"split": split, "fromjson": fromjson},
     **{"local": local_time, "date": local_date, "plus": moved},
-    **{"number_in": number_in, "date_in": date_in},
+    **{"number_in": number_in, "date_in": date_in, "evidence_in": evidence_in},
 }
 FILTERS: Mapping[str, Callable[..., Any]] = {
     name: JINJA_FILTERS[name] for name in _PLAIN
@@ -387,7 +394,7 @@ TEXT_FILTERS = frozenset(
     names(
         "capitalize count d default length lower replace string title trim truncate "
         "truncate_words upper urlencode wordcount wordwrap indent slug basename tojson int "
-        "float join split fromjson number_in date_in"
+        "float join split fromjson number_in date_in evidence_in"
     )
 )
 """Filters that take a text as a whole, not as a list of characters."""

@@ -339,6 +339,74 @@ def test_tables_of_the_office_grow_with_each_batch_and_its_letters_are_those_of_
     assert kinds["sent-twice.pdf"] == ("copy", "hansen-77.pdf") and len(kinds) == len(filed)
 
 
+def test_the_office_works_on_its_first_letter(tmp_path: Path) -> None:
+    pipeline = copied("office", tmp_path, "reference.txt")
+    report = run(pipeline, options=RunOptions(local=True))
+    assert (report.status, report.exit_status()) == ("completed", 0)
+    register = load_workbook(pipeline.parent / "out" / "register.xlsx").active
+    assert [row[0] for row in register.iter_rows(min_row=2, values_only=True)] == ["reference.txt"]
+
+
+_FOUND = {"supplier": "Calder Boatyard", "number": "24-1", "total": 84.0, "due": "2024-05-03"}
+_BILL = "Calder Boatyard\n\nInvoice number: 24-1\nTotal: 84.00 EUR\nPay by: 3 May 2024\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "differs"),
+    [
+        ("", {}),
+        ("Please quote the invoice number with your payment.", {}),
+        ("Total hours: 12\nSubtotal: 70.00 EUR\nTotals of the year follow.", {}),
+        ("| Total | 84,00 € |\nAmount due EUR 84.00\nDue on 03.05.2024", {}),
+        ("Invoice number: 24-2", {"number": None}),
+        ("Invoice number: 24-1 of 3 April 2024", {"number": None}),
+        ("Total: 95", {"total": None}),
+        ("Total: 85.00 EUR", {"total": None}),
+        ("Amount due 84.00 EUR less 10 %", {"total": None}),
+        ("Amount payable 144.00", {"total": None}),
+        ("Pay by: 03/05/2024", {"due": None}),
+        ("Bootswerft Hansen brings it.", {"supplier": None}),
+    ],
+)
+def test_the_words_of_the_office_find_what_stands_alone_in_its_form_or_leave_it(
+    line: str, differs: dict[str, None], tmp_path: Path
+) -> None:
+    assert found_by_words(tmp_path, _BILL + line) == {**_FOUND, **differs}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Total: 84.00\nInvoice number: with your payment\nBitte geben Sie die Rechnungsnummer an",
+        "Total: ~~84.00 EUR~~\nInvoice number: ~~24-1~~\nPay by: ~~3 May 2024~~",
+        "To: Calder Boatyard\nTotal: -84.00 EUR\nInvoice Number: Invoice Date: | 42 3 May 2024 |",
+        "Total: 1 518,44 EUR\nInvoice number: 24-1 24-2",
+        "Total: (84.00 EUR)\nTotal: 84.00 CR\nDue on: 3 to 5 May 2024",
+    ],
+)
+def test_the_words_of_the_office_find_nothing_in_another_form(text: str, tmp_path: Path) -> None:
+    assert {*found_by_words(tmp_path, text).values()} == {None}
+
+
+def found_by_words(tmp_path: Path, text: str) -> dict[str, str | float | None]:
+    pipeline = copied("office", tmp_path, "none")
+    steps = """pipeline: 1
+name: words
+inputs: {documents: {type: json}}
+steps:
+  - {id: suppliers, uses: files.rows, with: {path: suppliers.csv}}
+  - id: each
+    for_each: doc in inputs.documents
+    do: [{id: found, uses: prompt, with: {template: {file: templates/bill.j2}}}]
+    returns: steps.found.text
+returns: {all: steps.each.results}
+"""
+    pipeline.write_text(steps, "utf-8")
+    report = run(pipeline, {"documents": [{"text": text}]}, options=RunOptions(local=True))
+    found: dict[str, str | float | None] = json.loads(report.returns["all"][0])
+    return found
+
+
 def test_the_first_run_says_nothing_that_does_not_stand_in_the_documents(tmp_path: Path) -> None:
     names = ("bees.md", "fog-bell.eml", "sailmaker.pdf", "winch.md")
     pipeline = copied("first-run", tmp_path, *names)
@@ -401,7 +469,7 @@ def test_the_words_of_the_first_run_are_right_or_leave_the_rest_to_a_person(tmp_
     assert all((one.number, one.pay_by) == (bill["number"], bill["pay_by"]) for one, bill in bills)
     assert all(f"{one.total:,.2f}" in bill["total"] for one, bill in bills)
     n_right = sum(one in sure.values() for one in HELD_BACK if one.kind != "invoice")
-    assert n_right + sum(one in HELD_BACK for one, _ in bills) == 27
+    assert n_right + sum(one in HELD_BACK for one, _ in bills) == 26
 
 
 def test_contracts_have_their_quotes_or_wait(tmp_path: Path) -> None:

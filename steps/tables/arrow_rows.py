@@ -188,6 +188,19 @@ def to_arrow(
     return pa.table(made, names=[str(name) for name in names]), notes
 
 
+def to_query_table(rows: TypedRows) -> tuple[pa.Table, list[str]]:
+    """Return rows as a query reads them: a column of nulls and of no known type may be any.
+
+    Its columns are there without a row, too.
+    """
+    table, notes = to_arrow(rows, {}, [*rows.types])
+    for at, column in enumerate(table.columns):
+        name = table.column_names[at]
+        if column.null_count == len(column) and not rows.types.get(name):
+            table = table.set_column(at, name, pa.nulls(len(column)))
+    return table, notes
+
+
 def _column(
     name: str, values: list[Any], declared: ColumnType, known: ColumnType, notes: list[str]
 ) -> pa.Array:

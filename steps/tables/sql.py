@@ -139,7 +139,7 @@ def _request(params: SqlParams, tools: Tools) -> TableRequest:
     tables, data = list[tuple[str, int, Any]](), list[bytes]()
     for name, value in params.tables.items():
         if isinstance(value, TypedRows):
-            table, notes = arrow_rows.to_arrow(value, {})
+            table, notes = arrow_rows.to_query_table(value)
             for note in notes:
                 tools.log.note(f"table '{name}': {note}.")
             data.append(arrow_rows.stream_of(table).to_pybytes())

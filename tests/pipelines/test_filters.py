@@ -41,6 +41,9 @@ def test_lists_and_texts_are_taken_apart_and_put_together(source: str, wanted: o
          " | reject('none') | list", []),
         ("'03/05/2024' | date_in('de')", "2024-05-03"),
         ("none | number_in or none | date_in", None),
+        ("(84 | evidence_in('Net: ~~84~~\\nTotal: 84,00 EUR')).line", 2),
+        ("('F-30' | evidence_in('Invoice F-309')).match", "none"),
+        ("({'total': 84, 'paid': none} | evidence_in('84')).paid", None),
     ],
 )  # fmt: skip
 def test_the_number_or_date_of_a_line_is_read_and_null_where_it_may_be_two(

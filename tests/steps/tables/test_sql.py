@@ -76,6 +76,18 @@ def test_a_query_joins_rows_and_files(ask: Ask, hands: FakeTools, tmp_path: Path
     assert "does not exist" in str(caught.value)
 
 
+@pytest.mark.parametrize("rows", [[], [{"kind": "letter", "bill": None}]])
+def test_a_column_that_is_null_everywhere_or_has_no_row_may_be_of_any_type(
+    ask: Ask, rows: list[Any]
+) -> None:
+    mail = TypedRows(rows, {"kind": "str", "bill": ""})
+    query = (
+        "select bill.supplier, bill.total::decimal(12, 2) as total from mail where kind = 'invoice'"
+    )
+    assert ask(query, {"mail": mail}).columns == ["supplier", "total"]
+    assert ask("select sum(bill) as n from mail", {"mail": mail}).rows == [{"n": None}]
+
+
 def test_a_query_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     params = SqlParams(query="select count(*) as n from bills", tables={"bills": BILLS})
     found = asyncio.run(Sql().run(params, replace(tools(tmp_path), readers=None)))
