@@ -2,8 +2,9 @@
 
 After a page's own text stand the fields of forms with their values, the texts that were typed over
 it, and comments; behind its last page are the pages of attached files. What is not read is noted:
-dynamic (XFA) forms, passwords, damaged pages, letters that a font maps to nothing. Text that the
-page does not show is marked and noted. PDFium is known by the modules `pdf…` of this folder alone.
+dynamic (XFA) forms, passwords, damaged pages, letters that a font maps to nothing. Text whose fonts
+map it to Unicode is never replaced by OCR. Text that the page does not show is marked and noted.
+PDFium is known by the modules `pdf…` of this folder alone.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from .inner_documents import MOST_ATTACHED, read_attached
 from .ocr import page_ranges
 from .ocr_layout import SeenText, TextBox
 from .pdf_annotations import Losses
-from .pdf_page import PdfPages, unreadable_share
+from .pdf_page import PdfPages
 from .pdf_pictures import inserted
 from .pdfium import MOST_SIDE_PX, PDFIUM_LOCK, DamagedPage, open_pdf, page_pixels
 from .reader import Document, LineBox, ReadRequest, Unreadable
 
-_MOST_UNREADABLE = 0.2  # of a page's characters: then OCR reads it, or a note says so
-_UNKNOWN = re.compile("[\ufffd\ue000-\uf8ff]")  # of no meaning, or of the font's own
+_MOST_UNNAMED = 0.2  # of a page's characters: then OCR reads it, or a note says so
+_LEAST_ALIKE = 0.5  # of a page's words: chance has hardly any
+_WORD = re.compile(r"\w{2,}")
 
 
 def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
@@ -50,7 +52,7 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
                 damaged.append(number)
                 continue
             text = found.text(page).text
-            is_noise = unreadable_share(text) > _MOST_UNREADABLE
+            is_noise = page.n_unnamed > _MOST_UNNAMED * len("".join(page.raw_text.split()))
             if (page.is_picture or page.n_pictures or is_noise) and sees:
                 pixels = page_pixels(document, number - 1, MOST_SIDE_PX, shows_forms=False)
                 height, width = pixels.shape[:2]
@@ -58,9 +60,14 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
                     TextBox(
                         t.text, t.left * width, t.top * height, t.right * width, t.bottom * height
                     )
-                    for t in (() if is_noise else page.own)
+                    for t in page.own
                 ]
-                by_ocr[number] = ocr_engine.recognise(pixels, own_texts)
+                shown = ocr_engine.recognise(pixels, () if is_noise else own_texts)
+                if is_noise and _is_alike(text, shown.text):
+                    is_noise = False
+                    has_more = page.n_pictures > 0
+                    shown = ocr_engine.recognise(pixels, own_texts) if has_more else SeenText("")
+                by_ocr[number] = shown
                 if by_ocr[number].text:
                     own = "" if is_noise else text
                     by_ocr[number] = inserted(own, by_ocr[number], page.own)
@@ -73,8 +80,8 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
                 pictures.append(number)
             elif is_noise and number not in seen:
                 noise.append(number)
-            if (n_unknown := len(_UNKNOWN.findall(text))) and not is_noise:
-                unknown[number] = n_unknown
+            if page.n_unnamed and text and not is_noise:
+                unknown[number] = page.n_unnamed
             over = page.laid_over
             pages[-1] = "\n\n".join(filter(None, (text, over.text)))
             boxes[-1] += over.line_boxes(len(pages[-1]) - len(over.text))
@@ -106,7 +113,7 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
         lost.append(f": {page_ranges(damaged)} cannot be read: {it_is} damaged")
     if unknown:
         which = f"{counted(sum(unknown.values()), 'character')} on {page_ranges(list(unknown))}"
-        lost.append(f": {which} cannot be read: the font does not say what they mean")
+        lost.append(f": {which} may be other ones: the font does not say what they mean")
     lost += ocr.unread_notes(by_ocr, is_all=not any(pages))
     how = ", which the extra 'paddock-llm[ocr]' reads" if request.ocr else ", and `ocr` is off"
     if n_unread:
@@ -114,8 +121,8 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
         lost.append(f": {what} on {page_ranges(list(n_unread))} not read{how}")
     if noise:
         lost.append(
-            f": the text of {page_ranges(noise)} means nothing, since its fonts do not say which "
-            f"letters they show{'' if sees else how}"
+            f": the text of {page_ranges(noise)} may be another one, since its fonts do not say "
+            f"which letters they show{'' if sees else how}"
         )
     why_empty = "is empty"
     if pictures and not any(pages):
@@ -143,3 +150,9 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
         tuple(boxes) if any(boxes) else (),
         tuple(scores) if any(boxes) else (),
     )
+
+
+def _is_alike(text: str, shown: str) -> bool:
+    """Return whether a page shows what its text says: then its glyphs' codes are letters."""
+    own, seen = (set(_WORD.findall(words.casefold())) for words in (text, shown))
+    return bool(own) and len(own & seen) >= _LEAST_ALIKE * len(own)

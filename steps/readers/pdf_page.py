@@ -1,4 +1,4 @@
-"""What stands on a page of a PDF: text that it does not show, and whether text means anything.
+"""What stands on a page of a PDF: text that it does not show, and what its fonts do not name.
 
 Text is not shown where it is white, covered, beyond the borders, or of a layer that is off.
 """
@@ -6,9 +6,7 @@ Text is not shown where it is white, covered, beyond the borders, or of a layer 
 from __future__ import annotations
 
 import re
-import unicodedata
 from bisect import bisect
-from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from ctypes import (
     POINTER,
@@ -57,6 +55,7 @@ from .pdfium import (
 )
 
 _ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")  # no characters
+_UNNAMED = re.compile("[\ufffd\ue000-\uf8ff\U000f0000-\U0010ffff]")  # or of the font's own
 _PRINTED = r"[^\s\x00-\x1f\ufffe\uffff]"
 _TOKEN = re.compile(rf"[.…·]{{4,}}|(?:(?![.…·]{{4}}){_PRINTED})*\x02|(?:(?![.…·]{{4}}){_PRINTED})+")
 _BOLD_NAME = re.compile(rb"bold|black|heavy|demi|medi\b|(?:cm|sf|cmss|lm)bx", re.IGNORECASE)
@@ -75,33 +74,6 @@ _MOST_COVERS = 100  # that are looked at for one text
 _COVER_NOTHING = (raw.FPDF_PAGEOBJ_TEXT, raw.FPDF_PAGEOBJ_UNKNOWN)
 _UNPAINTED = (raw.FPDF_TEXTRENDERMODE_INVISIBLE, raw.FPDF_TEXTRENDERMODE_CLIP)
 _LAYER_MARK = "OC\0".encode("utf-16-le")  # "optional content"
-_LATIN_WORD = re.compile(r"[A-Za-zÀ-ɏ]{4,}")
-_REPEATED = re.compile(r"([\W_]\s?)\1+")
-_LEAST_LATIN_LETTERS, _LEAST_CHARS = 60, 40  # below them a share says little
-_LEAST_VOWELS = 0.22  # of the letters: Czech has 0.38, letters of a font that is shifted 0.15
-_LEAST_ALNUM = 0.3  # of what is printed: a table of signed amounts has 0.6
-
-
-def unreadable_share(text: str) -> float:
-    """Return the share of a page's printed characters that mean nothing, from 0 to 1.
-
-    They are private-use and control characters and those without a meaning, all of a page with
-    hardly a letter or digit, and all of a page whose Latin words have hardly a vowel.
-    """
-    printed = "".join(_REPEATED.sub(r"\1", text).split())
-    if not printed:
-        return 0.0
-    counts = Counter(printed)
-    is_lost = {char for char in counts if unicodedata.category(char)[0] == "C" or char == "\ufffd"}
-    n_lost = sum(counts[char] for char in is_lost)
-    n_alnum = sum(n for char, n in counts.items() if char.isalnum())
-    letters = unicodedata.normalize("NFD", "".join(_LATIN_WORD.findall(text))).casefold()
-    n_vowels, n_letters = sum(map(letters.count, "aeiouyæøœ")), sum(map(str.isalpha, letters))
-    if (len(printed) >= _LEAST_CHARS and n_alnum < _LEAST_ALNUM * len(printed)) or (
-        n_letters >= _LEAST_LATIN_LETTERS and n_vowels < _LEAST_VOWELS * n_letters
-    ):
-        return 1.0
-    return n_lost / len(printed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +88,8 @@ class ReadPage:
     laid_over: LaidOver
     is_picture: bool
     """Whether it shows something, but no text of its own."""
+    n_unnamed: int
+    """Characters to which their font gives no Unicode: they may be any other ones."""
     n_pictures: int = 0
     """Pictures that its own text does not cover, as it does after OCR."""
     own: Sequence[TextBox] = ()
@@ -162,11 +136,14 @@ class PdfPages:
                 lines = [] if has_nothing else page_lines(words, rules)
                 is_picture = not lines and bool(pieces)
                 n_pictures, own = unread_pictures(page, textpage, pieces)
+                n_unnamed = _n_unnamed(textpage, text, places)
                 textpage.close()
         except DamagedPage:
             return None
         self._n_chars = len(text)
-        return ReadPage(text, places, lines, annotations.joined(), is_picture, n_pictures, own)
+        return ReadPage(
+            text, places, lines, annotations.joined(), is_picture, n_unnamed, n_pictures, own
+        )
 
 
 def _characters(textpage: Any) -> tuple[str, Sequence[int]]:
@@ -192,6 +169,20 @@ def _characters(textpage: Any) -> tuple[str, Sequence[int]]:
     return "".join(chars), places
 
 
+def _n_unnamed(textpage: Any, text: str, places: Sequence[int]) -> int:
+    """Count what no `ToUnicode`, encoding or glyph's name of a font gives a meaning.
+
+    PDFium's text has the code of the glyph in its place.
+    """
+    address = cast(textpage, c_void_p).value
+    return sum(
+        _UNNAMED.match(char) is not None or _has_no_unicode(address, place) == 1
+        for char, place in zip(text, places, strict=True)
+        if not char.isspace() and char != HYPHEN
+    )
+
+
+_has_no_unicode = by_address(raw.FPDFText_HasUnicodeMapError, c_int, c_void_p, c_int)
 _object_at = by_address(raw.FPDFText_GetTextObject, c_void_p, c_void_p, c_int)
 _box_at = by_address(raw.FPDFText_GetLooseCharBox, c_int, c_void_p, c_int, c_void_p)
 _fill_colour = by_address(raw.FPDFPageObj_GetFillColor, c_int, *[c_void_p] * 5)

@@ -2,6 +2,14 @@
 
 from collections.abc import Sequence
 
+NAMED_FONT = "<< /Type /Font /Subtype /Type1 /BaseFont /Times-Roman /Encoding /WinAnsiEncoding >>"
+UNNAMED_FONT = (
+    "<< /Type /Font /Subtype /Type1 /BaseFont /A+Foo /Encoding << /Differences [32 /space "
+    + " ".join(f"/g{code}" for code in range(33, 127))
+    + "] >> >>"
+)
+"""As some programs write it: its glyphs have numbers for names, so it does not say its letters."""
+
 
 def pdf(pages: Sequence[str | None], *, title: str = "") -> bytes:
     """Make a PDF with one text on each page; None is a page that shows only a rectangle."""

@@ -1,6 +1,6 @@
 """Pages of PDFs with pictures and text of their own, made here: own text is put over a scan."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from ctypes import POINTER, c_ushort, cast, create_string_buffer
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +13,8 @@ from paddock.steps.base import StepError
 from paddock.steps.readers import reader
 from paddock.steps.readers.pdf_boxes import find_pdf_boxes
 from paddock.steps.readers.reader import QuoteSpan
-from tests.fakes.office import scanned_pdf
+from tests.fakes.office import saved, scanned_pdf
+from tests.fakes.pdf import NAMED_FONT, UNNAMED_FONT, pdf_of_objects
 from tests.fakes.readers import read_here
 
 Placed = Callable[[str, bytes], Path]
@@ -97,17 +98,41 @@ def test_the_text_of_a_picture_stands_between_the_lines_around_it(placed: Placed
     assert 0.6 < box[1] < box[3] < 0.64
 
 
-def test_text_without_a_meaning_is_read_from_what_the_page_shows(
-    placed: Placed, monkeypatch: pytest.MonkeyPatch
+def shown_over(data: bytes, picture: bytes) -> bytes:
+    """Return a PDF whose page also shows a page of another one."""
+    document, scanned = pypdfium2.PdfDocument(data), pypdfium2.PdfDocument(picture)
+    page = document[0]
+    drawn = raw.FPDF_NewFormObjectFromXObject(raw.FPDF_NewXObjectFromPage(document, scanned, 0))
+    raw.FPDFPage_InsertObject(page, drawn)
+    raw.FPDFPage_GenerateContent(page)
+    return saved(document)
+
+
+@pytest.mark.parametrize(
+    ("lines", "font", "text"),
+    [
+        (["Xkjtr qwzpl mnbvc", "hgfds rtwqp zxlkj"], UNNAMED_FONT, "\n".join(LETTER)),
+        (LETTER, UNNAMED_FONT, "\n".join(LETTER)),
+        (["XKJ 4471 HGFDS", "WRTQP 4472 ZXLKJ"], NAMED_FONT, "XKJ 4471 HGFDS\nWRTQP 4472 ZXLKJ"),
+    ],
+    ids=["of unknown letters", "as shown", "of known letters"],
+)
+def test_only_text_of_unknown_letters_is_replaced_by_what_the_page_shows(
+    placed: Placed, monkeypatch: pytest.MonkeyPatch, lines: Sequence[str], font: str, text: str
 ) -> None:
-    noise = "Xkjtr qwzpl mnbvc xzlkj hgfds rtwqp "
-    lines = [(noise * 2, 30, 175 - 36 * at, 6) for at in range(3)]
-    path = placed("a.pdf", lettered(scanned_pdf(LETTER), lines, is_shown=False))
+    hidden = " ".join(f"({line}) Tj T*" for line in lines)
+    page = pdf_of_objects(
+        f"BT /F1 9 Tf 3 Tr 30 175 Td 36 TL {hidden} ET", font, media_box="0 0 504 216"
+    )
+    path = placed("a.pdf", shown_over(page, scanned_pdf(LETTER)))
     found = read_here(path)
-    assert found.text == "\n".join(LETTER)
-    assert found.notes[0] == "'a.pdf': page 1 read from a picture by OCR."
+    assert text in found.text
+    is_known = font == NAMED_FONT or lines == LETTER
+    assert ("page 1 read from a picture by OCR" in "".join(found.notes)) is not is_known
     monkeypatch.setattr(reader, "is_installed", lambda extra: extra != "ocr")
-    assert "the text of page 1 means nothing" in "".join(read_here(path).notes)
+    assert ("text of page 1 may be another one" in "".join(read_here(path).notes)) is (
+        font == UNNAMED_FONT
+    )
 
 
 def test_a_page_that_no_model_reads_is_named(placed: Placed) -> None:
