@@ -20,7 +20,7 @@ from email.utils import format_datetime, quote
 from typing import Any, BinaryIO
 
 from paddock.engine.system.light_dataclasses import dataclass, field, replace
-from paddock.engine.system.text import listed
+from paddock.engine.system.text import counted, listed
 
 from . import text_encoding, text_files
 from .document_kinds import MEDIA_TYPES
@@ -32,7 +32,21 @@ _SHOWN_HEADERS = ("From", "Reply-To", "To", "Cc", "Bcc", "Date", "Subject")
 _MOST_DEPTH = 4  # of mails within mails; each may hold hundreds
 _MOST_MAILS = 10_000
 _MOST_FORMS = 50  # some hundredths of a second each
-_MAIL_START = re.compile(rb"(?:\A|\n\r?\n)From [^\n]*\d\d:\d\d[^\n]*\n")
+_MONTH = rb"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+_CLOCK = rb"\d\d?:\d\d(?::\d\d)?"
+_MAIL_START = re.compile(
+    rb"^From (?:\S+|\S+ at \S+)[ \t]+(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)(?:"
+    rb"[ \t]+%(month)b[ \t]+\d\d?[ \t]+%(clock)b(?:[ \t]+[A-Z+-]\S*){0,2}[ \t]+\d{4}|"
+    rb",[ \t]*\d\d?[ \t]+%(month)b[ \t]+\d{4}[ \t]+%(clock)b)"
+    rb"(?:[ \t]+(?:remote[ ]from[ ]\S+|[A-Z+-]\S*))?[ \t]*\r?\n"
+    % {b"month": _MONTH, b"clock": _CLOCK},
+    re.MULTILINE,
+)
+_HEADER_NAME = re.compile(rb"[!-9;-~]+[ \t]*:|>From ")
+_HEADERS_END = re.compile(rb"\r?\n\r?\n")
+_MOST_HEADERS_BYTES = 65_536
+_CONTENT_LENGTH = re.compile(rb"^Content-Length:[ \t]*(\d{1,12})[ \t]*\r?$", re.I | re.M)
+_GAP = re.compile(rb"(?:\r?\n){0,3}")  # between mails
 _MESSAGE = "a message of Outlook"
 _PROPERTIES = "__properties_version1.0"
 _SPECIAL = re.compile(r"[,;<>@()\"\\:]")
@@ -58,20 +72,60 @@ def read_eml(file: BinaryIO, request: ReadRequest) -> Document:
 
 
 def read_mbox(file: BinaryIO, request: ReadRequest) -> Document:
+    """Return the mails of a mailbox.
+
+    A mail begins with a line that has an address and a full date, before a header. Such a line
+    within the `Content-Length` of a mail is text, if that ends where another mail begins.
+    """
     data = file.read()
-    found = list(_MAIL_START.finditer(data))
+    found, notes = list[re.Match[bytes]](), list[str]()
+    unlike, n_odd, end, is_sure = list[bytes](), 0, 0, False
+    for line in _MAIL_START.finditer(data):
+        if is_sure and line.start() < end:
+            continue
+        if found and not _HEADER_NAME.match(data, line.end()):
+            unlike.append(line[0])
+            continue
+        is_apart = not found or data.endswith((b"\n\n", b"\n\r\n"), 0, line.start())
+        n_odd += line.start() < end or not is_apart
+        found.append(line)
+        if len(found) <= _MOST_MAILS:
+            end, is_sure = _declared_end(data, line.end())
     if not found:
         raise Unreadable("is damaged or not a mailbox: no line begins a mail")
-    ends = [*(start.start() for start in found[1:]), len(data)]
+    if unlike:
+        what = f"{counted(len(unlike), 'line')} like the first of a mail, without a header below"
+        sample = text_sample([unlike[0].decode("utf-8", "replace")])
+        notes.append(f": {what}, read as text ({sample})")
+    if n_odd:
+        mails = counted(n_odd, "mail begins", "mails begin")
+        notes.append(f": {mails} without an empty line before, or within another's Content-Length")
+    places = [line.span() for line in found]
+    if data[: places[0][0]].strip():
+        notes.append(": what stands before its first mail is read as another one")
+        places.insert(0, (0, 0))
+    ends = [*(start for start, _ in places[1:]), len(data)]
 
     def messages() -> Iterator[EmailMessage]:
-        for start, end in list(zip(found, ends, strict=True))[:_MOST_MAILS]:
-            written = data[start.end() : end].replace(b"\n>From ", b"\nFrom ")
+        for (_, start), end in list(zip(places, ends, strict=True))[:_MOST_MAILS]:
+            written = data[start:end].replace(b"\n>From ", b"\nFrom ")
             yield email.message_from_bytes(written, EmailMessage, policy=email.policy.default)
 
-    note = f": only the first {_MOST_MAILS:,} of its {len(found):,} mails are read"
-    notes = [note] if len(found) > _MOST_MAILS else []
+    if len(places) > _MOST_MAILS:
+        notes.append(f": only the first {_MOST_MAILS:,} of its {len(places):,} mails are read")
     return _mails_document(messages(), request, "mbox", notes)
+
+
+def _declared_end(data: bytes, start: int) -> tuple[int, bool]:
+    """Return where a mail ends by its `Content-Length` (0: none), and whether one may end there."""
+    headers = _HEADERS_END.search(data, start, start + _MOST_HEADERS_BYTES)
+    length = _CONTENT_LENGTH.search(data, start, headers.start()) if headers else None
+    if headers is None or length is None:
+        return 0, False
+    end = headers.end() + int(length[1])
+    after = _GAP.match(data, end)
+    is_last = end <= len(data) and after is not None and after.end() == len(data)
+    return end, is_last or (after is not None and bool(_MAIL_START.match(data, after.end())))
 
 
 def read_mhtml(file: BinaryIO, request: ReadRequest) -> Document:
@@ -127,6 +181,9 @@ def _mails_document(
         mail.title = mail.title or _header(message, "Subject")
         mail.n_attachments = 0
         mail.add(message, 0)
+        around = (text for part in message.walk() for text in (part.preamble, part.epilogue))
+        if outside := [text for text in around if text and text.strip() and "MIME" not in text]:
+            mail.notes.append(f": text around its parts is not read ({text_sample(outside)})")
     return Document(tuple(mail.pages), mail.title, MEDIA_TYPES[kind], (*mail.notes, *notes))
 
 

@@ -277,3 +277,16 @@ def test_a_page_of_a_mail_has_the_marks_of_its_layout() -> None:
     assert document(mail.as_bytes()).pages[0].split("\n\n", 1)[1] == (
         "10^6 ~~40~~ 45\n\na. x\n\n| a | b |\n| --- | --- |\n|  | c |"
     )
+
+
+def test_text_around_the_parts_of_a_mail_is_noted() -> None:
+    mail = EmailMessage()
+    mail["Subject"] = "Fees"
+    mail.set_content("Hello")
+    mail.add_attachment("A note", filename="a.txt")
+    mail.preamble = "This is a multi-part message in MIME format."
+    mail.epilogue = "\n"
+    assert document(mail.as_bytes()).notes == ()
+    mail.epilogue = "The fee is 45 euro."
+    [note] = document(mail.as_bytes()).notes
+    assert note == ": text around its parts is not read (19 characters: 'The fee is 45 euro.')"

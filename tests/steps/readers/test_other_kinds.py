@@ -6,6 +6,7 @@ of Apache POI (Apache-2.0).
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -291,6 +292,59 @@ def test_each_mail_of_a_mailbox_is_read_with_its_attachments(placed: Placed) -> 
     assert refusal(placed("b.mbox", b"Hello")).startswith("is damaged or not a mailbox")
 
 
+HEAD = "From ann@example.org Mon Mar  2 10:00:00 2026\n"
+CLOSED = "From 10:30 to 12:00 the pier is closed. The fee is 45 euro.\n"
+QUOTED = f"{HEAD}is how the quoted line looked.\n"
+WITHIN = f"{HEAD}Subject: Within\n\nA mail that is quoted.\n"
+
+
+def in_mbox(body: str, head: str = HEAD, *, n_bytes: int = -1) -> str:
+    length = f"Content-Length: {n_bytes}\n" if n_bytes >= 0 else ""
+    return f"{head}Subject: Fees\n{length}\n{body.rstrip()}\n\n"
+
+
+@pytest.mark.parametrize(
+    ("box", "n_mails", "note"),
+    [
+        (in_mbox(CLOSED), 1, ""),
+        (in_mbox(f"Dear Bo,\n\n{CLOSED}\nNote: bring 20 euro"), 1, ""),
+        (in_mbox("From Ann on Mon Mar 2 2026 10:00 euro: paid"), 1, ""),
+        (in_mbox(QUOTED), 1, "1 line like the first of a mail"),
+        (in_mbox(QUOTED, n_bytes=len(QUOTED)), 1, ""),
+        (in_mbox(WITHIN, n_bytes=len(WITHIN)), 1, ""),
+        (in_mbox(WITHIN, n_bytes=len(WITHIN) + 1), 1, ""),
+        (in_mbox(WITHIN, n_bytes=len(WITHIN) - 9), 2, "1 mail begins without an empty line"),
+        (in_mbox(WITHIN, n_bytes=10**9), 2, "1 mail begins without an empty line"),
+        (in_mbox("Hello", n_bytes=3), 1, ""),
+        (in_mbox("Hello" + WITHIN.replace("From", "\nFrom", 1)), 2, "1 mail begins without an"),
+        ("Mailbox of Ann, 45 euro\n\n" + in_mbox("Hello"), 2, "before its first mail is read"),
+        (in_mbox("Hello", "From Ann, in March\n") + in_mbox("Bye"), 2, "before its first mail"),
+        (in_mbox("Hello", "From - Mon Mar 02 10:00:00 +0000 2026\n"), 1, ""),
+        (in_mbox("Hello", "From bo at b.org  Mon Mar  2 10:00 EST 2026 remote from b\n"), 1, ""),
+        (in_mbox("Hello", "From MAILER-DAEMON Mon, 2 Mar 2026 10:00:00 +0100\n"), 1, ""),
+    ],
+)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_mail_begins_where_a_mail_begins_and_no_text_disappears(
+    placed: Placed, box: str, n_mails: int, note: str, newline: str
+) -> None:
+    """Lengths count the bytes of lines that end with a line feed alone."""
+    if newline != "\n" and "Content-Length" in box:
+        return
+    last = in_mbox("The last one", HEAD.replace("Mon", "Tue"))
+    found = read(placed("a.mbox", (box + last).replace("\n", newline).encode()))
+    assert len(found.pages) == n_mails + 1
+    assert found.pages[-1] == "Subject: Fees\n\nThe last one"
+    notes = "".join(found.notes)
+    assert note in notes
+    assert bool(notes) is bool(note)
+    lines = box.replace(HEAD, "", n_mails).split("\n")
+    words = re.findall(r"\w+", "\n".join(line for line in lines if "Content-Length" not in line))
+    assert lines[0] in "\n".join(found.pages) or lines[0].startswith(HEAD[:5])
+    shown = {*re.findall(r"\w+", "\n".join((*found.pages, notes)))}
+    assert shown.issuperset(words[words.index("Fees") :])
+
+
 def test_a_saved_web_page_is_read_as_its_page(placed: Placed) -> None:
     page = EmailMessage()
     page["Subject"] = "Saved"
@@ -488,7 +542,7 @@ def hostile() -> dict[str, bytes]:
         + b"\x3e\x00\x03\x00\xfe\xff\x09\x00\x06\x00"
         + b"\x01" * 4000,
         "deep.rtf": b"{\\rtf1" + b"{" * 2_000_000,
-        "many.mbox": b"From a 00:00\n\n\n" * 300_000,
+        "many.mbox": b"From a Mon Mar  2 10:00:00 2026\nA:\n\n" * 300_000,
         "deep.ipynb": b"[" * 500_000,
     }
 
