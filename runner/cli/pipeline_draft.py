@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from jinja2 import Environment, StrictUndefined
 
 from paddock.engine.system.light_dataclasses import dataclass
-from paddock.steps.files.folder_walk import FolderWalk, is_temporary_path
+from paddock.steps.files.folder_walk import FolderWalk
 from paddock.steps.files.globs import Globs
 from paddock.steps.readers.document_kinds import is_readable_suffix
 
@@ -105,7 +105,7 @@ class DocumentsThere:
         walk = FolderWalk(
             root.resolve(), Globs.of(["**/*"]), Globs.of([]), frozenset(), sys.maxsize, ()
         )
-        names = [f.relpath for f in walk.files(None) if not is_temporary_path(f.relpath)]
+        names = [f.relpath for f in walk.files(None)]
         sums = Counter(PurePosixPath(name).suffix.removeprefix(".") for name in names)
         known = _SUFFIXES[documents]
         of_kind = [n for n in names if n.lower().endswith(tuple(f".{suffix}" for suffix in known))]

@@ -120,6 +120,10 @@ class Why(Enum):
         "'{}' is not mounted as it was when documents were seen in it. Nothing there counts as "
         "deleted. If they were deleted, run it with `--yes`."
     )
+    TEMPORARY_NAMES = (
+        "scans leave out {} in '{}' with a temporary name. What was made of it is kept; if it may "
+        "go, run it with `--yes`."
+    )
     MOST_ARE_GONE = (
         "{:,} of {:,} documents of '{}' are gone at once, so what was made of them is kept. If "
         "they were deleted on purpose, run it with `{}`."

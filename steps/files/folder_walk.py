@@ -154,8 +154,7 @@ class FolderWalk:
         named, not_taken = list[str](), list[str]()
         for relpath in self.unmatched:
             is_named = self.include.names(relpath) or self.exclude.names(relpath)
-            if is_named or not is_temporary_path(relpath):
-                (named if is_named else not_taken).append(f"{self.root}{os.sep}{relpath}")
+            (named if is_named else not_taken).append(f"{self.root}{os.sep}{relpath}")
         return named, not_taken
 
     def _differs_in_case(self, relpath: str) -> bool:
@@ -190,7 +189,7 @@ class FolderWalk:
 
     def _entry(self, entry: os.DirEntry[str], folder: _Below) -> _Below | None:
         """Handle one entry; return a folder to descend into."""
-        if entry.name.startswith("."):
+        if is_temporary(entry.name):
             return None
         relpath = folder.prefix + entry.name
         path = os.path.join(folder.path, entry.name)  # noqa: PTH118 - the hot path

@@ -85,7 +85,7 @@ class FilesScanOutput(Output):
 
 
 class FilesScan(Step[FilesScanParams, FilesScanOutput]):
-    """List the files under a root; hidden ones and the pipeline's own outputs are left out."""
+    """List the files under a root, without hidden and temporary ones and the pipeline's outputs."""
 
     params = FilesScanParams
     output = FilesScanOutput

@@ -46,6 +46,7 @@ def reconcile(
     3. Documents leave a hot folder when they are done: none is deleted.
     4. The folder is another one than before: none is deleted until a person confirms it.
     5. What was seen on a mount that is not there now stays until then, too.
+       So does a document of an older Paddock whose name scans leave out now.
     6. A new document has the content of a deleted one: that was renamed.
     7. Most are gone at once, and their outputs would be removed: only those that were renamed count
        as deleted until a person confirms it.
@@ -82,6 +83,11 @@ def reconcile(
         for at in sorted(lost):
             place = f"{folder.stored}/{at}"
             doubts.append(DeletionDoubt(place, Why.NOT_MOUNTED(place)))
+        temporary = {entry.key for entry in deleted if folder.is_temporary(places[entry.key])}
+        if temporary:
+            deleted = [entry for entry in deleted if entry.key not in temporary]
+            why = Why.TEMPORARY_NAMES(counted(len(temporary), "document"), folder.stored)
+            doubts.append(DeletionDoubt(folder.stored, why))
     files = (item for item in items if item.verdict.state is ItemState.NEW)
     new = {item.key: item.value["sha256"] for item in files if is_file_value(item.value)}
     sources = ((key, read_source(row.made)) for key, row in lineage.items())

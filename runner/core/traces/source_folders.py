@@ -19,6 +19,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.reasons import Reason
 from paddock.steps.base import OutsideRoots
+from paddock.steps.files.folder_walk import is_temporary_path
 from paddock.steps.paths import nearest_existing
 
 from ..run_options import RunOptions
@@ -57,6 +58,12 @@ class SourceFolder:
         """Return whether a file lay in a folder that cannot be listed now."""
         folder = nearest_existing((self.root / file).parent)
         return not os.access(folder, os.R_OK | os.X_OK)
+
+    def is_temporary(self, file: str) -> bool:
+        """Return whether a file is there under a name that scans leave out."""
+        path = self.root / file
+        is_below = path.is_relative_to(self.root) and os.path.lexists(path)
+        return is_below and is_temporary_path(path.relative_to(self.root).as_posix())
 
     def unmounted(self, file: str) -> str | None:
         """Return the mount point above a file that has lost its mount, if one has."""

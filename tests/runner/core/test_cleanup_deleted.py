@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from paddock.runner.folders.folder_identity import FolderIdentity
+from paddock.steps.files import folder_walk
 from tests.runner.world import World, each_document, outputs
 
 COPIES = """\
@@ -257,3 +258,26 @@ def test_without_being_asked_nothing_is_removed(tmp_path: Path, watch: str) -> N
     (tmp_path / "inbox/0.txt").unlink()
     assert world.run().counts["deleted"] == 1
     assert outputs(world) == sorted(ZERO + ONE)
+
+
+def test_what_an_older_paddock_made_of_a_temporary_file_is_kept_until_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, COPIES, n_documents=2)
+    world.write("inbox/#recycle/old.txt", "old")
+    with monkeypatch.context() as older:
+        older.setattr(folder_walk, "is_temporary", lambda name: name.startswith("."))
+        world.run()
+    made = sorted([*ONE, *ZERO, "old-1.md", "old-2.md", "old.md"])
+    assert outputs(world) == made
+    for _ in range(2):
+        report = world.run(prune=True)
+        assert outputs(world) == made
+        [note] = report.notes
+        assert note == (
+            "scans leave out 1 document in 'inbox' with a temporary name. What was made of it is "
+            "kept; if it may go, run it with `--yes`."
+        )
+    (world.folder / "inbox/#recycle/old.txt").unlink()
+    assert world.run().counts["deleted"] == 1
+    assert outputs(world) == sorted([*ONE, *ZERO])

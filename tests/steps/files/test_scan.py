@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from paddock.engine.system.no_links import open_folder
+from paddock.runner.folders.file_filter import WatchFilter, WatchSpec
 from paddock.steps.base import StepError
 from paddock.steps.files.scan import FilesScan, FilesScanOutput, FilesScanParams
 from tests.fakes.tools import FakeOutputs, FakeTools, tools
@@ -270,3 +271,15 @@ def test_an_empty_listing_says_why(tmp_path: Path, scan: Scan, hands: FakeTools)
         "in/c: 2 files are there, and none matches `include` ('*.pdf') without `exclude` "
         "('d*', 'e*'): 'd.pdf', 'e.pdf'.",
     ]
+
+
+def test_temporary_and_deleted_files_are_left_out_as_by_a_watch(tmp_path: Path, scan: Scan) -> None:
+    left_out = (
+        "#recycle/old.docx", "~$letter.docx", "@eaDir/a.txt", "a.pdf.part", "4913", "letter.txt~",
+        "sub/Thumbs.db", "sub/x.TMP", "a.crdownload", "lost+found/a.txt",
+    )  # fmt: skip
+    lay(tmp_path, "a.txt", "4913.txt", "parts/a.part.txt", *left_out)
+    assert listed(scan()) == ["4913.txt", "a.txt", "parts/a.part.txt"]
+    assert listed(scan(include=["*.part", "letter*", "#recycle"])) == []
+    watch = WatchFilter(WatchSpec("w", tmp_path))
+    assert [name for name in left_out if watch.wants(name)] == []
