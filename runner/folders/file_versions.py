@@ -1,6 +1,7 @@
-"""Versions of a file: (path below the root, size, mtime_ns).
+"""Versions of a file: path below the root, size, and when content and attributes changed.
 
-The inode only shows whether it is still the same file while it settles. The run that reads a file
+A file that replaces one of equal size and mtime has another time of its inode (ctime). The inode's
+number only shows whether it is still the same file while it settles. The run that reads a file
 computes its sha256.
 """
 
@@ -13,8 +14,9 @@ from typing import TypeAlias
 from paddock.engine.system.light_dataclasses import dataclass, field
 
 FileIdentity: TypeAlias = tuple[int, int]
-"""(size, mtime_ns) of one version of a file."""
+"""(size, mtime_ns + ctime_ns) of one version of a file; of an older Paddock (size, mtime_ns)."""
 
+_MOST_NS = (1 << 63) - 1  # of a database's integer
 
 UNKNOWN_FILE: FileIdentity = (-1, -1)
 """The version in the ledger of a file that a run has taken and not finished."""
@@ -28,11 +30,16 @@ class FileVersion:
     size: int
     mtime_ns: int
     inode: int = field(default=0, compare=False)
+    ctime_ns: int = field(default=0, compare=False)
+    """Our own renames change it."""
 
     @property
     def identity(self) -> FileIdentity:
         """The part that the ledger keeps."""
-        return (self.size, self.mtime_ns)
+        return (self.size, (self.mtime_ns + self.ctime_ns) & _MOST_NS)
+
+    def is_known_as(self, known: FileIdentity | None) -> bool:
+        return known in (self.identity, (self.size, self.mtime_ns))
 
     def is_same(self, other: FileVersion) -> bool:
         """Return whether nothing at all has happened to the file between two looks."""
@@ -47,12 +54,4 @@ def file_version_at(path: str, relpath: str) -> FileVersion | None:
         return None  # gone since it was listed, or a dangling link
     if not stat.S_ISREG(facts.st_mode):
         return None
-    return FileVersion(relpath, facts.st_size, facts.st_mtime_ns, facts.st_ino)
-
-
-def file_identity_at(path: str) -> FileIdentity | None:
-    try:
-        facts = os.stat(path)  # noqa: PTH116 - many times in a run
-    except OSError:
-        return None  # it is gone: its reader reports that
-    return facts.st_size, facts.st_mtime_ns
+    return FileVersion(relpath, facts.st_size, facts.st_mtime_ns, facts.st_ino, facts.st_ctime_ns)

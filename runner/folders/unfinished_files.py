@@ -1,8 +1,8 @@
 """Whether a file is finished, or still being written.
 
-A watch looks twice, a settle time apart, and asks the system whether a program has the file open. A
-run that a watch started takes only versions that the watch has found settled: the others are left
-for the next run.
+A watch looks twice, a settle time apart, and asks the system whether a program has the file open;
+one that is open settles again. A run that a watch started takes only versions that the watch has
+found settled: the others are left for the next run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.steps.files.folder_walk import is_temporary_path
 
 from .file_filter import WatchFilter, WatchSpec, watch_specs
-from .file_versions import UNKNOWN_FILE, FileIdentity, FileVersion, file_identity_at
+from .file_versions import UNKNOWN_FILE, FileIdentity, FileVersion, file_version_at
 
 if sys.platform == "linux":
     import fcntl
@@ -68,6 +68,9 @@ class SettlingFiles:
     def keep(self, relpaths: Mapping[str, object]) -> None:
         for relpath in [path for path in self._waiting if path not in relpaths]:
             del self._waiting[relpath]
+
+    def restart(self, relpath: str, now: float) -> None:
+        self._waiting[relpath] = UnsettledFile(self._waiting[relpath].seen, now)
 
     def to_check(self, now: float) -> list[str]:
         """Return the files whose settle time is over: look at them again."""
@@ -120,6 +123,11 @@ def is_open_for_writing(path: Path) -> bool:
     return False
 
 
+def open_files(root: Path, relpaths: Iterable[str], written: Collection[str]) -> list[str]:
+    """Return which files are open for writing; `written`: by the system's events. Blocks."""
+    return [path for path in relpaths if path in written or is_open_for_writing(root / path)]
+
+
 WATCH_TRIGGER = "watch"
 
 
@@ -155,4 +163,7 @@ class SettledFiles:
         if not self._filters[spec.name].wants(relpath):
             return False  # not a file of this watch
         row = self._rows[spec.name].get(relpath)
-        return row != UNKNOWN_FILE and row != file_identity_at(path)
+        if row == UNKNOWN_FILE:
+            return False
+        seen = file_version_at(path, relpath)  # None: its reader reports that it is gone
+        return row is not None if seen is None else not seen.is_known_as(row)

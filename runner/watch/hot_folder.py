@@ -158,7 +158,8 @@ def _is_same_version(path: Path, seen: FileVersion) -> bool:
         facts = path.stat()
     except FileNotFoundError:
         return False
-    return (facts.st_size, facts.st_mtime_ns, facts.st_ino) == (*seen.identity, seen.inode)
+    now = facts.st_size, facts.st_mtime_ns, facts.st_ino
+    return now == (seen.size, seen.mtime_ns, seen.inode)
 
 
 def _free_name(path: Path, taken: Collection[Path]) -> Path:

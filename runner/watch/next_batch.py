@@ -61,6 +61,8 @@ class WatchState:
         """Which folder lay at the root when files were seen in it, as each machine saw it."""
         self.is_root_new = False
         """Whether it differs from the one in the ledger."""
+        self.renewed: dict[str, FileIdentity] = {}
+        """Handled versions that the ledger has as an older Paddock wrote them."""
         self._wants = wants
         self.settling = SettlingFiles(spec.settle_s)
         self._deletions = MissingFiles(spec.settle_s)
@@ -85,7 +87,7 @@ class WatchState:
         done, busy = self.done, {*self._latest, *self._ready, *self._gone, *self.settling,
                                  *self._retries}  # fmt: skip
         for relpath, seen in listing.files.items():
-            if relpath in busy or done.get(relpath) != (seen.size, seen.mtime_ns):
+            if relpath in busy or done.get(relpath) != seen.identity:
                 self._see(seen, now)
         self.settling.keep(listing.files)
         for relpath in [path for path in self._ready if path not in listing.files]:
@@ -160,6 +162,8 @@ class WatchState:
         if out is not None and out.identity != seen.identity:
             self._disturbed.add(relpath)
         known = out.identity if out is not None else self.done.get(relpath)
+        if out is None and known != seen.identity and seen.is_known_as(known):
+            known = self.done[relpath] = self.renewed[relpath] = seen.identity
         if known == seen.identity or self._retries.holds(seen):
             self.settling.drop(relpath)
             self._ready.pop(relpath, None)

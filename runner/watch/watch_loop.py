@@ -19,12 +19,13 @@ from paddock.engine.system.text import listed
 from paddock.runner.folders.file_filter import WatchFilter, WatchSpec
 from paddock.runner.folders.file_versions import UNKNOWN_FILE, FileIdentity, FileVersion
 from paddock.runner.folders.folder_listing import list_folder, look_at_paths, root_identity
+from paddock.runner.folders.unfinished_files import open_files
 from paddock.runner.ledger.entries import LedgerError
 
 from .batches import BatchOutcome, WatchBatch
 from .change_source import POLL_S, POLL_SHARE, ChangeSource
 from .handled_files import WatchLedger
-from .hot_folder import claim_files, claimed_files, finish_files, make_hot_folders
+from .hot_folder import OPEN_REASON, claim_files, claimed_files, finish_files, make_hot_folders
 from .io_thread import SLOW_S, IoThread, WatchStopped
 from .next_batch import REFUSED_S, WatchState
 from .watch_messages import WatchMessages, away_message, other_folder_message
@@ -226,6 +227,13 @@ class FolderWatch:
             if names:
                 found: dict[str, FileVersion | None] = dict.fromkeys(names)
                 found.update(await self._io.ask(look_at_paths, self.spec.root, names, self._filter))
+                written = self._change_source.written()
+                unfinished = await self._io.ask(open_files, self.spec.root, names, written)
+                for relpath in unfinished:
+                    state.settling.restart(relpath, self._clock())
+                    self._notices.tell(relpath, f"'{relpath}' waits: {OPEN_REASON}.")
+                for relpath in found.keys() - unfinished:
+                    self._notices.over(relpath)
                 state.check(found, self._clock())
         except OSError as error:
             self._notices.tell("away", away_message(error))
@@ -272,6 +280,9 @@ class FolderWatch:
         n_absent = state.look(listing, now)
         if n_absent and await self._confirmed(state):
             n_absent = state.look(listing, now)
+        if state.renewed:
+            self._ended.append(_EndedBatch("", state.renewed, (), state.epoch))
+            state.renewed = {}
         await self._tell_foreign(state, n_absent)
         if listing.unreadable:
             names = listed([f"'{name}'" for name in sorted(listing.unreadable)], 3)

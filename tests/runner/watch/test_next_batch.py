@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -207,8 +208,34 @@ def played() -> World:
     world = World()
     put(world.root / "a.txt", 1)
     do_all(world)
-    assert world.book == {"a.txt": (9, 1_000_000_000)}
+    assert world.book == {"a.txt": seen(world).identity}
     return world
+
+
+def seen(world: World) -> FileVersion:
+    return list_folder(world.root, world.filter).files["a.txt"]
+
+
+@pytest.mark.parametrize("is_renamed", [True, False], ids=["by a rename", "in place"])
+def test_a_file_replaced_by_one_of_equal_size_and_time_is_done_again(*, is_renamed: bool) -> None:
+    with closing(played()) as world:
+        path = world.root / "a.txt"
+        target = path.with_name(".aside.tmp") if is_renamed else path
+        target.write_text("version I")
+        os.utime(target, ns=(1_000_000_000, 1_000_000_000))
+        target.replace(path)
+        assert (seen(world).size, seen(world).mtime_ns) == (9, 1_000_000_000)
+        come_to_rest(world)
+        assert world.made == {"a.txt": "version I"}
+
+
+def test_a_file_that_an_older_paddock_handled_is_known_and_its_row_renewed() -> None:
+    with closing(played()) as world:
+        world.book = {"a.txt": (9, 1_000_000_000)}
+        world.state = world.opened()
+        come_to_rest(world)
+        assert world.done == [("a.txt", "version 1")]
+        assert world.state.renewed == {"a.txt": seen(world).identity}
 
 
 def test_a_version_that_comes_back_while_the_run_has_another_one_is_done_again() -> None:

@@ -343,7 +343,7 @@ async def test_a_document_that_a_program_keeps_open_waits_for_its_end(root: Path
         with (root / "a.txt").open("w") as writer:
             writer.write("begin")
             writer.flush()
-            why = f"watch '{root}': 'a.txt' cannot be moved ({hot_folder.OPEN_REASON}). Retrying."
+            why = f"watch '{root}': 'a.txt' waits: {hot_folder.OPEN_REASON}."
             await soon(lambda: why in watched.notes)
             assert watched.batches == []
             writer.write(" end")
@@ -518,3 +518,26 @@ async def test_a_folder_that_hangs_is_told_and_the_watch_still_ends(
             assert watched.notes == [f"watch '{root}': the folder has not answered for 30 s."]
     finally:
         hangs.set()
+
+
+async def test_a_file_is_taken_when_its_writer_has_closed_it_and_not_before(root: Path) -> None:
+    async with Watched(spec(root)).running() as watched:
+        with (root / "a.txt").open("w") as upload:
+            upload.write("half")
+            upload.flush()
+            await soon(lambda: hot_folder.OPEN_REASON in "".join(watched.notes))
+            upload.write(" and half")
+            upload.flush()
+            (root / "b.txt").write_text("x")
+            await soon(lambda: watched.names == ["b.txt"])
+        await soon(lambda: watched.names == ["b.txt", "a.txt"])
+
+
+async def test_rows_of_an_older_paddock_are_renewed_without_a_run(root: Path) -> None:
+    (root / "a.txt").write_text("x")
+    facts = (root / "a.txt").stat()
+    book = MemoryBook({"a.txt": (facts.st_size, facts.st_mtime_ns)})
+    async with Watched(spec(root), book=book).running() as watched:
+        now = (facts.st_size, facts.st_mtime_ns + facts.st_ctime_ns)
+        await soon(lambda: book.done == {"a.txt": now})
+        assert watched.batches == []
