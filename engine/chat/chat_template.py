@@ -48,11 +48,12 @@ from .template_messages import (
     TemplateExhausted,
     TemplateRefused,
     TemplateTurn,
+    place_messages,
     prompt_meter,
     template_turns,
     tool_definitions,
 )
-from .template_probe import ChatFormat, probe_template
+from .template_probe import ChatFormat, carries, probe_template
 
 MAX_WIDTH = 10_000  # of padding
 MAX_WRAP_CHARS = 100_000  # `wordwrap(1)` of a word takes 0.1 s for so many, and 13 s for a million
@@ -225,7 +226,7 @@ class JinjaTemplate:
         variables = {"add_generation_prompt": is_open, **self._special, **variables}
         # Other names of the same values.
         variables["functions"] = json.dumps(list(tools), ensure_ascii=False, indent=4)
-        variables["datetime"] = _strftime_now("%b %d %Y %H:%M:%S")
+        variables.setdefault("datetime", _strftime_now("%b %d %Y %H:%M:%S"))
         if tools:
             shown = list(tools)
             return rendered({**variables, "tools": shown, "xml_tools": shown})
@@ -480,6 +481,9 @@ class ChatTemplate:
             )
 
         try:
+            messages = place_messages(
+                messages, lambda role, place: carries(template, chat_format, role, place, has_tools)
+            )
             last = messages[-1] if messages else None
             if last and last.role == "assistant" and last.content and not last.tool_calls:
                 marked = replace(last, content=f"{last.content}{MARK_END}")

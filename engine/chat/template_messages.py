@@ -2,8 +2,8 @@
 
 Templates differ: some refuse a system turn (its text then goes before the next user turn's), some
 require user and assistant to alternate (neighbours of one role are joined), some know no tools
-(tools, calls and results are then written into ordinary turns). `template_probe` finds the rules
-of a template.
+(tools, calls and results are then written into ordinary turns), some swallow or move a system turn
+within a conversation (`place_messages`). `template_probe` finds the rules of a template.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
+from paddock.engine.errors import BadRequest
 from paddock.engine.request import Message, Tool, ToolCall, with_system_text
 from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.template_limits import MAX_TEXT_CHARS, TemplateMeter
@@ -33,6 +34,8 @@ class TemplateExhausted(TemplateRefused):
 
 class CompiledTemplate(Protocol):
     """One compiled template."""
+
+    def __hash__(self) -> int: ...
 
     @property
     def source(self) -> str: ...
@@ -104,6 +107,8 @@ class TurnRules:
     shows_tools: bool = True
     shows_calls: bool = True
     """Whether it renders calls of earlier turns."""
+    shows_calls_with_text: bool = True
+    """Whether it renders both where a turn has text and calls."""
     shows_results: bool = True
     """Whether it renders turns of the role `tool`."""
     single_calls: bool = False
@@ -117,6 +122,10 @@ class TurnRules:
     """Ids must have nine letters or digits (Mistral)."""
     thinking_key: bool = False
     """Reasoning is under `thinking` (gpt-oss), and excludes content in a turn with calls."""
+
+
+Place = Literal["only", "first", "second", "late", "late without system"]
+"""Where a message is: alone; the first or a later one of those before the dialogue; within it."""
 
 
 def tool_definitions(tools: Sequence[Tool]) -> list[dict[str, Any]]:
@@ -148,6 +157,50 @@ def tools_in_words(tools: Sequence[Tool], call_format: ToolCallFormat) -> str:
     )
 
 
+def place_messages(
+    messages: Sequence[Message], carries: Callable[[str, Place], bool]
+) -> list[Message]:
+    """Return a conversation of which the template swallows and moves no message.
+
+    `carries`: whether a turn of a role arrives at a place. A message that is neither the user's
+    nor the assistant's nor a tool's result stays where it is, as
+
+    1. a turn of its role;
+    2. a part of the system's or developer's message before it, at the beginning;
+    3. a developer's turn for the system, or the other way round;
+    4. a user's turn that names its role.
+
+    Raises:
+        BadRequest: the template has room for none of these.
+    """
+    others = {"system": "developer", "developer": "system"}
+    n_leading = next((n for n, turn in enumerate(messages) if turn.role in _DIALOGUE), None)
+    placed: list[Message] = []
+    for number, message in enumerate(messages):
+        role, last = message.role, placed[-1] if placed else message
+        place: Place = "late" if n_leading else "late without system"
+        if n_leading is None or number < n_leading:
+            place = "second" if number else "only" if n_leading is None else "first"
+        if role in _DIALOGUE or carries(role, place):
+            placed.append(message)
+        elif place == "second" and role in others and last.role in others:
+            placed[-1:] = _joined_neighbours([last, replace(message, role=last.role)])
+        elif role in others and carries(others[role], place):
+            placed.append(replace(message, role=others[role]))
+        elif carries("user", place):
+            content = f"<{role}_message>\n{message.content}\n</{role}_message>"
+            placed.append(replace(message, role="user", content=content))
+        else:
+            raise BadRequest(
+                f"the model's chat template leaves out message {number + 1}, of the role '{role}'."
+                " Put its text into a message of the user."
+            )
+    return placed
+
+
+_DIALOGUE = ("user", "assistant", "tool")
+
+
 def template_turns(
     messages: Sequence[Message],
     tools: Sequence[Tool],
@@ -159,21 +212,10 @@ def template_turns(
     if tools and not rules.shows_tools:
         turns = with_system_text(turns, tools_in_words(tools, call_format))
     turns = [_tools_as_text(turn, rules, call_format) for turn in turns]
-    if not rules.takes_system:
-        # Move the text of system turns to the beginning of the next user turn
-        kept: list[Message] = []
-        waiting: list[str] = []
-        for message in turns:
-            if message.role == "system":
-                waiting.append(message.content)
-            elif message.role == "user" and waiting:
-                kept.append(replace(message, content="\n\n".join([*waiting, message.content])))
-                waiting = []
-            else:
-                kept.append(message)
-        if waiting:
-            kept.append(Message("user", "\n\n".join(waiting)))
-        turns = kept
+    if not rules.takes_system and turns and turns[0].role == "system":
+        text, *turns = turns
+        own = [replace(text, role="user")]
+        turns = [*_joined_neighbours(own + turns[:1]), *turns[1:]]
     if rules.alternates:
         turns = _joined_neighbours(turns)
     if rules.single_calls:
@@ -185,9 +227,13 @@ def _tools_as_text(message: Message, rules: TurnRules, call_format: ToolCallForm
     """Write calls and results that the template cannot render into ordinary turns."""
     if message.role == "tool" and not rules.shows_results:
         return Message("user", f"<tool_response>\n{message.content}\n</tool_response>")
-    if not message.tool_calls or rules.shows_calls:
+    is_shown = rules.shows_calls and (rules.shows_calls_with_text or not message.content)
+    if not message.tool_calls or is_shown:
         return message
-    calls = "\n".join(call_format.write(call) for call in message.tool_calls)
+    calls = "\n".join(
+        call_format.write(replace(call, id=_fitting_call_id(call.id, rules)))
+        for call in message.tool_calls
+    )
     text = f"{message.content}\n\n{calls}" if message.content else calls
     return replace(message, content=text, tool_calls=())
 
@@ -239,7 +285,7 @@ def _template_turn(message: Message, rules: TurnRules) -> TemplateTurn:
     if message.tool_calls:
         turn["tool_calls"] = [_call_value(call, rules) for call in message.tool_calls]
         if rules.thinking_key and message.reasoning:
-            turn["content"] = ""
+            turn |= {"content": "", "thinking": f"{message.reasoning}\n\n{content}".strip()}
         if rules.null_content and not message.content:
             turn["content"] = None
     return turn

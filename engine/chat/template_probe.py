@@ -9,23 +9,27 @@ parsing the output with it returns the rendered call.
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
-from paddock.engine.request import Tool
+from paddock.engine.request import Message, Tool
 from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.template_limits import DEADLINE_S, ProcessorTime
 
 from .reasoning_tags import KNOWN_TAGS, THINK_TAGS, ReasoningTags
 from .template_messages import (
     CompiledTemplate,
+    Place,
     TemplateExhausted,
     TemplateRefused,
     TemplateTurn,
     TurnRules,
+    template_turns,
 )
 from .tool_call_syntax import (
     HERMES,
@@ -325,7 +329,7 @@ _FINDERS = (_json_call, _named_call, _python_call, _gemma_call, _tagged_call)
 
 
 _SYSTEM_WORD, _USER_WORD, _ANSWER_WORD = "qxsys", "qxask", "qxsaid"
-_REASONING_WORD, _RESULT_WORD = "qxthought", "qxresult"
+_REASONING_WORD, _RESULT_WORD = "qxthought", "qxresult <b> & c"
 _USER_TURN: TemplateTurn = {"role": "user", "content": _USER_WORD}
 _RESULT_TURN: TemplateTurn = {
     "role": "tool",
@@ -382,6 +386,57 @@ def probe_template(
         may_reason=tags.opens in template.source or tags.closes in template.source,
         is_harmony="<|channel|>" in template.source and "<|message|>" in template.source,
     )
+
+
+_LATE = ("user assistant X user", "user X assistant user", "user assistant user X")
+_PLACES: Mapping[Place, tuple[str, ...]] = {
+    "only": ("X",),
+    "first": ("X user",),
+    "second": ("system X user",),
+    "late without system": _LATE,
+    "late": tuple(f"system {roles}" for roles in _LATE),
+}
+"""Conversations with a message X at a place. What will follow it is not known, so all count."""
+
+
+@lru_cache(maxsize=128)
+def carries(
+    template: CompiledTemplate, chat_format: ChatFormat, role: str, place: Place, has_tools: bool
+) -> bool:
+    """Return whether a turn arrives at a place, whole and once, in order with the others.
+
+    What is before it stays a prefix, so that it is not computed again; a user's turn, the last
+    resort, may change it.
+    """
+    rules = chat_format.rules
+    if role == "system" and (place == "first" or not rules.takes_system):
+        return place in ("only", "first")  # `template_turns` finds room for it
+    is_private = role not in ("system", "developer", "user")
+    if is_private and re.search(rf"""(['"`]){re.escape(role)}\1""", template.source):
+        return True  # the template knows what it means, and may show it otherwise
+    tools = [PROBE_TOOL] if has_tools and rules.shows_tools else []
+
+    def render(messages: Sequence[Message]) -> str:
+        turns = template_turns(messages, (), rules, chat_format.formats[0])
+        return template.render(turns, tools, datetime="")
+
+    for roles in map(str.split, _PLACES[place]):
+        n = roles.index("X")
+        roles[n] = role
+        texts = [f"qx{number} <a> & b" for number in range(len(roles))]
+        turns, kept = list(map(Message, roles, texts)), ""
+        try:
+            shown = render(turns)
+            if n and role != "user":
+                without = render([*turns[:n], *turns[n + 1 :]])
+                kept = "".join(without.partition(texts[n - 1])[:2])
+        except TemplateRefused:
+            return False
+        ordered = [texts[k] for k in range(len(roles)) if k == n or roles[k] != "system"]
+        in_order = re.search(".*".join(map(re.escape, ordered)), shown, re.DOTALL)
+        if not in_order or shown.count(texts[n]) != 1 or not shown.startswith(kept):
+            return False
+    return True
 
 
 class _TemplateProbe:
@@ -471,6 +526,9 @@ class _TemplateProbe:
                 one_call, two_calls, lambda text: without_tags(text, tags)
             )
             if call_format is not None:
+                if call_format.param is not None:
+                    param = self._with_quotes(tried, call_format.param)
+                    call_format = replace(call_format, param=param)
                 return self._call_rules(tried, has_two=bool(two_calls)), call_format
         if shown:
             return self._call_rules(shown[0][0], has_two=True), None
@@ -479,13 +537,24 @@ class _TemplateProbe:
         )
         return replace(rules, shows_calls=False, shows_results=_RESULT_WORD in result), None
 
+    def _with_quotes(self, rules: TurnRules, param: ParameterFormat) -> ParameterFormat:
+        """Return the format of values, with what is around or instead of `<` and `&` in them."""
+        turn = _calling_turn(rules, 1, text=_RESULT_WORD)
+        shown = self._try(_USER_TURN, turn, tools=True).rpartition(f"qx_key{param.names}")[2]
+        value = shown.partition(param.closes)[0]
+        before, found, after = html.unescape(value).partition(_RESULT_WORD)
+        quotes = (before, after) if found else ("", "")
+        return replace(param, quotes=quotes, is_escaped=_RESULT_WORD not in value)
+
     def _call_rules(self, rules: TurnRules, *, has_two: bool) -> TurnRules:
         """Return the rules, completed by those for calls and results."""
         calling_turn = _calling_turn(rules, 1)
         result = self._try(_USER_TURN, calling_turn, _RESULT_TURN, tools=True, is_open=True)
         other_id = self._try(_USER_TURN, _calling_turn(rules, 1, "call_0123456789"), tools=True)
+        both = self._try(_USER_TURN, {**calling_turn, "content": _ANSWER_WORD}, tools=True)
         return replace(
             rules,
+            shows_calls_with_text=_ANSWER_WORD in both and PROBE_ARGUMENTS["qx_key"] in both,
             single_calls=not has_two,
             shows_results=_RESULT_WORD in result,
             short_ids=not other_id,
@@ -510,8 +579,10 @@ def _assistant_turn(content: str | None) -> TemplateTurn:
     return {"role": "assistant", "content": content}
 
 
-def _calling_turn(rules: TurnRules, n_calls: int, call_id: str = PROBE_CALL_ID) -> TemplateTurn:
-    given: list[dict[str, Any]] = [PROBE_ARGUMENTS, SECOND_PROBE_ARGUMENTS][:n_calls]
+def _calling_turn(
+    rules: TurnRules, n_calls: int, call_id: str = PROBE_CALL_ID, text: str = "qxv one"
+) -> TemplateTurn:
+    given = [{**PROBE_ARGUMENTS, "qx_key": text}, SECOND_PROBE_ARGUMENTS][:n_calls]
     calls = [
         {
             "id": f"{call_id[:-1]}{number}",

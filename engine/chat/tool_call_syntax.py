@@ -16,6 +16,7 @@ complete: its closing tag is not awaited.
 from __future__ import annotations
 
 import ast
+import html
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +26,7 @@ from typing import Any, Literal, get_args
 
 from paddock.engine.request import Tool, ToolCall
 from paddock.engine.system.light_dataclasses import dataclass
-from paddock.engine.system.text import parse_shallow_json
+from paddock.engine.system.text import has_json_type, parse_shallow_json, resolve_ref
 
 Placeholder = Literal["name", "id", "index", "args", "params", "calls", "python", "gemma"]
 """`calls`: JSON of whole calls; `python`: a list of Python calls; `gemma`: Gemma's values; `args`:
@@ -55,6 +56,10 @@ class ParameterFormat:
     closes: str
     names_other: str = ""
     """Between a key and a value that is no string, where it differs."""
+    quotes: tuple[str, str] = ("", "")
+    """Around a text with `<` or `&`, such as CDATA's."""
+    is_escaped: bool = False
+    """Whether `<` and `&` are written as XML's entities."""
 
     @property
     def read_names(self) -> str:
@@ -296,13 +301,18 @@ def parse_json(text: str, at: int) -> tuple[Any, int]:
 def parse_python_calls(text: str, at: int) -> tuple[list[tuple[str, JsonObject]], int]:
     """Parse `[name(key=value, …), …]` to names with arguments."""
     end = _end_of_bracket(text, at, _PYTHON_MARKS, "[")
-    try:
-        tree = ast.parse(text[at:end].strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise MalformedValue from None
+    # Some templates write a text's line breaks as they are.
+    tree = _python_tree(_PYTHON_MARKS.sub(lambda mark: mark[0].replace("\n", "\\n"), text[at:end]))
     if not isinstance(tree, ast.List) or not tree.elts:
         raise MalformedValue
     return [_python_call(element) for element in tree.elts], end
+
+
+def _python_tree(text: str) -> ast.expr:
+    try:
+        return ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise MalformedValue from None
 
 
 def _end_of_bracket(text: str, at: int, marks: re.Pattern[str], opens: str) -> int:
@@ -446,22 +456,44 @@ def _gemma_string(text: str, at: int, quote: str) -> tuple[str, int]:
     return text[at + len(quote) : end], end + len(quote)
 
 
-def parse_bare_value(text: str, schema: JsonObject | None = None) -> Any:
-    """Return the value of an unquoted text: its JSON value, or else the text.
+def parse_bare_value(text: str, schema: Any = None, root: Any = None) -> Any:
+    """Return the value of an unquoted text: its JSON or Python value, or else the text.
 
-    With a schema of type string it stays a text.
+    The first of them that the schema allows, `$ref`s being looked up in `root`.
 
     >>> parse_bare_value("3"), parse_bare_value("Paris"), parse_bare_value("3", {"type": "string"})
     (3, 'Paris', '3')
     """
-    if schema is not None and schema.get("type") == "string":
-        return text
-    for word in (text, text.lower()):  # models write Python's True and False too
-        try:
-            return parse_shallow_json(word, strict=False)
-        except ValueError:
-            continue
-    return None if text == "None" else text
+    values: list[Any] = [text]
+    word = "null" if text == "None" else text.lower()
+    if word in _CONSTANTS:  # models write Python's True and False too
+        values.insert(0, _CONSTANTS[word])
+    elif text.startswith(("[", "{")):
+        with suppress(MalformedValue):
+            values.insert(0, _python_value(_python_tree(text)))
+    with suppress(ValueError):
+        value = parse_shallow_json(text, strict=False)
+        values.insert(len(values) if schema and isinstance(value, str) else 0, value)
+    return next((value for value in values if _allows(schema, value, root)), values[0])
+
+
+def _allows(schema: Any, value: Any, root: Any, n_levels: int = 8) -> bool:
+    """Return whether a schema allows a value, by its types, constants and alternatives."""
+    if not isinstance(schema, Mapping) or not n_levels:
+        return True
+    options: list[Any] = []
+    for name in ("anyOf", "oneOf", "allOf"):
+        options += schema[name] if isinstance(schema.get(name), list) else []
+    options += [resolve_ref(root, str(schema["$ref"]))] if "$ref" in schema else []
+    constants, kinds = schema.get("enum"), schema.get("type")
+    if not isinstance(constants, list):
+        constants = [schema.get("const", value)]
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    return (
+        any(constant == value and type(constant) is type(value) for constant in constants)
+        and any(has_json_type(value, kind) for kind in kinds)
+        and (not options or any(_allows(option, value, root, n_levels - 1) for option in options))
+    )
 
 
 def parse_calls(
@@ -580,20 +612,34 @@ def _parse_parameters(
     opens = param.opens.strip()
     arguments: dict[str, Any] = {}
     closes = call_format.leftovers[:1]
-    schemas = tool.parameters.get("properties", {}) if tool else {}
+    parameters = tool.parameters if tool else {}
+    schemas = parameters.get("properties", {})
     while True:
         at = skip_space(text, at)
         rest = text[at:]
         if rest.startswith(opens):
             named = _literal_pattern(param.read_names).search(text, at + len(opens))
-            closed = _literal_pattern(param.closes).search(text, named.end()) if named else None
-            if named is None or closed is None:
+            if named is None:
                 raise IncompleteValue
             key = text[at + len(opens) : named.start()].strip().split('"')[0]
-            value, at = text[named.end() : closed.start()], closed.end()
-            if param.names.endswith("\n"):
+            start, (before, after) = named.end(), param.quotes
+            if is_quoted := bool(before) and text.startswith(before, skip_space(text, start)):
+                start = skip_space(text, start) + len(before)
+            closed_by = f"{after} {param.closes}" if is_quoted else param.closes
+            for closed in _literal_pattern(closed_by).finditer(text, start):
+                rest = text[skip_space(text, closed.end()) :]
+                follows = (opens, *closes) if closes else (rest,)
+                if rest.startswith(follows):
+                    break  # else it is a part of the value
+                if any(word.startswith(rest) for word in follows):
+                    raise IncompleteValue
+            else:
+                raise IncompleteValue
+            value, at = text[start : closed.start()], closed.end()
+            if param.names.endswith("\n") and not is_quoted:
                 value = value.removeprefix("\n").removesuffix("\n")
-            arguments[key] = parse_bare_value(value, schemas.get(key))
+            value = html.unescape(value) if param.is_escaped else value
+            arguments[key] = parse_bare_value(value, schemas.get(key), parameters)
         elif opens.startswith(rest):
             raise IncompleteValue
         elif not closes or rest.startswith(closes[0]):

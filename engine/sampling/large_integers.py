@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from paddock.engine.errors import BadRequest
-from paddock.engine.system.text import resolve_ref
+from paddock.engine.system.text import has_json_type, resolve_ref
 
 MOST_EXACT = 2**53 - 1
 """Doubles hold every integer up to here, and none of its neighbours is one."""
@@ -87,7 +87,11 @@ class SchemaGrammar:
             return self._add(" | ".join(rules))
         if keys <= {"enum", "const", "type"}:
             separators = json.loads(self._comma), self._colon
-            values = [value for value in own.get("enum", [own.get("const")]) if _fits(value, kinds)]
+            values = [
+                value
+                for value in own.get("enum", [own.get("const")])
+                if has_json_type(value, kinds)
+            ]
             texts = [
                 json.dumps(value, ensure_ascii=False, separators=separators) for value in values
             ]
@@ -169,15 +173,3 @@ def _naturals(least: int, most: int | None) -> str:
         if int(digit) > first:
             below.append(f"{high[:n]}[{first}-{int(digit) - 1}]{rest(high, n)}")
     return f"/{'|'.join(above)}/ & /{'|'.join(below)}/"
-
-
-def _fits(value: Any, kind: str | None) -> bool:
-    """Return whether a value has a type of JSON Schema."""
-    kinds: dict[str, type | tuple[type, ...]] = {
-        "string": str, "boolean": bool, "null": type(None), "array": list, "object": dict,
-        "number": (int, float), "integer": (int, float),
-    }  # fmt: skip
-    if kind in ("number", "integer") and isinstance(value, bool):
-        return False
-    is_right = kind is None or isinstance(value, kinds.get(kind, ()))
-    return is_right and (kind != "integer" or value == _floor(value))

@@ -171,6 +171,18 @@ def path_text(keys: Iterable[str | int]) -> str:
     return ".".join(str(key).replace(".", "\\.") for key in keys)
 
 
+def has_json_type(value: Any, kind: Any) -> bool:
+    """Return whether a value has a type of JSON Schema; None: any."""
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "string": str, "boolean": bool, "null": type(None), "array": list, "object": dict,
+        "number": (int, float), "integer": (int, float),
+    }  # fmt: skip
+    if kind in ("number", "integer") and isinstance(value, bool):
+        return False
+    is_right = kind is None or isinstance(value, kinds.get(str(kind), ()))
+    return is_right and (kind != "integer" or value % 1 == 0)
+
+
 def resolve_ref(schema: Any, ref: str) -> Any:
     """Return what a `$ref` within a schema is; None if it leads outside.
 

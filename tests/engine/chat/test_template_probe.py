@@ -1,10 +1,14 @@
+from typing import Any
+
 import pytest
 
 from paddock.engine.chat.chat_template import ChatTemplate
+from paddock.engine.chat.stream_parser import AnswerMarkup, MarkupParser
 from paddock.engine.chat.tool_call_syntax import LiteralText, ToolCallFormat
 from paddock.engine.errors import BadRequest
-from paddock.engine.request import Message, ToolCall
+from paddock.engine.request import Message, Tool, ToolCall
 from tests.engine.chat.answer_parsing import TEMPLATES, WEATHER, template
+from tests.engine.chat.go_templates import GO_NAMES, go_template
 
 NAMES = sorted(path.stem for path in TEMPLATES.glob("*.jinja"))
 
@@ -111,3 +115,143 @@ def test_a_vocabulary_gives_away_what_a_template_does_not() -> None:
     source = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     chat_template = ChatTemplate(source, bos="", eos="", control_tokens=["<|tool_call_start|>"])
     assert shape(chat_template.chat_format.formats[0]) == "<|tool_call_start|>«python»"
+
+
+def prompt_of(chat_template: ChatTemplate, messages: list[Message], **options: Any) -> str:
+    return "".join(piece.text for piece in chat_template.render(messages, **options))
+
+
+CONVERSATIONS = {
+    "a late system message": "user assistant system user",
+    "a late one behind a first one": "system user assistant system user",
+    "one between two questions": "user system user",
+    "one after the question": "user assistant user system",
+    "one after an answer": "system user assistant system",
+    "one alone": "system",
+    "two": "system system user",
+    "a developer's": "developer user",
+    "a developer's after the system's": "system developer user",
+    "a late developer's": "user assistant developer user",
+    "a role of no template": "user assistant critic user",
+}
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS)
+@pytest.mark.parametrize("name", [*NAMES, *GO_NAMES])
+def test_no_template_swallows_or_moves_a_message(name: str, conversation: str) -> None:
+    chat_template = go_template(name) if name in GO_NAMES else template(name)
+    roles = CONVERSATIONS[conversation].split()
+    messages = [Message(role, f"Text {n}: <b> & c.") for n, role in enumerate(roles)]
+    prompt = prompt_of(chat_template, messages)
+    assert [prompt.count(message.content) for message in messages] == [1] * len(messages)
+    # A few templates put the first system message before the last question.
+    places = [prompt.index(message.content) for message in messages[roles[0] == "system" :]]
+    assert places == sorted(places)
+    if roles[-3:] == ["assistant", "system", "user"]:
+        n = len(messages) - 2
+        without = prompt_of(chat_template, [*messages[:n], messages[-1]])
+        end = without.index(messages[n - 1].content) + len(messages[n - 1].content)
+        if roles[0] != "system" or prompt.index(messages[0].content) < places[0]:
+            assert prompt.startswith(without[:end]), "it is not computed again"
+
+
+def test_a_late_system_message_of_gpt_oss_is_a_turn_that_says_whose_word_it_is() -> None:
+    turns = [("user", "Hi"), ("assistant", "Ho"), ("system", "In French"), ("user", "Who?")]
+    prompt = prompt_of(template("openai-gpt-oss"), [Message(*turn) for turn in turns])
+    assert prompt.endswith(
+        "<|start|>assistant<|channel|>final<|message|>Ho<|end|>"
+        "<|start|>user<|message|><system_message>\nIn French\n</system_message><|end|>"
+        "<|start|>user<|message|>Who?<|end|><|start|>assistant"
+    )
+
+
+def test_a_message_for_which_a_template_has_no_room_is_refused() -> None:
+    chat_template = ChatTemplate("{{ messages[0].content }}", bos="", eos="")
+    with pytest.raises(BadRequest) as refusal:
+        prompt_of(chat_template, [Message("user", "Hi"), Message("system", "In French")])
+    assert str(refusal.value) == (
+        "the model's chat template leaves out message 2, of the role 'system'."
+        " Put its text into a message of the user."
+    )
+
+
+def test_a_role_that_a_template_names_is_the_templates_to_show() -> None:
+    source = (
+        "{% for m in messages %}{% if m.role == 'control' %}[{{ m.content | upper }}]"
+        "{% else %}{{ m.role }}: {{ m.content }}\n{% endif %}{% endfor %}"
+    )
+    messages = [Message("control", "thinking"), Message("user", "Hi")]
+    assert prompt_of(ChatTemplate(source, bos="", eos=""), messages) == "[THINKING]user: Hi\n"
+
+
+@pytest.mark.parametrize("name", [*NAMES, *GO_NAMES])
+def test_what_an_answer_says_beside_its_call_arrives(name: str) -> None:
+    call = ToolCall("get_weather", {"city": "Paris <a> & b"}, "abcdefgh1")
+    messages = [
+        Message("user", "How is it in Paris?"),
+        Message("assistant", "I look it up.", "They want weather.", tool_calls=(call,)),
+        Message("tool", "22 < 23 & dry", tool_name="get_weather", tool_call_id=call.id),
+    ]
+    chat_template = go_template(name) if name in GO_NAMES else template(name)
+    prompt = prompt_of(chat_template, messages, tools=[WEATHER])
+    for text in ("I look it up.", "Paris <a> & b", "22 < 23 & dry"):
+        assert prompt.count(text) == 1, text
+
+
+_TAGGED = """{% for m in messages %}<{{ m.role }}>{{ m.content }}{% for call in m.tool_calls %}
+<function name="{{ call.function.name }}">{% for key, value in call.function.arguments.items() %}
+<param name="{{ key }}">VALUE</param>{% endfor %}
+</function>{% endfor %}
+{% endfor %}{% for tool in tools %}{{ tool | tojson }}{% endfor %}"""
+VALUES = {
+    "as they are": "{{ value }}",
+    "in CDATA": "{% if value is string and ('<' in value or '&' in value) %}"
+    "<![CDATA[{{ value }}]]>{% else %}{{ value }}{% endif %}",
+    "as XML": "{{ value | e }}",
+}
+SAVE = Tool(
+    "save",
+    "Saves",
+    {
+        "type": "object",
+        "properties": {
+            "text": {"type": "string"},
+            "maybe": {"type": ["string", "null"]},
+            "kind": {"enum": ["1", "2"]},
+            "either": {"anyOf": [{"type": "integer"}, {"$ref": "#/$defs/word"}]},
+            "n": {"type": "integer"},
+            "tags": {"type": "array", "items": {"type": "string"}},
+            "options": {"type": "object"},
+            "free": {},
+        },
+        "$defs": {"word": {"type": "string"}},
+    },
+)
+ARGUMENTS: tuple[dict[str, Any], ...] = (
+    {"text": "a < b & c > d", "n": 3},
+    {"text": '<p class="x">it\'s "so" &amp; so</p>\n&lt;i&gt;', "n": 3},
+    {"text": "x ]]> y", "maybe": None},
+    {"text": "</param> & <param>", "n": -1},
+    {"text": "42", "maybe": "12", "kind": "1", "either": "x<y"},
+    {"text": "true", "either": 7, "free": 1.5},
+    {"text": '{"a": 1}', "tags": ["a<b", "it's & so", "True"], "options": {"Ok": True, "no": None}},
+    {"text": '"quoted"', "free": "plain & so"},
+)
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
+@pytest.mark.parametrize("name", [*VALUES, "Qwen3-Coder"])
+def test_arguments_arrive_as_the_tools_schema_has_them(
+    name: str, arguments: dict[str, Any]
+) -> None:
+    source = _TAGGED.replace("VALUE", VALUES.get(name, ""))
+    chat_template = ChatTemplate(source, bos="", eos="") if name in VALUES else template(name)
+    call = ToolCall("save", arguments, "abcdefgh1")
+    messages = [Message("user", "Hi"), Message("assistant", "", tool_calls=(call,))]
+    prompt = prompt_of(chat_template, messages, tools=[SAVE])
+    chat_format = chat_template.chat_format
+    markup = AnswerMarkup(chat_format.tags, chat_format.formats, {"save": SAVE})
+    parser = MarkupParser(markup, (), lambda: "id")
+    delta = parser.feed(prompt[prompt.rindex("<function") :].encode())
+    found = (*delta.tool_calls, *parser.close().tool_calls)
+    assert [dict(one.arguments) for one in found] == [arguments]
