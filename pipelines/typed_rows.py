@@ -21,7 +21,8 @@ _PATTERN = rf"^({'|'.join(_NAMES)}|decimal\(\s*\d{{1,2}}\s*,\s*\d{{1,2}}\s*\))$"
 
 
 def _known_type(name: str) -> str:
-    if not re.fullmatch(_PATTERN, name):
+    digits = [int(part) for part in re.findall(r"\d+", name)]
+    if not re.fullmatch(_PATTERN, name) or (digits and not 38 >= digits[0] >= max(digits[1], 1)):
         raise MustBe(f"must be one of {', '.join(map(repr, _NAMES))}")
     return name
 

@@ -83,6 +83,19 @@ def sql_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def same_in_sql(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return two names that are one in SQL, where the case of ASCII letters does not count.
+
+    >>> same_in_sql(["Total", "total"]), same_in_sql(["\u00c9", "\u00e9"])
+    (('Total', 'total'), None)
+    """
+    seen = dict[bytes, str]()
+    for name in names:
+        if (other := seen.setdefault(name.encode("utf-8", "replace").lower(), name)) != name:
+            return other, name
+    return None
+
+
 def is_utf8(text: str) -> bool:
     """Return whether a name is UTF-8; other bytes were decoded as surrogates."""
     return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -20,6 +20,9 @@ from paddock.pipelines.typed_rows import ColumnType as ColumnType
 MOST_DIGITS = 38
 """Of a decimal, as Arrow, Parquet and DuckDB have it."""
 _FLOAT_DIGITS = 15  # a double holds as many in any number
+MOST_INT_DIGITS = 4300
+"""Of an integer: Python makes no text of a longer one, nor JSON."""
+_MOST_INT = 10**MOST_INT_DIGITS
 UNSURE_MARK, NO_MARK = ".?", "?"
 """Where no number of a file tells its mark: a point without groups, or whole numbers alone."""
 _GROUPS = "'\u2019 \u00a0\u202f"
@@ -44,7 +47,12 @@ def plain_decimal(value: Decimal) -> int | float | str:
 
     >>> plain_decimal(Decimal("19.90")), plain_decimal(Decimal("123456789012345.67"))
     (19.9, '123456789012345.67')
+
+    Raises:
+        ValueError: it has too many digits.
     """
+    if value.adjusted() >= MOST_INT_DIGITS:
+        raise ValueError("too many digits")
     if value == value.to_integral_value():
         return int(value)
     n_digits = len(value.normalize().as_tuple().digits)
@@ -56,6 +64,9 @@ def plain_value(value: Any) -> Any:
 
     >>> plain_value(date(2026, 3, 1)), plain_value(float("nan")), plain_value([Decimal("1.50")])
     ('2026-03-01', None, [1.5])
+
+    Raises:
+        ValueError: an integer has too many digits.
     """
     match value:
         case float():
@@ -72,6 +83,8 @@ def plain_value(value: Any) -> Any:
             return {plain_value(str(name)): plain_value(inner) for name, inner in value.items()}
         case list() | tuple():
             return [plain_value(inner) for inner in value]
+        case int() if abs(value) >= _MOST_INT:
+            raise ValueError("too many digits")
         case None | bool() | int():
             return value
     if type(value).__name__ == "NAType":  # of pandas
@@ -123,7 +136,7 @@ def parsed_cell(text: str, kind: ColumnType, mark: str = UNSURE_MARK) -> Any:
         case "int" if _number_form(mark, is_whole=True).fullmatch(text) or re.fullmatch(
             r"[-+]?\d+", text
         ):
-            return int(_number(text, mark))
+            return plain_decimal(_number(text, mark))
         case "float" if math.isfinite(value := float(_number(text, mark))):
             return value
         case "date":

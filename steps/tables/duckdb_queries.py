@@ -1,9 +1,12 @@
 """Queries over tables by DuckDB in memory; and the process that checks one before a run.
 
-A query reads its tables and nothing else: no file, network, extension or setting; it is one
-statement that reads, with limits on time and memory, and gives the same rows for the same tables.
-What is constant in it is computed as it is checked, whatever limits DuckDB has: so that is done in
-a process of its own, which imports little.
+A query reads its tables and nothing else: no file, network, extension, setting or catalog; it is
+one statement that reads, with limits on time and memory, and gives the same rows for the same
+tables. Each function in it, in a macro that it names, and in a view of a DuckDB file, is one whose
+value depends on its arguments alone, by what DuckDB says of its functions.
+
+What is constant in a query is computed as it is checked, whatever limits DuckDB has: so that is
+done in a process of its own, which imports little.
 """
 
 from __future__ import annotations
@@ -12,14 +15,15 @@ import json
 import resource
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from threading import Timer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import duckdb
 
 from paddock.engine.system.frames import FrameHead, answer_frames, pack_frame, take_pipes
 from paddock.engine.system.light_dataclasses import dataclass
-from paddock.engine.system.text import one_line, sql_name
+from paddock.engine.system.text import one_line, same_in_sql, sql_name
 from paddock.pipelines.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -39,16 +43,29 @@ _SETTINGS = (
     "timezone='UTC'",
 )
 _TABLE_FUNCTIONS = frozenset(("range", "generate_series", "unnest", "json_each", "json_tree"))
-_OF_THE_MOMENT = (
-    "select distinct function_name from duckdb_functions() where stability = 'VOLATILE' "
-    "or stability = 'CONSISTENT_WITHIN_QUERY' and len(parameters) = 0"
+# Of a file too, in which a macro or table may have the name of each function and table:
+_FUNCTIONS = (
+    "select function_name, function_type, internal, stability, parameters, varargs, "
+    "macro_definition from system.main.duckdb_functions()"
 )
-"""Functions that give another value each time, as DuckDB says of them."""
-_HIDES_THE_MOMENT = frozenset(("ago", "age"))
-"""Of one argument, they measure from now, which DuckDB does not say of them."""
+_STORED = (
+    "select internal, schema_name, view_name, sql from system.main.duckdb_views() union all "
+    "select internal, schema_name, table_name, sql from system.main.duckdb_tables()"
+)
+_DEFAULTS = (
+    "select schema_name, table_name, column_default, internal from system.main.duckdb_columns()"
+)
 _WITHOUT_BRACKETS = frozenset(
-    ("current_date", "current_time", "current_timestamp", "localtime", "localtimestamp")
-)
+    ("current_date", "current_time", "current_timestamp", "localtime", "localtimestamp",
+     "current_catalog", "current_schema")
+)  # fmt: skip
+_HELD_TYPES = frozenset(
+    ("boolean", "tinyint", "smallint", "integer", "bigint", "hugeint", "utinyint", "usmallint",
+     "uinteger", "ubigint", "float", "double", "decimal", "varchar", "blob", "uuid", "enum", "date",
+     "time", "timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns",
+     "timestamp with time zone", "null", "list", "array", "struct", "map")
+)  # fmt: skip
+"""Types whose values are the same in Arrow."""
 _TYPES: Mapping[str, str] = {
     "int": "BIGINT", "float": "DOUBLE", "bool": "BOOLEAN", "str": "VARCHAR", "date": "DATE",
     "time": "TIME", "datetime": "TIMESTAMP",
@@ -105,6 +122,7 @@ def check_query(
         for name, types in tables.items():
             if types is None:
                 return
+            _refuse_alike(name, same_in_sql(types))
             columns = (
                 f"null{'::' + _TYPES.get(kind, kind) if kind else ''} as {sql_name(column)}"
                 for column, kind in types.items()
@@ -127,12 +145,14 @@ def run_query(
     with closing(open_duckdb(memory_bytes=limits.memory_bytes)) as connection:
         named = _check_statement(connection, query, tables.keys(), list(values))
         for name, table in tables.items():
+            _refuse_alike(name, same_in_sql(table.column_names))
             connection.register(name, table)
+            for kind in connection.table(name).types:
+                _refuse_alike(name, _alike_fields(kind))
         connection.execute("set lock_configuration=true")
         with _interrupted(connection, limits), _query_errors(query, 0, limits):
-            reader = connection.sql(
-                query, params={n: values[n] for n in named} or None
-            ).to_arrow_reader(_BATCH_ROWS)
+            found = connection.sql(query, params={n: values[n] for n in named} or None)
+            reader = with_held_types(found).to_arrow_reader(_BATCH_ROWS)
             batches, n_bytes = list[Any](), 0
             for batch in reader:
                 n_bytes += batch.nbytes
@@ -142,6 +162,37 @@ def run_query(
                 batches.append(batch)
             result: pa.Table = reader.schema.empty_table()
             return result.from_batches(batches, reader.schema)
+
+
+def with_held_types(relation: Any) -> Any:
+    """Return a relation in which columns of types that Arrow has not are texts."""
+    texts = {n for n, kind in enumerate(relation.types, 1) if not _is_held(kind)}
+    columns = (
+        f"#{n}::varchar as {sql_name(name)}" if n in texts else f"#{n}"
+        for n, name in enumerate(relation.columns, 1)
+    )
+    return relation.project(", ".join(columns)) if texts else relation
+
+
+def _fields(kind: Any) -> list[tuple[str, Any]]:
+    is_nested = kind.id in ("list", "array", "struct", "map")
+    return [child for child in kind.children if hasattr(child[1], "id")] if is_nested else []
+
+
+def _is_held(kind: Any) -> bool:
+    return kind.id.strip('"') in _HELD_TYPES and all(_is_held(of) for _, of in _fields(kind))
+
+
+def _alike_fields(kind: Any) -> tuple[str, str] | None:
+    """Return two fields of a type, or within it, that are one in SQL."""
+    found = same_in_sql(name for name, _ in _fields(kind))
+    return found or next(filter(None, (_alike_fields(of) for _, of in _fields(kind))), None)
+
+
+def _refuse_alike(table: str, names: tuple[str, str] | None) -> None:
+    if names is not None:
+        what = f"table '{table}' has '{names[0]}' and '{names[1]}', which are one name in SQL"
+        raise QueryFault(what, "Rename one of them.")
 
 
 @contextmanager
@@ -175,30 +226,177 @@ def _check_statement(
         remedy = did_you_mean(missing[0], parameters, f"Add `values: {{{missing[0]}: …}}`.")
         place = max(query.find(f"${missing[0]}"), 0), len(missing[0]) + 1
         raise QueryFault(f"there is no value '{missing[0]}'", remedy, place)
-    tree = connection.execute("select json_serialize_sql(?)", [query]).fetchall()[0][0]
-    named = list(_named(json.loads(tree)))
-    of_the_moment = {name for (name,) in connection.execute(_OF_THE_MOMENT).fetchall()}
-    of_the_moment |= _WITHOUT_BRACKETS
-    known = {name.casefold() for name in (*tables, *(n for kind, n, *_ in named if kind == "cte"))}
-    for kind, name, start, length in named:
-        place = _characters(query, start, length)
-        if kind == "table" and name.casefold() not in known:
-            remedy = did_you_mean(name, list(tables), "Add it under `tables`.")
-            raise QueryFault(f"there is no table '{one_line(name, 60)}'", remedy, place)
-        if kind == "reader" and name not in _TABLE_FUNCTIONS:
-            remedy = "Name a file under `tables`: `tables: {parts: parts.parquet}`."
-            raise QueryFault(f"'{name}' reads what is not among its tables", remedy, place)
-        if kind == "sample":
-            remedy = "Take rows by their values: `where`, `order by` with `limit`."
-            raise QueryFault("a sample has other rows each time", remedy, place)
-        if kind == "function" and name in of_the_moment:
-            remedy = 'Pass the value: `values: {today: "{{ today }}"}`, and name it `$today`.'
-            raise QueryFault(f"'{name}' gives another value each time", remedy, place)
+    _check_names(connection, query, {("", name.lower()) for name in tables}, list(tables))
     return frozenset(statements[0].named_parameters)
 
 
-def _named(tree: Any) -> Iterator[tuple[str, str, int, int]]:
-    """Yield what a query's syntax tree names: its kind, the name, place and length in bytes."""
+def stored_tables(connection: Any) -> dict[tuple[str, str], str]:
+    """Return the SQL that made each view and table, by schema and name; `main` is empty."""
+    rows = connection.execute(_STORED).fetchall()
+    return {
+        ("" if schema == "main" else schema, name): str(sql)
+        for is_internal, schema, name, sql in rows
+        if not is_internal
+    }
+
+
+def check_stored(connection: Any, table: str) -> None:
+    """Check a view or table of a DuckDB file, and the views that it names, as queries are.
+
+    Raises:
+        QueryFault: it computes what depends on more than tables of the file.
+    """
+    stored = {
+        (schema.lower(), name.lower()): sql
+        for (schema, name), sql in stored_tables(connection).items()
+    }
+    macros = [facts for facts in connection.execute(_FUNCTIONS).fetchall() if not facts[2]]
+    defaults = connection.execute(_DEFAULTS).fetchall()
+    pending, checked = [("", table.lower())], set[tuple[str, str]]()
+    with closing(open_duckdb()) as clean:
+        while pending:
+            place = pending.pop()
+            if place in checked or place not in stored:
+                continue
+            checked.add(place)
+            sql, queries = stored[place], list[str]()
+            words = [(sql[start:end].upper(), end) for start, end in _keywords(sql)]
+            if "VIEW" in [word for word, _ in words[:2]]:
+                queries = [sql[next(end for word, end in words if word == "AS") :]]
+            elif "GENERATED" in dict(words):
+                computed = [
+                    expression
+                    for schema, name, expression, is_internal in defaults
+                    if not is_internal
+                    and (schema.lower(), name.lower()) == (place[0] or "main", place[1])
+                    and expression is not None
+                ]
+                kinds = [word for word, _ in words if word in ("DEFAULT", "GENERATED")]
+                if len(kinds) != len(computed):
+                    kinds = ["GENERATED"] * len(computed)
+                of_kind = zip(computed, kinds, strict=True)
+                queries = [f"select {text}" for text, kind in of_kind if kind == "GENERATED"]
+            for query in queries:
+                pending += _check_names(clean, query, stored, macros=macros)
+
+
+def _keywords(sql: str) -> Iterator[tuple[int, int]]:
+    """Yield the start and end of each keyword."""
+    tokens = [*duckdb.tokenize(sql), (len(sql), None)]
+    for (start, kind), (end, _) in pairwise(tokens):
+        if kind == duckdb.token_type.keyword:
+            yield start, start + len(sql[start:end].rstrip())
+
+
+class _Overload(NamedTuple):
+    """What DuckDB says of a function."""
+
+    stability: str | None
+    parameters: Sequence[str]
+    more_parameters: str | None
+    definition: str | None
+    """Of a macro."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What a query names: a function, a table, or what reads by itself."""
+
+    kind: Literal["function", "table", "reader", "cte", "sample", "show"]
+    name: str
+    place: tuple[int, int] = (0, 0)
+    """Start and length in bytes."""
+    schema: str = ""
+    n_given: int = 0
+    """Arguments of a function."""
+
+
+def _check_names(
+    connection: Any,
+    query: str,
+    tables: Collection[tuple[str, str]],
+    shown: Sequence[str] = (),
+    macros: Sequence[Any] = (),
+) -> list[tuple[str, str]]:
+    """Return the tables a query names, by schema and name; refuse all else.
+
+    `connection` has no tables of others; `macros` are those of a file.
+
+    Raises:
+        QueryFault: it names another table, or what depends on more than its tables.
+    """
+    named = list(_named(_tree(connection, query)))
+    functions, readers = dict[str, list[_Overload]](), set(_TABLE_FUNCTIONS)
+    for name, kind, _, *facts in (*connection.execute(_FUNCTIONS).fetchall(), *macros):
+        if not kind.startswith("table"):
+            functions.setdefault(name.lower(), []).append(_Overload(*facts))
+    readers -= {name.lower() for name, *_ in macros}
+    catalog = {name for _, _, name, _ in connection.execute(_STORED).fetchall()}
+    made = {("", part.name.lower()) for part in named if part.kind == "cte"}
+    found = []
+    for part in named:
+        place = _characters(query, *part.place)
+        if part.kind == "table":
+            found.append((part.schema.lower(), part.name.lower()))
+            if found[-1] not in tables and found[-1] not in made:
+                name = f"{part.schema}.{part.name}" if part.schema else part.name
+                remedy = did_you_mean(name, shown, "Add it under `tables`.")
+                raise QueryFault(f"there is no table '{one_line(name, 60)}'", remedy, place)
+        elif part.kind == "cte" and part.name.lower() in catalog:
+            what = f"'{part.name}' is a table of DuckDB's own catalog"
+            raise QueryFault(what, "Name yours otherwise.", place)
+        elif part.kind == "show" or (part.kind == "reader" and part.name not in readers):
+            remedy = "Name a file under `tables`: `tables: {parts: parts.parquet}`."
+            raise QueryFault(f"'{part.name}' reads what is not among its tables", remedy, place)
+        elif part.kind == "sample":
+            remedy = "Take rows by their values: `where`, `order by` with `limit`."
+            raise QueryFault("a sample has other rows each time", remedy, place)
+        elif part.kind == "function" and not _is_pure(connection, part, functions, set()):
+            remedy = 'Pass the value: `values: {today: "{{ today }}"}`, and name it `$today`.'
+            what = f"'{part.name}' depends on the time, on chance or on this machine"
+            raise QueryFault(what, remedy, place)
+    return found
+
+
+def _is_pure(
+    connection: Any, call: _Named, functions: Mapping[str, Sequence[_Overload]], seen: set[str]
+) -> bool:
+    """Return whether a function's value depends on its arguments alone.
+
+    Of `age` DuckDB does not say that with one argument it measures from now, and of
+    `json_serialize_plan` that it computes what is constant in another query.
+    """
+    if (call.name, call.n_given) == ("age", 1) or call.name == "json_serialize_plan":
+        return False
+    if call.name in _WITHOUT_BRACKETS:
+        return False
+    known = functions.get(call.name, ())
+    for text in {facts.definition for facts in known} - {None, *seen}:
+        seen.add(str(text))
+        for part in _named(_tree(connection, f"select {text}")):
+            if part.kind != "function" or not _is_pure(connection, part, functions, seen):
+                return False
+    built_in = [facts for facts in known if facts.definition is None]
+    fitting = [facts for facts in built_in if len(facts.parameters) == call.n_given] or built_in
+    fitting += [facts for facts in built_in if facts.more_parameters is not None]
+    unsure = ("VOLATILE", "CONSISTENT_WITHIN_QUERY")
+    return not fitting or any(facts.stability not in unsure for facts in fitting)
+
+
+def _tree(connection: Any, query: str) -> Any:
+    """Return the syntax tree of a query.
+
+    Raises:
+        QueryFault: DuckDB makes none of it.
+    """
+    tree = json.loads(connection.execute("select json_serialize_sql(?)", [query]).fetchall()[0][0])
+    if tree["error"]:
+        raise QueryFault(one_line(str(tree.get("error_message")), 300))
+    return tree
+
+
+def _named(tree: Any) -> Iterator[_Named]:
+    """Yield what a query's syntax tree names."""
     stack = [tree]
     while stack:
         node = stack.pop()
@@ -208,22 +406,24 @@ def _named(tree: Any) -> Iterator[tuple[str, str, int, int]]:
         stack += node.values()
         place = int(node.get("query_location") or 0), int(node.get("query_location_length") or 1)
         if node.get("sample"):
-            yield "sample", "", *(place if "query_location" in node else (0, 0))
+            yield _Named("sample", "", place if "query_location" in node else (0, 0))
         match node:
             case {"type": "BASE_TABLE", "table_name": name, "schema_name": schema}:
-                yield "table", f"{schema}.{name}" if schema else name, *place
+                catalog = node.get("catalog_name")
+                yield _Named("table", name, place, f"{catalog}.{schema}" if catalog else schema)
             case {"type": "TABLE_FUNCTION", "function": {"function_name": name}}:
-                yield "reader", name.lower(), *place
+                yield _Named("reader", name.lower(), place)
+            case {"type": "SHOW_REF", "query": None, "table_name": name}:
+                yield _Named("show", name.strip('"') or "show")
             case {"class": "FUNCTION", "function_name": name}:
                 given = node.get("arguments", node.get("children")) or ()  # before DuckDB 2
-                is_from_now = name.lower() in _HIDES_THE_MOMENT and len(given) == 1
-                yield "function", "now" if is_from_now else name.lower(), *place
+                yield _Named("function", name.lower(), place, n_given=len(given))
             case {"class": "COLUMN_REF", "column_names": [name]} if (
                 name.lower() in _WITHOUT_BRACKETS
             ):
-                yield "function", name.lower(), *place
+                yield _Named("function", name.lower(), place)
             case {"cte_map": {"map": made}}:
-                yield from (("cte", str(entry["key"]), 0, 0) for entry in made)
+                yield from (_Named("cte", str(entry["key"])) for entry in made)
 
 
 def _characters(query: str, start: int, length: int) -> tuple[int, int]:

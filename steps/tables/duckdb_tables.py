@@ -11,11 +11,19 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa  # type: ignore[import-untyped]
 
-from paddock.engine.system.text import sql_name
+from paddock.engine.system.text import same_in_sql, sql_name
 from paddock.steps.readers.reader import Unreadable
 
 from .arrow_rows import stream_of
-from .duckdb_queries import open_duckdb, words_of
+from .duckdb_queries import (
+    QueryFault,
+    check_stored,
+    open_duckdb,
+    stored_tables,
+    with_held_types,
+    words_of,
+)
+from .row_formats import UnreadableRows
 from .sqlite_tables import chosen_table
 
 
@@ -29,12 +37,14 @@ def read_duckdb(path: Path, name: str, memory_bytes: int) -> pa.Table:
         with closing(
             open_duckdb(str(path), memory_bytes=memory_bytes, read_only=True)
         ) as connection:
-            listed = connection.execute(
-                "select table_name from information_schema.tables "
-                "where table_schema = 'main' order by all"
-            )
-            table = chosen_table(name, [str(row[0]) for row in listed.fetchall()])
-            return connection.sql(f"select * from {sql_name(table)}").to_arrow_table()
+            known = sorted(table for schema, table in stored_tables(connection) if not schema)
+            table = chosen_table(name, known)
+            check_stored(connection, table)
+            rows = connection.sql(f"select * from {sql_name(table)}")
+            return with_held_types(rows).to_arrow_table()
+    except QueryFault as fault:
+        what = f"is not read: of its table '{table}' {fault}"
+        raise Unreadable(what, "Name a table of its own under `table`.") from fault
     except duckdb.Error as error:
         if isinstance(error, duckdb.IOException):
             raise Unreadable(
@@ -48,7 +58,13 @@ def duckdb_file(table: pa.Table, name: str, there: Path | None) -> bytes:
     """Return a DuckDB file with one table; the file that is there if it holds the same.
 
     Its bytes differ each time that it is written, so it says itself which rows it has.
+
+    Raises:
+        UnreadableRows: DuckDB cannot hold it.
     """
+    if alike := same_in_sql(table.column_names):
+        what = f"its columns '{alike[0]}' and '{alike[1]}' are one in DuckDB"
+        raise UnreadableRows(what, "Rename one of them.")
     digest = sha256(stream_of(table)).hexdigest()
     if there is not None:
         with suppress(duckdb.Error), closing(open_duckdb(str(there), read_only=True)) as connection:
@@ -64,4 +80,6 @@ def duckdb_file(table: pa.Table, name: str, there: Path | None) -> bytes:
                 connection.execute(f"comment on table {sql_name(name)} is '{digest}'")
         except duckdb.IOException as error:  # such as a full disk
             raise OSError(errno.EIO, words_of(error)[0]) from error
+        except duckdb.Error as error:
+            raise UnreadableRows(f"DuckDB refuses it: {words_of(error)[0]}") from error
         return path.read_bytes()

@@ -20,11 +20,19 @@ from io import StringIO
 from typing import Any
 
 from paddock.engine.system.light_dataclasses import dataclass, field, replace
-from paddock.engine.system.text import NestedTooDeep, cell_text, counted, parse_shallow_json
+from paddock.engine.system.text import (
+    NestedTooDeep,
+    cell_text,
+    counted,
+    one_line,
+    parse_shallow_json,
+)
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.typed_rows import TypedRows
+from paddock.steps.readers.reader import Unreadable
 
 from .column_types import (
+    MOST_INT_DIGITS,
     NO_MARK,
     UNSURE_MARK,
     ColumnType,
@@ -53,21 +61,18 @@ _EXCEL_HINT = re.compile(r"\Asep=(.)\n")
 # Inside of a character class:
 _LINE_ENDS = r"\r\n\v\f\x1c-\x1e\x85\u2028\u2029"
 _LIST_SEPARATORS = r",;|\t"
+# Some programs drop them before a formula: white space, what is not seen, and controls but NUL.
+_BLANKS = r"\s\x01-\x1f\x7f\xad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"
 
 # Where full-width signs are usual, they begin formulas as well. Numbers and telephone numbers stay.
 _SIGNS, _SUM_SIGNS = r"[=@\uff1d\uff20]", r"[+\-\uff0b\uff0d]"
-# Some programs drop the white space before them.
-_AT_START = re.compile(rf"\ufeff?(?=[\s']*(?:{_SIGNS}|{_SUM_SIGNS}(?![\d\s().,/%+-]*\Z)))")
+_AT_START = re.compile(rf"\ufeff?(?=[{_BLANKS}']*(?:{_SIGNS}|{_SUM_SIGNS}(?![\d\s().,/%+-]*\Z)))")
 _PLAIN = re.compile(rf'(?!sep=)\w[^"\0{_LIST_SEPARATORS}{_LINE_ENDS}]*\Z', re.IGNORECASE)
 _TO_QUOTE = re.compile(rf'["{_LIST_SEPARATORS}{_LINE_ENDS}]|\Asep=', re.IGNORECASE)
 
 
-class UnreadableRows(ValueError):
-    """A text that is not a table; the message says where and follows the file's name."""
-
-    def __init__(self, why: str, remedy: str = "") -> None:
-        super().__init__(why)
-        self.remedy = remedy
+class UnreadableRows(Unreadable):
+    """What is not a table; the message says where and follows the file's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,18 @@ def count_rows(data: bytes, suffix: str, delimiter: str = ",") -> int:
         return 0
 
 
+def own_names(names: Iterable[str]) -> list[str]:
+    """Return names of columns without NUL, at which programs in C cut them.
+
+    Raises:
+        UnreadableRows: two are alike.
+    """
+    made = [name.replace("\0", "\ufffd") for name in names]
+    if (twice := next((name for name, n in Counter(made).items() if n > 1), None)) is not None:
+        raise UnreadableRows(f"names column '{twice}' twice", "Rename one of them.")
+    return made
+
+
 def kept_rows(rows: Sequence[Any]) -> list[Mapping[str, Any]]:
     """Return the rows that are not null.
 
@@ -168,7 +185,14 @@ def rows_of_values(values: Sequence[Any]) -> TypedRows:
             of_column = kinds.setdefault(str(name), set())
             of_column.update([type_of_value(value)] * (value is not None))
     types = {name: found.pop() if len(found) == 1 else "" for name, found in kinds.items()}
-    return TypedRows([plain_value(dict(row)) for row in kept], types)
+    rows = []
+    for n, row in enumerate(kept, 1):
+        try:
+            rows.append(plain_value(dict(row)))
+        except ValueError:
+            what = f"has an integer of more than {MOST_INT_DIGITS:,} digits in row {n:,}"
+            raise UnreadableRows(what, "Give it as a text.") from None
+    return TypedRows(rows, types)
 
 
 def format_rows(
@@ -202,7 +226,7 @@ def typed_rows(table: RowTable, kinds: Mapping[str, ColumnType], mark: str = UNS
                 row[name] = parsed_cell(row[name], kind, mark)
             except (ValueError, ArithmeticError):
                 place = f"line {table.lines[n]}" if table.lines else f"row {n + 1}"
-                what = f"has '{row[name].strip()[:40]}' in column '{name}', which is no {kind}"
+                what = f"has '{one_line(row[name], 40)}' in column '{name}', which is no {kind}"
                 raise UnreadableRows(f"{what} ({place})") from None
 
 
@@ -475,10 +499,16 @@ def _to_csv(
 
 @cache
 def _after_separators(delimiter: str) -> re.Pattern[str]:
-    """Match separators and line ends, with quotes behind them, that a formula follows."""
-    ends = _LIST_SEPARATORS.replace(delimiter, "") + _LINE_ENDS
+    """Match separators and line ends, with blanks and quotes between, that a formula follows.
+
+    Such a run is matched from its start alone, so that a long one takes no square of its length.
+    """
+    ends = _LIST_SEPARATORS.replace(delimiter, "").replace(r"\t", "\t" * (delimiter != "\t"))
+    ends += _LINE_ENDS
     is_number = rf"[\d ./%()+{',' * (delimiter == ',')}-]*(?:\1|[\r\n]|\Z)"
-    return re.compile(rf"([{ends}])\"*(?='*(?:{_SIGNS}|{_SUM_SIGNS}(?!{is_number})))")
+    formula = rf"(?='*(?:{_SIGNS}|{_SUM_SIGNS}(?!{is_number})))"
+    run = rf"(?:([{ends}])|(?![{ends}])[{_BLANKS}\"])"
+    return re.compile(rf"(?<![{ends}{_BLANKS}\"]){run}+(?(1){formula}|(?!))")
 
 
 def _formula_places(text: str, delimiter: str) -> Iterator[int]:

@@ -12,9 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from paddock.engine.system.processes import FrameProcess, python_command
+from paddock.engine.system.text import same_in_sql
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import Output, Params, Step, StepError, Tools
 from paddock.steps.facts import Facts, KnownTables, Missing, TextFault, Written
@@ -54,6 +55,13 @@ class SqlParams(Params):
     values: dict[str, Any] = Field(
         default={}, description="Values of the query's `$names`, such as a date of the run."
     )
+
+    @field_validator("tables", "values")
+    @classmethod
+    def _are_different(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if alike := same_in_sql(value):
+            raise ValueError(f"{info.field_name} '{alike[0]}' and '{alike[1]}' are one name in SQL")
+        return value
 
 
 class SqlOutput(Output):

@@ -14,13 +14,14 @@ from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
-from paddock.engine.system.text import cell_text, one_line, sql_name
+from paddock.engine.system.text import cell_text, one_line, same_in_sql, sql_name
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.readers.reader import Unreadable
 
 from .arrow_rows import ArrowRows, to_arrow
-from .column_types import ColumnType, plain_value
+from .column_types import MOST_DIGITS, ColumnType, plain_value
+from .row_formats import UnreadableRows
 
 _BUSY_S = 5.0
 _MOST_NAMED = 8
@@ -72,16 +73,22 @@ def read_sqlite(path: Path, name: str) -> tuple[pa.Table, list[str]]:
                 "and name not like 'sqlite\\_%' escape '\\' order by name"
             )
             table = chosen_table(name, [str(row[0]) for row in listed])
-            columns = connection.execute(f"pragma table_info({sql_name(table)})").fetchall()
+            listed = connection.execute(f"pragma table_xinfo({sql_name(table)})").fetchall()
+            columns = [column[1:3] for column in listed if column[6] != 1]  # of a virtual table
             types: dict[str, ColumnType] = {}  # by their declarations; empty: the values tell
-            for _, column, declared, *_ in columns:
+            for column, declared in columns:
                 named = str(declared).upper()
                 types[str(column)] = next((kind for part, kind in _DECLARED if part in named), "")
-                if found := _DECIMAL.match(named):
+                found = _DECIMAL.match(named)
+                if found and MOST_DIGITS >= int(found[1]) >= max(int(found[2]), 1):
                     types[str(column)] = f"decimal({found[1]},{found[2]})"
             rows = [
                 {
-                    name: bool(value) if kind == "bool" and value in (0, 1) else plain_value(value)
+                    name: bool(value)
+                    if kind == "bool" and value in (0, 1)
+                    else value
+                    if isinstance(value, float)  # infinite ones are told
+                    else plain_value(value)
                     for (name, kind), value in zip(types.items(), row, strict=True)
                 }
                 for row in connection.execute(f"select * from {sql_name(table)}")
@@ -96,20 +103,30 @@ def read_sqlite(path: Path, name: str) -> tuple[pa.Table, list[str]]:
 
 
 def sqlite_file(table: pa.Table, name: str) -> bytes:
-    """Return a SQLite file with one table; the same table gives the same bytes."""
+    """Return a SQLite file with one table; the same table gives the same bytes.
+
+    Raises:
+        UnreadableRows: SQLite cannot hold it.
+    """
 
     def value_of(value: Any) -> Any:
         is_large = isinstance(value, int) and abs(value) >= 2**63
         return cell_text(value) if is_large or isinstance(value, list | dict) else value
 
     rows = ArrowRows(table)
+    if alike := same_in_sql(rows.types):
+        what = f"its columns '{alike[0]}' and '{alike[1]}' are one in SQLite"
+        raise UnreadableRows(what, "Rename one of them.")
     columns = [
         f"{sql_name(column)} {_SQLITE_TYPES.get(kind) or (kind.upper() if '(' in kind else 'TEXT')}"
         for column, kind in rows.types.items()
     ]
-    with closing(sqlite3.connect(":memory:")) as connection:
-        connection.execute(f"create table {sql_name(name)} ({', '.join(columns) or 'nothing'})")
-        insert = f"insert into {sql_name(name)} values ({', '.join('?' * len(columns))})"
-        connection.executemany(insert, (tuple(map(value_of, row.values())) for row in rows))
-        connection.commit()
-        return connection.serialize()
+    try:
+        with closing(sqlite3.connect(":memory:")) as connection:
+            connection.execute(f"create table {sql_name(name)} ({', '.join(columns) or 'nothing'})")
+            insert = f"insert into {sql_name(name)} values ({', '.join('?' * len(columns))})"
+            connection.executemany(insert, (tuple(map(value_of, row.values())) for row in rows))
+            connection.commit()
+            return connection.serialize()
+    except sqlite3.Error as error:  # too many columns, a name that it keeps for itself
+        raise UnreadableRows(f"SQLite refuses it: {error}") from error

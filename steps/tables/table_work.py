@@ -13,10 +13,9 @@ from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.readers.office import damage_errors
 from paddock.steps.readers.reader import Unreadable, after_name
 
-from .arrow_rows import ArrowRows, read_arrow_file, stream_of, to_arrow
+from .arrow_rows import ArrowRows, own_table, read_arrow_file, stream_of, to_arrow
 from .duckdb_queries import QueryFault, QueryLimits, run_query
 from .duckdb_tables import read_duckdb
-from .row_formats import UnreadableRows
 from .sqlite_tables import read_sqlite
 from .table_files import TableSource, read_text_table
 from .workbook_rows import read_workbook
@@ -54,7 +53,10 @@ def carry_out(
     except QueryFault as fault:
         place = {"start": fault.start, "length": fault.length}
         return {"fault": str(fault), "remedy": fault.remedy, **place}, memoryview(b"")
-    return {"notes": notes}, memoryview(stream_of(result))
+    own, found = own_table(result)
+    return {"notes": [*notes, *(f"the result: {note}" for note in found)]}, memoryview(
+        stream_of(own)
+    )
 
 
 def _read_table(
@@ -62,34 +64,32 @@ def _read_table(
 ) -> tuple[pa.Table, list[str]]:
     """Read a table of any format; return it with notes that follow the file's name."""
     path = Path(source.path)
-    try:
-        if source.is_text:
-            found = read_text_table(source)
-            rows = TypedRows(found.rows, found.types)
-            table, of_columns = to_arrow(rows, {}, found.columns)
-            notes = [*found.notes, *(f": {note}" for note in of_columns)]
-        else:
-            with no_links.open_file(path) as file:
-                n_bytes = file.seek(0, 2)
-                if n_bytes > source.most_bytes:
-                    what = f"has {units.size(n_bytes)}, more than `max_bytes` allows"
-                    raise Unreadable(what, "Raise `max_bytes` to read it.")
-                file.seek(0)
-                with damage_errors(f"a file of the format '{source.format}'"):
-                    match source.format:
-                        case "xlsx":
-                            table, notes = read_workbook(file, source.table, source.header, check)
-                        case "sqlite":
-                            table, notes = read_sqlite(path, source.table)
-                        case "duckdb":
-                            table, notes = read_duckdb(path, source.table, memory_bytes // 2), []
-                        case form:
-                            table, notes = read_arrow_file(file, form), []
-            if source.columns:
-                rows = ArrowRows(table).picked(list(source.columns))
-                table, _ = to_arrow(rows, source.declared)
-    except UnreadableRows as error:
-        raise Unreadable(str(error), error.remedy) from error
+    if source.is_text:
+        found = read_text_table(source)
+        rows = TypedRows(found.rows, found.types)
+        table, of_columns = to_arrow(rows, {}, found.columns)
+        notes = list(found.notes)
+    else:
+        with no_links.open_file(path) as file:
+            n_bytes = file.seek(0, 2)
+            if n_bytes > source.most_bytes:
+                what = f"has {units.size(n_bytes)}, more than `max_bytes` allows"
+                raise Unreadable(what, "Raise `max_bytes` to read it.")
+            file.seek(0)
+            with damage_errors(f"a file of the format '{source.format}'"):
+                match source.format:
+                    case "xlsx":
+                        table, notes = read_workbook(file, source.table, source.header, check)
+                    case "sqlite":
+                        table, notes = read_sqlite(path, source.table)
+                    case "duckdb":
+                        table, notes = read_duckdb(path, source.table, memory_bytes // 2), []
+                    case form:
+                        table, notes = read_arrow_file(file, form), []
+                table, of_columns = own_table(table, source.columns)
+        if source.declared:
+            table, _ = to_arrow(ArrowRows(table), source.declared)
+    notes += [f": {note}" for note in of_columns]
     if odd := ArrowRows(table).lost_numbers:
         shown = ", ".join(f"{n:,} of '{name}'" for name, n in odd.items())
         notes.append(f": numbers that are infinite or NaN are null in expressions ({shown})")

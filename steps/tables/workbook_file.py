@@ -14,13 +14,13 @@ from decimal import Decimal
 from io import BytesIO
 from typing import Any
 
-from paddock.engine.system.text import cell_text, counted
+from paddock.engine.system.text import cell_text, counted, one_line
 from paddock.pipelines.typed_rows import TypedRows
 
 from .column_types import ColumnType, iso_date, plain_decimal, typed_value
 from .row_formats import UnreadableRows, kept_rows
 
-_MOST_ROWS, _EXACT_INTEGER = 1_048_576, 10**15  # the bounds of Excel
+_MOST_ROWS, _MOST_COLUMNS, _EXACT_INTEGER = 1_048_576, 16_384, 10**15  # the bounds of Excel
 _MOST_LINKS = 65_530  # of a sheet
 _LARGE_CELLS = 100_000  # beyond, rows go to a temporary file one by one, in a third of the memory
 _WIDTH_ROWS = 500  # the first ones decide how wide a column is
@@ -30,7 +30,7 @@ _FORMATS: Mapping[str, str] = {
     "datetime": "yyyy-mm-dd hh:mm:ss",
     "time": "hh:mm:ss",
 }
-_NO_TITLE = re.compile(r"[\[\]:*?/\\]")
+_NO_TITLE = re.compile(r"[\[\]:*?/\\\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
 def workbook_file(
@@ -52,6 +52,8 @@ def workbook_file(
     names = list(dict.fromkeys(name for row in kept for name in row)) or list(rows.types)
     if len(kept) >= _MOST_ROWS:
         raise UnreadableRows(f"a sheet of Excel has no room for {len(kept):,} rows")
+    if len(names) > _MOST_COLUMNS:
+        raise UnreadableRows(f"a sheet of Excel has no room for {len(names):,} columns")
     kinds = {name: declared.get(name) or rows.types.get(name, "") for name in names}
     for name in names:
         if not kinds[name] and all(_is_day(row.get(name)) for row in kept):
@@ -61,7 +63,7 @@ def workbook_file(
     memory = {"constant_memory" if is_large else "in_memory": True}
     with _system_errors(library), library.Workbook(data, memory) as book:
         book.set_properties({"created": datetime(2000, 1, 1, tzinfo=UTC)})
-        sheet = book.add_worksheet(_NO_TITLE.sub(" ", title)[:31] or None)
+        sheet = book.add_worksheet(_NO_TITLE.sub(" ", title)[:31].strip(" '") or None)
         bold = book.add_format({"bold": True, "bottom": 1})
         linked = book.get_default_url_format()
         formats = {}
@@ -73,7 +75,9 @@ def workbook_file(
             formats[name] = book.add_format({"num_format": shown_as} if shown_as else {})
         widths = {name: len(name) + 3 for name in names}  # with the filter's arrow
         for column, name in enumerate(names):
-            sheet.write_string(0, column, name, bold)
+            if sheet.write_string(0, column, name, bold):
+                what = f"the name of column {column + 1:,}, '{one_line(name, 40)}'"
+                raise UnreadableRows(f"{what}, has more than 32,767 characters")
         for n, row in enumerate(kept, 1):
             for column, name in enumerate(names):
                 value, kind = row.get(name), kinds[name]
@@ -101,7 +105,7 @@ def workbook_file(
                         n_old += 1
                     case int() | float() | Decimal():
                         is_long = isinstance(made, Decimal) and isinstance(plain_decimal(made), str)
-                        if abs(float(made)) < _EXACT_INTEGER and not is_long:
+                        if abs(made) < _EXACT_INTEGER and not is_long:
                             sheet.write_number(n, column, made, formats[name])
                             continue
                         n_long += 1
@@ -114,7 +118,7 @@ def workbook_file(
                     wrong = sheet.write_url(n, column, f"external:{target}", linked, text)
                 if wrong:
                     what = f"row {n}, column '{name}' has more than 32,767 characters"
-                    raise UnreadableRows(f"{what}, or is beyond the last column of Excel")
+                    raise UnreadableRows(what)
         for column, name in enumerate(names):
             sheet.set_column(column, column, max(_LEAST_WIDTH, min(widths[name], _MOST_WIDTH)))
         sheet.freeze_panes(1, 0)

@@ -1,0 +1,322 @@
+"""Values and names that plain data, another format or SQL does not hold: texts, or a sentence."""
+
+import asyncio
+import io
+import sqlite3
+import struct
+from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import openpyxl  # type: ignore[import-untyped]
+import pyarrow as pa  # type: ignore[import-untyped]
+import pytest
+from pyarrow import ipc, parquet
+
+from paddock.pipelines.typed_rows import TypedRows
+from paddock.steps.base import StepError
+from paddock.steps.files.rows import FilesRows, FilesRowsOutput, FilesRowsParams
+from paddock.steps.files.write import FilesWrite, FilesWriteParams
+from paddock.steps.tables.row_formats import UnreadableRows, formula_escaped
+from paddock.steps.tables.table_files import given_rows
+from tests.fakes.tools import FakeTools, tools
+
+Read = Callable[..., FilesRowsOutput]
+Write = Callable[..., None]
+
+
+@pytest.fixture
+def hands(tmp_path: Path) -> FakeTools:
+    return tools(tmp_path)
+
+
+@pytest.fixture
+def read(hands: FakeTools) -> Read:
+    def read(path: str, **wishes: Any) -> FilesRowsOutput:
+        return asyncio.run(FilesRows().run(FilesRowsParams(path=path, **wishes), hands))
+
+    return read
+
+
+@pytest.fixture
+def write(hands: FakeTools) -> Write:
+    def write(path: str, rows: Any, **wishes: Any) -> None:
+        params = FilesWriteParams(path=path, rows=rows, **wishes)
+        asyncio.run(FilesWrite().run(params, hands))
+
+    return write
+
+
+def refused(do: Callable[..., Any], *given: Any, **wishes: Any) -> str:
+    with pytest.raises(StepError) as caught:
+        do(*given, **wishes)
+    return str(caught.value)
+
+
+def days(*values: int | None) -> pa.Array:
+    return pa.array(values, pa.int32()).cast(pa.date32())
+
+
+def times(kind: pa.DataType, *values: int) -> pa.Array:
+    return pa.array(values, pa.int64()).cast(kind)
+
+
+def sized(kind: pa.DataType, data: bytes) -> pa.Array:
+    return pa.Array.from_buffers(kind, 1, [None, pa.py_buffer(data)])
+
+
+def beyond_its_end(n: int) -> bytes:
+    """Return an Arrow stream with a cell of 64 bytes that says it has more."""
+    sink = io.BytesIO()
+    table = pa.table({"x": [b"x" * 64]})
+    with ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    data, ends = sink.getvalue(), struct.pack("<ii", 0, 64)
+    at = data.rindex(ends, 0, data.index(b"x" * 64))
+    return data[:at] + struct.pack("<ii", 0, n) + data[at + len(ends) :]
+
+
+LAST = 2**63 - 1
+NO_DATE = "which is no date: the column is text"
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "type_", "note"),
+    [
+        (days(0, 2_932_897), ["1970-01-01", "10000-01-01"], "str",
+         f"row 2 has '10000-01-01' in column 'x', {NO_DATE}"),
+        (days(None, 2**31 - 1), [None, "infinity"], "str", f"'infinity' in column 'x', {NO_DATE}"),
+        (days(-2_097_152), ["-3772-03-12"], "str", f"'-3772-03-12' in column 'x', {NO_DATE}"),
+        (days(2_932_896, -719_162), ["9999-12-31", "0001-01-01"], "date", ""),
+        (times(pa.timestamp("us"), -LAST), ["-infinity"], "str", "which is no datetime"),
+        (times(pa.timestamp("s"), 2**40), ["36812-02-20T00:36:16"], "str", "which is no datetime"),
+        (times(pa.timestamp("us", "Asia/Tokyo"), 253_402_300_799_000_000),
+         ["9999-12-31T23:59:59+00:00"], "str", "which is no datetime"),
+        (times(pa.timestamp("us", "Mars/Base"), 0), ["1970-01-01T00:00:00+00:00"], "datetime",
+         "column 'x' has an unknown time zone, and is in UTC"),
+        (times(pa.timestamp("us", "a\0b"), 0), ["1970-01-01T00:00:00+00:00"], "datetime", "in UTC"),
+        (times(pa.time64("us"), 1, 86_400_000_000), ["00:00:00.000001", "24:00:00"], "str",
+         "row 2 has '24:00:00' in column 'x', which is no time"),
+        (times(pa.duration("s"), LAST), [f"{LAST} s"], "", "the column is text"),
+        (pa.array([[None, 2**31 - 1]], pa.list_(pa.int32())).cast(pa.list_(pa.date32())),
+         ['[null, "infinity"]'], "str", "the column is text"),
+        (pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]),
+         ['[["a", 1], ["a", 2]]'], "str", "the column is text"),
+        (sized(pa.decimal128(38, 0), (2**127 - 1).to_bytes(16, "little")), [str(2**127 - 1)], "str",
+         "the column is text"),
+        (sized(pa.decimal128(38, -9), (5).to_bytes(16, "little")), [5 * 10**9], "int", ""),
+        (pa.array([1.5], pa.float16()), [1.5], "float", ""),
+    ],
+)  # fmt: skip
+def test_a_value_that_plain_data_does_not_hold_makes_its_column_text(
+    read: Read, hands: FakeTools, tmp_path: Path, column: Any, values: Any, type_: str, note: str
+) -> None:
+    table = pa.table({"x": column, "beside": [1] * len(column)})
+    with ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as file:
+        file.write_table(table)
+    found = read("a.arrow")
+    assert [row["x"] for row in found.rows] == values
+    assert found.rows.types.get("x") == (type_ if type_ or not note else "str")
+    assert {row["beside"] for row in found.rows} == {1}
+    assert [note in told and told.startswith("'a.arrow': ") for told in hands.notes] == (
+        [True] * bool(note)
+    )
+
+
+def test_a_day_that_python_has_not_is_refused_where_a_date_is_declared(
+    read: Read, tmp_path: Path
+) -> None:
+    parquet.write_table(pa.table({"d": days(0, 2**31 - 1), "n": [1, 2]}), tmp_path / "a.parquet")
+    said = refused(read, "a.parquet", columns={"d": "date"})
+    assert said == "'a.parquet' row 2 has 'infinity' in column 'd', which is no date."
+    assert read("a.parquet", columns={"n": "int"}).rows == [{"n": 1}, {"n": 2}]
+
+
+def test_names_of_columns_are_whole_and_different(read: Read, write: Write, tmp_path: Path) -> None:
+    twice = pa.table([pa.array([1]), pa.array([2])], names=["a", "a"])
+    parquet_bytes = io.BytesIO()
+    with ipc.new_file(str(tmp_path / "a.arrow"), twice.schema) as file:
+        file.write_table(twice)
+    assert refused(read, "a.arrow") == "'a.arrow' names column 'a' twice. Rename one of them."
+    parquet.write_table(pa.table({"a\0b": [1], "a": [2]}), parquet_bytes)
+    (tmp_path / "a.parquet").write_bytes(parquet_bytes.getvalue())
+    assert read("a.parquet").rows == [{"a\ufffdb": 1, "a": 2}]
+    for suffix in ("duckdb", "sqlite", "xlsx", "csv"):
+        write(f"a.{suffix}", [{"a\0b": "x", "a": "y"}])
+        assert [list(row.values()) for row in read(f"a.{suffix}").rows] == [["x", "y"]]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "rows", "wishes", "message"),
+    [
+        ("sqlite", [{"Total": 1, "total": 2}], {},
+         "its columns 'Total' and 'total' are one in SQLite"),
+        ("duckdb", [{"Total": 1, "total": 2}], {},
+         "its columns 'Total' and 'total' are one in DuckDB"),
+        ("sqlite", [{f"c{n}": 1 for n in range(3000)}], {}, "SQLite refuses it: too many columns"),
+        ("sqlite", [{"a": 1}], {"table": "sqlite_x"}, "SQLite refuses it: object name reserved"),
+        ("sqlite", [{"a": 1}], {"table": "a\0b"}, "SQLite refuses it: "),
+        ("xlsx", [{f"c{n}": None for n in range(16_385)}], {}, "no room for 16,385 columns"),
+        ("xlsx", [{"x" * 40_000: None}], {}, "the name of column 1, 'xxx"),
+        ("parquet", [{"\0": 1, "\ufffd": 2}], {}, "names column '\ufffd' twice"),
+    ],
+)  # fmt: skip
+def test_names_that_a_format_does_not_tell_apart_are_refused(
+    write: Write, suffix: str, rows: Any, wishes: Any, message: str
+) -> None:
+    assert message in refused(write, f"a.{suffix}", rows, **wishes)
+
+
+@pytest.mark.parametrize(
+    ("table", "title"),
+    [("Bills\x07\x00\n1", "Bills   1"), ("'Bills'", "Bills"), ("'''", "Sheet1"),
+     ("a'b", "a'b"), ("\ufffex", "x"), ("x" * 30 + "'y", "x" * 30)],
+)  # fmt: skip
+def test_a_sheet_has_a_name_that_excel_takes(
+    write: Write, tmp_path: Path, table: str, title: str
+) -> None:
+    write("a.xlsx", [{"a": 1}], table=table)
+    assert openpyxl.load_workbook(tmp_path / "a.xlsx").sheetnames == [title]
+
+
+@pytest.mark.parametrize("suffix", ["xlsx", "sqlite", "duckdb", "parquet", "csv", "jsonl"])
+def test_integers_of_any_length_are_written_with_each_digit(
+    read: Read, write: Write, suffix: str
+) -> None:
+    write(f"a.{suffix}", [{"n": 10**400, "m": "x"}])
+    found = read(f"a.{suffix}").rows[0]
+    assert (str(found["n"]), found["m"]) == (str(10**400), "x")
+
+
+def test_digits_without_end_are_a_fault_of_their_file_alone(read: Read, tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text(f"n,m\n1,a\n{'9' * 5000},b\n")
+    (tmp_path / "good.csv").write_text(f"n,m\n{'9' * 4300},b\n")
+    assert read("good.csv", columns={"n": "int"}).rows == [{"n": int("9" * 4300)}]
+    for kind in ("int", "decimal", "float"):
+        said = refused(read, "bad.csv", columns={"n": kind})
+        shown = "9" * 39 + "…"
+        assert said == f"'bad.csv' has '{shown}' in column 'n', which is no {kind} (line 3)."
+    for types in ("auto", "text"):
+        assert read("bad.csv", types=types).rows[1]["n"] == "9" * 5000
+    for value in (10**5000, Decimal("1e999999999"), [10**5000]):
+        with pytest.raises(UnreadableRows, match="more than 4,300 digits in row 2"):
+            given_rows([{"n": 1}, {"n": value}], {})
+
+
+def test_sqlite_gives_generated_columns_and_infinite_numbers(
+    read: Read, hands: FakeTools, tmp_path: Path
+) -> None:
+    connection = sqlite3.connect(tmp_path / "a.sqlite")
+    connection.execute(
+        "create table t (a int, v int generated always as (a * 2) virtual, "
+        "s text generated always as (a || 'x') stored, d decimal(60, 30), r real, at date)"
+    )
+    connection.execute("insert into t (a, d, r, at) values (1, 12.5, 9e999, '10000-01-01')")
+    connection.commit()
+    connection.close()
+    assert read("a.sqlite").rows == [
+        {"a": 1, "v": 2, "s": "1x", "d": 12.5, "r": None, "at": "10000-01-01"}
+    ]
+    assert hands.notes == [
+        "'a.sqlite': row 1 has '10000-01-01' in column 'at', which is no date: the column is text.",
+        "'a.sqlite': numbers that are infinite or NaN are null in expressions (1 of 'r').",
+    ]
+
+
+SETTING = "current_setting('secret_directory')"
+
+
+@pytest.mark.parametrize(
+    ("table", "rows"),
+    [
+        ("plain", [{"a": 1, "y": "1"}]),
+        ("Wide", [{"a": 1, "b": "1x", "t": None}]),
+        ("of_view", [{"a": 1}]),
+        ("as is", [{"a": 1}]),
+        ("far", [{"d": "infinity"}]),
+        *((name, "'current_setting' depends on") for name in ("secret", "of_secret",
+                                                              "computed")),
+        ("shadowed", "'lower' depends on"),
+        ("catalog", "there is no table 'sqlite_master'"),
+        ("own", "there is no table 'pg_catalog.pg_class'"),
+        ("named", "'sqlite_master' is a table of DuckDB's own catalog"),
+        ("shown", "'"),
+        ("macro", "'settings' reads what is not among its tables"),
+        ("ranged", "'range' reads what is not among its tables"),
+        ("now", "'now' depends on"),
+    ],
+)  # fmt: skip
+def test_views_of_a_duckdb_file_read_its_tables_alone(
+    read: Read, tmp_path: Path, table: str, rows: Any
+) -> None:
+    with duckdb.connect(str(tmp_path / "a.duckdb")) as made:
+        for statement in (
+            "create schema other",
+            "create table other.t as select 1 as a",
+            "create table Wide(a int, b varchar as (a || 'x'), t time default now())",
+            "insert into Wide (a, t) values (1, null)",
+            f"create table computed(a int, b varchar as ({SETTING}))",
+            "create table far as select 'infinity'::date as d",
+            "create view plain(a, y) as select a, a::varchar from other.t",
+            "create view of_view as with p as (from plain) select a from P where a = abs(1)",
+            'create view "as is" as select a from of_view',
+            f"create view secret as select {SETTING} as a",
+            "create view of_secret as select * from Secret",
+            f"create macro lower(x) as {SETTING}",
+            "create view shadowed as select lower('a') as a",
+            "create view catalog as from sqlite_master",
+            "create view own as from pg_catalog.pg_class",
+            "create view named as with sqlite_master as (select 1) from sqlite_master",
+            "create view shown as from (show tables)",
+            "create macro settings() as table from duckdb_settings()",
+            "create view macro as from settings()",
+            f"create macro range(n) as table select {SETTING}",
+            "create view ranged as from range(3)",
+            "create view now as select now() as a",
+            "create macro duckdb_views() as table select 1 as sql",
+        ):
+            made.execute(statement)
+    if isinstance(rows, list):
+        assert read("a.duckdb", table=table).rows == rows
+    else:
+        said = refused(read, "a.duckdb", table=table)
+        assert said.startswith(f"'a.duckdb' is not read: of its table '{table}' {rows}")
+
+
+def test_a_frame_with_values_that_plain_data_does_not_hold_is_refused() -> None:
+    with pytest.raises(UnreadableRows, match="row 2 has '10000-01-01' in column 'd', which is no"):
+        given_rows(pa.table({"d": days(0, 2_932_897)}), {})
+    assert given_rows(pa.table({"d": days(0)}), {}).as_list() == [{"d": str(date(1970, 1, 1))}]
+    frame = ipc.open_stream(io.BytesIO(beyond_its_end(4000))).read_all()
+    with pytest.raises(UnreadableRows, match="is damaged: column 'x'"):
+        given_rows(frame, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("x; =1+1", "x; '=1+1"),
+        ("x;\u00a0=1", "x;\u00a0'=1"),
+        ("x|  =cmd", "x|  '=cmd"),
+        ("x\n =1", "x\n '=1"),
+        ("x;\u200b\u3000@a", "x;\u200b\u3000'@a"),
+        ('x; "=1', "x; \"'=1"),
+        ("x;\n\n;  +a", "x;\n\n;  '+a"),
+        ("\u200b=1", "'\u200b=1"),
+        ("x\u2028\x07=1", "x\u2028\x07'=1"),
+        ("x; -5; +7\n -8,5", "x; -5; +7\n -8,5"),
+        ("x =1", "x =1"),
+        ("\n" * 100_000 + "x", "\n" * 100_000 + "x"),
+    ],
+)
+def test_no_blank_hides_a_formula_from_the_guard(text: str, written: str) -> None:
+    assert formula_escaped(text) == written
+
+
+def test_rows_with_times_at_the_end_of_the_calendar_are_written(write: Write, read: Read) -> None:
+    rows = TypedRows([{"at": "0001-01-01T00:00:00+05:00"}], {"at": "datetime"})
+    write("a.parquet", rows)
+    assert read("a.parquet").rows == rows
