@@ -35,7 +35,7 @@ from .parameters import ParameterBinder
 from .pipeline_models import ModelBinder
 from .plan_walks import nodes_of, steps_of, sub_plans
 from .sub_pipelines import BindContext, SharedPlans, SubPipelineReader
-from .trust import protected_files, taint_analysis
+from .trust import command_words, protected_files, taint_analysis
 from .watches import BoundWatch, WatchBinder
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def bind_with_faults(
     5. Bind what starts the pipeline: schedules, and watches where no step runs it.
     6. Check paths: of stores the order, of files where they are written and read.
     7. Check the claims of tests.
+    8. Check what untrusted text commands have, in inner pipelines too.
     """
     # 1
     context, cwd = context or BindContext(), cwd or Path.cwd()
@@ -158,7 +159,8 @@ def bind_with_faults(
     )
     nodes = tuple(binder.nodes(plan.nodes, BASE_NAMES, controls))
     # 3
-    nodes = taint_analysis.mark_tainted(nodes, taint_analysis.tainted_inputs(pipeline))
+    tainted = taint_analysis.tainted_inputs(pipeline)
+    nodes = taint_analysis.mark_tainted(nodes, tainted)
     if any(node.if_ is not None for node in nodes_of(nodes)):  # else none is skipped
         nodes = unused_answers.mark_unused(nodes, plan.edges, pipeline.returns)
     # 4
@@ -193,6 +195,7 @@ def bind_with_faults(
         inputs=given.values,
         given=frozenset(given.by_hand),
         later_inputs=frozenset(given.later),
+        tainted_inputs=tainted,
         roots=roots,
         models=models.by_alias,
         pools=models.pools,
@@ -202,6 +205,8 @@ def bind_with_faults(
         moment=context.shared.moment,
         priority=pipeline.concurrency.priority if pipeline.concurrency else "batch",
     )
+    if context.is_outermost:  # inner pipelines are marked with what they are given
+        checks.include(command_words.check_commands(bound))  # 8
     return bound, checks
 
 

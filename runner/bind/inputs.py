@@ -210,11 +210,13 @@ class KnownInputs:
             return LATER_PART
         text = ""
         for piece in pieces:
-            value: Any = piece
-            if isinstance(piece, Expression):
-                value = self._made(piece.references, piece.evaluate)
+            value = self.evaluated(piece) if isinstance(piece, Expression) else piece
             text += value if isinstance(value, str) else LATER_PART
         return text
+
+    def evaluated(self, made: Expression) -> Any:
+        """Return an expression's value, or `LATER`."""
+        return self._made(made.references, made.evaluate)
 
     def _made(self, references: Iterable[Reference], make: Callable[[Any], Any]) -> Any:
         given = [name for name, value in self._values.items() if value is not None]

@@ -21,6 +21,7 @@ from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.parameters import RenderError
 from paddock.runner.bind.scope import Scope, WithFiled
+from paddock.runner.bind.trust.command_words import refuse_misplaced
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import ItemState
@@ -119,6 +120,8 @@ class StepRunner:
                 try:
                     tools = self._tools(attempt)  # 2
                     params = step.params.render(scope, with_filed_rows(step, scope))
+                    if step.untrusted and step.facts.command:
+                        refuse_misplaced(step, scope)
                     await item.note_files(context, step.kind().reads(params), tools.roots)
                     if step.reply is not None and step.choices:  # 3
                         tools = await labelled_tools(attempt, tools)

@@ -22,7 +22,8 @@ def mark_tainted(nodes: Iterable[BoundNode], inputs: Iterable[str] = ()) -> tupl
 
     `inputs` are those that a webhook's caller may set, or that are filled with untrusted text.
     """
-    return tuple(_TaintMarker({("inputs", name): True for name in inputs}).all(nodes))
+    tainted = {("inputs", name): True for name in inputs}
+    return tuple(_TaintMarker(tainted | {("inputs",): bool(tainted)}).all(nodes))
 
 
 def tainted_inputs(pipeline: Pipeline) -> frozenset[str]:
@@ -66,8 +67,8 @@ class _TaintMarker:
         self._tainted["steps", step.id] = is_tainted
         inner = step.inner
         if inner is not None:
-            within = mark_tainted(inner.nodes, {*self._into(step), *tainted_inputs(inner.pipeline)})
-            inner = replace(inner, nodes=within)
+            tainted = tainted_inputs(inner.pipeline).union(self._into(step))
+            inner = replace(inner, nodes=mark_tainted(inner.nodes, tainted), tainted_inputs=tainted)
         return replace(step, untrusted=untrusted, inner=inner)
 
     def _into(self, step: BoundStep) -> Iterator[str]:
