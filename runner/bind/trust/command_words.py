@@ -44,15 +44,17 @@ _REMEDY = (
 _SHOWN_CHARS = 200
 _SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "ash", "fish")
 _PASSING = {**dict.fromkeys(_SHELLS, "oO"), "python": "WX", "pypy": "WX"}
-"""Those that take no option behind an inline script; options that have a value."""
-_STARTING = ("env", "nice", "ionice", "nohup", "sudo", "doas", "setsid", "stdbuf", "time",
-             "timeout", "xargs")  # fmt: skip
+"""Those that take no option behind an inline script."""
+_STARTING = {"env": "uCS", "nice": "n", "ionice": "cn", "nohup": "", "sudo": "ugpC", "doas": "u",
+             "setsid": "", "stdbuf": "ioe", "time": "fo", "timeout": "ks",
+             "xargs": "nILPsdaE"}  # fmt: skip
 _JOINING = ("ssh", "make", "gmake", "parallel", "watch", "su", "pwsh")
-_INTERPRETERS = frozenset((
-    *_PASSING, *_STARTING, "perl", "ruby", "node", "bun", "lua", "php", "Rscript", "osascript",
-    "tclsh", "awk", "gawk", "mawk", "nawk", "sed", "jq",
-))  # fmt: skip
-"""Programs whose first operand is code, a file of code or a program."""
+_INTERPRETERS = {
+    **_PASSING, **_STARTING, "perl": "I", "ruby": "IrC", "node": "r", "bun": "r", "php": "dc",
+    **dict.fromkeys(("awk", "gawk", "mawk", "nawk"), "Fv"),
+    **dict.fromkeys(("sed", "jq", "lua", "Rscript", "osascript", "tclsh"), ""),
+}  # fmt: skip
+"""Programs whose first operand is code, a file of code or a program; their options with values."""
 _OPTION, _VALUE_OF_OPTION = re.compile(r"[-+].|\w+="), re.compile(r"--?[\w.-]+=")
 _AMOUNT, _INLINE = re.compile(r"[\d.]+[smhd]?"), re.compile(r"-\w*c")
 _NO_PATH = re.compile(r"[^\w./:@,+=%~-]")
@@ -149,9 +151,10 @@ def _in_step(step: BoundStep, evaluate: Callable[[Expression], Any]) -> _Found:
     read = partial(_word, lambda path: ".".join(path) in step.untrusted, evaluate)
     words = given.get(step.facts.command, ())
     if isinstance(words, str):  # an expression, whose value is a list
-        is_untrusted = bool(read(words).made_of)
-        words = [words] if is_untrusted else map(_Word, evaluate(compile_text(words, bare=False)))
-    program = StartedProgram([*words], env=given.get("env"))
+        whole = read(words)
+        value = None if whole.made_of else evaluate(compile_text(words, bare=False))
+        words = [_Word(str(word)) for word in value] if isinstance(value, list) else [whole]
+    program = StartedProgram(words, env=given.get("env"))
     return _misplaced(program, given.get("stdin"), read)
 
 
@@ -224,7 +227,9 @@ def _code_words(texts: Sequence[str | None]) -> tuple[Collection[int], int, bool
         begin, number, is_inline = number, number + 1, False
         while number < len(texts) and _OPTION.match(text := texts[number] or ""):
             is_inline = is_inline or _INLINE.fullmatch(text) is not None
-            number += 2 if text[-1] in _PASSING.get(name, "") and text[1] != "-" else 1
+            is_short = text[0] in "-+" and text[1] != "-"
+            has_value = is_short and text[-1] in _INTERPRETERS[name]
+            number += 2 if has_value or text in ("--rcfile", "--init-file") else 1
         if name in _STARTING:
             number += number < len(texts) and _AMOUNT.fullmatch(texts[number] or "") is not None
             code.update(range(begin, number + 1))

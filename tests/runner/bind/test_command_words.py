@@ -64,6 +64,8 @@ def faults(given: str) -> tuple[Fault, ...]:
         """[sed, -e, s/a/b/], stdin: "<TEXT>" """,
         """["{{ inputs.told }}", -c, "{{ inputs.told }} x"]""",
         """"{{ inputs.words }}" """,
+        """"{{ [5, inputs.folder] }}" """,
+        """"{{ inputs.told }}" """,
     ],
 )  # fmt: skip
 def test_outside_text_is_an_argument_a_variable_or_standard_input(command: str) -> None:
@@ -105,6 +107,9 @@ def test_outside_text_is_an_argument_a_variable_or_standard_input(command: str) 
         ("""[python3, -], stdin: "x = '<TEXT>'" """, CODE),
         ("""[bash, -s, a], stdin: "<TEXT>" """, CODE),
         ("""[timeout, "5", bash], stdin: "<TEXT>" """, CODE),
+        ("""[bash, --rcfile, x, -c, "<PATH>"]""", CODE),
+        ("""[awk, -F, ",", -f, "<PATH>"]""", CODE),
+        ("""[sudo, -u, bob, "<PATH>"]""", CODE),
         ("""[xargs, "-I{}", sh, -c, "cat {}"], stdin: "<TEXT>" """, CODE),
         ("""[timeout, 9s, "<PATH>"]""", CODE),
         ("""[uv, run, python, "<PATH>"]""", CODE),
