@@ -64,7 +64,7 @@ class UnattendedSettings:
 
 
 _SECRET_NAMES = ("review.token", "api-keys", "residence", "up", "service", "prefect",
-                 "chat-history", "webhooks.sqlite", FILE_NAME)  # fmt: skip
+                 "ledgers", "chat-history", "webhooks.sqlite", FILE_NAME)  # fmt: skip
 KEYS_FILE_NAME = "api-keys"
 """In the state folder, where commands propose to make a file of keys."""
 
@@ -92,7 +92,7 @@ class Settings:
     allow: frozenset[str] = frozenset()
     """What pipelines may reach besides files and models: `network`, `run`, `secrets` and so on."""
     trust_state: tuple[Path, ...] = ()
-    """Folders of pipelines whose state counts whatever its owner; see `ledger.own_state`."""
+    """Folders of pipelines whose state counts, also if others made it; see `ledger.own_state`."""
     ledger_url: str = field(default="", repr=False)
     """A PostgreSQL database that several machines share; empty: a file beside each pipeline."""
     read_timeout_s: float = 120.0

@@ -62,6 +62,10 @@ if "TMPDIR" not in os.environ and MEMORY.is_dir():
 os.environ["PADDOCK_HOST"] = "127.0.0.1:1"
 os.environ["PADDOCK_HOME"] = tempfile.mkdtemp(prefix="paddock-tests-")
 
+# A test reads the ledger of an `up` with a home of its own, and copies ledgers to damage them. The
+# tests of whose state counts take this away.
+os.environ["PADDOCK_TRUST_STATE"] = tempfile.gettempdir()
+
 # A shell starts what it has in the background with Ctrl-C ignored, and its children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -25,6 +25,7 @@ _NO_OWNERS = frozenset((
     "9p", "cifs", "drvfs", "exfat", "fuseblk", "msdos", "ntfs", "ntfs3", "smb3", "vboxsf", "vfat",
 ))  # fmt: skip
 """File systems whose mount says whose all is; modes mean nothing there."""
+_NO_INODES = frozenset(("exfat", "msdos", "vfat"))
 _ALL_USERS = ["0", "0", "4294967295"]
 """The map of users outside of user namespaces."""
 
@@ -54,6 +55,12 @@ def stranger(
     is_for_groups = is_for_groups or not mode & 0o020 or _is_own_group(facts.st_gid)
     is_open = mode & 0o002 or not is_for_groups
     return Stranger.WRITER if is_open and kind not in _NO_OWNERS else None
+
+
+def has_lasting_inodes(device: int) -> bool:
+    """Return whether a file keeps its inode's number when its file system is mounted again."""
+    kind = _mount_of(device)[0]
+    return kind not in _NO_INODES and not kind.startswith("fuse")
 
 
 def _is_own_number(uid: int) -> bool:

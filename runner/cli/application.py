@@ -55,6 +55,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "commands.runs_logs": ("runs", "logs"),
     "commands.why": ("why",),
     "commands.clean": ("clean",),
+    "commands.adopt": ("adopt",),
     "commands.review": ("review", "console"),
     "commands.mcp": ("mcp",),
     "completion": ("completion",),
@@ -86,6 +87,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "runs": "List past and present runs, newest first.",
         "logs": "Show what a run did: its items, failures and notes.",
         "clean": "Remove old runs, logs and cached replies; fresh items stay fresh.",
+        "adopt": "Take the ledger of a copy, a backup or a clone for one that was made here.",
     },
     "Unattended, on one machine or several": {
         "up": "Run the schedules, watches and webhooks of the pipelines below DIR.",

@@ -21,6 +21,7 @@ from paddock.engine.models.model_names import is_path
 from paddock.engine.models.pull_sources import FileSource, parse_source
 from paddock.engine.system import units
 from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.text import listed
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.input_values import PATH_TYPES, Input
 from paddock.pipelines.plan import read_plan
@@ -46,7 +47,7 @@ from paddock.runner.schedule.consents import Consents
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 
 from .arguments import recorded_inputs
-from .console_run_pages import NotHere, PageParts, RunPages, pipeline_address, run_path
+from .console_run_pages import NotHere, PageParts, RunPages, again_offer, pipeline_address, run_path
 from .detached_run import CONSOLE_TRIGGER, DetachedRuns, RunOrder, stop_refusal, stop_run
 from .exit_status import CommandError, explain_error
 from .loaded_models import loaded_models, unload_model
@@ -202,6 +203,11 @@ class ConsoleActions:
 
     def again(self, by: str, form: Form, past: PastRun) -> str:
         file, inputs = recorded_inputs(past, None, {})
+        if "outside" not in form and (outside := again_offer(past).outside):
+            raise CommandError(
+                f"Run '{past.row.run}' had inputs that lead out of {file.parent}: "
+                f"{listed(outside)}.\n  Go back and tick that they may."
+            )
         only = (form["only"],) if "only" in form else ()
         trigger = f"{CONSOLE_TRIGGER} by {by}"
         return self._started(

@@ -21,9 +21,10 @@ from markupsafe import Markup
 
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
-from paddock.runner.bind.inputs import read_inputs
+from paddock.runner.bind.inputs import paths_outside, read_inputs
 from paddock.runner.compare.run_difference import (
     ChangeKind,
     RunDifference,
@@ -222,7 +223,8 @@ class RunPages:
             links=links,
             address=run_path(past),
             is_running=is_running,
-            why_not=stop_refusal(past) if is_running else _again_refusal(past),
+            why_not=stop_refusal(past) if is_running else "",
+            offer=None if is_running else again_offer(past),
             new=[item for item in story.items if item.is_bad],
             most=MOST_NOT_DONE,
             states=sorted({item.state for item in items}),
@@ -286,7 +288,6 @@ class RunPages:
             answers = reviews_of_item(ledger, item.owner.scope_id, item.key).answers
             shown = item.outputs[:20] if "since" in query else ()
             since = explain_in(ledger, base, [base / path for path in shown])
-        has_failed = entry.state in BAD
         source, reads = files_now(item, base, lambda path: sha256_of(Path(path)))
         body = render(
             "console_item.html",
@@ -301,8 +302,7 @@ class RunPages:
             read=reads,
             base=base,
             file_states=FILE_STATE_TEXT,
-            has_failed=has_failed,
-            why_not=_again_refusal(past) if has_failed else "",
+            offer=again_offer(past) if entry.state in BAD else None,
             only=next(iter(item.keys), ""),  # what `--only` takes
             answers=answers,
             steps=[step for step in steps if step.calls or step.checks],
@@ -368,12 +368,38 @@ def _page_of(found: Sequence[_T], number: int, n_rows: int) -> Sequence[_T]:
     return found[(number - 1) * n_rows : number * n_rows]
 
 
-def _again_refusal(past: PastRun) -> str:
-    """Return why a run cannot be started again with its inputs; empty: it can."""
+@dataclass(frozen=True, slots=True)
+class AgainOffer:
+    """A run that may be started again."""
+
+    why_not: str
+    """Empty: it can be."""
+    inputs: tuple[tuple[str, str, bool], ...] = ()
+    """Name, value, and whether its path leads out of the pipeline's folder."""
+
+    @property
+    def outside(self) -> list[str]:
+        return [f"'{name}' ({text})" for name, text, leads_out in self.inputs if leads_out]
+
+
+def again_offer(past: PastRun) -> AgainOffer:
+    """Return with which inputs a run would be started again, or why it cannot be."""
     try:
         file, inputs = recorded_inputs(past, None, {})
         pipeline = read_plan(file).pipeline
     except (CommandError, PipelineError, OSError) as error:
-        return str(error)
-    faults = read_inputs(pipeline, inputs, base=file.parent, cwd=file.parent).faults
-    return str(PipelineError(faults)) if faults else ""
+        return AgainOffer(str(error))
+    base = file.parent
+    given = read_inputs(pipeline, inputs, base=base, cwd=base)
+    shown = (
+        (name, value if isinstance(value, str) else canonical_json(value))
+        for name, value in inputs.items()
+    )
+    return AgainOffer(
+        str(PipelineError(given.faults)) if given.faults else "",
+        tuple(
+            (name, text[:MOST_TEXT_CHARS],
+             bool(paths_outside(pipeline, [name], given.values, base, "")))
+            for name, text in shown
+        ),
+    )  # fmt: skip

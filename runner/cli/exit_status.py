@@ -19,7 +19,10 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from paddock.engine.system.disk_space import is_disk_full
+from paddock.runner.config.setting_specs import SettingsError
+from paddock.runner.ledger.known_ledgers import begin_home
 from paddock.runner.progress import printing
+from paddock.runner.settings import read_settings
 
 from .unexpected_errors import is_in_state_folder, unexpected_error_text, wants_traceback
 
@@ -72,6 +75,8 @@ def with_exit_status(command: Callable[..., int]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**kwargs: Any) -> None:
+        with contextlib.suppress(SettingsError):  # the command reports it, if it reads them
+            begin_home(read_settings().state_dir)
         try:
             status = command(**kwargs) if flags is None else command(flags(**kwargs))
         except KeyboardInterrupt as error:

@@ -49,7 +49,7 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, tuple):
-        return list(value)
+        return [_json_value(part) for part in value]
     if isinstance(value, frozenset):
         return sorted(value)
     if value is None or isinstance(value, bool | int | float | str):

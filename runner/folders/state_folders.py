@@ -21,9 +21,10 @@ from paddock.engine.system.text import one_line
 from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.known_ledgers import entry_of
 from paddock.runner.ledger.own_state import LEDGER_FILE, ForeignState, is_own_file, is_own_state
 from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
-from paddock.runner.settings import STATE_FOLDER
+from paddock.runner.settings import STATE_FOLDER, read_settings
 
 MAX_FOLDERS = 50_000
 _NOT_SEARCHED = frozenset(("node_modules", "__pycache__", "venv"))
@@ -83,6 +84,8 @@ def _counting(states: Iterable[Path], note: Note) -> list[LedgerFolder]:
         try:
             if not is_own_state(state):
                 continue
+            if not read_settings(state.parent).ledger_url:
+                entry_of(state / LEDGER_FILE)
             has_pipeline = bool(pipelines.beside(folder))
             if len(ordered) > 1 or not has_pipeline:
                 with open_for_reading(place) as ledger:

@@ -16,7 +16,8 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -30,6 +31,7 @@ from .database.ledger_tables import DONE_UPGRADES, Execute
 from .database.ledger_writer import Writer
 from .database.sqlite_file import READ_S, SqliteDatabase, write_error
 from .entries import AttemptRow, CallRow, Entry, LedgerError, OutputRow
+from .known_ledgers import entry_of, forget
 from .own_state import LEDGER_FILE, folder_identity, is_own_state, known_folder_identity, make_state
 
 if TYPE_CHECKING:
@@ -47,7 +49,10 @@ _SHARED = [Entry.__slots__.index(name) for name in ("state", "run")]
 class Ledger:
     """The ledger of one folder of pipelines. Reads at once; writes through one thread."""
 
-    def __init__(self, folder: Path, *, is_readonly: bool = False, url: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, is_readonly: bool = False, url: str = "", is_adopted: bool = False
+    ) -> None:
+        """`is_adopted`: it may be one that this user's home does not know (`known_ledgers`)."""
         self.folder, self.file = folder, folder / LEDGER_FILE
         self.url = url
         """Of PostgreSQL; empty for `file`."""
@@ -56,6 +61,7 @@ class Ledger:
         self.on_wait: Callable[[str], None] = lambda text: None
         """Called with a note when the ledger waits for something; from any thread."""
         self.is_readonly = is_readonly
+        self._is_adopted = is_adopted
         self.objects = ObjectStore(folder / "objects")
         self.upgrades = frozenset[str]()
         """Those of `ledger_tables` that it has had: one of an older Paddock, read, lacks some."""
@@ -74,7 +80,9 @@ class Ledger:
         """
         try:
             if self.is_readonly:
-                self._database = open_existing(self.folder, self.url, is_readonly=True)
+                self._database = open_existing(
+                    self.folder, self.url, is_readonly=True, is_adopted=self._is_adopted
+                )
             else:
                 self._open_for_writing()
             self.upgrades = frozenset(name for (name,) in self.rows(DONE_UPGRADES))
@@ -97,9 +105,10 @@ class Ledger:
                 self._writer = Writer(postgres.PostgresDatabase(server, self._note), self._note)
                 return
             with file_locks.lock_now(self.folder / "ledger.lock", wait_s=-1):
+                entry = entry_of(self.file, is_adopted=self._is_adopted)
                 database = SqliteDatabase(private_files.private_database(self.file))
                 self._database = database
-                database.make_tables()
+                database.make_tables(entry.enter(database))
             self._transactions = SqliteDatabase(self.file)
             self._writer = Writer(SqliteDatabase(self.file, is_writer=True), self._note)
         except OSError as error:
@@ -410,12 +419,14 @@ def _entries(rows: list[Sequence[Any]]) -> dict[str, Entry]:
     return entries
 
 
-def open_existing(folder: Path, url: str, *, is_readonly: bool = False) -> LedgerDatabase | None:
+def open_existing(
+    folder: Path, url: str, *, is_readonly: bool = False, is_adopted: bool = False
+) -> LedgerDatabase | None:
     """Open the ledger of a folder; None if there is none, or no run has made its tables yet.
 
     Raises:
         LedgerError: another version of Paddock wrote it; it cannot be read. `ForeignState`: it is
-            not this user's.
+            not this user's, or not known in their home.
     """
     database: LedgerDatabase
     try:
@@ -433,18 +444,32 @@ def open_existing(folder: Path, url: str, *, is_readonly: bool = False) -> Ledge
         if is_readonly:
             server = replace(server, limit_s=READ_S)
         database = postgres.PostgresDatabase(server, retry_s=postgres.OPEN_S)
+        has_tables = database.find_tables
     else:
         file = folder / LEDGER_FILE
         if not file.exists():
             return None
+        entry = entry_of(file, is_adopted=is_adopted)
         private_files.make_private(folder)
         database = SqliteDatabase(private_files.private_database(file), is_readonly=is_readonly)
+        has_tables = partial(entry.check, database)
     with ExitStack() as stack:
         stack.callback(database.close)
-        if not database.find_tables():
+        if not has_tables():
             return None
         stack.pop_all()
     return database
+
+
+@contextmanager
+def forgotten(folder: Path) -> Iterator[None]:
+    """Have the home forget the ledger of a folder at the end, when the folder will be removed."""
+    try:
+        yield
+    finally:
+        file = folder / LEDGER_FILE
+        with suppress(OSError, LedgerError), closing(SqliteDatabase(file, is_readonly=True)) as own:
+            forget(file, own.identity())
 
 
 def postgres_module(name: str = "database.postgres") -> ModuleType:

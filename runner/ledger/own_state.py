@@ -2,7 +2,8 @@
 
 Who can write into a folder of documents can make a `.paddock` there. What stands in one is believed
 (answers, inputs of past runs, what may be cleaned), so each reader, writer and cleaner asks here
-before it opens anything in it. Which folders a search finds, `folders.state_folders` decides.
+before it opens anything in it. Which ledgers are known here, `known_ledgers` decides; which folders
+a search finds, `folders.state_folders`.
 
 1. Each part of its path is a folder, or a link that this user or the system made.
 2. It belongs to this user or to the administrator, and so does all that lies in it.
@@ -19,6 +20,7 @@ from __future__ import annotations
 import enum
 import errno
 import os
+import shlex
 import stat
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -43,6 +45,7 @@ class WrongKind(enum.Enum):
 
     LINK = "a link leads there"
     NO_FILE = "something else stands in place of a file or folder"
+    UNKNOWN = "it was not made here, but is a copy, a backup, or came with the folder"
 
 
 class ForeignState(LedgerError):
@@ -52,12 +55,15 @@ class ForeignState(LedgerError):
         self.state = state
         self.why = why
         what = state / name if name else state
-        super().__init__(
-            f"{one_line(str(what))} is not used: {why.value}.\n"
-            "  If it is data, leave it; otherwise move it away."
-            if isinstance(why, WrongKind)
-            else foreign_text(what, why, state.parent, config_folder(os.environ, Path.home()))
-        )
+        if not isinstance(why, WrongKind):
+            config = config_folder(os.environ, Path.home())
+            super().__init__(foreign_text(what, why, state.parent, config))
+            return
+        remedy = "If it is data, leave it; otherwise move it away."
+        if why is WrongKind.UNKNOWN:
+            adopt = f"`paddock adopt {shlex.quote(str(state.parent))}`"
+            remedy = f"{adopt} says what is in it, and takes it. To begin without it, move it away."
+        super().__init__(f"{one_line(str(what))} is not used: {why.value}.\n  {one_line(remedy)}")
 
 
 def open_state(state: Path) -> int:

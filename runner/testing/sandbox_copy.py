@@ -17,8 +17,9 @@ from pathlib import Path
 from paddock.engine.system import no_links
 from paddock.engine.system.light_dataclasses import dataclass
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.ledger import Ledger, forgotten
 from paddock.runner.ledger.lineage_store import LineageStore
+from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.files.globs import BadPattern, Globs
 
 MAX_COPY_BYTES = 256 * 1024 * 1024
@@ -93,11 +94,12 @@ def sandbox_copy(
         except OSError as error:
             what = f"{error.filename}: {error.strerror}"
             raise SandboxError(f"a copy of '{folder}' cannot be made ({what}).") from error
-        yield SandboxCopy(copy / file.name, tmp, folder)
+        with forgotten(copy / STATE_FOLDER):
+            yield SandboxCopy(copy / file.name, tmp, folder)
 
 
 def recorded_outputs(folder: Path) -> frozenset[Path]:
-    state = folder / ".paddock"
+    state = folder / STATE_FOLDER
     if not (state / "ledger.sqlite").is_file():
         return frozenset()
     try:

@@ -19,6 +19,15 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a new home, which trusts no folder."""
+    monkeypatch.delenv("PADDOCK_TRUST_STATE")
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "own-home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return tmp_path / "own-home"
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Postgres]:
     with postgres() as running:

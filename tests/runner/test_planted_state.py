@@ -29,6 +29,7 @@ from tests.runner.cli.test_web_console import served, signed_in
 from tests.runner.world import World
 
 SECOND_USER = 54321
+pytestmark = pytest.mark.usefixtures("own_home")
 as_root = pytest.mark.skipif(
     os.getuid() != 0, reason="a second user was NOT tried: only root can be another user"
 )
@@ -47,7 +48,6 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     world = World(tmp_path / "pipes", COPIES, beside={"inbox/a.txt": "ferry"})
     assert world.run().status == "completed"
     monkeypatch.chdir(world.folder)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     return world
 
 

@@ -38,9 +38,10 @@ from paddock.runner.cli.model_arguments import complete_model_names
 from paddock.runner.cli.run_summary import print_closing, print_speed_advice
 from paddock.runner.cli.summarise_save import transfer_results
 from paddock.runner.core.run_options import RunOptions
+from paddock.runner.ledger.ledger import forgotten
 from paddock.runner.progress import printing
 from paddock.runner.progress.run_display import run_observer
-from paddock.runner.settings import read_settings
+from paddock.runner.settings import STATE_FOLDER, read_settings
 from paddock.steps.paths import write_refusal
 
 from .run import run_until_confirmed
@@ -110,7 +111,10 @@ class SummariseFlags:
 def summarise(flags: SummariseFlags) -> int:
     """Summarise every document in a folder, or print the summary of one."""
     if flags.out is flags.save is None and Path(flags.documents).expanduser().is_file():
-        with tempfile.TemporaryDirectory(prefix="paddock-summary-") as out:
+        with (
+            tempfile.TemporaryDirectory(prefix="paddock-summary-") as out,
+            forgotten(Path(out, STATE_FOLDER)),
+        ):
             return _summarise(replace(flags, out=out), prints=True)
     return _summarise(flags)
 

@@ -23,6 +23,7 @@ from paddock.engine.system.retry import Backoff, retried_blocking
 from paddock.engine.system.text import one_line
 
 from ..entries import LedgerError
+from ..known_ledgers import entry_of
 from .ledger_tables import (
     DONE_UPGRADES,
     SERVER_NOW,
@@ -385,8 +386,9 @@ def _make_tables(connection: psycopg.Connection[Any], schema: str, file: Path) -
     for statement in create_statements():
         connection.execute(statement.encode())
     if file.exists():
+        entry = entry_of(file)
         with closing(SqliteDatabase(file)) as database:
-            for pending in database.lasting_rows():
+            for pending in database.lasting_rows() if entry.check(database) else ():
                 _write(connection, pending)
     made = {"version": str(VERSION), "made": str(time.time())}
     meta = {(name,): {"name": name, "value": value} for name, value in made.items()}

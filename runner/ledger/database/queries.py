@@ -231,6 +231,20 @@ KNOWS_PIPELINES = (
 )
 HAS_META = "select 1 from meta"
 
+# What `paddock adopt` shows of a ledger: how many rows of which kind, and what leads out of it.
+CONTENTS = (
+    "select 'run', file, count(*) from runs group by file "
+    "union all select 'item', state, count(*) from items group by state "
+    "union all select 'decision', state, count(*) from reviews where state <> 'open' "
+    "group by state union all select 'output', '', count(*) from outputs "
+    "union all select 'reply', '', count(*) from calls"
+)
+GIVEN_INPUTS = "select given from runs where given is not null order by started desc"
+NAMED_PATHS = (
+    "select distinct 'documents in', path from roots union all "
+    "select distinct 'output', path from outputs"
+)
+
 HAS_HEARTBEAT = "select 1 from holders where run = :run and seen > :since"
 
 # --- attempts: items that a run has begun

@@ -129,13 +129,23 @@ class SqliteDatabase:
             check_version(self._file, version, _REMEDY)
         return bool(versions)
 
-    def make_tables(self) -> None:
+    def identity(self) -> str:
+        """Return the identity of a ledger with tables; empty: an older Paddock made it."""
+        found = self.rows("select substr(value, 1, 40) from meta where name = 'identity'", {})
+        return str(found[0][0]) if found else ""
+
+    def make_tables(self, identity: str) -> None:
         """Make the tables that are missing, and those of an older Paddock as they are today.
 
         No other process may do so at the same time.
         """
         done = {name for (name,) in self.rows(DONE_UPGRADES, {})} if self.find_tables() else set()
-        if done >= UPGRADES.keys():
+        if not done and self.rows("select 1 from sqlite_master", {}):
+            raise LedgerError(
+                f"{self._file}: this is no ledger of Paddock's: it has tables and no version. "
+                "Move the file away to start without it."
+            )
+        if done >= UPGRADES.keys() and self.identity() == identity:
             return
         with self._explained():
             self._connection.execute("PRAGMA journal_mode=WAL")  # lasting
@@ -144,6 +154,9 @@ class SqliteDatabase:
                     self._connection.execute(statement)
                 self._connection.execute(
                     "insert or ignore into meta values ('version', ?)", [str(VERSION)]
+                )
+                self._connection.execute(
+                    "insert or replace into meta values ('identity', ?)", [identity]
                 )
 
     def _columns(self, table: str) -> list[str]:

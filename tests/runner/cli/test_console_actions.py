@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs
 from paddock.runner.settings import read_settings
 from tests.browser import Browser, Page, needs_browser
 from tests.forked import ForkServer
+from tests.runner.cli.commands.shell import invoke
 from tests.runner.cli.forked_runs import fork_runs
 from tests.runner.cli.test_mcp_server import COPY
 from tests.runner.cli.test_web_console import HOSTILE, links, opened, record_runs, signed_in
@@ -264,6 +266,34 @@ def test_a_run_whose_inputs_or_file_are_gone_is_not_offered_again(world: World) 
         in secret
     )
     assert "gone/pipeline.yaml: there is no such file." in gone
+
+
+def test_a_clone_with_a_ledger_is_opened_and_none_of_its_runs_is_shown_until_it_is_adopted(
+    world: World, tmp_path: Path, own_home: Path
+) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "diary.txt").write_text("mine")
+    run = world.run({"folder": str(private)}).run
+    clone = Path(shutil.copytree(world.folder, tmp_path / "clone"))
+    shutil.rmtree(clone / "out")
+    with console(clone) as client:
+        for place in ("/ui/pipelines", "/ui/runs", "/ui/runs?show=failed", "/review"):
+            answer = client.get(place)
+            assert (answer.status_code, run in answer.text) == (200, False), place
+        assert f"`paddock adopt {clone}` says what" in unescape(client.get("/ui/runs").text)
+        page = pipeline_address((clone / "pipeline.yaml").resolve())
+        assert "was not made here" in error_of(client.post(f"{page}/run"))
+    assert invoke("adopt", str(clone), "--yes").exit_code == 0
+    with console(clone) as client:
+        (shown,) = links(client, "/ui/runs", "/ui/runs/")
+        page = unescape(client.get(shown).text)
+        assert f"<dd>{private}, <b>out of the pipeline's folder</b></dd>" in page
+        words = error_of(client.post(f"{shown}/again"))
+        assert words.startswith(f"Run '{run}' had inputs that lead out of {clone}: 'folder' (")
+        assert not (clone / "out").exists()
+        assert client.post(f"{shown}/again", data={"outside": "yes"}).status_code == 303
+        assert ended(clone).row.given == ended(world.folder).row.given
 
 
 def test_only_who_may_decide_changes_anything(world: World) -> None:

@@ -20,6 +20,7 @@ from tests.runner.world import World
 
 SECOND_USER = 54321
 ALL = RetentionLimits(runs_before=1e12, calls_before=1e12)
+pytestmark = pytest.mark.usefixtures("own_home")
 as_root = pytest.mark.skipif(
     os.getuid() != 0, reason="a second user was NOT tried: only root can be another user"
 )
@@ -30,7 +31,6 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     world = World(tmp_path / "pipes", n_documents=2)
     world.run()
     monkeypatch.chdir(world.folder)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     return world
 
 

@@ -1,0 +1,138 @@
+"""Which ledgers this user's home knows: they were made or adopted here. Another one is data.
+
+An entry is `ledgers/INODE/IDENTITY` in the home: the inode of the ledger's file, and a random
+number in its `meta`. A rename keeps both; a copy, a restored backup and a clone have another inode.
+Numbers of devices change between mounts: they do not count.
+
+1. A ledger without tables is new; it is entered before its first table is made.
+2. One with an entry counts if its identity is in the entry.
+3. One that did not change since the home began to have entries counts, and is entered when it is
+   first written to. In a home that was new then, there is none.
+4. In a trusted folder (`trust_state`) each one counts, without an entry.
+5. `paddock adopt` enters any.
+
+A ledger in PostgreSQL counts where the settings name its database.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from paddock.engine.system import files
+from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.owners import has_lasting_inodes
+from paddock.runner.settings import read_settings
+
+from .entries import LedgerError
+from .own_state import ForeignState, WrongKind
+
+if TYPE_CHECKING:
+    from .database.sqlite_file import SqliteDatabase
+
+FOLDER = "ledgers"
+_SINCE = "since"
+_IDENTITY = re.compile("[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """What the home knows of a ledger's file."""
+
+    file: Path
+    known: frozenset[str] | None
+    """The identities that count; None: any."""
+    is_kept: bool = True
+    """Whether the ledger is entered when it is written to."""
+
+    def check(self, database: SqliteDatabase) -> bool:
+        """Return whether a ledger has tables.
+
+        Raises:
+            ForeignState: it is another one than the home knows.
+        """
+        has_tables = database.find_tables()
+        if has_tables and self.known is not None and database.identity() not in self.known:
+            raise ForeignState(self.file.parent, WrongKind.UNKNOWN, self.file.name)
+        return has_tables
+
+    def enter(self, database: SqliteDatabase) -> str:
+        """Return the identity of a ledger, or of one that had none, after it was entered.
+
+        Raises:
+            ForeignState: it is another one than the home knows.
+            LedgerError: the home cannot be written.
+        """
+        identity = database.identity() if self.check(database) else ""
+        if not self.is_kept:
+            return identity
+        identity = identity if _IDENTITY.fullmatch(identity) else uuid4().hex
+        settings = read_settings()
+        entry = _entries_of(self.file.stat(), settings.state_dir) / identity
+        try:
+            if not entry.exists():
+                files.create_once(entry, f"{self.file}\n")  # where it was then, for people
+        except OSError as error:
+            if not settings.trusts(self.file.parent.parent):
+                raise LedgerError(
+                    f"{entry}: cannot be written ({error.strerror or error}). Without it the "
+                    "ledger would not be known again, so nothing was begun.\n"
+                    "  Make room or make it writable, or name the folder in `trust_state`."
+                ) from error
+        return identity
+
+
+def entry_of(file: Path, *, is_adopted: bool = False) -> LedgerEntry:
+    """Return the entry of a ledger's file, which is not opened.
+
+    Raises:
+        ForeignState: the home does not know it.
+    """
+    settings = read_settings()
+    began_at = begin_home(settings.state_dir)
+    facts = file.lstat() if file.exists() else None
+    if facts is None or not facts.st_size:
+        return LedgerEntry(file, frozenset())
+    if is_adopted or facts.st_ctime < began_at:
+        return LedgerEntry(file, None)
+    if settings.trusts(file.parent.parent):
+        return LedgerEntry(file, None, is_kept=False)
+    with suppress(OSError):
+        entries = _entries_of(facts, settings.state_dir).iterdir()
+        return LedgerEntry(file, frozenset(entry.name for entry in entries))
+    raise ForeignState(file.parent, WrongKind.UNKNOWN, file.name)
+
+
+def begin_home(state_dir: Path) -> float:
+    """Return when a home began to have entries, which is now if it has none; 0: it was new then.
+
+    With models alone, which are copied there, it is new.
+    """
+    since = state_dir / FOLDER / _SINCE
+    with suppress(OSError, ValueError):  # not writable: nothing is older
+        if not since.exists():
+            is_used = state_dir.is_dir() and any(
+                at.name not in ("models", FOLDER) for at in state_dir.iterdir()
+            )
+            files.create_once(since, f"{time.time() if is_used else 0.0}\n")
+        return float(since.read_text("utf-8"))
+    return 0.0
+
+
+def forget(file: Path, identity: str) -> None:
+    """Remove the entry of a ledger whose file will be removed."""
+    entries = _entries_of(file.stat(), read_settings().state_dir)
+    with suppress(OSError):
+        (entries / identity).unlink()
+        entries.rmdir()
+
+
+def _entries_of(facts: os.stat_result, state_dir: Path) -> Path:
+    """Return the folder of a file's entries: the same one where file systems keep no inodes."""
+    inode = facts.st_ino if has_lasting_inodes(facts.st_dev) else 0
+    return state_dir / FOLDER / str(inode)

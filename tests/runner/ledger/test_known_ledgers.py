@@ -1,0 +1,262 @@
+"""Which ledgers are this user's: those that were made or adopted in their home; others are data."""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from paddock.runner.ledger.entries import LedgerError, RunRow
+from paddock.runner.ledger.known_ledgers import begin_home
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.own_state import ForeignState, WrongKind
+from paddock.runner.ledger.run_store import RunStore
+from tests.runner.cli.commands.shell import invoke
+from tests.runner.world import World
+
+pytestmark = pytest.mark.usefixtures("own_home")
+COPIES = """\
+name: copies
+inputs: {place: {type: path, default: inbox}}
+steps:
+  - {id: docs, uses: files.scan, with: {root: "{{ inputs.place }}"}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}}
+"""
+Change = Callable[[Path, Path], None]
+
+
+@pytest.fixture
+def world(own_home: Path, tmp_path: Path) -> World:
+    world = World(tmp_path / "theirs", COPIES, beside={"inbox/a.txt": "ferry"})
+    assert world.run().status == "completed"
+    return world
+
+
+def sql(folder: Path, statement: str) -> None:
+    with contextlib.closing(sqlite3.connect(folder / ".paddock/ledger.sqlite")) as ledger, ledger:
+        ledger.execute(statement)
+
+
+def without_identity(folder: Path) -> None:
+    """Make its ledger one of an older Paddock."""
+    sql(folder, "delete from meta where name = 'identity'")
+
+
+def counts(folder: Path) -> bool:
+    """Return whether a folder's ledger can be read."""
+    try:
+        with Ledger(folder / ".paddock", is_readonly=True) as ledger:
+            return RunStore(ledger).n_runs(None) > 0
+    except ForeignState as error:
+        assert error.why is WrongKind.UNKNOWN
+        return False
+
+
+def cloned(source: Path, target: Path) -> None:
+    git = ("git", "-C", str(source), "-c", "user.name=x", "-c", "user.email=x@example")
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "-f", "."], check=True)
+    subprocess.run([*git, "commit", "-qm", "with its state"], check=True)
+    subprocess.run(["git", "clone", "-q", str(source), str(target)], check=True)
+
+
+def unpacked(source: Path, target: Path) -> None:
+    shutil.make_archive(str(target), "tar", source)
+    shutil.unpack_archive(f"{target}.tar", target)
+
+
+def of_an_older_paddock(source: Path, target: Path) -> None:
+    shutil.copytree(source, target)
+    without_identity(target)
+
+
+def in_place_of_ours(source: Path, target: Path) -> None:
+    """Write their ledger into the file of ours, whose inode stays."""
+    own = World(target, COPIES, beside={"inbox/a.txt": "ferry"})
+    assert own.run().status == "completed"
+    shutil.copyfile(source / ".paddock/ledger.sqlite", target / ".paddock/ledger.sqlite")
+
+
+def as_a_file_of_sqlite(source: Path, target: Path) -> None:
+    shutil.copytree(source, target)
+    sql(target, f"vacuum into '{target}/backup'")
+    (target / "backup").replace(target / ".paddock/ledger.sqlite")
+
+
+@pytest.mark.parametrize(
+    "arrive",
+    [shutil.copytree, cloned, unpacked, of_an_older_paddock, in_place_of_ours, as_a_file_of_sqlite],
+)
+def test_a_ledger_that_was_not_made_here_is_data_until_it_is_adopted(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrive: Change
+) -> None:
+    mine = World(tmp_path / "mine", COPIES)
+    shutil.rmtree(mine.folder)
+    arrive(world.folder, mine.folder)
+    monkeypatch.chdir(mine.folder)
+    ledger = mine.folder / ".paddock/ledger.sqlite"
+    before = ledger.read_bytes()
+    (name,) = {row.run for row in runs_of(world.folder)}
+    for command in ("runs", "logs", "clean", "why out/a.txt", "review --list .", "plan", "run"):
+        done = invoke(*command.split())
+        assert name not in done.stdout, command
+        assert f"{ledger} is not used: it was not made here" in done.stderr, command
+    assert ledger.read_bytes() == before
+    refused = invoke("adopt", ".")
+    assert (refused.exit_code, "1 run: pipeline.yaml (1)" in refused.stdout) == (2, True)
+    assert not counts(mine.folder)
+    assert invoke("adopt", "--yes").exit_code == 0
+    assert name in invoke("runs").stdout
+    assert mine.run().counts["fresh"] == 1
+    assert counts(world.folder)
+
+
+def runs_of(folder: Path) -> list[RunRow]:
+    with Ledger(folder / ".paddock", is_readonly=True) as ledger:
+        return [*RunStore(ledger).runs()]
+
+
+def moved(source: Path, target: Path) -> None:
+    source.rename(target)
+
+
+def compacted(source: Path, target: Path) -> None:
+    sql(source, "vacuum")
+    source.rename(target)
+
+
+def set_aside_and_back(source: Path, target: Path) -> None:
+    ledger = source / ".paddock/ledger.sqlite"
+    ledger.rename(source / "ledger")
+    (source / "ledger").rename(ledger)
+    source.rename(target)
+
+
+@pytest.mark.parametrize("change", [moved, compacted, set_aside_and_back])
+def test_a_rename_keeps_whose_a_ledger_is(world: World, tmp_path: Path, change: Change) -> None:
+    change(world.folder, tmp_path / "elsewhere")
+    assert counts(tmp_path / "elsewhere")
+    assert World(tmp_path / "elsewhere", COPIES).run().counts["fresh"] == 1
+
+
+@pytest.mark.parametrize("has_identity", [True, False])
+@pytest.mark.parametrize("is_used", [True, False])
+def test_ledgers_that_are_older_than_a_used_homes_first_start_are_entered(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_used: bool, has_identity: bool
+) -> None:
+    if not has_identity:
+        without_identity(world.folder)
+    home = tmp_path / "home"
+    (home / ("cache" if is_used else "models")).mkdir(parents=True)
+    monkeypatch.setenv("PADDOCK_HOME", str(home))
+    time.sleep(0.02)  # the clock of file systems ticks every few milliseconds
+    assert (begin_home(home) > 0) is is_used
+    shutil.copytree(world.folder, tmp_path / "later")
+    assert (counts(world.folder), counts(tmp_path / "later")) == (is_used, False)
+    if is_used:
+        assert world.run().counts["fresh"] == 1
+        assert counts(world.folder), "also after it was changed"
+        os.utime(tmp_path / "later/.paddock/ledger.sqlite", (0, 0))
+        assert not counts(tmp_path / "later"), "its time is not that of which archives speak"
+
+
+def test_a_ledger_of_a_test_leaves_no_entry(
+    world: World, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {*(own_home / "ledgers").rglob("*")}
+    world.edit("steps:", "tests: [{name: one, expect: [{check: 1 == 1}]}]\nsteps:")
+    monkeypatch.chdir(world.folder)
+    assert invoke("test").exit_code == 0
+    assert {*(own_home / "ledgers").rglob("*")} == before
+
+
+def test_the_first_command_in_a_new_home_says_that_nothing_is_older(own_home: Path) -> None:
+    assert invoke("steps").exit_code == 0
+    assert begin_home(own_home) == 0
+
+
+def test_several_homes_may_know_one_folder(
+    world: World, tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "second"))
+    assert not counts(world.folder)
+    assert invoke("adopt", str(world.folder), "--yes").exit_code == 0
+    for home in (tmp_path / "second", own_home):
+        monkeypatch.setenv("PADDOCK_HOME", str(home))
+        assert world.run().counts["fresh"] == 1
+    done = invoke("adopt", str(world.folder))
+    assert (done.exit_code, done.stdout) == (0, "Its ledger is used already.\n")
+
+
+def test_in_a_trusted_folder_any_ledger_counts_for_as_long(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(world.folder, tmp_path / "copy"))
+    monkeypatch.setenv("PADDOCK_TRUST_STATE", str(tmp_path))
+    assert World(copy, COPIES).run().counts["fresh"] == 1
+    monkeypatch.delenv("PADDOCK_TRUST_STATE")
+    assert not counts(copy)
+
+
+def test_a_home_that_cannot_be_written_begins_no_ledger_and_keeps_those_that_it_knows(
+    world: World, tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = own_home / "ledgers"
+    entries.rename(own_home / "kept")
+    entries.write_text("")
+    other = World(tmp_path / "other", COPIES, beside={"inbox/a.txt": "ferry"})
+    with pytest.raises(LedgerError, match=r"cannot be written .* so nothing was begun"):
+        other.run()
+    assert not (other.folder / "out").exists()
+    monkeypatch.setenv("PADDOCK_TRUST_STATE", str(other.folder))
+    assert other.run().status == "completed"
+    entries.unlink()
+    (own_home / "kept").rename(entries)
+    assert counts(world.folder)
+
+
+def test_a_file_with_tables_and_no_version_is_no_new_ledger(world: World, tmp_path: Path) -> None:
+    sql(world.folder, "delete from meta where name = 'version'")
+    with pytest.raises(LedgerError, match="it has tables and no version"):
+        world.run()
+
+
+def test_a_log_of_changes_without_its_ledger_adds_no_rows(world: World, tmp_path: Path) -> None:
+    """What SQLite would replay into a file that is there."""
+    mine = World(tmp_path / "mine", COPIES, beside={"inbox/a.txt": "ferry"})
+    state = mine.folder / ".paddock"
+    state.mkdir(mode=0o700)
+    with world.ledger() as ledger:
+        assert ledger.rows("select 1")
+        sql(world.folder, "update runs set run = 'planted-run'")
+        for name in ("ledger.sqlite-wal", "ledger.sqlite-shm"):
+            shutil.copy(world.folder / ".paddock" / name, state / name)
+    assert mine.run().counts["new"] == 1
+    assert "planted-run" not in str(runs_of(mine.folder))
+
+
+def test_adopting_says_what_a_ledger_has_and_what_leads_out_of_its_folder(
+    world: World, tmp_path: Path
+) -> None:
+    private = tmp_path / "private\x1b[2J"
+    private.mkdir()
+    (private / "diary.txt").write_text("mine")
+    world.run({"place": str(private)})
+    sql(world.folder, "update outputs set path = '../other/out.txt'")
+    copy = shutil.copytree(world.folder, tmp_path / "copy")
+    lines = invoke("adopt", str(copy)).stdout.splitlines()
+    assert lines[0] == "2 runs: pipeline.yaml (2)"
+    assert "2 items: done (2)" in lines
+    assert f"Out of {copy}:" in lines
+    assert f"  input 'place' leads to {tmp_path}/private\\x1b[2J" in lines
+    assert "  output ../other/out.txt" in lines
+    assert invoke("adopt", str(tmp_path)).stderr == f"There is no ledger in '{tmp_path}'.\n"
