@@ -21,7 +21,6 @@ from paddock.engine.models.model_names import is_path
 from paddock.engine.models.pull_sources import FileSource, parse_source
 from paddock.engine.system import units
 from paddock.engine.system.light_dataclasses import dataclass, field
-from paddock.engine.system.text import listed
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.input_values import PATH_TYPES, Input
 from paddock.pipelines.plan import read_plan
@@ -203,11 +202,12 @@ class ConsoleActions:
 
     def again(self, by: str, form: Form, past: PastRun) -> str:
         file, inputs = recorded_inputs(past, None, {})
-        if "outside" not in form and (outside := again_offer(past).outside):
-            raise CommandError(
-                f"Run '{past.row.run}' had inputs that lead out of {file.parent}: "
-                f"{listed(outside)}.\n  Go back and tick that they may."
-            )
+        for name, text, leads_out in () if "outside" in form else again_offer(past)[1]:
+            if leads_out:
+                raise CommandError(
+                    f"Input '{name}' of run '{past.row.run}' leads out of {file.parent}: {text}.\n"
+                    "  Go back and tick that it may."
+                )
         only = (form["only"],) if "only" in form else ()
         trigger = f"{CONSOLE_TRIGGER} by {by}"
         return self._started(

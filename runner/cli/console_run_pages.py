@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.light_dataclasses import dataclass, replace
-from paddock.engine.system.text import canonical_json
+from paddock.engine.system.text import cell_text
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.inputs import paths_outside, read_inputs
@@ -368,38 +368,18 @@ def _page_of(found: Sequence[_T], number: int, n_rows: int) -> Sequence[_T]:
     return found[(number - 1) * n_rows : number * n_rows]
 
 
-@dataclass(frozen=True, slots=True)
-class AgainOffer:
-    """A run that may be started again."""
+def again_offer(past: PastRun) -> tuple[str, list[tuple[str, str, bool]]]:
+    """Return why a run cannot be started again, empty where it can be, and its inputs.
 
-    why_not: str
-    """Empty: it can be."""
-    inputs: tuple[tuple[str, str, bool], ...] = ()
-    """Name, value, and whether its path leads out of the pipeline's folder."""
-
-    @property
-    def outside(self) -> list[str]:
-        return [f"'{name}' ({text})" for name, text, leads_out in self.inputs if leads_out]
-
-
-def again_offer(past: PastRun) -> AgainOffer:
-    """Return with which inputs a run would be started again, or why it cannot be."""
+    Of each input name, value, and whether its path leads out of the pipeline's folder.
+    """
     try:
         file, inputs = recorded_inputs(past, None, {})
-        pipeline = read_plan(file).pipeline
+        pipeline, base = read_plan(file).pipeline, file.parent
     except (CommandError, PipelineError, OSError) as error:
-        return AgainOffer(str(error))
-    base = file.parent
+        return str(error), []
     given = read_inputs(pipeline, inputs, base=base, cwd=base)
-    shown = (
-        (name, value if isinstance(value, str) else canonical_json(value))
+    return str(PipelineError(given.faults)) if given.faults else "", [
+        (name, cell_text(value), bool(paths_outside(pipeline, [name], given.values, base, "")))
         for name, value in inputs.items()
-    )
-    return AgainOffer(
-        str(PipelineError(given.faults)) if given.faults else "",
-        tuple(
-            (name, text[:MOST_TEXT_CHARS],
-             bool(paths_outside(pipeline, [name], given.values, base, "")))
-            for name, text in shown
-        ),
-    )  # fmt: skip
+    ]

@@ -1,6 +1,6 @@
 """Which ledgers this user's home knows: they were made or adopted here. Another one is data.
 
-An entry is `ledgers/INODE/IDENTITY` in the home: the inode of the ledger's file, and a random
+An entry is `ledgers/INODE-IDENTITY` in the home: the inode of the ledger's file, and a random
 number in its `meta`. A rename keeps both; a copy, a restored backup and a clone have another inode.
 Numbers of devices change between mounts: they do not count.
 
@@ -16,7 +16,6 @@ A ledger in PostgreSQL counts where the settings name its database.
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from contextlib import suppress
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from .database.sqlite_file import SqliteDatabase
 
 FOLDER = "ledgers"
-_SINCE = "since"
 _IDENTITY = re.compile("[0-9a-f]{32}")
 
 
@@ -72,22 +70,21 @@ class LedgerEntry:
         if not self.is_kept:
             return identity
         identity = identity if _IDENTITY.fullmatch(identity) else uuid4().hex
-        settings = read_settings()
-        entry = _entries_of(self.file.stat(), settings.state_dir) / identity
+        place = entry_place(self.file, identity)
         try:
-            if not entry.exists():
-                files.create_once(entry, f"{self.file}\n")  # where it was then, for people
+            if not place.exists():
+                files.create_once(place, f"{self.file}\n")  # where it was then, for people
         except OSError as error:
-            if not settings.trusts(self.file.parent.parent):
+            if not read_settings().trusts(self.file.parent.parent):
                 raise LedgerError(
-                    f"{entry}: cannot be written ({error.strerror or error}). Without it the "
+                    f"{place}: cannot be written ({error.strerror or error}). Without it the "
                     "ledger would not be known again, so nothing was begun.\n"
                     "  Make room or make it writable, or name the folder in `trust_state`."
                 ) from error
         return identity
 
 
-def entry_of(file: Path, *, is_adopted: bool = False) -> LedgerEntry:
+def entry_of(file: Path) -> LedgerEntry:
     """Return the entry of a ledger's file, which is not opened.
 
     Raises:
@@ -95,17 +92,25 @@ def entry_of(file: Path, *, is_adopted: bool = False) -> LedgerEntry:
     """
     settings = read_settings()
     began_at = begin_home(settings.state_dir)
-    facts = file.lstat() if file.exists() else None
-    if facts is None or not facts.st_size:
+    if not file.exists() or not file.stat().st_size:
         return LedgerEntry(file, frozenset())
-    if is_adopted or facts.st_ctime < began_at:
+    if file.stat().st_ctime < began_at:
         return LedgerEntry(file, None)
+    place = entry_place(file, "")
+    entries = place.parent.glob(f"{place.name}*")
+    known = frozenset(entry.name.removeprefix(place.name) for entry in entries)
     if settings.trusts(file.parent.parent):
-        return LedgerEntry(file, None, is_kept=False)
-    with suppress(OSError):
-        entries = _entries_of(facts, settings.state_dir).iterdir()
-        return LedgerEntry(file, frozenset(entry.name for entry in entries))
-    raise ForeignState(file.parent, WrongKind.UNKNOWN, file.name)
+        return LedgerEntry(file, None, is_kept=bool(known))
+    if not known:
+        raise ForeignState(file.parent, WrongKind.UNKNOWN, file.name)
+    return LedgerEntry(file, known)
+
+
+def entry_place(file: Path, identity: str) -> Path:
+    """Return the file of an entry. Where file systems keep no inodes, the identity names it."""
+    facts = file.stat()
+    inode = facts.st_ino if has_lasting_inodes(facts.st_dev) else 0
+    return read_settings().state_dir / FOLDER / f"{inode}-{identity}"
 
 
 def begin_home(state_dir: Path) -> float:
@@ -113,26 +118,11 @@ def begin_home(state_dir: Path) -> float:
 
     With models alone, which are copied there, it is new.
     """
-    since = state_dir / FOLDER / _SINCE
+    since = state_dir / FOLDER / "since"
     with suppress(OSError, ValueError):  # not writable: nothing is older
         if not since.exists():
-            is_used = state_dir.is_dir() and any(
-                at.name not in ("models", FOLDER) for at in state_dir.iterdir()
-            )
+            names = {at.name for at in state_dir.iterdir()} if state_dir.is_dir() else set()
+            is_used = not names <= {"models", FOLDER}
             files.create_once(since, f"{time.time() if is_used else 0.0}\n")
         return float(since.read_text("utf-8"))
     return 0.0
-
-
-def forget(file: Path, identity: str) -> None:
-    """Remove the entry of a ledger whose file will be removed."""
-    entries = _entries_of(file.stat(), read_settings().state_dir)
-    with suppress(OSError):
-        (entries / identity).unlink()
-        entries.rmdir()
-
-
-def _entries_of(facts: os.stat_result, state_dir: Path) -> Path:
-    """Return the folder of a file's entries: the same one where file systems keep no inodes."""
-    inode = facts.st_ino if has_lasting_inodes(facts.st_dev) else 0
-    return state_dir / FOLDER / str(inode)

@@ -31,7 +31,7 @@ from .database.ledger_tables import DONE_UPGRADES, Execute
 from .database.ledger_writer import Writer
 from .database.sqlite_file import READ_S, SqliteDatabase, write_error
 from .entries import AttemptRow, CallRow, Entry, LedgerError, OutputRow
-from .known_ledgers import entry_of, forget
+from .known_ledgers import entry_of, entry_place
 from .own_state import LEDGER_FILE, folder_identity, is_own_state, known_folder_identity, make_state
 
 if TYPE_CHECKING:
@@ -49,10 +49,7 @@ _SHARED = [Entry.__slots__.index(name) for name in ("state", "run")]
 class Ledger:
     """The ledger of one folder of pipelines. Reads at once; writes through one thread."""
 
-    def __init__(
-        self, folder: Path, *, is_readonly: bool = False, url: str = "", is_adopted: bool = False
-    ) -> None:
-        """`is_adopted`: it may be one that this user's home does not know (`known_ledgers`)."""
+    def __init__(self, folder: Path, *, is_readonly: bool = False, url: str = "") -> None:
         self.folder, self.file = folder, folder / LEDGER_FILE
         self.url = url
         """Of PostgreSQL; empty for `file`."""
@@ -61,7 +58,6 @@ class Ledger:
         self.on_wait: Callable[[str], None] = lambda text: None
         """Called with a note when the ledger waits for something; from any thread."""
         self.is_readonly = is_readonly
-        self._is_adopted = is_adopted
         self.objects = ObjectStore(folder / "objects")
         self.upgrades = frozenset[str]()
         """Those of `ledger_tables` that it has had: one of an older Paddock, read, lacks some."""
@@ -80,9 +76,7 @@ class Ledger:
         """
         try:
             if self.is_readonly:
-                self._database = open_existing(
-                    self.folder, self.url, is_readonly=True, is_adopted=self._is_adopted
-                )
+                self._database = open_existing(self.folder, self.url, is_readonly=True)
             else:
                 self._open_for_writing()
             self.upgrades = frozenset(name for (name,) in self.rows(DONE_UPGRADES))
@@ -105,7 +99,7 @@ class Ledger:
                 self._writer = Writer(postgres.PostgresDatabase(server, self._note), self._note)
                 return
             with file_locks.lock_now(self.folder / "ledger.lock", wait_s=-1):
-                entry = entry_of(self.file, is_adopted=self._is_adopted)
+                entry = entry_of(self.file)
                 database = SqliteDatabase(private_files.private_database(self.file))
                 self._database = database
                 database.make_tables(entry.enter(database))
@@ -419,9 +413,7 @@ def _entries(rows: list[Sequence[Any]]) -> dict[str, Entry]:
     return entries
 
 
-def open_existing(
-    folder: Path, url: str, *, is_readonly: bool = False, is_adopted: bool = False
-) -> LedgerDatabase | None:
+def open_existing(folder: Path, url: str, *, is_readonly: bool = False) -> LedgerDatabase | None:
     """Open the ledger of a folder; None if there is none, or no run has made its tables yet.
 
     Raises:
@@ -449,7 +441,7 @@ def open_existing(
         file = folder / LEDGER_FILE
         if not file.exists():
             return None
-        entry = entry_of(file, is_adopted=is_adopted)
+        entry = entry_of(file)
         private_files.make_private(folder)
         database = SqliteDatabase(private_files.private_database(file), is_readonly=is_readonly)
         has_tables = partial(entry.check, database)
@@ -468,8 +460,8 @@ def forgotten(folder: Path) -> Iterator[None]:
         yield
     finally:
         file = folder / LEDGER_FILE
-        with suppress(OSError, LedgerError), closing(SqliteDatabase(file, is_readonly=True)) as own:
-            forget(file, own.identity())
+        with suppress(OSError, LedgerError), closing(SqliteDatabase(file)) as database:
+            entry_place(file, database.identity()).unlink()
 
 
 def postgres_module(name: str = "database.postgres") -> ModuleType:

@@ -136,15 +136,6 @@ def make_state(state: Path) -> None:
         private_files.write_private(ignore, "*\n")
 
 
-def is_own_file(file: Path) -> bool:
-    """Return whether a file is no other user's, or lies in a folder that is trusted.
-
-    Raises:
-        OSError: it cannot be looked at.
-    """
-    return stranger(file.lstat()) is not Stranger.OWNER or read_settings().trusts(file.parent)
-
-
 def _first_fault(
     folder: int, *, is_trusted: bool = False
 ) -> tuple[Stranger | WrongKind, str] | None:

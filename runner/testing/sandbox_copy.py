@@ -19,7 +19,6 @@ from paddock.engine.system.light_dataclasses import dataclass
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger, forgotten
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.files.globs import BadPattern, Globs
 
 MAX_COPY_BYTES = 256 * 1024 * 1024
@@ -94,12 +93,12 @@ def sandbox_copy(
         except OSError as error:
             what = f"{error.filename}: {error.strerror}"
             raise SandboxError(f"a copy of '{folder}' cannot be made ({what}).") from error
-        with forgotten(copy / STATE_FOLDER):
+        with forgotten(copy / ".paddock"):
             yield SandboxCopy(copy / file.name, tmp, folder)
 
 
 def recorded_outputs(folder: Path) -> frozenset[Path]:
-    state = folder / STATE_FOLDER
+    state = folder / ".paddock"
     if not (state / "ledger.sqlite").is_file():
         return frozenset()
     try:

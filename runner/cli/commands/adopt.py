@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import typer
 
-from paddock.engine.system import files
-from paddock.engine.system.text import counted, listed, nested_values, shorten
+from paddock.engine.system import file_locks, files
+from paddock.engine.system.text import nested_values, shorten
 from paddock.runner.cli.arguments import argument, existing_folder, flag
 from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.ledger.database import queries
+from paddock.runner.ledger.database.sqlite_file import SqliteDatabase
+from paddock.runner.ledger.known_ledgers import LedgerEntry
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.own_state import LEDGER_FILE, ForeignState, WrongKind
+from paddock.runner.ledger.own_state import ForeignState, WrongKind
 from paddock.runner.progress import printing
 from paddock.runner.settings import STATE_FOLDER
 
@@ -31,59 +34,51 @@ def adopt(
 
     Shows what is in it, and asks.
     """
-    folder = existing_folder(place, "adopt")
-    state = folder / STATE_FOLDER
-    if not (state / LEDGER_FILE).is_file():
+    folder = existing_folder(place, "adopt").resolve()
+    ledger = Ledger(folder / STATE_FOLDER, is_readonly=True)
+    if not ledger.file.is_file():
         raise CommandError(f"There is no ledger in '{place}'.")
     try:
-        with Ledger(state, is_readonly=True):
+        with ledger:
             printing.print_out("Its ledger is used already.")
             return DONE
     except ForeignState as error:
         if error.why is not WrongKind.UNKNOWN:
             raise
-    with Ledger(state, is_readonly=True, is_adopted=True) as ledger:
-        for line in _contents(ledger, folder.resolve()):
-            printing.print_out(printing.printable_line(line))
-    printing.print_out(
-        "Once it is taken, its runs can be run again, its items count as done and its decisions "
-        "as made, and its outputs may be replaced or removed."
-    )
-    if not yes and not sys.stdin.isatty():
-        raise CommandError("Nothing was taken.\n  `--yes` does this without a question.")
-    if not yes and not typer.confirm("Take it?", err=True):
-        raise CommandError("Nothing was taken.")
-    with Ledger(state, is_adopted=True):
-        printing.print_out("Taken.")
+    with closing(SqliteDatabase(ledger.file)) as database:
+        entry = LedgerEntry(ledger.file, None)
+        for line in _contents(database, folder) if entry.check(database) else ():
+            printing.print_out(printing.printable_line(shorten(line, _MOST_CHARS)))
+        printing.print_out(
+            "Once it is taken, its runs can be run again, its items count as done and its "
+            "decisions as made, and its outputs may be replaced or removed."
+        )
+        if not yes and not sys.stdin.isatty():
+            raise CommandError("Nothing was taken.\n  `--yes` does this without a question.")
+        if not yes and not typer.confirm("Take it?", err=True):
+            raise CommandError("Nothing was taken.")
+        with file_locks.lock_now(ledger.folder / "ledger.lock", wait_s=-1):
+            database.make_tables(entry.enter(database))
+    printing.print_out("Taken.")
     return DONE
 
 
-def _contents(ledger: Ledger, folder: Path) -> Iterator[str]:
+def _contents(database: SqliteDatabase, folder: Path) -> Iterator[str]:
     """Yield lines on what a ledger has, then on all that leads out of its folder."""
-    parts: dict[str, dict[str, int]] = {}
-    for kind, name, n_rows in ledger.rows(queries.CONTENTS):
-        parts.setdefault(kind, {})[str(name)] = n_rows
-    for kind, counts in parts.items():
-        of = listed([f"{name} ({n_rows:,})" for name, n_rows in counts.items() if name])
-        noun = counted(sum(counts.values()), kind, "replies" if kind == "reply" else "")
-        yield f"{noun}: {of}" if of else noun
-    found: dict[str, None] = {}
-    for (given,) in ledger.rows(queries.GIVEN_INPUTS):
+    for what, n_rows in database.rows(queries.CONTENTS, {}):
+        yield f"{what}: {n_rows:,}"
+    named = [(kind, path) for kind, path in database.rows(queries.NAMED_PATHS, {})]
+    for (given,) in database.rows(queries.GIVEN_INPUTS, {}):
         for name, value in json.loads(given)["inputs"].items():
-            for _, text in nested_values(value):
-                if isinstance(text, str) and _leads_out(text, folder):
-                    found[f"input '{name}' leads to {text}"] = None
-    for kind, text in ledger.rows(queries.NAMED_PATHS):
-        if _leads_out(text, folder):
-            found[f"{kind} {text}"] = None
-    if found:
+            named += [(f"input '{name}' leads to", text) for _, text in nested_values(value)]
+    outside = {
+        f"  {kind} {path}": None
+        for kind, path in named
+        if isinstance(path, str)
+        and (at := files.resolved(folder / path)) is not None
+        and not at.is_relative_to(folder)
+    }
+    if outside:
         yield f"Out of {folder}:"
-    for line in [*found][:_MOST_SHOWN]:
-        yield f"  {shorten(line, _MOST_CHARS)}"
-    if (n_more := len(found) - _MOST_SHOWN) > 0:
-        yield f"  and {n_more:,} more"
-
-
-def _leads_out(text: str, folder: Path) -> bool:
-    at = files.resolved(folder / text)
-    return at is not None and not at.is_relative_to(folder)
+        yield from [*outside][:_MOST_SHOWN]
+        yield from [f"  and {len(outside) - _MOST_SHOWN:,} more"] * (len(outside) > _MOST_SHOWN)

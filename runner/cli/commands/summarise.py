@@ -41,7 +41,7 @@ from paddock.runner.core.run_options import RunOptions
 from paddock.runner.ledger.ledger import forgotten
 from paddock.runner.progress import printing
 from paddock.runner.progress.run_display import run_observer
-from paddock.runner.settings import STATE_FOLDER, read_settings
+from paddock.runner.settings import read_settings
 from paddock.steps.paths import write_refusal
 
 from .run import run_until_confirmed
@@ -113,7 +113,7 @@ def summarise(flags: SummariseFlags) -> int:
     if flags.out is flags.save is None and Path(flags.documents).expanduser().is_file():
         with (
             tempfile.TemporaryDirectory(prefix="paddock-summary-") as out,
-            forgotten(Path(out, STATE_FOLDER)),
+            forgotten(Path(out, ".paddock")),
         ):
             return _summarise(replace(flags, out=out), prints=True)
     return _summarise(flags)

@@ -226,18 +226,14 @@ RESERVE_RUN = (
 DROP_RUNS = "delete from runs where run in (select value from {listed})"
 # Of a run that never began: its inputs were not recorded.
 RELEASE_RUN = "delete from runs where run = :run and given is null"
-KNOWS_PIPELINES = (
-    "select 1 from runs union all select 1 from scopes union all select 1 from reviews limit 1"
-)
-HAS_META = "select 1 from meta"
 
 # What `paddock adopt` shows of a ledger: how many rows of which kind, and what leads out of it.
 CONTENTS = (
-    "select 'run', file, count(*) from runs group by file "
-    "union all select 'item', state, count(*) from items group by state "
-    "union all select 'decision', state, count(*) from reviews where state <> 'open' "
-    "group by state union all select 'output', '', count(*) from outputs "
-    "union all select 'reply', '', count(*) from calls"
+    "select 'runs of ' || file, count(*) from runs group by file "
+    "union all select 'items, ' || state, count(*) from items group by state "
+    "union all select 'decisions, ' || state, count(*) from reviews where state <> 'open' "
+    "group by state union all select 'outputs', count(*) from outputs "
+    "union all select 'replies of models', count(*) from calls"
 )
 GIVEN_INPUTS = "select given from runs where given is not null order by started desc"
 NAMED_PATHS = (

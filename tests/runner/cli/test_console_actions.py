@@ -290,7 +290,7 @@ def test_a_clone_with_a_ledger_is_opened_and_none_of_its_runs_is_shown_until_it_
         page = unescape(client.get(shown).text)
         assert f"<dd>{private}, <b>out of the pipeline's folder</b></dd>" in page
         words = error_of(client.post(f"{shown}/again"))
-        assert words.startswith(f"Run '{run}' had inputs that lead out of {clone}: 'folder' (")
+        assert words.startswith(f"Input 'folder' of run '{run}' leads out of {clone}: {private}.")
         assert not (clone / "out").exists()
         assert client.post(f"{shown}/again", data={"outside": "yes"}).status_code == 303
         assert ended(clone).row.given == ended(world.folder).row.given

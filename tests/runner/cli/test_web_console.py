@@ -199,7 +199,7 @@ def test_what_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     with served(tmp_path) as address, signed_in(address) as client:
         page = client.get("/ui/runs").text
         assert "run-0000" in page
-        assert "other/.paddock/ledger.sqlite" in page
+        assert "other/.paddock is not used" in page
         (run,) = links(client, "/ui/runs", "run-")
         answer = client.get(f"{run}/item?scope=none&key=none")
         assert answer.status_code == 404

@@ -53,17 +53,24 @@ def found(folder: Path) -> tuple[list[Path], list[str]]:
     return [place.state for place in find_ledgers([folder], notes.append)], notes
 
 
-def test_what_lies_among_documents_is_named_once_and_never_opened(world: World) -> None:
+def test_what_lies_among_documents_is_named_once_and_never_opened(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     planted = plant(world, "inbox/deep")
     (planted.parent / "pipeline.yaml").write_text(world.text)
     (planted / "ledger.sqlite").write_bytes(b"no database" * 1000)
-    places, notes = found(world.folder)
+    places, (note,) = found(world.folder)
     assert places == [world.folder / ".paddock"]
-    assert notes == [
-        f"{planted} is not used: documents of a pipeline in {world.folder} arrive or are written "
-        "there. Where a pipeline of yours lies there, name its file."
-    ]
-    assert found(planted.parent) == ([], notes)
+    assert note.startswith(f"{planted / 'ledger.sqlite'} is not used: it was not made here")
+    assert found(planted.parent) == ([], [note])
+    monkeypatch.setenv("PADDOCK_TRUST_STATE", str(tmp_path))
+    assert found(world.folder) == (
+        [world.folder / ".paddock"],
+        [f"{planted} is not used: it lies below {world.folder}, as what arrives there may. Where a "
+         "pipeline of yours lies there, name its file."],
+    )  # fmt: skip
+    with Ledger(world.folder / "own/.paddock"):
+        assert len(found(world.folder)[0]) == 2, "one that was made here is found below, too"
 
 
 def test_the_state_of_a_pipeline_that_scans_its_own_folder_counts_and_none_below(
@@ -86,15 +93,9 @@ def test_a_folder_of_documents_that_only_the_ledger_knows_is_one(world: World) -
     assert found(world.folder)[0] == [world.folder / ".paddock"]
 
 
-def test_a_ledger_whose_pipeline_was_removed_counts_and_one_that_knows_of_none_does_not(
-    world: World,
-) -> None:
+def test_a_ledger_whose_pipeline_was_removed_counts(world: World) -> None:
     world.file.unlink()
-    with Ledger(world.folder / "other/.paddock"):
-        pass
-    places, (note,) = found(world.folder)
-    assert places == [world.folder / ".paddock"]
-    assert "other/.paddock is not used: no pipeline is beside it" in note
+    assert found(world.folder) == ([world.folder / ".paddock"], [])
 
 
 def test_ledgers_around_a_document_are_those_of_pipelines(world: World) -> None:

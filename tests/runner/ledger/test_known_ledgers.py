@@ -112,7 +112,7 @@ def test_a_ledger_that_was_not_made_here_is_data_until_it_is_adopted(
         assert f"{ledger} is not used: it was not made here" in done.stderr, command
     assert ledger.read_bytes() == before
     refused = invoke("adopt", ".")
-    assert (refused.exit_code, "1 run: pipeline.yaml (1)" in refused.stdout) == (2, True)
+    assert (refused.exit_code, "runs of pipeline.yaml: 1" in refused.stdout) == (2, True)
     assert not counts(mine.folder)
     assert invoke("adopt", "--yes").exit_code == 0
     assert name in invoke("runs").stdout
@@ -254,8 +254,8 @@ def test_adopting_says_what_a_ledger_has_and_what_leads_out_of_its_folder(
     sql(world.folder, "update outputs set path = '../other/out.txt'")
     copy = shutil.copytree(world.folder, tmp_path / "copy")
     lines = invoke("adopt", str(copy)).stdout.splitlines()
-    assert lines[0] == "2 runs: pipeline.yaml (2)"
-    assert "2 items: done (2)" in lines
+    assert lines[0] == "runs of pipeline.yaml: 2"
+    assert "items, done: 2" in lines
     assert f"Out of {copy}:" in lines
     assert f"  input 'place' leads to {tmp_path}/private\\x1b[2J" in lines
     assert "  output ../other/out.txt" in lines
