@@ -433,6 +433,12 @@ class FileKeys(Keys):
     mcpServers: dict[str, Any] = Field(
         {}, description="MCP servers by their names, or `{file: mcp.json}`."
     )
+    code: list[str] | None = Field(
+        None,
+        description="Globs of the files beside it that its programs load: what consent covers, in "
+        "place of all in its folder. An empty list: none.",
+        examples=[["scripts/**"]],
+    )
     steps: list[Any] = Field(description="The steps.", min_length=1)
     returns: Any = Field(None, description="Bare expressions: the outputs of a run.")
     tests: list[Any] | dict[str, Any] = Field(

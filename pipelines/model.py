@@ -204,6 +204,8 @@ class Pipeline:
     secrets: Mapping[str, SecretKeys] = field(default_factory=dict)
     servers: Mapping[str, McpServer] = field(default_factory=dict)
     """The MCP servers by their names."""
+    code: tuple[str, ...] | None = None
+    """Globs of the files that its programs load; None: all of its folder."""
     elsewhere: tuple[OutsideText, ...] = ()
     """Texts outside of the steps: in `models`, `on`, `concurrency` and `tests`."""
     faults: tuple[Fault, ...] = field(default=(), compare=False)
@@ -524,7 +526,7 @@ class _PipelineParser:
 
     def pipeline(self, data: dict[str, Any]) -> Pipeline:
         checks = self._checks
-        checks.table(FileKeys, data, ())
+        whole = checks.table(FileKeys, data, ())
         steps = StepParser(checks)
         name, path = data.get("name"), PurePath(self._document.file)
         if not (isinstance(name, str) and name):  # that of the file, or of its folder
@@ -562,6 +564,7 @@ class _PipelineParser:
             returns=checks.returns(data.get("returns"), ()),
             **{**parts, "defaults": parts.get("defaults") or ControlKeys.model_validate({})},
             servers=servers,
+            code=None if whole is None or whole.code is None else tuple(whole.code),
             elsewhere=tuple(self._elsewhere),
             faults=checks.faults,
         )

@@ -24,6 +24,7 @@ from paddock.runner.bind.checks import requirements
 from paddock.runner.bind.pipeline_check import validate as validate
 from paddock.runner.bind.plan_walks import all_plans, callable_names
 from paddock.runner.bind.trust import consent, permissions
+from paddock.runner.bind.trust.consents import Consents
 from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.config.pipeline_secrets import PlaceholderSecrets, read_secrets, trigger_secrets
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
@@ -208,11 +209,21 @@ async def _run_async(
         report: Report = await flows.run_as_flow(Path(path), inputs or {}, options, environment)
         return report
     prepared = prepare(Path(path), inputs, options, environment)
-    if options.agreed is not None:
+    consents, code = Consents(prepared.settings.state_dir), None
+    if options.needs_consent or consents.agreed(Path(path)):
         own = prepared.settings.address.url
-        consent.refuse_unconsented(prepared.bound, own, options.agreed, Path(path))
+        try:
+            code = consent.refuse_unconsented(prepared.bound, own, consents, Path(path))
+        except PipelineError:
+            if options.needs_consent:
+                raise
     refuse_unready(prepared, options, environment)
-    return await run_tracking.run_prepared(prepared, options, environment)
+    try:
+        return await run_tracking.run_prepared(prepared, options, environment)
+    finally:
+        if code is not None:
+            times = environment.effect_times
+            consent.note_own_writes(code, prepared.bound, times, consents)
 
 
 def refuse_unready(prepared: PreparedRun, options: RunOptions, environment: RunEnvironment) -> None:

@@ -131,7 +131,7 @@ async def _run(params: RunParams, cwd: Path, tools: Tools) -> dict[str, Any]:
             ended = await processes.run(
                 params.command,
                 cwd=cwd,
-                environ=processes.clean_environ(params.env, os.environ),
+                environ=processes.program_environ(params.env, os.environ),
                 stdin=(params.stdin or "").encode("utf-8", "surrogateescape"),
                 most_bytes=MOST_BYTES,
             )

@@ -27,6 +27,7 @@ from typing import IO, Any, NoReturn
 from paddock.engine.system.light_dataclasses import dataclass
 
 from . import no_links
+from .distribution import STATE_FOLDER
 from .frames import (
     FrameHead,
     FramePipes,
@@ -116,6 +117,18 @@ def clean_environ(added: Mapping[str, str], environ: Mapping[str, str]) -> dict[
         if name in _INHERITED or name.startswith("LC_")
     }
     return {**kept, **added}
+
+
+def bytecode_folder(environ: Mapping[str, str]) -> str:
+    """Return where the Python of pipelines keeps bytecode: it does not believe what lies beside."""
+    home = environ.get("PADDOCK_HOME") or f"{environ.get('HOME', '')}/{STATE_FOLDER}"
+    return f"{home}/cache/bytecode"
+
+
+def program_environ(added: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a program that a pipeline starts."""
+    own = {"PYTHONPYCACHEPREFIX": bytecode_folder(environ)}
+    return clean_environ({**own, **added}, environ)
 
 
 def python_environ(environ: Mapping[str, str]) -> dict[str, str]:

@@ -178,6 +178,7 @@ def bind_with_faults(
         if context.is_outermost:
             watches = WatchBinder(pipeline, paths, checks).bind()
     # 6
+    plan_faults.check_code_patterns(pipeline, checks)
     if any(step.facts.fills for step in steps_of(nodes)):
         plan_faults.check_store_order(plan, checks)
     folders = paths.folders()
@@ -202,6 +203,7 @@ def bind_with_faults(
         defaults=models.defaults,
         watches=watches,
         folders=folders,
+        documents=paths.folders(with_inputs=False),
         moment=context.shared.moment,
         priority=pipeline.concurrency.priority if pipeline.concurrency else "batch",
     )

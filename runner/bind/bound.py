@@ -206,6 +206,8 @@ class BoundPlan:
     """The folders whose changes start it."""
     folders: tuple[Path, ...] = ()
     """Where documents arrive or are written, as far as it is known before a run."""
+    documents: tuple[Path, ...] = ()
+    """Those of them that steps and watches name themselves."""
     given: frozenset[str] = frozenset()
     """The names of the inputs that the caller gave."""
     later_inputs: frozenset[str] = frozenset()

@@ -81,17 +81,18 @@ class KnownPaths:
                     self._dirs.append((folder, base))
             self._named += _named_paths(inner, given, base, is_own=inner is pipeline)
 
-    def folders(self) -> tuple[Path, ...]:
+    def folders(self, *, with_inputs: bool = True) -> tuple[Path, ...]:
         """Return the folders where documents arrive or are written, resolved.
 
         These are watched folders, scanned ones, `dir` inputs, stores, and folders that files are
-        written to. The pipeline's own folder is among them where documents arrive in it. What lies
-        outside the folders that it may touch is none: no step may read or write there.
+        written to; a `dir` input may also be where a program runs. The pipeline's own folder is
+        among them where documents arrive in it. What lies outside the folders that it may touch is
+        none: no step may read or write there.
         """
         watches = self._pipeline.on.watch if self._pipeline.on else ()
         watched = (self.known.text_of(keys.path) or LATER_PART for keys in watches)
         texts = [(text, self.roots.base, False) for text in watched]
-        texts += [(text, base, False) for text, base in self._dirs]
+        texts += [(text, base, False) for text, base in self._dirs if with_inputs]
         texts += [(p.text, p.base, p.use == "written") for p in self._named if p.use != "taken"]
         found: dict[Path, None] = {}
         for text, base, is_file in texts:

@@ -27,6 +27,7 @@ from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind_written_starts
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.trust.consent import digests_to_agree, refuse_unconsented
+from paddock.runner.bind.trust.consents import Consents
 from paddock.runner.bind.trust.permissions import (
     NotPermitted,
     permission_names,
@@ -42,7 +43,6 @@ from paddock.runner.daemon.service_client import (
 from paddock.runner.ledger.run_history import PastRun
 from paddock.runner.render.console_page import CONSOLE_PAGES
 from paddock.runner.render.html_page import render
-from paddock.runner.schedule.consents import Consents
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 
 from .arguments import recorded_inputs
@@ -91,13 +91,10 @@ class PipelineState:
     starts: Sequence[BoundPlan]
     """As the file starts it: by its defaults, and with the inputs of its triggers."""
     settings: Settings
-    state_dir: Path
-    """Of the service: where consents are."""
-
-    @property
-    def needed_consents(self) -> frozenset[str]:
-        """Digests of all that it wants besides files and models."""
-        return digests_to_agree(self.starts, self.settings.address.url)
+    consents: Consents
+    """Those of the service."""
+    needed_consents: frozenset[str]
+    """Digests of all that it wants besides files and models."""
 
     @property
     def needed_consents_id(self) -> str:
@@ -106,10 +103,10 @@ class PipelineState:
 
     def refusal(self) -> PipelineError | None:
         """Return why a run would be refused: permissions of the settings first, then consent."""
-        own, agreed = self.settings.address.url, Consents(self.state_dir).agreed(self.file)
+        own = self.settings.address.url
         try:
             refuse_unpermitted(self.starts[0], self.settings.allow, own, is_notifying=False)
-            refuse_unconsented(self.starts[0], own, agreed, self.file)
+            refuse_unconsented(self.starts[0], own, self.consents, self.file)
         except PipelineError as error:
             return error
         return None
@@ -137,7 +134,9 @@ class ConsoleActions:
         """
         settings = read_settings(file.parent, flags=self._sources.flags)
         starts = bind_written_starts(read_plan(file))
-        return PipelineState(file, starts, settings, self._settings.state_dir)
+        consents = Consents(self._settings.state_dir)
+        asked = digests_to_agree(starts, settings.address.url, consents)
+        return PipelineState(file, starts, settings, consents, asked)
 
     def run(self, by: str, form: Form, file: Path) -> str:
         """Start a pipeline with the inputs of a form; an empty field is the default."""
@@ -157,7 +156,7 @@ class ConsoleActions:
                 "The pipeline wants something else now than the page has shown.\n"
                 "  Go back, load the page again, and look at what it wants."
             )
-        Consents(state.state_dir).agree(file, state.needed_consents)
+        state.consents.agree(file, state.needed_consents)
         log.info("%s: allowed by %s", file, by)
         return pipeline_address(file)
 
@@ -250,7 +249,6 @@ def pipeline_page(actions: ConsoleActions, file: Path, last: PastRun | None) -> 
     except CommandError as error:
         paused_error = str(error)
     required = [need for bound in state.starts for need in permission_needs(bound, own)]
-    agreed = Consents(state.state_dir).agreed(file)
     body = render(
         "console_pipeline.html",
         file=file,
@@ -262,7 +260,7 @@ def pipeline_page(actions: ConsoleActions, file: Path, last: PastRun | None) -> 
         whats=dict.fromkeys(need.what for need in required),
         not_permitted=refusal if isinstance(refusal, NotPermitted) else None,
         consents_id=state.needed_consents_id,
-        has_consent=state.needed_consents <= agreed,
+        has_consent=state.needed_consents <= state.consents.agreed(file),
         paused_error=paused_error,
         is_paused=is_paused,
         why_not="" if refusal is None else "It is not allowed what it wants: see above.",

@@ -37,7 +37,6 @@ from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs, runs_named
 from paddock.runner.progress.events import Observer
-from paddock.runner.schedule.consents import Consents
 from paddock.runner.settings import STATE_FOLDER, read_settings
 
 from .exit_status import CommandError, explain_error
@@ -288,7 +287,7 @@ def main() -> None:
             wait_s=_WAIT_S,
             notify=False,
             # What the file reaches needs a person's consent, as under `up`.
-            agreed=Consents(settings.state_dir).agreed(file),
+            needs_consent=True,
             trigger=order["trigger"],
         )
         environment = RunEnvironment(settings=settings, observer=_BeginObserver(say))

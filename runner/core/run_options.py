@@ -53,9 +53,8 @@ class RunOptions:
     """Whether to notify as `on.notify` says; None: unless the trigger is `hand`."""
     allow: frozenset[str] = frozenset()
     """Permissions besides those of the settings."""
-    agreed: frozenset[str] | None = None
-    """Digests of the needs that a person agreed to for this file (see `bind.permissions`); None:
-    everything that is allowed."""
+    needs_consent: bool = False
+    """Whether a person must have agreed to what this file asks for, besides what is allowed."""
     text: str | None = None
     """The pipeline's text, where it was read before; None: read the file."""
     variant_of: str = ""
@@ -111,6 +110,8 @@ class RunEnvironment:
     has_group_turn: bool = True
     """Whether the run waits for its turn in its concurrency group; tests do not."""
 
+    effect_times: list[tuple[float, float]] = field(default_factory=list)
+    """When the run did more than read and ask, in seconds since 1970; it fills this in."""
     keeps_tables: bool = False
     """Whether the report has tables of blocks and steps (`Report.table`)."""
 

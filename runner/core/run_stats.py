@@ -67,6 +67,8 @@ class RunStats:
         """(step, noun, what happened, whether a plan knows it) → how often, by item."""
         self.taken: set[str] = set()
         """Files that a step listed or read."""
+        self.effect_times: list[tuple[float, float]] = []
+        """When steps were at work that do more than read and ask."""
         self.tables: dict[str, ReportTable] | None = None
         """Tables of blocks and steps that have ended; None: no one reads them."""
         self.not_taken: set[str] = set()

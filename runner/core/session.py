@@ -170,6 +170,7 @@ async def open_session(
         if not is_plan:
             observer = _recording_observer(stack, prepared, options, observer, run)
         stats = RunStats(run, bound.name, observer, state / "runs" / f"{run}.log", prepared.secrets)
+        stats.effect_times = environment.effect_times
         stats.tables = {} if environment.keeps_tables else None
         for text in settings.left_out:
             stats.note(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from paddock.runner.answers.offered_labels import AT_BORDER
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.parameters import RenderError
+from paddock.runner.bind.plan_walks import only_reads
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.bind.trust.command_words import refuse_misplaced
 from paddock.runner.ledger.entries import LedgerError
@@ -187,6 +189,8 @@ class StepRunner:
         finally:
             record.end()
             stats.add_step(record)
+            if step.inner is None and (not only_reads(step) or any(step.facts.tools(step.written))):
+                stats.effect_times.append((record.began, time.time()))
 
     def _tools(self, attempt: StepAttempt) -> Tools:
         step, scope, tools = attempt.step, attempt.scope, item_tools(attempt)

@@ -81,7 +81,7 @@ async def run_command(words: Sequence[str], folder: Path, message: Notification)
             ended = await processes.run(
                 words,
                 cwd=folder.resolve(),  # noqa: ASYNC240 - a few system calls
-                environ=processes.clean_environ(added, os.environ),
+                environ=processes.program_environ(added, os.environ),
                 stdin=json.dumps(message.data).encode() + b"\n",
                 most_bytes=_MOST_STDOUT_BYTES,
             )

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import math
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import replace
@@ -122,7 +124,10 @@ async def run_prepared(
             report = outcome.report = report_not_begun(error, bound, environment)
             observer.ended(report)
             return report
-        report = outcome.report = await _run_to_end(session, is_within=is_within)
+        try:
+            report = outcome.report = await _run_to_end(session, is_within=is_within)
+        finally:  # servers end now, and commands notify
+            environment.effect_times.append((time.time(), math.inf))
         return report
 
 

@@ -20,11 +20,11 @@ from pathlib import Path
 from paddock.engine.system import files
 from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.pipelines.errors import PipelineError
+from paddock.runner.bind.trust.consents import Consents
 from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.settings import read_settings
 
-from .consents import Consents
 from .triggered_pipeline import (
     TriggeredPipeline,
     looks_triggered,

@@ -457,7 +457,6 @@ class RunManager:
             self._options.flags,
             self._prefect_queue.api_url,
             self._options.auth_string,
-            triggered.agreed,
         )
         try:
             running = await self.executor.start(task)

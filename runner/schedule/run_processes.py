@@ -62,8 +62,6 @@ class RunTask:
     been started when it was elsewhere; empty: as in the environment."""
     auth_string: str = field(default="", repr=False)
     """Password of our own Prefect server."""
-    agreed: frozenset[str] = frozenset()
-    """What a person consented to for the file: code that changed since does not run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +119,7 @@ async def _run_task(task: RunTask, link: socket.socket) -> None:
     loop.set_default_executor(ThreadPoolExecutor(FILE_THREADS))
     queued_run.use_server(task.api_url, task.auth_string)
     requests, answers = await asyncio.open_connection(sock=link)
-    control = RunControl(text=task.text, flags=dict(task.flags), agreed=task.agreed)
+    control = RunControl(text=task.text, flags=dict(task.flags), needs_consent=True)
 
     def send(head: FrameHead) -> None:
         answers.write(pack_frame(head, errors="surrogatepass"))

@@ -25,10 +25,10 @@ from paddock.runner.bind.bind import (
 )
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.trust import consent, permissions
+from paddock.runner.bind.trust.consents import Consents
 from paddock.runner.core.machines.group_names import group_name, has_turns
 from paddock.runner.settings import Settings
 
-from .consents import Consents
 from .cron import CronSchedule
 from .start_decisions import RunRule
 from .time_windows import TimeWindow
@@ -49,8 +49,6 @@ class TriggeredPipeline:
     schedules: tuple[CronSchedule, ...] = ()
     bound: BoundPlan | None = field(default=None, repr=False, compare=False)
     """With every input's default; None when only webhooks start it, and must provide some."""
-    agreed: frozenset[str] = frozenset()
-    """What a person has consented to for its file: digests that `runner.config` makes."""
     has_shared_ledger: bool = False
     """Its ledger is in PostgreSQL."""
 
@@ -186,18 +184,17 @@ def read_triggered_pipeline(
     else:
         bound = whole = _bound(plan, file, settings)
         starts = [whole, *bind_written_starts(plan)]
-    agreed = consent.digests_to_agree(starts, settings.address.url)
-    if consents is not None and agreed:
-        if agrees:
-            consents.agree(file, agreed)
-        agreed = consents.agreed(file)
-        consent.refuse_unconsented(whole, settings.address.url, agreed, file)
+    if consents is not None:
+        own = settings.address.url
+        if agrees and (asked := consent.digests_to_agree(starts, own, consents)):
+            consents.agree(file, asked)
+        consent.refuse_unconsented(whole, own, consents, file)
     schedules = tuple(
         CronSchedule(timing.cron, timing.timezone, timing.catch_up, timing.inputs)
         for timing in on.schedule
     )
     is_shared = bool(settings.ledger_url)
-    return TriggeredPipeline(file, text, plan.pipeline, schedules, bound, agreed, is_shared)
+    return TriggeredPipeline(file, text, plan.pipeline, schedules, bound, is_shared)
 
 
 def work_folders(file: Path, text: str) -> tuple[Path, ...] | None:

@@ -27,6 +27,7 @@ from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.tasks import StopRequested, task_group, unless, wait_for_event
 from paddock.pipelines.model import Pipeline
+from paddock.runner.bind.trust.consents import Consents
 from paddock.runner.core.machines.concurrency_groups import group_holders
 from paddock.runner.daemon.daemon_client import request_daemon
 from paddock.runner.daemon.daemon_files import DaemonError
@@ -47,7 +48,6 @@ from paddock.runner.workers.cluster_checks import renew_crash_automation
 from paddock.runner.workers.delegation import known_end
 from paddock.runner.workers.queued_run import start_fork_server
 
-from .consents import Consents
 from .discovery import PipelineChanges, PipelineFinder
 from .folder_locks import FolderLocks, FolderTaken
 from .prefect_queue import DeletedInPrefect, QueueError, open_queue

@@ -78,8 +78,7 @@ class RunControl:
     """The pipeline's text, if it was read before; otherwise its file is read."""
     flags: dict[str, object] = field(default_factory=dict)
     """The command line's settings."""
-    agreed: frozenset[str] | None = None
-    """What a person consented to for the pipeline's file; None: all that is allowed."""
+    needs_consent: bool = False
     stop_gate: StopGate = field(default_factory=StopGate)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     began: Callable[[str], None] = lambda run: None
@@ -105,7 +104,7 @@ async def run_ordered(found: FlowRun, order: FlowOrder, control: RunControl) -> 
     path = Path(order.path)
     options = RunOptions(
         retry_failed=order.retry_failed, trigger=order.trigger, job=order.job or str(found.id),
-        text=control.text, agreed=control.agreed,
+        text=control.text, needs_consent=control.needs_consent,
     )  # fmt: skip
     environment = RunEnvironment(stop=control.stop, stop_gate=control.stop_gate)
     carry_out = _OrderedRun(order, control).carry_out

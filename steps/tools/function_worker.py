@@ -1,4 +1,4 @@
-"""Worker process for users' Python functions.
+"""Worker process for users' Python functions; its argument is the folder of their bytecode.
 
 Functions are called one after the other. Requests come as frames on the original standard input,
 answers go to the original standard output; what the functions print goes to standard error. The
@@ -58,6 +58,7 @@ class FunctionRefused(Exception):
 
 def main() -> None:
     requests, answers = take_pipes()
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = sys.argv[1]
     send_frame(answers, pack_frame({"ready": __name__}))
     loaded: dict[str, ModuleType] = {}
 

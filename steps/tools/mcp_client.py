@@ -255,7 +255,7 @@ class McpSession:
                 yield connect(self.spec.url, http_client=client)
             return
         spec = self.spec
-        environ = processes.clean_environ(dict(spec.env), os.environ)
+        environ = processes.program_environ(dict(spec.env), os.environ)
         if processes.find_program(spec.command, spec.cwd, environ) is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), spec.command)
         # 0: its standard input

@@ -172,7 +172,8 @@ class _FunctionProcess:
     async def started(cls) -> _FunctionProcess:
         try:
             environ = processes.python_environ(os.environ)
-            command = processes.python_command("-m", "paddock.steps.tools.function_worker")
+            arguments = "paddock.steps.tools.function_worker", processes.bytecode_folder(os.environ)
+            command = processes.python_command("-m", *arguments)
             held = await processes.start_guarded(command, environ=environ)
         except OSError as error:
             raise StepError(f"Python cannot be started: {error.strerror or error}.") from error

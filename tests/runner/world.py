@@ -175,7 +175,7 @@ def carried_out(world: World, **wishes: Any) -> Report:
     return run_until_end(
         world.file,
         wishes.pop("inputs", None),
-        *run_arguments(local=True, pool=FakePool(), settings=own, **wishes),
+        *run_arguments(**{"local": True, "pool": FakePool(), "settings": own, **wishes}),
     )
 
 

@@ -23,11 +23,20 @@ from paddock.pipelines.pipeline_tests import ExpectKeys
 from paddock.pipelines.plan import Plan, all_before
 from paddock.pipelines.reply_check import Check
 from paddock.pipelines.validation import FaultCollector
+from paddock.steps.files.globs import BadPattern, Globs
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck, facts_of
 
 from ..inputs import paths_outside, read_inputs
 
 _REFERENCE_DAY = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def check_code_patterns(pipeline: Pipeline, checks: FaultCollector) -> None:
+    for number, pattern in enumerate(pipeline.code or ()):
+        try:
+            Globs.of([pattern])
+        except BadPattern as error:
+            checks.add(("code", number), str(error), "Write it as in .gitignore.")
 
 
 # --- searches

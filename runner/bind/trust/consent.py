@@ -1,10 +1,13 @@
 """Consent to what a pipeline file asks for: `paddock up` keeps a digest of each thing.
 
-A file that is new or asks for something else asks again: commands, servers, hosts, code. Prompts
-and documents do not count. Commands count as written, with the defaults of the inputs that they
-read; functions and scripts by their content, with the modules that they import from the same
-folder. Addresses of models count as a run has them: those that the file writes can be agreed to,
-as an input's default or under `inputs` of a trigger, and none that only a caller gives.
+A file that is new or asks for something else asks again: commands, servers, hosts, code. What only
+models and documents read does not count. Commands count as written, with the defaults of the inputs
+that they read; of what they and functions may load, each file of `pipeline_code`. Addresses of
+models count as a run has them: those that the file writes can be agreed to, as an input's default
+or under `inputs` of a trigger, and none that only a caller gives.
+
+What an agreed run's steps write counts as what was there before, so that a command may log beside
+itself. That is told by the time of a file's last change: whose doing it was, no file says.
 """
 
 from __future__ import annotations
@@ -12,37 +15,54 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import replace
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Value
+from paddock.pipelines.plan import plan_with_faults
 from paddock.steps.facts import ToolUse
+from paddock.steps.files.folder_walk import listed_names
 from paddock.steps.tools.code_digests import file_content, python_modules_of
 
+from ..bind import bind_written_starts
 from ..bound import BoundPlan
 from ..plan_walks import all_plans, steps_of
+from .consents import Consents
 from .permissions import PermissionNeed, permission_needs
+from .pipeline_code import PipelineCode, code_of
+from .protected_files import is_script
 from .reached import (
     Reached,
     ReachedCode,
     ReachedCommand,
     ReachedNotification,
     ReachedServer,
-    StartedProgram,
     reached_by,
 )
+
+_CLOCK_S = 0.05
+"""By so much a file system's time may lag behind the clock."""
 
 
 class NotConsented(PipelineError):
     """A pipeline asks for more than a person agreed to for its file."""
 
     def __init__(
-        self, needed: Collection[PermissionNeed], file: Path, *, names_server: bool = False
+        self,
+        needed: Collection[PermissionNeed],
+        file: Path,
+        changed: Collection[str] = (),
+        *,
+        names_server: bool = False,
     ) -> None:
         within_quotes = str(file).replace("'", "'\"'\"'")  # as `shlex.quote` writes it
         remedy = f"If you trust it: `paddock allow '{within_quotes}'`."
+        if changed:
+            remedy += f" New or changed since: {listed_names(sorted(changed))}."
         if names_server:
             remedy += (
                 " The address of a server that an input has must stand in the file: as its "
@@ -53,32 +73,87 @@ class NotConsented(PipelineError):
 
 
 def refuse_unconsented(
-    bound: BoundPlan, service_url: str, agreed: Collection[str], file: Path
-) -> None:
-    """Refuse a pipeline that asks for more than was agreed to for its file.
+    bound: BoundPlan, service_url: str, consents: Consents, file: Path
+) -> PipelineCode:
+    """Refuse a pipeline that asks for more than was agreed to for its file; return its code.
 
     Raises:
         NotConsented: with all that it wants.
     """
-    if not consent_digests(bound, service_url) <= frozenset(agreed):
-        names_server = bool(bound.given) and not {*map(_digest, _pools(bound))} <= {*agreed}
-        raise NotConsented(permission_needs(bound, service_url), file, names_server=names_server)
+    if not (needs := permission_needs(bound, service_url)):
+        return PipelineCode()
+    starts = _written_starts(bound)
+    code, agreed = code_of(starts, consents.state_dir), consents.agreed(file)
+    parts = _code_digests(code, consents, bound.roots.base)
+    needed = {*map(_digest, _consent_items(bound))} | parts.keys()
+    if not needed <= agreed and _is_earlier_consent(agreed, starts):
+        consents.agree(file, digests_to_agree(starts, service_url, consents))
+        agreed = consents.agreed(file)
+    if not needed <= agreed:
+        changed = {parts[digest] for digest in parts.keys() - agreed} - {""} if agreed else ()
+        names_server = bool(bound.given) and not {*map(_digest, _pools(bound))} <= agreed
+        raise NotConsented(needs, file, changed, names_server=names_server)
+    return code
 
 
-def digests_to_agree(starts: Iterable[BoundPlan], service_url: str) -> frozenset[str]:
-    """Return the digests of all that a pipeline's starts ask for."""
-    return frozenset[str]().union(*(consent_digests(bound, service_url) for bound in starts))
+def digests_to_agree(
+    starts: Sequence[BoundPlan], service_url: str, consents: Consents
+) -> frozenset[str]:
+    """Return the digests of all that a pipeline's starts ask for; none if nothing needs consent.
+
+    Raises:
+        PipelineError: its folder is too large.
+    """
+    asking = [bound for bound in starts if permission_needs(bound, service_url)]
+    found = {_digest(item) for bound in asking for item in _consent_items(bound)}
+    if asking:
+        found |= _code_digests(
+            code_of(starts, consents.state_dir), consents, starts[0].roots.base
+        ).keys()
+    return frozenset(found)
 
 
-def consent_digests(bound: BoundPlan, service_url: str) -> frozenset[str]:
-    """Return the digests of all that a pipeline asks for; none where it needs no consent."""
-    if not permission_needs(bound, service_url):
-        return frozenset()
-    return frozenset(map(_digest, _consent_items(bound)))
+def note_own_writes(
+    before: PipelineCode,
+    bound: BoundPlan,
+    times: Collection[tuple[float, float]],
+    consents: Consents,
+) -> None:
+    """Record which files an agreed run changed, made or removed: they count as they were.
+
+    `times`: when steps were at work that do more than read and ask.
+    """
+    with suppress(PipelineError, OSError):  # too large by now, or no space: the next run asks
+        after = code_of(_written_starts(bound), consents.state_dir)
+        found: dict[Path, tuple[str, str]] = {}
+        for path, file in after.files.items():
+            old = before.files[path].sha256 if path in before.files else ""
+            is_own = any(b - _CLOCK_S <= file.changed <= e + _CLOCK_S for b, e in times)
+            if old != file.sha256 and is_own:
+                found[path] = old, file.sha256
+        consents.note_written(found)
+
+
+def _written_starts(bound: BoundPlan) -> list[BoundPlan]:
+    return bind_written_starts(plan_with_faults(bound.pipeline))
 
 
 def _digest(item: list[Any]) -> str:
     return hashlib.sha256(json.dumps(item, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _code_digests(code: PipelineCode, consents: Consents, base: Path) -> dict[str, str]:
+    """Return the digest of each file that counts, with its name, and one of what does not."""
+    found, written = dict[str, str](), consents.written()
+    for path, file in code.files.items():
+        before, now = written.get(path, ("", ""))
+        if sha256 := before if file.sha256 == now else file.sha256:
+            name = os.path.relpath(path, base)
+            found[_digest(["file", name, sha256])] = name
+    if code.folders:
+        left_out = sorted(os.path.relpath(path, base) for path in code.left_out)
+        found[_digest(["folder", left_out, sorted(code.patterns)])] = ""
+    return found
 
 
 def _pools(bound: BoundPlan) -> Iterator[list[Any]]:
@@ -86,7 +161,7 @@ def _pools(bound: BoundPlan) -> Iterator[list[Any]]:
         yield from (["pool", sorted(pool.urls)] for pool in plan.pools.values())
 
 
-def _consent_items(bound: BoundPlan) -> Iterator[list[Any]]:
+def _consent_items(bound: BoundPlan, *, is_earlier: bool = False) -> Iterator[list[Any]]:
     """Yield each thing that is asked for, as plain data."""
     yield from _pools(bound)
     for plan in all_plans(bound):
@@ -94,7 +169,8 @@ def _consent_items(bound: BoundPlan) -> Iterator[list[Any]]:
             yield ["secret", name, keys.env, keys.file]
         for reached in reached_by(plan.pipeline):
             if plan is bound or not isinstance(reached, ReachedNotification):
-                yield _reached_item(reached, plan)
+                item = _reached_item(reached, plan)
+                yield _with_scripts(item, reached, plan.roots.base) if is_earlier else item
         for step in steps_of(plan.nodes):
             if step.facts.pipeline:  # what the inner pipeline fills into its commands
                 yield ["pipeline", step.written, _input_defaults(step.written, plan)]
@@ -106,26 +182,20 @@ def _reached_item(reached: Reached, plan: BoundPlan) -> list[Any]:
     def agreed(written: Any) -> list[Any]:
         return [written, _input_defaults(written, plan)]
 
-    def scripts(program: StartedProgram | None) -> dict[str, str]:
-        return _file_digests(() if program is None else program.scripts(base), base)
-
-    base = plan.roots.base
     match reached:
         case ReachedCommand():
-            return ["run", *agreed(reached.written), scripts(reached.program)]
+            return ["run", *agreed(reached.written)]
         case ReachedNotification():
-            way = reached.notify.model_dump(exclude={"when"})
-            return ["notify", *agreed(way), scripts(reached.program)]
+            return ["notify", *agreed(reached.notify.model_dump(exclude={"when"}))]
         case ReachedServer(use=ToolUse() as use):
             return ["tool", use.name, use.server, *agreed(dict(use.options)), None]
         case ReachedServer():
-            return ["server", reached.name, *agreed(reached.texts), scripts(reached.program)]
+            return ["server", reached.name, *agreed(reached.texts)]
         case ReachedCode(use=ToolUse() as use):
             code = reached.name if reached.kind == "installed" else None
-            digests = _code_digests(reached, base)
-            return ["tool", use.name, use.server, *agreed(dict(use.options)), digests or code]
+            return ["tool", use.name, use.server, *agreed(dict(use.options)), code]
         case ReachedCode():
-            return ["function", reached.name, _code_digests(reached, base)]
+            return ["function", reached.name]
 
 
 def _input_defaults(written: Any, plan: BoundPlan) -> dict[str, Any]:
@@ -136,16 +206,27 @@ def _input_defaults(written: Any, plan: BoundPlan) -> dict[str, Any]:
     return {name: inputs[name].default for name in sorted(read) if name in inputs}
 
 
-def _file_digests(files: Iterable[Path], base: Path) -> dict[str, str]:
-    return {os.path.relpath(f, base): hashlib.sha256(file_content(f)).hexdigest() for f in files}
+# --- consents of Paddock 0.x, whose digests had of the code only scripts and modules
 
 
-def _code_digests(reached: ReachedCode, base: Path) -> dict[str, str]:
-    """Return digests of a function's file and of all that it imports from its folder.
+def _is_earlier_consent(agreed: frozenset[str], starts: Iterable[BoundPlan]) -> bool:
+    """Return whether a consent of before `pipeline_code` holds; today's items differ from these."""
+    items = (item for bound in starts for item in _consent_items(bound, is_earlier=True))
+    return frozenset(map(_digest, items)) <= agreed
 
-    They are of the whole texts, comments too: consent is to what a person could read.
-    """
-    if not reached.file:
-        return {}
-    file = (base / reached.file).resolve()
-    return _file_digests(python_modules_of(file), file.parent)
+
+def _with_scripts(item: list[Any], reached: Reached, base: Path) -> list[Any]:
+    found: list[Path] = []
+    if isinstance(reached, ReachedCode):
+        if not reached.file:
+            return item
+        file = (base / reached.file).resolve()
+        base, found = file.parent, python_modules_of(file)
+        item = item[:-1] if reached.use else item
+    elif isinstance(reached, ReachedServer) and reached.use is not None:
+        return item
+    elif reached.program is not None:
+        found = [*filter(is_script, replace(reached.program, env=None).files(base))]
+    hashes = (hashlib.sha256(file_content(file)).hexdigest() for file in found)
+    names = (os.path.relpath(file, base) for file in found)
+    return [*item, dict(zip(names, hashes, strict=True))]

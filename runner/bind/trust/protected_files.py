@@ -20,12 +20,15 @@ from paddock.engine.system.light_dataclasses import dataclass
 from paddock.pipelines.model import Pipeline, step_nodes
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps.registry import facts_of
-from paddock.steps.tools.code_digests import python_modules_of
+from paddock.steps.tools.code_digests import file_content, python_modules_of
 
 from ..known_paths import YAML_SUFFIXES, KnownPaths
 from .reached import ReachedCode, reached_by
 
 PYTHON_SUFFIXES = (".py", ".pyc", ".pyd", ".so", ".pth")
+_SCRIPTS = (".py", ".sh", ".bash", ".zsh", ".js", ".mjs", ".ts", ".rb", ".pl", ".php", ".lua", ".r",
+            ".awk", ".jq", ".sql", ".ps1", ".bat", ".cmd", ".jar")  # fmt: skip
+"""Data that a command's words name may be written."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,12 @@ def _named_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
     yield from _files([named, *(keys.file for keys in pipeline.secrets.values())], base)
     for reached in reached_by(pipeline):
         if not isinstance(reached, ReachedCode) and reached.program is not None:
-            yield from reached.program.scripts(base)
+            yield from filter(is_script, reached.program.files(base))
+
+
+def is_script(file: Path) -> bool:
+    is_program = file_content(file, 4).startswith((b"#!", b"\x7fELF"))
+    return is_program or file.suffix.lower() in _SCRIPTS
 
 
 def _files(texts: Iterable[Any], base: Path) -> Iterator[Path]:

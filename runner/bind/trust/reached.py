@@ -16,17 +16,16 @@ from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline, StepNode, step_nodes
 from paddock.steps.facts import ToolUse
 from paddock.steps.registry import facts_of
-from paddock.steps.tools.code_digests import file_content, files_named
+from paddock.steps.tools.code_digests import files_named
 from paddock.steps.tools.tool_names import FUNCTION_REFERENCE, resolve_tool
 
+from ..inputs import KnownInputs
 from ..known_paths import resolved
 
 if TYPE_CHECKING:
     from paddock.pipelines.triggers import NotifyKeys
 
-_SCRIPTS = (".py", ".sh", ".bash", ".zsh", ".js", ".mjs", ".ts", ".rb", ".pl", ".php", ".lua", ".r",
-            ".awk", ".jq", ".sql", ".ps1", ".bat", ".cmd", ".jar")  # fmt: skip
-_ELF = b"\x7fELF"
+NO_INPUTS = KnownInputs({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +36,15 @@ class StartedProgram:
     cwd: Any = None
     env: Any = None
 
-    def files(self, base: Path) -> Iterator[Path]:
+    def files(self, base: Path, known: KnownInputs = NO_INPUTS) -> Iterator[Path]:
         """Yield the files below the pipeline's folder that it names, as `files_named` finds them.
 
-        `base` is that folder, resolved.
+        `base` is that folder, resolved; what the known inputs make of its words counts.
         """
-        words = [word for word in self.words if isinstance(word, str)]
-        return files_named(words, resolved(base / str(self.cwd or ".")), (base,))
-
-    def scripts(self, base: Path) -> Iterator[Path]:
-        """Yield those of these files that are programs or scripts."""
-        for file in self.files(base):
-            is_script = file.suffix.lower() in _SCRIPTS
-            if is_script or file_content(file, 4).startswith((b"#!", _ELF)):
-                yield file
+        environ = self.env.values() if isinstance(self.env, Mapping) else ()
+        words = [known.text_of(word) for word in (*self.words, *environ) if isinstance(word, str)]
+        cwd = resolved(base / known.text_of(str(self.cwd or ".")))
+        return files_named(words, cwd, (base,))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ import typer
 from paddock.engine.system import distribution, processes
 from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.pipelines.errors import PipelineError
+from paddock.runner.bind.trust.consents import Consents
 from paddock.runner.cli.arguments import argument, existing_folder, flag, option
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.cli.setup_files import FileChange, ManagedFile, require_rights, write_all
@@ -36,7 +37,6 @@ from paddock.runner.config.mail_server import MailServer, NoMailServer
 from paddock.runner.notify.channels import send_mail
 from paddock.runner.notify.notification import NotDelivered, Notification
 from paddock.runner.progress import printing
-from paddock.runner.schedule.consents import Consents
 from paddock.runner.schedule.discovery import PipelineFinder
 from paddock.runner.schedule.triggered_pipeline import read_triggered_pipeline
 

@@ -26,6 +26,7 @@ from paddock.engine.system.private_files import private_folder
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind_written_starts
 from paddock.runner.bind.trust.consent import digests_to_agree
+from paddock.runner.bind.trust.consents import Consents
 from paddock.runner.bind.trust.permissions import permission_names, permission_needs
 from paddock.runner.cli.arguments import (
     FailOnOption,
@@ -48,7 +49,6 @@ from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, command_g
 from paddock.runner.daemon.prefect_client import client_options
 from paddock.runner.progress import command_logs, printing
 from paddock.runner.progress.drain import stop_on_signals
-from paddock.runner.schedule.consents import Consents
 from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def allow(
         if not required:
             printing.print_out(f"{file} asks for nothing that needs consent.")
             continue
-        consents.agree(file, digests_to_agree(starts, own))
+        consents.agree(file, digests_to_agree(starts, own, consents))
         printing.print_out(f"{file} may, if `{permission_names(required)}` is allowed:")
         printing.print_out("\n".join(dict.fromkeys(f"  {need.what}" for need in required)))
     return DONE

@@ -5,16 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
-from paddock.runner.bind.bind import bind, bind_without_inputs, bind_written_starts
-from paddock.runner.bind.trust.consent import (
-    NotConsented,
-    consent_digests,
-    digests_to_agree,
-    refuse_unconsented,
-)
-from tests.runner.world import World, carried_out
+from paddock.runner.bind.bind import bind, bind_written_starts
+from paddock.runner.bind.trust.consent import NotConsented, digests_to_agree, refuse_unconsented
+from paddock.runner.bind.trust.consents import Consents
 
 OWN = "http://127.0.0.1:11434"
 PIPELINE = """\
@@ -51,7 +45,15 @@ def write(folder: Path, **changes: str) -> Path:
 
 
 def consents_of(file: Path) -> frozenset[str]:
-    return consent_digests(bind_without_inputs(read_plan(file)), OWN)
+    starts = bind_written_starts(read_plan(file))
+    return digests_to_agree(starts, OWN, Consents(file.parent.with_name("home")))
+
+
+def agreed(file: Path) -> Consents:
+    """Agree to what a file asks for."""
+    consents = Consents(file.parent.with_name("home"))
+    consents.agree(file, consents_of(file))
+    return consents
 
 
 @pytest.mark.parametrize(
@@ -80,38 +82,9 @@ def test_another_command_host_server_or_secret_asks_again(
     assert not consents_of(file) <= before
 
 
-ALONE = "steps: [{id: a, uses: run, with: {command: COMMAND}}]\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "changed"),
-    [
-        *(
-            (PIPELINE, name)
-            for name in ("tools.py", "beside.py", "deep/er.py", "serve.sh", "tell.sh")
-        ),
-        (PIPELINE.replace("[./tell.sh]", '"sh tell.sh {{ inputs.tone }}"'), "tell.sh"),
-        (ALONE.replace("COMMAND", '[sh, -c, "./serve.sh now"]'), "serve.sh"),
-        (ALONE.replace("COMMAND", '["env", "CODE=deep/er.py", python3]'), "deep/er.py"),
-        (ALONE.replace("COMMAND", "[python3, tools.py]"), "beside.py"),
-        (ALONE.replace("COMMAND", "[./er.py], cwd: deep"), "deep/er.py"),
-    ],
-)
-def test_code_that_changed_asks_again_however_a_command_names_it(
-    text: str, changed: str, tmp_path: Path
-) -> None:
-    file = write(tmp_path)
-    file.write_text(text)
-    before = consents_of(file)
-    with (tmp_path / changed).open("a") as code:
-        code.write("\n# another")
-    assert not consents_of(file) <= before
-
-
-def test_prompts_and_what_is_not_run_ask_nothing_new_and_less_is_agreed_to(tmp_path: Path) -> None:
+def test_prompts_ask_nothing_new_and_less_is_agreed_to(tmp_path: Path) -> None:
     file = write(tmp_path)
     before = consents_of(file)
-    (tmp_path / "other.py").write_text("changed")
     file.write_text(PIPELINE.replace("In a ", "With a ").replace("tone: plain", "tone: dry"))
     assert consents_of(file) == before
     file.write_text(PIPELINE.replace("  - {id: more", "  # - {id: more"))
@@ -130,23 +103,6 @@ def test_what_an_inner_pipeline_is_given_counts(tmp_path: Path) -> None:
     before = consents_of(file)
     file.write_text(outer.replace("ls", "rm"))
     assert not consents_of(file) <= before
-
-
-def test_a_run_refuses_code_that_changed_since_it_was_agreed_to(tmp_path: Path) -> None:
-    text = "steps: [{id: a, uses: './f.py:one', with: {}}]\nreturns: steps.a.result\n"
-    world = World(tmp_path, text, {"f.py": "def one() -> int: return 1"})
-    agreed = consents_of(world.file)
-    assert carried_out(world, agreed=agreed).returns == 1
-    world.write("f.py", "def one() -> int: return 2")
-    with pytest.raises(PipelineError) as caught:
-        carried_out(world, agreed=agreed)
-    assert str(caught.value) == (
-        f"{world.file}:1:23: the pipeline wants to call the Python function './f.py:one', and this "
-        f"file has no consent for that.\n"
-        f"       1 | steps: [{{id: a, uses: './f.py:one', with: {{}}}}]\n"
-        f"         |                       ^^^^^^^^^^^^\n"
-        f"  If you trust it: `paddock allow '{world.file}'`."
-    )
 
 
 SERVED = """\
@@ -178,14 +134,14 @@ def test_addresses_that_triggers_write_are_agreed_to_and_no_caller_leads_elsewhe
     file = tmp_path / "p.yaml"
     file.write_text(SERVED.replace("TRIGGERS", triggers))
     plan = read_plan(file)
-    agreed = digests_to_agree(bind_written_starts(plan), OWN)
+    consents = agreed(file)
     for address in ("http://one:1", "http://two:2", "http://one:2", "http://evil:1"):
         run = bind(plan, {"url": address}, cwd=tmp_path, default_models={})
         if address in addresses:
-            refuse_unconsented(run, OWN, agreed, file)
+            refuse_unconsented(run, OWN, consents, file)
             continue
         with pytest.raises(NotConsented) as refused:
-            refuse_unconsented(run, OWN, agreed, file)
+            refuse_unconsented(run, OWN, consents, file)
         assert f"ask {address} for a model" in str(refused.value)
         assert "must stand in the file: as its default" in str(refused.value)
 
@@ -195,8 +151,7 @@ def test_constant_addresses_are_agreed_to_as_before(tmp_path: Path) -> None:
         '"{{ inputs.url }}"', "http://one:1"
     )
     (tmp_path / "p.yaml").write_text(text)
-    plan = read_plan(tmp_path / "p.yaml")
-    assert digests_to_agree(bind_written_starts(plan), OWN) == {
+    assert consents_of(tmp_path / "p.yaml") == {
         hashlib.sha256(b'["pool", ["http://one:1"]]').hexdigest()
     }
 
@@ -209,6 +164,4 @@ def test_addresses_that_a_file_gives_an_inner_pipeline_are_agreed_to(tmp_path: P
     )
     plan = read_plan(file)
     run = bind(plan, {}, cwd=tmp_path, default_models={})
-    refuse_unconsented(run, OWN, digests_to_agree(bind_written_starts(plan), OWN), file)
-    with pytest.raises(NotConsented):
-        refuse_unconsented(run, OWN, consents_of(file), file)
+    refuse_unconsented(run, OWN, agreed(file), file)

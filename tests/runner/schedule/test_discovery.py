@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from paddock.runner.bind.trust.consents import Consents
 from paddock.runner.cli.application import application
-from paddock.runner.schedule.consents import Consents
 from paddock.runner.schedule.discovery import GONE_AFTER, PipelineChanges, PipelineFinder
 
 STEPS = "steps: [{id: docs, uses: files.scan, with: {root: .}}]\n"

@@ -23,6 +23,7 @@ class Consents:
     """
 
     def __init__(self, state_dir: Path) -> None:
+        self.state_dir = state_dir
         self._folder = state_dir / "up"
         self._file = self._folder / "consents.json"
 
@@ -35,7 +36,7 @@ class Consents:
         Raises:
             OSError: it cannot be written.
         """
-        self._write("files", str(file.resolve()), sorted(accesses))
+        self._write("files", {str(file.resolve()): sorted(accesses)})
 
     def is_wider(self, folders: Iterable[Path], allowed: Collection[str]) -> bool:
         """Return whether more is allowed below one of the folders than at the last `note`."""
@@ -54,7 +55,7 @@ class Consents:
         for folder in folders:
             name = str(folder.resolve())
             if known.get(name, []) != sorted(allowed):
-                self._write("folders", name, sorted(allowed))
+                self._write("folders", {name: sorted(allowed)})
 
     def counted(self, folders: Iterable[Path]) -> dict[Path, tuple[Path, ...]]:
         """Return the files that counted as pipelines, each with the folders of its documents."""
@@ -74,17 +75,39 @@ class Consents:
             OSError: it cannot be written.
         """
         value = {str(file): [*map(str, names)] for file, names in counted.items()}
-        self._write("counted", str(folder.resolve()), value)
+        self._write("counted", {str(folder.resolve()): value})
+
+    def written(self) -> dict[Path, tuple[str, str]]:
+        """Return, of files that agreed runs wrote, the digests of what was there and what is now.
+
+        The first is empty where there was no file.
+        """
+        return {Path(path): (before, now) for path, (before, now) in self._read("written").items()}
+
+    def note_written(self, found: Mapping[Path, tuple[str, str]]) -> None:
+        """Record what an agreed run wrote.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        known = self.written()
+        for path, (before, now) in found.items():
+            first, last = known.get(path, ("", ""))
+            known[path] = first if last == before else before, now
+        if found:
+            kept = {str(path): digests for path, digests in known.items() if path.exists()}
+            self._write("written", kept, is_whole=True)
 
     def _read(self, kind: str) -> dict[str, Any]:
         found = files.read_json_object(self._file).get(kind)
         return found if isinstance(found, dict) else {}
 
-    def _write(self, kind: str, name: str, value: Any) -> None:
+    def _write(self, kind: str, values: Mapping[str, Any], *, is_whole: bool = False) -> None:
         try:
             with lock_now(self._folder / "consents.lock", wait_s=_CONSENTS_WAIT_S):
                 known = files.read_json_object(self._file)
-                whole = {**known, kind: {**self._read(kind), name: value}}
+                kept = {} if is_whole else self._read(kind)
+                whole = {**known, kind: {**kept, **values}}
                 files.write_atomically(self._file, json.dumps(whole, indent=1, sort_keys=True))
         except LockTaken:
             raise TimeoutError(None, "another process holds the file", str(self._file)) from None

@@ -1,0 +1,161 @@
+"""The code of a pipeline: the files of its folder that its programs may load.
+
+A program loads what it likes from where it is: a Makefile, a module, what `BASH_ENV` names. So all
+files of the folder count, but for
+
+1. Paddock's state, `.git`, and `__pycache__`, which Python does not use there,
+2. folders within it that steps scan, watch, write or move into,
+3. other pipelines, and folders within it that hold one.
+
+With `code:` those that its patterns name count instead. A file below the folder that the words of a
+program name counts in any case. What lies elsewhere is not looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+
+from paddock.engine.system.distribution import STATE_FOLDER
+from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.model import parse_pipeline
+from paddock.pipelines.yaml_source import parse_yaml
+from paddock.steps.files.globs import ALL_FILES, Globs
+from paddock.steps.tools.code_digests import file_content, python_modules_of
+
+from ..bound import BoundPlan
+from ..inputs import KnownInputs
+from ..known_paths import YAML_SUFFIXES, resolved
+from ..plan_walks import all_plans
+from .reached import ReachedCode, ReachedNotification, reached_by
+
+MOST_FILES, MOST_BYTES = 2_000, 64 * 2**20  # read and hashed in 0.2 s
+_NOT_CODE = frozenset((STATE_FOLDER, ".git", "__pycache__"))
+_STEPS = re.compile(rb"^steps\s*:", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class CodeFile:
+    """One file that counts."""
+
+    sha256: str
+    """Of a link: of its text, and of the file that it leads to within the folder."""
+    changed: float
+    """In seconds since 1970: the last change of content, name or mode."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineCode:
+    """The files that count, by their resolved paths, and what does not count."""
+
+    files: dict[Path, CodeFile] = field(default_factory=dict)
+    folders: set[Path] = field(default_factory=set)
+    """Where the programs start; empty: there are none."""
+    patterns: set[str] = field(default_factory=set)
+    """All that `code:` names."""
+    left_out: set[Path] = field(default_factory=set)
+    """Folders of documents, and of other pipelines."""
+
+
+def code_of(starts: Sequence[BoundPlan], state_dir: Path) -> PipelineCode:
+    """Return the code of a pipeline and of those that it runs, bound as its file starts it.
+
+    Raises:
+        PipelineError: a folder is too large.
+    """
+    plans = [plan for start in starts for plan in all_plans(start)]
+    own = {_file_of(plan) for plan in plans}
+    code, n_bytes = PipelineCode(), 0
+    no_code = {resolved(state_dir), *(folder for start in starts for folder in start.documents)}
+    walked: set[tuple[Path, tuple[str, ...] | None]] = set()
+    for plan in plans:
+        base, globs = _file_of(plan).parent, plan.pipeline.code
+        named = _named_files(plan, is_outer=any(plan is start for start in starts))
+        if next(named, None) is None:
+            continue
+        files = (path for path in named if path.is_relative_to(base))
+        if (base, globs) not in walked:
+            walked.add((base, globs))
+            code.folders.add(base)
+            code.left_out.update(folder for folder in no_code if base in folder.parents)
+            code.patterns.update(globs or ())
+            files = chain(files, _files_in(base, globs, own, code.left_out))
+        for path in files:
+            if path in own or path in code.files:
+                continue
+            with suppress(OSError):  # gone since
+                facts = path.lstat()
+                n_bytes += facts.st_size
+                if len(code.files) == MOST_FILES or n_bytes > MOST_BYTES:
+                    raise PipelineError.of(
+                        f"its programs may load any file of '{base}', and that has more than "
+                        f"{MOST_FILES:,} files or {MOST_BYTES // 2**20} MiB.",
+                        "Name those that are code, as in `code: [scripts/**]`, or `code: []`.",
+                        plan.pipeline.document.mark(()),
+                    )
+                code.files[path] = CodeFile(_digest(path, base), facts.st_ctime)
+    return code
+
+
+def _file_of(plan: BoundPlan) -> Path:
+    return resolved(plan.roots.base) / Path(plan.pipeline.document.file).name
+
+
+def _named_files(plan: BoundPlan, *, is_outer: bool) -> Iterator[Path]:
+    """Yield the pipeline's file if it starts programs, and all that these name."""
+    base, known = resolved(plan.roots.base), KnownInputs(plan.inputs, plan.later_inputs)
+    for reached in reached_by(plan.pipeline):
+        if isinstance(reached, ReachedCode):
+            if reached.kind == "function":
+                yield from (_file_of(plan), *python_modules_of(resolved(base / reached.file)))
+        elif reached.program and (is_outer or not isinstance(reached, ReachedNotification)):
+            yield from (_file_of(plan), *reached.program.files(base, known))
+
+
+def _files_in(
+    base: Path, patterns: Sequence[str] | None, own: set[Path], left_out: set[Path]
+) -> Iterator[Path]:
+    """Yield the files that count; add the folders of other pipelines to those left out."""
+    globs, is_named = Globs.of([ALL_FILES] if patterns is None else patterns), {base: False}
+    for at, folders, names in os.walk(base) if globs.rules else ():
+        here, files = Path(at), [Path(at, name) for name in names]
+        if patterns is None:
+            others = {file for file in files if file not in own and _is_pipeline(file)}
+            if others and here != base and own.isdisjoint(files):
+                left_out.add(here)
+                folders.clear()
+                continue
+            files = [file for file in files if file not in others]
+            folders[:] = [name for name in folders if here / name not in left_out]
+        folders[:] = sorted({*folders} - _NOT_CODE)
+        for folder in [here / name for name in folders]:
+            name = folder.relative_to(base).as_posix()
+            is_named[folder] = is_named[here] or globs.names_folder(name)
+        files += [here / name for name in folders if (here / name).is_symlink()]  # not walked
+        for file in files:
+            name, is_in_named = file.relative_to(base).as_posix(), is_named[here]
+            is_code = globs.names_file(name, in_named_folder=is_in_named)
+            if is_code and file.name not in _NOT_CODE and (file.is_symlink() or file.is_file()):
+                yield file
+
+
+def _is_pipeline(file: Path) -> bool:
+    """Return whether a file is a pipeline without faults: any other a program may read."""
+    if file.suffix not in YAML_SUFFIXES or not _STEPS.search(content := file_content(file)):
+        return False
+    try:
+        return not parse_pipeline(parse_yaml(content.decode(), str(file))).faults
+    except (PipelineError, UnicodeDecodeError):
+        return False
+
+
+def _digest(path: Path, base: Path) -> str:
+    content = file_content(path) if resolved(path).is_relative_to(base) else b""
+    link = os.fsencode(path.readlink()) + b"\0" if path.is_symlink() else b""
+    return hashlib.sha256(link + content).hexdigest()
