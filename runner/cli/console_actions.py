@@ -26,7 +26,7 @@ from paddock.pipelines.input_values import PATH_TYPES, Input
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind_written_starts
 from paddock.runner.bind.bound import BoundPlan
-from paddock.runner.bind.trust.consent import digests_to_agree, refuse_unconsented
+from paddock.runner.bind.trust.consent import consent_words, digests_to_agree, refuse_unconsented
 from paddock.runner.bind.trust.consents import Consents
 from paddock.runner.bind.trust.permissions import (
     NotPermitted,
@@ -135,8 +135,8 @@ class ConsoleActions:
         settings = read_settings(file.parent, flags=self._sources.flags)
         starts = bind_written_starts(read_plan(file))
         consents = Consents(self._settings.state_dir)
-        asked = digests_to_agree(starts, settings.address.url, consents)
-        return PipelineState(file, starts, settings, consents, asked)
+        needed = digests_to_agree(starts, settings.address.url, consents)
+        return PipelineState(file, starts, settings, consents, needed)
 
     def run(self, by: str, form: Form, file: Path) -> str:
         """Start a pipeline with the inputs of a form; an empty field is the default."""
@@ -257,7 +257,7 @@ def pipeline_page(actions: ConsoleActions, file: Path, last: PastRun | None) -> 
         last=last,
         run=run_path,
         permissions=permission_names(required) if required else "",
-        whats=dict.fromkeys(need.what for need in required),
+        whats=consent_words(required, state.starts, state.consents),
         not_permitted=refusal if isinstance(refusal, NotPermitted) else None,
         consents_id=state.needed_consents_id,
         has_consent=state.needed_consents <= state.consents.agreed(file),

@@ -186,8 +186,8 @@ def read_triggered_pipeline(
         starts = [whole, *bind_written_starts(plan)]
     if consents is not None:
         own = settings.address.url
-        if agrees and (asked := consent.digests_to_agree(starts, own, consents)):
-            consents.agree(file, asked)
+        if agrees and (needed := consent.digests_to_agree(starts, own, consents)):
+            consents.agree(file, needed)
         consent.refuse_unconsented(whole, own, consents, file)
     schedules = tuple(
         CronSchedule(timing.cron, timing.timezone, timing.catch_up, timing.inputs)

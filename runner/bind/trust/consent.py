@@ -7,7 +7,7 @@ models count as a run has them: those that the file writes can be agreed to, as 
 or under `inputs` of a trigger, and none that only a caller gives.
 
 What an agreed run's steps write counts as what was there before, so that a command may log beside
-itself. That is told by the time of a file's last change: whose doing it was, no file says.
+itself: all files that changed while a step was at work.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.light_dataclasses import replace
+from paddock.engine.system.text import counted
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Value
 from paddock.pipelines.plan import plan_with_faults
@@ -106,11 +107,24 @@ def digests_to_agree(
     """
     asking = [bound for bound in starts if permission_needs(bound, service_url)]
     found = {_digest(item) for bound in asking for item in _consent_items(bound)}
-    if asking:
-        found |= _code_digests(
-            code_of(starts, consents.state_dir), consents, starts[0].roots.base
-        ).keys()
-    return frozenset(found)
+    code = code_of(starts, consents.state_dir) if asking else PipelineCode()
+    return frozenset(found | _code_digests(code, consents, starts[0].roots.base).keys())
+
+
+def consent_words(
+    needs: Iterable[PermissionNeed], starts: Sequence[BoundPlan], consents: Consents
+) -> list[str]:
+    """Return what a person consents to, as ends of the sentence 'the pipeline wants to …'."""
+    words = [*dict.fromkeys(need.what for need in needs)]
+    code = code_of(starts, consents.state_dir) if words else PipelineCode()
+    if code.rules:
+        base = starts[0].roots.base
+        names, left_out = ([os.path.relpath(path, base) for path in found]
+                           for found in (code.files, code.left_out))  # fmt: skip
+        words.append(f"load {counted(len(names), 'file')} beside it")
+        words[-1] += f": {listed_names(names)}" if names else ""
+        words[-1] += f"; of {listed_names(left_out)} only what it names" if left_out else ""
+    return words
 
 
 def note_own_writes(
@@ -119,9 +133,9 @@ def note_own_writes(
     times: Collection[tuple[float, float]],
     consents: Consents,
 ) -> None:
-    """Record which files an agreed run changed, made or removed: they count as they were.
+    """Record the files that changed while an agreed run's steps were at work: they count as before.
 
-    `times`: when steps were at work that do more than read and ask.
+    `times`: when they did more than read and ask.
     """
     with suppress(PipelineError, OSError):  # too large by now, or no space: the next run asks
         after = code_of(_written_starts(bound), consents.state_dir)
@@ -150,9 +164,10 @@ def _code_digests(code: PipelineCode, consents: Consents, base: Path) -> dict[st
         if sha256 := before if file.sha256 == now else file.sha256:
             name = os.path.relpath(path, base)
             found[_digest(["file", name, sha256])] = name
-    if code.folders:
-        left_out = sorted(os.path.relpath(path, base) for path in code.left_out)
-        found[_digest(["folder", left_out, sorted(code.patterns)])] = ""
+    if code.rules:
+        rules = [(os.path.relpath(folder, base), globs) for folder, globs in code.rules]
+        left_out = (os.path.relpath(path, base) for path in code.left_out)
+        found[_digest(["folder", sorted(rules, key=str), sorted(left_out)])] = ""
     return found
 
 

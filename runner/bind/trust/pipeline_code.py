@@ -55,10 +55,8 @@ class PipelineCode:
     """The files that count, by their resolved paths, and what does not count."""
 
     files: dict[Path, CodeFile] = field(default_factory=dict)
-    folders: set[Path] = field(default_factory=set)
-    """Where the programs start; empty: there are none."""
-    patterns: set[str] = field(default_factory=set)
-    """All that `code:` names."""
+    rules: dict[tuple[Path, tuple[str, ...] | None], None] = field(default_factory=dict)
+    """The folder of each pipeline that starts programs, with its `code:`."""
     left_out: set[Path] = field(default_factory=set)
     """Folders of documents, and of other pipelines."""
 
@@ -73,18 +71,15 @@ def code_of(starts: Sequence[BoundPlan], state_dir: Path) -> PipelineCode:
     own = {_file_of(plan) for plan in plans}
     code, n_bytes = PipelineCode(), 0
     no_code = {resolved(state_dir), *(folder for start in starts for folder in start.documents)}
-    walked: set[tuple[Path, tuple[str, ...] | None]] = set()
     for plan in plans:
         base, globs = _file_of(plan).parent, plan.pipeline.code
         named = _named_files(plan, is_outer=any(plan is start for start in starts))
         if next(named, None) is None:
             continue
-        files = (path for path in named if path.is_relative_to(base))
-        if (base, globs) not in walked:
-            walked.add((base, globs))
-            code.folders.add(base)
+        files: Iterator[Path] = (path for path in named if path.is_relative_to(base))
+        if (base, globs) not in code.rules:
+            code.rules[base, globs] = None
             code.left_out.update(folder for folder in no_code if base in folder.parents)
-            code.patterns.update(globs or ())
             files = chain(files, _files_in(base, globs, own, code.left_out))
         for path in files:
             if path in own or path in code.files:

@@ -25,7 +25,7 @@ from paddock.engine.system.light_dataclasses import asdict, dataclass
 from paddock.engine.system.private_files import private_folder
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind_written_starts
-from paddock.runner.bind.trust.consent import digests_to_agree
+from paddock.runner.bind.trust.consent import consent_words, digests_to_agree
 from paddock.runner.bind.trust.consents import Consents
 from paddock.runner.bind.trust.permissions import permission_names, permission_needs
 from paddock.runner.cli.arguments import (
@@ -75,7 +75,8 @@ def allow(
             continue
         consents.agree(file, digests_to_agree(starts, own, consents))
         printing.print_out(f"{file} may, if `{permission_names(required)}` is allowed:")
-        printing.print_out("\n".join(dict.fromkeys(f"  {need.what}" for need in required)))
+        for words in consent_words(required, starts, consents):
+            printing.print_out(f"  {words}")
     return DONE
 
 
