@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
-from paddock.pipelines.plan import read_plan
+from paddock.pipelines.plan import plan_with_faults, read_plan
 from paddock.runner.bind.advice import advice_on
-from paddock.runner.bind.bind import bind
+from paddock.runner.bind.bind import bind, bind_written_starts
+from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.checks import requirements
 from paddock.runner.bind.pipeline_check import validate as validate
 from paddock.runner.bind.plan_walks import all_plans, callable_names
@@ -209,11 +210,14 @@ async def _run_async(
         report: Report = await flows.run_as_flow(Path(path), inputs or {}, options, environment)
         return report
     prepared = prepare(Path(path), inputs, options, environment)
+    environment = replace(environment, effect_times=[])  # of this run alone
     consents, code = Consents(prepared.settings.state_dir), None
+    starts = list[BoundPlan]()
     if options.needs_consent or consents.agreed(Path(path)):
-        own = prepared.settings.address.url
+        bound, own = prepared.bound, prepared.settings.address.url
+        starts = bind_written_starts(plan_with_faults(bound.pipeline))
         try:
-            code = consent.refuse_unconsented(prepared.bound, own, consents, Path(path))
+            code = consent.refuse_unconsented(bound, starts, own, consents, Path(path))
         except PipelineError:
             if options.needs_consent:
                 raise
@@ -222,8 +226,7 @@ async def _run_async(
         return await run_tracking.run_prepared(prepared, options, environment)
     finally:
         if code is not None:
-            times = environment.effect_times
-            consent.note_own_writes(code, prepared.bound, times, consents)
+            consent.note_own_writes(code, starts, environment.effect_times, consents)
 
 
 def refuse_unready(prepared: PreparedRun, options: RunOptions, environment: RunEnvironment) -> None:

@@ -106,7 +106,7 @@ class PipelineState:
         own = self.settings.address.url
         try:
             refuse_unpermitted(self.starts[0], self.settings.allow, own, is_notifying=False)
-            refuse_unconsented(self.starts[0], own, self.consents, self.file)
+            refuse_unconsented(self.starts[0], self.starts, own, self.consents, self.file)
         except PipelineError as error:
             return error
         return None

@@ -183,12 +183,12 @@ def read_triggered_pipeline(
             permissions.refuse_unpermitted(whole, settings.allow, settings.address.url)
     else:
         bound = whole = _bound(plan, file, settings)
-        starts = [whole, *bind_written_starts(plan)]
+        starts = bind_written_starts(plan)
     if consents is not None:
         own = settings.address.url
-        if agrees and (needed := consent.digests_to_agree(starts, own, consents)):
+        if agrees and (needed := consent.digests_to_agree(starts, own, consents, whole)):
             consents.agree(file, needed)
-        consent.refuse_unconsented(whole, own, consents, file)
+        consent.refuse_unconsented(whole, starts, own, consents, file)
     schedules = tuple(
         CronSchedule(timing.cron, timing.timezone, timing.catch_up, timing.inputs)
         for timing in on.schedule

@@ -24,12 +24,10 @@ from paddock.engine.system.light_dataclasses import replace
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Value
-from paddock.pipelines.plan import plan_with_faults
 from paddock.steps.facts import ToolUse
 from paddock.steps.files.folder_walk import listed_names
 from paddock.steps.tools.code_digests import file_content, python_modules_of
 
-from ..bind import bind_written_starts
 from ..bound import BoundPlan
 from ..plan_walks import all_plans, steps_of
 from .consents import Consents
@@ -74,21 +72,22 @@ class NotConsented(PipelineError):
 
 
 def refuse_unconsented(
-    bound: BoundPlan, service_url: str, consents: Consents, file: Path
+    bound: BoundPlan, starts: Sequence[BoundPlan], service_url: str, consents: Consents, file: Path
 ) -> PipelineCode:
     """Refuse a pipeline that asks for more than was agreed to for its file; return its code.
+
+    `starts`: the same as its file starts it; its code follows from them, whatever a caller gives.
 
     Raises:
         NotConsented: with all that it wants.
     """
     if not (needs := permission_needs(bound, service_url)):
         return PipelineCode()
-    starts = _written_starts(bound)
     code, agreed = code_of(starts, consents.state_dir), consents.agreed(file)
     parts = _code_digests(code, consents, bound.roots.base)
     needed = {*map(_digest, _consent_items(bound))} | parts.keys()
-    if not needed <= agreed and _is_earlier_consent(agreed, starts):
-        consents.agree(file, digests_to_agree(starts, service_url, consents))
+    if not needed <= agreed and _is_earlier_consent(agreed, (*starts, bound)):
+        consents.agree(file, digests_to_agree(starts, service_url, consents, bound))
         agreed = consents.agreed(file)
     if not needed <= agreed:
         changed = {parts[digest] for digest in parts.keys() - agreed} - {""} if agreed else ()
@@ -98,14 +97,14 @@ def refuse_unconsented(
 
 
 def digests_to_agree(
-    starts: Sequence[BoundPlan], service_url: str, consents: Consents
+    starts: Sequence[BoundPlan], service_url: str, consents: Consents, *others: BoundPlan
 ) -> frozenset[str]:
     """Return the digests of all that a pipeline's starts ask for; none if nothing needs consent.
 
     Raises:
         PipelineError: its folder is too large.
     """
-    asking = [bound for bound in starts if permission_needs(bound, service_url)]
+    asking = [bound for bound in (*starts, *others) if permission_needs(bound, service_url)]
     found = {_digest(item) for bound in asking for item in _consent_items(bound)}
     code = code_of(starts, consents.state_dir) if asking else PipelineCode()
     return frozenset(found | _code_digests(code, consents, starts[0].roots.base).keys())
@@ -129,7 +128,7 @@ def consent_words(
 
 def note_own_writes(
     before: PipelineCode,
-    bound: BoundPlan,
+    starts: Sequence[BoundPlan],
     times: Collection[tuple[float, float]],
     consents: Consents,
 ) -> None:
@@ -138,7 +137,7 @@ def note_own_writes(
     `times`: when they did more than read and ask.
     """
     with suppress(PipelineError, OSError):  # too large by now, or no space: the next run asks
-        after = code_of(_written_starts(bound), consents.state_dir)
+        after = code_of(starts, consents.state_dir)
         found: dict[Path, tuple[str, str]] = {}
         for path, file in after.files.items():
             old = before.files[path].sha256 if path in before.files else ""
@@ -146,10 +145,6 @@ def note_own_writes(
             if old != file.sha256 and is_own:
                 found[path] = old, file.sha256
         consents.note_written(found)
-
-
-def _written_starts(bound: BoundPlan) -> list[BoundPlan]:
-    return bind_written_starts(plan_with_faults(bound.pipeline))
 
 
 def _digest(item: list[Any]) -> str:

@@ -138,10 +138,10 @@ def test_addresses_that_triggers_write_are_agreed_to_and_no_caller_leads_elsewhe
     for address in ("http://one:1", "http://two:2", "http://one:2", "http://evil:1"):
         run = bind(plan, {"url": address}, cwd=tmp_path, default_models={})
         if address in addresses:
-            refuse_unconsented(run, OWN, consents, file)
+            refuse_unconsented(run, bind_written_starts(plan), OWN, consents, file)
             continue
         with pytest.raises(NotConsented) as refused:
-            refuse_unconsented(run, OWN, consents, file)
+            refuse_unconsented(run, bind_written_starts(plan), OWN, consents, file)
         assert f"ask {address} for a model" in str(refused.value)
         assert "must stand in the file: as its default" in str(refused.value)
 
@@ -164,4 +164,4 @@ def test_addresses_that_a_file_gives_an_inner_pipeline_are_agreed_to(tmp_path: P
     )
     plan = read_plan(file)
     run = bind(plan, {}, cwd=tmp_path, default_models={})
-    refuse_unconsented(run, OWN, agreed(file), file)
+    refuse_unconsented(run, bind_written_starts(plan), OWN, agreed(file), file)

@@ -36,6 +36,12 @@ def agree(world: World, name: str = "pipeline.yaml") -> None:
     consents.agree(file, digests_to_agree(starts, OWN, consents))
 
 
+def check(world: World, name: str = "pipeline.yaml") -> None:
+    file = world.folder / name
+    starts = bind_written_starts(read_plan(file))
+    consent.refuse_unconsented(starts[0], starts, OWN, consents_of(world), file)
+
+
 def consents_of(world: World) -> Consents:
     return Consents(settings(world.folder).state_dir)
 
@@ -109,15 +115,14 @@ def test_code_that_changed_asks_again_however_a_program_comes_to_it(
     text, beside, changed = PROGRAMS[name]
     world = World(folder, text, beside)
     agree(world)
-    plain = bind_written_starts(read_plan(world.file))[0]
-    consent.refuse_unconsented(plain, OWN, consents_of(world), world.file)
+    check(world)
     path, _, target = changed.partition(" -> ")
     if target:
         (folder / path).symlink_to(target)
     else:
         world.write(path, f"{beside.get(path, '')}\n# another\n")
     with pytest.raises(NotConsented) as refused:
-        consent.refuse_unconsented(plain, OWN, consents_of(world), world.file)
+        check(world)
     assert f"New or changed since: '{path}'." in str(refused.value)
 
 
@@ -188,8 +193,7 @@ def test_what_is_no_code_asks_nothing(name: str, folder: Path) -> None:
         (folder / "locked").chmod(0)
     agree(world)
     change(world)
-    plain = bind_written_starts(read_plan(world.file))[0]
-    consent.refuse_unconsented(plain, OWN, consents_of(world), world.file)
+    check(world)
 
 
 @pytest.mark.parametrize(
@@ -256,8 +260,7 @@ def test_a_command_that_logs_beside_itself_asks_no_night(
     for _ in range(30):
         night(world)
     assert not (folder / "__pycache__").exists()
-    other = bind_written_starts(read_plan(folder / "other.yaml"))[0]
-    consent.refuse_unconsented(other, OWN, consents_of(world), folder / "other.yaml")
+    check(world, "other.yaml")
     carried_out(world)  # by hand
     night(world)
     world.write("helper.py", "# another")
