@@ -123,9 +123,7 @@ class _ResultTransfer:
         return self._to.stored(self._from.absolute(stored))
 
     def _item(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        written = {
-            self._path(path): sha256 for path, sha256 in read_written(row["outputs"]).items()
-        }
+        written = {self._path(path): sha for path, sha in read_written(row["outputs"]).items()}
         found: list[Dependency] = read_dependencies(row["reads"])
         moved: list[Dependency] = []
         for dep in found:

@@ -321,12 +321,16 @@ class Judge:
             renewed=rule.renewed,
         )
 
-    def output_path(self, step: BoundStep, scope: Scope) -> str | None:
-        """Return the stored path of the file that a step would write; None: it is not known."""
-        if not step.facts.writes:
+    def output_path(self, step: BoundStep, scope: Scope, parameter: str = "") -> str | None:
+        """Return the stored path of the file that a step would write; None: it is not known.
+
+        `parameter`: the one that names it, if it is another than that of the file that it writes.
+        """
+        parameter = parameter or step.facts.writes
+        if parameter not in step.written:
             return None
         try:
-            text = Value.of(step.written[step.facts.writes]).render(scope)
+            text = Value.of(step.written[parameter]).render(scope)
             return self.world.index.stored(self.bound.roots.resolve(str(text)))
         except (ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
             return None  # a run tells what is wrong

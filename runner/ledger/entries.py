@@ -108,14 +108,9 @@ class Entry:
     def output_paths(self) -> tuple[str, ...]:
         return tuple(json.loads(self.outputs)) if self.outputs else ()
 
-    @property
-    def written(self) -> dict[str, str]:
-        """What it wrote: stored path → sha256; empty where an older Paddock did not record it."""
-        return read_written(self.outputs)
-
 
 def read_written(outputs: str | None) -> dict[str, str]:
-    """Return an entry's `outputs`, as its `written`."""
+    """Return an entry's `outputs`: path → sha256; empty where an older Paddock recorded it."""
     read = json.loads(outputs) if outputs else {}
     return read if isinstance(read, dict) else dict.fromkeys(read, "")
 

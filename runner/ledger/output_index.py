@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
@@ -63,6 +64,8 @@ class OutputIndex:
         self._handed_over: set[tuple[str, str]] = set()
         """Scope and path of what a run of another pipeline took over."""
         self._claims: dict[str, tuple[str, str]] = {}
+        self.planned: set[str] = set()
+        """Stored paths that a run would write, as far as a plan has found."""
         for row in ledger.outputs(with_moved=False):
             self._keep(row)
 
@@ -207,20 +210,19 @@ class OutputIndex:
         Without a `sha256` its content is known only where the item wrote the path last.
         """
         row, condition = self._rows.get((scope, stored)), self.condition(scope, stored)
-        is_last = row is not None and row.key == key
-        own = sha256 or (row.sha256 if row is not None and is_last else None)
-        is_own = row is not None and row.sha256 == own
-        if (condition == "same" and is_own) or (condition == "interrupted" and is_last):
+        if row is not None and row.key == key:
+            sha256 = sha256 or row.sha256 or ""
+            if condition == "interrupted":
+                return condition
+        if row is not None and (condition, row.sha256) == ("same", sha256):
             return condition
-        try:
+        with suppress(OSError):
             there = sha256_of(Path(self.absolute(stored)))
-        except OSError:
-            return condition
-        if row is not None and there == own:
-            return "same"
-        rows = self.rows_at(stored)
-        is_known = any(there == row.sha256 or there in row.intended for row in rows)
-        return "replaced" if is_known else condition
+            if row is not None and there == sha256:
+                return "same"
+            if any(there in (row.sha256, *row.intended) for row in self.rows_at(stored)):
+                return "replaced"
+        return condition
 
     def last_writer(self, stored: str, scope: str) -> str:
         """Return who wrote a path last, for items of a scope: an item of it, a step, a pipeline."""
@@ -243,6 +245,10 @@ class OutputIndex:
             who = f"'{first}' and '{second}'" if first != second else f"two blocks, for '{key}',"
             what = f"{who} would write the same file '{stored}'."
             raise StepError(what, remedy="Make the path differ, with `relpath` for example.")
+
+    def is_to_be_written(self, stored: str) -> bool:
+        """Return whether a run would write a path, or an item of it has it. Only while planning."""
+        return stored in self.planned or stored in self._claims
 
     def is_recorded(self, scope: str, key: str, path: Path, sha256: str) -> bool:
         """Return whether this item wrote this content, and the file still has it."""

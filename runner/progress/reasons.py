@@ -196,15 +196,9 @@ class Reason:
 
 
 _LOSSES = frozenset(
-    (
-        Why.OUTPUT_LOST,
-        Why.ROWS_LOST,
-        Why.OUTPUT_REPLACED,
-        Why.OUTPUT_HANDED_OVER,
-        Why.OUTPUT_EDITED,
-        Why.OUTPUT_NO_LONGER_EDITED,
-    )
-)
+    (Why.OUTPUT_LOST, Why.ROWS_LOST, Why.OUTPUT_REPLACED, Why.OUTPUT_HANDED_OVER,
+     Why.OUTPUT_EDITED, Why.OUTPUT_NO_LONGER_EDITED)
+)  # fmt: skip
 
 
 class Outdated(StrEnum):

@@ -21,7 +21,7 @@ from paddock.engine.system.files import content_stamp, sha256_of
 from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.text import canonical_json
 from paddock.runner.answers.text_vectors import Vector8, similarities
-from paddock.runner.ledger.entries import Entry
+from paddock.runner.ledger.entries import Entry, read_written
 from paddock.runner.progress.reasons import Reason, Why, quoted
 from paddock.steps.base import Roots
 from paddock.steps.files.scan import FilesScanParams
@@ -445,12 +445,12 @@ def note_listing(
 
 def with_outputs(entry: Entry, scope_id: str) -> Dependencies:
     """Return what an entry recorded and its outputs, for the item around it."""
-    within = _outputs(scope_id, entry)
-    return by_name([*dependencies_of(entry), *within])
+    return by_name([*dependencies_of(entry), *_outputs(scope_id, entry)])
 
 
 def _outputs(scope_id: str, entry: Entry) -> list[OutputWithin]:
-    return [OutputWithin(path, scope_id, entry.key, sha) for path, sha in entry.written.items()]
+    written = read_written(entry.outputs).items()
+    return [OutputWithin(path, scope_id, entry.key, sha256) for path, sha256 in written]
 
 
 def current_paths(entry: Entry) -> set[str]:

@@ -16,8 +16,11 @@ With `--reviews` answers wait for a person, who decides by the answer alone, som
 nothing for a while, and undoes decisions, also on documents that are gone or filed by then. In the
 end nothing waits.
 
-With `--plain` no larger model is asked, nothing is labelled, no step runs a pipeline and no run
-takes a sample: a seed makes what it made before there was that.
+With `--plain` no larger model is asked, nothing is labelled, no step runs a pipeline, no rows are
+read and no run takes a sample: a seed makes what it made before there was that.
+
+Before each run that is not killed it is planned: the run then does what the plan names, asks as
+often as that says, and leaves or removes what it calls outdated.
 """
 
 import argparse
@@ -39,8 +42,10 @@ from typing import Any, ClassVar
 from paddock.engine.request import ChatRequest
 from paddock.engine.system.files import TEMPORARY_SUFFIX, TemporaryFile
 from paddock.engine.system.item_samples import ItemSample
+from paddock.pipelines.errors import PipelineError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.item_states import WORK
+from paddock.runner.progress.report import PlanReport, Report
 from paddock.runner.review.decisions import Verb
 from paddock.steps.vectors.open_stores import OpenStores
 from tests.fakes.pool import FakePool, echo
@@ -50,12 +55,14 @@ from tests.runner.world import ReviewedWorld, World
 
 TEXTS = ("keep me", "drop me", "keep two words", "bad", "keep bad", "one two three", "keep", "a b")
 NAMES = ("a.txt", "b.txt", "c.txt", "sub/d.txt", "sub/e.txt")
+PRICES = (10, 20, 30)
 LABELS = ("red", "green", "blue", "grey")
-OF_RESULTS = ("INDEX", "INDEX.txt", "TABLE.csv", "TABLE.jsonl")
-OUTPUTS = ("out", "other", "parts", "copies", "tags", "subs", "LIST", *OF_RESULTS)
+OF_RESULTS = ("INDEX", "INDEX.txt", "TABLE.csv", "TABLE.jsonl", "COUNTS")
+OUTPUTS = ("out", "other", "parts", "copies", "tags", "subs", "rows", "both", "LIST", *OF_RESULTS)
 KILLED = 9
 OF_SUBS = ("sub", "sub_if", "sub_page", "sub_page_if", "sub_path")
-NOT_PLAIN = ("escalate", "tag", "labels", "table", "delimiter", "listed", *OF_SUBS)
+OF_ROWS = ("rows", "row_path", "row_key", "limit", "both_if", "counted", "part_path", "sub_parts")
+NOT_PLAIN = ("escalate", "tag", "labels", "table", "delimiter", "listed", *OF_SUBS, *OF_ROWS)
 STORES = 0.1  # a child process imports LanceDB for a second
 
 
@@ -98,6 +105,17 @@ class Shape:
         "sub_page": ("page", "sheet", None),
         "sub_page_if": (None, None, "'keep' in inputs.text", "inputs.name != 'b.txt'"),
         "sub_path": ("subs/{{ inputs.name }}", "subs/{{ inputs.name | slug }}.md"),
+        "rows": ("priced", "lines", None),
+        "row_path": ("rows/{{ row.id }}.txt", "rows/{{ loop.index }}.txt"),
+        "row_key": (None, None, "row.id ~ ''"),
+        "limit": (None, 10, 20, 30),
+        "both_if": (None, None, "steps.docs.files | length > 2"),
+        "counted": (None, "COUNTS"),
+        "part_path": (
+            "parts/{{ doc.relpath }}/{{ word }}",
+            "parts/{{ doc.relpath }}/{{ loop.index }}",
+        ),
+        "sub_parts": (None, "halves", "words"),
     }
 
     def __init__(self, chance: random.Random, *, is_plain: bool, may_review: bool) -> None:
@@ -107,7 +125,7 @@ class Shape:
         self.of = {name: choices[0] for name, choices in self.CHOICES.items()}
         # Decided answers count where no one would be asked any more, so it stays.
         self.review = chance.choice(("true", "'keep' in text")) if may_review else None
-        for _ in range(6):
+        for _ in range(6 if is_plain else 9):
             self.change()
 
     def change(self) -> str:
@@ -173,6 +191,14 @@ class Shape:
         if of["listed"]:
             listed = "{{ steps.docs.files | map(attribute='relpath') | join(' ') }}"
             nodes.append(step("listed", "files.write", {"path": of["listed"], "text": listed}))
+        if of["counted"]:
+            counts = f"steps.{of['block']}.counts"
+            text = (
+                f"{{{{ {counts}.done }}}} of {{{{ {counts}.skipped }}}}, {{{{ {counts}.failed }}}}"
+            )
+            nodes.append(step("counted", "files.write", {"path": of["counted"], "text": text}))
+        if not self._is_plain:
+            nodes += self._of_rows()
         models = {"models": {"small": {"ref": "small"}, "big": {"ref": "big"}}}
         return json.dumps(({} if self._is_plain else models) | {"steps": nodes}, indent=1)
 
@@ -182,6 +208,11 @@ class Shape:
         if self.of["sub_page"]:
             page = {"path": self.of["sub_path"], "text": "{{ steps.say.text }}"}
             nodes.append(_step(self.of["sub_page"], "files.write", page, self.of["sub_page_if"]))
+        if self.of["sub_parts"]:
+            part = {"path": "subs/{{ inputs.name }}-{{ loop.index }}", "text": "{{ word }}"}
+            over = "word in inputs.text | split(' ')"
+            body = [_step("part", "files.write", part)]
+            nodes.append({"id": self.of["sub_parts"], "for_each": over, "do": body})
         inputs = {key: {"type": "str"} for key in ("name", "text")}
         return json.dumps({"inputs": inputs, "steps": nodes, "returns": "steps.say.text"})
 
@@ -200,7 +231,7 @@ class Shape:
         return block
 
     def _parts(self) -> dict[str, Any]:
-        part = {"path": "parts/{{ doc.relpath }}/{{ word }}", "text": "{{ word }}"}
+        part = {"path": self.of["part_path"], "text": "{{ word }}"}
         body: list[Any] = [_step("part", "files.write", part)]
         if self.of["deep"]:
             letter = {
@@ -215,6 +246,23 @@ class Shape:
         if self.of["parts_if"]:
             parts["if"] = self.of["parts_if"]
         return parts
+
+    def _of_rows(self) -> list[Any]:
+        """Return a block over rows, and two of which one writes what the other did before."""
+        of, nodes = self.of, [_step("table_read", "files.rows", {"path": "t.csv"})]
+        if of["rows"]:
+            page = {"path": of["row_path"], "text": "{{ steps.cost.text }}"}
+            asked = _step("cost", "chat", {"prompt": "Row {{ row.price }}"} | self._model)
+            block = {"id": of["rows"], "for_each": "row in steps.table_read.rows"}
+            key = {"key": of["row_key"]} if of["row_key"] else {}
+            nodes.append({**block, **key, "do": [asked, _step("cost_page", "files.write", page)]})
+        for name, sign in (("cheap", "<="), ("dear", ">")) if of["limit"] else ():
+            page = {"path": "both/{{ row.id }}", "text": f"{name} {{{{ row.price }}}}"}
+            block = {"id": name, "for_each": "row in steps.table_read.rows"}
+            block["where"] = f"(row.price | int) {sign} {of['limit']}"
+            condition = {"if": of["both_if"]} if of["both_if"] and name == "dear" else {}
+            nodes.append({**block, **condition, "do": [_step(f"{name}_page", "files.write", page)]})
+        return nodes
 
     def _second(self) -> dict[str, Any]:
         write = {"path": self.of["second_path"], "text": "{{ doc.relpath }}"}
@@ -241,9 +289,19 @@ class History:
         self.is_plain = is_plain
         self.shape = Shape(self.chance, is_plain=is_plain, may_review=may_review)
         self.events: list[str] = []
+        self.broken: list[str] = []
+        """What runs did otherwise than as planned."""
         for name in self.chance.sample(NAMES, 3):
             self.write(name)
+        self.write_rows()
         self.save()
+
+    def write_rows(self) -> None:
+        if not self.is_plain:
+            ids = self.chance.sample((1, 2, 3), self.chance.randint(1, 3))
+            rows = [f"{n},{self.chance.choice(PRICES)}" for n in ids]
+            (self.folder / "t.csv").write_text("\n".join(["id,price", *rows, ""]), "utf-8")
+            self.events.append(f"rows {' '.join(rows)}")
 
     def write(self, name: str) -> None:
         path = self.folder / "inbox" / name
@@ -268,7 +326,7 @@ class History:
 
     def change(self) -> None:
         kinds: tuple[str, ...] = ("write", "write", "rename", "delete", "shape", "shape")
-        kinds += ("lose",) * (not self.is_plain)
+        kinds += ("lose", "rows", "rows") * (not self.is_plain)
         kinds += ("decide", "decide", "undo") * bool(self.shape.review)
         kind = self.chance.choice(kinds)
         documents = self.documents()
@@ -288,6 +346,8 @@ class History:
             lost = self.chance.choice([*files_of(self.folder)] or ["nothing"])
             (self.folder / lost).unlink(missing_ok=True)
             self.events.append(f"lose {lost}")
+        elif kind == "rows":
+            self.write_rows()
         elif kind == "decide":
             self.events.append(f"decide: {decide(self.folder, self.chance)}")
         elif kind == "undo":
@@ -310,14 +370,17 @@ class History:
             f" --review {review}" * bool(self.shape.review),
         )
         self.events.append(f"run{''.join(flags)}")
+        is_planned = not (kill or self.is_plain)
 
         def act() -> dict[str, Any]:
-            return run_here(self.folder, prune=prune, sample=sample, review=review)
+            given: dict[str, Any] = {"prune": prune, "sample": sample, "review": review}
+            return run_here(self.folder, is_planned=is_planned, **given)
 
-        if kill or self.shape.may_store:
-            in_a_process(self.folder, act, kill)
-        else:
-            act()
+        is_apart = kill or self.shape.may_store
+        facts = in_a_process(self.folder, act, kill) if is_apart else act()
+        self.broken += [
+            f"run {len(self.events)}: {what}" for what in (facts or {}).get("broken", ())
+        ]
 
     def last_run(self, folder: Path, *, prune: bool = False, plans: bool = False) -> Any:
         def act() -> dict[str, Any]:
@@ -337,6 +400,7 @@ class History:
     def faults(self) -> list[str]:
         # Gives up what several kills met; the next one tries it again.
         _, found = self.decided(self.folder)
+        found += self.broken
         kept = self.last_run(self.folder, plans=True)
         here = files_of(self.folder)
         with tempfile.TemporaryDirectory() as name:
@@ -344,6 +408,8 @@ class History:
             shutil.copytree(self.folder / "inbox", scratch / "inbox", copy_function=shutil.copy2)
             for file in self.folder.glob("*.yaml"):
                 shutil.copy(file, scratch)
+            if not self.is_plain:
+                shutil.copy(self.folder / "t.csv", scratch)
             fresh, _ = self.decided(scratch)
             there = files_of(scratch)
             found += [f"run: {kept['message']}"] if kept["status"] == "failed" else []
@@ -552,9 +618,17 @@ def run_here(
     sample: ItemSample | None = None,
     review: str = "ask",
     force: Sequence[str] = (),
+    is_planned: bool = False,
 ) -> dict[str, Any]:
     """Run it; the last time with what was given up, since several kills met it."""
     world = World(folder, (folder / "pipeline.yaml").read_text("utf-8"))
+    promised: PlanReport | str | None = None
+    if is_planned:
+        options = {"prune": prune, "is_confirmed": True, "sample": sample, "review": review}
+        try:
+            promised = world.plan(pool=FakePool(answer=answer), **options)
+        except PipelineError as error:
+            promised = str(error)
     report = world.run(
         pool=FakePool(answer=answer), prune=prune, is_confirmed=True, retry_failed=is_last,
         sample=sample, review=review, force=force,
@@ -564,6 +638,7 @@ def run_here(
     facts["waiting"] = sorted(item.key for item in report.items if item.state == "waiting")
     facts["outdated"] = [*report.outdated]
     facts["is_left"] = any("is left as it is" in note for note in report.notes)
+    facts["broken"] = [] if promised is None else broken_promises(promised, report, folder)
     plan = world.plan() if plans else None
     facts["plan"] = [] if plan is None else [*plan.outdated]
     facts["work"] = (
@@ -572,6 +647,31 @@ def run_here(
         else []
     )
     return {**facts, "rows": rows_of(folder)}
+
+
+def broken_promises(plan: PlanReport | str, report: Report, folder: Path) -> list[str]:
+    """Return what a run did otherwise than as planned.
+
+    What a step gives is not known before a run; nor is what an item makes, and whether it fails.
+    """
+    if isinstance(plan, str) or report.status == "failed":
+        is_same = isinstance(plan, str) == (report.status == "failed")
+        return [] if is_same else [f"planned {plan}, {report.status} {report.message}"]
+    planned = {(i.step, i.key): i.state for i in plan.items if not i.is_step}
+    done = {(i.step, i.key): i for i in report.items if (i.step, i.key) in planned}
+    found = [
+        f"{place}: planned {planned[place]}, is {item.state}"
+        for place, item in done.items()
+        if (planned[place] in WORK) != (item.state in WORK)
+        if item.state in WORK or item.state in ("fresh", "held")
+    ]
+    n_most = plan.calls if plan.calls_are != "about" and not plan.notes else None
+    if n_most is not None and not (plan.least_calls or 0) <= report.calls <= n_most:
+        found.append(f"planned {plan.least_calls} to {n_most} calls, {report.calls} made")
+    kept = [name for name in plan.outdated if (folder / name).is_file()]
+    if wrong := sorted({*kept} - {*report.outdated}):
+        found.append(f"planned as outdated, and kept: {wrong}")
+    return found
 
 
 def rows_of(folder: Path) -> list[str]:
