@@ -165,10 +165,12 @@ class BoundPipeline:
                 is_file, rows = written.n_rows is None, planned.outdated_rows
                 why = planned.outdated.get(written.path) if is_file else rows.get(row)
                 changes += [] if why is None else [NO_LONGER_APPLIES.get(why, Why.OUTDATED)()]
-                again = ((item.key, reason) for item in planned.items for reason in item.reasons)
-                over = (
-                    k for k, r in again if (r.why, r.about[:1]) == (Why.OUTPUT_REPLACED, row[:1])
-                )
+                over = [
+                    todo.key
+                    for todo in planned.items
+                    for reason in todo.reasons
+                    if reason.why is Why.OUTPUT_REPLACED and reason.about[0] == written.path
+                ]
                 changes += map(Why.WRITTEN_OVER, over)
             for before in self.bound.before(node.id):  # 2
                 if before.id not in explained:

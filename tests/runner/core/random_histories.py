@@ -55,13 +55,23 @@ from tests.runner.world import ReviewedWorld, World
 
 TEXTS = ("keep me", "drop me", "keep two words", "bad", "keep bad", "one two three", "keep", "a b")
 NAMES = ("a.txt", "b.txt", "c.txt", "sub/d.txt", "sub/e.txt")
-PRICES = (10, 20, 30)
+PRICES = (10, 20)  # so few that they come back
 LABELS = ("red", "green", "blue", "grey")
 OF_RESULTS = ("INDEX", "INDEX.txt", "TABLE.csv", "TABLE.jsonl", "COUNTS")
 OUTPUTS = ("out", "other", "parts", "copies", "tags", "subs", "rows", "both", "LIST", *OF_RESULTS)
 KILLED = 9
 OF_SUBS = ("sub", "sub_if", "sub_page", "sub_page_if", "sub_path")
-OF_ROWS = ("rows", "row_path", "row_key", "limit", "both_if", "counted", "part_path", "sub_parts")
+OF_ROWS = (
+    "rows",
+    "row_path",
+    "row_key",
+    "digits",
+    "limit",
+    "both_if",
+    "counted",
+    "part_path",
+    "sub_parts",
+)
 NOT_PLAIN = ("escalate", "tag", "labels", "table", "delimiter", "listed", *OF_SUBS, *OF_ROWS)
 STORES = 0.1  # a child process imports LanceDB for a second
 
@@ -108,7 +118,8 @@ class Shape:
         "rows": ("priced", "lines", None),
         "row_path": ("rows/{{ row.id }}.txt", "rows/{{ loop.index }}.txt"),
         "row_key": (None, None, "row.id ~ ''"),
-        "limit": (None, 10, 20, 30),
+        "limit": (10, 10, 20, None),
+        "digits": ("digits", None),
         "both_if": (None, None, "steps.docs.files | length > 2"),
         "counted": (None, "COUNTS"),
         "part_path": (
@@ -255,7 +266,12 @@ class Shape:
             asked = _step("cost", "chat", {"prompt": "Row {{ row.price }}"} | self._model)
             block = {"id": of["rows"], "for_each": "row in steps.table_read.rows"}
             key = {"key": of["row_key"]} if of["row_key"] else {}
-            nodes.append({**block, **key, "do": [asked, _step("cost_page", "files.write", page)]})
+            body = [asked, _step("cost_page", "files.write", page)]
+            if of["digits"]:
+                of_digit = {"path": "rows/{{ row.id }}/{{ loop.index }}", "text": "{{ digit }}"}
+                within = {"id": "digits", "for_each": "digit in (row.price ~ '') | list"}
+                body.append({**within, "do": [_step("of_digit", "files.write", of_digit)]})
+            nodes.append({**block, **key, "do": body})
         for name, sign in (("cheap", "<="), ("dear", ">")) if of["limit"] else ():
             page = {"path": "both/{{ row.id }}", "text": f"{name} {{{{ row.price }}}}"}
             block = {"id": name, "for_each": "row in steps.table_read.rows"}
@@ -298,7 +314,7 @@ class History:
 
     def write_rows(self) -> None:
         if not self.is_plain:
-            ids = self.chance.sample((1, 2, 3), self.chance.randint(1, 3))
+            ids = self.chance.sample((1, 2), self.chance.randint(1, 2))
             rows = [f"{n},{self.chance.choice(PRICES)}" for n in ids]
             (self.folder / "t.csv").write_text("\n".join(["id,price", *rows, ""]), "utf-8")
             self.events.append(f"rows {' '.join(rows)}")
@@ -321,6 +337,8 @@ class History:
         for _ in range(self.chance.randint(2, 5)):
             for _ in range(self.chance.randint(1, 3)):
                 self.change()
+            if not self.is_plain and self.chance.random() < 0.6:
+                self.write_rows()
             self.run_somehow()
         return self.faults()
 
@@ -624,7 +642,12 @@ def run_here(
     world = World(folder, (folder / "pipeline.yaml").read_text("utf-8"))
     promised: PlanReport | str | None = None
     if is_planned:
-        options = {"prune": prune, "is_confirmed": True, "sample": sample, "review": review}
+        options: dict[str, Any] = {
+            "prune": prune,
+            "is_confirmed": True,
+            "sample": sample,
+            "review": review,
+        }
         try:
             promised = world.plan(pool=FakePool(answer=answer), **options)
         except PipelineError as error:
