@@ -77,7 +77,6 @@ class CompareKeys(Keys):
         examples=[{"target": 0.95, "delta": 0.05}],
     )
     step: str | None = Field(None, description="The step whose answers are compared.")
-    judge: str | None = Field(None, description="A model that says which of two answers is better.")
     budget: Seconds | None = Field(None, description="Stop after this time.")
     sample: PositiveInt | None = Field(
         None, description="Compare on so many documents, the same each time."

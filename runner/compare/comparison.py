@@ -21,7 +21,6 @@ from paddock.runner.ledger.reviews.asked_before import is_same_value
 
 from .escalation_threshold import CalibratedThreshold
 from .gold import Gold, gold_of_answers
-from .judge import Judgement
 from .label_rates import LabelFigures, label_figures
 from .metrics import FieldMetric, field_metrics
 from .significance import IntervalEstimate, PairedTest, estimate, pairwise_tests
@@ -158,7 +157,6 @@ class Comparison:
     n_gold: int
     """Items with gold, of those that were compared."""
     notes: tuple[str, ...]
-    judgement: Judgement | None = None
     threshold: CalibratedThreshold | None = None
     """From which confidence on the step's own model answers, in the last variant."""
 
@@ -178,7 +176,6 @@ class Comparison:
             "variants": [variant.as_json() for variant in self.variants],
             "tests": [test.as_json() for test in self.tests],
             "threshold": None if self.threshold is None else self.threshold.as_json(),
-            "judge": None if self.judgement is None else self.judgement.as_json(),
             "differences": [
                 {
                     "item": difference.key,
@@ -205,13 +202,7 @@ class GoldSource:
     chosen: Mapping[str, tuple[MetricName, float]] = field(default_factory=dict)
 
 
-def compare(
-    pipeline: str,
-    step: str,
-    runs: Sequence[VariantRun],
-    source: GoldSource,
-    judgement: Judgement | None = None,
-) -> Comparison:
+def compare(pipeline: str, step: str, runs: Sequence[VariantRun], source: GoldSource) -> Comparison:
     sound = [run for run in runs if run.fault is None]
     keys = [*dict.fromkeys(key for run in sound for key in run.items)]
     rights, metrics, gold = _rights(step, sound, keys, source)
@@ -226,7 +217,6 @@ def compare(
     notes = [*chain.from_iterable(run.notes for run in runs)]
     notes += (f"{run.variant.name}: {run.fault}" for run in runs if run.fault is not None)
     notes += () if gold is None else gold.notes
-    notes += judgement.notes if judgement is not None else ()
     differences = tuple(_differences(sound, keys, rights))
     n_unsampled = max(map(attrgetter("n_unsampled"), sound), default=0)
     if len(keys) == 1:
@@ -237,7 +227,7 @@ def compare(
         notes.append(f"all variants say the same of each of the {counted(len(keys), 'item')}.")
     return Comparison(
         pipeline, step, quality, tuple(figures), tuple(tests), differences, len(keys), n_unsampled,
-        gold, len(rights), tuple(dict.fromkeys(notes)), judgement,
+        gold, len(rights), tuple(dict.fromkeys(notes)),
     )  # fmt: skip
 
 

@@ -130,11 +130,6 @@ def _test_lines(found: Comparison) -> Iterator[str]:
         n, methods = counted(len(found.tests), "paired test"), method_words(found)
         holm = "; p by Holm's correction" if found.tests[1:] else ""
         yield f"({n} of {QUALITY_WORDS[found.quality]}: {methods}{holm}.)"
-    judgement = found.judgement
-    for preference in judgement.preferences if judgement is not None else ():
-        names = f"{short[preference.second]} against {short[preference.first]}"
-        model = judgement.model if judgement is not None else ""
-        yield printing.printable_line(f"{names} by judge {model}: {preference.words()}")
 
 
 def method_words(found: Comparison) -> str:

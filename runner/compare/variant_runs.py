@@ -33,7 +33,7 @@ from paddock.runner.bind.plan_walks import only_reads, steps_of
 from paddock.runner.bind.variations import Variant
 from paddock.runner.core.calls import model_pools
 from paddock.runner.core.calls.call_rows import cached_reply
-from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.run_records import StepRecord, read_lineage
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import Entry
@@ -125,9 +125,9 @@ class ComparedPipeline:
     def left_s(self) -> float | None:
         return None if self.until is None else self.until - time.monotonic()
 
-    def ledger(self, *, is_readonly: bool = True) -> Ledger:
+    def ledger(self) -> Ledger:
         state = self.file.parent.absolute() / STATE_FOLDER
-        return Ledger(state, is_readonly=is_readonly, url=self.settings.ledger_url)
+        return Ledger(state, is_readonly=True, url=self.settings.ledger_url)
 
     def default_pool(self) -> AbstractAsyncContextManager[Pool]:
         if self.pool is not None:
@@ -179,7 +179,7 @@ class _Runner:
             part = _part_of(self._compared, variant)
             return await self._run(variant, part, left_s, default)
         except (PipelineError, EngineError, model_pools.LookupInterrupted) as error:
-            return VariantRun(variant, fault=sentence(error))
+            return VariantRun(variant, fault=_sentence(error))
 
     async def _run(
         self, variant: Variant, part: ComparedPart, left_s: float | None, default: Pool
@@ -283,19 +283,7 @@ def _options(compared: ComparedPipeline, variant: Variant, data: Mapping[str, An
     )
 
 
-def prepared_part(compared: ComparedPipeline, variant: Variant) -> PreparedRun:
-    """Return what is run of a variant, checked and bound.
-
-    Raises:
-        PipelineError: the variant is no sound pipeline.
-    """
-    part = _part_of(compared, variant)
-    file = part.file(compared.file, compared.inputs)
-    environment = RunEnvironment(settings=compared.settings)
-    return api.prepare(file, compared.inputs, _options(compared, variant, part.data), environment)
-
-
-def sentence(error: Exception) -> str:
+def _sentence(error: Exception) -> str:
     """Return an error without places, which are those of a text that no one wrote."""
     faults: Sequence[Fault] = getattr(error, "faults", ())
     words = dict.fromkeys(f"{fault.message} {fault.remedy}".strip() for fault in faults)

@@ -44,7 +44,6 @@ from paddock.runner.compare.comparison import Comparison, GoldSource, compare
 from paddock.runner.compare.escalation_calibration import calibrated_comparison
 from paddock.runner.compare.escalation_threshold import AgreementGoal
 from paddock.runner.compare.gold import REVIEWS, Gold, UnreadableGold, gold_of_reviews, read_gold
-from paddock.runner.compare.judge import judge_variants
 from paddock.runner.compare.regression_check import (
     EarlierResult,
     NothingShared,
@@ -93,9 +92,6 @@ class CompareFlags(VariedFlags):
     gold: str | None = option(
         "What is right: a CSV or JSON lines file, `reviews`, or steps.NAME.output.", metavar="PATH"
     )
-    judge: str | None = option(
-        "A model that says which of two answers is better; each against the first.", metavar="MODEL"
-    )
     calibrate: str | None = option(
         "Propose a step's `escalate.when`: with it the step agrees with what is right, "
         "else with the larger model, at least as often as T, with probability 1 - D.",
@@ -137,7 +133,7 @@ def compare_variants(flags: CompareFlags) -> int:
         }
     if given:
         written = {key: value for key, value in written.items() if key not in _EXCLUSIVE}
-    for name in ("step", "judge", "budget", "against", "allow_loss"):
+    for name in ("step", "budget", "against", "allow_loss"):
         if (value := getattr(flags, name)) is not None:
             given[name] = str(value) if isinstance(value, Path) else value
     try:
@@ -182,8 +178,7 @@ def compare_variants(flags: CompareFlags) -> int:
         chosen = _chosen(flags.adopt, [variant.run.variant for variant in found.variants])
         _adopt(chosen, found, plan, flags)
     is_calibrated = keys.calibrate is not None
-    of_judge = found.judgement is not None and found.judgement.is_over_budget
-    if of_judge or any(variant.run.is_over_budget for variant in found.variants):
+    if any(variant.run.is_over_budget for variant in found.variants):
         return BUDGET_USED
     is_open = is_calibrated and found.threshold is None
     if is_open or any(variant.run.fault for variant in found.variants):
@@ -298,8 +293,7 @@ def _compared(
         found = calibrated_comparison(promised, compared, runs, source, watch)
     else:
         runs = run_variants(compared, variants, watch)
-        judgement = judge_variants(compared, runs, keys.judge) if keys.judge else None
-        found = compare(plan.pipeline.name, step, runs, source, judgement)
+        found = compare(plan.pipeline.name, step, runs, source)
         advice = _examples_advice(compared, variants)
         found = replace(found, notes=(*found.notes, *advice))
     if flags.report is None:

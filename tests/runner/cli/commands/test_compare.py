@@ -262,7 +262,6 @@ compare:
   model: {clerk: [small, big]}
   prompt: {bill: prompts/a.md}
   budget: 1h
-  judge: big
 """
 
 
@@ -270,7 +269,6 @@ def test_what_the_file_names_under_compare_is_compared_and_options_win(bills: Bi
     bills.write("pipeline.yaml", bills.text + COMPARE)
     comparison = json.loads(compare(".", "--json").stdout)
     assert [variant["name"] for variant in comparison["variants"]] == ["clerk=small", "clerk=big"]
-    assert comparison["judge"]["model"] == "big"
     comparison = json.loads(compare(".", "--set", "bill.reply.repair=0,1", "--json").stdout)
     assert [variant["name"] for variant in comparison["variants"]] == [
         "bill.reply.repair=0", "bill.reply.repair=1",
