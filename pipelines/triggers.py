@@ -10,7 +10,7 @@ import shlex
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from .errors import MustBe
 from .keys import Keys, TextList
@@ -60,10 +60,17 @@ def _timezone(given: str) -> str:
     return given
 
 
-def _window(given: str) -> str:
-    if not re.fullmatch(f"{_TIME_OF_DAY}-{_TIME_OF_DAY}", given):
+def _window(given: str, known: ValidationInfo) -> str:
+    times, _, zone = given.partition(" ")
+    if not re.fullmatch(f"{_TIME_OF_DAY}-{_TIME_OF_DAY}", times):
         raise MustBe("must be two times such as '22:00-07:00'")
-    return given
+    zones = {timed.timezone or "this machine's" for timed in known.data.get("schedule", ())}
+    if len(zones) > 1 and not zone:
+        raise MustBe(
+            f"must name its time zone, such as '{times} Europe/Paris': the schedules are in"
+            f" several ({', '.join(sorted(zones))})"
+        )
+    return f"{times} {_timezone(zone)}" if zone else times
 
 
 def _as_list(given: Any) -> Any:
@@ -202,7 +209,8 @@ class OnKeys(Keys):
     )
     window: Annotated[str, AfterValidator(_window)] | None = Field(
         None,
-        description="The time of day in which triggers start runs; others wait.",
+        description="The time of day in which triggers start runs; others wait. In the schedules'"
+        " zone, or one of its own: `22:00-07:00 Europe/Paris`.",
         examples=["22:00-07:00"],
     )
     notify: Annotated[list[NotifyKeys], BeforeValidator(_as_list)] = Field(

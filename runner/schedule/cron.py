@@ -1,6 +1,6 @@
 """Cron schedules, and which of their runs were missed and are made up for (`catch_up`).
 
-Pure. Where clocks are put forward, what would
+Pure, but for the machine's own zone. Where clocks are put forward, what would
 fall into the gap runs right after it; where they are put back, a time of day comes once (cronsim's
 rules, those of Debian's cron).
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import islice, takewhile
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -87,9 +87,33 @@ def _until(timed: CronSchedule, since: datetime, now: datetime) -> Iterator[date
     return takewhile(lambda moment: moment <= now, _moments(timed, since))
 
 
+def is_moment(timed: CronSchedule, at: datetime) -> bool:
+    """Return whether the schedule still has a moment: the machine's zone may have changed."""
+    return upcoming(timed, at - timedelta(seconds=1), 1) == [at]
+
+
+class _MachineZone(tzinfo):
+    """This machine's zone, with all its changes of the clock, as the C library knows it.
+
+    From `TZ`, a name or a rule, or `/etc/localtime`; `astimezone()` alone keeps one offset.
+    """
+
+    def utcoffset(self, at: datetime | None) -> timedelta | None:
+        return at.replace(tzinfo=None).astimezone().utcoffset() if at else None
+
+    def dst(self, at: datetime | None) -> None: ...
+
+    def tzname(self, at: datetime | None) -> None: ...
+
+    def fromutc(self, at: datetime) -> datetime:
+        naive = datetime.fromtimestamp(at.replace(tzinfo=UTC).timestamp())  # noqa: DTZ006 - local
+        return naive.replace(tzinfo=self)
+
+
 def _moments(timed: CronSchedule, after: datetime) -> Iterator[datetime]:
-    """Yield every moment after `after`; cronsim gives up after 50 years without one."""
-    zone = ZoneInfo(timed.timezone) if timed.timezone else None
-    start = after.astimezone(zone)
-    for moment in CronSim(_MACROS.get(timed.cron, timed.cron), start):
-        yield moment.astimezone(UTC)
+    """Yield every moment after `after`, once; cronsim gives up after 50 years without one."""
+    zone = ZoneInfo(timed.timezone) if timed.timezone else _MachineZone()
+    for local in CronSim(_MACROS.get(timed.cron, timed.cron), after.astimezone(zone)):
+        moment = local.astimezone(UTC)
+        if moment > after:  # not in an hour that comes twice, or two from one that is left out
+            yield (after := moment)

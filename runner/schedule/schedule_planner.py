@@ -17,7 +17,7 @@ from paddock.engine.system import files
 from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.text import counted
 
-from .cron import CronSchedule, missed, upcoming
+from .cron import CronSchedule, is_moment, missed, upcoming
 from .prefect_queue import PLANNED_STATE, PrefectQueue, QueuedRun
 from .run_manager import Deployment, RunManager
 
@@ -68,6 +68,9 @@ class SchedulePlanner:
                     plan = await self._begun(deployment, timed, now)
                     self._plans[key, timed.key] = plan
                 last = plan.owed[-1] if plan.owed else plan.planned
+                if last is not None and last > now and not is_moment(timed, last):
+                    await self._delete_moved(deployment, timed, now)
+                    plan.owed, last = [], None
                 ahead = upcoming(timed, now)
                 if last is not None and last < now:  # the machine slept, or its clock was set on
                     plan.owed += await asyncio.to_thread(missed, timed, last, now)
@@ -92,6 +95,7 @@ class SchedulePlanner:
         self, deployment: Deployment, timed: CronSchedule, now: datetime
     ) -> _SchedulePlan:
         """Return the plan of a new schedule, with the moments missed while `up` was not running."""
+        await self._delete_moved(deployment, timed, now)
         last = await self._prefect_queue.last_before(deployment.id, timed.key, now)
         ended = files.read_json_object(self._file).get(f"{deployment.id} {timed.key}")
         if isinstance(ended, float):
@@ -104,6 +108,15 @@ class SchedulePlanner:
             name = deployment.triggered.pipeline.name
             log.info("%s: %s of `%s` to catch up on", name, owed, timed.cron)
         return plan
+
+    async def _delete_moved(
+        self, deployment: Deployment, timed: CronSchedule, now: datetime
+    ) -> None:
+        """Delete planned runs at times of another zone than the machine's is now."""
+        for run in await self._prefect_queue.open_runs([deployment.id]):
+            is_planned = run.order.get("trigger") == timed.key and run.state == PLANNED_STATE
+            if is_planned and run.at > now and not is_moment(timed, run.at):
+                await self._prefect_queue.delete(run.id)
 
     async def end(self) -> None:
         """Delete what is planned; the next start plans again, from this moment on.

@@ -7,6 +7,7 @@ run stops between two items (`progress.drain`) and goes on in the next window (`
 from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta, tzinfo
+from zoneinfo import ZoneInfo
 
 from paddock.engine.system.light_dataclasses import dataclass
 
@@ -22,17 +23,19 @@ class TimeWindow:
 
     @classmethod
     def of(cls, written: str, zone: tzinfo | None = None) -> TimeWindow:
-        """Parse `"22:00-07:00"`."""
-        start, _, end = written.partition("-")
+        """Parse `"22:00-07:00"` or `"22:00-07:00 Europe/Paris"`; `zone`: if it names none."""
+        times, _, name = written.partition(" ")
+        start, _, end = times.partition("-")
+        zone = ZoneInfo(name) if name else zone
         return cls(time.fromisoformat(start), time.fromisoformat(end), zone)
 
     def __str__(self) -> str:
-        """Write it as it stands in a file.
+        """Write it as it stands in a file, with its zone.
 
-        >>> str(TimeWindow.of("22:00-07:00"))
-        '22:00-07:00'
+        >>> str(TimeWindow.of("22:00-07:00", ZoneInfo("Europe/Paris")))
+        '22:00-07:00 Europe/Paris'
         """
-        return f"{self.start:%H:%M}-{self.end:%H:%M}"
+        return f"{self.start:%H:%M}-{self.end:%H:%M} {getattr(self.zone, 'key', '')}".rstrip()
 
     def is_open(self, now: datetime) -> bool:
         """Return whether it is open at this moment.

@@ -81,12 +81,12 @@ class TriggeredPipeline:
 
     @property
     def window(self) -> TimeWindow | None:
-        """Its time window; in the zone of its schedules if they agree on one."""
+        """Its time window; one that names no zone is in that of the schedules, which is one."""
         written = self.pipeline.on.window if self.pipeline.on else None
         if written is None:
             return None
         zones = {timed.timezone for timed in self.schedules}
-        name = zones.pop() if len(zones) == 1 else None
+        name = zones.pop() if zones else None
         return TimeWindow.of(written, ZoneInfo(name) if name else None)
 
     def inputs(self, given_inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """When schedules come, and what was missed of them."""
 
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import get_args
 from zoneinfo import ZoneInfo
 
@@ -9,6 +12,78 @@ import pytest
 from paddock.runner.schedule.cron import MOST_MISSED, CatchUp, CronSchedule, missed, upcoming
 
 PARIS = ZoneInfo("Europe/Paris")
+ZONES = {
+    "Europe/Berlin": "CET-1CEST,M3.5.0,M10.5.0/3",
+    "America/New_York": "EST5EDT,M3.2.0,M11.1.0",
+    "Australia/Lord_Howe": "<+1030>-10:30<+11>-11,M10.1.0,M4.1.0",
+    "Africa/Casablanca": "",  # its clock follows the moon, which no rule can say
+    "Asia/Kathmandu": "<+0545>-5:45",
+    "UTC": "UTC0",
+}
+"""Zones, with the rules of POSIX for them."""
+
+
+@pytest.fixture
+def set_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Set the machine's zone as `TZ` does."""
+
+    def set_to(zone: str) -> None:
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+
+    yield set_to
+    monkeypatch.undo()
+    time.tzset()
+
+
+def when_the_clock_gets_there(
+    name: str, cron: str, start: datetime, end: datetime
+) -> Iterator[datetime]:
+    """Yield the first moment of each time of day, from every quarter of an hour's own clock."""
+    minute, hour, day, _, _ = cron.split()
+    zone, last = ZoneInfo(name), start.astimezone(ZoneInfo(name)).replace(tzinfo=None)
+    while start < end:
+        start += timedelta(minutes=15)
+        clock = start.astimezone(zone).replace(tzinfo=None)
+        if hour == "*":
+            yield start
+            continue
+        planned = last.replace(hour=int(hour), minute=int(minute))
+        for moment in (planned, planned + timedelta(days=1)):
+            if last < moment <= clock and day in ("*", str(moment.day)):
+                yield start
+        last = max(last, clock)  # a time that comes twice was there before
+
+
+@pytest.mark.parametrize("cron", ["0 6 * * *", "30 2 * * *", "0 6 1 * *", "*/15 * * * *"])
+@pytest.mark.parametrize("zone", ZONES)
+def test_schedules_without_a_zone_follow_the_machines_for_twelve_months(
+    zone: str, cron: str, set_zone: Callable[[str], None]
+) -> None:
+    start, end = at(2026, 8, 15, 12), at(2027, 8, 15, 12)
+    expected = list(when_the_clock_gets_there(zone, cron, start, end))
+    days = [start + timedelta(days=n) for n in range(366)]
+    offsets = [day.astimezone(ZoneInfo(zone)).utcoffset() for day in days]
+    changes = [day for day, (old, new) in zip(days, pairwise(offsets), strict=False) if old != new]
+    assert bool(changes) == (zone not in ("Asia/Kathmandu", "UTC"))
+    for since in (start, *changes):
+        coming = [moment for moment in expected if moment > since][:366]
+        assert upcoming(CronSchedule(cron, zone), since, len(coming)) == coming
+        for written in filter(None, (zone, f":{zone}", ZONES[zone])):
+            set_zone(written)
+            assert upcoming(CronSchedule(cron), since, len(coming)) == coming
+
+
+@pytest.mark.parametrize("timezone", ["Europe/Berlin", None])
+def test_each_moment_comes_once_though_an_hour_is_left_out_or_comes_twice(
+    timezone: str | None, set_zone: Callable[[str], None]
+) -> None:
+    set_zone("Europe/Berlin")
+    timed = CronSchedule("0,30 2 * * *", timezone)
+    assert upcoming(timed, at(2027, 3, 27, 12)) == [
+        at(2027, 3, 28, 1), at(2027, 3, 29), at(2027, 3, 29, 0, 30)
+    ]  # fmt: skip
+    assert upcoming(timed, at(2026, 10, 25, 1, 10), 1) == [at(2026, 10, 26, 1)], "not 2:30 again"
 
 
 def at(year: int, month: int, day: int, hour: int = 0, minute: int = 0) -> datetime:

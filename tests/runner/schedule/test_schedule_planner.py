@@ -1,5 +1,6 @@
 """Planned runs of schedules: the next ones, and those that were missed."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -13,8 +14,10 @@ from paddock.runner.schedule.schedule_planner import SchedulePlanner
 from paddock.runner.schedule.triggered_pipeline import read_triggered_pipeline
 from paddock.runner.settings import read_settings
 from tests.runner.bind.pipeline_faults import faults_of, sentences
+from tests.runner.schedule.test_cron import set_zone as set_zone
 from tests.runner.schedule.test_reconciler import SIGNER, hours, manager_of, put, triggered
 
+STEPS = 'steps: [{uses: files.write, with: {path: out.txt, text: "x"}}]'
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
 
 
@@ -64,6 +67,49 @@ async def test_what_a_stopped_up_planned_is_not_there_and_is_made_up_for_at_the_
         runs = await queue.open_runs([deployment.id])
         due = sorted(run.at for run in runs if run.at <= later)
         assert [at.hour for at in due] == [later.hour]  # the latest of those it missed
+
+
+async def test_what_was_planned_moves_when_the_machine_is_in_another_zone(
+    tmp_path: Path, prefect_api: str, set_zone: Callable[[str], None]
+) -> None:
+    set_zone("Europe/Berlin")
+    async with open_queue(prefect_api, SIGNER) as queue:
+        manager = manager_of(queue)
+        deployment = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+        planner = SchedulePlanner(queue, manager)
+        for zone, hour in (("Europe/Berlin", 5), ("America/New_York", 11), ("Asia/Tokyo", 21)):
+            set_zone(zone)
+            await planner.plan(NOW)
+            await planner.plan(NOW)
+            assert hours(await queue.open_runs([deployment.id])) == [hour] * 3
+        set_zone("Europe/Berlin")
+        await SchedulePlanner(queue, manager).plan(NOW)  # `paddock up` was killed meanwhile
+        assert hours(await queue.open_runs([deployment.id])) == [5, 5, 5]
+
+
+def test_a_window_is_in_the_schedules_zone_or_names_its_own(tmp_path: Path) -> None:
+    def text(window: str, *zones: str) -> str:
+        schedule = ", ".join(f'{{cron: "0 6 * * *"{zone}}}' for zone in zones)
+        return f'on: {{schedule: [{schedule}], window: "{window}"}}\n{STEPS}'
+
+    file = tmp_path / "p.yaml"
+    paris, tokyo = ", timezone: Europe/Paris", ", timezone: Asia/Tokyo"
+    for written, shown in (
+        (text("22:00-07:00", paris, paris), "22:00-07:00 Europe/Paris"),
+        (text("22:00-07:00", ""), "22:00-07:00"),
+        (text("22:00-07:00 UTC", paris, tokyo, ""), "22:00-07:00 UTC"),
+    ):
+        file.write_text(written)
+        made = read_triggered_pipeline(file, written, read_settings(tmp_path))
+        assert made is not None
+        assert str(made.window) == shown
+    assert sentences(faults_of(text("22:00-07:00", paris, ""), file)) == [
+        "'window' must name its time zone, such as '22:00-07:00 Europe/Paris': the schedules are in"
+        " several (Europe/Paris, this machine's); it is '22:00-07:00'."
+    ]
+    assert sentences(faults_of(text("22:00-07:00 Berln", paris), file)) == [
+        "'window' must be a time zone such as Europe/Paris or UTC; it is '22:00-07:00 Berln'."
+    ]
 
 
 async def test_a_schedule_gives_its_runs_inputs(tmp_path: Path, prefect_api: str) -> None:
