@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import Field
@@ -63,7 +63,9 @@ class DuplicatesParams(Params):
         description="From which share of common phrases on texts are alike.",
     )
     first: str = Field(
-        default="modified", description="The column that orders the rows, if they have it."
+        default="modified",
+        description="The column that orders the rows, if they have it. Of the same bytes at one "
+        "time `a.pdf` is before `a (1).pdf`.",
     )
 
     @classmethod
@@ -142,15 +144,21 @@ def _marked(params: DuplicatesParams, note: Callable[[str], None]) -> list[dict[
             what = f"row {number} has a column '{taken}' already."
             raise StepError(what, remedy=_OTHER_NAME)
         names.append(str(row[params.key]))
-    order = sorted(range(len(rows)), key=lambda index: _rank(rows[index].get(params.first)))
+    ranks = [_rank(row.get(params.first)) for row in rows]
+    order = sorted(range(len(rows)), key=ranks.__getitem__)
     found: dict[int, tuple[int, str, float]] = {}
-    contents: dict[str, int] = {}
+    contents: dict[str, list[int]] = {}
     for index in order if params.content is not None else ():
         content = rows[index].get(params.content)
         if isinstance(content, str) and content not in ("", _EMPTY):
-            first = contents.setdefault(content, index)
-            if first != index:
-                found[index] = first, "content", 1.0
+            contents.setdefault(content, []).append(index)
+    for same in contents.values():
+        stems = {i: PurePosixPath(names[i]).stem for i in same if ranks[i] == ranks[same[0]]}
+        # `letter (1).pdf` may come first by name, but is made from `letter.pdf`
+        begins = {i: len(stem) for i, stem in stems.items() if stems[same[0]].startswith(stem)}
+        has_time = not ranks[same[0]][0]
+        first = min(begins, key=begins.__getitem__) if has_time else same[0]
+        found |= {index: (first, "content", 1.0) for index in same if index != first}
 
     def text_of(row: Mapping[str, Any]) -> str:
         text = None if params.text is None else row.get(params.text)

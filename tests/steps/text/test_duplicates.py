@@ -103,6 +103,29 @@ def test_the_same_bytes_are_a_copy_without_a_text_and_empty_ones_are_none(mark: 
     assert mark([]) == {}
 
 
+@pytest.mark.parametrize(
+    ("names", "first"),
+    [
+        (["in/a (1).pdf", "in/a.pdf"], "in/a.pdf"),
+        (["a (1).pdf", "a (2).pdf", "a-copy.pdf", "a.pdf"], "a.pdf"),
+        (["b/a (2).pdf", "c/a.pdf", "d/a.pdf"], "c/a.pdf"),
+        (["long letter.pdf", "note.pdf"], "long letter.pdf"),
+        (["1.pdf", "10.pdf"], "1.pdf"),
+        (["a.pdf", "b.pdf"], "a.pdf"),
+    ],
+)
+def test_of_copies_of_one_time_the_one_that_others_are_named_after_is_the_first(
+    mark: Mark, names: list[str], first: str
+) -> None:
+    rows = [{"document": n, "sha256": "1", "modified": "2026-03-02T10:00:00Z"} for n in names]
+    found = mark(rows, content="sha256", text=None)
+    assert {name: copy and copy[0] for name, copy in found.items()} == {
+        name: None if name == first else first for name in names
+    }
+    earlier = [{**rows[0], "modified": "2026-03-02T09:59:59Z"}, *rows[1:]]
+    assert mark(earlier, content="sha256", text=None)[names[0]] is None
+
+
 def test_two_short_texts_are_copies_of_each_other_in_no_script(mark: Mark) -> None:
     long = "我们的渡轮公司今天把绳子和灯送到港口请在三月一日之前付款谢谢"
     found = mark(bills(a="第一页", b="第一页", c=long, d=long.replace("三", "四")))
