@@ -182,6 +182,7 @@ def _read_sheet(parts: zipfile.ZipFile, sheet: Any, check: Callable[[], None]) -
                     found.merged.append(_Range.of(tag[1].decode()))
                 end = tag.end()
             rest = piece[max(end, len(piece) - _TAG_BYTES) :]
+    found.merged = [*dict.fromkeys(found.merged)]
     sheet.reset_dimensions()  # some say A1, some a million rows
     for index, cells in enumerate(sheet.iter_rows(max_row=_MOST_ROWS)):
         if index % _CHECK_EACH_ROWS == 0:
@@ -249,19 +250,21 @@ def _blocks(sheet: _SheetCells) -> list[_Range]:
     blocks: list[_Range] = []
     filled = [[n for n, cell in enumerate(row, 1) if cell[0] is not None] for row in sheet.rows]
     bands: list[list[int]] = []
+    spans: dict[int, list[tuple[int, int]]] = {}
+    for merge in sheet.merged:
+        spans.setdefault(merge.top, []).append((merge.left, merge.right))
     for number, columns in enumerate(filled, 1):
         if columns and bands and bands[-1][-1] == number - 1:
             bands[-1].append(number)
         elif columns:
             bands.append([number])
     for band in bands:
-        merged = [merge for merge in sheet.merged if merge.top in band]
-        spans = [range(merge.left, merge.right + 1) for merge in merged]
-        used = sorted(
-            {n for columns in (*(filled[row - 1] for row in band), *spans) for n in columns}
-        )
-        for left in (n for n in used if n - 1 not in used):
-            right = next(n for n in used if n >= left and n + 1 not in used)
+        used, reached = {n for row in band for n in filled[row - 1]}, 0
+        for left, right in sorted(span for row in band for span in spans.get(row, ())):
+            used.update(range(max(left, reached + 1), right + 1))
+            reached = max(reached, right)
+        lefts, rights = ([n for n in sorted(used) if n + by not in used] for by in (-1, 1))
+        for left, right in zip(lefts, rights, strict=True):
             rows = [row for row in band if any(left <= n <= right for n in filled[row - 1])]
             first = [sheet.at(rows[0], n) for n in range(left, right + 1)]
             above = blocks[-1] if blocks and blocks[-1].bottom < band[0] else None
@@ -325,12 +328,16 @@ def _filled(sheet: _SheetCells, cells: _Range) -> list[list[Cell]]:
     for line in sheet.rows[cells.top - 1 : cells.bottom]:
         part = line[cells.left - 1 : cells.right]
         rows.append([*part, *[(None, "")] * (width - len(part))])
+    n_left = len(rows) * width
     for merge in sheet.merged:
         top, left = merge.top - cells.top, merge.left - cells.left
         if 0 <= top < len(rows) and 0 <= left < width:
-            for row in rows[top : merge.bottom - cells.top + 1]:
-                for n in range(left, min(merge.right - cells.left + 1, width)):
-                    row[n] = rows[top][left]
+            covered = rows[top : merge.bottom - cells.top + 1]
+            columns = range(left, min(merge.right - cells.left + 1, width))
+            if (n_left := n_left - len(covered) * len(columns)) < 0:
+                raise Unreadable("is damaged: its merged cells overlap", "Open and save it in a spreadsheet program.")
+            for row in covered:
+                row[left : columns.stop] = [rows[top][left]] * len(columns)
     return rows
 
 

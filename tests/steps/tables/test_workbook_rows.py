@@ -4,7 +4,7 @@
 import asyncio
 import datetime as dt
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,44 @@ def test_a_title_and_heads_over_several_columns_name_the_columns(
     ]
     assert hands.notes == ["'a.xlsx': its title is not read (Sums of 2026)."]
     assert read(header=0, table="Sums!A4:B5").rows[0] == {"column_1": "Hart", "column_2": 1}
+
+
+def merged(path: Path, ranges: Sequence[str]) -> None:
+    """Write bills, with merged ranges that no program would write."""
+    book(path, {"S": BILLS})
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    cells = "".join(f'<mergeCell ref="{each}"/>' for each in ranges).encode()
+    sheet = "xl/worksheets/sheet1.xml"
+    end = b"</sheetData>"
+    parts[sheet] = parts[sheet].replace(end, end + b"<mergeCells>" + cells + b"</mergeCells>")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "why"),
+    [
+        ([f"E{n}:F{n}" for n in range(10, 20_010)], ""),
+        ([f"A{n}:XFD{n}" for n in range(4, 20_004)], ""),
+        ([f"A3:XFD{n}" for n in range(4, 20_004)], "is damaged: its merged cells overlap"),
+        (["A1:XFD1048576"] * 20_000, "names column 'supplier' twice"),
+        ([f"A1:C{n}" for n in range(2, 20_002)], "is damaged: its merged cells overlap"),
+    ],
+    ids=["beside it", "below it", "from its last row", "one", "from its first cell"],
+)
+def test_a_workbook_of_20000_merged_ranges_has_an_answer(
+    read: Read, tmp_path: Path, ranges: list[str], why: str
+) -> None:
+    merged(tmp_path / "a.xlsx", ranges)
+    if why:
+        assert why in refused(read)
+    else:
+        assert read().rows == [
+            {"supplier": "Hart", "total": 11.5},
+            {"supplier": "Ward", "total": 7},
+        ]
 
 
 def test_a_sheet_a_table_or_cells_are_named(read: Read, hands: FakeTools, tmp_path: Path) -> None:
