@@ -55,6 +55,7 @@ from .template_messages import (
 )
 from .template_probe import ChatFormat, carries, probe_template
 
+MOST_MESSAGES = 10_000  # OpenAI takes 2,048; for so many a template takes 1 s
 MAX_WIDTH = 10_000  # of padding
 MAX_WRAP_CHARS = 100_000  # `wordwrap(1)` of a word takes 0.1 s for so many, and 13 s for a million
 
@@ -413,6 +414,8 @@ class ChatTemplate:
         Raises:
             BadRequest: the template refuses it, in its own words, or reads no `documents`.
         """
+        if (n := len(messages)) > MOST_MESSAGES:
+            raise BadRequest(f"a conversation has at most {MOST_MESSAGES:,} messages, not {n:,}")
         literals: list[str] = []
         safe = ControlTokenRemover(self._forged, literals)
         tags = self.chat_format.tags
@@ -422,7 +425,7 @@ class ChatTemplate:
         text = self._rendered(turns, shown, think, given, n_ctx_tokens)
         if think is False and self.opens_reasoning(text):
             text = f"{text.rstrip()}\n\n{self.chat_format.tags.closes}\n\n"
-        return with_literals(text, literals)
+        return with_literals(text, literals, self._forged)
 
     @property
     def inserts(self) -> bool:

@@ -17,6 +17,7 @@ from paddock.engine.system.text import map_texts
 
 # Private-use characters that no template and hardly a document contains.
 _MARK_OPENS, _MARK_CLOSES, MARK_END = "\U000f5ade", "\U000f5adf", "\U000f5ae0"
+_MOST_PIECE_CHARS, _PIECE_CHARS = 65_536, 4_096
 _ALL_MARKS = re.compile(f"[{_MARK_OPENS}{_MARK_CLOSES}{MARK_END}]")
 
 
@@ -73,12 +74,26 @@ def any_of_pattern(words: Collection[str]) -> re.Pattern[str] | None:
     return re.compile(f"(?=[{first}])(?:{'|'.join(map(re.escape, longest_first))})")
 
 
-def with_literals(rendered: str, literals: Sequence[str]) -> tuple[TextPiece, ...]:
-    """Split a rendered prompt at the marks and put the literal texts back."""
-    pieces = []
+def with_literals(
+    rendered: str, literals: Sequence[str], control: re.Pattern[str] | None = None
+) -> tuple[TextPiece, ...]:
+    """Split a rendered prompt at the marks and put the literal texts back.
+
+    llama.cpp's time grows with the square of the `control` tokens in a piece, so a long one is cut
+    before some of them, except for those that may take the white space before them.
+    """
+    pieces = list[TextPiece]()
     for number, part in enumerate(re.split(f"{_MARK_OPENS}(\\d+){_MARK_CLOSES}", rendered)):
         is_literal = number % 2 == 1
         text = literals[int(part)] if is_literal else part
+        while control and not is_literal and len(text) > _MOST_PIECE_CHARS:
+            found = control.search(text, _PIECE_CHARS)
+            while found and text[found.start() - 1].isspace():
+                found = control.search(text, found.end())
+            if found is None:
+                break
+            pieces.append(TextPiece(text[: found.start()], is_literal=False))
+            text = text[found.start() :]
         if text:
             pieces.append(TextPiece(text, is_literal))
     return tuple(pieces)

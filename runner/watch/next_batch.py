@@ -61,7 +61,7 @@ class WatchState:
         """Which folder lay at the root when files were seen in it, as each machine saw it."""
         self.is_root_new = False
         """Whether it differs from the one in the ledger."""
-        self.renewed: dict[str, FileIdentity] = {}
+        self._renewed: dict[str, FileIdentity] = {}
         """Handled versions that the ledger has as an older Paddock wrote them."""
         self._wants = wants
         self.settling = SettlingFiles(spec.settle_s)
@@ -163,7 +163,7 @@ class WatchState:
             self._disturbed.add(relpath)
         known = out.identity if out is not None else self.done.get(relpath)
         if out is None and known != seen.identity and seen.is_known_as(known):
-            known = self.done[relpath] = self.renewed[relpath] = seen.identity
+            known = self.done[relpath] = self._renewed[relpath] = seen.identity
         if known == seen.identity or self._retries.holds(seen):
             self.settling.drop(relpath)
             self._ready.pop(relpath, None)
@@ -245,6 +245,8 @@ class WatchState:
         verdict = self._retries.judge(batch, outcome, now)
         latest = [seen for seen in batch.files if self._latest.get(seen.relpath) is seen]
         files = {seen.relpath: seen.identity for seen in latest if not self._is_open(seen, verdict)}
+        files |= {path: seen for path, seen in self._renewed.items() if self.done.get(path) == seen}
+        self._renewed = {}
         self.done.update(files)
         for seen in latest:
             del self._latest[seen.relpath]

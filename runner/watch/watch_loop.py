@@ -280,9 +280,6 @@ class FolderWatch:
         n_absent = state.look(listing, now)
         if n_absent and await self._confirmed(state):
             n_absent = state.look(listing, now)
-        if state.renewed:
-            self._ended.append(_EndedBatch("", state.renewed, (), state.epoch))
-            state.renewed = {}
         await self._tell_foreign(state, n_absent)
         if listing.unreadable:
             names = listed([f"'{name}'" for name in sorted(listing.unreadable)], 3)

@@ -32,14 +32,11 @@ _SHOWN_HEADERS = ("From", "Reply-To", "To", "Cc", "Bcc", "Date", "Subject")
 _MOST_DEPTH = 4  # of mails within mails; each may hold hundreds
 _MOST_MAILS = 10_000
 _MOST_FORMS = 50  # some hundredths of a second each
-_MONTH = rb"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
-_CLOCK = rb"\d\d?:\d\d(?::\d\d)?"
 _MAIL_START = re.compile(
-    rb"^From (?:\S+|\S+ at \S+)[ \t]+(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)(?:"
-    rb"[ \t]+%(month)b[ \t]+\d\d?[ \t]+%(clock)b(?:[ \t]+[A-Z+-]\S*){0,2}[ \t]+\d{4}|"
-    rb",[ \t]*\d\d?[ \t]+%(month)b[ \t]+\d{4}[ \t]+%(clock)b)"
-    rb"(?:[ \t]+(?:remote[ ]from[ ]\S+|[A-Z+-]\S*))?[ \t]*\r?\n"
-    % {b"month": _MONTH, b"clock": _CLOCK},
+    rb"^From (?:\S+|\S+ at \S+)[ \t]+[A-Z][a-z]{2}(?:"  # an address, and a day of the week
+    rb"[ \t]+[A-Z][a-z]{2}[ \t]+\d\d?[ \t]+\d\d?:[\d:]+(?:[ \t]+[A-Z+-]\S*){0,2}[ \t]+\d{4}|"
+    rb",[ \t]*\d\d?[ \t]+[A-Z][a-z]{2}[ \t]+\d{4}[ \t]+\d\d?:[\d:]+)"
+    rb"(?:[ \t]+(?:remote from \S+|[A-Z+-]\S*))?[ \t]*\r?\n",
     re.MULTILINE,
 )
 _HEADER_NAME = re.compile(rb"[!-9;-~]+[ \t]*:|>From ")
@@ -79,12 +76,10 @@ def read_mbox(file: BinaryIO, request: ReadRequest) -> Document:
     """
     data = file.read()
     found, notes = list[re.Match[bytes]](), list[str]()
-    unlike, n_odd, end, is_sure = list[bytes](), 0, 0, False
+    n_odd, end, is_sure = 0, 0, False
     for line in _MAIL_START.finditer(data):
-        if is_sure and line.start() < end:
-            continue
-        if found and not _HEADER_NAME.match(data, line.end()):
-            unlike.append(line[0])
+        has_header = not found or _HEADER_NAME.match(data, line.end())
+        if not has_header or (is_sure and line.start() < end):
             continue
         is_apart = not found or data.endswith((b"\n\n", b"\n\r\n"), 0, line.start())
         n_odd += line.start() < end or not is_apart
@@ -93,10 +88,6 @@ def read_mbox(file: BinaryIO, request: ReadRequest) -> Document:
             end, is_sure = _declared_end(data, line.end())
     if not found:
         raise Unreadable("is damaged or not a mailbox: no line begins a mail")
-    if unlike:
-        what = f"{counted(len(unlike), 'line')} like the first of a mail, without a header below"
-        sample = text_sample([unlike[0].decode("utf-8", "replace")])
-        notes.append(f": {what}, read as text ({sample})")
     if n_odd:
         mails = counted(n_odd, "mail begins", "mails begin")
         notes.append(f": {mails} without an empty line before, or within another's Content-Length")
@@ -123,9 +114,9 @@ def _declared_end(data: bytes, start: int) -> tuple[int, bool]:
     if headers is None or length is None:
         return 0, False
     end = headers.end() + int(length[1])
-    after = _GAP.match(data, end)
-    is_last = end <= len(data) and after is not None and after.end() == len(data)
-    return end, is_last or (after is not None and bool(_MAIL_START.match(data, after.end())))
+    after = _GAP.match(data, min(end, len(data)))
+    next_at = len(data) if after is None else after.end()
+    return end, end <= next_at == len(data) or _MAIL_START.match(data, next_at) is not None
 
 
 def read_mhtml(file: BinaryIO, request: ReadRequest) -> Document:

@@ -335,7 +335,7 @@ def _filled(sheet: _SheetCells, cells: _Range) -> list[list[Cell]]:
             covered = rows[top : merge.bottom - cells.top + 1]
             columns = range(left, min(merge.right - cells.left + 1, width))
             if (n_left := n_left - len(covered) * len(columns)) < 0:
-                raise Unreadable("is damaged: its merged cells overlap", "Open and save it in a spreadsheet program.")
+                raise Unreadable("is damaged: its merged cells overlap", "Save it again in Excel.")
             for row in covered:
                 row[left : columns.stop] = [rows[top][left]] * len(columns)
     return rows

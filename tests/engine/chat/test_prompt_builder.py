@@ -1,10 +1,12 @@
+import random
 from hashlib import sha256
 from typing import Any
 
 import pytest
 
 from paddock.engine.arrays import Tokens
-from paddock.engine.chat.prompt_builder import PromptBuilder
+from paddock.engine.chat.control_tokens import TextPiece, any_of_pattern, with_literals
+from paddock.engine.chat.prompt_builder import PromptBuilder, PromptTokeniser
 from paddock.engine.errors import BadRequest, NoInsert
 from paddock.engine.llama.image_cache import ImagePiece
 from paddock.engine.llama.llama_model import Model
@@ -52,6 +54,25 @@ def test_a_tool_that_is_not_offered_cannot_be_demanded(model: Model) -> None:
     assert str(caught.value) == (
         "a tool must be called (tool_choice: required), but none is offered"
     )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_long_prompt_has_the_tokens_of_its_whole_text(model: Model, seed: int) -> None:
+    dice = random.Random(seed)
+    words = ["<|im_start|>", "<|im_end|>", "\n", " ", "user\n", "hi there", "ä, 12.50", "<|im"]
+    text = "".join(dice.choices(words, k=30_000))
+    pieces = with_literals(text, [], any_of_pattern(model.special_tokens()))
+    assert len(pieces) > 20
+    whole = PromptTokeniser(model).tokenise([TextPiece(text, is_literal=False)])
+    assert PromptTokeniser(model).tokenise(pieces).tolist() == whole.tolist()
+
+
+def test_a_conversation_has_a_most_of_messages_and_takes_time_by_their_number(model: Model) -> None:
+    turns = (Message("user", "hi"), Message("assistant", "ho")) * 5_000
+    assert PromptBuilder(model).count_chat(turns) > 50_000
+    with pytest.raises(BadRequest) as caught:
+        PromptBuilder(model).count_chat((*turns, Message("user", "hi")))
+    assert str(caught.value) == "a conversation has at most 10,000 messages, not 10,001"
 
 
 def test_control_tokens_are_found_in_the_vocabulary(model: Model) -> None:

@@ -229,13 +229,12 @@ def test_a_file_replaced_by_one_of_equal_size_and_time_is_done_again(*, is_renam
         assert world.made == {"a.txt": "version I"}
 
 
-def test_a_file_that_an_older_paddock_handled_is_known_and_its_row_renewed() -> None:
+def test_a_file_that_an_older_paddock_handled_is_known() -> None:
     with closing(played()) as world:
         world.book = {"a.txt": (9, 1_000_000_000)}
         world.state = world.opened()
         come_to_rest(world)
         assert world.done == [("a.txt", "version 1")]
-        assert world.state.renewed == {"a.txt": seen(world).identity}
 
 
 def test_a_version_that_comes_back_while_the_run_has_another_one_is_done_again() -> None:

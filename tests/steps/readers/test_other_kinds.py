@@ -309,7 +309,7 @@ def in_mbox(body: str, head: str = HEAD, *, n_bytes: int = -1) -> str:
         (in_mbox(CLOSED), 1, ""),
         (in_mbox(f"Dear Bo,\n\n{CLOSED}\nNote: bring 20 euro"), 1, ""),
         (in_mbox("From Ann on Mon Mar 2 2026 10:00 euro: paid"), 1, ""),
-        (in_mbox(QUOTED), 1, "1 line like the first of a mail"),
+        (in_mbox(QUOTED), 1, ""),
         (in_mbox(QUOTED, n_bytes=len(QUOTED)), 1, ""),
         (in_mbox(WITHIN, n_bytes=len(WITHIN)), 1, ""),
         (in_mbox(WITHIN, n_bytes=len(WITHIN) + 1), 1, ""),
