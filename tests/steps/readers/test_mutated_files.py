@@ -1,0 +1,81 @@
+"""Mails and PDFs that are damaged somewhere: a text of their own bytes, or a sentence."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from paddock.steps.readers.reader import Unreadable
+from paddock.steps.readers.reader_process import ReadOptions, read_document
+from tests.fakes.mutated import mutated
+from tests.fakes.pdf import NAMED_FONT, pdf, pdf_form, pdf_of_objects
+
+N_SEEDS = int(os.environ.get("PADDOCK_TEST_MUTATIONS", "25"))
+LINES = [f"Bill {n} of the harbour: 12 ropes and 3 lamps, {n},50 EUR by March" for n in range(6)]
+MAIL = b"""\
+From ann@example.org Mon Mar  2 10:00:00 2026
+From: Ann <ann@example.org>
+Subject: Ropes and lamps
+MIME-Version: 1.0
+Content-Type: multipart/mixed; boundary="part"
+
+--part
+Content-Type: text/plain; charset=us-ascii
+
+Dear Bo, please pay the ropes. From 10:30 to 12:00 the pier is closed.
+
+--part
+Content-Type: text/plain; name="note.txt"
+Content-Disposition: attachment; filename="note.txt"
+
+The second lamp is broken.
+--part--
+
+From bo@example.org Tue Mar  3 11:00:00 2026
+From: Bo <bo@example.org>
+Subject: Answer
+Content-Length: 25
+
+I have paid them yesterday
+"""
+FILES = {
+    "mail.mbox": MAIL * 3,
+    "mail.eml": MAIL.partition(b"\n")[2].partition(b"\nFrom bo@")[0],
+    "pages.pdf": pdf(["\n".join(LINES), LINES[0], None]),
+    "font.pdf": pdf_of_objects(f"BT /F1 9 Tf 72 700 Td ({LINES[1]}) Tj ET", NAMED_FONT),
+    "form.pdf": pdf_form(
+        ["<< /Type /Annot /Subtype /Text /Rect [9 9 99 99] /Contents (Paid in March) >>"]
+    ),
+}
+OURS = re.findall(
+    r"\w+",
+    "Attachments not read attachment mail text plain mixed octet stream application bytes comment "
+    "Comments Fields From Reply To Cc Bcc Date Subject multipart message rfc822 note Note hidden",
+)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_mutated_file_is_its_own_text_or_a_sentence(
+    placed: Callable[[str, bytes], Path], name: str
+) -> None:
+    n_read, whole = 0, FILES[name]
+    for seed in range(N_SEEDS):
+        data = mutated(whole, seed)
+        try:
+            found = read_document(placed(name, data), ReadOptions(ocr=False), 1 << 26)
+        except Unreadable as error:
+            assert str(error), seed
+            continue
+        n_read += 1
+        known = re.sub(rb"[\W_]", b"", data).decode("latin-1").lower()
+        ours = " ".join(OURS).lower()
+        foreign = {
+            word
+            for page in (re.sub(r"[\d,]+ bytes\)", "", page) for page in found.pages)
+            for word in re.findall(r"[A-Za-z0-9]{3,}", page.lower())
+            if word not in known and word not in ours
+        }
+        assert not foreign, seed
+    assert n_read
