@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from datetime import UTC, date, timedelta
+from datetime import UTC, date, time, timedelta
 from decimal import Decimal
 from functools import cached_property
 from hashlib import sha256
@@ -32,6 +31,11 @@ _BATCH_ROWS = 10_000
 _MOST_SCALE = 18
 _INT64 = range(-(2**63), 2**63)
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_PLAIN_TYPES = (
+    "null", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "halffloat", "float", "double", "string", "large_string", "string_view", "binary",
+    "large_binary", "binary_view",
+)  # fmt: skip
 _NO_NAME = re.compile(r"__index_level_\d+__")
 """What pyarrow calls an index of pandas that has no name."""
 
@@ -68,7 +72,12 @@ class ArrowRows(TypedRows):
         if any(getattr(getattr(frame, "index", None), "names", ())):  # of pandas
             frame = frame.reset_index()
         try:
-            table, notes = own_table(pa.table(frame))
+            if isinstance(frame, pa.RecordBatchReader):
+                frame = frame.read_all()
+            if isinstance(frame, pa.RecordBatch):
+                frame = pa.Table.from_batches([frame])
+            # A stream in C has no lengths of buffers, which are then believed.
+            table, notes = own_table(frame if isinstance(frame, pa.Table) else pa.table(frame))
             names = [name for name in table.column_names if not _NO_NAME.fullmatch(name)]
             columns = [_plain_column(table[name]) for name in names]
             table = pa.table(columns, names=names).combine_chunks()
@@ -173,16 +182,13 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def own_table(table: pa.Table, columns: Iterable[str] | None = None) -> tuple[pa.Table, list[str]]:
-    """Return a foreign table as one whose values plain data holds, and notes on what is changed.
-
-    `columns`: those that are taken; None: all.
+    """Return a foreign table, or some columns of it, with values that plain data holds; and notes.
 
     Arrow believes the offsets and lengths of what it reads, so all of them are checked first. A
-    column with a value that plain data does not hold becomes text.
+    column with a date or number that plain data does not hold becomes text.
 
     Raises:
-        Unreadable: it is damaged.
-        UnreadableRows: it has a name twice, or has no such column.
+        Unreadable: it is damaged, has a name twice, or a type that plain data does not hold.
     """
     names, notes = own_names(table.column_names), list[str]()
     if names != table.column_names:
@@ -197,123 +203,80 @@ def own_table(table: pa.Table, columns: Iterable[str] | None = None) -> tuple[pa
 
 
 def _own_column(column: pa.ChunkedArray, name: str, notes: list[str]) -> pa.ChunkedArray:
-    is_held = True
+    of, kind = pa.types, column.type
+    has_ends = of.is_date(kind) or of.is_time(kind) or of.is_timestamp(kind)
+    has_ends = has_ends or (of.is_decimal(kind) and 0 <= kind.scale <= kind.precision)
     try:
-        try:
-            column.validate(full=True)
-        except pa.ArrowInvalid:  # of values without an offset, they alone may be out of range
-            if not (pa.types.is_time(column.type) or pa.types.is_decimal(column.type)):
-                raise
-            column.validate()
-            is_held = False
+        # Where values have no offsets, one that is out of range becomes text.
+        column.validate(full=not has_ends)
     except pa.ArrowException as error:
-        why = f"column '{name}': {one_line(str(error), 160)}"
-        raise Unreadable(f"is damaged: {why}") from error
-    if (known := _with_known_zones(column.type)) != column.type:
-        notes.append(f"column '{name}' has an unknown time zone, and is in UTC")
-        column = column.cast(known)
-    if is_held and _is_held(column):
-        return column
-    values = [_foreign_value(value) for value in column]
-    row, text = next((n, value) for n, (value, is_odd) in enumerate(values, 1) if is_odd)
-    what = f"row {row:,} has '{one_line(cell_text(text), 40)}' in column '{name}'"
-    kind = _type_name(column.type) or str(column.type)
-    notes.append(f"{what}, which is no {kind}: the column is text")
-    texts = [None if value is None else cell_text(value) for value, _ in values]
-    return pa.chunked_array([pa.array(texts, pa.string())])
-
-
-def _with_known_zones(kind: pa.DataType) -> pa.DataType:
-    """Return a type with UTC in place of time zones that this machine does not know."""
-    of = pa.types
+        why = one_line(str(error), 160)
+        raise Unreadable(f"is damaged: column '{name}': {why}") from error
     if of.is_timestamp(kind) and kind.tz:
         try:
             pa.scalar(0, kind).as_py()
         except (LookupError, ValueError, OSError):
-            return pa.timestamp(kind.unit, "UTC")
-    if of.is_list(kind):
-        return pa.list_(_with_known_zones(kind.value_type))
-    if of.is_struct(kind):
-        return pa.struct([field.with_type(_with_known_zones(field.type)) for field in kind.fields])
-    return kind
-
-
-def _is_held(column: pa.ChunkedArray) -> bool:
-    """Return whether plain data holds each value of a column."""
-    of, kind = pa.types, column.type
-    if _is_plain(kind):
-        return True
-    try:
-        if of.is_date(kind) or of.is_timestamp(kind) or of.is_time(kind):
-            values = [end.as_py() for end in compute.min_max(_in_microseconds(column)).values()]
-        else:
-            values = column.to_pylist()
-        for value in values:
-            plain_value(value)
-    except Exception:  # values fail in many ways, by their types
-        return False
-    return True
+            notes.append(f"column '{name}' has an unknown time zone, and is in UTC")
+            column = column.cast(pa.timestamp(kind.unit, "UTC"))
+    values = _in_microseconds(column)
+    ends = compute.min_max(values).values() if has_ends else values
+    if _is_plain(kind) or all(map(_is_held, ends)):
+        return column
+    row, odd = next((n, value) for n, value in enumerate(values, 1) if not _is_held(value))
+    if not has_ends:
+        what = f"has '{kind}' in column '{name}', row {row:,}, which plain data does not hold"
+        raise Unreadable(what, "Name the other columns under `columns`.")
+    what = f"row {row:,} has '{_odd_text(odd)}' in column '{name}'"
+    notes.append(f"{what}, which is no {_type_name(kind)}: the column is text")
+    texts = [
+        (value.as_py() and cell_text(plain_value(value.as_py())))
+        if _is_held(value)
+        else _odd_text(value)
+        for value in values
+    ]
+    return pa.chunked_array([pa.array(texts, pa.string())])
 
 
 def _is_plain(kind: pa.DataType) -> bool:
     """Return whether plain data holds each value that a type can have."""
     of = pa.types
-    if of.is_dictionary(kind):
+    if of.is_dictionary(kind) or of.is_list(kind) or of.is_large_list(kind):
         return _is_plain(kind.value_type)
-    if of.is_nested(kind) and not of.is_run_end_encoded(kind):
-        parts = [kind.field(n) for n in range(kind.num_fields)]
-        is_clear = len({part.name for part in parts}) == len(parts)
-        return is_clear and all(_is_plain(part.type) for part in parts)
-    if of.is_decimal(kind):
-        return bool(0 <= kind.scale <= kind.precision)
-    sure = (of.is_null, of.is_boolean, of.is_integer, of.is_floating, of.is_string,
-            of.is_large_string, of.is_string_view, of.is_binary, of.is_large_binary,
-            of.is_binary_view, of.is_fixed_size_binary)  # fmt: skip
-    return any(holds(kind) for holds in sure)
-
-
-def _foreign_value(scalar: Any) -> tuple[Any, bool]:
-    """Return a value as plain data, and whether it, or a part of it, is text for want of such."""
-    of, kind, inner = pa.types, scalar.type, getattr(scalar, "value", None)
-    if isinstance(inner, pa.Scalar):  # of a dictionary, a union, an extension
-        return _foreign_value(inner)
-    found = None
-    with suppress(Exception):  # as above
-        found = scalar.as_py()
-        value = plain_value(found)
-        if of.is_decimal(kind) and found is not None:
-            return value, len(found.as_tuple().digits) > kind.precision
-        if not of.is_time(kind) or found is None or 0 <= inner < 86_400 * _PER_SECOND[kind.unit]:
-            return value, False
     if of.is_struct(kind):
-        parts = [(kind.field(n).name, _foreign_value(scalar[n])[0]) for n in range(len(kind))]
-        return dict(parts) if len(dict(parts)) == len(parts) else parts, True
-    if hasattr(scalar, "values"):
-        return [_foreign_value(part)[0] for part in scalar.values], True
-    if not of.is_temporal(kind):
-        raise Unreadable(f"has values of the type '{kind}', which plain data does not hold")
-    return _time_text(inner, kind), True
+        parts = dict((part.name, part.type) for part in kind.fields)
+        return len(parts) == len(kind.fields) and all(map(_is_plain, parts.values()))
+    return str(kind) in _PLAIN_TYPES
 
 
-def _time_text(value: int, kind: pa.DataType) -> str:
-    """Return a time, date or duration of any length, as it is counted, in the form of ISO."""
-    of = pa.types
-    if of.is_duration(kind):
-        return f"{value} {kind.unit}"
-    if abs(value) == (2**31 if of.is_date32(kind) else 2**63) - 1:  # as databases count it
-        return "infinity" if value > 0 else "-infinity"
-    per_second = 1000 if of.is_date64(kind) else _PER_SECOND.get(getattr(kind, "unit", ""), 1)
-    per_day = 1 if of.is_date32(kind) else 86_400 * per_second
-    days, rest = (0, value) if of.is_time(kind) else divmod(value, per_day)
-    seconds, part = divmod(rest, per_second)
-    clock = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-    clock += f".{part:0{len(str(per_second)) - 1}}" * bool(part)
-    if of.is_time(kind):
-        return clock
+def _is_held(value: Any) -> bool:
+    try:
+        found = value.as_py()
+        plain_value(found)
+    except Exception:  # values fail in many ways, by their types
+        return False
+    if isinstance(found, Decimal):
+        return len(found.as_tuple().digits) <= value.type.precision
+    is_time = isinstance(found, time)  # of which Python drops whole days
+    return not is_time or 0 <= value.value < 86_400 * _PER_SECOND[value.type.unit]
+
+
+def _odd_text(value: Any) -> str:
+    """Return a number or time that plain data does not hold, the latter in the form of ISO."""
+    of, kind = pa.types, value.type
+    if of.is_decimal(kind):
+        return str(value.cast("string"))
+    n, unit = value.value, "s" if of.is_date32(kind) else getattr(kind, "unit", "ms")
+    if abs(n) == (2**31 if of.is_date32(kind) else 2**63) - 1:  # as databases have it
+        return "infinity" if n > 0 else "-infinity"
+    n = n * 86_400 if of.is_date32(kind) else n
+    seconds, part = divmod(n, _PER_SECOND[unit])
+    days, second = (0, seconds) if of.is_time(kind) else divmod(seconds, 86_400)
+    clock = f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}"
+    clock += f".{part:0{len(str(_PER_SECOND[unit])) - 1}}" * bool(part)
     cycles, rest = divmod(days, 146_097)  # days of 400 years, after which the calendar repeats
     day = date(1970, 1, 1) + timedelta(rest)
     text = f"{day.year + 400 * cycles:04}{day:-%m-%d}"
-    return text if of.is_date(kind) else f"{text}T{clock}{'+00:00' if kind.tz else ''}"
+    return clock if of.is_time(kind) else text if of.is_date(kind) else f"{text}T{clock}"
 
 
 def _type_name(kind: pa.DataType) -> ColumnType:

@@ -53,7 +53,8 @@ _STORED = (
     "select internal, schema_name, table_name, sql from system.main.duckdb_tables()"
 )
 _DEFAULTS = (
-    "select schema_name, table_name, column_default, internal from system.main.duckdb_columns()"
+    "select table_name, column_default from system.main.duckdb_columns() "
+    "where column_default is not null"
 )
 _WITHOUT_BRACKETS = frozenset(
     ("current_date", "current_time", "current_timestamp", "localtime", "localtimestamp",
@@ -234,7 +235,7 @@ def stored_tables(connection: Any) -> dict[tuple[str, str], str]:
     """Return the SQL that made each view and table, by schema and name; `main` is empty."""
     rows = connection.execute(_STORED).fetchall()
     return {
-        ("" if schema == "main" else schema, name): str(sql)
+        ("" if schema == "main" else schema, name): sql
         for is_internal, schema, name, sql in rows
         if not is_internal
     }
@@ -247,45 +248,27 @@ def check_stored(connection: Any, table: str) -> None:
         QueryFault: it computes what depends on more than tables of the file.
     """
     stored = {
-        (schema.lower(), name.lower()): sql
-        for (schema, name), sql in stored_tables(connection).items()
+        (s.lower(), name.lower()): sql for (s, name), sql in stored_tables(connection).items()
     }
     macros = [facts for facts in connection.execute(_FUNCTIONS).fetchall() if not facts[2]]
     defaults = connection.execute(_DEFAULTS).fetchall()
-    pending, checked = [("", table.lower())], set[tuple[str, str]]()
+    pending = [("", table.lower())]
     with closing(open_duckdb()) as clean:
-        while pending:
-            place = pending.pop()
-            if place in checked or place not in stored:
-                continue
-            checked.add(place)
-            sql, queries = stored[place], list[str]()
-            words = [(sql[start:end].upper(), end) for start, end in _keywords(sql)]
-            if "VIEW" in [word for word, _ in words[:2]]:
-                queries = [sql[next(end for word, end in words if word == "AS") :]]
-            elif "GENERATED" in dict(words):
-                computed = [
-                    expression
-                    for schema, name, expression, is_internal in defaults
-                    if not is_internal
-                    and (schema.lower(), name.lower()) == (place[0] or "main", place[1])
-                    and expression is not None
-                ]
-                kinds = [word for word, _ in words if word in ("DEFAULT", "GENERATED")]
-                if len(kinds) != len(computed):
-                    kinds = ["GENERATED"] * len(computed)
-                of_kind = zip(computed, kinds, strict=True)
-                queries = [f"select {text}" for text, kind in of_kind if kind == "GENERATED"]
+        for place in pending:
+            sql = stored.get(place, "").encode()
+            tokens = [*duckdb.tokenize(sql.decode()), (len(sql), None)]
+            words = {  # its keywords, with where they end
+                sql[start:end].strip().upper(): end
+                for (start, kind), (end, _) in reversed([*pairwise(tokens)])
+                if kind == duckdb.token_type.keyword
+            }
+            is_view = sql.upper().startswith(b"CREATE VIEW")
+            queries = [sql[words[b"AS"] :].decode()] if is_view else []
+            if b"GENERATED" in words:
+                queries = [f"select {text}" for name, text in defaults if name.lower() == place[1]]
             for query in queries:
-                pending += _check_names(clean, query, stored, macros=macros)
-
-
-def _keywords(sql: str) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each keyword."""
-    tokens = [*duckdb.tokenize(sql), (len(sql), None)]
-    for (start, kind), (end, _) in pairwise(tokens):
-        if kind == duckdb.token_type.keyword:
-            yield start, start + len(sql[start:end].rstrip())
+                found = _check_names(clean, query, stored, macros=macros)
+                pending += [named for named in found if named not in pending]
 
 
 class _Overload(NamedTuple):

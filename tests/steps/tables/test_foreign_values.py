@@ -94,17 +94,12 @@ NO_DATE = "which is no date: the column is text"
         (times(pa.timestamp("us"), -LAST), ["-infinity"], "str", "which is no datetime"),
         (times(pa.timestamp("s"), 2**40), ["36812-02-20T00:36:16"], "str", "which is no datetime"),
         (times(pa.timestamp("us", "Asia/Tokyo"), 253_402_300_799_000_000),
-         ["9999-12-31T23:59:59+00:00"], "str", "which is no datetime"),
+         ["9999-12-31T23:59:59"], "str", "which is no datetime"),
         (times(pa.timestamp("us", "Mars/Base"), 0), ["1970-01-01T00:00:00+00:00"], "datetime",
          "column 'x' has an unknown time zone, and is in UTC"),
         (times(pa.timestamp("us", "a\0b"), 0), ["1970-01-01T00:00:00+00:00"], "datetime", "in UTC"),
         (times(pa.time64("us"), 1, 86_400_000_000), ["00:00:00.000001", "24:00:00"], "str",
          "row 2 has '24:00:00' in column 'x', which is no time"),
-        (times(pa.duration("s"), LAST), [f"{LAST} s"], "", "the column is text"),
-        (pa.array([[None, 2**31 - 1]], pa.list_(pa.int32())).cast(pa.list_(pa.date32())),
-         ['[null, "infinity"]'], "str", "the column is text"),
-        (pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]),
-         ['[["a", 1], ["a", 2]]'], "str", "the column is text"),
         (sized(pa.decimal128(38, 0), (2**127 - 1).to_bytes(16, "little")), [str(2**127 - 1)], "str",
          "the column is text"),
         (sized(pa.decimal128(38, -9), (5).to_bytes(16, "little")), [5 * 10**9], "int", ""),
@@ -124,6 +119,25 @@ def test_a_value_that_plain_data_does_not_hold_makes_its_column_text(
     assert [note in told and told.startswith("'a.arrow': ") for told in hands.notes] == (
         [True] * bool(note)
     )
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        times(pa.duration("s"), LAST),
+        pa.array([[None, 2**31 - 1]], pa.list_(pa.int32())).cast(pa.list_(pa.date32())),
+        pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]),
+        sized(pa.decimal128(38, -5000), (5).to_bytes(16, "little")),
+    ],
+)
+def test_a_column_that_nothing_holds_is_refused_and_the_others_are_read(
+    read: Read, tmp_path: Path, column: Any
+) -> None:
+    table = pa.table({"x": column, "beside": [1]})
+    with ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as file:
+        file.write_table(table)
+    assert "in column 'x', row 1, which plain data does not hold" in refused(read, "a.arrow")
+    assert read("a.arrow", columns=["beside"]).rows == [{"beside": 1}]
 
 
 def test_a_day_that_python_has_not_is_refused_where_a_date_is_declared(
@@ -256,7 +270,7 @@ def test_views_of_a_duckdb_file_read_its_tables_alone(
         for statement in (
             "create schema other",
             "create table other.t as select 1 as a",
-            "create table Wide(a int, b varchar as (a || 'x'), t time default now())",
+            "create table Wide(a int, b varchar as (a || 'x'), t time default '12:00')",
             "insert into Wide (a, t) values (1, null)",
             f"create table computed(a int, b varchar as ({SETTING}))",
             "create table far as select 'infinity'::date as d",

@@ -221,7 +221,6 @@ def test_names_that_differ_by_case_alone_are_never_taken_for_each_other(
         ("'10000-02-29 12:30:00.5'::timestamp", "10000-02-29T12:30:00.500000", "str"),
         ("'0044-03-15 (BC)'::date", "-043-03-15", "str"),
         ("'9999-12-31'::date", "9999-12-31", "date"),
-        ("['infinity'::date, '2026-03-01'::date]", '["infinity", "2026-03-01"]', "str"),
     ],
 )  # fmt: skip
 def test_values_that_python_has_not_are_texts(ask: Ask, query: str, value: Any, type_: str) -> None:
