@@ -22,6 +22,7 @@ from paddock.steps.facts import Facts, KnownTables, Missing, TextFault, Written
 from paddock.steps.paths import resolve_path
 from paddock.steps.readers.documents import in_reader_process, reading_errors
 
+from .row_formats import UnreadableRows
 from .table_files import (
     TableRequest,
     TableSource,
@@ -147,7 +148,12 @@ def _request(params: SqlParams, tools: Tools) -> TableRequest:
     tables, data = list[tuple[str, int, Any]](), list[bytes]()
     for name, value in params.tables.items():
         if isinstance(value, TypedRows):
-            table, notes = arrow_rows.to_query_table(value)
+            try:
+                table, notes = arrow_rows.to_query_table(value)
+            except UnreadableRows as error:
+                raise StepError(f"Table '{name}': {error}.", remedy=error.remedy) from error
+            except UnicodeEncodeError as error:
+                raise StepError(f"Table '{name}' has half a character.") from error
             for note in notes:
                 tools.log.note(f"table '{name}': {note}.")
             data.append(arrow_rows.stream_of(table).to_pybytes())

@@ -203,6 +203,23 @@ def test_names_that_differ_by_case_alone_are_never_taken_for_each_other(
 
 
 @pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([1, 2], "Table 't': row 1 is a single value; rows must be mappings of names."),
+        ([{"a": "\ud800"}], "Table 't' has half a character."),
+        (
+            [{"a\0": 1, "a\ufffd": 2}],
+            "Table 't': names column 'a\ufffd' twice. Rename one of them.",
+        ),
+    ],
+)
+def test_rows_that_are_no_table_are_refused_in_words(ask: Ask, rows: Any, message: str) -> None:
+    with pytest.raises(StepError) as caught:
+        ask("from t", {"t": TypedRows(rows)})
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
     ("query", "value", "type_"),
     [
         ("340282366920938463463374607431768211455::uhugeint", "340282366920938463463374607431768211"
