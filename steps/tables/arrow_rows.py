@@ -255,9 +255,10 @@ def _is_held(value: Any) -> bool:
     except Exception:  # values fail in many ways, by their types
         return False
     if isinstance(found, Decimal):
-        return len(found.as_tuple().digits) <= value.type.precision
-    is_time = isinstance(found, time)  # of which Python drops whole days
-    return not is_time or 0 <= value.value < 86_400 * _PER_SECOND[value.type.unit]
+        return len(found.as_tuple().digits) <= int(value.type.precision)
+    if isinstance(found, time):  # of which Python drops whole days
+        return bool(0 <= value.value < 86_400 * _PER_SECOND[value.type.unit])
+    return True
 
 
 def _odd_text(value: Any) -> str:

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import json
 import resource
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import pairwise
 from threading import Timer
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import duckdb
 
@@ -123,7 +123,7 @@ def check_query(
         for name, types in tables.items():
             if types is None:
                 return
-            _refuse_alike(name, same_in_sql(types))
+            _refuse_alike(name, types)
             columns = (
                 f"null{'::' + _TYPES.get(kind, kind) if kind else ''} as {sql_name(column)}"
                 for column, kind in types.items()
@@ -146,10 +146,8 @@ def run_query(
     with closing(open_duckdb(memory_bytes=limits.memory_bytes)) as connection:
         named = _check_statement(connection, query, tables.keys(), list(values))
         for name, table in tables.items():
-            _refuse_alike(name, same_in_sql(table.column_names))
             connection.register(name, table)
-            for kind in connection.table(name).types:
-                _refuse_alike(name, _alike_fields(kind))
+            _refuse_alike(name, table.column_names, connection.table(name).types)
         connection.execute("set lock_configuration=true")
         with _interrupted(connection, limits), _query_errors(query, 0, limits):
             found = connection.sql(query, params={n: values[n] for n in named} or None)
@@ -184,16 +182,13 @@ def _is_held(kind: Any) -> bool:
     return kind.id.strip('"') in _HELD_TYPES and all(_is_held(of) for _, of in _fields(kind))
 
 
-def _alike_fields(kind: Any) -> tuple[str, str] | None:
-    """Return two fields of a type, or within it, that are one in SQL."""
-    found = same_in_sql(name for name, _ in _fields(kind))
-    return found or next(filter(None, (_alike_fields(of) for _, of in _fields(kind))), None)
-
-
-def _refuse_alike(table: str, names: tuple[str, str] | None) -> None:
-    if names is not None:
-        what = f"table '{table}' has '{names[0]}' and '{names[1]}', which are one name in SQL"
+def _refuse_alike(table: str, names: Iterable[str], kinds: Sequence[Any] = ()) -> None:
+    """Refuse a table with columns, or fields within their types, that are one name in SQL."""
+    if alike := same_in_sql(names):
+        what = f"table '{table}' has '{alike[0]}' and '{alike[1]}', which are one name in SQL"
         raise QueryFault(what, "Rename one of them.")
+    for fields in map(_fields, kinds):
+        _refuse_alike(table, [name for name, _ in fields], [kind for _, kind in fields])
 
 
 @contextmanager
@@ -227,18 +222,14 @@ def _check_statement(
         remedy = did_you_mean(missing[0], parameters, f"Add `values: {{{missing[0]}: …}}`.")
         place = max(query.find(f"${missing[0]}"), 0), len(missing[0]) + 1
         raise QueryFault(f"there is no value '{missing[0]}'", remedy, place)
-    _check_names(connection, query, {("", name.lower()) for name in tables}, list(tables))
+    _check_names(connection, query, {("main", name.lower()) for name in tables}, list(tables))
     return frozenset(statements[0].named_parameters)
 
 
 def stored_tables(connection: Any) -> dict[tuple[str, str], str]:
-    """Return the SQL that made each view and table, by schema and name; `main` is empty."""
+    """Return the SQL that made each view and table of a file, by schema and name."""
     rows = connection.execute(_STORED).fetchall()
-    return {
-        ("" if schema == "main" else schema, name): sql
-        for is_internal, schema, name, sql in rows
-        if not is_internal
-    }
+    return {(schema, name): sql for is_internal, schema, name, sql in rows if not is_internal}
 
 
 def check_stored(connection: Any, table: str) -> None:
@@ -247,12 +238,11 @@ def check_stored(connection: Any, table: str) -> None:
     Raises:
         QueryFault: it computes what depends on more than tables of the file.
     """
-    stored = {
-        (s.lower(), name.lower()): sql for (s, name), sql in stored_tables(connection).items()
-    }
+    found = stored_tables(connection)
+    stored = {(schema.lower(), name.lower()): sql for (schema, name), sql in found.items()}
     macros = [facts for facts in connection.execute(_FUNCTIONS).fetchall() if not facts[2]]
     defaults = connection.execute(_DEFAULTS).fetchall()
-    pending = [("", table.lower())]
+    pending = [("main", table.lower())]
     with closing(open_duckdb()) as clean:
         for place in pending:
             sql = stored.get(place, "").encode()
@@ -267,31 +257,22 @@ def check_stored(connection: Any, table: str) -> None:
             if b"GENERATED" in words:
                 queries = [f"select {text}" for name, text in defaults if name.lower() == place[1]]
             for query in queries:
-                found = _check_names(clean, query, stored, macros=macros)
-                pending += [named for named in found if named not in pending]
+                named = _check_names(clean, query, stored, macros=macros)
+                pending += [place for place in named if place not in pending]
 
 
-class _Overload(NamedTuple):
-    """What DuckDB says of a function."""
-
-    stability: str | None
-    parameters: Sequence[str]
-    more_parameters: str | None
-    definition: str | None
-    """Of a macro."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Named:
+class _Named(NamedTuple):
     """What a query names: a function, a table, or what reads by itself."""
 
     kind: Literal["function", "table", "reader", "cte", "sample", "show"]
     name: str
-    place: tuple[int, int] = (0, 0)
-    """Start and length in bytes."""
+    place: tuple[int, int] = (0, 0)  # start and length in bytes
     schema: str = ""
-    n_given: int = 0
-    """Arguments of a function."""
+    n_given: int = 0  # arguments of a function
+
+
+_Overload: TypeAlias = tuple[str | None, Sequence[str], str | None, str | None]
+"""Of a function: its stability, its parameters, that of any more; of a macro its text."""
 
 
 def _check_names(
@@ -312,15 +293,15 @@ def _check_names(
     functions, readers = dict[str, list[_Overload]](), set(_TABLE_FUNCTIONS)
     for name, kind, _, *facts in (*connection.execute(_FUNCTIONS).fetchall(), *macros):
         if not kind.startswith("table"):
-            functions.setdefault(name.lower(), []).append(_Overload(*facts))
+            functions.setdefault(name.lower(), []).append(tuple(facts))
     readers -= {name.lower() for name, *_ in macros}
     catalog = {name for _, _, name, _ in connection.execute(_STORED).fetchall()}
-    made = {("", part.name.lower()) for part in named if part.kind == "cte"}
+    made = {("main", part.name.lower()) for part in named if part.kind == "cte"}
     found = []
     for part in named:
         place = _characters(query, *part.place)
         if part.kind == "table":
-            found.append((part.schema.lower(), part.name.lower()))
+            found.append((part.schema.lower() or "main", part.name.lower()))
             if found[-1] not in tables and found[-1] not in made:
                 name = f"{part.schema}.{part.name}" if part.schema else part.name
                 remedy = did_you_mean(name, shown, "Add it under `tables`.")
@@ -349,29 +330,23 @@ def _is_pure(
     Of `age` DuckDB does not say that with one argument it measures from now, and of
     `json_serialize_plan` that it computes what is constant in another query.
     """
-    if (call.name, call.n_given) == ("age", 1) or call.name == "json_serialize_plan":
-        return False
-    if call.name in _WITHOUT_BRACKETS:
+    is_unsaid = (call.name, call.n_given) == ("age", 1) or call.name == "json_serialize_plan"
+    if is_unsaid or call.name in _WITHOUT_BRACKETS:
         return False
     known = functions.get(call.name, ())
-    for text in {facts.definition for facts in known} - {None, *seen}:
+    for text in {text for *_, text in known} - {None, *seen}:
         seen.add(str(text))
         for part in _named(_tree(connection, f"select {text}")):
             if part.kind != "function" or not _is_pure(connection, part, functions, seen):
                 return False
-    built_in = [facts for facts in known if facts.definition is None]
-    fitting = [facts for facts in built_in if len(facts.parameters) == call.n_given] or built_in
-    fitting += [facts for facts in built_in if facts.more_parameters is not None]
+    built_in = [facts for facts in known if facts[3] is None]
+    fitting = [of for of in built_in if len(of[1]) == call.n_given or of[2] is not None] or built_in
     unsure = ("VOLATILE", "CONSISTENT_WITHIN_QUERY")
-    return not fitting or any(facts.stability not in unsure for facts in fitting)
+    return not fitting or any(stability not in unsure for stability, *_ in fitting)
 
 
 def _tree(connection: Any, query: str) -> Any:
-    """Return the syntax tree of a query.
-
-    Raises:
-        QueryFault: DuckDB makes none of it.
-    """
+    """Return the syntax tree of a query, or raise QueryFault if DuckDB makes none of it."""
     tree = json.loads(connection.execute("select json_serialize_sql(?)", [query]).fetchall()[0][0])
     if tree["error"]:
         raise QueryFault(one_line(str(tree.get("error_message")), 300))

@@ -37,8 +37,8 @@ def read_duckdb(path: Path, name: str, memory_bytes: int) -> pa.Table:
         with closing(
             open_duckdb(str(path), memory_bytes=memory_bytes, read_only=True)
         ) as connection:
-            known = sorted(table for schema, table in stored_tables(connection) if not schema)
-            table = chosen_table(name, known)
+            stored = stored_tables(connection)
+            table = chosen_table(name, sorted(name for schema, name in stored if schema == "main"))
             check_stored(connection, table)
             rows = connection.sql(f"select * from {sql_name(table)}")
             return with_held_types(rows).to_arrow_table()

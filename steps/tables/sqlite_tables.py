@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
-from paddock.engine.system.text import cell_text, one_line, same_in_sql, sql_name
+from paddock.engine.system.text import cell_text, one_line, sql_name
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.readers.reader import Unreadable
@@ -63,6 +63,10 @@ def read_sqlite(path: Path, name: str) -> tuple[pa.Table, list[str]]:
     Raises:
         Unreadable: it is none, is busy, or it is not clear which table is meant.
     """
+
+    def plain(value: Any) -> Any:
+        return value if isinstance(value, float) else plain_value(value)  # infinite ones are told
+
     try:
         uri = f"{path.as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_S)) as connection:
@@ -73,10 +77,11 @@ def read_sqlite(path: Path, name: str) -> tuple[pa.Table, list[str]]:
                 "and name not like 'sqlite\\_%' escape '\\' order by name"
             )
             table = chosen_table(name, [str(row[0]) for row in listed])
-            listed = connection.execute(f"pragma table_xinfo({sql_name(table)})").fetchall()
-            columns = [column[1:3] for column in listed if column[6] != 1]  # of a virtual table
+            columns = connection.execute(f"pragma table_xinfo({sql_name(table)})").fetchall()
             types: dict[str, ColumnType] = {}  # by their declarations; empty: the values tell
-            for column, declared in columns:
+            for _, column, declared, *_, hidden in columns:
+                if hidden == 1:  # of a virtual table; others are generated
+                    continue
                 named = str(declared).upper()
                 types[str(column)] = next((kind for part, kind in _DECLARED if part in named), "")
                 found = _DECIMAL.match(named)
@@ -84,11 +89,7 @@ def read_sqlite(path: Path, name: str) -> tuple[pa.Table, list[str]]:
                     types[str(column)] = f"decimal({found[1]},{found[2]})"
             rows = [
                 {
-                    name: bool(value)
-                    if kind == "bool" and value in (0, 1)
-                    else value
-                    if isinstance(value, float)  # infinite ones are told
-                    else plain_value(value)
+                    name: bool(value) if kind == "bool" and value in (0, 1) else plain(value)
                     for (name, kind), value in zip(types.items(), row, strict=True)
                 }
                 for row in connection.execute(f"select * from {sql_name(table)}")
@@ -114,9 +115,6 @@ def sqlite_file(table: pa.Table, name: str) -> bytes:
         return cell_text(value) if is_large or isinstance(value, list | dict) else value
 
     rows = ArrowRows(table)
-    if alike := same_in_sql(rows.types):
-        what = f"its columns '{alike[0]}' and '{alike[1]}' are one in SQLite"
-        raise UnreadableRows(what, "Rename one of them.")
     columns = [
         f"{sql_name(column)} {_SQLITE_TYPES.get(kind) or (kind.upper() if '(' in kind else 'TEXT')}"
         for column, kind in rows.types.items()

@@ -105,7 +105,7 @@ def workbook_file(
                         n_old += 1
                     case int() | float() | Decimal():
                         is_long = isinstance(made, Decimal) and isinstance(plain_decimal(made), str)
-                        if abs(made) < _EXACT_INTEGER and not is_long:
+                        if -_EXACT_INTEGER < made < _EXACT_INTEGER and not is_long:
                             sheet.write_number(n, column, made, formats[name])
                             continue
                         n_long += 1

@@ -167,7 +167,7 @@ def test_names_of_columns_are_whole_and_different(read: Read, write: Write, tmp_
     ("suffix", "rows", "wishes", "message"),
     [
         ("sqlite", [{"Total": 1, "total": 2}], {},
-         "its columns 'Total' and 'total' are one in SQLite"),
+         "SQLite refuses it: duplicate column name: total"),
         ("duckdb", [{"Total": 1, "total": 2}], {},
          "its columns 'Total' and 'total' are one in DuckDB"),
         ("sqlite", [{f"c{n}": 1 for n in range(3000)}], {}, "SQLite refuses it: too many columns"),
