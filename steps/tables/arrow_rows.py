@@ -228,12 +228,8 @@ def _own_column(column: pa.ChunkedArray, name: str, notes: list[str]) -> pa.Chun
         raise Unreadable(what, "Name the other columns under `columns`.")
     what = f"row {row:,} has '{_odd_text(odd)}' in column '{name}'"
     notes.append(f"{what}, which is no {_type_name(kind)}: the column is text")
-    texts = [
-        (value.as_py() and cell_text(plain_value(value.as_py())))
-        if _is_held(value)
-        else _odd_text(value)
-        for value in values
-    ]
+    found = [plain_value(v.as_py()) if _is_held(v) else _odd_text(v) for v in values]
+    texts = [None if value is None else cell_text(value) for value in found]
     return pa.chunked_array([pa.array(texts, pa.string())])
 
 

@@ -64,8 +64,12 @@ def times(kind: pa.DataType, *values: int) -> pa.Array:
     return pa.array(values, pa.int64()).cast(kind)
 
 
-def sized(kind: pa.DataType, data: bytes) -> pa.Array:
-    return pa.Array.from_buffers(kind, 1, [None, pa.py_buffer(data)])
+def sized(kind: pa.DataType, *values: int | None) -> pa.Array:
+    """Return decimals of any size."""
+    data = b"".join((value or 0).to_bytes(16, "little") for value in values)
+    valid = sum(1 << n for n, value in enumerate(values) if value is not None)
+    buffers = [pa.py_buffer(valid.to_bytes(1, "little")), pa.py_buffer(data)]
+    return pa.Array.from_buffers(kind, len(values), buffers)
 
 
 def beyond_its_end(n: int) -> bytes:
@@ -100,9 +104,9 @@ NO_DATE = "which is no date: the column is text"
         (times(pa.timestamp("us", "a\0b"), 0), ["1970-01-01T00:00:00+00:00"], "datetime", "in UTC"),
         (times(pa.time64("us"), 1, 86_400_000_000), ["00:00:00.000001", "24:00:00"], "str",
          "row 2 has '24:00:00' in column 'x', which is no time"),
-        (sized(pa.decimal128(38, 0), (2**127 - 1).to_bytes(16, "little")), [str(2**127 - 1)], "str",
-         "the column is text"),
-        (sized(pa.decimal128(38, -9), (5).to_bytes(16, "little")), [5 * 10**9], "int", ""),
+        (sized(pa.decimal128(38, 0), 0, None, 2**127 - 1), ["0", None, str(2**127 - 1)], "str",
+         "row 3 has '17014118346046923173168730371588410572"),
+        (sized(pa.decimal128(38, -9), 5), [5 * 10**9], "int", ""),
         (pa.array([1.5], pa.float16()), [1.5], "float", ""),
     ],
 )  # fmt: skip
@@ -127,7 +131,7 @@ def test_a_value_that_plain_data_does_not_hold_makes_its_column_text(
         times(pa.duration("s"), LAST),
         pa.array([[None, 2**31 - 1]], pa.list_(pa.int32())).cast(pa.list_(pa.date32())),
         pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]),
-        sized(pa.decimal128(38, -5000), (5).to_bytes(16, "little")),
+        sized(pa.decimal128(38, -5000), 5),
     ],
 )
 def test_a_column_that_nothing_holds_is_refused_and_the_others_are_read(
