@@ -10,6 +10,7 @@ import asyncio
 import io
 import random
 import sqlite3
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -64,6 +65,13 @@ def stream_bytes(rows: pa.Table) -> bytes:
     with ipc.new_stream(sink, rows.schema) as stream:
         stream.write_table(rows)
     return sink.getvalue()
+
+
+def overlong(name: str, n: int) -> bytes:
+    """Return an Arrow stream with a cell of 64 bytes that says it has `n`."""
+    data, cell = stream_bytes(pa.table({name: [b"x" * 64]})), b"x" * 64
+    at = data.rindex(struct.pack("<ii", 0, 64), 0, data.index(cell))
+    return data[:at] + struct.pack("<ii", 0, n) + data[at + 8 :]
 
 
 def parquet_bytes(rows: pa.Table) -> bytes:

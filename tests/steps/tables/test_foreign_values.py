@@ -3,7 +3,6 @@
 import asyncio
 import io
 import sqlite3
-import struct
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
@@ -23,6 +22,7 @@ from paddock.steps.files.write import FilesWrite, FilesWriteParams
 from paddock.steps.tables.row_formats import UnreadableRows, formula_escaped
 from paddock.steps.tables.table_files import given_rows
 from tests.fakes.tools import FakeTools, tools
+from tests.steps.tables.fuzz_tables import overlong
 
 Read = Callable[..., FilesRowsOutput]
 Write = Callable[..., None]
@@ -70,17 +70,6 @@ def sized(kind: pa.DataType, *values: int | None) -> pa.Array:
     valid = sum(1 << n for n, value in enumerate(values) if value is not None)
     buffers = [pa.py_buffer(valid.to_bytes(1, "little")), pa.py_buffer(data)]
     return pa.Array.from_buffers(kind, len(values), buffers)
-
-
-def beyond_its_end(n: int) -> bytes:
-    """Return an Arrow stream with a cell of 64 bytes that says it has more."""
-    sink = io.BytesIO()
-    table = pa.table({"x": [b"x" * 64]})
-    with ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    data, ends = sink.getvalue(), struct.pack("<ii", 0, 64)
-    at = data.rindex(ends, 0, data.index(b"x" * 64))
-    return data[:at] + struct.pack("<ii", 0, n) + data[at + len(ends) :]
 
 
 LAST = 2**63 - 1
@@ -308,7 +297,7 @@ def test_a_frame_with_values_that_plain_data_does_not_hold_is_refused() -> None:
     with pytest.raises(UnreadableRows, match="row 2 has '10000-01-01' in column 'd', which is no"):
         given_rows(pa.table({"d": days(0, 2_932_897)}), {})
     assert given_rows(pa.table({"d": days(0)}), {}).as_list() == [{"d": str(date(1970, 1, 1))}]
-    frame = ipc.open_stream(io.BytesIO(beyond_its_end(4000))).read_all()
+    frame = ipc.open_stream(io.BytesIO(overlong("x", 4000))).read_all()
     with pytest.raises(UnreadableRows, match="is damaged: column 'x'"):
         given_rows(frame, {})
 
