@@ -6,7 +6,7 @@ Pure. Every figure is over the same items. An answer that is missing or invalid 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
@@ -21,8 +21,7 @@ from paddock.runner.ledger.reviews.asked_before import is_same_value
 
 from .escalation_threshold import CalibratedThreshold
 from .gold import Gold, gold_of_answers
-from .label_rates import LabelFigures, label_figures
-from .metrics import FieldMetric, field_metrics
+from .metrics import MOST_CONFUSED, FieldMetric, field_metrics, label_of
 from .significance import IntervalEstimate, PairedTest, estimate, pairwise_tests
 from .variant_runs import ItemAnswer, VariantRun
 
@@ -40,11 +39,33 @@ class FieldFigures:
 
     metric: FieldMetric
     agreement: IntervalEstimate
-    labels: LabelFigures | None = None
+    confusion: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Of labels: gold and answer → how often."""
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels, where they are few enough for a table."""
+        labels = sorted({label for pair in self.confusion for label in pair})
+        return labels if len(labels) <= MOST_CONFUSED else []
+
+    @property
+    def is_chance(self) -> bool:
+        """Whether labels agree with gold no more often than by chance."""
+        golds, answers = Counter[str](), Counter[str]()
+        for (gold, answer), n in self.confusion.items():
+            golds[gold] += n
+            answers[answer] += n
+        n_items = golds.total()
+        n_right = sum(n for (gold, answer), n in self.confusion.items() if gold == answer)
+        by_chance = sum(n * answers[gold] for gold, n in golds.items())
+        return 0 < n_right * n_items <= by_chance < n_items**2
 
     def as_json(self) -> dict[str, Any]:
         found = {"metric": self.metric.kind, "agreement": self.agreement.as_json()}
-        return found if self.labels is None else {**found, "labels": self.labels.as_json()}
+        if not (labels := self.labels):
+            return found
+        table = [[self.confusion.get((gold, answer), 0) for answer in labels] for gold in labels]
+        return {**found, "labels": labels, "confusion": table}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +97,9 @@ class VariantFigures:
 
     @property
     def is_chance(self) -> bool:
-        """Whether its labels agree with gold no more often than by chance: kappa is 0 or less."""
-        labels = [field.labels for field in self.fields.values() if field.labels is not None]
-        kappas = [figures.kappa.mean for figures in labels if figures.kappa is not None]
-        return bool(kappas) and max(kappas) < 0.005  # what is written as 0.00
+        """Whether its labels agree with gold no more often than by chance."""
+        of_labels = [field.is_chance for field in self.fields.values() if field.confusion]
+        return bool(of_labels) and all(of_labels)
 
     @property
     def per_minute(self) -> float | None:
@@ -364,8 +384,9 @@ def _field_figures(
         ]
         agreement = estimate([metric.score(answer, right) for right, answer in pairs])
         if agreement is not None:
-            labels = label_figures(pairs) if metric.kind == "label" else None
-            yield name, FieldFigures(metric, agreement, labels)
+            labels = [(label_of(right), label_of(answer)) for right, answer in pairs]
+            confusion = Counter(labels) if metric.kind == "label" else {}
+            yield name, FieldFigures(metric, agreement, confusion)
 
 
 def _is_timed(figures: Iterable[VariantFigures]) -> bool:

@@ -17,7 +17,6 @@ from .comparison_text import (
     head_text,
     method_words,
 )
-from .metrics import MOST_CONFUSED
 from .run_difference import word_differences
 
 MOST_DIFFERENCES = 1_000
@@ -46,7 +45,6 @@ def comparison_page(found: Comparison) -> str:
             for variant in found.variants
             if name in variant.fields
         ],
-        most_confused=MOST_CONFUSED,
         differences=shown,
         variants=variants,
         answers=[_answers(difference, variants) for difference in shown],

@@ -104,13 +104,10 @@ def _field_lines(found: Comparison) -> Iterator[str]:
     for name in names:
         for variant in found.variants:
             figures = variant.fields.get(name)
-            if figures is None or (len(names) == 1 and figures.labels is None):
+            if figures is None or (len(names) == 1):
                 continue
             words = f"{name or 'answer'} ({figures.metric.kind})"
             line = f"{words}, {short[variant.name]}: {estimate_text(figures.agreement)}"
-            if (labels := figures.labels) is not None:
-                kappa = "" if labels.kappa is None else f", kappa {estimate_text(labels.kappa)}"
-                line += f", macro F1 {estimate_text(labels.macro_f1)}{kappa}"
             yield printing.printable_line(line)
 
 
