@@ -322,10 +322,7 @@ class Judge:
         )
 
     def output_path(self, step: BoundStep, scope: Scope, parameter: str = "") -> str | None:
-        """Return the stored path of the file that a step would write; None: it is not known.
-
-        `parameter`: the one that names it, if it is another than that of the file that it writes.
-        """
+        """Return the stored path that a step would write, or a `parameter` names; None: unknown."""
         parameter = parameter or step.facts.writes
         if parameter not in step.written:
             return None

@@ -134,8 +134,8 @@ class PlanWalk(Walk):
         self, outdated: Sequence[OutdatedOutput], questions: Collection[ItemKey]
     ) -> None:
         """Name what a run would remove, or keep and count; not what it would write again."""
-        is_written = self.context.index.is_to_be_written
-        outdated = [o for o in outdated if o.n_rows is not None or not is_written(o.stored)]
+        written = self.context.index.planned.union(self.context.index.claims)
+        outdated = [o for o in outdated if o.n_rows is not None or o.stored not in written]
         if outdated:
             self.stats.add_outdated({output.name: output.why for output in outdated})
             rows = (output for output in outdated if output.n_rows is not None)

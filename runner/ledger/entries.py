@@ -62,10 +62,7 @@ class Entry:
     reads: str | None = None
     """JSON: what else it depended on, by name; see `runner/core/traces/dependencies.py`."""
     outputs: str | None = None
-    """JSON: the stored paths of the files that it wrote, each with the sha256 of its content.
-
-    An older Paddock recorded a list of paths.
-    """
+    """JSON: stored path → sha256 of each file that it wrote; of an older Paddock: a list."""
     has_inner_failures: bool = False
     seconds: float = 0.0
     calls: int = 0
@@ -110,7 +107,7 @@ class Entry:
 
 
 def read_written(outputs: str | None) -> dict[str, str]:
-    """Return an entry's `outputs`: path → sha256; empty where an older Paddock recorded it."""
+    """Return an entry's `outputs`: stored path → sha256; empty where that was not recorded."""
     read = json.loads(outputs) if outputs else {}
     return read if isinstance(read, dict) else dict.fromkeys(read, "")
 

@@ -63,7 +63,7 @@ class OutputIndex:
         self._by_path: dict[str, list[str]] = {}
         self._handed_over: set[tuple[str, str]] = set()
         """Scope and path of what a run of another pipeline took over."""
-        self._claims: dict[str, tuple[str, str]] = {}
+        self.claims: dict[str, tuple[str, str]] = {}
         self.planned: set[str] = set()
         """Stored paths that a run would write, as far as a plan has found."""
         for row in ledger.outputs(with_moved=False):
@@ -148,10 +148,7 @@ class OutputIndex:
                     self.ledger.drop("outputs", {"scope": scope, "path": stored})
 
     def taken_by(self, stored: str, scope: str | None = None) -> str | None:
-        """Return the file of the pipeline that took a path over from a scope, and has it.
-
-        Without a `scope` from any of this pipeline.
-        """
+        """Return whose file took a path over, and has it: from a scope, or any of this pipeline."""
         scopes = self.own_scopes if scope is None else (scope,)
         is_taken = any((scope, stored) in self._handed_over for scope in scopes)
         return self.other_owner(stored) if is_taken else None
@@ -239,16 +236,12 @@ class OutputIndex:
         Raises:
             StepError: another item has claimed it.
         """
-        claimant = self._claims.setdefault(stored, (scope, key))
+        claimant = self.claims.setdefault(stored, (scope, key))
         if claimant != (scope, key):
             first, second = sorted((key, claimant[1]))
             who = f"'{first}' and '{second}'" if first != second else f"two blocks, for '{key}',"
             what = f"{who} would write the same file '{stored}'."
             raise StepError(what, remedy="Make the path differ, with `relpath` for example.")
-
-    def is_to_be_written(self, stored: str) -> bool:
-        """Return whether a run would write a path, or an item of it has it. Only while planning."""
-        return stored in self.planned or stored in self._claims
 
     def is_recorded(self, scope: str, key: str, path: Path, sha256: str) -> bool:
         """Return whether this item wrote this content, and the file still has it."""
@@ -268,11 +261,8 @@ class OutputIndex:
         return (scope, self.stored(path)) in self._rows
 
     def is_only_of(self, scope: str, key: str, stored: str) -> bool:
-        """Return whether this item alone wrote a file, as far as is known.
-
-        Not where another one has what it wrote there, too, and is fresh.
-        """
-        row, claimant = self._rows.get((scope, stored)), self._claims.get(stored, (scope, key))
+        """Return whether this item alone wrote a file, and no other has it, as far as is known."""
+        row, claimant = self._rows.get((scope, stored)), self.claims.get(stored, (scope, key))
         is_own = row is not None and row.key == key and claimant == (scope, key)
         return is_own and self._by_path[stored] == [scope]
 

@@ -165,13 +165,8 @@ class BoundPipeline:
                 is_file, rows = written.n_rows is None, planned.outdated_rows
                 why = planned.outdated.get(written.path) if is_file else rows.get(row)
                 changes += [] if why is None else [NO_LONGER_APPLIES.get(why, Why.OUTDATED)()]
-                over = [
-                    todo.key
-                    for todo in planned.items
-                    for reason in todo.reasons
-                    if reason.why is Why.OUTPUT_REPLACED and reason.about[0] == written.path
-                ]
-                changes += map(Why.WRITTEN_OVER, over)
+                changes += [Why.WRITTEN_OVER(i.key) for i in planned.items for r in i.reasons
+                            if (r.why, r.about[:1]) == (Why.OUTPUT_REPLACED, row[:1])]  # fmt: skip
             for before in self.bound.before(node.id):  # 2
                 if before.id not in explained:
                     work = _work_of(before.id, await self._planned(), explained)

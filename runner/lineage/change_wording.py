@@ -29,8 +29,6 @@ _CHANGED = {
     Why.ROWS_LOST: Why.ROWS_CHANGED,
 }
 """What is said here for a reason of a run about a path."""
-_BY_OTHERS = (Why.OUTPUT_REPLACED, Why.OUTPUT_HANDED_OVER)
-"""What became of outputs that is said here, too."""
 _GONE = {Why.FOLDER: Why.LISTED_GONE, Why.STORE: Why.SEARCHED_GONE, Why.ROWS_LOST: Why.ROWS_GONE}
 """The same where the path is no longer there, which these reasons do not say."""
 NO_LONGER_APPLIES = {
@@ -54,7 +52,7 @@ def dependency_wording(
             (path,) = reason.about
             is_gone = reason.why in _GONE and not is_there(str(path))
             yield LineageChange((_GONE if is_gone else _CHANGED)[reason.why](subject, path))
-        elif not reason.is_loss or reason.why in _BY_OTHERS:
+        elif not reason.is_loss or reason.why in (Why.OUTPUT_REPLACED, Why.OUTPUT_HANDED_OVER):
             yield LineageChange(reason)
 
 

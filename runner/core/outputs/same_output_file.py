@@ -62,14 +62,13 @@ def refuse_output_conflicts(
 def refuse_written_by_others(context: RunContext, scope: Scope) -> None:
     """Refuse top-level steps that would write what another pipeline does, before the first runs.
 
-    One whose output that took over (`--take`) is refused only if it has work to do.
-
     Raises:
         PipelineError: an output belongs to another pipeline.
     """
     base, index = str(context.bound.roots.base), context.index
     for step, path in _output_paths(context.bound.nodes):
         text = _rendered_path(path, scope, base) if step.facts.writes else None
+        # What was taken over is refused where the step has work to do
         if text and not (step.has_trace and index.taken_by(index.stored(text))):
             refuse_other_pipelines(context, step, [text])
 
