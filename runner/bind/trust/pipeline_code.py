@@ -5,7 +5,7 @@ files of the folder count, but for
 
 1. Paddock's state, `.git`, and `__pycache__`, which Python does not use there,
 2. folders within it that steps scan, watch, write or move into,
-3. other pipelines, and folders within it that hold one.
+3. other pipelines with their documents and outputs, and folders within it that hold one.
 
 With `code:` those that its patterns name count instead. A file below the folder that the words of a
 program name counts in any case. What lies elsewhere is not looked at.
@@ -26,12 +26,13 @@ from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.model import parse_pipeline
 from paddock.pipelines.yaml_source import parse_yaml
+from paddock.steps.base import Roots
 from paddock.steps.files.globs import ALL_FILES, Globs
 from paddock.steps.tools.code_digests import file_content, python_modules_of
 
 from ..bound import BoundPlan
 from ..inputs import KnownInputs
-from ..known_paths import YAML_SUFFIXES, resolved
+from ..known_paths import YAML_SUFFIXES, KnownPaths, resolved
 from ..plan_walks import all_plans
 from .reached import ReachedCode, ReachedNotification, reached_by
 
@@ -58,7 +59,7 @@ class PipelineCode:
     rules: dict[tuple[Path, tuple[str, ...] | None], None] = field(default_factory=dict)
     """The folder of each pipeline that starts programs, with its `code:`."""
     left_out: set[Path] = field(default_factory=set)
-    """Folders of documents, and of other pipelines."""
+    """Folders of documents and of other pipelines, and what these write."""
 
 
 def code_of(starts: Sequence[BoundPlan], state_dir: Path) -> PipelineCode:
@@ -116,17 +117,22 @@ def _named_files(plan: BoundPlan, *, is_outer: bool) -> Iterator[Path]:
 def _files_in(
     base: Path, patterns: Sequence[str] | None, own: set[Path], left_out: set[Path]
 ) -> Iterator[Path]:
-    """Yield the files that count; add the folders of other pipelines to those left out."""
+    """Yield the files that count; add what is other pipelines' to what is left out."""
     globs, is_named = Globs.of([ALL_FILES] if patterns is None else patterns), {base: False}
     for at, folders, names in os.walk(base) if globs.rules else ():
         here, files = Path(at), [Path(at, name) for name in names]
         if patterns is None:
-            others = {file for file in files if file not in own and _is_pipeline(file)}
+            others = {
+                file: paths
+                for file in files
+                if file not in own and (paths := _paths_of_pipeline(file)) is not None
+            }
             if others and here != base and own.isdisjoint(files):
                 left_out.add(here)
                 folders.clear()
                 continue
-            files = [file for file in files if file not in others]
+            left_out.update(p for paths in others.values() for p in paths if base in p.parents)
+            files = [file for file in files if file not in others and file not in left_out]
             folders[:] = [name for name in folders if here / name not in left_out]
         folders[:] = sorted({*folders} - _NOT_CODE)
         for folder in [here / name for name in folders]:
@@ -140,14 +146,21 @@ def _files_in(
                 yield file
 
 
-def _is_pipeline(file: Path) -> bool:
-    """Return whether a file is a pipeline without faults: any other a program may read."""
+def _paths_of_pipeline(file: Path) -> list[Path] | None:
+    """Return where a pipeline's documents arrive and are written, by its defaults.
+
+    None: it is no pipeline, or has faults, so that a program may be what reads it.
+    """
     if file.suffix not in YAML_SUFFIXES or not _STEPS.search(content := file_content(file)):
-        return False
+        return None
     try:
-        return not parse_pipeline(parse_yaml(content.decode(), str(file))).faults
+        pipeline = parse_pipeline(parse_yaml(content.decode(), str(file)))
     except (PipelineError, UnicodeDecodeError):
-        return False
+        return None
+    known = KnownInputs({name: given.default for name, given in pipeline.inputs.items()})
+    paths = KnownPaths(pipeline, known, Roots(file.parent, (file.parent,)))
+    written = (named.path for named in paths.written() if named.is_whole)
+    return None if pipeline.faults else [*paths.folders(with_inputs=False), *written]
 
 
 def _digest(path: Path, base: Path) -> str:

@@ -126,6 +126,10 @@ def test_code_that_changed_asks_again_however_a_program_comes_to_it(
     assert f"New or changed since: '{path}'." in str(refused.value)
 
 
+DIGEST = (
+    "  - {uses: files.scan, with: {root: in}}\n"
+    "  - {uses: files.write, with: {path: DIGEST.md, text: x}}\n"
+)
 # Pipeline, files beside it, what changes
 UNSEEN: dict[str, tuple[str, dict[str, str], Callable[[World], object]]] = {
     "documents": (
@@ -148,9 +152,11 @@ UNSEEN: dict[str, tuple[str, dict[str, str], Callable[[World], object]]] = {
     ),
     "another pipeline": (
         run_of("[make]"),
-        {"other.yaml": run_of("[ls]"), "sub/p.yaml": run_of("[ls]"), "sub/job": ""},
+        {"other.yaml": run_of("[ls]", DIGEST), "sub/p.yaml": run_of("[ls]"), "sub/job": ""},
         lambda world: [
-            world.write("other.yaml", run_of("[rm]")),
+            world.write("other.yaml", run_of("[rm]", DIGEST)),
+            world.write("in/deep/1.txt", "x"),
+            world.write("DIGEST.md", "x"),
             world.write("new.yaml", run_of("[rm]")),
             world.write("sub/job", "x"),
         ],
@@ -202,6 +208,8 @@ def test_what_is_no_code_asks_nothing(name: str, folder: Path) -> None:
         (run_of("[make]"), {"sub/Makefile": ""}, {"pipeline.yaml":
             run_of("[make]", "  - {uses: files.scan, with: {root: sub}}\n")}),
         (run_of("[make]"), {"sub/Makefile": ""}, {"sub/p.yaml": run_of("[ls]")}),
+        (run_of("[make]"), {"sub/Makefile": ""}, {"p.yaml": DIGEST.replace("  -", "-").replace(
+            "in}", "sub}").replace("- {uses: files.scan", "steps:\n- {uses: files.scan")}),
         (run_of("[make]"), {"conf.yml": "steps: []"}, {"conf.yml": "steps: [{run: rm}]"}),
         ("code: ['*.mk']\n" + run_of("[make]"), {}, {"pipeline.yaml":
             "code: []\n" + run_of("[make]")}),
