@@ -613,7 +613,7 @@ def _parse_parameters(
     arguments: dict[str, Any] = {}
     closes = call_format.leftovers[:1]
     parameters = tool.parameters if tool else {}
-    schemas = parameters.get("properties", {})
+    schemas = parameters.get("properties") or {}
     while True:
         at = skip_space(text, at)
         rest = text[at:]

@@ -69,7 +69,8 @@ class SchedulePlanner:
                     self._plans[key, timed.key] = plan
                 last = plan.owed[-1] if plan.owed else plan.planned
                 if last is not None and last > now and not is_moment(timed, last):
-                    await self._delete_moved(deployment, timed, now)
+                    runs = await self._prefect_queue.open_runs([deployment.id])
+                    await self.forget(deployment, runs, now)
                     plan.owed, last = [], None
                 ahead = upcoming(timed, now)
                 if last is not None and last < now:  # the machine slept, or its clock was set on
@@ -95,7 +96,6 @@ class SchedulePlanner:
         self, deployment: Deployment, timed: CronSchedule, now: datetime
     ) -> _SchedulePlan:
         """Return the plan of a new schedule, with the moments missed while `up` was not running."""
-        await self._delete_moved(deployment, timed, now)
         last = await self._prefect_queue.last_before(deployment.id, timed.key, now)
         ended = files.read_json_object(self._file).get(f"{deployment.id} {timed.key}")
         if isinstance(ended, float):
@@ -108,15 +108,6 @@ class SchedulePlanner:
             name = deployment.triggered.pipeline.name
             log.info("%s: %s of `%s` to catch up on", name, owed, timed.cron)
         return plan
-
-    async def _delete_moved(
-        self, deployment: Deployment, timed: CronSchedule, now: datetime
-    ) -> None:
-        """Delete planned runs at times of another zone than the machine's is now."""
-        for run in await self._prefect_queue.open_runs([deployment.id]):
-            is_planned = run.order.get("trigger") == timed.key and run.state == PLANNED_STATE
-            if is_planned and run.at > now and not is_moment(timed, run.at):
-                await self._prefect_queue.delete(run.id)
 
     async def end(self) -> None:
         """Delete what is planned; the next start plans again, from this moment on.
@@ -134,11 +125,20 @@ class SchedulePlanner:
             if run.state == PLANNED_STATE and run.at > now:
                 await self._prefect_queue.delete(run.id)
 
-    async def forget(self, deployment: Deployment, runs: Collection[QueuedRun]) -> None:
-        """Delete planned runs of schedules that a pipeline no longer has."""
-        keys = {timed.key for timed in deployment.triggered.schedules}
+    async def forget(
+        self, deployment: Deployment, runs: Collection[QueuedRun], now: datetime | None = None
+    ) -> None:
+        """Delete planned runs of schedules, or of moments, that a pipeline no longer has.
+
+        Without a zone of its own a schedule has other moments when the machine's changes.
+        """
+        now = now or datetime.now(UTC)
+        schedules = {timed.key: timed for timed in deployment.triggered.schedules}
         for run in runs:
             trigger = str(run.order.get("trigger", ""))
+            timed = schedules.get(trigger)
             is_ours = run.deployment == deployment.id and run.phase == "waiting"
-            if is_ours and trigger.startswith(SCHEDULE_PREFIX) and trigger not in keys:
+            is_planned = run.state == PLANNED_STATE and run.at > now
+            is_gone = is_planned and not is_moment(timed, run.at) if timed else True
+            if is_ours and trigger.startswith(SCHEDULE_PREFIX) and is_gone:
                 await self._prefect_queue.delete(run.id)

@@ -255,3 +255,14 @@ def test_arguments_arrive_as_the_tools_schema_has_them(
     delta = parser.feed(prompt[prompt.rindex("<function") :].encode())
     found = (*delta.tool_calls, *parser.close().tool_calls)
     assert [dict(one.arguments) for one in found] == [arguments]
+
+
+def test_a_tool_whose_properties_are_an_empty_list_is_called() -> None:
+    chat_format = template("Qwen3-Coder").chat_format
+    tool = Tool("save", "", {"type": "object", "properties": []})  # as PHP writes none
+    parser = MarkupParser(
+        AnswerMarkup(chat_format.tags, chat_format.formats, {"save": tool}), (), lambda: "id"
+    )
+    answer = "<function=save>\n<parameter=n>\n3\n</parameter>\n</function>"
+    (call,) = parser.feed(answer.encode()).tool_calls
+    assert call.arguments == {"n": 3}
