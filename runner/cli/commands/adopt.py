@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,7 +10,7 @@ from pathlib import Path
 import typer
 
 from paddock.engine.system import file_locks, files
-from paddock.engine.system.text import nested_values, shorten
+from paddock.engine.system.text import nested_values, parse_shallow_json, shorten
 from paddock.runner.cli.arguments import argument, existing_folder, flag
 from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.ledger.database import queries
@@ -36,8 +35,9 @@ def adopt(
     """
     folder = existing_folder(place, "adopt").resolve()
     ledger = Ledger(folder / STATE_FOLDER, is_readonly=True)
+    nothing = CommandError(f"There is no ledger in '{place}'.")
     if not ledger.file.is_file():
-        raise CommandError(f"There is no ledger in '{place}'.")
+        raise nothing
     try:
         with ledger:
             printing.print_out("Its ledger is used already.")
@@ -47,7 +47,9 @@ def adopt(
             raise
     with closing(SqliteDatabase(ledger.file)) as database:
         entry = LedgerEntry(ledger.file, None)
-        for line in _contents(database, folder) if entry.check(database) else ():
+        if not entry.check(database):
+            raise nothing
+        for line in _contents(database, folder):
             printing.print_out(printing.printable_line(shorten(line, _MOST_CHARS)))
         printing.print_out(
             "Once it is taken, its runs can be run again, its items count as done and its "
@@ -69,7 +71,11 @@ def _contents(database: SqliteDatabase, folder: Path) -> Iterator[str]:
         yield f"{what}: {n_rows:,}"
     named = [(kind, path) for kind, path in database.rows(queries.NAMED_PATHS, {})]
     for (given,) in database.rows(queries.GIVEN_INPUTS, {}):
-        for name, value in json.loads(given)["inputs"].items():
+        try:
+            inputs = dict(parse_shallow_json(given)["inputs"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise CommandError(f"The inputs of a run in it cannot be read ({error}).") from error
+        for name, value in inputs.items():
             named += [(f"input '{name}' leads to", text) for _, text in nested_values(value)]
     outside = {
         f"  {kind} {path}": None

@@ -252,11 +252,18 @@ def test_adopting_says_what_a_ledger_has_and_what_leads_out_of_its_folder(
     (private / "diary.txt").write_text("mine")
     world.run({"place": str(private)})
     sql(world.folder, "update outputs set path = '../other/out.txt'")
-    copy = shutil.copytree(world.folder, tmp_path / "copy")
+    copy = Path(shutil.copytree(world.folder, tmp_path / "copy"))
     lines = invoke("adopt", str(copy)).stdout.splitlines()
     assert lines[0] == "runs of pipeline.yaml: 2"
     assert "items, done: 2" in lines
     assert f"Out of {copy}:" in lines
     assert f"  input 'place' leads to {tmp_path}/private\\x1b[2J" in lines
     assert "  output ../other/out.txt" in lines
-    assert invoke("adopt", str(tmp_path)).stderr == f"There is no ledger in '{tmp_path}'.\n"
+    sql(copy, "update runs set given = '[1'")
+    assert "The inputs of a run in it cannot be read" in invoke("adopt", str(copy)).stderr
+    (tmp_path / ".paddock").mkdir()
+    for _ in range(2):
+        refused = invoke("adopt", str(tmp_path), "--yes")
+        assert refused.stderr == f"There is no ledger in '{tmp_path}'.\n"
+        with contextlib.closing(sqlite3.connect(tmp_path / ".paddock/ledger.sqlite")) as other:
+            other.execute("create table if not exists runs (run)")

@@ -1,6 +1,7 @@
 """The ledger in PostgreSQL: as in a file, for several machines; and its errors."""
 
 import asyncio
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from paddock.runner.ledger.database.postgres import (
 )
 from paddock.runner.ledger.entries import FILED, CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.own_state import folder_identity
+from paddock.runner.ledger.own_state import ForeignState, folder_identity
 from paddock.runner.ledger.run_store import RunStore
 from tests.postgres import Postgres, postgres
 
@@ -117,6 +118,19 @@ def test_the_ledger_begins_with_what_the_folders_file_knows(url: str, tmp_path: 
         ledger.record("scope", entry("b"), "run")
     with Ledger(tmp_path, is_readonly=True) as ledger:
         assert set(ledger.entries("scope")) == {"a"}
+
+
+def test_no_ledger_begins_with_a_file_that_was_not_made_here(
+    url: str, tmp_path: Path, own_home: Path
+) -> None:
+    with Ledger(tmp_path / "theirs") as ledger:
+        ledger.record("scope", entry("a"), "run")
+    mine = Path(shutil.copytree(tmp_path / "theirs", tmp_path / "mine"))
+    with pytest.raises(ForeignState, match="it was not made here"), Ledger(mine, url=url):
+        pass
+    (mine / "ledger.sqlite").unlink()
+    with Ledger(mine, url=url) as ledger:
+        assert ledger.entries("scope") == {}
 
 
 def test_filed_and_deleted_items_stay_so_in_a_schema_made_of_a_file(

@@ -82,12 +82,15 @@ class Person:
         return [call for call in calls if " is-" not in call]
 
     def written(self) -> dict[str, str]:
-        """Return the files of the home folder and their text, but for those of `systemctl`."""
+        """Return the files of the home folder and their text, but for those of `systemctl`.
+
+        Nor the mark of the first start, which each command makes.
+        """
         found = (path for path in self.home.rglob("*") if path.is_file())
         return {
             str(path.relative_to(self.home)): path.read_text()
             for path in found
-            if path.parent != self.program.parent
+            if path.parent != self.program.parent and path.parent.name != "ledgers"
         }
 
     def setup(self, *words: str, **environ: str) -> Ended:
