@@ -64,7 +64,7 @@ def claim_files(
                 refused[relpath] = "a file of that name lies in 'processing' already"
             elif relpath in written or is_open_for_writing(source):
                 refused[relpath] = OPEN_REASON
-            elif _is_same_version(source, seen):
+            elif (now := file_version_at(str(source), relpath)) is not None and now.is_same(seen):
                 files.rename_without_links(source, target)
                 claimed[relpath] = seen
         except OSError as error:
@@ -151,15 +151,6 @@ def _exists(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
-
-
-def _is_same_version(path: Path, seen: FileVersion) -> bool:
-    try:
-        facts = path.stat()
-    except FileNotFoundError:
-        return False
-    now = facts.st_size, facts.st_mtime_ns, facts.st_ino
-    return now == (seen.size, seen.mtime_ns, seen.inode)
 
 
 def _free_name(path: Path, taken: Collection[Path]) -> Path:

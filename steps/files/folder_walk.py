@@ -103,6 +103,8 @@ class FolderWalk:
     not_followed: list[str] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
     """Files that the patterns leave out."""
+    temporary: list[str] = field(default_factory=list)
+    """Names that are left out, but for hidden ones."""
 
     def files(self, newest: int | None) -> list[FoundFile]:
         """Walk; return the wanted files in the order of `relpath`.
@@ -189,9 +191,10 @@ class FolderWalk:
 
     def _entry(self, entry: os.DirEntry[str], folder: _Below) -> _Below | None:
         """Handle one entry; return a folder to descend into."""
-        if is_temporary(entry.name):
-            return None
         relpath = folder.prefix + entry.name
+        if is_temporary(entry.name):
+            self.temporary += [] if entry.name.startswith(".") else [relpath]
+            return None
         path = os.path.join(folder.path, entry.name)  # noqa: PTH118 - the hot path
         is_same = folder.real == folder.path
         real = path if is_same else os.path.join(folder.real, entry.name)  # noqa: PTH118

@@ -273,11 +273,16 @@ def test_an_empty_listing_says_why(tmp_path: Path, scan: Scan, hands: FakeTools)
     ]
 
 
-def test_temporary_and_deleted_files_are_left_out_as_by_a_watch(tmp_path: Path, scan: Scan) -> None:
+def test_temporary_and_deleted_files_are_left_out_as_by_a_watch(
+    tmp_path: Path, scan: Scan, hands: FakeTools
+) -> None:
     left_out = (
         "#recycle/old.docx", "~$letter.docx", "@eaDir/a.txt", "a.pdf.part", "4913", "letter.txt~",
         "sub/Thumbs.db", "sub/x.TMP", "a.crdownload", "lost+found/a.txt",
     )  # fmt: skip
+    lay(tmp_path, "sub/a.part", "sub/.b")
+    assert listed(scan("sub")) == []
+    assert hands.notes == ["sub: the folder has no files but temporary ones: 'a.part'."]
     lay(tmp_path, "a.txt", "4913.txt", "parts/a.part.txt", *left_out)
     assert listed(scan()) == ["4913.txt", "a.txt", "parts/a.part.txt"]
     assert listed(scan(include=["*.part", "letter*", "#recycle"])) == []
