@@ -52,23 +52,29 @@ def drop_oldest_turns(
 
     `count` returns the tokens of a conversation's prompt.
     """
-    shorter = _shorter_conversations(messages)
-    low, high = 0, len(shorter) - 1
+    places = _shorter_from(messages)
+    system = [(n, message) for n, message in enumerate(messages) if message.role == "system"]
+
+    def shorter(place: int) -> tuple[Message, ...]:
+        return (*(message for n, message in system if n < place), *messages[place:])
+
+    low, high = 0, len(places) - 1
     while low < high:
         middle = (low + high) // 2
-        if count(shorter[middle]) <= limit.n_goal:
+        if count(shorter(places[middle])) <= limit.n_goal:
             high = middle
         else:
             low = middle + 1
-    return shorter[low]
+    return shorter(places[low])
 
 
-def _shorter_conversations(messages: Sequence[Message]) -> list[tuple[Message, ...]]:
-    """Return every allowed shorter conversation, the longest first; if none is, the whole one.
+def _shorter_from(messages: Sequence[Message]) -> list[int]:
+    """Return from where on all turns may stay without those before, but for system turns.
 
-    >>> turns = [Message(role, role) for role in ("system", "user", "assistant", "user")]
-    >>> [[one.role for one in turns] for turns in _shorter_conversations(turns)]
-    [['system', 'user']]
+    Where none may go it is the first one.
+
+    >>> _shorter_from([Message(role, "x") for role in ("system", "user", "assistant", "user")])
+    [3]
     """
     # How many turns at the end must stay together. The last turn; a call with its results; a begun
     # answer with the turn that it answers.
@@ -79,13 +85,8 @@ def _shorter_conversations(messages: Sequence[Message]) -> list[tuple[Message, .
     n_tail = min(2, len(messages)) if begins_answer else n
     n_body = len(messages) - n_tail
     others = [n for n in range(n_body) if messages[n].role != "system"]
-    shorter = []
-    for n_gone in range(1, len(others) + 1):
-        is_last = n_gone == len(others)
-        if is_last or messages[others[n_gone]].role == "user":
-            gone = frozenset(others[:n_gone])
-            shorter.append(tuple(message for n, message in enumerate(messages) if n not in gone))
-    return shorter or [tuple(messages)]
+    users = [later for later in others[1:] if messages[later].role == "user"]
+    return [*users, others[-1] + 1] if others else [0]
 
 
 def cut_last_turn(
