@@ -93,7 +93,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "up": "Run the schedules, watches and webhooks of the pipelines below DIR.",
         "status": "Show `paddock up` with its queue and calls, the services, and the last runs.",
         "allow": "Allow pipeline files what they ask for, for `paddock up`.",
-        "setup": "Keep `paddock up` running under systemd, with mail and a key.",
+        "setup": "Print the unit that keeps `paddock up` running, and how to install it.",
         "mcp": "Serve the pipelines of FOLDER to agents as tools (Model Context Protocol).",
         "service": "Local service: one pool for all runs on this machine.",
         "worker": "Take runs from a work pool, with this machine's models, until it is stopped.",

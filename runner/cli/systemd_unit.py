@@ -8,17 +8,13 @@ namespace or a capability: many kernels refuse these to such a manager, and it w
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from paddock.engine.system.light_dataclasses import dataclass, field
 
 UNIT_NAME = "paddock-up.service"
-SYSTEM_CONFIG = Path("/etc/paddock")
-
-_STOP_MARGIN_S = 30.0  # after the drain: workers and Prefect's server end
+STOP_MARGIN_S = 30.0  # after the drain: workers and Prefect's server end
 _HOMES = ("/home", "/root", "/run/user")  # what ProtectHome hides
 _TEMPORARY = ("/tmp", "/var/tmp")  # what PrivateTmp hides
 _PLAIN_WORD = re.compile(r"[\w./:=,@+-]+")
@@ -42,7 +38,6 @@ class UpUnit:
     folders: tuple[Path, ...]
     user: str = ""
     """Whose rights it has under the system's manager; empty: a unit of a person's own manager."""
-    keys: Path | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
     programs: tuple[Path, ...] = ()
     """Where that which it executes lies."""
@@ -61,12 +56,11 @@ class UpUnit:
                 f"ExecStart={' '.join(map(_word, self.command))} {folders.replace('$', '$$')}",
                 f"WorkingDirectory={_without_specifiers(str(self.folders[0]))}",
                 *(f"Environment={_word(f'{name}={text}')}" for name, text in self.environ.items()),
-                *self._key_lines(),
             ],
             "User": [f"User={self.user}"],
             "Group": [],  # the user's own
             "ReadWritePaths": [f"ReadWritePaths={folders}"],
-            "TimeoutStopSec": [f"TimeoutStopSec={self.stop_timeout_s + _STOP_MARGIN_S:g}"],
+            "TimeoutStopSec": [f"TimeoutStopSec={self.stop_timeout_s + STOP_MARGIN_S:g}"],
             "ProtectHome": [f"ProtectHome={home}"],
             "PrivateTmp": [f"PrivateTmp={temporary}"],
             "WantedBy": [f"WantedBy={'multi-user' if self.user else 'default'}.target"],
@@ -80,44 +74,10 @@ class UpUnit:
         return "".join(lines).lstrip()
 
     def unwritable(self) -> str | None:
-        values = [*map(str, self.folders), str(self.keys), *self.command, *self.environ.values()]
+        values = [*map(str, self.folders), self.user, *self.command, *self.environ.values()]
         if (wrong := next((text for text in values if _UNWRITABLE.search(text)), None)) is not None:
             return wrong
         return self.command[0] if _NOT_IN_PROGRAM.search(self.command[0]) else None
-
-    def _key_lines(self) -> list[str]:
-        if self.keys is None:
-            return []
-        if self.user:  # a copy that only the service sees; the file stays root's
-            return [f"LoadCredential=keys:{self.keys}", "Environment=PADDOCK_API_KEYS=%d/keys"]
-        return [f"Environment={_word(f'PADDOCK_API_KEYS={self.keys}')}"]
-
-
-def key_file_of(text: str) -> Path | None:
-    r"""Return the key file that a unit names; None if it names none.
-
-    >>> key_file_of(r'Environment="PADDOCK_API_KEYS=/srv/100 %% \"new\""')
-    PosixPath('/srv/100 % "new"')
-    """
-    if found := re.search(r"^LoadCredential=keys:(.+)$", text, re.MULTILINE):
-        return Path(found[1])
-    value = unit_variables(text).get("PADDOCK_API_KEYS")
-    return Path(value) if value is not None else None
-
-
-def unit_variables(text: str) -> dict[str, str]:
-    r"""Return the variables that a unit's text sets.
-
-    >>> unit_variables("Environment=A=1\nEnvironment=PADDOCK_ALLOW=run,tool\n")
-    {'A': '1', 'PADDOCK_ALLOW': 'run,tool'}
-    """
-    found: dict[str, str] = {}
-    for line in re.findall(r"^Environment=(.*)$", text, re.MULTILINE):
-        with suppress(ValueError):  # a quote that is not closed
-            for word in shlex.split(line):
-                name, _, value = word.partition("=")
-                found.setdefault(name, value.replace("%%", "%"))
-    return found
 
 
 def _is_any_below(paths: Sequence[Path], places: Sequence[str]) -> bool:
