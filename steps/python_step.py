@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from paddock.engine.system.python_syntax import parse_expression
 from paddock.pipelines.errors import did_you_mean
 from paddock.steps.tools.code_digests import code_digest
 from paddock.steps.tools.function_signature import documented_arguments
@@ -126,7 +127,7 @@ def _arguments(
 def _type_of_hint(node: ast.expr | None) -> Any:
     """Return the type of a hint; `Any` for what is not plain.
 
-    >>> _type_of_hint(ast.parse("list[str] | None", mode="eval").body) == (list[str] | None)
+    >>> _type_of_hint(parse_expression("list[str] | None")) == (list[str] | None)
     True
     """
     if isinstance(node, ast.Constant):
@@ -134,7 +135,7 @@ def _type_of_hint(node: ast.expr | None) -> Any:
             return None
         text = node.value if isinstance(node.value, str) else "object"
         try:
-            return _type_of_hint(ast.parse(text, mode="eval").body)
+            return _type_of_hint(parse_expression(text))
         except (SyntaxError, ValueError, RecursionError):
             return Any
     if isinstance(node, ast.Name | ast.Attribute):

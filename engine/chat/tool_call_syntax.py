@@ -26,6 +26,7 @@ from typing import Any, Literal, get_args
 
 from paddock.engine.request import Tool, ToolCall
 from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.python_syntax import parse_expression
 from paddock.engine.system.text import has_json_type, parse_shallow_json, resolve_ref
 
 Placeholder = Literal["name", "id", "index", "args", "params", "calls", "python", "gemma"]
@@ -310,7 +311,7 @@ def parse_python_calls(text: str, at: int) -> tuple[list[tuple[str, JsonObject]]
 
 def _python_tree(text: str) -> ast.expr:
     try:
-        return ast.parse(text.strip(), mode="eval").body
+        return parse_expression(text.strip())
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise MalformedValue from None
 

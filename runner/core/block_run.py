@@ -146,7 +146,7 @@ class BlockRun:
             if gone.deleted or gone.dropped or gone.pruned or gone.doubts:
                 renamed = {item.renamed_from for item in work.items}
                 stand = (i for i in work.items if i.has_ended or i.verdict.is_up_to_date)
-                done = {item.index for item in stand if item.phase is not Phase.FAILED}
+                done = {item.index for item in stand if item.phase not in (Phase.FAILED, *OPEN)}
                 for entry in await Pruner(context).handle_gone(work, done):
                     state.filed.drop(entry.key)
                     if entry.key not in renamed:  # which is counted under its new name

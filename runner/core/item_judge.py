@@ -321,13 +321,12 @@ class Judge:
             renewed=rule.renewed,
         )
 
-    def output_path(self, step: BoundStep, scope: Scope, parameter: str = "") -> str | None:
-        """Return the stored path that a step would write, or a `parameter` names; None: unknown."""
-        parameter = parameter or step.facts.writes
-        if parameter not in step.written:
+    def output_path(self, step: BoundStep, scope: Scope) -> str | None:
+        """Return the stored path of the file that a step would write; None: it is not known."""
+        if not step.facts.writes:
             return None
         try:
-            text = Value.of(step.written[parameter]).render(scope)
+            text = Value.of(step.written[step.facts.writes]).render(scope)
             return self.world.index.stored(self.bound.roots.resolve(str(text)))
         except (ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
             return None  # a run tells what is wrong

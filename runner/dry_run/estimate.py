@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, NoReturn
 
 from paddock.pipelines.errors import PipelineError
@@ -31,7 +32,9 @@ from paddock.runner.core.outputs.outdated_outputs import (
     OutdatedOutput,
     ended_block,
     kept_texts,
+    listed_names,
 )
+from paddock.runner.core.outputs.pruning import Pruner, Sweep
 from paddock.runner.core.outputs.same_output_file import (
     note_possible_refusal,
     refuse_other_pipelines,
@@ -84,6 +87,8 @@ async def estimate_run(
             not_taken = await asyncio.to_thread(lambda: [*not_taken_by_watches(context.bound)])
             stats.not_taken.update(not_taken)
         await walk.nodes()
+        for sweep in forecast.swept:
+            sweep()
         note_possible_refusal(context, context.bound.nodes, [walk.scope])
         last = speeds = None
         if forecast.cost.calls.weights:
@@ -106,6 +111,8 @@ class PlanWalk(Walk):
         self.steps = ItemEstimator(forecast, context, Spread(is_of_item=False))
         self.unknown: dict[str, str] = {}
         """Node → the one that must run before its outputs are known."""
+        self._gone: dict[str, Outdated] = {}
+        """Stored paths of files of items that the lists have no more and whose outputs go."""
         self._placeholders: dict[str, dict[str, Any] | None] = {}
         """By node that is unknown: its outputs, with placeholders; empty where there are none."""
         # Without a note of what a table is made without, which a run says
@@ -133,16 +140,36 @@ class PlanWalk(Walk):
     async def outdated(
         self, outdated: Sequence[OutdatedOutput], questions: Collection[ItemKey]
     ) -> None:
-        """Name what a run would remove, or keep and count; not what it would write again."""
-        written = self.context.index.planned.union(self.context.index.claims)
-        outdated = [o for o in outdated if o.n_rows is not None or o.stored not in written]
-        if outdated:
-            self.stats.add_outdated({output.name: output.why for output in outdated})
-            rows = (output for output in outdated if output.n_rows is not None)
-            items = {(row.stored, row.scope_id, row.key): row.why for row in rows}
-            self._forecast.outdated_rows = items
-            for note in kept_texts(outdated):
-                self.stats.note(note)
+        """Name what a run would remove, and what it would keep, once all is walked."""
+        self._forecast.swept.append(partial(self._sweep, outdated))
+
+    def _sweep(self, outdated: Sequence[OutdatedOutput]) -> None:
+        """Name outdated outputs, but for files that work of this run may write."""
+        absolute, stats, forecast = self.context.index.absolute, self.stats, self._forecast
+        named = [
+            out
+            for out in outdated
+            if out.n_rows is not None or not forecast.possible.has(absolute(out.stored))
+        ]
+        rows = (output for output in named if output.n_rows is not None)
+        forecast.outdated_rows |= {(row.stored, row.scope_id, row.key): row.why for row in rows}
+        sweep = Sweep.of(named, self.ended, self.context.options)
+        removed = {
+            path: why
+            for path, why in self._gone.items()
+            if not forecast.possible.has(absolute(path))
+        }
+        removed |= {out.name: out.why for out in sweep.removed}
+        kept = [out for out in named if out.name not in removed]
+        stats.add_outdated({out.name: out.why for out in kept})
+        forecast.removed |= {stats.secrets.redact(name): why for name, why in removed.items()}
+        for work, doubt in sweep.doubts:
+            self._add(PlanItem(work.block.id, doubt.folder, ItemState.MISSING, (doubt.reason,)))
+        for why in dict.fromkeys(removed.values()):
+            names = listed_names(name for name, its in removed.items() if its is why)
+            stats.note(f"would be removed, since {why}: {names}")
+        for note in (*sweep.notes, *kept_texts(kept)):
+            stats.note(note)
 
     async def has_to_wait(self, node: BoundNode) -> bool:
         """Return whether what a node reads has to run first.
@@ -155,6 +182,7 @@ class PlanWalk(Walk):
         if pending is None:
             return False
         self.unknown[node.id] = pending
+        self._forecast.possible.add(self.bound, [node])
         with suppress(ItemEnds):  # of an `if` that cannot be evaluated
             if self.steps.skip(node, self.scope_with_placeholders()):
                 self._note(node, Estimate(outputs=None, doubt=Doubt.NONE))
@@ -189,7 +217,14 @@ class PlanWalk(Walk):
         """
         context, block, todo = self.context, state.block, state.todo()
         undone = {item.index for item in (*todo, *state.in_phase(*OPEN))}
-        applies = await ended_block(context, state.work, undone)
+        expected = {item.index for item in todo}
+        applies = await ended_block(context, state.work, undone, expected)
+        scopes = [item.scope_in(block, self.scope) for item in todo]
+        if todo:
+            self._forecast.possible.add(self.bound, block.body, scopes)
+        if not context.options.leaves_out_items:
+            done = expected | {i.index for i in state.work.items if i.verdict.is_up_to_date}
+            self._gone |= await Pruner(context).removable(state.work, done)
         if state.step is not None:  # 1
             (work,) = state.work.items
             item = PlanItem(block.id, block.id, work.verdict.state, work.verdict.reasons)
@@ -202,9 +237,7 @@ class PlanWalk(Walk):
         items = list(_plan_items(state.work))
         for item in items:
             self._add(item)
-        note_possible_refusal(
-            context, block.body, (item.scope_in(block, self.scope) for item in todo)
-        )
+        note_possible_refusal(context, block.body, scopes)
         context.stats.add_filed(block.id, state.work.filed_counts)
         behind = (o for o in self.bound.nodes if block.id in all_before(self.bound.edges, o.id))
         may_be_read = any(map(may_read_files, all_steps(behind)))
@@ -229,6 +262,7 @@ class PlanWalk(Walk):
         attempt = ItemAttempt.of(self.context, step)
         if step.inner is None and not only_reads(step):
             self._note(step, Estimate())
+            self._forecast.possible.add(self.bound, [step], [self.scope])
             return NOT_YET
         self.ended[step.id] = EndedNode(step, {step.id: Fate.DONE})
         if step.inner is not None:

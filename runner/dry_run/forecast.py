@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.runner.core.outputs.same_output_file import PossibleOutputs
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WORK
 from paddock.runner.progress.reasons import Outdated
@@ -100,7 +101,11 @@ class PlanForecast:
     items: list[PlanItem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What is not known before the run."""
-    outdated_rows: Mapping[tuple[str, str, str], Outdated] = field(default_factory=dict)
+    outdated_rows: dict[tuple[str, str, str], Outdated] = field(default_factory=dict)
+    removed: dict[str, Outdated] = field(default_factory=dict)
+    possible: PossibleOutputs = field(default_factory=PossibleOutputs)
+    swept: list[Callable[[], None]] = field(default_factory=list)
+    """By pipeline, naming what no longer applies: once it is known what may be written."""
 
     def report(
         self, stats: RunStats, last: dict[str, Any] | None, speeds: SpeedBook | None
@@ -132,6 +137,7 @@ class PlanForecast:
             remarks=(*stats.tally_notes(is_plan=True), *stats.notes),
             outdated=stats.outdated,
             outdated_rows=self.outdated_rows,
+            removed=self.removed,
             filed=stats.filed_counts,
             not_taken=stats.not_taken_by_suffix(),
         )

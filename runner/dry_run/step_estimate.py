@@ -79,10 +79,6 @@ class StepEstimator:
             return await self._escalated()
         has_no_effects = only_reads(step) or facts.fills or facts.tree is not None
         if not has_no_effects or "tools" in step.written:  # 2
-            context = self.attempt.context
-            given = step, self.attempt.scope, facts.writes or facts.moves_to
-            if path := context.judge.output_path(*given):
-                context.index.planned.add(path)
             return Estimate(calls_of_step(step))
         try:
             params = step.params.render(self.attempt.scope)

@@ -63,9 +63,7 @@ class OutputIndex:
         self._by_path: dict[str, list[str]] = {}
         self._handed_over: set[tuple[str, str]] = set()
         """Scope and path of what a run of another pipeline took over."""
-        self.claims: dict[str, tuple[str, str]] = {}
-        self.planned: set[str] = set()
-        """Stored paths that a run would write, as far as a plan has found."""
+        self._claims: dict[str, tuple[str, str]] = {}
         for row in ledger.outputs(with_moved=False):
             self._keep(row)
 
@@ -236,7 +234,7 @@ class OutputIndex:
         Raises:
             StepError: another item has claimed it.
         """
-        claimant = self.claims.setdefault(stored, (scope, key))
+        claimant = self._claims.setdefault(stored, (scope, key))
         if claimant != (scope, key):
             first, second = sorted((key, claimant[1]))
             who = f"'{first}' and '{second}'" if first != second else f"two blocks, for '{key}',"
@@ -262,7 +260,7 @@ class OutputIndex:
 
     def is_only_of(self, scope: str, key: str, stored: str) -> bool:
         """Return whether this item alone wrote a file, and no other has it, as far as is known."""
-        row, claimant = self._rows.get((scope, stored)), self.claims.get(stored, (scope, key))
+        row, claimant = self._rows.get((scope, stored)), self._claims.get(stored, (scope, key))
         is_own = row is not None and row.key == key and claimant == (scope, key)
         return is_own and self._by_path[stored] == [scope]
 

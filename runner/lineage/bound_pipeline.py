@@ -163,7 +163,11 @@ class BoundPipeline:
                 written, planned = output.written, await self._planned()
                 row = (written.path, written.scope_id, written.key)
                 is_file, rows = written.n_rows is None, planned.outdated_rows
-                why = planned.outdated.get(written.path) if is_file else rows.get(row)
+                why = (
+                    {**planned.outdated, **planned.removed}.get(written.path)
+                    if is_file
+                    else rows.get(row)
+                )
                 changes += [] if why is None else [NO_LONGER_APPLIES.get(why, Why.OUTDATED)()]
                 changes += [Why.WRITTEN_OVER(i.key) for i in planned.items for r in i.reasons
                             if (r.why, r.about[:1]) == (Why.OUTPUT_REPLACED, row[:1])]  # fmt: skip

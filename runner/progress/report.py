@@ -417,9 +417,11 @@ class PlanReport:
     remarks: tuple[str, ...] = ()
     """Notes of steps during planning, such as a folder without files; for people."""
     outdated: Mapping[str, Outdated] = field(default_factory=dict)
-    """Outputs that no longer apply (paths, and rows in stores), and why."""
+    """Outputs that no longer apply and are kept (paths, and rows in stores), and why."""
+    removed: Mapping[str, Outdated] = field(default_factory=dict)
+    """Those that a run would remove."""
     outdated_rows: Mapping[tuple[str, str, str], Outdated] = field(default_factory=dict)
-    """Of those the rows, by their store and their item's scope and key."""
+    """Of both the rows, by their store and their item's scope and key."""
     filed: FiledCounts = FiledCounts()
     not_taken: Mapping[str, int] = field(default_factory=dict)
     """Files of scanned folders that no pattern takes, by suffix."""
@@ -445,7 +447,7 @@ class PlanReport:
     @property
     def has_work(self) -> bool:
         """Whether a run would do anything (`--detailed-exitcode` 10)."""
-        return bool(self.notes) or any(
+        return bool(self.notes or self.removed) or any(
             item.state in (*WORK, ItemState.DELETED) for item in self.items
         )
 
@@ -454,6 +456,7 @@ class PlanReport:
             "items": [item.as_json() for item in self.items],
             "filed": asdict(self.filed),
             "outdated": dict(self.outdated),
+            "removed": dict(self.removed),
             "not_taken": dict(self.not_taken),
             "calls": self.calls,
             "calls_are": None if self.calls is None else self.calls_are,

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import TypeAlias
 
+from paddock.engine.system.python_syntax import parse_expression
+
 Number = int | Decimal
 
 _MOST_CHARACTERS = 1_000
@@ -48,7 +50,7 @@ def evaluate(expression: str) -> Number:
     if not re.search(r"[A-Za-z]", text):  # in `max(1,200)` the comma separates numbers
         text = _THOUSANDS.sub("", text)
     try:
-        tree = ast.parse(text, mode="eval").body
+        tree = parse_expression(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise CalculationError(f"'{expression[:80]}' is not arithmetic.") from None
     if sum(1 for _ in ast.walk(tree)) > _MOST_NODES:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from paddock.engine.system.files import existing_file
 from paddock.engine.system.no_links import open_file
+from paddock.engine.system.python_syntax import parse_module
 
 _MAX_MODULES = 1000  # of a folder: a tree of that size is read in a second
 
@@ -58,7 +59,7 @@ def code_digest(file: Path) -> str:
 
 def _imported_files(file: Path, folder: Path) -> Iterator[Path]:
     try:
-        tree = ast.parse(file_content(file))
+        tree = parse_module(file_content(file))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
     for node in ast.walk(tree):

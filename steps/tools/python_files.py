@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from paddock.engine.system.no_links import open_file
+from paddock.engine.system.python_syntax import parse_module
 from paddock.pipelines.errors import did_you_mean
 
 
@@ -28,7 +29,7 @@ def parse_python_file(path: Path, written: str) -> ast.Module:
     """
     try:
         with open_file(path, follows_links=True) as file:
-            return ast.parse(file.read())
+            return parse_module(file.read())
     except FileNotFoundError:
         remedy = "Paths are relative to the YAML; create or correct it."
         raise FunctionNotFound(f"there is no file '{written}'", remedy) from None

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.python_syntax import parse_expression
 from paddock.engine.system.text import shorten
 from paddock.pipelines.errors import nearest_name
 
@@ -64,7 +65,7 @@ def sql_condition(where: Where, columns: Mapping[str, ColumnKind] | None = None)
         if len(where) > _MOST_CHARACTERS:
             raise InvalidFilter(f"it is longer than {_MOST_CHARACTERS:,} characters")
         try:
-            return _Expression(columns).condition(ast.parse(where.strip(), mode="eval").body)
+            return _Expression(columns).condition(parse_expression(where.strip()))
         except InvalidFilter:
             raise
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

@@ -294,8 +294,12 @@ class OutdatedFinder:
         return [(row, fate) for row, fate in fates if isinstance(fate, Outdated)]
 
 
-async def ended_block(context: RunContext, work: BlockWork, is_open: Collection[int]) -> EndedNode:
+async def ended_block(
+    context: RunContext, work: BlockWork, is_open: Collection[int], expected: Collection[int] = ()
+) -> EndedNode:
     """Return what applies of a block that has ended; `is_open`: indexes of items still to be done.
+
+    `expected`: those of them that a run does, while planning.
 
     1. What filed items made stays, though the list lacks them.
     2. Items that later runs do are open.
@@ -322,7 +326,8 @@ async def ended_block(context: RunContext, work: BlockWork, is_open: Collection[
         item.renamed_from
         for item in work.items
         if item.renamed_from and isinstance(fates.get(item.renamed_from), Outdated)
-        if fates[item.key] in ENDED and entries[item.key].state == ItemState.DONE
+        if item.index in expected
+        or (fates[item.key] in ENDED and entries[item.key].state == ItemState.DONE)
     }
     is_unsure = missing.doubts or any(source.is_hot for source in missing.sources)
     unlisted = Fate.OPEN if is_unsure else Outdated.GONE

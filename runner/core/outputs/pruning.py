@@ -26,6 +26,7 @@ from paddock.runner.progress.report import ItemReport
 from paddock.steps.base import OutsideRoots
 
 from ..run_context import RunContext
+from ..run_options import RunOptions
 from ..traces.block_work import BlockWork
 from ..traces.dependencies import OutputWithin, RowsKept, dependencies_of
 from ..traces.reconcile import mass_doubt
@@ -50,49 +51,119 @@ class _Removal:
     """Store → how many of its rows were removed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What becomes of outdated outputs: a plan says it, a run does it."""
+
+    removed: Sequence[OutdatedOutput]
+    doubts: Sequence[tuple[BlockWork, DeletionDoubt]]
+    """By block, why a person is asked first."""
+    notes: Sequence[str]
+
+    @classmethod
+    def of(
+        cls, outdated: Sequence[OutdatedOutput], ended: Mapping[str, EndedNode], options: RunOptions
+    ) -> Sweep:
+        """Decide which outdated outputs are removed.
+
+        1. Nothing that a person edited.
+        2. Rows that no step keeps, which a run drops before it begins (`clear_rows`).
+        3. Of a step, or of what the pipeline no longer has: with `--prune`, all.
+        4. Of a block with `--prune`: all; but where most documents are gone, a person is asked
+           first about those that went in earlier runs.
+        5. Without it: those of items that are done under another key.
+        6. Where a watch prunes its folder, also those of documents that are gone since the last
+           run, and those that their items no longer make, unless most items lost all they had.
+        """
+        removed, doubts, notes = list[OutdatedOutput](), [], list[str]()
+        for name in ("", *ended):
+            of_node = [out for out in outdated if out.node == name and not out.is_edited]  # 1
+            end = ended.get(name)
+            work = None if end is None or end.work is None or end.work.step else end.work
+            if end is None or work is None:  # 2, 3
+                rows = (o for o in of_node if o.why is Outdated.NO_STEP and o.n_rows is not None)
+                removed += of_node if options.prune else rows
+                continue
+            sources, now = work.missing.sources, {entry.key for entry in work.missing.deleted}
+            if options.prune:  # 4
+                n_gone = len({out.item for out in of_node if out.why is Outdated.GONE} - now)
+                doubt = mass_doubt(sources, n_gone, len(work.items) + n_gone, options)
+                doubts += [] if doubt is None else [(work, doubt)]
+                removed += (o for o in of_node if doubt is None or o.why is not Outdated.GONE)
+                continue
+            whys, gone = frozenset[Outdated](), {*end.renamed}  # 5
+            most = min((source.most for source in sources if source.prunes), default=None)
+            if most is not None:  # 6
+                gone |= now
+                lost = {o.item for o in of_node if o.why is Outdated.NOT_MADE} - end.made.keys
+                n_lost, n_known = len(lost), sum(fate in ENDED for fate in end.fates.values())
+                if options.is_confirmed or not is_mass_deletion(n_lost, n_known, most):
+                    whys = frozenset((Outdated.ELSEWHERE, Outdated.NOT_MADE))
+                else:
+                    notes.append(
+                        f"{n_lost:,} of {n_known:,} items of '{name}' no longer make any output, "
+                        "so what was made of them is kept. If that is right, run it with `--prune`."
+                    )
+            removed += (out for out in of_node if out.why in whys or out.item in gone)
+        return cls(removed, doubts, notes)
+
+
 class Pruner:
     """Removes outputs of deleted items, and all that is outdated, where that is asked."""
 
     def __init__(self, context: RunContext) -> None:
         self._context, self._index, self._stats = context, context.index, context.stats
 
-    async def handle_gone(self, work: BlockWork, done: Collection[int]) -> Sequence[Entry]:
-        """Handle what a block's list has no more; return the entries that are marked as gone.
+    async def _gone(
+        self, work: BlockWork, renamed: Collection[str]
+    ) -> Iterable[tuple[Sequence[Entry], Sequence[Entry], Outdated]]:
+        """Return what a block's list has no more, and of which of it the outputs are removed.
 
-        `done` are the indexes of items whose result stands.
-
-        1. Outputs of deleted items are removed where `--prune` or the watch on their folder asks
-           for it; those of a renamed item in any case, once it is done under its new key.
-        2. Outputs of items that `where` excludes are removed with `--prune` alone.
-        3. Of filed items of which nothing is to be kept, the rows go, too.
-        4. An item of which an output cannot be removed stays as it is: the next run tries again.
-        5. Why documents do not count as deleted is reported.
+        1. Deleted items: where `--prune` or the watch on their folder asks for it; a renamed item
+           in any case.
+        2. Items that `where` excludes: with `--prune` alone.
+        3. Filed items of which nothing is to be kept.
         """
         missing, ledger, prunes = work.missing, self._context.ledger, self._context.options.prune
-        renamed = {
-            item.renamed_from: item.key
-            for item in work.items
-            if item.renamed_from is not None and item.index in done
-        }
-        if renamed:
-            pairs = listed_names(f"{old} → {new}" for old, new in renamed.items())
-            self._stats.note(f"renamed, so what was made of them goes by the new name: {pairs}")
         is_watched = any(source.prunes for source in missing.sources)
         deleted = [e for e in missing.deleted if prunes or is_watched or e.key in renamed]
         keys = sorted(missing.pruned)
-        filed = await ledger.ask(ledger.entries, work.scope_id, keys) if keys else {}
-        handled = list[Entry]()
-        for entries, doomed, why in (
+        filed = [*(await ledger.ask(ledger.entries, work.scope_id, keys)).values()] if keys else []
+        return (
             (missing.deleted, deleted, Outdated.GONE),  # 1
             (missing.dropped, missing.dropped if prunes else (), Outdated.EXCLUDED),  # 2
-            ([*filed.values()], [*filed.values()], Outdated.GONE),  # 3
-        ):
+            (filed, filed, Outdated.GONE),  # 3
+        )
+
+    async def removable(self, work: BlockWork, done: Collection[int]) -> Mapping[str, Outdated]:
+        """Return the stored paths of files that `handle_gone` would remove, and why."""
+        found = dict[str, Outdated]()
+        for _, doomed, why in await self._gone(work, _renamed(work, done)):
+            for file in await self._files(work, doomed):
+                is_ours = await asyncio.to_thread(self._index.condition, file[0], file[2]) in OURS
+                found |= {file[2]: why} if is_ours and self._index.is_only_of(*file) else {}
+        return found
+
+    async def handle_gone(self, work: BlockWork, done: Collection[int]) -> Sequence[Entry]:
+        """Handle what a block's list has no more; return the entries that are marked as gone.
+
+        `done` are the indexes of items whose result stands. An item of which an output cannot be
+        removed stays as it is: the next run tries again. Why documents do not count as deleted is
+        reported.
+        """
+        missing, ledger = work.missing, self._context.ledger
+        renamed = _renamed(work, done)
+        if renamed:
+            pairs = listed_names(f"{old} → {new}" for old, new in renamed.items())
+            self._stats.note(f"renamed, so what was made of them goes by the new name: {pairs}")
+        handled, refused = list[Entry](), set[str]()
+        for entries, doomed, why in await self._gone(work, renamed):
             if entries:
-                refused = await self._remove_outputs(work, doomed, why)
-                handled += [entry for entry in entries if entry.key not in refused]  # 4
-        for key in missing.pruned - (filed.keys() - {entry.key for entry in handled}):
+                refused |= await self._remove_outputs(work, doomed, why)
+                handled += [entry for entry in entries if entry.key not in refused]
+        for key in missing.pruned - refused:
             FiledStore(ledger).drop(work.scope_id, key)
-        for doubt in missing.doubts:  # 5
+        for doubt in missing.doubts:
             self._report(work, doubt)
         for entry in handled:
             ledger.record(work.scope_id, replace(entry, gone=self._stats.run), self._stats.run)
@@ -107,61 +178,22 @@ class Pruner:
         self, outdated: Sequence[OutdatedOutput], ended: Mapping[str, EndedNode]
     ) -> None:
         """Remove outdated outputs where that is asked; count and name those that are kept."""
-        doomed: dict[Outdated, list[OutdatedOutput]] = {}
-        for node in ("", *ended):
-            of_node = [output for output in outdated if output.node == node]
-            for output in self._doomed(of_node, ended.get(node)):
-                doomed.setdefault(output.why, []).append(output)
-        for why, outputs in doomed.items():
+        sweep, stuck = Sweep.of(outdated, ended, self._context.options), set[str]()
+        for why in dict.fromkeys(out.why for out in sweep.removed):
+            outputs = [out for out in sweep.removed if out.why is why]
             files = [(out.scope_id, out.key, out.stored) for out in outputs if out.n_rows is None]
             stores = (out for out in outputs if out.n_rows is not None)
             rows = [StoredRow(out.scope_id, out.stored, out.key) for out in stores]
-            await self._remove(files, rows, why, is_outdated=True)
-        removed = {output for outputs in doomed.values() for output in outputs}
-        kept = [output for output in outdated if output not in removed]
-        keeps = (output for output in outdated if output not in removed or output.is_edited)
-        self._stats.add_outdated({output.name: output.why for output in keeps})
-        for note in kept_texts(kept):
-            self._stats.note(note)
-
-    def _doomed(
-        self, outdated: Sequence[OutdatedOutput], end: EndedNode | None
-    ) -> Sequence[OutdatedOutput]:
-        """Return which outdated outputs of a top-level step or block are to be removed.
-
-        1. Those of a step, or of what the pipeline no longer has: with `--prune`, all.
-        2. Those of a block with `--prune`: all; but where most documents are gone, a person is
-           asked first about those that went in earlier runs.
-        3. Without it: those of items that are done under another key.
-        4. Where a watch prunes its folder, also those that their items no longer make, unless most
-           items lost all that they had.
-        """
-        work, options = None if end is None else end.work, self._context.options
-        if end is None or work is None or work.step is not None:  # 1
-            return outdated if options.prune else ()
-        sources = work.missing.sources
-        if options.prune:  # 2
-            now = {entry.key for entry in work.missing.deleted}
-            n_gone = len({out.item for out in outdated if out.why is Outdated.GONE} - now)
-            doubt = mass_doubt(sources, n_gone, len(work.items) + n_gone, options)
-            if doubt is None:
-                return outdated
+            removal = await self._remove(files, rows, why, is_outdated=True)
+            stuck.update(removal.edited, removal.refused)
+        removed = {*sweep.removed}
+        kept = [out for out in outdated if out not in removed]
+        keeps = (out for out in outdated if out not in removed or out.stored in stuck)
+        self._stats.add_outdated({out.name: out.why for out in keeps})
+        for work, doubt in sweep.doubts:
             self._report(work, doubt)
-            return [output for output in outdated if output.why is not Outdated.GONE]
-        whys = frozenset[Outdated]()  # 3
-        most = min((source.most for source in sources if source.prunes), default=None)
-        if most is not None:  # 4
-            lost = {out.item for out in outdated if out.why is Outdated.NOT_MADE} - end.made.keys
-            n_lost, n_known = len(lost), sum(fate in ENDED for fate in end.fates.values())
-            if options.is_confirmed or not is_mass_deletion(n_lost, n_known, most):
-                whys = frozenset((Outdated.ELSEWHERE, Outdated.NOT_MADE))
-            else:
-                self._stats.note(
-                    f"{n_lost:,} of {n_known:,} items of '{work.block.id}' no longer make any "
-                    "output, so what was made of them is kept. If that is right, run it with "
-                    "`--prune`."
-                )
-        return [output for output in outdated if output.why in whys or output.item in end.renamed]
+        for note in (*sweep.notes, *kept_texts(kept)):
+            self._stats.note(note)
 
     # --- removing
 
@@ -169,11 +201,7 @@ class Pruner:
         self, work: BlockWork, entries: Sequence[Entry], why: Outdated
     ) -> set[str]:
         """Remove the outputs of items; return the keys of those of which one cannot be removed."""
-        found = (
-            self._files_of(work.block, work.scope_id, entry, (*work.keys_around, entry.key))
-            for entry in entries
-        )
-        files = await self._context.ledger.ask(lambda: [*chain.from_iterable(found)])
+        files = await self._files(work, entries)
         rows = {entry.key: dependencies_of(entry, RowsKept) for entry in entries}
         kept = (row for of_item in rows.values() for row in of_item)
         stored = [StoredRow(row.scope_id, row.store, row.key) for row in kept]
@@ -183,6 +211,13 @@ class Pruner:
             for entry in entries
             if not refused.isdisjoint((*entry.output_paths, *(r.store for r in rows[entry.key])))
         }
+
+    async def _files(self, work: BlockWork, entries: Sequence[Entry]) -> Sequence[_OutputFile]:
+        found = (
+            self._files_of(work.block, work.scope_id, entry, (*work.keys_around, entry.key))
+            for entry in entries
+        )
+        return await self._context.ledger.ask(lambda: [*chain.from_iterable(found)])
 
     def _files_of(
         self, block: BoundBlock, scope_id: str, entry: Entry, keys_around: tuple[str, ...]
@@ -248,3 +283,9 @@ class Pruner:
             else:
                 removal.removed.append(stored)
         return removal
+
+
+def _renamed(work: BlockWork, done: Collection[int]) -> Mapping[str, str]:
+    """Return old key → new key of the renamed items among `done`."""
+    items = (item for item in work.items if item.index in done)
+    return {item.renamed_from: item.key for item in items if item.renamed_from is not None}

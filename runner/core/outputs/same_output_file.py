@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.input_values import FOLDER_TYPES
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
-from paddock.runner.bind.plan_walks import node_ids
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from paddock.runner.bind.plan_walks import node_ids, steps_of
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.output_index import other_pipelines_output
 from paddock.steps.base import StepError
@@ -99,6 +100,40 @@ def refuse_other_pipelines(context: RunContext, step: BoundStep, paths: Iterable
         if (other := context.index.other_owner(stored)) is not None:
             error = other_pipelines_output(stored, other)
             raise PipelineError.of(error.reason, error.remedy, step.mark)
+
+
+@dataclass(slots=True)
+class PossibleOutputs:
+    """What steps with work to do may write, as far as it is known before a run."""
+
+    _paths: set[str] = field(default_factory=set)
+    """Absolute paths of files, or of folders into which a file is copied."""
+    _beginnings: set[str] = field(default_factory=set)
+    """Of paths that only a run knows."""
+
+    def add(
+        self, bound: BoundPlan, body: Sequence[BoundNode], scopes: Iterable[Scope] = ()
+    ) -> None:
+        """Add what a body may write; `scopes`: of its items, if they are known."""
+        base, of_body = str(bound.roots.base), {("steps", name) for name in node_ids(body)}
+        scopes = [*scopes]
+        for step in steps_of(body):
+            if step.inner is not None:
+                self.add(step.inner, step.inner.nodes)
+            written = step.written.get(step.facts.writes or step.facts.moves_to)
+            if written is None:
+                continue
+            path, texts = Value.of(written), set[str | None]([None])
+            if scopes and of_body.isdisjoint(read[:2] for read in path.references):
+                texts = {_rendered_path(path, scope, base) for scope in scopes}
+            self._paths.update(text for text in texts if text is not None)
+            if None in texts:
+                known = str(written).partition("{")[0]
+                self._beginnings.add(os.path.normpath(os.path.join(base, known)))  # noqa: PTH118
+
+    def has(self, path: str) -> bool:
+        paths = {path, os.path.dirname(path)}  # noqa: PTH120
+        return not self._paths.isdisjoint(paths) or path.startswith((*self._beginnings,))
 
 
 def _output_paths(

@@ -34,7 +34,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -652,6 +652,7 @@ def run_here(
             promised = world.plan(pool=FakePool(answer=answer), **options)
         except PipelineError as error:
             promised = str(error)
+    before = files_of(folder).keys()
     report = world.run(
         pool=FakePool(answer=answer), prune=prune, is_confirmed=True, retry_failed=is_last,
         sample=sample, review=review, force=force,
@@ -661,7 +662,11 @@ def run_here(
     facts["waiting"] = sorted(item.key for item in report.items if item.state == "waiting")
     facts["outdated"] = [*report.outdated]
     facts["is_left"] = any("is left as it is" in note for note in report.notes)
-    facts["broken"] = [] if promised is None else broken_promises(promised, report, folder)
+    facts["broken"] = (
+        []
+        if promised is None
+        else broken_promises(promised, report, before - files_of(folder).keys(), folder)
+    )
     plan = world.plan() if plans else None
     facts["plan"] = [] if plan is None else [*plan.outdated]
     facts["work"] = (
@@ -672,10 +677,13 @@ def run_here(
     return {**facts, "rows": rows_of(folder)}
 
 
-def broken_promises(plan: PlanReport | str, report: Report, folder: Path) -> list[str]:
+def broken_promises(
+    plan: PlanReport | str, report: Report, gone: Set[str], folder: Path
+) -> list[str]:
     """Return what a run did otherwise than as planned.
 
     What a step gives is not known before a run; nor is what an item makes, and whether it fails.
+    `gone`: the files that the run removed.
     """
     if isinstance(plan, str) or report.status == "failed":
         is_same = isinstance(plan, str) == (report.status == "failed")
@@ -694,6 +702,11 @@ def broken_promises(plan: PlanReport | str, report: Report, folder: Path) -> lis
     kept = [name for name in plan.outdated if (folder / name).is_file()]
     if wrong := sorted({*kept} - {*report.outdated}):
         found.append(f"planned as outdated, and kept: {wrong}")
+    if wrong := sorted({*plan.outdated} & gone):
+        found.append(f"planned as kept, and removed: {wrong}")
+    stays = [name for name in plan.removed if (folder / name).is_file()]
+    if stays and report.status == "completed":  # what fails keeps what was made of it
+        found.append(f"planned as removed, and kept: {sorted(stays)}")
     return found
 
 
