@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from paddock.engine.system.disk_space import is_disk_full
+from paddock.engine.system.distribution import DISTRIBUTION
 from paddock.engine.system.files import MOST_NAME_BYTES, sha256_of
 from paddock.engine.system.no_links import NotRegularFile
 
@@ -51,6 +54,8 @@ def resolve_path(roots: Roots, text: str) -> Path:
 def os_refusal(what: str, error: OSError) -> StepError:
     """Return the error for a failed system call: `what`, then why; a full disk is fatal.
 
+    A file of what is installed is not the document's: it is told itself, and counts against none.
+
     >>> os_refusal("'a.txt' cannot be read", OSError(errno.EACCES, "")).reason
     "'a.txt' cannot be read: the permissions do not allow it."
     """
@@ -58,7 +63,20 @@ def os_refusal(what: str, error: OSError) -> StepError:
         remedy = "Free some space and run again; finished items are kept."
         return StepError(f"{what}: the disk is full.", remedy=remedy, is_fatal=True, kind="io")
     why = _ERRNO_REASONS.get(error.errno or 0) or error.strerror or type(error).__name__
+    if (file := str(error.filename or "")).startswith(_installed_folders()):
+        what = f"'{file}', a file that belongs to the installation, cannot be read: {why}."
+        return StepError(what, remedy=f"Install `{DISTRIBUTION}` again.", kind="missing")
     return StepError(f"{what}: {why}.", kind="io")
+
+
+@lru_cache(maxsize=1)
+def _installed_folders() -> tuple[str, ...]:
+    """Return the beginnings of paths that are of Paddock's code or a library's, and of no user."""
+    own, libraries = Path(__file__).parents[1], Path(sysconfig.get_path("purelib"))
+    # Not `examples`, whose documents may be worked on
+    parts = (own / name for name in ("engine", "pipelines", "runner", "steps"))
+    others = (child for child in libraries.iterdir() if child.name != own.name)
+    return tuple(f"{path}{os.sep}" for path in (*parts, *others))
 
 
 @contextmanager

@@ -417,7 +417,7 @@ class _ReaderProcess:
         if meta["why"] == OUT_OF_MEMORY:
             raise _ReaderEnded(None)
         if "errno" in meta:
-            return OSError(meta["errno"], meta["why"])
+            return OSError(meta["errno"], meta["why"], meta.get("file") or None)
         return (MissingDocument if meta["is_missing"] else Unreadable)(meta["why"], meta["remedy"])
 
     def _frame(

@@ -387,7 +387,8 @@ def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> 
         head = {"why": str(error), "remedy": error.remedy, "is_missing": is_missing}
         return _frame(FAILURE, head)
     except OSError as error:
-        return _frame(FAILURE, {"errno": error.errno or 0, "why": error.strerror or str(error)})
+        head = {"errno": error.errno or 0, "why": error.strerror or str(error)}
+        return _frame(FAILURE, {**head, "file": str(error.filename or "")})
 
 
 SourceParts: TypeAlias = tuple[str, str, Sequence[int]]

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 
 from paddock.pipelines.errors import did_you_mean
-from paddock.pipelines.expressions import LIST_ELEMENT, Reference, Template
+from paddock.pipelines.expressions import (
+    LIST_ELEMENT,
+    Expression,
+    ExpressionError,
+    Reference,
+    Template,
+)
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Block
 from paddock.pipelines.references import ReferenceUse
@@ -42,7 +49,7 @@ class ReadChecker:
     ) -> None:
         """Check the kinds of a step's parameters, and what these read of blocks' results."""
         step = parameters.step
-        at, written = (*step.at, "with"), step.params.data
+        at = (*step.at, "with")
         places = (path for path in step.params.expressions if len(path) == 1)
         kinds = {str(path[0]): self._known.kind_of(step.params, path) for path in places}
         parameters.check_kinds(kinds)
@@ -56,9 +63,18 @@ class ReadChecker:
         if item not in (None, dict):
             what = f"each result of '{blocks[table][1]}' is {KIND_NAMES[item]}, not a row"
             self._checks.add((*at, table), what, "Give the block `returns: {name: …}`.")
-        by = written.get(group_by)
-        if isinstance(by, str) and re.fullmatch(r"[\w.]+", by):
-            self._check_field((*at, group_by), blocks.get(facts.grouped, ()), by.partition(".")[0])
+        if (by := templates.get(group_by)) is not None:
+            at_by, source, text = (*at, group_by), blocks.get(facts.grouped, ()), by.source.strip()
+            names = {(name,) for name in parameters.reads_names(group_by) or ()}
+            fields = {read[1] for read in by.references if read[:1] in names and read[1:]}
+            if not by.references and not re.fullmatch(r"[\w.]+", text):
+                with suppress(ExpressionError):
+                    if any(read[:1] in names for read in Expression.of(text).references):
+                        what = f"`{group_by}`: '{text}' is only a text here"
+                        self._checks.add(at_by, what, f"Did you mean `{{{{ {text} }}}}`?")
+                        source = ()
+            for field in sorted(fields) if by.references else [text.partition(".")[0]]:
+                self._check_field(at_by, source, field)
         for name, template in templates.items():
             for path in sorted(template.element_reads(blocks)):
                 self._check_field((*at, name), blocks[path[0]], path[2])

@@ -12,7 +12,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.input_values import FOLDER_TYPES
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
-from paddock.runner.bind.plan_walks import node_ids, steps_of
+from paddock.runner.bind.plan_walks import node_ids, steps_with_blocks
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.output_index import other_pipelines_output
 from paddock.steps.base import StepError
@@ -117,14 +117,14 @@ class PossibleOutputs:
         """Add what a body may write; `scopes`: of its items, if they are known."""
         base, of_body = str(bound.roots.base), {("steps", name) for name in node_ids(body)}
         scopes = [*scopes]
-        for step in steps_of(body):
+        for block, step in steps_with_blocks(body):  # in a nested one `loop` is another
             if step.inner is not None:
                 self.add(step.inner, step.inner.nodes)
             written = step.written.get(step.facts.writes or step.facts.moves_to)
             if written is None:
                 continue
             path, texts = Value.of(written), set[str | None]([None])
-            if scopes and of_body.isdisjoint(read[:2] for read in path.references):
+            if scopes and not block and of_body.isdisjoint(read[:2] for read in path.references):
                 texts = {_rendered_path(path, scope, base) for scope in scopes}
             self._paths.update(text for text in texts if text is not None)
             if None in texts:

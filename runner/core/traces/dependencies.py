@@ -21,7 +21,7 @@ from paddock.engine.system.files import content_stamp, sha256_of
 from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.text import canonical_json
 from paddock.runner.answers.text_vectors import Vector8, similarities
-from paddock.runner.ledger.entries import Entry, read_written
+from paddock.runner.ledger.entries import Entry, LedgerError, read_written
 from paddock.runner.progress.reasons import Reason, Why, quoted
 from paddock.steps.base import Roots
 from paddock.steps.files.scan import FilesScanParams
@@ -396,12 +396,20 @@ def dependencies_of(entry: Entry | None, *kinds: type[_Kind]) -> list[_Kind]:
 
 
 def read_dependencies(reads: str | None, *kinds: type[_Kind]) -> list[_Kind]:
-    """Return the dependencies in an entry's `reads`."""
+    """Return the dependencies in an entry's `reads`.
+
+    Raises:
+        LedgerError: a newer Paddock recorded one of a kind that is not known here.
+    """
     if not reads or (kinds and not any(kind.begins in reads for kind in kinds)):
         return []
     dependencies: list[Any] = []
     for name, values in json.loads(reads).items():
-        kind = _KINDS.get(values[0], FileRead)
+        kind = _KINDS.get(values[0]) if isinstance(values[0], str) else FileRead
+        if kind is None:
+            what = f"an item of this ledger depends on '{name}' in a way ('{values[0]}') that"
+            remedy = "a newer one wrote it. Run it with that version, which loses nothing."
+            raise LedgerError(f"{what} this Paddock does not know: {remedy}")
         if not kinds or kind in kinds:
             dependencies.append(kind.of_json(name, values if kind is FileRead else values[1:]))
     return dependencies

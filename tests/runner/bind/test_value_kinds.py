@@ -68,6 +68,15 @@ def writes(parameters: str) -> str:
             NO_KINDS,
         ),
         (
+            '{uses: reduce, with: {over: "{{ steps.each.results }}", prompt: x, '
+            'by: "{{ item.kinds | upper }}"}}',
+            NO_KINDS,
+        ),
+        (
+            """{uses: reduce, with: {over: [x], by: "item.kind ~ '1'", prompt: x}}""",
+            "`by`: 'item.kind ~ '1'' is only a text here. Did you mean `{{ item.kind ~ '1' }}`?",
+        ),
+        (
             writes('path: x.md, vars: {mails: "{{ steps.each.results }}"}, '
                    'template: "{% for mail in mails %}{{ mail.kinds }}{% endfor %}"'),
             NO_KINDS,

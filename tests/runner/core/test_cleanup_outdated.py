@@ -205,6 +205,13 @@ BY_STEM = each_document("""\
       - {uses: files.write, with: {path: "out/{{ doc.stem }}", text: "{{ steps.text.text }}"}}
     key: doc.stem
 """)
+EVERY = PAGES.replace("id: each", "id: every").replace("s.each", "s.every")
+DEEP = each_document("""\
+      - id: parts
+        for_each: n in [1]
+        do: [{uses: files.write, with: {path: "out/{{ doc.stem }}-{{ loop.index }}", text: "."}}]
+    key: doc.relpath
+""")
 GONE = dict.fromkeys(["out/a"], Outdated.GONE)
 
 
@@ -224,9 +231,10 @@ def delete(folder: Path) -> None:
         (PAGES, PAGES, delete, {"prune": True}, GONE, {}),
         (WATCHED + PAGES, WATCHED + PAGES, delete, {}, GONE, {}),
         (PAGES, PAGES.replace("'keep' in", "'b' in"), None, {}, {}, {}),
-        (PAGES, PAGES.replace("id: each", "id: every").replace("s.each", "s.every"), None, {}, {}, {}),
+        (PAGES, EVERY, None, {}, {}, {}),
         (BY_STEM.replace("stem\n", "relpath ~ '.txt'\n"), BY_STEM, None, {}, {}, {}),
         (BY_STEM.replace("stem\n", "relpath ~ '.txt'\n"), BY_STEM, delete, {}, {}, GONE),
+        (DEEP, DEEP.replace("key: doc.relpath", "key: doc.sha256"), None, {}, {}, {}),
         (PAGES, PAGES.replace("1\n", "9\n"), None, {}, {}, {"out/INDEX": Outdated.SKIPPED}),
         (
             PAGES, PAGES.replace("1\n", "9\n"), None, {"prune": True},
@@ -235,8 +243,8 @@ def delete(folder: Path) -> None:
     ],
     ids=[
         "renamed", "deleted", "deleted, prune", "deleted below a watch", "to be done otherwise",
-        "the block is renamed", "another key", "another key, and deleted", "skipped",
-        "skipped, prune",
+        "the block is renamed", "another key", "another key, and deleted",
+        "another key around a block", "skipped", "skipped, prune",
     ],
 )  # fmt: skip
 def test_what_a_plan_says_of_outdated_outputs_is_what_the_run_does(

@@ -2,6 +2,9 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 from paddock.runner.core.traces.dependencies import (
     ChosenLabels,
@@ -14,7 +17,10 @@ from paddock.runner.core.traces.dependencies import (
     dependencies_of,
     read_dependencies,
 )
-from paddock.runner.ledger.entries import Entry
+from paddock.runner.ledger.entries import Entry, LedgerError
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.settings import STATE_FOLDER
+from tests.runner.world import World
 
 READS = json.dumps(
     {
@@ -54,3 +60,23 @@ def test_some_kinds_are_read_alone() -> None:
     assert [labels.chosen for labels in dependencies_of(entry, ChosenLabels)] == [["ferry"], None]
     assert dependencies_of(replace(entry, reads='{"a": [1, 2, "c", 4, 5]}'), KeptOutput) == []
     assert dependencies_of(None, FileRead) == []
+
+
+def test_a_dependency_that_a_newer_paddock_recorded_is_a_sentence(tmp_path: Path) -> None:
+    world = World(tmp_path, n_documents=2)
+    world.run()
+    with Ledger(tmp_path / STATE_FOLDER) as ledger:
+        ((scope_id,),) = ledger.rows("select scope from scopes where step = 'each'")
+        entry = ledger.entries(scope_id)["0.txt"]
+        newer = replace(entry, reads=json.dumps({"clock/": ["weather", "rain"]}))
+        ledger.record(scope_id, newer, entry.run)
+    words = (
+        "an item of this ledger depends on 'clock/' in a way ('weather') that this Paddock does "
+        "not know: a newer one wrote it. Run it with that version, which loses nothing."
+    )
+    with pytest.raises(LedgerError) as caught:
+        world.plan()
+    assert str(caught.value) == words
+    report = world.run(prune=True)
+    assert (report.status, report.message) == ("failed", words)
+    assert world.output("0.txt")
