@@ -14,6 +14,7 @@ MAX_NAMED_ITEMS = 5  # in each group; `--json` has them all
 
 WAITING_TEXT = "a person has to decide"
 HELD_TEXT = "outputs were edited, or others wrote them, and are kept"
+TAKEN_TEXT = "another pipeline took over outputs with `--take`"
 
 _WORK_STATES = (*WORK, ItemState.DELETED)
 
@@ -64,7 +65,8 @@ def _group_lines(report: PlanReport) -> Iterator[str]:
     for item in report.items:
         # The reasons of these name outputs and times, which would split the group.
         common = {ItemState.HELD: HELD_TEXT, ItemState.WAITING: WAITING_TEXT}
-        why = common.get(item.state) or item.why or ""
+        common[ItemState.FRESH] = TAKEN_TEXT if item.reasons else ""
+        why = common.get(item.state, item.why or "")
         groups.setdefault((item.step, item.state, why), []).append(item)
     width = max((len(step) for step, _, _ in groups), default=0)
     before = ""
@@ -73,7 +75,7 @@ def _group_lines(report: PlanReport) -> Iterator[str]:
         is_counted = state in ("fresh", "unsampled") or items[0].is_undecided
         what = counted(len(items), "item") if is_counted else _item_names(items)
         line = f"  {shown.ljust(width)}  {state:<11}  {what}"
-        because = f"  ({printing.printable_message(why)})" if why and state != "fresh" else ""
+        because = f"  ({printing.printable_message(why)})" if why else ""
         yield printing.printable_line(line) + because
         before = step
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from paddock.runner.cli.plan_text import plan_text
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.settings import STATE_FOLDER
 from tests.fakes.pool import FakePool
@@ -203,7 +204,10 @@ def test_a_pipeline_takes_a_path_over_and_its_former_item_stays_fresh(tmp_path: 
         folder.write("b", "table")
         folder.run("b", takes_over=True)
         for _ in range(2):
-            states = {item.state for item in folder.plan("a").items}
+            planned = folder.plan("a")
+            states = {item.state for item in planned.items}
+            taken = "fresh        1 item  (another pipeline took over outputs with `--take`)"
+            assert (taken in plan_text(planned)) == (kind == "items")
             assert (folder.run("a").status, states <= {"fresh"}) == ("completed", True)
             assert folder.there == "b"
         folder.run("a", takes_over=True)
