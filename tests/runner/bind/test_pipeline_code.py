@@ -16,6 +16,7 @@ from paddock.runner.bind.bind import bind_written_starts
 from paddock.runner.bind.trust import consent, pipeline_code
 from paddock.runner.bind.trust.consent import NotConsented, digests_to_agree
 from paddock.runner.bind.trust.consents import Consents
+from paddock.runner.bind.trust.permissions import permission_needs
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, carried_out, settings
@@ -223,6 +224,23 @@ def test_to_count_less_asks_again(
     for name, content in changes.items():
         world.write(name, content)
     assert "and this file has no consent for that" in asks(world)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (run_of("[ls]", DIGEST),
+         "load 2 files beside it: 'a\\xff.py', 'b'; of 'in' only what it names"),
+        ("code: [b]\n" + run_of("[ls]"), "load 1 file beside it: 'b'"),
+        ("code: []\n" + run_of("[ls]"), "load 0 files beside it"),
+    ],
+)  # fmt: skip
+def test_a_person_is_shown_what_counts(text: str, words: str, folder: Path) -> None:
+    world = World(folder, text, {"b": "", "in/c": ""})
+    (folder / os.fsdecode(b"a\xff.py")).touch()
+    starts = bind_written_starts(read_plan(world.file))
+    needs, consents = permission_needs(starts[0], OWN), Consents(folder.parent)
+    assert consent.consent_words(needs, starts, consents)[1:] == [words]
 
 
 # --- thirty nights
