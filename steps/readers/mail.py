@@ -33,7 +33,7 @@ _MOST_DEPTH = 4  # of mails within mails; each may hold hundreds
 _MOST_MAILS = 10_000
 _MOST_FORMS = 50  # some hundredths of a second each
 _MAIL_START = re.compile(
-    rb"^From (?:\S+|\S+ at \S+)[ \t]+[A-Z][a-z]{2}(?:"  # an address, and a day of the week
+    rb"^From (?:\S+|\S+ at \S+|\"[^\"\n]*\"@\S+)[ \t]+[A-Z][a-z]{2}(?:"  # an address, a day
     rb"[ \t]+[A-Z][a-z]{2}[ \t]+\d\d?[ \t]+\d\d?:[\d:]+(?:[ \t]+[A-Z+-]\S*){0,2}[ \t]+\d{4}|"
     rb",[ \t]*\d\d?[ \t]+[A-Z][a-z]{2}[ \t]+\d{4}[ \t]+\d\d?:[\d:]+)"
     rb"(?:[ \t]+(?:remote from \S+|[A-Z+-]\S*))?[ \t]*\r?\n",

@@ -321,6 +321,7 @@ def in_mbox(body: str, head: str = HEAD, *, n_bytes: int = -1) -> str:
         (in_mbox("Hello", "From Ann, in March\n") + in_mbox("Bye"), 2, "before its first mail"),
         (in_mbox("Hello", "From - Mon Mar 02 10:00:00 +0000 2026\n"), 1, ""),
         (in_mbox("Hello", "From bo at b.org  Mon Mar  2 10:00 EST 2026 remote from b\n"), 1, ""),
+        (in_mbox("Hello", 'From "Ann B"@b.org Mon Mar  2 10:00:00 2026\n'), 1, ""),
         (in_mbox("Hello", "From MAILER-DAEMON Mon, 2 Mar 2026 10:00:00 +0100\n"), 1, ""),
     ],
 )
