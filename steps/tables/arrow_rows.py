@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, date, time, timedelta
+from datetime import UTC, time
 from decimal import Decimal
 from functools import cached_property
 from hashlib import sha256
@@ -30,12 +30,8 @@ from .row_formats import UnreadableRows, kept_rows, own_names
 _BATCH_ROWS = 10_000
 _MOST_SCALE = 18
 _INT64 = range(-(2**63), 2**63)
-_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-_PLAIN_TYPES = (
-    "null", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-    "halffloat", "float", "double", "string", "large_string", "string_view", "binary",
-    "large_binary", "binary_view",
-)  # fmt: skip
+_MAY_BE_ODD = re.compile(r"date|time|duration|interval|decimal|map|struct|union|extension")
+"""In the names of types with values that Python may not hold."""
 _NO_NAME = re.compile(r"__index_level_\d+__")
 """What pyarrow calls an index of pandas that has no name."""
 
@@ -151,6 +147,8 @@ def _plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
 def _in_microseconds(column: Any) -> Any:
     """Return a column with times as Python has them."""
     kind = column.type
+    if pa.types.is_time64(kind):
+        return column.cast(pa.time64("us"), safe=False)
     is_finer = pa.types.is_timestamp(kind) and kind.unit == "ns"
     return column.cast(pa.timestamp("us", kind.tz), safe=False) if is_finer else column
 
@@ -191,8 +189,7 @@ def own_table(table: pa.Table, columns: Iterable[str] | None = None) -> tuple[pa
         Unreadable: it is damaged, has a name twice, or a type that plain data does not hold.
     """
     names, notes = own_names(table.column_names), list[str]()
-    if names != table.column_names:
-        table = table.rename_columns(names)
+    table = table.rename_columns(names)
     if columns is not None:
         table = ArrowRows(table).picked(names := list(columns)).table
     for n, name in enumerate(names):
@@ -218,62 +215,30 @@ def _own_column(column: pa.ChunkedArray, name: str, notes: list[str]) -> pa.Chun
         except (LookupError, ValueError, OSError):
             notes.append(f"column '{name}' has an unknown time zone, and is in UTC")
             column = column.cast(pa.timestamp(kind.unit, "UTC"))
+    if of.is_dictionary(kind) and _MAY_BE_ODD.search(str(kind)):
+        return _own_column(_plain_column(column), name, notes)
     values = _in_microseconds(column)
-    ends = compute.min_max(values).values() if has_ends else values
-    if _is_plain(kind) or all(map(_is_held, ends)):
+    looked_at = values if _MAY_BE_ODD.search(str(kind)) else ()
+    if all(map(_is_held, compute.min_max(values).values() if has_ends else looked_at)):
         return column
-    row, odd = next((n, value) for n, value in enumerate(values, 1) if not _is_held(value))
+    row = next(n for n, value in enumerate(values, 1) if not _is_held(value))
     if not has_ends:
         what = f"has '{kind}' in column '{name}', row {row:,}, which plain data does not hold"
         raise Unreadable(what, "Name the other columns under `columns`.")
-    what = f"row {row:,} has '{_odd_text(odd)}' in column '{name}'"
-    notes.append(f"{what}, which is no {_type_name(kind)}: the column is text")
-    found = [plain_value(v.as_py()) if _is_held(v) else _odd_text(v) for v in values]
-    texts = [None if value is None else cell_text(value) for value in found]
-    return pa.chunked_array([pa.array(texts, pa.string())])
-
-
-def _is_plain(kind: pa.DataType) -> bool:
-    """Return whether plain data holds each value that a type can have."""
-    of = pa.types
-    if of.is_dictionary(kind) or of.is_list(kind) or of.is_large_list(kind):
-        return _is_plain(kind.value_type)
-    if of.is_struct(kind):
-        parts = dict((part.name, part.type) for part in kind.fields)
-        return len(parts) == len(kind.fields) and all(map(_is_plain, parts.values()))
-    return str(kind) in _PLAIN_TYPES
+    texts = column.cast(pa.string())
+    what = f"row {row:,} has '{texts[row - 1]}' in column '{name}', which is no {_type_name(kind)}"
+    notes.append(f"{what}: the column is text")
+    return texts
 
 
 def _is_held(value: Any) -> bool:
     try:
         found = value.as_py()
         plain_value(found)
+        is_cut = isinstance(found, time | Decimal)  # without whole days, or digits of its type
+        return not is_cut or bool(pa.scalar(found, value.type) == value)
     except Exception:  # values fail in many ways, by their types
         return False
-    if isinstance(found, Decimal):
-        return len(found.as_tuple().digits) <= int(value.type.precision)
-    if isinstance(found, time):  # of which Python drops whole days
-        return bool(0 <= value.value < 86_400 * _PER_SECOND[value.type.unit])
-    return True
-
-
-def _odd_text(value: Any) -> str:
-    """Return a number or time that plain data does not hold, the latter in the form of ISO."""
-    of, kind = pa.types, value.type
-    if of.is_decimal(kind):
-        return str(value.cast("string"))
-    n, unit = value.value, "s" if of.is_date32(kind) else getattr(kind, "unit", "ms")
-    if abs(n) == (2**31 if of.is_date32(kind) else 2**63) - 1:  # as databases have it
-        return "infinity" if n > 0 else "-infinity"
-    n = n * 86_400 if of.is_date32(kind) else n
-    seconds, part = divmod(n, _PER_SECOND[unit])
-    days, second = (0, seconds) if of.is_time(kind) else divmod(seconds, 86_400)
-    clock = f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}"
-    clock += f".{part:0{len(str(_PER_SECOND[unit])) - 1}}" * bool(part)
-    cycles, rest = divmod(days, 146_097)  # days of 400 years, after which the calendar repeats
-    day = date(1970, 1, 1) + timedelta(rest)
-    text = f"{day.year + 400 * cycles:04}{day:-%m-%d}"
-    return clock if of.is_time(kind) else text if of.is_date(kind) else f"{text}T{clock}"
 
 
 def _type_name(kind: pa.DataType) -> ColumnType:

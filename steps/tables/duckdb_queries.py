@@ -2,8 +2,7 @@
 
 A query reads its tables and nothing else: no file, network, extension, setting or catalog; it is
 one statement that reads, with limits on time and memory, and gives the same rows for the same
-tables. Each function in it, in a macro that it names, and in a view of a DuckDB file, is one whose
-value depends on its arguments alone, by what DuckDB says of its functions.
+tables. The value of each function in it depends on its arguments alone, by what DuckDB says of it.
 
 What is constant in a query is computed as it is checked, whatever limits DuckDB has: so that is
 done in a process of its own, which imports little.
@@ -15,9 +14,8 @@ import json
 import resource
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from itertools import pairwise
 from threading import Timer
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
@@ -43,23 +41,21 @@ _SETTINGS = (
     "timezone='UTC'",
 )
 _TABLE_FUNCTIONS = frozenset(("range", "generate_series", "unnest", "json_each", "json_tree"))
-# Of a file too, in which a macro or table may have the name of each function and table:
-_FUNCTIONS = (
-    "select function_name, function_type, internal, stability, parameters, varargs, "
-    "macro_definition from system.main.duckdb_functions()"
+_IMPURE = (
+    "select function_name from duckdb_functions() where function_type = 'scalar' "
+    "and function_name <> 'error' group by all having bool_and(stability <> 'CONSISTENT')"
 )
-_STORED = (
-    "select internal, schema_name, view_name, sql from system.main.duckdb_views() union all "
-    "select internal, schema_name, table_name, sql from system.main.duckdb_tables()"
+"""Functions whose value depends on more than their arguments; of others some forms follow UTC."""
+_MACROS = (
+    "select function_name, list(macro_definition) from duckdb_functions() "
+    "where function_type = 'macro' group by all"
 )
-_DEFAULTS = (
-    "select table_name, column_default from system.main.duckdb_columns() "
-    "where column_default is not null"
-)
-_WITHOUT_BRACKETS = frozenset(
+_VIEWS = "select view_name from duckdb_views()"
+_UNSAID = frozenset(
     ("current_date", "current_time", "current_timestamp", "localtime", "localtimestamp",
-     "current_catalog", "current_schema")
+     "current_catalog", "current_schema", "json_serialize_plan")
 )  # fmt: skip
+"""Of which DuckDB does not say it: they need no brackets; and what computes another query."""
 _HELD_TYPES = frozenset(
     ("boolean", "tinyint", "smallint", "integer", "bigint", "hugeint", "utinyint", "usmallint",
      "uinteger", "ubigint", "float", "double", "decimal", "varchar", "blob", "uuid", "enum", "date",
@@ -222,139 +218,40 @@ def _check_statement(
         remedy = did_you_mean(missing[0], parameters, f"Add `values: {{{missing[0]}: …}}`.")
         place = max(query.find(f"${missing[0]}"), 0), len(missing[0]) + 1
         raise QueryFault(f"there is no value '{missing[0]}'", remedy, place)
-    _check_names(connection, query, {("main", name.lower()) for name in tables}, list(tables))
+    impure = {name for (name,) in connection.execute(_IMPURE).fetchall()} | _UNSAID
+    macros = dict(connection.execute(_MACROS).fetchall())
+    views = {name for (name,) in connection.execute(_VIEWS).fetchall()}
+    named = list(_named(connection, query))
+    known = {name.lower() for name in (*tables, *(n for kind, n, _ in named if kind == "cte"))}
+    for kind, name, location in named:  # which the parts of macros are added to
+        place = _characters(query, *location)
+        if kind == "cte" and name.lower() in views:
+            what = f"'{name}' is a table of DuckDB's own catalog"
+            raise QueryFault(what, "Name yours otherwise.", place)
+        if kind == "qualified" or (kind == "table" and name.lower() not in known):
+            remedy = did_you_mean(name, list(tables), "Add it under `tables`.")
+            raise QueryFault(f"there is no table '{one_line(name, 60)}'", remedy, place)
+        if kind == "reader" and name not in _TABLE_FUNCTIONS:
+            remedy = "Name a file under `tables`: `tables: {parts: parts.parquet}`."
+            raise QueryFault(f"'{name}' reads what is not among its tables", remedy, place)
+        if kind == "sample":
+            remedy = "Take rows by their values: `where`, `order by` with `limit`."
+            raise QueryFault("a sample has other rows each time", remedy, place)
+        if kind == "impure" or (kind == "function" and name in impure):
+            remedy = 'Pass the value: `values: {today: "{{ today }}"}`, and name it `$today`.'
+            what = f"'{name}' depends on the time, on chance or on this machine"
+            raise QueryFault(what, remedy, place)
+        for text in macros.pop(name, ()) if kind == "function" else ():
+            parts = _named(connection, f"select {text}")
+            named += [(kind, name, location) for kind, name, _ in parts]
     return frozenset(statements[0].named_parameters)
 
 
-def stored_tables(connection: Any) -> dict[tuple[str, str], str]:
-    """Return the SQL that made each view and table of a file, by schema and name."""
-    rows = connection.execute(_STORED).fetchall()
-    return {(schema, name): sql for is_internal, schema, name, sql in rows if not is_internal}
-
-
-def check_stored(connection: Any, table: str) -> None:
-    """Check a view or table of a DuckDB file, and the views that it names, as queries are.
-
-    Raises:
-        QueryFault: it computes what depends on more than tables of the file.
-    """
-    found = stored_tables(connection)
-    stored = {(schema.lower(), name.lower()): sql for (schema, name), sql in found.items()}
-    macros = [facts for facts in connection.execute(_FUNCTIONS).fetchall() if not facts[2]]
-    defaults = connection.execute(_DEFAULTS).fetchall()
-    pending = [("main", table.lower())]
-    with closing(open_duckdb()) as clean:
-        for place in pending:
-            sql = stored.get(place, "").encode()
-            tokens = [*duckdb.tokenize(sql.decode()), (len(sql), None)]
-            words = {  # its keywords, with where they end
-                sql[start:end].strip().upper(): end
-                for (start, kind), (end, _) in reversed([*pairwise(tokens)])
-                if kind == duckdb.token_type.keyword
-            }
-            is_view = sql.upper().startswith(b"CREATE VIEW")
-            queries = [sql[words[b"AS"] :].decode()] if is_view else []
-            if b"GENERATED" in words:
-                queries = [f"select {text}" for name, text in defaults if name.lower() == place[1]]
-            for query in queries:
-                named = _check_names(clean, query, stored, macros=macros)
-                pending += [place for place in named if place not in pending]
-
-
-class _Named(NamedTuple):
-    """What a query names: a function, a table, or what reads by itself."""
-
-    kind: Literal["function", "table", "reader", "cte", "sample", "show"]
-    name: str
-    place: tuple[int, int] = (0, 0)  # start and length in bytes
-    schema: str = ""
-    n_given: int = 0  # arguments of a function
-
-
-_Overload: TypeAlias = tuple[str | None, Sequence[str], str | None, str | None]
-"""Of a function: its stability, its parameters, that of any more; of a macro its text."""
-
-
-def _check_names(
-    connection: Any,
-    query: str,
-    tables: Collection[tuple[str, str]],
-    shown: Sequence[str] = (),
-    macros: Sequence[Any] = (),
-) -> list[tuple[str, str]]:
-    """Return the tables a query names, by schema and name; refuse all else.
-
-    `connection` has no tables of others; `macros` are those of a file.
-
-    Raises:
-        QueryFault: it names another table, or what depends on more than its tables.
-    """
-    named = list(_named(_tree(connection, query)))
-    functions, readers = dict[str, list[_Overload]](), set(_TABLE_FUNCTIONS)
-    for name, kind, _, *facts in (*connection.execute(_FUNCTIONS).fetchall(), *macros):
-        if not kind.startswith("table"):
-            functions.setdefault(name.lower(), []).append(tuple(facts))
-    readers -= {name.lower() for name, *_ in macros}
-    catalog = {name for _, _, name, _ in connection.execute(_STORED).fetchall()}
-    made = {("main", part.name.lower()) for part in named if part.kind == "cte"}
-    found = []
-    for part in named:
-        place = _characters(query, *part.place)
-        if part.kind == "table":
-            found.append((part.schema.lower() or "main", part.name.lower()))
-            if found[-1] not in tables and found[-1] not in made:
-                name = f"{part.schema}.{part.name}" if part.schema else part.name
-                remedy = did_you_mean(name, shown, "Add it under `tables`.")
-                raise QueryFault(f"there is no table '{one_line(name, 60)}'", remedy, place)
-        elif part.kind == "cte" and part.name.lower() in catalog:
-            what = f"'{part.name}' is a table of DuckDB's own catalog"
-            raise QueryFault(what, "Name yours otherwise.", place)
-        elif part.kind == "show" or (part.kind == "reader" and part.name not in readers):
-            remedy = "Name a file under `tables`: `tables: {parts: parts.parquet}`."
-            raise QueryFault(f"'{part.name}' reads what is not among its tables", remedy, place)
-        elif part.kind == "sample":
-            remedy = "Take rows by their values: `where`, `order by` with `limit`."
-            raise QueryFault("a sample has other rows each time", remedy, place)
-        elif part.kind == "function" and not _is_pure(connection, part, functions, set()):
-            remedy = 'Pass the value: `values: {today: "{{ today }}"}`, and name it `$today`.'
-            what = f"'{part.name}' depends on the time, on chance or on this machine"
-            raise QueryFault(what, remedy, place)
-    return found
-
-
-def _is_pure(
-    connection: Any, call: _Named, functions: Mapping[str, Sequence[_Overload]], seen: set[str]
-) -> bool:
-    """Return whether a function's value depends on its arguments alone.
-
-    Of `age` DuckDB does not say that with one argument it measures from now, and of
-    `json_serialize_plan` that it computes what is constant in another query.
-    """
-    is_unsaid = (call.name, call.n_given) == ("age", 1) or call.name == "json_serialize_plan"
-    if is_unsaid or call.name in _WITHOUT_BRACKETS:
-        return False
-    known = functions.get(call.name, ())
-    for text in {text for *_, text in known} - {None, *seen}:
-        seen.add(str(text))
-        for part in _named(_tree(connection, f"select {text}")):
-            if part.kind != "function" or not _is_pure(connection, part, functions, seen):
-                return False
-    built_in = [facts for facts in known if facts[3] is None]
-    fitting = [of for of in built_in if len(of[1]) == call.n_given or of[2] is not None] or built_in
-    unsure = ("VOLATILE", "CONSISTENT_WITHIN_QUERY")
-    return not fitting or any(stability not in unsure for stability, *_ in fitting)
-
-
-def _tree(connection: Any, query: str) -> Any:
-    """Return the syntax tree of a query, or raise QueryFault if DuckDB makes none of it."""
+def _named(connection: Any, query: str) -> Iterator[tuple[str, str, tuple[int, int]]]:
+    """Yield what a query names: its kind, its name, and its place (start and length in bytes)."""
     tree = json.loads(connection.execute("select json_serialize_sql(?)", [query]).fetchall()[0][0])
-    if tree["error"]:
+    if tree["error"]:  # it is no query that could be checked
         raise QueryFault(one_line(str(tree.get("error_message")), 300))
-    return tree
-
-
-def _named(tree: Any) -> Iterator[_Named]:
-    """Yield what a query's syntax tree names."""
     stack = [tree]
     while stack:
         node = stack.pop()
@@ -364,24 +261,22 @@ def _named(tree: Any) -> Iterator[_Named]:
         stack += node.values()
         place = int(node.get("query_location") or 0), int(node.get("query_location_length") or 1)
         if node.get("sample"):
-            yield _Named("sample", "", place if "query_location" in node else (0, 0))
+            yield "sample", "", place if "query_location" in node else (0, 0)
         match node:
             case {"type": "BASE_TABLE", "table_name": name, "schema_name": schema}:
-                catalog = node.get("catalog_name")
-                yield _Named("table", name, place, f"{catalog}.{schema}" if catalog else schema)
+                yield ("qualified", f"{schema}.{name}", place) if schema else ("table", name, place)
             case {"type": "TABLE_FUNCTION", "function": {"function_name": name}}:
-                yield _Named("reader", name.lower(), place)
+                yield "reader", name.lower(), place
             case {"type": "SHOW_REF", "query": None, "table_name": name}:
-                yield _Named("show", name.strip('"') or "show")
+                yield "reader", f"show {name}", (0, 0)
             case {"class": "FUNCTION", "function_name": name}:
                 given = node.get("arguments", node.get("children")) or ()  # before DuckDB 2
-                yield _Named("function", name.lower(), place, n_given=len(given))
-            case {"class": "COLUMN_REF", "column_names": [name]} if (
-                name.lower() in _WITHOUT_BRACKETS
-            ):
-                yield _Named("function", name.lower(), place)
+                is_from_now = (name.lower(), len(given)) == ("age", 1)
+                yield "impure" if is_from_now else "function", name.lower(), place
+            case {"class": "COLUMN_REF", "column_names": [name]} if name.lower() in _UNSAID:
+                yield "impure", name.lower(), place
             case {"cte_map": {"map": made}}:
-                yield from (_Named("cte", str(entry["key"])) for entry in made)
+                yield from (("cte", str(entry["key"]), (0, 0)) for entry in made)
 
 
 def _characters(query: str, start: int, length: int) -> tuple[int, int]:

@@ -15,20 +15,16 @@ from paddock.engine.system.text import same_in_sql, sql_name
 from paddock.steps.readers.reader import Unreadable
 
 from .arrow_rows import stream_of
-from .duckdb_queries import (
-    QueryFault,
-    check_stored,
-    open_duckdb,
-    stored_tables,
-    with_held_types,
-    words_of,
-)
+from .duckdb_queries import open_duckdb, with_held_types, words_of
 from .row_formats import UnreadableRows
 from .sqlite_tables import chosen_table
 
+# Names no function of `main`, where a file may have a macro of each name.
+_STORED = "select table_name, schema_name, sql from system.main.duckdb_tables() where not internal"
+
 
 def read_duckdb(path: Path, name: str, memory_bytes: int) -> pa.Table:
-    """Read a table or view of a DuckDB file.
+    """Read a table of a DuckDB file.
 
     Raises:
         Unreadable: it is none, is held by another program, or it is not clear which table is meant.
@@ -37,14 +33,14 @@ def read_duckdb(path: Path, name: str, memory_bytes: int) -> pa.Table:
         with closing(
             open_duckdb(str(path), memory_bytes=memory_bytes, read_only=True)
         ) as connection:
-            stored = stored_tables(connection)
-            table = chosen_table(name, sorted(name for schema, name in stored if schema == "main"))
-            check_stored(connection, table)
+            tables = [
+                name
+                for name, schema, sql in sorted(connection.execute(_STORED).fetchall())
+                if schema == "main" and "GENERATED ALWAYS AS" not in sql
+            ]
+            table = chosen_table(name, tables)
             rows = connection.sql(f"select * from {sql_name(table)}")
             return with_held_types(rows).to_arrow_table()
-    except QueryFault as fault:
-        what = f"is not read: of its table '{table}' {fault}"
-        raise Unreadable(what, "Name a table of its own under `table`.") from fault
     except duckdb.Error as error:
         if isinstance(error, duckdb.IOException):
             raise Unreadable(

@@ -25,6 +25,7 @@ from .row_formats import UnreadableRows
 
 _BUSY_S = 5.0
 _MOST_NAMED = 8
+_STORED_ALONE = "Of a view, and of computed columns in DuckDB, make a table: `create table x as …`."
 _DECIMAL = re.compile(r"(?:DECIMAL|NUMERIC)\((\d+),\s*(\d+)\)")
 _DECLARED = (
     ("BOOL", "bool"), ("DATETIME", "datetime"), ("TIMESTAMP", "datetime"), ("DATE", "date"),
@@ -45,7 +46,7 @@ def chosen_table(name: str, known: Sequence[str]) -> str:
         Unreadable: it is not clear which one.
     """
     if not known:
-        raise Unreadable("has no table")
+        raise Unreadable("has no table", _STORED_ALONE)
     if not name and len(known) > 1:
         shown = ", ".join(f"'{table}'" for table in known[:_MOST_NAMED])
         remedy = f"Name one of them: `table: {known[0]}`."
@@ -53,12 +54,13 @@ def chosen_table(name: str, known: Sequence[str]) -> str:
     name = name or known[0]
     found = next((table for table in known if table.casefold() == name.casefold()), None)
     if found is None:
-        raise Unreadable(f"has no table '{one_line(name, 60)}'", did_you_mean(name, known))
+        remedy = f"{_STORED_ALONE} {did_you_mean(name, known)}"
+        raise Unreadable(f"has no table '{one_line(name, 60)}'", remedy)
     return found
 
 
 def read_sqlite(path: Path, name: str) -> tuple[pa.Table, list[str]]:
-    """Read a table or view of a SQLite file; return it with notes.
+    """Read a table of a SQLite file; return it with notes.
 
     Raises:
         Unreadable: it is none, is busy, or it is not clear which table is meant.
@@ -73,7 +75,7 @@ def read_sqlite(path: Path, name: str) -> tuple[pa.Table, list[str]]:
             connection.text_factory = lambda data: data.decode("utf-8", "replace")
             connection.execute("pragma trusted_schema=off")
             listed = connection.execute(
-                "select name from sqlite_master where type in ('table', 'view') "
+                "select name from sqlite_master where type = 'table' "
                 "and name not like 'sqlite\\_%' escape '\\' order by name"
             )
             table = chosen_table(name, [str(row[0]) for row in listed])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import warnings
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, time, timedelta
 from decimal import Decimal
@@ -29,6 +28,7 @@ from paddock.steps.readers.spreadsheets import part_tree, related_parts
 
 from .arrow_rows import to_arrow
 from .column_types import ColumnType, iso_date
+from .row_formats import own_names
 
 _WORKBOOK = "a workbook"
 _STREAMED = ("xl/worksheets/", "xl/sharedStrings")
@@ -302,8 +302,7 @@ def _table(
     for n in range(found.cells.right - found.cells.left + 1):
         parts = [one_line(_text(row[n][0])) for row in heads if row[n][0] is not None]
         names.append(" ".join(dict.fromkeys(parts)) or f"column_{n + 1}")
-    if (twice := next((name for name, n in Counter(names).items() if n > 1), None)) is not None:
-        raise Unreadable(f"names column '{twice}' twice in its first row", "Rename one of them.")
+    names = own_names(names)
     body = [row for row in body if any(value is not None for value, _ in row)]
     columns = [_column([row[n] for row in body]) for n in range(len(names))]
     types = {name: kind for name, (_, kind) in zip(names, columns, strict=True) if kind}
