@@ -54,7 +54,7 @@ def resolve_path(roots: Roots, text: str) -> Path:
 def os_refusal(what: str, error: OSError) -> StepError:
     """Return the error for a failed system call: `what`, then why; a full disk is fatal.
 
-    A file of what is installed is not the document's: it is told itself, and counts against none.
+    A file of the installation is not the document's: the error names it, and no item is given up.
 
     >>> os_refusal("'a.txt' cannot be read", OSError(errno.EACCES, "")).reason
     "'a.txt' cannot be read: the permissions do not allow it."
