@@ -72,12 +72,13 @@ class Sweep:
         4. Of a block with `--prune`: all; but where most documents are gone, a person is asked
            first about those that went in earlier runs.
         5. Without it: those of items that are done under another key.
-        6. Where a watch prunes its folder, also those of documents that are gone since the last
-           run, and those that their items no longer make, unless most items lost all they had.
+        6. Where a watch prunes its folder, also rows of documents that are gone since the last
+           run, and what their items no longer make, unless most items lost all they had. Files of
+           these documents are `Pruner.removable`.
         """
         removed, doubts, notes = list[OutdatedOutput](), [], list[str]()
         for name in ("", *ended):
-            of_node = [out for out in outdated if out.node == name and not out.is_edited]  # 1
+            of_node = [out for out in outdated if out.node == name]
             end = ended.get(name)
             work = None if end is None or end.work is None or end.work.step else end.work
             if end is None or work is None:  # 2, 3
@@ -91,10 +92,10 @@ class Sweep:
                 doubts += [] if doubt is None else [(work, doubt)]
                 removed += (o for o in of_node if doubt is None or o.why is not Outdated.GONE)
                 continue
-            whys, gone = frozenset[Outdated](), {*end.renamed}  # 5
+            whys, rows_of = frozenset[Outdated](), set[str]()
             most = min((source.most for source in sources if source.prunes), default=None)
             if most is not None:  # 6
-                gone |= now
+                rows_of = now
                 lost = {o.item for o in of_node if o.why is Outdated.NOT_MADE} - end.made.keys
                 n_lost, n_known = len(lost), sum(fate in ENDED for fate in end.fates.values())
                 if options.is_confirmed or not is_mass_deletion(n_lost, n_known, most):
@@ -104,8 +105,11 @@ class Sweep:
                         f"{n_lost:,} of {n_known:,} items of '{name}' no longer make any output, "
                         "so what was made of them is kept. If that is right, run it with `--prune`."
                     )
-            removed += (out for out in of_node if out.why in whys or out.item in gone)
-        return cls(removed, doubts, notes)
+            for out in of_node:
+                is_row_of_gone = out.n_rows is not None and out.item in rows_of
+                if out.why in whys or is_row_of_gone or out.item in end.renamed:  # 5
+                    removed.append(out)
+        return cls([out for out in removed if not out.is_edited], doubts, notes)  # 1
 
 
 class Pruner:

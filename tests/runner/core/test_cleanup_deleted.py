@@ -211,18 +211,23 @@ def test_a_person_is_asked_before_most_of_the_documents_count_as_deleted(
         assert len(outputs(world)) == 12 - 3 * n_gone
 
 
-def test_prune_asks_before_it_removes_what_was_kept_of_most_documents(tmp_path: Path) -> None:
+@pytest.mark.parametrize("edited", [[], ONE])
+def test_prune_asks_before_it_removes_what_was_kept_of_most_documents(
+    tmp_path: Path, edited: list[str]
+) -> None:
     world = World(tmp_path, COPIES.replace(", deletes: prune", ""), n_documents=3)
     world.run()
     for n in range(2):
         (tmp_path / f"inbox/{n}.txt").unlink()
     assert world.run().counts["deleted"] == 2  # nothing is removed, so nothing is asked
+    for name in edited:  # they stay, and count
+        world.write(f"out/{name}", "my own words")
     report = world.run(prune=True)
     assert len(outputs(world)) == 9
     assert "run it with `--prune --yes`" in report.notes[0]
     world.run(prune=True, is_confirmed=True)
-    assert outputs(world) == sorted(TWO)
-    assert world.run(prune=True).notes == ()
+    assert outputs(world) == sorted(TWO + edited)
+    assert edited or world.run(prune=True).notes == ()
 
 
 @pytest.mark.parametrize("key", ["doc.relpath", "doc.stem", "doc.path"])
