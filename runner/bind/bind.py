@@ -77,15 +77,16 @@ def bind_without_inputs(plan: Plan, shared: SharedPlans | None = None) -> BoundP
     return bound
 
 
-def bind_written_starts(plan: Plan) -> list[BoundPlan]:
+def bind_written_starts(plan: Plan, shared: SharedPlans | None = None) -> list[BoundPlan]:
     """Bind a plan as its file starts it: with its defaults, and with each trigger's inputs.
 
     This is what a person can consent to. Inputs that a webhook's payload gives are not the file's.
+    The pipelines that its steps run are put into `shared`.
 
     Raises:
         PipelineError: with every fault of the plan.
     """
-    bind_without_inputs(plan)
+    bind_without_inputs(plan, shared)
     given: list[Mapping[str, Any]] = [{}]
     if plan.pipeline.on is not None:
         given += [timing.inputs for timing in plan.pipeline.on.schedule]

@@ -81,7 +81,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "compare": "Compare models, prompts and parameters on your documents; outputs stay as they "
         "are.",
         "summarise": "Summarise every document in a folder, or print the summary of one.",
-        "graph": "Draw a pipeline with what its last run did: SVG, one page of HTML, or Mermaid.",
+        "graph": "Draw a pipeline as Mermaid text, with what its last run did.",
         "console": "Show pipelines, runs, what waits for review, models and settings as pages.",
         "why": "Show where an output came from, and what changed since.",
         "runs": "List past and present runs, newest first.",

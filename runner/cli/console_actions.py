@@ -23,9 +23,10 @@ from paddock.engine.system import units
 from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.input_values import PATH_TYPES, Input
-from paddock.pipelines.plan import read_plan
+from paddock.pipelines.plan import Plan, read_plan
 from paddock.runner.bind.bind import bind_written_starts
 from paddock.runner.bind.bound import BoundPlan
+from paddock.runner.bind.sub_pipelines import SharedPlans
 from paddock.runner.bind.trust.consent import consent_words, digests_to_agree, refuse_unconsented
 from paddock.runner.bind.trust.consents import Consents
 from paddock.runner.bind.trust.permissions import (
@@ -42,6 +43,7 @@ from paddock.runner.daemon.service_client import (
 )
 from paddock.runner.ledger.run_history import PastRun
 from paddock.runner.render.console_page import CONSOLE_PAGES
+from paddock.runner.render.graph_model import box_text, last_run_steps, pipeline_boxes
 from paddock.runner.render.html_page import render
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 
@@ -87,6 +89,9 @@ class ConsoleSources:
 class PipelineState:
     """A pipeline that can be bound, and what it may do here."""
 
+    plan: Plan
+    within: Mapping[Path, Plan]
+    """The pipelines that its steps run, by file."""
     file: Path
     starts: Sequence[BoundPlan]
     """As the file starts it: by its defaults, and with the inputs of its triggers."""
@@ -133,10 +138,11 @@ class ConsoleActions:
             PipelineError: it has faults.
         """
         settings = read_settings(file.parent, flags=self._sources.flags)
-        starts = bind_written_starts(read_plan(file))
+        plan, shared = read_plan(file), SharedPlans()
+        starts = bind_written_starts(plan, shared)
         consents = Consents(self._settings.state_dir)
         needed = digests_to_agree(starts, settings.address.url, consents)
-        return PipelineState(file, starts, settings, consents, needed)
+        return PipelineState(plan, shared.plans, file, starts, settings, consents, needed)
 
     def run(self, by: str, form: Form, file: Path) -> str:
         """Start a pipeline with the inputs of a form; an empty field is the default."""
@@ -268,6 +274,8 @@ def pipeline_page(actions: ConsoleActions, file: Path, last: PastRun | None) -> 
             (f"{_INPUT}{declared.name}", declared, *_input_words(declared, actions, file))
             for declared in state.starts[0].pipeline.inputs.values()
         ],
+        boxes=pipeline_boxes(state.plan, last_run_steps(last), state.within),
+        box_text=box_text,
     )
     return PageParts(file.name, body)
 

@@ -1,1 +1,1 @@
-"""Pipelines and runs as drawings and HTML pages, made offline."""
+"""Pipelines as Mermaid text and nested lists, reports and the style of all pages; made offline."""

@@ -1,31 +1,30 @@
 """Graph of a pipeline as data: boxes, nesting, edges, and what the last run did with each step.
 
-The last run is read from the ledger and its journal. Drawn by `graph_drawing`.
+The last run is read from the ledger and its journal.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from paddock.engine.system import units
 from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.text import counted
 from paddock.pipelines.model import Block, Node, StepNode
 from paddock.pipelines.plan import Plan
 from paddock.runner.ledger.reviews.review_store import ReviewStore
-from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading, recent_runs
+from paddock.runner.ledger.run_history import PastRun, open_for_reading
 from paddock.runner.progress.item_states import BAD, WAITS, WORK, ItemState
 from paddock.runner.progress.journal import JournalTail
 from paddock.runner.progress.report import sums_by_outcome
-from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.registry import facts_of
 
 MAX_LEVELS, MAX_INNER_BOXES = 4, 300
-"""Limits of sub-pipelines; deeper or larger ones are drawn as one box."""
+"""Limits of sub-pipelines; deeper or larger ones are one box."""
 
 BoxState = Literal["none", "done", "fresh", "failed", "running", "left"]
 """State after the last run; `none`: never run, `left`: not reached, `fresh`: nothing to do."""
@@ -46,7 +45,6 @@ class LastStepRun:
     seconds: float = 0.0
     calls: int = 0
     known_calls: int = 0
-    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,40 +57,29 @@ class GraphBox:
     kind: str
     """`files.scan`, or of a block `for each doc in steps.docs.files`; empty if it is the label."""
     model: str = ""
-    is_conditional: bool = False
     reads: tuple[str, ...] = ()
     """Ids of boxes on the same level that it waits for."""
     body: tuple[GraphBox, ...] = ()
-    is_block: bool = False
-    """Whether it is drawn around its body."""
     last: LastStepRun = LastStepRun()
 
 
 @dataclass(frozen=True, slots=True)
-class PipelineGraph:
-    """Data of a drawing."""
+class LastRunSteps:
+    """Results of each step in the last run."""
 
-    name: str
-    description: str
-    boxes: tuple[GraphBox, ...]
-    caption: str = ""
-    """Names the run."""
+    steps: Mapping[str, LastStepRun] = field(default_factory=dict)
+    otherwise: LastStepRun = LastStepRun()
+    """Result of steps that the run did not record."""
 
 
-def pipeline_graph(
-    plan: Plan,
-    last: Mapping[str, LastStepRun],
-    otherwise: LastStepRun,
-    caption: str = "",
-    within: Mapping[Path, Plan] | None = None,
-) -> PipelineGraph:
+def pipeline_boxes(
+    plan: Plan, last: LastRunSteps, within: Mapping[Path, Plan]
+) -> tuple[GraphBox, ...]:
     """Return the graph of a plan with the results of the last run.
 
     `within` are sub-pipelines by file.
     """
-    pipeline = plan.pipeline
-    boxes = _BoxBuilder(last, within or {}).of(_GraphLevel(plan, otherwise))
-    return PipelineGraph(pipeline.name, pipeline.description, boxes, caption)
+    return _BoxBuilder(last.steps, within).of(_GraphLevel(plan, last.otherwise))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +116,7 @@ class _BoxBuilder:
             body = tuple(self._box(child, level) for child in node.body)
             over = f"for each {node.var} in {node.over.source}"
             label = node.id if node.has_own_id else "block"
-            return GraphBox(name, label, over, "", node.if_ is not None, reads, body, True, last)
+            return GraphBox(name, label, over, "", reads, body, last)
         params = node.params.data if isinstance(node.params.data, Mapping) else {}
         inner, alias = params.get(facts_of(node.uses).pipeline), params.get("model")
         inner = inner if isinstance(inner, str) else None
@@ -139,9 +126,7 @@ class _BoxBuilder:
         model = alias if isinstance(alias, str) else ""
         model += f" = {keys.ref}" if keys is not None else ""
         body = self._within(node, inner, level)
-        return GraphBox(
-            name, label, kind, model, node.if_ is not None, reads, body, bool(body), last
-        )
+        return GraphBox(name, label, kind, model, reads, body, last)
 
     def _within(self, step: StepNode, name: str | None, level: _GraphLevel) -> tuple[GraphBox, ...]:
         """Return the boxes of a step's sub-pipeline of this file; empty without one."""
@@ -161,26 +146,18 @@ class _BoxBuilder:
         return self.of(_GraphLevel(inner, level.otherwise, prefix, (*files, path)))
 
 
-def all_boxes(boxes: Sequence[GraphBox], depth: int = 0) -> Iterator[tuple[GraphBox, int]]:
-    """Yield every box with its depth, each block before its content."""
-    for box in boxes:
-        yield box, depth
-        yield from all_boxes(box.body, depth + 1)
-
-
 def box_text(box: GraphBox) -> str:
-    """Return the last run's result of a box, for display and screen readers."""
+    """Return the last run's result of a box; empty without a run."""
     last = box.last
-    parts = [outcome_text(last)]
+    parts = [_outcome_text(last)]
     if last.seconds >= 0.05:
         parts.append(units.duration(last.seconds))
     if last.calls or last.known_calls:
-        parts.append(f"{last.calls:,} call{'' if last.calls == 1 else 's'}")
+        parts.append(counted(last.calls, "call"))
     return " · ".join(filter(None, parts))
 
 
-def outcome_text(last: LastStepRun) -> str:
-    """Return a result in a few words; empty without a run."""
+def _outcome_text(last: LastStepRun) -> str:
     counts = [f"{n:,} {outcome}" for outcome, n in sums_by_outcome(last.counts).items()]
     if counts:
         return " · ".join(counts)
@@ -189,30 +166,10 @@ def outcome_text(last: LastStepRun) -> str:
     return {"none": "", "left": "not reached", "fresh": "nothing to do"}.get(last.state, last.state)
 
 
-def element_id(box_id: str) -> str:
-    """Return a valid id for HTML and Mermaid, for names such as `(files.write)`."""
-    return re.sub(r"[^A-Za-z0-9_]", lambda match: f"_{ord(match[0]):x}", box_id)
-
-
-@dataclass(frozen=True, slots=True)
-class LastRunSteps:
-    """Results of each step in the last run."""
-
-    steps: Mapping[str, LastStepRun]
-    words: str
-    """Caption that names the run."""
-    otherwise: LastStepRun = field(default_factory=LastStepRun)
-    """Result of steps that the run did not record."""
-
-
-def read_last_run(file: Path) -> LastRunSteps:
-    place = LedgerFolder(file.absolute().parent / STATE_FOLDER, file.name)
-    found = recent_runs([place], limit=1)
-    if not found.runs:
-        return LastRunSteps({}, found.faults[0] if found.faults else "Not run yet.")
-    past = found.runs[0]
-    began = units.local_time(past.row.started, "%Y-%m-%d %H:%M")
-    words = f"Run '{past.row.run}', {began}: {past.outcome}"
+def last_run_steps(past: PastRun | None) -> LastRunSteps:
+    """Return what a pipeline's last run did; None: it has not been run."""
+    if past is None:
+        return LastRunSteps()
     steps = past.summary.get("steps")
     otherwise = LastStepRun()
     if not isinstance(steps, dict):  # running, or killed
@@ -224,20 +181,18 @@ def read_last_run(file: Path) -> LastRunSteps:
         left = {name: counts["left"] for name, counts in _journal_counts(past.journal).items()}
         steps = {name: {**counts, "left": left.get(name, 0)} for name, counts in steps.items()}
     # How many items of each step and block wait for a person, of all runs
-    with open_for_reading(place) as ledger:
+    with open_for_reading(past.place) as ledger:
         waiting = ReviewStore(ledger).waiting()
     waiting_counts = Counter(
         name
         for review in waiting
-        if review.subject.pipeline == place.file
+        if review.subject.pipeline == past.place.file
         for name in {review.step, review.subject.block}
     )
     for name, n in waiting_counts.items():
         made = steps.get(name, {})
         steps = {**steps, name: {**made, "counts": {**made.get("counts", {}), "waiting": n}}}
-    return LastRunSteps(
-        {n: _last_step_run(counts) for n, counts in steps.items()}, words, otherwise
-    )
+    return LastRunSteps({n: _last_step_run(counts) for n, counts in steps.items()}, otherwise)
 
 
 def _journal_counts(journal: Path) -> Mapping[str, dict[str, Any]]:
@@ -276,7 +231,6 @@ def _last_step_run(steps: Mapping[str, Any]) -> LastStepRun:
         float(steps.get("seconds", 0.0)),
         int(steps.get("calls", 0)),
         int(steps.get("known_calls", 0)),
-        int(steps.get("tokens", 0)),
     )
 
 

@@ -1,7 +1,7 @@
 """HTML pages by Jinja templates, all of whose values are escaped; the frame of offline pages.
 
-A report is one file without scripts that loads nothing, in light and dark colours, which drawings
-share. Contrast is at least 4.5 for text and 3 for lines. `web/macros.html` has what pages share.
+A report is one file without scripts that loads nothing, in light and dark colours. Contrast is at
+least 4.5 for text and 3 for lines. `web/macros.html` has what pages share.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.files import write_output
 from paddock.engine.system.light_dataclasses import asdict, dataclass, field
@@ -34,10 +34,12 @@ from paddock.runner.cli.arguments import (
 from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.run_stats import RunStats
+from paddock.runner.ledger.run_history import LedgerFolder, recent_runs
 from paddock.runner.progress import printing
 from paddock.runner.progress.events import Observer
-from paddock.runner.render.graph_drawing import FORMAT_OF_SUFFIX, draw_graph
-from paddock.runner.settings import read_settings
+from paddock.runner.render.graph_mermaid import graph_mermaid
+from paddock.runner.render.graph_model import last_run_steps, pipeline_boxes
+from paddock.runner.settings import STATE_FOLDER, read_settings
 from paddock.steps.base import StepError
 from paddock.steps.tools import builtin_tools
 from paddock.steps.tools.tool_names import installed_tools
@@ -46,23 +48,18 @@ if TYPE_CHECKING:
     from paddock.runner.config.pipeline_secrets import Secrets
 
 
+_SUFFIXES = (".mmd", ".mermaid")
+
+
 def graph(
     file: str = argument("A pipeline, or a folder with one.", default=HERE, metavar="FILE"),
-    out: Path | None = option(
-        "F.svg, F.html or F.mmd; else to stdout.", "-o", "--out", metavar="FILE"
-    ),
-    format_: Literal["svg", "html", "mermaid"] | None = option(
-        "By default from the file's suffix, else mermaid.", "--format"
-    ),
+    out: Path | None = option("F.mmd; else to stdout.", "-o", "--out", metavar="FILE"),
 ) -> int:
-    """Draw a pipeline with what its last run did: SVG, one page of HTML, or Mermaid."""
+    """Draw a pipeline as Mermaid text, with what its last run did."""
     if out is not None:
-        require_writable(out, "plan.svg")
-    if format_ is None and out is not None and out.suffix.lower() not in FORMAT_OF_SUFFIX:
-        raise CommandError(
-            f"'{out}' has no suffix of a picture.\n  Use .svg, .html or .mmd, or give `--format`."
-        )
-    chosen = format_ or (FORMAT_OF_SUFFIX[out.suffix.lower()] if out is not None else "mermaid")
+        require_writable(out, "plan.mmd")
+        if out.suffix.lower() not in _SUFFIXES:
+            raise CommandError(f"'{out}' is not named as Mermaid text.\n  Use .mmd.")
     path = pipeline_file(file, "graph")
     plan, shared = read_plan(path), SharedPlans()
     try:
@@ -73,7 +70,10 @@ def graph(
         command = f"`paddock validate {shlex.quote(str(file))}`"
         faults = counted(len(error.faults), "fault")
         printing.print_err(f"It cannot run as it is: {command} says why ({faults}).")
-    text = draw_graph(plan, path, chosen, shared.plans)
+    place = LedgerFolder(path.absolute().parent / STATE_FOLDER, path.name)
+    past = next(iter(recent_runs([place], limit=1).runs), None)
+    boxes = pipeline_boxes(plan, last_run_steps(past), shared.plans)
+    text = graph_mermaid(plan.pipeline.name, boxes)
     if out is None:
         printing.print_out(text.rstrip("\n"))
         return DONE

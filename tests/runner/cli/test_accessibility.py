@@ -8,12 +8,10 @@ from urllib.parse import urljoin
 import pytest
 
 from paddock.engine.system.files import write_output
-from paddock.pipelines.plan import Plan, read_plan
 from paddock.runner.cli.commands.runs_logs import write_named_run_report
 from paddock.runner.cli.console_actions import USE_MODELS
 from paddock.runner.cli.console_run_pages import pipeline_address
 from paddock.runner.compare.comparison_page import comparison_page
-from paddock.runner.render.graph_drawing import draw_graph
 from tests.axe import faults, needs_axe
 from tests.browser import Browser, Page
 from tests.live import CHAT, Live
@@ -139,15 +137,13 @@ def test_offline_pages_have_no_fault(
     world: World, tmp_path_factory: pytest.TempPathFactory, chromium: Browser
 ) -> None:
     folder = world.folder
-    plan: Plan = read_plan(world.file)
-    write_output(folder / "graph.html", draw_graph(plan, world.file, "html"))
     (run,) = (folder / ".paddock/runs").glob("*.jsonl")
     write_named_run_report(world.file, run.stem, folder / "report.html")
     bills = Bills(tmp_path_factory.mktemp("bills"))
     write_output(
         folder / "compare.html", comparison_page(bills.compare(models=("clerk=small,big",)))
     )
-    for name in ("graph", "report", "compare"):
+    for name in ("report", "compare"):
         page = chromium.page((folder / f"{name}.html").as_uri())
         page.ask("document.querySelectorAll('details').forEach((node) => { node.open = true; })")
         check(page, name)

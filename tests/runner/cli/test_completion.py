@@ -70,7 +70,7 @@ def test_tab_completes_commands_options_values_models_and_files_and_lists_what_m
     with at_a_prompt(shell, folder) as screen:
         for typed, got in (
             ("paddock run --retr\tnew\t", "GOT[run][--retry-failed][news.yaml]."),
-            ("paddock graph --format mer\t", "GOT[graph][--format][mermaid]."),
+            ("paddock summarise --how ext\t", "GOT[summarise][--how][extract]."),
             ("paddock chat smollm2:1\t", "GOT[chat][smollm2:135m]."),
             ("true | paddock clus\tini\t", "GOT[cluster][init]."),
         ):
@@ -80,10 +80,10 @@ def test_tab_completes_commands_options_values_models_and_files_and_lists_what_m
                     screen.rest()
             screen.type("\n")
             screen.wait_for(got)
-        screen.type("paddock graph --format ")
+        screen.type("paddock summarise --how ")
         screen.type("\t\t")
-        screen.wait_for("mermaid")
-        screen.wait_for("svg")
+        screen.wait_for("extract")
+        screen.wait_for("write")
         screen.type(CTRL_C)
 
 
@@ -120,7 +120,7 @@ Complete = Callable[[str], list[str]]
 
 
 def test_each_value_comes_with_what_it_is_for(complete: Complete) -> None:
-    assert complete("paddock gra") == ["graph\tDraw a pipeline with what its last run..."]
+    assert complete("paddock gra") == ["graph\tDraw a pipeline as Mermaid text, with what..."]
     assert "--only\tOnly this item; can be repeated." in complete("paddock run --o")
 
 

@@ -18,6 +18,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
+from xml.etree import ElementTree
 
 import httpx
 import pytest
@@ -263,6 +264,48 @@ def test_pipelines_have_the_faults_that_validate_finds(world: World, tmp_path: P
     (row,) = (row for row in rows if ">wants.yaml<" in row)
     assert '"State">ready<' in row
     assert '"Wants">run<' in row
+
+
+def steps_of(client: httpx.Client, file: Path) -> list[Any]:
+    """Return the nested list on a pipeline's page: texts, each followed by the list within it."""
+
+    def read(list_: ElementTree.Element) -> list[Any]:
+        found: list[Any] = []
+        for item in list_:
+            inner = item.find("ul")
+            texts = [item.text, *(part for e in item if e.tag != "ul" for part in (e.text, e.tail))]
+            found.append(" ".join("".join(text or "" for text in texts).split()))
+            found += [] if inner is None else [read(inner)]
+        return found
+
+    page = client.get(pipeline_address(file.resolve())).text
+    return read(ElementTree.fromstring(re.findall(r"<ul>.*</ul>", page, re.DOTALL)[-1]))
+
+
+def test_a_pipelines_page_has_its_steps_in_one_another_and_what_the_last_run_did(
+    world: World, tmp_path: Path
+) -> None:
+    chosen = "steps.docs.files | rejectattr('name', 'eq', '<b>&lt;{') | list"
+    world.edit("doc in steps.docs.files", f"doc in {chosen}")
+    world.documents(2)
+    world.write("inbox/broken.pdf", "no PDF")
+    outer = world.write(
+        "outer.yaml", "steps: [{id: all, uses: pipeline, with: {file: pipeline.yaml}}]"
+    )
+    over = f"each · for each doc in {chosen}"
+    inner = ["docs · files.scan", over, ["text · files.read", "sum · chat", "files.write"],
+             "digest · chat", "report · files.write"]  # fmt: skip
+    with served(tmp_path) as address, signed_in(address) as client:
+        assert steps_of(client, world.file) == inner
+        assert steps_of(client, outer) == ["all · pipeline pipeline.yaml", inner]
+        world.run()
+        docs, block, body, digest, report = steps_of(client, world.file)
+        assert (docs, report) == ("docs · files.scan · done", "report · files.write · done")
+        assert block.startswith(f"{over} · 2 done · 1 quarantined")
+        assert body[0].startswith("text · files.read · 3 times · 1 failed")
+        assert body[1].startswith("sum · chat · 2 times")
+        assert digest.startswith("digest · chat · 1 done")
+        assert steps_of(client, outer)[1] == inner
 
 
 def test_documents_that_are_yaml_files_are_no_pipelines(world: World, tmp_path: Path) -> None:
