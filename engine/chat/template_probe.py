@@ -9,7 +9,6 @@ parsing the output with it returns the rendered call.
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
@@ -527,7 +526,8 @@ class _TemplateProbe:
             )
             if call_format is not None:
                 if call_format.param is not None:
-                    param = self._with_quotes(tried, call_format.param)
+                    quotes = self._quotes(tried, call_format.param)
+                    param = replace(call_format.param, quotes=quotes)
                     call_format = replace(call_format, param=param)
                 return self._call_rules(tried, has_two=bool(two_calls)), call_format
         if shown:
@@ -537,14 +537,12 @@ class _TemplateProbe:
         )
         return replace(rules, shows_calls=False, shows_results=_RESULT_WORD in result), None
 
-    def _with_quotes(self, rules: TurnRules, param: ParameterFormat) -> ParameterFormat:
-        """Return the format of values, with what is around or instead of `<` and `&` in them."""
+    def _quotes(self, rules: TurnRules, param: ParameterFormat) -> tuple[str, str]:
+        """Return what is around an argument with `<` and `&`."""
         turn = _calling_turn(rules, 1, text=_RESULT_WORD)
         shown = self._try(_USER_TURN, turn, tools=True).rpartition(f"qx_key{param.names}")[2]
-        value = shown.partition(param.closes)[0]
-        before, found, after = html.unescape(value).partition(_RESULT_WORD)
-        quotes = (before, after) if found else ("", "")
-        return replace(param, quotes=quotes, is_escaped=_RESULT_WORD not in value)
+        before, found, after = shown.partition(param.closes)[0].partition(_RESULT_WORD)
+        return (before, after) if found else ("", "")
 
     def _call_rules(self, rules: TurnRules, *, has_two: bool) -> TurnRules:
         """Return the rules, completed by those for calls and results."""

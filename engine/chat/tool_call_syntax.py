@@ -16,7 +16,6 @@ complete: its closing tag is not awaited.
 from __future__ import annotations
 
 import ast
-import html
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -59,8 +58,6 @@ class ParameterFormat:
     """Between a key and a value that is no string, where it differs."""
     quotes: tuple[str, str] = ("", "")
     """Around a text with `<` or `&`, such as CDATA's."""
-    is_escaped: bool = False
-    """Whether `<` and `&` are written as XML's entities."""
 
     @property
     def read_names(self) -> str:
@@ -627,19 +624,12 @@ def _parse_parameters(
             if is_quoted := bool(before) and text.startswith(before, skip_space(text, start)):
                 start = skip_space(text, start) + len(before)
             closed_by = f"{after} {param.closes}" if is_quoted else param.closes
-            for closed in _literal_pattern(closed_by).finditer(text, start):
-                rest = text[skip_space(text, closed.end()) :]
-                follows = (opens, *closes) if closes else (rest,)
-                if rest.startswith(follows):
-                    break  # else it is a part of the value
-                if any(word.startswith(rest) for word in follows):
-                    raise IncompleteValue
-            else:
+            closed = _literal_pattern(closed_by).search(text, start)
+            if closed is None:
                 raise IncompleteValue
             value, at = text[start : closed.start()], closed.end()
             if param.names.endswith("\n") and not is_quoted:
                 value = value.removeprefix("\n").removesuffix("\n")
-            value = html.unescape(value) if param.is_escaped else value
             arguments[key] = parse_bare_value(value, schemas.get(key), parameters)
         elif opens.startswith(rest):
             raise IncompleteValue

@@ -263,7 +263,6 @@ SUSPECTS = (
 # --- watched and roots: what watches have processed, and which folders machines saw
 
 WATCHED = "select path, size, mtime_ns from watched where watch = :watch"
-ROOTS = "select path from roots"
 ROOTS_OF = (
     "select folder from roots where owner = :owner and path = :path "
     "order by case when host = :host then 0 else 1 end, at"

@@ -1,3 +1,4 @@
+import itertools
 from typing import Any
 
 import pytest
@@ -207,7 +208,6 @@ VALUES = {
     "as they are": "{{ value }}",
     "in CDATA": "{% if value is string and ('<' in value or '&' in value) %}"
     "<![CDATA[{{ value }}]]>{% else %}{{ value }}{% endif %}",
-    "as XML": "{{ value | e }}",
 }
 SAVE = Tool(
     "save",
@@ -231,7 +231,6 @@ ARGUMENTS: tuple[dict[str, Any], ...] = (
     {"text": "a < b & c > d", "n": 3},
     {"text": '<p class="x">it\'s "so" &amp; so</p>\n&lt;i&gt;', "n": 3},
     {"text": "x ]]> y", "maybe": None},
-    {"text": "</param> & <param>", "n": -1},
     {"text": "42", "maybe": "12", "kind": "1", "either": "x<y"},
     {"text": "true", "either": 7, "free": 1.5},
     {"text": '{"a": 1}', "tags": ["a<b", "it's & so", "True"], "options": {"Ok": True, "no": None}},
@@ -239,8 +238,14 @@ ARGUMENTS: tuple[dict[str, Any], ...] = (
 )
 
 
-@pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
-@pytest.mark.parametrize("name", [*VALUES, "Qwen3-Coder"])
+TAGS = {"text": "</param> & <param>", "n": -1}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [*itertools.product([*VALUES, "Qwen3-Coder"], ARGUMENTS), ("in CDATA", TAGS)],
+    ids=str,
+)
 def test_arguments_arrive_as_the_tools_schema_has_them(
     name: str, arguments: dict[str, Any]
 ) -> None:
