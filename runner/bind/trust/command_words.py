@@ -56,6 +56,7 @@ _INTERPRETERS = {
 }  # fmt: skip
 """Programs whose first operand is code, a file of code or a program; their options with values."""
 _OPTION, _NAME_OF_OPTION = re.compile(r"[-+].|\w+="), re.compile(r"--?[\w.-]+=")
+_OWN_BEGINNING = re.compile(rf"{_NAME_OF_OPTION.pattern}|[^-]")
 _AMOUNT, _INLINE = re.compile(r"[\d.]+[smhd]?"), re.compile(r"-\w*c")
 _ANOTHER_SCRIPT = ("-e", "-f", "--eval", "--expression", "--file", "--from-file")
 _NO_PATH = re.compile(r"[^\w./:@,+=%~-]")
@@ -75,10 +76,8 @@ class _Word(NamedTuple):
     """As far as it is known."""
     made_of: str = ""
     """The untrusted references in it."""
-    lead: str = ""
-    """What stands before these."""
-    is_path: bool = True
-    """Whether it is no more than a path, but for values."""
+    why: Misplaced | None = None
+    """Why it may stand only where all words are arguments."""
 
 
 _NOTHING = _Word()
@@ -167,7 +166,11 @@ def _word(
                 lead = lead if names else text
                 names |= {".".join(path) for path in piece.references if is_untrusted(path)}
                 text += str(evaluate(piece))
-    return _Word(text, ", ".join(sorted(names)), lead, is_path)
+    is_own = _OWN_BEGINNING.match(lead) if lead else text.startswith("/")
+    why = None if is_own else Misplaced.OPTION
+    if not is_path:
+        why = None if _NAME_OF_OPTION.fullmatch(lead) else Misplaced.CODE
+    return _Word(text, ", ".join(sorted(names)), why)
 
 
 def _misplaced(words: Sequence[_Word], stdin: _Word = _NOTHING) -> _Found:
@@ -175,25 +178,13 @@ def _misplaced(words: Sequence[_Word], stdin: _Word = _NOTHING) -> _Found:
     texts = [None if word.made_of else word.text for word in words]
     code, n_before_arguments, is_stdin_code = _code_words(texts)
     for number, word in enumerate(words[:n_before_arguments]):
-        why: Misplaced | None = None
+        why = None if "--" in texts[max(code) : number] else word.why
         if number in code:
             why = Misplaced.CODE if number else Misplaced.PROGRAM
-        elif "--" not in texts[max(code) : number]:
-            why = _misplaced_argument(word)
         if word.made_of and why is not None:
             yield ("command", number), word, why
     if is_stdin_code and stdin.made_of:
         yield ("stdin",), stdin, Misplaced.CODE
-
-
-def _misplaced_argument(word: _Word) -> Misplaced | None:
-    if _NAME_OF_OPTION.fullmatch(word.lead):
-        return None
-    if not word.is_path:
-        return Misplaced.CODE
-    if word.lead.startswith("-"):
-        return None if _NAME_OF_OPTION.match(word.lead) else Misplaced.OPTION
-    return None if word.lead or word.text.startswith("/") else Misplaced.OPTION
 
 
 def _code_words(texts: Sequence[str | None]) -> tuple[Collection[int], int, bool]:
