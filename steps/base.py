@@ -422,6 +422,13 @@ class Output(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
+class RowsOutput(Output):
+    """Base of an output with rows, which are dumped as they are: there may be millions of them."""
+
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+
 class StepError(Exception):
     """The outside world failed: an unreadable file, a full disk, a path outside its root.
 

@@ -82,7 +82,7 @@ def reviews_csv(reviews: Iterable[Review]) -> str:
                 "quote": place.get("quote"),
                 "page": place.get("page"),
             })  # fmt: skip
-    return format_rows(rows or [dict.fromkeys(COLUMNS)], "csv").text
+    return format_rows(rows or [dict.fromkeys(COLUMNS)], "csv")[0]
 
 
 def read_sheet(text: str) -> tuple[list[SheetDecision], list[SheetFault]]:
@@ -188,7 +188,7 @@ def gold_jsonl(reviews: Iterable[Review]) -> str:
     The value of a rejected answer is null. What expired was not decided by a person.
     """
     rows = [_gold_row(review) for review in reviews if review.state in VERBS.values()]
-    return format_rows(rows, "jsonl").text
+    return format_rows(rows, "jsonl")[0]
 
 
 def _gold_row(review: Review) -> dict[str, Any]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from paddock.pipelines.quantities import SizeBytes
 from paddock.pipelines.typed_rows import TypedRows, WrittenType
-from paddock.steps.base import Output, Params, Step, Tools
+from paddock.steps.base import Params, RowsOutput, Step, Tools
 from paddock.steps.facts import Facts, Missing, Written
 from paddock.steps.paths import resolve_path
 from paddock.steps.tables.table_files import TableSource, format_of, missing_library, read_table
@@ -76,7 +76,7 @@ class FilesRowsParams(Params):
         return value
 
 
-class FilesRowsOutput(Output):
+class FilesRowsOutput(RowsOutput):
     """Outputs of `files.rows`: each row by the names of its columns, and the columns' types.
 
     Values of CSV are text unless `columns` or `types` says otherwise, an empty cell is an empty
@@ -87,11 +87,6 @@ class FilesRowsOutput(Output):
     columns: list[str]
     count: int
     types: dict[str, str] = Field(default={})
-
-    def model_dump(self, **options: Any) -> dict[str, Any]:
-        """Return the rows as they are: there may be millions of them."""
-        facts = {"columns": self.columns, "count": self.count, "types": self.types}
-        return {"rows": self.rows, **facts}
 
 
 def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:

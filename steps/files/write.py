@@ -303,13 +303,14 @@ def _table_file(
         shown = ", ".join(f"{n:,} of '{name}'" for name, n in odd.items())
         notes.append(f"numbers that are infinite or NaN are left empty ({shown}); Parquet has them")
     if is_text:
-        written = format_rows(rows, format_, params.delimiter or params.separator, params.decimal)
-        if written.n_guarded:
+        separator = params.delimiter or params.separator
+        text, n_guarded = format_rows(rows, format_, separator, params.decimal)
+        if n_guarded:
             notes.append(
-                f"an apostrophe stands before {counted(written.n_guarded, 'cell')} that a "
-                f"spreadsheet would compute; JSONL has them as they are"
+                f"an apostrophe stands before {counted(n_guarded, 'cell')} that a spreadsheet "
+                f"would compute; JSONL has them as they are"
             )
-        return written.text.encode("utf-8-sig" if params.bom else "utf-8"), notes
+        return text.encode("utf-8-sig" if params.bom else "utf-8"), notes
     if format_ == "xlsx":
         data, of_cells = workbook_file(rows, declared, params.table, link)
         return data, [*notes, *of_cells]

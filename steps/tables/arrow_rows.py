@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, time
+from datetime import UTC, datetime, time
 from decimal import Decimal
 from functools import cached_property
 from hashlib import sha256
@@ -189,12 +189,13 @@ def own_table(table: pa.Table, columns: Iterable[str] | None = None) -> tuple[pa
         Unreadable: it is damaged, has a name twice, or a type that plain data does not hold.
     """
     names, notes = own_names(table.column_names), list[str]()
-    table = table.rename_columns(names)
+    if names != table.column_names:  # else its schema stays as it is
+        table = table.rename_columns(names)
     if columns is not None:
         table = ArrowRows(table).picked(names := list(columns)).table
     for n, name in enumerate(names):
-        column = _own_column(table.column(n), name, notes)
-        if column is not table.column(n):
+        column = _own_column(found := table.column(n), name, notes)
+        if column is not found:  # what is stored of the others stays as well
             table = table.set_column(n, name, column)
     return table, notes
 
@@ -209,17 +210,18 @@ def _own_column(column: pa.ChunkedArray, name: str, notes: list[str]) -> pa.Chun
     except pa.ArrowException as error:
         why = one_line(str(error), 160)
         raise Unreadable(f"is damaged: column '{name}': {why}") from error
+    if not _MAY_BE_ODD.search(str(kind)):
+        return column
+    if of.is_dictionary(kind):
+        return _own_column(_plain_column(column), name, notes)
     if of.is_timestamp(kind) and kind.tz:
         try:
             pa.scalar(0, kind).as_py()
         except (LookupError, ValueError, OSError):
             notes.append(f"column '{name}' has an unknown time zone, and is in UTC")
             column = column.cast(pa.timestamp(kind.unit, "UTC"))
-    if of.is_dictionary(kind) and _MAY_BE_ODD.search(str(kind)):
-        return _own_column(_plain_column(column), name, notes)
     values = _in_microseconds(column)
-    looked_at = values if _MAY_BE_ODD.search(str(kind)) else ()
-    if all(map(_is_held, compute.min_max(values).values() if has_ends else looked_at)):
+    if all(map(_is_held, compute.min_max(values).values() if has_ends else values)):
         return column
     row = next(n for n, value in enumerate(values, 1) if not _is_held(value))
     if not has_ends:
@@ -235,8 +237,8 @@ def _is_held(value: Any) -> bool:
     try:
         found = value.as_py()
         plain_value(found)
-        is_cut = isinstance(found, time | Decimal)  # without whole days, or digits of its type
-        return not is_cut or bool(pa.scalar(found, value.type) == value)
+        # Python drops whole days of a time, and takes a decimal with more digits than its type has.
+        return not isinstance(found, time | Decimal) or bool(pa.scalar(found, value.type) == value)
     except Exception:  # values fail in many ways, by their types
         return False
 
@@ -334,7 +336,9 @@ def _typed_array(values: Sequence[Any], kind: ColumnType) -> pa.Array:
     made: list[Any] = []
     for n, value in enumerate(values, 1):
         try:
-            made.append(typed_value(value, kind))
+            typed = typed_value(value, kind)
+            is_zoned = isinstance(typed, datetime) and typed.tzinfo is not None
+            made.append(typed.astimezone(UTC) if is_zoned else typed)
         except (ValueError, ArithmeticError) as error:
             raise _WrongRow(n, value) from error
     present = [(n, value) for n, value in enumerate(made, 1) if value is not None]
@@ -342,11 +346,6 @@ def _typed_array(values: Sequence[Any], kind: ColumnType) -> pa.Array:
         zones = {value.tzinfo is not None for _, value in present}
         if len(zones) > 1:
             raise _WrongRow(present[0][0], "times with and without a zone")
-        for n, value in present if True in zones else ():
-            try:
-                made[n - 1] = value.astimezone(UTC)
-            except OverflowError as error:
-                raise _WrongRow(n, values[n - 1]) from error
         return pa.array(made, pa.timestamp("us", "UTC" if True in zones else None))
     if kind == "int" and all(value in _INT64 for _, value in present):
         return pa.array(made, pa.int64())
@@ -369,26 +368,19 @@ def _typed_array(values: Sequence[Any], kind: ColumnType) -> pa.Array:
 
 
 def read_arrow_file(file: BinaryIO, format_: str) -> pa.Table:
-    """Read a Parquet file, an Arrow file (Feather) or an Arrow stream.
+    """Read a Parquet file, an Arrow file (Feather) or an Arrow stream; `own_table` checks it.
 
     Raises:
-        Unreadable: it is none.
+        ArrowException, OSError: it is none.
     """
+    if format_ == "parquet":
+        return parquet.read_table(file)
     try:
-        if format_ == "parquet":
-            return parquet.read_table(file)
-        try:
-            found = ipc.open_file(file)
-        except pa.ArrowInvalid:
-            file.seek(0)
-            found = ipc.open_stream(file)
-        return found.read_all()  # not copied yet: `own_table` checks it
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise
-        form = "Parquet" if format_ == "parquet" else "Arrow"
-        why = str(error).partition("\n")[0]
-        raise Unreadable(f"is no whole {form} file: {why}") from error
+        found = ipc.open_file(file)
+    except pa.ArrowInvalid:
+        file.seek(0)
+        found = ipc.open_stream(file)
+    return found.read_all()
 
 
 def arrow_file(table: pa.Table, format_: str) -> bytes:

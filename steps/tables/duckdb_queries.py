@@ -161,12 +161,13 @@ def run_query(
 
 def with_held_types(relation: Any) -> Any:
     """Return a relation in which columns of types that Arrow has not are texts."""
-    texts = {n for n, kind in enumerate(relation.types, 1) if not _is_held(kind)}
+    if all(map(_is_held, relation.types)):
+        return relation
     columns = (
-        f"#{n}::varchar as {sql_name(name)}" if n in texts else f"#{n}"
-        for n, name in enumerate(relation.columns, 1)
+        f"#{n}" if _is_held(kind) else f"#{n}::varchar as {sql_name(name)}"
+        for n, (name, kind) in enumerate(zip(relation.columns, relation.types, strict=True), 1)
     )
-    return relation.project(", ".join(columns)) if texts else relation
+    return relation.project(", ".join(columns))
 
 
 def _fields(kind: Any) -> list[tuple[str, Any]]:
@@ -222,12 +223,10 @@ def _check_statement(
     macros = dict(connection.execute(_MACROS).fetchall())
     views = {name for (name,) in connection.execute(_VIEWS).fetchall()}
     named = list(_named(connection, query))
-    known = {name.lower() for name in (*tables, *(n for kind, n, _ in named if kind == "cte"))}
+    made = {name.lower() for kind, name, _ in named if kind == "cte"}
+    known = made.difference(views).union(map(str.lower, tables))
     for kind, name, location in named:  # which the parts of macros are added to
         place = _characters(query, *location)
-        if kind == "cte" and name.lower() in views:
-            what = f"'{name}' is a table of DuckDB's own catalog"
-            raise QueryFault(what, "Name yours otherwise.", place)
         if kind == "qualified" or (kind == "table" and name.lower() not in known):
             remedy = did_you_mean(name, list(tables), "Add it under `tables`.")
             raise QueryFault(f"there is no table '{one_line(name, 60)}'", remedy, place)

@@ -38,9 +38,8 @@ def read_duckdb(path: Path, name: str, memory_bytes: int) -> pa.Table:
                 for name, schema, sql in sorted(connection.execute(_STORED).fetchall())
                 if schema == "main" and "GENERATED ALWAYS AS" not in sql
             ]
-            table = chosen_table(name, tables)
-            rows = connection.sql(f"select * from {sql_name(table)}")
-            return with_held_types(rows).to_arrow_table()
+            table = sql_name(chosen_table(name, tables))
+            return with_held_types(connection.sql(f"select * from {table}")).to_arrow_table()
     except duckdb.Error as error:
         if isinstance(error, duckdb.IOException):
             raise Unreadable(

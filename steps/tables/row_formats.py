@@ -91,14 +91,6 @@ class RowTable:
     """Of columns that have one."""
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenRows:
-    """A text, and the number of cells that were escaped against formulas."""
-
-    text: str
-    n_guarded: int = 0
-
-
 def parse_rows(
     text: str,
     format_: str,
@@ -147,7 +139,7 @@ def count_rows(data: bytes, suffix: str, delimiter: str = ",") -> int:
         return 0
 
 
-def own_names(names: Iterable[str]) -> list[str]:
+def own_names(names: Iterable[str], remedy: str = "Rename one of them.") -> list[str]:
     """Return names of columns without NUL, at which programs in C cut them.
 
     Raises:
@@ -155,7 +147,7 @@ def own_names(names: Iterable[str]) -> list[str]:
     """
     made = [name.replace("\0", "\ufffd") for name in names]
     if (twice := next((name for name, n in Counter(made).items() if n > 1), None)) is not None:
-        raise UnreadableRows(f"names column '{twice}' twice", "Rename one of them.")
+        raise UnreadableRows(f"names column '{twice}' twice", remedy)
     return made
 
 
@@ -197,17 +189,19 @@ def rows_of_values(values: Sequence[Any]) -> TypedRows:
 
 def format_rows(
     rows: Sequence[Any], format_: str, delimiter: str = ",", mark: str = "."
-) -> WrittenRows:
-    """Format rows as text; null ones are left out. `delimiter` and decimal `mark` are of CSV.
+) -> tuple[str, int]:
+    """Return rows as text, without null ones, and how many cells were escaped against formulas.
+
+    `delimiter` and decimal `mark` are of CSV.
 
     Raises:
         UnreadableRows: a row is not a mapping.
     """
     kept = kept_rows(rows)
     if format_ == "json":
-        return WrittenRows(json.dumps(kept, ensure_ascii=False, indent=2) + "\n")
+        return json.dumps(kept, ensure_ascii=False, indent=2) + "\n", 0
     if format_ == "jsonl":
-        return WrittenRows("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept), 0
     types = rows.types if isinstance(rows, TypedRows) else {}
     return _to_csv(kept, "\t" if format_ == "tsv" else delimiter, mark, types)
 
@@ -267,12 +261,10 @@ def _from_csv(
     if not lines:
         raise UnreadableRows("is empty: it has no row")
     if has_header:
-        names = [cell.strip() or f"column_{n}" for n, cell in enumerate(lines[0][1], 1)]
-        if (twice := next((name for name, n in Counter(names).items() if n > 1), None)) is not None:
-            raise UnreadableRows(
-                f"names column '{twice}' twice in its first row",
-                "Rename one, or set `header: false` and name them under `columns`.",
-            )
+        names = own_names(
+            (cell.strip() or f"column_{n}" for n, cell in enumerate(lines[0][1], 1)),
+            "Rename one, or set `header: false` and name them under `columns`.",
+        )
         body, picked = lines[1:], columns
     else:
         names, body, picked = list(columns or ()), lines, None
@@ -457,7 +449,7 @@ def _picked_columns(
 
 def _to_csv(
     rows: Sequence[Mapping[str, Any]], delimiter: str, mark: str, types: Mapping[str, ColumnType]
-) -> WrittenRows:
+) -> tuple[str, int]:
     """Format rows so that a program with any list separator finds the same rows in them.
 
     Long decimals are texts in plain data.
@@ -494,7 +486,7 @@ def _to_csv(
     head = [line(names)] if names else []
     n_guarded = 0  # only cells are counted
     lines = [line([row.get(name) for name in names]) for row in rows if names]
-    return WrittenRows("".join([*head, *lines]), n_guarded)
+    return "".join([*head, *lines]), n_guarded
 
 
 @cache
@@ -530,11 +522,8 @@ def formula_escaped(value: Any, delimiter: str = ",") -> str:
     text = cell_text(value)
     if isinstance(value, bool | int | float):
         return text
-    at, pieces = 0, []
-    for place in _formula_places(text, delimiter):
-        pieces += [text[at:place], "'"]
-        at = place
-    return "".join([*pieces, text[at:]])
+    places = [0, *_formula_places(text, delimiter), len(text)]
+    return "'".join(text[start:end] for start, end in itertools.pairwise(places))
 
 
 def without_formula_escape(text: str, delimiter: str = ",") -> str:
@@ -543,9 +532,8 @@ def without_formula_escape(text: str, delimiter: str = ",") -> str:
     >>> without_formula_escape("'=A1"), without_formula_escape("'tis")
     ('=A1', "'tis")
     """
-    at, pieces = 0, []
-    for place in _formula_places(text, delimiter) if "'" in text else ():
-        if text.startswith("'", place):
-            pieces.append(text[at:place])
-            at = place + 1
-    return "".join([*pieces, text[at:]])
+    if "'" not in text:
+        return text
+    escapes = [n for n in _formula_places(text, delimiter) if text.startswith("'", n)]
+    starts, ends = [0, *(place + 1 for place in escapes)], [*escapes, len(text)]
+    return "".join(text[start:end] for start, end in zip(starts, ends, strict=True))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 from paddock.engine.system.processes import FrameProcess, python_command
 from paddock.engine.system.text import same_in_sql
 from paddock.pipelines.typed_rows import TypedRows
-from paddock.steps.base import Output, Params, Step, StepError, Tools
+from paddock.steps.base import Params, RowsOutput, Step, StepError, Tools
 from paddock.steps.facts import Facts, KnownTables, Missing, TextFault, Written
 from paddock.steps.paths import resolve_path
 from paddock.steps.readers.documents import in_reader_process, reading_errors
@@ -65,16 +66,12 @@ class SqlParams(Params):
         return value
 
 
-class SqlOutput(Output):
+class SqlOutput(RowsOutput):
     """Outputs of `sql`: the rows of the result, with the types of their columns."""
 
     rows: TypedRows
     columns: list[str]
     count: int
-
-    def model_dump(self, **options: Any) -> dict[str, Any]:
-        """Return the rows as they are: there may be millions of them."""
-        return {"rows": self.rows, "columns": self.columns, "count": self.count}
 
 
 def _missing(_step: str, _written: Written, _folder: Path) -> Iterator[Missing]:
@@ -99,11 +96,9 @@ def _query_fault(
     query: str, columns: tuple[tuple[str, tuple[tuple[str, str], ...]], ...], names: tuple[str, ...]
 ) -> TextFault | None:
     order = {"query": query, "tables": {name: dict(types) or None for name, types in columns}}
-    process = FrameProcess(python_command("-m", f"{__package__}.duckdb_queries"))
-    try:
+    command = python_command("-m", f"{__package__}.duckdb_queries")
+    with closing(FrameProcess(command)) as process:
         fault = process.ask({**order, "parameters": names}, _CHECK_WALL_S)
-    finally:
-        process.close()
     if fault is None:
         remedy = "What is the same for all rows is computed before they are read: make that less."
         return TextFault("query", "the check of `query` takes too much time or memory", remedy)

@@ -17,7 +17,7 @@ from paddock.engine.system.light_dataclasses import asdict, dataclass, replace
 from paddock.engine.system.no_links import NotRegularFile, read_file
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import DocumentReaders, StepError
-from paddock.steps.paths import os_refusal, printable
+from paddock.steps.paths import printable
 from paddock.steps.readers.reader import after_name
 from paddock.steps.readers.text_encoding import NotText, UnclearEncoding, decode_text
 
@@ -197,20 +197,15 @@ async def read_table(
         StepError: it cannot be read.
     """
     name = f"'{printable(Path(source.path).name)}'"
-    if source.is_text:
-        try:
-            table = await asyncio.to_thread(read_text_table, source)
-        except OSError as error:
-            raise os_refusal(f"{name} cannot be read", error) from error
-        except UnreadableRows as error:
-            raise StepError(f"{name} {error}.", remedy=error.remedy) from error
-        rows, columns, notes = TypedRows(table.rows, table.types), table.columns, table.notes
-    else:
-        from paddock.steps.readers import documents  # and the processes, which few tables need
+    from paddock.steps.readers import documents  # and the processes, which nothing else here needs
 
-        require_library(source.format)
-        request = TableRequest({"job": "read", "source": asdict(source)})
-        with documents.reading_errors(name):
+    with documents.reading_errors(name):
+        if source.is_text:
+            table = await asyncio.to_thread(read_text_table, source)
+            rows, columns, notes = TypedRows(table.rows, table.types), table.columns, table.notes
+        else:
+            require_library(source.format)
+            request = TableRequest({"job": "read", "source": asdict(source)})
             meta, rows = await documents.in_reader_process(request, readers)
-        columns, notes = list(rows.types), meta["notes"]
+            columns, notes = list(rows.types), meta["notes"]
     return rows, columns, [f"{name}{after_name(str(note))}." for note in notes]

@@ -54,9 +54,8 @@ def carry_out(
         place = {"start": fault.start, "length": fault.length}
         return {"fault": str(fault), "remedy": fault.remedy, **place}, memoryview(b"")
     own, found = own_table(result)
-    return {"notes": [*notes, *(f"the result: {note}" for note in found)]}, memoryview(
-        stream_of(own)
-    )
+    notes += [f"the result: {note}" for note in found]
+    return {"notes": notes}, memoryview(stream_of(own))
 
 
 def _read_table(

@@ -18,7 +18,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 from openpyxl.utils import get_column_letter, range_boundaries  # type: ignore[import-untyped]
 
 from paddock.engine.system.light_dataclasses import dataclass
-from paddock.engine.system.text import one_line
+from paddock.engine.system.text import cell_text, one_line
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.readers.office import import_library, number_text, open_archive
@@ -27,7 +27,7 @@ from paddock.steps.readers.reader import Unreadable
 from paddock.steps.readers.spreadsheets import part_tree, related_parts
 
 from .arrow_rows import to_arrow
-from .column_types import ColumnType, iso_date
+from .column_types import ColumnType, iso_date, plain_value
 from .row_formats import own_names
 
 _WORKBOOK = "a workbook"
@@ -372,30 +372,16 @@ def _column(cells: Sequence[Cell]) -> tuple[list[Any], ColumnType]:
         return values, "float"
     if kinds <= {datetime, str} and datetime in kinds:
         try:  # years before 1900, which cells cannot have, are texts
-            return [None if value is None else _day(value) for value in values], "date"
+            return [value and str(iso_date(_text(value).strip())) for value in values], "date"
         except ValueError:
             pass
     if len(kinds) == 1 and kinds <= {bool, datetime, time}:
         plain = values if kinds == {bool} else [v and v.isoformat() for v in values]
         return plain, {bool: "bool", datetime: "datetime", time: "time"}[kinds.pop()]
-    if len(kinds) > 1:  # numbers stay, and the column is noted
-        return [
-            value if isinstance(value, int | float) else value and _text(value) for value in values
-        ], ""
-    return [value and _text(value) for value in values], ""
-
-
-def _day(value: Any) -> str:
-    """Return the day of a cell.
-
-    Raises:
-        ValueError: it is no day alone.
-    """
-    if isinstance(value, str):
-        return iso_date(value.strip()).isoformat()
-    if value.time() != time():
-        raise ValueError(value)
-    return str(value.date().isoformat())
+    # Among several types numbers stay, and the column is noted.
+    return [
+        value if isinstance(value, int | float) else value and _text(value) for value in values
+    ], ""
 
 
 def _n_places(shown_as: str) -> int | None:
@@ -409,14 +395,9 @@ def _n_places(shown_as: str) -> int | None:
 
 
 def _text(value: Any) -> str:
-    match value:
-        case bool():
-            return str(value).lower()
-        case float():
-            return number_text(value)
-        case datetime():
-            is_day = value.time() == time()
-            return value.date().isoformat() if is_day else value.isoformat()
-        case timedelta() | str() | int():
-            return str(value)
-    return str(value.isoformat())
+    if isinstance(value, float):
+        return number_text(value)
+    if isinstance(value, timedelta):
+        return str(value)
+    is_day = isinstance(value, datetime) and value.time() == time()
+    return cell_text(plain_value(value.date() if is_day else value))

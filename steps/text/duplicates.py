@@ -22,7 +22,7 @@ from pydantic import Field
 from paddock.pipelines.checking.folding import small
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.typed_rows import TypedRows
-from paddock.steps.base import Output, Params, Step, StepError, Tools
+from paddock.steps.base import Params, RowsOutput, Step, StepError, Tools
 from paddock.steps.facts import Facts, KnownTables, Missing, TextFault, Written
 
 LEAST_WORDS = 5
@@ -74,7 +74,7 @@ class DuplicatesParams(Params):
         return (("give `content`, or `text`, or both.", ""),) if is_none else ()
 
 
-class DuplicatesOutput(Output):
+class DuplicatesOutput(RowsOutput):
     """Outputs of `duplicates`: each row with five columns more, null where it is no copy.
 
     `copy_of` is the `key` of the earlier row, `copy_kind` is `content` (the same bytes), `text`
@@ -84,10 +84,6 @@ class DuplicatesOutput(Output):
 
     rows: list[dict[str, Any]]
     count: int = Field(description="How many are copies.")
-
-    def model_dump(self, **options: Any) -> dict[str, Any]:
-        """Return the rows as they are: there may be 100,000 of them."""
-        return {"rows": self.rows, "count": self.count}
 
 
 def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:

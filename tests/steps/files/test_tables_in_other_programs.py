@@ -45,7 +45,7 @@ def is_computed(cell: str, delimiter: str) -> bool:
 
 
 def table_text(rows: list[dict[str, str]], format_: str) -> str:
-    return format_rows(rows, format_[:3], DELIMITERS[format_]).text
+    return format_rows(rows, format_[:3], DELIMITERS[format_])[0]
 
 
 def unified(text: str) -> str:

@@ -19,6 +19,7 @@ from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import StepError
 from paddock.steps.files.rows import FilesRows, FilesRowsOutput, FilesRowsParams
 from paddock.steps.files.write import FilesWrite, FilesWriteParams
+from paddock.steps.tables.arrow_rows import ArrowRows, own_table
 from paddock.steps.tables.row_formats import UnreadableRows, formula_escaped
 from paddock.steps.tables.table_files import given_rows
 from tests.fakes.tools import FakeTools, tools
@@ -117,6 +118,14 @@ def test_a_value_that_plain_data_does_not_hold_makes_its_column_text(
     assert [note in told and told.startswith("'a.arrow': ") for told in hands.notes] == (
         [True] * bool(note)
     )
+
+
+def test_a_table_without_odd_values_has_the_same_content_as_its_file() -> None:
+    """Else each item that reads one is stale after an upgrade."""
+    fields = [pa.field("n", pa.int64(), nullable=False, metadata={"unit": "EUR"})]
+    table = pa.table({"n": [1]}, schema=pa.schema(fields, metadata={"by": "a program"}))
+    assert ArrowRows(own_table(table)[0]).content == ArrowRows(table).content
+    assert ArrowRows(own_table(table, ["n"])[0]).content == ArrowRows(table).content
 
 
 @pytest.mark.parametrize(
