@@ -161,13 +161,12 @@ def run_query(
 
 def with_held_types(relation: Any) -> Any:
     """Return a relation in which columns of types that Arrow has not are texts."""
-    if all(map(_is_held, relation.types)):
-        return relation
     columns = (
         f"#{n}" if _is_held(kind) else f"#{n}::varchar as {sql_name(name)}"
         for n, (name, kind) in enumerate(zip(relation.columns, relation.types, strict=True), 1)
     )
-    return relation.project(", ".join(columns))
+    is_held = all(map(_is_held, relation.types))
+    return relation if is_held else relation.project(", ".join(columns))
 
 
 def _fields(kind: Any) -> list[tuple[str, Any]]:

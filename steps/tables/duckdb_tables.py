@@ -63,8 +63,7 @@ def duckdb_file(table: pa.Table, name: str, there: Path | None) -> bytes:
     digest = sha256(stream_of(table)).hexdigest()
     if there is not None:
         with suppress(duckdb.Error), closing(open_duckdb(str(there), read_only=True)) as connection:
-            found = connection.execute("select comment from duckdb_tables()").fetchall()
-            if found and found[0][0] == digest:
+            if (digest,) in connection.execute("select comment from duckdb_tables()").fetchall():
                 return there.read_bytes()
     with tempfile.TemporaryDirectory(prefix="paddock-") as folder:
         path = Path(folder) / "rows.duckdb"

@@ -253,10 +253,9 @@ def _from_csv(
     if hint and not delimiter:
         delimiter, text, n_before = hint[1], text[hint.end() :], 1
     delimiter = delimiter or _delimiter(text)
-    n_most = _MOST_ROWS + has_header
     lines = [
         (line, [without_formula_escape(cell, delimiter) for cell in row])
-        for line, row in _cells(text, delimiter, n_before, n_most)
+        for line, row in _cells(text, delimiter, n_before, _MOST_ROWS + has_header)
     ]
     if not lines:
         raise UnreadableRows("is empty: it has no row")

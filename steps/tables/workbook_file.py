@@ -56,7 +56,8 @@ def workbook_file(
         raise UnreadableRows(f"a sheet of Excel has no room for {len(names):,} columns")
     kinds = {name: declared.get(name) or rows.types.get(name, "") for name in names}
     for name in names:
-        if not kinds[name] and all(_is_day(row.get(name)) for row in kept):
+        values = (row.get(name) for row in kept)
+        if not kinds[name] and all(_is_day(value) for value in values if value is not None):
             kinds[name] = "date"
     data, n_old, n_long, n_links = BytesIO(), 0, 0, 0
     is_large = len(kept) * len(names) > _LARGE_CELLS
@@ -143,8 +144,6 @@ def _system_errors(library: Any) -> Iterator[None]:
 
 
 def _is_day(value: Any) -> bool:
-    if value is None:
-        return True
     try:
         return isinstance(value, str) and len(value) == 10 and bool(iso_date(value))
     except ValueError:
