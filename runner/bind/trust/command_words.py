@@ -76,6 +76,8 @@ class _Word(NamedTuple):
     """As far as it is known."""
     made_of: str = ""
     """The untrusted references in it."""
+    own: str = ""
+    """What stands before these."""
     why: Misplaced | None = None
     """Why it may stand only where all words are arguments."""
 
@@ -145,7 +147,7 @@ def _in_step(step: BoundStep, evaluate: Callable[[Expression], Any]) -> _Found:
     if isinstance(command, str):  # an expression, whose value is a list
         whole = read(command)
         value = None if whole.made_of else evaluate(compile_text(command, bare=False))
-        words = [_Word(str(word)) for word in value] if isinstance(value, list) else [whole]
+        words = [_Word(str(w), "", str(w)) for w in value] if isinstance(value, list) else [whole]
     else:
         words = [read(word) for word in command]
     yield from _misplaced(words, read(given.get("stdin") or ""))
@@ -156,26 +158,27 @@ def _in_step(step: BoundStep, evaluate: Callable[[Expression], Any]) -> _Found:
 def _word(
     is_untrusted: Callable[[Reference], bool], evaluate: Callable[[Expression], Any], written: Any
 ) -> _Word:
-    text, lead, is_path, names = "", "", True, set[str]()
+    text, own, is_path, names = "", "", True, set[str]()
     with suppress(ExpressionError):  # reported with its place
         for piece in template_pieces(str(written)):
             if isinstance(piece, str):
                 is_path = is_path and _NO_PATH.search(piece) is None
                 text += piece
             else:
-                lead = lead if names else text
+                own = own if names else text
                 names |= {".".join(path) for path in piece.references if is_untrusted(path)}
                 text += str(evaluate(piece))
-    is_own = _OWN_BEGINNING.match(lead) if lead else text.startswith("/")
-    why = None if is_own else Misplaced.OPTION
+    own = own if names else text
+    is_data = _OWN_BEGINNING.match(own) if own else text.startswith("/")
+    why = None if is_data else Misplaced.OPTION
     if not is_path:
-        why = None if _NAME_OF_OPTION.fullmatch(lead) else Misplaced.CODE
-    return _Word(text, ", ".join(sorted(names)), why)
+        why = None if _NAME_OF_OPTION.fullmatch(own) else Misplaced.CODE
+    return _Word(text, ", ".join(sorted(names)), own, why)
 
 
 def _misplaced(words: Sequence[_Word], stdin: _Word = _NOTHING) -> _Found:
     """Yield untrusted text that may not stand where it does, with its place and why."""
-    texts = [None if word.made_of else word.text for word in words]
+    texts = [word.own for word in words]
     code, n_before_arguments, is_stdin_code = _code_words(texts)
     for number, word in enumerate(words[:n_before_arguments]):
         why = None if "--" in texts[max(code) : number] else word.why
@@ -187,15 +190,15 @@ def _misplaced(words: Sequence[_Word], stdin: _Word = _NOTHING) -> _Found:
         yield ("stdin",), stdin, Misplaced.CODE
 
 
-def _code_words(texts: Sequence[str | None]) -> tuple[Collection[int], int, bool]:
+def _code_words(texts: Sequence[str]) -> tuple[Collection[int], int, bool]:
     """Return which words are the author's, from where on all are arguments of an inline script.
 
-    And whether standard input is the script. A text of None is untrusted.
+    And whether standard input is the script. `texts`: of each word what is the author's.
     """
     code, n_before_arguments, is_stdin_code = {0}, len(texts), False
     number, is_program = 0, True
     while number < len(texts):
-        name = re.sub(r"[\d.]+\Z", "", (texts[number] or "").rpartition("/")[2])
+        name = re.sub(r"[\d.]+\Z", "", texts[number].rpartition("/")[2])
         is_stdin_code = is_stdin_code or (is_program and name in ("xargs", "parallel"))
         if is_program and name in _JOINING:
             code.update(range(number, len(texts)))
@@ -204,13 +207,13 @@ def _code_words(texts: Sequence[str | None]) -> tuple[Collection[int], int, bool
             number, is_program = number + 1, False
             continue
         begin, number, is_inline = number, number + 1, False
-        while number < len(texts) and _OPTION.match(text := texts[number] or ""):
+        while number < len(texts) and _OPTION.match(text := texts[number]):
             is_inline = is_inline or _INLINE.fullmatch(text) is not None
             is_short = text[0] in "-+" and text[1] != "-"
             has_value = is_short and text[-1] in _INTERPRETERS[name]
             number += 2 if has_value or text in ("--rcfile", "--init-file") else 1
         if name in _STARTING:
-            number += number < len(texts) and _AMOUNT.fullmatch(texts[number] or "") is not None
+            number += number < len(texts) and _AMOUNT.fullmatch(texts[number]) is not None
         code.update(range(begin, number + 1))
         if name in _STARTING:
             is_program = True
@@ -218,7 +221,8 @@ def _code_words(texts: Sequence[str | None]) -> tuple[Collection[int], int, bool
         if name in _PASSING and is_inline:
             n_before_arguments = number + 1
         elif name not in _PASSING:
-            code |= {n for n in range(number, len(texts)) if texts[n - 1] in _ANOTHER_SCRIPT}
+            options = [text.partition("=")[0] in _ANOTHER_SCRIPT for text in texts]
+            code |= {n for n in range(number, len(texts)) if options[n] or options[n - 1]}
         if is_program and not is_stdin_code:
             script = texts[number] if number < len(texts) else "-"
             is_on_stdin = name in _SHELLS and "-s" in texts[begin:number]

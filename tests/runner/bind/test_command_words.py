@@ -89,6 +89,8 @@ def test_outside_text_is_an_argument_a_variable_or_standard_input(command: str) 
         ("""[python3, "{{ steps.made.path }}"]""", CODE),
         ("""[python3.12, -c, "print('<TEXT>')"]""", CODE),
         ("""[node, "--eval=<TEXT>"]""", CODE),
+        ("""[node, -e, "1", "--eval=<TEXT>"]""", CODE),
+        ("""[sed, p, notes.txt, "--expression=<TEXT>"]""", CODE),
         ("""[perl, -e, "1", -e, "<PATH>"]""", CODE),
         ("""[awk, --, "<TEXT>", notes.txt]""", CODE),
         ("""[awk, -f, "<PATH>"]""", CODE),
