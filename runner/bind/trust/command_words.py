@@ -58,6 +58,7 @@ _INTERPRETERS = {
 _OPTION, _NAME_OF_OPTION = re.compile(r"[-+].|\w+="), re.compile(r"--?[\w.-]+=")
 _OWN_BEGINNING = re.compile(rf"{_NAME_OF_OPTION.pattern}|[^-]")
 _AMOUNT, _INLINE = re.compile(r"[\d.]+[smhd]?"), re.compile(r"-\w*c")
+_WITH_VALUE = ("--rcfile", "--init-file", "--require", "--import")
 _ANOTHER_SCRIPT = ("-e", "-f", "--eval", "--expression", "--file", "--from-file")
 _NO_PATH = re.compile(r"[^\w./:@,+=%~-]")
 
@@ -209,9 +210,10 @@ def _code_words(texts: Sequence[str]) -> tuple[Collection[int], int, bool]:
         begin, number, is_inline = number, number + 1, False
         while number < len(texts) and _OPTION.match(text := texts[number]):
             is_inline = is_inline or _INLINE.fullmatch(text) is not None
-            is_short = text[0] in "-+" and text[1] != "-"
-            has_value = is_short and text[-1] in _INTERPRETERS[name]
-            number += 2 if has_value or text in ("--rcfile", "--init-file") else 1
+            has_value = text in _WITH_VALUE or (name in _STARTING and text[2:] and "=" not in text)
+            if text[0] in "-+" and text[1] != "-":
+                has_value = text[-1] in _INTERPRETERS[name]
+            number += 2 if has_value else 1
         if name in _STARTING:
             number += number < len(texts) and _AMOUNT.fullmatch(texts[number]) is not None
         code.update(range(begin, number + 1))

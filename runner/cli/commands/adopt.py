@@ -55,10 +55,8 @@ def adopt(
             "Once it is taken, its runs can be run again, its items count as done and its "
             "decisions as made, and its outputs may be replaced or removed."
         )
-        if not yes and not sys.stdin.isatty():
+        if not yes and not (sys.stdin.isatty() and typer.confirm("Take it?", err=True)):
             raise CommandError("Nothing was taken.\n  `--yes` does this without a question.")
-        if not yes and not typer.confirm("Take it?", err=True):
-            raise CommandError("Nothing was taken.")
         with file_locks.lock_now(ledger.folder / "ledger.lock", wait_s=-1):
             database.make_tables(entry.enter(database))
     printing.print_out("Taken.")

@@ -112,6 +112,8 @@ def test_outside_text_is_an_argument_a_variable_or_standard_input(command: str) 
         ("""[bash, --rcfile, x, -c, "<PATH>"]""", CODE),
         ("""[awk, -F, ",", -f, "<PATH>"]""", CODE),
         ("""[sudo, -u, bob, "<PATH>"]""", CODE),
+        ("""[sudo, --user, bob, "<PATH>"]""", CODE),
+        ("""[node, --require, x, "<PATH>"]""", CODE),
         ("""[xargs, "-I{}", sh, -c, "cat {}"], stdin: "<TEXT>" """, CODE),
         ("""[timeout, 9s, "<PATH>"]""", CODE),
         ("""[uv, run, python, "<PATH>"]""", CODE),
