@@ -176,15 +176,17 @@ class _Runner:
             words = "it was not begun: the budget is used up. The same command goes on."
             return VariantRun(variant, fault=words, is_over_budget=True)
         try:
-            part = _part_of(self._compared, variant)
-            return await self._run(variant, part, left_s, default)
+            return await self._run(variant, left_s, default)
         except (PipelineError, EngineError, model_pools.LookupInterrupted) as error:
             return VariantRun(variant, fault=_sentence(error))
 
-    async def _run(
-        self, variant: Variant, part: ComparedPart, left_s: float | None, default: Pool
-    ) -> VariantRun:
+    async def _run(self, variant: Variant, left_s: float | None, default: Pool) -> VariantRun:
         compared = self._compared
+        data = variant.data(compared.plan.pipeline.document.data)
+        plan = read_plan(compared.file, json.dumps(data))
+        if faults := (*plan.pipeline.faults, *plan.faults):
+            raise PipelineError(faults)
+        part = compared_part(plan, compared.step, compared.key, compared.gold)
         budget = {} if left_s is None else {"budget": {"time": f"{int(left_s)}s"}}
         options = _options(compared, variant, {**part.data, **budget})
         file = part.file(compared.file, compared.inputs)
@@ -259,19 +261,6 @@ async def _memory_bytes(default: Pool, bound: BoundPlan) -> int | None:
     )
 
 
-def _part_of(compared: ComparedPipeline, variant: Variant) -> ComparedPart:
-    """Return what is run of a variant.
-
-    Raises:
-        PipelineError: the variant is no sound pipeline.
-    """
-    data = variant.data(compared.plan.pipeline.document.data)
-    plan = read_plan(compared.file, json.dumps(data))
-    if faults := (*plan.pipeline.faults, *plan.faults):
-        raise PipelineError(faults)
-    return compared_part(plan, compared.step, compared.key, compared.gold)
-
-
 def _options(compared: ComparedPipeline, variant: Variant, data: Mapping[str, Any]) -> RunOptions:
     return RunOptions(
         local=True,
@@ -290,16 +279,15 @@ def _sentence(error: Exception) -> str:
     return " ".join(words) or " ".join(str(error).split())
 
 
-def answered_prompt(ledger: Ledger, answer: ItemAnswer) -> str:
-    """Return the messages to which an answer was given; empty where there were none."""
-    row = ledger.call(answer.first_call_hash, is_whole=True)
-    messages = [] if row is None else json.loads(row.request).get("messages", [])
-    return "\n\n".join(str(message[1]) for message in messages)
-
-
 def answered_prompts(compared: ComparedPipeline, answers: Iterable[ItemAnswer]) -> dict[str, str]:
+    """Return the messages to which answers were given, by their keys; empty where none were."""
+    found = dict[str, str]()
     with compared.ledger() as ledger:
-        return {answer.key: answered_prompt(ledger, answer) for answer in answers}
+        for answer in answers:
+            row = ledger.call(answer.first_call_hash, is_whole=True)
+            messages = [] if row is None else json.loads(row.request).get("messages", [])
+            found[answer.key] = "\n\n".join(str(message[1]) for message in messages)
+    return found
 
 
 def _item_answer(

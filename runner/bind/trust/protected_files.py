@@ -144,12 +144,10 @@ def _named_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
     yield from _files([named, *(keys.file for keys in pipeline.secrets.values())], base)
     for reached in reached_by(pipeline):
         if not isinstance(reached, ReachedCode) and reached.program is not None:
-            yield from filter(_is_script, reached.program.files(base))
-
-
-def _is_script(file: Path) -> bool:
-    is_program = file_content(file, 4).startswith((b"#!", b"\x7fELF"))
-    return is_program or file.suffix.lower() in _SCRIPTS
+            for file in reached.program.files(base):
+                is_program = file_content(file, 4).startswith((b"#!", b"\x7fELF"))
+                if is_program or file.suffix.lower() in _SCRIPTS:
+                    yield file
 
 
 def _files(texts: Iterable[Any], base: Path) -> Iterator[Path]:
