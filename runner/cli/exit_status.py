@@ -20,7 +20,7 @@ import typer
 
 from paddock.engine.system.disk_space import is_disk_full
 from paddock.runner.config.setting_specs import SettingsError
-from paddock.runner.ledger.known_ledgers import begin_home
+from paddock.runner.ledger.database.known_ledgers import begin_home
 from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 

@@ -1,6 +1,6 @@
 """Which ledgers a search finds: those of pipelines that were named, and those that count here.
 
-`ledger.own_state` and `ledger.known_ledgers` decide what counts. A ledger that counts only because
+`ledger.own_state` and `known_ledgers` decide what counts. A ledger that counts only because
 its folder is trusted is not found below the folder of another: documents may arrive there. What is
 left out is named, and not opened.
 """
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from paddock.engine.system.text import one_line
 from paddock.runner.config.setting_specs import SettingsError
+from paddock.runner.ledger.database.known_ledgers import entry_of
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.known_ledgers import entry_of
 from paddock.runner.ledger.own_state import LEDGER_FILE, ForeignState, is_own_state
 from paddock.runner.ledger.run_history import LedgerFolder
 from paddock.runner.settings import STATE_FOLDER, read_settings

@@ -27,11 +27,11 @@ from paddock.engine.system import file_locks, files, private_files
 from paddock.engine.system.light_dataclasses import dataclass, replace
 
 from .database import queries
+from .database.known_ledgers import entry_of, entry_place
 from .database.ledger_tables import DONE_UPGRADES, Execute
 from .database.ledger_writer import Writer
 from .database.sqlite_file import READ_S, SqliteDatabase, write_error
 from .entries import AttemptRow, CallRow, Entry, LedgerError, OutputRow
-from .known_ledgers import entry_of, entry_place
 from .own_state import LEDGER_FILE, folder_identity, is_own_state, known_folder_identity, make_state
 
 if TYPE_CHECKING:

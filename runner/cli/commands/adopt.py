@@ -14,8 +14,8 @@ from paddock.engine.system.text import nested_values, parse_shallow_json, shorte
 from paddock.runner.cli.arguments import argument, existing_folder, flag
 from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.ledger.database import queries
+from paddock.runner.ledger.database.known_ledgers import LedgerEntry
 from paddock.runner.ledger.database.sqlite_file import SqliteDatabase
-from paddock.runner.ledger.known_ledgers import LedgerEntry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.own_state import ForeignState, WrongKind
 from paddock.runner.progress import printing

@@ -23,7 +23,7 @@ from paddock.engine.system.retry import Backoff, retried_blocking
 from paddock.engine.system.text import one_line
 
 from ..entries import LedgerError
-from ..known_ledgers import entry_of
+from .known_ledgers import entry_of
 from .ledger_tables import (
     DONE_UPGRADES,
     SERVER_NOW,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from paddock.runner.ledger.database.known_ledgers import begin_home
 from paddock.runner.ledger.entries import LedgerError, RunRow
-from paddock.runner.ledger.known_ledgers import begin_home
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.own_state import ForeignState, WrongKind
 from paddock.runner.ledger.run_store import RunStore

@@ -104,6 +104,7 @@ steps:
 """
 COMMANDS = """\
 {on}
+code: []  # what tests put beside it is none
 steps:
   - {{id: docs, uses: files.scan, with: {{root: ./inbox}}}}
   - id: each

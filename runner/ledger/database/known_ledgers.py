@@ -28,11 +28,11 @@ from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.owners import has_lasting_inodes
 from paddock.runner.settings import read_settings
 
-from .entries import LedgerError
-from .own_state import ForeignState, WrongKind
+from ..entries import LedgerError
+from ..own_state import ForeignState, WrongKind
 
 if TYPE_CHECKING:
-    from .database.sqlite_file import SqliteDatabase
+    from .sqlite_file import SqliteDatabase
 
 FOLDER = "ledgers"
 _IDENTITY = re.compile("[0-9a-f]{32}")
