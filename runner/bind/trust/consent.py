@@ -20,17 +20,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system.light_dataclasses import replace
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Value
 from paddock.steps.facts import ToolUse
 from paddock.steps.files.folder_walk import listed_names
+from paddock.steps.tools.code_digests import file_content, python_modules_of
 
 from ..bound import BoundPlan
 from ..plan_walks import all_plans, steps_of
 from .consents import Consents
 from .permissions import PermissionNeed, permission_needs
 from .pipeline_code import PipelineCode, code_of
+from .protected_files import is_script
 from .reached import (
     Reached,
     ReachedCode,
@@ -83,6 +86,9 @@ def refuse_unconsented(
     code, agreed = code_of(starts, consents.state_dir), consents.agreed(file)
     parts = _code_digests(code, consents, bound.roots.base)
     needed = {*map(_digest, _consent_items(bound))} | parts.keys()
+    if not needed <= agreed and _is_earlier_consent(agreed, (*starts, bound)):
+        consents.agree(file, digests_to_agree(starts, service_url, consents, bound))
+        agreed = consents.agreed(file)
     if not needed <= agreed:
         changed = {parts[digest] for digest in parts.keys() - agreed} - {""} if agreed else ()
         names_server = bool(bound.given) and not {*map(_digest, _pools(bound))} <= agreed
@@ -165,7 +171,7 @@ def _pools(bound: BoundPlan) -> Iterator[list[Any]]:
         yield from (["pool", sorted(pool.urls)] for pool in plan.pools.values())
 
 
-def _consent_items(bound: BoundPlan) -> Iterator[list[Any]]:
+def _consent_items(bound: BoundPlan, *, is_earlier: bool = False) -> Iterator[list[Any]]:
     """Yield each thing that is asked for, as plain data."""
     yield from _pools(bound)
     for plan in all_plans(bound):
@@ -173,7 +179,8 @@ def _consent_items(bound: BoundPlan) -> Iterator[list[Any]]:
             yield ["secret", name, keys.env, keys.file]
         for reached in reached_by(plan.pipeline):
             if plan is bound or not isinstance(reached, ReachedNotification):
-                yield _reached_item(reached, plan)
+                item = _reached_item(reached, plan)
+                yield _with_scripts(item, reached, plan.roots.base) if is_earlier else item
         for step in steps_of(plan.nodes):
             if step.facts.pipeline:  # what the inner pipeline fills into its commands
                 yield ["pipeline", step.written, _input_defaults(step.written, plan)]
@@ -207,3 +214,29 @@ def _input_defaults(written: Any, plan: BoundPlan) -> dict[str, Any]:
     read = {path[1] for path in value.references if path[0] == "inputs" and path[1:]}
     inputs = plan.pipeline.inputs
     return {name: inputs[name].default for name in sorted(read) if name in inputs}
+
+
+# --- consents of Paddock 0.x, whose digests had of the code only scripts and modules
+
+
+def _is_earlier_consent(agreed: frozenset[str], starts: Iterable[BoundPlan]) -> bool:
+    """Return whether a consent of before `pipeline_code` holds; today's items differ from these."""
+    items = (item for bound in starts for item in _consent_items(bound, is_earlier=True))
+    return frozenset(map(_digest, items)) <= agreed
+
+
+def _with_scripts(item: list[Any], reached: Reached, base: Path) -> list[Any]:
+    found: list[Path] = []
+    if isinstance(reached, ReachedCode):
+        if not reached.file:
+            return item
+        file = (base / reached.file).resolve()
+        base, found = file.parent, python_modules_of(file)
+        item = item[:-1] if reached.use else item
+    elif isinstance(reached, ReachedServer) and reached.use is not None:
+        return item
+    elif reached.program is not None:
+        found = [*filter(is_script, replace(reached.program, env=None).files(base))]
+    hashes = (hashlib.sha256(file_content(file)).hexdigest() for file in found)
+    names = (os.path.relpath(file, base) for file in found)
+    return [*item, dict(zip(names, hashes, strict=True))]

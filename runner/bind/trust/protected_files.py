@@ -144,10 +144,12 @@ def _named_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
     yield from _files([named, *(keys.file for keys in pipeline.secrets.values())], base)
     for reached in reached_by(pipeline):
         if not isinstance(reached, ReachedCode) and reached.program is not None:
-            for file in reached.program.files(base):
-                is_program = file_content(file, 4).startswith((b"#!", b"\x7fELF"))
-                if is_program or file.suffix.lower() in _SCRIPTS:
-                    yield file
+            yield from filter(is_script, reached.program.files(base))
+
+
+def is_script(file: Path) -> bool:
+    is_program = file_content(file, 4).startswith((b"#!", b"\x7fELF"))
+    return is_program or file.suffix.lower() in _SCRIPTS
 
 
 def _files(texts: Iterable[Any], base: Path) -> Iterator[Path]:

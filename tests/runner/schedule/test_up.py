@@ -100,7 +100,7 @@ def test_files_that_come_schedules_and_calls_start_runs_and_changed_files_are_pi
 def test_what_is_not_allowed_is_told_once_and_done_when_it_is(running: UpFolder) -> None:
     up, config = running, running.folder.parent / "config/paddock/paddock.toml"
     up.write("asks/inbox/a.txt", "ferry")
-    up.write("asks/go", "")
+    up.write("go", "")
     file = up.commands("asks", WATCH)
     up.reload()
     refused = "the pipeline wants to run `sh -c "

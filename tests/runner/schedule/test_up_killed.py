@@ -112,7 +112,7 @@ def test_commands_end_with_it_and_are_begun_again_at_the_next_start(up: UpFolder
     assert up.signal(signal.SIGINT) == 130
     until(lambda: not is_alive(up.marks("busy")[1]))
 
-    up.write("busy/go", "")
+    up.write("go", "")
     up.start("--allow", "run")
     up.until(lambda: up.output("busy", "a.txt") == "done\n")
     up.until(lambda: not up.get()["running"])

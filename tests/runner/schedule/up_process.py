@@ -104,7 +104,6 @@ steps:
 """
 COMMANDS = """\
 {on}
-code: []  # what tests put beside it is none
 steps:
   - {{id: docs, uses: files.scan, with: {{root: ./inbox}}}}
   - id: each
@@ -115,7 +114,7 @@ steps:
       - id: said
         uses: run
         with:
-          command: [sh, -c, "echo $$ >> begun; while [ ! -e go ]; do sleep 0.05; done; echo done"]
+          command: [sh, -c, "echo $$ >> begun; until [ -e ../go ]; do sleep 0.05; done; echo done"]
       - uses: files.write
         with: {{path: "out/{{{{ doc.relpath }}}}", text: "{{{{ steps.said.stdout }}}}"}}
 """
