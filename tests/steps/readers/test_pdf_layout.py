@@ -213,7 +213,7 @@ def test_letters_that_are_mapped_to_nothing_are_told() -> None:
     )
     assert found.text == "o\ufffd\ufffdice, and 12 o\ufffd them"
     assert found.notes == (
-        ": 3 characters on page 1 cannot be read: the font does not say what they mean",
+        ": 3 characters on page 1 may be other ones: the font does not say what they mean",
     )
 
 
