@@ -71,7 +71,7 @@ def cloned(source: Path, target: Path) -> None:
 
 def unpacked(source: Path, target: Path) -> None:
     shutil.make_archive(str(target), "tar", source)
-    shutil.unpack_archive(f"{target}.tar", target)
+    shutil.unpack_archive(f"{target}.tar", target, filter="fully_trusted")
 
 
 def of_an_older_paddock(source: Path, target: Path) -> None:
