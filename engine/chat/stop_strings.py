@@ -18,6 +18,10 @@ class StopStringFilter:
         """The stop string that was met."""
 
     @property
+    def may_stop(self) -> bool:
+        return bool(self._stop)
+
+    @property
     def is_stopped(self) -> bool:
         return bool(self.stopped_by)
 

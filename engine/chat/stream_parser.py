@@ -67,6 +67,11 @@ class StreamParser(ABC):
         self._buffer = ""
 
     @property
+    def may_stop(self) -> bool:
+        """Whether there are stop strings: then the text decides where the answer ends."""
+        return self._text.may_stop
+
+    @property
     def is_stopped(self) -> bool:
         """Whether a stop string was met: the answer ends here."""
         return self._text.is_stopped

@@ -48,7 +48,8 @@ class DraftOdds:
         self._pause = FIRST_PAUSE
 
     def count_pause(self) -> None:
-        self._n_paused = max(0, self._n_paused - 1)
+        if self._n_paused:
+            self._n_paused -= 1
 
     def n_worth(self, most: int, price: float) -> int:
         """Return how many tokens to guess now, at most `most`.

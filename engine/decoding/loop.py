@@ -16,7 +16,7 @@ from paddock.engine.arrays import Logits
 from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
 from paddock.engine.llama.library import CacheFull
 from paddock.engine.profile.profile import Profile
-from paddock.engine.sampling.logits import N_PRESELECTED, in_order
+from paddock.engine.sampling.logits import N_PRESELECTED, likeliest_of_rows
 from paddock.engine.sampling.picker import RowScan, RowScanner, start_masks
 from paddock.engine.system.light_dataclasses import dataclass, replace
 
@@ -308,17 +308,16 @@ class DecodeLoop:
     # One step
 
     def _step(self, step: ScheduledStep) -> None:
-        output = StepOutput(n_tokens=step.n_tokens, n_sequences=len(step.pieces))
+        n_tokens = step.n_tokens
+        output = StepOutput(n_tokens=n_tokens, n_sequences=len(step.pieces))
         now = time.monotonic()
         ids = [piece.sequence.request_id for piece in step.pieces]
         new = [request_id for request_id in ids if self._answers[request_id].start(now)]
         if new:
             self.on_started(new)
-        pickers = [
-            self._answers[p.sequence.request_id].request.picker for p in step.pieces if p.n_rows
-        ]
-        start_masks(pickers, has_idle_cores=self._cache.n_idle_cores > 1)
         self._set_device_choice(step)
+        if not self._cache.limits.is_gpu:
+            self._start_masks(step)
         # Keep hidden states for the MTP head while few sequences run and some have drafts
         if self._mtp_head is not None:
             running = [self._answers[sequence.request_id] for sequence in self._scheduler.running]
@@ -335,25 +334,25 @@ class DecodeLoop:
         finally:
             # A graphics device has only received the step, and computes it meanwhile.
             self._send_last()
+        if self._cache.limits.is_gpu:
+            self._start_masks(step)
+        self._scheduler.computed(
+            text_step, self._cache.agreement, self._cache.context.fewer_threads
+        )
         logits = None
         if n_rows:
             logits = self._cache.context.logits(n_rows)  # waits for the device
         else:
             self._cache.wait()
         output.step_s = time.perf_counter() - began
-        self._step_sizer.note(step.n_tokens, output.step_s)
-        if n_rows == step.n_tokens:  # answers and their drafts
-            self._cache.note_answers(
-                len(step.pieces), step.n_tokens - len(step.pieces), output.step_s
-            )
-        self._cache.n_computed += text_step.n_tokens
-        self._scheduler.computed(
-            text_step, self._cache.agreement, self._cache.context.fewer_threads
-        )
+        self._step_sizer.note(n_tokens, output.step_s)
+        if n_rows == n_tokens:  # answers and their drafts
+            self._cache.note_answers(len(step.pieces), n_tokens - len(step.pieces), output.step_s)
+        self._cache.n_computed += n_tokens if text_step is step else text_step.n_tokens
         if logits is not None:
             self._pick(text_step, logits, output)
         self._guess(text_step)
-        output.progressed = [piece.sequence.request_id for piece in step.pieces]
+        output.progressed = ids
         output.n_waiting = len(self._scheduler.waiting)
         output.n_cells_used = self._scheduler.slots.cells.n_used
         output.n_cells_shared = self._scheduler.slots.cells.n_shared
@@ -365,6 +364,12 @@ class DecodeLoop:
         self._unsent = output
         if not self._scheduler.limits.is_gpu or not self._scheduler.has_work:
             self._send_last()
+
+    def _start_masks(self, step: ScheduledStep) -> None:
+        pickers = [
+            self._answers[p.sequence.request_id].request.picker for p in step.pieces if p.n_rows
+        ]
+        start_masks(pickers, has_idle_cores=self._cache.n_idle_cores > 1)
 
     def _set_device_choice(self, step: ScheduledStep) -> None:
         """Choose tokens on the device while many answers need no whole rows of logits."""
@@ -385,10 +390,15 @@ class DecodeLoop:
         self._device_chooses = context.choose_on_device(N_PRESELECTED if may_choose else 0)
 
     def _send_last(self) -> None:
-        """Report the last step's output, if that has not been done."""
+        """Write the texts of the last step's output and report it, if that has not been done."""
         output, self._unsent = self._unsent, None
-        if output is not None:
-            self._on_step(output)
+        if output is None:
+            return
+        for request_id in output.progressed:
+            answer = self._answers.get(request_id)
+            if answer is not None:
+                answer.write(self._model, output)
+        self._on_step(output)
 
     def _free_cells(self) -> None:
         """Preempt the youngest sequence, since llama.cpp finds fewer free cells than we count.
@@ -454,22 +464,24 @@ class DecodeLoop:
             scans = self._scanner.scan(
                 [(piece_rows.answer.request.picker, piece_rows.rows[0]) for piece_rows in rows_of]
             )
+        n_ahead = self._n_ahead()
         for (answer, piece, rows), scan in zip(rows_of, scans, strict=True):
-            self._pick_piece(answer, piece, rows, scan, output)
+            self._pick_piece(answer, piece, rows, scan, n_ahead, output)
 
     def _scan_candidates(
         self, step: ScheduledStep, rows_of: list[_PieceRows], ends: list[int]
     ) -> list[RowScan]:
         """Scan the likeliest tokens of each row, and whole rows where these are not enough."""
-        candidates = self._cache.context.candidates(ends)
+        tokens, logits = self._cache.context.candidates(ends)
+        any_equal = not self._cache.limits.can_share  # all are greedy: of equal ones, any will do
         found = [
-            piece_rows.answer.request.picker.scan_few(in_order(*few))
-            for piece_rows, few in zip(rows_of, candidates, strict=True)
+            piece_rows.answer.request.picker.scan_few(
+                likeliest if is_known or any_equal else None, *few
+            )
+            for piece_rows, likeliest, is_known, *few in zip(
+                rows_of, *likeliest_of_rows(tokens, logits), tokens, logits, strict=True
+            )
         ]
-        if not self._cache.limits.can_share:  # all are greedy: of equal ones, any will do
-            found = [
-                scan or RowScan(int(few[0][0])) for scan, few in zip(found, candidates, strict=True)
-            ]
         if None in found:
             rows = self._whole_rows(step)
             for place, piece_rows in enumerate(rows_of):
@@ -496,9 +508,10 @@ class DecodeLoop:
         piece: SequencePiece,
         rows: Logits,
         scan: RowScan,
+        n_ahead: int,
         output: StepOutput,
     ) -> None:
-        """Pick tokens along the drafts as long as these agree."""
+        """Pick tokens along the drafts as long as these agree, and up to `n_ahead` forced ones."""
         n_drafts, n_accepted = piece.n_drafts, 0
         drafts = piece.tokens[len(piece.tokens) - n_drafts :].tolist() if n_drafts else []
         for number, row in enumerate(rows):
@@ -509,9 +522,10 @@ class DecodeLoop:
             n_accepted += is_guessed
             if answer.ended or not is_guessed:
                 break
-        answer.learn(n_drafts, n_accepted, output)
-        if not answer.ended and answer.request.picker.constrained is not None:
-            n_most = min(self._n_ahead(), self._scheduler.n_free_for(piece.sequence) - 1)
+        if n_drafts:
+            answer.learn(n_drafts, n_accepted, output)
+        if not answer.ended and n_ahead and answer.request.picker.constrained is not None:
+            n_most = min(n_ahead, self._scheduler.n_free_for(piece.sequence) - 1)
             answer.follow(n_most, self._model, output)
         if answer.must_shift:  # nothing of it stays in the cache
             request = answer.request
@@ -532,7 +546,7 @@ class DecodeLoop:
         if answer.n_reused and not self._cache.agreement.company:
             n_after = len(answer.request.prompt) - answer.n_reused
         found = fingerprint(self._configuration, self._cache.limits, marks, n_after)
-        answer.finish(output, found)
+        answer.finish(self._model, output, found)
         self._scheduler.end(answer.sequence)
         self._answers.pop(answer.request.request_id)
         answer.request.picker.close()
@@ -546,11 +560,13 @@ class DecodeLoop:
         """Set the drafts of all answers after a step; the more answers, the fewer tokens each."""
         if not any(answer.may_have_drafts for answer in self._answers.values()):
             return
-        running = [sequence for sequence in self._scheduler.running if sequence.state == "decode"]
-        answers = {sequence.request_id: self._answers[sequence.request_id] for sequence in running}
         most, limits = self._n_ahead(), self._cache.limits
         most = most if limits.can_share else min(most, limits.n_undo_tokens)
         most = 0 if self._cache.context.n_candidates else most  # each sequence has only one row
+        if not most and self._draft_model is None and self._mtp_head is None:
+            return
+        running = [sequence for sequence in self._scheduler.running if sequence.state == "decode"]
+        answers = {sequence.request_id: self._answers[sequence.request_id] for sequence in running}
         price = self._cache.draft_price(len(answers)) if answers else 1.0
         for answer in answers.values():
             n_forced = answer.sequence.n_pending - 1

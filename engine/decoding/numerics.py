@@ -39,7 +39,7 @@ def circumstances(
     it is not the configured one, else 0.
     """
     found: list[Circumstances] = []
-    n_before = 0
+    n_before, n_tokens = 0, step.n_tokens
     for piece in step.pieces:
         values = list[object]()
         n_cells = n_cells_used if limits.is_unified else piece.start
@@ -50,10 +50,10 @@ def circumstances(
             if n_cells > piece.start:
                 values.append(("cells", n_cells // _CELLS_EACH))
             if len(step.pieces) > 1:
-                values.append(("beside", step.n_tokens, n_before))
+                values.append(("beside", n_tokens, n_before))
         if piece.n_drafts and (is_divided or not agreement.drafts):
             values.append(("drafts", piece.n_drafts))
-        if fewer_threads and step.n_tokens == 1 and is_divided:
+        if fewer_threads and n_tokens == 1 and is_divided:
             values.append(("threads", fewer_threads))
         found.append(tuple(values))
         n_before += len(piece.tokens)

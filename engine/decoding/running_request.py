@@ -131,6 +131,8 @@ class RunningRequest:
     n_accepted: int = 0
     n_shifted: int = 0
     ended: DoneReason | None = None
+    unwritten: list[PickedToken] = field(default_factory=list)
+    """The newest tokens, whose text is made while a device computes the next step."""
     has_started_over: bool = False
     """Whether the cache was cleared because it did not fit although it ran alone."""
 
@@ -203,14 +205,22 @@ class RunningRequest:
         self.sequence.answer.append(choice.token)
         if self.drafter is not None:
             self.drafter.add(choice.token)
-        piece = model.piece(choice.token, shows_control=choice.token in request.shown)
-        output.chunk(request.request_id, request.parser.feed(piece), choice)
+        self.unwritten.append(choice)
+        if request.parser.may_stop:
+            self.write(model, output)
         if choice.ends is not None:
             self.ended = choice.ends
         elif request.parser.is_stopped:
             self.ended = "stop"
         elif self.n_answered >= request.max_tokens:
             self.ended = "length"
+
+    def write(self, model: Model, output: StepOutput) -> None:
+        """Add the text of the newest tokens to the step's output."""
+        request, unwritten, self.unwritten = self.request, self.unwritten, []
+        for choice in unwritten:
+            piece = model.piece(choice.token, shows_control=choice.token in request.shown)
+            output.chunk(request.request_id, request.parser.feed(piece), choice)
 
     def learn(self, n_drafted: int, n_accepted: int, output: StepOutput) -> None:
         self.n_drafted += n_drafted
@@ -220,8 +230,9 @@ class RunningRequest:
         if self.drafter is not None:
             self.drafter.learn(n_drafted, n_accepted)
 
-    def finish(self, output: StepOutput, fingerprint: str) -> None:
+    def finish(self, model: Model, output: StepOutput, fingerprint: str) -> None:
         """Report the rest of the text, and how the answer ended."""
+        self.write(model, output)
         rest = self.request.parser.close()
         if rest:
             output.chunk(self.request.request_id, rest, None)

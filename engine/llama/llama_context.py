@@ -333,20 +333,20 @@ class Context:
             self._device_choice = choice
         return True
 
-    def candidates(self, batch_places: Items[int]) -> list[tuple[Tokens, Logits]]:
-        """Return likely tokens and their logits after these positions, each in any order.
+    def candidates(self, batch_places: Items[int]) -> tuple[Tokens, Logits]:
+        """Return likely tokens and their logits after all wanted positions, each in any order.
 
-        The arrays are llama.cpp's own memory: they are valid until the next decode.
+        The arrays, shape (n_rows, n_candidates), are llama.cpp's own memory: they are valid until
+        the next decode.
 
         Raises:
             DecodeFailed: the device chose none.
         """
         choice = self._device_choice
-        found = [choice.candidates(place) for place in batch_places] if choice is not None else []
-        known = [candidates for candidates in found if candidates is not None]
-        if len(known) < len(batch_places):
+        found = choice.candidates(batch_places) if choice is not None else None
+        if found is None:
             raise DecodeFailed("the device chose no tokens")
-        return known
+        return found
 
     def embedding(self, seq_id: int) -> Vectors:
         """Return a sequence's pooled vector, valid until the next decode.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence as Items
 from typing import Any
 
 import numpy as np
@@ -90,15 +91,35 @@ class DeviceChoice:
                 self.is_possible = False
                 break
 
-    def candidates(self, batch_place: int) -> tuple[Tokens, Logits] | None:
-        """Return the likeliest tokens after a position of the last batch, in any order."""
-        n = lib.llama_get_sampled_candidates_count_ith(self._context, batch_place)
-        if not 0 < n == lib.llama_get_sampled_logits_count_ith(self._context, batch_place):
+    def candidates(self, batch_places: Items[int]) -> tuple[Tokens, Logits] | None:
+        """Return the likeliest tokens after the last batch's wanted positions, in any order.
+
+        llama.cpp keeps their rows at equal distances, in the batch's order: the first and the last
+        say where all are. Asking for each takes 20 µs.
+        """
+        ends = batch_places[0], batch_places[-1]
+        counts = {
+            count(self._context, place)
+            for place in ends
+            for count in (
+                lib.llama_get_sampled_candidates_count_ith, lib.llama_get_sampled_logits_count_ith
+            )
+        }  # fmt: skip
+        n = counts.pop()
+        if counts or not n:
             return None
-        tokens = lib.llama_get_sampled_candidates_ith(self._context, batch_place)
-        logits = lib.llama_get_sampled_logits_ith(self._context, batch_place)
-        as_array = np.ctypeslib.as_array
-        return as_array(tokens, shape=(n,)), as_array(logits, shape=(n,))
+        found = []
+        for get, kind in (
+            (lib.llama_get_sampled_candidates_ith, np.int32),
+            (lib.llama_get_sampled_logits_ith, np.float32),
+        ):
+            first, last = (ctypes.addressof(get(self._context, place).contents) for place in ends)
+            distance, odd = divmod(last - first, max(1, len(batch_places) - 1))
+            if odd:
+                return None
+            memory = (ctypes.c_char * (last - first + 4 * n)).from_address(first)
+            found.append(np.ndarray((len(batch_places), n), kind, memory, strides=(distance, 4)))
+        return found[0], found[1]
 
     def close(self) -> None:
         """Take the chains away from the context, which must be open still, and free them."""

@@ -53,6 +53,20 @@ def in_order(tokens: Tokens, logits: Logits) -> Candidates:
     return Candidates(tokens[order].astype(np.intp), logits[order])
 
 
+def likeliest_of_rows(tokens: Tokens, logits: Logits) -> tuple[list[int], list[bool]]:
+    """Return the likeliest token of each row of a device's candidates, and whether it is known.
+
+    It is not where all are equal: others may be as likely. Of equal ones, the lower id counts.
+
+    >>> tokens = np.array([[4, 7, 5], [4, 7, 5]])
+    >>> likeliest_of_rows(tokens, np.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]]))
+    ([5, 4], [True, False])
+    """
+    highest = logits.max(axis=1, keepdims=True)
+    likeliest = np.where(logits == highest, tokens, np.iinfo(np.int32).max).min(axis=1)
+    return likeliest.tolist(), (logits.min(axis=1) < highest[:, 0]).tolist()
+
+
 def top_candidates(row: Logits, n: int) -> Candidates:
     """Return the `n` likeliest tokens of a row, and those as likely as the last of them.
 
