@@ -94,15 +94,42 @@ class ModelReplaced(EngineError):
 
 
 class ModelTooLarge(EngineError):
-    """A model that does not fit into memory, with both numbers."""
+    """A model that does not fit into memory, with both numbers.
 
-    def __init__(self, ref: str, needed_bytes: int, free_bytes: int) -> None:
+    `device`: the graphics devices that lack it, empty where main memory does; `holders`: bytes
+    there of each model that stays, and under "" of other programs.
+    """
+
+    def __init__(
+        self,
+        ref: str,
+        needed_bytes: int,
+        free_bytes: int,
+        device: str = "",
+        holders: Mapping[str, int] | None = None,
+    ) -> None:
         self.ref, self.needed_bytes, self.free_bytes = ref, needed_bytes, free_bytes
-        mib = 1024 * 1024
-        super().__init__(
-            f"model '{ref}' needs about {needed_bytes // mib} MiB with its context, and "
-            f"{free_bytes // mib} MiB are free. Use a smaller model or a smaller `ctx`."
+        self.device, self.holders = device, dict(holders or {})
+        held = ", ".join(
+            f"model '{name}' holds {_mib(n_bytes)}" if name else f"others hold {_mib(n_bytes)}"
+            for name, n_bytes in self.holders.items()
         )
+        where, there = (f" on {device}", f" there ({held})") if device else ("", "")
+        super().__init__(
+            f"model '{ref}' needs about {_mib(needed_bytes)} with its context{where}, and "
+            f"{_mib(free_bytes)} are free{there}. "
+            f"Use a smaller model or a smaller `ctx`{_BY_PROCESSOR if device else ''}."
+        )
+
+
+_BY_PROCESSOR = (
+    ", or let the processor compute what does not fit (PADDOCK_ALLOW_CPU=1) or all of it "
+    "(PADDOCK_NUM_GPU=0, or `num_gpu: 0` among a request's options)"
+)
+
+
+def _mib(n_bytes: int) -> str:
+    return f"{n_bytes // 1024**2} MiB"
 
 
 class WrongRole(EngineError):

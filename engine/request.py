@@ -112,6 +112,8 @@ class ModelSpec:
     """Whether its author wants to see what it thought; of no matter to the engine."""
     pool: str = ""
     """The name of the pool that serves it, where there are several; no answer depends on it."""
+    on_processor: bool | None = None
+    """Whether it leaves the graphics devices, or returns; None: it stays where it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -417,7 +417,8 @@ class LocalPool(Pool):
     async def _model_use(self, model: ModelSpec, facts: ModelFacts) -> ModelUse:
         refs = (*facts.adapters, *model.adapters)
         paths, digests = await asyncio.to_thread(self._adapters, refs) if refs else ((), ())
-        return ModelUse(facts, paths, digests, model.keep_alive_s, model.is_pinned)
+        use = ModelUse(facts, paths, digests, model.keep_alive_s, model.is_pinned)
+        return await self._residents.placed(use, model.on_processor)
 
     def _adapters(self, refs: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         paths = resolve_adapters(refs)

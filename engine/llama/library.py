@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.hardware import context_bytes
+from paddock.engine.system.hardware import context_bytes, hidden_gpus
 from paddock.engine.system.light_dataclasses import dataclass, field
 
 from .build import LlamaBuild, find_build
@@ -69,6 +69,7 @@ __all__ = [
     "quiet_logs",
     "supports_gpu",
     "supports_mtp",
+    "why_no_device",
 ]
 
 # By path: llama_cpp's own handle knows only the folder inside its package.
@@ -220,11 +221,12 @@ def quiet_logs() -> None:
     lib.llama_log_set(LOG_CALLBACK, None)
 
 
-if ggml_function("ggml_backend_reg_count", ctypes.c_size_t)() == 0:
-    quiet_logs()
-    # Backends that are libraries of their own; of the processor's, the best variant.
-    load_backends = ggml_function("ggml_backend_load_all_from_path", None, ctypes.c_char_p)
-    load_backends(os.fsencode(BUILD.folder))
+quiet_logs()
+with LOG.recording() as _START:  # of the backends, which look for their devices once
+    if ggml_function("ggml_backend_reg_count", ctypes.c_size_t)() == 0:
+        # Backends that are libraries of their own; of the processor's, the best variant.
+        load_backends = ggml_function("ggml_backend_load_all_from_path", None, ctypes.c_char_p)
+        load_backends(os.fsencode(BUILD.folder))
 
 
 def supports_gpu() -> bool:
@@ -247,6 +249,8 @@ class LoadedLibrary:
     """The chosen processor library, such as `zen4`; "" if there is only one."""
     unusable: tuple[str, ...]
     """Graphics backends whose library cannot be loaded, each with the system's reason."""
+    why_no_device: str
+    """See `why_no_device`."""
 
 
 def describe_library() -> LoadedLibrary:
@@ -257,7 +261,18 @@ def describe_library() -> LoadedLibrary:
         found = re.match(r"(?:lib)?ggml-cpu-(\w+)\.", file.name)
         if found and (score := _score(file)) > best_score:
             best, best_score = found.group(1), score
-    return LoadedLibrary(supports_gpu(), features, best, tuple(_unusable()))
+    unusable = tuple(_unusable())
+    return LoadedLibrary(supports_gpu(), features, best, unusable, why_no_device())
+
+
+def why_no_device() -> str:
+    """Return why a build for graphics devices has none, in its own words; "" if it has one."""
+    if supports_gpu() or not BUILD.backends:
+        return ""
+    names = tuple(f"ggml_{backend}" for backend in BUILD.backends)
+    own = [line.strip() for line in _START.lines if line.startswith(names)]
+    found = [*_START.errors, *_unusable(), *own, "llama.cpp finds no graphics device"]
+    return ": ".join(filter(None, (hidden_gpus(os.environ), found[0])))
 
 
 def _score(file: Path) -> int:

@@ -24,8 +24,8 @@ from paddock.engine.system.hardware import (
     read_oom_kills,
     visible_gpus,
 )
-from paddock.engine.system.light_dataclasses import dataclass
-from paddock.engine.system.processes import python_command, run_blocking
+from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.processes import how_it_ended, python_command, run_blocking
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,8 @@ class GpuMemory:
     """Of CUDA: what `CUDA_VISIBLE_DEVICES` takes."""
     context_bytes: int = 0
     """What each worker takes there beyond its buffers."""
+    refusal: str = ""
+    """Why nothing can be computed there, though it is listed: llama.cpp's own words."""
 
     @property
     def is_instance(self) -> bool:
@@ -120,6 +122,8 @@ class Device:
     """How often the kernel has ended a process for want of memory, as far as can be seen."""
     total_bytes: int = 0
     """Of main memory, a container's limit included; 0: not known."""
+    refusal: str = ""
+    """Why nothing can be computed on any graphics device that is listed."""
 
     @property
     def free(self) -> MemoryAmount:
@@ -145,19 +149,19 @@ def this_device() -> Device:
 
 def _graphics_devices(backends: Sequence[str]) -> tuple[bool, tuple[GpuMemory, ...], str]:
     """Return `is_gpu`, `gpus` and `why_no_gpu` of a device."""
-    listed, hidden = read_gpus(), hidden_gpus(os.environ)
+    listed, hidden, why = read_gpus(), hidden_gpus(os.environ), ""
     gpus = usable_gpus(visible_gpus(listed, os.environ), backends)
     if gpus or "metal" in backends:
         return True, gpus, ""
     if not {*UNLISTED_BACKENDS}.isdisjoint(backends) or (listed and not hidden):
-        devices = ask_devices()
+        devices, why = ask_devices()
         own = tuple(room for room, is_integrated in devices if not is_integrated)
         if not all(room.total_bytes for room in own):
             # Planned as if its memory were main memory, so that nothing fits unseen.
             return True, (), "it does not tell how much memory it has"
         if devices:
             return True, own, ""
-    return False, (), hidden or "the build finds no graphics device"
+    return False, (), hidden or why or "the build finds no graphics device"
 
 
 def usable_gpus(gpus: Sequence[Gpu], backends: Sequence[str]) -> tuple[GpuMemory, ...]:
@@ -178,25 +182,41 @@ def usable_gpus(gpus: Sequence[Gpu], backends: Sequence[str]) -> tuple[GpuMemory
     return tuple(rooms)
 
 
-def ask_devices() -> tuple[tuple[GpuMemory, bool], ...]:
+def ask_devices() -> tuple[tuple[tuple[GpuMemory, bool], ...], str]:
     """Ask llama.cpp for its graphics devices, each with whether its memory is main memory.
 
-    In a process of its own, since a driver that starts may hang or abort; takes about a second.
+    And why it has none. In a process of its own, since a driver that starts may hang or abort;
+    takes about a second.
     """
     code = (
-        "import json; from paddock.engine.llama.library import graphics_devices; "
-        "print(json.dumps([[gpu.name, gpu.free_bytes, gpu.total_bytes, gpu.context_bytes, "
-        "gpu.is_integrated] for gpu in graphics_devices()]))"
+        "import json; from paddock.engine.llama.library import graphics_devices, why_no_device; "
+        "print(json.dumps([[[gpu.name, gpu.free_bytes, gpu.total_bytes, gpu.context_bytes, "
+        "gpu.is_integrated] for gpu in graphics_devices()], why_no_device()]))"
     )
     done = run_blocking(python_command("-c", code), timeout_s=ASK_DEVICES_S)
+    if done is None:
+        return (), f"llama.cpp did not start within {ASK_DEVICES_S:g} s"
     try:
-        found = json.loads(done.stdout.splitlines()[-1]) if done and done.code == 0 else ()
+        found, why = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
-        return ()
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        return (), lines[-1] if lines else how_it_ended(done.code)
     return tuple(
         (GpuMemory(name, free, total, context_bytes=context), shares)
         for name, free, total, context, shares in found
-    )
+    ), why
+
+
+def confirmed_device() -> Device:
+    """Return this machine, without the listed devices that llama.cpp does not have; asks it."""
+    device = this_device()
+    if not find_build().backends or (device.is_gpu and not device.gpus):
+        return device
+    found, why = ask_devices()
+    if found and len(found) == len(device.gpus):
+        return device  # with what also other programs have left free
+    own = tuple(room for room, is_integrated in found if not is_integrated)
+    return replace(device, is_gpu=bool(found), gpus=own, why_no_gpu=why or device.why_no_gpu)
 
 
 # Layers are not divisible, and each device has buffers of its own.
@@ -266,8 +286,9 @@ def gpu_groups(
 
 def _gpus_by_free_memory(gpus: Sequence[GpuMemory], main_gpu: int | None) -> list[int]:
     """Return the devices, those with more free memory first, before all the one asked for."""
-    order = sorted(range(len(gpus)), key=lambda i: (-_usable_free(gpus[i]), i))
-    if main_gpu is not None and main_gpu < len(gpus):
+    usable = [i for i, gpu in enumerate(gpus) if not gpu.refusal]
+    order = sorted(usable, key=lambda i: (-_usable_free(gpus[i]), i))
+    if main_gpu in order:
         order = [main_gpu, *(i for i in order if i != main_gpu)]
     return order
 

@@ -66,13 +66,16 @@ class ModelUse:
     """It needs no sequence (counting tokens), so it waits for no place among the others."""
     waits: bool = True
     """Else a full queue is answered with `Busy`."""
+    on_processor: bool = False
+    """Whether no layer is to lie on a graphics device, of which there is one."""
 
     @property
     def key(self) -> str:
         """The key of its worker: the files and their contents, by which answers are computed."""
         facts = self.facts
         digests = (facts.digest, facts.projector_digest, *self.adapter_digests)
-        return "\0".join((*worker_files(facts, self.adapters), *filter(None, digests)))
+        place = "processor" if self.on_processor else ""
+        return "\0".join((*worker_files(facts, self.adapters), *filter(None, (*digests, place))))
 
 
 def worker_files(facts: ModelFacts, adapters: Sequence[str]) -> tuple[str, ...]:

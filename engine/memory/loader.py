@@ -7,7 +7,7 @@ runs in its own task. Each change is reported to the manager by a callback.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -19,7 +19,7 @@ from paddock.engine.workers.fallbacks import rebuild_command
 from paddock.engine.workers.worker_process import WorkerProcess
 from paddock.engine.workers.worker_protocol import LoadBroken, WorkerGone
 
-from .device_memory import MemoryAmount
+from .device_memory import Device, MemoryAmount
 from .eviction_policy import EvictionCandidate, choose_victims
 from .loaded_models import LoadedModel, MemoryAccounting, is_idle
 from .machine_probe import MachineProbe
@@ -67,7 +67,14 @@ class ModelLoader:
         except EngineError as error:
             self._failed(resident, error)
         except LoadBroken as error:
-            self._failed(resident, _load_error(resident, error.end))
+            is_lost = error.end.is_crash or error.n_devices is not None
+            why = error.end.line or error.end.how
+            load = resident.layout.load
+            if is_lost and self._memory_probe.refuse(load, why, error.n_devices):
+                self.memory.release(resident)  # those who wait have it laid out again
+                self._on_change(resident.key)
+            else:
+                self._failed(resident, _load_error(resident, error.end))
         except OSError as error:
             self._failed(resident, WorkerLost(resident.facts.name, str(error)))
         else:
@@ -105,8 +112,9 @@ class ModelLoader:
                     raise
             if is_last or not (await self._unload_idle(resident) or await self._shrink(resident)):
                 break
-        free = (await self._memory_probe.look()).free
-        raise too_large(resident.facts.name, resident.room, free)
+        device = await self._memory_probe.look()
+        stay = [other for other in self.memory.by_key.values() if other is not resident]
+        raise too_large(resident.facts.name, resident.room, device.free, device, stay)
 
     async def _was_memory(self, resident: LoadedModel, end: WorkerEnd) -> bool:
         device = await self._memory_probe.look()
@@ -218,7 +226,9 @@ class ModelLoader:
             for other in self.memory.idle(but=resident)
         ]
         if choose_victims(candidates, missing) is None:
-            raise too_large(resident.facts.name, ways[-1].room, free + resident.room)
+            stay = [other for other in self.memory.by_key.values() if other is not resident]
+            needed, could_be = ways[-1].room, free + resident.room
+            raise too_large(resident.facts.name, needed, could_be, self.memory.device, stay)
         await self._unload_idle(resident)
         return ways[-1]
 
@@ -268,8 +278,25 @@ def _load_error(resident: LoadedModel, end: WorkerEnd) -> EngineError:
     return ModelBroken(path, str(end))
 
 
-def too_large(name: str, needed: MemoryAmount, free: MemoryAmount) -> ModelTooLarge:
+def too_large(
+    name: str,
+    needed: MemoryAmount,
+    free: MemoryAmount,
+    device: Device | None,
+    stay: Iterable[LoadedModel],
+) -> ModelTooLarge:
+    """Return the refusal of a model; `stay`: the other models that are not unloaded for it."""
     lacks_main = needed.host > free.host or not sum(needed.gpus)
-    if lacks_main:
+    if lacks_main or device is None:
         return ModelTooLarge(name, needed.host, max(0, free.host))
-    return ModelTooLarge(name, sum(needed.gpus), max(0, sum(free.gpus)))
+    # Of the devices that it would lie on
+    there = {i: gpu for i, gpu in enumerate(device.gpus) if i in needed.used_gpus}
+    held = {
+        model.facts.name: sum(n for i, n in enumerate(model.room.gpus) if i in there)
+        for model in stay
+    }
+    free_bytes = max(0, sum(n for i, n in enumerate(free.gpus) if i in there))
+    others = sum(gpu.total_bytes for gpu in there.values()) - free_bytes - sum(held.values())
+    holders = {known: n_bytes for known, n_bytes in {"": others, **held}.items() if n_bytes > 0}
+    names = ", ".join(gpu.name for gpu in there.values())
+    return ModelTooLarge(name, sum(needed.gpus), free_bytes, names, holders)

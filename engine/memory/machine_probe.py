@@ -6,6 +6,8 @@ Headers are read once, in a thread, because vocabularies are long.
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,9 @@ from .device_memory import Device, this_device
 from .measured_sizes import MeasuredSizes, size_key
 from .model_layout import LayoutRequest, ModelLayout, layouts, wider
 
+log = logging.getLogger(__name__)
+_REFUSED_S = 3600.0  # a driver may be mended meanwhile
+
 
 class MachineProbe:
     """Reads this machine. Headers are read once, in a thread: vocabularies are long."""
@@ -30,12 +35,43 @@ class MachineProbe:
         self._profiles = PoolProfiles(settings)
         self._files = ModelFiles(settings.cache_dir)
         self._device_name = ""
+        self._refusals: dict[tuple[str, str], tuple[str, float]] = {}
+        """By a model's digest ("": all) and a device's UUID: llama.cpp's words, and since when."""
 
     async def look(self) -> Device:
         """Return the device with what is free now."""
         device = await asyncio.to_thread(this_device)
         self._device_name = device.name
-        return device
+        return self._corrected(device)
+
+    def refuse(self, load: WorkerOptions, why: str, n_devices: int | None) -> bool:
+        """Note that llama.cpp cannot compute on the devices of a load; return whether it had any.
+
+        `n_devices`: how many of them it has; CUDA stops at the first that it has not. None: it
+        has all, and crashes there with this model.
+        """
+        if not load.has_device:
+            return False
+        digest, uuids = load.digest, load.visible_devices.split(",")
+        if n_devices is not None:
+            digest, uuids = "", uuids[n_devices : n_devices + 1] or uuids
+        log.info("%s is laid out without %s: %s", load.path, load.device, why)
+        self._refusals |= {(digest, uuid): (why, time.monotonic()) for uuid in uuids}
+        return True
+
+    def _corrected(self, device: Device, digest: str = "") -> Device:
+        """Return the device with what workers have said of it; after a while it is tried again."""
+        if not device.is_gpu or not self._refusals:
+            return device
+        whys = {
+            uuid: why
+            for (of, uuid), (why, since) in self._refusals.items()
+            if of in ("", digest) and time.monotonic() - since < _REFUSED_S
+        }
+        gpus = [replace(gpu, refusal=whys.get(gpu.uuid, "")) for gpu in device.gpus]
+        is_lost = whys and all(gpu.refusal for gpu in gpus)
+        refusal = next(iter(whys.values())) if is_lost else ""
+        return replace(device, gpus=tuple(gpus), refusal=refusal)
 
     async def layouts(self, request: LayoutRequest, device: Device) -> tuple[ModelLayout, ...]:
         """Return the ways to load a model, the good ones first.
@@ -44,6 +80,7 @@ class MachineProbe:
             ModelBroken: its file cannot be read.
         """
         header = await self._header(request.facts)
+        device = self._corrected(device, request.facts.digest)
         profile = None
         if device.is_gpu:
             profile = self._profiles.find(request.facts.digest, device.n_threads, device.name)

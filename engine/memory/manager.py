@@ -161,7 +161,8 @@ class ModelManager:
 
     def _model_stats(self, resident: LoadedModel) -> ModelStats:
         now = self.now()
-        worker, load = resident.worker, resident.layout.load
+        worker, load, room = resident.worker, resident.layout.load, resident.room
+        host_layer_bytes = resident.layout.host_layer_bytes if room.used_gpus else room.host
         return ModelStats(
             resident.facts.name,
             resident.state,
@@ -171,8 +172,9 @@ class ModelManager:
             n_running=_n_running(resident),
             n_waiting=self.n_waiting(resident.key) + _n_in_worker_queue(resident),
             n_ctx_tokens=resident.layout_request.n_ctx_tokens,
-            host_bytes=resident.room.host,
-            device_bytes=sum(resident.room.gpus),
+            host_bytes=room.host,
+            device_bytes=sum(room.gpus),
+            host_layer_bytes=host_layer_bytes,
             placed=load.placed,
             ready_s=now - resident.ready_at if worker else None,
             keep_alive_s=resident.keep_alive_s,
@@ -216,12 +218,23 @@ class ModelManager:
             if model_use.key not in self._planned:
                 device = await self._memory_probe.look()
                 request = LayoutRequest(
-                    model_use.facts, model_use.facts.n_ctx_tokens, model_use.adapters
+                    model_use.facts,
+                    model_use.facts.n_ctx_tokens,
+                    model_use.adapters,
+                    on_processor=model_use.on_processor,
                 )
                 ways = await self._memory_probe.layouts(request, device)
                 way = next((layout for layout in ways if device.free.holds(layout.room)), ways[0])
                 self._planned[model_use.key] = way.load.n_parallel
             return self._planned[model_use.key]
+
+    async def placed(self, model_use: ModelUse, on_processor: bool | None) -> ModelUse:
+        """Return a use of the worker that is meant; None: on the processor if it is there."""
+        there = replace(model_use, on_processor=True)
+        if on_processor is None:
+            return there if self._replicas(there.key) else model_use
+        has_device = on_processor and (self._memory.device or await self._memory.look()).is_gpu
+        return there if has_device else model_use
 
     @asynccontextmanager
     async def use(self, model_use: ModelUse) -> AsyncIterator[WorkerProcess]:
@@ -492,7 +505,12 @@ class ModelManager:
         at_most = self._memory.n_cells_at_most(key)
         others = self._others_bytes(key)
         return LayoutRequest(
-            model_use.facts, queue.n_ctx_tokens, model_use.adapters, at_most, others_bytes=others
+            model_use.facts,
+            queue.n_ctx_tokens,
+            model_use.adapters,
+            at_most,
+            others_bytes=others,
+            on_processor=model_use.on_processor,
         )
 
     def _others_bytes(self, key: str) -> int:
@@ -551,9 +569,12 @@ class ModelManager:
         elif isinstance(move, RefuseModel):
             queue = self._queues[move.key]
             name = queue.most_urgent.model_use.facts.name
-            error: EngineError = too_large(name, move.needed, move.could_be)
+            stay = [model for model in self.resident() if model.is_pinned]
+            error: EngineError = too_large(
+                name, move.needed, move.could_be, self._memory.device, stay
+            )
             if move.is_crowded:
-                pinned = [model.facts.name for model in self.resident() if model.is_pinned]
+                pinned = [model.facts.name for model in stay]
                 error = NoPlace(name, pinned, self._limits().max_loaded_models)
             self._events.refused(name, "too_large")
             queue.fail(error, queue.n_ctx_tokens)

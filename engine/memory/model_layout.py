@@ -25,7 +25,7 @@ from paddock.engine.profile.profile import Profile
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import CacheType, PoolSettings
 from paddock.engine.system.light_dataclasses import dataclass, replace
-from paddock.engine.workers.worker_protocol import WorkerMemory, WorkerOptions
+from paddock.engine.workers.worker_protocol import WorkerMemory, WorkerOptions, on_processor
 
 from .device_memory import Device, MemoryAmount, Placement, gpu_groups, placements
 from .measured_sizes import MeasuredSize
@@ -188,6 +188,8 @@ class ModelLayout:
     device."""
     is_spilled: bool = False
     """Whether the processor computes a part for want of memory on the device."""
+    host_layer_bytes: int = 0
+    """Weights and cells of the layers that the processor computes, beside those of a device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,8 @@ class LayoutRequest:
     """Header of the draft model, which has as many cells."""
     others_bytes: int = 0
     """Of other models that are needed and not loaded yet: memory that its cells leave free."""
+    on_processor: bool = False
+    """Whether a request asks for it (`num_gpu: 0`)."""
 
 
 def n_cells(n_parallel: int, n_ctx_tokens: int, n_configured: int | None = None) -> int:
@@ -231,9 +235,14 @@ def layouts(
     profile: Profile | None = None,
 ) -> tuple[ModelLayout, ...]:
     """Return the ways to load a model, the best first; the good ones stand before the others."""
-    if device.is_gpu and not settings.n_gpu_layers:
-        device = _as_processor(device, "num_gpu is 0")
-    load = replace(_load_of(request, settings, device, profile), has_mtp=header.has_mtp)
+    if request.on_processor:
+        settings = replace(settings, n_gpu_layers=0)
+    note = on_processor(device.refusal) if device.refusal and settings.n_gpu_layers else ""
+    if device.is_gpu and (device.refusal or not settings.n_gpu_layers):
+        device = _as_processor(device, device.refusal or "num_gpu is 0")
+        settings = replace(settings, n_gpu_layers=0)
+    load = _load_of(request, settings, device, profile)
+    load = replace(load, has_mtp=header.has_mtp, fallback_note=note)
     good, sizes = _cell_counts(load, request, header, settings, device)
     # How many tokens of finished conversations main memory may take; none is reserved.
     if load.role != "chat":
@@ -553,7 +562,8 @@ class _DeviceLoad:
             buffers[gpu] = self.compute_bytes
         own = MemoryAmount(_PROCESS_BYTES + self.spread_bytes - there_bytes, tuple(buffers))
         room = way.room(there_bytes, gpus) + own
-        return ModelLayout(load, room, 0.0, is_spilled=bool(spilled))
+        host_bytes = self.spread_bytes - there_bytes
+        return ModelLayout(load, room, 0.0, is_spilled=bool(spilled), host_layer_bytes=host_bytes)
 
 
 def _placed_load(load: WorkerOptions, way: Placement, device: Device) -> WorkerOptions:

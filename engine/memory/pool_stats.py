@@ -49,6 +49,8 @@ class ModelStats:
     host_bytes: int = 0
     device_bytes: int = 0
     """Of all graphics devices together."""
+    host_layer_bytes: int = 0
+    """What main memory has of the layers and their cells; without a device, `host_bytes`."""
     placed: str = ""
     """Where its layers lie and, where some are not on the device, why."""
     ready_s: float | None = None
@@ -71,7 +73,7 @@ class ModelStats:
     n_cells: int = 0
     """Tokens that its KV cache holds, over all sequences."""
     fallback: str = ""
-    """What it goes without since llama.cpp crashed, why, and the way out; empty: nothing."""
+    """What it goes without since llama.cpp failed, why, and the way out; empty: nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,8 @@ class Machine:
     is_gpu: bool
     speed: MachineSpeed | None
     """None on a graphics device: what it can do is not measured without a model."""
+    why_no_device: str = ""
+    """Why a build for graphics devices has none."""
 
     def holds(self, model: WellKnownModel) -> bool:
         """Return whether the model fits with a context of `CONTEXT_TOKENS`."""

@@ -149,7 +149,7 @@ class ChatService:
         if isinstance(self._draft_model, MtpHead):
             growing = growing + self._draft_model.buffers.cells
         head = everything.as_head(growing, self._cache.limits.n_cells, self._cache.n_cells_at_most)
-        if self._load.projector and self._load.is_gpu and self._load.n_gpu_layers:
+        if self._load.projector and self._load.has_device:
             head["device_bytes"] += Path(self._load.projector).stat().st_size
         return head
 

@@ -16,8 +16,9 @@ _NO_MEMORY = re.compile(
     r"|alloc_tensor_range|ErrorOutOf(Device|Host)Memory|cannot allocate memory|insufficient memory",
     re.IGNORECASE,
 )
-# llama.cpp writes this before it aborts; a stack trace of some twenty lines follows.
-_ABORT_LINE = re.compile(r"GGML_ASSERT|GGML_ABORT|fatal error")
+# llama.cpp writes this before it aborts; a stack trace of some twenty lines follows, or the place
+# in its source without the driver's reason.
+_ABORT_LINE = re.compile(r"GGML_ASSERT|GGML_ABORT|fatal error|^\w+ error: ")
 
 # Signals sent by a person, an init system or a supervisor.
 _SENT_BY_OTHERS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})
@@ -108,6 +109,8 @@ def context_line(lines: Sequence[str]) -> str:
 
     >>> context_line(["GGML_ASSERT(x) failed", "libggml.so(+0x1)"]), context_line(["a", "b"])
     ('GGML_ASSERT(x) failed', 'b')
+    >>> context_line(["CUDA error: no kernel image is available", "ggml-cuda.cu:109: CUDA error"])
+    'CUDA error: no kernel image is available'
     """
     aborts = [line for line in lines if _ABORT_LINE.search(line)]
     no_memory = [line for line in lines if _NO_MEMORY.search(line)]

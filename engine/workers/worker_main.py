@@ -283,6 +283,12 @@ def main() -> None:
     library.quiet_logs()
     head, _ = read_frame(requests)
     load = from_plain(WorkerOptions, head)
+    why_no_device = library.why_no_device() if load.n_gpu_layers else ""
+    n_devices = len(library.graphics_devices()) if load.has_device else 0
+    if load.has_device and n_devices < load.n_devices:  # before its weights fill main memory
+        why = why_no_device or f"llama.cpp finds {n_devices} of {load.n_devices} devices"
+        sender.send({"event": "broken", "why": why, "n_devices": n_devices})
+        return
     try:
         model = Model(
             Path(load.path),
@@ -328,7 +334,8 @@ def main() -> None:
         sender.send({"event": "broken", "why": str(error)})
         return
     ready: FrameHead = {"event": "ready", "pid": os.getpid(), "memory": service.memory()}
-    sender.send({**ready, "step_s": warm_s, **profiled.as_head()})
+    place = {"why_no_device": why_no_device, "step_s": warm_s}
+    sender.send({**ready, **place, **profiled.as_head()})
     gc.freeze()
     gc.enable()
     reader = _RequestReader(prompter, projector, sender, service.take)
@@ -348,7 +355,7 @@ def _load_projector(load: WorkerOptions, model: Model) -> Projector | None:
 
     computed_by = (load.projector_digest, load.digest, load.device, find_build().fingerprint)
     disk = ImageDisk(Path(load.cache_dir), computed_by) if load.projector_digest else None
-    uses_gpu = load.is_gpu and load.n_gpu_layers != 0
+    uses_gpu = load.has_device
     path = Path(load.projector)
     n_pass_tokens = min(load.n_batch_tokens, GPU_PASSES[0] if load.is_gpu else load.n_batch_tokens)
     return Projector(

@@ -52,6 +52,7 @@ from .worker_protocol import (
     WorkerGone,
     WorkerMemory,
     WorkerOptions,
+    on_processor,
 )
 
 _N_KEPT_LINES = 50
@@ -328,7 +329,10 @@ class WorkerProcess:
         except PipeClosed:
             raise LoadBroken(await self._own_end()) from None
         if head["event"] == "broken":
-            raise LoadBroken(WorkerEnd(head["why"]))
+            raise LoadBroken(WorkerEnd(head["why"]), head.get("n_devices"))
+        if why := head.get("why_no_device"):
+            notes = (on_processor(why), self.load.fallback_note)
+            self.load = replace(self.load, fallback_note="; ".join(filter(None, notes)))
         self.slowest_step_s = head.get("step_s", 0.0)
         self.ready, self._memory = head, head.get("memory", {})
         self.is_disturbed = head.get("is_disturbed", False)

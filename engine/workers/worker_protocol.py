@@ -96,7 +96,12 @@ class WorkerOptions:
     fallback: int = 0
     """Fallback after a crash of llama.cpp (`workers.fallbacks`); 0: none."""
     fallback_note: str = ""
-    """For people: the fallback, why, and how to get a sound build."""
+    """For people: what it does without, why, and how to get a sound build."""
+
+    @property
+    def has_device(self) -> bool:
+        """Whether a graphics device is to have layers."""
+        return self.is_gpu and self.n_gpu_layers != 0
 
     @property
     def n_devices(self) -> int:
@@ -200,11 +205,24 @@ class WorkerGone(Exception):
 
 
 class LoadBroken(Exception):
-    """The worker could not load the model."""
+    """The worker could not load the model.
 
-    def __init__(self, end: WorkerEnd) -> None:
+    `n_devices`: where llama.cpp has fewer devices than the layout needs, how many it has.
+    """
+
+    def __init__(self, end: WorkerEnd, n_devices: int | None = None) -> None:
         self.end = end
+        self.n_devices = n_devices
         super().__init__(str(end))
+
+
+def on_processor(why: str) -> str:
+    """Return the note of a model that no device computes against expectation.
+
+    >>> on_processor("ggml_vulkan: No devices found.")
+    'runs on the processor: ggml_vulkan: No devices found.'
+    """
+    return f"runs on the processor: {why}"
 
 
 @dataclass(frozen=True, slots=True)

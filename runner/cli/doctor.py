@@ -286,6 +286,10 @@ BUILD_COMMAND = (
 )
 # Extras of `paddock-llama` that install the backend without compiling.
 _GPU_EXTRAS: Mapping[hardware.GpuKind, str] = {"cuda": "cuda", "rocm": "vulkan"}
+_DRIVER_REMEDY = (
+    "Check that the vendor's driver works and is new enough for the build. "
+    "A container needs its devices, as with `docker run --gpus all`."
+)
 _GPU_CMAKE_FLAGS: Mapping[hardware.GpuKind, str] = {
     "cuda": "-DGGML_CUDA=on",
     "rocm": "-DGGML_HIP=on",
@@ -306,6 +310,8 @@ class NativeBuild:
     """The processor variant that was chosen, if there are several."""
     unusable: tuple[str, ...] = ()
     """Graphics backends that cannot be loaded, with the system's reasons."""
+    why_no_device: str = ""
+    """Why a build for graphics devices has none, in llama.cpp's words."""
     devices: tuple[str, ...] = ()
     """Devices that only llama.cpp can list, as with Vulkan."""
 
@@ -374,9 +380,10 @@ def probe_native() -> NativeBuild | str:
         backends=backends,
         variant=loaded["variant"],
         unusable=tuple(loaded["unusable"]),
+        why_no_device=loaded["why_no_device"],
         devices=tuple(
             f"{gpu.name}, {units.size(gpu.free_bytes)} free of {units.size(gpu.total_bytes)}"
-            for gpu, _ in (ask_devices() if {*UNLISTED_BACKENDS} & {*backends} else ())
+            for gpu, _ in (ask_devices()[0] if {*UNLISTED_BACKENDS} & {*backends} else ())
         ),
     )
 
@@ -401,7 +408,9 @@ def gpu_findings(
     if isinstance(native, str):
         flag = _GPU_CMAKE_FLAGS[gpus[0].kind] if gpus else "-DGGML_NATIVE=on"
         remedy = "Install it again:\n" + BUILD_COMMAND.format(flag=flag)
-        if not build.has_libraries:
+        if build.backends:  # never by a build without them
+            remedy = f"Install what it names, or build it again:\n{rebuild_command()}"
+        elif not build.has_libraries:
             remedy = f"pip install paddock-llama=={release_version(build.bindings)}"
         yield Finding("llama.cpp", "fault", f"{name} cannot be used: {native}", remedy)
         return
@@ -422,7 +431,10 @@ def gpu_findings(
     for device in native.devices:
         yield Finding("graphics", "ok", device)
     if not gpus and not native.devices:
-        yield Finding("graphics", "ok", "no device found; models run on the processor")
+        why = "" if native.unusable else native.why_no_device
+        level: FindingLevel = "warning" if why else "ok"
+        text = f"no device found{f' ({why})' if why else ''}; models run on the processor"
+        yield Finding("graphics", level, text, _DRIVER_REMEDY if why else "")
     hidden = hardware.hidden_gpus(environ)
     for gpu in gpus:
         yield _gpu_finding(gpu, native, build, is_hidden=bool(hidden) and gpu.kind == "cuda")
@@ -448,12 +460,13 @@ def _gpu_finding(
     if native.supports_gpu or (native.backends and is_hidden):
         return Finding("graphics", "ok", what)
     if native.backends:
+        why = f": {native.why_no_device}" if native.why_no_device else ""
         return Finding(
             "graphics",
             "warning",
             f"{what} IS NOT USED: {product} was built for {native.backends[0].upper()}, "
-            f"but it finds no usable device",
-            "Check that the vendor's driver works and is new enough for the build.",
+            f"but it finds no usable device{why}",
+            _DRIVER_REMEDY,
         )
     return Finding(
         "graphics",

@@ -293,6 +293,8 @@ def proposal_text(machine: Machine, proposed: WellKnownModel | None, what: str) 
         for model in fitting
     ]
     lines = [f"{what[0].upper()}{what[1:]}: {units.size(machine.memory_bytes)}."]
+    if machine.why_no_device:
+        lines.append(f"No graphics device: {machine.why_no_device}.")
     if machine.speed is not None:
         lines.append(
             "A document here is two pages, summarised in 150 words. Times are rough estimates for "
@@ -313,6 +315,7 @@ def proposal_json(machine: Machine, proposed: WellKnownModel | None) -> dict[str
         "proposed": proposed.name if proposed else None,
         "memory": machine.memory_bytes,
         "is_gpu": machine.is_gpu,
+        "why_no_device": machine.why_no_device,
         "models": [
             {
                 "name": model.name,

@@ -12,6 +12,10 @@ short BYTES: once it is ready, its process gets hardly more memory than it has.
 disturbed N FILE: its first N measurements are seen as disturbed, the others as not. The file gets
 a dot for each that begins.
 
+card FAULT FILE: as where llama.cpp has a graphics device, as long as there is no FILE. Without
+kernels for it, it calls `abort()` as soon as a layer is to lie there; with a driver that goes, in
+its 40th decode, and makes the file; a full one has no memory for weights.
+
 slow-eyes FILE GATE: each part of an image takes as long as the gate is missing; the file gets a dot
 for each part.
 """
@@ -25,7 +29,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.llama import library
 from paddock.engine.llama.llama_context import Context
+from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.profile import measure, profile
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.system.processes import run_and_exit
@@ -99,6 +105,34 @@ def be_disturbed(n_disturbed: str, file: str) -> None:
     profile.UNSTEADY = float("inf")
 
 
+def have_card(fault: str, file: str) -> None:
+    load, decode, n_decodes = Model.__init__, Context.decode, 0
+    card = library.GraphicsDevice("a card", 1, 1, is_integrated=False)
+    library.graphics_devices = lambda: () if Path(file).exists() else (card,)
+
+    def crash(words: str) -> None:
+        print(f"CUDA error: {words}\nggml-cuda.cu:109: CUDA error", file=sys.stderr, flush=True)
+        os.abort()
+
+    def loading(self: Model, path: Path, options: ModelOptions) -> None:
+        if fault == "without kernels" and options.n_gpu_layers:
+            crash("no kernel image is available for execution on the device")
+        if fault == "full" and options.n_gpu_layers:
+            raise library.LoadFailed("cudaMalloc failed: out of memory")
+        load(self, path, options)
+
+    def decoding(self: Context, *args: Any, **more: Any) -> int:
+        nonlocal n_decodes
+        n_decodes += 1
+        if fault == "driver goes" and n_decodes == 40 and not Path(file).exists():
+            Path(file).touch()
+            crash("unspecified launch failure")
+        return decode(self, *args, **more)
+
+    Model.__init__ = loading  # type: ignore[assignment, method-assign]
+    Context.decode = decoding  # type: ignore[method-assign]
+
+
 def see_slowly(file: str, gate: str) -> None:
     from paddock.engine.llama import vision
 
@@ -117,7 +151,7 @@ def see_slowly(file: str, gate: str) -> None:
 
 FAULTS: dict[str, Callable[..., None]] = {
     "poisoned": be_poisoned, "aborting": abort_once, "short": be_short_of_memory,
-    "disturbed": be_disturbed, "slow-eyes": see_slowly,
+    "disturbed": be_disturbed, "slow-eyes": see_slowly, "card": have_card,
 }  # fmt: skip
 
 

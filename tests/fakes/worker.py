@@ -200,6 +200,9 @@ class FakeMachine:
     ) -> tuple[ModelLayout, ...]:
         return (replace(layout, load=replace(layout.load, n_ctx_tokens=n_ctx_tokens)),)
 
+    def refuse(self, load: WorkerOptions, why: str, n_devices: int | None) -> bool:
+        return False
+
     def learn(
         self, wanted: LayoutRequest, load: WorkerOptions, taken: WorkerMemory, load_s: float
     ) -> None:

@@ -207,7 +207,7 @@ def _loaded_value(
 ) -> dict[str, Any]:
     value: dict[str, Any] = {
         **name_fields(model.name),
-        "size": model.host_bytes + model.device_bytes,
+        "size": model.host_layer_bytes + model.device_bytes,
         "digest": card.digest if card else model.digest,
         "details": details_value(card.details) if card else {},
         "expires_at": expires_at(_remaining_s(model)),

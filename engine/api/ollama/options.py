@@ -57,6 +57,8 @@ class OllamaOptions:
     """Negative: all."""
     drafts: bool | None = None
     """As `paddock.engine.request.ChatRequest.drafts`."""
+    on_processor: bool | None = None
+    """As `paddock.engine.request.ModelSpec.on_processor`."""
 
 
 def read_options(options: Mapping[str, Any]) -> OllamaOptions:
@@ -67,10 +69,11 @@ def read_options(options: Mapping[str, Any]) -> OllamaOptions:
         if options[name] and REFUSED.get(name) == CONSTRAINT:
             why = f"options.{name} is not supported here: {CONSTRAINT}"
             raise ApiError(400, why, param=f"options.{name}")
-    note_without_effect("options", in_vain)
     for name, value in options.items():
         if value is not None and (typed := _typed(name, value)) is not None:
             known[name] = typed
+    some_layers = {"num_gpu"} if known.get("num_gpu", 0) > 0 else set()  # the pool says how many
+    note_without_effect("options", in_vain | some_layers)
     read = _SAMPLING_OPTIONS.items()
     params = {name: convert(known[name]) for name, convert in read if name in known}
     if "num_predict" in params:
@@ -83,6 +86,7 @@ def read_options(options: Mapping[str, Any]) -> OllamaOptions:
         max(n_ctx, MIN_CTX_TOKENS) if n_ctx > 0 else None,
         min(known.get("num_keep", 4), _INT32),
         known["draft_num_predict"] != 0 if "draft_num_predict" in known else None,
+        known["num_gpu"] == 0 if "num_gpu" in known else None,
     )
 
 
@@ -138,4 +142,4 @@ _SAMPLING_OPTIONS: Mapping[str, Callable[[Any], Any]] = {
     "stop": lambda marks: marks,
     "guards_repetition": lambda is_guarded: is_guarded,
 }
-_MODEL_OPTIONS = frozenset({"num_ctx", "num_keep", "draft_num_predict"})
+_MODEL_OPTIONS = frozenset({"num_ctx", "num_keep", "draft_num_predict", "num_gpu"})

@@ -84,7 +84,9 @@ async def read_model_request(
     keep_alive_s = read_keep_alive(body.keep_alive)
     options = read_options(body.options)
     for ref in possible_refs(service.ref, model):
-        spec = ModelSpec(ref, role, options.n_ctx_tokens, keep_alive_s)
+        spec = ModelSpec(
+            ref, role, options.n_ctx_tokens, keep_alive_s, on_processor=options.on_processor
+        )
         try:
             facts = await service.pool.facts(spec)
         except ModelNotFound:

@@ -148,7 +148,7 @@ FIELDS_OF_ERRORS = {
     "NotServed": "known ref url",
     "ModelBroken": "path why",
     "ModelReplaced": "ref",
-    "ModelTooLarge": "free_bytes needed_bytes ref",
+    "ModelTooLarge": "device free_bytes holders needed_bytes ref",
     "WrongRole": "asked hint ref",
     "PromptTooLong": "n_ctx_tokens n_prompt_tokens n_reserved_tokens",
     "TextTooLong": "index n_ctx_tokens n_tokens",

@@ -107,7 +107,7 @@ def test_a_device_that_does_not_tell_its_memory_is_planned_as_main_memory(
     as_cuda_build(monkeypatch, FakeNvml([Card("GB10", "GPU-4d", None)]))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     answers = [((GpuMemory("GB10", 0, 0), False),), ((GpuMemory("GB10", 90, 120), True),), ()]
-    monkeypatch.setattr(device_memory, "ask_devices", lambda: answers.pop(0))
+    monkeypatch.setattr(device_memory, "ask_devices", lambda: (answers.pop(0), ""))
     found = [device_memory.this_device() for _ in range(3)]
     assert [(device.is_gpu, device.gpus, device.why_no_gpu) for device in found] == [
         (True, (), "it does not tell how much memory it has"),

@@ -339,7 +339,8 @@ def test_of_a_mixture_of_experts_experts_go_to_the_processor_before_layers() -> 
 def test_layers_that_the_settings_keep_on_the_processor_are_told() -> None:
     half = lay(ONE_GPU, replace(SETTINGS, n_gpu_layers=16))
     assert half.load.placed == "16 of 33 layers on NVIDIA H200; num_gpu is 16"
-    assert half.room.host > 4 * GIB
+    assert half.room.host > half.host_layer_bytes > 4 * GIB
+    assert lay(ONE_GPU, SETTINGS).host_layer_bytes == 0
     none = lay(ONE_GPU, replace(SETTINGS, n_gpu_layers=0))
     assert none.load.placed == "all 33 layers on the processor; num_gpu is 0"
     assert not any(none.room.gpus)

@@ -6,6 +6,7 @@ import pytest
 
 from paddock.engine.llama.build import LlamaBuild
 from paddock.engine.system.hardware import Gpu
+from paddock.engine.workers import fallbacks
 from paddock.runner.cli import doctor
 from paddock.runner.cli.doctor import Finding, NativeBuild
 from paddock.runner.config.service_address import ServiceAddress
@@ -68,16 +69,24 @@ def test_device_memory_driver_and_build_are_named() -> None:
     )
 
 
-def test_a_build_for_the_device_that_does_not_find_it_is_told_apart() -> None:
-    native = NativeBuild(supports_gpu=False, features=(), backends=("cuda",))
+def test_a_build_for_the_device_that_does_not_find_it_is_told_apart_with_its_reason() -> None:
+    why = "ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected"
+    native = NativeBuild(supports_gpu=False, features=(), backends=("cuda",), why_no_device=why)
+    remedy = (
+        "Check that the vendor's driver works and is new enough for the build. "
+        "A container needs its devices, as with `docker run --gpus all`."
+    )
     found = list(doctor.gpu_findings([H200], native, {}))
     assert found[1] == Finding(
         "graphics",
         "warning",
         "NVIDIA H200, 150.8 GB, compute capability 9.0 IS NOT USED: llama-cpp-python was built "
-        "for CUDA, but it finds no usable device",
-        "Check that the vendor's driver works and is new enough for the build.",
+        f"for CUDA, but it finds no usable device: {why}",
+        remedy,
     )
+    nothing = list(doctor.gpu_findings([], native, {}))
+    text = f"no device found ({why}); models run on the processor"
+    assert nothing[1:] == [Finding("graphics", "warning", text, remedy)]
     hidden = list(doctor.gpu_findings([H200], native, {"CUDA_VISIBLE_DEVICES": ""}))
     assert [finding.level for finding in hidden] == ["ok", "ok", "warning"]
 
@@ -131,6 +140,19 @@ def test_bindings_without_libraries_are_told_what_brings_them(
     monkeypatch.setattr(doctor, "find_build", lambda environ: build)
     (found,) = doctor.gpu_findings([], "Shared library with base name 'llama' not found", {})
     assert (found.level, found.remedy) == ("fault", "pip install paddock-llama==0.3.36")
+
+
+def test_a_build_for_cuda_is_never_replaced_by_one_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("libllama.so", "libggml-cuda.so"):
+        (tmp_path / name).touch()
+    build = LlamaBuild("llama-cpp-python", tmp_path, "0.3.36")
+    for module in (doctor, fallbacks):
+        monkeypatch.setattr(module, "find_build", lambda *_: build)
+    (found,) = doctor.gpu_findings([], "libcublas.so.13: cannot open shared object file", {})
+    assert found.remedy.startswith("Install what it names, or build it again:\nCMAKE_ARGS=")
+    assert "-DGGML_CUDA=on" in found.remedy
 
 
 def test_a_setting_that_hides_the_device_is_told() -> None:
