@@ -18,10 +18,6 @@ class StopStringFilter:
         """The stop string that was met."""
 
     @property
-    def may_stop(self) -> bool:
-        return bool(self._stop)
-
-    @property
     def is_stopped(self) -> bool:
         return bool(self.stopped_by)
 

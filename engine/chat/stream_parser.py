@@ -63,13 +63,10 @@ class StreamParser(ABC):
 
     def __init__(self, stop: tuple[str, ...] = ()) -> None:
         self._text = StopStringFilter(stop)
+        self.may_stop = any(stop)
+        """Whether the text decides where the answer ends."""
         self._characters = Utf8Decoder()
         self._buffer = ""
-
-    @property
-    def may_stop(self) -> bool:
-        """Whether there are stop strings: then the text decides where the answer ends."""
-        return self._text.may_stop
 
     @property
     def is_stopped(self) -> bool:

@@ -44,23 +44,20 @@ class DraftOdds:
 
     def __init__(self) -> None:
         self._n_right, self._n_wrong = _FIRST_RIGHT, _FIRST_WRONG
-        self._n_paused = 0
+        self.n_paused = 0
+        """Tokens until guessing is tried again."""
         self._pause = FIRST_PAUSE
-
-    def count_pause(self) -> None:
-        if self._n_paused:
-            self._n_paused -= 1
 
     def n_worth(self, most: int, price: float) -> int:
         """Return how many tokens to guess now, at most `most`.
 
         `price` is the time to check a guess, as a share of the time for a token without guesses.
         """
-        if self._n_paused or most <= 0 or price >= 1:
+        if self.n_paused or most <= 0 or price >= 1:
             return 0
         chance = self._n_right / (self._n_right + self._n_wrong)
         if chance < price:
-            self._n_paused, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+            self.n_paused, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
             # The next guess is short.
             self._n_right, self._n_wrong = 1.5 * price / (1 - price), 1.0
             return 0
@@ -148,12 +145,13 @@ class LookupDrafter:
         self._n_before = max(0, len(prompt) - N_GRAM)
         self._odds = self._guessed_by = DraftOdds()
         self._past = past
+        self._all_odds = (self._odds, *(answers.odds for answers in past))
 
     def add(self, token: int) -> None:
         self.tokens.append(token)
-        self._odds.count_pause()
-        for past in self._past:
-            past.odds.count_pause()
+        for odds in self._all_odds:
+            if odds.n_paused:
+                odds.n_paused -= 1
 
     def guess(self, most: int, price: float) -> list[int]:
         """Return tokens that may come next, or [] if nothing repeats or guessing does not pay.

@@ -16,7 +16,7 @@ from paddock.engine.arrays import Logits
 from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
 from paddock.engine.llama.library import CacheFull
 from paddock.engine.profile.profile import Profile
-from paddock.engine.sampling.logits import N_PRESELECTED, likeliest_of_rows
+from paddock.engine.sampling.logits import N_PRESELECTED, CandidateRows
 from paddock.engine.sampling.picker import RowScan, RowScanner, start_masks
 from paddock.engine.system.light_dataclasses import dataclass, replace
 
@@ -36,9 +36,9 @@ from .scheduler_data import ScheduledStep, Sequence, SequencePiece, batch_arrays
 # the graph. A sequence can then have only one row, so there are no drafts; with 25 and more
 # answers there are none anyway.
 CHOOSE_ON_DEVICE_FROM, CHOOSE_ON_DEVICE_TO = 32, 16
-# Steps after one in which few tokens were not enough: two new plans and another pass must not be
-# paid often.
-STEPS_WHOLE = 64
+# Steps after one in which few tokens were not enough, at first and at most: two new plans and
+# another pass must not be paid often.
+STEPS_WHOLE, MOST_STEPS_WHOLE = 64, 1024
 
 # Interval of checks whether another layout would be quicker, while there is work.
 RECHECK_LAYOUT_S = 2.0
@@ -118,6 +118,7 @@ class DecodeLoop:
         self._device_chooses = cache.limits.is_gpu
         self._n_steps_whole = 0
         """Steps until a device may choose again."""
+        self._next_steps_whole = STEPS_WHOLE
         self._inbox: queue.SimpleQueue[LoopMessage] = queue.SimpleQueue()
         self._answers: dict[int, RunningRequest] = {}
         self._widen: list[WidenContext] = []
@@ -382,7 +383,7 @@ class DecodeLoop:
         may_choose = (
             len(running) >= least
             and not self._n_steps_whole
-            and not any(piece.n_drafts for piece in step.pieces)
+            and not any(piece.n_rows > 1 for piece in step.pieces)
             and all(picker.may_pick_of_few for picker in pickers)
             # A step whose rows are needed after all is computed again: its tokens are cut off.
             and (self._cache.limits.can_share or not any(picker.needs_logits for picker in pickers))
@@ -472,20 +473,18 @@ class DecodeLoop:
         self, step: ScheduledStep, rows_of: list[_PieceRows], ends: list[int]
     ) -> list[RowScan]:
         """Scan the likeliest tokens of each row, and whole rows where these are not enough."""
-        tokens, logits = self._cache.context.candidates(ends)
+        rows = CandidateRows(*self._cache.context.candidates(ends))
         any_equal = not self._cache.limits.can_share  # all are greedy: of equal ones, any will do
-        found = [
-            piece_rows.answer.request.picker.scan_few(
-                likeliest if is_known or any_equal else None, *few
-            )
-            for piece_rows, likeliest, is_known, *few in zip(
-                rows_of, *likeliest_of_rows(tokens, logits), tokens, logits, strict=True
-            )
-        ]
-        if None in found:
-            rows = self._whole_rows(step)
+        found = []
+        for place, (token, is_known) in enumerate(zip(*rows.likeliest(), strict=True)):
+            picker = rows_of[place].answer.request.picker
+            found.append(picker.scan_few(token if is_known or any_equal else None, rows, place))
+        if None not in found:
+            self._next_steps_whole = max(STEPS_WHOLE, self._next_steps_whole // 2)
+        else:
+            whole = self._whole_rows(step)
             for place, piece_rows in enumerate(rows_of):
-                rows_of[place] = piece_rows._replace(rows=rows[place : place + 1])
+                rows_of[place] = piece_rows._replace(rows=whole[place : place + 1])
         return [
             piece_rows.answer.request.picker.scan(piece_rows.rows[0]) if scan is None else scan
             for piece_rows, scan in zip(rows_of, found, strict=True)
@@ -496,7 +495,8 @@ class DecodeLoop:
 
         All of it, since rows are rounded otherwise in another company.
         """
-        context, self._n_steps_whole = self._cache.context, STEPS_WHOLE
+        context, self._n_steps_whole = self._cache.context, self._next_steps_whole
+        self._next_steps_whole = min(2 * self._next_steps_whole, MOST_STEPS_WHOLE)
         context.choose_on_device(0)
         for piece in step.pieces:
             context.trim(piece.sequence.seq_id, piece.sequence.position(piece.start))
@@ -512,11 +512,12 @@ class DecodeLoop:
         output: StepOutput,
     ) -> None:
         """Pick tokens along the drafts as long as these agree, and up to `n_ahead` forced ones."""
-        n_drafts, n_accepted = piece.n_drafts, 0
+        n_drafts, n_accepted, picker = piece.n_drafts, 0, answer.request.picker
         drafts = piece.tokens[len(piece.tokens) - n_drafts :].tolist() if n_drafts else []
+        if not answer.first_token_at:
+            output.is_urgent |= answer.request.priority != "batch"
         for number, row in enumerate(rows):
-            choice = answer.request.picker.pick(row, None if number else scan)
-            output.is_urgent |= not answer.first_token_at and answer.request.priority != "batch"
+            choice = picker.pick(row, None if number else scan)
             answer.accept(choice, self._model, output)
             is_guessed = number < n_drafts and choice.token == drafts[number]
             n_accepted += is_guessed
@@ -524,7 +525,7 @@ class DecodeLoop:
                 break
         if n_drafts:
             answer.learn(n_drafts, n_accepted, output)
-        if not answer.ended and n_ahead and answer.request.picker.constrained is not None:
+        if not answer.ended and n_ahead and picker.constrained is not None:
             n_most = min(n_ahead, self._scheduler.n_free_for(piece.sequence) - 1)
             answer.follow(n_most, self._model, output)
         if answer.must_shift:  # nothing of it stays in the cache
@@ -554,7 +555,9 @@ class DecodeLoop:
     def _n_ahead(self) -> int:
         """Return how many tokens after its newest one each answer may have in the next step."""
         n_answers = sum(sequence.state == "decode" for sequence in self._scheduler.running)
-        return max(0, self._cache.limits.most_drafts - n_answers) // max(1, n_answers)
+        most = max(0, self._cache.limits.most_drafts - n_answers) // max(1, n_answers)
+        # On a graphics device the passes of sequences with more tokens may cost more than steps.
+        return most if most and self._cache.draft_price(max(1, n_answers)) < 1 else 0
 
     def _guess(self, step: ScheduledStep) -> None:
         """Set the drafts of all answers after a step; the more answers, the fewer tokens each."""

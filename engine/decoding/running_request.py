@@ -210,7 +210,7 @@ class RunningRequest:
             self.write(model, output)
         if choice.ends is not None:
             self.ended = choice.ends
-        elif request.parser.is_stopped:
+        elif request.parser.may_stop and request.parser.is_stopped:
             self.ended = "stop"
         elif self.n_answered >= request.max_tokens:
             self.ended = "length"

@@ -435,10 +435,11 @@ class Scheduler:
         """Make sure that every answer's next token gets a cell."""
         cells = self.slots.cells
         if not self.limits.is_unified:
-            for sequence in tuple(self.running):
+            for sequence in self.running:
                 n_free, n_least = cells.n_free_for(sequence.seq_id), _n_least_cells(sequence)
-                del sequence.drafts[max(0, n_free - n_least) :]
-                self.is_outgrown |= n_free < n_least
+                if n_free < n_least + len(sequence.drafts):
+                    del sequence.drafts[max(0, n_free - n_least) :]
+                    self.is_outgrown |= n_free < n_least
             return
         if cells.n_free < self._n_least_needed():
             for sequence in self.running:
@@ -461,12 +462,13 @@ class Scheduler:
         """Return the next tokens of answers, and pieces of prompts within the budget."""
         answers = []
         for sequence in self.running:
-            n_free = self.n_free_for(sequence)
-            if sequence.state == "decode" and n_free >= sequence.n_pending:
-                answered = sequence.answer[-sequence.n_pending :]
-                tokens = np.array([*answered, *sequence.drafts], np.int32)
-                n_rows = 1 + len(sequence.drafts)
-                answers.append(SequencePiece(sequence, tokens, sequence.n_computed, n_rows))
+            if sequence.state != "decode":
+                continue
+            n_pending, drafts = sequence.n_pending, sequence.drafts
+            if self.slots.cells.n_free_for(sequence.seq_id) >= n_pending:
+                tokens = np.array(sequence.answer[-n_pending:] + drafts, np.int32)
+                start, n_rows = sequence.n_computed, 1 + len(drafts)
+                answers.append(SequencePiece(sequence, tokens, start, n_rows))
         if not any(sequence.state == "prefill" for sequence in self.running):
             return answers
         if self.limits.has_separate_passes and answers:

@@ -79,9 +79,10 @@ class ConstrainedAnswer:
 
     # Choosing the next token
 
-    @property
-    def needs_mask(self) -> bool:
-        """Whether a mask should be computed for the next token."""
+    def prepare(self) -> bool:
+        """Do what the next choice needs of the answer so far; return whether it needs a mask."""
+        if self._has_limit:
+            self._ending_guard.prepare()
         is_fixed = self._ending_guard.is_active or self._has_failed
         return not (is_fixed or self.matcher.has_mask or self.matcher.forced_tokens())
 

@@ -53,18 +53,28 @@ def in_order(tokens: Tokens, logits: Logits) -> Candidates:
     return Candidates(tokens[order].astype(np.intp), logits[order])
 
 
-def likeliest_of_rows(tokens: Tokens, logits: Logits) -> tuple[list[int], list[bool]]:
-    """Return the likeliest token of each row of a device's candidates, and whether it is known.
+class CandidateRows(NamedTuple):
+    """The likeliest tokens of several rows with their logits, each row's in any order."""
 
-    It is not where all are equal: others may be as likely. Of equal ones, the lower id counts.
+    tokens: Tokens
+    logits: Logits
 
-    >>> tokens = np.array([[4, 7, 5], [4, 7, 5]])
-    >>> likeliest_of_rows(tokens, np.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]]))
-    ([5, 4], [True, False])
-    """
-    highest = logits.max(axis=1, keepdims=True)
-    likeliest = np.where(logits == highest, tokens, np.iinfo(np.int32).max).min(axis=1)
-    return likeliest.tolist(), (logits.min(axis=1) < highest[:, 0]).tolist()
+    def row(self, place: int) -> Candidates:
+        return in_order(self.tokens[place], self.logits[place])
+
+    def likeliest(self) -> tuple[list[int], list[bool]]:
+        """Return the likeliest token of each row, and whether no other can be as likely.
+
+        Where all of a row are equal, others may be. Of equal ones, the lower id counts.
+
+        >>> rows = CandidateRows(np.array([[4, 7, 5], [4, 7, 5]]), np.array([[1, 3, 3], [2, 2, 2]]))
+        >>> rows.likeliest()
+        ([5, 4], [True, False])
+        """
+        highest = self.logits.max(axis=1, keepdims=True)
+        none = np.iinfo(np.int32).max
+        tokens = np.where(self.logits == highest, self.tokens, none).min(axis=1)
+        return tokens.tolist(), (self.logits.min(axis=1) < highest[:, 0]).tolist()
 
 
 def top_candidates(row: Logits, n: int) -> Candidates:

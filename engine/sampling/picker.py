@@ -22,7 +22,14 @@ from paddock.engine.request import DoneReason, Sampling, TokenLogprob
 from paddock.engine.system.light_dataclasses import dataclass
 
 from .constrained_decoding import ConstrainedAnswer
-from .logits import FORBIDDING_BIAS, N_PRESELECTED, Candidates, LogitBias, in_order, top_candidates
+from .logits import (
+    FORBIDDING_BIAS,
+    N_PRESELECTED,
+    CandidateRows,
+    Candidates,
+    LogitBias,
+    top_candidates,
+)
 from .logprobs import RowLogprobs, forced_logprob
 from .penalties import Penalties
 from .repetition import RepetitionDetector
@@ -154,21 +161,21 @@ class Picker:
             scan.candidates = top_candidates(row, k + N_PRESELECTED)
         return scan
 
-    def scan_few(self, likeliest: int | None, tokens: Tokens, logits: Logits) -> RowScan | None:
-        """Return what `scan` returns for the row of which these are the likeliest tokens.
+    def scan_few(self, likeliest: int | None, rows: CandidateRows, place: int) -> RowScan | None:
+        """Return what `scan` returns for the row of which some tokens are at this place.
 
-        They come in any order; `likeliest` is the likeliest of all, None: others may be as likely.
-        Return None if the whole row is needed.
+        `likeliest` is the likeliest of them, None: others may be as likely. Return None if the
+        whole row is needed.
         """
         if self._chain is not None:
-            token = self._draw_of_few(self._chain, in_order(tokens, logits))
+            token = self._draw_of_few(self._chain, rows.row(place))
             return None if token is None else RowScan(token)
         if self.constrained is None:
             return None if likeliest is None else RowScan(likeliest)
         if self.constrained.only_token() is not None:
             return RowScan()
         if likeliest is None or not self.constrained.allows(likeliest):
-            likeliest = self.constrained.likeliest_of(in_order(tokens, logits))
+            likeliest = self.constrained.likeliest_of(rows.row(place))
         return None if likeliest is None else RowScan(likeliest, is_allowed=True)
 
     def pick(self, row: Logits, scan: RowScan | None = None) -> PickedToken:
@@ -190,7 +197,10 @@ class Picker:
             assert token is not None
             token = self.constrained.take(token)
         assert token is not None
-        return PickedToken(token, self._take(token), self._logprob(token, scan.logprobs))
+        ends = self._take(token)
+        if self._n_logprobs is None:
+            return PickedToken(token, ends)
+        return PickedToken(token, ends, self._logprob(token, scan.logprobs))
 
     def follow(self) -> PickedToken | None:
         """Take the next token into the answer without its logits, if there is no choice.
@@ -316,7 +326,7 @@ def start_masks(pickers: Iterable[Picker], *, has_idle_cores: bool = True) -> No
         for picker in pickers
         if picker.constrained is not None
         and (has_idle_cores or picker.uses_masks)
-        and picker.constrained.needs_mask
+        and picker.constrained.prepare()
     ]
     if len(matchers) >= FEW_MASKS:
         matchers[0].begin_masks(matchers)

@@ -37,6 +37,7 @@ _AFTER_VALUES = frozenset(b"}],")
 _QUOTED_COMMA = frozenset(b'",')
 _WORDS = frozenset(b"az")  # no value begins with these
 _LETTERS = (b"abcdefghijklmnopqrstuvwxyz", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_WORD_BYTES = _DIGITS + b"".join(_LETTERS)
 
 
 @dataclass(order=True, slots=True)
@@ -173,6 +174,8 @@ class EndingGuard:
         """Tokens that the answer may still get."""
         self._known_ending: bytes | None = None
         """Bytes that complete the answer from here; None: not searched yet."""
+        self._older_ending = b""
+        """The last one that was known before."""
         self._next_ending: bytes | None = None
         self._ending: list[int] | None = None
         self._n_unchecked = 0
@@ -183,9 +186,20 @@ class EndingGuard:
     @property
     def byte_matcher(self) -> ByteMatcher:
         """The answer's state, byte by byte."""
+        self._read()
+        return self._byte_matcher
+
+    def prepare(self) -> None:
+        """Do what the next `allows` needs of the answer so far, which may take its time."""
+        if self.is_active or self._is_far:
+            return
+        if self._known_ending is None and not self._older_ending:
+            self._own_ending()
+        self._read()
+
+    def _read(self) -> None:
         self._byte_matcher.take(self._not_read)
         self._not_read = b""
-        return self._byte_matcher
 
     @property
     def is_active(self) -> bool:
@@ -200,9 +214,12 @@ class EndingGuard:
     def allows(self, token: int) -> bool:
         """Return whether a token leaves room for an ending; call `note` before the next call."""
         n_after = self.n_left - 1
-        if self._is_far() or self._is_unchecked():
+        if self._is_far:
+            self._spare -= (self._matcher.max_growth_bytes or 0) + 1
             return True
-        after = self._ending_after(token)
+        if self._is_unchecked():
+            return True
+        after = self._ending_after(token, n_after)
         if after is not None and self._fits(after, n_after):
             self._next_ending, self._spare = after, n_after - len(after)
             return True
@@ -219,6 +236,7 @@ class EndingGuard:
     def note(self, token: int) -> None:
         self._not_read += self._matcher.piece(token)
         self.n_left -= 1
+        self._older_ending = self._known_ending or self._older_ending
         self._known_ending, self._next_ending = self._next_ending, None
         if self._ending and self._ending[0] == token:
             self._ending.pop(0)
@@ -234,12 +252,11 @@ class EndingGuard:
         self._ending = ending
         return True
 
+    @property
     def _is_far(self) -> bool:
-        """Return whether no token can make the shortest ending too long."""
-        if self._matcher.max_growth_bytes is None or self._spare <= self._matcher.max_growth_bytes:
-            return False
-        self._spare -= self._matcher.max_growth_bytes + 1
-        return True
+        """Whether no token can make the shortest ending too long."""
+        growth_bytes = self._matcher.max_growth_bytes
+        return growth_bytes is not None and self._spare > growth_bytes
 
     def _is_unchecked(self) -> bool:
         self._n_unchecked -= self._n_unchecked > 0
@@ -250,19 +267,19 @@ class EndingGuard:
             self._known_ending = self._ending_search.find(self.byte_matcher)
         return self._known_ending
 
-    def _ending_after(self, token: int) -> bytes | None:
+    def _ending_after(self, token: int, n_after: int) -> bytes | None:
         """Return an ending after a token: what is left of the known one, or a new one."""
-        piece = self._matcher.piece(token)
-        end = self._known_ending
+        piece, end = self._matcher.piece(token), self._known_ending
         if end and piece and end.startswith(piece):
             return end[len(piece) :]
+        # Within a text the known ending mostly still holds, or an older one that is short; after
+        # another word or number than its first, the rest of it does.
+        rest = (end or self._older_ending).lstrip(_WORD_BYTES)
+        may_hold = rest and (end or len(rest) <= n_after)
+        if may_hold and self.byte_matcher.ends_with(piece + rest):
+            return rest
         after = self.byte_matcher.copy()
-        if not after.take(piece):
-            return None
-        # Within a text the known ending mostly still holds; a digit would change a number.
-        if end and not end[:1].isalnum() and after.ends_with(end):
-            return end
-        return self._ending_search.find(after)
+        return self._ending_search.find(after) if after.take(piece) else None
 
     def _fits(self, end: bytes, n_tokens: int) -> bool:
         # A token has at least one byte, so most endings need not be tokenised.

@@ -283,6 +283,7 @@ def test_drawn_and_constrained_answers_are_the_same_by_the_few_tokens_that_a_dev
     monkeypatch.setattr(loop, "CHOOSE_ON_DEVICE_FROM", 3)
     monkeypatch.setattr(loop, "CHOOSE_ON_DEVICE_TO", 2)
     monkeypatch.setattr(loop, "STEPS_WHOLE", 3)
+    monkeypatch.setattr(loop, "MOST_STEPS_WHOLE", 3)
     with closing(GrammarCompiler(model)) as grammars:
         form = grammars.matcher(Constraint("json_schema", json.dumps(FORM)))
         unlikely = grammars.matcher(Constraint("regex", "[\u0400-\u0420]{9}"))

@@ -8,7 +8,7 @@ import pytest
 from paddock.engine.arrays import Logits
 from paddock.engine.llama.samplers import SamplerChain
 from paddock.engine.request import Constraint, Sampling
-from paddock.engine.sampling.logits import likeliest_of_rows
+from paddock.engine.sampling.logits import CandidateRows
 from paddock.engine.sampling.picker import Picker, start_masks
 from tests.engine.sampling.world import model, picker, tokens
 from tests.optional import present
@@ -142,8 +142,8 @@ def test_of_a_rows_likeliest_tokens_the_choice_is_that_of_the_row(sampling: Samp
     for _ in range(40):
         row = random.standard_normal(model().n_vocab, np.float32)
         found = random.permutation(np.argpartition(row, -64)[-64:]).astype(np.int32)
-        ((likeliest,), _) = likeliest_of_rows(found[None], row[found][None])
-        scan = present(few.scan_few(likeliest, found, row[found]))
+        rows = CandidateRows(found[None], row[found][None])
+        scan = present(few.scan_few(rows.likeliest()[0][0], rows, 0))
         assert few.pick(row[:0], scan).token == whole.pick(row).token
 
 
@@ -151,15 +151,15 @@ def test_the_row_is_needed_where_none_of_the_few_will_do_or_others_may_be_as_lik
     tokens = np.arange(64, dtype=np.int32)
     level, impossible = np.ones(64, np.float32), np.full(64, -np.inf, np.float32)
     few = np.linspace(0, 1, 64, dtype=np.float32)
-    rows = np.stack([few, level, impossible])
-    assert likeliest_of_rows(np.stack([tokens] * 3), rows)[1] == [True, False, False]
+    rows = CandidateRows(np.stack([tokens] * 3), np.stack([few, level, impossible]))
+    assert rows.likeliest() == ([63, 0, 0], [True, False, False])
     drawing = Sampling(temperature=0.9, top_k=40)
     for row_picker in (picker(None), picker(None, sampling=drawing)):
-        assert row_picker.scan_few(63, tokens, few) is not None
-        assert row_picker.scan_few(None, tokens, level) is None
-        assert row_picker.scan_few(None, tokens, impossible) is None
+        assert row_picker.scan_few(63, rows, 0) is not None
+        assert row_picker.scan_few(None, rows, 1) is None
+        assert row_picker.scan_few(None, rows, 2) is None
     words = picker(Constraint("regex", "[a-z]+"))
-    assert words.scan_few(63, tokens, few) is None, "the first 64 are signs"
+    assert words.scan_few(63, rows, 0) is None, "the first 64 are signs"
 
 
 @pytest.mark.parametrize(
