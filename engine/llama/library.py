@@ -270,7 +270,7 @@ def why_no_device() -> str:
     if supports_gpu() or not BUILD.backends:
         return ""
     names = tuple(f"ggml_{backend}" for backend in BUILD.backends)
-    own = [line.strip() for line in _START.lines if line.startswith(names)]
+    own = [line.strip(" :\n") for line in _START.lines if line.startswith(names)]
     found = [*_START.errors, *_unusable(), *own, "llama.cpp finds no graphics device"]
     return ": ".join(filter(None, (hidden_gpus(os.environ), found[0])))
 

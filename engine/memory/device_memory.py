@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from functools import cache
 from itertools import zip_longest
 
 from paddock.engine.llama.build import find_build
@@ -26,6 +27,7 @@ from paddock.engine.system.hardware import (
 )
 from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.processes import how_it_ended, python_command, run_blocking
+from paddock.engine.workers.death_reasons import context_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,9 @@ class MemoryAmount:
     @property
     def used_gpus(self) -> frozenset[int]:
         return frozenset(gpu for gpu, n_bytes in enumerate(self.gpus) if n_bytes)
+
+    def on_gpu(self, i: int) -> int:
+        return self.gpus[i] if i < len(self.gpus) else 0
 
     def __add__(self, other: MemoryAmount) -> MemoryAmount:
         return MemoryAmount(
@@ -200,15 +205,16 @@ def ask_devices() -> tuple[tuple[tuple[GpuMemory, bool], ...], str]:
         found, why = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        return (), lines[-1] if lines else how_it_ended(done.code)
+        return (), context_line(lines) or how_it_ended(done.code)
     return tuple(
         (GpuMemory(name, free, total, context_bytes=context), shares)
         for name, free, total, context, shares in found
     ), why
 
 
+@cache
 def confirmed_device() -> Device:
-    """Return this machine, without the listed devices that llama.cpp does not have; asks it."""
+    """Return this machine, without the listed devices that llama.cpp does not have; asks once."""
     device = this_device()
     if not find_build().backends or (device.is_gpu and not device.gpus):
         return device

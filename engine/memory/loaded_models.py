@@ -69,6 +69,9 @@ class ModelUse:
     on_processor: bool = False
     """Whether no layer is to lie on a graphics device, of which there is one."""
 
+    def layout_request(self, n_ctx_tokens: int) -> LayoutRequest:
+        return LayoutRequest(self.facts, n_ctx_tokens, self.adapters, self.on_processor)
+
     @property
     def key(self) -> str:
         """The key of its worker: the files and their contents, by which answers are computed."""

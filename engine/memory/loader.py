@@ -67,10 +67,7 @@ class ModelLoader:
         except EngineError as error:
             self._failed(resident, error)
         except LoadBroken as error:
-            is_lost = error.end.is_crash or error.n_devices is not None
-            why = error.end.line or error.end.how
-            load = resident.layout.load
-            if is_lost and self._memory_probe.refuse(load, why, error.n_devices):
+            if self._memory_probe.refuse(resident.layout.load, error):
                 self.memory.release(resident)  # those who wait have it laid out again
                 self._on_change(resident.key)
             else:
@@ -279,24 +276,16 @@ def _load_error(resident: LoadedModel, end: WorkerEnd) -> EngineError:
 
 
 def too_large(
-    name: str,
-    needed: MemoryAmount,
-    free: MemoryAmount,
-    device: Device | None,
+    name: str, needed: MemoryAmount, free: MemoryAmount, device: Device | None,
     stay: Iterable[LoadedModel],
-) -> ModelTooLarge:
+) -> ModelTooLarge:  # fmt: skip
     """Return the refusal of a model; `stay`: the other models that are not unloaded for it."""
-    lacks_main = needed.host > free.host or not sum(needed.gpus)
-    if lacks_main or device is None:
+    if device is None or needed.host > free.host or not needed.used_gpus:
         return ModelTooLarge(name, needed.host, max(0, free.host))
-    # Of the devices that it would lie on
-    there = {i: gpu for i, gpu in enumerate(device.gpus) if i in needed.used_gpus}
-    held = {
-        model.facts.name: sum(n for i, n in enumerate(model.room.gpus) if i in there)
-        for model in stay
-    }
-    free_bytes = max(0, sum(n for i, n in enumerate(free.gpus) if i in there))
-    others = sum(gpu.total_bytes for gpu in there.values()) - free_bytes - sum(held.values())
-    holders = {known: n_bytes for known, n_bytes in {"": others, **held}.items() if n_bytes > 0}
-    names = ", ".join(gpu.name for gpu in there.values())
+    there = [(i, gpu) for i, gpu in enumerate(device.gpus) if i in needed.used_gpus]
+    free_bytes = max(0, sum(free.on_gpu(i) for i, _ in there))
+    ours = {model.facts.name: sum(model.room.on_gpu(i) for i, _ in there) for model in stay}
+    others = sum(gpu.total_bytes for _, gpu in there) - free_bytes - sum(ours.values())
+    holders = {holder: n_bytes for holder, n_bytes in {"": others, **ours}.items() if n_bytes > 0}
+    names = ", ".join(gpu.name for _, gpu in there)
     return ModelTooLarge(name, sum(needed.gpus), free_bytes, names, holders)

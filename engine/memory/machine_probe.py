@@ -16,7 +16,12 @@ from paddock.engine.models.model_finder import ModelFiles
 from paddock.engine.profile.profile import PoolProfiles
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
-from paddock.engine.workers.worker_protocol import IMAGE_BYTES, WorkerMemory, WorkerOptions
+from paddock.engine.workers.worker_protocol import (
+    IMAGE_BYTES,
+    LoadBroken,
+    WorkerMemory,
+    WorkerOptions,
+)
 
 from .device_memory import Device, this_device
 from .measured_sizes import MeasuredSizes, size_key
@@ -44,17 +49,17 @@ class MachineProbe:
         self._device_name = device.name
         return self._corrected(device)
 
-    def refuse(self, load: WorkerOptions, why: str, n_devices: int | None) -> bool:
-        """Note that llama.cpp cannot compute on the devices of a load; return whether it had any.
+    def refuse(self, load: WorkerOptions, error: LoadBroken) -> bool:
+        """Note if llama.cpp lacks devices of a load, or crashes there with its model; return if so.
 
-        `n_devices`: how many of them it has; CUDA stops at the first that it has not. None: it
-        has all, and crashes there with this model.
+        CUDA stops at the first device that it has not.
         """
-        if not load.has_device:
+        n, digest, uuids = error.n_devices, load.digest, load.visible_devices.split(",")
+        if not load.has_device or (n is None and not error.end.is_crash):
             return False
-        digest, uuids = load.digest, load.visible_devices.split(",")
-        if n_devices is not None:
-            digest, uuids = "", uuids[n_devices : n_devices + 1] or uuids
+        if n is not None:
+            digest, uuids = "", uuids[n : n + 1] or uuids
+        why = error.end.line or error.end.how
         log.info("%s is laid out without %s: %s", load.path, load.device, why)
         self._refusals |= {(digest, uuid): (why, time.monotonic()) for uuid in uuids}
         return True

@@ -23,6 +23,7 @@ from paddock.engine.system.hardware import peak_bytes
 from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.tasks import end
 from paddock.engine.workers.worker_process import WorkerProcess
+from paddock.engine.workers.worker_protocol import WorkerOptions
 
 from .eviction_policy import (
     EvictModels,
@@ -189,7 +190,7 @@ class ModelManager:
             peak_bytes=peak_bytes(worker.pid) if worker else None,
             role=resident.facts.role,
             n_cells=worker.load.n_cells if worker and resident.facts.role == "chat" else 0,
-            fallback=worker.load.fallback_note if worker else "",
+            fallback=_shortcomings(worker.load) if worker else "",
         )
 
     def is_leased(self, key: str) -> bool:
@@ -217,12 +218,7 @@ class ModelManager:
         async with self._planning:
             if model_use.key not in self._planned:
                 device = await self._memory_probe.look()
-                request = LayoutRequest(
-                    model_use.facts,
-                    model_use.facts.n_ctx_tokens,
-                    model_use.adapters,
-                    on_processor=model_use.on_processor,
-                )
+                request = model_use.layout_request(model_use.facts.n_ctx_tokens)
                 ways = await self._memory_probe.layouts(request, device)
                 way = next((layout for layout in ways if device.free.holds(layout.room)), ways[0])
                 self._planned[model_use.key] = way.load.n_parallel
@@ -504,14 +500,8 @@ class ModelManager:
         model_use = queue.most_urgent.model_use
         at_most = self._memory.n_cells_at_most(key)
         others = self._others_bytes(key)
-        return LayoutRequest(
-            model_use.facts,
-            queue.n_ctx_tokens,
-            model_use.adapters,
-            at_most,
-            others_bytes=others,
-            on_processor=model_use.on_processor,
-        )
+        request = model_use.layout_request(queue.n_ctx_tokens)
+        return replace(request, n_cells_at_most=at_most, others_bytes=others)
 
     def _others_bytes(self, key: str) -> int:
         """Return the file sizes of unloaded models that will be needed beside this one.
@@ -570,9 +560,8 @@ class ModelManager:
             queue = self._queues[move.key]
             name = queue.most_urgent.model_use.facts.name
             stay = [model for model in self.resident() if model.is_pinned]
-            error: EngineError = too_large(
-                name, move.needed, move.could_be, self._memory.device, stay
-            )
+            device = self._memory.device
+            error: EngineError = too_large(name, move.needed, move.could_be, device, stay)
             if move.is_crowded:
                 pinned = [model.facts.name for model in stay]
                 error = NoPlace(name, pinned, self._limits().max_loaded_models)
@@ -594,6 +583,11 @@ class ModelManager:
                 self._events.refused(request.model_use.facts.name, "late")
             queue.fail(Busy(f"no model came free, and nothing moved for {limit_s:g} s"))
         return wake_at
+
+
+def _shortcomings(load: WorkerOptions) -> str:
+    place = f"runs on the processor: {load.why_no_device}" if load.why_no_device else ""
+    return "; ".join(filter(None, (place, load.fallback_note)))
 
 
 def _n_running(resident: LoadedModel) -> int:

@@ -25,7 +25,7 @@ from paddock.engine.profile.profile import Profile
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import CacheType, PoolSettings
 from paddock.engine.system.light_dataclasses import dataclass, replace
-from paddock.engine.workers.worker_protocol import WorkerMemory, WorkerOptions, on_processor
+from paddock.engine.workers.worker_protocol import WorkerMemory, WorkerOptions
 
 from .device_memory import Device, MemoryAmount, Placement, gpu_groups, placements
 from .measured_sizes import MeasuredSize
@@ -199,6 +199,8 @@ class LayoutRequest:
     facts: ModelFacts
     n_ctx_tokens: int
     adapters: tuple[str, ...] = ()
+    on_processor: bool = False
+    """Whether a request asks for it (`num_gpu: 0`)."""
     n_cells_at_most: int | None = None
     """After it ran out of memory."""
     extra_bytes: int = 0
@@ -207,8 +209,6 @@ class LayoutRequest:
     """Header of the draft model, which has as many cells."""
     others_bytes: int = 0
     """Of other models that are needed and not loaded yet: memory that its cells leave free."""
-    on_processor: bool = False
-    """Whether a request asks for it (`num_gpu: 0`)."""
 
 
 def n_cells(n_parallel: int, n_ctx_tokens: int, n_configured: int | None = None) -> int:
@@ -235,14 +235,13 @@ def layouts(
     profile: Profile | None = None,
 ) -> tuple[ModelLayout, ...]:
     """Return the ways to load a model, the best first; the good ones stand before the others."""
-    if request.on_processor:
+    why = "" if request.on_processor or not settings.n_gpu_layers else device.refusal
+    if request.on_processor or device.refusal:
         settings = replace(settings, n_gpu_layers=0)
-    note = on_processor(device.refusal) if device.refusal and settings.n_gpu_layers else ""
-    if device.is_gpu and (device.refusal or not settings.n_gpu_layers):
-        device = _as_processor(device, device.refusal or "num_gpu is 0")
-        settings = replace(settings, n_gpu_layers=0)
+    if device.is_gpu and not settings.n_gpu_layers:
+        device = _as_processor(device, why or "num_gpu is 0")
     load = _load_of(request, settings, device, profile)
-    load = replace(load, has_mtp=header.has_mtp, fallback_note=note)
+    load = replace(load, has_mtp=header.has_mtp, why_no_device=why)
     good, sizes = _cell_counts(load, request, header, settings, device)
     # How many tokens of finished conversations main memory may take; none is reserved.
     if load.role != "chat":

@@ -55,7 +55,7 @@ class WorkerStarter:
         if gpu not in self._fallback_stores:
             self._fallback_stores[gpu] = FallbackStore(self._settings.cache_dir, gpu)
         book = self._fallback_stores[gpu]
-        known = self._tried.get(_trial_key(load)) or book.find(load.digest)
+        known = self._tried.get(load.trial_key) or book.find(load.digest)
         first_reason = known.reason if known else ""
         fallback = known.fallback if known else 0
         is_news = False
@@ -76,10 +76,10 @@ class WorkerStarter:
         needed = Fallback(Path(load.path).name, fallback, first_reason)
         if is_news:
             self._proven(load, book, needed)
-        is_blameless = _trial_key(load) in self._blameless
+        is_blameless = load.trial_key in self._blameless
         worker.has_fallback = not is_blameless and next_fallback(load, needed.fallback) is not None
         worker.gone.add_done_callback(partial(self._ended, worker, load, needed))
-        if _trial_key(load) in self._tried:
+        if load.trial_key in self._tried:
             worker.on_proven = partial(self._proven, load, book, needed)
         return worker
 
@@ -87,9 +87,8 @@ class WorkerStarter:
         self, load: WorkerOptions, fallback: int, reason: str, timeout_s: float
     ) -> WorkerProcess:
         gpu = load.device if load.is_gpu else ""
-        notes = (load.fallback_note, fallback_sentence(fallback, reason) if fallback else "")
-        note = "; ".join(filter(None, notes))
-        given = replace(with_fallback(load, fallback), fallback_note=note)
+        words = fallback_sentence(fallback, reason) if fallback else ""
+        given = replace(with_fallback(load, fallback), fallback_note=words)
         fields = self._profiles.load_fields(
             load.digest,
             load.n_threads,
@@ -110,7 +109,7 @@ class WorkerStarter:
 
     def _proven(self, load: WorkerOptions, book: FallbackStore, needed: Fallback) -> None:
         book.keep(load.digest, needed)
-        self._tried.pop(_trial_key(load), None)
+        self._tried.pop(load.trial_key, None)
 
     def _ended(
         self,
@@ -125,11 +124,7 @@ class WorkerStarter:
         higher = next_fallback(load, needed.fallback)
         if worker.has_fallback and higher is not None:
             reason = needed.reason or gone.result().how
-            self._tried[_trial_key(load)] = Fallback(needed.model, higher, reason)
+            self._tried[load.trial_key] = Fallback(needed.model, higher, reason)
             log.info("%s: %s; started again %s", load.path, gone.result(), fallback_words(higher))
-        elif self._tried.pop(_trial_key(load), None) is not None:
-            self._blameless.add(_trial_key(load))
-
-
-def _trial_key(load: WorkerOptions) -> tuple[str, str]:
-    return load.digest, load.device
+        elif self._tried.pop(load.trial_key, None) is not None:
+            self._blameless.add(load.trial_key)

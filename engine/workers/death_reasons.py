@@ -13,7 +13,8 @@ from paddock.engine.system.processes import how_it_ended
 # llama-kv-cache.cpp, llama-model.cpp).
 _NO_MEMORY = re.compile(
     r"out of memory|failed to allocate|unable to allocate|cudaMalloc failed|bad_alloc|MemoryError"
-    r"|alloc_tensor_range|ErrorOutOf(Device|Host)Memory|cannot allocate memory|insufficient memory",
+    r"|alloc_tensor_range|ErrorOutOf(Device|Host)Memory|cannot allocate memory|insufficient memory"
+    r"|resource allocation failed",
     re.IGNORECASE,
 )
 # llama.cpp writes this before it aborts; a stack trace of some twenty lines follows, or the place

@@ -334,8 +334,8 @@ def main() -> None:
         sender.send({"event": "broken", "why": str(error)})
         return
     ready: FrameHead = {"event": "ready", "pid": os.getpid(), "memory": service.memory()}
-    place = {"why_no_device": why_no_device, "step_s": warm_s}
-    sender.send({**ready, **place, **profiled.as_head()})
+    ready |= {"why_no_device": why_no_device, "step_s": warm_s}
+    sender.send({**ready, **profiled.as_head()})
     gc.freeze()
     gc.enable()
     reader = _RequestReader(prompter, projector, sender, service.take)

@@ -52,7 +52,6 @@ from .worker_protocol import (
     WorkerGone,
     WorkerMemory,
     WorkerOptions,
-    on_processor,
 )
 
 _N_KEPT_LINES = 50
@@ -331,8 +330,7 @@ class WorkerProcess:
         if head["event"] == "broken":
             raise LoadBroken(WorkerEnd(head["why"]), head.get("n_devices"))
         if why := head.get("why_no_device"):
-            notes = (on_processor(why), self.load.fallback_note)
-            self.load = replace(self.load, fallback_note="; ".join(filter(None, notes)))
+            self.load = replace(self.load, why_no_device=why)
         self.slowest_step_s = head.get("step_s", 0.0)
         self.ready, self._memory = head, head.get("memory", {})
         self.is_disturbed = head.get("is_disturbed", False)
@@ -432,7 +430,9 @@ class WorkerProcess:
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
-        await self._process.wait()
+        with contextlib.suppress(TimeoutError):  # a driver that hangs may keep it for ever
+            async with asyncio.timeout(_STOP_S):
+                await self._process.wait()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -96,7 +96,14 @@ class WorkerOptions:
     fallback: int = 0
     """Fallback after a crash of llama.cpp (`workers.fallbacks`); 0: none."""
     fallback_note: str = ""
-    """For people: what it does without, why, and how to get a sound build."""
+    """For people: the fallback, why, and how to get a sound build."""
+    why_no_device: str = ""
+    """Why no graphics device has layers against expectation, in llama.cpp's words."""
+
+    @property
+    def trial_key(self) -> tuple[str, str]:
+        """What a fallback is tried for: a model on a device, which may have changed meanwhile."""
+        return self.digest, self.device
 
     @property
     def has_device(self) -> bool:
@@ -214,15 +221,6 @@ class LoadBroken(Exception):
         self.end = end
         self.n_devices = n_devices
         super().__init__(str(end))
-
-
-def on_processor(why: str) -> str:
-    """Return the note of a model that no device computes against expectation.
-
-    >>> on_processor("ggml_vulkan: No devices found.")
-    'runs on the processor: ggml_vulkan: No devices found.'
-    """
-    return f"runs on the processor: {why}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ a dot for each that begins.
 
 card FAULT FILE: as where llama.cpp has a graphics device, as long as there is no FILE. Without
 kernels for it, it calls `abort()` as soon as a layer is to lie there; with a driver that goes, in
-its 40th decode, and makes the file; a full one has no memory for weights.
+its 20th decode, and makes the file; so does one that another program fills, for once or for good; a
+full one has no memory for weights.
 
 slow-eyes FILE GATE: each part of an image takes as long as the gate is missing; the file gets a dot
 for each part.
@@ -107,6 +108,7 @@ def be_disturbed(n_disturbed: str, file: str) -> None:
 
 def have_card(fault: str, file: str) -> None:
     load, decode, n_decodes = Model.__init__, Context.decode, 0
+    filled = Path(f"{file}.filled")
     card = library.GraphicsDevice("a card", 1, 1, is_integrated=False)
     library.graphics_devices = lambda: () if Path(file).exists() else (card,)
 
@@ -117,16 +119,20 @@ def have_card(fault: str, file: str) -> None:
     def loading(self: Model, path: Path, options: ModelOptions) -> None:
         if fault == "without kernels" and options.n_gpu_layers:
             crash("no kernel image is available for execution on the device")
-        if fault == "full" and options.n_gpu_layers:
+        is_full = fault == "full" or (fault == "fills for good" and filled.exists())
+        if is_full and options.n_gpu_layers:
             raise library.LoadFailed("cudaMalloc failed: out of memory")
         load(self, path, options)
 
     def decoding(self: Context, *args: Any, **more: Any) -> int:
         nonlocal n_decodes
         n_decodes += 1
-        if fault == "driver goes" and n_decodes == 40 and not Path(file).exists():
+        if fault == "driver goes" and n_decodes == 20 and not Path(file).exists():
             Path(file).touch()
             crash("unspecified launch failure")
+        if fault.startswith("fills") and n_decodes == 20 and not filled.exists():
+            filled.touch()
+            crash("out of memory")
         return decode(self, *args, **more)
 
     Model.__init__ = loading  # type: ignore[assignment, method-assign]

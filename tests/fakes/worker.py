@@ -200,7 +200,7 @@ class FakeMachine:
     ) -> tuple[ModelLayout, ...]:
         return (replace(layout, load=replace(layout.load, n_ctx_tokens=n_ctx_tokens)),)
 
-    def refuse(self, load: WorkerOptions, why: str, n_devices: int | None) -> bool:
+    def refuse(self, load: WorkerOptions, error: LoadBroken) -> bool:
         return False
 
     def learn(

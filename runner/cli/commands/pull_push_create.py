@@ -12,14 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from paddock.engine.errors import EngineError, ModelNotFound
-from paddock.engine.memory.device_memory import Device, confirmed_device
+from paddock.engine.memory.device_memory import confirmed_device
 from paddock.engine.memory.model_layout import LayoutRequest, layouts
 from paddock.engine.model_file_parts import split_file_names
 from paddock.engine.models.model_creation import create_model
@@ -153,7 +152,7 @@ def fit_warning(ref: str, settings: PoolSettings) -> str | None:
     """
     finder = ModelFinder(settings.models_dir, settings.cache_dir)
     facts = finder.find(ref, settings.n_ctx_tokens)
-    device = _asked_device()
+    device = confirmed_device()
     request = LayoutRequest(facts, facts.n_ctx_tokens)
     header = finder.files.header(Path(facts.path), [Path(part) for part in facts.parts])
     ways = layouts(request, header, settings, device)
@@ -169,15 +168,10 @@ def fit_warning(ref: str, settings: PoolSettings) -> str | None:
 
 def _largest_memory() -> tuple[int, str]:
     """Return the memory that a model must fit, and its name."""
-    gpus = _asked_device().gpus
+    gpus = confirmed_device().gpus
     if gpus:
         return sum(gpu.total_bytes for gpu in gpus), "the graphics memory"
     return hardware.read_memory().total_bytes, "this machine's memory"
-
-
-@cache
-def _asked_device() -> Device:
-    return confirmed_device()
 
 
 _InsecureOption = Annotated[bool, typer.Option("--insecure", help="Use plain HTTP for registries.")]
@@ -198,7 +192,7 @@ class _TransferRequest:
 def _this_machine() -> Machine:
     """Return the memory for models, and the speed of the processor where that computes."""
     memory_bytes, _ = _largest_memory()
-    device = _asked_device()
+    device = confirmed_device()
     if device.is_gpu:
         return Machine(memory_bytes, bool(device.gpus), None)
     speed = measure_speed(device.n_threads)

@@ -81,15 +81,37 @@ async def test_a_driver_that_goes_in_the_middle_costs_no_answer(
     noise: ModelSpec, pool_with: OpenPool
 ) -> None:
     async with asyncio.timeout(100), pool_with("driver goes") as pool:
-        requests = [
-            ask(f"Tell of {n} llamas.", noise, {"max_tokens": 60, "temperature": 0})
-            for n in range(6)
-        ]
+        requests = [ask(f"Tell of {n} llamas.", noise, {"max_tokens": 60}) for n in range(6)]
         replies = await asyncio.gather(*(pool.chat(request).reply() for request in requests))
         (model,) = pool.stats().resident
         assert model.fallback == "runs on the processor: llama.cpp finds 0 of 1 devices"
-        again = [await pool.chat(request).reply() for request in requests]
-        assert [reply.text for reply in replies] == [reply.text for reply in again]
+        assert all(reply.usage.completion_tokens for reply in replies)
+
+
+async def test_a_card_that_another_program_fills_in_the_middle_costs_no_answer(
+    noise: ModelSpec, pool_with: OpenPool
+) -> None:
+    async with asyncio.timeout(100), pool_with("fills once") as pool:
+        await pool.load(noise)
+        (before,) = pool.stats().resident
+        requests = [ask(f"Tell of {n} llamas.", noise, {"max_tokens": 60}) for n in range(6)]
+        replies = await asyncio.gather(*(pool.chat(request).reply() for request in requests))
+        assert all(reply.usage.completion_tokens for reply in replies)
+        (model,) = pool.stats().resident
+        assert model.pid != before.pid
+        assert (model.placed, model.fallback) == (before.placed, ""), "it is no fault of the card"
+
+
+async def test_a_card_that_stays_full_in_the_middle_refuses_each_request_by_name(
+    noise: ModelSpec, pool_with: OpenPool
+) -> None:
+    async with asyncio.timeout(100), pool_with("fills for good") as pool:
+        requests = [ask(f"Tell of {n} llamas.", noise, {"max_tokens": 60}) for n in range(6)]
+        found = await asyncio.gather(
+            *(pool.chat(request).reply() for request in requests), return_exceptions=True
+        )
+        assert {getattr(error, "device", error) for error in found} == {"NVIDIA H100"}
+        assert not pool.stats().resident
 
 
 async def test_a_full_card_is_refused_with_its_name_who_holds_it_and_what_helps(

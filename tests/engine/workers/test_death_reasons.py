@@ -17,6 +17,7 @@ from paddock.engine.workers.death_reasons import WorkerEnd, end_of_process
         "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 7605.33 MiB on device 0: "
         "cudaMalloc failed: out of memory",
         "llama_model_load: error loading model: unable to allocate CUDA0 buffer",
+        "CUDA error: the resource allocation failed",  # of cuBLAS
         "killed by SIGABRT: terminate called after throwing an instance of 'std::bad_alloc'",
     ],
 )
