@@ -148,7 +148,7 @@ class LookupDrafter:
         self._all_odds = (self._odds, *(answers.odds for answers in past))
 
     def add(self, token: int) -> None:
-        self.tokens.append(token)
+        self._index.tokens.append(token)
         for odds in self._all_odds:
             if odds.n_paused:
                 odds.n_paused -= 1

@@ -6,18 +6,18 @@ can run. Each step's output is reported once, by one callback.
 
 from __future__ import annotations
 
+import itertools
 import queue
 import sys
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from paddock.engine.arrays import Logits
 from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
 from paddock.engine.llama.library import CacheFull
 from paddock.engine.profile.profile import Profile
 from paddock.engine.sampling.logits import N_PRESELECTED, CandidateRows
-from paddock.engine.sampling.picker import RowScan, RowScanner, start_masks
+from paddock.engine.sampling.picker import Picker, RowScan, RowScanner, start_masks
 from paddock.engine.system.light_dataclasses import dataclass, replace
 
 from .context_limits import MOST_MTP_SEQUENCES
@@ -78,14 +78,6 @@ class Shutdown:
 
 
 LoopMessage = DecodeRequest | CancelRequest | WidenContext | IdleWork | Shutdown
-
-
-class _PieceRows(NamedTuple):
-    """A piece of a step with its rows of logits."""
-
-    answer: RunningRequest
-    piece: SequencePiece
-    rows: Logits
 
 
 class DecodeLoop:
@@ -448,47 +440,45 @@ class DecodeLoop:
         return self._cache.context.decode(*arrays)
 
     def _pick(self, step: ScheduledStep, logits: Logits, output: StepOutput) -> None:
-        rows_of: list[_PieceRows] = []
-        row, end, ends = 0, 0, []
-        for piece in step.pieces:
-            end += len(piece.tokens)
-            if piece.n_rows:
-                ends.append(end - 1)
-                rows = logits[row : row + piece.n_rows]
-                answer = self._answers[piece.sequence.request_id]
-                rows_of.append(_PieceRows(answer, piece, rows))
-                row += piece.n_rows
-        context = self._cache.context
-        if context.n_candidates:
-            scans = self._scan_candidates(step, rows_of, ends)
+        pieces = [piece for piece in step.pieces if piece.n_rows]
+        answers = [self._answers[piece.sequence.request_id] for piece in pieces]
+        pickers = [answer.request.picker for answer in answers]
+        ends = list(itertools.accumulate(piece.n_rows for piece in pieces))
+        if self._cache.context.n_candidates:
+            scans, logits = self._scan_candidates(step, pickers, logits)
         else:
-            scans = self._scanner.scan(
-                [(piece_rows.answer.request.picker, piece_rows.rows[0]) for piece_rows in rows_of]
-            )
+            firsts = [logits[end - piece.n_rows] for end, piece in zip(ends, pieces, strict=True)]
+            scans = self._scanner.scan(list(zip(pickers, firsts, strict=True)))
         n_ahead = self._n_ahead()
-        for (answer, piece, rows), scan in zip(rows_of, scans, strict=True):
+        for answer, piece, end, scan in zip(answers, pieces, ends, scans, strict=True):
+            rows = logits[end - piece.n_rows : end]
             self._pick_piece(answer, piece, rows, scan, n_ahead, output)
 
     def _scan_candidates(
-        self, step: ScheduledStep, rows_of: list[_PieceRows], ends: list[int]
-    ) -> list[RowScan]:
-        """Scan the likeliest tokens of each row, and whole rows where these are not enough."""
-        rows = CandidateRows(*self._cache.context.candidates(ends))
+        self, step: ScheduledStep, pickers: list[Picker], logits: Logits
+    ) -> tuple[list[RowScan], Logits]:
+        """Scan the likeliest tokens of each row, and whole rows where these are not enough.
+
+        Return the rows, too; they are only there if they were needed.
+        """
+        ends = itertools.accumulate(len(piece.tokens) for piece in step.pieces)
+        places = [end - 1 for end, piece in zip(ends, step.pieces, strict=True) if piece.n_rows]
+        rows = CandidateRows(*self._cache.context.candidates(places))
         any_equal = not self._cache.limits.can_share  # all are greedy: of equal ones, any will do
-        found = []
-        for place, (token, is_known) in enumerate(zip(*rows.likeliest(), strict=True)):
-            picker = rows_of[place].answer.request.picker
-            found.append(picker.scan_few(token if is_known or any_equal else None, rows, place))
+        found = [
+            picker.scan_few(token if is_known or any_equal else None, rows, place)
+            for place, (picker, token, is_known) in enumerate(
+                zip(pickers, *rows.likeliest(), strict=True)
+            )
+        ]
         if None not in found:
             self._next_steps_whole = max(STEPS_WHOLE, self._next_steps_whole // 2)
         else:
-            whole = self._whole_rows(step)
-            for place, piece_rows in enumerate(rows_of):
-                rows_of[place] = piece_rows._replace(rows=whole[place : place + 1])
+            logits = self._whole_rows(step)
         return [
-            piece_rows.answer.request.picker.scan(piece_rows.rows[0]) if scan is None else scan
-            for piece_rows, scan in zip(rows_of, found, strict=True)
-        ]
+            pickers[place].scan(logits[place]) if scan is None else scan
+            for place, scan in enumerate(found)
+        ], logits
 
     def _whole_rows(self, step: ScheduledStep) -> Logits:
         """Compute a step again, now to get its rows of logits.
@@ -512,12 +502,12 @@ class DecodeLoop:
         output: StepOutput,
     ) -> None:
         """Pick tokens along the drafts as long as these agree, and up to `n_ahead` forced ones."""
-        n_drafts, n_accepted, picker = piece.n_drafts, 0, answer.request.picker
+        n_drafts, n_accepted, picker = piece.n_rows - 1, 0, answer.request.picker
         drafts = piece.tokens[len(piece.tokens) - n_drafts :].tolist() if n_drafts else []
         if not answer.first_token_at:
             output.is_urgent |= answer.request.priority != "batch"
-        for number, row in enumerate(rows):
-            choice = picker.pick(row, None if number else scan)
+        for number in range(piece.n_rows):
+            choice = picker.pick(rows[number], None if number else scan)
             answer.accept(choice, self._model, output)
             is_guessed = number < n_drafts and choice.token == drafts[number]
             n_accepted += is_guessed
@@ -537,7 +527,8 @@ class DecodeLoop:
                 request.max_tokens - answer.n_answered,
             )
             return
-        self._scheduler.reject(piece.sequence, n_drafts - n_accepted)
+        if n_drafts > n_accepted:
+            self._scheduler.reject(piece.sequence, n_drafts - n_accepted)
         if answer.ended:
             self._finish(answer, output)
 

@@ -188,8 +188,9 @@ class RunningRequest:
 
     @property
     def must_shift(self) -> bool:
-        n_tokens = len(self.sequence.prompt) + len(self.sequence.answer)
-        return not self.ended and 0 < self.request.shift_at <= n_tokens
+        if not self.request.shift_at or self.ended:
+            return False
+        return self.request.shift_at <= len(self.sequence.prompt) + len(self.sequence.answer)
 
     def accept(self, choice: PickedToken, model: Model, output: StepOutput) -> None:
         """Add a token; set `ended` if the answer ends."""

@@ -14,6 +14,7 @@ preemption by recomputing is vLLM's.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable
 
 import numpy as np
@@ -460,15 +461,24 @@ class Scheduler:
 
     def _pieces(self) -> list[SequencePiece]:
         """Return the next tokens of answers, and pieces of prompts within the budget."""
-        answers = []
-        for sequence in self.running:
-            if sequence.state != "decode":
-                continue
-            n_pending, drafts = sequence.n_pending, sequence.drafts
-            if self.slots.cells.n_free_for(sequence.seq_id) >= n_pending:
-                tokens = np.array(sequence.answer[-n_pending:] + drafts, np.int32)
-                start, n_rows = sequence.n_computed, 1 + len(drafts)
-                answers.append(SequencePiece(sequence, tokens, start, n_rows))
+        n_free_for = self.slots.cells.n_free_for
+        sequences = [
+            sequence
+            for sequence in self.running
+            if sequence.state == "decode" and n_free_for(sequence.seq_id) >= sequence.n_pending
+        ]
+        new = [sequence.answer[-sequence.n_pending :] + sequence.drafts for sequence in sequences]
+        tokens = np.array(list(itertools.chain.from_iterable(new)), np.int32)
+        ends = itertools.accumulate(map(len, new))
+        answers = [
+            SequencePiece(
+                sequence,
+                tokens[end - len(own) : end],
+                sequence.n_computed,
+                1 + len(sequence.drafts),
+            )
+            for sequence, own, end in zip(sequences, new, ends, strict=True)
+        ]
         if not any(sequence.state == "prefill" for sequence in self.running):
             return answers
         if self.limits.has_separate_passes and answers:

@@ -73,7 +73,7 @@ class CandidateRows(NamedTuple):
         """
         highest = self.logits.max(axis=1, keepdims=True)
         none = np.iinfo(np.int32).max
-        tokens = np.where(self.logits == highest, self.tokens, none).min(axis=1)
+        tokens = np.where(self.logits < highest, none, self.tokens).min(axis=1)
         return tokens.tolist(), (self.logits.min(axis=1) < highest[:, 0]).tolist()
 
 

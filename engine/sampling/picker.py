@@ -183,7 +183,7 @@ class Picker:
 
         `scan` is the result of `scan` for this row, if it was called.
         """
-        scan = scan or self.scan(row)
+        scan = self.scan(row) if scan is None else scan
         token = scan.token
         if self.constrained is not None:
             token = self.constrained.only_token()  # each leaves room for an ending
