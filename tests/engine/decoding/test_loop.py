@@ -697,9 +697,10 @@ def test_a_step_is_told_before_the_next_one_or_while_a_graphics_device_computes_
     order: list[str] = []
     note_calls(monkeypatch, Context, "decode", lambda *_: order.append("decode"))
     note_calls(monkeypatch, bench.loop, "_on_step", lambda *_: order.append("tell"))
+    note_calls(monkeypatch, PlainTextParser, "feed", lambda *_: order.append("write"))
     bench.run([job(model, 0, "a" * 60, max_tokens=4, drafts=False)])
-    pair = ["decode", "tell"]
-    assert order == (["decode", *pair * 3, "tell"] if is_gpu else pair * 4)
+    each = ["decode", "write", "tell"]
+    assert order == (["decode", *each * 3, "write", "tell"] if is_gpu else each * 4)
 
 
 @pytest.mark.parametrize(("is_gpu", "n_devices"), [(False, 1), (True, 1), (True, 2)])
@@ -899,6 +900,28 @@ def test_tokens_that_a_form_forces_are_said_without_logits(
     expected, n_all, _ = filled(n_logprobs=None)
     assert texts == expected
     assert n_few < 0.5 * n_tokens <= n_all
+
+
+@pytest.mark.parametrize(("n_answers", "is_ahead"), [(2, True), (8, False)])
+def test_forced_tokens_go_one_by_one_where_a_pass_of_their_own_costs_more_than_steps(
+    model: Model, n_answers: int, is_ahead: bool
+) -> None:
+    """A step takes 12 ms with one answer or with eight, so 8 answers in 10 ms gain more."""
+    profile = replace(
+        profile_of(drafts_keep_answers=None),
+        device="gpu",
+        prefill=(PrefillPoint(64, 10_000.0),),
+        decode=tuple(DecodePoint(n, depth, False, n / 0.012) for n in (1, 8) for depth in (64, 512)),
+    )
+    bench = Bench(model, "split", n_parallel=8, n_cells=12 * 1024, is_gpu=True, profile=profile)
+    with closing(GrammarCompiler(model)) as grammars:
+        form = grammars.matcher(Constraint("json_schema", json.dumps(FORM)))
+        texts = bench.run(
+            held_to(form, job(model, number, "fill in", max_tokens=100, drafts=False))
+            for number in range(n_answers)
+        )
+    assert all(set(json.loads(text)) == {"colour", "is_large"} for text in texts.values())
+    assert bool(bench.total("accepted_tokens")) == is_ahead
 
 
 @pytest.mark.parametrize("kind", ["mamba", "hybrid", "sliding"])
