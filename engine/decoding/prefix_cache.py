@@ -60,12 +60,14 @@ def longest_shared_prefix(prompt: Tokens, others: Mapping[int, Tokens]) -> tuple
     (6, 2)
     """
     key, n_most = -1, 0
+    following = prompt.item(0) if len(prompt) else None
     for other_key, tokens in others.items():
         # Most differ before this token: one comparison instead of thousands.
-        if n_most < min(len(tokens), len(prompt)) and tokens[n_most] == prompt[n_most]:
+        if n_most < len(tokens) and tokens.item(n_most) == following:
             n = shared_prefix_length(prompt, tokens)
             if n > n_most:
                 key, n_most = other_key, n
+                following = prompt.item(n) if n < len(prompt) else None
     return key, n_most
 
 

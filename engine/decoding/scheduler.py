@@ -309,7 +309,8 @@ class Scheduler:
         if self._lacks_cells and self.running:
             return
         self.slots.waiting = self.waiting
-        if not self.waiting:
+        is_chat = any(sequence.priority == "interactive" for sequence in self.waiting)
+        if not self.waiting or (not is_chat and not self._has_slot(self.waiting[0])):
             return
         blocked = len(PRIORITY_RANK)  # classes from here on must not overtake
         for sequence in self._in_order():

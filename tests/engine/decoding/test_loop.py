@@ -911,7 +911,9 @@ def test_forced_tokens_go_one_by_one_where_a_pass_of_their_own_costs_more_than_s
         profile_of(drafts_keep_answers=None),
         device="gpu",
         prefill=(PrefillPoint(64, 10_000.0),),
-        decode=tuple(DecodePoint(n, depth, False, n / 0.012) for n in (1, 8) for depth in (64, 512)),
+        decode=tuple(
+            DecodePoint(n, depth, False, n / 0.012) for n in (1, 8) for depth in (64, 512)
+        ),
     )
     bench = Bench(model, "split", n_parallel=8, n_cells=12 * 1024, is_gpu=True, profile=profile)
     with closing(GrammarCompiler(model)) as grammars:
