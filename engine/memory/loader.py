@@ -270,7 +270,7 @@ def _load_error(resident: LoadedModel, end: WorkerEnd) -> EngineError:
     path, name = resident.facts.path, resident.facts.name
     if end.was_by_others:
         return WorkerLost(name, f"{end}; it was started {_MOST_STARTS} times")
-    if end.is_crash:
+    if end.is_crash or end.status:  # it said nothing of the model
         return ModelUnusable(name, str(end), rebuild_command())
     return ModelBroken(path, str(end))
 

@@ -229,8 +229,8 @@ class ModelManager:
         there = replace(model_use, on_processor=True)
         if on_processor is None:
             return there if self._replicas(there.key) else model_use
-        has_device = on_processor and (self._memory.device or await self._memory.look()).is_gpu
-        return there if has_device else model_use
+        device = self._memory.device or await self._memory.look()
+        return there if on_processor and device.is_gpu and not device.refusal else model_use
 
     @asynccontextmanager
     async def use(self, model_use: ModelUse) -> AsyncIterator[WorkerProcess]:

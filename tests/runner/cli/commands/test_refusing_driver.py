@@ -63,12 +63,12 @@ def environ(tmp_path: Path) -> dict[str, str]:
     return {**kept, **ours}
 
 
-def shown(environ: dict[str, str], *words: str) -> str:
+def shown(environ: dict[str, str], *words: str, status: int = 0) -> str:
     done = subprocess.run(
         [PADDOCK, *words], env=environ, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout if "--json" in words else done.stderr
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout if "--json" in words else done.stdout + done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="libraries of Linux")
@@ -86,3 +86,18 @@ def test_every_command_tells_the_systems_own_reason_and_computes_on_the_processo
     }
     assert doctor["graphics", "warning"].startswith("NVIDIA H100, 85.9 GB")
     assert MISSING in doctor["graphics", "warning"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="libraries of Linux")
+def test_where_llama_cpp_itself_needs_the_missing_library_no_model_is_blamed(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "p.yaml").write_text(PIPELINE, "utf-8")
+    folder = Path(environ["LLAMA_CPP_LIB_PATH"])
+    (folder / "libllama.so").unlink()
+    (folder / "libggml-cuda.so").rename(folder / "libllama.so")
+    (folder / "libggml-cuda.so").touch()
+    run = shown(environ, "run", "--local", str(tmp_path / "p.yaml"), status=1)
+    assert "model 'smollm2:135m' cannot be used on this machine" in run
+    assert MISSING in run
+    assert "-DGGML_CUDA=on" in run, "it stays a build for the card"
