@@ -7,6 +7,7 @@ processes they travel as `pack_error` writes them, by the names of their classes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 from paddock.engine.system.text import shorten
@@ -101,15 +102,11 @@ class ModelTooLarge(EngineError):
     """
 
     def __init__(
-        self,
-        ref: str,
-        needed_bytes: int,
-        free_bytes: int,
-        device: str = "",
-        holders: Mapping[str, int] | None = None,
-    ) -> None:
+        self, ref: str, needed_bytes: int, free_bytes: int, device: str = "",
+        holders: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         self.ref, self.needed_bytes, self.free_bytes = ref, needed_bytes, free_bytes
-        self.device, self.holders = device, dict(holders or {})
+        self.device, self.holders = device, dict(holders)
         held = ", ".join(
             f"model '{name}' holds {_mib(n_bytes)}" if name else f"others hold {_mib(n_bytes)}"
             for name, n_bytes in self.holders.items()

@@ -2,7 +2,7 @@
 
 What fits on one device goes there whole, onto the one with the most free memory, so that each
 device has its own workers. A larger model is spread by layers over as few devices as hold it. Only
-`ask_devices` starts a process: a driver may hang or abort.
+`ask_library` starts a process: a driver may hang or abort.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from functools import cache
 from itertools import zip_longest
+from typing import Any
 
 from paddock.engine.llama.build import find_build
 from paddock.engine.settings import SplitMode
@@ -88,7 +89,7 @@ def _gpu_pairs(first: MemoryAmount, other: MemoryAmount) -> list[tuple[int, int]
 
 # Backends whose devices `hardware` cannot list: llama.cpp is asked for them.
 UNLISTED_BACKENDS = ("vulkan", "sycl", "musa", "cann")
-ASK_DEVICES_S = 30.0  # a driver may compile shaders when it starts
+ASK_LIBRARY_S = 30.0  # CUDA takes some seconds on a cold machine; a driver may compile shaders
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,28 +189,34 @@ def usable_gpus(gpus: Sequence[Gpu], backends: Sequence[str]) -> tuple[GpuMemory
 
 
 def ask_devices() -> tuple[tuple[tuple[GpuMemory, bool], ...], str]:
-    """Ask llama.cpp for its graphics devices, each with whether its memory is main memory.
-
-    And why it has none. In a process of its own, since a driver that starts may hang or abort;
-    takes about a second.
-    """
-    code = (
-        "import json; from paddock.engine.llama.library import graphics_devices, why_no_device; "
-        "print(json.dumps([[[gpu.name, gpu.free_bytes, gpu.total_bytes, gpu.context_bytes, "
-        "gpu.is_integrated] for gpu in graphics_devices()], why_no_device()]))"
+    """Return llama.cpp's graphics devices, whether their memory is main memory; why it has none."""
+    answer, why = ask_library(
+        "[[[gpu.name, gpu.free_bytes, gpu.total_bytes, gpu.context_bytes, gpu.is_integrated] "
+        "for gpu in library.graphics_devices()], library.why_no_device()]"
     )
-    done = run_blocking(python_command("-c", code), timeout_s=ASK_DEVICES_S)
-    if done is None:
-        return (), f"llama.cpp did not start within {ASK_DEVICES_S:g} s"
-    try:
-        found, why = json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        return (), context_line(lines) or how_it_ended(done.code)
+    found, why = answer or ((), why)
     return tuple(
         (GpuMemory(name, free, total, context_bytes=context), shares)
         for name, free, total, context, shares in found
     ), why
+
+
+def ask_library(expression: str) -> tuple[Any, str]:
+    """Return the value of an expression of `engine.llama.library`, or None and why there is none.
+
+    In a process of its own, since a driver that starts may hang or abort; takes about a second.
+    """
+    code = (
+        "import dataclasses, json; from paddock.engine.llama import library; print(json.dumps({}))"
+    )
+    done = run_blocking(python_command("-c", code.format(expression)), timeout_s=ASK_LIBRARY_S)
+    if done is None:
+        return None, f"it did not start within {ASK_LIBRARY_S:g} s"
+    try:
+        return json.loads(done.stdout.splitlines()[-1]), ""
+    except (IndexError, ValueError):
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        return None, context_line(lines) or how_it_ended(done.code)
 
 
 @cache

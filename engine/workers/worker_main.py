@@ -355,7 +355,6 @@ def _load_projector(load: WorkerOptions, model: Model) -> Projector | None:
 
     computed_by = (load.projector_digest, load.digest, load.device, find_build().fingerprint)
     disk = ImageDisk(Path(load.cache_dir), computed_by) if load.projector_digest else None
-    uses_gpu = load.has_device
     path = Path(load.projector)
     n_pass_tokens = min(load.n_batch_tokens, GPU_PASSES[0] if load.is_gpu else load.n_batch_tokens)
     return Projector(
@@ -363,7 +362,7 @@ def _load_projector(load: WorkerOptions, model: Model) -> Projector | None:
         path,
         n_threads=load.n_threads,
         n_pass_tokens=n_pass_tokens,
-        uses_gpu=uses_gpu,
+        uses_gpu=load.has_device,
         kept=KeptImages(KEPT_IMAGE_BYTES, disk),
     )
 

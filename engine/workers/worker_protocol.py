@@ -212,14 +212,12 @@ class WorkerGone(Exception):
 
 
 class LoadBroken(Exception):
-    """The worker could not load the model.
-
-    `n_devices`: where llama.cpp has fewer devices than the layout needs, how many it has.
-    """
+    """The worker could not load the model."""
 
     def __init__(self, end: WorkerEnd, n_devices: int | None = None) -> None:
         self.end = end
         self.n_devices = n_devices
+        """How many devices llama.cpp has, where these are fewer than the layout needs."""
         super().__init__(str(end))
 
 

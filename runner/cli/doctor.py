@@ -6,7 +6,6 @@ or abort, such as the start of llama.cpp, runs in a subprocess with a time limit
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import stat
@@ -21,7 +20,12 @@ import psutil
 from paddock.engine.backends.speed_estimates import SpeedBook
 from paddock.engine.errors import ModelNotFound
 from paddock.engine.llama.build import LlamaBuild, find_build, release_version
-from paddock.engine.memory.device_memory import UNLISTED_BACKENDS, ask_devices, this_device
+from paddock.engine.memory.device_memory import (
+    UNLISTED_BACKENDS,
+    ask_devices,
+    ask_library,
+    this_device,
+)
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.system import hardware, light_http, units
 from paddock.engine.system.disk_space import free_disk_bytes
@@ -275,7 +279,6 @@ def service_findings(settings: Settings) -> Iterator[Finding]:
         yield Finding("service", "ok", f"{service.netloc}, for clients with a key")
 
 
-NATIVE_TIMEOUT_S = 30.0  # llama.cpp with CUDA takes some seconds to start on a cold machine
 _LOW_DISK_BYTES = 2 * 10**9  # less than one small model and its results
 _LOW_MEMORY_BYTES = 10**9
 
@@ -360,27 +363,13 @@ def _processor_findings(cpu: Cpu) -> Iterator[Finding]:
 
 def probe_native() -> NativeBuild | str:
     """Return llama.cpp's description from a subprocess, or the reason why it does not start."""
-    code = (
-        "import dataclasses, json; from paddock.engine.llama import library; "
-        "print(json.dumps(dataclasses.asdict(library.describe_library())))"
-    )
-    command = python_command("-c", code)
-    ended = run_blocking(command, timeout_s=NATIVE_TIMEOUT_S)
-    if ended is None:
-        return f"it did not start within {NATIVE_TIMEOUT_S:g} s"
-    try:
-        loaded = json.loads(ended.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
-        lines = ended.stderr.decode("utf-8", "replace").strip().splitlines()
-        return lines[-1] if lines else f"it ended with status {ended.code}"
+    loaded, why = ask_library("dataclasses.asdict(library.describe_library())")
+    if loaded is None:
+        return why
     backends = find_build().backends
     return NativeBuild(
-        supports_gpu=loaded["supports_gpu"],
-        features=tuple(loaded["features"]),
+        **{name: tuple(it) if isinstance(it, list) else it for name, it in loaded.items()},
         backends=backends,
-        variant=loaded["variant"],
-        unusable=tuple(loaded["unusable"]),
-        why_no_device=loaded["why_no_device"],
         devices=tuple(
             f"{gpu.name}, {units.size(gpu.free_bytes)} free of {units.size(gpu.total_bytes)}"
             for gpu, _ in (ask_devices()[0] if {*UNLISTED_BACKENDS} & {*backends} else ())
