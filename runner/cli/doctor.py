@@ -12,7 +12,7 @@ import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import psutil
@@ -367,8 +367,11 @@ def probe_native() -> NativeBuild | str:
     if loaded is None:
         return why
     backends = find_build().backends
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in loaded.items()
+    }
     return NativeBuild(
-        **{name: tuple(it) if isinstance(it, list) else it for name, it in loaded.items()},
+        **fields,
         backends=backends,
         devices=tuple(
             f"{gpu.name}, {units.size(gpu.free_bytes)} free of {units.size(gpu.total_bytes)}"

@@ -50,3 +50,12 @@ def test_a_context_has_four_tokens_at_least(n: Any, n_ctx_tokens: int | None) ->
 def test_every_request_draws_a_seed_of_its_own() -> None:
     assert len({default_sampling()["seed"] for _ in range(20)}) > 1
     assert default_sampling()["temperature"] == 0.8
+
+
+@pytest.mark.parametrize(
+    ("n", "on_processor"), [(0, True), (0.0, True), (-1, False), (99, False), (None, None)]
+)
+def test_without_layers_on_the_device_a_model_moves_to_the_processor(
+    n: Any, on_processor: bool | None
+) -> None:
+    assert read_options({"num_gpu": n}).on_processor is on_processor
