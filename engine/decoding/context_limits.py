@@ -23,6 +23,28 @@ _MOST_IDLE_SEQUENCES = 32
 
 
 @dataclass(frozen=True, slots=True)
+class CellPrices:
+    """Seconds of what is done to cells on this device; by default a copy costs nothing."""
+
+    compute_s: float = 1.0
+    """Computing a token of a prompt."""
+    save_s: float = 0.0
+    """Copying a token's cells to main memory, or back."""
+    stream_s: float = 0.0
+    """Copying a stream to another one on the device."""
+    pass_tokens: int = 90
+    """Tokens of a prompt that take as long as a pass costs besides its tokens."""
+
+    def is_worth_saving(self, share: float = 1.0) -> bool:
+        """Return whether to copy cells that come back with this probability to main memory."""
+        return share * (self.compute_s - self.save_s) > self.save_s
+
+    def is_worth_moving(self, n_tokens: int, share: float) -> bool:
+        """Return whether to copy cells that come back with this probability to another stream."""
+        return share * self.compute_s * n_tokens > self.stream_s
+
+
+@dataclass(frozen=True, slots=True)
 class ContextLimits:
     """Capacity of one context, and the token budgets of its steps."""
 
@@ -50,6 +72,7 @@ class ContextLimits:
     """Whether flash attention is on."""
     n_undo_tokens: int = 0
     """Last tokens of a sequence that can be cut though prefixes cannot be shared."""
+    prices: CellPrices = CellPrices()
 
     @property
     def least_piece_tokens(self) -> int:
@@ -72,6 +95,11 @@ class ContextLimits:
         On a processor the cost is by token; in a unified cache one pass has all tokens.
         """
         return self.is_gpu and not self.is_unified
+
+    @property
+    def may_pad(self) -> bool:
+        """Whether streams may get tokens that only fill up a pass, and are cut off again."""
+        return self.has_separate_passes and self.can_share and not self.prefers_free_streams
 
     @property
     def n_seq_ids(self) -> int:

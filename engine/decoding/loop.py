@@ -12,6 +12,8 @@ import sys
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 from paddock.engine.arrays import Logits
 from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
 from paddock.engine.llama.library import CacheFull
@@ -320,7 +322,7 @@ class DecodeLoop:
         began = time.perf_counter()
         try:
             text_step = self._decode_images(step)
-            n_rows = self._decode(text_step.pieces) if text_step.pieces else 0
+            n_rows = self._decode(text_step) if text_step.pieces else 0
         except CacheFull:
             self._free_cells()
             return
@@ -430,14 +432,18 @@ class DecodeLoop:
             self._scheduler.computed(computed, self._cache.agreement)  # even if no cells are left
         return replace(step, pieces=tuple(p for p in step.pieces if not p.is_image))
 
-    def _decode(self, pieces: tuple[SequencePiece, ...]) -> int:
-        arrays = batch_arrays(
-            [piece.tokens for piece in pieces],
-            [piece.sequence.position(piece.start) for piece in pieces],
-            [piece.sequence.seq_id for piece in pieces],
-            [piece.n_rows for piece in pieces],
-        )
-        return self._cache.context.decode(*arrays)
+    def _decode(self, step: ScheduledStep) -> int:
+        rows = [
+            (piece.sequence.seq_id, piece.sequence.position(piece.start), piece.tokens, piece.n_rows)
+            for piece in step.pieces
+        ]
+        for padding in step.padding:
+            filler = np.zeros(padding.n_tokens, np.int32)
+            rows.append((padding.seq_id, padding.position, filler, 0))
+        if step.padding:
+            rows.sort(key=lambda row: row[:2])
+        seq_ids, starts, tokens, n_rows = zip(*rows, strict=True)
+        return self._cache.context.decode(*batch_arrays(tokens, starts, seq_ids, n_rows))
 
     def _pick(self, step: ScheduledStep, logits: Logits, output: StepOutput) -> None:
         pieces = [piece for piece in step.pieces if piece.n_rows]

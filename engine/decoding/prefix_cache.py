@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from paddock.engine.arrays import Tokens
+from paddock.engine.request import Priority
 from paddock.engine.system.light_dataclasses import dataclass, field
 
 from .scheduler_data import CellMarks
@@ -231,6 +232,10 @@ class PrefixCache:
 WORTH_REPEATING_TOKENS = 64
 
 
+# Some thirty conversations decide about the share of those that are continued.
+LEAST_SHARE, _SHARE_WEIGHT = 0.01, 1 / 16
+
+
 class PromptRepeats:
     """Detect jobs that repeat a finished one's prompt, as several steps over one document do."""
 
@@ -255,3 +260,21 @@ class PromptRepeats:
         _, n_tokens = longest_shared_prefix(prompt, dict(enumerate(self._finished)))
         if n_tokens >= n_running + WORTH_REPEATING_TOKENS:
             self._n_expected = self._n_most
+
+
+class ReturnShares:
+    """Share of finished conversations that are continued, as observed for each priority."""
+
+    def __init__(self) -> None:
+        self._shares: dict[Priority, float] = {"interactive": 0.5, "normal": 0.5}
+
+    def __getitem__(self, priority: Priority) -> float:
+        return self._shares[priority]
+
+    def end(self, priority: Priority) -> None:
+        """Note a finished conversation."""
+        self._shares[priority] = max(LEAST_SHARE, (1 - _SHARE_WEIGHT) * self._shares[priority])
+
+    def return_to(self, priority: Priority) -> None:
+        """Note that one of this priority is continued."""
+        self._shares[priority] = min(1.0, self._shares[priority] + _SHARE_WEIGHT)

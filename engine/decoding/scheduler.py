@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable
+from itertools import pairwise
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from paddock.engine.request import PRIORITY_RANK
 from .context_limits import LEAST_PIECE_TOKENS, ContextLimits
 from .numerics import circumstances
 from .prefix_cache import shared_prefix_length
-from .scheduler_data import CacheOperation, ScheduledStep, Sequence, SequencePiece
+from .scheduler_data import CacheOperation, Padding, ScheduledStep, Sequence, SequencePiece
 from .slots import PrefixSource, SlotMigration, Slots
 
 # A long job leaves half of a step to the others, and a long chat a quarter.
@@ -60,7 +61,6 @@ def share_token_budget(
     budget: int,
     *,
     is_turn_of_shortest: bool = False,
-    has_separate_passes: bool = False,
     n_least: int = LEAST_PIECE_TOKENS,
 ) -> list[tuple[Sequence, int]]:
     """Return how many tokens of each prompt are computed now.
@@ -71,20 +71,10 @@ def share_token_budget(
     whole where the rest would finish no other. If the budget is too small to be shared, the
     shortest and the first take turns (`is_turn_of_shortest`). No piece is shorter than `n_least`,
     except the last of a prompt.
-
-    If each prompt gets a pass of its own, which costs as much with few tokens as with many
-    (`has_separate_passes`), the first gets all it can use, others only if they are read whole, and
-    the shortest and the first take turns whatever the budget.
     """
-    order = sorted(
-        prompts, key=lambda sequence: (sequence.priority != "interactive", sequence.rank)
-    )
+    order = _in_turn(prompts, is_turn_of_shortest=is_turn_of_shortest and budget < 2 * n_least)
     if not order or budget <= 0:
         return []
-    if is_turn_of_shortest and (has_separate_passes or budget < 2 * n_least):
-        order.sort(key=lambda sequence: (sequence.priority != "interactive", sequence.n_missing))
-    if has_separate_passes:
-        return _whole_prompts(order, budget)
     first, *others = order
     share = CHAT_BUDGET_SHARE if first.priority == "interactive" else JOB_BUDGET_SHARE
     cap = max(n_least, int(budget * share)) if others else budget
@@ -102,16 +92,54 @@ def share_token_budget(
     return list(shares.items())
 
 
-def _whole_prompts(order: list[Sequence], budget: int) -> list[tuple[Sequence, int]]:
-    """Return all that the first prompt can use, then others that fit whole into the rest."""
-    first, *others = order
-    shares = [(first, min(first.n_missing, budget))]
-    left = budget - shares[0][1]
-    for sequence in others:
-        n_tokens = sequence.n_missing if sequence.n_missing <= left else 0
-        shares.append((sequence, n_tokens))
-        left -= n_tokens
-    return shares
+def _in_turn(prompts: Iterable[Sequence], *, is_turn_of_shortest: bool) -> list[Sequence]:
+    """Return prompts in their order: chats before jobs, then the older or the shorter first."""
+    order = sorted(
+        prompts, key=lambda sequence: (sequence.priority != "interactive", sequence.rank)
+    )
+    if is_turn_of_shortest:
+        order.sort(key=lambda sequence: (sequence.priority != "interactive", sequence.n_missing))
+    return order
+
+
+def share_pass(
+    prompts: Iterable[Sequence],
+    budget: int,
+    limits: ContextLimits,
+    *,
+    is_turn_of_shortest: bool = False,
+) -> list[tuple[Sequence, int]]:
+    """Return how many tokens of each prompt one pass over streams computes.
+
+    llama.cpp takes equally many tokens of each of some streams that follow one another, so shorter
+    pieces are filled up (`limits.may_pad`); others get passes of their own, which cost nearly as
+    much with few tokens as with many. The first prompt, or the shortest in turns, is always among
+    them, and read to its end if the budget allows; of all choices the one that computes the most
+    tokens a second is taken.
+    """
+    order = _in_turn(prompts, is_turn_of_shortest=is_turn_of_shortest)
+    if not order or budget <= 0:
+        return []
+    first, by_id = order[0], {prompt.seq_id: prompt for prompt in order}
+    near = [first]
+    for direction in (1, -1):
+        seq_id = first.seq_id + direction
+        while seq_id in by_id and len(near) < MOST_PROMPTS_OF_A_PASS:
+            near.append(by_id[seq_id])
+            seq_id += direction
+    best, best_rate = list[tuple[Sequence, int]](), 0.0
+    for n_each in sorted({min(max(prompt.n_missing, first.n_missing), budget) for prompt in near}):
+        shares, n_read = list[tuple[Sequence, int]](), 0
+        for prompt in near[: budget // n_each]:
+            n_own = min(prompt.n_missing, n_each)
+            if n_own < n_each and not limits.may_pad:
+                break
+            shares.append((prompt, n_own))
+            n_read += n_own
+            rate = n_read / (limits.prices.pass_tokens + len(shares) * n_each)
+            if rate > best_rate:
+                best, best_rate = list(shares), rate
+    return best
 
 
 # Cells reserved for the next tokens of an answer; the rest of it is not reserved.
@@ -129,8 +157,13 @@ OVERDUE_S = 60.0
 # Prefixes whose lengths differ by less than this count as equal.
 SAME_PREFIX_TOKENS = 32
 
-# Steps of prompts alone before one of answers, if no client streams these.
-MOST_PROMPT_TURNS = 8
+# Steps of prompts alone before one of answers, if no client streams these; each so many begins
+# with the shortest prompt.
+MOST_PROMPT_TURNS, SHORTEST_EVERY = 8, 4
+
+# Most prompts of one pass, and most streams between two answers that are filled up: a pass of its
+# own costs a device as much as some thirty more streams.
+MOST_PROMPTS_OF_A_PASS, MOST_PADDED_STREAMS = 32, 24
 
 # A job that was put back so often keeps its place from then on.
 MOST_PREEMPTIONS = 3
@@ -164,7 +197,10 @@ class Scheduler:
         """Queue a sequence; the caller has checked that it fits into the context alone."""
         self._n_arrived += 1
         sequence.arrival, sequence.arrived_s = self._n_arrived, now_s
-        sequence.n_resident = self.slots.find(sequence).n_tokens
+        source = self.slots.find(sequence)
+        if sequence.priority == "normal" and self.slots.is_continued(source):
+            sequence.priority = "interactive"  # a conversation, though nobody reads along
+        sequence.n_resident = source.n_tokens
         sequence.resident_since = self._n_placed
         self.waiting.append(sequence)
         if sequence.priority == "interactive":
@@ -274,7 +310,9 @@ class Scheduler:
             self.slots.close_gaps()
         if not self.limits.is_unified or not self.limits.can_share:
             pieces.sort(key=lambda piece: piece.sequence.seq_id)
-        return ScheduledStep(self.slots.take_operations(), tuple(pieces), self._prompt_budget)
+        operations = self.slots.take_operations()
+        padding = self._padding(pieces) if self.limits.may_pad else ()
+        return ScheduledStep(operations, tuple(pieces), padding, self._prompt_budget)
 
     def n_free_for(self, sequence: Sequence) -> int:
         return self.slots.cells.n_free_for(sequence.seq_id)
@@ -460,6 +498,24 @@ class Scheduler:
 
     # The batch
 
+    def _padding(self, pieces: list[SequencePiece]) -> tuple[Padding, ...]:
+        """Return the padding by which pieces of prompts, or of answers, make one pass.
+
+        Prompts' pieces get one length; between answers each stream gets a token.
+        """
+        n_each = max((len(piece.tokens) for piece in pieces), default=0)
+        found: list[Padding | None] = []
+        if n_each > 1:
+            for piece in pieces:
+                sequence, n_own = piece.sequence, len(piece.tokens)
+                if n_own < n_each and sequence.state == "prefill" and not sequence.has_images:
+                    found.append(self.slots.pad(sequence.seq_id, n_each - n_own, n_own))
+        else:
+            for before, after in pairwise(piece.sequence.seq_id for piece in pieces):
+                if after - before <= MOST_PADDED_STREAMS:
+                    found += [self.slots.pad(seq_id, 1) for seq_id in range(before + 1, after)]
+        return tuple(padding for padding in found if padding is not None)
+
     def _pieces(self) -> list[SequencePiece]:
         """Return the next tokens of answers, and pieces of prompts within the budget."""
         n_free_for = self.slots.cells.n_free_for
@@ -493,8 +549,8 @@ class Scheduler:
         shape, for which CUDA has a graph. The two alternate while an answer is streamed; for jobs
         alone, prompts come first, which makes the answers' pass larger.
         """
-        is_job = all(piece.sequence.priority == "batch" for piece in answers)
-        most = MOST_PROMPT_TURNS if is_job else 1
+        is_read = any(piece.sequence.priority == "interactive" for piece in answers)
+        most = 1 if is_read else MOST_PROMPT_TURNS
         self._n_prompt_turns = (self._n_prompt_turns + 1) % (most + 1)
         return self._n_prompt_turns > 0
 
@@ -515,14 +571,17 @@ class Scheduler:
         budget = max(budget, min(n_chats, 2 * self.limits.near_turn_tokens, most))
         if self.limits.is_unified:
             budget = min(budget, self.slots.cells.n_free - n_decoded)
-        self._is_turn_of_shortest = not self._is_turn_of_shortest
-        shares = share_token_budget(
-            prompts,
-            budget,
-            is_turn_of_shortest=self._is_turn_of_shortest,
-            n_least=self.limits.least_piece_tokens,
-            has_separate_passes=self.limits.has_separate_passes,
-        )
+        if self.limits.has_separate_passes:
+            is_turn = self._n_prompt_turns % SHORTEST_EVERY == 0
+            shares = share_pass(prompts, budget, self.limits, is_turn_of_shortest=is_turn)
+        else:
+            self._is_turn_of_shortest = not self._is_turn_of_shortest
+            shares = share_token_budget(
+                prompts,
+                budget,
+                is_turn_of_shortest=self._is_turn_of_shortest,
+                n_least=self.limits.least_piece_tokens,
+            )
         n_free, pieces = self.slots.cells.n_free - n_decoded, list[SequencePiece]()
         for sequence, n_share in shares:
             n_tokens = sequence.next_piece_length(n_share) if n_share else 0

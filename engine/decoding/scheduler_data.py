@@ -199,11 +199,25 @@ class SequencePiece:
 
 
 @dataclass(frozen=True, slots=True)
+class Padding:
+    """Tokens of a stream that are computed for nothing and cut off before the next step.
+
+    llama.cpp computes as many tokens of each of some streams that follow one another in one pass;
+    a pass costs much more than some tokens in it.
+    """
+
+    seq_id: int
+    position: int
+    n_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduledStep:
     """Cache operations in order, then one decode."""
 
     operations: tuple[CacheOperation, ...]
     pieces: tuple[SequencePiece, ...]
+    padding: tuple[Padding, ...] = ()
     prompt_budget: tuple[int, int] = (0, 0)
     """By which prompts were last divided: tokens of a step, and the most for a chat."""
 

@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.chat.prompt_images import n_positions, whole_prefix
+from paddock.engine.request import Priority
 from paddock.engine.system.light_dataclasses import dataclass, replace
 
 from .context_limits import ContextLimits
@@ -17,6 +18,7 @@ from .prefix_cache import (
     WORTH_REPEATING_TOKENS,
     PrefixCache,
     PromptRepeats,
+    ReturnShares,
     longest_shared_prefix,
     marks_from,
     shared_prefix_length,
@@ -26,6 +28,7 @@ from .scheduler_data import (
     CellMarks,
     CopyPrefix,
     DropFromHost,
+    Padding,
     RestoreFromHost,
     SaveToHost,
     Sequence,
@@ -42,6 +45,9 @@ MOST_GAPS_CLOSED = 4
 
 # Least prefix to copy from one stream of a split cache to another.
 WORTH_COPYING_TOKENS = 32
+
+# A template may write the end of an answer in other tokens in the next turn.
+SAME_END_TOKENS = 16
 
 # A saved prefix must be this much longer than one in the cache.
 WORTH_RESTORING_TOKENS = 32
@@ -73,8 +79,9 @@ class Slots:
         self.cells = PrefixCache(limits.n_cells, limits.n_cells_each)
         self.host_cache = HostCache(limits.n_host_cache_tokens)
         self._running: dict[int, Sequence] = {}
-        self._idle: dict[int, bool] = {}
-        """Finished sequences that keep their cells, oldest first; True for jobs."""
+        self._idle: dict[int, Priority] = {}
+        """Finished sequences that keep their cells, oldest first."""
+        self.returns = ReturnShares()
         self.waiting: Collection[Sequence] = ()
         """The queue; its prompts may share prefixes with idle sequences."""
         # Saving some prefixes in vain costs less than computing one again, but not where a graphics
@@ -161,61 +168,83 @@ class Slots:
             self.cut(source.seq_id, source.n_tokens)
 
     def _idle_in_order(self) -> list[int]:
-        return sorted(self._idle, key=lambda seq_id: not self._idle[seq_id])
+        return sorted(self._idle, key=lambda seq_id: self._idle[seq_id] != "batch")
 
-    def _evict(self, seq_id: int, spare_key: int = -1) -> None:
+    def _evict(self, seq_id: int, spare_key: int = -1, *, is_pause: bool = False) -> None:
         """Remove an idle sequence from the cache, and save it if it may be needed again.
 
-        `spare_key`: the entry of the host cache that stays, since it is restored next.
+        Not from a graphics device, which would wait, unless all do (`is_pause`). `spare_key`: the
+        entry of the host cache that stays, since it is restored next.
         """
-        is_job = self._idle.pop(seq_id)
-        if self._is_worth_saving(seq_id, is_job=is_job):
-            self._save_to_host(seq_id, is_job=is_job, spare_key=spare_key)
+        priority = self._idle.pop(seq_id)
+        if (is_pause or not self.limits.is_gpu) and self._is_worth_saving(seq_id, priority):
+            self._save_to_host(seq_id, is_job=priority == "batch", spare_key=spare_key)
         self._free(seq_id)
 
-    def _vacate(self, seq_id: int, source: PrefixSource, *, may_save: bool = True) -> bool:
-        """Free an idle sequence's slot; return whether that was possible.
+    def save_next(self) -> bool:
+        """Save an idle sequence that others may soon displace; return whether there was one.
 
-        The prefix at `source` stays. `may_save`: copies to main memory are allowed.
+        For pauses of a graphics device, when half of its room is taken.
         """
-        if self._set_aside(seq_id, source, may_save=may_save):
-            self._free(seq_id)
-        elif may_save or not self._is_worth_saving(seq_id, is_job=self._idle[seq_id]):
-            self._evict(seq_id, spare_key=source.key)
-        else:
+        limits, kept = self.limits, self.host_cache
+        n_taken = self.cells.n_used if limits.is_unified else len(self._idle)
+        if 2 * n_taken <= (limits.n_cells if limits.is_unified else limits.n_seq_ids):
             return False
-        return True
+        for seq_id, priority in self._idle.items():
+            own = self.cells.computed(seq_id)
+            has_room = kept.n_tokens + len(own) <= kept.n_most_tokens
+            is_new = has_room and kept.best(own)[1] < len(own)
+            if is_new and self._is_worth_saving(seq_id, priority):
+                self._save_to_host(seq_id, is_job=priority == "batch")
+                return True
+        return False
 
-    def _set_aside(self, seq_id: int, source: PrefixSource, *, may_save: bool = True) -> bool:
+    def _vacate(self, seq_id: int, source: PrefixSource) -> None:
+        """Free an idle sequence's slot; the prefix at `source` stays."""
+        if self._set_aside(seq_id, source):
+            self._free(seq_id)
+        else:
+            self._evict(seq_id, spare_key=source.key)
+
+    def _set_aside(self, seq_id: int, source: PrefixSource) -> bool:
         """Copy an idle sequence that may be needed again to a free stream of a graphics device.
 
-        By estimate that takes 1 ms, a copy to main memory 20 to 60 ms (8 billion weights). If no
-        stream is free, the oldest idle sequence but the prompt's `source` is evicted.
+        If no stream is free, the oldest idle sequence but the prompt's `source` is evicted.
 
         Returns:
             Whether it was copied; its own stream is no longer idle then.
         """
-        is_job = self._idle[seq_id]
         on_device = self.limits.is_gpu and not self.limits.is_unified
-        if not on_device or not self._is_worth_saving(seq_id, is_job=is_job):
+        if not on_device or not self._is_worth_moving(seq_id, self._idle[seq_id]):
             return False
         taken = {*self._running, *self._idle}
         target = max(set(range(self.limits.n_seq_ids)) - taken, default=-1)
         if target < 0:
             others = (other for other in self._idle_in_order() if other != source.seq_id)
             target = next(others, seq_id)
-            is_saved = self._is_worth_saving(target, is_job=self._idle[target])
-            if target == seq_id or (is_saved and not may_save):
+            if target == seq_id:
                 return False
             self._evict(target, spare_key=source.key)
         self._copy(seq_id, target, self.cells.n_tokens(seq_id))
         self._idle = {
-            target if other == seq_id else other: job for other, job in self._idle.items()
+            target if other == seq_id else other: priority for other, priority in self._idle.items()
         }
         return True
 
-    def _is_worth_saving(self, seq_id: int, *, is_job: bool) -> bool:
-        if is_job:
+    def _is_worth_saving(self, seq_id: int, priority: Priority) -> bool:
+        """Return whether an idle sequence's cells are worth a copy to main memory."""
+        share = 1.0 if priority == "batch" else self.returns[priority]
+        is_cheap = self.limits.prices.is_worth_saving(share)
+        return is_cheap and self._may_return(seq_id, priority)
+
+    def _is_worth_moving(self, seq_id: int, priority: Priority) -> bool:
+        """Return whether an idle sequence's cells are worth a copy to another stream."""
+        share = 1.0 if priority == "batch" else self.returns[priority]
+        is_cheap = self.limits.prices.is_worth_moving(self.cells.n_tokens(seq_id), share)
+        return is_cheap and self._may_return(seq_id, priority)
+
+    def _may_return(self, seq_id: int, priority: Priority) -> bool:
+        if priority == "batch":
             return self._may_be_repeated(seq_id)
         return self.cells.n_own(seq_id) >= WORTH_MOVING_TOKENS
 
@@ -259,6 +288,20 @@ class Slots:
             self._operations.append(TrimCells(seq_id, n_positions_kept))
             self.cells.trim(seq_id, n_keep)
 
+    def pad(self, seq_id: int, n_tokens: int, n_before: int = 0) -> Padding | None:
+        """Plan padding behind a stream's cells and `n_before` more; None where it does not fit.
+
+        The next step's first operations cut it off.
+        """
+        n_held = n_before + self.cells.n_tokens(seq_id)
+        if n_held + n_tokens > self.limits.n_cells // self.limits.n_seq_ids:
+            return None
+        position = n_held
+        if seq_id in self.cells:
+            position = n_before + n_positions(self.cells.computed(seq_id))
+        self._operations.append(TrimCells(seq_id, position))
+        return Padding(seq_id, position, n_tokens)
+
     # Starting and ending sequences
 
     def place(self, sequence: Sequence, source: PrefixSource) -> None:
@@ -267,6 +310,8 @@ class Slots:
             running = {seq_id: other.prompt for seq_id, other in self._running.items()}
             _, n_running = longest_shared_prefix(sequence.prompt, running)
             self._repeats.begin(sequence.prompt, n_running)
+        elif self.is_continued(source):
+            self.returns.return_to(sequence.priority)
         if self._takes_over(source):
             seq_id = source.seq_id
             self._save_rest(source)
@@ -292,18 +337,26 @@ class Slots:
         # copies cost more: cells stay until others need them.
         if not self.limits.is_unified or self.limits.is_gpu:
             return
-        for seq_id, is_job in tuple(self._idle.items()):
-            is_worth_keeping = not is_job or self._repeats.is_likely
+        for seq_id, priority in tuple(self._idle.items()):
+            is_worth_keeping = priority != "batch" or self._repeats.is_likely
             if is_worth_keeping and not self.host_cache.n_most_tokens:
                 continue  # it can only be reused from here
             if self.cells.n_own(seq_id) >= WORTH_MOVING_TOKENS:
                 self._evict(seq_id)
 
+    def is_continued(self, source: PrefixSource) -> bool:
+        """Return whether a prefix is all of a finished conversation, or nearly."""
+        if self._idle.get(source.seq_id) == "batch":
+            return False
+        n_held = self.cells.n_tokens(source.seq_id) if source.seq_id in self._idle else 0
+        n_kept = len(self.host_cache.tokens(source.key)) if source.key >= 0 else 0
+        return source.n_tokens > max(n_held, n_kept, SAME_END_TOKENS) - SAME_END_TOKENS > 0
+
     def _takes_over(self, source: PrefixSource) -> bool:
         """Return whether to reuse the donor's own slot, since nothing else needs its cells."""
         if source.seq_id not in self._idle:
             return False
-        is_job = self._idle[source.seq_id]
+        is_job = self._idle[source.seq_id] == "batch"
         is_whole = source.n_tokens == self.cells.n_tokens(source.seq_id)
         seq_ids = self._open_seq_ids(spare=source.seq_id)
         if not seq_ids:
@@ -314,11 +367,14 @@ class Slots:
 
     def _save_rest(self, source: PrefixSource) -> None:
         """Save an idle donor if it has much more than the wanted prefix."""
-        seq_id, is_job = source.seq_id, self._idle[source.seq_id]
+        seq_id, priority = source.seq_id, self._idle[source.seq_id]
         n_rest = self.cells.n_tokens(seq_id) - source.n_tokens
+        is_job = priority == "batch"
         if n_rest < (WORTH_REPEATING_TOKENS if is_job else WORTH_MOVING_TOKENS):
             return
-        if not self._set_aside(seq_id, source) and self._is_worth_saving(seq_id, is_job=is_job):
+        if self._set_aside(seq_id, source) or self.limits.is_gpu:
+            return
+        if self._is_worth_saving(seq_id, priority):
             self._save_to_host(seq_id, is_job=is_job)
 
     def _open_seq_ids(self, spare: int) -> list[int]:
@@ -346,30 +402,40 @@ class Slots:
         """Move running sequences of a graphics device to streams that follow one another.
 
         llama.cpp computes these in one pass. Call it only before a decode, which makes the copies.
-        An idle conversation between them stays if it would have to go to main memory.
+        Few gaps are filled up, and many, too, while sequences wait for them.
         """
         if self.limits.is_unified or not self.limits.is_gpu:
             return
+        first, last = min(self._running, default=0), max(self._running, default=0)
+        n_gaps = last - first + 1 - len(self._running)
+        is_wide = n_gaps >= max(MOST_GAPS_CLOSED, len(self._running) // 8) and not self.waiting
+        if self.limits.may_pad and not is_wide:
+            return
         for _ in range(MOST_GAPS_CLOSED):
             last = max(self._running, default=0)
-            gaps = set(range(min(self._running, default=0), last)) - set(self._running)
-            first = min(gaps, default=-1)
-            if first < 0:
+            gaps = set(range(first, last)) - set(self._running)
+            gap = min(gaps - set(self._idle), default=min(gaps, default=-1))
+            if gap < 0:
                 return
-            if first in self._idle and not self._vacate(first, PrefixSource(), may_save=False):
-                return
+            if gap in self._idle:
+                if not self._set_aside(gap, PrefixSource()):
+                    if self._may_return(gap, self._idle[gap]):
+                        return
+                    del self._idle[gap]
+                self._free(gap)
             sequence = self._running.pop(last)
             if last in self.cells:
-                self._copy(last, first, self.cells.n_tokens(last))
+                self._copy(last, gap, self.cells.n_tokens(last))
             self._free(last)
-            self._running[first] = sequence
-            sequence.seq_id = first
+            self._running[gap] = sequence
+            sequence.seq_id = gap
 
     def preempt(self, sequence: Sequence) -> None:
         """Free a preempted sequence's slot and save its cells."""
         seq_id = sequence.seq_id
         del self._running[seq_id]
-        if seq_id in self.cells and self._is_worth_saving(seq_id, is_job=False):
+        is_long = seq_id in self.cells and self.cells.n_own(seq_id) >= WORTH_MOVING_TOKENS
+        if is_long and self.limits.prices.is_worth_saving():
             self._save_to_host(seq_id)
         self._free(seq_id)
 
@@ -384,7 +450,7 @@ class Slots:
     def offload_idle(self) -> None:
         """Evict every idle sequence; conversations are saved."""
         for seq_id in tuple(self._idle):
-            self._evict(seq_id)
+            self._evict(seq_id, is_pause=True)
 
     def retire(self, sequence: Sequence) -> None:
         """Free a finished sequence's slot; its cells stay if others may share them.
@@ -399,10 +465,12 @@ class Slots:
         is_job = sequence.priority == "batch"
         if is_job:
             self._repeats.finish(self.cells.computed(seq_id))
+        else:
+            self.returns.end(sequence.priority)
         if is_job and not self._is_worth_keeping(seq_id):
             self._free(seq_id)
         else:
-            self._idle[seq_id] = is_job
+            self._idle[seq_id] = sequence.priority
 
     def _is_worth_keeping(self, seq_id: int) -> bool:
         """Return whether a finished job's cells stay; in a split cache they slow no other."""
@@ -422,6 +490,7 @@ class Slots:
         """
         slots, moves, seq_ids = Slots(limits), list[SequenceMove](), dict[Sequence, int]()
         slots.host_cache, slots._repeats = self.host_cache, self._repeats
+        slots.returns = self.returns
         for source, sequence in sorted(self._running.items(), key=lambda entry: entry[1].rank):
             target = len(moves)
             if sequence.priority == "interactive":

@@ -77,6 +77,11 @@ class Device:
             cells += self._new_cells([(0, token) for token in piece.tokens.tolist()])
             self.n_computed += len(piece.tokens)
         self.check()
+        for padding in turn.padding:
+            cells = self.held.setdefault(padding.seq_id, [])
+            assert len(cells) == padding.position, "padding follows the cells"
+            cells += self._new_cells([(0, -1)] * padding.n_tokens)
+        self.check()
 
     def _check_whole(self, seq_id: int, n_tokens: int) -> None:
         is_part = 0 < n_tokens < len(self.held.get(seq_id, []))
@@ -93,7 +98,10 @@ class Device:
         This is `llama_batch_allocr::split_equal` with `sequential`: a pass takes equally many
         tokens of streams whose ids follow one another in the order of the batch.
         """
-        left = [(piece.sequence.seq_id, len(piece.tokens)) for piece in turn.pieces]
+        lengths = {piece.sequence.seq_id: len(piece.tokens) for piece in turn.pieces}
+        for padding in turn.padding:
+            lengths[padding.seq_id] = lengths.get(padding.seq_id, 0) + padding.n_tokens
+        left = sorted(lengths.items())
         passes = []
         while left:
             ids = [left[0][0]]
@@ -136,6 +144,7 @@ class Run:
     now_s: float = 0.0
     answers: dict[int, list[int]] = field(default_factory=dict)
     order: list[int] = field(default_factory=list)
+    operations: list[CacheOperation] = field(default_factory=list)
     drafts: tuple[int, ...] = ()
     n_forced: int = 0
     """Tokens that follow each chosen one without a choice."""
@@ -165,6 +174,7 @@ class Run:
         self.now_s += 1.0
         turn = self.scheduler.schedule(self.now_s)
         self.device.perform(turn)
+        self.operations += turn.operations
         limits = self.scheduler.limits
         if not limits.is_unified or not limits.can_share:
             seq_ids = [piece.sequence.seq_id for piece in turn.pieces]
@@ -179,7 +189,7 @@ class Run:
 
     def _check(self, piece: SequencePiece) -> None:
         sequence = piece.sequence
-        held = [token for _, token in self.device.held[sequence.seq_id]]
+        held = [token for _, token in self.device.held[sequence.seq_id] if token >= 0]
         known = [*sequence.prompt.tolist(), *sequence.answer]
         n_sure = sequence.n_computed - piece.n_drafts
         assert held[:n_sure] == known[:n_sure], "no token is lost or changed"
@@ -226,6 +236,8 @@ class Run:
         for _ in range(max_turns):
             if not self.turn().pieces:
                 assert not self.scheduler.has_work, "work is left, but nothing is computed"
+                while self.scheduler.limits.is_gpu and self.scheduler.slots.save_next():
+                    self.device.operate(self.scheduler.slots.take_operations())
                 return self.order
         raise AssertionError("a sequence starves")
 
