@@ -48,7 +48,12 @@ def service_of(request: HTTPConnection) -> Service:
     return cast(Service, request.app.state.service)
 
 
-def priority_of(request: HTTPConnection) -> Priority:
-    """Return a request's priority, which its header may lower."""
+def priority_of(request: HTTPConnection, *, streams: bool = True) -> Priority:
+    """Return a request's priority, which its header may lower.
+
+    Somebody reads along where an answer is streamed; else nobody may be waiting (`normal`).
+    """
     requested = request.headers.get("x-paddock-priority", "").strip().lower()
-    return cast(Priority, requested) if requested in ("batch", "normal") else "interactive"
+    if requested in ("batch", "normal"):
+        return cast(Priority, requested)
+    return "interactive" if streams else "normal"

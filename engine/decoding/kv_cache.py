@@ -39,7 +39,7 @@ from paddock.engine.settings import CacheLayout
 from paddock.engine.system.hardware import read_memory
 from paddock.engine.system.light_dataclasses import dataclass, replace
 
-from .context_limits import MOST_SEQ_IDS, ContextLimits
+from .context_limits import MOST_SEQ_IDS, CellPrices, ContextLimits
 from .prefix_cache import shared_prefix_length
 from .scheduler_data import (
     CacheOperation,
@@ -83,6 +83,8 @@ _LEAST_PRICE, _MOST_PRICE, _PRICE_WEIGHT = 0.05, 0.95, 0.25
 # Of a model of 47 layers with 154,880 words, a layer and the output are 0.12 of the weights.
 UNMEASURED_MTP_PRICE = 0.15
 _PROBE_TOKENS, _DEPTH, _USUAL_GUESS = 64, 512, 6
+# From the durations of two prompts follow those of a pass and of a token.
+_PRICED_TOKENS = (64, 512)
 
 _PAD_TOKENS = 256  # llama.cpp's own
 
@@ -526,8 +528,31 @@ class KvCache:
         return self._with_turns(limits)
 
     def _with_turns(self, limits: ContextLimits) -> ContextLimits:
-        near, chat = (self._turn_tokens(limits, seconds) for seconds in (NEAR_TURN_S, CHAT_TURN_S))
-        return replace(limits, near_turn_tokens=near, chat_turn_tokens=min(near, chat))
+        chat_s = CHAT_TURN_S
+        if limits.has_separate_passes and self._profile is not None:  # the answers' pass follows
+            after_s = step_s(self._profile, limits.n_slots, _DEPTH, is_unified=False)
+            chat_s = max(chat_s / 4, chat_s - after_s)
+        near, chat = (self._turn_tokens(limits, seconds) for seconds in (NEAR_TURN_S, chat_s))
+        return replace(
+            limits,
+            near_turn_tokens=near,
+            chat_turn_tokens=min(near, chat),
+            prices=self._cell_prices(is_flash=limits.is_flash),
+        )
+
+    def _cell_prices(self, *, is_flash: bool) -> CellPrices:
+        """Return what the profile has measured; else copies to main memory count as too dear."""
+        profile, is_gpu = self._profile, self._cache_options.is_gpu
+        if profile is None or not profile.prefill:
+            return CellPrices(save_s=float(is_gpu))
+        few_s, many_s = (prefill_s(profile, n, is_flash=is_flash) for n in _PRICED_TOKENS)
+        few, many = _PRICED_TOKENS
+        each_s = max((many_s - few_s) / (many - few), 1e-9)
+        compute_s = many_s / many
+        save_s = profile.save_s or compute_s if is_gpu else profile.copy_s or 0.0
+        return CellPrices(
+            compute_s, save_s, profile.stream_s or 0.0, max(1, int(few_s / each_s) - few)
+        )
 
     def _turn_tokens(self, limits: ContextLimits, turn_s: float) -> int:
         """Return the prompt tokens of a step that takes about `turn_s`."""

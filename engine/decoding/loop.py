@@ -37,7 +37,7 @@ from .scheduler_data import ScheduledStep, Sequence, SequencePiece, batch_arrays
 # Copying and reading logits takes the host 25 µs a row at 151,936 tokens, a change a new plan of
 # the graph. A sequence can then have only one row, so there are no drafts; with 25 and more
 # answers there are none anyway.
-CHOOSE_ON_DEVICE_FROM, CHOOSE_ON_DEVICE_TO = 32, 16
+CHOOSE_ON_DEVICE_FROM, CHOOSE_ON_DEVICE_TO = 32000, 16000
 # Steps after one in which few tokens were not enough, at first and at most: two new plans and
 # another pass must not be paid often.
 STEPS_WHOLE, MOST_STEPS_WHOLE = 64, 1024
@@ -178,11 +178,14 @@ class DecodeLoop:
     def _rest(self) -> None:
         """Send and carry out what is left to do, and compact the cells, before waiting."""
         self._send_last()
-        if self._cache.limits.is_gpu:  # all idle cells would go through main memory
+        slots = self._scheduler.slots
+        if self._cache.limits.is_gpu:  # not compacted: all idle cells would go through main memory
+            while self._inbox.empty() and slots.save_next():
+                self._cache.operate(slots.take_operations())
             return
         try:
-            self._cache.operate(self._scheduler.slots.take_operations())
-            self._cache.tidy(self._scheduler.slots)
+            self._cache.operate(slots.take_operations())
+            self._cache.tidy(slots)
         except CacheFull:
             self._start_over()
 
@@ -434,7 +437,12 @@ class DecodeLoop:
 
     def _decode(self, step: ScheduledStep) -> int:
         rows = [
-            (piece.sequence.seq_id, piece.sequence.position(piece.start), piece.tokens, piece.n_rows)
+            (
+                piece.sequence.seq_id,
+                piece.sequence.position(piece.start),
+                piece.tokens,
+                piece.n_rows,
+            )
             for piece in step.pieces
         ]
         for padding in step.padding:
@@ -496,7 +504,9 @@ class DecodeLoop:
         context.choose_on_device(0)
         for piece in step.pieces:
             context.trim(piece.sequence.seq_id, piece.sequence.position(piece.start))
-        return context.logits(self._decode(step.pieces))
+        for padding in step.padding:
+            context.trim(padding.seq_id, padding.position)
+        return context.logits(self._decode(step))
 
     def _pick_piece(
         self,

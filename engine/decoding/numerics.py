@@ -51,6 +51,8 @@ def circumstances(
                 values.append(("cells", n_cells // _CELLS_EACH))
             if len(step.pieces) > 1:
                 values.append(("beside", n_tokens, n_before))
+            if step.padding:
+                values.append(("padding", *((p.seq_id, p.n_tokens) for p in step.padding)))
         if piece.n_drafts and (is_divided or not agreement.drafts):
             values.append(("drafts", piece.n_drafts))
         if fewer_threads and n_tokens == 1 and is_divided:

@@ -312,7 +312,7 @@ class Scheduler:
             pieces.sort(key=lambda piece: piece.sequence.seq_id)
         operations = self.slots.take_operations()
         padding = self._padding(pieces) if self.limits.may_pad else ()
-        return ScheduledStep(operations, tuple(pieces), padding, self._prompt_budget)
+        return ScheduledStep(operations, tuple(pieces), self._prompt_budget, padding)
 
     def n_free_for(self, sequence: Sequence) -> int:
         return self.slots.cells.n_free_for(sequence.seq_id)

@@ -217,9 +217,9 @@ class ScheduledStep:
 
     operations: tuple[CacheOperation, ...]
     pieces: tuple[SequencePiece, ...]
-    padding: tuple[Padding, ...] = ()
     prompt_budget: tuple[int, int] = (0, 0)
     """By which prompts were last divided: tokens of a step, and the most for a chat."""
+    padding: tuple[Padding, ...] = ()
 
     @property
     def n_tokens(self) -> int:

@@ -27,8 +27,8 @@ GPU_PARALLEL, GPU_PARALLEL_MOST = 64, 128
 _WORTH_MORE_SEQUENCES = 1.15  # least gain in tokens a second by twice as many sequences
 _USUAL_DEPTH = 1024
 # Slots for chats alone. With one chat a second, each answered in some seconds along with eight
-# jobs, up to four run at once.
-MOST_CHAT_SLOTS = 4
+# jobs, up to four run at once; beside 64 jobs of a graphics device with two a second up to eight.
+CHAT_SLOTS, JOBS_PER_CHAT_SLOT = 4, 8
 # If memory holds fewer streams, one of this many is for chats alone.
 _CHATS_SHARE = 4
 UNPROFILED_TURN_TOKENS = 128  # 0.26 s at 500 tokens a second
@@ -136,7 +136,7 @@ def choose_layout(
 
 def n_chat_slots(n_parallel: int) -> int:
     """Return the number of slots for chats alone, in addition to `n_parallel` for jobs."""
-    return min(MOST_CHAT_SLOTS, n_parallel // 2)
+    return max(min(CHAT_SLOTS, n_parallel // 2), n_parallel // JOBS_PER_CHAT_SLOT)
 
 
 def split_streams(n_cells: int, n_each: int, n_parallel: int) -> tuple[int, int]:

@@ -244,6 +244,22 @@ class Bench:
             self._lengths[seq_id] = self._lengths[0]
         return (time.perf_counter() - began) / n_copied if n_copied else 0.0
 
+    def copies(self) -> tuple[float, float]:
+        """Return the seconds of a token's copy to main memory or back, and of a stream's copy.
+
+        A graphics device makes the latter at the next decode.
+        """
+        began = time.perf_counter()
+        cells = saved_cells.save_cells(self.context, 0)
+        self.drop(1)
+        saved_cells.restore_cells(self.context, 1, cells)
+        save_s = (time.perf_counter() - began) / 2 / max(1, self._lengths[0])
+        self._lengths[1] = self._lengths[0]
+        plain_s = min(self.step(1) for _ in range(_N_STEPS))
+        self.drop(1)
+        self.spread(2)
+        return save_s, max(0.0, self.step(1) - plain_s)
+
     def cell_bytes(self) -> float:
         return len(saved_cells.save_cells(self.context, 0)) / max(1, self._lengths[0])
 
@@ -474,6 +490,8 @@ class _Measurement:
             with self._bench(n_seq=counts[-1]) as bench:
                 bench.read(0, depth)
                 self._writing(bench, counts)
+                bench.copies()  # buffers and kernels are made at the first use
+                self.measured.save_s, self.measured.stream_s = bench.copies()
                 if depth != SHALLOW_TOKENS:
                     self._compare(bench)
 

@@ -123,6 +123,10 @@ class Profile:
     decode: tuple[DecodePoint, ...] = ()
     copy_s: float | None = None
     """Seconds for each token of a prefix that is copied from one stream to another."""
+    save_s: float | None = None
+    """Of a graphics device: seconds for each token that is copied to main memory, or back."""
+    stream_s: float | None = None
+    """Of a graphics device: seconds for a stream that is copied within it."""
     formats: tuple[FormatPoint, ...] = ()
     weights: tuple[Weights, ...] = ()
     agreements: tuple[Agreement, ...] = ()
@@ -183,6 +187,8 @@ class Measurements:
     prefill: list[PrefillPoint] = field(default_factory=list)
     decode: list[DecodePoint] = field(default_factory=list)
     copy_s: float | None = None
+    save_s: float | None = None
+    stream_s: float | None = None
     formats: list[FormatPoint] = field(default_factory=list)
     weights: tuple[Weights, ...] = ()
     agreements: list[Agreement] = field(default_factory=list)

@@ -143,6 +143,8 @@ def _profile(load: WorkerOptions, measured: Measurements, load_s: float) -> Prof
         prefill=tuple(measured.prefill),
         decode=tuple(measured.decode),
         copy_s=measured.copy_s,
+        save_s=measured.save_s,
+        stream_s=measured.stream_s,
         formats=tuple(measured.formats),
         weights=measured.weights,
         agreements=tuple(measured.agreements),

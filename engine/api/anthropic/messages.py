@@ -512,7 +512,7 @@ PING_EVENT = _named_event("ping")
 async def create_message(request: Request) -> Response:
     service = service_of(request)
     body = MessagesBody.read(await read_json(request))
-    messages = body.messages_request(priority_of(request))
+    messages = body.messages_request(priority_of(request, streams=body.stream))
     await _check_model(service, messages.prompt, body.model)
     headers = {"request-id": f"req_{secrets.token_hex(12)}"}
     if messages.streams:

@@ -80,7 +80,8 @@ async def read_model_request(
 ) -> ModelRequest:
     """Parse the common fields and find the model."""
     began = time.monotonic()
-    service, model, priority = service_of(request), body.model, priority_of(request)
+    service, model = service_of(request), body.model
+    priority = priority_of(request, streams=body.stream)
     keep_alive_s = read_keep_alive(body.keep_alive)
     options = read_options(body.options)
     for ref in possible_refs(service.ref, model):

@@ -227,8 +227,8 @@ async def answer_batch_line(
 
 
 async def _read_request(request: Request) -> tuple[Service, ApiCaller, dict[str, Any]]:
-    service = service_of(request)
-    return service, ApiCaller(priority_of(request)), await read_json(request)
+    service, fields = service_of(request), await read_json(request)
+    return service, ApiCaller(priority_of(request, streams=bool(fields.get("stream")))), fields
 
 
 def _read_call(

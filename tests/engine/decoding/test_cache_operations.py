@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddock.engine.arrays import Logits, Tokens
-from paddock.engine.decoding import loop
 from paddock.engine.decoding.kv_cache import UNMEASURED_PRICE, CacheOptions, KvCache
 from paddock.engine.decoding.running_request import DecodeRequest
 from paddock.engine.decoding.scheduler_data import (
@@ -152,13 +151,9 @@ def model(request: pytest.FixtureRequest, tiny_model: Callable[[str], Model]) ->
     return tiny_model(request.param)
 
 
-@pytest.mark.parametrize("chooses_on_device", [False, True])
-def test_answers_that_are_moved_between_streams_go_on_as_alone(
-    model: Model, monkeypatch: pytest.MonkeyPatch, *, chooses_on_device: bool
+def test_answers_in_streams_with_gaps_between_them_go_on_as_alone(
+    model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if chooses_on_device:
-        monkeypatch.setattr(loop, "CHOOSE_ON_DEVICE_FROM", 2)
-        monkeypatch.setattr(loop, "CHOOSE_ON_DEVICE_TO", 2)
     n_answers = (3, 60, 9, 45, 6, 30)
 
     def requests() -> list[DecodeRequest]:
@@ -170,7 +165,8 @@ def test_answers_that_are_moved_between_streams_go_on_as_alone(
 
     moved = noted_copies(monkeypatch)
     answers = Bench(model, "split", n_parallel=6, is_gpu=True).run(requests())
-    assert len(moved) >= 2
+    if model.memory != "cells":  # else gaps are filled up
+        assert len(moved) >= 2
     assert all(source > target for source, target in moved)
     for request in requests():
         assert Bench(model, "split").run([request]).items() <= answers.items()
