@@ -9,7 +9,7 @@ from paddock.engine.errors import ModelTooLarge, ModelUnusable, WorkerLost
 from paddock.engine.memory.loaded_models import HALVED_S
 from paddock.engine.workers.death_reasons import WorkerEnd
 from tests.engine.memory.house import now, opened
-from tests.fakes.worker import FakeMachine, FakeModel
+from tests.fakes.worker import FakeMachine, FakeModel, TwoCards
 
 pytestmark = pytest.mark.usefixtures("run_coroutine")
 
@@ -146,3 +146,16 @@ async def test_what_waits_for_other_programs_to_give_memory_back_gets_it() -> No
             await house.chat("b")
         machine.taken_by_others = 0
         assert await house.chat("b") == "b"
+
+
+async def test_a_refusal_names_the_card_and_which_of_our_models_stay_there() -> None:
+    mib = 1 << 20
+    models = [FakeModel(name, 6 * mib) for name in ("a", "b")]
+    async with opened(TwoCards(10 * mib, *models, FakeModel("c", 8 * mib))) as house:
+        for name in ("a", "b"):
+            await house.chat(name, is_pinned=True)
+        with pytest.raises(ModelTooLarge) as caught:
+            await house.chat("c")
+        (there,) = caught.value.holders
+        assert (caught.value.device, there) in (("card 0", "a"), ("card 1", "b"))
+        assert f"and 4 MiB are free there (model '{there}' holds 6 MiB)" in str(caught.value)
