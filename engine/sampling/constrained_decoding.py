@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 
 _ANY_TEXT = frozenset(b'".az09')
+FEW_ALLOWING_BYTES = 256
+"""Bytes of a mask that allow a token: so few are looked at sooner than the likeliest tokens are
+found. A number has some hundred, a text most of them."""
 
 
 class LoopEscape:
@@ -112,9 +115,10 @@ class ConstrainedAnswer:
         if self.matcher.allows(first):
             return first
         mask = self.matcher.mask()
-        few = top_candidates(row, N_PRESELECTED).allowed_by(mask)
-        if len(few.tokens):
-            return int(few.tokens[0])
+        if np.count_nonzero(mask) > FEW_ALLOWING_BYTES:
+            few = top_candidates(row, N_PRESELECTED).allowed_by(mask)
+            if len(few.tokens):
+                return int(few.tokens[0])
         allowed = allowed_tokens(row, mask)
         return int(allowed[row[allowed].argmax()]) if len(allowed) else first
 
