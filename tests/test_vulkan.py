@@ -322,9 +322,10 @@ loop.CHOOSE_ON_DEVICE_FROM, loop.CHOOSE_ON_DEVICE_TO = 3, 1
 model = Model(path)
 words = GrammarCompiler(model).matcher(Constraint("regex", "[A-Za-z ,]+"))
 chosen_rows, candidates = [], Context.candidates
-def noted(self, places):
-    chosen_rows.append(len(places))
-    return candidates(self, places)
+def noted(self):
+    found = candidates(self)
+    chosen_rows.append(len(found[0]))
+    return found
 Context.candidates = noted
 
 def answers():

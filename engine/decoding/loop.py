@@ -475,9 +475,7 @@ class DecodeLoop:
 
         Return the rows, too; they are only there if they were needed.
         """
-        ends = itertools.accumulate(len(piece.tokens) for piece in step.pieces)
-        places = [end - 1 for end, piece in zip(ends, step.pieces, strict=True) if piece.n_rows]
-        rows = CandidateRows(*self._cache.context.candidates(places))
+        rows = CandidateRows(*self._cache.context.candidates())
         any_equal = not self._cache.limits.can_share  # all are greedy: of equal ones, any will do
         found = [
             picker.scan_few(token if is_known or any_equal else None, rows, place)

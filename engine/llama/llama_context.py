@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Sequence as Items
 from typing import Any
 
 import numpy as np
@@ -154,6 +153,8 @@ class Context:
             raise
         self._memory = lib.llama_get_memory(pointer)
         self._batch = BatchBuffers(params.n_batch)
+        self._wanted = np.zeros(0, np.intp)
+        """Places of the last batch's tokens of which logits are wanted."""
         self._logits_place = (0, 0)
         self._logits: Logits = np.empty((0, 0), np.float32)
         self._device_choice: DeviceChoice | None = None
@@ -265,7 +266,8 @@ class Context:
         if status != 0:
             to_what = " to an image" if tokens is None else ""
             raise DecodeFailed(f"llama_decode answered {status}{to_what}")
-        return int(np.count_nonzero(output_mask))
+        self._wanted = np.flatnonzero(output_mask)
+        return len(self._wanted)
 
     @property
     def fewer_threads(self) -> int:
@@ -333,8 +335,8 @@ class Context:
             self._device_choice = choice
         return True
 
-    def candidates(self, batch_places: Items[int]) -> tuple[Tokens, Logits]:
-        """Return likely tokens and their logits after all wanted positions, each in any order.
+    def candidates(self) -> tuple[Tokens, Logits]:
+        """Return likely tokens and their logits after all wanted tokens, each in any order.
 
         The arrays, shape (n_rows, n_candidates), are llama.cpp's own memory: they are valid until
         the next decode.
@@ -343,7 +345,7 @@ class Context:
             DecodeFailed: the device chose none.
         """
         choice = self._device_choice
-        found = choice.candidates(batch_places) if choice is not None else None
+        found = choice.candidates(self._wanted) if choice is not None else None
         if found is None:
             raise DecodeFailed("the device chose no tokens")
         return found

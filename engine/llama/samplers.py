@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence as Items
 from typing import Any
 
 import numpy as np
@@ -91,13 +90,13 @@ class DeviceChoice:
                 self.is_possible = False
                 break
 
-    def candidates(self, batch_places: Items[int]) -> tuple[Tokens, Logits] | None:
-        """Return the likeliest tokens after the last batch's wanted positions, in any order.
+    def candidates(self, wanted: NDArray[np.intp]) -> tuple[Tokens, Logits] | None:
+        """Return the likeliest tokens after these places of the last batch, in any order.
 
         llama.cpp keeps their rows at equal distances, in the batch's order: the first and the last
         say where all are. Asking for each takes 20 µs.
         """
-        ends = batch_places[0], batch_places[-1]
+        ends = int(wanted[0]), int(wanted[-1])
         counts = {
             count(self._context, place)
             for place in ends
@@ -114,11 +113,11 @@ class DeviceChoice:
             (lib.llama_get_sampled_logits_ith, np.float32),
         ):
             first, last = (ctypes.addressof(get(self._context, place).contents) for place in ends)
-            distance, odd = divmod(last - first, max(1, len(batch_places) - 1))
+            distance, odd = divmod(last - first, max(1, len(wanted) - 1))
             if odd:
                 return None
             memory = (ctypes.c_char * (last - first + 4 * n)).from_address(first)
-            found.append(np.ndarray((len(batch_places), n), kind, memory, strides=(distance, 4)))
+            found.append(np.ndarray((len(wanted), n), kind, memory, strides=(distance, 4)))
         return found[0], found[1]
 
     def close(self) -> None:

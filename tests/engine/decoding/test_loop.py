@@ -266,7 +266,7 @@ def test_tokens_that_the_device_chooses_are_those_of_the_logits(
     monkeypatch.setattr(loop, "CHOOSE_ON_DEVICE_FROM", 4)
     monkeypatch.setattr(loop, "CHOOSE_ON_DEVICE_TO", 2)
     rows: list[int] = []
-    note_calls(monkeypatch, Context, "candidates", lambda _, __, slots: rows.append(len(slots)))
+    note_calls(monkeypatch, Context, "candidates", lambda found, _: rows.append(len(found[0])))
     bench = Bench(model, is_gpu=True)
     sampled = job(model, 9, NEWS, max_tokens=4, sampling=Sampling(temperature=0.8, top_k=0))
     texts = bench.run([sampled, *jobs(model, drafts=False)])
