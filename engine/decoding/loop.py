@@ -445,10 +445,10 @@ class DecodeLoop:
             )
             for piece in step.pieces
         ]
-        for padding in step.padding:
-            filler = np.zeros(padding.n_tokens, np.int32)
-            rows.append((padding.seq_id, padding.position, filler, 0))
-        if step.padding:
+        if step.padding and not self._cache.context.keeps_states:  # which are read by pieces
+            for padding in step.padding:
+                filler = np.zeros(padding.n_tokens, np.int32)
+                rows.append((padding.seq_id, padding.position, filler, 0))
             rows.sort(key=lambda row: row[:2])
         seq_ids, starts, tokens, n_rows = zip(*rows, strict=True)
         return self._cache.context.decode(*batch_arrays(tokens, starts, seq_ids, n_rows))

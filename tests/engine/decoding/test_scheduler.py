@@ -14,6 +14,7 @@ from paddock.engine.decoding.scheduler import Scheduler, StepSizer
 from paddock.engine.decoding.scheduler_data import CopyPrefix, SaveToHost
 from paddock.engine.profile.profile import Agreement
 from paddock.engine.request import Priority
+from tests.benchmarks import simulated_card as card
 from tests.engine.decoding.device import Device, Run, alone, chat_turn, following, run, sequence
 
 REQUESTS = st.lists(
@@ -729,3 +730,15 @@ def move(world: Run, limits: ContextLimits, lost: frozenset[int] = frozenset()) 
         lost |= {move.target} if move.donor in lost else set()
     world.device = world.device.moved(limits, arrangement.moves, lost)
     world.scheduler.move(arrangement, lost)
+
+
+def test_a_card_is_busy_with_documents_and_chats_beside_them_do_not_wait() -> None:
+    """By the prices of a real card: nothing is timed."""
+    documents = card.Client("normal", 64, n_own=(60, 1100), n_answer=(8, 120))
+    alone = card.simulate(documents)
+    assert alone.per_minute >= 0.85 * card.needed_per_minute(documents, card.Prices())
+    assert "main memory" not in {what for what, seconds in alone.spent_s.items() if seconds}
+    beside = card.simulate(documents, card.CHATS)
+    assert beside.per_minute >= 0.85 * alone.per_minute
+    assert card.at(beside.first_s, 0.95) <= 0.5
+    assert card.at(beside.gaps_s, 0.95) <= 0.12
