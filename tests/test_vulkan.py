@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from paddock.engine.workers.death_reasons import WorkerEnd
-from tests.fakes import tiny
 
 DIST = Path(os.environ.get("PADDOCK_TEST_VULKAN", ""))
 pytestmark = pytest.mark.may_take(900, "lavapipe computes on the processor")
@@ -286,79 +285,6 @@ print(json.dumps([n_saved, [likeness(one, expected) for one in whole + part]]))
 """
 
 
-def test_tokens_that_the_device_chooses_are_those_of_its_logits(environ: dict[str, str]) -> None:
-    n_chosen, on_device, on_host = computed(environ, _CHOOSE)
-    assert n_chosen >= 10, "all but the prompts' own rows"
-    assert len(on_device) == 5
-    assert on_device == on_host
-
-
-def test_rows_that_vulkan_cannot_read_one_by_one_are_chosen_from_on_the_host(
-    environ: dict[str, str], tmp_path: Path
-) -> None:
-    path = tiny.copying(tmp_path / "tiny.gguf")
-    assert not computed(environ, f"path = {str(path)!r}\n{_ODD_ROWS}"), "258 tokens are no 64s"
-
-
-_ODD_ROWS = """
-with Context(Model(path), ContextOptions(256, 64, 2, 1)) as context:
-    print(json.dumps(context.choose_on_device(64)))
-"""
-
-
-# From three answers on instead of 32, since this device computes some tokens a second. Three are
-# greedy, one is constrained, one is drawn.
-_CHOOSE = """
-from paddock.engine.chat.stream_parser import PlainTextParser
-from paddock.engine.decoding import loop
-from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
-from paddock.engine.decoding.running_request import DecodeRequest
-from paddock.engine.request import Constraint, Sampling
-from paddock.engine.sampling.constraint import GrammarCompiler
-from paddock.engine.sampling.picker import Picker
-
-quiet_logs()
-loop.CHOOSE_ON_DEVICE_FROM, loop.CHOOSE_ON_DEVICE_TO = 3, 1
-model = Model(path)
-words = GrammarCompiler(model).matcher(Constraint("regex", "[A-Za-z ,]+"))
-chosen_rows, candidates = [], Context.candidates
-def noted(self):
-    found = candidates(self)
-    chosen_rows.append(len(found[0]))
-    return found
-Context.candidates = noted
-
-def answers():
-    n, texts, left = 5, {}, []
-    options = ContextOptions(0, 64, 0, 1)
-    cache = KvCache(model, CacheOptions(256, 256 * n, n, options, "unified", is_gpu=True))
-    def note(output):
-        for chunk in output.chunks:
-            texts[chunk["id"]] = texts.get(chunk["id"], "") + chunk["text"]
-        left.extend(output.done)
-        if len(left) == n:
-            running.post(loop.Shutdown())
-    running = loop.DecodeLoop(cache, note)
-    for number in range(n):
-        text = ("The ferry left at", "Two sisters found", "My old dog")[number % 3]
-        prompt = model.tokenise(text, with_special=True, parse_special=False)
-        sampling = Sampling(temperature=0.8 if number == 4 else 0, repeat_penalty=1.0)
-        matcher = words.new() if number == 3 else None
-        picker = Picker(sampling, prompt, model, matcher=matcher)
-        running.post(DecodeRequest(
-            number, prompt, 3, "batch", picker, PlainTextParser(), drafts=False
-        ))
-    running.run()
-    cache.close()
-    return texts
-
-on_device = answers()
-n_chosen = sum(chosen_rows)
-Context.choose_on_device = lambda self, n_candidates: not n_candidates
-print(json.dumps([n_chosen, on_device, answers()]))
-"""
-
-
 def test_a_pipeline_runs_on_the_device(environ: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(
         "models: {writer: {ref: smollm2:135m, ctx: 2k, params: {max_tokens: 3}}}\n"
@@ -385,6 +311,5 @@ def this_device():
 def test_what_is_computed_on_the_device_can_be_computed_on_the_processor(tmp_path: Path) -> None:
     little = _TOO_MUCH.replace("6_000_000", "512")
     measure = f"n_ctx_tokens = 512\n{_MEASURE}"
-    # The last one changes classes.
-    parts = (_A_CARD, _COMPUTE, little, measure, _FILL, _LAYOUTS, _GROW, _COPY, _CHOOSE)
+    parts = (_A_CARD, _COMPUTE, little, measure, _FILL, _LAYOUTS, _GROW, _COPY)
     assert computed({"PADDOCK_HOME": str(tmp_path)}, "\n".join(parts))

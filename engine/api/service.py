@@ -51,7 +51,7 @@ def service_of(request: HTTPConnection) -> Service:
 def priority_of(request: HTTPConnection, *, streams: bool = True) -> Priority:
     """Return a request's priority, which its header may lower.
 
-    Somebody reads along where an answer is streamed; else nobody may be waiting (`normal`).
+    By default a streamed answer is `interactive`, since its client reads along.
     """
     requested = request.headers.get("x-paddock-priority", "").strip().lower()
     if requested in ("batch", "normal"):

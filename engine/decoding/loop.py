@@ -18,8 +18,7 @@ from paddock.engine.arrays import Logits
 from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
 from paddock.engine.llama.library import CacheFull
 from paddock.engine.profile.profile import Profile
-from paddock.engine.sampling.logits import N_PRESELECTED, CandidateRows
-from paddock.engine.sampling.picker import Picker, RowScan, RowScanner, start_masks
+from paddock.engine.sampling.picker import RowScan, RowScanner, start_masks
 from paddock.engine.system.light_dataclasses import dataclass, replace
 
 from .context_limits import MOST_MTP_SEQUENCES
@@ -31,16 +30,6 @@ from .numerics import fingerprint
 from .running_request import DecodeRequest, RunningRequest, StepOutput, decode_image_piece
 from .scheduler import Scheduler, StepSizer
 from .scheduler_data import ScheduledStep, Sequence, SequencePiece, batch_arrays
-
-# Number of answers from which the device chooses tokens, and down to which it goes on: of rows that
-# are greedy, constrained or not, or drawn by `top_k`, it returns the 64 likeliest.
-# Copying and reading logits takes the host 25 µs a row at 151,936 tokens, a change a new plan of
-# the graph. A sequence can then have only one row, so there are no drafts; with 25 and more
-# answers there are none anyway.
-CHOOSE_ON_DEVICE_FROM, CHOOSE_ON_DEVICE_TO = 32000, 16000
-# Steps after one in which few tokens were not enough, at first and at most: two new plans and
-# another pass must not be paid often.
-STEPS_WHOLE, MOST_STEPS_WHOLE = 64, 1024
 
 # Interval of checks whether another layout would be quicker, while there is work.
 RECHECK_LAYOUT_S = 2.0
@@ -109,10 +98,6 @@ class DecodeLoop:
         self._mtp_head = draft_model if isinstance(draft_model, MtpHead) else None
         self._past_answers = PastAnswers()
         self._scanner = RowScanner(cache.n_idle_cores)
-        self._device_chooses = cache.limits.is_gpu
-        self._n_steps_whole = 0
-        """Steps until a device may choose again."""
-        self._next_steps_whole = STEPS_WHOLE
         self._inbox: queue.SimpleQueue[LoopMessage] = queue.SimpleQueue()
         self._answers: dict[int, RunningRequest] = {}
         self._widen: list[WidenContext] = []
@@ -313,7 +298,6 @@ class DecodeLoop:
         new = [request_id for request_id in ids if self._answers[request_id].start(now)]
         if new:
             self.on_started(new)
-        self._set_device_choice(step)
         if not self._cache.limits.is_gpu:
             self._start_masks(step)
         # Keep hidden states for the MTP head while few sequences run and some have drafts
@@ -368,24 +352,6 @@ class DecodeLoop:
             self._answers[p.sequence.request_id].request.picker for p in step.pieces if p.n_rows
         ]
         start_masks(pickers, has_idle_cores=self._cache.n_idle_cores > 1)
-
-    def _set_device_choice(self, step: ScheduledStep) -> None:
-        """Choose tokens on the device while many answers need no whole rows of logits."""
-        if not self._device_chooses:
-            return
-        context, running = self._cache.context, self._scheduler.running
-        least = CHOOSE_ON_DEVICE_TO if context.n_candidates else CHOOSE_ON_DEVICE_FROM
-        self._n_steps_whole = max(0, self._n_steps_whole - 1)
-        pickers = [self._answers[sequence.request_id].request.picker for sequence in running]
-        may_choose = (
-            len(running) >= least
-            and not self._n_steps_whole
-            and not any(piece.n_rows > 1 for piece in step.pieces)
-            and all(picker.may_pick_of_few for picker in pickers)
-            # A step whose rows are needed after all is computed again: its tokens are cut off.
-            and (self._cache.limits.can_share or not any(picker.needs_logits for picker in pickers))
-        )
-        self._device_chooses = context.choose_on_device(N_PRESELECTED if may_choose else 0)
 
     def _send_last(self) -> None:
         """Write the texts of the last step's output and report it, if that has not been done."""
@@ -458,53 +424,12 @@ class DecodeLoop:
         answers = [self._answers[piece.sequence.request_id] for piece in pieces]
         pickers = [answer.request.picker for answer in answers]
         ends = list(itertools.accumulate(piece.n_rows for piece in pieces))
-        if self._cache.context.n_candidates:
-            scans, logits = self._scan_candidates(step, pickers, logits)
-        else:
-            firsts = [logits[end - piece.n_rows] for end, piece in zip(ends, pieces, strict=True)]
-            scans = self._scanner.scan(list(zip(pickers, firsts, strict=True)))
+        firsts = [logits[end - piece.n_rows] for end, piece in zip(ends, pieces, strict=True)]
+        scans = self._scanner.scan(list(zip(pickers, firsts, strict=True)))
         n_ahead = self._n_ahead()
         for answer, piece, end, scan in zip(answers, pieces, ends, scans, strict=True):
             rows = logits[end - piece.n_rows : end]
             self._pick_piece(answer, piece, rows, scan, n_ahead, output)
-
-    def _scan_candidates(
-        self, step: ScheduledStep, pickers: list[Picker], logits: Logits
-    ) -> tuple[list[RowScan], Logits]:
-        """Scan the likeliest tokens of each row, and whole rows where these are not enough.
-
-        Return the rows, too; they are only there if they were needed.
-        """
-        rows = CandidateRows(*self._cache.context.candidates())
-        any_equal = not self._cache.limits.can_share  # all are greedy: of equal ones, any will do
-        found = [
-            picker.scan_few(token if is_known or any_equal else None, rows, place)
-            for place, (picker, token, is_known) in enumerate(
-                zip(pickers, *rows.likeliest(), strict=True)
-            )
-        ]
-        if None not in found:
-            self._next_steps_whole = max(STEPS_WHOLE, self._next_steps_whole // 2)
-        else:
-            logits = self._whole_rows(step)
-        return [
-            pickers[place].scan(logits[place]) if scan is None else scan
-            for place, scan in enumerate(found)
-        ], logits
-
-    def _whole_rows(self, step: ScheduledStep) -> Logits:
-        """Compute a step again, now to get its rows of logits.
-
-        All of it, since rows are rounded otherwise in another company.
-        """
-        context, self._n_steps_whole = self._cache.context, self._next_steps_whole
-        self._next_steps_whole = min(2 * self._next_steps_whole, MOST_STEPS_WHOLE)
-        context.choose_on_device(0)
-        for piece in step.pieces:
-            context.trim(piece.sequence.seq_id, piece.sequence.position(piece.start))
-        for padding in step.padding:
-            context.trim(padding.seq_id, padding.position)
-        return context.logits(self._decode(step))
 
     def _pick_piece(
         self,
@@ -570,7 +495,6 @@ class DecodeLoop:
             return
         most, limits = self._n_ahead(), self._cache.limits
         most = most if limits.can_share else min(most, limits.n_undo_tokens)
-        most = 0 if self._cache.context.n_candidates else most  # each sequence has only one row
         if not most and self._draft_model is None and self._mtp_head is None:
             return
         running = [sequence for sequence in self._scheduler.running if sequence.state == "decode"]

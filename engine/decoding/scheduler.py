@@ -199,7 +199,7 @@ class Scheduler:
         sequence.arrival, sequence.arrived_s = self._n_arrived, now_s
         source = self.slots.find(sequence)
         if sequence.priority == "normal" and self.slots.is_continued(source):
-            sequence.priority = "interactive"  # a conversation, though nobody reads along
+            sequence.priority = "interactive"  # it continues a conversation
         sequence.n_resident = source.n_tokens
         sequence.resident_since = self._n_placed
         self.waiting.append(sequence)

@@ -21,9 +21,8 @@ from paddock.engine.arrays import Logits, Tokens, Vectors
 from paddock.engine.settings import CacheType, Switch
 from paddock.engine.system.light_dataclasses import dataclass
 
-from .library import BUILD, LOG, CacheFull, DecodeFailed, LoadFailed, ext, lib
+from .library import LOG, CacheFull, DecodeFailed, LoadFailed, ext, lib
 from .llama_model import Model
-from .samplers import DeviceChoice
 from .thread_governor import ThreadGovernor
 
 # Of a position: time, row, column and one that is reserved (M-RoPE).
@@ -153,11 +152,9 @@ class Context:
             raise
         self._memory = lib.llama_get_memory(pointer)
         self._batch = BatchBuffers(params.n_batch)
-        self._wanted = np.zeros(0, np.intp)
         """Places of the last batch's tokens of which logits are wanted."""
         self._logits_place = (0, 0)
         self._logits: Logits = np.empty((0, 0), np.float32)
-        self._device_choice: DeviceChoice | None = None
         self.keeps_states = False
         """Whether a decode's hidden states can be read, see `states`."""
         if options.is_mtp:
@@ -175,7 +172,6 @@ class Context:
         self.close()
 
     def close(self) -> None:
-        self.choose_on_device(0)
         if self.pointer:
             lib.llama_free(self.pointer)
             self.pointer = None
@@ -266,8 +262,7 @@ class Context:
         if status != 0:
             to_what = " to an image" if tokens is None else ""
             raise DecodeFailed(f"llama_decode answered {status}{to_what}")
-        self._wanted = np.flatnonzero(output_mask)
-        return len(self._wanted)
+        return int(np.count_nonzero(output_mask))
 
     @property
     def fewer_threads(self) -> int:
@@ -310,46 +305,6 @@ class Context:
         is_rank = lib.llama_pooling_type(self.pointer) == lib.LLAMA_POOLING_TYPE_RANK
         return self.model.n_scores if is_rank else self.model.n_embedding
 
-    @property
-    def n_candidates(self) -> int:
-        """How many likely tokens of a row the next decode returns; 0: whole rows of logits."""
-        return self._device_choice.n_candidates if self._device_choice is not None else 0
-
-    def choose_on_device(self, n_candidates: int) -> bool:
-        """Return so many of a row's likeliest tokens from now on, or whole rows; return if it can.
-
-        A change costs a new plan of the compute buffers at the next decode.
-        """
-        if n_candidates == self.n_candidates:
-            return True
-        if n_candidates and self.model.n_vocab % _VULKAN_ROW and "vulkan" in BUILD.backends:
-            return False
-        if self._device_choice is not None:
-            self._device_choice.close()
-            self._device_choice = None
-        if n_candidates:
-            choice = DeviceChoice(self.pointer, self.options.n_seq_max, n_candidates)
-            if not choice.is_possible:
-                choice.close()
-                return False
-            self._device_choice = choice
-        return True
-
-    def candidates(self) -> tuple[Tokens, Logits]:
-        """Return likely tokens and their logits after all wanted tokens, each in any order.
-
-        The arrays, shape (n_rows, n_candidates), are llama.cpp's own memory: they are valid until
-        the next decode.
-
-        Raises:
-            DecodeFailed: the device chose none.
-        """
-        choice = self._device_choice
-        found = choice.candidates(self._wanted) if choice is not None else None
-        if found is None:
-            raise DecodeFailed("the device chose no tokens")
-        return found
-
     def embedding(self, seq_id: int) -> Vectors:
         """Return a sequence's pooled vector, valid until the next decode.
 
@@ -360,10 +315,6 @@ class Context:
             raise DecodeFailed("the model returns no pooled embedding")
         return np.ctypeslib.as_array(pointer, shape=(self.n_pooled,))
 
-
-# Logits in 256 bytes. Vulkan may ask that a buffer is read from such places only, and ggml ends the
-# process if a row of logits, which its top_k reads, begins elsewhere.
-_VULKAN_ROW = 64
 
 WARM_UP_CELLS = 256  # llama.cpp pads to it
 # Kernels for several tokens differ from those for one: AMX is used from two on, repacked weights

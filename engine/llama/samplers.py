@@ -1,4 +1,4 @@
-"""llama.cpp's samplers: on the host for one sequence, on the device for all of a context."""
+"""llama.cpp's samplers, on the host."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paddock.engine.arrays import Logits, Tokens
+from paddock.engine.arrays import Logits
 from paddock.engine.request import Sampling
 
 from .library import lib
@@ -62,67 +62,3 @@ class SamplerChain:
         if self._chain:
             lib.llama_sampler_free(self._chain)
             self._chain = None
-
-
-class DeviceChoice:
-    """Choice within the forward pass: each row returns its likeliest tokens with their logits.
-
-    Every sequence id has a chain of its own, and at most one row in a step. Greedy answers get
-    theirs so too: with its greedy sampler llama.cpp copies whole rows beside the token. Draws stay
-    on the host: on the device the same seed would draw other tokens, so an answer would depend on
-    what else runs.
-    """
-
-    def __init__(self, context: Any, n_seq_ids: int, n_candidates: int) -> None:
-        """Set a chain for each sequence id; the next decode reserves its graph again."""
-        self._context = context
-        self._chains: list[Any] = []
-        self.n_candidates = n_candidates
-        self.is_possible = True
-        for seq_id in range(n_seq_ids):
-            chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-            lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_top_k(n_candidates))
-            self._chains.append(chain)
-            is_set = lib.llama_set_sampler(context, seq_id, chain)
-            # llama.cpp marks samplers that the device can compute by a plus.
-            name = lib.llama_sampler_name(lib.llama_sampler_chain_get(chain, 0))
-            if not is_set or not name.startswith(b"+"):
-                self.is_possible = False
-                break
-
-    def candidates(self, wanted: NDArray[np.intp]) -> tuple[Tokens, Logits] | None:
-        """Return the likeliest tokens after these places of the last batch, in any order.
-
-        llama.cpp keeps their rows at equal distances, in the batch's order: the first and the last
-        say where all are. Asking for each takes 20 µs.
-        """
-        ends = int(wanted[0]), int(wanted[-1])
-        counts = {
-            count(self._context, place)
-            for place in ends
-            for count in (
-                lib.llama_get_sampled_candidates_count_ith, lib.llama_get_sampled_logits_count_ith
-            )
-        }  # fmt: skip
-        n = counts.pop()
-        if counts or not n:
-            return None
-        found = []
-        for get, kind in (
-            (lib.llama_get_sampled_candidates_ith, np.int32),
-            (lib.llama_get_sampled_logits_ith, np.float32),
-        ):
-            first, last = (ctypes.addressof(get(self._context, place).contents) for place in ends)
-            distance, odd = divmod(last - first, max(1, len(wanted) - 1))
-            if odd:
-                return None
-            memory = (ctypes.c_char * (last - first + 4 * n)).from_address(first)
-            found.append(np.ndarray((len(wanted), n), kind, memory, strides=(distance, 4)))
-        return found[0], found[1]
-
-    def close(self) -> None:
-        """Take the chains away from the context, which must be open still, and free them."""
-        for seq_id, chain in enumerate(self._chains):
-            lib.llama_set_sampler(self._context, seq_id, None)
-            lib.llama_sampler_free(chain)
-        self._chains.clear()

@@ -123,16 +123,16 @@ class Profile:
     decode: tuple[DecodePoint, ...] = ()
     copy_s: float | None = None
     """Seconds for each token of a prefix that is copied from one stream to another."""
-    save_s: float | None = None
-    """Of a graphics device: seconds for each token that is copied to main memory, or back."""
-    stream_s: float | None = None
-    """Of a graphics device: seconds for a stream that is copied within it."""
     formats: tuple[FormatPoint, ...] = ()
     weights: tuple[Weights, ...] = ()
     agreements: tuple[Agreement, ...] = ()
     """With flash attention and, if that was measured, without it."""
     is_disturbed: bool = False
     """Whether two measurements of the same differed, so that it should be measured again."""
+    save_s: float | None = None
+    """Of a graphics device: seconds for each token that is copied to main memory, or back."""
+    stream_s: float | None = None
+    """Of a graphics device: seconds for a stream that is copied within it."""
     version: int = field(default=PROFILE_VERSION)
 
     @property

@@ -122,18 +122,6 @@ class ConstrainedAnswer:
         allowed = allowed_tokens(row, mask)
         return int(allowed[row[allowed].argmax()]) if len(allowed) else first
 
-    def allows(self, token: int) -> bool:
-        """Return whether a token may follow, unless one is to be avoided."""
-        return self._avoided is None and self.matcher.allows(token)
-
-    def likeliest_of(self, few: Candidates) -> int | None:
-        """Return the likeliest allowed one; None: it is not known without its row."""
-        if self._avoided is not None:
-            return None
-        allowed = few.allowed_by(self.matcher.mask())
-        is_known = len(allowed.tokens) and allowed.logits[0] > few.logits[-1]
-        return int(allowed.tokens[0]) if is_known else None  # else others may be as likely
-
     def allowed(self, row: Logits, found: Candidates, n: int) -> Candidates:
         """Return the `n` likeliest allowed tokens, and those as likely as the last of them.
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from paddock.engine.arrays import Logits, Tokens
+from paddock.engine.arrays import Logits
 
 # A row is reshaped to so many lines; one pass finds each column's maximum (15 µs at 151,936 tokens;
 # 64 and 256 lines are slower by a tenth).
@@ -43,38 +43,6 @@ class Candidates(NamedTuple):
         tokens = self.tokens
         keep = (mask[tokens >> 3] >> (tokens & 7).astype(np.uint8) & 1).view(np.bool_)
         return Candidates(tokens[keep], self.logits[keep])
-
-
-def in_order(tokens: Tokens, logits: Logits) -> Candidates:
-    """Return tokens in any order, as a device finds them, as candidates."""
-    possible = np.flatnonzero(logits > -np.inf)
-    tokens, logits = tokens[possible], logits[possible]
-    order = np.lexsort((tokens, -logits))
-    return Candidates(tokens[order].astype(np.intp), logits[order])
-
-
-class CandidateRows(NamedTuple):
-    """The likeliest tokens of several rows with their logits, each row's in any order."""
-
-    tokens: Tokens
-    logits: Logits
-
-    def row(self, place: int) -> Candidates:
-        return in_order(self.tokens[place], self.logits[place])
-
-    def likeliest(self) -> tuple[list[int], list[bool]]:
-        """Return the likeliest token of each row, and whether no other can be as likely.
-
-        Where all of a row are equal, others may be. Of equal ones, the lower id counts.
-
-        >>> rows = CandidateRows(np.array([[4, 7, 5], [4, 7, 5]]), np.array([[1, 3, 3], [2, 2, 2]]))
-        >>> rows.likeliest()
-        ([5, 4], [True, False])
-        """
-        highest = self.logits.max(axis=1, keepdims=True)
-        none = np.iinfo(np.int32).max
-        tokens = np.where(self.logits < highest, none, self.tokens).min(axis=1)
-        return tokens.tolist(), (self.logits.min(axis=1) < highest[:, 0]).tolist()
 
 
 def top_candidates(row: Logits, n: int) -> Candidates:

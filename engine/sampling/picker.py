@@ -22,14 +22,7 @@ from paddock.engine.request import DoneReason, Sampling, TokenLogprob
 from paddock.engine.system.light_dataclasses import dataclass
 
 from .constrained_decoding import ConstrainedAnswer
-from .logits import (
-    FORBIDDING_BIAS,
-    N_PRESELECTED,
-    CandidateRows,
-    Candidates,
-    LogitBias,
-    top_candidates,
-)
+from .logits import FORBIDDING_BIAS, N_PRESELECTED, Candidates, LogitBias, top_candidates
 from .logprobs import RowLogprobs, forced_logprob
 from .penalties import Penalties
 from .repetition import RepetitionDetector
@@ -65,8 +58,6 @@ class RowScan:
     """The likeliest tokens, of which an allowed one is to be drawn."""
     logprobs: RowLogprobs | None = None
     """None: not wanted, or the grammar forces the token."""
-    is_allowed: bool = False
-    """Whether the constraint is known to allow the likeliest one."""
 
 
 class Picker:
@@ -112,17 +103,6 @@ class Picker:
         self._repetition = RepetitionDetector() if sampling.guards_repetition else None
         self._n_logprobs = n_logprobs
         self._chain = None if sampling.is_greedy else SamplerChain(sampling)
-        parts = (self._bias, self._penalties, self.constrained, self._n_logprobs, self._chain)
-        self.needs_logits = bool(self._bans) or any(part is not None for part in parts)
-        """Whether the likeliest token of a row is not enough."""
-        needs_row = self._bias or self._bans or self._penalties or n_logprobs is not None
-        is_drawn_of_few = self.constrained is None and 0 < sampling.top_k < N_PRESELECTED
-        self.may_pick_of_few = not needs_row and (self._chain is None or is_drawn_of_few)
-        """Whether the `N_PRESELECTED` likeliest tokens of a row are mostly enough.
-
-        `top_k` must leave fewer, and one more is needed to know that none is as likely. What a
-        constraint allows of them is mostly too few to draw from.
-        """
 
     @property
     def uses_masks(self) -> bool:
@@ -161,23 +141,6 @@ class Picker:
             scan.candidates = top_candidates(row, k + N_PRESELECTED)
         return scan
 
-    def scan_few(self, likeliest: int | None, rows: CandidateRows, place: int) -> RowScan | None:
-        """Return what `scan` returns for the row of which some tokens are at this place.
-
-        `likeliest` is the likeliest of them, None: others may be as likely. Return None if the
-        whole row is needed.
-        """
-        if self._chain is not None:
-            token = self._draw_of_few(self._chain, rows.row(place))
-            return None if token is None else RowScan(token)
-        if self.constrained is None:
-            return None if likeliest is None else RowScan(likeliest)
-        if self.constrained.only_token() is not None:
-            return RowScan()
-        if likeliest is None or not self.constrained.allows(likeliest):
-            likeliest = self.constrained.likeliest_of(rows.row(place))
-        return None if likeliest is None else RowScan(likeliest, is_allowed=True)
-
     def pick(self, row: Logits, scan: RowScan | None = None) -> PickedToken:
         """Choose the next token and take it into the answer.
 
@@ -190,8 +153,7 @@ class Picker:
             if token is None and self._chain is None:
                 token = scan.token
                 assert token is not None
-                if not scan.is_allowed:
-                    token = self.constrained.likeliest(row, token)
+                token = self.constrained.likeliest(row, token)
             elif token is None and self._chain is not None:
                 token = self._draw_constrained(self._chain, self.constrained, row, scan)
             assert token is not None

@@ -21,13 +21,7 @@ from unittest import mock
 WORKER = "paddock.engine.workers.worker_main"
 NAMED = "PADDOCK_GAUGE"
 # On a device `llama_decode` only starts the work, and what reads the logits waits for it.
-COMPUTING = (
-    "llama_decode",
-    "llama_synchronize",
-    "llama_get_logits",
-    "llama_get_logits_ith",
-    "llama_get_sampled_token_ith",
-)
+COMPUTING = ("llama_decode", "llama_synchronize", "llama_get_logits", "llama_get_logits_ith")
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,57 +260,6 @@ def test_answers_are_the_same_with_and_without_guesses_and_as_alone(
     assert reused[1] >= 70, "the text is read once for all"
 
 
-def test_tokens_that_the_device_chooses_are_those_of_the_logits(
-    model: Model, alone: dict[int, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loop, "CHOOSE_ON_DEVICE_FROM", 4)
-    monkeypatch.setattr(loop, "CHOOSE_ON_DEVICE_TO", 2)
-    rows: list[int] = []
-    note_calls(monkeypatch, Context, "candidates", lambda found, _: rows.append(len(found[0])))
-    bench = Bench(model, is_gpu=True)
-    sampled = job(model, 9, NEWS, max_tokens=4, sampling=Sampling(temperature=0.8, top_k=0))
-    texts = bench.run([sampled, *jobs(model, drafts=False)])
-    assert {number: texts[number] for number in alone} == alone
-    assert 10 < len(rows) < len(bench.steps) - 4, "not beside the sampled one, and not at the end"
-    assert set(rows) <= {2, 3, 4}
-    assert not bench.cache.context.n_candidates
-
-
-@pytest.mark.parametrize("layout", ["unified", "split"])
-def test_drawn_and_constrained_answers_are_the_same_by_the_few_tokens_that_a_device_returns(
-    model: Model, monkeypatch: pytest.MonkeyPatch, layout: CacheLayout
-) -> None:
-    monkeypatch.setattr(loop, "CHOOSE_ON_DEVICE_FROM", 3)
-    monkeypatch.setattr(loop, "CHOOSE_ON_DEVICE_TO", 2)
-    monkeypatch.setattr(loop, "STEPS_WHOLE", 3)
-    monkeypatch.setattr(loop, "MOST_STEPS_WHOLE", 3)
-    with closing(GrammarCompiler(model)) as grammars:
-        form = grammars.matcher(Constraint("json_schema", json.dumps(FORM)))
-        unlikely = grammars.matcher(Constraint("regex", "[\u0400-\u0420]{9}"))
-    noted: list[str] = []
-    note_calls(monkeypatch, Context, "candidates", lambda *_: noted.append("few"))
-    note_calls(monkeypatch, DecodeLoop, "_whole_rows", lambda *_: noted.append("whole"))
-
-    def requests() -> Iterator[DecodeRequest]:
-        for number, text in enumerate(SURE[:3]):
-            drawn = Sampling(temperature=1.5, top_k=40, top_p=0.95, seed=number)
-            yield job(model, number, text, drafts=False, sampling=drawn, max_tokens=60)
-        for number, matcher in ((7, form), (8, unlikely)):
-            plain = job(model, number, f"{NEWS}\nFill in:", max_tokens=40, drafts=False)
-            yield held_to(matcher, plain)
-        yield job(model, 9, DOUBTFUL[0], drafts=False)
-
-    by_few = Bench(model, layout, n_parallel=6, is_gpu=True).run(requests())
-    assert noted.count("few") > 10
-    assert noted.count("whole") >= 1, "none of the 64 is a letter of that alphabet"
-    noted.clear()
-    monkeypatch.setattr(Context, "choose_on_device", lambda _, n: not n)
-    assert Bench(model, layout, n_parallel=6, is_gpu=True).run(requests()) == by_few
-    assert not noted
-    assert set(json.loads(by_few[7])) == {"colour", "is_large"}
-    assert len(by_few[8]) == 9
-
-
 def test_a_batch_smaller_than_the_sequences_of_a_step_is_no_end_of_the_process(
     model: Model,
 ) -> None:

@@ -8,10 +8,8 @@ import pytest
 from paddock.engine.arrays import Logits
 from paddock.engine.llama.samplers import SamplerChain
 from paddock.engine.request import Constraint, Sampling
-from paddock.engine.sampling.logits import CandidateRows
 from paddock.engine.sampling.picker import Picker, start_masks
 from tests.engine.sampling.world import model, picker, tokens
-from tests.optional import present
 
 
 def row(*likely: str) -> Logits:
@@ -132,48 +130,3 @@ def test_a_circle_that_a_grammar_cannot_leave_is_ended_whole() -> None:
     answer, ends = circling(row_picker, "la", 3000)
     assert ends == "repetition"
     assert answer.removesuffix("end").replace("la", "") == ""
-
-
-@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.9, top_k=40, seed=3)])
-def test_of_a_rows_likeliest_tokens_the_choice_is_that_of_the_row(sampling: Sampling) -> None:
-    random = np.random.default_rng(1)
-    whole, few = picker(None, sampling=sampling), picker(None, sampling=sampling)
-    assert whole.may_pick_of_few
-    for _ in range(40):
-        row = random.standard_normal(model().n_vocab, np.float32)
-        found = random.permutation(np.argpartition(row, -64)[-64:]).astype(np.int32)
-        rows = CandidateRows(found[None], row[found][None])
-        scan = present(few.scan_few(rows.likeliest()[0][0], rows, 0))
-        assert few.pick(row[:0], scan).token == whole.pick(row).token
-
-
-def test_the_row_is_needed_where_none_of_the_few_will_do_or_others_may_be_as_likely() -> None:
-    tokens = np.arange(64, dtype=np.int32)
-    level, impossible = np.ones(64, np.float32), np.full(64, -np.inf, np.float32)
-    few = np.linspace(0, 1, 64, dtype=np.float32)
-    rows = CandidateRows(np.stack([tokens] * 3), np.stack([few, level, impossible]))
-    assert rows.likeliest() == ([63, 0, 0], [True, False, False])
-    drawing = Sampling(temperature=0.9, top_k=40)
-    for row_picker in (picker(None), picker(None, sampling=drawing)):
-        assert row_picker.scan_few(63, rows, 0) is not None
-        assert row_picker.scan_few(None, rows, 1) is None
-        assert row_picker.scan_few(None, rows, 2) is None
-    words = picker(Constraint("regex", "[a-z]+"))
-    assert words.scan_few(63, rows, 0) is None, "the first 64 are signs"
-
-
-@pytest.mark.parametrize(
-    ("sampling", "may"),
-    [
-        (Sampling(), True),
-        (Sampling(temperature=1.0, top_k=63), True),
-        (Sampling(temperature=1.0, top_k=64), False),
-        (Sampling(temperature=1.0, top_k=0), False),
-        (Sampling(repeat_penalty=1.1), False),
-        (Sampling(logit_bias={1: 2.0}), False),
-    ],
-)
-def test_only_what_depends_on_few_tokens_is_picked_of_few(sampling: Sampling, may: bool) -> None:
-    assert picker(None, sampling=sampling).may_pick_of_few == may
-    of_yes = picker(Constraint("regex", "yes|no"), sampling=sampling)
-    assert of_yes.may_pick_of_few == (may and sampling.is_greedy)
