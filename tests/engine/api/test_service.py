@@ -23,3 +23,5 @@ def test_a_header_may_lower_the_priority_and_knows_no_higher_one(
     headers = [] if header is None else [(b"x-paddock-priority", header.encode())]
     request = Request({"type": "http", "method": "POST", "path": "/", "headers": headers})
     assert priority_of(request) == priority
+    lower = "normal" if priority == "interactive" else priority
+    assert priority_of(request, streams=False) == lower, "a streamed answer is read along"
