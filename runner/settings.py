@@ -95,6 +95,8 @@ class Settings:
     """Folders of pipelines whose state counts, also if others made it; see `ledger.own_state`."""
     ledger_url: str = field(default="", repr=False)
     """A PostgreSQL database that several machines share; empty: a file beside each pipeline."""
+    readers_url: str = ""
+    """A Dask scheduler whose workers read documents; empty: this machine reads them."""
     read_timeout_s: float = 120.0
     """So long a document may take for each of its pages or parts."""
     read_memory_bytes: int | None = None

@@ -636,7 +636,11 @@ class CallForecast:
 
 
 class DocumentReaders(Protocol):
-    """Reads documents in separate processes: `paddock.steps.readers.reader_pool`."""
+    """Reads documents in separate processes: here (`readers.reader_pool`), or at Dask workers."""
+
+    @property
+    def n_elsewhere(self) -> int:
+        """How many documents are read on other machines at once."""
 
     def submit(
         self, request: Any, is_unwanted: Event | None = None, begun: Callable[[], None] = ...

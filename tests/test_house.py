@@ -42,6 +42,8 @@ ONLY_IN = {
     "markdownify": {"steps/readers/html.py"},
     "pypdfium2": {"steps/readers/pdf"},
     "rensa": {"steps/text/sketches.py"},
+    "distributed": {"steps/readers/dask_readers.py"},
+    "dask": {"steps/readers/dask_readers.py"},
     "rapidocr": {"steps/readers/ocr_engine.py"},
     "PIL": {"steps/readers/ocr.py"},
     "kreuzberg": {"steps/readers/kreuzberg_reader.py"},

@@ -86,6 +86,7 @@ SETTING_SPECS: Mapping[str, SettingSpec] = {
     "allow": SettingSpec(setting_values.permissions, "allow"),
     "trust_state": SettingSpec(setting_values.folders, "trust_state"),
     "ledger": SettingSpec(setting_values.text, "ledger_url", is_secret=True),
+    "readers": SettingSpec(setting_values.dask_scheduler, "readers_url"),
     "read_timeout": SettingSpec(setting_values.seconds, "read_timeout_s"),
     "read_memory": SettingSpec(setting_values.size, "read_memory_bytes"),
     "prefect": SettingSpec(setting_values.flag, "is_prefect"),

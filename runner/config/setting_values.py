@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from paddock.engine.settings import CacheLayout, CacheType, SplitMode, Switch, TuneMode
+from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.server_address import BadAddress, base_url
 from paddock.engine.system.units import SECONDS_PER_UNIT
 
@@ -88,6 +89,24 @@ def urls(value: object) -> tuple[str, ...]:
         return tuple(dict.fromkeys(map(base_url, text_list(value))))
     except BadAddress as error:
         raise BadValue(error.why, error.remedy) from None
+
+
+def dask_scheduler(value: object) -> str:
+    """Return the address of a Dask scheduler: of an encrypted one, or of one on this machine.
+
+    >>> dask_scheduler("tls://scheduler:8786"), dask_scheduler("tcp://[::1]:8786")
+    ('tls://scheduler:8786', 'tcp://[::1]:8786')
+    """
+    written = text(value)
+    found = re.fullmatch(r"(tls|tcp)://(\[[0-9a-f:.]+\]|[\w.-]+):(\d{1,5})", written)
+    if found is None:
+        raise BadValue("is not the address of a Dask scheduler", "Give it as 'tls://host:8786'.")
+    if found[1] == "tcp" and not is_loopback(found[2].strip("[]")):
+        raise BadValue(
+            "is not encrypted, and those who take part in a Dask cluster can run code as you",
+            "Use 'tls://' with certificates on both sides; 'tcp://' is for loopback alone.",
+        )
+    return written
 
 
 def permissions(value: object) -> frozenset[str]:

@@ -22,15 +22,20 @@ MODEL_PARALLEL, PLAIN_PARALLEL, SEARCH_PARALLEL = 16, 32, 64
 async def max_parallel(context: RunContext, block: BoundBlock) -> int:
     """Return how many items may be in flight: enough to fill the slots of their models.
 
-    Twice as many as slots: items also wait for files, other steps and the ledger.
+    Twice as many as slots: items also wait for files, other steps and the ledger. Where other
+    machines read documents, they are slots as well.
     """
-    steps = [step for step in all_steps(block.body) if step.kind.roles]
-    if block.max_parallel or not steps:
-        return block.max_parallel or PLAIN_PARALLEL
+    if block.max_parallel:
+        return block.max_parallel
+    every = list(all_steps(block.body))
+    steps = [step for step in every if step.kind.roles]
+    n_readers = context.readers.n_elsewhere if any(step.facts.contents for step in every) else 0
+    if not steps:
+        return max(PLAIN_PARALLEL, 2 * n_readers)
     if all(step.facts.searches for step in steps):
         return SEARCH_PARALLEL
-    n_slots = 0
-    specs = (spec for step in all_steps(block.body) for spec in step.models)
+    n_slots = n_readers
+    specs = (spec for step in every for spec in step.models)
     models = {(spec.pool, spec.ref): spec for spec in specs if spec.role == "chat"}
     for model in models.values():
         with suppress(EngineError):  # its first call raises the error

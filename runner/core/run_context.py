@@ -21,7 +21,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.prefect_view import TaskChunk
-from paddock.steps.readers.reader_pool import ReaderPool
+from paddock.steps.base import DocumentReaders
 
 from .calls.call_cache import ClaimFence
 from .calls.query_batches import QueryBatches
@@ -51,7 +51,7 @@ class RunContext:
     """Holds the pipeline, the options, and the world with ledger, outputs, models and stores."""
     pool: Pool
     stats: RunStats
-    readers: ReaderPool
+    readers: DocumentReaders
     """The processes in which documents are read."""
     documents: DocumentsInUse
     protected: ProtectedFiles

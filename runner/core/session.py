@@ -39,7 +39,7 @@ from paddock.runner.progress.journal import LineWriter, RunJournal
 from paddock.runner.progress.otel_extra import otel_module
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER
-from paddock.steps.base import StepError
+from paddock.steps.base import DocumentReaders, StepError
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from paddock.steps.tables.table_files import TableSource, format_of, read_table
 from paddock.steps.vectors.open_stores import OpenStores
@@ -151,7 +151,7 @@ async def open_session(
 
     Raises:
         LedgerError: the ledger cannot be used, or (`Locked`) another run works on the same folders.
-        EngineError: a model that the pipeline names cannot be used.
+        EngineError: a model that the pipeline names, or the extra `dask`, cannot be used.
     """
     bound, settings = prepared.bound, prepared.settings
     kept = settings.kept_from(bound.roots.allowed)
@@ -216,7 +216,13 @@ async def open_session(
             note=stats.note,
         )
         models, pool = await stack.enter_async_context(open_pools(bound, settings, pools))
-        readers = ReaderPool(ReaderLimits(settings.read_timeout_s, settings.read_memory_bytes))
+        here = ReaderPool(ReaderLimits(settings.read_timeout_s, settings.read_memory_bytes))
+        readers: ReaderPool | DaskReaders = here
+        if settings.readers_url:
+            from paddock.steps.readers.dask_readers import DaskReaders  # few runs have them
+
+            note = partial(tasks.call_in, asyncio.get_running_loop(), stats.note)
+            readers = DaskReaders(settings.readers_url, here, note)
         stack.push_async_callback(asyncio.to_thread, readers.close)
         bound = await _with_rows_of_files(bound, readers, stats)
         stores = OpenStores(bound.roots.base, stats.note)
@@ -264,7 +270,9 @@ async def open_session(
         yield RunSession(context, prepared, time.time())
 
 
-async def _with_rows_of_files(bound: BoundPlan, readers: ReaderPool, stats: RunStats) -> BoundPlan:
+async def _with_rows_of_files(
+    bound: BoundPlan, readers: DocumentReaders, stats: RunStats
+) -> BoundPlan:
     """Return a plan in which inputs of rows that name a file have its rows.
 
     Raises:

@@ -111,6 +111,8 @@ class DocumentRequest:
         return _MOST_BYTES_A_CHARACTER * self.max_bytes
 
     def answer(self, meta: Mapping[str, Any], data: memoryview) -> Document:
+        if min(meta["sizes"], default=0) < 0 or sum(meta["sizes"]) != len(data):
+            raise ValueError("the pages are not the text")
         return Document(
             tuple(
                 str(data[end - size : end], "utf-8", "surrogatepass")
@@ -269,6 +271,17 @@ class ReaderPool:
         """
         return self._threads.submit(self._read, request, is_unwanted or Event(), begun)
 
+    n_elsewhere = 0
+    """How many documents are read on other machines at once."""
+
+    def bounds(self, is_unwanted: Event) -> DocumentLimits:
+        """Return the limits of a document; it is abandoned once nothing waits for it."""
+        return DocumentLimits(
+            self._limits.timeout_s or math.inf,
+            self._shares[1],
+            lambda: is_unwanted.is_set() or self._is_closed.is_set(),
+        )
+
     def close(self) -> None:
         """End the processes and abandon their documents."""
         self._is_closed.set()
@@ -291,11 +304,7 @@ class ReaderPool:
 
     def _read(self, request: ReaderRequest[R], is_unwanted: Event, begun: Callable[[], None]) -> R:
         begun()
-        bounds = _ReadLimits(
-            self._limits.timeout_s or math.inf,
-            self._shares[1],
-            lambda: is_unwanted.is_set() or self._is_closed.is_set(),
-        )
+        bounds = self.bounds(is_unwanted)
         with self._lock:
             used = self._idle.pop() if self._idle else None
         if used is not None:
@@ -306,7 +315,9 @@ class ReaderPool:
         except _ReaderEnded as error:
             raise bounds.ended(error.code) from None
 
-    def _read_by(self, reader: _ReaderProcess, request: ReaderRequest[R], bounds: _ReadLimits) -> R:
+    def _read_by(
+        self, reader: _ReaderProcess, request: ReaderRequest[R], bounds: DocumentLimits
+    ) -> R:
         """Read in one process, which is reused if it is healthy."""
         is_well = False
         try:
@@ -325,7 +336,9 @@ class ReaderPool:
 
 
 @dataclass(frozen=True, slots=True)
-class _ReadLimits:
+class DocumentLimits:
+    """Limits of one document, and whether it is still wanted."""
+
     timeout_s: float
     memory_bytes: int
     is_unwanted: Callable[[], bool]
@@ -378,7 +391,7 @@ class _ReaderEnded(Exception):
 class _ReaderProcess:
     """One process, used by one thread at a time."""
 
-    def __init__(self, bounds: _ReadLimits) -> None:
+    def __init__(self, bounds: DocumentLimits) -> None:
         module = f"{__package__}.reader_process"
         command = python_command("-m", module, str(bounds.memory_bytes))
         self._pipes = GuardedPipes(command, environ=python_environ(os.environ))
@@ -396,7 +409,7 @@ class _ReaderProcess:
                 raise SystemRefusedDocument(why, "Free memory, or run fewer programs.") from error
             raise
 
-    def read(self, request: ReaderRequest[R], bounds: _ReadLimits) -> R | OSError | Unreadable:
+    def read(self, request: ReaderRequest[R], bounds: DocumentLimits) -> R | OSError | Unreadable:
         """Read one document, or return why it cannot be read.
 
         Raises:
@@ -412,16 +425,12 @@ class _ReaderProcess:
         meta, data = self._frame(sent, bounds, ends, request.most_answer_bytes)
         while meta["event"] == PROGRESS:
             meta, data = self._frame(b"", bounds, ends, request.most_answer_bytes)
-        if meta["event"] != FAILURE:
-            return request.answer(meta, data)
-        if meta["why"] == OUT_OF_MEMORY:
+        if meta["event"] == FAILURE and meta["why"] == OUT_OF_MEMORY:
             raise _ReaderEnded(None)
-        if "errno" in meta:
-            return OSError(meta["errno"], meta["why"], meta.get("file") or None)
-        return (MissingDocument if meta["is_missing"] else Unreadable)(meta["why"], meta["remedy"])
+        return outcome(request, meta, data)
 
     def _frame(
-        self, sent: bytes, bounds: _ReadLimits, ends: float, max_bytes: int = 0
+        self, sent: bytes, bounds: DocumentLimits, ends: float, max_bytes: int = 0
     ) -> tuple[FrameHead, memoryview]:
         """Send data, and wait for one frame within the limits."""
         slow = min(monotonic() + bounds.timeout_s, ends)
@@ -455,6 +464,17 @@ class _ReaderProcess:
             if self._watched is not None:
                 self._watched.kill()  # so that the guard sees its end, and leaves no zombie
         self._pipes.end()
+
+
+def outcome(
+    request: ReaderRequest[R], meta: Mapping[str, Any], data: memoryview
+) -> R | OSError | Unreadable:
+    """Return the result of a reader process's last frame, or why there is none."""
+    if meta["event"] != FAILURE:
+        return request.answer(meta, data)
+    if "errno" in meta:
+        return OSError(meta["errno"], meta["why"], meta.get("file") or None)
+    return (MissingDocument if meta["is_missing"] else Unreadable)(meta["why"], meta["remedy"])
 
 
 def _page_box(sent: list[float]) -> PageBox:

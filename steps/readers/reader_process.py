@@ -358,8 +358,8 @@ def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> 
                 wishes = request["kind"], request["encoding"], request["ocr"], check
                 options, most_bytes = ReadOptions(*wishes), request["max_bytes"]
                 if request["path"] is None:
-                    return _document_frame(read_document_bytes(data, options, most_bytes))
-                return _document_frame(read_document(Path(request["path"]), options, most_bytes))
+                    return document_frame(read_document_bytes(data, options, most_bytes))
+                return document_frame(read_document(Path(request["path"]), options, most_bytes))
             case "draw":
                 path, most_px = Path(request["path"]), request["most_side_px"]
                 page = draw_page(path, request["page"], most_px, request["max_bytes"])
@@ -409,7 +409,8 @@ def locate_values(
     return locate(answer, schema, texts, only, language)
 
 
-def _document_frame(document: Document) -> bytes:
+def document_frame(document: Document) -> bytes:
+    """Return a document as it is sent; `DocumentRequest.answer` reads it."""
     pages = [page.encode("utf-8", "surrogatepass") for page in document.pages]
     # A frame has its limit, and the text is enough.
     has_room = sum(map(len, document.line_boxes)) <= _MOST_LINES

@@ -125,6 +125,30 @@ def test_what_reading_a_document_may_take_can_be_set(tmp_path: Path) -> None:
     assert BESIDE_A_PIPELINE.isdisjoint({"read_timeout", "read_memory"})
 
 
+def test_readers_elsewhere_are_encrypted_or_on_this_machine(tmp_path: Path) -> None:
+    for url in (
+        "tls://scheduler:8786",
+        "tcp://127.0.0.1:8786",
+        "tcp://localhost:1",
+        "tcp://[::1]:1",
+    ):
+        assert read(tmp_path, PADDOCK_READERS=url).readers_url == url
+    odd = ("scheduler:8786", "tls://scheduler", "http://scheduler:1", "tls://a@b:1", "tls://a:1/x",
+           "inproc://1/2:3", "ucx://gpu:1", "tls://a b:1")  # fmt: skip
+    for url in odd:
+        with pytest.raises(SettingsError, match="is not the address of a Dask scheduler"):
+            read(tmp_path, PADDOCK_READERS=url)
+    for url in (
+        "tcp://scheduler:8786",
+        "tcp://10.0.0.1:1",
+        "tcp://0.0.0.0:1",
+        "tcp://127.evil.example:1",
+    ):
+        with pytest.raises(SettingsError, match=r"can run code as you\.\n  Use 'tls://' with cert"):
+            read(tmp_path, PADDOCK_READERS=url)
+    assert "readers" not in BESIDE_A_PIPELINE  # a pipeline from elsewhere names no cluster
+
+
 def test_no_setting_of_the_service_is_without_a_name() -> None:
     named = {name.field.removeprefix("service.") for name in SETTING_SPECS.values()}
     own = {field.name for field in fields(ServiceSettings)}
