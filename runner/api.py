@@ -277,7 +277,7 @@ def prepare(
         @functools.cache
         def signer() -> Signer:
             try:
-                return signer_for(settings.state_dir, settings.ledger_url)
+                return signer_for(settings.state_dir)
             except OSError:  # no home to write to: what this run records, no other compares
                 return Signer(os.urandom(32))
 

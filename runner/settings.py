@@ -34,22 +34,18 @@ _DAY_S = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class UnattendedSettings:
-    """Settings of the local service, of `paddock up` and of the workers."""
+    """Settings of the local service and of `paddock up`."""
 
     service_idle_s: float = 900.0
     """After so long without work the local service ends by itself."""
     address: ServiceAddress = field(default_factory=lambda: ServiceAddress(port=UP_PORT))
     """Where `paddock up` takes webhooks and tells how it is."""
-    work_pool: str = ""
-    """The Prefect work pool whose workers carry out runs; empty: `paddock up` does so itself."""
     max_runs: int = 2
     """Runs at a time that `paddock up` carries out on this machine."""
     max_attempts: int = 3
     """After so many failures for a passing reason an item is quarantined."""
     max_restarts: int = 3
     """How often a run that crashed is started again."""
-    dead_after_s: float = 60.0
-    """A machine of which the ledger in PostgreSQL hears nothing for so long is taken for dead."""
     smtp_url: str = field(default="", repr=False)
     """`smtp://[user:password@]host[:port]`, or `smtps://`; for notifications by mail."""
     mail_from: str = ""
@@ -94,7 +90,7 @@ class Settings:
     trust_state: tuple[Path, ...] = ()
     """Folders of pipelines whose state counts, also if others made it; see `ledger.own_state`."""
     ledger_url: str = field(default="", repr=False)
-    """A PostgreSQL database that several machines share; empty: a file beside each pipeline."""
+    """A PostgreSQL database for the ledgers; empty: a file beside each pipeline."""
     readers_url: str = ""
     """A Dask scheduler whose workers read documents; empty: this machine reads them."""
     read_timeout_s: float = 120.0

@@ -75,11 +75,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 LONGEST = (
     "runner/prefect/test_flow.py", "runner/core/test_kinds_of_change.py",
     "runner/schedule/test_up_killed.py", "test_examples.py",
-    "cluster/test_shares.py", "engine/decoding/test_loop.py",
+    "engine/decoding/test_loop.py",
     "runner/schedule/test_up.py", "engine/llama/test_vision_families.py",
     "runner/core/test_histories.py", "runner/cli/test_mcp_server.py", "runner/test_strangers.py",
     "benchmarks/test_benchmarks.py", "runner/core/test_killed.py", "engine/tuning/test_tuner.py",
-    "runner/core/test_work_claims.py", "test_tutorial.py",
+    "test_tutorial.py",
     "runner/review/test_page_in_a_browser.py", "runner/daemon/test_daemon_main.py",
     "soak/test_soak.py",
     "engine/backends/test_local_pool_suspects.py", "runner/schedule/test_run_processes.py",
@@ -110,7 +110,7 @@ LONGEST = (
 )  # fmt: skip
 
 # Files whose tests ask one Prefect server run in one process, which starts it once: a start takes
-# 4 s of a processor, and what waits for it the rest of 12. Four groups, so that none is the end.
+# 4 s of a processor, and what waits for it the rest of 12. Groups, so that none is the end.
 WITH_PREFECT = {
     "up": (
         "runner/schedule/test_up.py", "runner/test_no_secret_in_a_command_line.py",
@@ -118,10 +118,6 @@ WITH_PREFECT = {
     ),
     "up that is killed": (
         "runner/schedule/test_up_killed.py", "runner/schedule/test_up_reviews.py",
-        "runner/workers/test_delegation.py", "runner/workers/test_cluster_machine.py",
-    ),
-    "cluster": (
-        "cluster/test_shares.py", "cluster/test_three_workers.py", "cluster/test_other_views.py",
     ),
     "flows": (
         "runner/prefect/test_flow.py", "runner/prefect/test_states_by_hand.py",

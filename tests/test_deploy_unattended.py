@@ -1,7 +1,7 @@
-"""What `examples/deploy` holds for unattended runs and for several machines: read and judged.
+"""What `examples/deploy` holds for unattended runs: read and judged.
 
 No Docker engine and no systemd runs here: units are verified by systemd's own tool, compose is
-read, and what both name must exist in Paddock, PostgreSQL's driver and Prefect.
+read, and what both name must exist in Paddock.
 """
 
 import re
@@ -16,11 +16,10 @@ import yaml
 
 from paddock.engine.settings import ServiceSettings
 from paddock.runner.cli.application import GROUPS
-from paddock.runner.daemon.prefect_server import TUNED
 
 HOUSE = Path(__file__).resolve().parents[1]
 DEPLOY = HOUSE / "examples" / "deploy"
-UNITS = ("paddock-up.service", "paddock-worker.service")
+UNITS = ("paddock-up.service",)
 VERIFY = shutil.which("systemd-analyze")
 needs_systemd = pytest.mark.skipif(
     VERIFY is None, reason="the units were NOT verified: systemd-analyze is missing"
@@ -101,85 +100,25 @@ def test_up_is_watched_and_says_when_it_is_ready() -> None:
     assert values(text, "RestartPreventExitStatus") == ["2"]
 
 
-def test_a_worker_has_its_password_from_a_file_that_must_be_there() -> None:
-    text = unit("paddock-worker.service")
-    assert "/etc/paddock/cluster" in values(text, "EnvironmentFile")
-    assert "postgresql://" not in text
+# compose.yaml
 
 
-# compose.yaml and compose.cluster.yaml
-
-
-def compose(file: str = "compose.cluster.yaml") -> dict[str, Any]:
-    told: dict[str, Any] = yaml.safe_load((DEPLOY / file).read_text("utf-8"))
+def compose() -> dict[str, Any]:
+    told: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))
     return told
 
 
-of_each_file = pytest.mark.parametrize("file", ["compose.yaml", "compose.cluster.yaml"])
-
-
-def service(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = compose()["services"][name]
-    return found
-
-
-def test_one_file_serves_the_first_machine_and_the_others() -> None:
-    profiles = {name: one["profiles"] for name, one in compose()["services"].items()}
-    assert profiles == {
-        "db": ["server"], "prefect": ["server"], "prepare": ["server"], "up": ["server"],
-        "worker": ["worker"], "worker-gpu": ["worker-gpu"],
-    }  # fmt: skip
-    # What a profile starts must not need what another profile has.
+def test_every_container_has_all_its_safeguards() -> None:
     for one in compose()["services"].values():
-        for other in one.get("depends_on", {}):
-            assert service(other)["profiles"] == one["profiles"]
-
-
-@of_each_file
-def test_every_container_has_all_its_safeguards(file: str) -> None:
-    for name, one in compose(file)["services"].items():
         assert one["read_only"] is True
         assert one["cap_drop"] == ["ALL"]
         assert one["security_opt"] == ["no-new-privileges:true"]
-        assert "cap_add" not in one or name == "db"
+        assert "cap_add" not in one
         assert "max-size" in one["logging"]["options"]
 
 
-def test_nothing_listens_beyond_the_machine_unless_asked() -> None:
-    for one in compose()["services"].values():
-        for port in one.get("ports", []):
-            assert port.startswith(("${SERVER:-127.0.0.1}:", "127.0.0.1:"))
-
-
-def test_the_password_is_asked_for_and_never_written_down() -> None:
-    text = (DEPLOY / "compose.cluster.yaml").read_text("utf-8")
-    for found in re.finditer(r"postgresql[^:]*://paddock:(\S+?)@|POSTGRES_PASSWORD: (\S+)", text):
-        said = found.group(1) or found.group(2)
-        assert said.startswith("${DB_PASSWORD:?"), found.group()
-
-
-def test_prefects_server_asks_for_the_password_that_all_machines_have() -> None:
-    asked = service("prefect")["environment"]["PREFECT_SERVER_API_AUTH_STRING"]
-    assert asked.startswith("paddock:${PREFECT_PASSWORD:?")
-    for name in ("prepare", "up", "worker", "worker-gpu"):
-        assert service(name)["environment"]["PREFECT_API_AUTH_STRING"] == asked
-
-
-def test_machines_share_one_ledger_one_server_and_one_folder() -> None:
-    wanted = ("PREFECT_API_URL", "PADDOCK_LEDGER", "PADDOCK_WORK_POOL")
-    users = [service(name) for name in ("prepare", "up", "worker", "worker-gpu")]
-    for one in users:
-        assert [one["environment"][name] for name in wanted] == [
-            users[0]["environment"][name] for name in wanted
-        ]
-        assert one["volumes"][1] == "${PIPELINES:-./pipelines}:/srv/pipelines"
-    # A state folder is one machine's own: socket, lock and models of one pool.
-    assert {one["volumes"][0] for one in users} == {"up:/data", "worker:/data"}
-
-
-@of_each_file
-def test_every_secret_volume_and_file_that_compose_names_exists(file: str) -> None:
-    told = compose(file)
+def test_every_secret_volume_and_file_that_compose_names_exists() -> None:
+    told = compose()
     secrets = {name for one in told["services"].values() for name in one.get("secrets", [])}
     assert secrets == set(told.get("secrets", {}))
     named = {
@@ -196,52 +135,7 @@ def test_every_secret_volume_and_file_that_compose_names_exists(file: str) -> No
             assert (context / one["build"]["dockerfile"]).is_file()
 
 
-def test_prefect_has_a_database_that_is_made() -> None:
-    url = service("prefect")["environment"]["PREFECT_API_DATABASE_CONNECTION_URL"]
-    made = re.findall(r"CREATE DATABASE (\w+)", (DEPLOY / "databases.sql").read_text("utf-8"))
-    assert url.rpartition("/")[2] in made
-    assert service("db")["healthcheck"]["test"][-1] in made
-
-
-def test_prefect_knows_every_setting_that_compose_gives_it() -> None:
-    names = [
-        name for name in service("prefect")["environment"]
-        if name.startswith("PREFECT_") and name != "PREFECT_HOME"
-    ]  # fmt: skip
-    ask = (
-        "import sys; from prefect.settings import Settings\n"
-        "from prefect.settings.legacy import _get_settings_fields\n"
-        "known = _get_settings_fields(Settings)\n"
-        "print([name for name in sys.argv[1:] if name not in known])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", ask, *names], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
-
-
-def test_prefect_s_server_is_tuned_as_our_own_is() -> None:
-    given = service("prefect")["environment"]
-    # How seldom a loop looks suits one machine: with several, Prefect's server hands out the runs.
-    ours = {
-        name: value
-        for name, value in TUNED.items()
-        if name.startswith("PREFECT_SERVER_SERV") and not name.endswith("LOOP_SECONDS")
-    }
-    assert ours
-    assert {name: given[name] for name in ours} == ours
-
-
-def test_what_compose_runs_are_commands_of_paddock() -> None:
-    known = {one for commands in GROUPS.values() for one in commands}
-    said = {service(name)["command"][0] for name in ("prepare", "up", "worker", "worker-gpu")}
-    assert said == {"cluster", "up", "worker"}
-    assert said <= known
-
-
-@pytest.mark.parametrize(("file", "more_s"), [("compose.yaml", 10), ("compose.cluster.yaml", 20)])
-def test_what_computes_gets_more_time_to_stop_than_it_takes(file: str, more_s: int) -> None:
-    services = compose(file)["services"]
-    for name in services.keys() - {"db", "prefect", "prepare"}:
-        grace_s = float(services[name]["stop_grace_period"].removesuffix("s"))
-        assert grace_s > ServiceSettings().stop_timeout_s + more_s
+def test_what_computes_gets_more_time_to_stop_than_it_takes() -> None:
+    for one in compose()["services"].values():
+        grace_s = float(one["stop_grace_period"].removesuffix("s"))
+        assert grace_s > ServiceSettings().stop_timeout_s + 10

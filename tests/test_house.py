@@ -28,7 +28,6 @@ ONLY_IN = {
     "yaml": {"pipelines/yaml_source.py"},
     "prefect": {
         "runner/workers/queued_run.py",
-        "runner/workers/prefect_worker.py",
         "runner/daemon/prefect_process.py",
         "runner/workers/",
     },
@@ -60,7 +59,7 @@ ONLY_IN = {
 
 # `paddock` on the package index is another project; ours is `paddock-llm`.
 NOT_OURS = re.compile(
-    r"\bpaddock\\?\[(demo|cluster|documents|duplicates|mcp|ocr|retrieval|tables)"
+    r"\bpaddock\\?\[(demo|postgres|documents|duplicates|mcp|ocr|retrieval|tables)"
     r"|\b(pip3? install|uv add|uv tool install|pipx install|uvx)( [^&;|#`]*?)?"
     r" ['\"]?paddock(?![-\w/.])"
 )
@@ -189,7 +188,7 @@ def whole_text(node: ast.Constant | ast.JoinedStr) -> str:
 
 def test_each_store_has_its_sql_on_one_page() -> None:
     pages = {
-        "ledger_tables", "queries", "coordination_queries", "postgres", "sqlite_file",
+        "ledger_tables", "queries", "postgres", "sqlite_file",
         "webhook_queue",
     }  # fmt: skip
     sql = re.compile(r"(select|delete from|insert into|update|alter table) [\w(*.]+[ ,(]")
@@ -222,7 +221,6 @@ READS_TEXTS_OF_OTHERS = {
     "runner/core/traces/parts.py": "the key of a tool in a spec",
     "runner/daemon/service_client.py": "what a browser is shown, also by Ollama",
     "runner/schedule/schedule_planner.py": "the key of a trigger",
-    "runner/workers/cluster_checks.py": "a mark in Prefect",
 }
 
 
@@ -292,7 +290,7 @@ def test_no_line_installs_the_project_that_has_our_name_on_the_package_index() -
     [
         ("pip install paddock", True),
         ("pip install 'paddock[demo]'", True),
-        ("pip install --upgrade uv 'paddock[demo,cluster]==0.1'", True),
+        ("pip install --upgrade uv 'paddock[demo,postgres]==0.1'", True),
         ("uv tool install 'paddock[demo]'", True),
         ("the extra 'paddock[ocr]'", True),
         ("uv add paddock", True),

@@ -49,7 +49,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "commands.tune": ("tune",),
     "commands.serve_service": ("serve", "service"),
-    "commands.up_allow_worker_cluster": ("up", "allow", "worker", "cluster"),
+    "commands.up_allow": ("up", "allow"),
     "commands.setup": ("setup",),
     "commands.status": ("status",),
     "commands.runs_logs": ("runs", "logs"),
@@ -89,15 +89,13 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "clean": "Remove old runs, logs and cached replies; fresh items stay fresh.",
         "adopt": "Take the ledger of a copy, a backup or a clone for one that was made here.",
     },
-    "Unattended, on one machine or several": {
+    "Unattended": {
         "up": "Run the schedules, watches and webhooks of the pipelines below DIR.",
         "status": "Show `paddock up` with its queue and calls, the services, and the last runs.",
         "allow": "Allow pipeline files what they ask for, for `paddock up`.",
         "setup": "Print the unit that keeps `paddock up` running, and how to install it.",
         "mcp": "Serve the pipelines of FOLDER to agents as tools (Model Context Protocol).",
         "service": "Local service: one pool for all runs on this machine.",
-        "worker": "Take runs from a work pool, with this machine's models, until it is stopped.",
-        "cluster": "Several machines on the same pipelines.",
     },
     "Models": {
         "chat": "Chat with a model; or ask it once, with a prompt or piped text.",
@@ -132,6 +130,13 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
 
 `paddock --help` prints this without importing the commands; a test compares it with them.
 """
+REMOVED = dict.fromkeys(
+    ("cluster", "worker"),
+    "Paddock no longer divides a run among machines: `paddock run` does all of it, with models on "
+    "other servers (`pool.url`), and `prefect worker` takes whole runs. What is done stays done. "
+    "See MACHINES.md.",
+)
+"""Command that is no more → what to do now."""
 
 
 def application(command: str | None = None) -> typer.Typer:
@@ -264,3 +269,8 @@ class RootGroup(HelpGroup):
     """Root group, with the headings of `SECTIONS`."""
 
     sections = SECTIONS
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] in REMOVED:
+            ctx.fail(REMOVED[args[0]])
+        return super().resolve_command(ctx, args)

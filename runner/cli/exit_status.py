@@ -39,7 +39,7 @@ _STATUS_OF_ERRORS = {
     ("paddock.steps.registry", "UnknownStep"): WRONG,
     ("paddock.steps.base", "StepError"): FAILED,
     ("paddock.runner.ledger.entries", "LedgerError"): FAILED,
-    ("paddock.runner.ledger.sharing.run_locks", "Locked"): FAILED,
+    ("paddock.runner.ledger.run_locks", "Locked"): FAILED,
     ("paddock.runner.daemon.prefect_client", "TrackingError"): FAILED,
     ("paddock.runner.daemon.daemon_files", "DaemonError"): FAILED,
     ("paddock.runner.schedule.up", "UpError"): FAILED,

@@ -93,5 +93,5 @@ def value_text(row: SettingRow) -> str:
 
 # Unset, these are off; other unset settings are decided by the machine or the model.
 _NONE_IF_UNSET = frozenset(
-    ("api_keys", "api_key", "rate", "pool_key", "ledger", "smtp", "work_pool", "mail_from")
+    ("api_keys", "api_key", "rate", "pool_key", "ledger", "smtp", "mail_from")
 )

@@ -94,11 +94,9 @@ SETTING_SPECS: Mapping[str, SettingSpec] = {
     "up_host": SettingSpec(
         partial(service_address, port=UP_PORT), "unattended.address", flag="listen"
     ),
-    "work_pool": SettingSpec(setting_values.text, "unattended.work_pool"),
     "max_runs": SettingSpec(setting_values.count, "unattended.max_runs"),
     "max_attempts": SettingSpec(setting_values.count, "unattended.max_attempts"),
     "max_restarts": SettingSpec(setting_values.count, "unattended.max_restarts"),
-    "dead_after": SettingSpec(setting_values.seconds, "unattended.dead_after_s"),
     "smtp": SettingSpec(setting_values.text, "unattended.smtp_url", is_secret=True),
     "mail_from": SettingSpec(setting_values.text, "unattended.mail_from"),
     "keep_runs": SettingSpec(setting_values.seconds, "unattended.keep_runs_s"),

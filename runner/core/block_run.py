@@ -15,8 +15,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from paddock.engine.system.crash_isolation import UNLIMITED
-from paddock.engine.system.retry import Pauses
 from paddock.engine.system.tasks import task_group
 from paddock.engine.system.text import counted, listed
 from paddock.pipelines.expressions import ExpressionError
@@ -35,15 +33,14 @@ from paddock.runner.progress.item_states import (
 from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import ItemReport
 
-from .block_state import BlockState, count_item, count_shared, opened_block
+from .block_state import BlockState, count_item, opened_block
 from .calls.recorded_calls import PutOff
 from .failures import ItemWaits, RunFailed, SkippedByReview, StepFailed
 from .item_attempt import ItemAttempt, ItemEnd, failed_end, waiting_end
 from .item_recorder import ItemRecorder
 from .item_window import Window, expected_tokens, longest_first, max_parallel
 from .left_nodes import MAX_NAMED, LackingItems, blocks_read
-from .machines.deadly_items import CrashHistory, RepeatedCrash, max_together, suspects_text
-from .machines.work_claims import CLAIM_BACKOFF, ClaimLost
+from .other_runs.deadly_items import CrashHistory, RepeatedCrash, max_together, suspects_text
 from .outputs.outdated_outputs import EndedNode, ended_block
 from .outputs.pruning import Pruner
 from .run_context import RunContext
@@ -66,15 +63,13 @@ class BlockRun:
         self.context, self.stats = recorder.context, recorder.context.stats
         self.is_shown = not state.is_of_item and state.step is None
         """Whether its items are shown by themselves, and not as a part of what is around them."""
-        self.claims = None if state.is_of_item else self.context.claims
-        """Where several machines work on the same items; nested ones go with their outer item."""
 
     async def items(self) -> EndedNode | None:
         """Do the items of an outermost block, and return what of it applies; or of a nested one.
 
         1. What was found as they were judged is recorded.
         2. They begin in their list's order, or the longest first.
-        3. They run in chunks; again those that other machines held, or that were put off.
+        3. They run in chunks; again those that were put off.
         4. Some were not begun, since the stop gate was closed.
         5. Those whose source is gone are handled, and it is found what applies of an outermost
            block.
@@ -84,7 +79,7 @@ class BlockRun:
             RunStopped: nothing else will succeed; or an item failed, with `on_error: fail`.
             StopGateClosed: some items were not begun; those that were are finished.
         """
-        context, state, claims = self.context, self.state, self.claims
+        context, state = self.context, self.state
         work, block, todo = state.work, state.block, state.todo()
         gate, suspects = context.stop_gate, context.suspects
         await record_verdicts(context, state)  # 1
@@ -106,22 +101,17 @@ class BlockRun:
             known, limit = [(key, h) for key, h in histories if h], context.max_attempts
             if tried := [pair for pair in known if not pair[1].is_deadly(state.parallel, limit)]:
                 self.stats.note(suspects_text(tried, state.parallel))
-        remaining, pauses = todo, None if claims is None else Pauses(CLAIM_BACKOFF)
+        remaining = todo
         while remaining and not gate.is_closed:
-            n_before = sum(item.has_ended for item in todo)
             for most, items in context.suspects.by_crashes(
                 work.scope_id, remaining, state.parallel
             ):
                 size = 1
                 if most >= state.parallel:
                     size = MODEL_CHUNK_ITEMS if state.has_models else PLAIN_CHUNK_ITEMS
-                fair = UNLIMITED if claims is None else await claims.fair_share_size(len(items))
-                size = min(size, fair)
                 firsts = range(0, len(items), size)
                 chunks: list[Sequence[ItemWork]] = [items[at : at + size] for at in firsts]
-                if claims is not None and fair < len(items):
-                    chunks = claims.in_machine_order(chunks)
-                window = Window(min(size, len(items)), min(fair, most))
+                window = Window(min(size, len(items)), most)
                 async with task_group() as group:
                     for chunk in chunks:
                         # A pool that the first item opens knows its number of slots only then.
@@ -131,13 +121,7 @@ class BlockRun:
                             break
                         task = group.create_task(self._chunk(chunk, window.items))
                         task.add_done_callback(window.chunk_ended)
-            remaining = state.in_phase(Phase.ELSEWHERE)
-            if remaining and claims is not None and pauses is not None:
-                self.stats.note(await claims.waits_for(work.scope_id, remaining))
-                if sum(item.has_ended for item in todo) > n_before:
-                    pauses.succeeded()
-                await pauses.wait()
-            elif remaining := state.in_phase(Phase.PUT_OFF):  # outermost, in its next pass
+            if remaining := state.in_phase(Phase.PUT_OFF):  # outermost, in its next pass
                 state.escalation_pass = state.escalation_pass.next()
         if n_unbegun := sum(not item.has_ended for item in todo):  # 4
             raise StopGateClosed(n_unbegun if self.is_shown else 0)
@@ -158,24 +142,11 @@ class BlockRun:
         return None
 
     async def _chunk(self, chunk: Sequence[ItemWork], slots: asyncio.Semaphore) -> None:
-        """Do the items of a chunk that no other machine holds or has done, each in a slot."""
-        context, state, claims = self.context, self.state, self.claims
-        scope_id, gate = state.work.scope_id, context.stop_gate
+        """Do the items of a chunk, each in a slot."""
+        context, state, gate = self.context, self.state, self.context.stop_gate
         has_no_own = all(isinstance(n, BoundStep) and n.inner is None for n in state.block.body)
         # A budget that is used up stops no step that only writes what was made
         asks_gate = state.step is None or state.has_models
-        if claims is not None:
-            chunk, done, elsewhere = await claims.take(scope_id, chunk, context.index)
-            for item in elsewhere:
-                item.become(Phase.ELSEWHERE)
-            for item, entry in done:
-                count_shared(context, state, item, entry)
-            if not chunk:
-                return
-            # Machines may have crashed.
-            await context.suspects.look(scope_id, [item.key for item in chunk])
-            groups = context.suspects.by_crashes(scope_id, chunk, state.parallel)
-            chunk = [item for _, group in groups for item in group]
 
         def ended(_: asyncio.Task[None]) -> None:
             slots.release()
@@ -193,8 +164,6 @@ class BlockRun:
                     group.create_task(self._item(item)).add_done_callback(ended)
             if shown is not None:
                 shown.state = state.state_of(chunk)
-        if claims is not None:
-            await claims.release(scope_id, keys)
 
     async def _item(self, item: ItemWork) -> None:
         """Do one item: run its steps, and record how it ended.
@@ -205,58 +174,52 @@ class BlockRun:
         3. It failed, or a person has to decide.
         4. It went well, or a filter excluded it, or all its steps were skipped.
         5. It is recorded, and counts as ended once its entry is durable.
-        6. Another machine took it over meanwhile.
         """
         context, stats, state = self.context, self.stats, self.state
         scope_id, block = state.work.scope_id, state.block
         known, deadly = context.suspects.of(scope_id, item), None
         if known is not None and known.is_deadly(state.parallel, context.max_attempts):
             deadly = RepeatedCrash(block.id, known.n_deaths)
-        try:
-            async with self._in_flight(item, known, is_noted=deadly is None and state.step is None):
-                attempt = ItemAttempt.of_item(context, state, item)
-                attempt.is_repeated_crash = deadly is not None
-                for record in item.begun:
-                    stats.forget(record, attempt.shown_key)
-                item.become(Phase.RUNNING)
-                stats.item_state(block.id, attempt.shown_key, ItemState.RUNNING)
-                try:  # 1
-                    if deadly is not None:
-                        raise deadly
-                    opened = context.documents.open(scope_id, item, state.work.made_by)
-                    walk = ItemWalk(block.body, item.scope_in(block, state.scope))
-                    with opened as attempt.document:
-                        for node in walk.nodes(partial(self._skip, attempt)):
-                            lacking = None
-                            if isinstance(node, BoundStep):
-                                outputs = await self.step_runner.run(node, walk.scope, attempt)
-                            else:
-                                outputs, lacking = await self._nested(node, walk.scope, attempt)
-                            walk.hand_on(node, outputs, lacking)
-                            attempt.has_run |= outputs is not None
-                    end = self._end_of(item, attempt, walk)  # 4
-                except StopGateClosed:  # 2: in a nested block, whose finished items are recorded
-                    return
-                except PutOff:
-                    item.begun = attempt.steps
-                    item.become(Phase.PUT_OFF)
-                    return
-                except StepFailed as error:  # 3
-                    if state.step and not isinstance(error, SkippedByReview):
-                        raise
-                    report = state.report(item, ItemState.QUARANTINED, attempt.seconds)
-                    if not context.options.retry_failed:  # who asks for a try wants to know its end
-                        report = replace(report, is_known=item.has_failed_before)
-                    end = failed_end(item, error, report, block.on_error, context.max_attempts)
-                    attempt.n_failures = end.n_failures
-                except ItemWaits as wait:
-                    report = state.report(item, item.verdict.state, attempt.seconds)
-                    end = waiting_end(wait, report)
-                await self._record(item, attempt, end)  # 5
-        except ClaimLost:  # 6
-            item.become(Phase.ELSEWHERE)
-            shown_key = state.work.shown_key(item.key)
-            stats.note(f"'{shown_key}': another machine took it over meanwhile")
+        async with self._in_flight(item, known, is_noted=deadly is None and state.step is None):
+            attempt = ItemAttempt.of_item(context, state, item)
+            attempt.is_repeated_crash = deadly is not None
+            for record in item.begun:
+                stats.forget(record, attempt.shown_key)
+            item.become(Phase.RUNNING)
+            stats.item_state(block.id, attempt.shown_key, ItemState.RUNNING)
+            try:  # 1
+                if deadly is not None:
+                    raise deadly
+                opened = context.documents.open(scope_id, item, state.work.made_by)
+                walk = ItemWalk(block.body, item.scope_in(block, state.scope))
+                with opened as attempt.document:
+                    for node in walk.nodes(partial(self._skip, attempt)):
+                        lacking = None
+                        if isinstance(node, BoundStep):
+                            outputs = await self.step_runner.run(node, walk.scope, attempt)
+                        else:
+                            outputs, lacking = await self._nested(node, walk.scope, attempt)
+                        walk.hand_on(node, outputs, lacking)
+                        attempt.has_run |= outputs is not None
+                end = self._end_of(item, attempt, walk)  # 4
+            except StopGateClosed:  # 2: in a nested block, whose finished items are recorded
+                return
+            except PutOff:
+                item.begun = attempt.steps
+                item.become(Phase.PUT_OFF)
+                return
+            except StepFailed as error:  # 3
+                if state.step and not isinstance(error, SkippedByReview):
+                    raise
+                report = state.report(item, ItemState.QUARANTINED, attempt.seconds)
+                if not context.options.retry_failed:  # who asks for a try wants to know its end
+                    report = replace(report, is_known=item.has_failed_before)
+                end = failed_end(item, error, report, block.on_error, context.max_attempts)
+                attempt.n_failures = end.n_failures
+            except ItemWaits as wait:
+                report = state.report(item, item.verdict.state, attempt.seconds)
+                end = waiting_end(wait, report)
+            await self._record(item, attempt, end)  # 5
 
     def _skip(self, attempt: ItemAttempt, node: BoundNode, scope: Scope) -> bool:
         """Record a step of an item that is skipped, or fails so; return whether the node is.
@@ -329,12 +292,10 @@ class BlockRun:
         rows: its entry is of these.
 
         Raises:
-            ClaimLost: another machine took it over; nothing is recorded.
             RunFailed: it failed, with `on_error: fail`.
         """
         context, state, scope_id = self.context, self.state, self.state.work.scope_id
         if end.state is not None:
-            await context.fence()
             if end.reason is None and end.with_filed is None:
                 state.filed.forget_inner_documents(context.ledger, scope_id, item.key)
             try:
@@ -374,26 +335,18 @@ class BlockRun:
 
         It waits until it may run with what else runs; an item around a nested block does so for
         those of the block.
-
-        Raises:
-            ClaimLost: this machine does not hold it, or no longer.
         """
-        context, state, claims = self.context, self.state, self.claims
+        context, state = self.context, self.state
         suspects, scope_id = context.suspects, state.work.scope_id
         is_of_nested_block = state.around.escalation_pass is not None
         entered = context.room.entered(max_together(known, state.parallel))
         async with nullcontext() if is_of_nested_block else entered:
-            if claims is not None:
-                claims.hold(scope_id, item.key)
-                await claims.fence()  # a machine that slept may have lost its claim
             if is_noted:
                 await suspects.begin(scope_id, item, next(reversed(state.around.items), None))
             try:
                 yield
             finally:
                 suspects.end(scope_id, item.key)
-            if claims is not None and not item.has_ended:
-                await claims.fence()
 
     def _keeps_former_table(self, step: BoundStep, attempt: ItemAttempt) -> bool:
         """Note why a table loses rows; return whether that waits for `--yes`."""

@@ -22,6 +22,7 @@ from paddock.runner.progress.item_states import (
     OPEN,
     UNCHANGED,
     WAITS,
+    WORK,
     ItemState,
     Phase,
     end_of,
@@ -35,7 +36,6 @@ from paddock.steps.base import StepError
 from .escalation import EscalationPass
 from .failures import ItemWaits, RunStopped, StepFailed
 from .left_nodes import LackingItems
-from .machines.work_claims import state_done_elsewhere
 from .outputs.same_output_file import refuse_other_pipelines, refuse_output_conflicts
 from .reviews.run_reviews import RunReviews
 from .run_context import RunContext
@@ -292,12 +292,12 @@ async def opened_block(
 
     1. Its items are judged; `lacks`: what the block's list lacks.
     2. What stands of their outputs is claimed, so that nothing else of this run writes it.
-    3. The items that another machine has done in this job, and those that are not stale, are
-       counted, with their recorded results.
+    3. The items that this job did before a crash, and those that are not stale, are counted, with
+       their recorded results.
 
     Raises:
         PipelineError: two items have the same key, or would write the same file.
-        RunStopped: another machine has given up an item, with `on_error: fail`.
+        RunStopped: an item was given up before a crash, with `on_error: fail`.
         StepFailed: something else of this run writes the file of a step.
     """
     judge, escalation_pass = context.judge, around.escalation_pass or EscalationPass()
@@ -327,7 +327,7 @@ async def opened_block(
     for item in work.items:  # 3
         entry, verdict = item.entry, item.verdict
         if verdict.case is Case.SHARED and entry is not None:
-            count_shared(context, state, item, entry)
+            _count_done_before(context, state, item, entry)
         elif not verdict.is_work:
             reported = verdict.state
             error = verdict.why or "" if reported is ItemState.QUARANTINED else None
@@ -350,15 +350,25 @@ async def opened_block(
     return state
 
 
-def count_shared(context: RunContext, state: BlockState, item: ItemWork, entry: Entry) -> None:
-    """Count an item that another machine has done in this job."""
-    reported, shown, error = state_done_elsewhere(entry), state.shown_key(item.key), entry.error
+def _count_done_before(
+    context: RunContext, state: BlockState, item: ItemWork, entry: Entry
+) -> None:
+    """Count an item that a run of this job has done; a failure is not tried again.
+
+    With the state from before it ran, so that all runs of the job count the same.
+    """
+    if entry.state in BAD:
+        reported = ItemState.QUARANTINED
+    elif entry.state != ItemState.DONE:
+        reported = ItemState(entry.state)
+    else:
+        known = (*WORK, ItemState.HELD)
+        reported = next((state for state in known if state == entry.was), ItemState.NEW)
+    shown, error = state.shown_key(item.key), entry.error
     if reported is ItemState.QUARANTINED and state.block.on_error == "fail":
         raise RunStopped(f"'{shown}': {error}")
     if reported is ItemState.QUARANTINED and state.block.on_error == "skip":
         reported = ItemState.SKIPPED
-    for record in item.begun:  # here, before it was put off
-        context.stats.forget(record, shown)
     take_entry(context, state, item, entry, reported, Why.RECORDED(error or ""))
     is_tried_again = entry.state == ItemState.FAILED
     state.n_failures = max(state.n_failures, entry.n_failures, is_tried_again)
@@ -374,7 +384,7 @@ def take_entry(
     reported: ItemState,
     why: Reason | None,
 ) -> None:
-    """Take how an item ended by its entry, of an earlier run or another machine."""
+    """Take how an item ended by its entry, of an earlier run."""
     state.has_failures |= reported in BAD or entry.has_inner_failures
     if reported in BAD:
         item.become(Phase.FAILED, why)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NoReturn
 
@@ -39,7 +39,6 @@ from .failures import Cause, RunFailed, RunStopped, StepFailed
 from .item_attempt import ItemAttempt, StepAttempt
 from .item_recorder import ItemRecorder
 from .left_nodes import Left, LeftBy, blocks_read
-from .machines.work_claims import ClaimLost
 from .outputs.outdated_outputs import EndedNode, Fate, MadeOutputs, OutdatedOutput
 from .outputs.pruning import Pruner
 from .outputs.vector_rows import clear_rows
@@ -65,11 +64,8 @@ async def run(context: RunContext) -> Report:
     stats, stop_gate = context.stats, context.stop_gate
     walk = Execute(context)
     work = asyncio.create_task(_clean_up_and_walk(walk))
-    tasks = {work}
     if context.bound.pipeline.budget is not None:
-        meter = BudgetMeter(context)
-        stop_gate.limit = meter.reached
-        tasks.add(asyncio.create_task(meter.share_spending()))
+        stop_gate.limit = BudgetMeter(context).reached
     stopped = asyncio.create_task(context.stop.wait())
     try:
         await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -77,9 +73,8 @@ async def run(context: RunContext) -> Report:
         if not work.done():  # before what is in flight unwinds, which may be cut short
             context.suspects.stop()
         stopped.cancel()
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        work.cancel()
+        await asyncio.wait({work})
     if work.cancelled():
         words = stop_gate.words if stop_gate.status in ("interrupted", "suspended") else ""
         message = f"{words or 'Interrupted'}; the same command continues."
@@ -189,24 +184,15 @@ class Execute(Walk):
         return await super().outputs_of(state)
 
     async def step(self, step: BoundStep) -> Any:
-        """Run a step without a trace; those with side effects on one machine after the other."""
-        context, stats, outputs = self.context, self.stats, None
+        """Run a step without a trace."""
+        context, stats = self.context, self.stats
         stats.show_step(step.id, None, 0)
         stats.item_state(step.id, "", ItemState.RUNNING)
-        scope_id, claims = context.judge.scopes.register(step.id, self.around.keys), context.claims
-        while True:
-            attempt = ItemAttempt.of(context, step, self.around)
-            try:
-                async with AsyncExitStack() as stack:
-                    if not (claims is None or step.kind.is_pure or step.inner is not None):
-                        claim = claims.on_step(scope_id, step.id, context.index, context.stop_gate)
-                        await stack.enter_async_context(claim)
-                    if step.inner is None:  # else its items enter
-                        await stack.enter_async_context(context.room.entered())
-                    outputs = await self.step_runner.run(step, self.scope, attempt)
-                break
-            except ClaimLost:  # this machine slept, and another one took the claim
-                continue
+        scope_id = context.judge.scopes.register(step.id, self.around.keys)
+        attempt = ItemAttempt.of(context, step, self.around)
+        # Its items enter where it runs a pipeline.
+        async with context.room.entered() if step.inner is None else nullcontext():
+            outputs = await self.step_runner.run(step, self.scope, attempt)
         attempt.outputs.record_written()
         rows = outputs.get("rows") if isinstance(outputs, Mapping) else None
         if isinstance(rows, TypedRows) and self._keeps_tables:

@@ -23,13 +23,11 @@ from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.prefect_view import TaskChunk
 from paddock.steps.base import DocumentReaders
 
-from .calls.call_cache import ClaimFence
 from .calls.query_batches import QueryBatches
 from .documents_in_use import DocumentsInUse
 from .item_judge import Judge
 from .item_toolset import ToolRuntime
-from .machines.deadly_items import CrashSuspects
-from .machines.work_claims import WorkClaims
+from .other_runs.deadly_items import CrashSuspects
 from .run_options import CallTape, RunOptions
 from .run_stats import RunStats
 from .traces.world import World
@@ -37,10 +35,6 @@ from .traces.world import World
 SYNC_THREADS = 4  # a disk syncs several files at once in little more time than one
 ShowChunk = Callable[[str, Sequence[str]], AbstractContextManager[TaskChunk | None]]
 """(step or block, keys of its items) → shows them while they run; None: nowhere."""
-
-
-async def no_fence() -> None:
-    """Every item is this machine's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +59,6 @@ class RunContext:
     show_chunk: ShowChunk = lambda block, keys: nullcontext()
     max_attempts: int = 3
     """After so many failures for a passing reason an item is quarantined."""
-    claims: WorkClaims | None = None
-    """The claims of this machine, where several work on the same items."""
-    fence: ClaimFence = no_fence
-    """Raises `ClaimLost` where another machine has taken over the item, or the one around it."""
     tool_runtime: ToolRuntime | None = None
     """None while planning: no tool may be called."""
     tape: CallTape | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.runner.progress.drain import StopGate
@@ -63,8 +63,6 @@ class RunOptions:
     """What started the run: `hand`, `schedule`, `watch`, `webhook`, `compare` with the variant."""
     job: str = ""
     """Names work that machines do together, or a run continued after crashes; empty: alone."""
-    view: Mapping[str, Any] | None = None
-    """For a share of a job: the view of the machine that ordered it (`machine_view`)."""
 
     @property
     def leaves_out_items(self) -> bool:

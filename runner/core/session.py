@@ -1,9 +1,8 @@
-"""Open and close what a run or a plan needs: ledger, locks, claims, pool, tools, journal, name."""
+"""Open and close what a run or a plan needs: ledger, locks, pool, tools, journal, name."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import socket
@@ -16,7 +15,7 @@ from typing import Any
 
 from paddock.engine.memory.pool_stats import stats_of
 from paddock.engine.system import files, tasks
-from paddock.engine.system.light_dataclasses import astuple, dataclass, replace
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.typed_rows import TypedRows, without_types
@@ -26,13 +25,13 @@ from paddock.runner.bind.trust.permissions import forbidden_pools
 from paddock.runner.bind.trust.protected_files import ProtectedFiles
 from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.folders.unfinished_files import WATCH_TRIGGER, SettledFiles
+from paddock.runner.ledger import run_locks
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.ledger.own_state import has_folder_identity
-from paddock.runner.ledger.run_store import RunStore
-from paddock.runner.ledger.sharing import run_locks
+from paddock.runner.ledger.run_store import RunStore, session_name
 from paddock.runner.progress.events import MultiObserver, Observer
 from paddock.runner.progress.item_states import WORK
 from paddock.runner.progress.journal import LineWriter, RunJournal
@@ -49,13 +48,11 @@ from .calls.query_batches import QueryBatches
 from .documents_in_use import DocumentsInUse
 from .item_judge import Judge
 from .item_toolset import ToolRuntime
-from .machines.concurrency_groups import group_turn
-from .machines.deadly_items import CrashSuspects
-from .machines.machine_view import MachineView
-from .machines.work_claims import SharedPlace, WorkClaims, open_claims
+from .other_runs.concurrency_groups import group_turn
+from .other_runs.deadly_items import CrashSuspects
 from .reviews.run_reviews import RunReviews
 from .rule_sources import rule_sources
-from .run_context import RunContext, no_fence
+from .run_context import RunContext
 from .run_names import new_run_name
 from .run_options import PreparedRun, RunEnvironment, RunOptions
 from .run_stats import RunStats
@@ -111,8 +108,7 @@ class RunSession:
             "trigger": context.options.trigger,
             "given": canonical_json(given),
         }
-        job = context.claims.joined.job if context.claims is not None else context.options.job
-        if job and job != stats.run:
+        if (job := context.options.job) and job != stats.run:
             head["parent"] = job
         RunStore(context.ledger).record_run({**head, "started": self.began, **row})
 
@@ -175,20 +171,16 @@ async def open_session(
         for text in settings.left_out:
             stats.note(text)
         ledger.on_wait = partial(tasks.call_in, asyncio.get_running_loop(), stats.note)
-        # Other machines, and the turn of this run.
+        # The turn of this run.
         wait = run_locks.TurnWait(options.wait_s, lambda: environment.is_stopping, stats.waits)
-        claims, has_crashed = None, False
+        has_crashed = False
         if not is_plan:
             if ledger.is_shared:
-                claims = await _join_other_machines(stack, prepared, options, ledger, stats, wait)
+                stack.callback(_release_name, ledger, run)
             if environment.has_group_turn and bound.pipeline.concurrency is not None:
-                gate = environment.stop_gate
-                turn = group_turn(bound, settings, claims, run, gate, wait)
+                turn = group_turn(bound, settings, run, environment.stop_gate, wait)
                 await stack.enter_async_context(turn)
-            if claims is None:
-                has_crashed = await stack.enter_async_context(_folder_lock(bound, stats, wait))
-            elif bound.budget.is_set:
-                await claims.count_spending(run)
+            has_crashed = await stack.enter_async_context(_run_lock(bound, ledger, stats, wait))
             if bound.pipeline.compare is not None or bound.pipeline.gold is not None:
                 for words in comparison_notes(bound.pipeline):
                     stats.note(words)
@@ -197,8 +189,6 @@ async def open_session(
         if options.variant_of:
             scopes |= await ledger.ask(ledger.scopes_of, options.variant_of)
         index = await ledger.ask(OutputIndex, ledger, bound.roots.base, scopes, bound.file.name)
-        if claims is not None:
-            stack.push_async_callback(_clean_up_after_dead_machines, claims, index)
         if has_crashed:
             stack.push_async_callback(asyncio.to_thread, _sweep_temporary_files, index)
         allowed = settings.allow.union(options.allow)
@@ -235,8 +225,8 @@ async def open_session(
             secrets=prepared.secrets,
             embed_labels=LabelEmbedder(pool, ledger, models, stats, bound, may_ask=not is_plan),
         )
-        job_runs = None if claims is None else claims.runs
-        if claims is None and options.job:  # a run of it may have crashed
+        job_runs = None
+        if options.job:  # a run of it may have crashed
             job_runs = partial(ledger.ask, RunStore(ledger).runs_of, options.job)
         is_of_watch = options.trigger.split(maxsplit=1)[:1] == [WATCH_TRIGGER]
         judge = Judge(
@@ -261,11 +251,9 @@ async def open_session(
             stop=environment.stop,
             stop_gate=environment.stop_gate,
             max_attempts=settings.unattended.max_attempts,
-            claims=claims,
-            fence=claims.fence if claims is not None else no_fence,
             tool_runtime=None if is_plan else ToolRuntime(stats, stack),
             tape=environment.tape,
-            suspects=CrashSuspects(ledger, stats.run, settings.unattended.dead_after_s),
+            suspects=CrashSuspects(ledger, stats.run),
         )
         yield RunSession(context, prepared, time.time())
 
@@ -308,48 +296,23 @@ def _recording_observer(
     return MultiObserver(*observers)
 
 
-async def _join_other_machines(
-    stack: AsyncExitStack,
-    prepared: PreparedRun,
-    options: RunOptions,
-    ledger: Ledger,
-    stats: RunStats,
-    wait: run_locks.TurnWait,
-) -> WorkClaims:
-    """Return the claims of a run that machines do together."""
-    bound, settings = prepared.bound, prepared.settings
-
-    def release_name() -> None:  # of a run that never began: its inputs were not recorded
-        with suppress(LedgerError):
-            ledger.rows(queries.RELEASE_RUN, run=stats.run)
-
-    stack.callback(release_name)
-    view = await asyncio.to_thread(MachineView.of, bound)
-    if options.view is not None:
-        await asyncio.to_thread(view.refuse_other, options.view, "the machine that ordered it")
-    # What machines do together: the same file, folders and options, but for `review` and `--yes`,
-    # which say what becomes of the items that a machine takes: what waits, a later run accepts.
-    given = [sorted(options.only), sorted(options.force), options.retry_failed, options.no_cache]
-    given += [options.refresh, options.prune] if options.refresh or options.prune else []
-    given += ["take"] if options.takes_over else []
-    given += [astuple(options.sample)] if options.sample is not None else []
-    lock = run_locks.run_lock_name(bound.file.name, bound.folder_inputs, bound.roots.base)
-    digest = hashlib.sha256(canonical_json([lock, given]).encode()).hexdigest()[:32]
-    place = SharedPlace(lock, digest, options.job, view)
-    claims = await stack.enter_async_context(
-        open_claims(ledger, place, stats.run, settings.unattended, wait)
-    )
-    if n_others := claims.joined.n_others:
-        others = "another machine" if n_others == 1 else f"{n_others} other machines"
-        stats.note(f"working together with {others}")
-    return claims
+def _release_name(ledger: Ledger, run: str) -> None:
+    """Forget a run that never began: its inputs were not recorded."""
+    with suppress(LedgerError):
+        ledger.rows(queries.RELEASE_RUN, run=run)
 
 
-def _folder_lock(
-    bound: BoundPlan, stats: RunStats, wait: run_locks.TurnWait
+def _run_lock(
+    bound: BoundPlan, ledger: Ledger, stats: RunStats, wait: run_locks.TurnWait
 ) -> AbstractAsyncContextManager[bool]:
     """Return the lock of a run's folders; it yields whether the run that held it has crashed."""
     state = bound.roots.base / STATE_FOLDER
+    name = run_locks.run_lock_name(bound.file.name, bound.folder_inputs, bound.roots.base)
+    if ledger.lock is not None:
+        session = session_name(stats.run)
+        return run_locks.hold_shared_lock(
+            ledger.lock, name, run=stats.run, session=session, wait=wait
+        )
     if has_folder_identity(state):
         stats.note(
             "other machines know this folder by a ledger in PostgreSQL; "
@@ -357,18 +320,12 @@ def _folder_lock(
         )
     return run_locks.hold_lock(
         state / "locks",
-        run_locks.run_lock_name(bound.file.name, bound.folder_inputs, bound.roots.base),
+        name,
         run=stats.run,
         deadline_s=wait.longest_s,
         note=wait.note,
         is_over=wait.is_over,
     )
-
-
-async def _clean_up_after_dead_machines(claims: WorkClaims, index: OutputIndex) -> None:
-    """Remove temporary files of machines that died meanwhile; their items are done by now."""
-    if await claims.drop_dead():
-        await asyncio.to_thread(_sweep_temporary_files, index)
 
 
 def _sweep_temporary_files(index: OutputIndex) -> int:

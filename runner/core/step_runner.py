@@ -111,11 +111,9 @@ class StepRunner:
         Raises:
             StepFailed: it did not succeed.
             RunStopped: nothing else will succeed.
-            ClaimLost: another machine has taken the item over; the step was not begun.
             ItemWaits, PutOff, StopGateClosed, PipelineError: of it, or of what it runs.
         """
         context, reviewer, result = self.context, self._reviewer, None
-        await context.fence()
         with self._recorded(StepAttempt.begin(context, step, scope, item)) as attempt:  # 1
             attempt.n_refused = await reviewer.n_rejected(attempt)
             for n_retries in itertools.count():

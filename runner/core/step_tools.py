@@ -59,7 +59,7 @@ def item_tools(attempt: StepAttempt) -> Tools:
         if step.facts.searches and context.queries is not None:
             pool = context.queries[bound.file, step.id]
         models = context.world.models
-        pool = LedgerPool(pool, ledger, models, stats, caller, context.fence)
+        pool = LedgerPool(pool, ledger, models, stats, caller)
         memo = ToolCallCache(ledger, stats, caller)
         if context.tool_runtime is not None:
             within = ToolContext(roots, log, context.readers)
@@ -273,6 +273,5 @@ def sub_pipeline_context(
         outer,
         judge=replace(outer.judge, bound=bound, options=options, scopes=scopes),
         stats=outer.stats.within(step.id, item),
-        claims=None if is_of_item else outer.claims,  # they go with the item around them
         room=SuspectRoom() if is_of_item else outer.room,
     )

@@ -1,8 +1,7 @@
 """Signatures of queued runs: proof that Paddock put a run into the queue with these parameters.
 
 Any client of Prefect's API can create and change flow runs. A run that is taken from its queue
-therefore carries an HMAC. The key lies in this user's state folder; for several machines, in their
-common PostgreSQL.
+therefore carries an HMAC. The key lies in this user's state folder.
 """
 
 from __future__ import annotations
@@ -46,10 +45,6 @@ class Signer:
         expected = self.signed(parameters, run_key)[SIGNATURE]
         return hmac.compare_digest(found.encode(), expected.encode())
 
-    def nonce(self, job: str) -> str:
-        """Return what only those who know the key can write into the folders of a job."""
-        return self._mac("nonce", job, "")
-
     def secret_digest(self, text: str) -> str:
         """Return the digest of a secret's text, which only the key can check, and its id.
 
@@ -62,18 +57,12 @@ class Signer:
         return hmac.new(self._key, message, hashlib.sha256).hexdigest()
 
 
-def signer_for(state_dir: Path, ledger_url: str) -> Signer:
-    """Return the signer of this user, or of the machines that share a ledger in PostgreSQL. Blocks.
+def signer_for(state_dir: Path) -> Signer:
+    """Return the signer of this user. Blocks.
 
     Raises:
-        LedgerError: the database cannot be used.
         OSError: the key's file cannot be read or written.
     """
-    if ledger_url:
-        # psycopg takes a tenth of a second to import
-        from paddock.runner.ledger.sharing.coordination import signing_key
-
-        return Signer(signing_key(ledger_url).encode())
     return Signer(stored_secret(state_dir / "residence" / "runs.key").encode())
 
 

@@ -2,8 +2,7 @@
 
 An SQLite file beside the pipelines, or a schema in PostgreSQL if several machines share the
 folder. Large values lie in `objects/` (`ObjectStore`); a thread of its own writes
-(`ledger_writer`). Knows no steps and no Prefect; `run_locks` and `coordination` decide who may
-work on what.
+(`ledger_writer`). Knows no steps and no Prefect; `run_locks` decides which run may work on what.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from .own_state import LEDGER_FILE, folder_identity, is_own_state, known_folder_
 
 if TYPE_CHECKING:
     from .database.ledger_tables import LedgerDatabase
-    from .sharing.coordination import Claims
+    from .run_locks import SharedLock
 
 
 T = TypeVar("T")
@@ -65,6 +64,8 @@ class Ledger:
         self._transactions: LedgerDatabase | None = None
         """A connection of its own: other threads may read while a transaction waits."""
         self._writer: Writer | None = None
+        self.lock: SharedLock | None = None
+        """What holds a run's lock in PostgreSQL: the connection that writes, or writes no more."""
 
     def __enter__(self) -> Self:
         """Open it; make folder and tables if they are missing.
@@ -96,7 +97,8 @@ class Ledger:
                 shared.prepare_schema(self.file)
                 shared.retry_s = postgres.RETRY_S
                 self._transactions = postgres.PostgresDatabase(server, self._note)
-                self._writer = Writer(postgres.PostgresDatabase(server, self._note), self._note)
+                writing = postgres.PostgresDatabase(server, self._note)
+                self.lock, self._writer = writing, Writer(writing, self._note)
                 return
             with file_locks.lock_now(self.folder / "ledger.lock", wait_s=-1):
                 entry = entry_of(self.file)
@@ -281,7 +283,7 @@ class Ledger:
         except OSError as error:
             raise write_error(error) from error
 
-    # --- scopes, and claims on items
+    # --- scopes
 
     def record_scope(self, scope: str, file: str, step: str, inputs: str) -> None:
         self.put("scopes", {"scope": scope, "file": file, "step": step, "inputs": inputs})
@@ -289,29 +291,11 @@ class Ledger:
     def scopes_of(self, file: str) -> set[str]:
         return {row[0] for row in self.rows(queries.SCOPES_OF_FILE, file=file)}
 
-    def claims(self, holder: str, dead_after_s: float) -> Claims:
-        """Return one participant's claims; only in PostgreSQL."""
-        assert isinstance(self._database, postgres_module().PostgresDatabase)
-        given = self._database.server, holder, dead_after_s, self._note
-        claims: Claims = postgres_module("sharing.coordination").Claims(*given)
-        return claims
-
     # --- attempts
 
-    def attempts_left(
-        self, dead_after_s: float, scope: str = "", keys: Collection[str] = ()
-    ) -> list[AttemptRow]:
-        """Return the attempts of runs that are gone: all, or those on some items of a scope.
-
-        In a file every run counts as gone, since the caller holds the scope's lock. In PostgreSQL a
-        run is gone that sent no heartbeat for `dead_after_s`.
-        """
-        query = queries.ATTEMPTS_OF_DEAD if self.is_shared else queries.ATTEMPTS
-        values: dict[str, Any] = {"dead_s": dead_after_s} if self.is_shared else {}
-        if not scope:
-            return [AttemptRow(*row) for row in self.rows(query, **values)]
-        rows = self.rows_of_keys(f"{query} and scope = :scope", keys, scope=scope, **values)
-        return [AttemptRow(*row) for row in rows]
+    def attempts_left(self) -> list[AttemptRow]:
+        """Return the attempts of runs that are gone; the caller holds the lock on their scopes."""
+        return [AttemptRow(*row) for row in self.rows(queries.ATTEMPTS)]
 
     def record_attempt(self, row: AttemptRow) -> None:
         self.put_row("attempts", row)
@@ -464,14 +448,14 @@ def forgotten(folder: Path) -> Iterator[None]:
             entry_place(file, database.identity()).unlink()
 
 
-def postgres_module(name: str = "database.postgres") -> ModuleType:
-    """Return the module that knows psycopg, or another above it, if that is installed."""
+def postgres_module() -> ModuleType:
+    """Return the module that knows psycopg, if that is installed."""
     try:
-        return import_module(f".{name}", __package__)
+        return import_module(".database.postgres", __package__)
     except ImportError as error:
         raise LedgerError(
             f"A ledger in PostgreSQL needs psycopg, which cannot be used here ({error}). "
-            f"Install it: pip install 'paddock-llm[cluster]'"
+            f"Install it: pip install 'paddock-llm[postgres]'"
         ) from error
 
 

@@ -1,7 +1,7 @@
 """Store of runs: their rows, the items that each did, and which of them died.
 
 A run has died that the ledger calls running although its process is gone; on another machine that
-shares the ledger, if it has sent no heartbeat for `SILENT_S`.
+shares the ledger, if PostgreSQL has no session of it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from .ledger import Ledger
 
 DIED = "died"
 
-SILENT_S = 180.0  # machines that share a ledger send a heartbeat every 30 s
 _CLOCK_TOLERANCE_S = 5.0  # a process starts before its run, but clocks differ
 
 
@@ -85,11 +84,8 @@ class RunStore:
         return sorted(self._runs(queries.RUNS_OF_PARENTS, jobs), key=lambda row: row.started)
 
     def runs_of(self, job: str) -> frozenset[str]:
-        """Return the names of the runs that did, or do, a job together."""
+        """Return the names of the runs that did a job, one after the other."""
         return frozenset(row[0] for row in self._ledger.rows(queries.RUNS_OF_JOB, job=job))
-
-    def run_of_process(self, job: str, pid: int) -> str | None:
-        return next((r.run for r in self._runs(queries.RUN_OF_PROCESS, job=job, pid=pid)), None)
 
     def running_without_attempts(self, since: float) -> list[RunRow]:
         """Return the runs begun since a time that work, or crashed, and have no item begun."""
@@ -119,14 +115,18 @@ class RunStore:
         return [ItemRow(row[0], row[1] or "", Entry(*row[2:])) for row in rows]
 
 
+def session_name(run: str) -> str:
+    """Return the name of the session that holds a run's lock in PostgreSQL."""
+    return f"paddock {run}"[:63]  # longer ones it cuts
+
+
 def run_status(row: RunRow, ledger: Ledger) -> str:
     """Return a run's status, `died` for a running one without a process."""
     if row.status != "running":
         return row.status
     if row.host not in (None, socket.gethostname()):
-        since = time.time() - SILENT_S
-        is_old = ledger.is_shared and row.started < since
-        is_dead = is_old and not ledger.rows(queries.HAS_HEARTBEAT, run=row.run, since=since)
+        is_known = ledger.is_shared
+        is_dead = is_known and not ledger.rows(queries.HAS_SESSION, name=session_name(row.run))
         return DIED if is_dead else row.status
     return "running" if row.pid is not None and is_process_alive(row.pid, row.started) else DIED
 

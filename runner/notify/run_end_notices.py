@@ -20,7 +20,7 @@ from paddock.engine.system import files
 from paddock.engine.system.file_locks import LockTaken, lock_soon
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.ledger.own_state import ForeignState, make_state
-from paddock.runner.ledger.sharing.run_locks import run_lock_name
+from paddock.runner.ledger.run_locks import run_lock_name
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER
 

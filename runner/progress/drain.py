@@ -44,8 +44,6 @@ class StopGate:
         self._n_begun = 0
         self._n_ended = 0
         self._deciding = asyncio.Lock()
-        self.has_begun_elsewhere = False
-        """Whether another machine has begun an item of the same run."""
         self.words = ""
         """Why it was closed, a sentence without its full stop."""
         self.is_stop_requested = False
@@ -92,7 +90,7 @@ class StopGate:
         """
         async with self._deciding:  # each decision counts the items that began before it
             words = await self.limit() if self.limit and not self.is_closed else None
-            if words is not None and (self._n_begun or self.has_begun_elsewhere):
+            if words is not None and self._n_begun:
                 self.close(words)
             self._n_begun += is_whole and not self.is_closed
             return not self.is_closed

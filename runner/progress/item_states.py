@@ -16,18 +16,15 @@ from paddock.engine.system.light_dataclasses import dataclass
 class Phase(Enum):
     """Where an item of a block is within a run, or a step that has a trace: `NEXT` has the steps.
 
-                   ┌─▶ ELSEWHERE ─┐      ┌─▶ PUT_OFF ─┐
-        TO_DO ─────┴──────────────┴──▶ RUNNING ◀──────┘
-          └─────────────┬────────────────┴─▶ DONE, SKIPPED, FAILED, WAITING, UNASKED
-                        └ of what the ledger says: fresh, or another machine has done it,
-                          one that was PUT_OFF here, too
+                    ┌─▶ PUT_OFF ─┐
+        TO_DO ──▶ RUNNING ◀──────┘
+          └─────────┴─▶ DONE, SKIPPED, FAILED, WAITING, UNASKED
 
-    An item that is still TO_DO, ELSEWHERE or RUNNING at the end was left by the stop gate.
+    Straight from TO_DO: what the ledger says. An item that is still TO_DO or RUNNING at the end was
+    left by the stop gate.
     """
 
     TO_DO = auto()
-    ELSEWHERE = auto()
-    """Another machine holds it, or has taken it over: it is waited for."""
     RUNNING = auto()
     PUT_OFF = auto()
     """A larger model has to be asked, in the next pass over the block."""
@@ -46,10 +43,9 @@ OPEN = (Phase.WAITING, Phase.UNASKED)
 """It has no result yet, and each run looks whether it is due."""
 _ENDS = frozenset((Phase.DONE, Phase.SKIPPED, Phase.FAILED, *OPEN))
 NEXT: Mapping[Phase, frozenset[Phase]] = {
-    Phase.TO_DO: _ENDS | {Phase.RUNNING, Phase.ELSEWHERE},
-    Phase.ELSEWHERE: _ENDS | {Phase.RUNNING, Phase.ELSEWHERE},
-    Phase.RUNNING: _ENDS | {Phase.PUT_OFF, Phase.ELSEWHERE},
-    Phase.PUT_OFF: _ENDS | {Phase.RUNNING, Phase.ELSEWHERE},
+    Phase.TO_DO: _ENDS | {Phase.RUNNING},
+    Phase.RUNNING: _ENDS | {Phase.PUT_OFF},
+    Phase.PUT_OFF: _ENDS | {Phase.RUNNING},
     **dict.fromkeys(_ENDS, frozenset[Phase]()),
 }
 

@@ -19,14 +19,6 @@ FLOW_MODULE = "paddock.runner.workers.pipeline_flow"
 """The flow of a pipeline; imports Prefect, which takes a second or two."""
 RUN_TAG = "paddock"
 """Tag of every flow run of a pipeline."""
-SHARE_TAG = "paddock-share"
-"""Tag of the flow runs that do one job on several machines."""
-
-
-REFUSED = "Refused"
-"""Name of the state of a share whose machine takes no part in the job."""
-SENT_AWAY = "SentAway"
-"""Name of the state of a share whose worker was stopped, so that another one continues it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,20 +132,14 @@ def last_state(report: Report) -> PrefectState:
 
     >>> last_state(Report("a", "p", "completed", {"fresh": 2}))
     PrefectState(type='COMPLETED', name='Completed', message='2 fresh')
-    >>> last_state(Report("a", "p", "interrupted", {}, is_sent_away=True)).name
-    'SentAway'
     """
-    # Where other machines did the work, the message has their counts.
     words = counts_text(report.counts) or report.message or report.done_in_words() or report.status
     if report.status == "failed":
-        name = REFUSED if report.is_refused else "Failed"
-        return PrefectState("FAILED", name, report.message or words)
+        return PrefectState("FAILED", "Failed", report.message or words)
     if report.status == "interrupted":
-        name = SENT_AWAY if report.is_sent_away else "Cancelled"
-        return PrefectState("CANCELLED", name, report.message or words)
+        return PrefectState("CANCELLED", "Cancelled", report.message or words)
     if report.status in ("budget", "suspended"):
-        name = SENT_AWAY if report.is_sent_away else report.status.capitalize()
-        return PrefectState("COMPLETED", name, report.message or words)
+        return PrefectState("COMPLETED", report.status.capitalize(), report.message or words)
     return quarantined(words) if report.exit_status() else completed(words)
 
 

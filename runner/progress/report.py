@@ -156,10 +156,6 @@ class Report:
     """By id of a step or block: how often, how long, its calls, its items by state."""
     counted: QuarantineCounts | None = None
     """Where the items are those of other processes and not here."""
-    is_refused: bool = False
-    """Whether it is of a machine that has taken no part in a job, which others may do."""
-    is_sent_away: bool = False
-    """Whether it is of a machine that was stopped, whose part of a job another one continues."""
     tables: Mapping[str, ReportTable] = field(default_factory=dict)
 
     def table(self, step: str) -> ReportTable:

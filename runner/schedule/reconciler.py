@@ -13,7 +13,7 @@ from paddock.engine.system.text import counted
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.triggers import WebhookKeys
 from paddock.runner.config import pipeline_secrets
-from paddock.runner.core.machines.group_names import rendered_value
+from paddock.runner.core.other_runs.group_names import rendered_value
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.workers.pipeline_flow import flow_of
 

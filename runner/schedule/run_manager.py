@@ -22,7 +22,7 @@ from paddock.engine.system.tasks import TaskSet
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.daemon.run_signatures import Signer
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.sharing.run_locks import LockHolder
+from paddock.runner.ledger.run_locks import LockHolder
 from paddock.runner.progress.drain import STOP_REQUESTED
 from paddock.runner.progress.prefect_view import SUSPENDED
 from paddock.runner.progress.report import Report, Status
@@ -661,7 +661,7 @@ class RunManager:
             for task in job.tasks:
                 task.cancel()
             words = "`paddock up` was stopped"
-            job.running.halt(StopRequest(words, is_gentle=True, is_handed_over=True))
+            job.running.halt(StopRequest(words, is_gentle=True))
         for share, act in ((0.4, stop_now), (0.3, RunProcess.kill), (0.2, None)):
             if not self._following:
                 break

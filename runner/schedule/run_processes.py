@@ -97,8 +97,6 @@ class StopRequest:
     is_gentle: bool
     status: Status = "budget"
     """Of the run that stops: cancelled for good, or held for a while."""
-    is_handed_over: bool = False
-    """`paddock up` ends; other machines continue their part of the run."""
 
 
 def run_in_process(task: RunTask, link: socket.socket) -> None:
@@ -161,7 +159,6 @@ async def _take_stop_requests(
             request = from_plain(StopRequest, (await read_frame_async(requests))[0])
             control.is_continued = True  # unless it was cancelled for good
             if request.is_gentle:
-                control.is_handed_over = request.is_handed_over
                 control.stop_gate.close(request.words, request.status)
             else:
                 control.stop.set()

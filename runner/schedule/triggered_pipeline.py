@@ -26,7 +26,7 @@ from paddock.runner.bind.bind import (
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.trust import consent, permissions
 from paddock.runner.bind.trust.consents import Consents
-from paddock.runner.core.machines.group_names import group_name, has_turns
+from paddock.runner.core.other_runs.group_names import group_name, has_turns
 from paddock.runner.settings import Settings
 
 from .cron import CronSchedule
@@ -49,8 +49,6 @@ class TriggeredPipeline:
     schedules: tuple[CronSchedule, ...] = ()
     bound: BoundPlan | None = field(default=None, repr=False, compare=False)
     """With every input's default; None when only webhooks start it, and must provide some."""
-    has_shared_ledger: bool = False
-    """Its ledger is in PostgreSQL."""
 
     @property
     def key(self) -> str:
@@ -123,8 +121,7 @@ class TriggeredPipeline:
         Raises:
             PipelineError: an input is wrong, or the name cannot be rendered.
         """
-        values, is_shared = self.inputs(given_inputs), self.has_shared_ledger
-        return group_name(self.pipeline, self.file, values, is_shared=is_shared)
+        return group_name(self.pipeline, self.file, self.inputs(given_inputs))
 
 
 def read_triggered_pipeline(
@@ -193,8 +190,7 @@ def read_triggered_pipeline(
         CronSchedule(timing.cron, timing.timezone, timing.catch_up, timing.inputs)
         for timing in on.schedule
     )
-    is_shared = bool(settings.ledger_url)
-    return TriggeredPipeline(file, text, plan.pipeline, schedules, bound, is_shared)
+    return TriggeredPipeline(file, text, plan.pipeline, schedules, bound)
 
 
 def work_folders(file: Path, text: str) -> tuple[Path, ...] | None:

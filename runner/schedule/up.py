@@ -28,7 +28,7 @@ from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.tasks import StopRequested, task_group, unless, wait_for_event
 from paddock.pipelines.model import Pipeline
 from paddock.runner.bind.trust.consents import Consents
-from paddock.runner.core.machines.concurrency_groups import group_holders
+from paddock.runner.core.other_runs.concurrency_groups import group_holders
 from paddock.runner.daemon.daemon_client import request_daemon
 from paddock.runner.daemon.daemon_files import DaemonError
 from paddock.runner.daemon.daemon_server import serve_or_join
@@ -44,9 +44,7 @@ from paddock.runner.progress.report import Report
 from paddock.runner.review.page_access import CONSOLE_PATH, PAGE_PATH, PageAccess
 from paddock.runner.review.page_server import FolderReviews, asks_people, mounted_page, token_file
 from paddock.runner.settings import STATE_FOLDER, Settings
-from paddock.runner.workers.cluster_checks import renew_crash_automation
-from paddock.runner.workers.delegation import known_end
-from paddock.runner.workers.queued_run import start_fork_server
+from paddock.runner.workers.queued_run import known_end, start_fork_server
 
 from .discovery import PipelineChanges, PipelineFinder
 from .folder_locks import FolderLocks, FolderTaken
@@ -233,8 +231,8 @@ class Up:
         try:
             if is_own_server:
                 return None, own_auth_string(settings.state_dir)
-            return signer_for(settings.state_dir, settings.ledger_url), ""
-        except (LedgerError, OSError) as error:
+            return signer_for(settings.state_dir), ""
+        except OSError as error:
             raise UpError(f"Runs cannot be signed: {error}") from None
 
     async def _closed(self) -> None:
@@ -254,9 +252,7 @@ class Up:
             self._daemon = await stack.enter_async_context(serve_or_join(self._settings))
         except DaemonError as error:
             raise UpError(str(error)) from None
-        if url:
-            await renew_crash_automation(url)
-        else:
+        if not url:
             keep_s = self._settings.unattended.keep_tracking_s
             server = PrefectServer(self._settings.state_dir, keep_s, early=self._wishes.early)
             self._server = await stack.enter_async_context(server)

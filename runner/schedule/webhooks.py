@@ -22,7 +22,7 @@ from paddock.engine.system import socket_owners
 from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.triggers import WebhookKeys
-from paddock.runner.core.machines.group_names import rendered_value
+from paddock.runner.core.other_runs.group_names import rendered_value
 
 from .triggered_pipeline import TriggeredPipeline
 from .webhook_queue import AcceptedCall, CallReceipt, WebhookQueueBroken

@@ -1,4 +1,1 @@
-"""Runs on several machines.
-
-Preflight checks, delegation to a work pool, the worker of each machine.
-"""
+"""Pipelines as flows of Prefect, and the runs that `paddock up` starts as such."""

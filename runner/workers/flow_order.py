@@ -1,4 +1,4 @@
-"""Flow order: what `paddock up` and `cluster run` ask of a flow run, besides the pipeline's inputs.
+"""Flow order: what `paddock up` asks of a flow run, besides the pipeline's inputs.
 
 A flow run's parameters in Prefect are the inputs, as of every flow of a pipeline, and under a name
 that no input can have the order with its signature. Knows no Prefect.
@@ -27,18 +27,9 @@ class FlowOrder:
     path: str
     inputs: Mapping[str, Any] = field(default_factory=dict)
     trigger: str = "Prefect"
-    attempt: int = 1
-    """Of a share: counts the starts after crashes."""
     retry_failed: bool = False
-    share: int = 0
-    """Numbers the flow runs that do `job` together. 0 delegates to the workers if a work pool and
-    a shared ledger are configured."""
-    parent: str = ""
-    """Of a share: the flow run that this one continues."""
     job: str = ""
-    """Names the runs that do one work together, or one after the other; empty: the flow run."""
-    view: Mapping[str, Any] = field(default_factory=dict)
-    """Of a share: what the machine that ordered it sees (`core.machine_view`)."""
+    """Names the runs that do one work, one after the other; empty: the flow run."""
     root: str = ""
     """The flow run whose webhook calls this one is a part of."""
     calls: Sequence[Mapping[str, Any]] = ()
@@ -50,8 +41,8 @@ class FlowOrder:
 def as_parameters(order: Mapping[str, Any]) -> dict[str, Any]:
     """Return an order as a flow run's parameters.
 
-    >>> as_parameters({"path": "/p.yaml", "inputs": {"n": 1}, "attempt": 2})
-    {'n': 1, 'Paddock': {'path': '/p.yaml', 'attempt': 2, 'given': ['n']}}
+    >>> as_parameters({"path": "/p.yaml", "inputs": {"n": 1}, "trigger": "hand"})
+    {'n': 1, 'Paddock': {'path': '/p.yaml', 'trigger': 'hand', 'given': ['n']}}
     """
     rest = {name: value for name, value in order.items() if name != "inputs"}
     inputs = order.get("inputs", {})

@@ -27,7 +27,6 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import Pause, PrefectException
 from prefect.flow_engine import AsyncFlowRunEngine
 from prefect.logging import get_run_logger
-from prefect.settings import get_current_settings
 from prefect.states import Failed, Running
 from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.engine import propose_state
@@ -42,8 +41,6 @@ from paddock.pipelines.typed_rows import TypedRows
 from paddock.runner import api
 from paddock.runner.bind.inputs import read_inputs
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE
-from paddock.runner.daemon.prefect_client import client_options
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.prefect_view import (
     FLOW_MODULE,
@@ -73,8 +70,13 @@ ORDER_PARAMETER = inspect.Parameter(
     ],
 )
 UNVERIFIED = (
-    "This order was not verified. Such runs are carried out by `paddock up` and by `paddock "
-    "worker`, not by another worker of Prefect's."
+    "This order was not verified. Such runs are carried out by `paddock up`, not by a worker of "
+    "Prefect's."
+)
+
+OF_SHARED_JOB = (
+    "This was one machine's part of a run that several machines did together, which Paddock no "
+    "longer does. Run the pipeline as a whole: what is done stays done."
 )
 
 
@@ -228,6 +230,8 @@ def flow_of(
 
     async def run(**values: Any) -> State[Any]:
         order = values.pop(ORDER, None) or {}
+        if order.get("share"):
+            raise RuntimeError(OF_SHARED_JOB)
         if not set(order) <= {"retry_failed"}:
             raise RuntimeError(UNVERIFIED)
         # The YAML may have changed since. What Prefect shows counts, but for inputs that are gone.
@@ -447,18 +451,4 @@ async def with_cancellation(report: Report) -> Report:
     if wish is None or wish[0] != "stop":
         return report
     message = (report.message or "").replace("Interrupted", wish[1], 1)
-    return replace(report, message=message, is_sent_away=False)
-
-
-def api_options(url: str) -> dict[str, Any]:
-    """Return the options of `http.client` for a server, with the settings of Prefect's client."""
-    settings = get_current_settings()
-    api, key, auth = settings.api, settings.api.key, settings.api.auth_string
-    environ = {
-        CLIENT_VARIABLE: auth.get_secret_value() if auth else "",
-        "PREFECT_API_KEY": key.get_secret_value() if key else "",
-        "PREFECT_API_SSL_CERT_FILE": api.ssl_cert_file or "",
-        "PREFECT_API_TLS_INSECURE_SKIP_VERIFY": str(api.tls_insecure_skip_verify),
-        "PREFECT_CLIENT_CUSTOM_HEADERS": json.dumps(settings.client.custom_headers),
-    }
-    return client_options(url, environ)
+    return replace(report, message=message)

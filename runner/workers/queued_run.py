@@ -1,7 +1,6 @@
 """Carry out a run of Prefect's queue: the pipeline's flow, with what a verified order adds to it.
 
-For `paddock up`, in a process of its own, and for `paddock worker`. The process that starts a run
-decides when and how often.
+For `paddock up`, in a process of its own. `up` decides when and how often.
 """
 
 from __future__ import annotations
@@ -9,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import json
 import logging
 import multiprocessing
 import os
 import re
 import signal
-import socket
 import sys
 import traceback
 from collections import Counter
@@ -34,33 +33,36 @@ from paddock.runner.prefect import client_settings  # noqa: F401 - first, see th
 # isort: split
 
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.context import FlowRunContext, refresh_global_settings_context
+from prefect.context import refresh_global_settings_context
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
-from prefect.settings import PREFECT_API_URL
 
+from paddock.engine.errors import EngineError
 from paddock.engine.system import http
 from paddock.engine.system.processes import show_as
 from paddock.engine.system.tasks import running
+from paddock.pipelines.errors import PipelineError
 from paddock.runner import api
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE
-from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.command_logs import run_log
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import MultiObserver, Observer
 from paddock.runner.progress.report import QuarantineCounts, Report
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
+from paddock.steps.base import StepError
 
-from .delegation import REPORTED_ERRORS, SharedJob, delegate_job, failure_message, known_end
 from .flow_order import FlowOrder
-from .pipeline_flow import RESERVED, api_options, flow_of
-from .run_in_flow import name_flow_run
+from .pipeline_flow import RESERVED, flow_of
 
 log = logging.getLogger("paddock.up")
 
 ANSWER_S = 5.0
+
+REPORTED_ERRORS = (EngineError, LedgerError, PipelineError, StepError)
+"""Errors with a message for people; others are shown with their traceback."""
 
 _PREFIX = re.compile(r"^Flow run encountered an exception:(?: \w+:)? ?")
 """Prefect's prefix of an error's message."""
@@ -84,13 +86,11 @@ class RunControl:
     began: Callable[[str], None] = lambda run: None
     """Called with the run's name in the ledger."""
     waits: Callable[[str], None] = lambda words: None
-    """Called with what it waits for on other machines; empty: they are at work."""
+    """Called with what it waits for; empty: it is at work."""
     report: Report | None = None
     """How it ended."""
     has_begun: bool = False
     """The flow's own code has begun."""
-    is_handed_over: bool = False
-    """`paddock up` is stopping, and its next start continues the run."""
     is_continued: bool = False
     """If it stops, another flow run continues it, before which its own must not end."""
 
@@ -118,7 +118,7 @@ async def run_ordered(found: FlowRun, order: FlowOrder, control: RunControl) -> 
 
 
 class _OrderedRun:
-    """Carries out an order: one run, one for each webhook call, or a job of the work pool."""
+    """Carries out an order: one run, or one for each webhook call."""
 
     def __init__(self, order: FlowOrder, control: RunControl) -> None:
         self._order = order
@@ -133,91 +133,33 @@ class _OrderedRun:
     ) -> Report:
         order, control = self._order, self._control
         control.has_begun = True
-        if order.share:
-            options = replace(options, view=order.view)
         settings = read_settings(path.parent, flags=control.flags)
         with run_log(settings, order.trigger) as lines:
-            progress = _ControlObserver(control)
-            observer = MultiObserver(progress, lines)
+            observer = MultiObserver(_ControlObserver(control), lines)
             around = replace(environment, settings=settings, observer=observer)
 
-            async def run_once(
-                inputs: Mapping[str, Any], stop_gate: StopGate, job: str, call: str = ""
-            ) -> Report:
-                if not order.share and settings.unattended.work_pool and settings.ledger_url:
-                    # The same for all flow runs that continue one run or call
-                    context = FlowRunContext.get()
-                    assert context is not None and context.flow_run is not None
-                    root = (call or order.root or str(context.flow_run.id)).replace("-", "")
-                    name = f"{path.parent.name}-{root[-12:]}"
-                    return await self._delegated(name, inputs, options, settings, observer)
+            async def run_once(inputs: Mapping[str, Any], stop_gate: StopGate, job: str) -> Report:
                 own = replace(around, stop_gate=stop_gate)
                 return await api.run_async(path, inputs, replace(options, job=job), own)
 
-            try:
-                if order.calls:
-                    over = await asyncio.to_thread(_ended_calls, path, settings, order.calls)
-                    control.report = await _run_calls(control, order.calls, over, run_once)
-                else:
-                    kept = {name: value for name, value in order.inputs.items() if name in RESERVED}
-                    control.report = await run_once(
-                        {**inputs, **kept}, control.stop_gate, options.job
-                    )
-            except Exception as error:
-                # Whatever keeps a machine from beginning is its own matter: others do the job.
-                is_told = not progress.has_begun or isinstance(error, REPORTED_ERRORS)
-                if not (order.share and is_told):
-                    raise
-                words = failure_message(error, socket.gethostname())
-                control.report = Report(
-                    "", path.stem, "failed", {}, message=words, is_refused=not progress.has_begun
-                )
-        if order.share:
-            gate, status = control.stop_gate, control.report.status
-            was_ended = status == "interrupted" and control.stop.is_set()
-            was_ended &= gate.status == "budget"  # else a person ended it
-            is_sent_away = was_ended or (status == "budget" and gate.is_stop_requested)
-            control.report = replace(control.report, is_sent_away=is_sent_away)
+            if order.calls:
+                over = await asyncio.to_thread(_ended_calls, path, settings, order.calls)
+                control.report = await _run_calls(control, order.calls, over, run_once)
+            else:
+                kept = {name: value for name, value in order.inputs.items() if name in RESERVED}
+                given = {**inputs, **kept}
+                control.report = await run_once(given, control.stop_gate, options.job)
         return control.report
 
-    async def _delegated(
-        self,
-        name: str,
-        inputs: Mapping[str, Any],
-        options: RunOptions,
-        settings: Settings,
-        observer: Observer,
-    ) -> Report:
-        control, path = self._control, Path(self._order.path)
-        last = ""
 
-        def note(words: str) -> None:
-            nonlocal last
-            if words == last:
-                return
-            last = words
-            if words:
-                observer.note(words)
-            control.waits(words)
-
-        job = await asyncio.to_thread(
-            SharedJob.of, path, inputs, settings, name=name, text=options.text,
-            trigger=options.trigger, retry_failed=options.retry_failed,
-        )  # fmt: skip
-        observer.began(job.name, path.parent.name, ())
-        await name_flow_run(job.name)
-        async with http.client(**api_options(PREFECT_API_URL.value() or "")) as client:
-            return await delegate_job(
-                client,
-                job,
-                stop=control.stop,
-                stop_gate=control.stop_gate,
-                is_handed_over=lambda: control.is_handed_over,
-                note=note,
-            )
+def known_end(row: RunRow) -> Report | None:
+    """Return how a run ended in order, by its ledger; None: it was killed or stopped."""
+    if row.ended is None or row.status not in ("completed", "quarantined", "failed"):
+        return None
+    return Report.of_summary(json.loads(row.summary or "{}"))
 
 
-RunCall = Callable[[Mapping[str, Any], StopGate, str, str], Awaitable[Report]]
+RunCall = Callable[[Mapping[str, Any], StopGate, str], Awaitable[Report]]
 
 
 def _ended_calls(
@@ -254,7 +196,7 @@ async def _run_calls(
         gate = StopGate()  # a budget is of one run
         async with running(close_with_all(gate)):
             try:
-                report = await run_once(call["inputs"], gate, id_, id_)
+                report = await run_once(call["inputs"], gate, id_)
             except Exception as error:  # each call is a run of its own: none may end the others
                 if not isinstance(error, REPORTED_ERRORS):
                     log.exception("a webhook call failed")
@@ -432,13 +374,10 @@ class _ControlObserver(Observer):
 
     def __init__(self, control: RunControl) -> None:
         self._control = control
-        self.has_begun = False
-        """Whether the run has taken part in its job."""
 
     def waits(self, text: str) -> None:
         self._control.waits(text)
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
         self._control.waits("")
-        self.has_begun = True
         self._control.began(run)

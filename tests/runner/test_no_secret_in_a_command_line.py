@@ -185,7 +185,6 @@ def test_no_command_puts_a_secret_into_a_command_line(
     ledger = url.replace("//postgres@", f"//postgres:{words['PADDOCK_LEDGER']}@")
     environ = {"PADDOCK_API_KEY": key, "PADDOCK_HOME": str(home), "PADDOCK_LEDGER": ledger,
                "REGISTRY_AUTH_FILE": str(auth), "PREFECT_API_URL": prefect_api,
-               "PADDOCK_WORK_POOL": "quiet",
                "PREFECT_API_KEY": words["PADDOCK_POOL_KEY"]}  # fmt: skip
     (tmp_path / "pipeline.yaml").write_text(
         "steps: [{uses: files.write, with: {path: out/a, text: done}}]\n"
@@ -196,7 +195,6 @@ def test_no_command_puts_a_secret_into_a_command_line(
         assert paddock("pull", f"http://{host}/x/y:z", "--insecure", environ=environ).status == 1
         assert f"Basic {login}" in given
         assert paddock("run", str(tmp_path), environ=environ).status == 0
-        paddock("cluster", "init", str(tmp_path), environ=environ)
         with serving(tmp_path, "--api-keys", str(keys)) as address:
             remote = {**environ, "PADDOCK_HOST": address}
             assert paddock("list", environ=remote).status == 0

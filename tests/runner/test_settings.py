@@ -266,7 +266,7 @@ def test_a_setting_that_is_not_listed_is_refused_next_to_a_pipeline(
 
 def test_what_sends_texts_opens_doors_or_grants_is_not_among_the_settings_of_a_folder() -> None:
     far = {"host", "origins", "api_keys", "api_key", "insecure", "trusted_hosts", "pool",
-           "pool_key", "allow", "ledger", "up_host", "work_pool", "smtp", "mail_from", "home",
+           "pool_key", "allow", "ledger", "up_host", "smtp", "mail_from", "home",
            "models", "debug", "nohistory", "keep_tracking", "max_runs"}  # fmt: skip
     assert not far & BESIDE_A_PIPELINE
     assert SETTING_SPECS.keys() >= BESIDE_A_PIPELINE

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from paddock.runner.daemon.run_signatures import SIGNATURE, Signer, signer_for
-from tests.postgres import Postgres
 
 SIGNER = Signer(b"key")
 PARAMETERS = {"path": "/p.yaml", "inputs": {"n": 1e22, "half": 0.5, "ü": ["x", None]}, "share": 2.0}
@@ -41,12 +40,6 @@ def test_it_is_of_one_run_and_of_one_key() -> None:
     assert "key" not in repr(SIGNER)
 
 
-def test_the_key_lies_with_the_state_or_in_the_database_of_all_machines(
-    tmp_path: Path, server: Postgres
-) -> None:
-    here, again, other = (signer_for(tmp_path / name, "") for name in ("a", "a", "b"))
+def test_the_key_lies_with_the_state(tmp_path: Path) -> None:
+    here, again, other = (signer_for(tmp_path / name) for name in ("a", "a", "b"))
     assert here == again != other
-    url = server.make("signers")
-    first, second = (signer_for(tmp_path / name, url) for name in ("a", "b"))
-    assert first == second != here
-    assert first != signer_for(tmp_path, server.make("others"))

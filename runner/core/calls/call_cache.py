@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -54,25 +54,15 @@ from .recorded_calls import CallOrigin, KnownCall, PutOff, RecordedCalls, call_h
 from .run_models import CallInFlight, RunModels
 
 ChunkListener = Callable[[Chunk], None]
-ClaimFence = Callable[[], Awaitable[None]]
-"""Raises `ClaimLost` where another machine has taken over the current item."""
 
 
 class LedgerPool(RecordedCalls, ForwardingPool):
     """A pool around another one, for one step of one item: known replies come from the ledger."""
 
     def __init__(
-        self,
-        pool: Pool,
-        ledger: Ledger,
-        models: RunModels,
-        stats: RunStats,
-        caller: CallOrigin,
-        fence: ClaimFence | None = None,
+        self, pool: Pool, ledger: Ledger, models: RunModels, stats: RunStats, caller: CallOrigin
     ) -> None:
-        """`fence` is awaited before each model call."""
         super().__init__(ledger, stats, caller)
-        self._fence = fence
         self._pool = pool
         self._models = models
         self._facts: dict[tuple[str, str, int | None], ModelFacts] = {}
@@ -122,8 +112,6 @@ class LedgerPool(RecordedCalls, ForwardingPool):
 
     async def _embedded(self, request: EmbedRequest, known: KnownCall, began: float) -> CallRow:
         """Ask the pool for vectors, and record them."""
-        if self._fence is not None:
-            await self._fence()
         call = self._open_call(request.texts)
         try:
             reply = await self._pool.embed(request)
@@ -227,8 +215,6 @@ class LedgerPool(RecordedCalls, ForwardingPool):
     ) -> Reply:
         """Ask the pool as `ask` does, and record the reply."""
         await self._pool.ready(request.model)
-        if self._fence is not None:
-            await self._fence()
         call = self._open_call([message.content for message in request.messages])
 
         def count(chunk: Chunk) -> None:

@@ -105,7 +105,6 @@ class ItemOutputs:
     async def intend(self, path: Path, sha256: str, size_bytes: int | None = None) -> None:
         """Record durably what is about to be renamed to `path`."""
         self.check_target(path)
-        await self._context.fence()
         index, stored = self._index, self._index.stored(path)
         place = self._scope_id, self._key, path
         self._refuse_other_pipelines(path, sha256)
@@ -123,8 +122,6 @@ class ItemOutputs:
                 index.release(stored, of=self._scope_id)
                 # Perhaps neither writes it now: the next run tries again.
                 raise other_pipelines_output(stored, other, "io")
-        # Again: the commit took time, and the rename comes next.
-        await self._context.fence()
 
     async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
         stored = self._index.stored(path)
@@ -192,13 +189,11 @@ class ItemOutputs:
     async def note_rows_kept(self, store: Path) -> None:
         """Record that rows are about to be written to a store."""
         self.check_target(store)
-        await self._context.fence()
         self.stores[store] = None
         ledger = self._index.ledger
         intended = StoredRow(self._scope_id, self._index.stored(store), self._key)
         LineageStore(ledger).record_rows(intended, self._stats.run)
         await ledger.durable()
-        await self._context.fence()
 
     async def note_file_read(self, path: Path) -> None:
         """Record a file that the step could not name beforehand."""

@@ -69,13 +69,13 @@ async def forget_rows(
 async def clear_rows(context: RunContext) -> None:
     """Drop rows that belong to no step, before a run on these folders begins.
 
-    Those are rows of renamed blocks and steps and, if no other machine runs, rows written just
-    before a run was killed, which the ledger does not know: their item runs again.
+    Those are rows of renamed blocks and steps, and rows written just before a run was killed, which
+    the ledger does not know: their item runs again.
 
     Raises:
         StepError: a store cannot be written.
     """
-    bound, is_alone = context.bound, context.claims is None
+    bound = context.bound
     *_, folders = context.judge.scopes.folders
     read = LineageStore(context.ledger).rows_of_file
     stored = await context.ledger.ask(lambda: list(read(bound.file.name, folders)))
@@ -87,8 +87,7 @@ async def clear_rows(context: RunContext) -> None:
             context.stats.note(
                 f"removed, since no step keeps them: {text.counted(n_rows, 'row')} of '{path}'"
             )
-        if is_alone:
-            await _drop(context, [row for _, is_done, row in here if not is_done])
+        await _drop(context, [row for _, is_done, row in here if not is_done])
 
 
 async def _drop(context: RunContext, rows: Sequence[StoredRow]) -> int:

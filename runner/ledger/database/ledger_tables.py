@@ -77,12 +77,6 @@ _TABLES = {
         "is_deleted integer not null, made_by text not null, outdated_by text not null, "
         "returns text, returns_object text, run text not null, at float8 not null",
     ),
-    "claims": ("scope key", "holder text not null, at float8 not null"),
-    "holders": (
-        "holder",
-        "host text not null, pid integer not null, run text not null, place text not null, "
-        "job text not null, seen float8 not null",
-    ),
     "attempts": (
         "scope key run",
         "hash text not null, at float8 not null, around_scope text, around_key text",
@@ -112,11 +106,8 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 """Each table with its columns, those of the primary key first."""
 
-LASTING_TABLES = tuple(name for name in KEYS if name not in ("claims", "holders"))
-"""Tables whose rows outlast the runs that are at work; `meta` has the upgrades that were done."""
-
 DONE_UPGRADES = "select name from meta"
-"""Names of `UPGRADES` that a ledger has had; new ones have had all."""
+"""Names of `UPGRADES` that a ledger has had, among others; new ones have had all."""
 TOGETHER_IN_REASON = (
     "case when state = 'accepted' and substr(reason, 1, 7) = 'one of ' "
     "and substr(reason, length(reason) - 42, 30) = ' that were accepted together (' "
@@ -132,12 +123,6 @@ UPGRADES = {
 
 SERVER_NOW = "extract(epoch from clock_timestamp())::float8"
 """SQL of PostgreSQL: seconds since 1970."""
-# While the server was down no heartbeat could arrive: for `dead_s` after its start all are alive.
-IS_ALIVE = (
-    f"(seen > {SERVER_NOW} - :dead_s or "
-    f"extract(epoch from pg_postmaster_start_time())::float8 > {SERVER_NOW} - :dead_s)"
-)
-"""SQL of PostgreSQL: whether a row of `holders` has sent a heartbeat within `:dead_s`."""
 
 ROWS_PER_STATEMENT = 40  # of at most 22 columns: SQLite before 3.32 takes 999 values
 

@@ -251,6 +251,51 @@ class PostgresDatabase:
         self._has_failed = False
         self._lock = threading.Lock()
         self._connection: psycopg.Connection[Any] | None = None
+        self._held: tuple[str, str, str] | None = None
+        """A lock of the session: name, mark, the session's name."""
+
+    def take_lock(self, name: str, mark: str, session: str) -> tuple[bool, str]:
+        """Take a lock until `release_lock`, or until the session, named `session`, breaks.
+
+        Returns whether it is ours now, and the `mark` of who has it, or crashed while he had it.
+        From then on nothing is written without it: see `_connected`.
+
+        Raises:
+            LedgerError: the server cannot be reached.
+        """
+        held = (f"{self.server.schema} {name}", mark, session)
+        found = self._retried(lambda connection: _take_lock(connection, *held))
+        if found[0]:
+            self._held = held
+        return found
+
+    def release_lock(self) -> None:
+        if self._held is None:
+            return
+        (name, mark, _), self._held = self._held, None
+        values, self.retry_s = {"name": name, "mark": mark}, 0.0
+        self.rows("delete from meta where name = :name and value = :mark", values)
+        self.rows("select pg_advisory_unlock(hashtextextended(:name, 0))", values)
+
+    def _connected(self) -> psycopg.Connection[Any]:
+        """Connect, and take the lock that the broken session held.
+
+        Raises:
+            psycopg.Error: the server cannot be reached, or still thinks that the session lives.
+            LedgerError: another run has taken the lock meanwhile, and may have done what is due.
+        """
+        connection = self.server.connect()
+        if self._held is not None:
+            is_ours, mark = _take_lock(connection, *self._held, is_again=True)
+            if not is_ours or mark != self._held[1]:
+                connection.close()
+                if mark == self._held[1]:
+                    raise psycopg.OperationalError("the server holds the lock for a lost session")
+                raise LedgerError(
+                    f"{database_name(self.server.url)} was away, and another run has begun on the "
+                    f"same folder meanwhile. Run it again; finished items are kept."
+                )
+        return connection
 
     def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         return self._retried(lambda connection: _execute(connection, query, values))
@@ -292,7 +337,7 @@ class PostgresDatabase:
     def _retried(self, action: Callable[[psycopg.Connection[Any]], T]) -> T:
         def once() -> T:
             try:
-                self._connection = self._connection or self.server.connect()
+                self._connection = self._connection or self._connected()
                 return action(self._connection)
             except psycopg.Error:
                 self._disconnect()
@@ -334,6 +379,28 @@ class PostgresDatabase:
 
     def find_tables(self) -> bool:
         return self._retried(lambda connection: _has_tables(connection, self.server))
+
+
+def _take_lock(
+    connection: psycopg.Connection[Any],
+    name: str,
+    mark: str,
+    session: str,
+    *,
+    is_again: bool = False,
+) -> tuple[bool, str]:
+    """Return whether the lock is ours now, and the mark of who had it until then."""
+    values = {"name": name, "mark": mark, "session": session}
+    ((is_ours,),) = _execute(
+        connection, "select pg_try_advisory_lock(hashtextextended(:name, 0))", values
+    )
+    found = _execute(connection, "select value from meta where name = :name", values)
+    if is_ours:
+        _execute(connection, "select set_config('application_name', :session, false)", values)
+    if is_ours and not is_again:
+        meta = {(name,): {"name": name, "value": mark}}
+        _write(connection, {"meta": meta})
+    return is_ours, str(found[0][0]) if found else ""
 
 
 def _columns(connection: psycopg.Connection[Any], table: str) -> list[str]:

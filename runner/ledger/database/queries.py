@@ -9,7 +9,7 @@ keys as the database reads it (`LedgerDatabase.listed_keys`).
 from __future__ import annotations
 
 from ..entries import FILED, AttemptRow, Entry, OutputRow, RunRow, StoredRow
-from .ledger_tables import COLUMNS, IS_ALIVE
+from .ledger_tables import COLUMNS
 
 
 def whole_rows_of_scope(table: str) -> str:
@@ -193,7 +193,6 @@ RUN = f"{RUNS} where run = :run"
 _BEFORE = "(cast(:before as float8) is null or started < cast(:before as float8))"
 LATEST_RUNS = f"{RUNS} where {_BEFORE} order by started desc limit :limit"
 LATEST_RUNS_OF_FILE = f"{RUNS} where {_BEFORE} and file = :file order by started desc limit :limit"
-RUN_OF_PROCESS = f"{RUNS} where parent = :job and pid = :pid order by started desc limit 1"
 # That work, or crashed, and have no item begun.
 RUNNING_WITHOUT_ATTEMPTS = (
     f"{RUNS} where status = 'running' and started > :since "
@@ -241,16 +240,12 @@ NAMED_PATHS = (
     "select distinct 'output', path from outputs"
 )
 
-HAS_HEARTBEAT = "select 1 from holders where run = :run and seen > :since"
+# PostgreSQL's: whether a run is at work on any machine.
+HAS_SESSION = "select 1 from pg_stat_activity where application_name = :name"
 
 # --- attempts: items that a run has begun
 
 ATTEMPTS = f"select {', '.join(AttemptRow.__slots__)} from attempts where 1 = 1"
-# In PostgreSQL: of runs without a heartbeat for `:dead_s`.
-ATTEMPTS_OF_DEAD = (
-    f"{ATTEMPTS} and not exists "
-    f"(select 1 from holders where holders.run = attempts.run and {IS_ALIVE})"
-)
 # For each innermost item that a run had begun: whether another run had begun it, too.
 SUSPECTS = (
     "select exists (select 1 from attempts other where other.scope = attempts.scope "

@@ -26,7 +26,6 @@ from ..entries import LedgerError
 from .ledger_tables import (
     DONE_UPGRADES,
     KEYS,
-    LASTING_TABLES,
     UPGRADES,
     VERSION,
     Execute,
@@ -189,7 +188,7 @@ class SqliteDatabase:
         """Yield the rows that outlast a run, some at a time; none without tables."""
         cursor = self._connection.cursor()
         there = {name for (name,) in self.rows("select name from sqlite_master", {})}
-        for table in LASTING_TABLES if self.find_tables() else ():
+        for table in KEYS if self.find_tables() else ():
             with self._explained():
                 if table not in there:  # of an older Paddock
                     continue

@@ -72,7 +72,7 @@ def test_tab_completes_commands_options_values_models_and_files_and_lists_what_m
             ("paddock run --retr\tnew\t", "GOT[run][--retry-failed][news.yaml]."),
             ("paddock summarise --how ext\t", "GOT[summarise][--how][extract]."),
             ("paddock chat smollm2:1\t", "GOT[chat][smollm2:135m]."),
-            ("true | paddock clus\tini\t", "GOT[cluster][init]."),
+            ("true | paddock ledg\tco\t", "GOT[ledger][copy]."),
         ):
             for key in typed:
                 screen.type(key)

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,13 +18,13 @@ import pytest
 
 from paddock.engine.request import ChatRequest, Reply
 from paddock.runner.api import run_async
-from paddock.runner.core.machines.concurrency_groups import group_holders
-from paddock.runner.ledger.sharing.run_locks import Locked, LockHolder
+from paddock.runner.core.other_runs.concurrency_groups import group_holders
+from paddock.runner.ledger.run_locks import Locked, LockHolder
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from paddock.runner.schedule.triggered_pipeline import read_triggered_pipeline
-from paddock.runner.settings import Settings, UnattendedSettings
+from paddock.runner.settings import Settings
 from tests.fakes.pool import FakePool, echo
 from tests.runner.bind.pipeline_faults import fault_of
 from tests.runner.world import World, run_arguments, settings
@@ -37,9 +36,9 @@ N_DOCUMENTS = 6
 HOLD = """
 import sys, time
 from pathlib import Path
-from paddock.runner.ledger.sharing.run_locks import FileGroupTurn
+from paddock.runner.ledger.run_locks import GroupTurn
 
-turn = FileGroupTurn(Path(sys.argv[1]), sys.argv[2], "other-run")
+turn = GroupTurn(Path(sys.argv[1]), sys.argv[2], "other-run")
 assert turn.take() is None
 print("taken", flush=True)
 time.sleep(600)
@@ -64,9 +63,7 @@ class Machine:
 
     def __init__(self, folder: Path, url: str = "") -> None:
         self.folder = folder
-        self.settings: Settings = replace(
-            settings(folder), ledger_url=url, unattended=UnattendedSettings(dead_after_s=30.0)
-        )
+        self.settings: Settings = replace(settings(folder), ledger_url=url)
         self.events: list[str] = []
         self.notes: list[str] = []
 
@@ -250,29 +247,6 @@ def test_without_a_name_the_rule_holds_for_the_same_folders(tmp_path: Path) -> N
     assert [report.status for report in reports] == ["completed"] * 2
 
 
-async def test_without_a_name_the_rule_holds_wherever_machines_mount_the_folder(
-    tmp_path: Path, url: str
-) -> None:
-    machine = Machine(tmp_path, url)
-    world = machine.world("a", "{on_conflict: skip}")
-    world.edit("inputs:", "inputs:\n  box: {type: dir, default: inbox}")
-    (tmp_path / "elsewhere").symlink_to(world.folder)
-    elsewhere = World(tmp_path / "elsewhere", world.text)
-    first, second = await machine.two(world, elsewhere, force={"each"})  # no work for both
-    assert (first.status, second.status) == ("completed", "interrupted")
-    text = world.text + "on: {schedule: [{cron: '0 6 * * *'}]}\n"
-    shutil.copytree(world.folder, tmp_path / "mounted")  # with the folder's identity
-    folders = world.folder, elsewhere.folder, tmp_path / "mounted"
-    triggered = [
-        read_triggered_pipeline(f / "pipeline.yaml", text, machine.settings) for f in folders
-    ]
-    assert len({each.group({}) for each in triggered if each is not None}) == 1
-    machine.events.clear()
-    other = machine.world("b", "{on_conflict: skip}")  # another ledger in the same database
-    reports = await machine.two(other, world, force={"each"})
-    assert [report.status for report in reports] == ["completed"] * 2
-
-
 async def test_a_run_that_waits_may_be_told_to_wait_no_longer(machine: Machine) -> None:
     a, b = machine.world("a", "{group: nightly}"), machine.world("b", "{group: nightly}")
     run_a = asyncio.create_task(machine.run(a, "first", goes_on=lambda: False))
@@ -314,15 +288,6 @@ def test_what_a_killed_process_had_is_free_at_once(tmp_path: Path) -> None:
     assert asyncio.run(machine.run(world, "third")).status == "completed"
 
 
-def test_machines_that_do_a_run_together_have_its_turn_together(tmp_path: Path, url: str) -> None:
-    machine = Machine(tmp_path, url)
-    world = machine.world("a", "{group: nightly, on_conflict: skip}", n=20)
-    reports = asyncio.run(machine.two(world, world))
-    assert [report.status for report in reports] == ["completed"] * 2
-    assert reports[0].counts == reports[1].counts
-    assert set(machine.events) == {"first", "second"}
-
-
 def test_a_run_that_was_left_out_leaves_no_run_behind(tmp_path: Path, url: str) -> None:
     machine = Machine(tmp_path, url)
     a = machine.world("a", "{group: nightly}")
@@ -337,22 +302,6 @@ def test_a_run_that_was_left_out_leaves_no_run_behind(tmp_path: Path, url: str) 
             for row in connection.execute(f'select status from "{schema}".runs'.encode()).fetchall()
         ]  # fmt: skip
         assert runs == [("completed",)]
-        assert connection.execute("select * from paddock_runs.turns").fetchall() == []
-
-
-async def test_who_was_silent_for_too_long_has_lost_its_turn(tmp_path: Path, url: str) -> None:
-    machine = Machine(tmp_path, url)
-    a = machine.world("a", "{group: nightly}")
-    b = machine.world("b", "{group: nightly}")
-    run_a = await machine.begin_until_closed(a, "first")
-    two = asyncio.create_task(machine.run(b, "second", goes_on=run_a.done))
-    with psycopg.connect(url, autocommit=True) as connection:
-        holder = connection.execute("select holder from paddock_runs.turns").fetchone()
-        while "second" not in machine.events:  # until then the first's heartbeat takes it back
-            connection.execute("delete from paddock_runs.turns where holder = %s", holder)
-            await asyncio.sleep(0.01)
-    first, second = await run_a, await two
-    assert (first.status, second.status) == ("interrupted", "completed")
 
 
 def test_who_holds_it_is_told_even_by_a_note_that_is_half_written(tmp_path: Path) -> None:
@@ -361,6 +310,6 @@ def test_who_holds_it_is_told_even_by_a_note_that_is_half_written(tmp_path: Path
     file.write_text('{"run": "a')
     assert LockHolder.read(file) is None
     holder = LockHolder("a", "there", 7, time.time())
-    holder.write(file)
+    file.write_text(holder.as_json())
     assert LockHolder.read(file) == holder
     assert str(holder).startswith("run 'a' (process 7 on there, since ")

@@ -15,7 +15,7 @@ import pytest
 from paddock.engine.request import ChatRequest, Reply
 from paddock.engine.system import crash_isolation
 from paddock.engine.system.crash_isolation import SuspectRoom
-from paddock.runner.core.machines.deadly_items import CrashHistory, CrashSuspects
+from paddock.runner.core.other_runs.deadly_items import CrashHistory, CrashSuspects
 from paddock.runner.core.traces.block_work import ItemWork
 from paddock.runner.ledger.entries import AttemptRow, Entry
 from paddock.runner.ledger.ledger import Ledger
@@ -99,7 +99,7 @@ def prompts_of(world: World) -> list[str]:
 
 def attempts(world: World) -> list[AttemptRow]:
     with world.ledger() as ledger:
-        return ledger.attempts_left(60.0)
+        return ledger.attempts_left()
 
 
 def latest_run(world: World) -> str:
@@ -251,8 +251,8 @@ async def test_what_a_run_recorded_before_it_died_is_no_suspect(tmp_path: Path) 
         for key in ("a", "b"):
             ledger.record_attempt(AttemptRow("s", key, "dead", "h", 0.0))
         await ledger.durable()
-        suspects = CrashSuspects(ledger, "now", 60.0)
-        await suspects.look()
+        suspects = CrashSuspects(ledger, "now")
+        await suspects.look_once()
         entry = Entry("a", "h", "{}", "failed", run="dead")
         assert suspects.of("s", item_of("a", "h", entry)) is None
         known = suspects.of("s", item_of("b", "h"))
@@ -269,15 +269,15 @@ async def test_a_quarantined_item_explains_the_crashes_that_it_caused(tmp_path: 
         for key in ("a", "b"):
             ledger.record_attempt(AttemptRow("s", key, "owl", "h", 1.0))
         await ledger.durable()
-        suspects = CrashSuspects(ledger, "now", 60.0)
-        await suspects.look()
+        suspects = CrashSuspects(ledger, "now")
+        await suspects.look_once()
         known = suspects.of("s", item_of("b", "h"))
         assert known == CrashHistory(1, ("owl",), n_kills=1)
         suspects.end("s", "a", is_recorded=True, is_repeated_crash=True)
         suspects.end("s", "b", is_recorded=True)
         await ledger.durable()
-        later = CrashSuspects(ledger, "later", 60.0)
-        await later.look()
+        later = CrashSuspects(ledger, "later")
+        await later.look_once()
         known = later.of("s", item_of("a", "h"))
         assert known == CrashHistory(0, (), was_given_up=True, n_kills=1)
         assert later.of("s", item_of("b", "h")) is None

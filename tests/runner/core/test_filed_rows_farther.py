@@ -14,8 +14,6 @@ import pytest
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest
-from paddock.runner.core import session
-from paddock.runner.core.machines.work_claims import ClaimLost
 from paddock.runner.ledger.ledger import Ledger
 from tests.fakes.pool import FakePool
 from tests.runner.core.filing_shapes import pipeline_files
@@ -219,35 +217,6 @@ def test_the_table_of_a_report_has_an_item_once_though_documents_within_it_are_f
     for state in ("new", "stale", "fresh"):
         table = world.run(keeps_tables=True).tables["folders"]
         assert [row["item_state"] for row in table.rows] == [state]
-
-
-def test_an_item_that_another_machine_took_over_keeps_what_is_filed_within_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = world_of(tmp_path, "sub_in_block")
-
-    def within() -> Sequence[Any]:
-        with world.ledger() as ledger:
-            return ledger.rows("select key, returns from filed where path = ''")
-
-    arrive(world, "a.txt")
-    world.run()
-    before = within()
-    fences = iter((False, True))  # of its step, and as it ends
-
-    async def fence() -> None:
-        if next(fences, False):
-            raise ClaimLost
-
-    pipeline = 'pipeline, with: {file: sub.yaml, inputs: {from: "{{ f }}"}}'
-    scan = "files.scan, with: {root: inbox}"
-    world.edit(pipeline, scan)
-    world.edit("steps.sub.rows", "steps.sub.files")
-    with monkeypatch.context() as patch:
-        patch.setattr(session, "no_fence", fence)
-        assert world.run().status != "completed"
-    assert before
-    assert within() == before
 
 
 def test_a_shared_ledger_is_not_read_on_the_event_loop(

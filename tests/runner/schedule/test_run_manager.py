@@ -16,8 +16,8 @@ from prefect.states import Cancelled, Cancelling, Completed, Failed, Running, Sc
 
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.process_marks import process_mark
-from paddock.runner.core.machines.concurrency_groups import GROUP_FOLDER, group_holders
-from paddock.runner.ledger.sharing.run_locks import FileGroupTurn, LockHolder
+from paddock.runner.core.other_runs.concurrency_groups import GROUP_FOLDER, group_holders
+from paddock.runner.ledger.run_locks import GroupTurn, LockHolder
 from paddock.runner.progress.report import Report
 from paddock.runner.schedule.prefect_queue import PrefectQueue, QueuedRun, QueueError, open_queue
 from paddock.runner.schedule.run_manager import Deployment, ManagedRun, RunManager, is_due
@@ -192,7 +192,7 @@ async def test_a_run_whose_group_a_run_by_hand_holds_gets_no_process_until_that_
     made = read_triggered_pipeline(tmp_path / "p.yaml", text, own)
     assert made is not None
     name = made.group({})
-    by_hand = FileGroupTurn(own.state_dir / GROUP_FOLDER, name, "calm-owl")
+    by_hand = GroupTurn(own.state_dir / GROUP_FOLDER, name, "calm-owl")
     looked, started = list[str](), list[str]()
 
     def holders(names: Collection[str], unwanted: Collection[str] = ()) -> dict[str, LockHolder]:

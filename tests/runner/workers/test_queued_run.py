@@ -78,7 +78,7 @@ def test_a_run_that_another_one_continues_does_not_end_its_flow_run_itself(
 def test_calls_that_are_over_are_not_run_again_and_those_left_are_told() -> None:
     control, run = RunControl(), list[str]()
 
-    async def once(inputs: Mapping[str, Any], gate: StopGate, job: str, call: str) -> Report:
+    async def once(inputs: Mapping[str, Any], gate: StopGate, call: str) -> Report:
         run.append(call)
         control.stop_gate.close("`paddock up` was stopped")  # too late for this one
         return Report(call, "p", "completed", {"new": 1})

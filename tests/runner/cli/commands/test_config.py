@@ -46,7 +46,7 @@ def test_times_sizes_and_addresses_are_shown_as_the_documentation_has_them(tmp_p
 def test_what_is_allowed_is_shown_as_it_is_written(tmp_path: Path) -> None:
     listed = shown(tmp_path, PADDOCK_ALLOW="secrets, network")
     assert listed["allow"] == ("network,secrets", "PADDOCK_ALLOW")
-    assert [listed[name][0] for name in ("pool_key", "ledger", "work_pool")] == ["none"] * 3
+    assert [listed[name][0] for name in ("pool_key", "ledger")] == ["none"] * 2
 
 
 def test_no_secret_is_shown(tmp_path: Path) -> None:

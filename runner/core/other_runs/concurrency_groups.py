@@ -1,7 +1,6 @@
 """Turns of concurrency groups: of the runs of a group one goes at a time.
 
-A turn is a lock in the state folder; with a ledger in PostgreSQL, the database holds it for
-all machines, and runs that machines do together have one turn together.
+A turn is a lock in the state folder, so a group is of this machine.
 """
 
 from __future__ import annotations
@@ -9,29 +8,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from paddock.engine.system.tasks import running
-from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.ledger import postgres_module
-from paddock.runner.ledger.sharing.run_locks import FileGroupTurn, SkippedByGroup, TurnWait
+from paddock.runner.ledger.run_locks import GroupTurn, SkippedByGroup, TurnWait
 from paddock.runner.progress.drain import StopGate
 
 from .group_names import group_name, has_turns
-from .work_claims import WorkClaims
 
 if TYPE_CHECKING:
     from paddock.runner.bind.bound import BoundPlan
-    from paddock.runner.ledger.sharing.coordination import PostgresGroupTurn
-    from paddock.runner.ledger.sharing.run_locks import LockHolder
+    from paddock.runner.ledger.run_locks import LockHolder
     from paddock.runner.settings import Settings
 
 
 T = TypeVar("T")
 GROUP_FOLDER = "groups"
-TURN_HEARTBEAT_S = 2.0
+TURN_LOOK_S = 2.0
 
 GIVES_WAY_REASON = "A newer run of its group takes its place"
 
@@ -39,17 +34,9 @@ GIVES_WAY_REASON = "A newer run of its group takes its place"
 def group_holders(
     settings: Settings, names: Collection[str], unwanted: Collection[str] = ()
 ) -> dict[str, LockHolder]:
-    """Return who has the turn in these groups; ask those of `unwanted` to stop. Blocks.
-
-    Raises:
-        LedgerError: PostgreSQL, which knows whose turn it is, cannot be used.
-    """
-    if settings.ledger_url:
-        given = settings.ledger_url, names, unwanted, settings.unattended.dead_after_s
-        held: dict[str, LockHolder] = postgres_module("sharing.coordination").group_holders(*given)
-        return held
+    """Return who has the turn in these groups; ask those of `unwanted` to stop. Blocks."""
     folder = Path(settings.state_dir) / GROUP_FOLDER
-    turns = {name: FileGroupTurn(folder, name, "") for name in {*names, *unwanted}}
+    turns = {name: GroupTurn(folder, name, "") for name in {*names, *unwanted}}
     holders = {name: holder for name, turn in turns.items() if (holder := turn.holder())}
     for name in holders.keys() & set(unwanted):
         turns[name].request_release()
@@ -58,12 +45,7 @@ def group_holders(
 
 @asynccontextmanager
 async def group_turn(
-    bound: BoundPlan,
-    settings: Settings,
-    claims: WorkClaims | None,
-    run: str,
-    stop_gate: StopGate,
-    wait: TurnWait,
+    bound: BoundPlan, settings: Settings, run: str, stop_gate: StopGate, wait: TurnWait
 ) -> AsyncIterator[None]:
     """Hold the turn in the run's concurrency group, if it has one; wait for it as its file says.
 
@@ -73,18 +55,13 @@ async def group_turn(
         PipelineError: the name of the group cannot be made.
         SkippedByGroup: the group is busy, and the file says `skip`.
         Locked: the deadline passed, or the run is stopped.
-        LedgerError: PostgreSQL, which knows whose turn it is, cannot be used.
     """
     rule = bound.pipeline.concurrency
     if rule is None or not has_turns(rule):
         yield
         return
-    name = group_name(bound.pipeline, bound.file, bound.inputs, is_shared=claims is not None)
-    turn: FileGroupTurn | PostgresGroupTurn
-    if claims is not None:
-        turn = claims.group_turn(name, run)
-    else:
-        turn = FileGroupTurn(Path(settings.state_dir) / GROUP_FOLDER, name, run)
+    name = group_name(bound.pipeline, bound.file, bound.inputs)
+    turn = GroupTurn(Path(settings.state_dir) / GROUP_FOLDER, name, run)
     # Its own thread: the default ones may be busy with files for long.
     with ThreadPoolExecutor(1, thread_name_prefix="turn") as thread:
 
@@ -106,16 +83,14 @@ async def group_turn(
 
         async def keep() -> None:
             while True:
-                await asyncio.sleep(TURN_HEARTBEAT_S)
-                with suppress(LedgerError):  # the next record raises it
-                    if await in_thread(turn.is_lost):
-                        stop_gate.close(GIVES_WAY_REASON, "interrupted")
-                        return
+                await asyncio.sleep(TURN_LOOK_S)
+                if await in_thread(turn.is_lost):
+                    stop_gate.close(GIVES_WAY_REASON, "interrupted")
+                    return
 
         try:
             await wait.until_free(take)
             async with running(keep()):
                 yield
         finally:
-            with suppress(LedgerError):  # then the missing heartbeat releases it
-                await in_thread(turn.leave)
+            await in_thread(turn.leave)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,6 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.input_values import FOLDER_TYPES
-from paddock.runner.ledger.entries import LedgerError, stored_path
-from paddock.runner.ledger.own_state import folder_identity, make_state
-from paddock.runner.settings import STATE_FOLDER
 
 if TYPE_CHECKING:
     from paddock.pipelines.model import Pipeline
@@ -26,13 +22,8 @@ def has_turns(rule: ConcurrencyKeys) -> bool:
     return rule.group is not None or rule.on_conflict != "queue"
 
 
-def group_name(
-    pipeline: Pipeline, file: Path, inputs: Mapping[str, Any], *, is_shared: bool
-) -> str:
+def group_name(pipeline: Pipeline, file: Path, inputs: Mapping[str, Any]) -> str:
     """Return the hashed name of a run's group, by default that of its file and folders.
-
-    With `is_shared` the ledger is in PostgreSQL. Machines may have mounted the file's folder
-    elsewhere, so its identity stands for it; if there is none, it is made here. Blocks then.
 
     Raises:
         PipelineError: the name cannot be made.
@@ -44,14 +35,7 @@ def group_name(
     else:
         of_folders = {name for name, spec in pipeline.inputs.items() if spec.type in FOLDER_TYPES}
         folders = {name: str(inputs[name]) for name in inputs if name in of_folders}
-        place = [str(file)]
-        if is_shared:
-            with suppress(LedgerError, OSError):  # its run says so
-                base = file.parent.resolve()
-                make_state(base / STATE_FOLDER)
-                place = [folder_identity(base / STATE_FOLDER), file.name]
-                folders = {n: stored_path(Path(path), base) for n, path in folders.items()}
-        written = canonical_json([*place, folders])
+        written = canonical_json([str(file), folders])
     return hashlib.sha256(written.encode()).hexdigest()[:32]
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from math import inf
 
@@ -101,7 +101,6 @@ class CrashSuspects:
 
     _ledger: Ledger
     _run: str
-    _dead_after_s: float
     _notes: dict[ItemKey, list[AttemptRow]] = field(default_factory=dict)
     _within: dict[ItemKey, set[str]] = field(default_factory=dict)
     """Items around suspects → the runs that crashed."""
@@ -115,13 +114,11 @@ class CrashSuspects:
         """Read the notes of crashed runs before the first item begins."""
         async with self._looking:
             if not self._has_looked:
-                await self.look()
+                await self._look()
                 self._has_looked = True
 
-    async def look(self, scope_id: str = "", keys: Collection[str] = ()) -> None:
-        """Read the notes of crashed runs: all, or those of some items of a scope."""
-        ask = self._ledger.ask
-        attempts = await ask(self._ledger.attempts_left, self._dead_after_s, scope_id, keys)
+    async def _look(self) -> None:
+        attempts = await self._ledger.ask(self._ledger.attempts_left)
         for row in attempts:
             if row.run == self._run:
                 continue
@@ -129,8 +126,8 @@ class CrashSuspects:
             rows[:] = [*(other for other in rows if other.run != row.run), row]
             if row.around_scope is not None and row.around_key is not None:
                 self._within.setdefault((row.around_scope, row.around_key), set()).add(row.run)
-        if attempts and not scope_id:
-            self._n_kills = await ask(self._kills)
+        if attempts:
+            self._n_kills = await self._ledger.ask(self._kills)
 
     def _kills(self) -> int:
         """Return how many runs were killed from outside."""

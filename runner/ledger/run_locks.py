@@ -1,7 +1,7 @@
-"""Locks on this machine: one run at a time on a scope, or of a concurrency group.
+"""Locks: one run at a time on a scope, or of a concurrency group.
 
-Operating-system locks, released when their process dies. A JSON file beside each names the holder,
-for the run that waits.
+Operating-system locks, released when their process dies, each with a JSON file beside it that names
+the holder, for the run that waits. With a ledger in PostgreSQL a run's lock is one of a session.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any, Protocol
 
 import psutil
 
@@ -23,7 +24,7 @@ from paddock.engine.system import file_locks, files, private_files
 from paddock.engine.system.light_dataclasses import asdict, dataclass
 from paddock.engine.system.text import canonical_json
 
-from ..entries import LedgerError, is_variant, stored_path, whole_file
+from .entries import LedgerError, is_variant, stored_path, whole_file
 
 
 def run_lock_name(file: str, folder_inputs: Mapping[str, str], base: Path) -> str:
@@ -61,7 +62,10 @@ class LockHolder:
     @classmethod
     def read(cls, file: Path) -> LockHolder | None:
         """Return the holder in a file; None if there is none yet, or half of one."""
-        facts = files.read_json_object(file)
+        return cls.of(files.read_json_object(file))
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> LockHolder | None:
         try:
             return cls(facts["run"], facts["host"], facts["pid"], facts["since"])
         except KeyError:
@@ -71,8 +75,8 @@ class LockHolder:
         since = datetime.fromtimestamp(self.since).astimezone()
         return f"run '{self.run}' (process {self.pid} on {self.host}, since {since:%H:%M:%S})"
 
-    def write(self, file: Path) -> None:
-        private_files.write_private(file, json.dumps(asdict(self)))
+    def as_json(self) -> str:
+        return json.dumps(asdict(self))
 
 
 @asynccontextmanager
@@ -113,7 +117,7 @@ async def hold_lock(
             ) from None
         stack.callback(holder_file.unlink, missing_ok=True)
         has_crashed = holder_file.exists()
-        LockHolder.here(run).write(holder_file)
+        private_files.write_private(holder_file, LockHolder.here(run).as_json())
         yield has_crashed
 
 
@@ -154,8 +158,42 @@ class TurnWait:
             await asyncio.sleep(TURN_POLL_S)
 
 
-class FileGroupTurn:
-    """The turn in a group of this machine: a lock; `PostgresGroupTurn` is one of all machines.
+class SharedLock(Protocol):
+    """What a ledger in PostgreSQL holds locks with."""
+
+    def take_lock(self, name: str, mark: str, session: str) -> tuple[bool, str]: ...
+
+    def release_lock(self) -> None: ...
+
+
+@asynccontextmanager
+async def hold_shared_lock(
+    lock: SharedLock, name: str, *, run: str, session: str, wait: TurnWait
+) -> AsyncIterator[bool]:
+    """Hold the lock `name` in PostgreSQL, as `hold_lock` does one of a folder.
+
+    Raises:
+        Locked: the deadline passed, or the run is stopped.
+        LedgerError: PostgreSQL cannot be used.
+    """
+    own, before = LockHolder.here(run).as_json(), ""
+
+    async def take() -> tuple[object, str] | None:
+        nonlocal before
+        is_ours, before = await asyncio.to_thread(lock.take_lock, name, own, session)
+        holder = None if is_ours else LockHolder.of(json.loads(before or "{}")) or "another run"
+        return None if holder is None else (holder, "works on the same folder")
+
+    await wait.until_free(take)
+    try:
+        yield bool(before)
+    finally:
+        with suppress(LedgerError):  # the end of the session releases it
+            await asyncio.to_thread(lock.release_lock)
+
+
+class GroupTurn:
+    """The turn in a concurrency group: a lock.
 
     Files beside it name the holder, and a newer run's request to have it.
     """
@@ -174,7 +212,7 @@ class FileGroupTurn:
             self._seen = LockHolder.read(self._who)
             return self._seen or LockHolder("?", self._own.host, 0, time.time())
         self._request.unlink(missing_ok=True)
-        self._own.write(self._who)
+        private_files.write_private(self._who, self._own.as_json())
         return None
 
     def holder(self) -> LockHolder | None:

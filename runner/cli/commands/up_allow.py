@@ -1,0 +1,147 @@
+"""Unattended operation: `paddock up`, `allow`.
+
+`up` runs schedules, watches and webhooks, `allow` records consent to what a file may reach.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from paddock.engine.system.light_dataclasses import asdict, dataclass
+from paddock.engine.system.private_files import private_folder
+from paddock.pipelines.plan import read_plan
+from paddock.runner.bind.bind import bind_written_starts
+from paddock.runner.bind.trust.consent import consent_words, digests_to_agree
+from paddock.runner.bind.trust.consents import Consents
+from paddock.runner.bind.trust.permissions import permission_names, permission_needs
+from paddock.runner.cli.arguments import (
+    LogOption,
+    MaxRunsOption,
+    PermissionsOption,
+    PoolOption,
+    argument,
+    existing_folder,
+    flag,
+    given_settings,
+    option,
+)
+from paddock.runner.cli.exit_status import DONE
+from paddock.runner.progress import command_logs, printing
+from paddock.runner.settings import read_settings
+
+if TYPE_CHECKING:
+    from paddock.runner.settings import Settings
+
+
+def allow(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pipeline files.")],
+) -> int:
+    """Allow pipeline files what they ask for, for `paddock up`.
+
+    Prints what that is. A change of the file needs consent again. `--allow` of `paddock up`, or the
+    settings, limit what can be allowed.
+    """
+    settings = read_settings(Path.cwd())
+    consents, own = Consents(settings.state_dir), settings.address.url
+    # Read all before recording any.
+    all_starts = [(file, bind_written_starts(read_plan(file))) for file in files]
+    for file, starts in all_starts:
+        required = [need for bound in starts for need in permission_needs(bound, own)]
+        if not required:
+            printing.print_out(f"{file} asks for nothing that needs consent.")
+            continue
+        consents.agree(file, digests_to_agree(starts, own, consents))
+        printing.print_out(f"{file} may, if `{permission_names(required)}` is allowed:")
+        for words in consent_words(required, starts, consents):
+            printing.print_out(f"  {words}")
+    return DONE
+
+
+_RUN_FLAGS = ("allow", "debug", "log_json")
+
+
+@dataclass(frozen=True, slots=True)
+class UpFlags:
+    """Arguments and options of `paddock up`."""
+
+    folders: list[str] | None = argument("Folders; the current one by default.", metavar="DIR")
+    up_host: str | None = option("127.0.0.1:11436 by default.", "--listen", metavar="HOST[:PORT]")
+    max_runs: MaxRunsOption = None
+    allow: PermissionsOption = None
+    pool: PoolOption = None
+    debug: bool = flag("Also log loads and evictions of models.", "--debug")
+    log_json: LogOption = False
+
+
+def up(flags: UpFlags) -> int:
+    """Run the schedules, watches and webhooks of the pipelines below DIR."""
+    places = [existing_folder(text, "up").absolute() for text in flags.folders or ["."]]
+    own = asdict(flags)
+    del own["folders"]  # the options have the names of their settings
+    own = given_settings(**own)
+    settings = read_settings(Path.cwd(), flags=own)
+    return _run_until_stopped(places, settings, own)
+
+
+def _run_until_stopped(places: list[Path], settings: Settings, flags: dict[str, object]) -> int:
+    # Only these flags reach runs: their other settings come from next to the pipeline.
+    own = {name: value for name, value in flags.items() if name in _RUN_FLAGS}
+    # Set what runs and Prefect read when they are imported
+    if not os.environ.get("PREFECT_HOME"):
+        os.environ["PREFECT_HOME"] = str(private_folder(settings.state_dir / "prefect"))
+    os.environ.pop("CI", None)  # our runs use our pool, also in CI
+    gc.disable()  # until all is imported: looking through that takes a tenth of the time
+    importlib.import_module("paddock.runner.prefect.client_settings")
+    early = None
+    if not os.environ.get("PREFECT_API_URL", "").strip():
+        prefect_server = importlib.import_module("paddock.runner.daemon.prefect_server")
+        early = prefect_server.EarlyServer(prefect_server.TUNED)
+    console_module = importlib.import_module("paddock.runner.cli.console_serving")  # half a second
+    pages = console_module.pages_of_up(places, settings, own)
+    from paddock.runner.schedule.up import Up, UpOptions, start_run_processes
+
+    start_run_processes()
+    logging.root.handlers.clear()  # Prefect's, which is for runs
+    command_logs.prepare_logging(settings)
+    tell = command_logs.message_writer(settings)
+    is_attended = sys.stdin.isatty()
+    options = UpOptions(
+        places, settings, own, tell, pages=pages, early=early, is_attended=is_attended
+    )
+
+    tell("Starting; this takes some seconds.")
+
+    async def main() -> None:
+        up = Up(options)
+        loop = asyncio.get_running_loop()
+
+        def end() -> None:
+            if up.stop.is_set():
+                up.abandon()
+                os._exit(130)
+            tell("Stopping; once more stops at once.")
+            up.stop.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, end)
+
+        def hang_up() -> None:
+            is_closed = is_attended and not sys.stdin.isatty()  # the terminal, with its window
+            (up.stop if is_closed else up.reload).set()
+
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
+        await up.run()
+
+    asyncio.run(main())
+    tell("Stopped.")
+    return DONE

@@ -1,1 +1,0 @@
-"""Other processes and machines on the same work: claims, groups, what was in flight."""

@@ -1,0 +1,1 @@
+"""Other runs on this machine: turns of a concurrency group, and items that crashed a run."""
