@@ -26,6 +26,12 @@ _NO_OWNERS = frozenset((
 ))  # fmt: skip
 """File systems whose mount says whose all is; modes mean nothing there."""
 _NO_INODES = frozenset(("exfat", "msdos", "vfat"))
+_NETWORK = frozenset((
+    "nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "afpfs", "webdav", "davfs",
+    "ceph", "glusterfs", "lustre", "gpfs", "beegfs", "ocfs2", "gfs2", "fuse.sshfs", "fuse.rclone",
+    "fuse.glusterfs", "fuse.s3fs",
+))  # fmt: skip
+"""File systems that several machines may write to; none of those that a host shows its guests."""
 _ALL_USERS = ["0", "0", "4294967295"]
 """The map of users outside of user namespaces."""
 
@@ -61,6 +67,12 @@ def has_lasting_inodes(device: int) -> bool:
     """Return whether a file keeps its inode's number when its file system is mounted again."""
     kind = _mount_of(device)[0]
     return kind not in _NO_INODES and not kind.startswith("fuse")
+
+
+def network_file_system(device: int) -> str:
+    """Return the type of a file system that several machines may write to; empty: it is local."""
+    kind = _mount_of(device)[0]
+    return kind if kind in _NETWORK else ""
 
 
 def _is_own_number(uid: int) -> bool:

@@ -26,7 +26,7 @@ from paddock.engine.system import file_locks, files, private_files
 from paddock.engine.system.light_dataclasses import dataclass, replace
 
 from .database import queries
-from .database.known_ledgers import entry_of, entry_place
+from .database.known_ledgers import enter_host, entry_of, entry_place
 from .database.ledger_tables import DONE_UPGRADES, Execute
 from .database.ledger_writer import Writer
 from .database.sqlite_file import READ_S, SqliteDatabase, write_error
@@ -105,6 +105,7 @@ class Ledger:
                 database = SqliteDatabase(private_files.private_database(self.file))
                 self._database = database
                 database.make_tables(entry.enter(database))
+                enter_host(self.file, database)
             self._transactions = SqliteDatabase(self.file)
             self._writer = Writer(SqliteDatabase(self.file, is_writer=True), self._note)
         except OSError as error:

@@ -14,7 +14,7 @@ from paddock.engine.system.text import nested_values, parse_shallow_json, shorte
 from paddock.runner.cli.arguments import argument, existing_folder, flag
 from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.ledger.database import queries
-from paddock.runner.ledger.database.known_ledgers import LedgerEntry
+from paddock.runner.ledger.database.known_ledgers import LedgerEntry, enter_host, other_host
 from paddock.runner.ledger.database.sqlite_file import SqliteDatabase
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.own_state import ForeignState, WrongKind
@@ -39,8 +39,12 @@ def adopt(
     if not ledger.file.is_file():
         raise nothing
     try:
-        with ledger:
-            printing.print_out("Its ledger is used already.")
+        with ledger, closing(SqliteDatabase(ledger.file)) as database:
+            if host := other_host(ledger.file, database):
+                printing.print_out(printing.printable_line(f"'{host}' wrote it until now."))
+                _ask(yes=yes)
+                enter_host(ledger.file, database, is_adopted=True)
+            printing.print_out("Taken." if host else "Its ledger is used already.")
             return DONE
     except ForeignState as error:
         if error.why is not WrongKind.UNKNOWN:
@@ -55,12 +59,17 @@ def adopt(
             "Once it is taken, its runs can be run again, its items count as done and its "
             "decisions as made, and its outputs may be replaced or removed."
         )
-        if not yes and not (sys.stdin.isatty() and typer.confirm("Take it?", err=True)):
-            raise CommandError("Nothing was taken.\n  `--yes` does this without a question.")
+        _ask(yes=yes)
         with file_locks.lock_now(ledger.folder / "ledger.lock", wait_s=-1):
             database.make_tables(entry.enter(database))
+            enter_host(ledger.file, database, is_adopted=True)
     printing.print_out("Taken.")
     return DONE
+
+
+def _ask(*, yes: bool) -> None:
+    if not yes and not (sys.stdin.isatty() and typer.confirm("Take it?", err=True)):
+        raise CommandError("Nothing was taken.\n  `--yes` does this without a question.")
 
 
 def _contents(database: SqliteDatabase, folder: Path) -> Iterator[str]:

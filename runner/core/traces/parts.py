@@ -79,8 +79,6 @@ class Part(ABC):
     """One part of the hash of an item."""
 
     name: str
-    differs_by_machine: ClassVar[bool] = False
-    """Whether machines that do the same job may have different ones."""
 
     def is_as_good(self, was: str | None, now: str, result: KnownResult) -> bool:
         """Return whether a result by another value is as good as one by that of now."""
@@ -268,7 +266,7 @@ class _ReviewAlsoPart(EscalatePart):
 class ModelPart(RulePart):
     """The model that a step asks, and those besides."""
 
-    what, why, differs_by_machine = "model", Why.MODEL, True
+    what, why = "model", Why.MODEL
 
     @classmethod
     def details(cls, then: Spec, now: Spec) -> Sequence[Reason] | None:
@@ -312,7 +310,7 @@ class ParametersPart(RulePart):
 class ContextPart(RulePart):
     """The context of a step's model as the author sets it, and the default; no digest."""
 
-    what, why, differs_by_machine = "ctx", Why.CONTEXT, True
+    what, why = "ctx", Why.CONTEXT
 
     @staticmethod
     def value(n_ctx_tokens: int | None, default: int | None) -> str:
@@ -365,7 +363,7 @@ class ServersPart(RulePart):
 class VersionPart(RulePart):
     """The kind of step, or its code."""
 
-    what, why, differs_by_machine = "version", Why.VERSION, True
+    what, why = "version", Why.VERSION
 
     def is_as_good(self, was: str | None, now: str, result: KnownResult) -> bool:
         return was in (result.older or {}).get(now, ())
@@ -379,12 +377,15 @@ class VersionPart(RulePart):
 class ReadersPart(RulePart):
     """The installed readers of documents, one a line; no digest."""
 
-    what, why, differs_by_machine = "readers", Why.READERS, True
+    what, why = "readers", Why.READERS
 
     def is_as_good(self, was: str | None, now: str, result: KnownResult) -> bool:
-        # Installing OCR asks for files that could not be read, not for all of them again.
-        more_can_be_read = {*(was or "").split("\n")} - {""} < {*now.split("\n")}
-        return was is None or (result.entry.has_result and more_can_be_read)
+        # Installing OCR asks for files that could not be read, not for all of them again; and where
+        # a reader is missing, what it read elsewhere stays: read here it would be undone.
+        then, here = ({*text.split("\n")} - {""} for text in (was or "", now))
+        names = {line.split(" ")[0] for line in here}
+        is_lacking = here < then or any(line.split(" ")[0] not in names for line in then)
+        return was is None or (result.entry.has_result and (then < here or is_lacking))
 
 
 _AFTER_ANSWER = (EscalatePart, _EscalateAlsoPart, _ReviewPart, _ReviewAlsoPart)

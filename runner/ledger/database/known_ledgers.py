@@ -11,12 +11,14 @@ Numbers of devices change between mounts: they do not count.
 4. In a trusted folder (`trust_state`) each one counts, without an entry.
 5. `paddock adopt` enters any.
 
-A ledger in PostgreSQL counts where the settings name its database.
+A ledger in PostgreSQL counts where the settings name its database. On a network file system a
+ledger's `meta` names the one machine that writes it: SQLite's locks do not hold between machines.
 """
 
 from __future__ import annotations
 
 import re
+import socket
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +27,7 @@ from uuid import uuid4
 
 from paddock.engine.system import files
 from paddock.engine.system.light_dataclasses import dataclass
-from paddock.engine.system.owners import has_lasting_inodes
+from paddock.engine.system.owners import has_lasting_inodes, network_file_system
 from paddock.runner.settings import read_settings
 
 from ..entries import LedgerError
@@ -104,6 +106,30 @@ def entry_of(file: Path) -> LedgerEntry:
     if not known:
         raise ForeignState(file.parent, WrongKind.UNKNOWN, file.name)
     return LedgerEntry(file, known)
+
+
+def other_host(file: Path, database: SqliteDatabase) -> str:
+    """Return which other machine writes a ledger on a network file system; empty: none does."""
+    host = database.fact("host") if network_file_system(file.stat().st_dev) else ""
+    return "" if host == socket.gethostname() else host
+
+
+def enter_host(file: Path, database: SqliteDatabase, *, is_adopted: bool = False) -> None:
+    """Note that this machine writes a ledger, if that lies on a network file system.
+
+    Raises:
+        LedgerError: another machine does, and it was not adopted from it.
+    """
+    if not (kind := network_file_system(file.stat().st_dev)):
+        return
+    if (host := other_host(file, database)) and not is_adopted:
+        folder = file.parent.parent
+        raise LedgerError(
+            f"{file}: '{host}' writes this ledger, which lies on a network file system ({kind}), "
+            f"where two machines would damage it. Run it there, or have a ledger in PostgreSQL "
+            f"(PADDOCK_LEDGER); if only this machine uses it from now on: `paddock adopt {folder}`."
+        )
+    database.set_fact("host", socket.gethostname())
 
 
 def entry_place(file: Path, identity: str) -> Path:

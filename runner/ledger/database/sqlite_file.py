@@ -130,8 +130,18 @@ class SqliteDatabase:
 
     def identity(self) -> str:
         """Return the identity of a ledger with tables; empty: an older Paddock made it."""
-        found = self.rows("select substr(value, 1, 40) from meta where name = 'identity'", {})
+        return self.fact("identity")
+
+    def fact(self, name: str) -> str:
+        """Return a value of `meta`; empty: there is none."""
+        found = self.rows(
+            "select substr(value, 1, 255) from meta where name = :name", {"name": name}
+        )
         return str(found[0][0]) if found else ""
+
+    def set_fact(self, name: str, value: str) -> None:
+        if self.fact(name) != value:
+            self.write_rows({"meta": {(name,): {"name": name, "value": value}}})
 
     def make_tables(self, identity: str) -> None:
         """Make the tables that are missing, and those of an older Paddock as they are today.

@@ -267,3 +267,30 @@ def test_adopting_says_what_a_ledger_has_and_what_leads_out_of_its_folder(
         assert refused.stderr == f"There is no ledger in '{tmp_path}'.\n"
         with contextlib.closing(sqlite3.connect(tmp_path / ".paddock/ledger.sqlite")) as other:
             other.execute("create table if not exists runs (run)")
+
+
+def test_a_ledger_on_a_network_file_system_is_written_by_one_machine(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the system says of the mount is set: no server of NFS runs here."""
+    mounted = {"kind": "nfs4"}
+    monkeypatch.setattr(
+        "paddock.runner.ledger.database.known_ledgers.network_file_system",
+        lambda device: mounted["kind"],
+    )
+    host = {"name": "first"}
+    monkeypatch.setattr("socket.gethostname", lambda: host["name"])
+    assert world.run().status == world.run().status == "completed"
+    host["name"] = "second"
+    with pytest.raises(LedgerError) as refused:
+        world.run()
+    assert "'first' writes this ledger, which lies on a network file system (nfs4)" in str(
+        refused.value
+    )
+    assert world.plan().items  # reading harms nothing
+    assert invoke("adopt", str(world.folder)).exit_code != 0
+    done = invoke("adopt", str(world.folder), "--yes")
+    assert done.stdout == "'first' wrote it until now.\nTaken.\n"
+    assert world.run().status == "completed"
+    host["name"], mounted["kind"] = "third", ""  # it was moved to a disk of its own
+    assert world.run().status == "completed"

@@ -218,6 +218,11 @@ async def other_facts(pool: FakePool, model: ModelSpec) -> ModelFacts:
     return replace(await FakePool.facts(pool, model), digest="e" * 64)
 
 
+def has_readers(monkeypatch: pytest.MonkeyPatch, *versions: str) -> None:
+    monkeypatch.setattr("paddock.steps.readers.reader.reader_versions", lambda: versions)
+    monkeypatch.setattr(rule_sources, "reader_versions", lambda: versions)
+
+
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
@@ -237,6 +242,7 @@ def test_a_pipeline_is_only_bound_where_its_rules_are_made_of_something_else(
     prompt = tmp_path / "prompt.md"
     prompt.write_text("Sum up: {{ steps.text.text }}")
     monkeypatch.setattr(rule_sources, "_SURELY_BEFORE_S", 0.0)
+    has_readers(monkeypatch, "odd 1")
     world = World(tmp_path, TEMPLATED, n_documents=1)
     world.run()
     monkeypatch.chdir(tmp_path)
@@ -254,8 +260,7 @@ def test_a_pipeline_is_only_bound_where_its_rules_are_made_of_something_else(
     elif changed == "kind":
         monkeypatch.setattr("paddock.steps.llm.chat.Chat.version", 99)
     elif changed == "readers":
-        monkeypatch.setattr("paddock.steps.readers.reader.reader_versions", lambda: ("odd 1",))
-        monkeypatch.setattr(rule_sources, "reader_versions", lambda: ("odd 1",))
+        has_readers(monkeypatch, "odd 2")
     elif changed == "Paddock":
         monkeypatch.setattr(rule_sources, "own_version", lambda: "99")
     assert is_bound_for("out/0.txt") == (changed != "nothing")
@@ -1236,3 +1241,20 @@ def test_rows_that_no_longer_apply_are_told_as_files_are(
     kept, excluded = explain_path(Path("index.lance")).origins
     assert (kept.key, kept.changes) == ("0.txt", ())
     assert [change.what for change in excluded.changes] == expected
+
+
+def test_a_machine_that_lacks_a_reader_leaves_what_another_read_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, TEMPLATED, {"prompt.md": "Sum up: {{ steps.text.text }}"}, 1)
+    all_ = ("formats", "ocr", "srt 1")
+    for readers, state in (
+        (all_, "new"),
+        (("formats",), "fresh"),
+        ((), "fresh"),
+        (("ocr", "srt 2"), "fresh"),
+        ((*all_, "pdf 9"), "fresh"),
+        (("formats", "ocr", "srt 2"), "stale"),  # none is missing, and one reads otherwise
+    ):
+        has_readers(monkeypatch, *readers)
+        assert world.run().counts[state] == 1, readers
