@@ -230,7 +230,7 @@ def flow_of(
 
     async def run(**values: Any) -> State[Any]:
         order = values.pop(ORDER, None) or {}
-        if order.get("share"):
+        if isinstance(order, Mapping) and order.get("share"):
             raise RuntimeError(OF_SHARED_JOB)
         if not set(order) <= {"retry_failed"}:
             raise RuntimeError(UNVERIFIED)

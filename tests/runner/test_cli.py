@@ -177,6 +177,13 @@ def test_help_of_what_is_no_command_says_so() -> None:
     assert result.stderr.endswith("Error: No such command 'rum'. Did you mean 'rm', 'run'?\n")
 
 
+@pytest.mark.parametrize("words", [("cluster", "run", "x.yaml"), ("worker", "--name", "gpu1")])
+def test_a_command_of_several_machines_says_what_to_do_now(words: tuple[str, ...]) -> None:
+    done = invoke(*words)
+    assert done.exit_code == 2
+    assert "`paddock run` does all of it" in " ".join(done.stderr.split())
+
+
 def test_a_missing_argument_is_told_without_a_stray_dot() -> None:
     assert invoke("chat").stderr.endswith("\n\nError: Missing argument 'MODEL'.\n")
 
