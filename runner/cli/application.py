@@ -56,6 +56,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "commands.why": ("why",),
     "commands.clean": ("clean",),
     "commands.adopt": ("adopt",),
+    "commands.ledger": ("ledger",),
     "commands.review": ("review", "console"),
     "commands.mcp": ("mcp",),
     "completion": ("completion",),
@@ -87,6 +88,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "runs": "List past and present runs, newest first.",
         "logs": "Show what a run did: its items, failures and notes.",
         "clean": "Remove old runs, logs and cached replies; fresh items stay fresh.",
+        "ledger": "Copy the ledger of a folder to PostgreSQL, or back into a file.",
         "adopt": "Take the ledger of a copy, a backup or a clone for one that was made here.",
     },
     "Unattended": {

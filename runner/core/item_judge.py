@@ -67,7 +67,7 @@ class Judge:
     options: RunOptions
     scopes: PipelineScopes
     job_runs: Callable[[], Awaitable[frozenset[str]]] | None = None
-    """Returns the runs of the same job, this one included: before a crash, or on other machines."""
+    """Returns the runs of the same job, this one included, and those before a crash."""
     settled_files: SettledFiles | None = None
     """Of a run that a watch started: what it passes on later."""
     seen_keys: set[str] = field(default_factory=set)
@@ -247,7 +247,7 @@ class Judge:
         decided = {key for scope_id, key in self.reviews.items if scope_id == rule.scope_id}
         doubtful = await ask(documents.doubtful, rule, items, decided)
         if unknown := [item for item in doubtful if item.verdict is NEW]:
-            # What was edited, or another machine did, makes none an item again.
+            # What was edited, or a run before a crash did, makes none an item again.
             plain = replace(request, takes_over=False, overwrites=False, job_runs=frozenset())
             await self._verify(replace(rule, request=plain), unknown)
         return await asyncio.to_thread(documents.decided, rule, world, items, doubtful)

@@ -54,7 +54,7 @@ class Window:
 
     def grow(self, n_items: int) -> None:
         """Allow so many items in flight, if fewer are."""
-        # One chunk more than are running waits, unless another machine could take it.
+        # One chunk more than are running waits.
         n_chunks = -(-min(n_items, self._most) // self._chunk_size) + (self._most == UNLIMITED)
         for _ in range(n_items - self._n_items):
             self.items.release()

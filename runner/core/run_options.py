@@ -62,7 +62,7 @@ class RunOptions:
     trigger: str = "hand"
     """What started the run: `hand`, `schedule`, `watch`, `webhook`, `compare` with the variant."""
     job: str = ""
-    """Names work that machines do together, or a run continued after crashes; empty: alone."""
+    """Names what runs do one after the other, after crashes; empty: alone."""
 
     @property
     def leaves_out_items(self) -> bool:

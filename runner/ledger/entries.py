@@ -145,7 +145,7 @@ class RunRow:
     """1, and one more each time that a crashed run is started again."""
     message: str | None = None
     parent: str | None = None
-    """The run that this one repeats, or of which it is the part of another machine."""
+    """The run that this one repeats, or the job that it continues."""
     given: str | None = None
     """JSON: inputs that the user gave, and the names of those that are not recorded."""
 
@@ -236,16 +236,3 @@ class AttemptRow:
     around_scope: str | None = None
     """Of the enclosing item, for a nested block."""
     around_key: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ViewAtWork:
-    """What another living participant sees, which works in the same folders."""
-
-    job: str
-    run: str
-    host: str
-    view: str
-
-    def __str__(self) -> str:
-        return f"run '{self.run}' on {self.host}"

@@ -1,6 +1,6 @@
 """The ledger of one folder of pipelines: what was done, from what, and the results.
 
-An SQLite file beside the pipelines, or a schema in PostgreSQL if several machines share the
+An SQLite file beside the pipelines, or a schema in PostgreSQL if several machines use the
 folder. Large values lie in `objects/` (`ObjectStore`); a thread of its own writes
 (`ledger_writer`). Knows no steps and no Prefect; `run_locks` decides which run may work on what.
 """
@@ -53,7 +53,7 @@ class Ledger:
         self.url = url
         """Of PostgreSQL; empty for `file`."""
         self.is_shared = bool(url)
-        """Whether other machines may write at the same time; reads then go over the network."""
+        """Whether it is in PostgreSQL; reads then go over the network."""
         self.on_wait: Callable[[str], None] = lambda text: None
         """Called with a note when the ledger waits for something; from any thread."""
         self.is_readonly = is_readonly

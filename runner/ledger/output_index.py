@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from operator import attrgetter
@@ -65,11 +65,6 @@ class OutputIndex:
         """Scope and path of what a run of another pipeline took over."""
         self._claims: dict[str, tuple[str, str]] = {}
         for row in ledger.outputs(with_moved=False):
-            self._keep(row)
-
-    def add_rows(self, rows: Iterable[OutputRow]) -> None:
-        """Add what other machines wrote since."""
-        for row in rows:
             self._keep(row)
 
     def stored(self, path: Path | str) -> str:

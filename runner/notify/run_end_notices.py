@@ -57,7 +57,6 @@ async def notify_of_end(
     name = run_lock_name(bound.file.name, bound.folder_inputs, bound.roots.base)
     try:
         make_state(folder.parent)
-        # When several machines carry out one run, each reaches its end: the first one sends.
         async with lock_soon(folder / f"{name}.lock", wait_s=HOLD_S, poll_s=_POLL_S):
             await bell.tell_all(on.notify, folder / f"{name}.json")
     except (OSError, LockTaken, ForeignState) as error:

@@ -159,8 +159,7 @@ def _end_text(end: ProcessEnd, ending: RunEnding) -> str:
     if end.report is None:
         return f"{ending.status}{': ' if end.words else ''}{end.words}"
     counts = ", ".join(f"{n} {state}" for state, n in end.report.counts.items() if n)
-    is_told = end.report.message and not counts  # by the machines that did it, say
-    words = counts or ("" if is_told else end.report.done_in_words())
+    words = counts or ("" if end.report.message else end.report.done_in_words())
     message = f": {end.report.message}" if end.report.message else ""
     return f"{end.report.status}{f' ({words})' if words else ''}{message}"
 

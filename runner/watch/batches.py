@@ -69,9 +69,7 @@ def batch_outcome(
 ) -> BatchOutcome:
     """Return how a run ended; `otherwise` when the ledger does not know, since it was killed.
 
-    `run` may be the job of several machines: then their runs have each item's outcome, and
-    `otherwise` and `message` are the job's. When a run continued one that crashed, the crashed
-    run's rows count as well.
+    When a run continued one that crashed, the crashed run's rows count as well.
 
     Raises:
         LedgerError: the ledger cannot be read.

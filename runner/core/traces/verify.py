@@ -231,7 +231,7 @@ class ItemRequest:
     is_of_variant: bool = False
     """Whether figures are of the items that are asked for alone, also where more is known."""
     job_runs: frozenset[str] = frozenset()
-    """The runs of the same job: this one, before a crash, and on other machines."""
+    """The runs of the same job: this one, and those before a crash."""
 
     def asks_for(self, key: str) -> bool:
         return self.keys is None or key in self.keys
@@ -242,7 +242,7 @@ def permit(
 ) -> ItemVerdict:
     """Return what a run does with an item; it goes on with the verdict where nothing else is said.
 
-    1. Another run of the job has done it as it is now: it is done, and shared.
+    1. Another run of the job has done it as it is now: it is done.
     2. What its parts decide stands, since no option changes that.
     3. `--force`: it is stale.
     4. `--retry-failed`: so is what was given up, or something within it; a step outside of blocks

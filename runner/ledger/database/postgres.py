@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,9 @@ from paddock.engine.system.text import one_line
 from ..entries import LedgerError
 from .known_ledgers import entry_of
 from .ledger_tables import (
+    COLUMNS,
     DONE_UPGRADES,
+    KEYS,
     SERVER_NOW,
     VERSION,
     Execute,
@@ -35,7 +37,7 @@ from .ledger_tables import (
     upgrade_statements,
     write_statements,
 )
-from .sqlite_file import WORK_S, SqliteDatabase
+from .sqlite_file import ROWS_AT_A_TIME, WORK_S, SqliteDatabase
 
 OLDEST = 13  # PostgreSQL's oldest supported release when this was written, less one
 
@@ -372,6 +374,17 @@ class PostgresDatabase:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def lasting_rows(self) -> Iterator[Pending]:
+        """Yield all rows, some at a time; `prepare_schema` has made the tables today's."""
+        with self.server.connect() as connection, connection.transaction():
+            for table, columns in COLUMNS.items():
+                with connection.cursor(f"all_{table}") as cursor:
+                    cursor.execute(f"select {', '.join(columns)} from {table}".encode())
+                    while rows := cursor.fetchmany(ROWS_AT_A_TIME):
+                        found = [dict(zip(columns, row, strict=True)) for row in rows]
+                        keys = KEYS[table]
+                        yield {table: {tuple(row[key] for key in keys): row for row in found}}
 
     def damage_behind(self, error: BaseException) -> LedgerError | None:
         """Return None: a server looks after its own pages."""

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from paddock.runner.ledger.database.ledger_tables import UPGRADES
 from paddock.runner.ledger.database.postgres import (
     PostgresDatabase,
     PostgresServer,
@@ -19,11 +20,14 @@ from paddock.runner.ledger.database.postgres import (
     database_name,
     postgres_server,
 )
+from paddock.runner.ledger.database.sqlite_file import SqliteDatabase
 from paddock.runner.ledger.entries import FILED, CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.own_state import ForeignState, folder_identity
 from paddock.runner.ledger.run_store import RunStore
 from tests.postgres import Postgres, postgres
+from tests.runner.cli.commands.shell import invoke
+from tests.runner.world import SUMMARIES, ReviewedWorld
 
 
 def entry(key: str, **fields: object) -> Entry:
@@ -368,3 +372,38 @@ def test_a_reader_waits_for_no_statement_for_ever_and_finds_no_other_tables(
     with pytest.raises(LedgerError, match="statement timeout"):
         connection.rows("select pg_sleep(60)", {})
     connection.close()
+
+
+def rows_of(database: Any) -> dict[str, dict[Any, Any]]:
+    """Return all rows, but those that say which ledger it is."""
+    found: dict[str, dict[Any, Any]] = {}
+    for pending in database.lasting_rows():
+        for table, rows in pending.items():
+            found.setdefault(table, {}).update(rows)
+    found["meta"] = {key: row for key, row in found["meta"].items() if key[0] in UPGRADES}
+    return found
+
+
+def test_a_ledger_is_copied_to_postgresql_and_back_with_what_people_decided(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = SUMMARIES.replace('{{ inputs.tone }})"}}', '{{ inputs.tone }})"}, review: {}}')
+    world = ReviewedWorld(tmp_path / "letters", text, n_documents=3)
+    assert world.run().counts["waiting"] == 3
+    world.decide("0.txt", "accept")
+    world.run()
+    file = world.folder / ".paddock/ledger.sqlite"
+    before = rows_of(SqliteDatabase(file))
+    assert before["reviews"] and before["calls"] and before["items"]
+    command = ("ledger", "copy", str(world.folder), "--to")
+    assert "Set PADDOCK_LEDGER=" in invoke(*command, "postgres").stderr
+    monkeypatch.setenv("PADDOCK_LEDGER", url)
+    assert invoke(*command, "postgres").exit_code == 0
+    assert "has a ledger of this folder already" in invoke(*command, "postgres").stderr
+    assert "there is a ledger already" in invoke(*command, "file").stderr
+    file.rename(file.with_name("earlier"))
+    assert invoke(*command, "file").exit_code == 0
+    assert rows_of(SqliteDatabase(file)) == before
+    monkeypatch.delenv("PADDOCK_LEDGER")
+    again = world.run()
+    assert (again.counts["waiting"], again.calls) == (2, 0)
