@@ -10,10 +10,8 @@ import pytest
 from paddock.runner.api import run_async
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.folders.state_folders import find_ledgers
-from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import RetentionLimits, SweepResult, sweep_ledger
 from paddock.runner.ledger.run_history import recent_runs
-from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, settings
@@ -52,24 +50,6 @@ def test_cleaning_a_shared_ledger_removes_only_what_is_not_needed(url: str, tmp_
 def test_a_folder_without_runs_has_nothing_to_clean(url: str, tmp_path: Path) -> None:
     (tmp_path / ".paddock").mkdir()
     assert sweep_ledger(tmp_path / ".paddock", url, EVERYTHING) == SweepResult()
-
-
-async def test_a_run_of_another_machine_without_heartbeats_has_died(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PADDOCK_LEDGER", url)
-    ages = {"young": 10.0, "silent": 1_000.0}
-
-    with Ledger(tmp_path / ".paddock", url=url) as ledger:
-        for run, age_s in ages.items():
-            row = {"run": run, "pipeline": "p", "file": "p.yaml", "status": "running"}
-            at = {"started": time.time() - age_s, "host": "elsewhere", "pid": 1}
-            RunStore(ledger).record_run({**row, **at})
-        await ledger.durable()
-    found = {
-        past.row.run: past.status for past in recent_runs(find_ledgers([tmp_path]), limit=5).runs
-    }
-    assert found == {"young": "running", "silent": "died"}
 
 
 def test_the_runs_of_a_shared_ledger_are_listed(
