@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from paddock.engine.decoding.context_limits import CellPrices, ContextLimits
-from paddock.engine.decoding.scheduler import Scheduler
+from paddock.engine.decoding.scheduler import BLOCK_TOKENS, Scheduler
 from paddock.engine.decoding.scheduler_data import (
     CopyPrefix,
     RestoreFromHost,
@@ -59,6 +59,8 @@ class Prices:
     def of_pass(self, n_sequences: int, n_each: int) -> float:
         points = self.writing if n_each == 1 else self.reading
         n = n_sequences * n_each
+        if n_each > 1 and n > BLOCK_TOKENS:  # kernels take as long for a part of a block
+            n = -(-n // BLOCK_TOKENS) * BLOCK_TOKENS
         at = min(max(1, bisect_left([size for size, _ in points], n)), len(points) - 1)
         (low, low_ms), (high, high_ms) = points[at - 1], points[at]
         return low_ms + (high_ms - low_ms) * (n - low) / (high - low)

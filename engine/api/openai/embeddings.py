@@ -6,7 +6,6 @@ OpenAI's client requests base64 by default.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from paddock.engine.api.body_models import invalid_value, shown
 from paddock.engine.api.errors import InvalidValue, openai_errors
-from paddock.engine.api.streaming import dumps, nanoseconds
+from paddock.engine.api.streaming import dumps, nanoseconds, vectors_json
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.request import EmbedReply, EmbedRequest
 
@@ -71,12 +70,11 @@ def embedding_answer(body: EmbeddingBody, reply: EmbedReply) -> bytes:
     """Return the vectors as JSON. Slow for many floats: not for the event loop."""
     rows = []
     for index, vector in enumerate(reply.vectors):
-        # One by one: `json.dumps` holds the GIL until a value is complete.
         if body.encoding_format == "float":
-            text = json.dumps(vector, separators=(",", ":"), allow_nan=False)
+            written = vectors_json([vector])[1:-1]
         else:
-            text = f'"{base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode("ascii")}"'
-        rows.append(f'{{"object":"embedding","index":{index},"embedding":{text}}}'.encode("ascii"))
+            written = b'"%b"' % base64.b64encode(np.asarray(vector, "<f4").tobytes())
+        rows.append(b'{"object":"embedding","index":%d,"embedding":%b}' % (index, written))
     usage = {
         "prompt_tokens": reply.usage.prompt_tokens,
         "total_tokens": reply.usage.prompt_tokens,

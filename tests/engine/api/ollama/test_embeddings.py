@@ -1,6 +1,6 @@
 """Vectors on the wire."""
 
-from paddock.engine.api.ollama.embeddings import vectors_json
+from paddock.engine.api.streaming import vectors_json
 
 
 def test_vectors_are_written_as_json_with_nine_digits() -> None:
