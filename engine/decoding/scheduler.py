@@ -114,8 +114,8 @@ def share_pass(
     llama.cpp takes equally many tokens of each of some streams that follow one another, so shorter
     pieces are filled up (`limits.may_pad`); others get passes of their own. The first prompt, or
     the shortest in turns, is always among them, and read to its end if the budget allows, unless
-    the next passes are full in any case. Of all choices the one that computes the most tokens a second
-    is taken: a device multiplies blocks of `BLOCK_TOKENS` and takes as long for a part of one.
+    the next passes are full in any case. Of all choices the one that computes the most tokens a
+    second is taken: a device multiplies blocks of `BLOCK_TOKENS`, a part of one as long as a whole.
     """
     order = _in_turn(prompts, is_turn_of_shortest=is_turn_of_shortest)
     if not order or budget <= 0:
