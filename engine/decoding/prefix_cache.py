@@ -263,10 +263,13 @@ class PromptRepeats:
 
 
 class ReturnShares:
-    """Share of finished conversations that are continued, as observed for each priority."""
+    """Share of finished conversations that are continued, as observed for each priority.
+
+    Of jobs 1: `PromptRepeats` knows which are repeated.
+    """
 
     def __init__(self) -> None:
-        self._shares: dict[Priority, float] = {"interactive": 0.5, "normal": 0.5}
+        self._shares: dict[Priority, float] = {"interactive": 0.5, "normal": 0.5, "batch": 1.0}
 
     def __getitem__(self, priority: Priority) -> float:
         return self._shares[priority]

@@ -233,14 +233,13 @@ class Slots:
 
     def _is_worth_saving(self, seq_id: int, priority: Priority) -> bool:
         """Return whether an idle sequence's cells are worth a copy to main memory."""
-        share = 1.0 if priority == "batch" else self.returns[priority]
-        is_cheap = self.limits.prices.is_worth_saving(share)
+        is_cheap = self.limits.prices.is_worth_saving(self.returns[priority])
         return is_cheap and self._may_return(seq_id, priority)
 
     def _is_worth_moving(self, seq_id: int, priority: Priority) -> bool:
         """Return whether an idle sequence's cells are worth a copy to another stream."""
-        share = 1.0 if priority == "batch" else self.returns[priority]
-        is_cheap = self.limits.prices.is_worth_moving(self.cells.n_tokens(seq_id), share)
+        n_tokens, share = self.cells.n_tokens(seq_id), self.returns[priority]
+        is_cheap = self.limits.prices.is_worth_moving(n_tokens, share)
         return is_cheap and self._may_return(seq_id, priority)
 
     def _may_return(self, seq_id: int, priority: Priority) -> bool:
