@@ -59,7 +59,7 @@ _MOST_WORKERS_TRIED = 2
 _MOST_FAILURES = 3  # one after the other, of a worker
 _LOOK_S, _POLL_S, _LEAVE_S = 1.0, 0.1, 2.0
 _SILENT_S = 20.0  # workers report to the scheduler every 0.5 s, hundreds of them every 2 to 5 s
-_CONNECT_S, _AGAIN_S = 10.0, 30.0
+_CONNECT_S, _ANSWER_S, _AGAIN_S = 10.0, 20.0, 30.0
 _GRACE_S = 60.0  # to import Paddock, to start a reader process, and for the way
 _SHOWN_CHARS = 200
 _LOST = "it is lost, or hangs"
@@ -84,15 +84,24 @@ def read_at_worker(sent: bytes) -> bytes:
     if head["reads_with"] != reads_with():
         return pack_frame({"event": _OTHER_READERS, "reads_with": reads_with()})
     readers = _readers(ReaderLimits(head["timeout_s"], head["memory_bytes"]))
-    scratch = (
-        import_module("distributed").get_worker().local_directory
-    )  # Dask clears it after a worker that was killed
+    worker = import_module("distributed").get_worker()
+    task, abandoned = worker.get_current_task(), Event()
+    scratch = worker.local_directory  # Dask clears it after a worker that was killed
     with TemporaryDirectory(prefix="paddock-read-", dir=scratch) as folder:
         path = Path(folder).resolve() / Path(head["path"]).name
         path.write_bytes(data)
         wishes = head["kind"], head["encoding"], head["ocr"], head["max_bytes"]
         try:
-            return document_frame(readers.submit(DocumentRequest(path, *wishes)).result())
+            job = readers.submit(DocumentRequest(path, *wishes), abandoned)
+            while not job.done():
+                known = worker.state.tasks.get(task)
+                if known is None or known.state != "executing":
+                    abandoned.set()  # by a run that has ended; else it would hold the place
+                with contextlib.suppress(TimeoutError):
+                    job.exception(_POLL_S)
+            return document_frame(job.result())
+        except ReadAbandoned:
+            return b""
         except Unreadable as error:
             is_of_machine = isinstance(error, MissingDocument | SystemRefusedDocument)
             why = {"why": str(error), "remedy": error.remedy, "is_missing": is_of_machine}
@@ -170,6 +179,7 @@ class DaskReaders:
         self._client: Any = None  # most of Dask's methods have no types
         self._workers: dict[str, _ReadingWorker] = {}
         self._watch: Thread | None = None
+        self._begun_at = 0.0
         self._threads = ThreadPoolExecutor(_MOST_AT_ONCE, thread_name_prefix="paddock-dask")
 
     @property
@@ -237,6 +247,10 @@ class DaskReaders:
         """Wait for the worker with most room and take a place there; None: there is no worker."""
         while not bounds.is_unwanted():
             if not self._is_known.wait(_POLL_S):
+                if monotonic() - self._begun_at > _ANSWER_S:  # Dask's own limit may not hold
+                    what = f"the readers at {self._address} do not answer"
+                    self._note_once(f"Documents are read here: {what}.")
+                    return None
                 continue
             with self._changed:
                 every = self._workers.values()
@@ -280,16 +294,17 @@ class DaskReaders:
     def _wait_for(self, job: Any, worker: _ReadingWorker, bounds: DocumentLimits) -> None:
         ends, is_done = monotonic() + bounds.total_s + _GRACE_S, Event()
         job.add_done_callback(lambda _: is_done.set())
-        while not is_done.wait(_POLL_S):
-            if bounds.is_unwanted():
-                raise ReadAbandoned
+        while not is_done.wait(_POLL_S) and not bounds.is_unwanted():
             is_there = worker.is_heard and self._workers.get(worker.address) is worker
             if not is_there or monotonic() > ends:
                 raise WorkerFailed(_LOST)
+        if bounds.is_unwanted():
+            raise ReadAbandoned
 
     def _begin(self) -> None:
         with self._changed:
             if self._watch is None:
+                self._begun_at = monotonic()
                 self._watch = Thread(target=self._watch_workers, name="paddock-dask", daemon=True)
                 self._watch.start()
 

@@ -204,7 +204,7 @@ def test_only_files_of_a_fair_size_are_sent_and_abandoned_ones_are_not_waited_fo
     readers, _ = opened(cluster.url)
     large, small = tmp_path / "large.wait", tmp_path / "small.wait"
     large.write_text("0 " + "x" * 100)
-    small.write_text("30 x")
+    small.write_text("100 x")
     odd = tmp_path / "c \udcff.docx"
     odd.write_bytes(docx("four slates"))
     (tmp_path / "a.pdf").write_bytes(pdf(["page"]))
@@ -222,7 +222,9 @@ def test_only_files_of_a_fair_size_are_sent_and_abandoned_ones_are_not_waited_fo
     unwanted.set()
     with pytest.raises(ReadAbandoned):
         job.result(50)
-    assert sorted(cluster.reads()) == [("large.wait", "here"), ("small.wait", "there")]
+    small.write_text("0 y")  # the worker has a place again
+    assert submit(readers, small).result(50).text == "y"
+    assert sorted(cluster.reads()) == [("large.wait", "here"), *[("small.wait", "there")] * 2]
 
 
 RESULT = {
