@@ -61,7 +61,9 @@ NEAR_TURN_S, CHAT_TURN_S = 0.2, 0.1
 WORTH_REMAKING = (0.2, 0.05)
 # Moving a token's cells takes three times as long as copying them to another stream.
 _MOVE_COPIES = 3
-_REMAKE_GPU_S = 0.5  # making a context on a graphics device took 0.2 to 0.5 s
+# A graphics device's profile has no duration of a copy. Cells go through pageable memory there and
+# back, taken to be a fifth as fast as PCIe 4.0; making the context took 0.2 to 0.5 s.
+_MOVE_GPU_BYTES_PER_S, _REMAKE_GPU_S = 5e9, 0.5
 
 # After llama.cpp could not make a larger context, none is tried for this long.
 RETRY_LARGER_AFTER_S = 60.0
@@ -424,8 +426,9 @@ class KvCache:
             return 0.0
         keeps = self._keeps_cells(self._options(plan))
         if self._cache_options.is_gpu:
-            prices = self.limits.prices
-            return _REMAKE_GPU_S + n_computed * (2 * prices.save_s if keeps else prices.compute_s)
+            n_bytes = 2 * n_computed * self._profile.cell_bytes
+            moved_s = n_bytes / _MOVE_GPU_BYTES_PER_S
+            return _REMAKE_GPU_S + (moved_s if keeps else prefill_s(self._profile, n_computed))
         if keeps:
             return _MOVE_COPIES * (self._profile.copy_s or 0.0) * n_computed
         return prefill_s(self._profile, n_computed)

@@ -170,7 +170,7 @@ QWEN_14B = GgufHeader(
 @pytest.mark.parametrize(
     ("header", "size_bytes", "device", "n_parallel", "n_cells"),
     [
-        pytest.param(HEADER, 8_540_000_000, ONE_GPU, 64, 68 * 4096, id="8B Q8_0 on an H200"),
+        pytest.param(HEADER, 8_540_000_000, ONE_GPU, 64, 72 * 4096, id="8B Q8_0 on an H200"),
         pytest.param(QWEN_14B, 8_990_000_000, card(12), 24, 12_288, id="14B Q4_K_M on 12 GB"),
         pytest.param(HEADER, 8_540_000_000, card(24), 64, 106_496, id="8B Q8_0 on 24 GB"),
         pytest.param(LLAMA_3B, 2_020_000_000, card(8), 64, 47_104, id="3B Q4_K_M on 8 GB"),
@@ -212,7 +212,7 @@ def test_cells_leave_room_for_models_that_are_needed_next_to_it() -> None:
 def test_what_a_user_sets_wins_over_the_memory_of_the_card() -> None:
     load = lay(card(24), PoolSettings(num_parallel=100)).load
     assert load.n_parallel == 100
-    assert lay(card(24), PoolSettings(n_cells=9000)).load.n_cells == 9728, "with the chats' share"
+    assert lay(card(24), PoolSettings(n_cells=9000)).load.n_cells == 10240, "with the chats' share"
     assert lay(ONE_GPU, PoolSettings(num_parallel=4)).load.n_cells == 6 * 4096
     assert lay(ONE_GPU, PoolSettings(num_parallel=1000)).load.n_parallel == 252
     spared = lay(card(24), PoolSettings(gpu_overhead_bytes=4 * GIB))

@@ -220,7 +220,7 @@ def test_more_that_can_be_read_tries_again_what_failed_and_nothing_that_was_read
     assert verdict("ocr", "ocr\nplugin 1", "quarantined") == "stale"
     assert verdict("ocr", "ocr\nplugin 1", refresh=True) == "stale"
     assert verdict("ocr\nplugin 1", "ocr\nplugin 2") == "stale"
-    assert verdict("ocr\nplugin 1", "ocr") == "stale"
+    assert verdict("ocr\nplugin 1", "ocr") == "fresh", "what is missing here would undo it"
     assert verdict(None, "ocr", "quarantined") == "quarantined"  # an older Paddock's entry
 
 
