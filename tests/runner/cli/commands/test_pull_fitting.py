@@ -41,7 +41,9 @@ def test_a_context_that_does_not_fit_what_is_free_is_told_when_it_is_there(
     settings = PoolSettings(models_dir=tmp_path / "models", cache_dir=tmp_path)
     assert pull_push_create.fit_warning(str(file), settings) is None
     small = Device(n_threads=1, free_bytes=1_000_000, is_gpu=False)
-    monkeypatch.setattr("paddock.runner.cli.commands.pull_push_create.confirmed_device", lambda: small)
+    monkeypatch.setattr(
+        "paddock.runner.cli.commands.pull_push_create.confirmed_device", lambda: small
+    )
     words = pull_push_create.fit_warning(str(file), settings)
     assert words is not None
     assert words.endswith(" with its context, and 1 MB are free now.")
