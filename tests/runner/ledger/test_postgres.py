@@ -393,7 +393,8 @@ def test_a_ledger_is_copied_to_postgresql_and_back_with_what_people_decided(
     world.decide("0.txt", "accept")
     world.run()
     file = world.folder / ".paddock/ledger.sqlite"
-    before = rows_of(SqliteDatabase(file))
+    with closing(SqliteDatabase(file)) as database:
+        before = rows_of(database)
     assert before["reviews"] and before["calls"] and before["items"]
     command = ("ledger", "copy", str(world.folder), "--to")
     assert "Set PADDOCK_LEDGER=" in invoke(*command, "postgres").stderr
@@ -403,7 +404,8 @@ def test_a_ledger_is_copied_to_postgresql_and_back_with_what_people_decided(
     assert "there is a ledger already" in invoke(*command, "file").stderr
     file.rename(file.with_name("earlier"))
     assert invoke(*command, "file").exit_code == 0
-    assert rows_of(SqliteDatabase(file)) == before
+    with closing(SqliteDatabase(file)) as database:
+        assert rows_of(database) == before
     monkeypatch.delenv("PADDOCK_LEDGER")
     again = world.run()
     assert (again.counts["waiting"], again.calls) == (2, 0)
