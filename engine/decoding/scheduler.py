@@ -162,8 +162,8 @@ OVERDUE_S = 60.0
 # Prefixes whose lengths differ by less than this count as equal.
 SAME_PREFIX_TOKENS = 32
 
-# Steps of prompts alone before one of answers, if no client streams these; each so many begins
-# with the shortest prompt.
+# Steps of prompts alone before one of answers, if no client streams these; of prompts' steps each
+# so many begins with the shortest prompt.
 MOST_PROMPT_TURNS, SHORTEST_EVERY = 8, 4
 
 # Most prompts of one pass, and most streams between two answers that are filled up: a pass of its
@@ -194,7 +194,7 @@ class Scheduler:
         self._now_s = 0.0
         self._n_most_tokens = 0
         self._is_turn_of_shortest = False
-        self._n_prompt_turns = 0
+        self._n_prompt_turns = self._n_passes = 0
         self._lacks_cells = False
         self._prompt_budget = (0, 0)
 
@@ -581,7 +581,8 @@ class Scheduler:
         if self.limits.is_unified:
             budget = min(budget, self.slots.cells.n_free - n_decoded)
         if self.limits.has_separate_passes:
-            is_turn = self._n_prompt_turns % SHORTEST_EVERY == 0
+            self._n_passes += 1
+            is_turn = self._n_passes % SHORTEST_EVERY == 0
             shares = share_pass(prompts, budget, self.limits, is_turn_of_shortest=is_turn)
         else:
             self._is_turn_of_shortest = not self._is_turn_of_shortest

@@ -314,6 +314,18 @@ def test_on_a_graphics_device_answers_are_decoded_in_passes_of_one_shape(
         assert turn.n_tokens <= (50 if priority == "interactive" else 256)
 
 
+def test_on_a_graphics_device_a_long_chat_holds_up_no_short_one() -> None:
+    world = run(replace(GPU, n_cells=8 * 4096, chat_turn_tokens=50, near_turn_tokens=50))
+    world.add(chat_turn(0, [0] * 10, 300))
+    world.turn()
+    world.add(chat_turn(1, [1] * 3000, 2))
+    world.turn()
+    short = world.add(chat_turn(2, [2] * 20, 2))
+    for _ in range(12):
+        world.turn()
+    assert short.state == "finished"
+
+
 def test_an_overdue_job_that_lacks_room_is_not_overtaken_by_chats() -> None:
     world = run(ContextLimits(400, 4, 64))
     world.scheduler.add(sequence(0, [1] * 20, max_tokens=150), 0.0)
@@ -514,8 +526,8 @@ def test_copies_that_cost_more_than_they_save_are_not_made() -> None:
     for number in range(1, 100):
         world.serve(chat_turn(number, [10 + number] * 300))
     assert not world.device.kept, "to main memory never, at these prices"
-    ended = [operation for operation in world.operations if isinstance(operation, CopyPrefix)]
-    assert len(ended) < 60, "within the device until nobody has come back for long"
+    copies = [operation for operation in world.operations if isinstance(operation, CopyPrefix)]
+    assert len(copies) < 60, "within the device no longer, since no conversation is continued"
     last = world.serve(chat_turn(100, [999] * 300))
     assert world.serve(following(101, last, 7)).n_reused == 302, "cells stay until others need them"
     assert world.serve(following(102, first, 7)).n_reused == 0, "the oldest were displaced"
