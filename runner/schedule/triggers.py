@@ -1,0 +1,119 @@
+"""Triggers: what starts runs of a pipeline by itself.
+
+A trigger waits for something (a time, files, a call, a decision), gives an order for it, and is
+told when that is done. Schedules, watched folders, hot folders, webhooks and decisions are five;
+others come from packages, as entry points of `paddock.triggers`. What is served, shown and
+documented knows them by this protocol alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, ClassVar, Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from paddock.engine.system.light_dataclasses import dataclass
+from paddock.runner.folders.file_versions import FileVersion
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.workers.order import Order
+
+from .order_queue import OrderQueue, OrderReceipt
+from .triggered_pipeline import TriggeredPipeline
+
+AnswerRequest = Callable[[Request], Awaitable[Response]]
+
+
+class Trigger(Protocol):
+    """What starts runs of one pipeline.
+
+    Two that are equal wait for the same: the one that runs goes on when the file has changed.
+    """
+
+    kind: ClassVar[str]
+    """For people, such as `schedule`."""
+
+    @property
+    def key(self) -> str:
+        """Name it among those of its pipeline; the same as long as it waits for the same."""
+
+    async def run(self, desk: TriggerDesk) -> None:
+        """Give orders until cancelled. What it raises is logged, and it is run again."""
+
+    async def done(self, order: Order) -> None:
+        """Take the end of an order of it. Called once for each, and again if this raises."""
+
+    def status(self, now: datetime) -> Mapping[str, Any]:
+        """Return its state for people: what it waits for, `next` with the time where that is one."""
+
+
+@dataclass(frozen=True)
+class TriggerDesk:
+    """What a running trigger works with."""
+
+    key: str
+    """Of the trigger."""
+    pipeline: Callable[[], TriggeredPipeline]
+    """Returns the pipeline as its file is now."""
+    queue: OrderQueue
+    open_ledger: Callable[[bool], Ledger]
+    """Opens the ledger of the pipeline's folder; True: read-only."""
+    serve: Callable[[str, AnswerRequest], None]
+    """Answers HTTP requests to a path of `paddock up`, as long as the trigger runs."""
+    warn: Callable[[str], None]
+    """Logs a line, once."""
+
+    async def order(
+        self,
+        key: str,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        reason: str = "",
+        files: Sequence[FileVersion] = (),
+        gone: Sequence[str] = (),
+        due_at: float = 0.0,
+        retry_failed: bool = False,
+        is_promised: bool = False,
+        signature: str | None = None,
+    ) -> OrderReceipt:
+        """Put an order into the queue; it is on the disk when this returns.
+
+        `key` names the demand: another order with it is the same one.
+
+        Raises:
+            QueueBroken: it is not on the disk.
+        """
+        return await self.queue.put(
+            Order(
+                "",
+                key,
+                self.pipeline().key,
+                self.key,
+                dict(inputs or {}),
+                reason,
+                tuple(files),
+                tuple(gone),
+                retry_failed,
+                is_promised,
+                signature,
+                due_at=due_at,
+            )
+        )
+
+    def open_orders(self) -> list[Order]:
+        """Return its orders that have not ended, the oldest first."""
+        own = self.pipeline().key, self.key
+        return [o for o in self.queue.orders.values() if (o.pipeline, o.trigger) == own]
+
+    async def remembered(self) -> dict[str, Any]:
+        return await self.queue.remembered(self.pipeline().key, self.key)
+
+    async def remember(self, state: Mapping[str, Any]) -> None:
+        """Store what it needs to know after a restart.
+
+        Raises:
+            QueueBroken: it is not on the disk.
+        """
+        await self.queue.remember(self.pipeline().key, self.key, state)
