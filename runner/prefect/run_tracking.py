@@ -70,7 +70,7 @@ async def becomes_flow_run(
         f"Prefect shows this run at {url.removesuffix('/api')}; the password of that page is in "
         f"{prefect_auth.password_file(settings.state_dir)}."
     )
-    importlib.import_module("paddock.runner.workers.queued_run").use_server(
+    importlib.import_module("paddock.runner.workers.ordered_run").use_server(
         url, prefect_auth.own_auth_string(settings.state_dir)
     )
     # Prefect's settings have it; commands of steps, and a later run, are not to find it.

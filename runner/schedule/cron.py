@@ -21,9 +21,10 @@ from paddock.engine.system.light_dataclasses import dataclass, field
 
 CatchUp = Literal["none", "latest", "all"]
 
-AHEAD = 3  # planned runs that Prefect shows before they are due
 MOST_MISSED = 1_000
 LOOK_BACK = timedelta(days=30)
+MISSED_AFTER = timedelta(seconds=60)
+"""A run that starts later than this was missed, not delayed."""
 _MACROS = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -55,21 +56,22 @@ class CronSchedule:
         return " ".join(filter(None, ("schedule", self.cron, self.timezone, inputs)))
 
 
-def upcoming(timed: CronSchedule, after: datetime, n: int = AHEAD) -> list[datetime]:
+def upcoming(timed: CronSchedule, after: datetime, n: int = 1) -> list[datetime]:
     """Return the next `n` moments after `after`, in UTC."""
     return list(islice(_moments(timed, after), n))
 
 
-def missed(timed: CronSchedule, since: datetime, now: datetime) -> list[datetime]:
-    """Return what was due after `since` and up to now and must be caught up, oldest first.
+def due(timed: CronSchedule, since: datetime, now: datetime) -> list[datetime]:
+    """Return the moments after `since` and up to now for which there is a run, oldest first.
 
-    `since` is the last moment that was handled.
+    What was due more than a minute ago was missed: `catch_up` says what is made up for.
     """
+    at_once = list(_until(timed, max(since, now - MISSED_AFTER), now))
     if timed.catch_up == "none":
-        return []
+        return at_once
     if timed.catch_up == "latest":
         latest = _latest(timed, since, now)
-        return [] if latest is None else [latest]
+        return at_once or ([] if latest is None else [latest])
     since = max(since, now - LOOK_BACK)
     return list(deque(_until(timed, since, now), maxlen=MOST_MISSED))
 
@@ -85,11 +87,6 @@ def _latest(timed: CronSchedule, since: datetime, now: datetime) -> datetime | N
 
 def _until(timed: CronSchedule, since: datetime, now: datetime) -> Iterator[datetime]:
     return takewhile(lambda moment: moment <= now, _moments(timed, since))
-
-
-def is_moment(timed: CronSchedule, at: datetime) -> bool:
-    """Return whether the schedule still has a moment: the machine's zone may have changed."""
-    return upcoming(timed, at - timedelta(seconds=1), 1) == [at]
 
 
 class _MachineZone(tzinfo):

@@ -1,11 +1,11 @@
-"""Start runs, each in a forked process, and follow them to their end.
+"""Start runs in forked processes, and follow them to their end.
 
 Adopts the processes of a killed `paddock up`. A run begins 0.4 s after it is started (a fresh
 interpreter needs 2 s), and none can take another down. Lives in the event loop that starts it. A
-run's process is forked from a server that has imported everything. Frames bring it stop requests,
-and take the run's name and its end; a process that sends anything else is killed. When `paddock up`
-was killed and the other end is closed, the run continues: the ledger records its work, Prefect its
-end.
+process carries out one order after the other, as it is given them: frames bring it orders and stop
+requests, and take each run's name and its end; a process that sends anything else is killed. When
+`paddock up` was killed and the other end is closed, the run at work continues to its end, which the
+ledger records.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
@@ -32,66 +32,44 @@ from paddock.engine.system.frames import (
     pack_frame,
     read_frame_async,
 )
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.process_marks import is_process_alive, process_mark
 from paddock.engine.system.processes import how_it_ended
 from paddock.engine.system.tasks import TaskSet, end, running
 from paddock.engine.wire import from_plain, to_plain
 from paddock.runner.api import FILE_THREADS
-from paddock.runner.progress.report import Report, Status
-from paddock.runner.workers import queued_run, run_in_flow
-from paddock.runner.workers.flow_order import FlowOrder
-from paddock.runner.workers.queued_run import RunControl
+from paddock.runner.progress.report import Status
+from paddock.runner.workers import fork_server
+from paddock.runner.workers.order import Order
 
 log = logging.getLogger("paddock.up")
 
 
 @dataclass(frozen=True, slots=True)
-class RunTask:
-    """One run to carry out."""
+class PrefectPlace:
+    """Where Prefect shows a run; empty where no server answers."""
 
-    flow_run: Mapping[str, Any]
-    """As Prefect's API has it."""
-    order: FlowOrder
-    """As verified. The flow run's parameters do not count: others may have changed them."""
-    text: str
-    flags: Mapping[str, object] = field(default_factory=dict)
-    """The command line's settings; the rest, permissions too, is read when the run begins."""
     api_url: str = ""
-    """Prefect's API, as `paddock up` reaches it. The process that runs are forked from may have
-    been started when it was elsewhere; empty: as in the environment."""
+    deployment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunTask:
+    """What a process is started for."""
+
+    order: Order
+    place: PrefectPlace
+    text: str
+    """The pipeline's, of all orders that it is given."""
+    flags: Mapping[str, object] = field(default_factory=dict)
+    """The command line's settings; the rest, permissions too, is read when a run begins."""
     auth_string: str = field(default="", repr=False)
     """Password of our own Prefect server."""
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessEnd:
-    """How a process ended."""
-
-    report: Report | None = None
-    words: str = ""
-    """The error that ended the run, if there is no report."""
-    has_spoken: bool = False
-    """It reported its end; a run without a report has crashed."""
-    is_unreachable: bool = False
-    """It could not reach Prefect, and began nothing."""
-    exitcode: int | None = None
-
-    @property
-    def crash(self) -> str | None:
-        """Return why the run must be restarted; None: it ended by itself."""
-        if self.is_unreachable:
-            return f"its process could not reach Prefect ({self.words})"
-        if self.has_spoken:
-            return None
-        if self.exitcode is None:
-            return "its process is gone"
-        return f"its process {'was ' if self.exitcode < 0 else ''}{how_it_ended(self.exitcode)}"
-
-
-@dataclass(frozen=True, slots=True)
 class StopRequest:
-    """Stop, after the current item or at once."""
+    """Stop the run at work, after the current item or at once."""
 
     words: str
     is_gentle: bool
@@ -103,87 +81,103 @@ def run_in_process(task: RunTask, link: socket.socket) -> None:
     with contextlib.suppress(OSError):
         os.setsid()  # Ctrl-C at the terminal is for `paddock up`, which sends us a request
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    queued_run.take_interrupts()
+    fork_server.take_interrupts()
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a descriptor is wanted
         os.dup2(nothing.fileno(), 0)
-    asyncio.run(_run_task(task, link))
-    run_in_flow.send_what_is_shown()
+    asyncio.run(_run_orders(task, link))
+    from paddock.runner.workers import run_in_flow
+
+    if task.place.api_url:
+        run_in_flow.send_what_is_shown()
     sys.stdout.flush()
     os._exit(0)  # do not wait for Prefect's threads, whose server may be gone
 
 
-async def _run_task(task: RunTask, link: socket.socket) -> None:
+class _OrderReader:
+    """In a run's process: the orders that come, and the stop requests for the one at work."""
+
+    def __init__(self, task: RunTask) -> None:
+        self.orders = asyncio.Queue[tuple[Order, PrefectPlace] | None]()
+        self.orders.put_nowait((task.order, task.place))
+        self.control: Any = None
+
+    async def read(self, requests: asyncio.StreamReader) -> None:
+        """Read until the other end is closed; then what is at work goes on, and nothing else."""
+        try:
+            while True:
+                match (await read_frame_async(requests))[0]:
+                    case {"order": order, "place": place}:
+                        given = from_plain(Order, order), from_plain(PrefectPlace, place)
+                        self.orders.put_nowait(given)
+                    case {"stop": request}:
+                        self._stop(from_plain(StopRequest, request))
+                    case _:
+                        break
+        except (PipeClosed, ValueError):
+            pass
+        if self.control is not None:
+            self.control.is_continued = True  # by the next `paddock up`
+        while not self.orders.empty():
+            self.orders.get_nowait()
+        self.orders.put_nowait(None)
+
+    def _stop(self, request: StopRequest) -> None:
+        if self.control is None:
+            return
+        self.control.is_continued = True  # unless it was cancelled for good
+        if request.is_gentle:
+            self.control.stop_gate.close(request.words, request.status)
+        else:
+            self.control.stop.set()
+
+
+async def _run_orders(task: RunTask, link: socket.socket) -> None:
+    from paddock.runner.workers.ordered_run import RunControl, run_order, use_server
+
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(FILE_THREADS))
-    queued_run.use_server(task.api_url, task.auth_string)
     requests, answers = await asyncio.open_connection(sock=link)
-    control = RunControl(text=task.text, flags=dict(task.flags), needs_consent=True)
 
     def send(head: FrameHead) -> None:
         answers.write(pack_frame(head, errors="surrogatepass"))
 
-    control.began = lambda run: send({"began": run})
-    control.waits = lambda words: send({"waits": words})
-    is_unreachable, words = False, ""
-    async with running(_take_stop_requests(requests, control, task.api_url)):
-        try:
-            words = await queued_run.run_queued_flow(task.flow_run, task.order, control)
-        except queued_run.PrefectUnreachable as error:
-            words, is_unreachable = str(error), True
-        except Exception as error:  # whatever ends a run is reported, and ends no other
-            words = str(error) or type(error).__name__
-    send({"ended": to_plain(_process_end(control, words, is_unreachable))})
+    reader = _OrderReader(task)
+    async with running(reader.read(requests)):
+        while (given := await reader.orders.get()) is not None:
+            order, place = given
+            use_server(place.api_url, task.auth_string)
+            reader.control = control = RunControl(
+                text=task.text, flags=dict(task.flags), needs_consent=True,
+                began=lambda run: send({"began": run}),
+                waits=lambda words: send({"waits": words}),
+                shown_as=lambda flow_run: send({"flow_run": flow_run}),
+            )  # fmt: skip
+            outcome = await run_order(order, place.deployment, control)
+            reader.control = None
+            send({"ended": to_plain(outcome)})
     answers.close()
     with contextlib.suppress(OSError):  # the other end is closed
         await answers.wait_closed()
 
 
-def _process_end(control: RunControl, words: str, is_unreachable: bool) -> ProcessEnd:
-    """Return the end of a run as `paddock up` needs it, which is small: the ledger has it all."""
-    if (report := control.report) is None:
-        return ProcessEnd(words=words, has_spoken=True, is_unreachable=is_unreachable)
-    missing = tuple(item for item in report.items if item.state == "missing")
-    counted = report.quarantine()
-    report = replace(
-        report, items=missing, returns=None, steps={}, models={}, tables={}, counted=counted
-    )
-    return ProcessEnd(report, has_spoken=True, is_unreachable=is_unreachable)
-
-
-async def _take_stop_requests(
-    requests: asyncio.StreamReader, control: RunControl, api_url: str
-) -> None:
-    """Handle stop requests until the other end is closed; then see that the run can end."""
-    try:
-        while True:
-            request = from_plain(StopRequest, (await read_frame_async(requests))[0])
-            control.is_continued = True  # unless it was cancelled for good
-            if request.is_gentle:
-                control.stop_gate.close(request.words, request.status)
-            else:
-                control.stop.set()
-    except (PipeClosed, ValueError):
-        control.is_continued = True  # by the next `paddock up`
-        # End this process if Prefect's server stays away, now that its `paddock up` is gone
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _AWAY_S
-        while loop.time() < until:
-            await asyncio.sleep(1)
-            if await queued_run.is_reachable(api_url):
-                until = loop.time() + _AWAY_S
-        control.stop_gate.close("Prefect's server is gone", "budget")
-        until = loop.time() + _DRAIN_S
-        while control.report is None and loop.time() < until:  # noqa: ASYNC110 - no event tells of it
-            await asyncio.sleep(0.5)
-        os._exit(1)
-
-
-_AWAY_S = 15.0  # longer than the next `paddock up` takes to start its server
-_DRAIN_S = 30.0
-
-
 _POLL_S = 1.0
 _LEFT_OPEN_S = 1.0  # how long what a run started may hold its pipe once the run itself has ended
+
+
+class RunEvents(Protocol):
+    """What a run's process reports."""
+
+    def began(self, process: RunProcess, run: str) -> None:
+        """Take the run's name in the ledger."""
+
+    def shown_as(self, process: RunProcess, flow_run: str) -> None:
+        """Take the id of its flow run in Prefect."""
+
+    def ended(self, process: RunProcess, outcome: Mapping[str, Any]) -> None:
+        """Take how its order ended; it can be given another one."""
+
+    def over(self, process: RunProcess, crash: str) -> None:
+        """Take the end of the process; `crash` says how it died, if an order was at work."""
 
 
 class RunProcess:
@@ -197,22 +191,34 @@ class RunProcess:
     ) -> None:
         self.pid = pid
         self.mark = process_mark(pid)
-        self.run = ""
-        """The run's name in the ledger, as soon as it is known."""
         self.waits_for = ""
-        """What it waits for."""
-        self.ended: asyncio.Future[ProcessEnd] = asyncio.get_running_loop().create_future()
+        """What its run waits for."""
+        self.is_over = False
         self._process = process
         self._requests = requests
 
+    def give(self, order: Order, place: PrefectPlace) -> None:
+        """Give it another order; it must be idle."""
+        self.waits_for = ""
+        self._send({"order": to_plain(order), "place": to_plain(place)})
+
+    def finish(self) -> None:
+        """Give it no more orders: it ends."""
+        if self._requests is not None:
+            self._requests.close()
+
     def halt(self, request: StopRequest) -> None:
         if self._requests is not None:
-            self._requests.write(pack_frame(to_plain(request)))
+            self._send({"stop": to_plain(request)})
         else:
             self.signal(signal.SIGUSR1 if request.is_gentle else signal.SIGTERM)
 
+    def _send(self, head: FrameHead) -> None:
+        if self._requests is not None and not self._requests.is_closing():
+            self._requests.write(pack_frame(head, errors="surrogatepass"))
+
     def signal(self, number: signal.Signals) -> None:
-        if not self.ended.done() and (self._process is not None or is_process_alive(self.mark)):
+        if not self.is_over and (self._process is not None or is_process_alive(self.mark)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
@@ -231,8 +237,8 @@ class RunProcess:
 class RunExecutor:
     """Starts runs. Processes survive it unless they are stopped."""
 
-    def __init__(self, began: Callable[[RunProcess], None]) -> None:
-        self._began = began
+    def __init__(self, events: RunEvents) -> None:
+        self._events = events
         self._context = multiprocessing.get_context("forkserver")
         self._watched = TaskSet()
 
@@ -272,41 +278,45 @@ class RunExecutor:
     ) -> None:
         """Read a process's frames until it ends, however it does."""
         reading = asyncio.create_task(self._read_frames(started, answers))
-        await queued_run.wait_until_ended(process)
+        await fork_server.wait_until_ended(process)
         while is_process_alive(started.mark):  # noqa: ASYNC110 - what forked it was killed: no event
             await asyncio.sleep(_POLL_S)
         await asyncio.wait({reading}, timeout=_LEFT_OPEN_S)
-        reported = reading.result() if reading.done() else None
         await end(reading)
         requests.close()
         process.join(1.0)
-        started.ended.set_result(reported or ProcessEnd(exitcode=process.exitcode))
+        code = process.exitcode
+        process.close() if code is not None else None
+        if code is None:
+            words = "its process is gone"
+        else:
+            words = f"its process {'was ' if code < 0 else ''}{how_it_ended(code)}"
+        started.is_over = True
+        self._events.over(started, words)
 
-    async def _read_frames(
-        self, started: RunProcess, answers: asyncio.StreamReader
-    ) -> ProcessEnd | None:
-        """Return how it says that it ended; None: it has closed its pipe before."""
+    async def _read_frames(self, started: RunProcess, answers: asyncio.StreamReader) -> None:
         try:
             while True:
                 match (await read_frame_async(answers))[0]:
                     case {"began": run}:
-                        started.run = str(run)
-                        self._began(started)
+                        self._events.began(started, str(run))
                     case {"waits": words}:
                         started.waits_for = str(words)
-                    case {"ended": reported}:
-                        return from_plain(ProcessEnd, reported)
+                    case {"flow_run": flow_run}:
+                        self._events.shown_as(started, str(flow_run))
+                    case {"ended": dict(outcome)}:
+                        self._events.ended(started, outcome)
                     case _:
                         break
         except (FrameTooLarge, ValueError):
             pass
         except PipeClosed:
-            return None
-        log.warning("run %s: what its process sends is no frame: killed", started.run)
+            return
+        log.warning("process %d: what it sends is no frame: killed", started.pid)
         started.kill()
-        return None
 
     async def _watch(self, adopted: RunProcess) -> None:
         while is_process_alive(adopted.mark):  # noqa: ASYNC110 - no event tells of another's child
             await asyncio.sleep(_POLL_S)
-        adopted.ended.set_result(ProcessEnd())
+        adopted.is_over = True
+        self._events.over(adopted, "its process is gone")

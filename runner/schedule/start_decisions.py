@@ -1,24 +1,23 @@
 """Decide which due runs start, wait, are skipped or stopped. Pure.
 
-Knows time windows, missed runs (`catch_up`), concurrency groups (`on_conflict`), priorities, paused
-deployments and the limit on runs; no Prefect, process or clock. `run_endings` restarts runs.
+Knows time windows, missed runs (`catch_up`), concurrency groups (`on_conflict`), priorities, pauses
+and the limit on runs; no Prefect, process or clock. `run_endings` restarts runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 from paddock.engine.system.light_dataclasses import dataclass, field
 
-from .cron import CatchUp
+from .cron import MISSED_AFTER, CatchUp
 from .time_windows import TimeWindow
 
-OnConflict = Literal["queue", "skip", "cancel_running"]
+PAUSED = "waits: it is paused"
 
-MISSED_AFTER = timedelta(seconds=60)
-"""A run that starts later than this was missed, not delayed."""
+OnConflict = Literal["queue", "skip", "cancel_running"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +32,6 @@ class RunRule:
     """By the trigger's key, for schedules."""
     has_turns: bool = False
     """Its runs take turns with runs that are started by hand."""
-    is_paused: bool = False
-    """A person has paused its deployment in Prefect: no run starts."""
     fault: str = ""
     """Why its ledger cannot be used now: a run would fail."""
 
@@ -50,6 +47,8 @@ class DueRun:
     group: str
     is_held: bool = False
     """It was held before."""
+    is_paused: bool = False
+    """A person holds back the runs of its pipeline, or of its trigger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +114,7 @@ def dispatch(
     counts for the next:
 
     1. Its pipeline is gone, or a newer run takes its place, or it was missed: it is skipped.
-    2. Its deployment is paused, its ledger broken, or its window closed: it waits.
+    2. It is paused, its ledger broken, or its window closed: it waits.
     3. Its group is busy: `on_conflict` says what that means.
     4. It starts, once there is a slot.
     """
@@ -155,8 +154,8 @@ def dispatch(
             decisions.append(SkipRun(run.id, f"the run of {at} takes its place"))
         elif is_late and rule.catch_up.get(run.trigger) == "none":
             decisions.append(SkipRun(run.id, "it was missed, and `catch_up` is `none`"))
-        elif rule.is_paused:  # 2
-            decisions.append(HoldRun(run.id, "waits: its deployment is paused in Prefect"))
+        elif run.is_paused:  # 2
+            decisions.append(HoldRun(run.id, PAUSED))
         elif rule.fault:
             decisions.append(HoldRun(run.id, f"waits: {rule.fault}"))
         elif rule.window and (hold := rule.window.start_hold(now)):

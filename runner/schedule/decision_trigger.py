@@ -1,0 +1,179 @@
+"""Decisions as a trigger: a run goes on with what people decided, as soon as they decided.
+
+Decisions are made on pages, in terminals and by other processes, and all of them are rows of a
+ledger, so that is read every few seconds. One order goes on with all decisions of the pipeline and
+its inputs, and is given once for the same decisions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.retry import Backoff
+from paddock.engine.system.text import canonical_json, counted
+from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.run_store import RunStore
+from paddock.runner.review.decisions import LedgerReviews
+from paddock.runner.workers.order import Order
+
+from .order_queue import QueueBroken
+from .triggers import TriggerDesk
+
+TRIGGER = "review"
+LOOK_S, LOOK_ALL_S = 2.0, 30.0
+"""Between two looks at a ledger's file, and at what it holds: a question may have expired."""
+_AGAIN = Backoff(10.0, 600.0)  # a run that was skipped or ended early
+_DONE = ("completed", "quarantined", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedRun:
+    """A run that decisions wait for."""
+
+    given: str
+    """The recorded inputs of the run that asked, as JSON."""
+    decisions: tuple[tuple[str, float], ...]
+    """Id and time of each."""
+
+    @property
+    def digest(self) -> str:
+        """The same for the same decisions."""
+        return hashlib.sha256(canonical_json(self.decisions).encode()).hexdigest()[:16]
+
+    def inputs(self) -> dict[str, Any] | None:
+        """Return the inputs that were given; None if one of them is secret, so not recorded."""
+        given = json.loads(self.given)
+        return None if given.get("hidden") else dict(given.get("inputs") or {})
+
+
+def decided_runs(reviews: LedgerReviews, file: Path) -> list[DecidedRun]:
+    """Return the runs of a pipeline for what was decided, or has expired, and not gone on with."""
+    folder, file = reviews.ledger.folder.parent, file.resolve()
+    found: dict[str, list[tuple[str, float]]] = {}
+    places: dict[str, tuple[Path, str]] = {}
+    """By run: its pipeline's file, and its inputs."""
+    for review in reviews.undone():
+        if review.run not in places:
+            row = RunStore(reviews.ledger).run(review.run)  # old runs are forgotten
+            asked_by = row.file if row else review.subject.pipeline
+            places[review.run] = (folder / asked_by, (row.given if row else None) or "{}")
+        asked_by_file, given = places[review.run]
+        if asked_by_file.resolve() == file:
+            at = review.decided_at or review.expires_at or 0.0
+            found.setdefault(given, []).append((review.id, at))
+    return [DecidedRun(given, tuple(sorted(some))) for given, some in sorted(found.items())]
+
+
+@dataclass(slots=True)
+class _Given:
+    """What became of the last order for the same inputs."""
+
+    digest: str = ""
+    order: str = ""
+    """Its id while it is open."""
+    n_failures: int = 0
+    not_before: float = 0.0
+
+
+class DecisionTrigger:
+    """The decisions that a pipeline asks people for."""
+
+    kind: ClassVar[str] = "review"
+
+    def __init__(self) -> None:
+        self._given: dict[str, _Given] = {}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DecisionTrigger)
+
+    def __hash__(self) -> int:
+        return hash(TRIGGER)
+
+    @property
+    def key(self) -> str:
+        return TRIGGER
+
+    def status(self, now: datetime) -> Mapping[str, Any]:
+        return {}
+
+    async def done(self, order: Order) -> None:
+        """Note an end: a run that did its work is not repeated for the same decisions."""
+        for given in self._given.values():
+            if given.order == order.id:
+                _note_end(given, order)
+
+    async def run(self, desk: TriggerDesk) -> None:
+        looked_at, seen = float("-inf"), ()
+        while True:
+            try:
+                now = await asyncio.to_thread(_stamps, desk)
+                waits = any(given.n_failures for given in self._given.values())
+                if now != seen or waits or time.monotonic() - looked_at > LOOK_ALL_S:
+                    looked_at, seen = time.monotonic(), now
+                    for due in await asyncio.to_thread(_read, desk):
+                        await self._order(desk, due)
+            except (LedgerError, QueueBroken):  # the ledgers' and the queue's keepers say so
+                seen = ()
+            await asyncio.sleep(LOOK_S)
+
+    async def _order(self, desk: TriggerDesk, due: DecidedRun) -> None:
+        last = self._given.setdefault(due.given, _Given())
+        pipeline = desk.pipeline().key
+        orders = desk.queue.orders.values()
+        if any(order.pipeline == pipeline and order.state == "running" for order in orders):
+            return  # `on_conflict` may skip or cancel others
+        if last.order or time.monotonic() < last.not_before:
+            return
+        if last.digest == due.digest and not last.n_failures:  # a run was made, and left them
+            return
+        if last.digest != due.digest:
+            last.n_failures = 0
+        inputs = due.inputs()
+        if inputs is None:
+            last.digest = due.digest
+            name = desk.pipeline().pipeline.name
+            desk.warn(f"{name}: decisions wait for a run with its secret inputs: run it by hand.")
+            return
+        made = await desk.order(
+            f"{TRIGGER} {due.digest}:{last.n_failures}",
+            inputs=inputs,
+            reason=f"goes on with {counted(len(due.decisions), 'decision')}",
+        )
+        last.digest, last.order = due.digest, made.order.id
+        if made.order.state == "ended":  # it ran before `paddock up` was started again
+            _note_end(last, made.order)
+
+
+def _note_end(given: _Given, order: Order) -> None:
+    given.order = ""
+    given.n_failures = 0 if order.end in _DONE else given.n_failures + 1
+    if given.n_failures:
+        given.not_before = time.monotonic() + _AGAIN.pause_s(given.n_failures)
+
+
+def _read(desk: TriggerDesk) -> list[DecidedRun]:
+    with desk.open_ledger(True) as ledger:
+        return decided_runs(LedgerReviews(ledger), desk.pipeline().file)
+
+
+def _stamps(desk: TriggerDesk) -> tuple[object, ...]:
+    """Return what changes with the ledger's file; in a database something new each time."""
+    ledger = desk.open_ledger(True)
+    if ledger.is_shared:
+        return (time.monotonic(),)
+    found = []
+    for name in (ledger.file, Path(f"{ledger.file}-wal")):
+        try:
+            facts = name.stat()
+            found.append((facts.st_size, facts.st_mtime_ns))
+        except OSError:
+            found.append((0, 0))
+    return tuple(found)

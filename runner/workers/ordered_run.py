@@ -1,0 +1,264 @@
+"""Carry out an order: as a flow run of its pipeline's deployment, or without Prefect.
+
+For `paddock up`, in a process of its own. Where a server answers when the run begins, Prefect's
+engine runs it and shows it; where none does, it runs all the same, and `up` tells Prefect later.
+What became of it is in its report, whatever Prefect could be told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.runner.prefect import client_settings  # noqa: F401 - first, see there
+
+# isort: split
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.context import refresh_global_settings_context
+from prefect.exceptions import ObjectNotFound, Pause, PrefectException
+from prefect.flow_engine import run_flow
+from prefect.states import Pending
+
+from paddock.runner import api
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE
+from paddock.runner.ledger.entries import RunRow
+from paddock.runner.progress.command_logs import run_log
+from paddock.runner.progress.drain import StopGate
+from paddock.runner.progress.events import MultiObserver, Observer
+from paddock.runner.progress.prefect_view import RUN_TAG
+from paddock.runner.progress.report import Report
+from paddock.runner.settings import read_settings
+
+from .order import Order
+from .pipeline_flow import RESERVED, flow_of
+
+ANSWER_S = 10.0
+"""How long a server may take until a run begins without it."""
+SHOW_S = 30.0
+"""How long a run that is over waits until Prefect shows its end; `paddock up` tells it later."""
+
+_PREFIX = re.compile(r"^Flow run encountered an exception:(?: \w+:)? ?")
+"""Prefect's prefix of an error's message."""
+
+
+@dataclass(frozen=True, slots=True)
+class OrderOutcome:
+    """How an order ended, as `paddock up` needs it: the ledger has it all."""
+
+    report: Report | None = None
+    words: str = ""
+    """The error that ended the run, if there is no report."""
+
+
+@dataclass
+class RunControl:
+    """How the process that starts a run steers and follows it."""
+
+    text: str | None = None
+    """The pipeline's text, if it was read before; otherwise its file is read."""
+    flags: dict[str, object] = field(default_factory=dict)
+    """The command line's settings."""
+    needs_consent: bool = False
+    stop_gate: StopGate = field(default_factory=StopGate)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    began: Callable[[str], None] = lambda run: None
+    """Called with the run's name in the ledger."""
+    waits: Callable[[str], None] = lambda words: None
+    """Called with what it waits for; empty: it is at work."""
+    shown_as: Callable[[str], None] = lambda flow_run: None
+    """Called with the id of its flow run in Prefect."""
+    report: Report | None = None
+    """How it ended."""
+    is_over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when there is a report."""
+    has_begun: bool = False
+    """The run's own code has begun."""
+    is_continued: bool = False
+    """If it stops, the same flow run is continued later, and must not end."""
+
+
+async def run_order(order: Order, deployment: str, control: RunControl) -> OrderOutcome:
+    """Carry out an order; `deployment` is Prefect's, empty where no server answers."""
+    words = ""
+    try:
+        flow_run = await _flow_run_of(order, deployment) if deployment else None
+        if flow_run is not None and flow_run.state is not None and flow_run.state.is_final():
+            return OrderOutcome(_ended_there(order, f"it is {flow_run.state.name} in Prefect"))
+        if flow_run is not None:
+            control.shown_as(str(flow_run.id))
+            words = await _run_as_flow(order, flow_run, control)
+        if not control.has_begun and not words:
+            with _without_server():
+                await _carry_out(order, dict(order.inputs), control)
+    except ObjectNotFound:
+        return OrderOutcome(_ended_there(order, "it was deleted in Prefect"))
+    except Exception as error:  # whatever ends a run is reported, and ends no other
+        words = str(error) or type(error).__name__
+    return OrderOutcome(control.report and _small(control.report), words)
+
+
+def _ended_there(order: Order, words: str) -> Report:
+    return Report("", Path(order.pipeline).stem, "interrupted", {}, message=f"Not run: {words}.")
+
+
+def _small(report: Report) -> Report:
+    missing = tuple(item for item in report.items if item.state == "missing")
+    counted = report.quarantine()
+    return replace(
+        report, items=missing, returns=None, steps={}, models={}, tables={}, counted=counted
+    )
+
+
+async def _flow_run_of(order: Order, deployment: str) -> FlowRun | None:
+    """Return the flow run in which Prefect shows an order; None: no server answers.
+
+    Raises:
+        ObjectNotFound: it was deleted there.
+    """
+    try:
+        async with asyncio.timeout(ANSWER_S), get_client() as client:
+            if order.flow_run:
+                found: FlowRun = await client.read_flow_run(order.flow_run)  # type: ignore[arg-type]
+                return found
+            made: FlowRun = await client.create_flow_run_from_deployment(
+                deployment,  # type: ignore[arg-type]
+                parameters=dict(order.inputs),
+                state=Pending(message=order.reason or None),
+                tags=[RUN_TAG, order.trigger],
+                idempotency_key=order.id,
+            )
+            return made
+    except ObjectNotFound:
+        if order.flow_run:
+            raise
+        return None  # the deployment was deleted, and is made again
+    except (PrefectException, httpx.HTTPError, OSError, TimeoutError, RuntimeError):
+        return None
+
+
+async def _run_as_flow(order: Order, found: FlowRun, control: RunControl) -> str:
+    """Run an order in Prefect's engine; return its final state's message.
+
+    It returns when the run is over, at most some seconds later: the server may be gone.
+    """
+    options = _options(order, control)
+    environment = RunEnvironment(stop=control.stop, stop_gate=control.stop_gate)
+
+    async def carry_out(
+        path: Path, inputs: Mapping[str, Any], options: RunOptions, environment: RunEnvironment
+    ) -> Report:
+        kept = {name: value for name, value in order.inputs.items() if name in RESERVED}
+        return await _carry_out(order, {**inputs, **kept}, control, options, environment)
+
+    flow = flow_of(
+        Path(order.pipeline), options, environment, carry_out, lambda: control.is_continued
+    )
+    parameters = {name: value for name, value in order.inputs.items() if name not in RESERVED}
+    # Prefect takes those of the flow run where there are none, which others may have written.
+    verified = found.model_copy(update={"parameters": parameters})
+    coming: Any = run_flow(flow, flow_run=verified, parameters=parameters, return_type="state")
+    running, over = asyncio.ensure_future(coming), asyncio.ensure_future(control.is_over.wait())
+    try:
+        await asyncio.wait({running, over}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({running}, timeout=SHOW_S)
+        if not running.done():
+            return ""
+        state: State[Any] = running.result()
+    except Pause as pause:
+        return f"{pause}."
+    except (PrefectException, httpx.HTTPError, RuntimeError):
+        # A server that went away: before the run has begun it goes on without, and `up` tells it.
+        if control.has_begun and control.report is None:
+            raise
+        return ""
+    finally:
+        for task in (running, over):
+            task.cancel()
+    return _PREFIX.sub("", str(state.message or ""))
+
+
+def _options(order: Order, control: RunControl) -> RunOptions:
+    return RunOptions(
+        retry_failed=order.retry_failed, trigger=order.trigger, job=order.id, text=control.text,
+        needs_consent=control.needs_consent,
+    )  # fmt: skip
+
+
+async def _carry_out(
+    order: Order,
+    inputs: Mapping[str, Any],
+    control: RunControl,
+    options: RunOptions | None = None,
+    environment: RunEnvironment | None = None,
+) -> Report:
+    control.has_begun = True
+    path = Path(order.pipeline)
+    settings = read_settings(path.parent, flags=control.flags)
+    settings = replace(settings, is_prefect=False)  # it is `up` that decides it
+    around = environment or RunEnvironment(stop=control.stop, stop_gate=control.stop_gate)
+    with run_log(settings, order.trigger) as lines:
+        observer = MultiObserver(_ControlObserver(control), lines)
+        around = replace(around, settings=settings, observer=observer)
+        report = await api.run_async(path, inputs, options or _options(order, control), around)
+    control.report = report
+    control.is_over.set()
+    return report
+
+
+@contextlib.contextmanager
+def _without_server() -> Any:
+    """Have no run take itself for a flow run."""
+    url = os.environ.pop("PREFECT_API_URL", None)
+    try:
+        yield
+    finally:
+        if url is not None:
+            os.environ["PREFECT_API_URL"] = url
+
+
+def known_end(row: RunRow) -> Report | None:
+    """Return how a run ended in order, by its ledger; None: it was killed or stopped."""
+    if row.ended is None or row.status not in ("completed", "quarantined", "failed"):
+        return None
+    return Report.of_summary(json.loads(row.summary or "{}"))
+
+
+def use_server(api_url: str = "", auth_string: str = "") -> None:
+    """Point Prefect's client to this server; empty: the one in the environment.
+
+    Keeps the password out of the environment of child processes.
+    """
+    is_known = api_url in ("", os.environ.get("PREFECT_API_URL"))
+    if api_url:
+        os.environ["PREFECT_API_URL"] = api_url
+    if auth_string:
+        os.environ[CLIENT_VARIABLE] = auth_string
+    if auth_string or not is_known:  # reading the settings takes 0.05 s of a processor
+        refresh_global_settings_context()
+    os.environ.pop(CLIENT_VARIABLE, None)  # Prefect's settings have it
+
+
+class _ControlObserver(Observer):
+    """Reports what the run waits for, and its name in the ledger, as the control asks."""
+
+    def __init__(self, control: RunControl) -> None:
+        self._control = control
+
+    def waits(self, text: str) -> None:
+        self._control.waits(text)
+
+    def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
+        self._control.waits("")
+        self._control.began(run)
