@@ -102,7 +102,7 @@ class DecisionTrigger:
         return TRIGGER
 
     def status(self, now: datetime) -> Mapping[str, Any]:
-        return {}
+        return {"text": "decisions of people"}
 
     async def done(self, order: Order) -> None:
         """Note an end: a run that did its work is not repeated for the same decisions."""

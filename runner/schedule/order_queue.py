@@ -10,6 +10,7 @@ once and written soon after; where that fails, as on a full disk, it is written 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import sqlite3
@@ -267,9 +268,7 @@ class OrderQueue:
         await self.read_pauses()
 
     def is_paused(self, order: Order) -> bool:
-        return not self.pauses.isdisjoint(
-            ((order.pipeline, ""), (order.pipeline, order.trigger))
-        )
+        return not self.pauses.isdisjoint(((order.pipeline, ""), (order.pipeline, order.trigger)))
 
     # --- the file
 
@@ -288,11 +287,7 @@ class OrderQueue:
                 orders: Sequence[Order] = orders,
                 changes: Mapping[str, Mapping[str, Any]] = changes,
             ) -> list[OrderReceipt]:
-                for id_, changed in changes.items():
-                    assignments = ", ".join(f"{name} = ?" for name in changed)
-                    db.execute(
-                        f"UPDATE orders SET {assignments} WHERE id = ?", (*_row(changed), id_)
-                    )
+                _change(db, changes)
                 return [_insert(db, order) for order in orders]
 
             try:
@@ -319,6 +314,12 @@ class OrderQueue:
                 self._n_ended = 0
                 with suppress(QueueBroken):
                     await self._do(_prune)
+
+    def write_now(self) -> None:
+        """Write what has not been written, where no loop will do it any more. Blocks."""
+        with suppress(sqlite3.Error, OSError), contextlib.closing(open_queue_file(self.file)) as db:
+            with db:
+                _change(db, self._unwritten)
 
     async def flush(self) -> None:
         """Write what could not be written before."""
@@ -395,6 +396,12 @@ def _insert(db: sqlite3.Connection, order: Order) -> OrderReceipt:
         return OrderReceipt(known[0], is_known=True)
     db.execute(_INSERT, _row({name: getattr(order, name) for name in _NAMES}))
     return OrderReceipt(order)
+
+
+def _change(db: sqlite3.Connection, changes: Mapping[str, Mapping[str, Any]]) -> None:
+    for id_, changed in changes.items():
+        assignments = ", ".join(f"{name} = ?" for name in changed)
+        db.execute(f"UPDATE orders SET {assignments} WHERE id = ?", (*_row(changed), id_))
 
 
 def _row(values: Mapping[str, Any]) -> list[Any]:

@@ -133,9 +133,7 @@ class ManagerOptions:
     """Password of our own Prefect server; empty for another server."""
     faults: Mapping[Path, str] = field(default_factory=dict)
     """Why ledgers cannot be used, by their folder."""
-    fault_of: (
-        Callable[[Path, Sequence[TriggeredPipeline]], Coroutine[Any, Any, str]] | None
-    ) = None
+    fault_of: Callable[[Path, Sequence[TriggeredPipeline]], Coroutine[Any, Any, str]] | None = None
     """Looks at a folder's ledger, and returns why it cannot be used now."""
 
 
@@ -468,6 +466,7 @@ class RunManager:
             if job.stopped != "cancelled":
                 self._queue.note(job.order, is_stopped=True)
             stop_now(job.process)
+        self._queue.write_now()
         time.sleep(ABANDON_S if self.jobs else 0)
         for job in self.jobs.values():
             job.process.kill()

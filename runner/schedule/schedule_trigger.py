@@ -42,9 +42,10 @@ class ScheduleTrigger:
 
     def status(self, now: datetime) -> Mapping[str, Any]:
         """Return the schedule, and its next time in this machine's zone."""
-        coming = upcoming(self._timed, now, 1)
-        at = coming[0].astimezone().isoformat() if coming else None
-        return {"cron": self._timed.cron, "timezone": self._timed.timezone, "next": at}
+        coming = upcoming(self._timed, now)
+        at = coming[0].astimezone() if coming else None
+        text = f"next {at:%Y-%m-%d %H:%M %Z}" if at else f"never: `{self._timed.cron}`"
+        return {"text": text, "next": at.isoformat() if at else None}
 
     async def done(self, order: Order) -> None: ...
 
@@ -59,7 +60,7 @@ class ScheduleTrigger:
             except QueueBroken:  # `status` says so
                 await asyncio.sleep(AGAIN_S)
                 continue
-            coming = upcoming(self._timed, self._now(), 1)
+            coming = upcoming(self._timed, self._now())
             wait_s = (coming[0] - self._now()).total_seconds() if coming else LOOK_S
             await asyncio.sleep(min(max(wait_s, 0.01), LOOK_S))
 

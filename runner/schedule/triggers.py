@@ -26,6 +26,18 @@ from .triggered_pipeline import TriggeredPipeline
 AnswerRequest = Callable[[Request], Awaitable[Response]]
 
 
+RESERVED = ("/healthz", "/readyz", "/status", "/metrics", "/review", "/ui")
+"""Paths of `paddock up` itself."""
+
+
+class PathTaken(Exception):
+    """A path is served already: by the trigger of `by`, a pipeline's file; empty: by `up`."""
+
+    def __init__(self, path: str, by: str) -> None:
+        self.path, self.by = path, by
+        super().__init__(f"'{path}' is taken by {by or 'this service itself'}")
+
+
 class Trigger(Protocol):
     """What starts runs of one pipeline.
 
@@ -46,7 +58,10 @@ class Trigger(Protocol):
         """Take the end of an order of it. Called once for each, and again if this raises."""
 
     def status(self, now: datetime) -> Mapping[str, Any]:
-        """Return its state for people: what it waits for, `next` with the time where that is one."""
+        """Return its state: `text` is a line for people, such as `watching '/srv/in'`.
+
+        `next` is the next time at which it gives an order, as ISO 8601, where there is one.
+        """
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """`paddock up`: serve folders of pipelines until stopped.
 
-Connects the parts; each knows little of the others. One loop keeps the queue, another scans the
-files. Prefect may be away for a while, or come back at another address: what failed is retried in
-a later round.
+Connects the parts; each knows little of the others. Triggers put orders into the queue, one loop
+starts their runs, another scans the files. Prefect is told, and nothing waits for it.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import logging
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from paddock.engine.api.server import PortTaken, listen, serving
 from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.tasks import StopRequested, task_group, unless, wait_for_event
+from paddock.engine.system.text import counted
 from paddock.pipelines.model import Pipeline
 from paddock.runner.bind.trust.consents import Consents
 from paddock.runner.core.other_runs.concurrency_groups import group_holders
@@ -35,7 +36,6 @@ from paddock.runner.daemon.daemon_server import serve_or_join
 from paddock.runner.daemon.early_server import EarlyServer
 from paddock.runner.daemon.prefect_auth import own_auth_string, password_file
 from paddock.runner.daemon.prefect_server import PrefectServer
-from paddock.runner.daemon.run_signatures import Signer, signer_for
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import clean_in_subprocess
@@ -44,21 +44,25 @@ from paddock.runner.progress.report import Report
 from paddock.runner.review.page_access import CONSOLE_PATH, PAGE_PATH, PageAccess
 from paddock.runner.review.page_server import FolderReviews, asks_people, mounted_page, token_file
 from paddock.runner.settings import STATE_FOLDER, Settings
-from paddock.runner.workers.queued_run import known_end, start_fork_server
+from paddock.runner.workers.fork_server import start_fork_server
+from paddock.runner.workers.ordered_run import known_end
 
+from .decision_trigger import DecisionTrigger
 from .discovery import PipelineChanges, PipelineFinder
 from .folder_locks import FolderLocks, FolderTaken
-from .prefect_queue import DeletedInPrefect, QueueError, open_queue
-from .reconciler import Reconciler
-from .run_manager import Deployment, ManagerOptions, RunManager
-from .runs_after_review import ReviewRuns
+from .folder_trigger import folder_triggers
+from .order_queue import OrderQueue, QueueBroken
+from .prefect_link import PrefectLink
+from .run_manager import ManagerOptions, RunManager
+from .run_processes import PrefectPlace
+from .schedule_trigger import ScheduleTrigger
 from .systemd_notify import notify_reloaded, notify_systemd, watchdog_interval_s
+from .trigger_keeper import TriggerKeeper
 from .triggered_pipeline import TriggeredPipeline
+from .triggers import Trigger
 from .up_alerts import LedgerHealth, alert_given_up, alert_trouble
 from .up_status import StatusAccess, make_status_app, named_pipelines, status_of
-from .watch_manager import WatchManager
-from .webhook_queue import WebhookQueue, WebhookQueueBroken
-from .webhook_runs import WebhookRuns
+from .webhook_trigger import plugin_triggers, take_over_calls, webhook_triggers
 
 
 class UpError(Exception):
@@ -72,10 +76,9 @@ def start_run_processes() -> None:
 
 LOOK_S = 2.0
 LOOK_SHARE = 20  # scans take at most a twentieth of the time
-BUSY_S, IDLE_S = 1.0, 10.0  # between two rounds; a submitted run wakes the loop at once
+ROUND_S = 1.0  # the longest between two rounds; an order wakes the loop at once
 PREFECT_S = 180.0  # on a busy machine
 AWAY_S = 3.0
-_PAUSES_S = 2.0  # a page waits for them
 STUCK_S = 120.0
 """A longer round is stuck, and systemd gets no heartbeat."""
 LEDGERS_S = 30.0
@@ -116,14 +119,14 @@ class Up:
             is_attended=wishes.is_attended,
         )
         self._folder_locks = FolderLocks(wishes.settings.state_dir)
-        self._calls = WebhookQueue(wishes.settings.state_dir)
+        self._queue = OrderQueue(wishes.settings.state_dir)
         self._served: dict[str, TriggeredPipeline] = {}
         self._round_at = time.monotonic()
-        self._is_prefect_there: bool | None = None
         self._server: PrefectServer | None = None
         """This machine's own Prefect server; None: `PREFECT_API_URL` names another."""
         self._has_changed = True
-        self._in_place: Callable[[], None] | None = None
+        self._kept: dict[str, str] = {}
+        """By pipelines that are not served: what is to be said about their promised orders."""
         self._kill_runs: Callable[[], None] | None = None
         """Set once runs may have been started."""
 
@@ -146,8 +149,10 @@ class Up:
         try:
             self._take_in(await asyncio.to_thread(self._finder.look), is_first=True)
             async with self._opened(listener):
-                self._in_place = lambda: self._wishes.ready(self._first_words(listener))
-                await self._kept()
+                await self._once()
+                self._wishes.ready(self._first_words(listener))
+                notify_systemd("READY=1")
+                await self._keep()
                 notify_systemd("STOPPING=1")
         except StopRequested:  # before everything had started
             notify_systemd("STOPPING=1")
@@ -162,61 +167,84 @@ class Up:
 
     @asynccontextmanager
     async def _opened(self, listener: socket.socket) -> AsyncIterator[None]:
-        """Open pool, Prefect, queue and sockets; close them in bounded time."""
+        """Open pool, queue and sockets; close them in bounded time."""
+        settings, unattended = self._settings, self._settings.unattended
+        flags = self._wishes.flags
         async with AsyncExitStack() as stack:
-            url = await unless(self._reached(stack), self.stop)
-            is_own = self._server is not None
-            signer, auth_string = await asyncio.to_thread(self._keys, is_own_server=is_own)
-            unattended, flags = self._settings.unattended, self._wishes.flags
-            queue = await stack.enter_async_context(open_queue(url, signer, auth_string))
-            self._prefect_queue = queue
+            try:
+                self._daemon = await unless(
+                    stack.enter_async_context(serve_or_join(settings)), self.stop
+                )
+            except DaemonError as error:
+                raise UpError(str(error)) from None
+            url = os.environ.get("PREFECT_API_URL", "").strip()
+            auth_string = "" if url else await asyncio.to_thread(self._password)
+            await self._queue.open()
+            stack.push_async_callback(self._queue.close)
+            await take_over_calls(settings.state_dir, self._queue)
+            self._link = PrefectLink(
+                self._queue, lambda: self._run_manager.pipelines, is_own_server=not url,
+                auth_string=auth_string, folders=self._wishes.folders,
+            )  # fmt: skip
+            if url:
+                await self._link.move(url)
             self._ledgers = LedgerHealth(self._open_ledger, partial(alert_trouble, flags))
+            is_open = not is_loopback(listener.getsockname()[0])
+            self._keeper = TriggerKeeper(
+                self._queue, self._open_ledger, partial(self._triggers_of, is_open=is_open)
+            )
             options = ManagerOptions(
                 unattended.max_runs,
                 unattended.max_restarts,
                 partial(alert_given_up, flags),
-                self._settings.state_dir / "up",
+                self._ended,
                 flags,
                 self._has_progressed,
                 self._known_end,
-                partial(group_holders, self._settings),
+                partial(group_holders, settings),
+                self._place,
                 auth_string,
                 self._ledgers.faults,
                 self._ledgers.fault_of,
             )
-            self._run_manager = RunManager(queue, signer, options)
+            self._run_manager = RunManager(self._queue, options)
             self._kill_runs = self._run_manager.abandon
-            watching = WatchManager(self._run_manager, self._open_ledger, unattended.max_attempts)
-            is_open = not is_loopback(listener.getsockname()[0])
-            self._webhook_runs = WebhookRuns(self._run_manager, self._calls)
-            self._reconciler = Reconciler(
-                queue,
-                self._run_manager,
-                watching,
-                self._folder_locks,
-                self._webhook_runs,
-                is_open=is_open,
-            )
-            stack.push_async_callback(self._calls.close)
-            await self._calls.open()
-            hooks, keys = self._reconciler.hooks, self._settings.service.api_keys_file
+            keys = settings.service.api_keys_file
             reader = StatusAccess(is_open=is_open, keys=keys)
             all_reviews = FolderReviews(
-                lambda: self._pipeline_folders(asks_people), self._settings.ledger_url
+                lambda: self._pipeline_folders(asks_people), settings.ledger_url
             )
             page = await stack.enter_async_context(
-                mounted_page(all_reviews, self._settings.state_dir, keys=keys, is_open=is_open)
+                mounted_page(all_reviews, settings.state_dir, keys=keys, is_open=is_open)
             )
-            self._review_runs = ReviewRuns(self._run_manager, page.ask)
             routes = [*page.routes(), *self._wishes.pages(page.access, self)]
-            app = make_status_app(self._ready, self.status, hooks.answer, reader, routes)
-            with contextlib.suppress(QueueError):
-                await self._reconciler.forget_gone(self._wishes.folders, self._served)
+            app = make_status_app(self._ready, self.status, self._keeper.answer, reader, routes)
             stack.push_async_callback(self._closed)
-            # Before Prefect answers: a caller that gets 404 would not call again.
-            self._reconciler.serve_hooks(list(self._served.values()))
-            await stack.enter_async_context(serving(app, listener, self._settings.service))
+            await stack.enter_async_context(serving(app, listener, settings.service))
             yield
+
+    def _triggers_of(self, pipeline: TriggeredPipeline, *, is_open: bool) -> list[Trigger]:
+        """Return the triggers of a pipeline, as its file is now."""
+        found: list[Trigger] = [*map(ScheduleTrigger, pipeline.schedules)]
+        found += folder_triggers(pipeline, self._settings.unattended.max_attempts)
+        found += webhook_triggers(pipeline, is_open=is_open)
+        found += plugin_triggers(pipeline)
+        found += [DecisionTrigger()] if asks_people(pipeline.pipeline) else []
+        return found
+
+    def _ended(self, order: Any) -> None:
+        self._keeper.ended(order)
+        self._link.wake.set()
+
+    def _place(self, pipeline: TriggeredPipeline) -> PrefectPlace:
+        deployment = self._link.deployment_of(pipeline.key) if self._link.is_there else ""
+        return PrefectPlace(self._link.api_url, deployment) if deployment else PrefectPlace()
+
+    def _password(self) -> str:
+        try:
+            return own_auth_string(self._settings.state_dir)
+        except OSError as error:
+            raise UpError(f"The password of Prefect's server cannot be kept: {error}") from None
 
     def _pipeline_folders(
         self, chosen: Callable[[Pipeline], bool] = lambda pipeline: True
@@ -225,52 +253,17 @@ class Up:
         pipelines = self._served.values()
         return sorted({pipeline.file.parent for pipeline in pipelines if chosen(pipeline.pipeline)})
 
-    def _keys(self, *, is_own_server: bool) -> tuple[Signer | None, str]:
-        """Return the password of our own Prefect server, or the signer of runs. Blocks."""
-        settings = self._settings
-        try:
-            if is_own_server:
-                return None, own_auth_string(settings.state_dir)
-            return signer_for(settings.state_dir), ""
-        except OSError as error:
-            raise UpError(f"Runs cannot be signed: {error}") from None
-
     async def _closed(self) -> None:
         """Stop the running runs in bounded time."""
         within_s = self._settings.service.stop_timeout_s
-        await self._reconciler.watching.stop()
         await self._run_manager.stop(within_s * 0.6)
-        with contextlib.suppress(Exception):  # the next start reports what is left
-            async with asyncio.timeout(within_s * 0.1):
-                await self._run_manager.round()
-                await self._reconciler.planner.end()
-
-    async def _reached(self, stack: AsyncExitStack) -> str:
-        """Open the pool and, unless one is configured, Prefect's server; return its address."""
-        url = os.environ.get("PREFECT_API_URL", "").strip()
-        try:
-            self._daemon = await stack.enter_async_context(serve_or_join(self._settings))
-        except DaemonError as error:
-            raise UpError(str(error)) from None
-        if not url:
-            keep_s = self._settings.unattended.keep_tracking_s
-            server = PrefectServer(self._settings.state_dir, keep_s, early=self._wishes.early)
-            self._server = await stack.enter_async_context(server)
-            status = await server.ready(PREFECT_S)
-            url = status.url
-            if status.state != "ready":
-                raise UpError(
-                    f"Prefect's server did not start: {status.why or 'it took too long'}.\n"
-                    f"  {server.log_file} may say why."
-                )
-        os.environ["PREFECT_API_URL"] = url
-        return url
+        await self._keeper.stop()
 
     # --- the loops
 
-    async def _kept(self) -> None:
-        loops = (self._keep_queue, self._keep_calls, self._keep_looking, self._keep_beating,
-                 self._keep_tidy, self._keep_ledgers, self._keep_reviews)  # fmt: skip
+    async def _keep(self) -> None:
+        loops = (self._keep_queue, self._keep_looking, self._keep_beating, self._keep_tidy,
+                 self._keep_ledgers, self._keep_prefect, self._link.keep)  # fmt: skip
 
         async def keep_all() -> None:
             async with task_group() as group:  # an unexpected error ends them all
@@ -292,65 +285,102 @@ class Up:
 
     async def _keep_queue(self) -> None:
         while True:
+            await wait_for_event(self._queue.changed, ROUND_S)
             try:
                 await self._once()
-                self._prefect_is_there(None)
-                # Report once that everything has started
-                in_place, self._in_place = self._in_place, None
-                if in_place is not None:
-                    in_place()
-                    notify_systemd("READY=1")
-                if self._calls.waiting.total():  # runs have begun, so more calls can be submitted
-                    self._calls.arrived.set()
-            except QueueError as error:
-                self._run_manager.lacks_deployments |= isinstance(error, DeletedInPrefect)
-                self._prefect_is_there(error)
-                url = self._server.status.url if self._server else self._prefect_queue.api_url
-                if url != self._prefect_queue.api_url:  # it has restarted at another port
-                    os.environ["PREFECT_API_URL"] = url
-                    await self._prefect_queue.move(url)
+            except QueueBroken:  # `status` says so, and calls are refused
                 await asyncio.sleep(AWAY_S)
             except Exception:  # an unexpected error ends this round, not the service
                 log.exception("a round failed")
                 await asyncio.sleep(AWAY_S)
             self._round_at = time.monotonic()
-            now = datetime.now(UTC)
-            next_s = [(run.next_at - now).total_seconds() for run in self._run_manager.queue]
-            is_busy = self._run_manager.jobs or any(seconds <= 0 for seconds in next_s)
-            pause_s = BUSY_S if is_busy else max(0.01, min([IDLE_S, *next_s]))
-            await wait_for_event(self._run_manager.wake, pause_s)
-
-    async def _keep_calls(self) -> None:
-        """Submit webhook calls as fast as Prefect takes them."""
-        while True:
-            await wait_for_event(self._calls.arrived, IDLE_S)
-            try:
-                await self._webhook_runs.hand_over()
-            except QueueError:  # the queue's round reports this
-                await asyncio.sleep(AWAY_S)
-            except WebhookQueueBroken as error:
-                self._reconciler.warn(str(error))
-                await asyncio.sleep(AWAY_S)
-            except Exception:  # an unexpected error ends this round, not the service
-                log.exception("webhook calls could not be submitted")
-                await asyncio.sleep(AWAY_S)
 
     async def _once(self) -> None:
-        self._run_manager.wake.clear()
-        if self._has_changed or self._run_manager.lacks_deployments:
-            self._has_changed, is_forced = False, self._run_manager.lacks_deployments
+        self._queue.changed.clear()
+        await self._queue.flush()
+        await self._queue.read_pauses()
+        if self._has_changed:
+            self._has_changed = False
             try:
-                await self._reconciler.reconcile(self._served, is_forced=is_forced)
-                self._run_manager.lacks_deployments = False
+                await self._reconcile(dict(self._served))
             except BaseException:
                 self._has_changed = True
                 raise
-        await self._reconciler.planner.plan()
         await self._run_manager.round()
         if self._run_manager.wants_rest and not self._run_manager.jobs:
             self._run_manager.wants_rest = False
             with contextlib.suppress(DaemonError):
                 await request_daemon(self._daemon, "/rest", {})
+
+    async def _reconcile(self, served: dict[str, TriggeredPipeline]) -> None:
+        """Put these pipelines in service, and no others; a running run continues to its end.
+
+        Raises:
+            QueueBroken: another call does the rest.
+        """
+        manager = self._run_manager
+        gone = [pipeline for key, pipeline in manager.pipelines.items() if key not in served]
+        for pipeline in gone:
+            await self._keeper.drop(pipeline.key)
+            for order in [*self._queue.orders.values()]:
+                is_left = order.pipeline == pipeline.key and order.state != "running"
+                if is_left and not order.is_promised:
+                    manager.skip(order, "its pipeline no longer exists")
+            folder = pipeline.file.parent.resolve()
+            if not any(other.file.parent.resolve() == folder for other in served.values()):
+                self._folder_locks.release(folder)
+        at_work = {job.pipeline.key for job in manager.jobs.values()}
+        await self._queue.serve({*served, *at_work})
+        new = [key for key, each in served.items() if manager.pipelines.get(key) is not each]
+        manager.pipelines.clear()
+        manager.pipelines.update(served)
+        for key in new:
+            await self._keeper.put(served[key])
+        await self._hand_over()
+        self._link.wake.set()
+        self._queue.changed.set()
+
+    async def _hand_over(self) -> None:
+        """Give promised orders of a file that was renamed to who has their trigger now.
+
+        Those of a file that is not served are kept, and reported.
+        """
+        counts = Counter[str]()
+        for (key, trigger), n in (await self._queue.elsewhere()).items():
+            folders = map(Path.absolute, self._wishes.folders)
+            if not any(Path(key).is_relative_to(folder) for folder in folders):
+                continue  # of another `paddock up`
+            heirs = [heir for heir in self._served if self._keeper.has(heir, trigger)]
+            if heirs and not await asyncio.to_thread(Path(key).exists):
+                n = await self._queue.hand_to(heirs[0], key, trigger)
+                log.info("%s: %s of %s go to %s", trigger, counted(n, "order"), key, heirs[0])
+            else:
+                counts[key] += n
+        kept = {
+            key: f"{counted(n, 'accepted order')} of {key} cannot run: it is not in service."
+            for key, n in counts.items()
+        }
+        for key, words in kept.items():
+            if self._kept.get(key) != words:
+                log.warning("%s They are kept, and run when its file is as it was.", words)
+        self._kept = kept
+
+    async def _keep_prefect(self) -> None:
+        """Keep this machine's own Prefect server, unless another one is named."""
+        if os.environ.get("PREFECT_API_URL", "").strip():
+            return
+        keep_s = self._settings.unattended.keep_tracking_s
+        server = PrefectServer(self._settings.state_dir, keep_s, early=self._wishes.early)
+        async with server as self._server:
+            while True:
+                status = await server.ready(PREFECT_S)
+                if status.state == "ready" and status.url != self._link.api_url:
+                    await self._link.move(status.url)
+                elif status.state != "ready":
+                    why = status.why or "it takes long"
+                    log.warning("Prefect's server does not answer (%s; %s may say why). Runs go on "
+                                "without, and are shown there later.", why, server.log_file)  # fmt: skip
+                await asyncio.sleep(AWAY_S)
 
     async def _keep_beating(self) -> None:
         """Send systemd's heartbeat while rounds finish in time."""
@@ -358,26 +388,14 @@ class Up:
         while True:
             await asyncio.sleep(min(every_s or 10.0, 10.0))
             if time.monotonic() - self._round_at < STUCK_S:
-                n, jobs = len(self._run_manager.deployments), len(self._run_manager.jobs)
+                n, jobs = len(self._served), len(self._run_manager.jobs)
                 notify_systemd(f"WATCHDOG=1\nSTATUS={n} pipelines, {jobs} runs running")
 
     async def _keep_ledgers(self) -> None:
         """Check regularly whether runs can read and write their ledgers."""
         while True:
-            await self._ledgers.look(list(self._run_manager.deployments.values()))
-            await asyncio.sleep(LEDGERS_S if self._run_manager.deployments else BUSY_S)
-
-    async def _keep_reviews(self) -> None:
-        """Submit runs for decisions as they are made."""
-        while True:
-            await asyncio.sleep(LOOK_S)
-            try:
-                await self._review_runs.look()
-            except (QueueError, LedgerError):  # the queue's round or the ledgers' reports this
-                await asyncio.sleep(AWAY_S)
-            except Exception:  # a wrong row of one ledger must not end the service
-                log.exception("decisions could not be looked at")
-                await asyncio.sleep(LEDGERS_S)
+            await self._ledgers.look(list(self._run_manager.pipelines.values()))
+            await asyncio.sleep(LEDGERS_S)
 
     async def _keep_tidy(self) -> None:
         await asyncio.sleep(TIDY_FIRST_S)
@@ -403,7 +421,7 @@ class Up:
             except FolderTaken as error:
                 if is_first:
                     raise
-                self._reconciler.warn(str(error))
+                self._keeper.warn(str(error))
                 continue
             served[pipeline.key] = pipeline
         for pipeline in changes.added:
@@ -415,26 +433,25 @@ class Up:
         if served != self._served:
             self._served = served
             self._has_changed = True
-            if not is_first:
-                self._run_manager.wake.set()
+            self._queue.changed.set()
 
-    def _has_progressed(self, deployment: Deployment, run: str) -> bool:
+    def _has_progressed(self, pipeline: TriggeredPipeline, run: str) -> bool:
         """Return whether a crashed run made progress, or died of one item."""
         try:
-            with self._open_ledger(deployment.triggered.file.parent, True) as ledger:
+            with self._open_ledger(pipeline.file.parent, True) as ledger:
                 return RunStore(ledger).has_progressed(run)
         except LedgerError:
             return False
 
-    def _known_end(self, deployment: Deployment, run: str) -> Report | None:
-        """Return how a run ended normally, by its ledger; None: it was killed or stopped."""
+    def _known_end(self, pipeline: TriggeredPipeline, order: str) -> tuple[str, Report] | None:
+        """Return how an order ended, with its run, by the ledger; None: it was killed."""
         try:
-            with self._open_ledger(deployment.triggered.file.parent, True) as ledger:
-                row = RunStore(ledger).run(run)
+            with self._open_ledger(pipeline.file.parent, True) as ledger:
+                rows = RunStore(ledger).runs_that_continue([order])
         except LedgerError:
             return None
-        is_ours = row is not None and row.pipeline == deployment.triggered.pipeline.name
-        return known_end(row) if row is not None and is_ours else None
+        end = known_end(rows[-1]) if rows else None
+        return (rows[-1].run, end) if end is not None else None
 
     def _open_ledger(self, folder: Path, is_readonly: bool) -> Ledger:
         url = self._settings.ledger_url
@@ -444,10 +461,9 @@ class Up:
 
     def _ready(self) -> dict[str, bool]:
         return {
-            "prefect": bool(self._is_prefect_there),
             "running": time.monotonic() - self._round_at < STUCK_S and not self.stop.is_set(),
             "ledgers": not self._ledgers.faults,
-            "webhooks": not self._calls.fault,
+            "queue": not self._queue.fault,
         }
 
     async def paused(self, file: Path, change: bool | None = None) -> bool | None:
@@ -456,64 +472,55 @@ class Up:
         None: it is not served.
 
         Raises:
-            QueueError: Prefect is away.
+            QueueBroken: the change cannot be stored.
         """
-        served = self._run_manager.deployments.values()
-        found = (made for made in served if made.triggered.file.resolve() == file)
-        if (deployment := next(found, None)) is None:
+        found = (key for key, made in self._served.items() if made.file.resolve() == file)
+        if (key := next(found, None)) is None:
             return None
         if change is not None:
-            await self._prefect_queue.pause(deployment.id, is_paused=change)
-            self._run_manager.wake.set()
-        return bool(await self._prefect_queue.paused([deployment.id]))
+            await self._queue.pause(key, is_paused=change)
+            self._link.wake.set()
+        return (key, "") in self._queue.pauses
 
     async def paused_files(self) -> Collection[Path]:
-        """Return the pipelines whose runs a person holds back; none if Prefect is away or slow."""
-        deployments = {made.id: made for made in self._run_manager.deployments.values()}
-        with contextlib.suppress(QueueError, TimeoutError):
-            async with asyncio.timeout(_PAUSES_S):
-                found = await self._prefect_queue.paused(deployments) if deployments else ()
-                return {deployments[id_].triggered.file.resolve() for id_ in found}
-        return ()
+        """Return the pipelines whose runs a person holds back."""
+        return [Path(key).resolve() for key, trigger in self._queue.pauses if not trigger]
 
     def status(self) -> dict[str, Any]:
-        facts = status_of(self._run_manager, self._reconciler)
+        facts = status_of(self._run_manager, self._keeper, self._queue, datetime.now(UTC))
+        ledgers = self._ledgers.faults.items()
         return {
             "pid": os.getpid(),
             "folders": [str(folder) for folder in self._wishes.folders],
-            "prefect": os.environ.get("PREFECT_API_URL", ""),
-            "is_prefect_there": bool(self._is_prefect_there),
+            "prefect": self._link.api_url,
+            "is_prefect_there": bool(self._link.is_there),
             "faults": {
                 **self._finder.faults(),
-                **{str(folder): words for folder, words in self._ledgers.faults.items()},
-                **({"webhooks": self._calls.fault} if self._calls.fault else {}),
-                **{f"webhook calls of {key}": why for key, why in self._webhook_runs.kept.items()},
+                **{str(folder): words for folder, words in ledgers},
+                **({"queue": self._queue.fault} if self._queue.fault else {}),
+                **{f"orders of {key}": why for key, why in self._kept.items()},
             },
-            **self._webhook_runs.call_counts(),
             **facts,
         }
 
     def _first_words(self, listener: socket.socket) -> str:
         host, port = listener.getsockname()[:2]
         what = named_pipelines([pipeline.pipeline.name for pipeline in self._served.values()])
-        api = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
-        password = password_file(self._settings.state_dir) if self._server is not None else None
-        password_note = f"\n  That page needs the password in {password}." if password else ""
+        api = os.environ.get("PREFECT_API_URL", "").strip().removesuffix("/api")
         address, has_questions = f"http://{host}:{port}", bool(self._pipeline_folders(asks_people))
         review = f"\n  {address}{PAGE_PATH} shows what waits for review." if has_questions else ""
         file = token_file(self._settings.state_dir)
         needs = f"{'They need' if has_questions else 'It needs'} the token in {file}."
+        shown = f"; {api} shows the runs" if api else ""
+        own = ""
+        if not api:
+            password = password_file(self._settings.state_dir)
+            own = (
+                f"\n  Prefect's page shows the runs once its server is up: `paddock status` has "
+                f"its address, {password} its password."
+            )
         return (
             f"Paddock serves {what}.\n"
-            f"  {address}/status shows its state; {api} shows the runs.{password_note}\n"
+            f"  {address}/status shows its state{shown}.{own}\n"
             f"  {address}{CONSOLE_PATH} shows pipelines and runs.{review} {needs}"
         )
-
-    def _prefect_is_there(self, error: Exception | None) -> None:
-        """Report once that Prefect is away, and once that it is back."""
-        if error is not None and self._is_prefect_there is not False:
-            words = "%s (%s). Running runs continue; no run starts until it is back."
-            log.warning(words, error, os.environ.get("PREFECT_API_URL", ""))
-        elif error is None and not self._is_prefect_there:
-            log.info("Prefect answers.")
-        self._is_prefect_there = error is None

@@ -24,28 +24,28 @@ from paddock.runner.notify.run_end_notices import notify_of_end
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER, read_settings
 
-from .run_manager import Deployment
-from .watch_manager import OpenLedger
+from .trigger_keeper import OpenLedger
+from .triggered_pipeline import TriggeredPipeline
 
 log = logging.getLogger("paddock.up")
 
 
 async def alert_given_up(
-    flags: Mapping[str, object], deployment: Deployment, run: str, words: str
+    flags: Mapping[str, object], pipeline: TriggeredPipeline, run: str, words: str
 ) -> None:
     """Send `on.notify` that a run crashed too often; `flags` are command-line settings."""
-    log.error("%s: run %s is given up: %s", deployment.triggered.pipeline.name, run, words)
-    await alert_trouble(flags, deployment, words, run)
+    log.error("%s: run %s is given up: %s", pipeline.pipeline.name, run, words)
+    await alert_trouble(flags, pipeline, words, run)
 
 
 async def alert_trouble(
-    flags: Mapping[str, object], deployment: Deployment, words: str, run: str = ""
+    flags: Mapping[str, object], pipeline: TriggeredPipeline, words: str, run: str = ""
 ) -> None:
     """Send `on.notify` that a pipeline's runs fail, and why."""
-    bound, name = deployment.triggered.bound, deployment.triggered.pipeline.name
+    bound, name = pipeline.bound, pipeline.pipeline.name
     if bound is None:
         return
-    settings = read_settings(deployment.triggered.file.parent, flags=flags)
+    settings = read_settings(pipeline.file.parent, flags=flags)
     try:
         secrets = read_secrets(bound.pipeline, os.environ)
     except PipelineError as error:
@@ -60,7 +60,7 @@ class LedgerHealth:
     """Which ledgers are broken, and why. Lives in one event loop, checks in threads."""
 
     def __init__(
-        self, opens: OpenLedger, tell: Callable[[Deployment, str], Coroutine[Any, Any, None]]
+        self, opens: OpenLedger, tell: Callable[[TriggeredPipeline, str], Coroutine[Any, Any, None]]
     ) -> None:
         """`tell` sends a pipeline's notifications."""
         self.faults: dict[Path, str] = {}
@@ -69,16 +69,16 @@ class LedgerHealth:
         self._tell = tell
         self._telling = TaskSet()
 
-    async def look(self, deployments: Iterable[Deployment]) -> None:
-        by_folder: dict[Path, list[Deployment]] = {}
-        for deployment in deployments:
-            by_folder.setdefault(deployment.triggered.file.parent, []).append(deployment)
+    async def look(self, pipelines: Iterable[TriggeredPipeline]) -> None:
+        by_folder: dict[Path, list[TriggeredPipeline]] = {}
+        for pipeline in pipelines:
+            by_folder.setdefault(pipeline.file.parent, []).append(pipeline)
         for folder in [folder for folder in self.faults if folder not in by_folder]:
             del self.faults[folder]
         for folder, own in by_folder.items():
             await self.fault_of(folder, own)
 
-    async def fault_of(self, folder: Path, deployments: Sequence[Deployment]) -> str:
+    async def fault_of(self, folder: Path, pipelines: Sequence[TriggeredPipeline]) -> str:
         """Return why a ledger cannot be used now; empty when it can, or does not exist yet."""
         fault = await asyncio.to_thread(self._fault, folder)
         was = self.faults.pop(folder, "")
@@ -86,8 +86,8 @@ class LedgerHealth:
             self.faults[folder] = fault
         if fault and not was:
             log.error("%s: %s", folder, fault)
-            for deployment in deployments:
-                self._telling.start(self._tell(deployment, fault))
+            for pipeline in pipelines:
+                self._telling.start(self._tell(pipeline, fault))
         elif was and not fault:
             log.info("%s: the ledger works again", folder)
         return fault

@@ -20,10 +20,11 @@ from paddock.engine.api.api_keys import KeyRing, given_keys, read_keys
 from paddock.engine.api.host_check import has_own_host_name
 from paddock.engine.system import socket_owners
 from paddock.runner.review.page_access import CONSOLE_PATH
+from paddock.runner.workers.order import Order
 
-from .prefect_queue import QueuedRun
-from .reconciler import Reconciler
-from .run_manager import RunManager
+from .order_queue import OrderQueue
+from .run_manager import ManagedRun, RunManager
+from .trigger_keeper import TriggerKeeper
 
 MOST_SHOWN, MOST_NAMED = 200, 10
 
@@ -42,50 +43,67 @@ def named_pipelines(pipelines: Collection[str]) -> str:
     return ", ".join(named) or "no pipeline with `on:` yet"
 
 
-def status_of(run_manager: RunManager, reconciler: Reconciler) -> dict[str, Any]:
-    """Return the status of pipelines, of running and of waiting runs.
+def status_of(
+    manager: RunManager, keeper: TriggerKeeper, queue: OrderQueue, now: datetime
+) -> dict[str, Any]:
+    """Return the status of pipelines, of running and of waiting orders.
 
     A started run that waits for its folder or its group counts as waiting.
     """
-    deployments, jobs = run_manager.deployments.values(), run_manager.jobs.values()
-    names = {made.id: made.triggered.pipeline.name for made in deployments}
-    not_let_in = [job for job in jobs if job.running.waits_for]
+    names = {key: pipeline.pipeline.name for key, pipeline in manager.pipelines.items()}
+    not_let_in = [job for job in manager.jobs.values() if job.process.waits_for]
+    at_work = [job for job in manager.jobs.values() if job not in not_let_in]
+    orders = [order for order in queue.orders.values() if order.id not in manager.jobs]
     held = (
-        _queued_json(job.tracked, names) | {"state": job.running.waits_for, **job.as_json()}
+        {**_order_json(queue.orders[job.order], names), "state": job.process.waits_for}
         for job in not_let_in
+        if job.order in queue.orders
     )
-    queued = (_queued_json(run, names) for run in run_manager.queue[:MOST_SHOWN])
-    now = datetime.now(UTC)
-    n_due = sum(run.at <= now for run in run_manager.queue)
     return {
         "pipelines": [
             {
-                "name": triggered.pipeline.name,
-                "file": triggered.key,
-                "next": reconciler.planner.next_times(triggered.key, now),
-                "window": str(triggered.window) if triggered.window else None,
-                "is_open": triggered.window.is_open(now) if triggered.window else True,
-                "watches": reconciler.watching.status(triggered.key),
-                "missing": run_manager.missing.get(triggered.key, ()),
-                "webhooks": [webhook.path for webhook in triggered.webhooks],
+                "name": pipeline.pipeline.name,
+                "file": key,
+                "is_paused": (key, "") in queue.pauses,
+                "window": str(pipeline.window) if pipeline.window else None,
+                "is_open": pipeline.window.is_open(now) if pipeline.window else True,
+                "missing": manager.missing.get(key, ()),
+                "triggers": keeper.status(key, now),
             }
-            for triggered in (deployment.triggered for deployment in deployments)
+            for key, pipeline in manager.pipelines.items()
         ],
-        "running": [job.as_json() for job in jobs if job not in not_let_in],
-        "waiting": len(not_let_in) + n_due,
-        "planned": len(run_manager.queue) - n_due,
-        "queue": [*held, *queued],
+        "running": [_run_json(job, queue.orders.get(job.order)) for job in at_work],
+        "waiting": len(not_let_in) + len(orders),
+        "queue": [*held, *(_order_json(order, names) for order in orders[:MOST_SHOWN])],
     }
 
 
-def _queued_json(run: QueuedRun, names: Mapping[str, str]) -> dict[str, Any]:
+def _run_json(job: ManagedRun, order: Order | None) -> dict[str, Any]:
     return {
-        "flow_run": run.id,
-        "pipeline": names.get(run.deployment),
-        "trigger": run.order.get("trigger"),
-        "at": run.at.isoformat(),
-        "not_before": run.next_at.isoformat(),
-        "state": run.words,
+        "run": job.run or None,
+        "order": job.order,
+        "flow_run": (order.flow_run if order else "") or None,
+        "pipeline": job.pipeline.pipeline.name,
+        "trigger": order.trigger if order else None,
+        "attempt": order.attempt if order else 1,
+        "pid": job.process.pid,
+        "is_stopping": job.stopped is not None,
+    }
+
+
+def _order_json(order: Order, names: Mapping[str, str]) -> dict[str, Any]:
+    due_at, not_before = (
+        datetime.fromtimestamp(at, UTC).astimezone().isoformat()
+        for at in (order.due_at, max(order.not_before, order.due_at))
+    )
+    return {
+        "order": order.id,
+        "pipeline": names.get(order.pipeline),
+        "trigger": order.trigger,
+        "reason": order.reason,
+        "at": due_at,
+        "not_before": not_before,
+        "state": order.words,
     }
 
 

@@ -1,0 +1,192 @@
+"""Keep the triggers of the served pipelines running, as their files change.
+
+Each runs in a task of its own: what one raises is logged, and it is run again. An order's end is
+told to its trigger once, also after a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.retry import Backoff, Pauses
+from paddock.engine.system.tasks import TaskSet
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.workers.order import Order
+
+from .order_queue import OrderQueue, QueueBroken
+from .triggered_pipeline import TriggeredPipeline
+from .triggers import RESERVED, AnswerRequest, PathTaken, Trigger, TriggerDesk
+
+AGAIN = Backoff(3.0, 300.0)
+END_S = 10.0  # a watch writes its state within 5 s
+
+OpenLedger = Callable[[Path, bool], Ledger]
+"""Opens the ledger of a pipeline's folder; True: read-only."""
+
+log = logging.getLogger("paddock.up")
+
+
+@dataclass
+class _Running:
+    trigger: Trigger
+    desk: TriggerDesk
+    task: asyncio.Task[None]
+
+
+class TriggerKeeper:
+    """All running triggers. Lives in one event loop."""
+
+    def __init__(
+        self,
+        queue: OrderQueue,
+        open_ledger: OpenLedger,
+        make: Callable[[TriggeredPipeline], Sequence[Trigger]],
+    ) -> None:
+        """`make` returns the triggers of a pipeline, as its file is now."""
+        self._queue = queue
+        self._open_ledger = open_ledger
+        self._make = make
+        self._pipelines: dict[str, TriggeredPipeline] = {}
+        self._running: dict[str, dict[str, _Running]] = {}
+        """By the keys of the pipeline and the trigger."""
+        self._paths: dict[str, tuple[str, str, AnswerRequest]] = {}
+        """By path: the keys of its pipeline and trigger."""
+        self._telling = TaskSet()
+        self._warned: set[str] = set()
+
+    async def put(self, pipeline: TriggeredPipeline) -> None:
+        """Start the triggers of a pipeline, and stop those that it no longer has."""
+        self._pipelines[pipeline.key] = pipeline
+        wanted = {trigger.key: trigger for trigger in self._make(pipeline)}
+        kept = self._running.setdefault(pipeline.key, {})
+        gone = [key for key, each in kept.items() if wanted.get(key) != each.trigger]
+        await self._stop([kept.pop(key) for key in gone])
+        for key in gone:
+            if key not in wanted:  # it would catch up on the time in which it was not there
+                await self._forget(pipeline.key, key)
+        for key, trigger in wanted.items():
+            if key not in kept:
+                kept[key] = self._start(pipeline.key, trigger)
+
+    async def drop(self, pipeline: str) -> None:
+        stopped = list(self._running.pop(pipeline, {}).values())
+        await self._stop(stopped)
+        for each in stopped:
+            await self._forget(pipeline, each.desk.key)
+        self._pipelines.pop(pipeline, None)
+
+    async def stop(self) -> None:
+        await self._stop([each for kept in self._running.values() for each in kept.values()])
+        self._running.clear()
+        await self._telling.drain()
+
+    def has(self, pipeline: str, trigger: str) -> bool:
+        return trigger in self._running.get(pipeline, {})
+
+    def keys(self, pipeline: str) -> list[str]:
+        return [*self._running.get(pipeline, {})]
+
+    def ended(self, order: Order) -> None:
+        """Tell the trigger of an order that it has ended."""
+        self._telling.start(self._tell(order))
+
+    def status(self, pipeline: str, now: datetime) -> list[dict[str, Any]]:
+        """Return the state of a pipeline's triggers, for people."""
+        return [
+            {
+                "kind": each.trigger.kind,
+                "trigger": key,
+                "is_paused": (pipeline, key) in self._queue.pauses,
+                **each.trigger.status(now),
+            }
+            for key, each in self._running.get(pipeline, {}).items()
+        ]
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request to a path of a trigger."""
+        found = self._paths.get(request.url.path)
+        if found is None:
+            return JSONResponse({"error": "there is nothing here."}, 404)
+        return await found[2](request)
+
+    # --- one trigger
+
+    def _start(self, pipeline: str, trigger: Trigger) -> _Running:
+        desk = TriggerDesk(
+            trigger.key,
+            lambda: self._pipelines[pipeline],
+            self._queue,
+            lambda is_readonly: self._open_ledger(Path(pipeline).parent, is_readonly),
+            partial(self._serve, pipeline, trigger.key),
+            self.warn,
+        )
+        return _Running(trigger, desk, asyncio.create_task(self._run(trigger, desk)))
+
+    async def _run(self, trigger: Trigger, desk: TriggerDesk) -> None:
+        pauses, reported = Pauses(AGAIN), ""
+        while True:
+            try:
+                for order in await self._queue.unhandled(desk.pipeline().key, trigger.key):
+                    await self._tell(order, trigger)
+                await trigger.run(desk)
+            except QueueBroken:  # its keeper says so
+                pass
+            except PathTaken as error:
+                self.warn(str(error))
+            except Exception as error:  # a trigger must last for years
+                words = f"{type(error).__name__}: {error}"
+                if words != reported:
+                    log.exception("%s: its trigger '%s' failed", desk.pipeline().file, trigger.key)
+                reported = words
+            await pauses.wait()
+
+    async def _stop(self, running: Sequence[_Running]) -> None:
+        for each in running:
+            each.task.cancel()
+            own = each.desk.pipeline().key, each.desk.key
+            for path in [path for path, at in self._paths.items() if at[:2] == own]:
+                del self._paths[path]
+        tasks = {each.task for each in running}
+        if tasks:
+            await asyncio.wait(tasks, timeout=END_S)
+
+    async def _forget(self, pipeline: str, trigger: str) -> None:
+        try:
+            await self._queue.remember(pipeline, trigger, {})
+        except QueueBroken:
+            pass
+
+    async def _tell(self, order: Order, trigger: Trigger | None = None) -> None:
+        found = self._running.get(order.pipeline, {}).get(order.trigger)
+        if trigger is None and found is not None:
+            trigger = found.trigger
+        if trigger is not None:
+            try:
+                await trigger.done(order)
+            except Exception:  # it is told again at the next start
+                log.exception("the end of order %s is not taken by '%s'", order.id, trigger.key)
+                return
+        self._queue.note_ended(order.id, is_handled=True)
+
+    def _serve(self, pipeline: str, trigger: str, path: str, answer: AnswerRequest) -> None:
+        taken = self._paths.get(path)
+        if path in RESERVED:
+            raise PathTaken(path, "")
+        if taken is not None and taken[:2] != (pipeline, trigger):
+            raise PathTaken(path, taken[0])
+        self._paths[path] = pipeline, trigger, answer
+
+    def warn(self, words: str) -> None:
+        if words not in self._warned:
+            self._warned.add(words)
+            log.warning("%s", words)
