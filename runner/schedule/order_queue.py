@@ -153,8 +153,8 @@ class OrderQueue:
             QueueBroken: it is not on the disk.
         """
         now = time.time()
-        order = replace(order, id=order.id or uuid.uuid4().hex, created_at=now,
-                        due_at=order.due_at or now)  # fmt: skip
+        order = replace(order, id=order.id or uuid.uuid4().hex,
+                        created_at=order.created_at or now, due_at=order.due_at or now)  # fmt: skip
         future: asyncio.Future[OrderReceipt] = asyncio.get_running_loop().create_future()
         self._arriving.append((order, future))
         self._write_soon()
@@ -303,7 +303,8 @@ class OrderQueue:
                 return  # with the next change, or as the queue's keeper asks for
             for (_, future), receipt in zip(arrived, receipts, strict=True):
                 order = receipt.order
-                if not receipt.is_known and order.pipeline in self._pipelines:
+                is_open = not receipt.is_known and order.state != "ended"
+                if is_open and order.pipeline in self._pipelines:
                     self.orders[order.id] = order
                 if not future.done():
                     future.set_result(receipt)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,8 @@ class ManagerOptions:
     """Why ledgers cannot be used, by their folder."""
     fault_of: Callable[[Path, Sequence[TriggeredPipeline]], Coroutine[Any, Any, str]] | None = None
     """Looks at a folder's ledger, and returns why it cannot be used now."""
+    triggers: Callable[[str], Collection[str]] = lambda pipeline: ()
+    """Returns the keys of a pipeline's triggers."""
 
 
 class RunManager:
@@ -210,7 +212,8 @@ class RunManager:
             return None
         known = self._kinds.get(order.id)
         if known is None or known[0] is not pipeline:
-            refusal, group = pipeline.refusal(order), ""
+            triggers = self._options.triggers(pipeline.key)
+            refusal, group = pipeline.refusal(order, triggers), ""
             if refusal is None:
                 try:
                     group = pipeline.group(order.inputs)

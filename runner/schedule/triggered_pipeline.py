@@ -28,6 +28,7 @@ from paddock.runner.bind.trust import consent, permissions
 from paddock.runner.bind.trust.consents import Consents
 from paddock.runner.core.other_runs.group_names import group_name, has_turns
 from paddock.runner.settings import Settings
+from paddock.runner.workers.order import FROM_PREFECT, Order
 
 from .cron import CronSchedule
 from .start_decisions import RunRule
@@ -115,6 +116,20 @@ class TriggeredPipeline:
             raise PipelineError(faults)
         return {name: values[name] for name in given_inputs}
 
+    def refusal(self, order: Order, triggers: Collection[str]) -> str | None:
+        """Return why the pipeline, as its file is now, does not take an order; None: it does.
+
+        `triggers` are the keys of its triggers.
+        """
+        if order.trigger not in (*triggers, FROM_PREFECT):
+            return f"its {order.trigger} is no more."
+        try:  # what a caller was promised came from elsewhere
+            checked = self.inputs_from_elsewhere if order.is_promised else self.inputs
+            checked(order.inputs)
+        except PipelineError as error:
+            return error.faults[0].message
+        return None
+
     def group(self, given_inputs: Mapping[str, Any]) -> str:
         """Return the concurrency group of a run with these inputs.
 
@@ -170,6 +185,16 @@ def read_triggered_pipeline(
         for index, webhook in enumerate(on.webhook)
         for name in webhook.inputs
         if name in plan.pipeline.inputs and plan.pipeline.inputs[name].is_secret
+    ]
+    paths = [webhook.path for webhook in on.webhook]
+    stored += [
+        Fault(
+            f"two webhooks have the path '{path}'.",
+            "Choose another path.",
+            plan.pipeline.mark(("on", "webhook", index, "path")),
+        )
+        for index, path in enumerate(paths)
+        if path in paths[:index]
     ]
     if stored:
         raise PipelineError([*plan.pipeline.faults, *plan.faults, *stored])

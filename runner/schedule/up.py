@@ -52,6 +52,7 @@ from .discovery import PipelineChanges, PipelineFinder
 from .folder_locks import FolderLocks, FolderTaken
 from .folder_trigger import folder_triggers
 from .order_queue import OrderQueue, QueueBroken
+from .plugin_triggers import plugin_triggers
 from .prefect_link import PrefectLink
 from .run_manager import ManagerOptions, RunManager
 from .run_processes import PrefectPlace
@@ -62,7 +63,8 @@ from .triggered_pipeline import TriggeredPipeline
 from .triggers import Trigger
 from .up_alerts import LedgerHealth, alert_given_up, alert_trouble
 from .up_status import StatusAccess, make_status_app, named_pipelines, status_of
-from .webhook_trigger import plugin_triggers, take_over_calls, webhook_triggers
+from .webhook_migration import take_over_calls
+from .webhook_trigger import webhook_triggers
 
 
 class UpError(Exception):
@@ -206,6 +208,7 @@ class Up:
                 auth_string,
                 self._ledgers.faults,
                 self._ledgers.fault_of,
+                self._keeper.keys,
             )
             self._run_manager = RunManager(self._queue, options)
             self._kill_runs = self._run_manager.abandon

@@ -1,48 +1,42 @@
-"""Calls from elsewhere: who is believed, what is refused, what becomes a run."""
+"""Calls from elsewhere: which are valid, what is refused, what becomes an order."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import random
-import re
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import replace
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import socket_owners
-from paddock.runner.schedule.reconciler import Reconciler
+from paddock.engine.system.light_dataclasses import replace
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.schedule import webhook_trigger
+from paddock.runner.schedule.order_queue import OrderQueue, QueueBroken
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
-from paddock.runner.schedule.up_status import StatusAccess, make_status_app
-from paddock.runner.schedule.webhook_queue import (
-    AcceptedCall,
-    CallReceipt,
-    WebhookQueue,
-    WebhookQueueBroken,
-)
-from paddock.runner.schedule.webhook_runs import MOST_TOGETHER, WebhookRuns, calls_together
+from paddock.runner.schedule.triggers import RESERVED, AnswerRequest, PathTaken, TriggerDesk
 from paddock.runner.schedule.webhook_signatures import OWN_HEADER
-from paddock.runner.schedule.webhooks import (
+from paddock.runner.schedule.webhook_trigger import (
     MOST_BODY_BYTES,
-    MOST_INPUT_BYTES,
-    WebhookQueueFull,
-    Webhooks,
-    webhook_table,
+    WebhookTrigger,
+    webhook_triggers,
 )
 from paddock.runner.settings import Settings
+from paddock.runner.workers.order import FROM_PREFECT, Order
 from tests.runner.schedule.signed_calls import sign_body
 
-NOW = 1_000_000
 # With a port: a request that names none comes by no connection whose owner could be asked for.
 OWN_URL = "http://localhost:4720"
 PIPELINE = """\
@@ -58,171 +52,85 @@ steps: [{id: docs, uses: files.scan, with: {root: "{{ inputs.folder }}"}}]
 """
 
 
-class WebhookServer:
-    """The address with one pipeline's webhooks."""
+def read(file: Path, text: str = PIPELINE) -> TriggeredPipeline:
+    made = read_triggered_pipeline(file, text, Settings(PoolSettings(), file.parent))
+    assert made is not None
+    return made
 
-    def __init__(self, folder: Path, text: str = PIPELINE) -> None:
-        self.queue = WebhookQueue(folder / "state")
-        self.is_full = False
-        made = read_triggered_pipeline(
-            folder / "digest.yaml", text, Settings(PoolSettings(), folder)
-        )
-        assert made is not None
-        self.triggered: TriggeredPipeline = made
-        self.webhooks = Webhooks(self.accept, clock=lambda: NOW)
-        self.webhooks.hooks, self.faults = webhook_table([made], lambda pipeline, hook: hook.secret)
-        self.app = make_status_app(
-            lambda: {"prefect": True}, lambda: {"pid": 1}, self.webhooks.answer
-        )
 
-    async def accept(self, call: AcceptedCall) -> CallReceipt:
-        if self.is_full:
-            raise WebhookQueueFull("too many calls of this pipeline wait already.")
-        return await self.queue.put(replace(call, pipeline="digest"))
+class Address:
+    """The address of `paddock up`, with the webhooks of some pipelines."""
+
+    def __init__(self, folder: Path, *triggered: TriggeredPipeline) -> None:
+        self._first = triggered
+        """Those that it is to have before the first call."""
+        self.queue = OrderQueue(folder / "state")
+        self.messages: list[str] = []
+        self.paths: dict[str, tuple[str, AnswerRequest]] = {}
+        self.pipelines: dict[str, TriggeredPipeline] = {}
+        self.has_served = asyncio.Event()
+        self._running: list[asyncio.Task[None]] = []
+        self.app = Starlette(routes=[Route("/{rest:path}", self._answer, methods=["GET", "POST"])])
+
+    async def _answer(self, request: Request) -> Response:
+        served = self.paths.get(request.url.path)
+        return await served[1](request) if served else Response(status_code=404)
+
+    async def put(self, triggered: TriggeredPipeline, *, is_open: bool = False) -> None:
+        """Run the triggers of a pipeline."""
+        await self.put_first()
+        key = triggered.key
+        self.pipelines[key] = triggered
+        with suppress(QueueBroken):
+            await self.queue.serve(self.pipelines)
+
+        def serve(path: str, answer: AnswerRequest) -> None:
+            if path in RESERVED or path in self.paths:
+                raise PathTaken(path, "" if path in RESERVED else self.paths[path][0])
+            self.paths[path] = key, answer
+            self.has_served.set()
+
+        for trigger in webhook_triggers(triggered, is_open=is_open):
+            nothing: Any = None
+            desk = TriggerDesk(
+                trigger.key, lambda: self.pipelines[key], self.queue, nothing, serve,
+                lambda words: None if words in self.messages else self.messages.append(words),
+            )  # fmt: skip
+            self._running.append(asyncio.create_task(trigger.run(desk)))
+        await asyncio.sleep(0)
+
+    async def put_first(self) -> None:
+        first, self._first = self._first, ()
+        for triggered in first:
+            await self.put(triggered)
 
     @property
-    def calls(self) -> list[AcceptedCall]:
-        return asyncio.run(self.queue.oldest("digest", 100))
+    def orders(self) -> list[Order]:
+        return [*self.queue.orders.values()]
 
-    def post(self, path: str, body: bytes, **headers: str) -> tuple[int, Any]:
+    async def post(self, path: str, body: bytes, **headers: str) -> tuple[int, Any]:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.ask("POST", path, body, {"content-type": "application/json", **named})
+        return await self.ask("POST", path, body, {"content-type": "application/json", **named})
 
-    def post_signed(self, body: bytes, *, now_s: int = NOW, **headers: str) -> tuple[int, Any]:
-        return self.post("/digest", body, **signed(body, now_s), **headers)
+    async def post_signed(self, body: bytes, *, ago_s: int = 0, **headers: str) -> tuple[int, Any]:
+        return await self.post("/digest", body, **signed(body, ago_s), **headers)
 
-    def ask(
+    async def ask(
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
-        answer = self.answer(method, path, body, headers)
-        return answer.status_code, answer.json()
-
-    def answer(
-        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
-    ) -> httpx.Response:
-        async def main() -> httpx.Response:
-            transport = httpx.ASGITransport(self.app)
-            async with httpx.AsyncClient(transport=transport, base_url=OWN_URL) as here:
-                return await here.request(method, path, content=body, headers=headers)
-
-        return asyncio.run(main())
-
-    def read_by(self, reader: StatusAccess) -> WebhookServer:
-        """Allow only some addresses to read the status."""
-        self.app = make_status_app(lambda: {}, lambda: {"pid": 1}, self.webhooks.answer, reader)
-        return self
+        await self.put_first()
+        transport = httpx.ASGITransport(self.app)
+        async with httpx.AsyncClient(transport=transport, base_url=OWN_URL) as here:
+            answer = await here.request(method, path, content=body, headers=headers)
+        return answer.status_code, answer.json() if answer.content else None
 
 
 @pytest.fixture
-def webhook_server(tmp_path: Path) -> Iterator[WebhookServer]:
+def address(tmp_path: Path) -> Iterator[Address]:
     (tmp_path / "inbox").mkdir()
-    server = WebhookServer(tmp_path)
-    yield server
-    asyncio.run(server.queue.close())
-
-
-def signed(body: bytes, now_s: int = NOW) -> dict[str, str]:
-    return {OWN_HEADER: sign_body("hush", body, now_s)}
-
-
-def body_of(**payload: Any) -> bytes:
-    return json.dumps(payload).encode()
-
-
-def test_a_call_becomes_a_run_with_inputs_from_its_payload(
-    webhook_server: WebhookServer, tmp_path: Path
-) -> None:
-    status, answer = webhook_server.post_signed(body_of(folder="inbox"))
-    assert (status, answer["pipeline"], answer["is_known"]) == (202, "digest", False)
-    (call,) = webhook_server.calls
-    assert call.id == f"{webhook_server.triggered.key}:webhook:{answer['call']}"
-    assert call.trigger == "webhook /digest"
-    assert call.inputs == {"folder": str(tmp_path / "inbox"), "tone": "plain"}
-
-
-def test_the_same_call_twice_is_one_run(webhook_server: WebhookServer) -> None:
-    body, other = body_of(folder="inbox"), body_of(folder="inbox", tone="warm")
-    assert webhook_server.post_signed(body)[0] == 202
-    assert webhook_server.post_signed(body)[0] == 200  # sent again by someone else
-    for _ in range(2):
-        webhook_server.post_signed(other, x_idempotency_key="42")
-    assert len(webhook_server.calls) == 2
-
-
-@pytest.mark.parametrize("key", ["", "1"])
-def test_a_call_that_was_recorded_starts_nothing_however_it_is_sent_again(
-    webhook_server: WebhookServer, key: str, tmp_path: Path
-) -> None:
-    body = body_of(folder="inbox")
-    given: Any = {"x_idempotency_key": key} if key else {}
-    assert webhook_server.post_signed(body, **given)[0] == 202
-    at, mac = signed(body)[OWN_HEADER].split(",")
-    for written in (f"{at},{mac}", f"{mac}, {at}", f"{at},{mac},x=1"):
-        for headers in ({}, {"x_idempotency_key": "2"}, {"idempotency_key": "3"}):
-            seen, _ = webhook_server.post("/digest", body, **{OWN_HEADER: written}, **headers)
-            assert seen == 200
-    assert len(webhook_server.calls) == 1
-    again = WebhookServer(tmp_path)  # `up` starts again
-    assert again.post_signed(body, x_idempotency_key="4")[0] == 200
-    assert len(again.calls) == 1
-    asyncio.run(again.queue.close())
-
-
-@pytest.mark.parametrize(
-    ("payload", "status", "words"),
-    [
-        ({"folder": "../.."}, 422, "input 'folder' leads outside the pipeline's folder."),
-        ({"folder": "/etc"}, 422, "input 'folder' leads outside the pipeline's folder."),
-        ({"folder": 5}, 422, "input 'folder' must be a path, not '5'."),
-        ({"folder": "inbox", "tone": "sour"}, 422, "input 'tone' cannot be 'sour'."),
-        ({}, 422, "`on.webhook.0.inputs.folder`: 'payload' has no 'folder'."),
-    ],
-)
-def test_inputs_that_a_pipeline_does_not_take_are_refused(
-    webhook_server: WebhookServer, payload: Any, status: int, words: str
-) -> None:
-    seen, answer = webhook_server.post_signed(body_of(**payload))
-    assert (seen, webhook_server.calls) == (status, [])
-    assert answer["error"].startswith(words.split("'payload'")[0])
-
-
-def test_what_is_no_call_is_refused_before_anything_is_done(
-    webhook_server: WebhookServer, caller: Callable[[int | None], None]
-) -> None:
-    good = body_of(folder="inbox")
-    assert webhook_server.post("/digest", good)[0] == 401
-    assert webhook_server.post_signed(good, now_s=NOW - 3_000)[0] == 401
-    assert webhook_server.post_signed(b"{")[0] == 400
-    assert webhook_server.post_signed(b"[" * 100_000)[0] == 400
-    for number in (b"NaN", b"-Infinity", b"1e999"):
-        body = b'{"folder": "inbox", "tone": [%b]}' % number
-        assert webhook_server.post_signed(body) == (400, {"error": "the body is not JSON."})
-    for large in (b" " * (MOST_BODY_BYTES + 1), body_of(folder="inbox", tone="x" * 600_000)):
-        assert webhook_server.post_signed(large)[0] == 413
-    half = {"error": "the body has half of a surrogate pair in a text."}
-    assert webhook_server.post_signed(b'{"folder": "inbox", "tone": "\\ud83d"}') == (400, half)
-    assert webhook_server.ask("GET", "/digest")[0] == 405
-    assert webhook_server.ask("POST", "/digest", good)[0] == 415
-    assert webhook_server.post("/elsewhere", good)[0] == 404
-    of_another_name = webhook_server.post("/open", good, host="evil.example")
-    assert of_another_name[0] == 403
-    assert webhook_server.calls == []
-    spelled = {"content-type": "Application/JSON; charset=utf-8"}
-    assert webhook_server.ask("POST", "/open", good, spelled)[0] == 422  # only the input is missing
-    for owner in (os.getuid() + 1, None):
-        caller(owner)
-        assert webhook_server.post("/open", good) == (403, {"error": (
-            "there is no secret, so only the user that runs `paddock up` may call this webhook. "
-            "Others may, once it has a `secret`."
-        )})  # fmt: skip
-
-
-def test_when_the_queue_is_full_the_caller_is_asked_to_come_again(
-    webhook_server: WebhookServer,
-) -> None:
-    webhook_server.is_full = True
-    full = {"error": "too many calls of this pipeline wait already."}
-    assert webhook_server.post_signed(body_of(folder="inbox")) == (429, full)
+    made = Address(tmp_path, read(tmp_path / "digest.yaml"))
+    yield made
+    asyncio.run(made.queue.close())
 
 
 @pytest.fixture
@@ -236,242 +144,263 @@ def caller(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
     return set_owner
 
 
-@pytest.mark.usefixtures("caller")
-def test_health_and_status_are_told_and_no_page_of_another_name_reads_them(
-    webhook_server: WebhookServer,
+def signed(body: bytes, ago_s: int = 0) -> dict[str, str]:
+    return {OWN_HEADER: sign_body("hush", body, int(time.time()) - ago_s)}
+
+
+def body_of(**payload: Any) -> bytes:
+    return json.dumps(payload).encode()
+
+
+GOOD = body_of(folder="inbox")
+
+
+async def test_a_call_becomes_an_order_with_inputs_from_its_payload(
+    address: Address, tmp_path: Path
 ) -> None:
-    assert webhook_server.ask("GET", "/healthz") == (200, {"ok": True})
-    assert webhook_server.ask("GET", "/readyz") == (200, {"ready": True, "prefect": True})
-    assert webhook_server.ask("GET", "/status") == (200, {"pid": 1})
-    assert webhook_server.ask("GET", "/status", headers={"host": "evil.example"})[0] == 403
+    status, answer = await address.post_signed(GOOD)
+    (order,) = address.orders
+    expected = {"order": order.id, "pipeline": "digest", "is_known": False, "end": None}
+    assert (status, answer) == (202, expected)
+    assert order.pipeline == str(tmp_path / "digest.yaml")
+    assert (order.trigger, order.is_promised, order.state) == ("webhook /digest", True, "waiting")
+    assert order.inputs == {"folder": str(tmp_path / "inbox"), "tone": "plain"}
 
 
-@pytest.fixture
-def keys(tmp_path: Path) -> Path:
-    file = tmp_path / "keys"
-    file.write_text("open-sesame\n")
-    return file
+async def test_the_same_call_again_is_the_same_order_and_tells_its_end(address: Address) -> None:
+    head = signed(GOOD)
+    first = (await address.post("/digest", GOOD, **head))[1]["order"]
+    for end in (None, "completed"):
+        status, answer = await address.post("/digest", GOOD, **head)  # sent again by someone else
+        assert (status, answer["order"], answer["end"]) == (200, first, end)
+        if end is None:
+            address.queue.note(first, state="ended", end="completed", ended_at=time.time())
+    other = body_of(folder="inbox", tone="warm")
+    for _ in range(2):
+        await address.post_signed(other, x_idempotency_key="42")
+    assert len(address.orders) == 1
 
 
-def test_the_status_is_for_its_own_user_and_for_those_with_a_key(
-    webhook_server: WebhookServer, keys: Path, caller: Callable[[int | None], None]
+@pytest.mark.parametrize("key", ["", "1"])
+async def test_a_call_that_was_recorded_starts_nothing_however_it_is_sent_again(
+    address: Address, key: str, tmp_path: Path
 ) -> None:
-    def status_for(reader: StatusAccess, **headers: str) -> int:
-        return webhook_server.read_by(reader).ask("GET", "/status", headers=headers)[0]
-
-    everyone, key = StatusAccess(is_open=True, keys=keys), {"authorization": "Bearer open-sesame"}
-    assert status_for(StatusAccess(is_open=True)) == 403
-    assert status_for(everyone) == 401
-    assert status_for(everyone, **{"x-api-key": "open-says-me"}) == 401
-    assert status_for(everyone, **key) == 200
-    assert status_for(StatusAccess(is_open=False, keys=keys)) == 200
-    for owner in (os.getuid() + 1, None):
-        caller(owner)
-        assert status_for(StatusAccess()) == 403
-        assert status_for(StatusAccess(keys=keys)) == 401
-        assert status_for(StatusAccess(keys=keys), **key) == 200
-
-
-def test_browsers_of_people_who_may_read_the_status_are_sent_to_the_console(
-    webhook_server: WebhookServer, keys: Path, caller: Callable[[int | None], None]
-) -> None:
-    def seen(reader: StatusAccess, **headers: str) -> httpx.Response:
-        asks = {"accept": "text/html,*/*", **headers}
-        return webhook_server.read_by(reader).answer("GET", "/status", headers=asks)
-
-    for reader in (StatusAccess(), StatusAccess(is_open=True, keys=keys)):
-        answer = seen(reader)
-        assert (answer.status_code, answer.headers["location"]) == (307, "/ui")
-    assert seen(StatusAccess(), host="evil.example").status_code == 403
-    caller(os.getuid() + 1)
-    assert seen(StatusAccess()).status_code == 403
-    assert seen(StatusAccess(), accept="application/json").status_code == 403
-
-
-def calls_of(*numbers: int, trigger: str = "webhook /x", size: int = 0) -> list[AcceptedCall]:
-    return [AcceptedCall(f"k{n}", "p", trigger, {"n": n, "s": "x" * size}) for n in numbers]
-
-
-def test_calls_of_one_trigger_and_group_are_one_run_in_their_order() -> None:
-    def numbers(calls: list[AcceptedCall], n_groups: int = 1) -> list[list[int]]:
-        found = calls_together(calls, lambda call: str(call.inputs["n"] % n_groups))
-        return [[call.inputs["n"] for call in some] for some in found]
-
-    assert numbers(calls_of(*range(5))) == [[0, 1, 2, 3, 4]]
-    assert numbers(calls_of(*range(5)), n_groups=2) == [[0, 2, 4], [1, 3]]
-    two = [*calls_of(1), *calls_of(2, trigger="webhook /y"), *calls_of(3)]
-    assert numbers(two) == [[1, 3], [2]]
-    assert numbers(calls_of(*range(MOST_TOGETHER + 1))) == [list(range(MOST_TOGETHER))]
-    # Prefect takes a bounded size, and a small one never overtakes a large one.
-    large = [*calls_of(0, 1, 2, size=MOST_INPUT_BYTES // 3), *calls_of(3)]
-    assert numbers(large) == [[0]]
-
-
-async def test_a_thousand_calls_at_once_are_all_on_the_disk_and_none_twice(tmp_path: Path) -> None:
-    queue = WebhookQueue(tmp_path)
-    await queue.open()
-    calls = [AcceptedCall(f"k{n}", "p", "webhook /x", {"n": n}) for n in range(1_000)]
-    receipts = await asyncio.gather(*(queue.put(call) for call in [*calls, *calls[:100]]))
-    assert sum(receipt.is_known for receipt in receipts) == 100
-    (first, *_) = await queue.oldest("p", 5)
-    await queue.queued([first], "flow-run")
-    assert (await queue.put(first)).run == "flow-run"
-    await queue.close()
-    again = WebhookQueue(tmp_path)
-    await again.open()
-    assert again.waiting == {"p": 999}
-    assert again.arrived.is_set()
-    left = await again.oldest("p", 2_000)
-    assert sorted(call.inputs["n"] for call in left) == list(range(1, 1_000))
-    await again.close()
-    assert (tmp_path / "webhooks.sqlite").stat().st_mode & 0o077 == 0
-
-
-async def stored(folder: Path, n: int) -> Path:
-    """Store calls; return the table's file."""
-    queue = WebhookQueue(folder)
-    await queue.open()
-    await asyncio.gather(
-        *(queue.put(AcceptedCall(f"k{k}", "p", "webhook /x", {"name": k})) for k in range(n))
-    )
-    await queue.close()
-    return folder / "webhooks.sqlite"
+    head = signed(GOOD)
+    given: Any = {"x_idempotency_key": key} if key else {}
+    assert (await address.post("/digest", GOOD, **head, **given))[0] == 202
+    at, mac = head[OWN_HEADER].split(",")
+    for written in (f"{at},{mac}", f"{mac}, {at}", f"{at},{mac},x=1"):
+        for named in ({}, {"x_idempotency_key": "2"}, {"idempotency_key": "3"}):
+            assert (await address.post("/digest", GOOD, **{OWN_HEADER: written}, **named))[0] == 200
+    assert len(address.orders) == 1
+    again = Address(tmp_path, read(tmp_path / "digest.yaml"))  # `up` starts again
+    assert (await again.post("/digest", GOOD, **head, x_idempotency_key="4"))[0] == 200
+    assert len(again.orders) == 1
+    await again.queue.close()
 
 
 @pytest.mark.parametrize(
-    "change",
-    ["inputs = '{\"name\": 1'", "inputs = '[1]'", "inputs = cast(x'7bff7d' as text)",
-     "received_at = 'soon'", "received_at = 1e300"],
+    ("payload", "words"),
+    [
+        ({"folder": "../.."}, "input 'folder' leads outside the pipeline's folder."),
+        ({"folder": "/etc"}, "input 'folder' leads outside the pipeline's folder."),
+        ({"folder": 5}, "input 'folder' must be a path, not '5'."),
+        ({"folder": "inbox", "tone": "sour"}, "input 'tone' cannot be 'sour'."),
+        ({}, "`on.webhook.0.inputs.folder`: "),
+    ],
+)
+async def test_inputs_that_a_pipeline_does_not_take_are_refused(
+    address: Address, payload: Any, words: str
+) -> None:
+    status, answer = await address.post_signed(body_of(**payload))
+    assert (status, address.orders) == (422, [])
+    assert answer["error"].startswith(words)
+
+
+NO_JSON = "the body is not JSON."
+TOO_LARGE = "the body is larger than 512 KiB."
+PLAIN = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers", "status", "words"),
+    [
+        ("POST", "/digest", GOOD, PLAIN, 401,
+         "the call is not signed: X-Hub-Signature-256 or X-Paddock-Signature is missing."),
+        ("POST", "/digest", b"{", {}, 400, NO_JSON),
+        ("POST", "/digest", b"[" * 100_000, {}, 400, NO_JSON),
+        ("POST", "/digest", b'{"folder": "inbox", "tone": [NaN]}', {}, 400, NO_JSON),
+        ("POST", "/digest", b'{"folder": "inbox", "tone": [-Infinity]}', {}, 400, NO_JSON),
+        ("POST", "/digest", b'{"folder": "inbox", "tone": [1e999]}', {}, 400, NO_JSON),
+        ("POST", "/digest", b'{"folder": "inbox", "tone": "\\ud83d"}', {}, 400,
+         "the body has half of a surrogate pair in a text."),
+        ("POST", "/digest", b" " * (MOST_BODY_BYTES + 1), {}, 413, TOO_LARGE),
+        ("POST", "/digest", body_of(folder="inbox", tone="x" * 600_000), {}, 413, TOO_LARGE),
+        ("GET", "/digest", b"", {}, 405, "a webhook is called by POST."),
+        ("POST", "/digest", GOOD, {"content-type": "text/plain"}, 415,
+         "the body must be JSON: Content-Type: application/json."),
+        ("POST", "/open", GOOD, PLAIN | {"host": "evil.example"}, 403,
+         "there is no secret: use 'localhost' or this machine's address."),
+    ],
+    ids=range(12),
 )  # fmt: skip
-async def test_a_damaged_call_is_reported_and_kept_and_the_others_become_runs(
-    tmp_path: Path, change: str, caplog: pytest.LogCaptureFixture
+async def test_a_call_that_is_not_valid_is_refused_before_anything_is_done(
+    address: Address, method: str, path: str, body: bytes, headers: Any, status: int, words: str
 ) -> None:
-    file = await stored(tmp_path, 3)
-    with closing(sqlite3.connect(file)) as db, db:
-        db.execute(f"UPDATE calls SET {change} WHERE id = 'k1'")
-    queue = WebhookQueue(tmp_path)
-    await queue.open()
-    assert {call.id for call in await queue.oldest("p", 10)} == {"k0", "k2"}
-    assert queue.waiting == {"p": 2}
-    assert caplog.messages == [
-        f"{file}: the webhook call 'k1' of p is damaged and becomes no run; its row stays there, "
-        "as one of 'damaged: p'."
-    ]
-    await queue.close()
-    again = WebhookQueue(tmp_path)
-    await again.open()
-    assert again.waiting == {"p": 2}
+    headers = headers or {"content-type": "application/json", **signed(body)}
+    assert await address.ask(method, path, body, headers) == (status, {"error": words})
+    assert address.orders == []
+
+
+async def test_an_old_signature_is_refused(address: Address) -> None:
+    assert (await address.post_signed(GOOD, ago_s=3_000))[0] == 401
+
+
+async def test_without_a_secret_only_the_own_user_may_call(
+    address: Address, caller: Callable[[int | None], None]
+) -> None:
+    spelled = {"content-type": "Application/JSON; charset=utf-8"}
+    answer = await address.ask("POST", "/open", GOOD, spelled)
+    assert answer[0] == 422, "only the input is missing"
+    for owner in (os.getuid() + 1, None):
+        caller(owner)
+        assert await address.post("/open", GOOD) == (403, {"error": (
+            "there is no secret, so only the user that runs `paddock up` may call this webhook. "
+            "Others may, once it has a `secret`."
+        )})  # fmt: skip
+
+
+async def test_when_too_many_orders_wait_the_caller_is_asked_to_come_again(
+    address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook_trigger, "MOST_WAITING", 2)
+    for tone in ("plain", "warm"):
+        assert (await address.post_signed(body_of(folder="inbox", tone=tone)))[0] == 202
+    full = {"error": "too many calls of this pipeline wait already."}
+    assert await address.post_signed(GOOD) == (429, full)
+    address.queue.note(address.orders[0].id, state="running")
+    assert (await address.post_signed(GOOD))[0] == 202
+
+
+async def test_a_call_that_cannot_be_stored_is_not_accepted(tmp_path: Path) -> None:
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "state").write_text("a file where the folder should be")
+    address = Address(tmp_path)
+    await address.put(read(tmp_path / "digest.yaml"))
+    refused = {"error": "calls cannot be stored at the moment."}
+    assert await address.post_signed(GOOD) == (503, refused)
+    assert "orders cannot be stored" in address.queue.fault
+    (tmp_path / "state").unlink()
+    assert (await address.post_signed(GOOD))[0] == 202
+    assert address.queue.fault == ""
+    await address.queue.close()
+
+
+async def test_250_calls_at_once_are_all_answered_and_on_the_disk_and_none_is_there_twice(
+    address: Address, tmp_path: Path
+) -> None:
+    bodies = [body_of(folder="inbox", n=n) for n in range(250)]
+    calls = [(body, signed(body)) for body in bodies]
+    await address.put_first()
+    answers = await asyncio.gather(
+        *(address.post("/digest", body, **headers) for body, headers in [*calls, *calls[:50]])
+    )
+    assert {status for status, _ in answers} == {200, 202}
+    assert sum(answer["is_known"] for _, answer in answers) == 50
+    seen = {answer["order"] for _, answer in answers}
+    assert len(seen) == 250
+    again = OrderQueue(tmp_path / "state")
+    await again.serve([str(tmp_path / "digest.yaml")])
+    assert {*again.orders} == seen
     await again.close()
-    with closing(sqlite3.connect(file)) as db:
-        rows = db.execute("SELECT id FROM calls WHERE pipeline = 'damaged: p'").fetchall()
-    assert rows == [("k1",)]
 
 
-async def test_a_file_that_is_no_table_of_calls_is_a_sentence_with_its_remedy(
-    tmp_path: Path,
+async def test_a_path_that_is_taken_is_told_once_and_served_when_it_is_free(
+    address: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "webhooks.sqlite"
-    file.write_text("This is no database. " * 500)
-    queue = WebhookQueue(tmp_path)
-    await queue.open()
-    assert queue.fault == (
-        f"{file}: webhook calls cannot be stored (file is not a database). Move the file away to "
-        "go on without the calls that wait in it."
-    )
-    await queue.close()
-
-
-async def test_any_damage_to_the_stored_calls_is_a_sentence_or_read(tmp_path: Path) -> None:
-    original = (await stored(tmp_path / "whole", 40)).read_bytes()
-    chance, n_broken = random.Random(24), 0
-    rows = [found.start() for found in re.finditer(b"webhook /x", original)]
-    for number in range(120):
-        data = bytearray(original)
-        if number % 6 == 0:
-            del data[chance.randrange(len(data)) :]
-        for _ in range(chance.choice((1, 3, 30)) if data else 0):
-            # Every other file in what says the types of a row's values, where most damage is seen.
-            near = chance.choice(rows) - chance.randrange(24)
-            at = near if number % 2 else chance.randrange(len(data))
-            data[min(at, len(data) - 1)] ^= 1 << chance.randrange(8)
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        file = folder / "webhooks.sqlite"
-        file.write_bytes(data)
-        queue = WebhookQueue(folder)
-        await queue.open()
-        try:
-            found = await queue.oldest("p", 100)
-            assert all(isinstance(call.id, str) for call in found)
-            await queue.queued(found[:1], "run")
-            await queue.put(AcceptedCall("new", "p", "webhook /x", {}))
-        except WebhookQueueBroken as error:
-            n_broken += 1
-            assert str(error).startswith(f"{file}: webhook calls cannot be stored (")
-            assert "\n" not in str(error)
-            for left in folder.iterdir():
-                left.unlink()
-            assert not (await queue.put(AcceptedCall("new", "p", "webhook /x", {}))).is_known
-            assert (queue.fault, queue.waiting) == ("", {"p": 1})
-        await queue.close()
-    assert 0 < n_broken < 120
-
-
-def test_calls_are_taken_before_prefect_has_the_pipeline(
-    webhook_server: WebhookServer, tmp_path: Path
-) -> None:
-    nothing: Any = None
-    manager: Any = SimpleNamespace(deployments={}, is_stopping=False, folder=tmp_path)
-    runs = WebhookRuns(manager, webhook_server.queue)
-    posting = Reconciler(nothing, manager, nothing, nothing, runs, is_open=False)
-    webhook_server.app = make_status_app(lambda: {}, lambda: {}, posting.hooks.answer)
-    body = body_of(folder="inbox")
-    fresh = {OWN_HEADER: sign_body("hush", body, int(time.time()))}
-    assert webhook_server.post("/digest", body, **fresh)[0] == 404
-    posting.serve_hooks([webhook_server.triggered])
-    assert webhook_server.post("/digest", body, **fresh)[0] == 202
-    assert webhook_server.queue.waiting == {webhook_server.triggered.key: 1}
-    together: Any = SimpleNamespace(order={"trigger": "webhook /digest", "calls": [{}] * 200})
-    alone: Any = SimpleNamespace(order={"trigger": "webhook /digest"})
-    other: Any = SimpleNamespace(order={"trigger": "schedule"})
-    job: Any = SimpleNamespace(tracked=alone, running=SimpleNamespace(waits_for=None))
-    manager.queue, manager.jobs = [together, other], {"a": job}
-    manager.deployments = {"d": SimpleNamespace(triggered=webhook_server.triggered)}
-    assert runs.call_counts() == {"calls_waiting": 201, "calls_running": 1}, "taken or not"
-    manager.is_stopping = True
-    assert webhook_server.post("/digest", body, **fresh)[0] == 429
-
-
-def test_a_call_that_cannot_be_written_down_is_not_accepted(
-    webhook_server: WebhookServer, tmp_path: Path
-) -> None:
-    body = body_of(folder="inbox")
-    state = tmp_path / "state"
-    state.write_text("a file where the folder should be")
-    status, answer = webhook_server.post_signed(body)
-    assert (status, answer) == (503, {"error": "calls cannot be stored at the moment."})
-    assert "webhook calls cannot be stored" in webhook_server.queue.fault
-    state.unlink()
-    assert webhook_server.post_signed(body)[0] in (200, 202)
-
-    assert webhook_server.queue.fault == ""
-
-
-def test_a_path_that_is_taken_is_told(webhook_server: WebhookServer) -> None:
-    hooks, faults = webhook_table(
-        [webhook_server.triggered, webhook_server.triggered], lambda pipeline, hook: None
-    )
-    assert set(hooks) == {"/digest", "/open"}
-    file = webhook_server.triggered.file
-    assert faults == [
-        f"{file}:4:13: webhook '/digest' is taken by {file}.\n  Choose another path.",
-        f"{file}:7:14: webhook '/open' is taken by {file}.\n  Choose another path.",
+    monkeypatch.setattr(webhook_trigger, "PATH_RETRY_S", 0.01)
+    other = tmp_path / "other.yaml"
+    await address.put(read(other, PIPELINE.replace("/open", "/status")))
+    expected = [
+        f"{other}:4:13: webhook '/digest' is taken by {tmp_path / 'digest.yaml'}.\n"
+        "  Choose another path.",
+        f"{other}:7:14: webhook '/status' is this service's own path.\n  Choose another one.",
     ]
+    await asyncio.sleep(0.05)
+    assert address.messages == expected
+    address.has_served.clear()
+    del address.paths["/digest"]
+    await asyncio.wait_for(address.has_served.wait(), 20.0)
+    assert address.paths["/digest"][0] == str(other)
+    assert address.messages == expected
 
 
-def test_a_path_of_the_service_itself_is_told(tmp_path: Path) -> None:
-    webhook_server = WebhookServer(tmp_path, PIPELINE.replace("/open", "/status"))
-    assert webhook_server.faults == [
-        f"{tmp_path / 'digest.yaml'}:7:14: webhook '/status' is this service's own path.\n"
-        "  Choose another one."
+async def test_a_webhook_without_its_secret_is_told_and_not_served(tmp_path: Path) -> None:
+    address, file = Address(tmp_path), tmp_path / "digest.yaml"
+    named = PIPELINE.replace("secret: hush", 'secret: "{{ secrets.hook }}"')
+    text = f"{named}secrets: {{hook: {{env: A_SECRET_THAT_IS_NOT_SET}}}}\n"
+    await address.put(read(file, text), is_open=True)
+    assert address.paths == {}
+    assert [words.partition(": ")[2].partition("\n")[0] for words in address.messages] == [
+        "secret 'hook': the environment variable A_SECRET_THAT_IS_NOT_SET is not set.",
+        "webhook '/open' has no secret, and other machines may call it.",
     ]
+    first, _ = webhook_triggers(address.pipelines[str(file)], is_open=True)
+    text = f"calls of '/digest', not served: {address.messages[0]}"
+    assert first.status(datetime.now(UTC)) == {"text": text}
+    await address.queue.close()
+
+
+def test_a_webhook_stays_the_same_while_its_path_and_secret_do(tmp_path: Path) -> None:
+    def triggers(text: str) -> list[WebhookTrigger]:
+        return webhook_triggers(read(tmp_path / "digest.yaml", text), is_open=False)
+
+    first = triggers(PIPELINE)
+    assert first == triggers(PIPELINE.replace("name: digest", "name: other"))
+    assert first != triggers(PIPELINE.replace("hush", "hush!"))
+    assert [trigger.key for trigger in first] == ["webhook /digest", "webhook /open"]
+    assert "hush" not in repr(first)
+
+
+async def test_a_call_is_mapped_as_the_file_says_now(address: Address, tmp_path: Path) -> None:
+    file = tmp_path / "digest.yaml"
+    changed = read(file, PIPELINE.replace("default('plain')", "default('warm')"))
+    await address.put_first()
+    address.pipelines[str(file)] = changed
+    assert (await address.post_signed(GOOD))[0] == 202
+    assert address.orders[0].inputs["tone"] == "warm"
+    address.pipelines[str(file)] = read(file, PIPELINE.replace("/digest", "/later"))
+    gone = {"error": "there is no webhook at this path."}
+    assert await address.post_signed(body_of(folder="inbox", tone="warm")) == (404, gone)
+
+
+def test_two_webhooks_of_a_pipeline_with_one_path_are_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError) as caught:
+        read(tmp_path / "digest.yaml", PIPELINE.replace("/open", "/digest"))
+    (fault,) = caught.value.faults
+    assert (fault.message, fault.mark and fault.mark.line) == (
+        "two webhooks have the path '/digest'.", 7
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"trigger": FROM_PREFECT}, None),
+        ({"trigger": "webhook /gone"}, "its webhook /gone is no more."),
+        ({"inputs": {}}, "input 'folder' has no value."),
+        ({"inputs": {"folder": "inbox", "tone": "sour"}}, "input 'tone' cannot be 'sour'."),
+        ({"inputs": {"folder": "/etc"}}, "input 'folder' leads outside the pipeline's folder."),
+        ({"inputs": {"folder": "/etc"}, "is_promised": False}, None),
+    ],
+)
+def test_an_order_that_its_pipeline_no_longer_takes_is_refused_with_the_reason(
+    tmp_path: Path, changes: dict[str, Any], words: str | None
+) -> None:
+    triggered = read(tmp_path / "digest.yaml")
+    order = Order(
+        "id", "key", triggered.key, "webhook /digest", {"folder": "inbox"}, is_promised=True
+    )
+    found = triggered.refusal(replace(order, **changes), ["webhook /digest"])
+    assert (found or "").startswith(words or "") and (found is None) == (words is None)

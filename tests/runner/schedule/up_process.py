@@ -274,7 +274,7 @@ class UpFolder:
         """Call a pipeline's webhook (`HOOK`)."""
         body = json.dumps(payload).encode()
         status, answer = self.post(f"/{name}", body, signed(body))
-        assert (status, answer["is_known"], answer["run"]) == (202, False, None), answer
+        assert (status, answer["is_known"], answer["end"]) == (202, False, None), answer
 
     def flow_runs(self, name: str) -> list[dict[str, Any]]:
         """Return the flow runs of a pipeline, the oldest first."""
