@@ -318,9 +318,12 @@ class OrderQueue:
 
     def write_now(self) -> None:
         """Write what has not been written, where no loop will do it any more. Blocks."""
-        with suppress(sqlite3.Error, OSError), contextlib.closing(open_queue_file(self.file)) as db:
-            with db:
-                _change(db, self._unwritten)
+        with (
+            suppress(sqlite3.Error, OSError),
+            contextlib.closing(open_queue_file(self.file)) as db,
+            db,
+        ):
+            _change(db, self._unwritten)
 
     async def flush(self) -> None:
         """Write what could not be written before."""

@@ -7,6 +7,7 @@ alone. Lives in one event loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
@@ -454,14 +455,18 @@ class RunManager:
             if not worker.order:
                 worker.process.finish()
         for share, act in ((0.4, stop_now), (0.3, RunProcess.kill), (0.2, None)):
-            until = time.monotonic() + within_s * share
-            while self.jobs and time.monotonic() < until:
-                await asyncio.sleep(0.05)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s * share):
+                    await self._all_ended()
             for job in list(self.jobs.values()):
                 if act is not None:
                     act(job.process)
         for worker in self._workers.values():
             worker.process.finish()
+
+    async def _all_ended(self) -> None:
+        while self.jobs:  # noqa: ASYNC110 - no event tells that the last one has ended
+            await asyncio.sleep(0.05)
 
     def abandon(self) -> None:
         """Kill every process, after a moment in which they record that no item is the cause."""

@@ -7,6 +7,7 @@ told to its trigger once, also after a restart.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -161,10 +162,8 @@ class TriggerKeeper:
             await asyncio.wait(tasks, timeout=END_S)
 
     async def _forget(self, pipeline: str, trigger: str) -> None:
-        try:
+        with contextlib.suppress(QueueBroken):
             await self._queue.remember(pipeline, trigger, {})
-        except QueueBroken:
-            pass
 
     async def _tell(self, order: Order, trigger: Trigger | None = None) -> None:
         found = self._running.get(order.pipeline, {}).get(order.trigger)

@@ -23,6 +23,7 @@ from typing import Any
 from starlette.routing import BaseRoute
 
 from paddock.engine.api.server import PortTaken, listen, serving
+from paddock.engine.system import files
 from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.tasks import StopRequested, task_group, unless, wait_for_event
@@ -381,8 +382,11 @@ class Up:
                     await self._link.move(status.url)
                 elif status.state != "ready":
                     why = status.why or "it takes long"
-                    log.warning("Prefect's server does not answer (%s; %s may say why). Runs go on "
-                                "without, and are shown there later.", why, server.log_file)  # fmt: skip
+                    words = (
+                        "Prefect's server does not answer (%s; %s may say why). Runs go on without, "
+                        "and are shown there later."
+                    )
+                    log.warning(words, why, server.log_file)
                 await asyncio.sleep(AWAY_S)
 
     async def _keep_beating(self) -> None:
@@ -487,7 +491,8 @@ class Up:
 
     async def paused_files(self) -> Collection[Path]:
         """Return the pipelines whose runs a person holds back."""
-        return [Path(key).resolve() for key, trigger in self._queue.pauses if not trigger]
+        paused = {key for key, trigger in self._queue.pauses if not trigger}
+        return [files.resolved(Path(key)) or Path(key) for key in paused]
 
     def status(self) -> dict[str, Any]:
         facts = status_of(self._run_manager, self._keeper, self._queue, datetime.now(UTC))
@@ -519,7 +524,7 @@ class Up:
         if not api:
             password = password_file(self._settings.state_dir)
             own = (
-                f"\n  Prefect's page shows the runs once its server is up: `paddock status` has "
+                "\n  Prefect's page shows the runs once its server is up: `paddock status` has "
                 f"its address, {password} its password."
             )
         return (

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from paddock.runner.schedule.cron import MOST_MISSED, CatchUp, CronSchedule, missed, upcoming
+from paddock.runner.schedule.cron import MOST_MISSED, CatchUp, CronSchedule, due, upcoming
 
 PARIS = ZoneInfo("Europe/Paris")
 ZONES = {
@@ -119,7 +119,7 @@ def test_short_names_mean_their_five_fields(macro: str, fields: str) -> None:
 def test_of_what_was_missed_none_the_latest_or_all_is_made_up_for() -> None:
     since, now = at(2026, 11, 20, 6), at(2026, 11, 20, 9, 30)
     made_up = {
-        catch_up: missed(CronSchedule("0 * * * *", "UTC", catch_up), since, now)
+        catch_up: due(CronSchedule("0 * * * *", "UTC", catch_up), since, now)
         for catch_up in get_args(CatchUp)
     }
     assert made_up == {
@@ -131,12 +131,12 @@ def test_of_what_was_missed_none_the_latest_or_all_is_made_up_for() -> None:
 
 def test_the_latest_is_found_behind_years_of_minutes_and_between_leap_years() -> None:
     now = at(2026, 11, 20, 9, 30)
-    assert missed(CronSchedule("* * * * *"), at(2020, 1, 1), now) == [now]
-    assert missed(CronSchedule("0 0 29 2 *", "UTC"), at(2020, 1, 1), now) == [at(2024, 2, 29)]
-    assert missed(CronSchedule("0 0 29 2 *", "UTC"), at(2024, 3, 1), now) == []
+    assert due(CronSchedule("* * * * *"), at(2020, 1, 1), now) == [now]
+    assert due(CronSchedule("0 0 29 2 *", "UTC"), at(2020, 1, 1), now) == [at(2024, 2, 29)]
+    assert due(CronSchedule("0 0 29 2 *", "UTC"), at(2024, 3, 1), now) == []
 
 
 def test_all_that_was_missed_is_bounded_and_the_newest_are_kept() -> None:
     now = at(2026, 11, 20, 9, 30)
-    made_up = missed(CronSchedule("* * * * *", "UTC", "all"), now - timedelta(days=3), now)
+    made_up = due(CronSchedule("* * * * *", "UTC", "all"), now - timedelta(days=3), now)
     assert (len(made_up), made_up[-1]) == (MOST_MISSED, now)

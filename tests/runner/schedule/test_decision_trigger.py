@@ -1,0 +1,156 @@
+"""The orders that decisions give: once, with the inputs of the run that asked."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.reviews.review_store import ReviewStore
+from paddock.runner.ledger.reviews.reviews import Review
+from paddock.runner.review.decisions import LedgerReviews
+from paddock.runner.schedule import decision_trigger
+from paddock.runner.schedule.decision_trigger import DecisionTrigger, decided_runs
+from paddock.runner.schedule.order_queue import OrderQueue
+from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline
+from paddock.runner.workers.order import Order, OrderEnd
+from tests.runner.review.served_page import ServedPage
+from tests.runner.schedule.desks import at_work, desk_of, open_queue, triggered
+from tests.waiting import soon
+
+
+@pytest.fixture(autouse=True)
+def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decision_trigger, "LOOK_S", 0.01)
+    monkeypatch.setattr(decision_trigger, "LOOK_ALL_S", 0.05)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger(tmp_path / ".paddock") as opened:
+        yield opened
+
+
+@pytest.fixture
+def bills(tmp_path: Path) -> TriggeredPipeline:
+    return triggered(tmp_path, "{schedule: {cron: '0 6 * * *'}}", name="bills.yaml")
+
+
+def ask_about(tmp_path: Path, ledger: Ledger, *items: str, **given: Any) -> list[Review]:
+    """Record the run that asks, and its questions."""
+    row = {
+        "run": "swift-otter", "pipeline": "bills", "file": "bills.yaml", "started": 1.0,
+        "ended": 2.0, "status": "completed", "summary": None, "trigger": "hand", "host": None,
+        "pid": None, "attempt": 1, "message": None, "parent": None,
+        "given": json.dumps({"inputs": {}, "hidden": [], **given}),
+    }  # fmt: skip
+    names = ", ".join(row)
+    marks = ", ".join(f":{name}" for name in row)
+    ledger.in_transaction(
+        lambda execute: execute(f"insert or replace into runs ({names}) values ({marks})", row)
+    )
+    return ServedPage(tmp_path).ask(*items)
+
+
+def accept(ledger: Ledger, review: Review) -> None:
+    LedgerReviews(ledger).decide(review.id, review.question, "accept", by="ann")
+
+
+async def ended(queue: OrderQueue, trigger: DecisionTrigger, end: OrderEnd) -> None:
+    (order,) = queue.orders.values()
+    await trigger.done(queue.note(order.id, state="ended", end=end, ended_at=time.time()))
+
+
+async def n_orders(queue: OrderQueue, n: int) -> list[Order]:
+    """Wait for so many open orders, and see that there are no more."""
+    await soon(lambda: len(queue.orders) >= n)
+    import asyncio
+
+    await asyncio.sleep(0.2)
+    assert len(queue.orders) == n
+    return [*queue.orders.values()]
+
+
+async def test_decisions_of_one_pipeline_are_one_order_with_the_inputs_of_the_run_that_asked(
+    tmp_path: Path, ledger: Ledger, bills: TriggeredPipeline
+) -> None:
+    a, b, c = ask_about(tmp_path, ledger, "a.txt", "b.txt", "c.txt", inputs={"inbox": "/mail"})
+    trigger = DecisionTrigger()
+    async with (
+        open_queue(tmp_path, bills) as queue,
+        at_work(trigger, desk_of(queue, bills, trigger)),
+    ):
+        await n_orders(queue, 0)  # nothing is decided
+        accept(ledger, a)
+        (order,) = await n_orders(queue, 1)
+        assert (order.trigger, order.inputs) == ("review", {"inbox": "/mail"})
+        assert order.reason == "goes on with 1 decision"
+        accept(ledger, b)
+        queue.note(order.id, state="running")
+        await n_orders(queue, 1)
+        assert ReviewStore(ledger).apply(LedgerReviews(ledger).get(a.id)) is not None
+        await ended(queue, trigger, "completed")
+        (order,) = await n_orders(queue, 1)
+        assert ReviewStore(ledger).apply(LedgerReviews(ledger).get(b.id)) is not None
+        await ended(queue, trigger, "completed")
+        await n_orders(queue, 0)
+        accept(ledger, c)
+        await n_orders(queue, 1)
+
+
+async def test_decisions_that_a_run_left_are_not_run_again_but_those_of_a_skipped_one_are(
+    tmp_path: Path, ledger: Ledger, bills: TriggeredPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decision_trigger, "_AGAIN", decision_trigger.Backoff(0.3, 0.3))
+    (a,) = ask_about(tmp_path, ledger, "a.txt")
+    accept(ledger, a)
+    trigger = DecisionTrigger()
+    async with (
+        open_queue(tmp_path, bills) as queue,
+        at_work(trigger, desk_of(queue, bills, trigger)),
+    ):
+        (first,) = await n_orders(queue, 1)
+        await ended(queue, trigger, "skipped")
+        (second,) = await n_orders(queue, 1)
+        assert first.key != second.key
+        await ended(queue, trigger, "completed")
+        await n_orders(queue, 0)
+    restarted = DecisionTrigger()
+    async with (
+        open_queue(tmp_path, bills) as queue,
+        at_work(restarted, desk_of(queue, bills, restarted)),
+    ):
+        await n_orders(queue, 0)
+
+
+async def test_a_run_with_secret_inputs_is_left_to_a_person(
+    tmp_path: Path, ledger: Ledger, bills: TriggeredPipeline
+) -> None:
+    (a,) = ask_about(tmp_path, ledger, "a.txt", hidden=["key"])
+    accept(ledger, a)
+    trigger, warned = DecisionTrigger(), list[str]()
+    async with (
+        open_queue(tmp_path, bills) as queue,
+        at_work(trigger, desk_of(queue, bills, trigger, warn=warned.append)),
+    ):
+        await soon(lambda: warned)
+        await n_orders(queue, 0)
+    name = bills.pipeline.name
+    assert warned == [f"{name}: decisions wait for a run with its secret inputs: run it by hand."]
+
+
+def test_a_question_whose_time_is_over_is_due_like_a_decision(
+    tmp_path: Path, ledger: Ledger
+) -> None:
+    (a,) = ask_about(tmp_path, ledger, "a.txt")
+    file = tmp_path / "bills.yaml"
+    assert decided_runs(LedgerReviews(ledger), file) == []
+    ledger.in_transaction(
+        lambda execute: execute("update reviews set expires_at = 5.0 where id = :id", {"id": a.id})
+    )
+    (due,) = decided_runs(LedgerReviews(ledger), file)
+    assert due.decisions == ((a.id, 5.0),)
+    assert decided_runs(LedgerReviews(ledger), tmp_path / "letters.yaml") == []
