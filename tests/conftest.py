@@ -121,7 +121,7 @@ WITH_PREFECT = {
     ),
     "flows": (
         "runner/prefect/test_flow.py", "runner/prefect/test_states_by_hand.py",
-        "runner/prefect/test_pipeline_flow.py", "runner/schedule/test_run_manager.py",
+        "runner/prefect/test_pipeline_flow.py", "runner/schedule/test_prefect_link.py",
         "runner/schedule/test_reconciler.py", "runner/schedule/test_schedule_planner.py",
         "runner/daemon/test_prefect_retention.py",
     ),
@@ -316,14 +316,14 @@ def chromium(shared_browser: Browser) -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the address of a Prefect server that many tests share: it takes 12 s to start."""
-    from paddock.runner.schedule import prefect_queue
+    from paddock.runner.schedule import prefect_link
     from tests.prefect_server import server, shared
 
     @contextmanager
     def started() -> Iterator[str]:
         patient = pytest.MonkeyPatch()
         # With a slow disk it once answered nothing for a minute. `up` asks again; a test does not.
-        patient.setattr(prefect_queue, "ANSWER_S", 150.0)
+        patient.setattr(prefect_link, "ANSWER_S", 150.0)
         with server(tmp_path_factory.mktemp("prefect")) as url:
             yield url
         patient.undo()
